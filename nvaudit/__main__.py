@@ -1,0 +1,5 @@
+"""`python -m nvaudit`."""
+
+from nvaudit.cli import main
+
+main()

@@ -1,0 +1,186 @@
+"""`nvaudit devices`: list, show, validate, fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nvaudit.cli.options import flatten, point_options
+from nvaudit.device import (
+    DeviceProfile,
+    dump_profile,
+    fit_profile,
+    load_profile,
+    operating_point,
+    override_profile,
+    profile_names,
+)
+from nvaudit.errors import OptionError
+from nvaudit.files import write_text_atomic
+from nvaudit.perturb.device_facts import DeviceFacts, device_facts
+from nvaudit.report.device_plot import plot_html, plot_lines
+
+
+@click.group("devices")
+def devices_group() -> None:
+    """List, show, validate and fit device profiles."""
+
+
+@devices_group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(as_json: bool) -> None:
+    """List the bundled profiles."""
+    profiles = [load_profile(name) for name in profile_names()]
+    if as_json:
+        click.echo(json.dumps([{"name": p.name, "description": p.description} for p in profiles], indent=2))
+        return
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("profile", "technology", "bits/cell", "encoding", "sigma (default, range, unit)"):
+        table.add_column(title, overflow="fold")
+    table.add_column("source", overflow="fold", ratio=1)
+    for p in profiles:
+        cell = str(p.cell_bits) if p.cell_bits else "analog"
+        table.add_row(p.name, p.technology, cell, p.encoding, _knob(p), p.source.citation)
+    console.print(table)
+
+
+def _knob(profile: DeviceProfile) -> str:
+    knob = profile.sigma
+    return f"{knob.default:g}, {knob.min:g} … {knob.max:g} {knob.unit}" if knob else "fixed"
+
+
+@devices_group.command("show")
+@click.argument("profile", metavar="NAME|FILE")
+@click.option("--bits", type=click.IntRange(1, 14), metavar="H", help="Magnitude bits of a weight.")
+@click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B", help="Bits per device.")
+@click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]))
+@point_options()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
+              help="Draw the law of every level: in the terminal, or into FILE.html.")  # fmt: skip
+def show_command(
+    profile: str,
+    bits: int | None,
+    cell_bits: int | None,
+    encoding: Any,
+    sigmas: tuple[tuple[float, ...], ...],
+    sigma_unit: str | None,
+    time_s: float | None,
+    enable: tuple[str, ...],
+    disable: tuple[str, ...],
+    as_json: bool,
+    plot: str | None,
+) -> None:
+    """Show a profile: sigma of every level, and what it makes of a weight."""
+    device = load_profile(profile)
+    if bits or cell_bits or encoding:
+        device = override_profile(device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding)
+    values = flatten(sigmas)
+    if len(values) > 1:
+        raise OptionError(f"--sigma: show one operating point at a time, got {len(values)}")
+    point = operating_point(device, values[0] if values else None, sigma_unit, time_s, enable, disable)
+    facts = device_facts(point)
+    if as_json:
+        click.echo(json.dumps(facts.as_json(), indent=2))
+    else:
+        _print(facts, Console())
+    if plot == "-":
+        for line in plot_lines(facts.draws, facts.unit):
+            click.echo(line)
+    elif plot is not None:
+        title = f"{device.name}, sigma {point.sigma:g} {point.sigma_unit}"
+        write_text_atomic(Path(plot), plot_html(facts.draws, facts.unit, title))
+        click.echo(f"plot: {plot}")
+
+
+def _print(facts: DeviceFacts, console: Console) -> None:
+    p, point = facts.point.profile, facts.point
+    window = f"{p.window.min:g} … {p.window.max:g} {facts.unit}" if p.window else "in level units"
+    cells = f"{p.cell_bits} bits per cell" if p.cell_bits else "analog cells (one holds the whole code)"
+    lines = [
+        (f"[bold]{p.name}[/bold]", f"{p.technology}: {p.description}"),
+        (
+            "source",
+            f"{p.source.citation} ({p.source.where})" + (f", doi:{p.source.doi}" if p.source.doi else ""),
+        ),
+        ("fit", p.source.fit),
+        ("valid", p.valid_range),
+        ("window", window),
+        ("cells", f"{cells}, {p.encoding}, default H = {p.weight_bits}"),
+        ("sigma", f"{point.sigma:g} {point.sigma_unit}  ({_knob(p)})"),
+        ("time", f"{point.time_s:g} s since programming" if p.time else "does not matter"),
+        ("terms", ", ".join(f"{t.name} ({t.kind})" for t in point.terms) or "none"),
+    ]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in lines:
+        grid.add_row(name, text)
+    console.print(grid)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("level", f"g [{facts.unit}]", "shift", "sigma [level]", "sigma [full scale]",
+                  f"sigma [{facts.unit}]", "sigma [of g]"):  # fmt: skip
+        table.add_column(title, justify="right")
+    for row in facts.levels:
+        table.add_row(
+            f"{row.level}",
+            f"{row.g:.4g}",
+            f"{row.shift_levels:+.4g}",
+            f"{row.sigma_levels:.4g}",
+            f"{row.sigma_full_scale:.4g}",
+            f"{row.sigma_g:.4g}",
+            f"{row.sigma_relative:.4g}" if row.sigma_relative is not None else "—",
+        )
+    console.print(table)
+    w = facts.weight
+    console.print(
+        f"weight sigma, H = {facts.bits}, {facts.slices} slice{'s' if facts.slices > 1 else ''}, "
+        f"{p.encoding}: {w.rms:.4g} of max|W| (rms over all codes; {w.low:.4g} … {w.high:.4g})",
+        highlight=False,
+    )
+    if facts.how == "sampled":
+        console.print("moments estimated from a million draws: no closed form", style="dim", highlight=False)
+
+
+@devices_group.command("validate")
+@click.argument("file", type=click.Path(path_type=Path))
+def validate_command(file: Path) -> None:
+    """Check a profile FILE; exit 2 and say what is wrong if it is not valid."""
+    if not file.is_file():
+        raise OptionError(f"{file}: no such file; name a JSON profile")
+    profile = load_profile(file)
+    facts = device_facts(operating_point(profile))
+    click.echo(
+        f"{file}: valid: {profile.name}, {len(profile.noise)} noise terms, weight sigma "
+        f"{facts.weight.rms:.4g} of max|W| at its default"
+    )
+
+
+@devices_group.command("fit")
+@click.argument("csv", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "output", type=click.Path(path_type=Path), required=True,
+              help="Where the profile goes.")  # fmt: skip
+@click.option("--name", help="Name of the profile.  [default: that of the output file]")
+@click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
+              show_default=True, help="Unit of the conductances in CSV.")  # fmt: skip
+@click.option(
+    "--window", nargs=2, type=float, metavar="MIN MAX", help="Conductance of the lowest and top level."
+)
+@click.option("--technology", default="measured device", show_default=True)
+@click.option("--citation", help="Where the measurement is published.")
+@click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
+              default="sign_magnitude", show_default=True)  # fmt: skip
+@click.option("--bits", "weight_bits", type=click.IntRange(1, 14), default=8, show_default=True,
+              help="Default magnitude bits of a weight.")  # fmt: skip
+def fit_command(csv: Path, output: Path, name: str | None, **options: Any) -> None:
+    """Make a profile from measurements: CSV with columns level,mean,std or level,value."""
+    profile = fit_profile(csv, name or output.stem, **options)
+    write_text_atomic(output, dump_profile(profile))
+    click.echo(f"{output}: {profile.name}, {profile.source.fit}")

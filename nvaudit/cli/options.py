@@ -1,0 +1,118 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from nvaudit.errors import OptionError
+from nvaudit.spec import parse_sigmas, parse_time
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class CrossbarType(click.ParamType[Any]):
+    """A crossbar size, ``256x256``."""
+
+    name = "RxC"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Read rows and columns."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9]\d{0,5})[xX×]([1-9]\d{0,5})", str(value))
+        if not match:
+            self.fail(f"{value!r} is not a size; write e.g. 256x256", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class TimeType(click.ParamType[Any]):
+    """A time since programming, such as ``1d``."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_time(str(value))
+        except OptionError as error:
+            self.fail(str(error).removeprefix("--time "), param, ctx)
+
+
+class SigmaType(click.ParamType[Any]):
+    """A sigma or a sweep."""
+
+    name = "S|A:B:STEP"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read one value or the points of a sweep."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_sigmas((str(value),))
+        except OptionError as error:
+            self.fail(str(error).removeprefix("--sigma "), param, ctx)
+
+
+def _stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+def device_options() -> Callable[[Command], Command]:
+    """Options that choose how weights lie in devices."""
+    return _stack(
+        click.option("--device", "-d", default="rram", show_default=True, metavar="PROFILE",
+                     help="Bundled profile (see `nvaudit devices list`) or a profile file."),
+        click.option("--bits", type=click.IntRange(1, 14), metavar="H",
+                     help="Magnitude bits of a weight.  [default: the profile's]"),
+        click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B",
+                     help="Bits per device.  [default: the profile's]"),
+        click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
+                     help="How signs are stored.  [default: the profile's]"),
+    )  # fmt: skip
+
+
+def point_options() -> Callable[[Command], Command]:
+    """Options that choose the operating point of a device."""
+    return _stack(
+        click.option("--sigma", "sigmas", type=SigmaType(), multiple=True,
+                     help="Device variation in the profile's unit; repeatable, or a sweep such as "
+                     "0.1:0.4:0.1.  [default: the profile's]"),
+        click.option("--sigma-unit", type=click.Choice(["level", "full_scale", "weight_max"]),
+                     help="Unit of --sigma: level spacings, the conductance window, or max|W| (no "
+                     "slicing).  [default: the profile's]"),
+        click.option("--time", "time_s", type=TimeType(), help="Time since programming, e.g. 1h, 1d."),
+        click.option("--enable", multiple=True, metavar="TERM", help="Switch a noise term on; repeatable."),
+        click.option("--disable", multiple=True, metavar="TERM", help="Switch a noise term off; repeatable."),
+    )  # fmt: skip
+
+
+def select_options() -> Callable[[Command], Command]:
+    """Options that choose which tensors are on the array."""
+    return _stack(
+        click.option("--layers", multiple=True, metavar="GLOB",
+                     help="Map only weights whose name matches; repeatable."),
+        click.option("--digital", multiple=True, metavar="GLOB",
+                     help="Keep weights whose name matches digital; repeatable."),
+        click.option("--crossbar", type=CrossbarType(), default="256x256", show_default=True,
+                     help="Crossbar size, for counting crossbars."),
+    )  # fmt: skip
+
+
+def flatten(sigmas: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:
+    """All points of all ``--sigma`` options, each once, in order."""
+    return tuple(dict.fromkeys(value for group in sigmas for value in group))

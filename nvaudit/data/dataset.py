@@ -1,0 +1,195 @@
+"""Loading evaluation data: the one entry point for every source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nvaudit.data.checks import sample_count
+from nvaudit.data.folder import class_folders, read_folder
+from nvaudit.data.labels import read_labels
+from nvaudit.data.npy import read_npy_file, read_npy_folder, read_npz
+from nvaudit.data.prepare import prepare_input
+from nvaudit.data.spec import Array, Dataset, InputSpec, LabelKind, Raw
+from nvaudit.data.store import Store, digest
+from nvaudit.data.synthetic import SAMPLES, make_synthetic
+from nvaudit.data.testset import read_test_sets, set_folders
+from nvaudit.errors import DataError, OptionError
+
+_SOURCES = (
+    "an .npz, a .npy with y.npy beside it, a folder of .npy files, a folder of images with a subfolder "
+    "per class, or a folder of test_data_set_* folders"
+)
+
+
+def load_dataset(
+    path: Path | None,
+    inputs: Sequence[InputSpec],
+    *,
+    model_path: Path,
+    limit: int | None = None,
+    seed: int = 0,
+    scratch: Path,
+) -> Dataset:
+    """Load evaluation data for a model.
+
+    Parameters
+    ----------
+    path : Path or None
+        An ``.npz`` with arrays named as the graph inputs (or ``x``) and optional labels ``y``; a ``.npy``
+        with ``y.npy`` beside it, or a folder of these; a folder of images with a subfolder per class and
+        ``nvaudit.json``; a folder of ``test_data_set_*`` folders. None: ``MODEL.npz`` beside the model,
+        or else seeded synthetic inputs without labels.
+    inputs : sequence of InputSpec
+        Graph inputs in graph order.
+    model_path : Path
+        The model file.
+    limit : int or None
+        Use the first `limit` samples.
+    seed : int
+        Seed of synthetic inputs.
+    scratch : Path
+        Folder for converted arrays; it must outlive the dataset.
+
+    Returns
+    -------
+    Dataset
+        Arrays that can be fed as they are.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be read or do not fit the model.
+    OptionError
+        If `limit` is below 1.
+    EngineError
+        If the scratch disk is full.
+    """
+    if limit is not None and limit < 1:
+        raise OptionError(f"limit: must be 1 or more, got {limit}")
+    specs = tuple(inputs)
+    if not specs:
+        raise DataError(f"{model_path}: the model takes no inputs, so there is nothing to feed")
+    store = Store(scratch)
+    notes: tuple[str, ...] = ()
+    if path is None:
+        path = model_path.with_suffix(".npz")
+        if not path.is_file():
+            return _synthetic(specs, limit, seed, store)
+        notes = (f"data found beside the model: {path.name}",)
+    return _finish(_read(path, specs, limit, store), specs, limit, notes, store)
+
+
+def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
+    try:
+        if path.is_dir():
+            return _read_dir(path, specs, limit, store)
+        if not path.is_file():
+            problem = "not a regular file" if path.exists() else "no such file or folder"
+            raise DataError(f"{path}: {problem}; the data may be {_SOURCES}")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return read_npz(path, specs, store)
+    if suffix == ".npy":
+        return read_npy_file(path, specs)
+    raise DataError(
+        f"{path}: {suffix or 'a file without a suffix'} is not a known kind; the data may be {_SOURCES}"
+    )
+
+
+def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
+    if set_folders(path):
+        return read_test_sets(path, specs, store)
+    if any(child.suffix == ".npy" for child in path.iterdir()):
+        return read_npy_folder(path, specs)
+    if class_folders(path):
+        return read_folder(path, specs, limit, store)
+    raise DataError(f"{path}: the folder holds no data; the data may be {_SOURCES}")
+
+
+def _finish(
+    raw: Raw, specs: tuple[InputSpec, ...], limit: int | None, notes: tuple[str, ...], store: Store
+) -> Dataset:
+    count = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
+    count = count if limit is None else min(limit, count)
+    arrays: dict[str, Array] = {}
+    notes = (*notes, *raw.notes)
+    for spec in specs:
+        array = raw.inputs[spec.name]
+        if spec.batch_axis is not None:
+            array = _cut(array, spec.batch_axis, 0, count)
+        arrays[spec.name], more = prepare_input(array, spec, raw, store)
+        notes += more
+    labels = None if raw.labels is None else raw.labels[:count]
+    labels, kind, more = read_labels(labels, reference=raw.reference, where=raw.source, store=store)
+    return _dataset(specs, arrays, labels, kind, count, raw.source, notes + more, raw.skipped)
+
+
+def _synthetic(specs: tuple[InputSpec, ...], limit: int | None, seed: int, store: Store) -> Dataset:
+    count = limit or SAMPLES
+    arrays, notes = make_synthetic(specs, count, seed, store)
+    if all(spec.batch_axis is None for spec in specs):
+        count = 1
+    return _dataset(specs, arrays, None, "none", count, "synthetic", notes, ())
+
+
+def _dataset(
+    specs: tuple[InputSpec, ...],
+    arrays: dict[str, Array],
+    labels: Array | None,
+    kind: LabelKind,
+    count: int,
+    source: str,
+    notes: tuple[str, ...],
+    skipped: tuple[tuple[str, str], ...],
+) -> Dataset:
+    axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
+    return Dataset(
+        inputs=arrays,
+        batched=frozenset(axes),
+        batch_axes=axes,
+        labels=labels,
+        label_kind=kind,
+        count=count,
+        source=source,
+        digest=digest(arrays, labels),
+        notes=tuple(dict.fromkeys(notes)),
+        skipped=skipped,
+    )
+
+
+def _cut(array: Array, axis: int, start: int, stop: int) -> Array:
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def batch(dataset: Dataset, start: int, stop: int) -> dict[str, Array]:
+    """Cut out the feeds for the samples ``start`` to ``stop − 1``.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data.
+    start, stop : int
+        Range of samples, 0 ≤ start < stop; what lies beyond the last sample is cut off.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Each batched input cut along its batch axis, contiguous; constant inputs whole.
+
+    Raises
+    ------
+    ValueError
+        If the range is empty or negative.
+    """
+    if not 0 <= start < min(stop, dataset.count):
+        raise ValueError(f"samples {start} to {stop} are not within 0 to {dataset.count}")
+    feeds: dict[str, Array] = {}
+    for name, array in dataset.inputs.items():
+        axis = dataset.batch_axes.get(name)
+        feeds[name] = np.asarray(array if axis is None else _cut(array, axis, start, stop), order="C")
+    return feeds

@@ -1,0 +1,235 @@
+"""Source: a folder of images, one subfolder per class."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from nvaudit.data.preprocess import FILE_NAME, Preprocess, find_preprocess, guess_layout, needed_message
+from nvaudit.data.spec import Array, InputSpec, Raw, fixed, is_float, numpy_dtype, shape_text
+from nvaudit.data.store import Store, sealed
+from nvaudit.errors import DataError
+
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
+Skipped = list[tuple[str, str]]
+
+
+def class_folders(path: Path) -> list[Path]:
+    """Subfolders of `path`, hidden ones left out, sorted by name."""
+    return sorted(child for child in path.iterdir() if not child.name.startswith(".") and child.is_dir())
+
+
+def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
+    """Decode the images of a folder into one uint8 array [N, H, W, C] in the scratch folder.
+
+    The samples take one image of each class in turn, so that the first `limit` of them are balanced.
+
+    Raises
+    ------
+    DataError
+        If the model takes more than one input, the preprocessing is not stated, Pillow is missing, an
+        image has another size than the model takes and no ``size`` is stated, or no image is readable.
+    """
+    spec = _only_input(path, specs)
+    preprocess = find_preprocess((path / FILE_NAME,))
+    if preprocess is None:
+        if is_float(numpy_dtype(spec)):
+            raise DataError(
+                needed_message(str(path), spec.name, "uint8 images", spec.dtype, path / FILE_NAME)
+            )
+        preprocess = Preprocess()
+    pillow = _pillow(path)
+    skipped: Skipped = []
+    names, notes = _class_names(path, preprocess)
+    files = list(_in_turn([_images(path, name, skipped) for name in names]))
+    images, labels = _decode(path, files, limit, _Target(path, spec, preprocess, pillow), store, skipped)
+    return Raw(
+        inputs={spec.name: images},
+        labels=labels,
+        source=str(path),
+        preprocess_paths=(path / FILE_NAME,),
+        preprocess=preprocess,
+        stored="NHWC",
+        notes=notes,
+        skipped=tuple(skipped),
+    )
+
+
+def _only_input(path: Path, specs: tuple[InputSpec, ...]) -> InputSpec:
+    if len(specs) != 1 or specs[0].batch_axis != 0:
+        listed = ", ".join(f"{spec.name!r} {shape_text(spec)}" for spec in specs)
+        raise DataError(
+            f"{path}: a folder of images feeds one input with the batch first, and the model takes {listed}; "
+            "store the inputs in an .npz"
+        )
+    return specs[0]
+
+
+def _pillow(path: Path) -> ModuleType:
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise DataError(f"{path}: reading images needs Pillow; run: pip install 'nvaudit[images]'") from error
+    module: ModuleType = PIL.Image
+    return module
+
+
+def _class_names(path: Path, preprocess: Preprocess) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    found = [folder.name for folder in class_folders(path)]
+    if preprocess.classes is None:
+        names = tuple(found)
+        numbers = all(name.isdecimal() for name in names)
+        if numbers and sorted(names, key=int) != list(names):
+            return names, (
+                f"classes are numbered in text order ({', '.join(names[:4])}, …), not by value; "
+                f"state classes in {FILE_NAME} for another order",
+            )
+        return names, ()
+    stray = [name for name in found if name not in preprocess.classes]
+    if stray:
+        raise DataError(
+            f"{path / FILE_NAME}: classes: subfolder {stray[0]!r} is not among "
+            f"the {len(preprocess.classes)} classes; add it, or move it away"
+        )
+    absent = [name for name in preprocess.classes if name not in found]
+    return preprocess.classes, ((f"classes without a subfolder: {', '.join(absent)}",) if absent else ())
+
+
+def _images(path: Path, name: str, skipped: Skipped) -> list[Path]:
+    top = path / name
+    if not top.is_dir():
+        return []
+    if path.resolve().is_relative_to(top.resolve()):
+        skipped.append((name, "a link to a folder that holds this one"))
+        return []
+    files: list[Path] = []
+    for folder, children, leaves in os.walk(top, followlinks=False):
+        children.sort()
+        for leaf in sorted(leaves):
+            file = Path(folder) / leaf
+            if leaf.startswith("."):
+                continue
+            if file.suffix.lower() not in SUFFIXES:
+                skipped.append((str(file.relative_to(path)), "not an image by its name"))
+            else:
+                files.append(file)
+    return files
+
+
+def _in_turn(classes: list[list[Path]]) -> Iterator[tuple[Path, int]]:
+    for row in zip_longest(*classes):
+        for label, file in enumerate(row):
+            if file is not None:
+                yield file, label
+
+
+class _Target:
+    """How images of this folder are decoded: colour mode, and the size that they must have."""
+
+    def __init__(self, path: Path, spec: InputSpec, preprocess: Preprocess, pillow: ModuleType) -> None:
+        self.pillow = pillow
+        self.resize = preprocess.size
+        shape = spec.shape or (None,) * 4
+        layout = preprocess.layout or guess_layout(shape)
+        if len(shape) == 4 and layout is None:
+            raise DataError(
+                f"{path / FILE_NAME}: layout: input {spec.name!r} is {shape_text(spec)}, which does not tell "
+                'the channels; state "layout": "NCHW" or "NHWC"'
+            )
+        height, width, channels = _dimensions(shape, layout)
+        self.size = (height, width)
+        grey = preprocess.color == "L" or (preprocess.color is None and channels == 1)
+        self.mode = "L" if grey else "RGB"
+
+    def read(self, file: Path) -> npt.NDArray[np.uint8]:
+        """Decode one image to uint8 [H, W, C].
+
+        Raises
+        ------
+        OSError, ValueError
+            If the image cannot be used.
+        DataError
+            If its size is not the one that the model takes.
+        """
+        if not file.is_file():
+            raise OSError("not a regular file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", self.pillow.DecompressionBombWarning)
+            with self.pillow.open(file) as image:
+                if image.mode not in _EIGHT_BIT:
+                    raise ValueError(f"{image.mode} images have more than 8 bits a channel")
+                self._check_size(file, image.height, image.width)
+                pixels = image.convert(self.mode)
+        if self.resize is not None and (pixels.height, pixels.width) != self.resize:
+            pixels = pixels.resize((self.resize[1], self.resize[0]), self.pillow.Resampling.BILINEAR)
+        array: npt.NDArray[np.uint8] = np.asarray(pixels, np.uint8)
+        return array.reshape(*array.shape[:2], -1)
+
+    def _check_size(self, file: Path, height: int, width: int) -> None:
+        if self.resize is not None:
+            return
+        found = (height, width)
+        if any(want is not None and want != got for want, got in zip(self.size, found, strict=True)):
+            wanted = " x ".join("any" if want is None else str(want) for want in self.size)
+            raise DataError(
+                f"{file}: the image is {height} x {width} (height x width) and {wanted} is wanted; "
+                f'state "size": [height, width] in {FILE_NAME} to resize'
+            )
+        self.size = found
+
+
+def _dimensions(
+    shape: tuple[int | str | None, ...], layout: str | None
+) -> tuple[int | None, int | None, int | None]:
+    """Height, width and channels that an input fixes; None for each that it leaves open."""
+    numbers = [size if isinstance(size, int) and fixed(size) else None for size in shape]
+    if len(shape) == 4:
+        return (
+            (numbers[2], numbers[3], numbers[1]) if layout == "NCHW" else (numbers[1], numbers[2], numbers[3])
+        )
+    if len(shape) == 3 and numbers[1] != 1 and numbers[2] != 1:
+        return numbers[1], numbers[2], 1
+    return None, None, 1
+
+
+def _decode(
+    path: Path,
+    files: list[tuple[Path, int]],
+    limit: int | None,
+    target: _Target,
+    store: Store,
+    skipped: Skipped,
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    room = len(files) if limit is None else min(limit, len(files))
+    out: Array | None = None
+    labels: list[int] = []
+    for file, label in files:
+        if len(labels) == room:
+            break
+        try:
+            pixels = target.read(file)
+        except DataError:
+            raise
+        # Pillow raises nearly anything on a damaged file: one bad image must not end the audit.
+        except Exception as error:
+            skipped.append((str(file.relative_to(path)), str(error)[:200] or type(error).__name__))
+            continue
+        if out is None:
+            out = store.create(np.dtype(np.uint8), (room, *pixels.shape))
+        out[len(labels)] = pixels
+        labels.append(label)
+    if out is None:
+        reason = f"; the first of {len(skipped)} skipped: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"{path}: no readable image in its subfolders{reason}")
+    return sealed(out[: len(labels)]), np.asarray(labels, np.int64)

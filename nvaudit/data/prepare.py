@@ -1,0 +1,215 @@
+"""From stored arrays to arrays that can be fed: layout, preprocessing, element type, in one streamed pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nvaudit.data.checks import check_castable, check_finite, fit_shape
+from nvaudit.data.preprocess import (
+    Layout,
+    Preprocess,
+    find_preprocess,
+    guess_layout,
+    needed_message,
+    normalise,
+    read_preprocess,
+)
+from nvaudit.data.spec import Array, InputSpec, Raw, is_float, is_integer, numpy_dtype
+from nvaudit.data.store import Store, row_slices, sealed
+from nvaudit.errors import DataError
+
+_TO_NCHW = (0, 3, 1, 2)
+_TO_NHWC = (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a block of stored samples becomes a block of the input."""
+
+    perm: tuple[int, ...] | None = None
+    channel_axis: int | None = None
+    flip: bool = False
+    preprocess: Preprocess | None = None
+
+    def apply(self, block: Array) -> Array:
+        if self.perm is not None:
+            block = block.transpose(self.perm)
+        if self.flip and self.channel_axis is not None:
+            block = np.flip(block, self.channel_axis)
+        if self.preprocess is not None:
+            block = normalise(block, self.preprocess, self.channel_axis)
+        return block
+
+
+def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tuple[Array, tuple[str, ...]]:
+    """Make one stored array ready to be fed.
+
+    An array that already has the right type, order and shape is returned as it is mapped; any other is
+    converted block by block into the scratch folder.
+
+    Parameters
+    ----------
+    array : ndarray
+        Stored samples, already cut to the number wanted.
+    spec : InputSpec
+        The input that it feeds.
+    raw : Raw
+        Its source: path, and where the preprocessing is stated.
+    store : Store
+        Where converted arrays are written.
+
+    Returns
+    -------
+    array : ndarray, read-only
+        With the type and shape of the input.
+    notes : tuple of str
+        What was done to it.
+
+    Raises
+    ------
+    DataError
+        If the array does not fit the input.
+    """
+    dtype, where = numpy_dtype(spec), raw.source
+    if array.size == 0:
+        raise DataError(f"{where}: input {spec.name!r}: shape {list(array.shape)} holds no values")
+    plan, preprocess = _Plan(), raw.preprocess
+    notes: list[str] = []
+    if spec.batch_axis is not None and is_float(dtype) and is_integer(array.dtype):
+        preprocess = preprocess or _required(array, spec, raw)
+    elif preprocess is None and is_float(dtype):
+        notes += _not_applied(raw)
+    if preprocess is not None:
+        plan = _plan(array.shape, spec, preprocess, raw.stored, where)
+        if not is_float(dtype):
+            plan = replace(plan, preprocess=None)
+        notes += _describe(spec, plan)
+    check_castable(array, dtype, spec, where)
+    moved = array.shape if plan.perm is None else tuple(array.shape[axis] for axis in plan.perm)
+    grey = preprocess is not None and _channels(moved, plan) == 1
+    shape = fit_shape(moved, spec, where, flatten=grey)
+    if shape != moved:
+        notes.append(f"input {spec.name!r}: shape {list(moved)} read as {list(shape)}")
+    if array.dtype.name != dtype.name and plan.preprocess is None:
+        notes.append(f"input {spec.name!r}: {array.dtype.name} converted to {dtype.name}")
+    if array.dtype == dtype and array.flags.c_contiguous and plan == _Plan():
+        ready = array.reshape(shape)
+    else:
+        ready = _convert(array, spec, shape, plan, store)
+    check_finite(ready, spec.batch_axis, f"input {spec.name!r}", where)
+    return _read_only(ready), tuple(notes)
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _required(array: Array, spec: InputSpec, raw: Raw) -> Preprocess:
+    found = find_preprocess(raw.preprocess_paths)
+    if found is None:
+        if not raw.preprocess_paths:
+            raise DataError(
+                f"{raw.source}: input {spec.name!r} takes {spec.dtype} and the data are {array.dtype.name}; "
+                f"store {spec.dtype}"
+            )
+        path = raw.preprocess_paths[0]
+        raise DataError(needed_message(raw.source, spec.name, array.dtype.name, spec.dtype, path))
+    return found
+
+
+def _not_applied(raw: Raw) -> list[str]:
+    """Note a preprocessing file that floating-point data do not need; any other JSON is none of ours."""
+    for path in raw.preprocess_paths:
+        try:
+            if path.is_file() and read_preprocess(path):
+                return [f"{path.name} is not applied: the data are not integers"]
+        except DataError:
+            continue
+    return []
+
+
+def _plan(
+    shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess, stored: Layout | None, where: str
+) -> _Plan:
+    numbers = max(len(preprocess.mean), len(preprocess.std))
+    if len(shape) != 4:
+        _check_channels(preprocess, 1, where)
+        return _Plan(preprocess=preprocess)
+    stored = stored or guess_layout(shape)
+    wanted = preprocess.layout or guess_layout(spec.shape or ()) or stored
+    stored = stored or wanted
+    if wanted is None:
+        if numbers > 1 or preprocess.color == "BGR":
+            raise DataError(
+                f"{where}: input {spec.name!r}: shape {list(shape)} does not tell the channels; "
+                'state "layout" in the preprocessing file'
+            )
+        return _Plan(preprocess=preprocess)
+    axis = 1 if stored == "NCHW" else 3
+    if preprocess.size is not None and preprocess.size != tuple(
+        s for i, s in enumerate(shape) if i not in (0, axis)
+    ):
+        raise DataError(
+            f"{where}: input {spec.name!r}: size {list(preprocess.size)} is stated and the images are "
+            f"{list(shape)}; arrays are not resized"
+        )
+    _check_channels(preprocess, shape[axis], where)
+    perm = None
+    if stored != wanted:
+        perm = _TO_NCHW if wanted == "NCHW" else _TO_NHWC
+    return _Plan(perm, 1 if wanted == "NCHW" else 3, preprocess.color == "BGR", preprocess)
+
+
+def _check_channels(preprocess: Preprocess, channels: int, where: str) -> None:
+    for name, numbers in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(numbers) not in (1, channels):
+            raise DataError(
+                f"{where}: {name} has {len(numbers)} numbers and the images have {channels} channels; "
+                f"state 1 or {channels}"
+            )
+    wanted = {"RGB": 3, "BGR": 3, "L": 1, None: channels}[preprocess.color]
+    if channels != wanted:
+        raise DataError(
+            f"{where}: color {preprocess.color!r} is stated and the images have {channels} channels"
+        )
+
+
+def _channels(shape: tuple[int, ...], plan: _Plan) -> int | None:
+    if plan.channel_axis is not None:
+        return shape[plan.channel_axis]
+    return 1 if len(shape) == 3 else None
+
+
+def _describe(spec: InputSpec, plan: _Plan) -> list[str]:
+    words = []
+    if plan.perm is not None:
+        words.append("NHWC moved to NCHW" if plan.perm == _TO_NCHW else "NCHW moved to NHWC")
+    if plan.flip:
+        words.append("RGB turned to BGR")
+    if plan.preprocess is not None:
+        p = plan.preprocess
+        words.append(f"(value / {p.scale:g} − {_numbers(p.mean)}) / {_numbers(p.std)}")
+    return [f"input {spec.name!r}: {', '.join(words)}"] if words else []
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    listed = ", ".join(f"{value:g}" for value in values)
+    return listed if len(values) == 1 else f"[{listed}]"
+
+
+def _convert(array: Array, spec: InputSpec, shape: tuple[int, ...], plan: _Plan, store: Store) -> Array:
+    dtype = numpy_dtype(spec)
+    if spec.batch_axis is None:
+        return np.ascontiguousarray(array).reshape(shape).astype(dtype)
+    out = store.create(dtype, shape)
+    source, target = np.moveaxis(array, spec.batch_axis, 0), np.moveaxis(out, spec.batch_axis, 0)
+    # A number too large for float16 becomes infinite here; the check for finite values names it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for part in row_slices(source):
+            block = plan.apply(source[part])
+            target[part] = block.reshape(target[part].shape).astype(dtype)
+    return sealed(out)

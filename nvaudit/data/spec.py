@@ -1,0 +1,209 @@
+"""What a dataset is: the description of a graph input, the arrays to feed, and what a source hands over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from nvaudit.data.preprocess import Layout, Preprocess
+from nvaudit.errors import DataError
+
+Array = npt.NDArray[Any]
+LabelKind = Literal["class", "reference", "none"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One graph input, as the data must fill it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the graph input.
+    dtype : str
+        NumPy name of the element type, e.g. ``"float32"`` or ``"bfloat16"``.
+    shape : tuple of (int, str or None), or None
+        Dimensions with the batch dimension among them; a name, None or a number below 1 is a dynamic
+        dimension. None when the rank is unknown.
+    batch_axis : int or None
+        Axis that counts samples; None for an input that is constant over the set.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+    batch_axis: int | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Arrays ready to be fed: right names, right dtype, right layout; memory-mapped and read-only.
+
+    Attributes
+    ----------
+    inputs : dict of str to ndarray
+        One array per graph input, in graph order.
+    batched : frozenset of str
+        Names of the inputs with a batch axis.
+    batch_axes : dict of str to int
+        Batch axis of each batched input.
+    labels : ndarray or None
+        Labels with the samples on axis 0: int64 when `label_kind` is ``"class"``, any numeric type when
+        it is ``"reference"``.
+    label_kind : {"class", "reference", "none"}
+        ``"class"``: class indices (any number of position axes after the first). ``"reference"``: target
+        or reference outputs, good for ``mse`` only.
+    count : int
+        Number of samples.
+    source : str
+        Where the data came from, or ``"synthetic"``.
+    digest : str
+        SHA-256 over names, dtypes, shapes and bytes of all arrays, labels included.
+    notes : tuple of str
+        What was assumed, converted or left out.
+    skipped : tuple of (str, str)
+        Files that could not be used, each with the reason.
+    """
+
+    inputs: dict[str, Array]
+    batched: frozenset[str]
+    batch_axes: dict[str, int]
+    labels: Array | None
+    label_kind: LabelKind
+    count: int
+    source: str
+    digest: str
+    notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a source found, before anything is converted.
+
+    Attributes
+    ----------
+    inputs : mapping of str to ndarray
+        Arrays under the names of the graph inputs, as stored.
+    labels : ndarray or None
+        Labels as stored.
+    source : str
+        Path, for messages and for the report.
+    reference : bool
+        The labels are reference outputs, whatever their dtype.
+    preprocess_paths : tuple of Path
+        Where the preprocessing of integer data may be stated; the first is the one to recommend.
+    preprocess : Preprocess or None
+        The preprocessing, when the source needed it itself.
+    stored : {"NCHW", "NHWC"} or None
+        Layout of the stored images when the source knows it.
+    notes, skipped
+        As in `Dataset`.
+    """
+
+    inputs: Mapping[str, Array]
+    labels: Array | None
+    source: str
+    reference: bool = False
+    preprocess_paths: tuple[Path, ...] = ()
+    preprocess: Preprocess | None = None
+    stored: Layout | None = None
+    notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def numpy_dtype(spec: InputSpec) -> np.dtype[Any]:
+    """Element type of an input, including those that only ``ml_dtypes`` knows.
+
+    Raises
+    ------
+    DataError
+        If the type is text or unknown.
+    """
+    special = getattr(ml_dtypes, spec.dtype, None)
+    try:
+        dtype = np.dtype(spec.dtype if special is None else special)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.kind in "OSUcMm":
+        raise DataError(
+            f"input {spec.name!r}: element type {spec.dtype!r} cannot be fed; "
+            "only boolean, integer and floating-point inputs are supported"
+        )
+    return dtype
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Tell floating-point types, including bfloat16 and the 8-bit ones, from all others."""
+    return dtype.name.startswith(("float", "bfloat"))
+
+
+def is_integer(dtype: np.dtype[Any]) -> bool:
+    """Tell integer types, including the 4-bit ones, from all others."""
+    return dtype.name.startswith(("int", "uint"))
+
+
+def fixed(dimension: int | str | None) -> bool:
+    """Whether a dimension of an input is a known positive number."""
+    return isinstance(dimension, int) and dimension > 0
+
+
+def shape_text(spec: InputSpec) -> str:
+    """Shape of an input as text, e.g. ``[N, 3, 32, 32]``; ``?`` stands for an unnamed dynamic dimension."""
+    if spec.shape is None:
+        return "[any shape]"
+    words = []
+    for axis, dimension in enumerate(spec.shape):
+        if axis == spec.batch_axis:
+            words.append("N")
+        else:
+            words.append(str(dimension) if fixed(dimension) or isinstance(dimension, str) else "?")
+    return "[" + ", ".join(words) + "]"
+
+
+def match_names(
+    found: Mapping[str, Any], specs: tuple[InputSpec, ...], where: str
+) -> tuple[dict[str, str], bool]:
+    """Decide which stored array feeds which input.
+
+    Parameters
+    ----------
+    found : mapping of str
+        Stored arrays by name; only the names are looked at.
+    specs : tuple of InputSpec
+        Inputs of the graph.
+    where : str
+        Path, for messages.
+
+    Returns
+    -------
+    chosen : dict of str to str
+        Stored name for each input; ``x`` stands for the only batched input when its own name is absent.
+    labelled : bool
+        Whether ``y`` holds labels: it does unless it feeds an input.
+
+    Raises
+    ------
+    DataError
+        If an input has no array.
+    """
+    chosen = {spec.name: spec.name for spec in specs if spec.name in found}
+    batched = [spec.name for spec in specs if spec.batch_axis is not None]
+    if len(batched) == 1 and batched[0] not in chosen and "x" in found and "x" not in chosen:
+        chosen[batched[0]] = "x"
+    missing = [spec.name for spec in specs if spec.name not in chosen]
+    if missing:
+        wanted = ", ".join(repr(spec.name) for spec in specs)
+        either = f" ('x' may stand for {batched[0]!r})" if len(batched) == 1 else ""
+        raise DataError(
+            f"{where}: no array for input {', '.join(map(repr, missing))}: "
+            f"found {', '.join(map(repr, sorted(found))) or 'no arrays'}; "
+            f"name the arrays {wanted}{either}, and the labels 'y'"
+        )
+    return chosen, "y" in found and "y" not in chosen.values()

@@ -1,0 +1,175 @@
+"""Laws: how one number of a device (a spread, a mean shift, a drift exponent) follows its conductance.
+
+Every law is evaluated on the target conductance, the one that was to be programmed, so that two noise
+terms of one device never depend on the order in which they are drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+# Bounds that keep every evaluation finite in float64, also for a hostile file; no device comes near them.
+LARGEST = 1e12
+MAX_COEFFICIENTS = 16
+# The floor of x in logarithms and powers, as in the published PCM fits (aihwkit pcm.py, hermes.py).
+X_FLOOR = 1e-7
+_LARGEST_EXPONENT = 700.0
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+Argument: TypeAlias = Literal["rel", "g"]
+
+
+def fault(path: str, problem: str) -> PydanticCustomError:
+    """Make the error of a rule that pydantic's types do not express, with the key it is about."""
+    return PydanticCustomError("profile_rule", "{path}: {problem}", {"path": path, "problem": problem})
+
+
+class _Law(BaseModel):
+    """What all laws share: optional bounds of the result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: Number | None = None
+    max: Number | None = None
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> _Law:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise fault("min", f"{self.min:g} is above max {self.max:g}; swap them")
+        return self
+
+
+class Constant(_Law):
+    """The same value at every conductance."""
+
+    kind: Literal["constant"]
+    value: Number
+
+
+class Levels(_Law):
+    """One value per level, level 0 first."""
+
+    kind: Literal["levels"]
+    values: tuple[Number, ...] = Field(min_length=2, max_length=4096)
+
+
+class Polynomial(_Law):
+    """Σ c_k x^k, coefficients ascending."""
+
+    kind: Literal["polynomial"]
+    coefficients: tuple[Number, ...] = Field(min_length=1, max_length=MAX_COEFFICIENTS)
+    of: Argument
+
+
+class Log(_Law):
+    """slope · ln(x) + intercept."""
+
+    kind: Literal["log"]
+    slope: Number
+    intercept: Number
+    of: Argument
+
+
+class Power(_Law):
+    """scale · x^exponent."""
+
+    kind: Literal["power"]
+    scale: Number
+    exponent: float = Field(ge=-8, le=8, allow_inf_nan=False)
+    of: Argument
+
+
+class Saturating(_Law):
+    """A (1 − exp(−x/B)): amplitude A, decay B in the units of x."""
+
+    kind: Literal["saturating"]
+    amplitude: Number
+    decay: Positive
+    of: Argument
+
+
+class Piecewise(_Law):
+    """`below` where x < split, `above` elsewhere."""
+
+    kind: Literal["piecewise"]
+    split: Number
+    of: Argument
+    below: Law
+    above: Law
+
+
+Law: TypeAlias = Annotated[
+    Constant | Levels | Polynomial | Log | Power | Saturating | Piecewise, Field(discriminator="kind")
+]
+Piecewise.model_rebuild()
+
+LAW_TYPES = (Constant, Levels, Polynomial, Log, Power, Saturating, Piecewise)
+LAW_KINDS = ("constant", "levels", "polynomial", "log", "power", "saturating", "piecewise")
+
+
+def _argument(of: Argument, g: FloatArray, g_max: float) -> FloatArray:
+    return g / g_max if of == "rel" else g
+
+
+def _unclipped(law: Law, level: IntArray, g: FloatArray, g_max: float) -> FloatArray:
+    match law:
+        case Constant():
+            return np.full(g.shape, law.value)
+        case Levels():
+            return np.asarray(law.values, dtype=np.float64)[level]
+        case Polynomial():
+            result = np.polynomial.polynomial.polyval(_argument(law.of, g, g_max), np.array(law.coefficients))
+            return np.asarray(result, dtype=np.float64)
+        case Log():
+            x = np.maximum(_argument(law.of, g, g_max), X_FLOOR)
+            return law.slope * np.log(x) + law.intercept
+        case Power():
+            x = np.maximum(_argument(law.of, g, g_max), X_FLOOR)
+            return np.asarray(law.scale * x**law.exponent, dtype=np.float64)
+        case Saturating():
+            x = _argument(law.of, g, g_max) / law.decay
+            # exp(-700) is still a normal number: no underflow, and 1 − it is 1.
+            return -law.amplitude * np.expm1(-np.minimum(x, _LARGEST_EXPONENT))
+        case Piecewise():
+            below = evaluate(law.below, level=level, g=g, g_max=g_max)
+            above = evaluate(law.above, level=level, g=g, g_max=g_max)
+            return np.where(_argument(law.of, g, g_max) < law.split, below, above)
+
+
+def evaluate(law: Law, *, level: IntArray, g: FloatArray, g_max: float) -> FloatArray:
+    """Evaluate a law on an array of devices.
+
+    Parameters
+    ----------
+    law : Law
+        The law, with its optional bounds of the result.
+    level : numpy.ndarray, integer, any shape
+        Target level of each device; only `levels` reads it.
+    g : numpy.ndarray, float64, same shape
+        Target conductance (µS or nA as the window says, else level units).
+    g_max : float
+        Upper end of the window in the unit of `g`, > 0.
+
+    Returns
+    -------
+    numpy.ndarray, float64, same shape
+        The value of the law; its unit is stated by the term that holds it.
+
+    Examples
+    --------
+    >>> law = Saturating(kind="saturating", amplitude=2.0, decay=1.0, of="g", max=1.0)
+    >>> evaluate(law, level=np.array([0, 1]), g=np.array([0.0, 9.0]), g_max=9.0)
+    array([0., 1.])
+    """
+    value = _unclipped(law, level, g, g_max)
+    if law.min is None and law.max is None:
+        return value
+    return np.clip(value, law.min, law.max)

@@ -1,0 +1,258 @@
+"""Reading and writing device profiles; a file is checked completely here and trusted afterwards."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from nvaudit.device.messages import describe, short
+from nvaudit.device.profile import DeviceProfile, Encoding
+from nvaudit.errors import ProfileError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_DIGITS = 300
+SCHEMA_FILE = "schema.json"
+
+
+def _folder() -> Path:
+    """Find the bundled profiles: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "devices"
+    return installed if installed.is_dir() else package.parent / "devices"
+
+
+def profile_names() -> tuple[str, ...]:
+    """Names of the bundled profiles, sorted.
+
+    Returns
+    -------
+    tuple of str
+        Each is accepted by `load_profile`.
+    """
+    return tuple(sorted(path.stem for path in _folder().glob("*.json") if path.name != SCHEMA_FILE))
+
+
+def profile_schema() -> dict[str, Any]:
+    """JSON schema of a profile file, as committed in ``devices/schema.json``.
+
+    Returns
+    -------
+    dict
+        JSON Schema, draft 2020-12. The rules that span several keys are checked by `parse_profile` only.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **DeviceProfile.model_json_schema(mode="validation"),
+    }
+
+
+def schema_text() -> str:
+    """Render `profile_schema` as the text of ``devices/schema.json``."""
+    return json.dumps(profile_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {short(key)} occurs twice in one object; keep one")
+        result[key] = value
+    return result
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON; write a finite number")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits; write at most {MAX_DIGITS}")
+    return int(text)
+
+
+def _too_deep(data: object) -> bool:
+    layer = [data]
+    for _ in range(MAX_DEPTH):
+        layer = [
+            child
+            for value in layer
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    return bool(layer)
+
+
+def _parse_json(text: str, where: str) -> dict[str, Any]:
+    """Parse JSON, refusing what the standard leaves open: duplicate keys, NaN, endless nesting."""
+    try:
+        data = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_bounded_int
+        )
+    except json.JSONDecodeError as error:
+        raise ProfileError(
+            f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}; correct it there"
+        ) from None
+    except RecursionError:
+        raise ProfileError(f"{where}: nested deeper than {MAX_DEPTH}; flatten it") from None
+    except ValueError as error:
+        raise ProfileError(f"{where}: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise ProfileError(f"{where}: got {short(data)}; a profile is a JSON object")
+    if _too_deep(data):
+        raise ProfileError(f"{where}: nested deeper than {MAX_DEPTH}; flatten it")
+    return data
+
+
+def parse_profile(text: str, where: str) -> DeviceProfile:
+    """Parse and check the text of a profile file.
+
+    Parameters
+    ----------
+    text : str
+        JSON, at most 1 MiB.
+    where : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    DeviceProfile
+        Frozen and consistent.
+
+    Raises
+    ------
+    ProfileError
+        Naming the key, what was found, and what to do; one line per finding.
+    """
+    if len(text) > MAX_BYTES:
+        raise ProfileError(f"{where}: larger than 1 MiB; a profile holds a table, not a data set")
+    data = _parse_json(text, where)
+    try:
+        # From JSON rather than from `data`: strict typing then still takes a list for a tuple.
+        return DeviceProfile.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ProfileError(describe(error, where, data)) from None
+    except (UnicodeError, RecursionError) as error:
+        raise ProfileError(f"{where}: not valid text: {error}; save it as UTF-8") from None
+
+
+def _read_text(path: Path, where: str) -> str:
+    try:
+        if not path.is_file():
+            problem = "is not a regular file" if path.exists() else "no such file"
+            raise ProfileError(f"{where}: {problem}; name a profile file, or see `nvaudit devices list`")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ProfileError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ProfileError(f"{where}: cannot be read: {reason}; check the path and its rights") from None
+    if len(content) > MAX_BYTES:
+        raise ProfileError(f"{where}: larger than 1 MiB; a profile holds a table, not a data set")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def load_profile(name_or_path: str | Path) -> DeviceProfile:
+    """Load a bundled profile by its name, or any profile from a JSON file.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        A name such as ``"rram"``, or a path; a string with a separator or ending in ``.json`` is a path.
+
+    Returns
+    -------
+    DeviceProfile
+        Frozen and consistent.
+
+    Raises
+    ------
+    ProfileError
+        If the name is unknown, the file cannot be read, or the profile is invalid.
+
+    Examples
+    --------
+    >>> load_profile("rram").cell_bits
+    2
+    """
+    text = str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".json")
+    if is_path:
+        where = text if text.isprintable() else short(text)
+        return parse_profile(_read_text(Path(text), where), where)
+    names = profile_names()
+    if text not in names:
+        near = difflib.get_close_matches(text, names, n=3)
+        hint = f"did you mean {', '.join(near)}? See" if near else "see"
+        raise ProfileError(
+            f"device: {short(text)} is not a bundled profile; {hint} "
+            "`nvaudit devices list`, or give the path of a .json file"
+        )
+    where = f"devices/{text}.json"
+    return parse_profile(_read_text(_folder() / f"{text}.json", where), where)
+
+
+def dump_profile(profile: DeviceProfile) -> str:
+    """Write a profile as the text of a file that `parse_profile` reads back to an equal profile.
+
+    Parameters
+    ----------
+    profile : DeviceProfile
+        What to write.
+
+    Returns
+    -------
+    str
+        Indented JSON with a final newline; keys at their default are left out.
+    """
+    content = profile.model_dump(mode="json", exclude_defaults=True)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def profile_digest(profile: DeviceProfile) -> str:
+    """SHA-256 of everything a profile says, whatever the layout of its file; 64 hex digits."""
+    content = json.dumps(profile.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def override_profile(
+    profile: DeviceProfile,
+    *,
+    cell_bits: int | None = None,
+    weight_bits: int | None = None,
+    encoding: Encoding | None = None,
+) -> DeviceProfile:
+    """Change how weights are held on a device, and check that the profile still makes sense.
+
+    Parameters
+    ----------
+    profile : DeviceProfile
+        The profile to start from; it is not changed.
+    cell_bits, weight_bits : int, optional
+        New B and H.
+    encoding : str, optional
+        New encoding.
+
+    Returns
+    -------
+    DeviceProfile
+        A new profile.
+
+    Raises
+    ------
+    ProfileError
+        For instance if a table of four levels meets a cell of three bits.
+    """
+    data = profile.model_dump(mode="json")
+    changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding}
+    data |= {key: value for key, value in changes.items() if value is not None}
+    return parse_profile(json.dumps(data), f"profile {profile.name!r} with the options given")

@@ -1,0 +1,186 @@
+"""Turning pydantic's findings into the messages of this project: what, where, got, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from nvaudit.device.law import LAW_KINDS, LAW_TYPES
+from nvaudit.device.profile import DeviceProfile, SigmaKnob, Source, TimeKnob, Window
+from nvaudit.device.terms import SLUG, TERM_KINDS, TERM_TYPES, OneOverF, TableLevel
+
+MAX_REPORTED = 10
+_SHOWN = 60
+_MODELS: dict[str, type[BaseModel]] = {
+    **dict(zip(TERM_KINDS, TERM_TYPES, strict=True)),
+    **dict(zip(LAW_KINDS, LAW_TYPES, strict=True)),
+    "source": Source,
+    "window": Window,
+    "sigma": SigmaKnob,
+    "time": TimeKnob,
+    "levels": TableLevel,
+    "one_over_f": OneOverF,
+}
+_EXPECTED = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+def short(value: object) -> str:
+    """`repr` of a value, cut to a length that fits a message."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _step(key: int | str) -> str:
+    """One step of a path, quoted where the file's key is not a plain word."""
+    text = str(key)
+    plain = text.replace("_", "a").replace("-", "a").isalnum() and len(text) <= _SHOWN
+    return text if plain else short(text)
+
+
+def _walk(location: tuple[int | str, ...], data: object) -> tuple[list[int | str], list[object]]:
+    """Follow a location without the tags that pydantic adds: its keys, and the values on the way."""
+    path: list[int | str] = []
+    values: list[object] = [data]
+    for key in location:
+        here = values[-1]
+        if isinstance(here, Mapping) and key not in here and key == here.get("kind"):
+            continue
+        path.append(key)
+        values.append(_child(here, key))
+    return path, values
+
+
+def _child(value: object, key: int | str) -> object:
+    if isinstance(value, Mapping):
+        return value.get(key)
+    if isinstance(value, list) and isinstance(key, int) and key < len(value):
+        return value[key]
+    return None
+
+
+def _known_keys(parent: object, path: list[int | str]) -> list[str]:
+    """List the keys that the object holding an unknown key may have."""
+    kind = parent.get("kind") if isinstance(parent, Mapping) else None
+    model: type[BaseModel] | None = DeviceProfile
+    if isinstance(kind, str):
+        model = _MODELS.get(kind)
+    elif len(path) > 1:
+        owner = next((key for key in reversed(path[:-1]) if isinstance(key, str)), "")
+        model = _MODELS.get(owner)
+    return list(model.model_fields) if model is not None else []
+
+
+def _unknown_key(parent: object, path: list[int | str]) -> str:
+    known = _known_keys(parent, path)
+    near = difflib.get_close_matches(str(path[-1]), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+    return f"unknown key; {hint}"
+
+
+def _bad_kind(path: list[int | str], found: str) -> str:
+    is_term = len(path) == 2 and path[0] == "noise"
+    noun, kinds = ("noise term", TERM_KINDS) if is_term else ("law", LAW_KINDS)
+    if not found:
+        return f"missing; use one of {', '.join(kinds)}"
+    return f"{found} is not a {noun}; use one of {', '.join(kinds)}"
+
+
+def _limit(kind: str, context: Mapping[str, Any], value: str) -> str | None:
+    """Describe a bound that does not hold."""
+    match kind:
+        case "greater_than_equal":
+            return f"{value} is too small; make it {context['ge']:g} or more"
+        case "greater_than":
+            return f"{value} is too small; make it more than {context['gt']:g}"
+        case "less_than_equal":
+            return f"{value} is too large; make it {context['le']:g} or less"
+        case "too_short":
+            return f"{context['actual_length']} entries; give at least {context['min_length']}"
+        case "too_long":
+            return f"more than {context['max_length']} entries; give fewer"
+        case "string_too_short":
+            return "is empty; write what it is"
+        case "string_too_long":
+            return f"is longer than {context['max_length']} characters; shorten it"
+        case "finite_number":
+            return f"{value} is not a finite number; correct it"
+        case _:
+            return None
+
+
+def _pattern(path: list[int | str], context: Mapping[str, Any], value: str) -> str:
+    if context["pattern"] == SLUG:
+        return f"{value} is not a name; use 1 to 64 of a-z, 0-9, '-' and '_', a letter or digit first"
+    if path and path[-1] == "doi":
+        return f"{value} is not a DOI; write it as '10.1000/xyz'"
+    return f"{value} holds a control character; write plain text on one line"
+
+
+def _describe(error: ErrorDetails, data: object) -> str:
+    """Describe one finding as `path: got; do`."""
+    kind, context = error["type"], error.get("ctx", {})
+    path, values = _walk(error["loc"], data)
+    value = short(error["input"])
+    if kind == "profile_rule":
+        return ".".join([*map(_step, path), f"{context['path']}: {context['problem']}"])
+    if kind == "union_tag_invalid":
+        text = _bad_kind(path, short(context["tag"]))
+        path = [*path, "kind"]
+    elif kind in ("json_invalid", "string_unicode"):
+        text = "not valid text, such as half of a surrogate pair; save it as UTF-8"
+    elif kind == "union_tag_not_found":
+        is_object = isinstance(error["input"], Mapping)
+        text = _bad_kind(path, "") if is_object else f"got {value}; write an object with a 'kind'"
+        path = [*path, "kind"] if is_object else path
+    elif kind == "missing":
+        text = "missing; add it"
+    elif kind == "extra_forbidden":
+        text = _unknown_key(values[-2], path)
+    elif kind == "literal_error":
+        choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+        text = f"got {value}; use {'one of ' if ',' in choices else ''}{choices}"
+    elif kind == "string_pattern_mismatch":
+        text = _pattern(path, context, value)
+    elif kind in _EXPECTED:
+        text = f"got {value}; write {_EXPECTED[kind]}"
+    else:
+        text = _limit(kind, context, value) or f"got {value}; {error['msg']}"
+    return f"{'.'.join(map(_step, path)) or 'the file'}: {text}"
+
+
+def describe(error: ValidationError, where: str, data: object) -> str:
+    """Describe why a profile is invalid, one line per finding.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+        What pydantic found.
+    where : str
+        The file, as the user named it.
+    data : object
+        The JSON value that was validated.
+
+    Returns
+    -------
+    str
+        ``where: path: got; what to do``, at most `MAX_REPORTED` lines.
+    """
+    found = error.errors(include_url=False)
+    lines = [f"{where}: {_describe(one, data)}" for one in found[:MAX_REPORTED]]
+    if len(found) > MAX_REPORTED:
+        lines.append(f"{where}: and {len(found) - MAX_REPORTED} more")
+    return "\n".join(lines)

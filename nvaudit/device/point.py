@@ -1,0 +1,192 @@
+"""The operating point: a profile with its sigma and time chosen, inside the range where it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nvaudit.device.profile import DeviceProfile, SigmaKnob
+from nvaudit.device.terms import LogDecay, Lognormal, NoiseTerm, Normal, Read, Table
+from nvaudit.errors import ProfileError
+
+_ADDITIVE_UNITS = ("level", "full_scale", "weight_max")
+# A spread above the largest weight is no longer a perturbation of it.
+MAX_WEIGHT_SIGMA = 1.0
+# Converting a unit must not push the end of a range out of it.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A device at one sigma and one time.
+
+    Attributes
+    ----------
+    profile : DeviceProfile
+        The device.
+    sigma : float
+        Value of the sigma knob; 1.0 where the profile has none.
+    sigma_unit : str
+        Unit of `sigma`; ``"multiplier"`` where the profile has no knob.
+    time_s : float
+        Time since programming, seconds.
+    terms : tuple of NoiseTerm
+        The terms that are switched on, in order.
+    """
+
+    profile: DeviceProfile
+    sigma: float
+    sigma_unit: str
+    time_s: float
+    terms: tuple[NoiseTerm, ...]
+
+    def factor(self, term: NoiseTerm) -> float:
+        """Return what multiplies the spreads of `term`: `sigma` where the knob acts on it, else 1."""
+        if self.sigma_unit == "multiplier" or _unit_of(term) == "sigma":
+            return self.sigma
+        return 1.0
+
+    def unit(self, term: Normal | Lognormal | Read | LogDecay | Table) -> str:
+        """Return the unit of the spread of `term`, with ``"sigma"`` replaced by the unit of the knob."""
+        return self.sigma_unit if term.unit == "sigma" else term.unit
+
+
+def _unit_of(term: NoiseTerm) -> str | None:
+    return term.unit if isinstance(term, Normal | Lognormal | Read) else None
+
+
+def operating_point(
+    profile: DeviceProfile,
+    sigma: float | None = None,
+    sigma_unit: str | None = None,
+    time_s: float | None = None,
+    enable: Sequence[str] = (),
+    disable: Sequence[str] = (),
+) -> OperatingPoint:
+    """Choose sigma, time and the active terms of a device.
+
+    Parameters
+    ----------
+    profile : DeviceProfile
+        The device.
+    sigma : float, optional
+        Value of the knob; the profile's default without it. 0 is always allowed.
+    sigma_unit : str, optional
+        ``"level"``, ``"full_scale"`` or ``"weight_max"``, to state an additive sigma otherwise than the
+        profile does; a number in `level` or `full_scale` is checked against the profile's range after
+        conversion, one in `weight_max` (which is not a property of the device) against 0 … 1.
+    time_s : float, optional
+        Seconds since programming; the profile's default without it. 0 is always allowed.
+    enable, disable : sequence of str, optional
+        Names of terms to switch on and off.
+
+    Returns
+    -------
+    OperatingPoint
+        Frozen.
+
+    Raises
+    ------
+    ProfileError
+        If a value is outside the valid range, the profile has no such knob or unit, or a name is unknown.
+    """
+    unit = _sigma_unit(profile, sigma_unit)
+    return OperatingPoint(
+        profile=profile,
+        sigma=_sigma(profile, sigma, unit),
+        sigma_unit=unit,
+        time_s=_time(profile, time_s),
+        terms=_terms(profile, enable, disable),
+    )
+
+
+def _sigma_unit(profile: DeviceProfile, asked: str | None) -> str:
+    knob = profile.sigma
+    own = "multiplier" if knob is None else knob.unit
+    if asked is None or asked == own:
+        return own
+    allowed = _ADDITIVE_UNITS if own in _ADDITIVE_UNITS else (own,)
+    if asked not in allowed:
+        raise ProfileError(
+            f"sigma-unit: {asked!r} does not fit profile {profile.name!r}; use one of {', '.join(allowed)}"
+        )
+    if asked == "weight_max":
+        _check_weight_space(profile)
+    return asked
+
+
+def _check_weight_space(profile: DeviceProfile) -> None:
+    """Refuse sigma in weight space where a term other than `normal` would take it."""
+    for term in profile.noise:
+        if isinstance(term, Read) and term.unit == "sigma":
+            raise ProfileError(
+                f"sigma-unit: 'weight_max' does not fit the {term.kind!r} term {term.name!r} of profile "
+                f"{profile.name!r}; use one of level, full_scale"
+            )
+
+
+def _sigma(profile: DeviceProfile, asked: float | None, unit: str) -> float:
+    knob = profile.sigma
+    if knob is None:
+        if asked is not None:
+            raise ProfileError(f"sigma: {asked:g}: profile {profile.name!r} has no sigma; leave it out")
+        return 1.0
+    if asked is None:
+        if unit == knob.unit:
+            return knob.default
+        raise ProfileError(
+            f"sigma-unit: {unit!r} without a sigma: the default of profile {profile.name!r} is in "
+            f"{knob.unit!r}; give the sigma too"
+        )
+    low, high = _sigma_range(profile, knob, unit)
+    inside = low * (1 - _ROUNDING) <= asked <= high * (1 + _ROUNDING)
+    if asked != 0 and not (math.isfinite(asked) and inside):
+        raise ProfileError(
+            f"sigma: {asked:g} is outside the valid range {low:g} … {high:g} of profile {profile.name!r} "
+            f"({profile.valid_range}); choose one inside it, in unit {unit!r}"
+        )
+    return float(asked)
+
+
+def _sigma_range(profile: DeviceProfile, knob: SigmaKnob, unit: str) -> tuple[float, float]:
+    """Convert the valid range to `unit`: 1 full scale is 2^B − 1 levels."""
+    if unit == knob.unit:
+        return knob.min, knob.max
+    if "weight_max" in (unit, knob.unit):
+        return 0.0, MAX_WEIGHT_SIGMA
+    steps = 2.0**profile.bits_per_cell - 1.0
+    ratio = 1.0 / steps if unit == "full_scale" else steps
+    return knob.min * ratio, knob.max * ratio
+
+
+def _time(profile: DeviceProfile, asked: float | None) -> float:
+    knob = profile.time
+    if knob is None:
+        if asked:
+            raise ProfileError(
+                f"time: {asked:g} s: profile {profile.name!r} does not change with time; leave it out"
+            )
+        return 0.0
+    if asked is None:
+        return knob.default_s
+    if asked != 0 and not (math.isfinite(asked) and knob.min_s <= asked <= knob.max_s):
+        raise ProfileError(
+            f"time: {asked:g} s is outside the valid range {knob.min_s:g} … {knob.max_s:g} s of profile "
+            f"{profile.name!r} ({profile.valid_range}); choose a time inside it"
+        )
+    return float(asked)
+
+
+def _terms(profile: DeviceProfile, enable: Sequence[str], disable: Sequence[str]) -> tuple[NoiseTerm, ...]:
+    names = [term.name for term in profile.noise]
+    for name in (*enable, *disable):
+        if name not in names:
+            known = f"its terms are {', '.join(names)}" if names else "it has no terms"
+            raise ProfileError(f"noise term: {name!r} is not in profile {profile.name!r}; {known}")
+    both = sorted(set(enable) & set(disable))
+    if both:
+        raise ProfileError(f"noise term: {both[0]!r} is both enabled and disabled; choose one")
+    return tuple(
+        term for term in profile.noise if term.name in enable or (term.enabled and term.name not in disable)
+    )

@@ -1,0 +1,1 @@
+"""From weights to conductances: selection, quantisation, bit slices, conductance levels. Pure functions."""

@@ -1,0 +1,21 @@
+"""The only package that knows ONNX: load, find weights, open places for them, re-batch."""
+
+from nvaudit.model.load import LoadedModel, TensorSpec, load_model
+from nvaudit.model.rebatch import Rebatch, analyse_batch
+from nvaudit.model.template import Slot, Template, build_template
+from nvaudit.model.uses import Constant, constants
+from nvaudit.model.weights import Weight
+
+__all__ = [
+    "Constant",
+    "LoadedModel",
+    "Rebatch",
+    "Slot",
+    "Template",
+    "TensorSpec",
+    "Weight",
+    "analyse_batch",
+    "build_template",
+    "constants",
+    "load_model",
+]

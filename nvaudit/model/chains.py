@@ -1,0 +1,297 @@
+"""The steps between a stored tensor and the operator that multiplies by it.
+
+Only steps that keep every element, moving it or changing how it is written, are followed: a weight behind
+them is still one number per device. Shapes are known at each step, so steps can be undone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from nvaudit.model.walk import attribute, operand
+
+Shape = tuple[int, ...]
+Ints = Callable[[ir.Value], Shape | None]
+Layout = tuple[tuple[str, Shape], ...]
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Axes permuted."""
+
+    perm: Shape
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Elements in the same order, other axes."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Another element type."""
+
+    dtype: ir.DataType
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Float values to integers, or integers to floats (``back``).
+
+    ``axis`` is None for one scale for the whole tensor; ``block`` is the number of elements along the axis
+    that share a scale, 0 for one scale per index.
+    """
+
+    back: bool
+    scale: ir.Value
+    zero: ir.Value | None
+    axis: int | None
+    block: int
+    dtype: ir.DataType
+
+
+Step = Transpose | Reshape | Cast | Quantize
+
+
+@dataclass(frozen=True)
+class State:
+    """Shape and element type at one point of a chain."""
+
+    shape: Shape
+    dtype: ir.DataType
+
+
+def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[Step | None, State] | None:
+    """Follow a tensor through one node.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        The node that consumes the tensor.
+    index : int
+        At which input.
+    state : State
+        The tensor at this input.
+    ints : callable
+        Gives the integers of a constant value, None if it is not constant.
+
+    Returns
+    -------
+    tuple of Step or None, and State; or None
+        The step (None where nothing changes) and the tensor after it; None where the node is not one
+        that keeps every element.
+    """
+    if index != 0 or node.domain not in ("", "com.microsoft") or len(node.outputs) != 1:
+        return None
+    if node.op_type == "Identity":
+        return None, state
+    if node.op_type == "Cast":
+        dtype = ir.DataType(attribute(node, "to", 0))
+        if not (dtype.is_floating_point() or (dtype.is_integer() and state.dtype.is_integer())):
+            return None  # truncating floats, or text, is no longer the same weight
+        return Cast(dtype), State(state.shape, dtype)
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return _quantize(node, state)
+    if node.domain == "" and node.op_type == "Transpose":
+        perm = tuple(attribute(node, "perm", tuple(reversed(range(len(state.shape))))))
+        if sorted(perm) != list(range(len(state.shape))):
+            return None
+        return Transpose(perm), State(tuple(state.shape[axis] for axis in perm), state.dtype)
+    if node.domain == "" and node.op_type in _RESHAPES:
+        shape = _RESHAPES[node.op_type](node, state.shape, ints)
+        if shape is None or math.prod(shape) != math.prod(state.shape):
+            return None
+        return Reshape(shape), State(shape, state.dtype)
+    return None
+
+
+def layout_of(start: Shape, steps: tuple[Step, ...]) -> Layout:
+    """Keep the moves of a chain, in the simplest form.
+
+    Parameters
+    ----------
+    start : tuple of int
+        Shape before the chain.
+    steps : tuple of Step
+        The chain.
+
+    Returns
+    -------
+    tuple of (str, tuple of int)
+        ``("transpose", perm)`` and ``("reshape", shape)``, in order.
+    """
+    moves: list[tuple[str, Shape]] = []
+    for step in steps:
+        if isinstance(step, Transpose):
+            moves.append(("transpose", step.perm))
+        elif isinstance(step, Reshape):
+            moves.append(("reshape", step.shape))
+    return simplify(start, tuple(moves))
+
+
+def invert(start: Shape, layout: Layout) -> Layout:
+    """Undo a layout.
+
+    Parameters
+    ----------
+    start : tuple of int
+        Shape before the layout.
+    layout : tuple
+        Moves from there.
+
+    Returns
+    -------
+    tuple of (str, tuple of int)
+        Moves that lead back to ``start``.
+    """
+    moves: list[tuple[str, Shape]] = []
+    shape = start
+    for kind, value in layout:
+        if kind == "transpose":
+            back = ("transpose", tuple(value.index(axis) for axis in range(len(value))))
+        else:
+            back = ("reshape", shape)
+        moves.insert(0, back)
+        shape = move_shape(shape, (kind, value))
+    return tuple(moves)
+
+
+def move_shape(shape: Shape, move: tuple[str, Shape]) -> Shape:
+    """Compute the shape after one move.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape before.
+    move : tuple of (str, tuple of int)
+        The move.
+
+    Returns
+    -------
+    tuple of int
+        Shape after.
+    """
+    return tuple(shape[axis] for axis in move[1]) if move[0] == "transpose" else move[1]
+
+
+def simplify(start: Shape, layout: Layout) -> Layout:
+    """Merge neighbouring moves and drop those that do nothing.
+
+    Parameters
+    ----------
+    start : tuple of int
+        Shape before the layout.
+    layout : tuple
+        Moves from there.
+
+    Returns
+    -------
+    tuple of (str, tuple of int)
+        An equivalent layout; ``()`` if nothing moves.
+
+    Examples
+    --------
+    >>> simplify((2, 3), (("transpose", (1, 0)), ("transpose", (1, 0))))
+    ()
+    """
+    kept: list[tuple[str, Shape]] = []
+    for kind, value in layout:
+        if kept and kept[-1][0] == kind:
+            before = kept.pop()[1]
+            value = tuple(before[axis] for axis in value) if kind == "transpose" else value
+        kept.append((kind, value))
+    shape, moves = start, []
+    for move in kept:
+        after = move_shape(shape, move)
+        idle = move[1] == tuple(range(len(move[1]))) if move[0] == "transpose" else after == shape
+        if not idle:
+            moves.append(move)
+        shape = after
+    return tuple(moves) if len(moves) == len(layout) else simplify(start, tuple(moves))
+
+
+def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:
+    """QuantizeLinear and DequantizeLinear of either domain."""
+    scale, zero = operand(node, 1), operand(node, 2)
+    if scale is None or scale.shape is None:
+        return None
+    back = node.op_type == "DequantizeLinear"
+    axis: int | None = attribute(node, "axis", 1)
+    block = attribute(node, "block_size", 0)
+    if len(scale.shape) == 0 or (len(scale.shape) == 1 and scale.shape[0] == 1 and not block):
+        axis = None
+    elif axis is not None:
+        axis += len(state.shape) if axis < 0 else 0
+        if not 0 <= axis < len(state.shape):
+            return None
+    named = ir.DataType(attribute(node, "output_dtype", 0))
+    if named == ir.DataType.UNDEFINED:
+        source = scale if back else zero
+        named = (source.dtype if source is not None else ir.DataType.UINT8) or ir.DataType.UNDEFINED
+    if named == ir.DataType.UNDEFINED:
+        return None
+    return Quantize(back, scale, zero, axis, block, named), State(state.shape, named)
+
+
+def _reshape(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
+    target = operand(node, 1)
+    wanted = tuple(attribute(node, "shape", ())) if target is None else ints(target)
+    if wanted is None or (target is None and "shape" not in node.attributes):
+        return None
+    if not attribute(node, "allowzero", 0):
+        if any(size == 0 and axis >= len(shape) for axis, size in enumerate(wanted)):
+            return None
+        wanted = tuple(shape[axis] if size == 0 else size for axis, size in enumerate(wanted))
+    if wanted.count(-1) == 1:
+        rest = -math.prod(wanted)
+        if rest == 0:
+            return None
+        wanted = tuple(math.prod(shape) // rest if size == -1 else size for size in wanted)
+    return wanted if all(size >= 0 for size in wanted) else None
+
+
+def _flatten(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
+    axis = attribute(node, "axis", 1)
+    axis += len(shape) if axis < 0 else 0
+    return (math.prod(shape[:axis]), math.prod(shape[axis:]))
+
+
+def _axes(node: ir.Node, ints: Ints) -> Shape | None:
+    given = operand(node, 1)
+    return tuple(attribute(node, "axes", ())) if given is None else ints(given)
+
+
+def _squeeze(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
+    axes = _axes(node, ints)
+    if axes is None:
+        return None
+    dropped = {axis % len(shape) for axis in axes} if shape else set()
+    if not axes:
+        return tuple(size for size in shape if size != 1)
+    return tuple(size for axis, size in enumerate(shape) if axis not in dropped)
+
+
+def _unsqueeze(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
+    axes = _axes(node, ints)
+    if not axes:
+        return None
+    rank = len(shape) + len(axes)
+    added = {axis % rank for axis in axes}
+    rest = iter(shape)
+    return (
+        tuple(1 if axis in added else next(rest) for axis in range(rank)) if len(added) == len(axes) else None
+    )
+
+
+_RESHAPES: dict[str, Callable[[ir.Node, Shape, Ints], Shape | None]] = {
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+}

@@ -1,0 +1,195 @@
+"""The numbers of a weight: a stored tensor taken through its chain, on its own integer grid if it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from nvaudit.errors import ModelError
+from nvaudit.model.chains import Cast, Quantize, Reshape, Shape, Step, Transpose
+from nvaudit.model.fold import fold
+from nvaudit.model.roles import Decode
+from nvaudit.model.tensors import Array
+
+
+@dataclass(frozen=True)
+class IntegerGrid:
+    """The integers that a quantised weight is stored as.
+
+    Attributes
+    ----------
+    codes : ndarray, int16 or int32
+        Stored integer minus zero point, in the weight's primary layout.
+    scale : ndarray, float32
+        Value of one step; broadcasts against ``codes``. 1.0 where the operator works on bare integers.
+    storage_bits : int
+        Bits of the stored type, e.g. 8 for int8 and uint8.
+    """
+
+    codes: Array
+    scale: Array
+    storage_bits: int
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A tensor on its way: values, or integers that are still to be scaled (``bits`` is then set)."""
+
+    array: Array
+    scale: Array | None = None
+    bits: int = 0
+    dtype: ir.DataType = ir.DataType.FLOAT
+
+
+def decode_values(
+    stored: Array, dtype: ir.DataType, steps: tuple[Step, ...], decode: Decode | None, opset: int
+) -> tuple[Array, IntegerGrid | None]:
+    """Take a stored tensor through a chain.
+
+    Parameters
+    ----------
+    stored : ndarray
+        The tensor as stored.
+    dtype : onnx_ir.DataType
+        Its element type.
+    steps : tuple of Step
+        The chain to its first weight use.
+    decode : Decode or None
+        How the operator itself reads integers, None for an operator on floats.
+    opset : int
+        Version of the default operator set.
+
+    Returns
+    -------
+    tuple of ndarray, and IntegerGrid or None
+        Values in the layout and float type at the operator (float32 at an integer operator), and the
+        integer grid if there is one.
+
+    Raises
+    ------
+    ModelError
+        If scales or zero points do not fit the tensor.
+    """
+    stage = _Stage(stored, dtype=dtype, bits=dtype.bitwidth if dtype.is_integer() else 0)
+    for step in steps:
+        if isinstance(step, Transpose):
+            stage = _moved(stage, lambda array, perm=step.perm: array.transpose(perm))
+        elif isinstance(step, Reshape):
+            stage = _reshaped(stage, step.shape)
+        elif isinstance(step, Cast):
+            stage = _cast(stage, step.dtype)
+        else:
+            stage = _quantized(stage, step, opset)
+    if decode is not None:
+        stage = _decoded(stage, decode, opset)
+    if stage.scale is None:
+        return np.ascontiguousarray(stage.array), None
+    scale = stage.scale.astype(np.float32)
+    codes = np.ascontiguousarray(stage.array.astype(np.int16 if stage.bits <= 8 else np.int32))
+    values = codes.astype(np.float32) * scale
+    return values.astype(stage.dtype.numpy()), IntegerGrid(codes, scale, stage.bits)
+
+
+def _moved(stage: _Stage, move: object) -> _Stage:
+    assert callable(move)
+    return replace(stage, array=move(stage.array), scale=None if stage.scale is None else move(stage.scale))
+
+
+def _reshaped(stage: _Stage, shape: Shape) -> _Stage:
+    """Reshape values; a scale that varies must be spread over every element first."""
+    scale = stage.scale
+    if scale is not None:
+        if scale.size == 1:
+            scale = scale.reshape((1,) * len(shape))
+        else:
+            scale = np.broadcast_to(scale, stage.array.shape).reshape(shape)
+    return replace(stage, array=stage.array.reshape(shape), scale=scale)
+
+
+def _cast(stage: _Stage, dtype: ir.DataType) -> _Stage:
+    """Another element type; integers that become floats are a grid of step 1."""
+    if stage.scale is not None:
+        return replace(stage, dtype=dtype)
+    if stage.bits and dtype.is_floating_point():
+        one = np.ones((1,) * stage.array.ndim, np.float32)
+        return replace(stage, array=stage.array.astype(np.int32), scale=one, dtype=dtype)
+    with np.errstate(over="ignore"):
+        return replace(stage, array=stage.array.astype(dtype.numpy()), dtype=dtype)
+
+
+def _quantized(stage: _Stage, step: Quantize, opset: int) -> _Stage:
+    """QuantizeLinear of values, or DequantizeLinear of integers (or of float8, which has no grid)."""
+    scale, zero = _parameters(step.scale, step.zero, opset)
+    scale = _spread(scale, stage.array.shape, step.axis, step.block)
+    if step.back:
+        zero = None if zero is None else _spread(zero, stage.array.shape, step.axis, step.block)
+        if stage.bits:
+            codes = stage.array.astype(np.int32)
+            codes = codes if zero is None else codes - zero.astype(np.int32)
+            return replace(stage, array=codes, scale=scale, dtype=step.dtype)
+        values = stage.array.astype(np.float32) * scale.astype(np.float32)
+        return replace(stage, array=values.astype(step.dtype.numpy()), dtype=step.dtype)
+    if not step.dtype.is_integer() or stage.scale is not None:
+        raise ModelError(f"a weight is quantised to {step.dtype.name}: no integer grid; keep it digital")
+    codes = np.rint(stage.array.astype(np.float32) / scale.astype(np.float32))
+    if zero is not None:
+        codes += _spread(zero, stage.array.shape, step.axis, step.block).astype(np.float32)
+    low, high = _range(step.dtype)
+    codes = np.clip(codes, low, high).astype(np.int32)
+    return _Stage(codes, None, step.dtype.bitwidth, step.dtype)
+
+
+def _decoded(stage: _Stage, decode: Decode, opset: int) -> _Stage:
+    """Integers as an integer operator reads them."""
+    scale, zero = _parameters(decode.scale, decode.zero, opset)
+    codes = stage.array.astype(np.int32)
+    if zero is not None:
+        codes = codes - _spread(zero, codes.shape, decode.axis, 0).astype(np.int32)
+    return _Stage(codes, _spread(scale, codes.shape, decode.axis, 0), stage.bits, ir.DataType.FLOAT)
+
+
+def _parameters(scale: ir.Value | None, zero: ir.Value | None, opset: int) -> tuple[Array, Array | None]:
+    """Scale (1 if there is none) and zero point as arrays."""
+    scales = np.ones((), np.float32) if scale is None else fold(scale, opset)
+    zeros = None if zero is None else fold(zero, opset)
+    if scales is None or (zero is not None and zeros is None):
+        raise ModelError("the scale or zero point of a quantised weight is not constant; keep it digital")
+    return scales, zeros
+
+
+def _spread(parameter: Array, shape: Shape, axis: int | None, block: int) -> Array:
+    """A scale or zero point in a shape that broadcasts against the tensor."""
+    if parameter.size == 1:
+        return parameter.reshape((1,) * len(shape))
+    if block and axis is not None and parameter.ndim == len(shape):
+        return _blocks(parameter, shape, axis, block)
+    if parameter.ndim == len(shape):
+        fits = all(size in (1, full) for size, full in zip(parameter.shape, shape, strict=True))
+        return parameter if fits else _misfit(parameter, shape)
+    if parameter.ndim == 1 and axis is not None and axis < len(shape) and parameter.size == shape[axis]:
+        return parameter.reshape([-1 if position == axis else 1 for position in range(len(shape))])
+    return _misfit(parameter, shape)
+
+
+def _blocks(parameter: Array, shape: Shape, axis: int, block: int) -> Array:
+    """One parameter per block of elements along an axis, repeated for each element."""
+    count = -(-shape[axis] // block)
+    if parameter.shape != (*shape[:axis], count, *shape[axis + 1 :]):
+        return _misfit(parameter, shape)
+    return np.take(parameter, np.arange(shape[axis]) // block, axis)
+
+
+def _misfit(parameter: Array, shape: Shape) -> Array:
+    raise ModelError(
+        f"quantisation parameters of shape {list(parameter.shape)} do not fit its shape {list(shape)}; "
+        "quantise the model again"
+    )
+
+
+def _range(dtype: ir.DataType) -> tuple[int, int]:
+    """Smallest and largest integer of a type."""
+    if dtype.is_signed():
+        return -(2 ** (dtype.bitwidth - 1)), 2 ** (dtype.bitwidth - 1) - 1
+    return 0, 2**dtype.bitwidth - 1

@@ -1,0 +1,285 @@
+"""Which operand of which operator is a weight, and how its elements sit on a crossbar.
+
+One function per operator family. A role says which axes of the operand, as the operator takes it, count
+output channels, and how many crossbar matrices it makes: rows are inputs times kernel, columns are outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from nvaudit.model.chains import Shape
+from nvaudit.model.walk import attribute, operand
+
+IsConstant = Callable[[ir.Value | None], bool]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Crossbar matrices that a weight makes.
+
+    Attributes
+    ----------
+    groups : int
+        Number of separate matrices.
+    rows : int
+        Inputs of each.
+    cols : int
+        Outputs of each.
+    """
+
+    groups: int
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How an integer operator reads its operand: ``scale × (integer - zero)``.
+
+    ``axis`` is the axis of the operand along which scale and zero vary where they are not single numbers.
+    """
+
+    scale: ir.Value | None
+    zero: ir.Value | None
+    axis: int
+
+
+@dataclass(frozen=True)
+class Role:
+    """A weight operand. ``decode`` is None where the operator multiplies floats."""
+
+    channel_axes: Shape
+    matrix: Matrix
+    decode: Decode | None = None
+
+
+Rule = Callable[[ir.Node, int, Shape, IsConstant], "Role | None"]
+
+
+def find_role(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    """Find the role of a constant operand.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        The operator.
+    index : int
+        Position of the operand among its inputs.
+    shape : tuple of int
+        Shape of the operand there.
+    is_constant : callable
+        Whether another operand is constant too.
+
+    Returns
+    -------
+    Role or None
+        None where the operand is no weight.
+    """
+    rule = _RULES.get((node.domain, node.op_type))
+    if rule is None or is_constant(node.outputs[0]):
+        return None
+    return rule(node, index, shape, is_constant)
+
+
+def takes_weights(node: ir.Node) -> bool:
+    """Whether an operator has an operand that can be a weight.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        The operator.
+
+    Returns
+    -------
+    bool
+        True if ``find_role`` knows it.
+    """
+    return (node.domain, node.op_type) in _RULES
+
+
+def _conv_role(node: ir.Node, shape: Shape, decode: Decode | None = None) -> Role | None:
+    groups = attribute(node, "group", 1)
+    if len(shape) < 3 or groups < 1 or shape[0] % groups:
+        return None
+    return Role((0,), Matrix(groups, math.prod(shape[1:]), shape[0] // groups), decode)
+
+
+def _conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    return _conv_role(node, shape) if index == 1 else None
+
+
+def _conv_transpose(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    groups = attribute(node, "group", 1)
+    if index != 1 or len(shape) < 3 or groups < 1 or shape[0] % groups:
+        return None
+    return Role((1,), Matrix(groups, shape[0] // groups * math.prod(shape[2:]), shape[1]))
+
+
+def _matmul_role(
+    shape: Shape, left: bool, transposed: bool = False, decode: Decode | None = None
+) -> Role | None:
+    """A MatMul operand; batch axes make separate matrices, hence separate outputs."""
+    if not shape:
+        return None
+    if len(shape) == 1:
+        return Role((), Matrix(1, shape[0], 1), decode)
+    inner_last = left != transposed  # [.., M, K] on the left, or [.., N, K] on the right
+    inner, outer = (-1, -2) if inner_last else (-2, -1)
+    batch = tuple(range(len(shape) - 2))
+    axes = (*batch, len(shape) + outer)
+    return Role(axes, Matrix(math.prod(shape[:-2]), shape[inner], shape[outer]), decode)
+
+
+def _pair(node: ir.Node, index: int, is_constant: IsConstant, first: int, second: int) -> bool | None:
+    """Whether the operand is the left one of a pair whose other one is not constant; None if neither."""
+    if index not in (first, second):
+        return None
+    other = operand(node, second if index == first else first)
+    return None if other is None or is_constant(other) else index == first
+
+
+def _matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    left = _pair(node, index, is_constant, 0, 1)
+    return None if left is None else _matmul_role(shape, left)
+
+
+def _fused_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    left = _pair(node, index, is_constant, 0, 1)
+    side = "A" if left else "B"
+    if left is None or attribute(node, f"transBatch{side}", 0):
+        return None
+    return _matmul_role(shape, left, bool(attribute(node, f"trans{side}", 0)))
+
+
+def _gemm(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    left = _pair(node, index, is_constant, 0, 1)
+    if left is None or len(shape) != 2:
+        return None
+    return _matmul_role(shape, left, bool(attribute(node, "transA" if left else "transB", 0)))
+
+
+def _recurrent(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    if index not in (1, 2) or len(shape) != 3:
+        return None
+    return Role((0, 1), Matrix(shape[0], shape[2], shape[1]))
+
+
+def _attention(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    return Role((1,), Matrix(1, shape[0], shape[1])) if index == 1 and len(shape) == 2 else None
+
+
+def _einsum(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    terms, result = split_einsum(
+        attribute(node, "equation", ""), [operand(node, i) for i in range(len(node.inputs))]
+    )
+    others = [value for i, value in enumerate(node.inputs) if i != index]
+    if terms is None or not others or any(is_constant(value) for value in others):
+        return None
+    mine, rest = terms[index], set("".join(terms[:index] + terms[index + 1 :]))
+    if len(mine) != len(shape) or len(set(mine)) != len(mine):
+        return None
+    groups = [axis for axis, label in enumerate(mine) if label in result and label in rest]
+    cols = [axis for axis, label in enumerate(mine) if label in result and label not in rest]
+    rows = [axis for axis, label in enumerate(mine) if label not in result]
+    sizes = (math.prod(shape[axis] for axis in axes) for axes in (groups, rows, cols))
+    return Role(tuple(sorted(groups + cols)), Matrix(*sizes)) if rows else None
+
+
+def split_einsum(equation: str, operands: list[ir.Value | None]) -> tuple[list[str] | None, str]:
+    """Split an einsum equation.
+
+    Parameters
+    ----------
+    equation : str
+        For instance ``"bij,jk->bik"``.
+    operands : list of onnx_ir.Value or None
+        The operands.
+
+    Returns
+    -------
+    tuple of list of str (or None), and str
+        The labels of each operand and of the result; None where there is an ellipsis or a mismatch.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if "." in equation or len(terms) != len(operands):
+        return None, ""
+    if not arrow:
+        right = "".join(sorted(label for label in set(left) - {","} if left.count(label) == 1))
+    return terms, right
+
+
+def _integer_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    left = _pair(node, index, is_constant, 0, 1)
+    if left is None:
+        return None
+    zero = operand(node, 2 if left else 3)
+    return _matmul_role(shape, left, False, Decode(None, zero, max(len(shape) - (2 if left else 1), 0)))
+
+
+def _integer_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    return _conv_role(node, shape, Decode(None, operand(node, 3), 0)) if index == 1 else None
+
+
+def _linear_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    if index != 3 or attribute(node, "channels_last", 0):
+        return None
+    return _conv_role(node, shape, Decode(operand(node, 4), operand(node, 5), 0))
+
+
+def _linear_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    left = _pair(node, index, is_constant, 0, 3)
+    if left is None:
+        return None
+    axis = max(len(shape) - (2 if left else 1), 0)
+    return _matmul_role(shape, left, False, Decode(operand(node, index + 1), operand(node, index + 2), axis))
+
+
+def _dynamic_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    if index != 1 or len(shape) < 2:
+        return None
+    return _matmul_role(shape, False, False, Decode(operand(node, 2), operand(node, 3), len(shape) - 1))
+
+
+def _float_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    if _pair(node, index, is_constant, 0, 1) is not False or len(shape) < 2:
+        return None
+    return _matmul_role(shape, False, False, Decode(operand(node, 3), operand(node, 5), len(shape) - 1))
+
+
+def _linear_gemm(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    if index != 3 or len(shape) != 2 or is_constant(operand(node, 0)):
+        return None
+    transposed = bool(attribute(node, "transB", 0))
+    decode = Decode(operand(node, 4), operand(node, 5), 0 if transposed else 1)
+    return _matmul_role(shape, False, transposed, decode)
+
+
+_RULES: dict[tuple[str, str], Rule] = {
+    ("", "Conv"): _conv,
+    ("", "ConvTranspose"): _conv_transpose,
+    ("", "MatMul"): _matmul,
+    ("", "Gemm"): _gemm,
+    ("", "LSTM"): _recurrent,
+    ("", "GRU"): _recurrent,
+    ("", "RNN"): _recurrent,
+    ("", "Einsum"): _einsum,
+    ("", "MatMulInteger"): _integer_matmul,
+    ("", "ConvInteger"): _integer_conv,
+    ("", "QLinearConv"): _linear_conv,
+    ("", "QLinearMatMul"): _linear_matmul,
+    ("com.microsoft", "FusedConv"): _conv,
+    ("com.microsoft", "FusedMatMul"): _fused_matmul,
+    ("com.microsoft", "TransposeMatMul"): _fused_matmul,
+    ("com.microsoft", "FusedGemm"): _gemm,
+    ("com.microsoft", "Attention"): _attention,
+    ("com.microsoft", "QLinearConv"): _linear_conv,
+    ("com.microsoft", "DynamicQuantizeMatMul"): _dynamic_matmul,
+    ("com.microsoft", "MatMulIntegerToFloat"): _float_matmul,
+    ("com.microsoft", "QGemm"): _linear_gemm,
+}

@@ -1,0 +1,248 @@
+"""The model with open places for its weights.
+
+Every use of a chosen weight gets an initializer of its own, a slot, directly at the operator; what stood
+between (Transpose, Cast, DequantizeLinear …) is folded into the numbers that fill the slot. Slots are
+declared as external data: a session is made from a small message and arrays in memory, its constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from nvaudit.errors import ModelError
+from nvaudit.model.analysis import Analysis, End, Root, analyse
+from nvaudit.model.build import Names, remove_unused
+from nvaudit.model.chains import Layout
+from nvaudit.model.digital import SLOT_FILE, take_large
+from nvaudit.model.integer import rewrite_integer
+from nvaudit.model.load import LoadedModel
+from nvaudit.model.rebatch import Rebatch, rebatch
+from nvaudit.model.tensors import Array
+from nvaudit.model.weights import choose
+
+ALIGNMENT = 64
+_EXTERNAL_IR_VERSION = 4  # the first in which an initializer need not be an input
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One open place.
+
+    Attributes
+    ----------
+    name : str
+        The initializer's name in the template.
+    weight_key : str
+        The weight that fills it.
+    dtype : str
+        Element type it takes.
+    shape : tuple of int
+        Shape it takes.
+    transform : tuple of (str, tuple of int)
+        ``("transpose", perm)`` and ``("reshape", shape)``, from the weight's primary layout to the slot.
+    offset : int
+        Where its bytes start in ``nvaudit-slots.bin``.
+    """
+
+    name: str
+    weight_key: str
+    dtype: str
+    shape: tuple[int, ...]
+    transform: Layout
+    offset: int = 0
+
+    def fill(self, values: Array) -> Array:
+        """Lay a weight out as the slot takes it.
+
+        Parameters
+        ----------
+        values : ndarray
+            The weight in its primary layout, any float type.
+
+        Returns
+        -------
+        ndarray
+            A contiguous array of the slot's shape and type.
+        """
+        for kind, argument in self.transform:
+            values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
+        return self.cast(values).reshape(self.shape)
+
+    def cast(self, values: Array) -> Array:
+        """Bring an array to the slot's element type.
+
+        Parameters
+        ----------
+        values : ndarray
+            Any float type.
+
+        Returns
+        -------
+        ndarray
+            Contiguous, in the slot's type.
+        """
+        return np.ascontiguousarray(values, dtype=_numpy_type(self.dtype))
+
+
+@dataclass(frozen=True)
+class Template:
+    """A model with open places.
+
+    Attributes
+    ----------
+    proto : bytes
+        The ONNX message; slots and large digital tensors are declared as external data in
+        ``nvaudit-slots.bin``.
+    slots : tuple of Slot
+        What to fill, in graph order.
+    digital : dict of str to ndarray
+        Large digital tensors by initializer name; read-only, memory-mapped where the model's are.
+    offsets : dict of str to int
+        Where the bytes of each slot and digital tensor start in ``nvaudit-slots.bin``.
+    rebatch : Rebatch or None
+        What became of the batch size; None where it was left alone.
+    """
+
+    proto: bytes
+    slots: tuple[Slot, ...]
+    digital: dict[str, Array]
+    offsets: dict[str, int]
+    rebatch: Rebatch | None = None
+
+
+def build_template(
+    loaded: LoadedModel, weight_keys: Sequence[str], *, batch: Literal["keep", "free"] = "keep"
+) -> Template:
+    """Make the template of a model.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; it is not changed.
+    weight_keys : sequence of str
+        Keys of the weights that are on the array.
+    batch : {"keep", "free"}
+        Whether to free a fixed batch size where that is provably the same model.
+
+    Returns
+    -------
+    Template
+        The template.
+
+    Raises
+    ------
+    ModelError
+        If a key is not a weight of the model, or the graph cannot be rewritten.
+    """
+    try:
+        return _build(loaded, list(weight_keys), batch)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.path}: the graph cannot be rewritten: {error}; check it with onnx.checker"
+        ) from error
+
+
+def _build(loaded: LoadedModel, keys: list[str], batch: str) -> Template:
+    model = loaded.model.clone()
+    freed = rebatch(model) if batch == "free" else None
+    analysis = analyse(model)
+    roots = {root.key: root for root in analysis.roots}
+    maker = _SlotMaker(model)
+    for key in dict.fromkeys(keys):
+        if key not in roots or not choose(roots[key]).mapped:
+            raise ModelError(f"{loaded.path}: {key!r} is not a weight of this model; see `nvaudit inspect`")
+        maker.open(roots[key], analysis)
+    # An initializer that is also an input is only a default; as a constant it is folded and packed.
+    for value in list(model.graph.inputs):
+        if value.is_initializer():
+            model.graph.inputs.remove(value)
+    remove_unused(model.graph)
+    model.ir_version = max(model.ir_version or 0, _EXTERNAL_IR_VERSION)
+    slots = maker.named(roots)
+    digital = take_large(model, {slot.name for slot in slots}, maker.names)
+    offsets = _declare_external(model, slots, digital)
+    slots = tuple(Slot(**{**vars(slot), "offset": offsets[slot.name]}) for slot in slots)
+    proto = ir.serde.serialize_model(model)
+    return Template(proto.SerializeToString(), slots, digital, offsets, freed)
+
+
+class _SlotMaker:
+    """Opens slots; uses that take the same numbers in the same layout and type share one."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self.opset = model.opset_imports.get("", 1)
+        self.names = Names(model.graph)
+        self.open_slots: dict[tuple[str, Layout, ir.DataType], tuple[Slot, ir.Value]] = {}
+
+    def open(self, root: Root, analysis: Analysis) -> None:
+        """Replace every mapped use of a constant."""
+        choice = choose(root)
+        for end, layout in zip(choice.mapped, choice.layouts, strict=True):
+            value = self._value(root.key, end, layout)
+            assert end.place is not None
+            assert end.role is not None
+            if end.role.decode is None:
+                end.place.node.replace_input_with(end.index, value)
+            else:
+                rewrite_integer(end.place.node, end.index, value, self.names, self.opset)
+
+    def _value(self, key: str, end: End, layout: Layout) -> ir.Value:
+        assert end.role is not None
+        dtype = ir.DataType.FLOAT if end.role.decode is not None else end.state.dtype
+        found = self.open_slots.get((key, layout, dtype))
+        if found is None:
+            name = self.names.fresh(f"{key}/slot")
+            shape = ir.Shape(end.state.shape)
+            # The size-0 length is set when every slot is known.
+            tensor = ir.ExternalTensor(SLOT_FILE, 0, 0, dtype, shape=shape, name=name)
+            value = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
+            self.graph.register_initializer(value)
+            slot = Slot(name, key, str(dtype.numpy()), end.state.shape, layout)
+            found = self.open_slots[(key, layout, dtype)] = (slot, value)
+        return found[1]
+
+    def named(self, roots: dict[str, Root]) -> tuple[Slot, ...]:
+        """Give slots the weights' own names where these have become free."""
+        left = Names(self.graph).taken
+        slots = []
+        for slot, value in self.open_slots.values():
+            own = roots[slot.weight_key].value.name or ""
+            if own and own not in left:
+                left.add(own)
+                value.name = own
+                slot = Slot(own, slot.weight_key, slot.dtype, slot.shape, slot.transform)
+            slots.append(slot)
+        return tuple(slots)
+
+
+def _declare_external(model: ir.Model, slots: Sequence[Slot], digital: dict[str, Array]) -> dict[str, int]:
+    """Give slots and large tensors their places in the external file."""
+    offsets: dict[str, int] = {}
+    offset = 0
+    for name in (*(slot.name for slot in slots), *digital):
+        value = model.graph.initializers[name]
+        tensor = value.const_value
+        assert tensor is not None
+        nbytes = int(tensor.nbytes)
+        value.const_value = ir.ExternalTensor(
+            SLOT_FILE, offset, nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+        )
+        offsets[name] = offset
+        offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets
+
+
+def _numpy_type(name: str) -> np.dtype[np.generic]:
+    """A numpy type by name, ``ml_dtypes`` included."""
+    return ir.DataType[_SHORT.get(name, name.upper())].numpy()
+
+
+_SHORT = {"float32": "FLOAT", "float64": "DOUBLE"}

@@ -1,0 +1,130 @@
+"""Every constant of a model: which are weights on the array, and why the others are not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from nvaudit.errors import ModelError
+from nvaudit.model.analysis import Analysis, Root, analyse
+from nvaudit.model.load import LoadedModel
+from nvaudit.model.reasons import explain
+from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One stored tensor of a model, and what becomes of it.
+
+    Attributes
+    ----------
+    name : str
+        Its name, unique as ``Weight.key`` is.
+    path : str
+        The graph it is in, ``""`` for the main one.
+    dtype : str
+        Stored element type.
+    shape : tuple of int
+        Stored shape.
+    size : int
+        Number of elements.
+    origin : str
+        ``"initializer"``, ``"constant"`` (a Constant node), ``"attribute"`` (a Constant node that holds
+        plain numbers), ``"sparse"``, or ``"folded"`` (a weight computed from other constants).
+    uses : tuple of str
+        Operators that consume it, in graph order, each once.
+    weight : Weight or None
+        The array that it makes.
+    reason : str
+        Why it stays digital; for a weight, which uses do.
+    """
+
+    name: str
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    origin: str
+    uses: tuple[str, ...]
+    weight: Weight | None
+    reason: str
+
+
+def constants(loaded: LoadedModel) -> list[Constant]:
+    """List every constant of a model.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model.
+
+    Returns
+    -------
+    list of Constant
+        Every initializer and Constant node at any depth in graph order, then the weights that are
+        computed from several of them.
+
+    Raises
+    ------
+    ModelError
+        If the graph cannot be analysed.
+    """
+    try:
+        analysis = analyse(loaded.model)
+        folded = folding_nodes(analysis)
+        return [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.path}: the graph cannot be analysed: {error}; check it with onnx.checker"
+        ) from error
+
+
+def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:
+    """Find the nodes whose result becomes part of a computed weight.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        The model.
+
+    Returns
+    -------
+    dict of onnx_ir.Node to str
+        Each with the key of its weight.
+    """
+    nodes: dict[ir.Node, str] = {}
+    for root in analysis.roots:
+        if root.origin != "folded":
+            continue
+        pending = [root.value, *root.copies]
+        while pending:
+            node = pending.pop().producer()
+            if node is not None and node not in nodes:
+                nodes[node] = root.key
+                pending += [value for value in node.inputs if value is not None]
+    return nodes
+
+
+def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: str) -> Constant:
+    choice = choose(root)
+    uses = dict.fromkeys(end.place.node.op_type if end.place else "output" for end in root.ends)
+    return Constant(
+        name=root.key,
+        path=root.path,
+        dtype=dtype_name(root.state.dtype),
+        shape=root.state.shape,
+        size=math.prod(root.state.shape),
+        origin=root.origin,
+        uses=tuple(uses),
+        weight=make_weight(root, choice, analysis, path) if choice.mapped else None,
+        reason=_reason(root, choice, analysis, folded),
+    )
+
+
+def _reason(root: Root, choice: Choice, analysis: Analysis, folded: dict[ir.Node, str]) -> str:
+    text = explain(root, analysis, choice.digital, folded)
+    return f"the array serves the weight uses only; digital as {text}" if choice.mapped and text else text

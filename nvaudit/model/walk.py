@@ -1,0 +1,206 @@
+"""Every node of a model in order, with where it stands, and which values are constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+STANDARD = frozenset({"", "com.microsoft"})
+# Different at every run, or dependent on state, whatever their inputs are.
+_RANDOM = frozenset(
+    [
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "Dropout",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node stands.
+
+    Attributes
+    ----------
+    node : onnx_ir.Node
+        The node.
+    path : str
+        The graph it is in: ``""`` for the main one, else e.g. ``"If_12/then_branch"``.
+    label : str
+        Its name, or its operator and position where it has none.
+    """
+
+    node: ir.Node
+    path: str
+    label: str
+
+
+def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """Yield the graphs that a node holds, with the attribute that holds each.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        Any node.
+
+    Yields
+    ------
+    tuple of str and onnx_ir.Graph
+        The attribute's name, numbered where it holds several, and the graph.
+    """
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.name, attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for number, graph in enumerate(attribute.as_graphs()):
+                yield f"{attribute.name}_{number}", graph
+
+
+def graphs(graph: ir.Graph, path: str = "") -> Iterator[tuple[ir.Graph, str]]:
+    """Yield a graph and every graph inside it, with their paths.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        The outermost graph.
+    path : str
+        Its own path.
+
+    Yields
+    ------
+    tuple of onnx_ir.Graph and str
+        Outer graphs first.
+    """
+    yield graph, path
+    for number, node in enumerate(graph):
+        for name, body in bodies(node):
+            yield from graphs(body, _join(path, _label(node, number), name))
+
+
+def places(graph: ir.Graph, path: str = "") -> Iterator[Place]:
+    """Yield every node at any depth; the nodes of a body follow the node that holds it.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        The outermost graph, sorted.
+    path : str
+        Its own path.
+
+    Yields
+    ------
+    Place
+        Node, path and label.
+    """
+    for number, node in enumerate(graph):
+        label = _label(node, number)
+        yield Place(node, path, label)
+        for name, body in bodies(node):
+            yield from places(body, _join(path, label, name))
+
+
+def constant_values(graph: ir.Graph) -> set[ir.Value]:
+    """Find the values that are the same at every run.
+
+    Parameters
+    ----------
+    graph : onnx_ir.Graph
+        The main graph, sorted.
+
+    Returns
+    -------
+    set of onnx_ir.Value
+        Initializers, outputs of Constant nodes, and whatever is computed from these alone.
+    """
+    found: set[ir.Value] = set()
+    for inner, _ in graphs(graph):
+        found.update(value for value in inner.initializers.values() if value.const_value is not None)
+    for place in places(graph):
+        node = place.node
+        if is_constant_node(node) or _is_fixed(node, found):
+            found.update(node.outputs)
+    return found
+
+
+def is_constant_node(node: ir.Node) -> bool:
+    """Whether a node is ONNX's Constant.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        Any node.
+
+    Returns
+    -------
+    bool
+        True for the operator Constant of the default domain.
+    """
+    return node.op_type == "Constant" and node.domain == ""
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """Read one attribute.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        The node.
+    name : str
+        The attribute's name.
+    default : object
+        What it is when the node does not give it.
+
+    Returns
+    -------
+    object
+        A number, string, tuple or tensor, or the default.
+    """
+    found = node.attributes.get(name)
+    return default if found is None or found.is_ref() or found.value is None else found.value
+
+
+def operand(node: ir.Node, index: int) -> ir.Value | None:
+    """Read one input.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        The node.
+    index : int
+        Position of the input.
+
+    Returns
+    -------
+    onnx_ir.Value or None
+        The value, None where the input is left out.
+    """
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _is_fixed(node: ir.Node, known: set[ir.Value]) -> bool:
+    """Whether a node computes the same at every run."""
+    inputs = [value for value in node.inputs if value is not None]
+    return (
+        bool(inputs)
+        and node.domain in STANDARD
+        and node.op_type not in _RANDOM
+        and all(value in known for value in inputs)
+        and next(bodies(node), None) is None
+    )
+
+
+def _label(node: ir.Node, number: int) -> str:
+    return node.name or f"{node.op_type}_{number}"
+
+
+def _join(path: str, label: str, name: str) -> str:
+    return "/".join(part for part in (path, label, name) if part)

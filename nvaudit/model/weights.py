@@ -1,0 +1,253 @@
+"""One array of devices: the numbers of a weight, and every place that takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from nvaudit.errors import ModelError
+from nvaudit.model.analysis import Analysis, End, Root
+from nvaudit.model.chains import Layout, Quantize, Step, invert, layout_of, simplify
+from nvaudit.model.decode import IntegerGrid, decode_values
+from nvaudit.model.fold import MAX_FOLDED, fold, stored_array
+from nvaudit.model.roles import Matrix
+from nvaudit.model.tensors import Array, find_bad
+
+
+@dataclass(frozen=True)
+class WeightUse:
+    """One operator that takes a weight.
+
+    Attributes
+    ----------
+    node_name : str
+        Its name, or operator and position.
+    op_type : str
+        Its operator.
+    domain : str
+        Domain of the operator, ``""`` for ONNX's own.
+    input_index : int
+        Position of the weight among its inputs.
+    graph_path : str
+        The graph it is in, ``""`` for the main one.
+    """
+
+    node_name: str
+    op_type: str
+    domain: str
+    input_index: int
+    graph_path: str
+
+
+@dataclass(frozen=True)
+class WeightValues:
+    """The numbers of a weight.
+
+    Attributes
+    ----------
+    values : ndarray
+        In the primary layout and in the float type that the operator takes (``Weight.dtype``).
+    grid : IntegerGrid or None
+        The integers behind the values, for a quantised weight.
+    """
+
+    values: Array
+    grid: IntegerGrid | None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One array of devices: a constant that operators multiply by.
+
+    Attributes
+    ----------
+    key : str
+        Unique name: the constant's own, with its graph's path where several share it.
+    op : str
+        Operator of the first use.
+    shape : tuple of int
+        The primary layout: that in which the first use takes it.
+    dtype : str
+        Float type at the first use; ``"float32"`` for integer operators.
+    is_integer : bool
+        Whether it has its own integer grid.
+    channel_axes : tuple of int
+        Output-channel axes of the primary layout; ``()`` for a single output.
+    matrix : Matrix
+        Crossbar matrices.
+    uses : tuple of WeightUse
+        Every operator that takes it as a weight, in graph order.
+    """
+
+    key: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    is_integer: bool
+    channel_axes: tuple[int, ...]
+    matrix: Matrix
+    uses: tuple[WeightUse, ...]
+    source: _Source = field(repr=False, compare=False)
+
+    def load(self) -> WeightValues:
+        """Read the numbers; nothing is kept, so that large models fit.
+
+        Returns
+        -------
+        WeightValues
+            Values and integer grid.
+
+        Raises
+        ------
+        ModelError
+            If the data cannot be read, or holds NaN or infinite values.
+        """
+        where = f"{self.source.path}: weight {self.key!r}"
+        try:
+            values, grid = self.source.read()
+        except ModelError as error:
+            raise ModelError(f"{where}: {error}") from error
+        bad = find_bad(values)
+        if bad:
+            raise ModelError(f"{where}: {bad} of {values.size} values are NaN or infinite; repair the model")
+        return WeightValues(values, grid)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a weight's numbers come from."""
+
+    path: str
+    value: ir.Value
+    end: End
+    state: object
+    folded: bool
+    opset: int
+
+    def read(self) -> tuple[Array, IntegerGrid | None]:
+        stored = fold(self.value, self.opset, MAX_FOLDED) if self.folded else stored_array(self.value)
+        if stored is None:
+            raise ModelError("its data cannot be computed; keep it digital")
+        role = self.end.role
+        dtype = ir.DataType.from_numpy(stored.dtype)
+        return decode_values(stored, dtype, self.end.steps, role.decode if role else None, self.opset)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The ends of a constant, split; ``layouts`` lead from the primary layout to each mapped end."""
+
+    mapped: list[End]
+    layouts: list[Layout]
+    digital: list[End]
+
+
+def choose(root: Root) -> Choice:
+    """Split the ends of a constant into weight uses of one array, and digital ones.
+
+    Parameters
+    ----------
+    root : Root
+        The constant.
+
+    Returns
+    -------
+    Choice
+        Weight uses that read the same numbers as the first one; others are digital.
+    """
+    weights = [end for end in root.ends if end.role is not None]
+    if not weights:
+        return Choice([], [], list(root.ends))
+    first = _reading(weights[0])
+    mapped = [end for end in weights if _reading(end) == first]
+    taken = {id(end) for end in mapped}
+    primary = layout_of(root.state.shape, mapped[0].steps)
+    back = invert(root.state.shape, primary)
+    start = mapped[0].state.shape
+    layouts = [simplify(start, (*back, *layout_of(root.state.shape, end.steps))) for end in mapped]
+    return Choice(mapped, layouts, [end for end in root.ends if id(end) not in taken])
+
+
+def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> Weight:
+    """Describe the array that a constant makes.
+
+    Parameters
+    ----------
+    root : Root
+        The constant.
+    choice : Choice
+        Its ends; at least one is mapped.
+    analysis : Analysis
+        The model.
+    path : str
+        Its file, for messages.
+
+    Returns
+    -------
+    Weight
+        The description; no number is read.
+    """
+    end = choice.mapped[0]
+    role, place = end.role, end.place
+    assert role is not None
+    assert place is not None
+    return Weight(
+        key=root.key,
+        op=place.node.op_type,
+        shape=end.state.shape,
+        dtype="float32" if role.decode is not None else dtype_name(end.state.dtype),
+        is_integer=role.decode is not None or _on_grid(root, end.steps),
+        channel_axes=role.channel_axes,
+        matrix=role.matrix,
+        uses=tuple(
+            WeightUse(e.place.label, e.place.node.op_type, e.place.node.domain, e.index, e.path)
+            for e in choice.mapped
+            if e.place is not None
+        ),
+        source=_Source(path, root.value, end, root.state, root.origin == "folded", analysis.opset),
+    )
+
+
+def _on_grid(root: Root, steps: tuple[Step, ...]) -> bool:
+    """Whether a chain leaves integers on a grid."""
+    return root.state.dtype.is_integer() or any(isinstance(s, Quantize) and not s.back for s in steps)
+
+
+def dtype_name(dtype: ir.DataType) -> str:
+    """Name an element type as numpy does.
+
+    Parameters
+    ----------
+    dtype : onnx_ir.DataType
+        The type.
+
+    Returns
+    -------
+    str
+        For instance ``"float32"``, ``"bfloat16"``, ``"string"``.
+    """
+    if dtype == ir.DataType.STRING:
+        return "string"
+    return "undefined" if dtype == ir.DataType.UNDEFINED else str(dtype.numpy())
+
+
+def _reading(end: End) -> tuple[object, ...]:
+    """What decides the numbers that an end reads, beside their layout."""
+    scales: list[object] = [
+        (step.back, _origin(step.scale), _origin(step.zero), step.axis, step.block)
+        for step in end.steps
+        if isinstance(step, Quantize)
+    ]
+    decode = end.role.decode if end.role else None
+    if decode is not None:
+        scales.append((_origin(decode.scale), _origin(decode.zero)))
+    return tuple(scales)
+
+
+def _origin(value: ir.Value | None) -> object:
+    """What tells one scale from another: the stored bytes where they are small, else the value."""
+    array = None if value is None else stored_array(value)
+    if array is None or array.size > 1 << 16 or array.dtype.kind == "U":
+        return value
+    return (str(array.dtype), array.shape, array.tobytes())

@@ -1,0 +1,1 @@
+"""Simulated chips: noise laws, drawn weights, ONNX Runtime sessions, Monte-Carlo."""

@@ -1,0 +1,211 @@
+"""What runs inside a worker: chips over the whole evaluation set."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import ModelError
+from nvaudit.perturb.chip import Draw, TensorLaw
+from nvaudit.perturb.metrics import Metric, reference_of, score
+from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
+from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
+
+QUANTISED = -1
+"""The trial number of the noiseless chip: codes only."""
+
+Feeds = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One chip: its metric over the set, the images it saw, and the seconds it took."""
+
+    value: float
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The unmodified model's first outputs, and how far re-batching moves them (None: not re-batched)."""
+
+    output: NDArray[Any]
+    rebatch_error: float | None
+
+
+class Engine:
+    """Runs the calls of one workload; keeps open what the next call can use again."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._w = workload
+        self._inputs = {name: file.open() for name, file in workload.inputs.items()}
+        self._axes = {name: file.axis for name, file in workload.inputs.items()}
+        self._labels = workload.labels.open() if workload.labels is not None else None
+        self._tensors = [tensor.open() for tensor in workload.tensors]
+        self._laws: tuple[int, list[TensorLaw]] = (-1, [])
+        self._scratch = tempfile.TemporaryDirectory(dir=workload.folder, prefix="worker-")
+
+    def call(self, method: str, args: tuple[Any, ...]) -> Any:
+        """Run one of ``probe``, ``nominal``, ``chip``."""
+        calls: dict[str, Callable[..., Any]] = {
+            "probe": self.probe,
+            "nominal": self.nominal,
+            "chip": self.chip,
+        }
+        return calls[method](*args)
+
+    def probe(self) -> Probe:
+        """Run the unmodified model on the first samples, re-batched and as it came."""
+        w = self._w
+        count = min(w.count, w.batch)
+        output = np.concatenate([out for _, _, out in self._outputs(self._open(w.ideal), w.ideal, count)])
+        if w.ideal.path == w.original.path:
+            return Probe(output, None)
+        few = min(count, 8)
+        plain = np.concatenate([out for _, _, out in self._outputs(self._open(w.original), w.original, few)])
+        moved = np.abs(output[:few].astype(np.float64) - plain)
+        return Probe(output, float(moved.max(initial=0) / max(np.abs(plain).max(initial=0), 1e-30)))
+
+    def nominal(self, metric: Metric, keep: str | None, ideal: GraphFile) -> Outcome:
+        """Score the unmodified model; with ``keep`` store its outputs there as the reference."""
+        begin = time.perf_counter()
+        session = self._open(ideal)
+        if keep is not None:
+            self._keep(session, ideal, metric, keep)
+        value = self._score(session, ideal, metric, keep)
+        return Outcome(value, self._w.count, time.perf_counter() - begin)
+
+    def _keep(self, session: Any, ideal: GraphFile, metric: Metric, keep: str) -> None:
+        """Store the nominal outputs, or what the metric needs of them."""
+        kept: NDArray[Any] | None = None
+        for start, stop, output in self._outputs(session, ideal, self._w.count):
+            part = reference_of(metric, output)
+            if kept is None:
+                kept = np.lib.format.open_memmap(
+                    keep, mode="w+", dtype=part.dtype, shape=(self._w.count, *part.shape[1:])
+                )
+            kept[start:stop] = part
+        if isinstance(kept, np.memmap):
+            kept.flush()
+
+    def chip(self, metric: Metric, keep: str | None, point: int, trial: int) -> Outcome:
+        """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise."""
+        begin = time.perf_counter()
+        session = self._chip_session(point, trial)
+        value = self._score(session, self._w.template, metric, keep)
+        return Outcome(value, self._w.count, time.perf_counter() - begin)
+
+    def _score(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
+        reference = np.load(keep, mmap_mode="r") if keep is not None else self._labels
+        total = 0.0
+        for start, stop, output in self._outputs(session, graph, self._w.count):
+            target = None if reference is None else np.asarray(reference[start:stop])
+            total += float(score(metric, output, target).sum())
+        value = total / self._w.count
+        if not np.isfinite(value):
+            raise ModelError(f"the metric {metric.name} is {value} on some chip: the outputs overflow")
+        return value
+
+    def _outputs(self, session: Any, graph: GraphFile, count: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Run batches of the set; yields where each lies and its outputs, batch axis first."""
+        size = graph.batch or self._w.batch
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            (output,) = run_session(session, [self._w.output], self._feeds(start, stop, graph.batch))
+            if self._w.output_axis and output.ndim > self._w.output_axis:
+                output = np.moveaxis(output, self._w.output_axis, 0)
+            if output.ndim == 0 or len(output) not in (stop - start, graph.batch):
+                raise ModelError(
+                    f"output '{self._w.output}' has shape {list(output.shape)} for {stop - start} samples; "
+                    "choose another with --output"
+                )
+            yield start, stop, output[: stop - start]
+
+    def _feeds(self, start: int, stop: int, fixed: int | None) -> Feeds:
+        feeds: Feeds = {}
+        for name, array in self._inputs.items():
+            axis = self._axes[name]
+            if axis is None:
+                feeds[name] = array
+                continue
+            part = array[(slice(None),) * axis + (slice(start, stop),)]
+            if fixed and stop - start < fixed:
+                # The last batch of a model with a fixed batch: repeat the last sample, ignore the surplus.
+                pad = [(0, fixed - (stop - start)) if i == axis else (0, 0) for i in range(part.ndim)]
+                part = np.pad(part, pad, mode="edge")
+            feeds[name] = np.ascontiguousarray(part)
+        return feeds
+
+    def _open(self, graph: GraphFile) -> Any:
+        fills = {name: file.open() for name, file in graph.digital.items()}
+        return open_session(Path(graph.path), fills, self._w.provider)
+
+    def _chip_session(self, point: int, trial: int) -> Any:
+        w = self._w
+        proto = Path(w.template.path).read_bytes()
+        if w.read_noise:
+            from nvaudit.model import reseed_read_noise
+
+            proto = reseed_read_noise(proto, w.seed, trial)
+        digital = {name: file.open() for name, file in w.template.digital.items()}
+        sizes = [np.dtype(s.dtype if s.dtype != "bfloat16" else "uint16").itemsize for s in w.slots]
+        total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))
+        if total < FILE_BYTES:
+            fills = dict(digital)
+            for slot, array in self._fill(point, trial):
+                fills[slot.name] = array
+            return open_session(proto, fills, w.provider)
+        folder = Path(self._scratch.name)
+        (folder / "template.onnx").write_bytes(proto)
+        with (folder / SLOT_FILE).open("wb") as file:
+            for slot, array in self._fill(point, trial):
+                file.seek(slot.offset)
+                array.tofile(file)
+        return open_session(folder / "template.onnx", digital, w.provider)
+
+    def _fill(self, point: int, trial: int) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
+        """Draw tensor after tensor and hand out the slots that hold it."""
+        for index, law in enumerate(self._tensor_laws(point)):
+            if trial == QUANTISED:
+                tensor = law.tensor
+                draw = Draw(tensor.code.astype(np.float32) * tensor.scale, None)
+            else:
+                draw = law.draw(self._w.seed, trial)
+            for slot in self._w.slots:
+                if slot.tensor == index:
+                    yield slot, place(draw, slot)
+
+    def _tensor_laws(self, point: int) -> list[TensorLaw]:
+        if self._laws[0] != point:
+            laws = [
+                TensorLaw(tensor, self._w.points[point], self._w.every_device, file.freeze_read)
+                for tensor, file in zip(self._tensors, self._w.tensors, strict=True)
+            ]
+            self._laws = (point, laws)
+        return self._laws[1]
+
+
+def place(draw: Draw, slot: SlotSpec) -> NDArray[Any]:
+    """Bring drawn weights into a slot's layout and element type."""
+    array = draw.weights
+    if slot.variance:
+        array = draw.read_variance if draw.read_variance is not None else np.zeros_like(draw.weights)
+    for step, argument in slot.transform:
+        array = array.transpose(argument) if step == "transpose" else array.reshape(argument)
+    return np.ascontiguousarray(array, dtype=_dtype(slot.dtype))
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        name = ml_dtypes.bfloat16
+    return np.dtype(name)

@@ -1,0 +1,96 @@
+"""What a device does to a level and to a weight: mean shift and spread, exact where a closed form exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.device import OperatingPoint
+from nvaudit.mapping.conductance import Array
+from nvaudit.perturb.chip import MappedTensor, TensorLaw
+from nvaudit.perturb.collapse import collapse, read_terms
+from nvaudit.perturb.terms import Setting, in_weight_space
+
+_DRAWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean shift and standard deviation of programmed weights, one number per code.
+
+    Attributes
+    ----------
+    code : ndarray, int
+        Signed codes −top … top (levels 0 … top for :func:`level_moments`).
+    mean, std : ndarray, float64
+        In units of the code.
+    how : {"exact", "sampled"}
+        Closed form, or estimated from about a million draws with a fixed seed.
+    """
+
+    code: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    how: Literal["exact", "sampled"]
+
+    def rms(self, code: NDArray[np.integer]) -> float:
+        """Root mean square deviation over a tensor's codes, in units of the code."""
+        if code.size == 0:
+            return 0.0
+        counts = np.bincount(code.reshape(-1).astype(np.int64) - int(self.code[0]), minlength=len(self.code))
+        return float(np.sqrt((counts * (self.std**2 + self.mean**2)).sum() / code.size))
+
+
+def code_moments(point: OperatingPoint, array: Array) -> Moments:
+    """Moments of the deviation of a weight, for every signed code (read noise of one read included)."""
+    top = 2**array.bits - 1
+    return _moments(point, array, np.arange(-top, top + 1))
+
+
+def level_moments(point: OperatingPoint, array: Array) -> Moments:
+    """Moments of the deviation of one device at every level, in level spacings.
+
+    Terms stated in weight space act on no device and are left out.
+    """
+    single, devices = _one_device(point, array)
+    return _moments(devices, single, np.arange(array.top_level + 1))
+
+
+def level_draws(
+    point: OperatingPoint, array: Array, levels: NDArray[np.integer], count: int = 2000
+) -> dict[int, NDArray[np.float64]]:
+    """Conductances that devices programmed to some levels end up with (one read included), seeded."""
+    single, devices = _one_device(point, array)
+    codes = np.repeat(levels.astype(np.int16)[:, None], count, axis=1)
+    tensor = MappedTensor("draws", codes, np.ones((), np.float32), single, array.top_level)
+    drawn = TensorLaw(tensor, devices, freeze_read=True).draw(0, 0).weights.astype(np.float64)
+    return {int(level): array.g_min + row * array.step for level, row in zip(levels, drawn, strict=True)}
+
+
+def _one_device(point: OperatingPoint, array: Array) -> tuple[Array, OperatingPoint]:
+    """One device as an array of its own, without the terms that act on weights."""
+    bits = max(1, array.top_level.bit_length())
+    single = replace(array, encoding="sign_magnitude", bits=bits, stored_bits=bits, cell_bits=bits)
+    return single, replace(point, terms=tuple(t for t in point.terms if not in_weight_space(t, point)))
+
+
+def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Moments:
+    at = Setting.of(point, array)
+    peak = 2**array.bits - 1
+    law = None if read_terms(point, at) else collapse(point, array, peak)
+    if law is not None:
+        return Moments(code, law.mean[code + law.top], law.std[code + law.top], "exact")
+    repeats = max(64, _DRAWS // len(code))
+    tensor = MappedTensor(
+        "moments",
+        np.repeat(code.astype(np.int16)[:, None], repeats, axis=1),
+        np.ones((), np.float32),
+        array,
+        peak,
+    )
+    drawn = TensorLaw(tensor, point, freeze_read=True).draw(0, 0).weights.astype(np.float64)
+    deviation = drawn - code[:, None]
+    return Moments(code, deviation.mean(axis=1), deviation.std(axis=1), "sampled")

@@ -1,0 +1,191 @@
+"""From a loaded model, decisions, devices and data to a workload that workers can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.data import Dataset
+from nvaudit.device import DeviceProfile, OperatingPoint
+from nvaudit.errors import EngineError, OptionError
+from nvaudit.mapping.conductance import Encoding, layout
+from nvaudit.mapping.quantize import MAX_BITS, quantize
+from nvaudit.mapping.select import Decision
+from nvaudit.model import LoadedModel, Rebatch, Template, Weight, build_template
+from nvaudit.perturb.collapse import read_terms
+from nvaudit.perturb.terms import Setting
+from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile, Workload, save_array
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How weights are put on the array: bits, bits per cell, encoding, one scale per tensor or channel."""
+
+    bits: int
+    cell_bits: int | None
+    encoding: Encoding | None
+    per_channel: bool
+
+
+def map_tensor(
+    weight: Weight, profile: DeviceProfile, how: Placement, folder: Path, index: int
+) -> TensorFile:
+    """Quantise one weight and put its codes into a file.
+
+    A weight that the model stores as integers keeps its own grid: the codes are the stored integers.
+
+    Raises
+    ------
+    OptionError
+        If its grid is wider than codes can be.
+    """
+    loaded = weight.load()
+    if loaded.grid is not None:
+        grid = loaded.grid
+        bits = max(grid.storage_bits, int(np.abs(grid.codes).max(initial=0)).bit_length())
+        if bits > MAX_BITS:
+            raise OptionError(
+                f"weight {weight.key!r} is stored with {bits} bits; at most {MAX_BITS} can be mapped: "
+                f"keep it digital with --digital {weight.key}"
+            )
+        code = grid.codes.astype(np.int16)
+        scale = np.asarray(grid.scale, np.float32)
+    else:
+        bits = how.bits
+        codes = quantize(loaded.values, bits, weight.channel_axes if how.per_channel else ())
+        code, scale = codes.code, codes.scale
+    array = layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
+    peak = int(np.abs(code).max(initial=0))
+    return TensorFile(weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False)
+
+
+def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpec, ...]:
+    """The template's slots, as the engine fills them."""
+    return tuple(
+        SlotSpec(
+            name=slot.name,
+            tensor=index_of[slot.weight_key],
+            dtype=slot.dtype,
+            shape=tuple(slot.shape),
+            transform=tuple((step, tuple(argument)) for step, argument in slot.transform),
+            variance=False,
+            offset=slot.offset,
+        )
+        for slot in template.slots
+    )
+
+
+def graph_file(template: Template, folder: Path, name: str, batch: int | None) -> GraphFile:
+    """Write a template where workers find it."""
+    path = folder / f"{name}.onnx"
+    path.write_bytes(template.proto)
+    digital = {
+        key: save_array(folder, f"{name}-digital-{i}", np.asarray(array))
+        for i, (key, array) in enumerate(template.digital.items())
+    }
+    return GraphFile(str(path), digital, batch)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a workload is made from."""
+
+    loaded: LoadedModel
+    rebatch: Rebatch
+    decisions: Sequence[Decision]
+    points: tuple[OperatingPoint, ...]
+    how: Placement
+    dataset: Dataset
+    output: str
+    batch: int
+    seed: int
+    every_device: bool
+    provider: str
+
+
+def build_workload(request: Request, folder: Path) -> Workload:
+    """Write everything that workers need into ``folder``.
+
+    Raises
+    ------
+    ModelError, OptionError
+        If a weight cannot be read or mapped.
+    EngineError
+        If the folder cannot hold it (a full disk).
+    """
+    try:
+        return _build(request, folder)
+    except OSError as error:
+        raise EngineError(
+            f"cannot write the run's working files to {folder}: {error.strerror}; free space or set TMPDIR"
+        ) from error
+
+
+def _build(request: Request, folder: Path) -> Workload:
+    weights = [d.constant.weight for d in request.decisions if d.mapped and d.constant.weight is not None]
+    profile = request.points[0].profile
+    tensors = [map_tensor(w, profile, request.how, folder, i) for i, w in enumerate(weights)]
+    noisy_reads = {
+        tensor.key
+        for tensor in tensors
+        if any(read_terms(point, Setting.of(point, tensor.array)) for point in request.points)
+    }
+    keys = [weight.key for weight in weights]
+    batch: Literal["free", "keep"] = "free" if request.rebatch.status == "rebatched" else "keep"
+    template = build_template(request.loaded, keys, batch=batch)
+    with_variance: set[str] = set()
+    index_of = {key: i for i, key in enumerate(keys)}
+    original = GraphFile(str(request.loaded.path), {}, original_batch(request.loaded, request.rebatch))
+    ideal = original
+    if batch == "free":
+        ideal = graph_file(build_template(request.loaded, [], batch="free"), folder, "ideal", None)
+    dataset = request.dataset
+    return Workload(
+        folder=str(folder),
+        original=original,
+        ideal=ideal,
+        template=graph_file(template, folder, "template", ideal.batch),
+        slots=slot_specs(template, index_of),
+        tensors=tuple(
+            TensorFile(t.key, t.code, t.scale, t.array, t.peak_code, t.key not in with_variance)
+            for t in tensors
+        ),
+        points=request.points,
+        inputs=_save_inputs(dataset, folder),
+        labels=_save(folder, "labels", dataset.labels, 0),
+        count=dataset.count,
+        batch=request.batch,
+        output=request.output,
+        output_axis=request.rebatch.output_axes.get(request.output) or 0,
+        seed=request.seed,
+        every_device=request.every_device,
+        read_noise=bool(with_variance),
+        provider=request.provider,
+    )
+
+
+def original_batch(loaded: LoadedModel, rebatch: Rebatch) -> int | None:
+    """Batch size that the file as it is must be fed, or None when any will do."""
+    if rebatch.status == "fixed":
+        return rebatch.fixed_batch
+    for spec in loaded.inputs:
+        axis = rebatch.batch_axes.get(spec.name)
+        if axis is not None and spec.shape is not None and isinstance(spec.shape[axis], int):
+            return int(spec.shape[axis] or 1)
+    return None
+
+
+def _save_inputs(dataset: Dataset, folder: Path) -> dict[str, ArrayFile]:
+    return {
+        name: save_array(folder, f"input-{i}", array, dataset.batch_axes.get(name))
+        for i, (name, array) in enumerate(dataset.inputs.items())
+    }
+
+
+def _save(folder: Path, name: str, array: NDArray[Any] | None, axis: int) -> ArrayFile | None:
+    return None if array is None else save_array(folder, name, array, axis)

@@ -1,0 +1,130 @@
+"""ONNX Runtime sessions whose weights are filled in per chip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import EngineError, ModelError
+
+SLOT_FILE = "nvaudit-slots.bin"
+"""The external data that a template's slots point to."""
+
+FILE_BYTES = 256 << 20
+"""From this size on, weights go through a file that ONNX Runtime maps, not through its copies."""
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+}
+
+
+def runtime() -> Any:
+    """Import ONNX Runtime, or say in one line how to get it.
+
+    Raises
+    ------
+    EngineError
+        If it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            "ONNX Runtime is not installed; run: pip install 'nvaudit[cpu]' (or 'nvaudit[gpu]')"
+        ) from error
+    onnxruntime.set_default_logger_severity(4)
+    return onnxruntime
+
+
+def _options(ort: Any) -> Any:
+    options = ort.SessionOptions()
+    # One thread per session: results do not depend on how many cores there are; chips run side by side.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return options
+
+
+def _providers(ort: Any, provider: str) -> list[str]:
+    name = _PROVIDERS[provider]
+    if name not in ort.get_available_providers():
+        raise EngineError(
+            f"--provider {provider}: this ONNX Runtime offers only {', '.join(ort.get_available_providers())}"
+        )
+    return [name] if provider == "cpu" else [name, "CPUExecutionProvider"]
+
+
+def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provider: str = "cpu") -> Any:
+    """Make a session.
+
+    Parameters
+    ----------
+    graph : bytes or Path
+        The model, or its file.
+    fills : mapping of str to ndarray
+        Arrays for initializers declared as external data; they become constants of the session, so that
+        ONNX Runtime packs them as it does its own.
+    provider : str
+        Execution provider.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime refuses the model.
+    """
+    ort = runtime()
+    options = _options(ort)
+    if fills:
+        # bfloat16 and the like have no numpy type of their own: ONNX Runtime is told the element type.
+        options.add_external_initializers(list(fills), [_ort_value(ort, a) for a in fills.values()])
+    try:
+        return ort.InferenceSession(
+            os.fspath(graph) if isinstance(graph, Path) else graph,
+            options,
+            providers=_providers(ort, provider),
+        )
+    except EngineError:
+        raise
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
+
+
+def _ort_value(ort: Any, array: NDArray[Any]) -> Any:
+    array = np.ascontiguousarray(array)
+    if array.dtype.name == "bfloat16":
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), 16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def run_session(session: Any, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a session.
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime fails on this input.
+    """
+    try:
+        return list(session.run(outputs, dict(feeds)))
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run the model on this data: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else text[:400] + " …"

@@ -1,0 +1,206 @@
+"""Noise terms as arithmetic on conductances: one sampler per kind of term.
+
+Every law is evaluated on the target conductance of a device. Because devices have few levels, each law
+becomes a table over levels once per run, and a sampler looks its numbers up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.device import Law, NoiseTerm, OperatingPoint, evaluate
+from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, StuckAt, Table
+from nvaudit.mapping.conductance import Array, target_conductance
+
+Float = NDArray[np.float32]
+Levels = NDArray[np.integer]
+Sampler = Callable[[Levels, Float, np.random.Generator], Float]
+"""(levels, present conductance, generator) → new conductance; never changes its inputs."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where terms act: the operating point, the devices, and the levels 0 … top with their targets."""
+
+    point: OperatingPoint
+    array: Array
+    level: NDArray[np.int64]
+    target: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, point: OperatingPoint, array: Array) -> Setting:
+        """All levels that a device of this array can be programmed to."""
+        # An analog device may hold fewer levels than its bits could count; the rest are never used.
+        level = np.arange(max(array.top_level + 1, 2**array.cell_bits))
+        return cls(point, array, level, target_conductance(level, array))
+
+    def law(self, law: Law) -> NDArray[np.float64]:
+        """A law at every level."""
+        return evaluate(law, level=self.level, g=self.target, g_max=self.array.g_max)
+
+    @property
+    def multiplier(self) -> float:
+        """What laws with a unit of their own are multiplied by."""
+        return self.point.sigma if self.point.sigma_unit == "multiplier" else 1.0
+
+    def unit(self, unit: str) -> NDArray[np.float64] | float:
+        """Conductance (in the window's unit) per one of ``unit``, the knob or multiplier included."""
+        if unit == "sigma":
+            return self.point.sigma * self._plain(self.point.sigma_unit)
+        return self.multiplier * self._plain(unit)
+
+    def _plain(self, unit: str) -> NDArray[np.float64] | float:
+        if unit == "level":
+            return self.array.step
+        if unit == "full_scale":
+            return self.array.g_max - self.array.g_min
+        if unit == "relative":
+            return self.target
+        return 1.0  # us, na: the window's own unit; log: a factor's exponent
+
+
+def in_weight_space(term: NoiseTerm, point: OperatingPoint) -> bool:
+    """Whether a term is stated as a fraction of max|W| and so acts on weights, not devices."""
+    return isinstance(term, Normal) and (
+        term.unit == "weight_max" or (term.unit == "sigma" and point.sigma_unit == "weight_max")
+    )
+
+
+def normal_moments(term: NoiseTerm, at: Setting) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Mean shift and standard deviation per level, if the term adds an independent normal, else None."""
+    if isinstance(term, Normal):
+        unit = at.unit(term.unit)
+        mean = at.law(term.mean) * unit if term.mean is not None else np.zeros(len(at.level))
+        return mean, np.abs(at.law(term.sigma) * unit)
+    if isinstance(term, LogDecay):
+        log_t = np.log(at.point.time_s) if at.point.time_s > 0 else 0.0
+        on = 1.0 if at.point.time_s > 0 else 0.0
+        unit = at.unit(term.unit) * np.ones(len(at.level))
+        return unit * term.mean_per_ln_s * log_t, on * unit * abs(term.std_const + term.std_per_ln_s * log_t)
+    return None
+
+
+def is_idle(term: NoiseTerm, at: Setting) -> bool:
+    """Whether a term changes nothing at this operating point (and so costs no draws)."""
+    moments = normal_moments(term, at)
+    if moments is not None:
+        return not (moments[0].any() or moments[1].any())
+    if isinstance(term, Lognormal):
+        return not (at.law(term.sigma) * at.unit(term.unit)).any()
+    if isinstance(term, StuckAt):
+        return term.p_low == 0 and term.p_high == 0
+    if isinstance(term, Drift):
+        return at.point.time_s == 0
+    if isinstance(term, Read):
+        return not read_spread(term, at).any()
+    return isinstance(term, Table) and at.multiplier == 0
+
+
+def sampler(term: NoiseTerm, at: Setting) -> Sampler:
+    """Make the sampler of a term that acts on devices when they are programmed (all but ``read``)."""
+    if isinstance(term, Normal | LogDecay):
+        return _normal(term, at)
+    if isinstance(term, Lognormal):
+        return _lognormal(term, at)
+    if isinstance(term, StuckAt):
+        return _stuck_at(term, at)
+    if isinstance(term, Drift):
+        return _drift(term, at)
+    if isinstance(term, Table):
+        return _table(term, at)
+    assert isinstance(term, Clip)
+    low = -np.inf if term.min is None else term.min
+    high = np.inf if term.max is None else term.max
+    return lambda level, g, gen: np.clip(g, np.float32(low), np.float32(high))
+
+
+def _draw(gen: np.random.Generator, like: NDArray[np.generic]) -> Float:
+    return gen.standard_normal(like.shape, dtype=np.float32)
+
+
+def _normal(term: Normal | LogDecay, at: Setting) -> Sampler:
+    """g + N(mean, σ²)."""
+    moments = normal_moments(term, at)
+    assert moments is not None
+    mean, std = (part.astype(np.float32) for part in moments)
+    return lambda level, g, gen: g + (mean[level] + std[level] * _draw(gen, g))
+
+
+def _lognormal(term: Lognormal, at: Setting) -> Sampler:
+    """Multiply g by e^−θ (on resistance) or e^θ, θ ~ N(0, σ²), if asked shifted so that the mean stays."""
+    sigma = at.law(term.sigma) * at.unit(term.unit)
+    # E[e^θ] = e^(σ²/2): preserving the mean of r or g divides by it. On r, g = 1/r gains e^(+σ²/2).
+    shift = 0.5 * sigma**2 if term.preserve == "mean" else np.zeros_like(sigma)
+    sign = -1.0 if term.on == "resistance" else 1.0
+    spread, offset = (sign * sigma).astype(np.float32), (-sign * shift).astype(np.float32)
+    return lambda level, g, gen: g * np.exp(offset[level] + spread[level] * _draw(gen, g))
+
+
+def _stuck_at(term: StuckAt, at: Setting) -> Sampler:
+    """Each device independently at g_min with p_low, at g_max with p_high."""
+    low, high = np.float32(at.array.g_min), np.float32(at.array.g_max)
+
+    def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+        u = gen.random(g.shape)
+        stuck = np.where(u < term.p_low, low, high)
+        return np.where(u < term.p_low + term.p_high, stuck, g).astype(np.float32)
+
+    return sample
+
+
+def _drift(term: Drift, at: Setting) -> Sampler:
+    """g · ((t + t0) / t0)^−ν with one ν per device, ν ~ N(mean, std²) or its absolute value."""
+    log_ratio = np.float32(np.log((at.point.time_s + term.t0_s) / term.t0_s))
+    mean = at.law(term.nu_mean).astype(np.float32)
+    std = (at.law(term.nu_std) * at.multiplier).astype(np.float32)
+
+    def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+        nu = mean[level] + std[level] * _draw(gen, g)
+        if term.nu_law == "folded_normal":
+            nu = np.abs(nu)
+        return g * np.exp(-nu * log_ratio)
+
+    return sample
+
+
+def _table(term: Table, at: Setting) -> Sampler:
+    """Replace g by a value drawn from what was measured at its level."""
+    unit = at.unit(term.unit) / at.multiplier if at.multiplier else 0.0
+    # A table in level or full-scale units counts from g_min; one in µS or nA is the conductance itself.
+    base = 0.0 if term.unit in ("us", "na") else at.array.g_min
+    target = at.target.astype(np.float32)
+    scale = np.float32(at.multiplier)
+    if term.levels is not None:
+        rows = sorted(term.levels, key=lambda row: row.level)
+        mean = np.array([base + row.mean * unit for row in rows], np.float32) - target[: len(rows)]
+        std = np.array([row.std * unit for row in rows], np.float32)
+        return lambda level, g, gen: np.asarray(g + scale * (mean[level] + std[level] * _draw(gen, g)))
+    assert term.samples is not None
+    values = [np.asarray([base + v * unit for v in row], np.float32) for row in term.samples]
+    flat = np.concatenate(values) if values else np.zeros(0, np.float32)
+    count = np.array([len(row) for row in values])
+    start = np.concatenate([[0], np.cumsum(count)[:-1]])
+
+    def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+        pick = start[level] + (gen.random(g.shape) * count[level]).astype(np.int64)
+        return np.asarray(g + scale * (flat[pick] - target[level]))
+
+    return sample
+
+
+def read_spread(term: Read, at: Setting) -> NDArray[np.float64]:
+    """Standard deviation of one read per level; with unit ``relative`` per unit of present conductance.
+
+    1/f noise grows as sqrt(ln((t + t0 + t_read) / (2 t_read))).
+    """
+    unit = at.multiplier if term.unit == "relative" else at.unit(term.unit)
+    spread = np.abs(at.law(term.sigma) * unit)
+    if term.one_over_f is not None:
+        f = term.one_over_f
+        log = np.log((at.point.time_s + f.t0_s + f.t_read_s) / (2 * f.t_read_s))
+        spread = spread * np.sqrt(max(log, 0.0))
+    return spread

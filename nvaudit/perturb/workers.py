@@ -1,0 +1,199 @@
+"""Worker processes behind one small interface: submit a call, get a future.
+
+Each worker is a process of its own that a thread drives over a pipe. A worker that dies (killed, out of
+memory, a crash in native code) is replaced and its call made again; a call that kills three workers ends
+the run. With no workers, calls run in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from nvaudit.errors import EngineError, NvauditError
+
+MAX_DEATHS = 3
+_HEADER = struct.Struct("<Q")
+
+
+class Host(Protocol):
+    """What a worker runs calls on: made once per worker from the setup."""
+
+    def call(self, method: str, args: tuple[Any, ...]) -> Any:
+        """Run one call."""
+
+
+def send(pipe: IO[bytes], message: object) -> None:
+    """Write one length-prefixed message."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    pipe.write(_HEADER.pack(len(body)) + body)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Read one message; EOFError at the end of the stream."""
+    head = pipe.read(_HEADER.size)
+    if len(head) < _HEADER.size:
+        raise EOFError
+    (size,) = _HEADER.unpack(head)
+    body = pipe.read(size)
+    if len(body) < size:
+        raise EOFError
+    return pickle.loads(body)
+
+
+class _Died(Exception):
+    """A worker process ended in the middle of a call."""
+
+
+class _Worker:
+    """One process and the pipe to it."""
+
+    def __init__(self, setup: object) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        env = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        package_parent = str(Path(__file__).resolve().parents[2])
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, env.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from nvaudit.perturb.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=env,
+        )
+        self._ready = False
+        self._setup = setup
+
+    def call(self, method: str, args: tuple[Any, ...]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            if not self._ready:
+                send(self._process.stdin, self._setup)
+                self._ready = True
+            send(self._process.stdin, (method, args))
+            status, value = receive(self._process.stdout)
+        except (EOFError, OSError) as error:
+            raise _Died(self._obituary()) from error
+        if status == "ok":
+            return value
+        if isinstance(value, NvauditError):
+            raise value
+        raise EngineError(f"a worker failed in {method}: {value}")
+
+    def _obituary(self) -> str:
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        self._errors.seek(0)
+        tail = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
+        return how + (f" ({tail[-1]})" if tail else "")
+
+    def stop(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+class WorkerPool:
+    """A fixed number of worker processes, or this process when ``count`` is 0.
+
+    Parameters
+    ----------
+    count : int
+        Worker processes; 0 runs calls here, one after another.
+    setup : object
+        Sent to each worker once; picklable, with a method ``host() -> Host``.
+    on_event : callable
+        Told in plain words when a worker was replaced.
+    """
+
+    def __init__(self, count: int, setup: Any, on_event: Callable[[str], None] = lambda text: None) -> None:
+        self._setup = setup
+        self._on_event = on_event
+        self._host: Host | None = setup.host() if count == 0 else None
+        self._threads = ThreadPoolExecutor(max(1, count), thread_name_prefix="nvaudit-worker")
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._all: set[_Worker] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(self, what: str, method: str, *args: Any) -> Future[Any]:
+        """Queue a call; ``what`` names it in events and errors, e.g. ``trial 17``."""
+        return self._threads.submit(self._run, what, method, args)
+
+    def _run(self, what: str, method: str, args: tuple[Any, ...]) -> Any:
+        if self._host is not None:
+            return self._host.call(method, args)
+        causes: list[str] = []
+        while len(causes) < MAX_DEATHS:
+            worker = self._take()
+            try:
+                value = worker.call(method, args)
+            except _Died as died:
+                self._bury(worker)
+                if self._closed:
+                    raise EngineError("the run was stopped") from died
+                causes.append(str(died))
+                self._on_event(f"a worker died in {what}: {died}; replaced, {what} done again")
+                continue
+            except BaseException:
+                self._idle.put(worker)
+                raise
+            self._idle.put(worker)
+            return value
+        raise EngineError(
+            f"{what} ended {MAX_DEATHS} workers in a row: {causes[-1]}. If memory is short, use fewer "
+            "--workers or a smaller --batch-size"
+        )
+
+    def _take(self) -> _Worker:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            with self._lock:
+                if self._closed:
+                    raise EngineError("the run was stopped") from None
+                worker = _Worker(self._setup)
+                self._all.add(worker)
+                return worker
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.stop()
+        with self._lock:
+            self._all.discard(worker)
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the workers; calls not yet begun are dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+            workers = tuple(self._all)
+        for worker in workers:
+            worker.stop()
+        self._threads.shutdown(wait=True)

@@ -1,0 +1,161 @@
+"""Everything that a worker needs for a run, as files in one folder and a small picklable description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.device import OperatingPoint
+from nvaudit.mapping.conductance import Array
+from nvaudit.perturb.chip import MappedTensor
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array in an .npy file, cut to ``count`` samples along its batch axis (None: the same for all)."""
+
+    path: str
+    axis: int | None = None
+    count: int | None = None
+
+    def open(self) -> NDArray[Any]:
+        """Memory-map it (small arrays and 0-d ones are read)."""
+        array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        array = array[()] if array.ndim == 0 else array
+        if self.axis is None or self.count is None:
+            return np.asarray(array)
+        return np.asarray(array[(slice(None),) * self.axis + (slice(0, self.count),)])
+
+
+def save_array(folder: Path, name: str, array: NDArray[Any], axis: int | None = None) -> ArrayFile:
+    """Put an array where workers can map it; one that is already mapped from an .npy file is not copied."""
+    count = None if axis is None else array.shape[axis]
+    source = getattr(array, "filename", None)
+    if isinstance(array, np.memmap) and source is not None and str(source).endswith(".npy"):
+        return ArrayFile(str(source), axis, count)
+    path = folder / f"{name}.npy"
+    np.save(path, array, allow_pickle=False)
+    return ArrayFile(str(path), axis, count)
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A mapped tensor whose codes lie in a file."""
+
+    key: str
+    code: ArrayFile
+    scale: NDArray[np.float32]
+    array: Array
+    peak_code: int
+    freeze_read: bool
+
+    def open(self) -> MappedTensor:
+        """Map the codes."""
+        return MappedTensor(self.key, self.code.open(), self.scale, self.array, self.peak_code)
+
+
+@dataclass(frozen=True)
+class SlotSpec:
+    """An initializer of the template that a chip fills.
+
+    Attributes
+    ----------
+    name : str
+        Initializer name.
+    tensor : int
+        Which mapped tensor it holds.
+    dtype : str
+        Element type that the graph wants.
+    shape : tuple of int
+    transform : tuple
+        Steps from the primary layout: ``("transpose", perm)`` or ``("reshape", shape)``.
+    variance : bool
+        Holds the variance of a read instead of the weights.
+    offset : int
+        Where it lies in the file of external data, in bytes.
+    """
+
+    name: str
+    tensor: int
+    dtype: str
+    shape: tuple[int, ...]
+    transform: tuple[tuple[str, tuple[int, ...]], ...]
+    variance: bool
+    offset: int
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph that ONNX Runtime runs: its file, and initializers to inject from files.
+
+    ``batch`` is the batch size that must be fed, or None when any will do.
+    """
+
+    path: str
+    digital: Mapping[str, ArrayFile]
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A run.
+
+    Attributes
+    ----------
+    folder : str
+        Scratch folder of the run.
+    original : GraphFile
+        The user's model as it is.
+    ideal : GraphFile
+        The same function at any batch size where that is provable, else ``original``.
+    template : GraphFile
+        The model with mapped weights left open.
+    slots, tensors : tuple
+    points : tuple of OperatingPoint
+        The sweep.
+    inputs : mapping of str to ArrayFile
+    labels : ArrayFile or None
+    count : int
+        Samples.
+    batch : int
+        Samples per inference.
+    output : str
+    output_axis : int
+        Batch axis of the output.
+    seed : int
+    every_device : bool
+        Draw device by device even where the collapse is exact.
+    read_noise : bool
+        The template draws read noise per inference.
+    provider : str
+        ONNX Runtime execution provider.
+    """
+
+    folder: str
+    original: GraphFile
+    ideal: GraphFile
+    template: GraphFile
+    slots: tuple[SlotSpec, ...]
+    tensors: tuple[TensorFile, ...]
+    points: tuple[OperatingPoint, ...]
+    inputs: Mapping[str, ArrayFile]
+    labels: ArrayFile | None
+    count: int
+    batch: int
+    output: str
+    output_axis: int
+    seed: int
+    every_device: bool
+    read_noise: bool
+    provider: str
+
+    def host(self) -> Any:
+        """Make the engine that runs this workload's calls."""
+        from nvaudit.perturb.engine import Engine  # ONNX Runtime is loaded only where chips run
+
+        return Engine(self)

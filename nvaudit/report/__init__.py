@@ -1,0 +1,51 @@
+"""Pure statistics of the chips' metric, the audit report, and its renderers."""
+
+from nvaudit.report.binomial import clopper_pearson, interval_ranks, trials_for_bound
+from nvaudit.report.gate import GateResult, Verdict, decide, overall_verdict, verdict_of
+from nvaudit.report.kpp import KppResult, YieldResult, kpp, kpp_index, yield_at
+from nvaudit.report.result import (
+    AuditReport,
+    DataInfo,
+    Hashes,
+    MetricInfo,
+    ModelInfo,
+    OperatingPointInfo,
+    Roughness,
+    SweepPoint,
+    TensorDecision,
+    TrialSummary,
+    from_json,
+    report_schema,
+    schema_text,
+    to_json,
+)
+
+__all__ = [
+    "AuditReport",
+    "DataInfo",
+    "GateResult",
+    "Hashes",
+    "KppResult",
+    "MetricInfo",
+    "ModelInfo",
+    "OperatingPointInfo",
+    "Roughness",
+    "SweepPoint",
+    "TensorDecision",
+    "TrialSummary",
+    "Verdict",
+    "YieldResult",
+    "clopper_pearson",
+    "decide",
+    "from_json",
+    "interval_ranks",
+    "kpp",
+    "kpp_index",
+    "overall_verdict",
+    "report_schema",
+    "schema_text",
+    "to_json",
+    "trials_for_bound",
+    "verdict_of",
+    "yield_at",
+]

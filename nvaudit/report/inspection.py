@@ -1,0 +1,104 @@
+"""What is on the array and what stays digital: summed up, or every constant with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from nvaudit.report.result import TensorDecision
+from nvaudit.report.terminal import Kind, heading, sentence, show, table
+from nvaudit.report.wording import count_text, shape_text
+
+_MAX_REASONS = 12
+
+
+def render_inspect(tensors: Sequence[TensorDecision], header: str | Sequence[str], console: Console) -> None:
+    """Print what is mapped and what stays digital, complete: cells fold, nothing is cut.
+
+    Parameters
+    ----------
+    tensors : sequence of TensorDecision
+        Shown in this order, mapped ones first.
+    header : str or sequence of str
+        Lines above the tables, e.g. model and device.
+    console : rich.console.Console
+    """
+    width = console.width
+    mapped = [tensor for tensor in tensors if tensor.decision == "mapped"]
+    digital = [tensor for tensor in tensors if tensor.decision == "digital"]
+    lines = header.splitlines() if isinstance(header, str) else header
+    parts: list[Text] = [sentence(line, width, style="bold") for line in lines]
+    for title, rows in (("On the array", mapped), ("Stays digital", digital)):
+        if rows:
+            parts += [heading(f"{title}: {count_text(len(rows), 'tensor')}", width), _table(rows, width)]
+    parts += [Text(), sentence(_summary(mapped, digital), width, hanging="  ")]
+    show(console, parts)
+
+
+def _table(tensors: Sequence[TensorDecision], width: int) -> Text:
+    columns: list[tuple[str, Kind]] = [("name", "fold"), ("op", "fold"), ("shape", "fold")]
+    columns += [("dtype", "left"), ("decision", "left")]
+    rows: list[tuple[str, ...]] = [_common(tensor) for tensor in tensors]
+    if tensors[0].decision == "mapped":
+        columns += [("bits", "right"), ("slices", "right"), ("crossbars", "right")]
+        rows = [
+            (*row, _number(t.bits), _number(t.slices), _number(t.crossbars))
+            for row, t in zip(rows, tensors, strict=True)
+        ]
+    rows = [(*row, t.reason) for row, t in zip(rows, tensors, strict=True)]
+    return table([*columns, ("reason", "fold")], rows, width)
+
+
+def _common(tensor: TensorDecision) -> tuple[str, str, str, str, str]:
+    name = f"{tensor.name} (in {tensor.path})" if tensor.path else tensor.name
+    return name, tensor.op or "", shape_text(tensor.shape), tensor.dtype, tensor.decision
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _summary(mapped: Sequence[TensorDecision], digital: Sequence[TensorDecision]) -> str:
+    rest = f"; digital: {count_text(len(digital), 'tensor')}" if digital else ""
+    return f"{mapped_text(mapped)}{rest}"
+
+
+def mapping_section(tensors: Iterable[TensorDecision], width: int) -> Iterable[Text]:
+    """Sum up what is mapped, and count what stays digital by its reason."""
+    tensors = tuple(tensors)
+    yield heading("What is on the array", width)
+    yield sentence(mapped_text(tensors), width, "  ", "    ")
+    digital = [tensor for tensor in tensors if tensor.decision == "digital"]
+    if not digital:
+        return
+    yield sentence(f"Stays digital: {count_text(len(digital), 'tensor')}", width, "  ")
+    reasons = Counter(tensor.reason for tensor in digital).most_common()
+    for reason, count in reasons[:_MAX_REASONS]:
+        yield sentence(f"{count:>5,}  {reason}", width, "  ", " " * 9)
+    if len(reasons) > _MAX_REASONS:
+        rest = sum(count for _, count in reasons[_MAX_REASONS:])
+        yield sentence(f"{rest:>5,}  other reasons; `nvaudit inspect` lists all", width, "  ", " " * 9)
+
+
+def mapped_text(tensors: Iterable[TensorDecision]) -> str:
+    """Sum up what is mapped: tensors, weights, devices, crossbars, bits and the spread of a weight."""
+    mapped = [tensor for tensor in tensors if tensor.decision == "mapped"]
+    weights = sum(int(np.prod(tensor.shape, dtype=object)) for tensor in mapped)
+    parts = [count_text(len(mapped), "tensor"), count_text(weights, "weight")]
+    for noun in ("device", "crossbar"):
+        known = [getattr(tensor, f"{noun}s") for tensor in mapped]
+        if known and None not in known:
+            parts.append(count_text(sum(known), noun))
+    text = "Mapped: " + ", ".join(parts)
+    layouts = Counter((t.bits, t.slices) for t in mapped if t.bits is not None and t.slices is not None)
+    words = [f"{count_text(bits, 'bit')} in {count_text(slices, 'slice')}" for bits, slices in layouts]
+    text += f"; {' or '.join(words)}" if words else ""
+    spreads = [tensor.weight_sigma for tensor in mapped if tensor.weight_sigma is not None]
+    if spreads:
+        low, high = f"{100 * min(spreads):.3g}", f"{100 * max(spreads):.3g}"
+        text += f"; spread of a weight: {low if low == high else f'{low} to {high}'} % of max|W|"
+    return text

@@ -1,0 +1,102 @@
+"""JSON text that people can read and that holds nothing JSON does not know."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+_SCALARS = (str, int, float, bool, type(None))
+_LINE = 100
+
+
+def write_json(value: Any) -> str:
+    """Write a JSON value: objects indented, lists of scalars on few lines, floats exact.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+    """
+    return "".join(_pieces(value, ""))
+
+
+def read_json(text: str) -> Any:
+    """Read JSON strictly: no NaN, no number beyond a double, no key twice.
+
+    Raises
+    ------
+    ValueError
+        Saying what was found.
+    """
+    try:
+        return json.loads(
+            text, parse_constant=_not_a_number, parse_float=_finite, object_pairs_hook=_unique_keys
+        )
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deep") from error
+
+
+def _pieces(value: Any, indent: str) -> Iterator[str]:
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        opening = "{\n"
+        for key, item in value.items():
+            yield f"{opening}{inner}{_scalar(str(key))}: "
+            yield from _pieces(item, inner)
+            opening = ",\n"
+        yield f"\n{indent}}}"
+    elif isinstance(value, list) and all(isinstance(item, _SCALARS) for item in value):
+        yield _flat_list([_scalar(item) for item in value], indent)
+    elif isinstance(value, list):
+        opening = "[\n"
+        for item in value:
+            yield f"{opening}{inner}"
+            yield from _pieces(item, inner)
+            opening = ",\n"
+        yield f"\n{indent}]"
+    else:
+        yield _scalar(value)
+
+
+def _flat_list(items: list[str], indent: str) -> str:
+    """Scalars on one line, or filled into lines if they are many."""
+    lines = [""]
+    for item in items:
+        if lines[-1] and len(lines[-1]) + len(item) + 2 > _LINE:
+            lines.append("")
+        lines[-1] += f", {item}" if lines[-1] else item
+    if len(lines) == 1:
+        return f"[{lines[0]}]"
+    return f"[\n{indent}  " + f",\n{indent}  ".join(lines) + f"\n{indent}]"
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _not_a_number(token: str) -> NoReturn:
+    raise ValueError(f"got {token}, which is not a JSON number")
+
+
+def _finite(token: str) -> float:
+    value = float(token)
+    if math.isinf(value):
+        raise ValueError(f"the number {token[:40]} is out of range")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {short_repr(twice)} occurs twice")
+    return table
+
+
+def short_repr(value: object) -> str:
+    """Show a value from a file in a message, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,156 @@
+"""The audit report: what is written to ``report.json`` and what every renderer reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from nvaudit.errors import DataError
+from nvaudit.report.gate import GateResult, Verdict, overall_verdict
+from nvaudit.report.jsontext import read_json, short_repr, write_json
+from nvaudit.report.kpp import KppResult, YieldResult
+from nvaudit.report.sections import (
+    DataInfo,
+    Hashes,
+    MetricInfo,
+    ModelInfo,
+    OperatingPointInfo,
+    Roughness,
+    Section,
+    SweepPoint,
+    TensorDecision,
+    TrialSummary,
+)
+
+__all__ = [
+    "AuditReport",
+    "DataInfo",
+    "Hashes",
+    "MetricInfo",
+    "ModelInfo",
+    "OperatingPointInfo",
+    "Roughness",
+    "SweepPoint",
+    "TensorDecision",
+    "TrialSummary",
+    "from_json",
+    "report_schema",
+    "schema_text",
+    "to_json",
+]
+
+
+class AuditReport(Section):
+    """Everything an audit found, and what is needed to run it again."""
+
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
+    label_free: bool
+    verdict: Verdict | None = Field(description="Of all gates together; null without a gate.")
+    metric: str
+    metric_info: MetricInfo
+    nominal: float = Field(description="Metric of the unmodified model.")
+    quantised: float = Field(description="Metric after mapping, without noise.")
+    kpp: tuple[KppResult, ...]
+    yields: tuple[YieldResult, ...] = ()
+    gate: tuple[GateResult, ...] = ()
+    trials: TrialSummary
+    sweep: tuple[SweepPoint, ...] = ()
+    roughness: Roughness | None = None
+    tensors: tuple[TensorDecision, ...]
+    data: DataInfo
+    model: ModelInfo
+    device: dict[str, JsonValue] = Field(description="The full device profile.")
+    operating_point: OperatingPointInfo
+    attribution: dict[str, float] | None = Field(
+        default=None, description="KPP cost of each tensor or noise term by itself."
+    )
+    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
+    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    hashes: Hashes
+    events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _verdict_follows_from_gates(self) -> AuditReport:
+        every = (*self.gate, *(gate for point in self.sweep for gate in point.gate))
+        if self.verdict is not None and not every:
+            raise ValueError(f"verdict {self.verdict!r} without a gate; give the gate or null")
+        if self.gate and self.verdict != overall_verdict(self.gate):
+            raise ValueError(f"verdict {self.verdict!r}, but the gates say {overall_verdict(self.gate)!r}")
+        return self
+
+
+def to_json(report: AuditReport) -> str:
+    """Write a report as JSON: keys in a fixed order, floats exact, lists of numbers on few lines.
+
+    Parameters
+    ----------
+    report : AuditReport
+
+    Returns
+    -------
+    str
+        Without a final newline; equal reports give equal text.
+    """
+    return write_json(report.model_dump(mode="json"))
+
+
+def from_json(text: str, where: str) -> AuditReport:
+    """Read a report.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        File name, for messages.
+
+    Returns
+    -------
+    AuditReport
+
+    Raises
+    ------
+    DataError
+        If the text is not a report of this version; says where and what was found.
+    """
+    try:
+        raw = read_json(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not a report: {error}; give a report.json of nvaudit audit") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != 1 or isinstance(version, bool):
+        raise DataError(
+            f"{where}: schema_version: got {short_repr(version)}: this nvaudit reads version 1; "
+            "give a report.json of nvaudit audit"
+        )
+    try:
+        return AuditReport.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_first_problem(error)}") from error
+
+
+def report_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of ``report.json``."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        # Serialisation: what a reader of a report may rely on, so every key is required.
+        **AuditReport.model_json_schema(mode="serialization"),
+    }
+
+
+def schema_text() -> str:
+    """Text of the committed ``report.schema.json``."""
+    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the report as a whole"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    got = "" if first["type"] in ("missing", "value_error") else f"got {short_repr(first['input'])}: "
+    return f"{place}: {got}{first['msg']}{more}; give a report.json of nvaudit audit"

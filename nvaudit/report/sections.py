@@ -1,0 +1,125 @@
+"""The parts of the audit report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nvaudit.report.gate import GateResult
+from nvaudit.report.kpp import KppResult, YieldResult
+
+
+class Section(BaseModel):
+    """A part of the report: unknown keys are refused, every number is finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class MetricInfo(Section):
+    """How to read the metric."""
+
+    higher_is_better: bool
+    unit: str = Field(description="fraction (0 to 1), nats, squared error or score.")
+    assumed: tuple[str, ...] = Field(default=(), description="What was read into the outputs' shape.")
+
+
+class TrialSummary(Section):
+    """The metric of every simulated chip, and what it cost."""
+
+    count: int = Field(ge=1)
+    values: tuple[float, ...] = Field(description="Over the whole evaluation set, in order of the trials.")
+    images_evaluated: int = Field(ge=0)
+    images_exhaustive: int = Field(ge=0, description="What evaluating every chip on every image costs.")
+    exact: bool = Field(description="Every reported KPP equals the one of an exhaustive evaluation.")
+    mean: float
+    std: float
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _one_value_per_trial(self) -> TrialSummary:
+        if len(self.values) != self.count:
+            raise ValueError(f"{len(self.values)} values for {self.count} trials; give one for each")
+        return self
+
+
+class SweepPoint(Section):
+    """The audit at one spread of the devices; the same chips at every point."""
+
+    sigma: float
+    sigma_unit: str
+    kpp: tuple[KppResult, ...]
+    yields: tuple[YieldResult, ...] = ()
+    gate: tuple[GateResult, ...] = ()
+    trials: TrialSummary
+
+
+class Roughness(Section):
+    """Roughness of the loss landscape around the trained weights; lower is more stable."""
+
+    value: float = Field(description="Mean squared error of the quadratic fit, mean over direction pairs.")
+    spread: float = Field(description="Standard deviation over direction pairs.")
+    grid: int = Field(ge=1, description="Points per axis.")
+    span: float = Field(description="The grid reaches from -span to span.")
+    images: int = Field(ge=1)
+
+
+class TensorDecision(Section):
+    """What happens to one constant of the model, and why."""
+
+    name: str
+    path: str = Field(default="", description="Subgraph that holds it; empty for the main graph.")
+    decision: Literal["mapped", "digital"]
+    reason: str
+    op: str | None = None
+    shape: tuple[int, ...]
+    dtype: str
+    bits: int | None = None
+    slices: int | None = None
+    devices: int | None = None
+    crossbars: int | None = None
+    scale: float | None = Field(default=None, description="Weight of one code step; the largest channel's.")
+    weight_sigma: float | None = Field(
+        default=None, description="Spread of a weight, rms over the tensor, as a fraction of max|W|."
+    )
+
+
+class DataInfo(Section):
+    """The evaluation set."""
+
+    source: str
+    count: int = Field(ge=1)
+    label_kind: Literal["class", "reference", "none"]
+    standard_error: float | None = Field(
+        default=None, description="Binomial standard error of the nominal accuracy on this many images."
+    )
+    skipped: tuple[tuple[str, ...], ...] = Field(default=(), description="What was left out, and why.")
+    notes: tuple[str, ...] = ()
+
+
+class ModelInfo(Section):
+    """The audited model."""
+
+    path: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batching: str = Field(description="How images are put into batches, in plain words.")
+
+
+class OperatingPointInfo(Section):
+    """Where on the device profile the audit stands."""
+
+    sigma: float
+    sigma_unit: str
+    time_s: float
+    terms: tuple[str, ...] = Field(description="Noise terms in effect, in order.")
+
+
+class Hashes(Section):
+    """SHA-256 of what went in."""
+
+    model: str
+    data: str
+    device: str

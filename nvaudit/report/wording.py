@@ -1,0 +1,186 @@
+"""Numbers and names in plain words, the same in every renderer."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+
+from nvaudit.report.kpp import KppResult
+
+# Separators of lines, and marks that reorder or hide text.
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def value_text(value: float, unit: str) -> str:
+    """Show a metric value: a fraction as a percentage, anything else with five digits.
+
+    Examples
+    --------
+    >>> value_text(0.97558, "fraction"), value_text(0.123456, "nats")
+    ('97.56 %', '0.12346')
+    """
+    return f"{100 * value:.2f} %" if unit == "fraction" else f"{value:.5g}"
+
+
+def limit_text(value: float, unit: str) -> str:
+    """Show a threshold as the user gave it, unrounded.
+
+    Examples
+    --------
+    >>> limit_text(0.29, "fraction"), limit_text(0.89955, "fraction")
+    ('29 %', '89.955 %')
+    """
+    return f"{100 * value:.10g} %" if unit == "fraction" else f"{value:.10g}"
+
+
+def difference_text(value: float, unit: str) -> str:
+    """Show the difference of two metric values, with its sign.
+
+    Examples
+    --------
+    >>> difference_text(-0.0125, "fraction")
+    '−1.25 points'
+    """
+    shown = f"{100 * value:+.2f} points" if unit == "fraction" else f"{value:+.4g}"
+    return "no change" if value == 0 else shown.replace("-", "−")
+
+
+def interval_text(low: float | None, high: float | None, unit: str) -> str:
+    """Show an interval; a missing end is said in words.
+
+    Examples
+    --------
+    >>> interval_text(None, 0.9, "fraction")
+    '[no bound, 90.00 %]'
+    """
+    ends = ["no bound" if end is None else value_text(end, unit) for end in (low, high)]
+    return f"[{ends[0]}, {ends[1]}]"
+
+
+def share_text(prob: float) -> str:
+    """Show a share of chips; one that is not quite 0 or all never reads as such.
+
+    Examples
+    --------
+    >>> share_text(0.987), share_text(1.0), share_text(0.99999)
+    ('98.70 %', '100 %', 'above 99.99 %')
+    """
+    if prob in (0.0, 1.0):
+        return f"{100 * prob:.0f} %"
+    if prob > 0.9999:
+        return "above 99.99 %"
+    return "below 0.01 %" if prob < 0.0001 else f"{100 * prob:.2f} %"
+
+
+def confidence_text(confidence: float) -> str:
+    """Show a confidence, unrounded."""
+    return f"{100 * confidence:.10g} %"
+
+
+def kpp_name(percentile: float) -> str:
+    """Name a percentile, e.g. ``KPP 1 %``."""
+    return f"KPP {percentile:.10g} %"
+
+
+def count_text(count: int, noun: str, plural: str | None = None) -> str:
+    """Show a count with its noun.
+
+    Examples
+    --------
+    >>> count_text(1, "chip"), count_text(12345, "chip")
+    ('1 chip', '12,345 chips')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Show a shape, e.g. ``64×3×3×3``."""
+    return "×".join(str(size) for size in shape) or "scalar"
+
+
+def missing_bound_text(result: KppResult, higher_is_better: bool) -> str | None:
+    """Say that an end of the interval is missing, and how many trials would give it.
+
+    Parameters
+    ----------
+    result : KppResult
+    higher_is_better : bool
+
+    Returns
+    -------
+    str or None
+        None if both ends are there.
+    """
+    worst, best = ("lower", "upper") if higher_is_better else ("upper", "lower")
+    name, confidence = kpp_name(result.percentile), confidence_text(result.confidence)
+    if result.worst_bound_missing:
+        return (
+            f"{name}: no {worst} bound: needs {count_text(result.trials_for_worst_bound, 'trial')} "
+            f"(two-sided {confidence}), this run has {result.trials:,}"
+        )
+    if result.low is None or result.high is None:
+        return (
+            f"{name}: no {best} bound (two-sided {confidence}) from {count_text(result.trials, 'trial')}; "
+            "use more trials"
+        )
+    return None
+
+
+def duration_text(seconds: float) -> str:
+    """Show a time on the device.
+
+    Examples
+    --------
+    >>> duration_text(0.0), duration_text(86400.0), duration_text(90.0)
+    ('0 s', '1 d', '90 s')
+    """
+    for unit, size in (("y", 31_536_000), ("d", 86_400), ("h", 3600)):
+        if seconds >= size and math.isclose(seconds % size, 0, abs_tol=1e-9):
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def clean(text: str) -> str:
+    r"""Make text from a file safe for a terminal: one line, nothing that a terminal would act on.
+
+    Examples
+    --------
+    >>> clean("conv" + chr(27) + "[2J")
+    'conv\\x1b[2J'
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _HIDDEN_CATEGORIES else char
+        for char in text
+    )
+
+
+def wrap(text: str, width: int, indent: str = "", hanging: str = "", narrowest: int = 20) -> list[str]:
+    """Break a sentence into lines; a number is never parted from its ``%``.
+
+    Parameters
+    ----------
+    text : str
+    width : int
+        Columns, of whole lines.
+    indent, hanging : str
+        What the first and the other lines begin with.
+    narrowest : int
+        Lines are at least this long, however small the terminal is.
+
+    Returns
+    -------
+    list of str
+    """
+    joined = re.sub(r"(?<=[\d.]) (?=%|points)", _NO_BREAK, text)
+    lines = textwrap.wrap(
+        joined,
+        max(width, narrowest),
+        initial_indent=indent,
+        subsequent_indent=hanging,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_NO_BREAK, " ") for line in lines]

@@ -1,0 +1,1 @@
+"""Hardening: the only package that knows torch. Empty in this version."""

@@ -1,0 +1,166 @@
+# ruff: noqa: E501 (a case is one line, its message included)
+"""Profiles fitted from measurements in CSV."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nvaudit.device import Table, fit_profile, operating_point
+from nvaudit.errors import ProfileError
+from nvaudit.rng import stream
+
+LEVELS = "level,mean,std\n0,0.02,0.1\n1,1.01,0.2\n2,1.97,0.2\n3,3.0,0.1\n"
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "cells.csv"
+    path.write_text(LEVELS, encoding="utf-8")
+    return path
+
+
+def table_of(path: Path, **options: object) -> Table:
+    (term,) = fit_profile(path, "cells", **options).noise  # type: ignore[arg-type]
+    assert isinstance(term, Table)
+    return term
+
+
+def test_level_statistics_become_a_table(csv: Path) -> None:
+    """Each row becomes a level; bits, source and a multiplier are filled in."""
+    profile = fit_profile(csv, "cells", technology="RRAM", citation="Our lab, 2024", encoding="differential")
+    (term,) = profile.noise
+    assert isinstance(term, Table)
+    assert term.levels is not None
+    assert [(e.level, e.mean, e.std) for e in term.levels] == [
+        (0, 0.02, 0.1),
+        (1, 1.01, 0.2),
+        (2, 1.97, 0.2),
+        (3, 3.0, 0.1),
+    ]
+    assert (profile.cell_bits, profile.window, profile.encoding) == (2, None, "differential")
+    assert (profile.technology, profile.source.citation) == ("RRAM", "Our lab, 2024")
+    assert profile.source.where == f"cells.csv, SHA-256 {hashlib.sha256(LEVELS.encode()).hexdigest()}"
+    assert profile.source.fit == "mean and standard deviation of 4 levels, as given"
+    assert operating_point(profile).sigma_unit == "multiplier"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "states,mean,std\n0,0.02,0.1\n1,1.01,0.2\n2,1.97,0.2\n3,3.0,0.1\n",
+        "Level , Mean,STD\r\n3,3.0,0.1\r\n1,1.01,0.2\r\n\r\n2,1.97,0.2\r\n0,0.02,0.1\r\n",
+        "\ufefflevel,mean,std\n0.0,0.02,1e-1\n1,1.01,0.2\n2,1.97,0.2\n3,3.0,0.1",
+    ],
+)
+def test_the_header_and_the_layout_may_vary(csv: Path, text: str) -> None:
+    """`states`, capitals, blank lines, any order of rows, CRLF and a byte-order mark give the same table."""
+    expected = table_of(csv)
+    csv.write_bytes(text.encode())
+    assert table_of(csv) == expected
+
+
+def test_siemens_become_microsiemens_with_a_window(csv: Path) -> None:
+    """Absolute siemens are converted, and the window spans the means of the end levels."""
+    csv.write_text("states,mean,std\n0,1e-6,1e-7\n1,4e-5,2e-6\n", encoding="utf-8")
+    profile = fit_profile(csv, "cells", unit="s")
+    assert profile.window is not None
+    assert (profile.window.unit, profile.window.min, profile.window.max) == ("us", 1.0, pytest.approx(40.0))
+    (term,) = profile.noise
+    assert isinstance(term, Table)
+    assert term.unit == "us"
+    assert term.levels is not None
+    assert (term.levels[1].mean, term.levels[1].std) == (pytest.approx(40.0), pytest.approx(2.0))
+
+
+def test_a_window_may_be_given(csv: Path) -> None:
+    """The nominal window takes precedence over the measured means."""
+    profile = fit_profile(csv, "cells", unit="na", window=(0.0, 3.0))
+    assert profile.window is not None
+    assert (profile.window.unit, profile.window.min, profile.window.max) == ("na", 0.0, 3.0)
+
+
+def test_raw_samples_are_kept(csv: Path) -> None:
+    """Every measured value stands in the profile, under its level, in the order of the file."""
+    generator = stream(5, "fit-test")
+    level = generator.integers(0, 4, 200)
+    value = level + 0.1 * generator.standard_normal(200)
+    rows = "\n".join(f"{n},{float(v)!r}" for n, v in zip(level, value, strict=True))
+    csv.write_text("level,value\n" + rows, encoding="utf-8")
+    term = table_of(csv)
+    assert term.samples is not None
+    for n in range(4):
+        np.testing.assert_array_equal(term.samples[n], value[level == n])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "empty; give the header level,mean,std (or states,mean,std) or level,value and one row per level or sample"),
+        ("a,b\n", "header: got 'a,b'; use level,mean,std (or states,mean,std) or level,value"),
+        ("level,mean,std\n", "no rows below the header; give one row per level or sample"),
+        ("level,mean,std\n0,1\n", "line 2: got 2 cells; give 3: level,mean,std"),
+        ("level,mean,std\n0,x,1\n", "line 2: mean: got 'x'; write a finite number"),
+        ("level,mean,std\n0,0,nan\n", "line 2: std: got 'nan'; write a finite number"),
+        ("level,mean,std\n0,0,0\n1,1e999,0\n", "line 3: mean: got '1e999'; write a finite number"),
+        ("level,mean,std\n0.5,0,0\n", "line 2: level: got '0.5'; levels are whole numbers from 0"),
+        ("states,mean,std\n-1,0,0\n", "line 2: states: got '-1'; levels are whole numbers from 0"),
+        ("level,mean,std\n0,0,-1\n1,1,1\n", "level 0: std: got -1; a standard deviation is 0 or more"),
+        ("level,mean,std\n0,0,0\n0,1,0\n", "level 0: given twice; give one row per level"),
+        ("level,mean,std\n0,0,0\n2,1,0\n", "level 1: missing; give each level from 0 to 2"),
+        ("level,mean,std\n0,0,0\n1,1,0\n2,2,0\n", "got 3 levels; their number must be a power of two, 2 or more"),
+        ("level,value\n0,0\n0,1\n", "got 1 levels; their number must be a power of two, 2 or more"),
+        ("level,value\n0,0\n3,1\n", "level 1: no samples; measure levels 0 to 3"),
+        ('level,value\n0,"0\n', "not CSV: unexpected end of data; save it as comma-separated UTF-8 text"),
+    ],
+)  # fmt: skip
+def test_each_mistake_in_a_file_has_its_message(csv: Path, text: str, expected: str) -> None:
+    """The message has the file, the line or level, what was found, and what to do."""
+    csv.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError) as error:
+        fit_profile(csv, "cells")
+    assert str(error.value) == f"{csv}: {expected}"
+
+
+def test_a_falling_table_has_no_window(csv: Path) -> None:
+    """In absolute units the conductance must grow with the level."""
+    csv.write_text("level,mean,std\n0,3,0\n1,1,0\n", encoding="utf-8")
+    with pytest.raises(
+        ProfileError, match="window: level 0 at 3 and the top level at 1; the conductance must grow"
+    ):
+        fit_profile(csv, "cells", unit="us")
+
+
+def test_a_window_needs_an_absolute_unit(csv: Path) -> None:
+    """In level units there is no window to give."""
+    with pytest.raises(
+        ProfileError, match="a window is for the units us, na and s, got 'level'; leave it out"
+    ):
+        fit_profile(csv, "cells", window=(0.0, 1.0))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file, a folder, and bytes that are not text."""
+    with pytest.raises(ProfileError, match="no such file; name a CSV file with the header level,mean,std"):
+        fit_profile(tmp_path / "none.csv", "cells")
+    with pytest.raises(ProfileError, match="no such file"):
+        fit_profile(tmp_path, "cells")
+    (tmp_path / "bytes.csv").write_bytes(b"level,mean\xff")
+    with pytest.raises(ProfileError, match="not CSV: 'utf-8' codec can't decode byte 0xff"):
+        fit_profile(tmp_path / "bytes.csv", "cells")
+
+
+def test_too_many_samples_are_refused(csv: Path) -> None:
+    """A profile stays below 1 MiB."""
+    csv.write_text("level,value\n" + "0,0.123456789\n1,1.123456789\n" * 50_000, encoding="utf-8")
+    with pytest.raises(
+        ProfileError, match="100000 samples make a profile above 1 MiB; give fewer, or level,mean,std"
+    ):
+        fit_profile(csv, "cells")
+
+
+def test_a_bad_name_is_refused(csv: Path) -> None:
+    """The name is checked as in a file."""
+    with pytest.raises(ProfileError, match="as a profile: name: 'My Cells' is not a name"):
+        fit_profile(csv, "My Cells")

@@ -1,0 +1,264 @@
+"""The rules of the code's structure, read from its syntax trees.
+
+Imports go one way; ONNX, torch and the random generators each have one owner; files stay small;
+`import nvaudit` is light.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "nvaudit"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+
+BASE = {"errors", "files", "rng"}
+LOWER = BASE | {"spec", "device", "model", "data", "mapping", "report"}
+# What each part may import besides itself. A new part must be entered here, with a thought about its place.
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "rng": {"errors"},
+    "spec": {"errors"},
+    "report": {"errors", "files"},
+    "device": BASE,
+    "model": BASE | {"device"},
+    "data": BASE | {"device", "model"},  # model: ONNX's own test data are protobuf files
+    "mapping": BASE | {"device", "model", "data"},
+    "perturb": LOWER,
+    "retrain": LOWER,
+    "findings": LOWER | {"perturb"},
+    "audit": LOWER | {"perturb", "findings"},
+    "cli": LOWER | {"perturb", "findings", "audit"},
+    "__main__": {"cli"},
+}
+# The package itself is the public face: anyone may read its version, nobody inside may use it for more.
+PUBLIC = {"__version__"}
+
+
+def part_of(path: Path) -> str:
+    """The part of the package that a file belongs to: "model" for nvaudit/model/load.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST, package: str = "nvaudit") -> Iterator[tuple[str, ast.stmt | ast.expr]]:
+    """Every imported dotted name, at any depth, relative imports made absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            for alias in node.names:
+                yield f"{base}.{alias.name}", node
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            for argument in node.args[:1]:
+                yield str(getattr(argument, "value", "")), node
+
+
+def wrong_way(tree: ast.AST, part: str, package: str = "nvaudit") -> list[str]:
+    """The imports of the project by which a part breaks the direction."""
+    allowed = MAY_IMPORT[part] | {part}
+    found = []
+    for name, node in imports(tree, package):
+        head, _, rest = name.partition(".")
+        if head == "nvaudit" and rest not in PUBLIC and rest.split(".")[0] not in allowed:
+            found.append(f"line {node.lineno}: {name}")
+    return found
+
+
+def imports_of(tree: ast.AST, *packages: str) -> list[str]:
+    """The imports of some foreign packages."""
+    return [f"line {node.lineno}: {name}" for name, node in imports(tree) if name.split(".")[0] in packages]
+
+
+def at_module_level(tree: ast.AST) -> Iterator[ast.stmt]:
+    """The statements that run on import: all but bodies of functions and of `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        yield from at_module_level(node)
+
+
+def eager_imports_of(tree: ast.AST, *packages: str) -> list[str]:
+    """The imports of some foreign packages that run as soon as the file is imported."""
+    return [found for node in at_module_level(tree) for found in imports_of(node, *packages)]
+
+
+def dotted(node: ast.expr, names: dict[str, str]) -> str:
+    """The full name of an attribute chain, its first name looked up among the imports."""
+    chain = []
+    while isinstance(node, ast.Attribute):
+        chain.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    return ".".join([names.get(node.id, node.id), *reversed(chain)])
+
+
+def made_generators(tree: ast.AST) -> list[str]:
+    """The calls that make a generator, or draw from a global one."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update((a.asname, a.name) if a.asname else (a.name.split(".")[0],) * 2 for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.update((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
+    calls = [(node, dotted(node.func, names)) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = [f"line {node.lineno}: {name}" for node, name in calls if name.startswith("numpy.random.")]
+    return found + imports_of(tree, "random")
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def offenders(check: Callable[[Path], list[str]], files: list[Path]) -> dict[str, list[str]]:
+    """What a check finds, by file; only the files where it finds something."""
+    assert len(files) > 5, f"the package is not at {PACKAGE}"
+    found = {path.relative_to(ROOT).as_posix(): check(path) for path in files}
+    return {name: problems for name, problems in found.items() if problems}
+
+
+def test_imports_go_one_way():
+    """A file imports only parts of the project that stand below its own."""
+    inner = [path for path in FILES if path != PACKAGE / "__init__.py"]  # that one is the public face
+    new_parts = {part_of(path) for path in inner} - set(MAY_IMPORT)
+    assert new_parts == set(), "new parts of the package: give them a place in MAY_IMPORT"
+    packages = {path: ".".join(path.relative_to(ROOT).parent.parts) for path in inner}
+    assert offenders(lambda path: wrong_way(parse(path), part_of(path), packages[path]), inner) == {}
+
+
+def test_onnx_is_known_to_the_model_package_only():
+    """onnx and onnx_ir are imported only under nvaudit/model/."""
+    others = [path for path in FILES if part_of(path) != "model"]
+    assert offenders(lambda path: imports_of(parse(path), "onnx", "onnx_ir"), others) == {}
+
+
+def test_torch_is_known_to_the_retrain_package_only():
+    """torch is imported only under nvaudit/retrain/."""
+    others = [path for path in FILES if part_of(path) != "retrain"]
+    assert offenders(lambda path: imports_of(parse(path), "torch"), others) == {}
+
+
+def test_torch_is_imported_lazily():
+    """Importing a file never imports torch."""
+    assert offenders(lambda path: eager_imports_of(parse(path), "torch"), FILES) == {}
+
+
+def test_generators_are_made_by_rng_only():
+    """No file but rng.py makes a random generator or draws from a global one."""
+    others = [path for path in FILES if part_of(path) != "rng"]
+    assert offenders(lambda path: made_generators(parse(path)), others) == {}
+
+
+def test_files_stay_small():
+    """A file is short enough to be read in one sitting."""
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length >= MAX_LINES} == {}
+
+
+def test_import_is_light():
+    """`import nvaudit` loads neither torch nor onnx nor onnxruntime."""
+    code = (
+        "import sys, nvaudit\n"
+        "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'plotly', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'import nvaudit loaded {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "package", "code"),
+    [
+        ("device", "nvaudit.device", "from nvaudit.model.load import load_model"),
+        ("device", "nvaudit.device", "import nvaudit.cli"),
+        ("device", "nvaudit.device", "from ..mapping import quantize"),
+        ("device", "nvaudit.device", "from .. import mapping"),
+        ("model", "nvaudit.model", "def f():\n    from nvaudit import data"),
+        ("report", "nvaudit.report", "from nvaudit.device import load_profile"),
+        ("audit", "nvaudit.audit", "from nvaudit import cli"),
+        ("cli", "nvaudit.cli", "from nvaudit import audit_everything"),
+    ],
+)
+def test_wrong_import_is_seen(part, package, code):
+    """The check sees absolute, relative and local imports that go the wrong way."""
+    assert len(wrong_way(ast.parse(code), part, package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "package", "code"),
+    [
+        ("model", "nvaudit.model", "from .load import load_model\nfrom . import uses"),
+        ("model", "nvaudit.model", "from ..errors import ModelError\nfrom nvaudit import __version__"),
+        ("cli", "nvaudit.cli", "import numpy\nfrom nvaudit import audit\nfrom nvaudit.report import kpp"),
+    ],
+)
+def test_right_import_is_let_through(part, package, code):
+    """The check lets pass what the order allows."""
+    assert wrong_way(ast.parse(code), part, package) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch",
+        "import torch.nn as nn",
+        "from torch import nn",
+        "try:\n    import torch\nexcept ImportError:\n    torch = None",
+        "class A:\n    import torch",
+    ],
+)
+def test_eager_torch_is_seen(code):
+    """The check sees each way of importing torch on import."""
+    assert len(eager_imports_of(ast.parse(code), "torch")) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f():\n    import torch",
+        "if TYPE_CHECKING:\n    import torch",
+        "import torchlike",
+    ],
+)
+def test_lazy_torch_is_let_through(code):
+    """An import inside a function, or for types only, does not run on import."""
+    assert eager_imports_of(ast.parse(code), "torch") == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import numpy as np\nnp.random.default_rng(0)",
+        "import numpy\nnumpy.random.normal()",
+        "import numpy.random as npr\nnpr.seed(0)",
+        "from numpy import random\nrandom.standard_normal(3)",
+        "from numpy.random import SFC64 as bits\nbits(1)",
+        "import numpy as np\nnp.random.Generator(np.random)",
+        "import random",
+        "from random import shuffle",
+    ],
+)
+def test_made_generator_is_seen(code):
+    """The check sees each way of making or using a generator of one's own."""
+    assert len(made_generators(ast.parse(code))) == 1
+
+
+def test_given_generator_is_let_through():
+    """Naming the type and drawing from a generator that was passed in are fine."""
+    code = "import numpy as np\ndef f(rng: np.random.Generator):\n    return rng.normal()"
+    assert made_generators(ast.parse(code)) == []

@@ -1,6 +1,7 @@
 """The only package that knows ONNX: load, find weights, open places for them, re-batch."""
 
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model
+from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.rebatch import Rebatch, analyse_batch
 from nvaudit.model.template import Slot, Template, build_template
 from nvaudit.model.uses import Constant, constants
@@ -18,4 +19,5 @@ __all__ = [
     "build_template",
     "constants",
     "load_model",
+    "reseed_read_noise",
 ]

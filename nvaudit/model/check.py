@@ -86,6 +86,8 @@ def check_model(proto: Any, path: Path) -> Checked:
 
 def _check_graph(graph: Any, outer: list[set[str]], place: str, checked: Checked) -> None:
     """Check one graph and, through its nodes, the graphs inside it."""
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    _check_text((graph.name, *(value.name for value in values)), place, checked)
     scope = {value.name for value in graph.input}
     if "" in scope:
         raise ModelError(f"{checked.path}: {place}: an input without a name; export the model again")
@@ -101,6 +103,15 @@ def _check_graph(graph: Any, outer: list[set[str]], place: str, checked: Checked
     _check_outputs((value.name for value in graph.output), scope, place, checked)
 
 
+def _check_text(names: Any, place: str, checked: Checked) -> None:
+    """Every name must be text: the parser hands out bytes where it is not UTF-8."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(
+                f"{checked.path}: {place}: the name {name!r} is not UTF-8 text; the file is damaged, export it again"
+            )
+
+
 def _check_outputs(names: Any, scope: set[str], place: str, checked: Checked) -> None:
     """Every output must be produced in its own graph."""
     for name in names:
@@ -112,6 +123,8 @@ def _check_outputs(names: Any, scope: set[str], place: str, checked: Checked) ->
 
 def _check_nodes(nodes: Any, scopes: list[set[str]], place: str, checked: Checked) -> None:
     """Check the nodes of one graph; their outputs join the innermost scope."""
+    for node in nodes:
+        _check_text((node.op_type, node.domain, node.name, *node.input, *node.output), place, checked)
     scope = scopes[-1]
     produced = Counter(name for node in nodes for name in node.output if name)
     twice = next((name for name, count in produced.items() if count > 1 or name in scope), None)
@@ -133,6 +146,7 @@ def _check_nodes(nodes: Any, scopes: list[set[str]], place: str, checked: Checke
 def _check_attribute(attribute: Any, scopes: list[set[str]], label: str, checked: Checked) -> None:
     """Check the tensors and graphs that an attribute holds."""
     place = f"{label}: attribute {attribute.name!r}"
+    _check_text((attribute.name, attribute.ref_attr_name, attribute.t.name), place, checked)
     if attribute.HasField("t"):
         check_tensor(attribute.t, place, checked)
     for tensor in attribute.tensors:

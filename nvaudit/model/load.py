@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
+from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
 from nvaudit.model.external import digest_files
 from nvaudit.model.inline import inline_functions
@@ -102,7 +103,7 @@ def load_model(path: str | Path) -> LoadedModel:
         raise ModelError(f"{path}: does not fit into memory; store its weights as external data") from error
     except Exception as error:
         raise ModelError(
-            f"{path}: not a readable ONNX model: {_cause(error)}; check it with onnx.checker, export it again"
+            f"{path}: not a readable ONNX model: {cause(error)}; check it with onnx.checker, export it again"
         ) from error
 
 
@@ -150,14 +151,6 @@ def _parse(path: Path) -> Any:
             f"{path}: not a readable ONNX model: it does not parse as protobuf ({error}); "
             "it is another format, truncated or damaged"
         ) from error
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost cause of an error, in one short line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def _specs(proto: Any, path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

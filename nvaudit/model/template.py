@@ -7,7 +7,7 @@ declared as external data: a session is made from a small message and arrays in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,10 +17,12 @@ import onnx_ir as ir
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.build import Names, remove_unused
+from nvaudit.model.cause import cause
 from nvaudit.model.chains import Layout
 from nvaudit.model.digital import SLOT_FILE, take_large
 from nvaudit.model.integer import rewrite_integer
 from nvaudit.model.load import LoadedModel
+from nvaudit.model.readnoise import add_read_noise, takes_read_noise
 from nvaudit.model.rebatch import Rebatch, rebatch
 from nvaudit.model.tensors import Array
 from nvaudit.model.weights import choose
@@ -47,6 +49,8 @@ class Slot:
         ``("transpose", perm)`` and ``("reshape", shape)``, from the weight's primary layout to the slot.
     offset : int
         Where its bytes start in ``nvaudit-slots.bin``.
+    variance : bool
+        Takes the variance of one read of each weight instead of the weights.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Slot:
     shape: tuple[int, ...]
     transform: Layout
     offset: int = 0
+    variance: bool = False
 
     def fill(self, values: Array) -> Array:
         """Lay a weight out as the slot takes it.
@@ -116,7 +121,11 @@ class Template:
 
 
 def build_template(
-    loaded: LoadedModel, weight_keys: Sequence[str], *, batch: Literal["keep", "free"] = "keep"
+    loaded: LoadedModel,
+    weight_keys: Sequence[str],
+    *,
+    batch: Literal["keep", "free"] = "keep",
+    read_noise: Collection[str] = (),
 ) -> Template:
     """Make the template of a model.
 
@@ -128,6 +137,9 @@ def build_template(
         Keys of the weights that are on the array.
     batch : {"keep", "free"}
         Whether to free a fixed batch size where that is provably the same model.
+    read_noise : collection of str
+        Weights whose reads are noisy: the noise is drawn in the graph where every use allows it, and a
+        slot for its variance is added.
 
     Returns
     -------
@@ -140,16 +152,16 @@ def build_template(
         If a key is not a weight of the model, or the graph cannot be rewritten.
     """
     try:
-        return _build(loaded, list(weight_keys), batch)
+        return _build(loaded, list(weight_keys), batch, read_noise)
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{loaded.path}: the graph cannot be rewritten: {error}; check it with onnx.checker"
+            f"{loaded.path}: the graph cannot be rewritten: {cause(error)}; check it with onnx.checker"
         ) from error
 
 
-def _build(loaded: LoadedModel, keys: list[str], batch: str) -> Template:
+def _build(loaded: LoadedModel, keys: list[str], batch: str, noisy: Collection[str]) -> Template:
     model = loaded.model.clone()
     freed = rebatch(model) if batch == "free" else None
     analysis = analyse(model)
@@ -159,6 +171,8 @@ def _build(loaded: LoadedModel, keys: list[str], batch: str) -> Template:
         if key not in roots or not choose(roots[key]).mapped:
             raise ModelError(f"{loaded.path}: {key!r} is not a weight of this model; see `nvaudit inspect`")
         maker.open(roots[key], analysis)
+        if key in noisy:
+            maker.add_variances(key)
     # An initializer that is also an input is only a default; as a constant it is folded and packed.
     for value in list(model.graph.inputs):
         if value.is_initializer():
@@ -181,6 +195,7 @@ class _SlotMaker:
         self.opset = model.opset_imports.get("", 1)
         self.names = Names(model.graph)
         self.open_slots: dict[tuple[str, Layout, ir.DataType], tuple[Slot, ir.Value]] = {}
+        self.variance_slots: list[Slot] = []
 
     def open(self, root: Root, analysis: Analysis) -> None:
         """Replace every mapped use of a constant."""
@@ -199,15 +214,29 @@ class _SlotMaker:
         dtype = ir.DataType.FLOAT if end.role.decode is not None else end.state.dtype
         found = self.open_slots.get((key, layout, dtype))
         if found is None:
-            name = self.names.fresh(f"{key}/slot")
-            shape = ir.Shape(end.state.shape)
-            # The size-0 length is set when every slot is known.
-            tensor = ir.ExternalTensor(SLOT_FILE, 0, 0, dtype, shape=shape, name=name)
-            value = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
-            self.graph.register_initializer(value)
-            slot = Slot(name, key, str(dtype.numpy()), end.state.shape, layout)
+            value = self._initializer(f"{key}/slot", dtype, end.state.shape)
+            slot = Slot(value.name or "", key, str(dtype.numpy()), end.state.shape, layout)
             found = self.open_slots[(key, layout, dtype)] = (slot, value)
         return found[1]
+
+    def _initializer(self, wish: str, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.Value:
+        name = self.names.fresh(wish)
+        # The size-0 length is set when every slot is known.
+        tensor = ir.ExternalTensor(SLOT_FILE, 0, 0, dtype, shape=ir.Shape(shape), name=name)
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def add_variances(self, key: str) -> None:
+        """Draw the noise of reading a weight in the graph, if every use of it allows that."""
+        own = [(slot, value) for slot, value in self.open_slots.values() if slot.weight_key == key]
+        if not all(takes_read_noise(value, self.opset) for _, value in own):
+            return
+        for slot, value in own:
+            variance = self._initializer(f"{key}/read_variance", ir.DataType.FLOAT, slot.shape)
+            add_read_noise(value, variance, self.names)
+            name = variance.name or ""
+            self.variance_slots.append(Slot(name, key, "float32", slot.shape, slot.transform, variance=True))
 
     def named(self, roots: dict[str, Root]) -> tuple[Slot, ...]:
         """Give slots the weights' own names where these have become free."""
@@ -220,7 +249,7 @@ class _SlotMaker:
                 value.name = own
                 slot = Slot(own, slot.weight_key, slot.dtype, slot.shape, slot.transform)
             slots.append(slot)
-        return tuple(slots)
+        return (*slots, *self.variance_slots)
 
 
 def _declare_external(model: ir.Model, slots: Sequence[Slot], digital: dict[str, Array]) -> dict[str, int]:

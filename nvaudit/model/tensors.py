@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
+from nvaudit.model.cause import cause
 from nvaudit.model.external import memory_map
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,7 +45,7 @@ def read_tensor(tensor: ir.TensorProtocol) -> Array:
         raise
     except Exception as error:
         raise ModelError(
-            f"tensor {tensor.name!r}: its data cannot be decoded: {error}; export again"
+            f"tensor {tensor.name!r}: its data cannot be decoded: {cause(error)}; export again"
         ) from error
     view = array.view()
     view.flags.writeable = False

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, Root, analyse
+from nvaudit.model.cause import cause
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.reasons import explain
 from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
@@ -79,7 +80,7 @@ def constants(loaded: LoadedModel) -> list[Constant]:
         raise
     except Exception as error:
         raise ModelError(
-            f"{loaded.path}: the graph cannot be analysed: {error}; check it with onnx.checker"
+            f"{loaded.path}: the graph cannot be analysed: {cause(error)}; check it with onnx.checker"
         ) from error
 
 

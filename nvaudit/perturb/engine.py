@@ -151,7 +151,7 @@ class Engine:
     def _chip_session(self, point: int, trial: int) -> Any:
         w = self._w
         proto = Path(w.template.path).read_bytes()
-        if w.read_noise:
+        if w.read_noise and trial != QUANTISED:
             from nvaudit.model import reseed_read_noise
 
             proto = reseed_read_noise(proto, w.seed, trial)
@@ -203,9 +203,10 @@ def place(draw: Draw, slot: SlotSpec) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=_dtype(slot.dtype))
 
 
-def _dtype(name: Any) -> np.dtype[Any]:
+def _dtype(name: str) -> Any:
+    """A numpy type by name; bfloat16 is not numpy's own."""
     if name == "bfloat16":
         import ml_dtypes
 
-        name = ml_dtypes.bfloat16
-    return np.dtype(name)
+        return ml_dtypes.bfloat16
+    return name

@@ -73,7 +73,7 @@ def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpe
             dtype=slot.dtype,
             shape=tuple(slot.shape),
             transform=tuple((step, tuple(argument)) for step, argument in slot.transform),
-            variance=False,
+            variance=slot.variance,
             offset=slot.offset,
         )
         for slot in template.slots
@@ -137,8 +137,8 @@ def _build(request: Request, folder: Path) -> Workload:
     }
     keys = [weight.key for weight in weights]
     batch: Literal["free", "keep"] = "free" if request.rebatch.status == "rebatched" else "keep"
-    template = build_template(request.loaded, keys, batch=batch)
-    with_variance: set[str] = set()
+    template = build_template(request.loaded, keys, batch=batch, read_noise=noisy_reads)
+    with_variance = {slot.weight_key for slot in template.slots if slot.variance}
     index_of = {key: i for i, key in enumerate(keys)}
     original = GraphFile(str(request.loaded.path), {}, original_batch(request.loaded, request.rebatch))
     ideal = original

@@ -127,7 +127,7 @@ def test_tied_embedding_keeps_its_digital_copy(tmp_path):
     model = single(nodes, {"e": numbers(9, 4)}, [value("x", ["n"], TensorProto.INT64)])
     feed = {"x": np.array([0, 8, 3], np.int64)}
     compare(tmp_path, model, feed)
-    loaded, found = opened(tmp_path, model)
+    loaded, _ = opened(tmp_path, model)
     template = build_template(loaded, ["e"])
     assert template.slots[0].name != "e"
     zero, kept = filled_session(template, {"e": np.zeros((4, 9), np.float32)})
@@ -191,7 +191,11 @@ def test_matmul_integer(tmp_path, opset, zero):
     """Integer products are exact: codes are small integers."""
     stored = {"w": integers(0, 256, 4, 3, dtype=np.uint8), "a": np.uint8(7), "z": zero}
     nodes = [node("MatMulInteger", ["x", "w", "a", "z"], ["y"])]
-    compare(tmp_path, single(nodes, stored, [BYTES], value("y", ["n", 3], TensorProto.INT32), opset=opset), BYTE_FEED)
+    compare(
+        tmp_path,
+        single(nodes, stored, [BYTES], value("y", ["n", 3], TensorProto.INT32), opset=opset),
+        BYTE_FEED,
+    )
 
 
 def test_matmul_integer_with_a_constant_left_operand(tmp_path):
@@ -254,9 +258,7 @@ def test_qlinear_matmul(tmp_path, left):
     first, second = pairs if left else reversed(pairs)
     nodes = [node("QLinearMatMul", [*first, *second, "ys", "yz"], ["y"])]
     shape = [4, "n"] if left else ["n", 4]
-    model = single(
-        nodes, stored, [value("x", shape, TensorProto.UINT8)], value("y", None, TensorProto.UINT8)
-    )
+    model = single(nodes, stored, [value("x", shape, TensorProto.UINT8)], value("y", None, TensorProto.UINT8))
     feed = BYTE_FEED["x"].T if left else BYTE_FEED["x"]
     compare(tmp_path, model, {"x": np.ascontiguousarray(feed)}, codes=1)
 
@@ -427,7 +429,9 @@ def test_only_the_chosen_weights_get_slots(tmp_path):
     template = build_template(loaded, ["v"])
     assert [slot.weight_key for slot in template.slots] == ["v"]
     runner, kept = filled_session(template, {"v": numbers(3, 2)})
-    np.testing.assert_allclose(runner.run(None, FEED)[0], FEED["x"] @ numbers(4, 3) @ numbers(3, 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        runner.run(None, FEED)[0], FEED["x"] @ numbers(4, 3) @ numbers(3, 2), rtol=1e-5
+    )
     del kept
 
 
@@ -464,7 +468,8 @@ def test_filled_model_is_an_ordinary_file(tmp_path, max_bytes):
     """Written in one file or with its data beside it, it computes what the template does."""
     nodes = [node("Gather", ["e", "x"], ["h"]), node("MatMul", ["h", "w"], ["y"])]
     stored = {"e": numbers(40000, 8), "w": numbers(8, 3)}
-    loaded, _ = opened(tmp_path, single(nodes, stored, [value("x", ["n"], TensorProto.INT64)]))
+    inputs = [value("x", ["n"], TensorProto.INT64)]
+    loaded, _ = opened(tmp_path, single(nodes, stored, inputs, value("y", ["n", 3])))
     template = build_template(loaded, ["w"])
     path = tmp_path / "out" / "chip.onnx"
     path.parent.mkdir()

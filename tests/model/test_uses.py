@@ -50,16 +50,25 @@ def test_matmul_left_constant_counts_outputs_along_its_rows(tmp_path):
 
 def test_batched_matmul_makes_one_matrix_per_batch_element(tmp_path):
     """A constant of shape [b, K, N] is b crossbar matrices."""
-    model = make_model([node("MatMul", ["x", "w"], ["y"])], [value("x", [5, 2, 4])], [Y], {"w": numbers(5, 4, 3)})
+    model = make_model(
+        [node("MatMul", ["x", "w"], ["y"])], [value("x", [5, 2, 4])], [Y], {"w": numbers(5, 4, 3)}
+    )
     _, found = opened(tmp_path, model)
     assert found["w"].weight.channel_axes == (0, 2)
-    assert (found["w"].weight.matrix.groups, found["w"].weight.matrix.rows, found["w"].weight.matrix.cols) == (5, 4, 3)
+    assert (
+        found["w"].weight.matrix.groups,
+        found["w"].weight.matrix.rows,
+        found["w"].weight.matrix.cols,
+    ) == (5, 4, 3)
 
 
 def test_grouped_conv_makes_one_matrix_per_group(tmp_path):
     """Conv: rows are inputs of the group times kernel, columns its outputs."""
     model = make_model(
-        [node("Conv", ["x", "w"], ["y"], group=2)], [value("x", ["n", 6, 8, 8])], [Y], {"w": numbers(4, 3, 5, 5)}
+        [node("Conv", ["x", "w"], ["y"], group=2)],
+        [value("x", ["n", 6, 8, 8])],
+        [Y],
+        {"w": numbers(4, 3, 5, 5)},
     )
     _, found = opened(tmp_path, model)
     assert found["w"].weight.channel_axes == (0,)
@@ -70,7 +79,10 @@ def test_grouped_conv_makes_one_matrix_per_group(tmp_path):
 def test_conv_transpose_counts_outputs_on_axis_1(tmp_path):
     """ConvTranspose stores [inputs, outputs / groups, kernel…]."""
     model = make_model(
-        [node("ConvTranspose", ["x", "w"], ["y"], group=3)], [value("x", ["n", 6, 8, 8])], [Y], {"w": numbers(6, 4, 2, 2)}
+        [node("ConvTranspose", ["x", "w"], ["y"], group=3)],
+        [value("x", ["n", 6, 8, 8])],
+        [Y],
+        {"w": numbers(6, 4, 2, 2)},
     )
     _, found = opened(tmp_path, model)
     assert found["w"].weight.channel_axes == (1,)
@@ -81,7 +93,9 @@ def test_conv_transpose_counts_outputs_on_axis_1(tmp_path):
 def test_lstm_has_two_weights_with_directions_as_groups(tmp_path):
     """LSTM: W and R are weights, B and the initial states are not."""
     stored = {"w": numbers(2, 12, 5), "r": numbers(2, 12, 3), "b": numbers(2, 24), "h": numbers(2, 1, 3)}
-    nodes = [node("LSTM", ["x", "w", "r", "b", "", "h"], ["y"], hidden_size=3, direction="bidirectional", name="l")]
+    nodes = [
+        node("LSTM", ["x", "w", "r", "b", "", "h"], ["y"], hidden_size=3, direction="bidirectional", name="l")
+    ]
     _, found = opened(tmp_path, make_model(nodes, [value("x", [7, 1, 5])], [Y], stored))
     assert weights(found) == ["w", "r"]
     assert found["w"].weight.channel_axes == (0, 1)
@@ -265,7 +279,9 @@ def test_values_keep_the_stored_float_type(tmp_path, dtype):
     kind = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float64": np.float64}[dtype]
     array = numbers(4, 3).astype(kind)
     element = tensor(array).data_type
-    model = make_model([node("MatMul", ["x", "w"], ["y"])], [value("x", ["n", 4], element)], [Y], {"w": array})
+    model = make_model(
+        [node("MatMul", ["x", "w"], ["y"])], [value("x", ["n", 4], element)], [Y], {"w": array}
+    )
     _, found = opened(tmp_path, model)
     loaded = found["w"].weight.load().values
     assert (found["w"].weight.dtype, loaded.dtype.name) == (dtype, dtype)
@@ -365,7 +381,10 @@ def test_integer_weight_with_a_computed_zero_point_stays_digital(tmp_path):
     inputs = [value("x", ["n", 4], TensorProto.UINT8), value("z", [], TensorProto.INT8)]
     _, found = opened(tmp_path, make_model(nodes, inputs, [Y], {"w": integers(-9, 9, 4, 3)}))
     assert found["w"].weight is None
-    assert found["w"].reason == "operand 1 of MatMulInteger 'mm': this form of the operator is not mapped; stays digital"
+    assert (
+        found["w"].reason
+        == "operand 1 of MatMulInteger 'mm': this form of the operator is not mapped; stays digital"
+    )
 
 
 def test_a_weight_put_together_from_parts_is_one_weight(tmp_path):
@@ -442,7 +461,17 @@ def test_fused_and_opaque_operators(tmp_path):
     """FusedMatMul with transB is mapped; MatMulNBits unpacks its own weight and stays digital."""
     nodes = [
         node("FusedMatMul", ["x", "w"], ["h"], domain="com.microsoft", transB=1),
-        node("MatMulNBits", ["h", "q", "s"], ["y"], domain="com.microsoft", name="nb", K=16, N=5, bits=4, block_size=16),
+        node(
+            "MatMulNBits",
+            ["h", "q", "s"],
+            ["y"],
+            domain="com.microsoft",
+            name="nb",
+            K=16,
+            N=5,
+            bits=4,
+            block_size=16,
+        ),
     ]
     stored = {"w": numbers(16, 4), "q": integers(0, 256, 5, 1, 8, dtype=np.uint8), "s": numbers(5)}
     _, found = opened(tmp_path, make_model(nodes, [X], [Y], stored))

@@ -80,7 +80,7 @@ def report(
     gate = (decide(values, threshold, 1, 0.95, higher),)
     content: dict[str, object] = {
         "nvaudit_version": "0.1.0",
-        "headline": "digits_cnn.onnx on fefet1: KPP 1 % top1 92.00 % (ideal 97.56 %)",
+        "headline": f"KPP 1 % is {kpp(values, 1, 0.95, higher).value:.4f} on fefet1",
         "label_free": False,
         "verdict": overall_verdict(gate),
         "metric": "top1" if higher else "cross_entropy",

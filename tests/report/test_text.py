@@ -175,7 +175,8 @@ def test_inspect_is_complete(width):
         TensorDecision(
             name=f"/encoder/layers.{i}/self_attn/out_proj/MatMul_{'weight' * 12}",
             path="loop/body", decision=decision, reason=f"reason {i}: " + "a rather long explanation " * 6,
-            op="com.microsoft.MatMulNBits", shape=(1024, 1024, 3, 3, 3), dtype="float8e4m3fn", bits=8, slices=4, crossbars=123456,
+            op="com.microsoft.MatMulNBits", shape=(1024, 1024, 3, 3, 3), dtype="float8e4m3fn",
+            bits=8, slices=4, crossbars=123456,
         )
         for i, decision in enumerate(["mapped", "digital", "mapped"])
     ]  # fmt: skip

@@ -6,37 +6,54 @@ failure; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
+from typing import NoReturn
 
 import click
 
-from nvaudit import __version__
-from nvaudit.cli.audit import audit_command
-from nvaudit.cli.devices import devices_group
-from nvaudit.cli.inspect import inspect_command
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, NvauditError
 
+_OUR_FAULT = "This is our fault. Please report it with the output of the same command under NVAUDIT_DEBUG=1."
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done and the gate holds; 1 the gate does not hold; 2 bad input or usage; "
-    "3 our own failure; 130 interrupted.",
+_MACHINE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+    }
 )
-@click.version_option(__version__, prog_name="nvaudit")
-def cli() -> None:
-    """Audit any ONNX model for non-volatile compute-in-memory hardware."""
-
-
-cli.add_command(audit_command)
-cli.add_command(inspect_command)
-cli.add_command(devices_group)
+"""What the system refuses to any program: a full disk, no permission, too many files or processes."""
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup and in background jobs
+            signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Stop in good order; a second Ctrl-C must not cut the cleaning up short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:
@@ -53,6 +70,8 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     try:
+        from nvaudit.cli.commands import cli  # takes a moment, in which Ctrl-C must work too
+
         result = cli.main(arguments, prog_name="nvaudit", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except NvauditError as error:
@@ -64,18 +83,20 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("nvaudit: interrupted; nothing was written", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe went away, as in `nvaudit … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_OK_PIPE
     except Exception as error:
-        if os.environ.get("NVAUDIT_DEBUG"):
-            traceback.print_exc()
-        click.echo(
-            f"nvaudit: internal error: {type(error).__name__}: {error}\n"
-            "This is our fault. Please report it with the output of the same command under NVAUDIT_DEBUG=1.",
-            err=True,
-        )
-        return EXIT_FAILURE
+        return _failed(error)
 
 
-EXIT_OK_PIPE = 0
+def _failed(error: Exception) -> int:
+    """Say what failed that nobody foresaw."""
+    if os.environ.get("NVAUDIT_DEBUG"):
+        traceback.print_exc()
+    if isinstance(error, MemoryError):
+        text = "error: out of memory; use fewer --workers, a smaller --batch-size or --limit"
+    elif isinstance(error, OSError) and error.errno in _MACHINE:
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"error: {where}{error.strerror}"
+    else:
+        text = f"internal error: {type(error).__name__}: {error}\n{_OUR_FAULT}"
+    click.echo(f"nvaudit: {text}", err=True)
+    return EXIT_FAILURE

@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from nvaudit.audit import default_workers, run_audit
-from nvaudit.cli.options import device_options, flatten, point_options, select_options
+from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
+from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_GATE, EXIT_OK
+from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_writable, write_text_atomic
 from nvaudit.report.result import to_json
 from nvaudit.report.text import render_text
-from nvaudit.spec import make_spec
+from nvaudit.spec import RunSpec, make_spec
 
 
 @click.command("audit")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=FilePath())
 @device_options()
 @point_options()
 @select_options()
-@click.option("--data", type=click.Path(path_type=Path), help="Evaluation data: .npz, a folder with x.npy and "
+@click.option("--data", type=FilePath(), help="Evaluation data: .npz, a folder with x.npy and "
               "y.npy, an image folder, or ONNX test_data_set folders.  [default: MODEL.npz beside the model; "
               "without it the audit is label-free]")  # fmt: skip
 @click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
@@ -32,20 +32,22 @@ from nvaudit.spec import make_spec
               help="Percentile of the KPP; repeatable.")  # fmt: skip
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
 @click.option("--min-kpp", type=float, metavar="T", help="The gate: exit 1 unless at most k % of chips fall "
-              "below T (above T for a loss).")  # fmt: skip
+              "below T (above T for a loss).  [default: no gate]")  # fmt: skip
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
-              help="Report the share of chips at or above A; repeatable.")  # fmt: skip
+              help="Report the share of chips at or above A (at or below for a loss); repeatable.")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
               "[default: top1 with labels, agreement without]")  # fmt: skip
 @click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
 @click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
               show_default=True, help="One quantisation scale per tensor or per output channel.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.  [default: all]")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples at a time."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips."
+)
 @click.option(
     "--every-device", is_flag=True, help="Draw every device even where one draw per weight is exact."
 )
@@ -53,8 +55,9 @@ from nvaudit.spec import make_spec
               help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
               default="cpu", show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
-@click.option("-o", "--report", type=click.Path(path_type=Path, allow_dash=True),
-              help="Write report.json here; - writes it to standard output.")  # fmt: skip
+@click.option("-o", "--report", type=FilePath(),
+              help="Write report.json here; - writes it to standard output, and the text to standard error.  "
+              "[default: only the text]")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def audit_command(
     report: Path | None,
@@ -65,18 +68,32 @@ def audit_command(
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
     to_stdout = report is not None and str(report) == "-"
-    if report is not None and not to_stdout:
-        check_writable(report)
     spec = make_spec(
         **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
     )
+    if report is not None and not to_stdout:
+        _check_report(report, spec)
     with ProgressDisplay(quiet) as progress:
         result = run_audit(spec, progress)
-    if to_stdout:
-        click.echo(to_json(result))
-    elif report is not None:
-        write_text_atomic(report, to_json(result) + "\n")
-    render_text(result, Console(stderr=to_stdout))
     if report is not None and not to_stdout:
-        Console().print(f"report: {report}", soft_wrap=True, highlight=False, markup=False)
+        write_text_atomic(report, to_json(result) + "\n")
+    with printing(stderr=to_stdout) as console:
+        if to_stdout:
+            echo_json(to_json(result))
+        render_text(result, console)
+        if report is not None and not to_stdout:
+            click.echo(f"report: {report}")
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
+
+
+def _check_report(report: Path, spec: RunSpec) -> None:
+    """Find out before the run that the report can be written, and that it destroys no input."""
+    inputs = {
+        "the model": Path(spec.model),
+        "the data": Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz"),
+        "the device profile": Path(spec.device),
+    }
+    for what, path in inputs.items():
+        if report.exists() and path.exists() and report.samefile(path):
+            raise OptionError(f"-o {report}: this is {what}; choose another path")
+    check_writable(report)

@@ -11,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nvaudit.cli.options import flatten, point_options
+from nvaudit.cli.options import FilePath, flatten, point_options
+from nvaudit.cli.output import printing
 from nvaudit.device import (
     DeviceProfile,
     dump_profile,
@@ -38,9 +39,11 @@ def list_command(as_json: bool) -> None:
     """List the bundled profiles."""
     profiles = [load_profile(name) for name in profile_names()]
     if as_json:
-        click.echo(json.dumps([{"name": p.name, "description": p.description} for p in profiles], indent=2))
+        with printing():
+            click.echo(
+                json.dumps([{"name": p.name, "description": p.description} for p in profiles], indent=2)
+            )
         return
-    console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("profile", "technology", "bits/cell", "encoding", "sigma (default, range, unit)"):
         table.add_column(title, overflow="fold")
@@ -48,7 +51,8 @@ def list_command(as_json: bool) -> None:
     for p in profiles:
         cell = str(p.cell_bits) if p.cell_bits else "analog"
         table.add_row(p.name, p.technology, cell, p.encoding, _knob(p), p.source.citation)
-    console.print(table)
+    with printing() as console:
+        console.print(table)
 
 
 def _knob(profile: DeviceProfile) -> str:
@@ -79,6 +83,8 @@ def show_command(
     plot: str | None,
 ) -> None:
     """Show a profile: sigma of every level, and what it makes of a weight."""
+    if as_json and plot == "-":
+        raise OptionError("--json and --plot both print; use one of them, or give --plot a FILE.html")
     device = load_profile(profile)
     if bits or cell_bits or encoding:
         device = override_profile(device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding)
@@ -87,17 +93,18 @@ def show_command(
         raise OptionError(f"--sigma: show one operating point at a time, got {len(values)}")
     point = operating_point(device, values[0] if values else None, sigma_unit, time_s, enable, disable)
     facts = device_facts(point)
-    if as_json:
-        click.echo(json.dumps(facts.as_json(), indent=2))
-    else:
-        _print(facts, Console())
-    if plot == "-":
-        for line in plot_lines(facts.draws, facts.unit):
-            click.echo(line)
-    elif plot is not None:
+    with printing() as console:
+        if as_json:
+            click.echo(json.dumps(facts.as_json(), indent=2))
+        else:
+            _print(facts, console)
+        if plot == "-":
+            for line in plot_lines(facts.draws, facts.unit):
+                click.echo(line)
+    if plot is not None and plot != "-":
         title = f"{device.name}, sigma {point.sigma:g} {point.sigma_unit}"
         write_text_atomic(Path(plot), plot_html(facts.draws, facts.unit, title))
-        click.echo(f"plot: {plot}")
+        click.echo(f"plot: {plot}", err=as_json)
 
 
 def _print(facts: DeviceFacts, console: Console) -> None:
@@ -150,22 +157,24 @@ def _print(facts: DeviceFacts, console: Console) -> None:
 
 
 @devices_group.command("validate")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 def validate_command(file: Path) -> None:
     """Check a profile FILE; exit 2 and say what is wrong if it is not valid."""
     if not file.is_file():
         raise OptionError(f"{file}: no such file; name a JSON profile")
     profile = load_profile(file)
     facts = device_facts(operating_point(profile))
-    click.echo(
-        f"{file}: valid: {profile.name}, {len(profile.noise)} noise terms, weight sigma "
-        f"{facts.weight.rms:.4g} of max|W| at its default"
-    )
+    terms = f"{len(profile.noise)} noise term{'' if len(profile.noise) == 1 else 's'}"
+    with printing():
+        click.echo(
+            f"{file}: valid: {profile.name}, {terms}, weight sigma {facts.weight.rms:.4g} of max|W| "
+            "at its default"
+        )
 
 
 @devices_group.command("fit")
-@click.argument("csv", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "output", type=click.Path(path_type=Path), required=True,
+@click.argument("csv", type=FilePath())
+@click.option("-o", "--output", "output", type=FilePath(), required=True,
               help="Where the profile goes.")  # fmt: skip
 @click.option("--name", help="Name of the profile.  [default: that of the output file]")
 @click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
@@ -183,4 +192,5 @@ def fit_command(csv: Path, output: Path, name: str | None, **options: Any) -> No
     """Make a profile from measurements: CSV with columns level,mean,std or level,value."""
     profile = fit_profile(csv, name or output.stem, **options)
     write_text_atomic(output, dump_profile(profile))
-    click.echo(f"{output}: {profile.name}, {profile.source.fit}")
+    with printing():
+        click.echo(f"{output}: {profile.name}, {profile.source.fit}")

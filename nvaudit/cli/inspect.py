@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from nvaudit.audit import settle_device
-from nvaudit.cli.options import device_options, select_options
+from nvaudit.cli.options import FilePath, device_options, select_options
+from nvaudit.cli.output import printing
 from nvaudit.findings import inspect_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import select
@@ -19,7 +19,7 @@ from nvaudit.spec import make_spec
 
 
 @click.command("inspect")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=FilePath())
 @device_options()
 @select_options()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -46,7 +46,8 @@ def inspect_command(
         decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
     )
     if as_json:
-        click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
+        with printing():
+            click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
         return
     header = [
         f"{model}: opset {loaded.opset}, IR {loaded.ir_version}, {rebatch.reason}",
@@ -54,4 +55,5 @@ def inspect_command(
         + (f"{profile.cell_bits} bits per cell" if profile.cell_bits else "analog cells")
         + f", {profile.encoding}, crossbars of {crossbar[0]}x{crossbar[1]}",
     ]
-    render_inspect(rows, "\n".join(header), Console())
+    with printing() as console:
+        render_inspect(rows, header, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -12,6 +13,18 @@ from nvaudit.errors import OptionError
 from nvaudit.spec import parse_sigmas, parse_time
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class FilePath(click.ParamType[Path]):
+    """A path; an empty one, as from an unset shell variable, is refused rather than read as ``.``."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read a path."""
+        if str(value) == "":
+            self.fail("it is empty; name a file", param, ctx)
+        return Path(value)
 
 
 class CrossbarType(click.ParamType[Any]):
@@ -95,9 +108,12 @@ def point_options() -> Callable[[Command], Command]:
         click.option("--sigma-unit", type=click.Choice(["level", "full_scale", "weight_max"]),
                      help="Unit of --sigma: level spacings, the conductance window, or max|W| (no "
                      "slicing).  [default: the profile's]"),
-        click.option("--time", "time_s", type=TimeType(), help="Time since programming, e.g. 1h, 1d."),
-        click.option("--enable", multiple=True, metavar="TERM", help="Switch a noise term on; repeatable."),
-        click.option("--disable", multiple=True, metavar="TERM", help="Switch a noise term off; repeatable."),
+        click.option("--time", "time_s", type=TimeType(), help="Time since programming, e.g. 90s, "
+                     "5min, 1h, 1d, 10y.  [default: the profile's]"),
+        click.option("--enable", multiple=True, metavar="TERM", help="Switch a noise term on; "
+                     "repeatable.  [default: as in the profile]"),
+        click.option("--disable", multiple=True, metavar="TERM", help="Switch a noise term off; "
+                     "repeatable.  [default: as in the profile]"),
     )  # fmt: skip
 
 
@@ -105,9 +121,9 @@ def select_options() -> Callable[[Command], Command]:
     """Options that choose which tensors are on the array."""
     return _stack(
         click.option("--layers", multiple=True, metavar="GLOB",
-                     help="Map only weights whose name matches; repeatable."),
+                     help="Map only weights whose name matches; repeatable.  [default: all]"),
         click.option("--digital", multiple=True, metavar="GLOB",
-                     help="Keep weights whose name matches digital; repeatable."),
+                     help="Keep weights whose name matches digital; repeatable.  [default: none]"),
         click.option("--crossbar", type=CrossbarType(), default="256x256", show_default=True,
                      help="Crossbar size, for counting crossbars."),
     )  # fmt: skip

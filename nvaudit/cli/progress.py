@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 
@@ -30,10 +31,12 @@ class ProgressDisplay:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._began = self._last = time.monotonic()
+        self._first = 0
         self._what = ""
 
     def __enter__(self) -> ProgressDisplay:
-        if not self._quiet and self._console.is_terminal:
+        # FORCE_COLOR, common in CI, makes rich take any stream for a terminal: ask the stream itself.
+        if not self._quiet and self._console.is_interactive and sys.stderr.isatty():
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
@@ -68,12 +71,12 @@ class ProgressDisplay:
     def _line(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if what != self._what:
-            self._what, self._began, self._last = what, now, now
+            self._what, self._began, self._last, self._first = what, now, now, done
             return
-        if now - self._last < _LINE_EVERY_S or not 0 < done < total:
+        if now - self._last < _LINE_EVERY_S or not self._first < done < total:
             return
         self._last = now
-        left = (now - self._began) / done * (total - done)
+        left = (now - self._began) / (done - self._first) * (total - done)
         click.echo(f"nvaudit: {what} {done}/{total}, about {_duration(left)} left", err=True)
 
 

@@ -68,7 +68,7 @@ def quantize(values: NDArray[np.floating], bits: int, channel_axes: tuple[int, .
         raise ValueError(f"bits must be 1 … {MAX_BITS}, got {bits}")
     top = 2**bits - 1
     peak = _peak(values, channel_axes)
-    scale = (peak / top).astype(np.float32)
+    scale = np.asarray(peak / top, np.float32)
     code = np.empty(values.shape, np.int16)
     for block, divisor in _blocks(values.shape, scale):
         # Division in double: in single precision W / scale can land on the wrong side of a half.

@@ -6,6 +6,7 @@ from nvaudit.model.rebatch import Rebatch, analyse_batch
 from nvaudit.model.template import Slot, Template, build_template
 from nvaudit.model.uses import Constant, constants
 from nvaudit.model.weights import Weight
+from nvaudit.model.write import filled_model
 
 __all__ = [
     "Constant",
@@ -18,6 +19,7 @@ __all__ = [
     "analyse_batch",
     "build_template",
     "constants",
+    "filled_model",
     "load_model",
     "reseed_read_noise",
 ]

@@ -108,7 +108,8 @@ def _check_text(names: Any, place: str, checked: Checked) -> None:
     for name in names:
         if not isinstance(name, str):
             raise ModelError(
-                f"{checked.path}: {place}: the name {name!r} is not UTF-8 text; the file is damaged, export it again"
+                f"{checked.path}: {place}: the name {name!r} is not UTF-8 text; "
+                "the file is damaged, export it again"
             )
 
 

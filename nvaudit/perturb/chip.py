@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,10 +195,12 @@ class TensorLaw:
         )
 
 
-def _blocks(code: NDArray[np.int16], scale: Float) -> Iterator[tuple[str, tuple[slice, ...], Float]]:
+def _blocks(
+    code: NDArray[np.int16], scale: Float
+) -> Iterator[tuple[str, tuple[slice | EllipsisType, ...], Float]]:
     """Slabs of a tensor along its first axis: a name, where, and the part of the scale that belongs there."""
     if code.ndim == 0:
-        yield "0", (), scale
+        yield "0", (Ellipsis,), scale  # with () an index would copy, not view
         return
     rows = max(1, BLOCK // max(1, code[0].size)) if code.shape[0] else 1
     per_row = scale.ndim > 0 and scale.shape[0] > 1

@@ -21,6 +21,9 @@ from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
 QUANTISED = -1
 """The trial number of the noiseless chip: codes only."""
 
+GATHER_BYTES = 1 << 20
+"""Outputs are scored in pieces of about this size."""
+
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -106,7 +109,7 @@ class Engine:
     def _score(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
         reference = np.load(keep, mmap_mode="r") if keep is not None else self._labels
         total = 0.0
-        for start, stop, output in self._outputs(session, graph, self._w.count):
+        for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
             target = None if reference is None else np.asarray(reference[start:stop])
             total += float(score(metric, output, target).sum())
         value = total / self._w.count
@@ -191,6 +194,22 @@ class Engine:
             ]
             self._laws = (point, laws)
         return self._laws[1]
+
+
+def _gather(
+    outputs: Iterator[tuple[int, int, NDArray[Any]]],
+) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Join small outputs of consecutive batches: scoring them one by one would cost as much as a small model."""
+    parts: list[NDArray[Any]] = []
+    begin = end = size = 0
+    for _, stop, output in outputs:
+        parts.append(output)
+        end, size = stop, size + output.nbytes
+        if size >= GATHER_BYTES:
+            yield begin, end, np.concatenate(parts)
+            parts, begin, size = [], end, 0
+    if parts:
+        yield begin, end, np.concatenate(parts)
 
 
 def place(draw: Draw, slot: SlotSpec) -> NDArray[Any]:

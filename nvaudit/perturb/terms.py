@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import Law, NoiseTerm, OperatingPoint, evaluate
+from nvaudit.device import Law, NoiseTerm, OperatingPoint, evaluate, log_decay_at, one_over_f_factor
 from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, StuckAt, Table
 from nvaudit.mapping.conductance import Array, target_conductance
 
@@ -77,10 +77,9 @@ def normal_moments(term: NoiseTerm, at: Setting) -> tuple[NDArray[np.float64], N
         mean = at.law(term.mean) * unit if term.mean is not None else np.zeros(len(at.level))
         return mean, np.abs(at.law(term.sigma) * unit)
     if isinstance(term, LogDecay):
-        log_t = np.log(at.point.time_s) if at.point.time_s > 0 else 0.0
-        on = 1.0 if at.point.time_s > 0 else 0.0
+        shift, spread = log_decay_at(term, at.point.time_s)
         unit = at.unit(term.unit) * np.ones(len(at.level))
-        return unit * term.mean_per_ln_s * log_t, on * unit * abs(term.std_const + term.std_per_ln_s * log_t)
+        return unit * shift, unit * spread
     return None
 
 
@@ -193,14 +192,6 @@ def _table(term: Table, at: Setting) -> Sampler:
 
 
 def read_spread(term: Read, at: Setting) -> NDArray[np.float64]:
-    """Standard deviation of one read per level; with unit ``relative`` per unit of present conductance.
-
-    1/f noise grows as sqrt(ln((t + t0 + t_read) / (2 t_read))).
-    """
+    """Standard deviation of one read per level; with unit ``relative`` per unit of present conductance."""
     unit = at.multiplier if term.unit == "relative" else at.unit(term.unit)
-    spread = np.abs(at.law(term.sigma) * unit)
-    if term.one_over_f is not None:
-        f = term.one_over_f
-        log = np.log((at.point.time_s + f.t0_s + f.t_read_s) / (2 * f.t_read_s))
-        spread = spread * np.sqrt(max(log, 0.0))
-    return spread
+    return np.abs(at.law(term.sigma) * unit) * one_over_f_factor(term.one_over_f, at.point.time_s)

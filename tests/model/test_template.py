@@ -519,3 +519,53 @@ def test_a_fixed_batch_is_freed_on_request(tmp_path):
     runner, kept = filled_session(template, stored)
     assert runner.run(None, {"x": numbers(5, 1, 4, 4)})[0].shape == (5, 3)
     del kept
+
+
+def test_fused_convolution(tmp_path):
+    """FusedConv keeps its activation."""
+    nodes = [node("FusedConv", ["x", "w", "b"], ["y"], domain=MS, activation="Relu")]
+    model = single(nodes, {"w": numbers(3, 2, 3, 3), "b": numbers(3)}, [value("x", ["n", 2, 6, 6])])
+    compare(tmp_path, model, {"x": numbers(2, 2, 6, 6)})
+
+
+def test_attention_with_its_projection_inside(tmp_path):
+    """The stacked query, key and value projection of com.microsoft Attention is one weight."""
+    nodes = [node("Attention", ["x", "w", "b"], ["y"], domain=MS, num_heads=2)]
+    model = single(nodes, {"w": numbers(8, 24), "b": numbers(24)}, [value("x", ["n", 3, 8])])
+    found = compare(tmp_path, model, {"x": numbers(2, 3, 8)})
+    assert found["w"].weight.channel_axes == (1,)
+
+
+def test_weight_normalisation_left_in_the_graph(tmp_path):
+    """g · v / |v| computed at run time is one weight; its factors are not arrays of their own."""
+    nodes = [
+        node("ReduceL2", ["v"], ["n"], axes=[1, 2, 3], keepdims=1),
+        node("Div", ["v", "n"], ["u"]),
+        node("Mul", ["g", "u"], ["w"]),
+        node("Conv", ["x", "w"], ["y"]),
+    ]
+    stored = {"v": numbers(3, 2, 3, 3), "g": numbers(3, 1, 1, 1)}
+    found = compare(tmp_path, single(nodes, stored, [value("x", ["n", 2, 6, 6])]), {"x": numbers(2, 2, 6, 6)})
+    assert weights(found) == ["w"]
+    assert found["g"].reason == "computed into the weight 'w' by Mul 'Mul_2'"
+
+
+def test_scaled_integers_written_out_as_arithmetic(tmp_path):
+    """Cast, Sub and Mul on stored integers, as older quantisers wrote it."""
+    nodes = [
+        node("Cast", ["w"], ["f"], to=FLOAT),
+        node("Sub", ["f", "z"], ["c"]),
+        node("Mul", ["c", "s"], ["r"]),
+        node("MatMul", ["x", "r"], ["y"]),
+    ]
+    stored = {"w": integers(-99, 99, 4, 3), "z": np.float32(3), "s": np.float32(0.1)}
+    assert weights(compare(tmp_path, single(nodes, stored), FEED)) == ["r"]
+
+
+def test_integers_cast_to_float_are_a_grid_of_step_one(tmp_path):
+    """An int8 tensor that is only cast keeps its codes."""
+    nodes = [node("Cast", ["w"], ["f"], to=FLOAT), node("MatMul", ["x", "f"], ["y"])]
+    found = compare(tmp_path, single(nodes, {"w": integers(-99, 99, 4, 3)}), FEED)
+    grid = found["w"].weight.load().grid
+    np.testing.assert_array_equal(grid.codes, integers(-99, 99, 4, 3))
+    assert (grid.scale.item(), grid.storage_bits) == (1.0, 8)

@@ -21,7 +21,7 @@ from nvaudit.device import (
     override_profile,
     profile_digest,
 )
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.findings import tensor_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import Decision, select
@@ -200,21 +200,35 @@ def run_audit(spec: RunSpec, progress: Progress = _quiet) -> AuditReport:
         If anything about the input is wrong.
     """
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="nvaudit-") as scratch:
-        folder = Path(scratch)
+    with _scratch_folder() as folder:
         progress("reading model and data", 0, 1)
         session = prepare(spec, folder)
         session.timing["prepare"] = time.perf_counter() - begin
         report = _measure(session, folder, progress)
         if report is None:
-            note = session.notes[-1]
-            folder = folder / "fixed"
+            first, folder = session, folder / "fixed"
             folder.mkdir()
             session = prepare(spec, folder, rebatching=False)
-            session.notes.append(note)
+            session.notes.append(first.notes[-1])
+            session.events.extend(first.events)
+            session.timing["prepare"] = time.perf_counter() - begin
             report = _measure(session, folder, progress)
         assert report is not None
     return report
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder for the run's working files, gone afterwards."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="nvaudit-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise EngineError(
+            f"cannot make a folder for the run's working files: {error.strerror or error}; "
+            "set TMPDIR to a folder that can be written"
+        ) from error
+    with folder as path:
+        yield Path(path)
 
 
 def _measure(session: Session, folder: Path, progress: Progress) -> AuditReport | None:
@@ -234,6 +248,7 @@ def _measure(session: Session, folder: Path, progress: Progress) -> AuditReport 
             metric = resolve_metric(
                 spec.metric, probe.output, session.dataset.labels, session.dataset.label_kind, spec.class_axis
             )
+            check_thresholds(spec, metric)
             keep = str(folder / "nominal.npy") if metric.against == "nominal" else None
             nominal: Outcome = pool.submit(
                 "the unmodified model", "nominal", metric, keep, workload.ideal
@@ -248,14 +263,33 @@ def _measure(session: Session, folder: Path, progress: Progress) -> AuditReport 
     return _report(session, metric, nominal.value, quantised.value, table)
 
 
+def check_thresholds(spec: RunSpec, metric: Metric) -> None:
+    """Refuse a threshold that no value of the metric can be on either side of, such as 90 for 90 %.
+
+    Raises
+    ------
+    OptionError
+        Naming it.
+    """
+    if metric.unit != "fraction":
+        return
+    gate = () if spec.min_kpp is None else (spec.min_kpp,)
+    for option, values in (("--min-kpp", gate), ("--yield-at", spec.yield_at)):
+        for value in values:
+            if not 0 <= value <= 1:
+                hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
+                raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")
+
+
 def _report(
     session: Session, metric: Metric, nominal: float, quantised: float, table: TrialTable
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
+    worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
     rows = tensor_rows(
         session.decisions,
         {tensor.key: tensor for tensor in session.workload.tensors},
-        session.points[-1],
+        worst,
         Crossbar(*spec.crossbar),
     )
     session.timing["chip_median"] = table.chip_seconds
@@ -292,8 +326,8 @@ def _report(
         },
         device=session.profile.model_dump(mode="json"),
         operating_point={
-            "time_s": session.points[-1].time_s,
-            "terms": [term.name for term in session.points[-1].terms],
+            "time_s": worst.time_s,
+            "terms": [term.name for term in worst.terms],
         },
         timing=session.timing,
         run=spec.model_dump(mode="json"),

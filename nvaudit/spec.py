@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from nvaudit.errors import OptionError
 
@@ -16,6 +19,9 @@ SigmaUnit = Literal["level", "full_scale", "weight_max"]
 Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]
 
 MAX_SWEEP = 1000
+MAX_QUESTIONS = 100
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RunSpec(BaseModel):
@@ -30,25 +36,27 @@ class RunSpec(BaseModel):
     device: str
     data: str | None = None
     trials: Annotated[int, Field(ge=1, le=100_000_000)] = 1000
-    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = (1.0,)
+    percentiles: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=100)], ...], Field(min_length=1, max_length=MAX_QUESTIONS)
+    ] = (1.0,)
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     bits: Annotated[int, Field(ge=1, le=14)] | None = None
     cell_bits: Annotated[int, Field(ge=1, le=8)] | None = None
-    sigmas: tuple[float, ...] = ()
+    sigmas: Annotated[tuple[Finite, ...], Field(max_length=MAX_SWEEP)] = ()
     sigma_unit: SigmaUnit | None = None
     encoding: Encoding | None = None
     scale: Scale = "per_tensor"
     metric: str | None = None
-    class_axis: int | None = None
+    class_axis: Annotated[int, Field(ge=-64, le=63)] | None = None
     output: str | None = None
-    min_kpp: float | None = None
-    yield_at: tuple[float, ...] = ()
+    min_kpp: Finite | None = None
+    yield_at: Annotated[tuple[Finite, ...], Field(max_length=MAX_QUESTIONS)] = ()
     limit: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 64
     layers: tuple[str, ...] = ()
     digital: tuple[str, ...] = ()
-    time_s: Annotated[float, Field(ge=0)] | None = None
+    time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
     crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (256, 256)
@@ -56,13 +64,59 @@ class RunSpec(BaseModel):
     provider: Provider = "cpu"
     workers: Annotated[int, Field(ge=0)] = 0
 
-    @field_validator("sigmas", "yield_at", "min_kpp", "time_s")
+    @field_validator("sigmas", "percentiles", "yield_at")
     @classmethod
-    def _finite(cls, value: object) -> object:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
-            raise ValueError("must be a finite number")
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(dict.fromkeys(value + 0.0 for value in values))  # + 0.0: −0 becomes 0
+
+    @field_validator("model", "device", "data")
+    @classmethod
+    def _encodable(cls, value: str | None) -> str | None:
+        if value is not None:
+            value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
         return value
+
+
+_FLAG = {
+    "model": "MODEL",
+    "percentiles": "--percentile",
+    "sigmas": "--sigma",
+    "time_s": "--time",
+}
+"""Fields whose option has another name."""
+
+_WANTED = {
+    "model": "the path of an ONNX file, in UTF-8",
+    "device": "the name of a profile or the path of one, in UTF-8",
+    "data": "a path, in UTF-8",
+    "trials": "a whole number from 1 to 100000000",
+    "percentiles": f"1 to {MAX_QUESTIONS} numbers above 0 and below 100",
+    "confidence": "a number above 0.5 and below 1",
+    "seed": "a whole number from 0 to 9223372036854775807",
+    "bits": "a whole number from 1 to 14",
+    "cell_bits": "a whole number from 1 to 8",
+    "sigmas": f"at most {MAX_SWEEP} finite numbers",
+    "sigma_unit": "one of level, full_scale, weight_max",
+    "encoding": "one of sign_magnitude, differential, offset",
+    "scale": "one of per_tensor, per_channel",
+    "metric": "top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function",
+    "class_axis": "a whole number from -64 to 63",
+    "output": "the name of an output",
+    "min_kpp": "a finite number",
+    "yield_at": f"at most {MAX_QUESTIONS} finite numbers",
+    "limit": "a whole number, 1 or more",
+    "batch_size": "a whole number, 1 or more",
+    "layers": "a list of globs",
+    "digital": "a list of globs",
+    "time_s": "a finite number of seconds, 0 or more",
+    "enable": "a list of names of noise terms",
+    "disable": "a list of names of noise terms",
+    "crossbar": "rows and columns, whole numbers, 1 or more",
+    "every_device": "true or false",
+    "provider": "one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml",
+    "workers": "a whole number, 0 or more",
+}
+_SHOWN = 60
 
 
 def make_spec(**options: object) -> RunSpec:
@@ -73,18 +127,31 @@ def make_spec(**options: object) -> RunSpec:
     OptionError
         Naming each option that is wrong, what was found, and what is allowed.
     """
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     try:
         return RunSpec.model_validate(options)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            name = str(item["loc"][0]).replace("_", "-")
-            lines.append(f"--{_FLAG.get(name, name)}: {item['msg'].lower()}, got {item['input']!r}")
-        raise OptionError("; ".join(lines)) from None
+        found = error.errors(include_url=False)
+        items = {one["loc"][0] for one in found if len(one["loc"]) > 1}
+        # A bad item also makes its list too short: only the item is worth a message.
+        findings = dict.fromkeys(
+            _describe(one) for one in found if len(one["loc"]) > 1 or one["loc"][0] not in items
+        )
+        raise OptionError("; ".join(findings)) from None
 
 
-_FLAG = {"percentiles": "percentile", "sigmas": "sigma", "time-s": "time"}
+def _describe(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, RunSpec.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(RunSpec.model_fields)}"
+        return f"{name}: there is no such option; {hint}"
+    flag = _FLAG.get(name, f"--{name.replace('_', '-')}")
+    if error["type"] == "missing":
+        return f"{flag}: missing; give {_WANTED[name]}"
+    got = repr(error["input"])
+    got = got if len(got) <= _SHOWN else f"{got[: _SHOWN - 1]}…"
+    return f"{flag}: got {got}; use {_WANTED[name]}"
 
 
 def parse_sigmas(texts: tuple[str, ...]) -> tuple[float, ...]:
@@ -107,23 +174,27 @@ def parse_sigmas(texts: tuple[str, ...]) -> tuple[float, ...]:
             numbers = [float(part) for part in parts]
         except ValueError:
             numbers = []
-        if len(numbers) == 1:
+        if len(numbers) == 1 and math.isfinite(numbers[0]):
             values.append(numbers[0])
         elif len(numbers) == 3:
-            values.extend(_sweep(text, *numbers))
+            _check_sweep(text, *numbers)
+            values.extend(_sweep(text, *map(Decimal, parts)))
         else:
-            raise OptionError(f"--sigma {text!r} is neither a number nor a sweep start:stop:step")
+            raise OptionError(f"--sigma {text!r} is neither a finite number nor a sweep start:stop:step")
     return tuple(dict.fromkeys(values))
 
 
-def _sweep(text: str, start: float, stop: float, step: float) -> list[float]:
+def _check_sweep(text: str, start: float, stop: float, step: float) -> None:
     if not all(map(math.isfinite, (start, stop, step))) or step <= 0 or stop < start:
-        raise OptionError(f"--sigma {text!r}: a sweep needs start ≤ stop and a step above 0")
-    # Half a millionth of a step: 0.3 belongs to 0.1:0.3:0.1 although 0.1 + 2·0.1 > 0.3 in floating point.
-    count = math.floor((stop - start) / step + 5e-7) + 1
-    if count > MAX_SWEEP:
-        raise OptionError(f"--sigma {text!r} has {count} points; at most {MAX_SWEEP} are run at once")
-    return [round(start + i * step, 12) for i in range(count)]
+        raise OptionError(f"--sigma {text!r}: a sweep needs finite start ≤ stop and a step above 0")
+
+
+def _sweep(text: str, start: Decimal, stop: Decimal, step: Decimal) -> list[float]:
+    # Decimal, as typed: 0.3 belongs to 0.1:0.3:0.1 although 0.1 + 2·0.1 > 0.3 in binary floating point.
+    steps = (stop - start) / step
+    if steps >= MAX_SWEEP:
+        raise OptionError(f"--sigma {text!r} has more than {MAX_SWEEP} points; take a larger step")
+    return [float(start + i * step) for i in range(int(steps) + 1)]
 
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0}

@@ -1,9 +1,23 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "digits_cnn.onnx"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +27,32 @@ def shared_data() -> Path:
     if not (root / "models.json").is_file():
         pytest.skip(f"the reference models and data are not at {root}; set NVAUDIT_SHARED_DATA to use them")
     return root
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run ``nvaudit`` in this process: ``command("audit", path, "-n", 2)``."""
+    from nvaudit.cli import run
+
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: object) -> Ran:
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def example() -> Path:
+    """The example network, with its data beside it."""
+    return EXAMPLE
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> Path:
+    """The example network in a folder of its own, without data."""
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    return Path(shutil.copy(EXAMPLE, folder))

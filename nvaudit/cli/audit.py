@@ -28,33 +28,34 @@ from nvaudit.spec import RunSpec, make_spec
               "without it the audit is label-free]")  # fmt: skip
 @click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
               help="Simulated chips.")  # fmt: skip
-@click.option("--percentile", "-k", "percentiles", type=float, multiple=True, default=(1.0,), show_default=True,
-              help="Percentile of the KPP; repeatable.")  # fmt: skip
+@click.option("--percentile", "-k", "percentiles", type=float, multiple=True, default=(1.0,),
+              show_default=True, help="Percentile of the KPP; repeatable.")  # fmt: skip
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
 @click.option("--min-kpp", type=float, metavar="T", help="The gate: exit 1 unless at most k % of chips fall "
               "below T (above T for a loss).  [default: no gate]")  # fmt: skip
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
-              help="Report the share of chips at or above A (at or below for a loss); repeatable.")  # fmt: skip
+              help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
               "[default: top1 with labels, agreement without]")  # fmt: skip
 @click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
 @click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
               show_default=True, help="One quantisation scale per tensor or per output channel.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.  [default: all]")
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.  [default: all]"
+)
 @click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples at a time."
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips."
-)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
 @click.option(
     "--every-device", is_flag=True, help="Draw every device even where one draw per weight is exact."
 )
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
               help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
-              default="cpu", show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
+@click.option("--provider", default="cpu",
+              type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
+              show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
 @click.option("-o", "--report", type=FilePath(),
               help="Write report.json here; - writes it to standard output, and the text to standard error.  "
               "[default: only the text]")  # fmt: skip

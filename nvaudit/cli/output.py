@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-import click
 from rich.console import Console
 
 from nvaudit.errors import EngineError
@@ -19,7 +18,7 @@ class PipeConsole(Console):
 
     def on_broken_pipe(self) -> None:
         """Pass the error on."""
-        raise  # noqa: PLE0704 - called while it is being handled
+        raise  # rich calls this while it handles the error
 
 
 @contextlib.contextmanager
@@ -60,6 +59,7 @@ def _discard(stream: TextIO) -> None:
 
 def echo_json(text: str) -> None:
     """Write JSON to standard output: always UTF-8, whatever the terminal speaks."""
-    stream = click.get_binary_stream("stdout")
-    stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    stream.flush()
+    if sys.stdout is not None:  # closed by the caller
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.buffer.flush()

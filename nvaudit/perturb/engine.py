@@ -123,8 +123,11 @@ class Engine:
         for start in range(0, count, size):
             stop = min(start + size, count)
             (output,) = run_session(session, [self._w.output], self._feeds(start, stop, graph.batch))
-            if self._w.output_axis and output.ndim > self._w.output_axis:
-                output = np.moveaxis(output, self._w.output_axis, 0)
+            axis = self._w.output_axis
+            if axis is None and graph.batch == 1:
+                output = output[None]  # one sample per run, and the output knows of no batch
+            elif axis and output.ndim > axis:
+                output = np.moveaxis(output, axis, 0)
             if output.ndim == 0 or len(output) not in (stop - start, graph.batch):
                 raise ModelError(
                     f"output '{self._w.output}' has shape {list(output.shape)} for {stop - start} samples; "

@@ -150,15 +150,22 @@ def load_function(name: str) -> Any:
     Raises
     ------
     OptionError
-        If it cannot be imported.
+        If it cannot be imported, or is no function.
     """
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's module most likely lies; last, so it shadows nothing
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise OptionError(f"--metric {name}: cannot import it: {error}") from error
+        function = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        raise OptionError(f"--metric {name}: cannot import it: {_what(error)}") from error
+    if not callable(function):
+        raise OptionError(f"--metric {name}: it is of type {type(function).__name__}, not a function")
+    return function
+
+
+def _what(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _settle_mse(metric: Metric, output: Array, labels: Array | None) -> Metric:
@@ -275,7 +282,13 @@ def score(metric: Metric, output: Array, target: Array | None) -> Scores:
 
 
 def _call(metric: Metric, output: Array, target: Array | None) -> Scores:
-    values = np.asarray(load_function(metric.name)(output, target), np.float64)
+    function = load_function(metric.name)
+    try:
+        values = np.asarray(function(output, target), np.float64)
+    except (Exception, SystemExit) as error:  # the user's code
+        raise OptionError(
+            f"--metric {metric.name} failed on {len(output)} samples: {_what(error)}"
+        ) from error
     if values.shape != (len(output),):
         raise OptionError(
             f"--metric {metric.name} returned shape {list(values.shape)} for {len(output)} samples; it must "

@@ -161,7 +161,7 @@ def _build(request: Request, folder: Path) -> Workload:
         count=dataset.count,
         batch=request.batch,
         output=request.output,
-        output_axis=request.rebatch.output_axes.get(request.output) or 0,
+        output_axis=request.rebatch.output_axes.get(request.output, 0),
         seed=request.seed,
         every_device=request.every_device,
         read_noise=bool(with_variance),

@@ -125,8 +125,8 @@ class Workload:
     batch : int
         Samples per inference.
     output : str
-    output_axis : int
-        Batch axis of the output.
+    output_axis : int or None
+        Batch axis of the output; None if it has none.
     seed : int
     every_device : bool
         Draw device by device even where the collapse is exact.
@@ -148,7 +148,7 @@ class Workload:
     count: int
     batch: int
     output: str
-    output_axis: int
+    output_axis: int | None
     seed: int
     every_device: bool
     read_noise: bool

@@ -168,8 +168,8 @@ def _headline(
 ) -> str:
     result = worst.kpp[0]
     text = (
-        f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} on {device}, "
-        f"sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
+        f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
+        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
     )
     verdict = overall_verdict(gates)
     if verdict is not None:

@@ -1,4 +1,4 @@
-"""Property tests here draw the same examples in every run, and never fail for being slow on a busy machine."""
+"""Property tests draw the same examples in every run, and do not fail because a machine is busy."""
 
 from hypothesis import settings
 

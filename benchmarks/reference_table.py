@@ -74,7 +74,8 @@ def one_model(model: dict[str, Any], loader: Any, options: argparse.Namespace, s
         kpp = report["kpp"][0]
         low = "—" if kpp["low"] is None else f"{100 * kpp['low']:.1f}"
         cells.append(f"{100 * kpp['value']:.1f} [{low}, {100 * kpp['high']:.1f}]")
-    batching = report["model"]["batching"].split(";")[0].split(":")[0][:40]
+    said = report["model"]["batching"]
+    batching = "any" if "any batch" in said else "re-batched" if "re-batched" in said else "batch 1"
     return (
         f"| {name} | {images} | {100 * published:.2f} | {100 * whole['nominal']:.2f} | "
         f"{100 * whole['quantised']:.2f} | {cells[0]} | {cells[1]} | {batching} | "

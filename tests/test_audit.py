@@ -123,7 +123,7 @@ def test_a_report_can_be_run_again_from_itself(example, options):
     second = json.loads(to_json(again))
     for key in first.keys() - {"timing", "run"}:
         assert second[key] == first[key], key
-    assert from_json(text).trials.values == again.trials.values
+    assert from_json(text, "report.json").trials.values == again.trials.values
 
 
 def test_seeds_make_different_chips(example):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def _check_report(report: Path, spec: RunSpec) -> None:
         "the device profile": Path(spec.device),
     }
     for what, path in inputs.items():
-        if report.exists() and path.exists() and report.samefile(path):
-            raise OptionError(f"-o {report}: this is {what}; choose another path")
+        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
+            if report.samefile(path):
+                raise OptionError(f"-o {report}: this is {what}; choose another path")
     check_writable(report)

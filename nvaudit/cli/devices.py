@@ -62,9 +62,17 @@ def _knob(profile: DeviceProfile) -> str:
 
 @devices_group.command("show")
 @click.argument("profile", metavar="NAME|FILE")
-@click.option("--bits", type=click.IntRange(1, 14), metavar="H", help="Magnitude bits of a weight.")
-@click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B", help="Bits per device.")
-@click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]))
+@click.option(
+    "--bits",
+    type=click.IntRange(1, 14),
+    metavar="H",
+    help="Magnitude bits of a weight.  [default: the profile's]",
+)
+@click.option(
+    "--cell-bits", type=click.IntRange(1, 8), metavar="B", help="Bits per device.  [default: the profile's]"
+)
+@click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
+              help="How signs are stored.  [default: the profile's]")  # fmt: skip
 @point_options()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
@@ -180,12 +188,16 @@ def validate_command(file: Path) -> None:
 @click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
               show_default=True, help="Unit of the conductances in CSV.")  # fmt: skip
 @click.option(
-    "--window", nargs=2, type=float, metavar="MIN MAX", help="Conductance of the lowest and top level."
+    "--window",
+    nargs=2,
+    type=float,
+    metavar="MIN MAX",
+    help="Conductance of the lowest and top level.  [default: their measured means]",
 )
-@click.option("--technology", default="measured device", show_default=True)
-@click.option("--citation", help="Where the measurement is published.")
+@click.option("--technology", default="measured device", show_default=True, help="What the device is.")
+@click.option("--citation", help="Where the measurement is published.  [default: the name of CSV]")
 @click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
-              default="sign_magnitude", show_default=True)  # fmt: skip
+              default="sign_magnitude", show_default=True, help="How signs are stored.")  # fmt: skip
 @click.option("--bits", "weight_bits", type=click.IntRange(1, 14), default=8, show_default=True,
               help="Default magnitude bits of a weight.")  # fmt: skip
 def fit_command(csv: Path, output: Path, name: str | None, **options: Any) -> None:

@@ -21,6 +21,9 @@ from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
 QUANTISED = -1
 """The trial number of the noiseless chip: codes only."""
 
+PROBE_SAMPLES = 512
+"""How many nominal outputs the reading of the outputs' shape and scale rests on."""
+
 GATHER_BYTES = 1 << 20
 """Outputs are scored in pieces of about this size."""
 
@@ -54,7 +57,7 @@ class Engine:
         self._labels = workload.labels.open() if workload.labels is not None else None
         self._tensors = [tensor.open() for tensor in workload.tensors]
         self._laws: tuple[int, list[TensorLaw]] = (-1, [])
-        self._scratch = tempfile.TemporaryDirectory(dir=workload.folder, prefix="worker-")
+        self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """Run one of ``probe``, ``nominal``, ``chip``."""
@@ -68,7 +71,7 @@ class Engine:
     def probe(self) -> Probe:
         """Run the unmodified model on the first samples, re-batched and as it came."""
         w = self._w
-        count = min(w.count, w.batch)
+        count = min(w.count, max(w.batch, PROBE_SAMPLES))
         output = np.concatenate([out for _, _, out in self._outputs(self._open(w.ideal), w.ideal, count)])
         if w.ideal.path == w.original.path:
             return Probe(output, None)
@@ -85,6 +88,10 @@ class Engine:
             self._keep(session, ideal, metric, keep)
         value = self._score(session, ideal, metric, keep)
         return Outcome(value, self._w.count, time.perf_counter() - begin)
+
+    def score_graph(self, metric: Metric, keep: str | None, graph: GraphFile) -> float:
+        """Score any graph on the workload's data, against the reference kept by :meth:`nominal`."""
+        return self._score(self._open(graph), graph, metric, keep)
 
     def _keep(self, session: Any, ideal: GraphFile, metric: Metric, keep: str) -> None:
         """Store the nominal outputs, or what the metric needs of them."""
@@ -166,18 +173,18 @@ class Engine:
         total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))
         if total < FILE_BYTES:
             fills = dict(digital)
-            for slot, array in self._fill(point, trial):
+            for slot, array in self.fill(point, trial):
                 fills[slot.name] = array
             return open_session(proto, fills, w.provider)
-        folder = Path(self._scratch.name)
+        folder = self._scratch
         (folder / "template.onnx").write_bytes(proto)
         with (folder / SLOT_FILE).open("wb") as file:
-            for slot, array in self._fill(point, trial):
+            for slot, array in self.fill(point, trial):
                 file.seek(slot.offset)
                 array.tofile(file)
         return open_session(folder / "template.onnx", digital, w.provider)
 
-    def _fill(self, point: int, trial: int) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
+    def fill(self, point: int, trial: int) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
         """Draw tensor after tensor and hand out the slots that hold it."""
         for index, law in enumerate(self._tensor_laws(point)):
             if trial == QUANTISED:

@@ -19,10 +19,12 @@ def main() -> None:
     pipe_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        host = receive(pipe_in).host()
+        setup = receive(pipe_in)
+        host = None
         while True:
             method, args = receive(pipe_in)
             try:
+                host = host or setup.host()
                 answer: tuple[str, object] = ("ok", host.call(method, args))
             except NvauditError as error:
                 answer = ("error", error)

@@ -105,6 +105,9 @@ class _Worker:
         tail = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
         return how + (f" ({tail[-1]})" if tail else "")
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def stop(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -195,5 +198,7 @@ class WorkerPool:
             self._closed = True
             workers = tuple(self._all)
         for worker in workers:
-            worker.stop()
+            worker.kill()  # closing a pipe would wait for the thread that reads it
         self._threads.shutdown(wait=True)
+        for worker in workers:
+            worker.stop()

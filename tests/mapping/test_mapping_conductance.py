@@ -53,6 +53,12 @@ def test_zero_lands_on_a_level_with_offset():
     assert digits(stored, array.stored_bits, array.cell_bits).ravel().tolist() == [3, 3, 3, 3, 0]
 
 
+def test_the_sign_of_a_weight_is_kept_digitally():
+    """With sign_magnitude a deviation enters with the weight's sign; a zero weight counts as positive."""
+    (sign,) = polarity_signs(np.array([-5, -1, 0, 1, 5]), layout(RRAM, bits=8))
+    assert sign.tolist() == [-1, -1, 1, 1, 1]
+
+
 def test_the_idle_device_of_a_pair_is_at_level_zero():
     """With differential devices exactly one polarity holds a magnitude."""
     plus, minus = stored_codes(all_codes(4), layout(RRAM, bits=4, encoding="differential"))

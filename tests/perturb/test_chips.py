@@ -79,9 +79,11 @@ def test_block_size_does_not_change_the_law_of_devices(monkeypatch):
     assert_uncorrelated(weights[:-2], weights[2:])
 
 
+@pytest.mark.parametrize("block", [200, 1 << 16])
 @pytest.mark.parametrize("point", POINTS, ids=ids)
-def test_cached_tables_change_nothing(point, monkeypatch):
+def test_cached_tables_change_nothing(point, block, monkeypatch):
     """The first draw, later ones from kept tables, and draws that keep none are the same bits."""
+    monkeypatch.setattr(chip, "BLOCK", block)
     law = law_of(point)
     kept = [law.draw(0, trial).weights.tobytes() for trial in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]

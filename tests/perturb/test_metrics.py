@@ -197,14 +197,15 @@ def test_class_axis_out_of_range(axis):
     assert str(caught.value) == f"--class-axis {axis}: the output has shape [6, 5] (axis 0 is the batch)"
 
 
-def test_labels_out_of_range():
+@pytest.mark.parametrize("label", [5, 9])
+def test_labels_out_of_range(label):
     """The message has the label, the classes, and the first sample with such a label."""
-    labels = np.array([0, 4, 2, 5, 9, 3])
+    labels = np.array([0, 4, 2, 5, label, 3])
     with pytest.raises(DataError) as caught:
         resolve_metric("top1", LOGITS, labels, "class")
     assert (
         str(caught.value)
-        == "label 9 is out of range: the model has 5 classes (0 … 4); first seen at sample 3"
+        == f"label {label} is out of range: the model has 5 classes (0 … 4); first seen at sample 3"
     )
 
 

@@ -98,6 +98,14 @@ def test_normal_in_weight_space(code, every_device):
 
 
 @pytest.mark.parametrize("every_device", [False, True])
+def test_a_mean_in_weight_space_follows_the_sign(every_device):
+    """A positive shift makes the magnitude larger: negative weights move down, zero counts as positive."""
+    point = operating_point(make_profile(normal("weight_max", constant(0.0), mean=constant(0.1))))
+    law = make_law(point, [-100, 0, 100], bits=8, every_device=every_device)
+    assert law.draw(0, 0).weights == pytest.approx([-125.5, 25.5, 125.5], rel=1e-6)
+
+
+@pytest.mark.parametrize("every_device", [False, True])
 def test_weight_space_levels_are_equal_parts_of_the_magnitude(every_device):
     """A spread per level sees |W|/max|W| cut into as many equal parts as there are levels."""
     term = normal("weight_max", {"kind": "levels", "values": [0.01, 0.04, 0.03, 0.02]})
@@ -192,7 +200,9 @@ def test_devices_are_stuck_independently():
     n = 200_000
     stuck = (devices(profile, 6, n) > 99).astype(float)
     assert_uncorrelated(stuck[:-1], stuck[1:])
-    law = make_law(operating_point(profile), np.full(n, 0x66), bits=8)
+    law = make_law(operating_point(profile), np.full((400, 500), 0x66), bits=8)
+    rows = law.draw(0, 0).weights
+    assert_uncorrelated(rows[:-1].astype(float), rows[1:].astype(float))
     digit = np.rint(law.draw(0, 0).weights).astype(int)
     assert set(np.unique(digit)) == {0x66, 0x6F, 0xF6, 0xFF}
     assert_count((digit == 0xFF).sum(), n, 0.04)

@@ -1,0 +1,40 @@
+"""`nvaudit replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nvaudit.errors import OptionError
+from nvaudit.files import check_writable
+from nvaudit.replay import replay
+from nvaudit.report.result import from_json
+
+
+@click.command("replay")
+@click.argument("report", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write."
+)
+@click.option("--trial", type=click.IntRange(0), metavar="N", help="Which chip.  [default: the worst]")
+@click.option("--worst", is_flag=True, help="The worst chip of the report (the default).")
+@click.option("--sigma", type=float, help="Which point of a sweep.  [default: the largest sigma]")
+@click.option("--check/--no-check", default=True, show_default=True,
+              help="Run the written file on the report's data and compare.")  # fmt: skip
+def replay_command(
+    report: Path, output: Path, trial: int | None, worst: bool, sigma: float | None, check: bool
+) -> None:
+    """Write one simulated chip of REPORT.json as an ordinary ONNX model."""
+    if worst and trial is not None:
+        raise OptionError("--worst and --trial: choose one")
+    try:
+        text = report.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(
+            f"{report}: cannot be read: {error}; give a report.json of `nvaudit audit`"
+        ) from error
+    check_writable(output)
+    done = replay(from_json(text, str(report)), output, trial=trial, sigma=sigma, check=check)
+    checked = "; the file measures the same" if done.measured is not None else ""
+    click.echo(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, reported {done.reported!r}{checked}")

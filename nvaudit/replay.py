@@ -1,0 +1,136 @@
+"""Write one simulated chip of a report as an ordinary ONNX model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nvaudit.audit import Session, prepare, resolve_session_metric
+from nvaudit.errors import EngineError, OptionError
+from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.workload import GraphFile
+from nvaudit.report.result import AuditReport
+from nvaudit.spec import RunSpec, make_spec
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A chip that was written.
+
+    Attributes
+    ----------
+    path : Path
+        The ONNX file.
+    trial : int
+    sigma : float
+    reported : float
+        The chip's metric in the report.
+    measured : float or None
+        The metric of the written file on the report's data; None if it was not checked.
+    """
+
+    path: Path
+    trial: int
+    sigma: float
+    reported: float
+    measured: float | None
+
+
+def replay(
+    report: AuditReport,
+    output: Path,
+    *,
+    trial: int | None = None,
+    sigma: float | None = None,
+    check: bool = True,
+) -> Replayed:
+    """Draw one chip of a report again and write it.
+
+    Parameters
+    ----------
+    report : AuditReport
+        Names the model, the data, the device and the seed.
+    output : Path
+        The ONNX file to write.
+    trial : int, optional
+        Which chip; by default the worst.
+    sigma : float, optional
+        Which point of a sweep; by default the largest.
+    check : bool
+        Run the written file on the report's data and compare.
+
+    Returns
+    -------
+    Replayed
+
+    Raises
+    ------
+    OptionError
+        If there is no such trial or point, or the model, data or device is not the report's.
+    EngineError
+        If the written file does not reach the reported value.
+    """
+    spec = make_spec(**report.run)
+    points = report.sweep or ()
+    sigma = report.operating_point.sigma if sigma is None else sigma
+    values = report.trials.values
+    if points:
+        at = {point.sigma: point.trials.values for point in points}
+        if sigma not in at:
+            raise OptionError(f"--sigma {sigma:g}: the report has {', '.join(f'{s:g}' for s in at)}")
+        values = at[sigma]
+    elif sigma != report.operating_point.sigma:
+        raise OptionError(f"--sigma {sigma:g}: the report has only {report.operating_point.sigma:g}")
+    if trial is None:
+        worst = np.argmin if report.metric_info.higher_is_better else np.argmax
+        trial = int(worst(values))
+    if not 0 <= trial < len(values):
+        raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
+    with tempfile.TemporaryDirectory(prefix="nvaudit-") as scratch:
+        session = prepare(spec, Path(scratch))
+        _same(session, report)
+        point = next(i for i, p in enumerate(session.points) if p.sigma == sigma)
+        measured = _write(session, spec, output, point, trial, check)
+    reported = values[trial]
+    if measured is not None and measured != reported:
+        raise EngineError(
+            f"{output}: written, but it measures {measured!r} where the report has {reported!r}; another "
+            "version of ONNX Runtime or another processor rounds otherwise"
+        )
+    return Replayed(output, trial, sigma, reported, measured)
+
+
+def _same(session: Session, report: AuditReport) -> None:
+    """Refuse a model, data or device that is not the report's."""
+    for what, found in session.hashes().items():
+        wanted = getattr(report.hashes, what)
+        if found != wanted:
+            raise OptionError(
+                f"the {what} is not the one of the report: SHA-256 {found[:12]} instead of {wanted[:12]}; "
+                "put back what was audited, or audit again"
+            )
+
+
+def _write(
+    session: Session, spec: RunSpec, output: Path, point: int, trial: int, check: bool
+) -> float | None:
+    workload = session.workload
+    engine = Engine(workload)
+    arrays = {slot.name: array for slot, array in engine.fill(point, trial)}
+    proto = Path(workload.template.path).read_bytes()
+    if workload.read_noise:
+        proto = reseed_read_noise(proto, workload.seed, trial)
+    slots = tuple(
+        Slot(slot.name, workload.tensors[slot.tensor].key, slot.dtype, slot.shape, (), slot.offset)
+        for slot in workload.slots
+    )
+    digital = {name: file.open() for name, file in workload.template.digital.items()}
+    filled_model(Template(proto, slots, digital, {}), arrays, output)
+    if not check:
+        return None
+    metric, keep = resolve_session_metric(session, engine, Path(workload.folder))
+    return engine.score_graph(metric, keep, GraphFile(str(output), {}, workload.template.batch))

@@ -1,0 +1,187 @@
+"""`nvaudit inspect` and `nvaudit devices`."""
+
+import json
+import re
+
+import pytest
+
+from nvaudit.device import profile_names
+
+CSV = "level,mean,std\n0,1.0,0.1\n1,5.0,0.2\n2,9.0,0.3\n3,13.0,0.4\n"
+
+
+def test_inspect_lists_every_constant_with_its_reason(command, example):
+    """Mapped and digital tensors are all there, and nothing is cut when the output is no terminal."""
+    ran = command("inspect", example)
+    assert ran.code == 0
+    assert ran.err == ""
+    assert ran.out.startswith(f"{example}: opset 17, IR 8, takes any batch size\n"[:100])
+    rows = json.loads(command("inspect", example, "--json").out)
+    assert {row["name"] for row in rows} == {
+        f"{layer}.{part}" for layer in ("conv1", "conv2", "fc1", "fc2") for part in ("weight", "bias")
+    }
+    joined = " ".join(ran.out.split())
+    for row in rows:
+        assert row["name"] in ran.out
+        assert row["reason"]
+        assert all(word in joined for word in row["reason"].split())
+    assert "…" not in ran.out
+
+
+def test_inspect_follows_the_options(command, example):
+    """Bits, cells, encoding, crossbar size and globs decide what is counted."""
+    options = ("--bits", 6, "--cell-bits", 1, "--encoding", "differential", "--crossbar", "16x16",
+               "--digital", "fc1*")  # fmt: skip
+    rows = {row["name"]: row for row in json.loads(command("inspect", example, "--json", *options).out)}
+    weight = rows["fc2.weight"]
+    assert (weight["bits"], weight["slices"]) == (6, 6)
+    assert weight["devices"] == 2 * 6 * weight["shape"][0] * weight["shape"][1]
+    assert rows["fc1.weight"]["decision"] == "digital"
+    assert rows["fc1.weight"]["reason"] == "kept digital by --digital fc1*"
+    plain = {row["name"]: row for row in json.loads(command("inspect", example, "--json").out)}
+    assert weight["crossbars"] > plain["fc2.weight"]["crossbars"]
+    assert (
+        "6 weight bits, 1 bits per cell, differential, crossbars of 16x16"
+        in command("inspect", example, *options).out
+    )
+
+
+@pytest.mark.parametrize("arguments", [("--layers", "zz*"), ("--device", "ram"), ("--crossbar", "0x5")])
+def test_inspect_refuses_what_audit_refuses(command, example, arguments):
+    """Bad options end with exit code 2 and no output."""
+    ran = command("inspect", example, *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert arguments[1] in ran.err
+
+
+def test_devices_list(command):
+    """Every bundled profile is listed, in both forms."""
+    text = command("devices", "list")
+    rows = json.loads(command("devices", "list", "--json").out)
+    assert [row["name"] for row in rows] == list(profile_names())
+    assert all(row["description"] for row in rows)
+    assert (text.code, text.err) == (0, "")
+    assert all(name in text.out for name in profile_names())
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_devices_show(command, name):
+    """Every bundled profile can be shown; the text and the JSON agree on the weight's spread."""
+    ran = command("devices", "show", name)
+    assert (ran.code, ran.err) == (0, "")
+    facts = json.loads(command("devices", "show", name, "--json").out)
+    assert name in ran.out
+    assert "weight sigma, H = " in ran.out
+    assert facts
+    assert not re.search(r"\b(nan|inf)\b", ran.out)
+
+
+def test_devices_show_at_an_operating_point(command):
+    """Sigma, its unit, bits and encoding are those asked for."""
+    ran = command("devices", "show", "rram", "--sigma", 0.2, "--bits", 4, "--encoding", "differential")
+    assert "0.2 level" in ran.out
+    assert "weight sigma, H = 4, 2 slices, differential:" in ran.out
+    ran = command("devices", "show", "pcm", "--time", "1d")
+    assert "86400 s since programming" in ran.out
+    ran = command("devices", "show", "rram_65nm", "--enable", "aging")
+    assert "aging" in ran.out
+
+
+def test_devices_show_draws_in_the_terminal(command):
+    """`--plot` adds one line for each level."""
+    ran = command("devices", "show", "rram", "--plot")
+    assert ran.code == 0
+    rows = [line for line in ran.out.splitlines() if line.rstrip().endswith("|")]
+    assert [line.split()[0] for line in rows] == ["0", "1", "2", "3"]
+
+
+def test_devices_show_draws_a_page(command, tmp_path):
+    """`--plot FILE` writes a page that loads nothing from elsewhere."""
+    pytest.importorskip("plotly")
+    page = tmp_path / "p.html"
+    ran = command("devices", "show", "rram", "--plot", page)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith(f"plot: {page}\n")
+    text = page.read_text(encoding="utf-8")
+    assert "rram, sigma 0.1 level" in text
+    assert '<script src="http' not in text
+    assert page.stat().st_size < 20_000_000
+    ran = command("devices", "show", "rram", "--json", "--plot", page)
+    assert json.loads(ran.out)
+    assert ran.err == f"plot: {page}\n"
+
+
+def test_devices_show_json_and_drawing_do_not_mix(command):
+    """Standard output is either JSON or a drawing."""
+    ran = command("devices", "show", "rram", "--json", "--plot")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "nvaudit: error: --json and --plot both print; use one of them, or give --plot a FILE.html\n"
+    )
+
+
+def test_devices_show_one_point_at_a_time(command):
+    """A sweep cannot be shown."""
+    ran = command("devices", "show", "rram", "--sigma", "0:0.2:0.1")
+    assert (ran.code, ran.err) == (2, "nvaudit: error: --sigma: show one operating point at a time, got 3\n")
+
+
+def test_devices_fit_makes_a_profile_that_audits(command, tmp_path, example):
+    """From a table of measurements to a report, through the public commands."""
+    csv, profile = tmp_path / "m.csv", tmp_path / "mine.json"
+    csv.write_text(CSV)
+    ran = command("devices", "fit", csv, "-o", profile)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"{profile}: mine, ")
+    ran = command("devices", "validate", profile)
+    assert ran.code == 0
+    assert ran.out.startswith(f"{profile}: valid: mine, 1 noise term, weight sigma ")
+    ran = command("audit", example, "-n", 2, "-j", 0, "--limit", 8, "--device", profile, "-o", "-")
+    assert json.loads(ran.out)["device"]["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "bad.json: "),
+        ('{"schema_version": 1}', "bad.json: name: missing; add it"),
+        ("[]", "bad.json: "),
+    ],
+)
+def test_devices_validate_says_what_is_wrong(command, tmp_path, text, message):
+    """A bad profile is exit code 2, with its findings."""
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    ran = command("devices", "validate", path)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("validate", "none.json"), "none.json: no such file; name a JSON profile"),
+        (("show", "ram"), "device: 'ram' is not a bundled profile; did you mean rram? See `nvaudit devices"),
+        (("fit", "none.csv", "-o", "x.json"), "none.csv: "),
+    ],
+)
+def test_devices_that_are_not_there(command, tmp_path, monkeypatch, arguments, message):
+    """Missing files and names are exit code 2, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    ran = command("devices", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_fit_into_a_missing_folder(command, tmp_path):
+    """A profile that cannot be written is the user's mistake."""
+    csv = tmp_path / "m.csv"
+    csv.write_text(CSV)
+    ran = command("devices", "fit", csv, "-o", tmp_path / "no" / "p.json", "--name", "p")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"nvaudit: error: {tmp_path}/no/p.json: cannot be written: its folder does not exist; create it or "
+        "choose another path\n"
+    )

@@ -45,14 +45,13 @@ def list_command(as_json: bool) -> None:
             )
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("profile", "technology", "bits/cell", "encoding", "sigma (default, range, unit)"):
+    table.add_column("profile", no_wrap=True)
+    for title in ("technology", "bits/cell", "encoding", "sigma: default, range"):
         table.add_column(title, overflow="fold")
-    table.add_column("source", overflow="fold", ratio=1)
     for p in profiles:
         cell = str(p.cell_bits) if p.cell_bits else "analog"
-        table.add_row(p.name, p.technology, cell, p.encoding, _knob(p), p.source.citation)
-    with printing() as console:
-        console.print(table)
+        table.add_row(p.name, p.technology, cell, p.encoding, _knob(p))
+    console.print(table)
 
 
 def _knob(profile: DeviceProfile) -> str:
@@ -140,8 +139,8 @@ def _print(facts: DeviceFacts, console: Console) -> None:
         grid.add_row(name, text)
     console.print(grid)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("level", f"g [{facts.unit}]", "shift", "sigma [level]", "sigma [full scale]",
-                  f"sigma [{facts.unit}]", "sigma [of g]"):  # fmt: skip
+    for title in ("level", f"g, {facts.unit}", "shift, levels", "σ, levels", "σ, of full scale",
+                  f"σ, {facts.unit}", "σ, of g"):  # fmt: skip
         table.add_column(title, justify="right")
     for row in facts.levels:
         table.add_row(

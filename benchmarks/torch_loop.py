@@ -22,7 +22,7 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from nvaudit.audit import default_workers, prepare
+from nvaudit.auditing import default_workers, prepare
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import run_trials
 from nvaudit.perturb.workers import WorkerPool

@@ -1,3 +1,30 @@
-"""Audit any ONNX model for non-volatile compute-in-memory hardware."""
+"""Audit any ONNX model for non-volatile compute-in-memory hardware.
+
+The verbs of the command line as functions: :func:`audit`, :func:`replay`. They are loaded when first used, so
+that ``import nvaudit`` is light.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nvaudit.auditing import audit
+    from nvaudit.replaying import replay
+    from nvaudit.report.result import AuditReport
 
 __version__ = "0.1.0"
+__all__ = ["AuditReport", "__version__", "audit", "replay"]
+
+_HOME = {
+    "audit": "nvaudit.auditing",
+    "replay": "nvaudit.replaying",
+    "AuditReport": "nvaudit.report.result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'nvaudit' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nvaudit.audit import audit, make_spec, run_audit
+from nvaudit.auditing import audit, make_spec, run_audit
 from nvaudit.errors import OptionError
 from nvaudit.report.result import from_json, to_json
 

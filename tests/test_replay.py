@@ -7,11 +7,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from nvaudit.audit import audit
+from nvaudit import audit
 from nvaudit.cli import run
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
-from nvaudit.replay import replay
+from nvaudit.replaying import replay
 from nvaudit.report.result import to_json
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits_cnn.onnx"
@@ -98,6 +98,9 @@ def test_unreadable_reports_exit_2(tmp_path, capsys):
     assert run(["replay", str(tmp_path / "no.json"), "-o", str(tmp_path / "c.onnx")]) == 2
     (tmp_path / "bad.json").write_text("{}")
     assert run(["replay", str(tmp_path / "bad.json"), "-o", str(tmp_path / "c.onnx")]) == 2
-    assert run(["replay", str(tmp_path / "bad.json"), "--worst", "--trial", "0", "-o", str(tmp_path / "c.onnx")]) == 2
+    assert (
+        run(["replay", str(tmp_path / "bad.json"), "--worst", "--trial", "0", "-o", str(tmp_path / "c.onnx")])
+        == 2
+    )
     assert "--worst and --trial: choose one" in capsys.readouterr().err
     assert not (tmp_path / "c.onnx").exists()

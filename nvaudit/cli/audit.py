@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nvaudit.audit import default_workers, run_audit
+from nvaudit.auditing import default_workers, run_audit
 from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.progress import ProgressDisplay

@@ -8,6 +8,7 @@ from nvaudit import __version__
 from nvaudit.cli.audit import audit_command
 from nvaudit.cli.devices import devices_group
 from nvaudit.cli.inspect import inspect_command
+from nvaudit.cli.replay import replay_command
 
 
 @click.group(
@@ -22,4 +23,5 @@ def cli() -> None:
 
 cli.add_command(audit_command)
 cli.add_command(inspect_command)
+cli.add_command(replay_command)
 cli.add_command(devices_group)

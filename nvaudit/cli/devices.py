@@ -51,7 +51,8 @@ def list_command(as_json: bool) -> None:
     for p in profiles:
         cell = str(p.cell_bits) if p.cell_bits else "analog"
         table.add_row(p.name, p.technology, cell, p.encoding, _knob(p))
-    console.print(table)
+    with printing() as console:
+        console.print(table)
 
 
 def _knob(profile: DeviceProfile) -> str:

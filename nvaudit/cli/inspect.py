@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from nvaudit.audit import settle_device
 from nvaudit.cli.options import FilePath, device_options, select_options
 from nvaudit.cli.output import printing
 from nvaudit.findings import inspect_rows
@@ -15,6 +14,7 @@ from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import select
 from nvaudit.model import analyse_batch, constants, load_model
 from nvaudit.report.inspection import render_inspect
+from nvaudit.session import settle_device
 from nvaudit.spec import make_spec
 
 

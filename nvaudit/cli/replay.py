@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
+from nvaudit.cli.options import FilePath
+from nvaudit.cli.output import printing
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
-from nvaudit.replay import replay
+from nvaudit.replaying import replay
 from nvaudit.report.result import from_json
 
 
 @click.command("replay")
-@click.argument("report", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write."
-)
+@click.argument("report", type=FilePath())
+@click.option("-o", "--output", type=FilePath(), required=True, help="The ONNX file to write.")
 @click.option("--trial", type=click.IntRange(0), metavar="N", help="Which chip.  [default: the worst]")
 @click.option("--worst", is_flag=True, help="The worst chip of the report (the default).")
 @click.option("--sigma", type=float, help="Which point of a sweep.  [default: the largest sigma]")
@@ -37,4 +37,7 @@ def replay_command(
     check_writable(output)
     done = replay(from_json(text, str(report)), output, trial=trial, sigma=sigma, check=check)
     checked = "; the file measures the same" if done.measured is not None else ""
-    click.echo(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, reported {done.reported!r}{checked}")
+    with printing():
+        click.echo(
+            f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, reported {done.reported!r}{checked}"
+        )

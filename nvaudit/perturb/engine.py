@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import ModelError
+from nvaudit.errors import EngineError, ModelError
 from nvaudit.perturb.chip import Draw, TensorLaw
 from nvaudit.perturb.metrics import Metric, reference_of, score
 from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
@@ -95,16 +95,18 @@ class Engine:
 
     def _keep(self, session: Any, ideal: GraphFile, metric: Metric, keep: str) -> None:
         """Store the nominal outputs, or what the metric needs of them."""
-        kept: NDArray[Any] | None = None
-        for start, stop, output in self._outputs(session, ideal, self._w.count):
-            part = reference_of(metric, output)
-            if kept is None:
-                kept = np.lib.format.open_memmap(
-                    keep, mode="w+", dtype=part.dtype, shape=(self._w.count, *part.shape[1:])
-                )
-            kept[start:stop] = part
-        if isinstance(kept, np.memmap):
-            kept.flush()
+        # Written, not mapped: on a full disk a write fails in good order, a map kills the process.
+        try:
+            with Path(keep).open("wb") as file:
+                for start, _, output in self._outputs(session, ideal, self._w.count):
+                    part = np.ascontiguousarray(reference_of(metric, output))
+                    if start == 0:
+                        header = np.lib.format.header_data_from_array_1_0(part)
+                        header["shape"] = (self._w.count, *part.shape[1:])
+                        np.lib.format.write_array_header_2_0(file, header)
+                    part.tofile(file)
+        except OSError as error:
+            raise EngineError(f"{keep}: cannot be written: {error.strerror}; free some space") from error
 
     def chip(self, metric: Metric, keep: str | None, point: int, trial: int) -> Outcome:
         """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise."""
@@ -121,7 +123,10 @@ class Engine:
             total += float(score(metric, output, target).sum())
         value = total / self._w.count
         if not np.isfinite(value):
-            raise ModelError(f"the metric {metric.name} is {value} on some chip: the outputs overflow")
+            raise ModelError(
+                f"the metric {metric.name} is {value} on some chip: its outputs overflow, or the metric does "
+                "not give a number for them; use a bounded metric such as top1"
+            )
         return value
 
     def _outputs(self, session: Any, graph: GraphFile, count: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
@@ -209,7 +214,7 @@ class Engine:
 def _gather(
     outputs: Iterator[tuple[int, int, NDArray[Any]]],
 ) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """Join small outputs of consecutive batches: scoring them one by one would cost as much as a small model."""
+    """Join small outputs of consecutive batches: scored one by one they cost as much as a small model."""
     parts: list[NDArray[Any]] = []
     begin = end = size = 0
     for _, stop, output in outputs:

@@ -62,9 +62,11 @@ def _options(ort: Any) -> Any:
 
 def _providers(ort: Any, provider: str) -> list[str]:
     name = _PROVIDERS[provider]
-    if name not in ort.get_available_providers():
+    offered = ort.get_available_providers()
+    if name not in offered:
         raise EngineError(
-            f"--provider {provider}: this ONNX Runtime offers only {', '.join(ort.get_available_providers())}"
+            f"--provider {provider}: this ONNX Runtime offers only {', '.join(offered)}; "
+            "use --provider cpu, or install the build of ONNX Runtime that has it"
         )
     return [name] if provider == "cpu" else [name, "CPUExecutionProvider"]
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 
-from nvaudit.errors import NvauditError
+from nvaudit.errors import EngineError, NvauditError
 from nvaudit.perturb.workers import receive, send
 
 
@@ -28,9 +28,12 @@ def main() -> None:
                 answer: tuple[str, object] = ("ok", host.call(method, args))
             except NvauditError as error:
                 answer = ("error", error)
+            except MemoryError:
+                advice = "use fewer --workers, a smaller --batch-size or --limit"
+                answer = ("error", EngineError(f"a worker ran out of memory; {advice}"))
             except Exception as error:
-                detail = traceback.format_exc(limit=-3)
-                answer = ("error", f"{type(error).__name__}: {error}\n{detail}")
+                traceback.print_exc()  # kept by the parent, for NVAUDIT_DEBUG
+                answer = ("crash", f"{type(error).__name__}: {error}")
             send(pipe_out, answer)
     except EOFError:
         return

@@ -92,7 +92,11 @@ class _Worker:
             return value
         if isinstance(value, NvauditError):
             raise value
-        raise EngineError(f"a worker failed in {method}: {value}")
+        detail = ""
+        if os.environ.get("NVAUDIT_DEBUG"):
+            self._errors.seek(0)
+            detail = "\n" + self._errors.read().decode(errors="replace")
+        raise EngineError(f"a worker failed in {method}: {value}{detail}")
 
     def _obituary(self) -> str:
         try:

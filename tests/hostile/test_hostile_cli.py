@@ -189,7 +189,11 @@ def test_a_provider_that_is_not_there(command, place, example, workers):
         "audit", example, "-n", 2, "-j", workers, "--limit", 8, "--provider", "cuda", "-o", "r.json"
     )
     offered = ", ".join(onnxruntime.get_available_providers())
-    assert_refused(ran, f"--provider cuda: this ONNX Runtime offers only {offered}", EXIT_FAILURE)
+    assert_refused(
+        ran,
+        f"--provider cuda: this ONNX Runtime offers only {offered}; use --provider cpu, or install the build of ONNX Runtime that has it",
+        EXIT_FAILURE,
+    )
 
 
 def test_a_full_disk_under_the_working_files(command, place, example, monkeypatch):
@@ -242,7 +246,7 @@ def test_what_nobody_foresaw(command, place, example, monkeypatch, error, code, 
     def fail(*args):
         raise error
 
-    monkeypatch.setattr("nvaudit.audit.prepare", fail)
+    monkeypatch.setattr("nvaudit.auditing.prepare", fail)
     ran = command("audit", example, *FEW, "-o", "r.json")
     assert ran.err.lstrip("\n") == f"nvaudit: {message}\n"
     assert (ran.code, ran.out, os.listdir("scratch")) == (code, "", [])
@@ -252,7 +256,7 @@ def test_what_nobody_foresaw(command, place, example, monkeypatch, error, code, 
 def test_the_traceback_is_there_for_those_who_ask(command, place, example, monkeypatch):
     """NVAUDIT_DEBUG=1 shows where an internal error came from."""
     monkeypatch.setenv("NVAUDIT_DEBUG", "1")
-    monkeypatch.setattr("nvaudit.audit.prepare", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("nvaudit.auditing.prepare", lambda *_, **__: 1 / 0)
     ran = command("audit", example, *FEW)
     assert ran.err.startswith("Traceback (most recent call last):")
     assert ran.code == EXIT_FAILURE

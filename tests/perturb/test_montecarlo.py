@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit.audit import audit, prepare
+from nvaudit.auditing import audit, prepare
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import resolve_metric

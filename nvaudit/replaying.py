@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nvaudit.audit import Session, prepare, resolve_session_metric
 from nvaudit.errors import EngineError, OptionError
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
-from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.workload import GraphFile
 from nvaudit.report.result import AuditReport
-from nvaudit.spec import RunSpec, make_spec
+from nvaudit.session import Session, prepare, prepare_again, scratch_folder, settle_metric
+from nvaudit.spec import make_spec
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,17 @@ def replay(
         trial = int(worst(values))
     if not 0 <= trial < len(values):
         raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
-    with tempfile.TemporaryDirectory(prefix="nvaudit-") as scratch:
-        session = prepare(spec, Path(scratch))
+    with scratch_folder() as folder:
+        session = prepare(spec, folder)
         _same(session, report)
+        engine = Engine(session.workload)
+        probe = engine.probe()
+        if session.rebatching_failed(probe):
+            session = prepare_again(session, probe)
+            engine = Engine(session.workload)
         point = next(i for i, p in enumerate(session.points) if p.sigma == sigma)
-        measured = _write(session, spec, output, point, trial, check)
+        _write(session, engine, output, point, trial)
+        measured = _measure(session, engine, probe, output) if check else None
     reported = values[trial]
     if measured is not None and measured != reported:
         raise EngineError(
@@ -115,11 +120,9 @@ def _same(session: Session, report: AuditReport) -> None:
             )
 
 
-def _write(
-    session: Session, spec: RunSpec, output: Path, point: int, trial: int, check: bool
-) -> float | None:
+def _write(session: Session, engine: Engine, output: Path, point: int, trial: int) -> None:
+    """Fill the template with the chip's weights and write it as a model of its own."""
     workload = session.workload
-    engine = Engine(workload)
     arrays = {slot.name: array for slot, array in engine.fill(point, trial)}
     proto = Path(workload.template.path).read_bytes()
     if workload.read_noise:
@@ -130,7 +133,13 @@ def _write(
     )
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     filled_model(Template(proto, slots, digital, {}), arrays, output)
-    if not check:
-        return None
-    metric, keep = resolve_session_metric(session, engine, Path(workload.folder))
+
+
+def _measure(session: Session, engine: Engine, probe: Probe, output: Path) -> float:
+    """The report's metric of the written file on the report's data."""
+    metric = settle_metric(session, probe)
+    keep = session.reference_file(metric)
+    workload = session.workload
+    if keep is not None:
+        engine.nominal(metric, keep, workload.ideal)
     return engine.score_graph(metric, keep, GraphFile(str(output), {}, workload.template.batch))

@@ -1,0 +1,195 @@
+"""The use case: from a specification to a report."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from nvaudit import __version__
+from nvaudit.findings import tensor_rows
+from nvaudit.mapping.crossbar import Crossbar
+from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import Progress, TrialTable, run_trials
+from nvaudit.perturb.workers import WorkerPool
+from nvaudit.report.result import AuditReport
+from nvaudit.report.summary import Measured, Questions, summarise
+from nvaudit.session import Session, prepare, prepare_again, scratch_folder, settle_metric
+from nvaudit.spec import RunSpec, make_spec
+
+
+def default_workers() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def audit(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    progress: Progress = _quiet,
+    **options: Any,
+) -> AuditReport:
+    """Audit an ONNX model on a device.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Evaluation data; without it ``MODEL.npz`` beside the model, else the audit is label-free.
+    progress : callable
+        Called with (what, done, total).
+    **options
+        The fields of :class:`nvaudit.spec.RunSpec`.
+
+    Returns
+    -------
+    AuditReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    spec = make_spec(model=model, device=device, data=data, **options)
+    return run_audit(spec, progress)
+
+
+def run_audit(spec: RunSpec, progress: Progress = _quiet) -> AuditReport:
+    """Run a specification.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    begin = time.perf_counter()
+    with scratch_folder() as folder:
+        progress("reading model and data", 0, 1)
+        session = prepare(spec, folder)
+        report = _measure(session, begin, progress)
+        if isinstance(report, Probe):
+            report = _measure(prepare_again(session, report), begin, progress)
+        assert isinstance(report, AuditReport)
+    return report
+
+
+def _measure(session: Session, begin: float, progress: Progress) -> AuditReport | Probe:
+    """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
+    spec, workload = session.spec, session.workload
+    session.timing["prepare"] = time.perf_counter() - begin
+    with WorkerPool(spec.workers, workload, session.events.append) as pool:
+        progress("running the unmodified model", 0, 1)
+        with session.timed("ideal"):
+            probe: Probe = pool.submit("the first batch", "probe").result()
+            if session.rebatching_failed(probe):
+                return probe
+            metric = settle_metric(session, probe)
+            keep = session.reference_file(metric)
+            nominal: Outcome = pool.submit(
+                "the unmodified model", "nominal", metric, keep, workload.ideal
+            ).result()
+        with session.timed("quantised"):
+            quantised: Outcome = pool.submit(
+                "the quantised model", "chip", metric, keep, 0, QUANTISED
+            ).result()
+        with session.timed("chips"):
+            table = run_trials(pool, spec.workers, metric, keep, len(session.points), spec.trials, progress)
+    session.timing["total"] = time.perf_counter() - begin
+    return _report(session, metric, nominal.value, quantised.value, table)
+
+
+def _report(
+    session: Session, metric: Metric, nominal: float, quantised: float, table: TrialTable
+) -> AuditReport:
+    spec, dataset = session.spec, session.dataset
+    worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
+    rows = tensor_rows(
+        session.decisions,
+        {tensor.key: tensor for tensor in session.workload.tensors},
+        worst,
+        Crossbar(*spec.crossbar),
+    )
+    session.timing["chip_median"] = table.chip_seconds
+    measured = Measured(
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        unit=metric.unit,
+        assumed=metric.assumed,
+        nominal=nominal,
+        quantised=quantised,
+        values=table.values,
+        images=table.images,
+        images_exhaustive=len(session.points) * spec.trials * dataset.count,
+        sigmas=tuple(point.sigma for point in session.points),
+        sigma_unit=session.points[0].sigma_unit,
+    )
+    return summarise(
+        measured,
+        Questions(spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp),
+        tensors=rows,
+        data={
+            "source": dataset.source,
+            "count": dataset.count,
+            "label_kind": dataset.label_kind,
+            "skipped": [list(item) for item in dataset.skipped],
+            "notes": list(dataset.notes),
+        },
+        model={
+            "path": str(session.loaded.path),
+            "opset": session.loaded.opset,
+            "inputs": [f"{i.name} {i.dtype} {list(i.shape or ())}" for i in session.loaded.inputs],
+            "outputs": [f"{o.name} {o.dtype} {list(o.shape or ())}" for o in session.loaded.outputs],
+            "batching": session.rebatch.reason,
+        },
+        device=session.profile.model_dump(mode="json"),
+        operating_point={
+            "time_s": worst.time_s,
+            "terms": [term.name for term in worst.terms],
+        },
+        timing=session.timing,
+        run=spec.model_dump(mode="json"),
+        hashes=session.hashes(),
+        events=session.events,
+        notes=[*session.notes, *_mapping_notes(session)],
+        nvaudit_version=__version__,
+    )
+
+
+def _mapping_notes(session: Session) -> list[str]:
+    notes = []
+    narrow = sorted({t.array.narrow_top for t in session.workload.tensors if t.array.narrow_top})
+    for bits in narrow:
+        notes.append(
+            f"{session.profile.weight_bits} weight bits do not divide into the cell bits: the top slice "
+            f"holds {bits} bit{'s' if bits > 1 else ''}"
+        )
+    frozen = [t.key for t in session.workload.tensors if t.freeze_read]
+    if frozen and session.workload.read_noise:
+        notes.append(
+            "read noise is drawn once per chip instead of per inference for "
+            + ", ".join(frozen)
+            + " (its operator cannot take it as an output term)"
+        )
+    zero = [t.key for t in session.workload.tensors if t.peak_code == 0]
+    if zero:
+        notes.append("all-zero weights carry no noise: " + ", ".join(zero))
+    if session.rebatch.coupled:
+        notes.append(
+            f"samples of a batch influence each other in this model: results hold for --batch-size "
+            f"{session.workload.batch}"
+        )
+    return notes

@@ -1,0 +1,203 @@
+"""What an audit settles before anything runs: model, device, data, metric, files for the workers."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nvaudit.data import Dataset, InputSpec, load_dataset
+from nvaudit.device import (
+    DeviceProfile,
+    OperatingPoint,
+    load_profile,
+    operating_point,
+    override_profile,
+    profile_digest,
+)
+from nvaudit.errors import EngineError, ModelError, OptionError
+from nvaudit.mapping.select import Decision, select
+from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.perturb.engine import Probe
+from nvaudit.perturb.metrics import Metric, resolve_metric
+from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
+from nvaudit.perturb.workload import Workload
+from nvaudit.spec import RunSpec
+
+REBATCH_TOLERANCE = 1e-3
+"""Largest difference, relative to the largest output, that re-batching may make by rounding."""
+
+
+@dataclass
+class Session:
+    """What an audit has settled so far."""
+
+    spec: RunSpec
+    loaded: LoadedModel
+    profile: DeviceProfile
+    points: tuple[OperatingPoint, ...]
+    decisions: tuple[Decision, ...]
+    rebatch: Rebatch
+    dataset: Dataset
+    workload: Workload
+    notes: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    timing: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add up the seconds of a phase."""
+        begin = time.perf_counter()
+        yield
+        self.timing[what] = self.timing.get(what, 0.0) + time.perf_counter() - begin
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of model, data and device."""
+        return {
+            "model": self.loaded.digest,
+            "data": self.dataset.digest,
+            "device": profile_digest(self.profile),
+        }
+
+    def rebatching_failed(self, probe: Probe) -> bool:
+        """Whether re-batching moved the outputs by more than rounding."""
+        return probe.rebatch_error is not None and probe.rebatch_error > REBATCH_TOLERANCE
+
+    def reference_file(self, metric: Metric) -> str | None:
+        """Where the nominal outputs are kept that a metric compares with, if it does."""
+        return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
+
+
+def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, ...]]:
+    """Profile and operating points of a run."""
+    profile = load_profile(spec.device)
+    if spec.cell_bits is not None or spec.bits is not None or spec.encoding is not None:
+        profile = override_profile(
+            profile, cell_bits=spec.cell_bits, weight_bits=spec.bits, encoding=spec.encoding
+        )
+    sigmas: Sequence[float | None] = spec.sigmas or (None,)
+    points = tuple(
+        operating_point(profile, sigma, spec.sigma_unit, spec.time_s, spec.enable, spec.disable)
+        for sigma in sigmas
+    )
+    return profile, points
+
+
+def settle_output(loaded: LoadedModel, wanted: str | None) -> tuple[str, list[str]]:
+    """Which output is scored, and a note where that was our choice."""
+    names = [output.name for output in loaded.outputs]
+    if not names:
+        raise ModelError(f"{loaded.path}: the model has no outputs")
+    if wanted is not None:
+        if wanted not in names:
+            raise OptionError(f"--output {wanted!r} is not an output; the model has {', '.join(names)}")
+        return wanted, []
+    if len(names) == 1:
+        return names[0], []
+    return names[0], [f"the model has {len(names)} outputs; scored: '{names[0]}' (choose with --output)"]
+
+
+def input_specs(loaded: LoadedModel, rebatch: Rebatch) -> tuple[InputSpec, ...]:
+    """What the data must provide."""
+    return tuple(
+        InputSpec(spec.name, spec.dtype, spec.shape, rebatch.batch_axes.get(spec.name))
+        for spec in loaded.inputs
+    )
+
+
+def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
+    """Read everything, decide everything, and write the workload; nothing has run yet."""
+    profile, points = settle_device(spec)
+    loaded = load_model(spec.model)
+    rebatch = analyse_batch(loaded.model)
+    if rebatch.status == "rebatched" and not rebatching:
+        rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
+    output, notes = settle_output(loaded, spec.output)
+    decisions = select(constants(loaded), spec.layers, spec.digital)
+    if not any(d.mapped for d in decisions):
+        raise ModelError(
+            f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to audit; "
+            "`nvaudit inspect` lists every tensor with its reason"
+        )
+    dataset = load_dataset(
+        Path(spec.data) if spec.data is not None else None,
+        input_specs(loaded, rebatch),
+        model_path=loaded.path,
+        limit=spec.limit,
+        seed=spec.seed,
+        scratch=folder,
+    )
+    placement = Placement(
+        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel"
+    )
+    request = Request(
+        loaded=loaded,
+        rebatch=rebatch,
+        decisions=decisions,
+        points=points,
+        how=placement,
+        dataset=dataset,
+        output=output,
+        batch=min(spec.batch_size, dataset.count),
+        seed=spec.seed,
+        every_device=spec.every_device,
+        provider=spec.provider,
+    )
+    workload = build_workload(request, folder)
+    return Session(spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes)
+
+
+def prepare_again(session: Session, probe: Probe) -> Session:
+    """Prepare once more without re-batching, which turned out to move the outputs."""
+    folder = Path(session.workload.folder) / "fixed"
+    folder.mkdir()
+    fixed = prepare(session.spec, folder, rebatching=False)
+    fixed.notes.append(
+        f"re-batching was undone: it moved the outputs by {probe.rebatch_error:.1e} of their range"
+    )
+    fixed.events.extend(session.events)
+    fixed.timing.update(session.timing)
+    return fixed
+
+
+def settle_metric(session: Session, probe: Probe) -> Metric:
+    """Settle what is measured from the unmodified model's first outputs."""
+    spec, dataset = session.spec, session.dataset
+    metric = resolve_metric(spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis)
+    check_thresholds(spec, metric)
+    return metric
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the run's working files, gone afterwards."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="nvaudit-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise EngineError(
+            f"cannot make a folder for the run's working files: {error.strerror or error}; "
+            "set TMPDIR to a folder that can be written"
+        ) from error
+    with folder as path:
+        yield Path(path)
+
+
+def check_thresholds(spec: RunSpec, metric: Metric) -> None:
+    """Refuse a threshold that no value of the metric can be on either side of, such as 90 for 90 %.
+
+    Raises
+    ------
+    OptionError
+        Naming it.
+    """
+    if metric.unit != "fraction":
+        return
+    gate = () if spec.min_kpp is None else (spec.min_kpp,)
+    for option, values in (("--min-kpp", gate), ("--yield-at", spec.yield_at)):
+        for value in values:
+            if not 0 <= value <= 1:
+                hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
+                raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")

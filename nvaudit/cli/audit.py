@@ -24,8 +24,8 @@ from nvaudit.spec import RunSpec, make_spec
 @device_options()
 @point_options()
 @select_options()
-@click.option("--data", type=FilePath(), help="Evaluation data: .npz, a folder with x.npy and "
-              "y.npy, an image folder, or ONNX test_data_set folders.  [default: MODEL.npz beside the model; "
+@click.option("--data", type=FilePath(), help="Evaluation data: .npz, x.npy with y.npy "
+              "beside it or their folder, an image folder, or ONNX test_data_set folders.  [default: MODEL.npz beside the model; "
               "without it the audit is label-free]")  # fmt: skip
 @click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
               help="Simulated chips.")  # fmt: skip
@@ -37,7 +37,8 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
               help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
-              "[default: top1 with labels, agreement without]")  # fmt: skip
+              "[default: top1 with class labels, mse with reference outputs; without labels agreement where the "
+              "outputs are class scores, else mse]")  # fmt: skip
 @click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
 @click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",

@@ -73,7 +73,7 @@ def _knob(profile: DeviceProfile) -> str:
 )
 @click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
               help="How signs are stored.  [default: the profile's]")  # fmt: skip
-@point_options()
+@point_options(sweep=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
               help="Draw the law of every level: in the terminal, or into FILE.html.")  # fmt: skip
@@ -160,6 +160,10 @@ def _print(facts: DeviceFacts, console: Console) -> None:
         f"{p.encoding}: {w.rms:.4g} of max|W| (rms over all codes; {w.low:.4g} … {w.high:.4g})",
         highlight=False,
     )
+    if w.shift > 0.01 * w.rms:
+        console.print(
+            f"mean shift of a weight: {w.shift:.4g} of max|W| (rms over all codes)", highlight=False
+        )
     if facts.how == "sampled":
         console.print("moments estimated from a million draws: no closed form", style="dim", highlight=False)
 

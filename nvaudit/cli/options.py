@@ -99,12 +99,12 @@ def device_options() -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
-def point_options() -> Callable[[Command], Command]:
-    """Options that choose the operating point of a device."""
+def point_options(sweep: bool = True) -> Callable[[Command], Command]:
+    """Options that choose the operating point of a device, or the points of a sweep."""
+    many = "; repeatable, or a sweep such as 0.1:0.4:0.1" if sweep else ""
     return _stack(
         click.option("--sigma", "sigmas", type=SigmaType(), multiple=True,
-                     help="Device variation in the profile's unit; repeatable, or a sweep such as "
-                     "0.1:0.4:0.1.  [default: the profile's]"),
+                     help=f"Device variation in the profile's unit{many}.  [default: the profile's]"),
         click.option("--sigma-unit", type=click.Choice(["level", "full_scale", "weight_max"]),
                      help="Unit of --sigma: level spacings, the conductance window, or max|W| (no "
                      "slicing).  [default: the profile's]"),

@@ -25,7 +25,7 @@ def fit_profile(
     csv: Path,
     name: str,
     *,
-    unit: TableUnit = "level",
+    unit: TableUnit = "us",
     window: tuple[float, float] | None = None,
     technology: str = "measured device",
     citation: str | None = None,

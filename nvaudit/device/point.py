@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nvaudit.device.profile import DeviceProfile, SigmaKnob
-from nvaudit.device.terms import LogDecay, Lognormal, NoiseTerm, Normal, Read, Table
+from nvaudit.device.terms import NoiseTerm, Read
 from nvaudit.errors import ProfileError
 
 _ADDITIVE_UNITS = ("level", "full_scale", "weight_max")
@@ -40,20 +40,6 @@ class OperatingPoint:
     sigma_unit: str
     time_s: float
     terms: tuple[NoiseTerm, ...]
-
-    def factor(self, term: NoiseTerm) -> float:
-        """Return what multiplies the spreads of `term`: `sigma` where the knob acts on it, else 1."""
-        if self.sigma_unit == "multiplier" or _unit_of(term) == "sigma":
-            return self.sigma
-        return 1.0
-
-    def unit(self, term: Normal | Lognormal | Read | LogDecay | Table) -> str:
-        """Return the unit of the spread of `term`, with ``"sigma"`` replaced by the unit of the knob."""
-        return self.sigma_unit if term.unit == "sigma" else term.unit
-
-
-def _unit_of(term: NoiseTerm) -> str | None:
-    return term.unit if isinstance(term, Normal | Lognormal | Read) else None
 
 
 def operating_point(

@@ -144,7 +144,7 @@ class DeviceProfile(_Section):
     description: Text
     source: Source
     cell_bits: int | None = Field(ge=1, le=12)
-    weight_bits: int = Field(default=8, ge=1, le=16)
+    weight_bits: int = Field(default=8, ge=1, le=14)
     encoding: Encoding
     window: Window | None = None
     sigma: SigmaKnob | None = None

@@ -31,11 +31,12 @@ class LevelFacts:
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """Sigma of a weight as a fraction of max|W|: over all codes rms, lowest and highest."""
+    """Sigma of a weight as a fraction of max|W|: over all codes rms, lowest, highest; rms of the mean shift."""
 
     rms: float
     low: float
     high: float
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,22 @@ def device_facts(point: OperatingPoint) -> DeviceFacts:
     shown = np.unique(
         np.linspace(0, array.top_level, min(_MOST_LEVELS, array.top_level + 1)).round().astype(int)
     )
-    total = np.sqrt(at_code.std**2 + at_code.mean**2) / (2**array.bits - 1)
+    top = 2**array.bits - 1
+    sigma, shift = at_code.std / top, at_code.mean / top
     return DeviceFacts(
         point=point,
         unit=_UNIT[profile.window.unit] if profile.window else "levels",
         bits=array.bits,
         slices=array.slices,
         levels=tuple(_level(int(i), at_level.mean[i], at_level.std[i], array) for i in shown),
-        weight=WeightFacts(float(np.sqrt(np.mean(total**2))), float(total.min()), float(total.max())),
+        weight=WeightFacts(_rms(sigma), float(sigma.min()), float(sigma.max()), _rms(shift)),
         how="sampled" if "sampled" in (at_level.how, at_code.how) else "exact",
         draws=level_draws(point, array, shown),
     )
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _level(level: int, mean: float, std: float, array: Array) -> LevelFacts:

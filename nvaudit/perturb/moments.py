@@ -37,11 +37,11 @@ class Moments:
     how: Literal["exact", "sampled"]
 
     def rms(self, code: NDArray[np.integer]) -> float:
-        """Root mean square deviation over a tensor's codes, in units of the code."""
+        """Spread over a tensor's codes, root mean square, in units of the code; the mean shift is apart."""
         if code.size == 0:
             return 0.0
         counts = np.bincount(code.reshape(-1).astype(np.int64) - int(self.code[0]), minlength=len(self.code))
-        return float(np.sqrt((counts * (self.std**2 + self.mean**2)).sum() / code.size))
+        return float(np.sqrt((counts * self.std**2).sum() / code.size))
 
 
 def code_moments(point: OperatingPoint, array: Array) -> Moments:

@@ -50,10 +50,11 @@ class Setting:
     def unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance (in the window's unit) per one of ``unit``, the knob or multiplier included."""
         if unit == "sigma":
-            return self.point.sigma * self._plain(self.point.sigma_unit)
-        return self.multiplier * self._plain(unit)
+            return self.point.sigma * self.plain_unit(self.point.sigma_unit)
+        return self.multiplier * self.plain_unit(unit)
 
-    def _plain(self, unit: str) -> NDArray[np.float64] | float:
+    def plain_unit(self, unit: str) -> NDArray[np.float64] | float:
+        """Conductance per one of ``unit``, whatever the knob says."""
         if unit == "level":
             return self.array.step
         if unit == "full_scale":
@@ -80,7 +81,17 @@ def normal_moments(term: NoiseTerm, at: Setting) -> tuple[NDArray[np.float64], N
         shift, spread = log_decay_at(term, at.point.time_s)
         unit = at.unit(term.unit) * np.ones(len(at.level))
         return unit * shift, unit * spread
+    if isinstance(term, Table) and term.levels is not None:
+        rows = sorted(term.levels, key=lambda row: row.level)
+        base, unit = _table_origin(term, at), at.plain_unit(term.unit)
+        off = base + unit * np.array([row.mean for row in rows]) - at.target
+        return at.multiplier * off, at.multiplier * unit * np.array([row.std for row in rows])
     return None
+
+
+def _table_origin(term: Table, at: Setting) -> float:
+    """Where a table counts from: g_min in level or full-scale units; in µS or nA it is the conductance."""
+    return 0.0 if term.unit in ("us", "na") else at.array.g_min
 
 
 def is_idle(term: NoiseTerm, at: Setting) -> bool:
@@ -101,8 +112,9 @@ def is_idle(term: NoiseTerm, at: Setting) -> bool:
 
 def sampler(term: NoiseTerm, at: Setting) -> Sampler:
     """Make the sampler of a term that acts on devices when they are programmed (all but ``read``)."""
-    if isinstance(term, Normal | LogDecay):
-        return _normal(term, at)
+    moments = normal_moments(term, at)
+    if moments is not None:
+        return _normal(*moments)
     if isinstance(term, Lognormal):
         return _lognormal(term, at)
     if isinstance(term, StuckAt):
@@ -110,7 +122,7 @@ def sampler(term: NoiseTerm, at: Setting) -> Sampler:
     if isinstance(term, Drift):
         return _drift(term, at)
     if isinstance(term, Table):
-        return _table(term, at)
+        return _samples(term, at)
     assert isinstance(term, Clip)
     low = -np.inf if term.min is None else term.min
     high = np.inf if term.max is None else term.max
@@ -121,12 +133,10 @@ def _draw(gen: np.random.Generator, like: NDArray[np.generic]) -> Float:
     return gen.standard_normal(like.shape, dtype=np.float32)
 
 
-def _normal(term: Normal | LogDecay, at: Setting) -> Sampler:
-    """g + N(mean, σ²)."""
-    moments = normal_moments(term, at)
-    assert moments is not None
-    mean, std = (part.astype(np.float32) for part in moments)
-    return lambda level, g, gen: g + (mean[level] + std[level] * _draw(gen, g))
+def _normal(mean: NDArray[np.float64], std: NDArray[np.float64]) -> Sampler:
+    """g + N(mean, σ²), both per level."""
+    shift, spread = mean.astype(np.float32), std.astype(np.float32)
+    return lambda level, g, gen: np.asarray(g + (shift[level] + spread[level] * _draw(gen, g)))
 
 
 def _lognormal(term: Lognormal, at: Setting) -> Sampler:
@@ -166,22 +176,13 @@ def _drift(term: Drift, at: Setting) -> Sampler:
     return sample
 
 
-def _table(term: Table, at: Setting) -> Sampler:
-    """Replace g by a value drawn from what was measured at its level."""
-    unit = at.unit(term.unit) / at.multiplier if at.multiplier else 0.0
-    # A table in level or full-scale units counts from g_min; one in µS or nA is the conductance itself.
-    base = 0.0 if term.unit in ("us", "na") else at.array.g_min
-    target = at.target.astype(np.float32)
-    scale = np.float32(at.multiplier)
-    if term.levels is not None:
-        rows = sorted(term.levels, key=lambda row: row.level)
-        mean = np.array([base + row.mean * unit for row in rows], np.float32) - target[: len(rows)]
-        std = np.array([row.std * unit for row in rows], np.float32)
-        return lambda level, g, gen: np.asarray(g + scale * (mean[level] + std[level] * _draw(gen, g)))
+def _samples(term: Table, at: Setting) -> Sampler:
+    """Replace g by one of the values that were measured at its level."""
     assert term.samples is not None
-    values = [np.asarray([base + v * unit for v in row], np.float32) for row in term.samples]
-    flat = np.concatenate(values) if values else np.zeros(0, np.float32)
-    count = np.array([len(row) for row in values])
+    base, unit = _table_origin(term, at), at.plain_unit(term.unit)
+    target, scale = at.target.astype(np.float32), np.float32(at.multiplier)
+    flat = np.concatenate([base + unit * np.array(row) for row in term.samples]).astype(np.float32)
+    count = np.array([len(row) for row in term.samples])
     start = np.concatenate([[0], np.cumsum(count)[:-1]])
 
     def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:

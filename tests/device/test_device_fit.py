@@ -22,14 +22,16 @@ def csv(tmp_path: Path) -> Path:
 
 
 def table_of(path: Path, **options: object) -> Table:
-    (term,) = fit_profile(path, "cells", **options).noise  # type: ignore[arg-type]
+    (term,) = fit_profile(path, "cells", **({"unit": "level"} | options)).noise  # type: ignore[arg-type]
     assert isinstance(term, Table)
     return term
 
 
 def test_level_statistics_become_a_table(csv: Path) -> None:
     """Each row becomes a level; bits, source and a multiplier are filled in."""
-    profile = fit_profile(csv, "cells", technology="RRAM", citation="Our lab, 2024", encoding="differential")
+    profile = fit_profile(
+        csv, "cells", unit="level", technology="RRAM", citation="Our lab, 2024", encoding="differential"
+    )
     (term,) = profile.noise
     assert isinstance(term, Table)
     assert term.levels is not None
@@ -119,7 +121,7 @@ def test_each_mistake_in_a_file_has_its_message(csv: Path, text: str, expected: 
     """The message has the file, the line or level, what was found, and what to do."""
     csv.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError) as error:
-        fit_profile(csv, "cells")
+        fit_profile(csv, "cells", unit="level")
     assert str(error.value) == f"{csv}: {expected}"
 
 
@@ -137,7 +139,7 @@ def test_a_window_needs_an_absolute_unit(csv: Path) -> None:
     with pytest.raises(
         ProfileError, match="a window is for the units us, na and s, got 'level'; leave it out"
     ):
-        fit_profile(csv, "cells", window=(0.0, 1.0))
+        fit_profile(csv, "cells", unit="level", window=(0.0, 1.0))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_too_many_samples_are_refused(csv: Path) -> None:
     with pytest.raises(
         ProfileError, match="100000 samples make a profile above 1 MiB; give fewer, or level,mean,std"
     ):
-        fit_profile(csv, "cells")
+        fit_profile(csv, "cells", unit="level")
 
 
 def test_a_bad_name_is_refused(csv: Path) -> None:

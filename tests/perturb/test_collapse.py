@@ -177,11 +177,21 @@ def test_no_collapse_where_it_would_not_be_exact(kind):
     assert make_law(point, [1], bits=8).collapsed is None
 
 
-def test_no_collapse_for_tables_and_reads():
-    """A measured table replaces the conductance, and read noise needs the present one."""
-    rows = [{"level": i, "mean": 10.0 + 6 * i, "std": 1.0} for i in range(16)]
+def test_a_table_of_levels_collapses_and_one_of_samples_does_not():
+    """Mean and spread per level are a normal term; raw samples and read noise need the devices."""
+    rows = [{"level": i, "mean": 10.3 + 6 * i, "std": 0.5 + i / 10} for i in range(16)]
     table = operating_point(make_profile({"kind": "table", "unit": "us", "levels": rows}))
-    assert collapse(table, layout(table.profile, bits=8), 255) is None
+    array = layout(table.profile, bits=8)
+    law = collapse(table, array, 255)
+    assert law is not None
+    low, high = 0x37 & 15, 0x37 >> 4
+    assert law.mean[255 + 0x37] == pytest.approx(17 * 0.3 / array.step)
+    assert law.mean[255 - 0x37] == pytest.approx(-17 * 0.3 / array.step)
+    spread = np.hypot(0.5 + low / 10, 16 * (0.5 + high / 10)) / array.step
+    assert law.std[255 + 0x37] == pytest.approx(spread)
+    samples = [[10.0 + 6 * i, 11.0 + 6 * i] for i in range(16)]
+    raw = operating_point(make_profile({"kind": "table", "unit": "us", "samples": samples}))
+    assert collapse(raw, layout(raw.profile, bits=8), 255) is None
     read = operating_point(make_profile(NORMAL, {"kind": "read", "unit": "us", "sigma": constant(1.0)}))
     assert make_law(read, [1], bits=8).collapsed is None
 

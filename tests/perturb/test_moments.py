@@ -28,12 +28,12 @@ def test_exact_and_sampled_moments_agree(name, encoding, monkeypatch):
 
 
 def test_rms_over_a_tensor():
-    """The root mean square over a tensor's codes, shifts included, is that of its list of codes."""
+    """The root mean square spread over a tensor's codes, without the shift, is that of its list of codes."""
     noise = {"kind": "normal", "unit": "level", "sigma": constant(0.2), "mean": constant(0.1)}
     point = operating_point(make_profile(noise))
     found = code_moments(point, layout(point.profile, bits=8))
     code = np.random.default_rng(0).integers(-255, 256, (50, 3)).astype(np.int16)
-    each = [found.std[c + 255] ** 2 + found.mean[c + 255] ** 2 for c in code.ravel()]
+    each = [found.std[c + 255] ** 2 for c in code.ravel()]
     assert found.rms(code) == pytest.approx(np.sqrt(np.mean(each)), rel=1e-12)
     assert found.rms(np.zeros((0, 3), np.int16)) == 0
 

@@ -113,8 +113,12 @@ def test_errors_keep_their_class(setup, method, kind):
         assert pool.submit("pid", "pid").result(timeout=60) == before
 
 
-def test_a_bug_is_told_with_its_place(setup):
-    """An unforeseen exception is an engine error with its kind and where it happened."""
+def test_a_bug_is_told_in_one_line_and_with_its_place_on_request(setup, monkeypatch):
+    """An unforeseen exception is an engine error with its kind; NVAUDIT_DEBUG adds the traceback."""
+    with WorkerPool(1, setup) as pool, pytest.raises(EngineError) as caught:
+        pool.submit("a call", "bug").result(timeout=60)
+    assert str(caught.value) == "a worker failed in bug: KeyError: 'missing'"
+    monkeypatch.setenv("NVAUDIT_DEBUG", "1")
     with WorkerPool(1, setup) as pool, pytest.raises(EngineError) as caught:
         pool.submit("a call", "bug").result(timeout=60)
     assert "a worker failed in bug: KeyError: 'missing'" in str(caught.value)

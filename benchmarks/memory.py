@@ -26,7 +26,9 @@ from onnx import TensorProto, helper
 
 def main() -> None:
     """Print peaks and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--synthetic", type=float, metavar="GIB")
@@ -64,7 +66,9 @@ def synthetic(folder: Path, gib: float) -> tuple[Path, Path]:
         [helper.make_tensor_value_info(f"x{layers}", 1, ["N", width])],
         tensors,
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "m.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "m.onnx"
+    )
     rng = np.random.Generator(np.random.SFC64(99))
     x = rng.standard_normal((64, width), np.float32)
     np.savez(folder / "m.npz", x0=x, y=rng.integers(0, width, 64))
@@ -73,7 +77,11 @@ def synthetic(folder: Path, gib: float) -> tuple[Path, Path]:
 
 def measure(model: Path, data: Path, options: argparse.Namespace) -> None:
     """Run the public command and watch it."""
-    size = sum(f.stat().st_size for f in (model, model.with_suffix(".onnx.data"), model.parent / "weights.bin") if f.exists())
+    size = sum(
+        f.stat().st_size
+        for f in (model, model.with_suffix(".onnx.data"), model.parent / "weights.bin")
+        if f.exists()
+    )
     with np.load(data) as arrays:
         data_size = sum(arrays[name].nbytes for name in arrays.files)
     command = [sys.executable, "-m", "nvaudit", "audit", str(model), "--data", str(data), "--device",
@@ -87,8 +95,9 @@ def measure(model: Path, data: Path, options: argparse.Namespace) -> None:
                 peaks[pid] = max(peaks.get(pid, 0.0), high_water(pid))
         time.sleep(0.05)
     idle = idle_peak()
-    print(f"{model.name}: model {mib(size)}, data {mib(data_size)}, {options.trials} chips on {options.device}, "
-          f"{time.perf_counter() - begin:.0f} s, exit {process.returncode}; an idle worker takes {mib(idle)}")  # fmt: skip
+    took = f"{time.perf_counter() - begin:.0f} s, exit {process.returncode}"
+    print(f"{model.name}: model {mib(size)}, data {mib(data_size)}, {options.trials} chips on "
+          f"{options.device}, {took}; an idle worker takes {mib(idle)}")  # fmt: skip
     for pid, peak in peaks.items():
         name = "main process" if pid == process.pid else "worker"
         print(f"  {name}: peak {mib(peak)} = idle + data + {(peak - idle - data_size) / size:.2f} × model")
@@ -117,7 +126,10 @@ def high_water(pid: int) -> float:
 
 def idle_peak() -> float:
     """Peak of a Python that has only imported what a worker imports."""
-    code = "import nvaudit.perturb.engine, onnxruntime, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    code = (
+        "import nvaudit.perturb.engine, onnxruntime, resource; "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
     return float(subprocess.check_output([sys.executable, "-c", code], env=os.environ)) * 1024
 
 

@@ -45,7 +45,8 @@ def lenet(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 def torch_chip(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor, batch: int) -> float:
     """Perturb every weight, evaluate every image."""
     noisy = {
-        name: w + SIGMA * w.abs().max() * torch.randn_like(w) if w.dim() > 1 else w for name, w in weights.items()
+        name: w + SIGMA * w.abs().max() * torch.randn_like(w) if w.dim() > 1 else w
+        for name, w in weights.items()
     }
     right = 0
     for start in range(0, len(x), batch):
@@ -55,7 +56,9 @@ def torch_chip(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tenso
 
 def main() -> None:
     """Print seconds per chip of both and the ratio of medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--chips", type=int, default=20)
@@ -75,7 +78,10 @@ def main() -> None:
     batches = (64, 128, 256, 512, 1024, 2048)
     for batch in batches:
         torch_chip(weights, x, y, batch)
-    cost = {b: statistics.median(clock(lambda b=b: torch_chip(weights, x, y, b)) for _ in range(5)) for b in batches}
+    cost = {
+        b: statistics.median(clock(lambda b=b: torch_chip(weights, x, y, b)) for _ in range(5))
+        for b in batches
+    }
     best = min(cost, key=cost.__getitem__)
     cores = default_workers()
     spec = make_spec(model=options.model, data=options.data, device="rram")
@@ -89,13 +95,15 @@ def main() -> None:
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(options.rounds):
                 times[0].append(
-                    clock(lambda: [torch_chip(weights, x, y, best) for _ in range(options.chips)]) / options.chips
+                    clock(lambda: [torch_chip(weights, x, y, best) for _ in range(options.chips)])
+                    / options.chips
                 )
                 audit = clock(lambda: run_trials(pool, cores, metric, None, 1, options.chips))
                 times[1].append(audit / options.chips)
     loop, ours = (statistics.median(t) for t in times)
-    print(f"clean accuracy of the torch network {clean:.4f}; {len(x)} images, {torch.get_num_threads()} torch threads, "
-          f"batch {best} (of {', '.join(f'{b}: {1e3 * c:.0f} ms' for b, c in cost.items())})")  # fmt: skip
+    tried = ", ".join(f"{b}: {1e3 * c:.0f} ms" for b, c in cost.items())
+    print(f"clean accuracy of the torch network {clean:.4f}; {len(x)} images, "
+          f"{torch.get_num_threads()} torch threads, batch {best} (of {tried})")  # fmt: skip
     print(f"torch loop {1e3 * loop:.1f} ms per chip, nvaudit {1e3 * ours:.1f} ms per chip on {cores} cores: "
           f"{loop / ours:.2f} × faster")  # fmt: skip
 

@@ -33,7 +33,9 @@ from nvaudit.spec import make_spec
 
 def main() -> None:
     """Print one Markdown row per model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pairs", nargs="+", metavar="MODEL.onnx DATA.npz", type=Path)
     parser.add_argument("--device", default="rram")
     parser.add_argument("--repeats", type=int, default=15)

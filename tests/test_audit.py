@@ -78,13 +78,13 @@ def test_without_noise_every_chip_is_the_quantised_model(example, encoding, scal
     assert report.quantised != report.nominal
 
 
-@pytest.mark.parametrize("device", ["fefet1", "fefet2", "rram_65nm"])
+@pytest.mark.parametrize("device", ["fefet1", "fefet2", "rram_65nm", "pcm", "cmo_hfox", "sonos_day5"])
 def test_without_noise_other_devices_are_the_quantised_model_too(example, device):
     """Sigma 0 means no noise, whatever the law."""
     report = audit(
         example, device, sigmas=(0,), metric="cross_entropy", every_device=True, trials=2, limit=16
     )
-    assert report.trials.values == pytest.approx([report.quantised] * 2, rel=1e-6)
+    assert set(report.trials.values) == {report.quantised}
 
 
 def test_narrow_quantisation_costs_accuracy_before_any_noise(example):

@@ -74,7 +74,8 @@ def test_command_says_what_it_wrote(tmp_path, capsys):
     assert run(["replay", str(tmp_path / "report.json"), "--worst", "-o", str(chip)]) == 0
     trial = int(np.argmin(report.trials.values))
     assert capsys.readouterr().out == (
-        f"{chip}: chip {trial} at sigma 0.1, reported {min(report.trials.values)!r}; the file measures the same\n"
+        f"{chip}: chip {trial} at sigma 0.1, reported {min(report.trials.values)!r}; "
+        "the file measures the same\n"
     )
 
 

@@ -191,7 +191,8 @@ def test_a_provider_that_is_not_there(command, place, example, workers):
     offered = ", ".join(onnxruntime.get_available_providers())
     assert_refused(
         ran,
-        f"--provider cuda: this ONNX Runtime offers only {offered}; use --provider cpu, or install the build of ONNX Runtime that has it",
+        f"--provider cuda: this ONNX Runtime offers only {offered}; "
+        "use --provider cpu, or install the build of ONNX Runtime that has it",
         EXIT_FAILURE,
     )
 

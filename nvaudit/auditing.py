@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from nvaudit import __version__
 from nvaudit.findings import tensor_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
+from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress, TrialTable, run_trials
+from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.result import AuditReport
 from nvaudit.report.summary import Measured, Questions, summarise
-from nvaudit.session import Session, prepare, prepare_again, scratch_folder, settle_metric
+from nvaudit.session import Session, prepared, run_nominal, run_probe
+from nvaudit.session import prepare as prepare  # for those who prepare a run and do something else with it
 from nvaudit.spec import RunSpec, make_spec
 
 
@@ -38,6 +42,7 @@ def audit(
     data: str | Path | None = None,
     *,
     progress: Progress = _quiet,
+    resume: str | Path | None = None,
     **options: Any,
 ) -> AuditReport:
     """Audit an ONNX model on a device.
@@ -52,6 +57,8 @@ def audit(
         Evaluation data; without it ``MODEL.npz`` beside the model, else the audit is label-free.
     progress : callable
         Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps finished chips: a run that was cut off goes on where it was.
     **options
         The fields of :class:`nvaudit.spec.RunSpec`.
 
@@ -65,51 +72,74 @@ def audit(
         If anything about the input is wrong.
     """
     spec = make_spec(model=model, device=device, data=data, **options)
-    return run_audit(spec, progress)
+    return run_audit(spec, progress, resume)
 
 
-def run_audit(spec: RunSpec, progress: Progress = _quiet) -> AuditReport:
+def run_audit(spec: RunSpec, progress: Progress = _quiet, resume: str | Path | None = None) -> AuditReport:
     """Run a specification.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps finished chips; made if it is missing. It has no influence on results.
+
+    Returns
+    -------
+    AuditReport
 
     Raises
     ------
     NvauditError
-        If anything about the input is wrong.
+        If anything about the input is wrong, the folder is of another run, or another process uses it.
     """
     begin = time.perf_counter()
-    with scratch_folder() as folder:
-        progress("reading model and data", 0, 1)
-        session = prepare(spec, folder)
-        report = _measure(session, begin, progress)
-        if isinstance(report, Probe):
-            report = _measure(prepare_again(session, report), begin, progress)
-        assert isinstance(report, AuditReport)
-    return report
+    folder = None if resume is None else Path(resume)
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(lock_folder(folder))
+        return prepared(spec, progress, lambda session: _measure(session, begin, progress, folder))
 
 
-def _measure(session: Session, begin: float, progress: Progress) -> AuditReport | Probe:
+def _measure(session: Session, begin: float, progress: Progress, folder: Path | None) -> AuditReport | Probe:
     """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
-    spec, workload = session.spec, session.workload
+    spec = session.spec
     session.timing["prepare"] = time.perf_counter() - begin
-    with WorkerPool(spec.workers, workload, session.events.append) as pool:
+    with ExitStack() as stack:
+        pool = stack.enter_context(WorkerPool(spec.workers, session.workload, session.events.append))
         progress("running the unmodified model", 0, 1)
-        with session.timed("ideal"):
-            probe: Probe = pool.submit("the first batch", "probe").result()
-            if session.rebatching_failed(probe):
-                return probe
-            metric = settle_metric(session, probe)
-            keep = session.reference_file(metric)
-            nominal: Outcome = pool.submit(
-                "the unmodified model", "nominal", metric, keep, workload.ideal
-            ).result()
+        metric = run_probe(pool, session)
+        if isinstance(metric, Probe):
+            return metric
+        record: ChipRecord | None = None
+        if folder is not None:
+            record = stack.enter_context(open_record(folder, session.identity(metric)))
+            session.events.extend(_resumed(record, folder, len(session.points), spec.trials))
+        keep = session.reference_file(metric)
+        nominal = run_nominal(pool, session, metric)
         with session.timed("quantised"):
             quantised: Outcome = pool.submit(
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
         with session.timed("chips"):
-            table = run_trials(pool, spec.workers, metric, keep, len(session.points), spec.trials, progress)
+            table = run_trials(
+                pool, spec.workers, metric, keep, len(session.points), spec.trials, progress, record=record
+            )
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal.value, quantised.value, table)
+    return _report(session, metric, nominal, quantised.value, table)
+
+
+def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
+    """Say what a record has given."""
+    events = []
+    if record.dropped:
+        events.append(f"{record.path}: an unfinished record ({record.dropped} bytes) at its end was dropped")
+    found = int((record.rows["trial"] < trials).sum())
+    if found:
+        events.append(f"resumed: {found} of {points * trials} chips were read from {folder}")
+    return events
 
 
 def _report(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+
+from nvaudit import __version__
 from nvaudit.data import Dataset, InputSpec, load_dataset
 from nvaudit.device import (
     DeviceProfile,
@@ -21,11 +27,16 @@ from nvaudit.device import (
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
-from nvaudit.perturb.engine import Probe
-from nvaudit.perturb.metrics import Metric, resolve_metric
+from nvaudit.perturb.engine import Outcome, Probe
+from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
+from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.session import runtime
+from nvaudit.perturb.workers import WorkerPool
 from nvaudit.perturb.workload import Workload
 from nvaudit.spec import RunSpec
+
+Result = TypeVar("Result")
 
 REBATCH_TOLERANCE = 1e-3
 """Largest difference, relative to the largest output, that re-batching may make by rounding."""
@@ -61,6 +72,22 @@ class Session:
             "data": self.dataset.digest,
             "device": profile_digest(self.profile),
         }
+
+    def identity(self, metric: Metric) -> Identity:
+        """Everything that the values of the chips depend on."""
+        names = {
+            "model": str(self.loaded.path),
+            "data": self.dataset.source,
+            "device": self.profile.name,
+        }
+        inputs = {what: Input(name=names[what], sha256=digest) for what, digest in self.hashes().items()}
+        if metric.kind == "function":
+            load_function(metric.name)
+            code = getattr(sys.modules.get(metric.name.partition(":")[0]), "__file__", None)
+            digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
+            inputs["metric"] = Input(name=metric.name, sha256=digest)
+        versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
+        return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
 
     def rebatching_failed(self, probe: Probe) -> bool:
         """Whether re-batching moved the outputs by more than rounding."""
@@ -169,6 +196,35 @@ def settle_metric(session: Session, probe: Probe) -> Metric:
     metric = resolve_metric(spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis)
     check_thresholds(spec, metric)
     return metric
+
+
+def prepared(
+    spec: RunSpec, progress: Callable[[str, int, int], None], work: Callable[[Session], Result | Probe]
+) -> Result:
+    """Prepare a run and do its work, once more if that found that re-batching changes the outputs."""
+    with scratch_folder() as folder:
+        progress("reading model and data", 0, 1)
+        session = prepare(spec, folder)
+        result = work(session)
+        if isinstance(result, Probe):
+            result = work(prepare_again(session, result))
+        assert not isinstance(result, Probe)
+        return result
+
+
+def run_probe(pool: WorkerPool, session: Session) -> Metric | Probe:
+    """Run the first samples and settle the metric; the probe if re-batching changes the outputs."""
+    with session.timed("ideal"):
+        probe: Probe = pool.submit("the first batch", "probe").result()
+        return probe if session.rebatching_failed(probe) else settle_metric(session, probe)
+
+
+def run_nominal(pool: WorkerPool, session: Session, metric: Metric) -> float:
+    """Score the unmodified model, and keep its outputs if the metric compares with them."""
+    keep, ideal = session.reference_file(metric), session.workload.ideal
+    with session.timed("ideal"):
+        outcome: Outcome = pool.submit("the unmodified model", "nominal", metric, keep, ideal).result()
+    return outcome.value
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from nvaudit.errors import OptionError
@@ -64,6 +64,15 @@ class RunSpec(BaseModel):
     provider: Provider = "cpu"
     workers: Annotated[int, Field(ge=0)] = 0
 
+    def chip_options(self) -> dict[str, JsonValue]:
+        """Give every option that the value of a chip depends on, by its name on the command line.
+
+        Left out are the inputs, which are known by their contents, and what decides only how many chips
+        there are, what is asked of them, or how they are run.
+        """
+        options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP))
+        return {flag(name): value for name, value in options.items()}
+
     @field_validator("sigmas", "percentiles", "yield_at")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -76,6 +85,11 @@ class RunSpec(BaseModel):
             value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
         return value
 
+
+_NOT_OF_A_CHIP = (
+    *("model", "device", "data"),
+    *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "crossbar", "workers"),
+)
 
 _FLAG = {
     "model": "MODEL",
@@ -146,12 +160,22 @@ def _describe(error: ErrorDetails) -> str:
         near = difflib.get_close_matches(name, RunSpec.model_fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(RunSpec.model_fields)}"
         return f"{name}: there is no such option; {hint}"
-    flag = _FLAG.get(name, f"--{name.replace('_', '-')}")
     if error["type"] == "missing":
-        return f"{flag}: missing; give {_WANTED[name]}"
+        return f"{flag(name)}: missing; give {_WANTED[name]}"
     got = repr(error["input"])
     got = got if len(got) <= _SHOWN else f"{got[: _SHOWN - 1]}…"
-    return f"{flag}: got {got}; use {_WANTED[name]}"
+    return f"{flag(name)}: got {got}; use {_WANTED[name]}"
+
+
+def flag(name: str) -> str:
+    """Name of a field on the command line.
+
+    Examples
+    --------
+    >>> flag("batch_size"), flag("sigmas")
+    ('--batch-size', '--sigma')
+    """
+    return _FLAG.get(name, f"--{name.replace('_', '-')}")
 
 
 def parse_sigmas(texts: tuple[str, ...]) -> tuple[float, ...]:

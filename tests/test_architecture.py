@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "findings": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
     "auditing": LOWER | {"perturb", "findings", "session"},
+    "planning": LOWER | {"perturb", "session"},
     "replaying": LOWER | {"perturb", "session"},
-    "cli": LOWER | {"perturb", "findings", "session", "auditing", "replaying"},
+    "cli": LOWER | {"perturb", "findings", "session", "auditing", "planning", "replaying"},
     "__main__": {"cli"},
 }
 # The package itself is the public face: anyone may read its version, nobody inside may use it for more.

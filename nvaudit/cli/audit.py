@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from nvaudit.auditing import default_workers, run_audit
 from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.perturb.lock import LOCK_FILE
+from nvaudit.perturb.record import RECORD_FILE
+from nvaudit.planning import plan_audit
+from nvaudit.report.plan import plan_json
+from nvaudit.report.plan_text import render_plan
 from nvaudit.report.result import to_json
 from nvaudit.report.text import render_text
 from nvaudit.spec import RunSpec, make_spec
@@ -25,8 +33,8 @@ from nvaudit.spec import RunSpec, make_spec
 @point_options()
 @select_options()
 @click.option("--data", type=FilePath(), help="Evaluation data: .npz, x.npy with y.npy "
-              "beside it or their folder, an image folder, or ONNX test_data_set folders.  [default: MODEL.npz beside the model; "
-              "without it the audit is label-free]")  # fmt: skip
+              "beside it or their folder, an image folder, or ONNX test_data_set folders.  [default: "
+              "MODEL.npz beside the model; without it the audit is label-free]")  # fmt: skip
 @click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
               help="Simulated chips.")  # fmt: skip
 @click.option("--percentile", "-k", "percentiles", type=float, multiple=True, default=(1.0,),
@@ -37,8 +45,8 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
               help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
-              "[default: top1 with class labels, mse with reference outputs; without labels agreement where the "
-              "outputs are class scores, else mse]")  # fmt: skip
+              "[default: top1 with class labels, mse with reference outputs; without labels agreement where "
+              "the outputs are class scores, else mse]")  # fmt: skip
 @click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
 @click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
@@ -61,35 +69,68 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("-o", "--report", type=FilePath(),
               help="Write report.json here; - writes it to standard output, and the text to standard error.  "
               "[default: only the text]")  # fmt: skip
+@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: "
+              "the same command goes on where it was cut off, or on to more --trials.  [default: none is "
+              "kept]")  # fmt: skip
+@click.option("--plan", is_flag=True, help="Run only a few chips, to time them, and print what --trials can "
+              "say and what it costs.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def audit_command(
     report: Path | None,
     quiet: bool,
     sigmas: tuple[tuple[float, ...], ...],
     workers: int | None,
+    resume: Path | None,
+    plan: bool,
     **options: Any,
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
-    to_stdout = report is not None and str(report) == "-"
     spec = make_spec(
         **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
     )
-    if report is not None and not to_stdout:
-        _check_report(report, spec)
-    with ProgressDisplay(quiet) as progress:
-        result = run_audit(spec, progress)
-    if report is not None and not to_stdout:
-        write_text_atomic(report, to_json(result) + "\n")
-    with printing(stderr=to_stdout) as console:
-        if to_stdout:
-            echo_json(to_json(result))
-        render_text(result, console)
-        if report is not None and not to_stdout:
-            click.echo(f"report: {report}")
+    if plan and resume is not None:
+        raise OptionError("--plan and --resume: choose one; a plan keeps no chips")
+    if report is not None and str(report) != "-":
+        _check_report(report, spec, resume)
+    if plan:
+        return _plan(spec, report, quiet)
+    try:
+        with ProgressDisplay(quiet) as progress:
+            result = run_audit(spec, progress, resume)
+    except KeyboardInterrupt:
+        if resume is None:
+            raise
+        kept = "finished chips are kept; run the same command again to go on"
+        click.echo(f"nvaudit: interrupted; {kept}", err=True)
+        return EXIT_INTERRUPTED
+    _hand_out(to_json(result), report, lambda console: render_text(result, console))
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
 
 
-def _check_report(report: Path, spec: RunSpec) -> None:
+def _plan(spec: RunSpec, report: Path | None, quiet: bool) -> int:
+    """Print what a run would say and cost."""
+    with ProgressDisplay(quiet) as progress:
+        plan = plan_audit(spec, progress)
+    _hand_out(plan_json(plan), report, lambda console: render_plan(plan, console), "plan")
+    return EXIT_OK
+
+
+def _hand_out(
+    json: str, report: Path | None, render: Callable[[Console], None], name: str = "report"
+) -> None:
+    """Write the JSON where it is wanted, and print the text where the JSON is not."""
+    to_stdout = report is not None and str(report) == "-"
+    if report is not None and not to_stdout:
+        write_text_atomic(report, json + "\n")
+    with printing(stderr=to_stdout) as console:
+        if to_stdout:
+            echo_json(json)
+        render(console)
+        if report is not None and not to_stdout:
+            click.echo(f"{name}: {report}")
+
+
+def _check_report(report: Path, spec: RunSpec, resume: Path | None) -> None:
     """Find out before the run that the report can be written, and that it destroys no input."""
     inputs = {
         "the model": Path(spec.model),
@@ -100,4 +141,7 @@ def _check_report(report: Path, spec: RunSpec) -> None:
         with contextlib.suppress(OSError):  # one of them is not there, or cannot be
             if report.samefile(path):
                 raise OptionError(f"-o {report}: this is {what}; choose another path")
+    kept = () if resume is None else (resume / RECORD_FILE, resume / LOCK_FILE)
+    if any(os.path.realpath(report) == os.path.realpath(path) for path in kept):
+        raise OptionError(f"-o {report}: this is a file of --resume; choose another path")
     check_writable(report)

@@ -31,7 +31,7 @@ class LevelFacts:
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """Sigma of a weight as a fraction of max|W|: over all codes rms, lowest, highest; rms of the mean shift."""
+    """Sigma of a weight over all codes (rms, lowest, highest), and rms mean shift, per max|W|."""
 
     rms: float
     low: float

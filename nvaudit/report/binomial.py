@@ -183,3 +183,13 @@ def trials_for_bound(percentile: float, confidence: float, sided: int = 1) -> in
     # The logarithms round; the tail itself decides between neighbours.
     found = first_true(lambda n: within(at_most(0, n, prob), error), max(1, guess - 2), guess + 2)
     return guess if found is None else found
+
+
+def standard_error(nominal: float, images: int, metric: str, unit: str) -> float | None:
+    """Binomial standard error of a nominal accuracy: the evaluation set is finite too.
+
+    None for what is no accuracy against labels, where it would say nothing.
+    """
+    if unit != "fraction" or metric == "agreement":
+        return None
+    return math.sqrt(nominal * (1 - nominal) / images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.report.binomial import standard_error
 from nvaudit.report.gate import GateResult, decide, overall_verdict
 from nvaudit.report.kpp import kpp, yield_at
 from nvaudit.report.result import (
@@ -115,7 +115,10 @@ def summarise(
         trials=worst.trials,
         sweep=tuple(points) if len(points) > 1 else (),
         tensors=tuple(tensors),
-        data=DataInfo(**data, standard_error=_standard_error(measured, data["count"])),
+        data=DataInfo(
+            **data,
+            standard_error=standard_error(measured.nominal, data["count"], measured.metric, measured.unit),
+        ),
         operating_point=OperatingPointInfo(**operating_point, sigma=worst.sigma, sigma_unit=worst.sigma_unit),
         **rest,
     )
@@ -150,13 +153,6 @@ def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
             max=float(values.max()),
         ),
     )
-
-
-def _standard_error(measured: Measured, count: int) -> float | None:
-    """Binomial standard error of the nominal accuracy: the evaluation set is finite too."""
-    if measured.unit != "fraction" or measured.metric == "agreement":
-        return None
-    return math.sqrt(measured.nominal * (1 - measured.nominal) / count)
 
 
 def _headline(

@@ -247,7 +247,7 @@ def test_what_nobody_foresaw(command, place, example, monkeypatch, error, code, 
     def fail(*args):
         raise error
 
-    monkeypatch.setattr("nvaudit.auditing.prepare", fail)
+    monkeypatch.setattr("nvaudit.session.prepare", fail)
     ran = command("audit", example, *FEW, "-o", "r.json")
     assert ran.err.lstrip("\n") == f"nvaudit: {message}\n"
     assert (ran.code, ran.out, os.listdir("scratch")) == (code, "", [])
@@ -257,7 +257,7 @@ def test_what_nobody_foresaw(command, place, example, monkeypatch, error, code, 
 def test_the_traceback_is_there_for_those_who_ask(command, place, example, monkeypatch):
     """NVAUDIT_DEBUG=1 shows where an internal error came from."""
     monkeypatch.setenv("NVAUDIT_DEBUG", "1")
-    monkeypatch.setattr("nvaudit.auditing.prepare", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("nvaudit.session.prepare", lambda *_, **__: 1 / 0)
     ran = command("audit", example, *FEW)
     assert ran.err.startswith("Traceback (most recent call last):")
     assert ran.code == EXIT_FAILURE

@@ -1,0 +1,290 @@
+"""The record of finished chips, from which an interrupted run goes on.
+
+One append-only file in a folder. Its first line names the format and guards the second; the second is the
+identity of the run as JSON; then follow records of 40 bytes, one for each finished chip: operating point,
+trial, images, metric, seconds (little-endian, floats as they are), and the CRC-32 of these 36 bytes. Each
+record is handed to the operating system as soon as its chip is finished, so a killed process loses only the
+chips in flight; it is forced to the disk at most once a second and at the end, so a power failure loses
+little more.
+
+A record that a crash has torn can only be the last one: it is dropped. Damage anywhere else is an error, and
+nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import KeysView, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from nvaudit.errors import EngineError, OptionError
+from nvaudit.files import write_bytes_atomic
+from nvaudit.perturb.engine import Outcome
+
+RECORD_FILE = "chips.record"
+RECORD_VERSION = 1
+
+_MAGIC = "nvaudit-chips"
+_BODY = struct.Struct("<IQQdd")
+_CRC = struct.Struct("<I")
+_SIZE = _BODY.size + _CRC.size
+_ROW = np.dtype(
+    [
+        ("point", "<u4"),
+        ("trial", "<u8"),
+        ("images", "<u8"),
+        ("value", "<f8"),
+        ("seconds", "<f8"),
+        ("crc", "<u4"),
+    ]
+)
+_SYNC_EVERY_S = 1.0
+_MOST_TRIALS = 1 << 40
+_SHORT = 12
+_FOLLOWS = {"device": ("--bits", "--cell-bits", "--encoding"), "data": ("--limit", "--seed")}
+"""Options that change the contents of an input."""
+
+_CURE = "nothing was changed; put back a copy of the file, or name another folder to begin anew"
+
+
+class Input(BaseModel):
+    """Something that went into a run: its name, for messages, and its SHA-256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    sha256: str
+
+
+class Identity(BaseModel):
+    """What the values of a run's chips depend on.
+
+    Attributes
+    ----------
+    inputs : mapping of str to Input
+        Model, data and device, and the user's own metric if there is one.
+    options : mapping of str to JSON value
+        By the name of the command-line option.
+    versions : mapping of str to str
+        Of the software that draws and evaluates chips.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inputs: Mapping[str, Input]
+    options: Mapping[str, JsonValue]
+    versions: Mapping[str, str]
+
+    def differences(self, there: Identity) -> list[str]:
+        """Say how the run of a record differs from this one, in plain words; empty if it does not."""
+        options = _unequal(self.options, there.options)
+        found = [
+            f"{name} is {_shown(self.options.get(name))}, there {_shown(there.options.get(name))}"
+            for name in options
+        ]
+        for name in _unequal(
+            {name: item.sha256 for name, item in self.inputs.items()},
+            {name: item.sha256 for name, item in there.inputs.items()},
+        ):
+            one, other = self.inputs.get(name), there.inputs.get(name)
+            # An option that changes the contents says it all.
+            if options.isdisjoint(_FOLLOWS.get(name, ())) or not one or not other or one.name != other.name:
+                found.append(f"the {name} is {_input_text(one)}, there {_input_text(other)}")
+        found += [
+            f"{name} is {self.versions.get(name)}, there {there.versions.get(name)}"
+            for name in _unequal(self.versions, there.versions)
+        ]
+        return found
+
+
+def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> KeysView[str]:
+    """Keys whose values differ, or that only one side has, in order."""
+    names = (*here, *there)
+    return {name: None for name in names if here.get(name) != there.get(name)}.keys()
+
+
+def _input_text(item: Input | None) -> str:
+    return "not there" if item is None else f"{item.name} (SHA-256 {item.sha256[:_SHORT]})"
+
+
+def _shown(value: JsonValue) -> str:
+    if value is None or value is False or value == []:
+        return "not given"
+    if value is True:
+        return "given"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@dataclass
+class ChipRecord:
+    """An open record; made by :func:`open_record`.
+
+    Attributes
+    ----------
+    path : Path
+    rows : ndarray, structured, shape (chip,)
+        What was finished before: ``point``, ``trial``, ``images``, ``value``, ``seconds``.
+    dropped : int
+        Bytes of an unfinished record that were dropped.
+    """
+
+    path: Path
+    rows: NDArray[Any]
+    dropped: int
+    _file: BinaryIO
+    _synced: float = 0.0
+
+    def add(self, point: int, trial: int, outcome: Outcome) -> None:
+        """Keep a finished chip.
+
+        Raises
+        ------
+        EngineError
+            If it cannot be written.
+        """
+        body = _BODY.pack(point, trial, outcome.images, outcome.value, outcome.seconds)
+        try:
+            write_all(self._file, body + _CRC.pack(zlib.crc32(body)))
+            now = time.monotonic()
+            if now - self._synced >= _SYNC_EVERY_S:
+                os.fsync(self._file.fileno())
+                self._synced = now
+        except OSError as error:
+            raise _not_written(self.path, error) from error
+
+    def __enter__(self) -> ChipRecord:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Force everything to the disk and close."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as failed:
+            if error is None:
+                raise _not_written(self.path, failed) from failed
+        finally:
+            self._file.close()
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write everything to an unbuffered file, which may take only a part at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def open_record(folder: Path, identity: Identity) -> ChipRecord:
+    """Open the record of a run for going on, or begin one.
+
+    Parameters
+    ----------
+    folder : Path
+        Locked by the caller; see :func:`nvaudit.perturb.lock.lock_folder`.
+    identity : Identity
+        Of the run that wants to go on.
+
+    Returns
+    -------
+    ChipRecord
+
+    Raises
+    ------
+    OptionError
+        If the record is of another run (saying what differs), of another version, or damaged (with the
+        offset in bytes). The file is then left as it is.
+    EngineError
+        If it cannot be written.
+    """
+    path = folder / RECORD_FILE
+    try:
+        data = path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be read: {error.strerror}; name another folder") from error
+    if data is None:
+        data = _header(identity)
+        write_bytes_atomic(path, data)
+    there, start = _read_header(path, data)
+    differences = identity.differences(there)
+    if differences:
+        raise OptionError(
+            f"--resume {folder}: its chips are of another run: {'; '.join(differences)}. "
+            "Run with what the folder has, or name another folder"
+        )
+    rows = _read_rows(path, data, start)
+    end = start + len(rows) * _SIZE
+    try:
+        file = path.open("ab", buffering=0)
+        if end < len(data):
+            file.truncate(end)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    return ChipRecord(path, rows, len(data) - end, file)
+
+
+def _not_written(path: Path, error: OSError) -> EngineError:
+    return EngineError(
+        f"{path}: cannot be written: {error.strerror}; finished chips are kept: put that right and run the "
+        "same command again"
+    )
+
+
+def _header(identity: Identity) -> bytes:
+    text = identity.model_dump_json().encode("utf-8", "backslashreplace")
+    return f"{_MAGIC} {RECORD_VERSION} {zlib.crc32(text):08x}\n".encode() + text + b"\n"
+
+
+def _read_header(path: Path, data: bytes) -> tuple[Identity, int]:
+    """Read whose record it is, and where the records begin."""
+    first, _, rest = data.partition(b"\n")
+    words = first.split(b" ")
+    if len(words) != 3 or words[0] != _MAGIC.encode():
+        raise OptionError(f"{path}: damaged at byte 0: not a record of finished chips; {_CURE}")
+    if words[1] != str(RECORD_VERSION).encode():
+        version = words[1].decode("ascii", "replace")
+        raise OptionError(
+            f"{path}: a record of version {version[:20]!r}; this nvaudit knows version {RECORD_VERSION}: "
+            "use the nvaudit that wrote it, or name another folder"
+        )
+    text, end, _ = rest.partition(b"\n")
+    where = len(first) + 1
+    if not end or words[2] != f"{zlib.crc32(text):08x}".encode():
+        raise OptionError(f"{path}: damaged at byte {where}: the checksum does not match; {_CURE}")
+    try:
+        return Identity.model_validate_json(text), where + len(text) + 1
+    except ValidationError as error:
+        raise OptionError(f"{path}: damaged at byte {where}: not the identity of a run; {_CURE}") from error
+
+
+def _read_rows(path: Path, data: bytes, start: int) -> NDArray[Any]:
+    """Every sound record; what a crash has left at the end is not among them."""
+    view = memoryview(data)
+    good = start
+    while good + _SIZE <= len(data) and _is_sound(view[good : good + _SIZE]):
+        good += _SIZE
+    torn = view[good:]
+    # The system may grow a file before it writes what is in it: zeros at the end are torn records too.
+    if len(torn) > _SIZE and any(torn):
+        raise OptionError(f"{path}: damaged at byte {good}: the checksum does not match; {_CURE}")
+    rows = np.frombuffer(data, _ROW, (good - start) // _SIZE, start)
+    _, firsts = np.unique(rows["point"] * np.uint64(_MOST_TRIALS) + rows["trial"], return_index=True)
+    if len(firsts) < len(rows):
+        second = int(np.setdiff1d(np.arange(len(rows)), firsts)[0])
+        raise OptionError(f"{path}: damaged at byte {start + second * _SIZE}: a chip stands twice; {_CURE}")
+    return rows
+
+
+def _is_sound(record: memoryview) -> bool:
+    (crc,) = _CRC.unpack(record[_BODY.size :])
+    return bool(zlib.crc32(record[: _BODY.size]) == crc)

@@ -1,0 +1,72 @@
+"""The use case: what the trials of a specification can say, and what they cost, before they run."""
+
+from __future__ import annotations
+
+import time
+
+from nvaudit.perturb.engine import Probe
+from nvaudit.perturb.montecarlo import Progress, time_chips
+from nvaudit.perturb.workers import WorkerPool
+from nvaudit.report.plan import Costs, Plan, Subject, make_plan
+from nvaudit.session import Session, prepared, run_nominal, run_probe
+from nvaudit.spec import RunSpec
+
+
+def plan_audit(spec: RunSpec, progress: Progress = lambda what, done, total: None) -> Plan:
+    """Work out what the trials of a specification can say and what they cost.
+
+    The unmodified model and a few chips are run, to measure the time; nothing is audited.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    progress : callable
+        Called with (what, done, total).
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    begin = time.perf_counter()
+    return prepared(spec, progress, lambda session: _price(session, begin, progress))
+
+
+def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
+    """Run ideal and a few chips; the probe if re-batching turned out to change the outputs."""
+    spec = session.spec
+    with WorkerPool(spec.workers, session.workload, session.events.append) as pool:
+        progress("running the unmodified model", 0, 1)
+        metric = run_probe(pool, session)
+        if isinstance(metric, Probe):
+            return metric
+        nominal = run_nominal(pool, session, metric)
+        start = time.perf_counter() - begin
+        progress("timing a few chips", 0, 1)
+        sigmas = [point.sigma for point in session.points]
+        keep = session.reference_file(metric)
+        pace = time_chips(pool, spec.workers, metric, keep, sigmas.index(max(sigmas)))
+    return make_plan(
+        Subject(
+            metric=metric.name,
+            unit=metric.unit,
+            nominal=nominal,
+            label_free=session.dataset.label_kind == "none",
+            device=session.profile.name,
+        ),
+        Costs(
+            images=session.dataset.count,
+            points=len(session.points),
+            workers=spec.workers,
+            timed=pace.chips,
+            chip_s=pace.seconds,
+            start_s=start,
+        ),
+        trials=spec.trials,
+        percentiles=spec.percentiles,
+        confidence=spec.confidence,
+    )

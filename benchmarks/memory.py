@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--synthetic", type=float, metavar="GIB")
+    parser.add_argument("--width", type=int, default=8192, help="of the synthetic matrices")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--device", default="rram")
@@ -39,13 +40,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model, data = options.model, options.data
         if options.synthetic:
-            model, data = synthetic(Path(scratch), options.synthetic)
+            model, data = synthetic(Path(scratch), options.synthetic, options.width)
         measure(model, data, options)
 
 
-def synthetic(folder: Path, gib: float) -> tuple[Path, Path]:
-    """A chain of 8192 × 8192 MatMuls with external weights, 256 MiB each, and 64 samples."""
-    width, layers = 8192, max(1, round(gib * 4))
+def synthetic(folder: Path, gib: float, width: int) -> tuple[Path, Path]:
+    """A chain of width × width MatMuls with external weights, and 64 samples."""
+    layers = max(1, round(gib * 2**30 / (4 * width**2)))
     nodes, tensors = [], []
     with (folder / "weights.bin").open("wb") as file:
         for i in range(layers):

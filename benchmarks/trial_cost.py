@@ -23,11 +23,12 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from nvaudit.auditing import default_workers, prepare
+from nvaudit.auditing import default_workers
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import run_trials
 from nvaudit.perturb.workers import WorkerPool
+from nvaudit.session import prepare
 from nvaudit.spec import make_spec
 
 

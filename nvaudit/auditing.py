@@ -20,7 +20,6 @@ from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.result import AuditReport
 from nvaudit.report.summary import Measured, Questions, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
-from nvaudit.session import prepare as prepare  # for those who prepare a run and do something else with it
 from nvaudit.spec import RunSpec, make_spec
 
 

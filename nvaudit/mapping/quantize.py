@@ -77,9 +77,9 @@ def quantize(values: NDArray[np.floating], bits: int, channel_axes: tuple[int, .
     return Codes(code=code, scale=scale, bits=bits)
 
 
-def dequantize(codes: Codes) -> NDArray[np.float32]:
-    """Weights that the codes stand for: ``W_des = scale * code`` in single precision."""
-    return codes.code.astype(np.float32) * codes.scale
+def dequantize(code: NDArray[np.int16], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights that codes stand for: ``W_des = scale * code`` in single precision."""
+    return code.astype(np.float32) * scale
 
 
 def _peak(values: NDArray[np.floating], channel_axes: tuple[int, ...]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import OperatingPoint
+from nvaudit.device import NoiseTerm, OperatingPoint
 from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
 from nvaudit.mapping.slices import digits
 from nvaudit.perturb.collapse import (
@@ -26,8 +26,8 @@ from nvaudit.rng import stream
 BLOCK = 1 << 16
 """Weights drawn at a time: small enough for the caches. Part of the definition of a device-level chip."""
 
-CACHE_BYTES = 128 << 20
-"""Tables per weight (base and spread) are kept between trials up to this size for one tensor."""
+CACHE_BYTES = 32 << 20
+"""Tables per weight (base and spread) are kept between trials while those of all tensors fit in this."""
 
 Float = NDArray[np.float32]
 
@@ -70,13 +70,15 @@ class TensorLaw:
     """A tensor at an operating point: ready to draw chips from.
 
     With ``every_device`` the devices are drawn one by one even where the collapse is exact; the law is the
-    same, which is what a test checks.
+    same, which is what a test checks. With ``keep_tables`` what a chip needs of every weight is kept for the
+    next chip: twice the size of the weights, for speed.
     """
 
     tensor: MappedTensor
     point: OperatingPoint
     every_device: bool = False
     freeze_read: bool = False
+    keep_tables: bool = True
     _tables: dict[str, tuple[Float, Float]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -129,15 +131,14 @@ class TensorLaw:
         base = (code + law.mean.astype(np.float32)[index]) * scale
         flat = bool((law.std == law.std[0]).all())
         spread = np.float32(law.std[0]) * scale if flat else law.std.astype(np.float32)[index] * scale
-        if 8 * self.tensor.code.size <= CACHE_BYTES:
+        if self.keep_tables:
             self._tables[name] = (base, np.asarray(spread))
         return base, np.asarray(spread)
 
     def _draw_devices(self, seed: int, trial: int) -> Draw:
         tensor = self.tensor
-        reads = read_terms(self.point, self.setting)
-        terms = active_terms(self.point, self.setting)
-        gens = {term.name: stream(seed, f"program:{term.name}", trial, tensor.key) for term in terms}
+        reads = self._reads
+        gens = {t.name: stream(seed, f"program:{t.name}", trial, tensor.key) for t in self._active}
         freeze = stream(seed, "read", trial, tensor.key)
         out = np.empty(tensor.code.shape, np.float32)
         variance = np.empty(tensor.code.shape, np.float32) if reads and not self.freeze_read else None
@@ -168,23 +169,33 @@ class TensorLaw:
                 for spread, relative in self._reads:
                     one = spread[level] * g if relative else spread[level]
                     read += np.square(weight * one)
-        for term in active_terms(self.point, at):
-            if in_weight_space(term, self.point):
-                top = 2**array.bits - 1
-                shift, std = weight_space_moments(term, at, np.arange(-top, top + 1), self.tensor.peak_code)
-                z = gens[term.name].standard_normal(code.shape, dtype=np.float32)
-                index = code.astype(np.int64) + top
-                deviation += shift.astype(np.float32)[index] + std.astype(np.float32)[index] * z
+        for name, shift, std in self._on_weights:
+            z = gens[name].standard_normal(code.shape, dtype=np.float32)
+            index = code.astype(np.int64) + 2**array.bits - 1
+            deviation += shift[index] + std[index] * z
         return deviation, read
 
     @cached_property
+    def _active(self) -> tuple[NoiseTerm, ...]:
+        return active_terms(self.point, self.setting)
+
+    @cached_property
     def _samplers(self) -> tuple[tuple[str, Sampler], ...]:
+        """Terms that act on devices."""
         at = self.setting
-        return tuple(
-            (term.name, sampler(term, at))
-            for term in active_terms(self.point, at)
-            if not in_weight_space(term, self.point)
-        )
+        return tuple((t.name, sampler(t, at)) for t in self._active if not in_weight_space(t, self.point))
+
+    @cached_property
+    def _on_weights(self) -> tuple[tuple[str, Float, Float], ...]:
+        """Terms that act on weights: mean and spread per code."""
+        top = 2**self.tensor.array.bits - 1
+        tables = []
+        for term in self._active:
+            if in_weight_space(term, self.point):
+                code = np.arange(-top, top + 1)
+                shift, std = weight_space_moments(term, self.setting, code, self.tensor.peak_code)
+                tables.append((term.name, shift.astype(np.float32), std.astype(np.float32)))
+        return tuple(tables)
 
     @cached_property
     def _reads(self) -> tuple[tuple[Float, bool], ...]:

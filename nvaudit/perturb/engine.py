@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.errors import EngineError, ModelError
-from nvaudit.perturb.chip import Draw, TensorLaw
+from nvaudit.mapping.quantize import dequantize
+from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.metrics import Metric, reference_of, score
 from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
@@ -84,17 +85,19 @@ class Engine:
         """Score the unmodified model; with ``keep`` store its outputs there as the reference."""
         begin = time.perf_counter()
         session = self._open(ideal)
-        if keep is not None:
-            self._keep(session, ideal, metric, keep)
-        value = self._score(session, ideal, metric, keep)
+        if keep is None:
+            value = self._score(session, ideal, metric, None)
+        else:
+            value = self._keep(session, ideal, metric, keep)
         return Outcome(value, self._w.count, time.perf_counter() - begin)
 
     def score_graph(self, metric: Metric, keep: str | None, graph: GraphFile) -> float:
         """Score any graph on the workload's data, against the reference kept by :meth:`nominal`."""
         return self._score(self._open(graph), graph, metric, keep)
 
-    def _keep(self, session: Any, ideal: GraphFile, metric: Metric, keep: str) -> None:
-        """Store the nominal outputs, or what the metric needs of them."""
+    def _keep(self, session: Any, ideal: GraphFile, metric: Metric, keep: str) -> float:
+        """Store the nominal outputs, or what the metric needs of them, and score them against themselves."""
+        total = 0.0
         # Written, not mapped: on a full disk a write fails in good order, a map kills the process.
         try:
             with Path(keep).open("wb") as file:
@@ -105,8 +108,10 @@ class Engine:
                         header["shape"] = (self._w.count, *part.shape[1:])
                         np.lib.format.write_array_header_2_0(file, header)
                     part.tofile(file)
+                    total += float(score(metric, output, part).sum())
         except OSError as error:
             raise EngineError(f"{keep}: cannot be written: {error.strerror}; free some space") from error
+        return self._finite(metric, total)
 
     def chip(self, metric: Metric, keep: str | None, point: int, trial: int) -> Outcome:
         """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise."""
@@ -121,6 +126,10 @@ class Engine:
         for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
             target = None if reference is None else np.asarray(reference[start:stop])
             total += float(score(metric, output, target).sum())
+        return self._finite(metric, total)
+
+    def _finite(self, metric: Metric, total: float) -> float:
+        """The mean over the set, which must be a number."""
         value = total / self._w.count
         if not np.isfinite(value):
             raise ModelError(
@@ -194,7 +203,7 @@ class Engine:
         for index, law in enumerate(self._tensor_laws(point)):
             if trial == QUANTISED:
                 tensor = law.tensor
-                draw = Draw(tensor.code.astype(np.float32) * tensor.scale, None)
+                draw = Draw(dequantize(tensor.code, tensor.scale), None)
             else:
                 draw = law.draw(self._w.seed, trial)
             for slot in self._w.slots:
@@ -203,8 +212,9 @@ class Engine:
 
     def _tensor_laws(self, point: int) -> list[TensorLaw]:
         if self._laws[0] != point:
+            small = 8 * sum(tensor.code.size for tensor in self._tensors) <= CACHE_BYTES
             laws = [
-                TensorLaw(tensor, self._w.points[point], self._w.every_device, file.freeze_read)
+                TensorLaw(tensor, self._w.points[point], self._w.every_device, file.freeze_read, small)
                 for tensor, file in zip(self._tensors, self._w.tensors, strict=True)
             ]
             self._laws = (point, laws)

@@ -15,7 +15,7 @@ from nvaudit.errors import EngineError, ModelError
 SLOT_FILE = "nvaudit-slots.bin"
 """The external data that a template's slots point to."""
 
-FILE_BYTES = 256 << 20
+FILE_BYTES = 32 << 20
 """From this size on, weights go through a file that ONNX Runtime maps, not through its copies."""
 
 _PROVIDERS = {

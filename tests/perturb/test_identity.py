@@ -26,7 +26,7 @@ def test_without_noise_the_weights_are_the_quantised_ones(name, encoding, channe
     """σ = 0, and all terms off: every bundled device, both ways of drawing, scales per tensor and channel."""
     profile = load_profile(name)
     codes = quantize(VALUES, 8, channel_axes)
-    wanted = dequantize(codes)
+    wanted = dequantize(codes.code, codes.scale)
     array = layout(profile, bits=8, encoding=encoding)
     tensor = MappedTensor("w", codes.code, codes.scale, array, 255)
     for point in silent_points(profile):
@@ -46,7 +46,7 @@ def test_any_number_of_bits(name, bits):
     tensor = MappedTensor("w", codes.code, codes.scale, layout(profile, bits=bits), 2**bits - 1)
     for every_device in (False, True):
         drawn = TensorLaw(tensor, silent_points(profile)[0], every_device).draw(0, 0)
-        assert drawn.weights.tobytes() == dequantize(codes).tobytes()
+        assert drawn.weights.tobytes() == dequantize(codes.code, codes.scale).tobytes()
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1,)])
@@ -58,7 +58,7 @@ def test_any_shape(shape, every_device):
     tensor = MappedTensor("w", codes.code, codes.scale, layout(profile, bits=8), 255)
     drawn = TensorLaw(tensor, operating_point(profile, 0.0), every_device).draw(0, 0)
     assert drawn.weights.shape == shape
-    assert drawn.weights.tobytes() == np.asarray(dequantize(codes)).tobytes()
+    assert drawn.weights.tobytes() == np.asarray(dequantize(codes.code, codes.scale)).tobytes()
     noisy = TensorLaw(tensor, operating_point(profile, 0.4), every_device).draw(0, 0).weights
     assert noisy.shape == shape
     assert np.isfinite(noisy).all()

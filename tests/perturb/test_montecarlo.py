@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit.auditing import audit, prepare
+from nvaudit.auditing import audit
 from nvaudit.perturb.chip import TensorLaw
-from nvaudit.perturb.engine import QUANTISED
+from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import run_trials
 from nvaudit.perturb.workers import WorkerPool
+from nvaudit.session import prepare
 from nvaudit.spec import make_spec
 
 MODEL = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
@@ -194,3 +195,26 @@ def test_the_report_does_not_depend_on_workers(metric):
             part[sweep] = {k: v for k, v in part[sweep].items() if "second" not in k}
     assert one == other
     assert reports[0].nominal == (1.0 if metric == "agreement" else reports[0].nominal)
+
+
+@pytest.mark.parametrize("device", ["fefet1", "pcm"])
+def test_large_models_take_another_way_to_the_same_values(monkeypatch, device):
+    """Weights through a mapped file and without kept tables: the same report values, bit for bit."""
+    options = {"trials": 4, "limit": 64, "workers": 0, "metric": "cross_entropy"}
+    small = audit(MODEL, device, **options)
+    monkeypatch.setattr("nvaudit.perturb.engine.FILE_BYTES", 0)
+    monkeypatch.setattr("nvaudit.perturb.engine.CACHE_BYTES", 0)
+    large = audit(MODEL, device, **options)
+    assert large.trials.values == small.trials.values
+    assert large.quantised == small.quantised
+
+
+def test_tables_are_kept_only_while_those_of_all_tensors_are_small(monkeypatch, tmp_path):
+    """The budget is one for the model, not one for each tensor."""
+    workload = prepare(make_spec(model=MODEL, device="rram"), tmp_path).workload
+    weights = sum(tensor.open().code.size for tensor in workload.tensors)
+    for budget, kept in ((8 * weights, True), (8 * weights - 1, False)):
+        monkeypatch.setattr("nvaudit.perturb.engine.CACHE_BYTES", budget)
+        engine = Engine(workload)
+        list(engine.fill(0, 0))
+        assert {bool(law._tables) for law in engine._tensor_laws(0)} == {kept}

@@ -8,13 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nvaudit import __version__
 from nvaudit.findings import tensor_rows
 from nvaudit.mapping.crossbar import Crossbar
+from nvaudit.measuring import Measurement, measure_chips
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress, TrialTable, run_trials
+from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.result import AuditReport
@@ -123,11 +126,9 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
         with session.timed("chips"):
-            table = run_trials(
-                pool, spec.workers, metric, keep, len(session.points), spec.trials, progress, record=record
-            )
+            found = measure_chips(pool, session, metric, keep, progress, record)
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal, quantised.value, table)
+    return _report(session, metric, nominal, quantised.value, found)
 
 
 def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
@@ -135,14 +136,14 @@ def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list
     events = []
     if record.dropped:
         events.append(f"{record.path}: an unfinished record ({record.dropped} bytes) at its end was dropped")
-    found = int((record.rows["trial"] < trials).sum())
+    found = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
     if found:
         events.append(f"resumed: {found} of {points * trials} chips were read from {folder}")
     return events
 
 
 def _report(
-    session: Session, metric: Metric, nominal: float, quantised: float, table: TrialTable
+    session: Session, metric: Metric, nominal: float, quantised: float, found: Measurement
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
     worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
@@ -152,7 +153,7 @@ def _report(
         worst,
         Crossbar(*spec.crossbar),
     )
-    session.timing["chip_median"] = table.chip_seconds
+    session.timing["chip_median"] = found.chip_seconds
     measured = Measured(
         metric=metric.name,
         higher_is_better=metric.higher_is_better,
@@ -160,9 +161,9 @@ def _report(
         assumed=metric.assumed,
         nominal=nominal,
         quantised=quantised,
-        values=table.values,
-        images=table.images,
-        images_exhaustive=len(session.points) * spec.trials * dataset.count,
+        chips=found.chips,
+        samples=dataset.count,
+        tolerance=spec.tolerance,
         sigmas=tuple(point.sigma for point in session.points),
         sigma_unit=session.points[0].sigma_unit,
     )
@@ -193,7 +194,7 @@ def _report(
         run=spec.model_dump(mode="json"),
         hashes=session.hashes(),
         events=session.events,
-        notes=[*session.notes, *_mapping_notes(session)],
+        notes=[*session.notes, *found.notes, *_mapping_notes(session)],
         nvaudit_version=__version__,
     )
 

@@ -26,8 +26,8 @@ class Replayed:
         The ONNX file.
     trial : int
     sigma : float
-    reported : float
-        The chip's metric in the report.
+    reported : float or None
+        The chip's metric in the report; None for a chip that was stopped early.
     measured : float or None
         The metric of the written file on the report's data; None if it was not checked.
     """
@@ -35,7 +35,7 @@ class Replayed:
     path: Path
     trial: int
     sigma: float
-    reported: float
+    reported: float | None
     measured: float | None
 
 
@@ -85,8 +85,8 @@ def replay(
     elif sigma != report.operating_point.sigma:
         raise OptionError(f"--sigma {sigma:g}: the report has only {report.operating_point.sigma:g}")
     if trial is None:
-        worst = np.argmin if report.metric_info.higher_is_better else np.argmax
-        trial = int(worst(values))
+        worst = np.nanargmin if report.metric_info.higher_is_better else np.nanargmax
+        trial = int(worst(np.asarray(values, dtype=np.float64)))  # null becomes NaN
     if not 0 <= trial < len(values):
         raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
     with scratch_folder() as folder:
@@ -101,7 +101,7 @@ def replay(
         _write(session, engine, output, point, trial)
         measured = _measure(session, engine, probe, output) if check else None
     reported = values[trial]
-    if measured is not None and measured != reported:
+    if measured is not None and reported is not None and measured != reported:
         raise EngineError(
             f"{output}: written, but it measures {measured!r} where the report has {reported!r}; another "
             "version of ONNX Runtime or another processor rounds otherwise"

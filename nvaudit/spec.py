@@ -62,7 +62,17 @@ class RunSpec(BaseModel):
     crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (256, 256)
     every_device: bool = False
     provider: Provider = "cpu"
+    exhaustive: bool = False
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    all_trials: bool = False
+    max_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    max_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def most_trials(self) -> int:
+        """Chips that are drawn at most."""
+        return self.trials if self.max_trials is None else self.max_trials
 
     def chip_options(self) -> dict[str, JsonValue]:
         """Give every option that the value of a chip depends on, by its name on the command line.
@@ -89,6 +99,7 @@ class RunSpec(BaseModel):
 _NOT_OF_A_CHIP = (
     *("model", "device", "data"),
     *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "crossbar", "workers"),
+    *("exhaustive", "tolerance", "all_trials", "max_trials", "max_minutes"),
 )
 
 _FLAG = {
@@ -128,6 +139,11 @@ _WANTED = {
     "crossbar": "rows and columns, whole numbers, 1 or more",
     "every_device": "true or false",
     "provider": "one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml",
+    "exhaustive": "true or false",
+    "tolerance": "a finite number, 0 or more",
+    "all_trials": "true or false",
+    "max_trials": "a whole number from 1 to 100000000",
+    "max_minutes": "a finite number above 0",
     "workers": "a whole number, 0 or more",
 }
 _SHOWN = 60

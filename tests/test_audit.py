@@ -155,7 +155,7 @@ def test_the_verdict_stands_in_the_headline(example):
     """Pass, fail and undecided are said first."""
     found = {}
     for threshold in (0.2, 0.96, 0.9999):
-        report = audit(example, min_kpp=threshold, trials=300, limit=32, sigmas=(0.1,))
+        report = audit(example, min_kpp=threshold, trials=400, limit=32, sigmas=(0.1,))
         found[threshold] = report.verdict
         assert report.headline.startswith(f"{report.verdict.upper()}: KPP 1 % top1 ")
     assert found[0.2] == "pass"
@@ -187,7 +187,7 @@ def test_a_threshold_that_is_no_fraction_is_refused(example, options, message):
 
 def test_a_loss_may_have_any_threshold(example):
     """Only fractions are bounded."""
-    report = audit(example, metric="cross_entropy", min_kpp=90, trials=300, limit=4)
+    report = audit(example, metric="cross_entropy", min_kpp=90, trials=400, limit=4)
     assert report.verdict == "pass"
 
 

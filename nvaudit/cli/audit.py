@@ -42,6 +42,17 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
 @click.option("--min-kpp", type=float, metavar="T", help="The gate: exit 1 unless at most k % of chips fall "
               "below T (above T for a loss).  [default: no gate]")  # fmt: skip
+@click.option("--max-trials", type=click.IntRange(1), metavar="N",
+              help="Chips that the gate may draw until it is decided.  [default: --trials]")  # fmt: skip
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="M",
+              help="Time after which the gate draws no more chips.  [default: no limit]")  # fmt: skip
+@click.option("--all-trials", is_flag=True,
+              help="Draw all --trials also where the gate is decided by fewer.")  # fmt: skip
+@click.option("--exhaustive", is_flag=True, help="Run every chip on every sample: no races, no gate that "
+              "stops early (TRICE, Algorithm 2, to the letter).")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0), metavar="W", help="Largest error that races may "
+              "make in a KPP, in the metric's unit; 0 for none.  [default: a tenth of the ranks of its "
+              "interval]")  # fmt: skip
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
               help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
@@ -88,6 +99,7 @@ def audit_command(
     spec = make_spec(
         **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
     )
+    _check_gate(spec)
     if plan and resume is not None:
         raise OptionError("--plan and --resume: choose one; a plan keeps no chips")
     if report is not None and str(report) != "-":
@@ -105,6 +117,24 @@ def audit_command(
         return EXIT_INTERRUPTED
     _hand_out(to_json(result), report, lambda console: render_text(result, console))
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
+
+
+def _check_gate(spec: RunSpec) -> None:
+    """Refuse options of a gate where none is decided while chips are drawn."""
+    given = {
+        "--max-trials": spec.max_trials is not None,
+        "--max-minutes": spec.max_minutes is not None,
+        "--all-trials": spec.all_trials,
+    }
+    named = [name for name, there in given.items() if there]
+    if named and spec.min_kpp is None:
+        raise OptionError(f"{named[0]} is for a gate; give one with --min-kpp")
+    if spec.exhaustive and named:
+        raise OptionError(f"{named[0]} and --exhaustive: choose one; --exhaustive draws all --trials")
+    if spec.all_trials and len(named) > 1:
+        raise OptionError(f"--all-trials and {named[0]}: choose one")
+    if spec.exhaustive and spec.tolerance is not None:
+        raise OptionError("--tolerance and --exhaustive: choose one; --exhaustive makes no races")
 
 
 def _plan(spec: RunSpec, report: Path | None, quiet: bool) -> int:

@@ -36,8 +36,13 @@ def replay_command(
         ) from error
     check_writable(output)
     done = replay(from_json(text, str(report)), output, trial=trial, sigma=sigma, check=check)
-    checked = "; the file measures the same" if done.measured is not None else ""
-    with printing():
-        click.echo(
-            f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, reported {done.reported!r}{checked}"
+    if done.reported is None:
+        found = "stopped early in the report" + (
+            "" if done.measured is None else f"; the file measures {done.measured!r}"
         )
+    else:
+        found = f"reported {done.reported!r}" + (
+            "" if done.measured is None else "; the file measures the same"
+        )
+    with printing():
+        click.echo(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, {found}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from nvaudit.errors import EngineError, ModelError
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
+from nvaudit.perturb.difficulty import Difficulty, load_difficulty
+from nvaudit.perturb.margin import nominal_margin
 from nvaudit.perturb.metrics import Metric, reference_of, score
+from nvaudit.perturb.race import Race, RaceTask, sample_order
 from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
+from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
 
 QUANTISED = -1
@@ -33,11 +37,23 @@ Feeds = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One chip: its metric over the set, the images it saw, and the seconds it took."""
+    """What became of one chip.
+
+    Attributes
+    ----------
+    value : float
+        Its metric over the set; of a race, an unbiased estimate of it.
+    images : int
+        Samples that it was run on.
+    seconds : float
+    gap : int or None
+        Of a race that was decided: between which bands the chip lies, 0 below the first.
+    """
 
     value: float
     images: int
     seconds: float
+    gap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,15 +73,20 @@ class Engine:
         self._axes = {name: file.axis for name, file in workload.inputs.items()}
         self._labels = workload.labels.open() if workload.labels is not None else None
         self._tensors = [tensor.open() for tensor in workload.tensors]
-        self._laws: tuple[int, list[TensorLaw]] = (-1, [])
+        self._laws: tuple[tuple[int, frozenset[str] | None], list[TensorLaw]] = ((-1, None), [])
+        self._difficulty: tuple[int, Difficulty] = (-1, Difficulty(np.empty(0), np.empty(0)))
         self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
-        """Run one of ``probe``, ``nominal``, ``chip``."""
+        """Run one of the methods below by its name."""
         calls: dict[str, Callable[..., Any]] = {
             "probe": self.probe,
             "nominal": self.nominal,
+            "margins": self.margins,
             "chip": self.chip,
+            "chip_scores": self.chip_scores,
+            "variant_scores": self.variant_scores,
+            "race": self.race,
         }
         return calls[method](*args)
 
@@ -90,6 +111,14 @@ class Engine:
         else:
             value = self._keep(session, ideal, metric, keep)
         return Outcome(value, self._w.count, time.perf_counter() - begin)
+
+    def mean_score(
+        self, metric: Metric, keep: str | None, slots: Iterable[tuple[SlotSpec, NDArray[Any]]]
+    ) -> float:
+        """Score the template with its slots filled by the caller; NaN or infinite if its outputs overflow."""
+        proto = Path(self._w.template.path).read_bytes()
+        scores = self._scores(self._filled(proto, slots), self._w.template, metric, keep)
+        return sum(float(part.sum()) for part in scores) / self._w.count
 
     def score_graph(self, metric: Metric, keep: str | None, graph: GraphFile) -> float:
         """Score any graph on the workload's data, against the reference kept by :meth:`nominal`."""
@@ -120,13 +149,73 @@ class Engine:
         value = self._score(session, self._w.template, metric, keep)
         return Outcome(value, self._w.count, time.perf_counter() - begin)
 
+    def chip_scores(
+        self, metric: Metric, keep: str | None, point: int, trial: int
+    ) -> tuple[Outcome, NDArray[np.float32]]:
+        """Score chip ``trial`` as :meth:`chip` does, and give the score of every sample."""
+        begin = time.perf_counter()
+        parts = list(self._scores(self._chip_session(point, trial), self._w.template, metric, keep))
+        value = self._finite(metric, sum(float(part.sum()) for part in parts))
+        outcome = Outcome(value, self._w.count, time.perf_counter() - begin)
+        return outcome, np.concatenate(parts).astype(np.float32)
+
+    def variant_scores(
+        self, metric: Metric, keep: str | None, point: int, trial: int | None, variant: Variant, images: int
+    ) -> NDArray[np.float64]:
+        """Score a variant of chip ``trial`` (None: the unmodified model) on samples spread over the set."""
+        graph = self._w.ideal if trial is None else self._w.template
+        session = self._open(graph) if trial is None else self._chip_session(point, trial, variant)
+        reference, chosen = self._reference(keep), spread_evenly(self._w.count, images)
+        outputs = _gather(self._outputs(session, graph, images, chosen))
+        scores = np.concatenate([score(metric, out, _part(reference, chosen[a:b])) for a, b, out in outputs])
+        self._finite(metric, float(scores.sum()))
+        return scores
+
+    def margins(self, metric: Metric, keep: str | None) -> NDArray[np.float64]:
+        """Margin of the unmodified model on every sample; see :mod:`nvaudit.perturb.margin`."""
+        graph, reference = self._w.ideal, self._reference(keep)
+        outputs = _gather(self._outputs(self._open(graph), graph, self._w.count))
+        return np.concatenate(
+            [nominal_margin(metric, output, _part(reference, slice(a, b))) for a, b, output in outputs]
+        )
+
+    def race(self, metric: Metric, keep: str | None, point: int, trial: int, task: RaceTask) -> Outcome:
+        """Run chip ``trial`` on samples drawn at random until it is sure where its metric lies."""
+        begin = time.perf_counter()
+        difficulty = self._difficulty_of(task)
+        order = sample_order(difficulty, task.most, self._w.seed, task.kind, point, trial)
+        race = Race(difficulty, order, task.bands)
+        session, graph, reference = self._chip_session(point, trial), self._w.template, self._reference(keep)
+        step = max(self._w.batch, graph.batch or 0)
+        gap, seen = None, 0
+        while gap is None and seen < len(order):
+            chosen = order[seen : seen + step]
+            outputs = [output for _, _, output in self._outputs(session, graph, len(chosen), chosen)]
+            scores = score(metric, np.concatenate(outputs), _part(reference, chosen))
+            gap, seen = race.see(1 - scores), seen + len(chosen)
+            if gap is None and race.hopeless(len(order)):
+                break
+        return Outcome(race.estimate, seen, time.perf_counter() - begin, gap)
+
+    def _difficulty_of(self, task: RaceTask) -> Difficulty:
+        if self._difficulty[0] != task.identity:
+            self._difficulty = (task.identity, load_difficulty(Path(task.difficulty)))
+        return self._difficulty[1]
+
     def _score(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
-        reference = np.load(keep, mmap_mode="r") if keep is not None else self._labels
-        total = 0.0
-        for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
-            target = None if reference is None else np.asarray(reference[start:stop])
-            total += float(score(metric, output, target).sum())
+        total = sum(float(part.sum()) for part in self._scores(session, graph, metric, keep))
         return self._finite(metric, total)
+
+    def _scores(
+        self, session: Any, graph: GraphFile, metric: Metric, keep: str | None
+    ) -> Iterator[NDArray[np.float64]]:
+        """Score of every sample, in pieces."""
+        reference = self._reference(keep)
+        for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
+            yield score(metric, output, _part(reference, slice(start, stop)))
+
+    def _reference(self, keep: str | None) -> NDArray[Any] | None:
+        return np.load(keep, mmap_mode="r") if keep is not None else self._labels
 
     def _finite(self, metric: Metric, total: float) -> float:
         """The mean over the set, which must be a number."""
@@ -138,12 +227,19 @@ class Engine:
             )
         return value
 
-    def _outputs(self, session: Any, graph: GraphFile, count: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
-        """Run batches of the set; yields where each lies and its outputs, batch axis first."""
+    def _outputs(
+        self, session: Any, graph: GraphFile, count: int, chosen: NDArray[np.intp] | None = None
+    ) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Run batches of the set, or of the chosen samples; yields where each lies and its outputs.
+
+        The outputs have the batch axis first.
+        """
         size = graph.batch or self._w.batch
         for start in range(0, count, size):
             stop = min(start + size, count)
-            (output,) = run_session(session, [self._w.output], self._feeds(start, stop, graph.batch))
+            part = slice(start, stop) if chosen is None else chosen[start:stop]
+            feeds = self._feeds(part, stop - start, graph.batch)
+            (output,) = run_session(session, [self._w.output], feeds)
             axis = self._w.output_axis
             if axis is None and graph.batch == 1:
                 output = output[None]  # one sample per run, and the output knows of no batch
@@ -156,17 +252,17 @@ class Engine:
                 )
             yield start, stop, output[: stop - start]
 
-    def _feeds(self, start: int, stop: int, fixed: int | None) -> Feeds:
+    def _feeds(self, which: slice | NDArray[np.intp], size: int, fixed: int | None) -> Feeds:
         feeds: Feeds = {}
         for name, array in self._inputs.items():
             axis = self._axes[name]
             if axis is None:
                 feeds[name] = array
                 continue
-            part = array[(slice(None),) * axis + (slice(start, stop),)]
-            if fixed and stop - start < fixed:
+            part = array[(slice(None),) * axis + (which,)]
+            if fixed and size < fixed:
                 # The last batch of a model with a fixed batch: repeat the last sample, ignore the surplus.
-                pad = [(0, fixed - (stop - start)) if i == axis else (0, 0) for i in range(part.ndim)]
+                pad = [(0, fixed - size) if i == axis else (0, 0) for i in range(part.ndim)]
                 part = np.pad(part, pad, mode="edge")
             feeds[name] = np.ascontiguousarray(part)
         return feeds
@@ -175,33 +271,40 @@ class Engine:
         fills = {name: file.open() for name, file in graph.digital.items()}
         return open_session(Path(graph.path), fills, self._w.provider)
 
-    def _chip_session(self, point: int, trial: int) -> Any:
+    def _chip_session(self, point: int, trial: int, variant: Variant = WHOLE) -> Any:
         w = self._w
         proto = Path(w.template.path).read_bytes()
         if w.read_noise and trial != QUANTISED:
             from nvaudit.model import reseed_read_noise
 
             proto = reseed_read_noise(proto, w.seed, trial)
+        return self._filled(proto, self.fill(point, trial, variant))
+
+    def _filled(self, proto: bytes, slots: Iterable[tuple[SlotSpec, NDArray[Any]]]) -> Any:
+        """Open the template with its slots filled."""
+        w = self._w
         digital = {name: file.open() for name, file in w.template.digital.items()}
         sizes = [np.dtype(s.dtype if s.dtype != "bfloat16" else "uint16").itemsize for s in w.slots]
         total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))
         if total < FILE_BYTES:
             fills = dict(digital)
-            for slot, array in self.fill(point, trial):
+            for slot, array in slots:
                 fills[slot.name] = array
             return open_session(proto, fills, w.provider)
         folder = self._scratch
         (folder / "template.onnx").write_bytes(proto)
         with (folder / SLOT_FILE).open("wb") as file:
-            for slot, array in self.fill(point, trial):
+            for slot, array in slots:
                 file.seek(slot.offset)
                 array.tofile(file)
         return open_session(folder / "template.onnx", digital, w.provider)
 
-    def fill(self, point: int, trial: int) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
+    def fill(
+        self, point: int, trial: int, variant: Variant = WHOLE
+    ) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
         """Draw tensor after tensor and hand out the slots that hold it."""
-        for index, law in enumerate(self._tensor_laws(point)):
-            if trial == QUANTISED:
+        for index, law in enumerate(self._tensor_laws(point, variant.terms)):
+            if trial == QUANTISED or not variant.has(index):
                 tensor = law.tensor
                 draw = Draw(dequantize(tensor.code, tensor.scale), None)
             else:
@@ -210,15 +313,19 @@ class Engine:
                 if slot.tensor == index:
                     yield slot, place(draw, slot)
 
-    def _tensor_laws(self, point: int) -> list[TensorLaw]:
-        if self._laws[0] != point:
+    def _tensor_laws(self, point: int, terms: frozenset[str] | None = None) -> list[TensorLaw]:
+        if self._laws[0] != (point, terms):
             small = 8 * sum(tensor.code.size for tensor in self._tensors) <= CACHE_BYTES
             laws = [
                 TensorLaw(tensor, self._w.points[point], self._w.every_device, file.freeze_read, small)
                 for tensor, file in zip(self._tensors, self._w.tensors, strict=True)
             ]
-            self._laws = (point, laws)
+            self._laws = ((point, terms), [limit_terms(law, terms) for law in laws])
         return self._laws[1]
+
+
+def _part(reference: NDArray[Any] | None, which: slice | NDArray[np.intp]) -> NDArray[Any] | None:
+    return None if reference is None else np.asarray(reference[which])
 
 
 def _gather(

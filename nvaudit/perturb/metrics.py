@@ -297,7 +297,8 @@ def _call(metric: Metric, output: Array, target: Array | None) -> Scores:
     return values
 
 
-def _class_last(metric: Metric, output: Array) -> Array:
+def class_last(metric: Metric, output: Array) -> Array:
+    """Outputs with the class scores on the last axis."""
     return np.moveaxis(output, metric.class_axis or 0, -1)
 
 
@@ -317,7 +318,7 @@ def _right(metric: Metric, output: Array, target: Array) -> NDArray[np.bool_]:
         # argmax of a row with a NaN is the NaN's index: never a right answer.
         best = output.max(axis=metric.class_axis)
         return np.asarray(right & ~np.isnan(best))
-    scores = _class_last(metric, output)
+    scores = class_last(metric, output)
     wanted = target.reshape(scores.shape[:-1])[..., None].astype(np.int64)
     own = np.take_along_axis(scores, wanted, -1)
     index = np.arange(scores.shape[-1])
@@ -333,7 +334,7 @@ def _cross_entropy(metric: Metric, output: Array, target: Array) -> Scores:
             return np.asarray(np.logaddexp(0, p) - y * p)
         cost = y * np.log(np.maximum(p, _SMALLEST)) + (1 - y) * np.log(np.maximum(1 - p, _SMALLEST))
         return np.asarray(-cost)
-    scores = _class_last(metric, output).astype(np.float64)
+    scores = class_last(metric, output).astype(np.float64)
     wanted = target.reshape(scores.shape[:-1])[..., None].astype(np.int64)
     own = np.take_along_axis(scores, wanted, -1)[..., 0]
     if metric.scale == "probability":

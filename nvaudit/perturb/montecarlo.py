@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.pilots import load_scores, save_scores
+from nvaudit.perturb.race import RaceTask
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.workers import WorkerPool
 
@@ -30,8 +31,194 @@ _LONG_S = 10.0
 
 
 @dataclass(frozen=True)
+class Call:
+    """A chip to be run at an operating point: on every sample, or in a race."""
+
+    point: int
+    trial: int
+    task: RaceTask | None = None
+
+    @property
+    def digest(self) -> int:
+        """0 for a chip on every sample, else what the outcome of the race depends on."""
+        return 0 if self.task is None else self.task.digest
+
+
+@dataclass
+class ChipRunner:
+    """Runs chips on a pool, and remembers what they cost.
+
+    Attributes
+    ----------
+    pool : WorkerPool
+    workers : int
+        How many it has: decides how far ahead calls are queued.
+    metric : Metric
+    keep : str or None
+        File of the nominal outputs that the metric compares with.
+    points, trials : int
+        Operating points, and chips at each, for the progress.
+    progress : callable
+        Told of every settled chip.
+    record : ChipRecord or None
+        Calls that it has are not run again; the others are entered as they finish.
+    images : list of int, by operating point
+        Samples that chips were run on.
+    seconds : list of float
+        Of every chip on all samples.
+    """
+
+    pool: WorkerPool
+    workers: int
+    metric: Metric
+    keep: str | None
+    points: int
+    trials: int
+    progress: Progress = lambda what, done, total: None
+    record: ChipRecord | None = None
+    images: dict[int, int] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    _known: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    _settled: set[tuple[int, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.record is None:
+            return
+        rows = self.record.rows[(self.record.rows["task"] == 0) | (self.record.rows["gap"] >= 0)]
+        rows = rows[rows["trial"] < self.trials]
+        self._settled.update(rows[["point", "trial"]].tolist())
+        if self._settled:
+            self.progress("chips", len(self._settled), self.total)
+
+    @property
+    def total(self) -> int:
+        """Chips that the run will settle."""
+        return self.points * self.trials
+
+    def full(self, point: int, trials: Iterable[int]) -> dict[int, float]:
+        """Metric of chips over all samples."""
+        found: dict[int, float] = {}
+        calls = [Call(point, trial) for trial in trials]
+        self.run(calls, lambda call, outcome: found.__setitem__(call.trial, outcome.value))
+        return found
+
+    def races(
+        self, point: int, trials: Sequence[int], task: RaceTask
+    ) -> dict[int, tuple[Outcome, float | None]]:
+        """Race chips; those that stay open are run on all samples.
+
+        Returns
+        -------
+        dict of int to (Outcome, float or None)
+            By trial: the race, and the metric over all samples where the race was not decided.
+        """
+        races: dict[int, Outcome] = {}
+        values: dict[int, float] = {}
+
+        def done(call: Call, outcome: Outcome) -> list[Call]:
+            if call.task is None:
+                values[call.trial] = outcome.value
+                return []
+            races[call.trial] = outcome
+            return [] if outcome.gap is not None else [Call(point, call.trial)]
+
+        self.run([Call(point, trial, task) for trial in trials], done)
+        return {trial: (races[trial], values.get(trial)) for trial in trials}
+
+    def pilots(self, point: int, trials: Sequence[int]) -> tuple[list[float], NDArray[np.float32]]:
+        """Run chips on all samples; give their metrics and scores, shape (chip, sample)."""
+        known = {trial: self._known_pilot(point, trial) for trial in trials}
+        futures: dict[int, Future[tuple[Outcome, NDArray[np.float32]]]] = {
+            trial: self.pool.submit(f"trial {trial}", "chip_scores", self.metric, self.keep, point, trial)
+            for trial, found in known.items()
+            if found is None
+        }
+        values, scores = [], []
+        for trial, found in known.items():
+            outcome, row = futures[trial].result() if found is None else found
+            if found is None and self.record is not None:
+                save_scores(self.record.path.parent, point, trial, row)
+                if self.record.find(point, trial) is None:
+                    self.record.add(point, trial, outcome)
+            self._note(Call(point, trial), outcome, lambda call, outcome: None)
+            values.append(outcome.value)
+            scores.append(row)
+        return values, np.stack(scores)
+
+    def _known_pilot(self, point: int, trial: int) -> tuple[Outcome, NDArray[np.float32]] | None:
+        outcome = None if self.record is None else self.record.find(point, trial)
+        if self.record is None or outcome is None:
+            return None
+        scores = load_scores(self.record.path.parent, point, trial, outcome.images)
+        return None if scores is None else (outcome, scores)
+
+    def run(self, calls: Iterable[Call], done: Callable[[Call, Outcome], Iterable[Call] | None]) -> None:
+        """Run calls.
+
+        Parameters
+        ----------
+        calls : iterable of Call
+        done : callable
+            Told of every outcome, in order of completion; may give further calls, which come first.
+        """
+        todo = deque(calls)
+        running: dict[Future[Outcome], Call] = {}
+        depth = _QUEUED_PER_WORKER * max(1, self.workers)
+        try:
+            while todo or running:
+                while todo and len(running) < depth:
+                    call = todo.popleft()
+                    if call.task is None and (call.point, call.trial) in self._known:
+                        todo.extendleft(done(call, self._known[call.point, call.trial]) or ())
+                        continue
+                    known = (
+                        None if self.record is None else self.record.find(call.point, call.trial, call.digest)
+                    )
+                    if known is None:
+                        running[self._submit(call)] = call
+                    else:
+                        todo.extendleft(self._note(call, known, done))
+                if not running:
+                    continue
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    call = running.pop(future)
+                    outcome = future.result()
+                    if self.record is not None:
+                        self.record.add(call.point, call.trial, outcome, call.digest)
+                    todo.extendleft(self._note(call, outcome, done))
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _submit(self, call: Call) -> Future[Outcome]:
+        what = f"trial {call.trial}"
+        if call.task is None:
+            return self.pool.submit(what, "chip", self.metric, self.keep, call.point, call.trial)
+        return self.pool.submit(what, "race", self.metric, self.keep, call.point, call.trial, call.task)
+
+    def _note(
+        self, call: Call, outcome: Outcome, done: Callable[[Call, Outcome], Iterable[Call] | None]
+    ) -> Iterable[Call]:
+        self.images[call.point] = self.images.get(call.point, 0) + outcome.images
+        if call.task is None:
+            self._known[call.point, call.trial] = outcome
+            self.seconds.append(outcome.seconds)
+        if call.task is None or outcome.gap is not None:
+            self.settle(call.point, call.trial)
+        return done(call, outcome) or ()
+
+    def settle(self, point: int, trial: int) -> None:
+        """Count a chip that needs nothing more, once."""
+        before = len(self._settled)
+        self._settled.add((point, trial))
+        if len(self._settled) > before:
+            self.progress("chips", len(self._settled), self.total)
+
+
+@dataclass(frozen=True)
 class TrialTable:
-    """The metric of every chip.
+    """The metric of every chip, each run on all samples.
 
     Attributes
     ----------
@@ -49,34 +236,6 @@ class TrialTable:
     wall_seconds: float
 
 
-@dataclass
-class _Tally:
-    """What is known of the chips so far."""
-
-    values: NDArray[np.float64]
-    done: NDArray[np.bool_]
-    seconds: list[float] = field(default_factory=list)
-    images: int = 0
-
-    @classmethod
-    def of(cls, points: int, trials: int, rows: NDArray[Any] | None) -> _Tally:
-        """Begin with what a record has of these chips."""
-        tally = cls(np.full((points, trials), np.nan), np.zeros((points, trials), dtype=np.bool_))
-        if rows is not None:
-            rows = rows[(rows["trial"] < trials) & (rows["point"] < points)]
-            place = rows["point"].astype(np.intp), rows["trial"].astype(np.intp)
-            tally.values[place], tally.done[place] = rows["value"], True
-            tally.seconds.extend(rows["seconds"].tolist())
-            tally.images = int(rows["images"].sum())
-        return tally
-
-    def note(self, point: int, trial: int, outcome: Outcome) -> None:
-        """Enter a finished chip."""
-        self.values[point, trial], self.done[point, trial] = outcome.value, True
-        self.seconds.append(outcome.seconds)
-        self.images += outcome.images
-
-
 def run_trials(
     pool: WorkerPool,
     workers: int,
@@ -88,7 +247,7 @@ def run_trials(
     order: NDArray[np.integer] | None = None,
     record: ChipRecord | None = None,
 ) -> TrialTable:
-    """Run every chip at every operating point.
+    """Run every chip at every operating point on all samples.
 
     Parameters
     ----------
@@ -103,7 +262,7 @@ def run_trials(
     points, trials : int
         Operating points and chips at each.
     progress : callable
-        Told of every finished chip; begins with those that the record has.
+        Told of every finished chip.
     order : ndarray of int, optional
         Order in which the chips are run; it has no influence on the values.
     record : ChipRecord, optional
@@ -113,33 +272,17 @@ def run_trials(
     -------
     TrialTable
     """
-    total = points * trials
-    sequence = range(total) if order is None else order.tolist()
-    tally = _Tally.of(points, trials, None if record is None else record.rows)
+    sequence = range(points * trials) if order is None else order.tolist()
+    values = np.full((points, trials), np.nan)
+    runner = ChipRunner(pool, workers, metric, keep, points, trials, progress, record)
     begin = time.perf_counter()
-    todo = (index for index in sequence if not tally.done.flat[index])
-    running: dict[Future[Outcome], int] = {}
 
-    def submit(limit: int) -> None:
-        for index in islice(todo, limit):
-            point, trial = divmod(index, trials)
-            running[pool.submit(f"trial {trial}", "chip", metric, keep, point, trial)] = index
+    def done(call: Call, outcome: Outcome) -> None:
+        values[call.point, call.trial] = outcome.value
 
-    if tally.seconds:
-        progress("chips", len(tally.seconds), total)
-    submit(_QUEUED_PER_WORKER * max(1, workers))
-    while running:
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            point, trial = divmod(running.pop(future), trials)
-            outcome = future.result()
-            if record is not None:
-                record.add(point, trial, outcome)
-            tally.note(point, trial, outcome)
-        submit(len(finished))
-        progress("chips", len(tally.seconds), total)
+    runner.run((Call(*divmod(index, trials)) for index in sequence), done)
     return TrialTable(
-        tally.values, tally.images, float(np.median(tally.seconds)), time.perf_counter() - begin
+        values, sum(runner.images.values()), float(np.median(runner.seconds)), time.perf_counter() - begin
     )
 
 

@@ -1,8 +1,9 @@
 """The record of finished chips, from which an interrupted run goes on.
 
 One append-only file in a folder. Its first line names the format and guards the second; the second is the
-identity of the run as JSON; then follow records of 40 bytes, one for each finished chip: operating point,
-trial, images, metric, seconds (little-endian, floats as they are), and the CRC-32 of these 36 bytes. Each
+identity of the run as JSON; then follow records of 52 bytes, one for each finished call: operating point,
+gap of a race (-1: none), what was done with the chip (0: run on every sample; else the digest of the race),
+trial, images, metric, seconds (little-endian, floats as they are), and the CRC-32 of these 48 bytes. Each
 record is handed to the operating system as soon as its chip is finished, so a killed process loses only the
 chips in flight; it is forced to the disk at most once a second and at the end, so a power failure loses
 little more.
@@ -32,15 +33,17 @@ from nvaudit.files import write_bytes_atomic
 from nvaudit.perturb.engine import Outcome
 
 RECORD_FILE = "chips.record"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 _MAGIC = "nvaudit-chips"
-_BODY = struct.Struct("<IQQdd")
+_BODY = struct.Struct("<IiQQQdd")
 _CRC = struct.Struct("<I")
 _SIZE = _BODY.size + _CRC.size
 _ROW = np.dtype(
     [
         ("point", "<u4"),
+        ("gap", "<i4"),
+        ("task", "<u8"),
         ("trial", "<u8"),
         ("images", "<u8"),
         ("value", "<f8"),
@@ -49,7 +52,6 @@ _ROW = np.dtype(
     ]
 )
 _SYNC_EVERY_S = 1.0
-_MOST_TRIALS = 1 << 40
 _SHORT = 12
 _FOLLOWS = {"device": ("--bits", "--cell-bits", "--encoding"), "data": ("--limit", "--seed")}
 """Options that change the contents of an input."""
@@ -132,8 +134,8 @@ class ChipRecord:
     Attributes
     ----------
     path : Path
-    rows : ndarray, structured, shape (chip,)
-        What was finished before: ``point``, ``trial``, ``images``, ``value``, ``seconds``.
+    rows : ndarray, structured, shape (call,)
+        What was finished before: ``point``, ``gap``, ``task``, ``trial``, ``images``, ``value``, ``seconds``.
     dropped : int
         Bytes of an unfinished record that were dropped.
     """
@@ -144,15 +146,30 @@ class ChipRecord:
     _file: BinaryIO
     _synced: float = 0.0
 
-    def add(self, point: int, trial: int, outcome: Outcome) -> None:
-        """Keep a finished chip.
+    def __post_init__(self) -> None:
+        self._index = {key: i for i, key in enumerate(self.rows[["point", "trial", "task"]].tolist())}
+
+    def find(self, point: int, trial: int, task: int = 0) -> Outcome | None:
+        """What became of a call in an earlier run; None if it was not finished."""
+        place = self._index.get((point, trial, task))
+        if place is None:
+            return None
+        row = self.rows[place]
+        gap = int(row["gap"])
+        return Outcome(
+            float(row["value"]), int(row["images"]), float(row["seconds"]), None if gap < 0 else gap
+        )
+
+    def add(self, point: int, trial: int, outcome: Outcome, task: int = 0) -> None:
+        """Keep a finished call.
 
         Raises
         ------
         EngineError
             If it cannot be written.
         """
-        body = _BODY.pack(point, trial, outcome.images, outcome.value, outcome.seconds)
+        gap = -1 if outcome.gap is None else outcome.gap
+        body = _BODY.pack(point, gap, task, trial, outcome.images, outcome.value, outcome.seconds)
         try:
             write_all(self._file, body + _CRC.pack(zlib.crc32(body)))
             now = time.monotonic()
@@ -278,7 +295,7 @@ def _read_rows(path: Path, data: bytes, start: int) -> NDArray[Any]:
     if len(torn) > _SIZE and any(torn):
         raise OptionError(f"{path}: damaged at byte {good}: the checksum does not match; {_CURE}")
     rows = np.frombuffer(data, _ROW, (good - start) // _SIZE, start)
-    _, firsts = np.unique(rows["point"] * np.uint64(_MOST_TRIALS) + rows["trial"], return_index=True)
+    _, firsts = np.unique(rows[["point", "trial", "task"]], return_index=True)
     if len(firsts) < len(rows):
         second = int(np.setdiff1d(np.arange(len(rows)), firsts)[0])
         raise OptionError(f"{path}: damaged at byte {start + second * _SIZE}: a chip stands twice; {_CURE}")

@@ -41,6 +41,9 @@ class GateResult(BaseModel):
     failure_high: float = Field(description="One-sided upper bound of that share.")
     reason: str
     needed: str | None = Field(description="What would decide it; null once it is decided.")
+    sequential: bool = Field(
+        default=False, description="Chips were drawn until it was decided; bounds hold at any stopping time."
+    )
 
 
 def decide(
@@ -81,10 +84,16 @@ def decide(
     '1 more trial without a failure would pass (299 in all)'
     """
     array = chip_values(values)
+    failures = array.size - int(np.count_nonzero(reaches(array, threshold, higher_is_better)))
+    return decide_count(failures, array.size, threshold, percentile, confidence, higher_is_better)
+
+
+def decide_count(
+    failures: int, trials: int, threshold: float, percentile: float, confidence: float, higher_is_better: bool
+) -> GateResult:
+    """Decide from a count of chips that miss the threshold; see :func:`decide`."""
     prob = float(check_percentile(percentile))
     check_confidence(confidence)
-    trials = int(array.size)
-    failures = trials - int(np.count_nonzero(reaches(array, threshold, higher_is_better)))
     verdict = verdict_of(failures, trials, percentile, confidence)
     low, high = clopper_pearson(failures, trials, confidence, sided=1)
     return GateResult(
@@ -97,8 +106,8 @@ def decide(
         failure_low=low,
         failure_high=high,
         reason=(
-            f"{_count_text(failures, trials, 'below' if higher_is_better else 'above')} {threshold:.10g}; "
-            f"with {_percent(confidence)} confidence {_bound_text(verdict, low, high)} of all chips are, "
+            f"{count_text(failures, trials, 'below' if higher_is_better else 'above')} {threshold:.10g}; "
+            f"with {percent_text(confidence)} confidence {_bound_text(verdict, low, high)} of all chips are, "
             f"and {'only ' if verdict == 'fail' else ''}{percentile:g} % may be"
         ),
         needed=_needed(failures, trials, prob, 1 - confidence) if verdict == "undecided" else None,
@@ -124,20 +133,22 @@ def overall_verdict(gates: Iterable[GateResult]) -> Verdict | None:
     return next((verdict for verdict in order if verdict in verdicts), None)
 
 
-def _percent(prob: float) -> str:
+def percent_text(prob: float) -> str:
+    """Show a probability in percent."""
     return f"{100 * prob:.3g} %"
 
 
-def _count_text(failures: int, trials: int, side: str) -> str:
+def count_text(failures: int, trials: int, side: str) -> str:
+    """Say how many chips miss a threshold."""
     return f"{failures:,} of {trials:,} {'chip is' if trials == 1 else 'chips are'} {side}"
 
 
 def _bound_text(verdict: Verdict, low: float, high: float) -> str:
     if verdict == "pass":
-        return f"at most {_percent(high)}"
+        return f"at most {percent_text(high)}"
     if verdict == "fail":
-        return f"at least {_percent(low)}"
-    return f"between {_percent(low)} and {_percent(high)}"
+        return f"at least {percent_text(low)}"
+    return f"between {percent_text(low)} and {percent_text(high)}"
 
 
 def _more(count: int) -> str:
@@ -163,5 +174,5 @@ def _needed(failures: int, trials: int, prob: float, error: float) -> str:
         outcome = "fail"
         total = first_true(lambda n: within(at_least(share * n, n, prob), error), trials + 1, _MOST_TRIALS)
     if total is None:
-        return f"the failure share is too close to {_percent(prob)} for more trials to settle; {best}"
+        return f"the failure share is too close to {percent_text(prob)} for more trials to settle; {best}"
     return f"about {_more(total - trials)} at this failure share would {outcome}; {best}"

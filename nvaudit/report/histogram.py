@@ -27,7 +27,7 @@ class Bins:
 
     start: float
     width: float
-    counts: NDArray[np.int64]
+    counts: NDArray[np.float64]
 
     def column(self, value: float) -> int:
         """Bin of a value, clamped to the axis."""
@@ -35,7 +35,11 @@ class Bins:
 
 
 def bin_values(
-    values: NDArray[np.float64], columns: int, step: float = 0.0, include: Sequence[float] = ()
+    values: NDArray[np.float64],
+    columns: int,
+    step: float = 0.0,
+    include: Sequence[float] = (),
+    weights: NDArray[np.float64] | None = None,
 ) -> Bins:
     """Count values in at most ``columns`` equal bins.
 
@@ -49,11 +53,14 @@ def bin_values(
         number of steps; otherwise some bins would hold one possible value more than their neighbours.
     include : sequence of float
         Further values that the axis shall reach.
+    weights : ndarray, float64, shape (trial,), optional
+        How many chips each value stands for.
 
     Returns
     -------
     Bins
     """
+    weights = np.ones(len(values)) if weights is None else weights
     reach = [float(values.min()), float(values.max()), *include]
     low, high = min(reach), max(reach)
     if step > 0 and (high - low) / step < 1e9:
@@ -62,11 +69,15 @@ def bin_values(
         count = math.ceil((last - first + 1) / per_bin)
         places = (np.rint(values / step).astype(np.int64) - first) // per_bin
         # Half a step aside: a possible value is in the middle of its share of the bin.
-        return Bins((first - 0.5) * step, per_bin * step, np.bincount(places, minlength=count))
+        return Bins((first - 0.5) * step, per_bin * step, _counts(places, weights, count))
     # Halves first: the span of two large numbers may not overflow.
     width = (high / columns - low / columns) or math.ulp(high)
     places = np.clip(np.floor(values / width - low / width), 0, columns - 1).astype(np.int64)
-    return Bins(low, width, np.bincount(places, minlength=columns))
+    return Bins(low, width, _counts(places, weights, columns))
+
+
+def _counts(places: NDArray[np.int64], weights: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    return np.asarray(np.bincount(places, weights, minlength=columns), dtype=np.float64)
 
 
 def histogram_lines(
@@ -92,8 +103,8 @@ def histogram_lines(
     size = len(bins.counts)
     each = max(1, (width or size) // size)
     columns = each * size
-    tallest = int(bins.counts.max())
-    rows = min(_MAX_ROWS, tallest)
+    tallest = float(bins.counts.max())
+    rows = min(_MAX_ROWS, math.ceil(tallest))
     # Eighths of a row; a bin that holds anything shows.
     eighths = np.ceil(bins.counts / tallest * rows * 8).astype(int)
     lines = []

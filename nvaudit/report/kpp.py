@@ -46,6 +46,11 @@ class KppResult(BaseModel):
     rank: int = Field(description="Of value; 1-based from the worst chip.")
     low_rank: int | None = Field(description="Of low; 1-based from the worst chip.")
     high_rank: int | None = Field(description="Of high; 1-based from the worst chip.")
+    width: float = Field(
+        default=0.0,
+        description="How far the value may be from the one of every chip on every sample: by the ranks that "
+        "chips stopped wrongly may shift it. 0: it is the same.",
+    )
 
 
 class YieldResult(BaseModel):
@@ -168,13 +173,43 @@ def kpp(values: ArrayLike, percentile: float, confidence: float, higher_is_bette
     worst_first = np.sort(chip_values(values))
     if not higher_is_better:
         worst_first = worst_first[::-1]
+    return kpp_of_ranks(worst_first, percentile, confidence, higher_is_better)
+
+
+def kpp_of_ranks(
+    worst_first: NDArray[np.float64],
+    percentile: float,
+    confidence: float,
+    higher_is_better: bool,
+    slack: tuple[int, int] = (0, 0),
+) -> KppResult:
+    """K-th percentile performance from sorted values, of which only the ranks that it needs must be right.
+
+    Parameters
+    ----------
+    worst_first : ndarray, float64, shape (trial,)
+    percentile, confidence, higher_is_better
+        As in :func:`kpp`.
+    slack : tuple of int
+        Ranks by which everything may be too good, and too bad: the interval is taken wider by them.
+
+    Returns
+    -------
+    KppResult
+    """
     n = worst_first.size
     worst, best = interval_ranks(float(percentile), n, float(confidence))
+    if worst is not None:
+        worst = max(1, worst - slack[0])
+    if best is not None:
+        best = min(n, best + slack[1])
     low_rank, high_rank = (worst, best) if higher_is_better else (best, worst)
     index = kpp_index(percentile, n)
+    spread = worst_first[min(n - 1, index + slack[1])] - worst_first[max(0, index - slack[0])]
     return KppResult(
         percentile=percentile,
         value=float(worst_first[index]),
+        width=float(abs(spread)),
         low=None if low_rank is None else float(worst_first[low_rank - 1]),
         high=None if high_rank is None else float(worst_first[high_rank - 1]),
         confidence=confidence,
@@ -213,16 +248,23 @@ def yield_at(values: ArrayLike, threshold: float, confidence: float, higher_is_b
     """
     array = chip_values(values)
     passing = int(np.count_nonzero(reaches(array, threshold, higher_is_better)))
-    low, high = clopper_pearson(passing, array.size, confidence)
+    return yield_of(passing, array.size, threshold, confidence, higher_is_better)
+
+
+def yield_of(
+    passing: int, trials: int, threshold: float, confidence: float, higher_is_better: bool
+) -> YieldResult:
+    """Yield from a count; see :func:`yield_at`."""
+    low, high = clopper_pearson(passing, trials, confidence)
     return YieldResult(
         threshold=threshold,
         direction="at_least" if higher_is_better else "at_most",
-        share=passing / array.size,
+        share=passing / trials,
         low=low,
         high=high,
         confidence=confidence,
         passing=passing,
-        trials=array.size,
+        trials=trials,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from nvaudit.report.anytime import sequential_verdict
 from nvaudit.report.binomial import (
     at_most,
     check_confidence,
@@ -55,7 +56,10 @@ class PercentilePlan(Section):
     gate_passes_up_to: int | None = Field(description="Failing chips; null: it cannot pass.")
     gate_fails_from: int | None = Field(description="Failing chips; null: it cannot fail.")
     interval: Need = Field(description="For a two-sided interval with a bound on the worst side.")
-    gates: tuple[GateNeed, ...]
+    gates: tuple[GateNeed, ...] = Field(description="With a number of trials fixed beforehand.")
+    gate_draws: int | None = Field(
+        description="Chips that a gate draws if none fails, where it draws them until it is decided."
+    )
 
 
 class Timing(Section):
@@ -234,6 +238,9 @@ def _percentile(percentile: float, trials: int, confidence: float, costs: Costs)
         interval=costs.of(trials_for_bound(percentile, confidence, sided=2)),
         gates=tuple(
             GateNeed(failures=f, need=costs.of(trials_to_pass(f, percentile, confidence))) for f in FAILURES
+        ),
+        gate_draws=first_true(
+            lambda n: sequential_verdict(0, n, percentile, confidence) == "pass", 1, MOST_TRIALS
         ),
     )
 

@@ -97,6 +97,17 @@ def _small_print(plan: Plan) -> Iterable[str]:
         f"Times are estimated from {count_text(timing.chips, 'chip')} run with {where}: "
         f"{_pace(timing.seconds_per_chip)} a chip, and {timing.seconds_before_chips:.2g} s before the first."
     )
+    yield (
+        "Images and times are those of every chip on every image (--exhaustive). With many images chips stop "
+        "as soon as they surely do not matter, which mostly leaves a tenth to a quarter of both."
+    )
+    for item in plan.percentiles:
+        if item.gate_draws is not None:
+            yield (
+                f"The figures of a gate are for a fixed number of chips (--all-trials). By default it draws "
+                f"chips until it is decided: {item.gate_draws:,} if none fails, fewer if many do"
+                f"{'' if len(plan.percentiles) == 1 else f' ({kpp_name(item.percentile)})'}."
+            )
     if plan.points > 1:
         yield f"Images and times are those of all {plan.points} sigmas together."
     if plan.standard_error is not None:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nvaudit.report.result import AuditReport
 from nvaudit.report.terminal import heading, sentence
-from nvaudit.report.wording import count_text, duration_text
+from nvaudit.report.wording import count_text, difference_text, duration_text
 
 _HASH_DIGITS = 12
 
@@ -93,6 +93,11 @@ def _trials(report: AuditReport) -> str:
             f", {trials.images_evaluated:,} of {trials.images_exhaustive:,} images evaluated "
             f"({100 * share:.3g} %)"
         )
-    if trials.exact:
-        return text + "" if share == 1 else text + "; the KPP is exactly the exhaustive one"
-    return text + "; the KPP may differ from the exhaustive one within the tolerance"
+    race = trials.race
+    if race is None:
+        return text
+    what = "the KPP is the one of every chip on every image" if trials.exact else "the KPP is exact within"
+    if not trials.exact:
+        unit = report.metric_info.unit
+        what += f" {difference_text(max(k.width for k in report.kpp), unit).lstrip('+')}"
+    return f"{text}; {what}, but for a chance of {100 * race.error:.3g} %"

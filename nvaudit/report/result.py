@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from nvaudit.errors import DataError
+from nvaudit.report.attribution import AttributionDetail
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.jsontext import read_json, short_repr, write_json
 from nvaudit.report.kpp import KppResult, YieldResult
@@ -17,6 +18,7 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    RaceInfo,
     Roughness,
     Section,
     SweepPoint,
@@ -31,6 +33,7 @@ __all__ = [
     "MetricInfo",
     "ModelInfo",
     "OperatingPointInfo",
+    "RaceInfo",
     "Roughness",
     "SweepPoint",
     "TensorDecision",
@@ -66,8 +69,10 @@ class AuditReport(Section):
     device: dict[str, JsonValue] = Field(description="The full device profile.")
     operating_point: OperatingPointInfo
     attribution: dict[str, float] | None = Field(
-        default=None, description="KPP cost of each tensor or noise term by itself."
+        default=None,
+        description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",
     )
+    attribution_detail: AttributionDetail | None = None
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: dict[str, JsonValue] = Field(description="The full specification of the run.")
     hashes: Hashes

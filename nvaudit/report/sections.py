@@ -24,22 +24,41 @@ class MetricInfo(Section):
     assumed: tuple[str, ...] = Field(default=(), description="What was read into the outputs' shape.")
 
 
+class RaceInfo(Section):
+    """How chips were stopped before they had seen every sample, and what that may have changed."""
+
+    pilots: int = Field(ge=1, description="The first chips: run on every sample whatever they are like.")
+    stopped: int = Field(ge=0, description="Chips that were stopped early.")
+    error: float = Field(description="Chance that a result is off by more than its stated width.")
+    tolerance: float | None = Field(description="Largest width that was asked for; null: a tenth of the "
+                                    "interval's ranks.")  # fmt: skip
+
+
 class TrialSummary(Section):
     """The metric of every simulated chip, and what it cost."""
 
     count: int = Field(ge=1)
-    values: tuple[float, ...] = Field(description="Over the whole evaluation set, in order of the trials.")
+    values: tuple[float | None, ...] = Field(
+        description="Over the whole evaluation set, in order of the trials; null where a chip was stopped "
+        "early, because it surely does not matter for the reported ranks."
+    )
+    weights: tuple[float, ...] | None = Field(
+        default=None,
+        description="How many chips each value stands for; null if each for itself. Weighted, the values "
+        "are distributed as the chips are.",
+    )
     images_evaluated: int = Field(ge=0)
     images_exhaustive: int = Field(ge=0, description="What evaluating every chip on every image costs.")
     exact: bool = Field(description="Every reported KPP equals the one of an exhaustive evaluation.")
-    mean: float
-    std: float
-    min: float
-    max: float
+    race: RaceInfo | None = Field(default=None, description="Null where every chip saw every sample.")
+    mean: float = Field(description="Of all chips; with stopped chips an unbiased estimate.")
+    std: float = Field(description="Of all chips; weighted where chips were stopped.")
+    min: float = Field(description="Of the chips that are known exactly.")
+    max: float = Field(description="Of the chips that are known exactly.")
 
     @model_validator(mode="after")
     def _one_value_per_trial(self) -> TrialSummary:
-        if len(self.values) != self.count:
+        if len(self.values) != self.count or len(self.weights or self.values) != self.count:
             raise ValueError(f"{len(self.values)} values for {self.count} trials; give one for each")
         return self
 

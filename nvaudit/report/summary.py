@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.report.anytime import sequential_gate
 from nvaudit.report.binomial import standard_error
-from nvaudit.report.gate import GateResult, decide, overall_verdict
-from nvaudit.report.kpp import kpp, yield_at
+from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
+from nvaudit.report.gate import GateResult, decide_count, overall_verdict
+from nvaudit.report.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
     MetricInfo,
     OperatingPointInfo,
+    RaceInfo,
     SweepPoint,
     TensorDecision,
     TrialSummary,
@@ -34,11 +36,12 @@ class Measured:
     higher_is_better : bool
     assumed : tuple of str
     nominal, quantised : float
-    values : ndarray, float64, shape (point, trial)
-    images : int
-        Inferences made.
-    images_exhaustive : int
-        Inferences that evaluating every chip on every image takes.
+    chips : tuple of Chips
+        At each point.
+    samples : int
+        Of the evaluation set.
+    tolerance : float or None
+        As asked for.
     sigmas : tuple of float
         One per point.
     sigma_unit : str
@@ -50,9 +53,9 @@ class Measured:
     assumed: tuple[str, ...]
     nominal: float
     quantised: float
-    values: NDArray[np.float64]
-    images: int
-    images_exhaustive: int
+    chips: tuple[Chips, ...]
+    samples: int
+    tolerance: float | None
     sigmas: tuple[float, ...]
     sigma_unit: str
 
@@ -125,33 +128,83 @@ def summarise(
 
 
 def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
-    values = measured.values[index]
+    chips = measured.chips[index]
     better = measured.higher_is_better
+    ordered = worst_first(chips, better)
+    kpps = tuple(
+        kpp_of_ranks(ordered, k, questions.confidence, better, slack_at(chips.ranges, k))
+        for k in questions.percentiles
+    )
     thresholds = dict.fromkeys(
         (*questions.yield_at, *(() if questions.min_kpp is None else (questions.min_kpp,)))
     )
-    share = len(measured.sigmas)
     return SweepPoint(
         sigma=measured.sigmas[index],
         sigma_unit=measured.sigma_unit,
-        kpp=tuple(kpp(values, k, questions.confidence, better) for k in questions.percentiles),
-        yields=tuple(yield_at(values, t, questions.confidence, better) for t in thresholds),
-        gate=()
-        if questions.min_kpp is None
-        else tuple(
-            decide(values, questions.min_kpp, k, questions.confidence, better) for k in questions.percentiles
-        ),
-        trials=TrialSummary(
-            count=len(values),
-            values=tuple(values.tolist()),
-            images_evaluated=measured.images // share,
-            images_exhaustive=measured.images_exhaustive // share,
-            exact=measured.images >= measured.images_exhaustive,
-            mean=float(values.mean()),
-            std=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-            min=float(values.min()),
-            max=float(values.max()),
-        ),
+        kpp=kpps,
+        yields=tuple(_yield(chips, t, questions, better) for t in thresholds),
+        gate=_gates(chips, questions, better),
+        trials=_trials(measured, chips, max(result.width for result in kpps)),
+    )
+
+
+def _trials(measured: Measured, chips: Chips, width: float) -> TrialSummary:
+    exact, weights = chips.exact, chips.weights()
+    values = chips.low[exact]
+    race = None
+    if weights is not None:
+        race = RaceInfo(
+            pilots=chips.pilots,
+            stopped=int((~exact).sum()),
+            error=chips.error,
+            tolerance=measured.tolerance,
+        )
+    return TrialSummary(
+        count=len(exact),
+        values=tuple(float(value) if known else None for value, known in zip(chips.low, exact, strict=True)),
+        weights=None if weights is None else tuple(weights.tolist()),
+        images_evaluated=chips.images,
+        images_exhaustive=len(exact) * measured.samples,
+        exact=width == 0,
+        race=race,
+        mean=chips.mean,
+        std=weighted_std(values, None if weights is None else weights[exact]),
+        min=float(values.min()),
+        max=float(values.max()),
+    )
+
+
+def _yield(chips: Chips, threshold: float, questions: Questions, better: bool) -> YieldResult:
+    """Yield from all chips where it is known of each on which side it lies, else from the pilots."""
+    if chips.gate is not None and threshold == questions.min_kpp:
+        passing = chips.gate.trials - chips.gate.failures
+        return yield_of(passing, chips.gate.trials, threshold, questions.confidence, better)
+    if chips.exact.all():
+        return yield_at(chips.low, threshold, questions.confidence, better)
+    passes, fails = chips.low >= threshold, chips.high <= threshold  # of a stopped chip the limits are open
+    sides = np.where(chips.exact, chips.low >= threshold, passes)
+    if (chips.exact | passes | fails).all():
+        return yield_of(int(sides.sum()), len(sides), threshold, questions.confidence, better)
+    return yield_at(chips.low[: chips.pilots], threshold, questions.confidence, better)
+
+
+def _gates(chips: Chips, questions: Questions, better: bool) -> tuple[GateResult, ...]:
+    threshold, gate = questions.min_kpp, chips.gate
+    if threshold is None:
+        return ()
+    if gate is not None:
+        return tuple(
+            sequential_gate(
+                gate.failures, gate.trials, threshold, k, questions.confidence, better, gate.stopped
+            )
+            for k in questions.percentiles
+        )
+    result = _yield(chips, threshold, questions, better)
+    return tuple(
+        decide_count(
+            result.trials - result.passing, result.trials, threshold, k, questions.confidence, better
+        )
+        for k in questions.percentiles
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from nvaudit.report.attribution_text import attribution_section
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
@@ -101,6 +102,8 @@ def _numbers(report: AuditReport, width: int) -> Iterable[Text]:
     for result in report.kpp:
         interval = interval_text(result.low, result.high, unit)
         note = f"{interval}, {confidence_text(result.confidence)} confidence"
+        if result.width:
+            note += f"; exact within {difference_text(result.width, unit).lstrip('+')}"
         rows.append((kpp_name(result.percentile), value_text(result.value, unit), note))
     measure = better if unit == "fraction" else f"{better}, {unit}"
     yield heading(f"{report.metric} ({measure}){_at(report)}", width)
@@ -152,12 +155,16 @@ def _trials_text(trials: TrialSummary) -> str:
 
 def _chips(report: AuditReport, width: int) -> Iterable[Text]:
     unit = report.metric_info.unit
-    values = np.asarray(report.trials.values, dtype=np.float64)
+    every = np.asarray(report.trials.values, dtype=np.float64)  # null becomes NaN
+    values = every[np.isfinite(every)]
+    weights = None
+    if report.trials.weights is not None:
+        weights = np.asarray(report.trials.weights)[np.isfinite(every)]
     lowest, highest = float(values.min()), float(values.max())
-    yield heading(f"{report.metric} of {count_text(values.size, 'chip')}", width)
+    yield heading(f"{report.metric} of {count_text(every.size, 'chip')}", width)
     if lowest == highest:
-        every = "The chip has" if values.size == 1 else "All chips have the same value,"
-        yield sentence(f"{every} {value_text(lowest, unit)}.", width, "  ")
+        each = "The chip has" if values.size == 1 else "All chips have the same value,"
+        yield sentence(f"{each} {value_text(lowest, unit)}.", width, "  ")
         return
     columns = max(10, min(_MAX_COLUMNS, width - 4))
     markers = [Marker(k.value, f"{kpp_name(k.percentile)}  {value_text(k.value, unit)}") for k in report.kpp]
@@ -166,10 +173,19 @@ def _chips(report: AuditReport, width: int) -> Iterable[Text]:
     # A threshold far away must not squeeze the chips into one column.
     near = highest - lowest
     shown = [m.value for m in markers if lowest - near <= m.value <= highest + near]
-    bins = bin_values(values, columns, _resolution(values, report), shown)
+    bins = bin_values(values, columns, _resolution(values, report), shown, weights)
     ends = (value_text(min([lowest, *shown]), unit), value_text(max([highest, *shown]), unit))
     lines = histogram_lines(bins, markers, ends, columns)
     yield Text("\n".join("  " + line for line in lines))
+    race = report.trials.race
+    if race is not None:
+        stopped = f"{race.stopped:,} chips were stopped early: they surely do not matter for the KPP."
+        yield sentence(
+            f"{stopped} Where they lie the picture is drawn from {count_text(race.pilots, 'chip')} run on "
+            "every image.",
+            width,
+            "  ",
+        )
 
 
 def _resolution(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], report: AuditReport) -> float:
@@ -212,6 +228,9 @@ def _sweep_rows(point: SweepPoint, unit: str) -> Iterable[list[str]]:
 
 
 def _attribution(report: AuditReport, width: int) -> Iterable[Text]:
+    if report.attribution_detail is not None:
+        yield from attribution_section(report.attribution_detail, report.metric_info, width)
+        return
     if not report.attribution:
         return
     costs = sorted(report.attribution.items(), key=lambda item: -abs(item[1]))

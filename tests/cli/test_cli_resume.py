@@ -21,7 +21,7 @@ COMMAND = (sys.executable, "-m", "nvaudit", "audit")
 CHIPS = 400
 RUN = ("-n", CHIPS // 2, "-j", 1, "--limit", 200, "--sigma", 0.4, "--sigma", 0.2, "--metric", "cross_entropy")
 FEW = ("-n", 3, "-j", 0, "--limit", 8)
-ROW = 40
+ROW = 52
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 
@@ -248,7 +248,7 @@ def test_a_torn_record_is_said_and_done_again(command, example, kept, tmp_path):
     assert command("audit", example, *FEW, "--resume", kept, "-o", path).code == 0
     report = json.loads(path.read_text())
     assert report["events"] == [
-        f"{record}: an unfinished record (33 bytes) at its end was dropped",
+        f"{record}: an unfinished record (45 bytes) at its end was dropped",
         f"resumed: 2 of 3 chips were read from {kept}",
     ]
     assert tuple(report["trials"]["values"]) == audit(example, limit=8, trials=3).trials.values

@@ -15,7 +15,7 @@ from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.record import RECORD_FILE, Identity, Input, open_record
 
-SIZE = 40
+SIZE = 52
 IDENTITY = Identity(
     inputs={name: Input(name=f"{name}.x", sha256=name[0] * 64) for name in ("model", "data", "device")},
     options={"--seed": 0, "--sigma": [0.1, 0.2], "--bits": None, "--every-device": False},
@@ -145,9 +145,9 @@ def test_a_damaged_head_is_an_error(tmp_path_factory, data):
         (b"", "damaged at byte 0: not a record of finished chips"),
         (b"\x00" * 100, "damaged at byte 0: not a record of finished chips"),
         (b"my,precious,data\n1,2,3\n", "damaged at byte 0: not a record of finished chips"),
-        (b"nvaudit-chips 2 00000000\n{}\n", "a record of version '2'; this nvaudit knows version 1"),
-        (b"nvaudit-chips 1 00000000\n{}", "damaged at byte 25: the checksum does not match"),
-        (b"nvaudit-chips 1 a3831cba\n{}\n", "damaged at byte 25"),
+        (b"nvaudit-chips 3 00000000\n{}\n", "a record of version '3'; this nvaudit knows version 2"),
+        (b"nvaudit-chips 2 00000000\n{}", "damaged at byte 25: the checksum does not match"),
+        (b"nvaudit-chips 2 a3831cba\n{}\n", "damaged at byte 25"),
     ],
 )
 def test_a_file_of_another_kind_is_left_alone(tmp_path, content, message):

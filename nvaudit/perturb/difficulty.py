@@ -1,0 +1,84 @@
+"""How likely each sample is to be wrong on a chip, and how often a race should look at it.
+
+Estimated from pilot chips that are evaluated on every sample. It decides only how fast a race is: whatever
+stands here, a race's bound holds (:mod:`nvaudit.perturb.race`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.files import write_bytes_atomic
+
+UNIFORM = 0.7
+"""Share of the draws that does not look at difficulty: bounds what a rare error of an easy sample weighs."""
+
+_BINS = 100
+_PER_BIN = 20
+_PRIOR_CHIPS = 8.0
+_LEAST = 1e-4
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What pilot chips say of every sample.
+
+    Attributes
+    ----------
+    expected : ndarray, float64, shape (sample,)
+        Expected error, above 0 and below 1.
+    draw : ndarray, float64, shape (sample,)
+        Probability of being drawn first; sums to 1.
+    """
+
+    expected: NDArray[np.float64]
+    draw: NDArray[np.float64]
+
+    @property
+    def digest(self) -> int:
+        """63 bits that tell one difficulty from another."""
+        content = hashlib.blake2b(self.expected.tobytes() + self.draw.tobytes(), digest_size=8).digest()
+        return int.from_bytes(content, "little") >> 1
+
+    def save(self, path: Path) -> None:
+        """Write to a file that :func:`load_difficulty` reads."""
+        write_bytes_atomic(path, np.stack([self.expected, self.draw]).tobytes())
+
+
+def load_difficulty(path: Path) -> Difficulty:
+    """Read what :meth:`Difficulty.save` has written."""
+    expected, draw = np.frombuffer(path.read_bytes()).reshape(2, -1)
+    return Difficulty(expected, draw)
+
+
+def estimate_difficulty(errors: NDArray[np.float64], margin: NDArray[np.float64]) -> Difficulty:
+    """Estimate from pilot chips.
+
+    Parameters
+    ----------
+    errors : ndarray, float64, shape (chip, sample)
+        Error of each pilot chip on each sample, 0 to 1.
+    margin : ndarray, float64, shape (sample,)
+        See :func:`nvaudit.perturb.margin.nominal_margin`.
+
+    Returns
+    -------
+    Difficulty
+        Few chips say little of one sample: samples of like margin lend each other what they know. Samples
+        are drawn in proportion to the standard deviation of their error (Neyman's allocation), mixed with a
+        uniform draw.
+    """
+    chips, count = errors.shape
+    seen = errors.sum(axis=0)
+    alike = np.empty(count)
+    bins = max(1, min(_BINS, count // _PER_BIN))
+    for members in np.array_split(np.argsort(margin, kind="stable"), bins):
+        alike[members] = (seen[members].sum() + 0.5) / (len(members) * chips + 1)
+    expected = np.clip((_PRIOR_CHIPS * alike + seen) / (_PRIOR_CHIPS + chips), _LEAST, 1 - _LEAST)
+    spread = np.sqrt(expected * (1 - expected))
+    return Difficulty(expected, (1 - UNIFORM) * spread / spread.sum() + UNIFORM / count)

@@ -1,0 +1,234 @@
+r"""The race of one chip: the samples after which it is sure on which side of a threshold its metric lies.
+
+A chip's error on sample j is x_j, from 0 to 1, and its total E = Σ x_j is fixed: only the order in which
+samples are looked at is random. Samples are drawn one after another without replacement, sample j of those
+left with probability q_j / Σ_left q. With S the errors seen and c_j any number known beforehand (the expected
+error: a control variate), Z = (x_j − c_j) Σ_left q / q_j has, given the past, the mean E − S − Σ_left c. If
+E ≥ E₀ ("the chip is no better than the threshold"), that mean is at least m = E₀ − S − Σ_left c, so the
+wealth Π (1 + λ (m − Z)) of a gambler who bets on better chips, λ ≥ 0 chosen beforehand at each step and small
+enough to keep every factor positive, is a supermartingale: it ever reaches 1/ε with probability at most ε
+(Ville). Once it has, the chip is better than the threshold, and no correction is due for looking at it after
+every batch. The wealth grows with E₀: the bound holds for all thresholds at once, however they are chosen.
+The other side is the same with 1 − x.
+
+Sources: weighted sampling without replacement with bets, Shekhar, Xu, Lipton, Liang and Ramdas,
+"Risk-limiting financial audits via weighted sampling without replacement", UAI 2023; betting on means of
+bounded variables, Waudby-Smith and Ramdas, J. R. Stat. Soc. B 86 (2024) 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.perturb.difficulty import Difficulty
+from nvaudit.rng import stream
+
+_STAKES = np.array([0.99, 0.5])
+"""Shares of the largest bet that keeps every factor positive; the wealth is the mean of the gamblers'."""
+
+_PATIENCE = 0.3
+"""Share of the samples at hand after which a race that gets nowhere is given up."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A value of the metric, and the chance that a chip on the wrong side of it is let pass.
+
+    ``sure``: a wrong stop would falsify a result; else it only makes an interval wider.
+    """
+
+    value: float
+    error: float
+    sure: bool = True
+
+
+@dataclass(frozen=True)
+class Band:
+    """Values of the metric in which a chip must be known exactly.
+
+    Attributes
+    ----------
+    below : tuple of Edge
+        A chip is below the band if it is below each; none if no chip can be.
+    above : tuple of Edge
+        A chip is above the band if it is above each.
+    """
+
+    below: tuple[Edge, ...]
+    above: tuple[Edge, ...]
+
+    @property
+    def low(self) -> float:
+        """Smallest value in the band."""
+        return min((edge.value for edge in self.below), default=-math.inf)
+
+    @property
+    def high(self) -> float:
+        """Largest value in the band."""
+        return max((edge.value for edge in self.above), default=math.inf)
+
+
+@dataclass(frozen=True)
+class RaceTask:
+    """What a race must find out of a chip.
+
+    Attributes
+    ----------
+    kind : str
+        Names the random stream: ``kpp`` or ``gate``.
+    difficulty : str
+        File of the :class:`Difficulty`.
+    identity : int
+        Of its contents.
+    bands : tuple of Band
+        In ascending order, apart from each other.
+    most : int
+        Samples after which the race is given up.
+    """
+
+    kind: str
+    difficulty: str
+    identity: int
+    bands: tuple[Band, ...]
+    most: int
+
+    @property
+    def digest(self) -> int:
+        """63 bits that tell what the outcome depends on, beside the chip; never 0."""
+        text = repr((self.kind, self.identity, self.bands, self.most))
+        content = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return max(1, int.from_bytes(content, "little") >> 1)
+
+
+def sample_order(difficulty: Difficulty, most: int, seed: int, *address: int | str) -> NDArray[np.intp]:
+    """Draw samples without replacement, hard ones more often.
+
+    Parameters
+    ----------
+    difficulty : Difficulty
+    most : int
+        How many are wanted.
+    seed : int
+    *address : int or str
+        Of the random stream.
+
+    Returns
+    -------
+    ndarray, intp, shape (min(most, samples),)
+        Successive sampling: the order in which exponential clocks of rates ``draw`` ring (Efraimidis and
+        Spirakis, Inf. Process. Lett. 97 (2006) 181).
+    """
+    rate = difficulty.draw
+    rings = stream(seed, "race", *address).exponential(size=len(rate)) / rate
+    most = min(most, len(rate))
+    first = np.argpartition(rings, most - 1)[:most]
+    return np.asarray(first[np.argsort(rings[first], kind="stable")])
+
+
+class Race:
+    """Follows one chip over its samples.
+
+    Parameters
+    ----------
+    difficulty : Difficulty
+    order : ndarray of int, shape (step,)
+        See :func:`sample_order`.
+    bands : tuple of Band
+    """
+
+    def __init__(self, difficulty: Difficulty, order: NDArray[np.intp], bands: tuple[Band, ...]) -> None:
+        self._count = len(difficulty.expected)
+        self._expected, self._draw = difficulty.expected[order], difficulty.draw[order]
+        self._left = 1 - np.concatenate([[0.0], np.cumsum(self._draw)[:-1]])  # Σ_left q before each step
+        self._left = np.maximum(self._left, 1e-9)
+        self._expect = difficulty.expected.sum() - np.concatenate([[0.0], np.cumsum(self._expected)[:-1]])
+        n = self._count
+        self._above = _Gambler(
+            [[n * (1 - edge.value) for edge in band.above] for band in bands],
+            [[edge.error for edge in band.above] for band in bands],
+            float(((1 - difficulty.expected) / difficulty.draw).max()),
+        )
+        self._below = _Gambler(
+            [[n * edge.value for edge in band.below] for band in bands],
+            [[edge.error for edge in band.below] for band in bands],
+            float((difficulty.expected / difficulty.draw).max()),
+        )
+        self._seen = 0
+        self._errors = 0.0
+        self.estimate = math.nan
+        """Unbiased estimate of the metric from the first batch."""
+
+    def see(self, errors: Floats) -> int | None:
+        """Look at the next samples of the order.
+
+        Parameters
+        ----------
+        errors : ndarray, float64, shape (sample,)
+
+        Returns
+        -------
+        int or None
+            Between which bands the chip surely lies: 0 below the first, i above the i-th; None while that is
+            open.
+        """
+        span = slice(self._seen, self._seen + len(errors))
+        expected, left, expect = self._expected[span], self._left[span], self._expect[span]
+        before = self._errors + np.concatenate([[0.0], np.cumsum(errors)[:-1]])
+        z = (errors - expected) * left / self._draw[span]
+        if self._seen == 0:
+            self.estimate = float(1 - np.mean(before + expect + z) / self._count)
+        self._above.bet(before + expect, z, left)
+        right = np.arange(self._seen, self._seen + len(errors)) - before  # of 1 − x
+        self._below.bet(right + (self._count - np.arange(span.start, span.stop) - expect), -z, left)
+        self._seen += len(errors)
+        self._errors += float(errors.sum())
+        progress = self._progress()
+        return int(np.argmax(progress)) if progress.max() == np.inf else None
+
+    def hopeless(self, most: int) -> bool:
+        """Whether the wealth, if it goes on as so far, decides nothing within ``most`` samples."""
+        return bool(self._seen >= _PATIENCE * most and self._progress().max() * most < self._seen)
+
+    def _progress(self) -> Floats:
+        """How much of the wanted evidence there is for each gap between bands; infinite where all is."""
+        above = np.concatenate([[np.inf], self._above.progress])
+        below = np.concatenate([self._below.progress, [np.inf]])
+        return np.minimum(np.minimum.accumulate(above), np.minimum.accumulate(below[::-1])[::-1])
+
+
+class _Gambler:
+    """Wealth against "the total is at least this", for each edge of each band."""
+
+    def __init__(self, totals: list[list[float]], errors: list[list[float]], most: float) -> None:
+        self._band = np.repeat(np.arange(len(totals)), [len(band) for band in totals])
+        self._totals = np.array([total for band in totals for total in band])
+        self._wanted = -np.log([error for band in errors for error in band])
+        self._most = most
+        self._log = np.zeros((len(self._totals), len(_STAKES)))
+        self._part = np.zeros(len(self._totals))
+        self.progress = np.zeros(len(totals))
+        """Evidence of each band's weakest edge as a share of what is wanted; infinite once it is there."""
+
+    def bet(self, known: Floats, z: Floats, left: Floats) -> None:
+        """Bet on some draws: ``known`` is S + Σ_left c before each, ``left`` is Σ_left q."""
+        if not len(self._totals):
+            return
+        for i in np.flatnonzero(self._part < np.inf):
+            mean = self._totals[i] - known
+            bet = 1 / np.maximum(self._most * left - mean, 1.0)
+            logs = self._log[i][:, None] + np.cumsum(np.log1p(_STAKES[:, None] * (bet * (mean - z))), axis=1)
+            self._log[i] = logs[:, -1]
+            wealth = np.logaddexp.reduce(logs, axis=0) - math.log(len(_STAKES))
+            won = bool((wealth >= self._wanted[i]).any())
+            self._part[i] = np.inf if won else wealth[-1] / self._wanted[i]
+        np.minimum.at(weakest := np.full(len(self.progress), np.inf), self._band, self._part)
+        # Nothing can be below a band without an edge.
+        weakest[np.bincount(self._band, minlength=len(weakest)) == 0] = 0.0
+        self.progress = weakest

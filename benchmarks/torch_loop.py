@@ -114,14 +114,14 @@ def main() -> None:
             probe = pool.submit("probe", "probe").result()
             assert workload.labels is not None
             metric = resolve_metric(None, probe.output, workload.labels.open(), "class")
-            run_trials(pool, cores, metric, None, 1, 2 * cores)
+            run_trials(pool, metric, None, 1, 2 * cores)
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(options.rounds):
                 times[0].append(
                     clock(lambda: [torch_chip(network, weights, x, y, best) for _ in range(options.chips)])
                     / options.chips
                 )
-                audit = clock(lambda: run_trials(pool, cores, metric, None, 1, options.chips))
+                audit = clock(lambda: run_trials(pool, metric, None, 1, options.chips))
                 times[1].append(audit / options.chips)
     loop, ours = (statistics.median(t) for t in times)
     tried = ", ".join(f"{b}: {1e3 * c:.0f} ms" for b, c in cost.items())

@@ -63,10 +63,10 @@ def row(model: Path, data: Path, options: argparse.Namespace) -> str:
         one = paired(plain_1, lambda: engine.chip(metric, None, 0, next(trial)), options.repeats)
         cores = default_workers()
         with WorkerPool(cores, workload) as pool:
-            run_trials(pool, cores, metric, None, 1, 2 * cores)  # workers started, caches warm
+            run_trials(pool, metric, None, 1, 2 * cores)  # workers started, caches warm
 
             def audit() -> None:
-                run_trials(pool, cores, metric, None, 1, 2 * cores)
+                run_trials(pool, metric, None, 1, 2 * cores)
 
             many = paired(plain_all, audit, options.repeats)
     per_chip = [seconds / (2 * cores) for seconds in many[1]]

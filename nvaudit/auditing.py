@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit import __version__
+from nvaudit.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.findings import tensor_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.measuring import Measurement, measure_chips
@@ -19,7 +20,7 @@ from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import ChipRecord, open_record
-from nvaudit.perturb.workers import WorkerPool
+from nvaudit.report.attribution import AttributionDetail
 from nvaudit.report.result import AuditReport
 from nvaudit.report.summary import Measured, Questions, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
@@ -110,7 +111,9 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
     spec = session.spec
     session.timing["prepare"] = time.perf_counter() - begin
     with ExitStack() as stack:
-        pool = stack.enter_context(WorkerPool(spec.workers, session.workload, session.events.append))
+        ask = Ask(spec.attribute, spec.attribution_trials, spec.attribution_images)
+        plan = plan_attribution(session, ask) if spec.attribute else None
+        pool = stack.enter_context(session.pool())
         progress("running the unmodified model", 0, 1)
         metric = run_probe(pool, session)
         if isinstance(metric, Probe):
@@ -127,8 +130,9 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
             ).result()
         with session.timed("chips"):
             found = measure_chips(pool, session, metric, keep, progress, record)
+        detail = None if plan is None else run_attribution(plan, session, pool, metric, progress)
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal, quantised.value, found)
+    return _report(session, metric, nominal, quantised.value, found, detail)
 
 
 def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
@@ -143,7 +147,12 @@ def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list
 
 
 def _report(
-    session: Session, metric: Metric, nominal: float, quantised: float, found: Measurement
+    session: Session,
+    metric: Metric,
+    nominal: float,
+    quantised: float,
+    found: Measurement,
+    detail: AttributionDetail | None,
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
     worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
@@ -169,7 +178,7 @@ def _report(
     )
     return summarise(
         measured,
-        Questions(spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp),
+        Questions(spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail),
         tensors=rows,
         data={
             "source": dataset.source,
@@ -190,6 +199,8 @@ def _report(
             "time_s": worst.time_s,
             "terms": [term.name for term in worst.terms],
         },
+        attribution=None if detail is None else detail.costs(),
+        attribution_detail=detail,
         timing=session.timing,
         run=spec.model_dump(mode="json"),
         hashes=session.hashes(),

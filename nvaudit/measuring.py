@@ -13,11 +13,12 @@ from nvaudit.gating import GateQuestion, draw_until_decided, gate_task
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner, Progress
 from nvaudit.perturb.record import ChipRecord
-from nvaudit.perturb.workers import WorkerPool
+from nvaudit.perturb.workers import Pool
 from nvaudit.racing import RaceQuestion, Scouting, pilot_count, run_races, scout
 from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
 from nvaudit.report.kpp import kpp_of_ranks
-from nvaudit.report.ranks import RACE_ERROR, TOLERANCE, rank_ranges
+from nvaudit.report.nested_tails import tail_chips
+from nvaudit.report.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
 from nvaudit.session import Session
 
 _SAMPLES = 1000
@@ -35,7 +36,7 @@ class Measurement:
 
 
 def measure_chips(
-    pool: WorkerPool,
+    pool: Pool,
     session: Session,
     metric: Metric,
     keep: str | None,
@@ -46,7 +47,7 @@ def measure_chips(
 
     Parameters
     ----------
-    pool : WorkerPool
+    pool : Pool
     session : Session
     metric : Metric
     keep : str or None
@@ -61,7 +62,7 @@ def measure_chips(
     spec = session.spec
     gate = spec.min_kpp is not None and not spec.exhaustive and not spec.all_trials
     most = spec.most_trials if gate else spec.trials
-    runner = ChipRunner(pool, spec.workers, metric, keep, len(session.points), most, progress, record)
+    runner = ChipRunner(pool, metric, keep, len(session.points), most, progress, record)
     reason = _obstacle(session, metric)
     margin = None
     if reason is None and session.dataset.count >= _SAMPLES and most >= _CHIPS:
@@ -159,8 +160,9 @@ class _Lane:
         thresholds = spec.yield_at
         if spec.min_kpp is not None and gate is None:
             thresholds = (*thresholds, spec.min_kpp)
+        ranges = rank_ranges(spec.percentiles, trials, spec.confidence, share)
         question = RaceQuestion(
-            rank_ranges(spec.percentiles, trials, spec.confidence, share),
+            (*ranges, tail_range(tail_chips(trials))) if spec.tail else ranges,
             tuple(dict.fromkeys(thresholds)),
             RACE_ERROR * (1 - spec.confidence),
         )

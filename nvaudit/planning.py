@@ -6,7 +6,6 @@ import time
 
 from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.montecarlo import Progress, time_chips
-from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.plan import Costs, Plan, Subject, make_plan
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec
@@ -39,7 +38,7 @@ def plan_audit(spec: RunSpec, progress: Progress = lambda what, done, total: Non
 def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
     """Run ideal and a few chips; the probe if re-batching turned out to change the outputs."""
     spec = session.spec
-    with WorkerPool(spec.workers, session.workload, session.events.append) as pool:
+    with session.pool() as pool:
         progress("running the unmodified model", 0, 1)
         metric = run_probe(pool, session)
         if isinstance(metric, Probe):
@@ -49,7 +48,8 @@ def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
         progress("timing a few chips", 0, 1)
         sigmas = [point.sigma for point in session.points]
         keep = session.reference_file(metric)
-        pace = time_chips(pool, spec.workers, metric, keep, sigmas.index(max(sigmas)))
+        width = pool.width
+        pace = time_chips(pool, metric, keep, sigmas.index(max(sigmas)))
     return make_plan(
         Subject(
             metric=metric.name,
@@ -61,7 +61,7 @@ def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
         Costs(
             images=session.dataset.count,
             points=len(session.points),
-            workers=spec.workers,
+            workers=spec.workers if spec.dask is None else width,
             timed=pace.chips,
             chip_s=pace.seconds,
             start_s=start,

@@ -29,10 +29,11 @@ from nvaudit.mapping.select import Decision, select
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
+from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.session import runtime
-from nvaudit.perturb.workers import WorkerPool
+from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.spec import RunSpec
 
@@ -88,6 +89,11 @@ class Session:
             inputs["metric"] = Input(name=metric.name, sha256=digest)
         versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
         return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
+
+    def pool(self) -> Pool:
+        """Open what runs the calls."""
+        spec, work = self.spec, self.workload
+        return open_pool(spec.workers, spec.dask, work, work.folder, self.events.append)
 
     def rebatching_failed(self, probe: Probe) -> bool:
         """Whether re-batching moved the outputs by more than rounding."""
@@ -212,14 +218,14 @@ def prepared(
         return result
 
 
-def run_probe(pool: WorkerPool, session: Session) -> Metric | Probe:
+def run_probe(pool: Pool, session: Session) -> Metric | Probe:
     """Run the first samples and settle the metric; the probe if re-batching changes the outputs."""
     with session.timed("ideal"):
         probe: Probe = pool.submit("the first batch", "probe").result()
         return probe if session.rebatching_failed(probe) else settle_metric(session, probe)
 
 
-def run_nominal(pool: WorkerPool, session: Session, metric: Metric) -> float:
+def run_nominal(pool: Pool, session: Session, metric: Metric) -> float:
     """Score the unmodified model, and keep its outputs if the metric compares with them."""
     keep, ideal = session.reference_file(metric), session.workload.ideal
     with session.timed("ideal"):

@@ -16,6 +16,7 @@ from nvaudit.errors import OptionError
 Encoding = Literal["sign_magnitude", "differential", "offset"]
 Scale = Literal["per_tensor", "per_channel"]
 SigmaUnit = Literal["level", "full_scale", "weight_max"]
+Attribution = Literal["tensors", "terms", "classes", "all"]
 Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]
 
 MAX_SWEEP = 1000
@@ -27,7 +28,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class RunSpec(BaseModel):
     """One audit, complete: two runs with equal specifications, models, data and devices give equal reports.
 
-    Only ``workers`` has no influence on results. The fields are the options of ``nvaudit audit``.
+    Only ``workers`` and ``dask`` have no influence on results. The fields are the options of
+    ``nvaudit audit``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +69,12 @@ class RunSpec(BaseModel):
     all_trials: bool = False
     max_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     max_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    tail: Annotated[tuple[Annotated[float, Field(gt=0, lt=100)], ...], Field(max_length=MAX_QUESTIONS)] = ()
+    attribute: tuple[Attribution, ...] = ()
+    attribution_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    attribution_images: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+    dask: str | None = None
 
     @property
     def most_trials(self) -> int:
@@ -83,7 +90,7 @@ class RunSpec(BaseModel):
         options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP))
         return {flag(name): value for name, value in options.items()}
 
-    @field_validator("sigmas", "percentiles", "yield_at")
+    @field_validator("sigmas", "percentiles", "yield_at", "tail")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(dict.fromkeys(value + 0.0 for value in values))  # + 0.0: −0 becomes 0
@@ -100,6 +107,7 @@ _NOT_OF_A_CHIP = (
     *("model", "device", "data"),
     *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "crossbar", "workers"),
     *("exhaustive", "tolerance", "all_trials", "max_trials", "max_minutes"),
+    *("tail", "attribute", "attribution_trials", "attribution_images", "dask"),
 )
 
 _FLAG = {
@@ -144,7 +152,12 @@ _WANTED = {
     "all_trials": "true or false",
     "max_trials": "a whole number from 1 to 100000000",
     "max_minutes": "a finite number above 0",
+    "tail": f"at most {MAX_QUESTIONS} numbers above 0 and below 100",
+    "attribute": "tensors, terms, classes or all",
+    "attribution_trials": "a whole number from 1 to 100000000",
+    "attribution_images": "a whole number, 1 or more",
     "workers": "a whole number, 0 or more",
+    "dask": "the address of a scheduler, or its scheduler file",
 }
 _SHOWN = 60
 

@@ -34,10 +34,15 @@ MAY_IMPORT = {
     "retrain": LOWER,
     "findings": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
-    "auditing": LOWER | {"perturb", "findings", "session"},
+    "racing": LOWER | {"perturb"},
+    "gating": LOWER | {"perturb"},
+    "measuring": LOWER | {"perturb", "session", "racing", "gating"},
+    "auditing": LOWER | {"perturb", "findings", "session", "attributing", "measuring"},
+    "attributing": LOWER | {"perturb", "session"},
     "planning": LOWER | {"perturb", "session"},
     "replaying": LOWER | {"perturb", "session"},
-    "cli": LOWER | {"perturb", "findings", "session", "auditing", "planning", "replaying"},
+    "landscaping": LOWER | {"perturb", "session"},
+    "cli": LOWER | {"perturb", "findings", "session", "auditing", "planning", "replaying", "landscaping"},
     "__main__": {"cli"},
 }
 # The package itself is the public face: anyone may read its version, nobody inside may use it for more.

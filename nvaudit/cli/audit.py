@@ -55,6 +55,17 @@ from nvaudit.spec import RunSpec, make_spec
               "interval]")  # fmt: skip
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
               help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
+@click.option("--tail", type=float, multiple=True, metavar="P",
+              help="Extrapolate a percentile beyond the sample, e.g. 0.01 (1 chip in 10,000), by a "
+              "generalised Pareto law fitted to the worst chips; repeatable.  [default: none]")  # fmt: skip
+@click.option("--attribute", type=click.Choice(["tensors", "terms", "classes", "all"]), multiple=True,
+              help="Say where the loss comes from: what each tensor, each noise term, each class costs; "
+              "repeatable.  [default: not]")  # fmt: skip
+@click.option("--attribution-trials", type=click.IntRange(1), metavar="M",
+              help="Chips of an attribution: the first M.  [default: 100, at most --trials]")  # fmt: skip
+@click.option("--attribution-images", type=click.IntRange(1), metavar="I",
+              help="Images of an attribution, spread evenly over the set.  [default: as many as make about a "
+              "million inferences, at least 200]")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
               "[default: top1 with class labels, mse with reference outputs; without labels agreement where "
               "the outputs are class scores, else mse]")  # fmt: skip
@@ -74,6 +85,8 @@ from nvaudit.spec import RunSpec, make_spec
 )
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
               help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@click.option("--dask", metavar="ADDRESS", help="Run chips on the Dask cluster of this scheduler (its "
+              "address, or its scheduler file).  [default: worker processes on this machine]")  # fmt: skip
 @click.option("--provider", default="cpu",
               type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
               show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
@@ -100,6 +113,7 @@ def audit_command(
         **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
     )
     _check_gate(spec)
+    _check_attribution(spec)
     if plan and resume is not None:
         raise OptionError("--plan and --resume: choose one; a plan keeps no chips")
     if report is not None and str(report) != "-":
@@ -135,6 +149,13 @@ def _check_gate(spec: RunSpec) -> None:
         raise OptionError(f"--all-trials and {named[0]}: choose one")
     if spec.exhaustive and spec.tolerance is not None:
         raise OptionError("--tolerance and --exhaustive: choose one; --exhaustive makes no races")
+
+
+def _check_attribution(spec: RunSpec) -> None:
+    """Refuse options of an attribution where there is none."""
+    for option, value in (("trials", spec.attribution_trials), ("images", spec.attribution_images)):
+        if value is not None and not spec.attribute:
+            raise OptionError(f"--attribution-{option} is for an attribution; ask for one with --attribute")
 
 
 def _plan(spec: RunSpec, report: Path | None, quiet: bool) -> int:

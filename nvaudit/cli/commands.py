@@ -8,6 +8,7 @@ from nvaudit import __version__
 from nvaudit.cli.audit import audit_command
 from nvaudit.cli.devices import devices_group
 from nvaudit.cli.inspect import inspect_command
+from nvaudit.cli.landscape import landscape_command
 from nvaudit.cli.replay import replay_command
 
 
@@ -23,5 +24,6 @@ def cli() -> None:
 
 cli.add_command(audit_command)
 cli.add_command(inspect_command)
+cli.add_command(landscape_command)
 cli.add_command(replay_command)
 cli.add_command(devices_group)

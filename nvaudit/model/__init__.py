@@ -1,6 +1,7 @@
 """The only package that knows ONNX: load, find weights, open places for them, re-batch."""
 
-from nvaudit.model.load import LoadedModel, TensorSpec, load_model
+from nvaudit.model.batchnorm import recalibrate_batch_norm
+from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
 from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.rebatch import Rebatch, analyse_batch
 from nvaudit.model.template import Slot, Template, build_template
@@ -21,5 +22,7 @@ __all__ = [
     "constants",
     "filled_model",
     "load_model",
+    "model_files",
+    "recalibrate_batch_norm",
     "reseed_read_noise",
 ]

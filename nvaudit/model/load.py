@@ -107,6 +107,18 @@ def load_model(path: str | Path) -> LoadedModel:
         ) from error
 
 
+def model_files(path: str | Path) -> tuple[Path, ...]:
+    """List the files of a model that :func:`load_model` accepts.
+
+    Returns
+    -------
+    tuple of Path
+        The model file, then its external data files, links followed.
+    """
+    path = Path(path)
+    return (path, *check_model(_parse(path), path).files)
+
+
 def _load(path: Path) -> LoadedModel:
     proto = _parse(path)
     checked = check_model(proto, path)

@@ -17,12 +17,11 @@ from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.pilots import load_scores, save_scores
 from nvaudit.perturb.race import RaceTask
 from nvaudit.perturb.record import ChipRecord
-from nvaudit.perturb.workers import WorkerPool
+from nvaudit.perturb.workers import Pool
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total)."""
 
-_QUEUED_PER_WORKER = 4
 _TIMED_S = 1.0
 """A round of chips of at least this length tells how long one takes."""
 
@@ -50,9 +49,7 @@ class ChipRunner:
 
     Attributes
     ----------
-    pool : WorkerPool
-    workers : int
-        How many it has: decides how far ahead calls are queued.
+    pool : Pool
     metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
@@ -68,8 +65,7 @@ class ChipRunner:
         Of every chip on all samples.
     """
 
-    pool: WorkerPool
-    workers: int
+    pool: Pool
     metric: Metric
     keep: str | None
     points: int
@@ -163,10 +159,9 @@ class ChipRunner:
         """
         todo = deque(calls)
         running: dict[Future[Outcome], Call] = {}
-        depth = _QUEUED_PER_WORKER * max(1, self.workers)
         try:
             while todo or running:
-                while todo and len(running) < depth:
+                while todo and len(running) < self.pool.depth:
                     call = todo.popleft()
                     if call.task is None and (call.point, call.trial) in self._known:
                         todo.extendleft(done(call, self._known[call.point, call.trial]) or ())
@@ -237,8 +232,7 @@ class TrialTable:
 
 
 def run_trials(
-    pool: WorkerPool,
-    workers: int,
+    pool: Pool,
     metric: Metric,
     keep: str | None,
     points: int,
@@ -251,10 +245,8 @@ def run_trials(
 
     Parameters
     ----------
-    pool : WorkerPool
+    pool : Pool
         Whose workers run the chips.
-    workers : int
-        How many it has: decides how far ahead calls are queued.
     metric : Metric
         What is measured.
     keep : str or None
@@ -274,7 +266,7 @@ def run_trials(
     """
     sequence = range(points * trials) if order is None else order.tolist()
     values = np.full((points, trials), np.nan)
-    runner = ChipRunner(pool, workers, metric, keep, points, trials, progress, record)
+    runner = ChipRunner(pool, metric, keep, points, trials, progress, record)
     begin = time.perf_counter()
 
     def done(call: Call, outcome: Outcome) -> None:
@@ -294,12 +286,12 @@ class Pace:
     seconds: float
 
 
-def time_chips(pool: WorkerPool, workers: int, metric: Metric, keep: str | None, point: int) -> Pace:
+def time_chips(pool: Pool, metric: Metric, keep: str | None, point: int) -> Pace:
     """Measure how fast chips go, by a few of them.
 
     Parameters
     ----------
-    pool, workers, metric, keep
+    pool, metric, keep
         As in :func:`run_trials`.
     point : int
         The operating point.
@@ -310,7 +302,7 @@ def time_chips(pool: WorkerPool, workers: int, metric: Metric, keep: str | None,
         The first round, one chip for each worker, starts the workers. It counts only if it takes so long
         that this does not matter; else rounds follow, each longer than the one before, up to a second.
     """
-    size = max(1, workers)
+    size = pool.width
     seconds = _round(pool, metric, keep, point, size)
     if seconds < _LONG_S:
         size *= 2
@@ -321,7 +313,7 @@ def time_chips(pool: WorkerPool, workers: int, metric: Metric, keep: str | None,
     return Pace(size, seconds / size)
 
 
-def _round(pool: WorkerPool, metric: Metric, keep: str | None, point: int, size: int) -> float:
+def _round(pool: Pool, metric: Metric, keep: str | None, point: int, size: int) -> float:
     """Seconds that some chips take."""
     begin = time.perf_counter()
     futures = [pool.submit(f"trial {trial}", "chip", metric, keep, point, trial) for trial in range(size)]

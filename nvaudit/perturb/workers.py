@@ -2,7 +2,8 @@
 
 Each worker is a process of its own that a thread drives over a pipe. A worker that dies (killed, out of
 memory, a crash in native code) is replaced and its call made again; a call that kills three workers ends
-the run. With no workers, calls run in this process.
+the run. With no workers, calls run in this process. :mod:`nvaudit.perturb.dask_pool` has the same interface
+on many machines.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, Self
 
 from nvaudit.errors import EngineError, NvauditError
 
 MAX_DEATHS = 3
+CALLS_AHEAD = 4
+"""Calls for each worker that are worth having in hand, so that none waits for the next."""
+
+_CURE = "If memory is short, use fewer --workers or a smaller --batch-size"
 _HEADER = struct.Struct("<Q")
 
 
@@ -34,6 +39,29 @@ class Host(Protocol):
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """Run one call."""
+
+
+class Pool(Protocol):
+    """Runs calls somewhere; where has no influence on their results."""
+
+    @property
+    def width(self) -> int:
+        """How many calls can run at once, now."""
+
+    @property
+    def depth(self) -> int:
+        """How many calls are worth having submitted and not finished, now."""
+
+    def submit(self, what: str, method: str, *args: Any) -> Future[Any]:
+        """Queue a call; ``what`` names it in events and errors, e.g. ``trial 17``."""
+
+    def __enter__(self) -> Self:
+        """Use it as a context manager."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; calls not yet begun are dropped."""
 
 
 def send(pipe: IO[bytes], message: object) -> None:
@@ -133,17 +161,37 @@ class WorkerPool:
         Sent to each worker once; picklable, with a method ``host() -> Host``.
     on_event : callable
         Told in plain words when a worker was replaced.
+    cure : str
+        What to try when a call has ended its workers.
     """
 
-    def __init__(self, count: int, setup: Any, on_event: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        count: int,
+        setup: Any,
+        on_event: Callable[[str], None] = lambda text: None,
+        cure: str = _CURE,
+    ) -> None:
+        self._width = max(1, count)
+        self._cure = cure
         self._setup = setup
         self._on_event = on_event
         self._host: Host | None = setup.host() if count == 0 else None
-        self._threads = ThreadPoolExecutor(max(1, count), thread_name_prefix="nvaudit-worker")
+        self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="nvaudit-worker")
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def width(self) -> int:
+        """How many calls can run at once."""
+        return self._width
+
+    @property
+    def depth(self) -> int:
+        """How many calls are worth having submitted and not finished."""
+        return CALLS_AHEAD * self._width
 
     def submit(self, what: str, method: str, *args: Any) -> Future[Any]:
         """Queue a call; ``what`` names it in events and errors, e.g. ``trial 17``."""
@@ -169,10 +217,7 @@ class WorkerPool:
                 raise
             self._idle.put(worker)
             return value
-        raise EngineError(
-            f"{what} ended {MAX_DEATHS} workers in a row: {causes[-1]}. If memory is short, use fewer "
-            "--workers or a smaller --batch-size"
-        )
+        raise EngineError(f"{what} ended {MAX_DEATHS} workers in a row: {causes[-1]}. {self._cure}")
 
     def _take(self) -> _Worker:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -16,6 +18,43 @@ from nvaudit.report.wording import confidence_text, count_text, interval_text, k
 _BAR = 8
 _MAX_ROWS = 12
 _WHAT = {"tensors": "tensor", "terms": "noise term"}
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How the differences of one table are shown: without their unit, all with equally many digits."""
+
+    sign: int
+    factor: float
+    digits: int
+
+    @classmethod
+    def of(cls, part: NoiseAttribution, info: MetricInfo) -> _Scale:
+        sign = 1 if info.higher_is_better else -1
+        if info.unit == "fraction":
+            return cls(sign, 100.0, 2)
+        largest = max(abs(part.loss[0].kpp.value), abs(part.loss[0].mean.value))
+        return cls(sign, 1.0, min(max(3 - math.floor(math.log10(largest)), 0), 12) if largest else 4)
+
+    def gain(self, value: float, signed: bool = True) -> str:
+        """Show a change for the better as positive."""
+        text = f"{self.sign * self.factor * value:{'+' if signed else ''}.{self.digits}f}"
+        return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+    def loss(self, value: float, signed: bool = True) -> str:
+        """Show a change for the worse as positive."""
+        return self.gain(-value, signed)
+
+    def error(self, value: float) -> str:
+        """Show a standard error."""
+        return f"{self.factor * value:.{self.digits}f}"
+
+    def interval(self, difference: Difference) -> str:
+        """Show the interval of an improvement."""
+        if difference.low is None or difference.high is None:
+            return "–"
+        low, high = sorted((difference.low, difference.high), key=lambda end: self.sign * end)
+        return f"[{self.gain(low)}, {self.gain(high)}]"
 
 
 def attribution_section(detail: AttributionDetail, info: MetricInfo, width: int) -> Iterable[Text]:
@@ -44,46 +83,45 @@ def attribution_section(detail: AttributionDetail, info: MetricInfo, width: int)
 
 
 def _noise(part: NoiseAttribution, info: MetricInfo, width: int) -> Iterable[Text]:
-    unit, sign = info.unit, 1 if info.higher_is_better else -1
-    name = kpp_name(part.percentiles[0])
+    scale, name = _Scale.of(part, info), kpp_name(part.percentiles[0])
     kpp_known = part.items[0].given_back[0].kpp.missing is None
     columns: list[tuple[str, Kind]] = [(_WHAT[part.kind], "fold"), ("share of loss", "left")]
     columns.append((f"{name} back", "right"))
     if kpp_known:
         columns.append(("interval", "right"))
     columns += [("mean back", "right"), ("interval", "right"), ("lost alone", "right")]
-    rows = [_row(item, sign, unit, kpp_known) for item in part.items[:_MAX_ROWS]]
+    rows = [_row(item, scale, kpp_known) for item in part.items[:_MAX_ROWS]]
     if len(part.items) > _MAX_ROWS:
         rest = f"… and {len(part.items) - _MAX_ROWS} more"
         rows.append([rest, "in the JSON report", *[""] * (len(columns) - 2)])
     yield heading(
         f"Attribution by {_WHAT[part.kind]} (σ = {part.sigma:g} {part.sigma_unit}, "
-        f"{_basis(part.chips, part.images)}; {_unit(unit)})",
+        f"{_basis(part.chips, part.images)}; in {'points' if info.unit == 'fraction' else info.unit})",
         width,
     )
     yield table(columns, rows, width, "  ")
-    for text in _explained(part, sign, unit):
+    for text in _explained(part, scale):
         yield sentence(text, width, "  ", "    ")
 
 
-def _row(item: NoiseShare, sign: int, unit: str, kpp_known: bool) -> list[str]:
+def _row(item: NoiseShare, scale: _Scale, kpp_known: bool) -> list[str]:
     back, alone = item.given_back[0], item.alone[0]
-    cells = [item.name, "" if item.share is None else _bar(item.share, _percent(item.share))]
-    cells += [_number(sign * back.kpp.value, unit)] + ([_interval(back.kpp, sign, unit)] if kpp_known else [])
     return [
-        *cells,
-        _number(sign * back.mean.value, unit),
-        _interval(back.mean, sign, unit),
-        _number(-sign * alone.mean.value, unit),
+        item.name,
+        "" if item.share is None else _bar(item.share, _percent(item.share)),
+        scale.gain(back.kpp.value),
+        *([scale.interval(back.kpp)] if kpp_known else []),
+        scale.gain(back.mean.value),
+        scale.interval(back.mean),
+        scale.loss(alone.mean.value),
     ]
 
 
-def _explained(part: NoiseAttribution, sign: int, unit: str) -> Iterable[str]:
+def _explained(part: NoiseAttribution, scale: _Scale) -> Iterable[str]:
     """What the columns mean, and what the chips and images cannot say."""
     loss, name = part.loss[0], kpp_name(part.percentiles[0])
     total, worst, alone = (
-        _number(-sign * cost, unit, signed=False)
-        for cost in (loss.mean.value, loss.kpp.value, part.alone_sum)
+        scale.loss(cost, signed=False) for cost in (loss.mean.value, loss.kpp.value, part.alone_sum)
     )
     yield (
         f"All noise together costs {total} on average and {worst} in {name}; each alone, summed, {alone} on "
@@ -100,7 +138,7 @@ def _explained(part: NoiseAttribution, sign: int, unit: str) -> Iterable[str]:
         yield f"No interval (–): {'; '.join(gaps)}."
     errors = [item.standard_error or 0.0 for item in part.items]
     if part.standard_error:
-        total, most = (_number(error, unit, signed=False) for error in (part.standard_error, max(errors)))
+        total, most = scale.error(part.standard_error), scale.error(max(errors))
         yield (
             f"The images are finite too: on {count_text(part.images, 'image')} the mean loss has a standard "
             f"error of {total}, and mean back of at most {most}; the intervals do not contain it."
@@ -154,26 +192,8 @@ def _basis(chips: int, images: int) -> str:
     )
 
 
-def _unit(unit: str) -> str:
-    return "in points" if unit == "fraction" else f"in {unit}"
-
-
-def _number(value: float, unit: str, signed: bool = True) -> str:
-    """Show a difference without its unit, which stands in the heading."""
-    scaled, digits = (100 * value, ".2f") if unit == "fraction" else (value, ".4g")
-    text = f"{scaled:{'+' if signed else ''}{digits}}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
 def _percent(share: float) -> str:
     return f"{round(100 * share)} %".replace("-", "−")
-
-
-def _interval(difference: Difference, sign: int, unit: str) -> str:
-    if difference.low is None or difference.high is None:
-        return "–"
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    return f"[{_number(low, unit)}, {_number(high, unit)}]"
 
 
 def _bar(part: float, label: str = "") -> str:

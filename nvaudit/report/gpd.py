@@ -12,6 +12,7 @@ of Extreme Values (2001), chapter 4: fit and profile likelihood of a return leve
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,7 +26,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 SHAPE_RANGE = (-0.5, 0.5)
 """Below, maximum likelihood is not regular (Smith, Biometrika 72 (1985) 67); above, there is no variance."""
 
-_IMPOSSIBLE = -1e12  # log-likelihood of what cannot be: finite, so that the optimiser can compare
+_IMPOSSIBLE = -1e6  # log-likelihood of what cannot be: finite, so that the optimiser can step back
 _STRETCH = 1.3  # of the quantile, while an end of its interval is searched
 
 
@@ -97,14 +98,27 @@ def log_likelihood(tail: Tail, scale: float, shape: float) -> float:
 def fit(tail: Tail) -> Fit:
     """Maximise the likelihood over scale and shape."""
     mean = float(tail.counts @ tail.edges[0]) / tail.size + tail.step / 2
-    found = optimize.minimize(
-        lambda point: -log_likelihood(tail, mean * np.exp(point[0]), point[1]),
-        x0=[0.0, -0.05],
-        method="Nelder-Mead",
-        bounds=[(-5, 5), SHAPE_RANGE],
-        options={"xatol": 1e-4, "fatol": 1e-5, "initial_simplex": [[0, -0.05], [0.2, -0.05], [0, 0.15]]},
+    farthest = float(tail.edges[0, -1])
+
+    def scale(point: FloatArray) -> float:
+        # The end point of the law then lies beyond every excess, whatever the optimiser tries.
+        return float(mean * np.exp(point[0]) + max(-point[1], 0.0) * farthest)
+
+    least, best = _minimise(
+        lambda point: -log_likelihood(tail, scale(point), point[1]), [0.0, 0.05], [(-20, 5), SHAPE_RANGE]
     )
-    return Fit(float(mean * np.exp(found.x[0])), float(found.x[1]), -float(found.fun))
+    return Fit(scale(best), float(best[1]), -least)
+
+
+def _minimise(
+    function: Callable[[FloatArray], float], start: Sequence[float], bounds: Sequence[tuple[float, float]]
+) -> tuple[float, FloatArray]:
+    """Least value, and where: quasi-Newton, and once more from there, for a search that lost its way."""
+    point = np.asarray(start, dtype=np.float64)
+    for _ in range(2):
+        found = optimize.minimize(function, point, method="L-BFGS-B", bounds=bounds)
+        point = found.x
+    return float(found.fun), point
 
 
 def quantile(tail: Tail, found: Fit, prob: float) -> float:
@@ -186,34 +200,13 @@ def _profile_deviance(
         shape, log_ratio = float(point[0]), float(point[1])
         exceed = share * np.exp(log_ratio)
         if not prob < exceed < 1:
-            return -2 * _IMPOSSIBLE
+            return -_IMPOSSIBLE
         scale = z / float(excess(exceed / prob, 1.0, shape))
         binomial = size * log_ratio + (trials - size) * (np.log1p(-exceed) - np.log1p(-share))
-        return float(2 * (found.log_likelihood - log_likelihood(tail, scale, shape) - binomial))
+        value = 2 * (found.log_likelihood - log_likelihood(tail, scale, shape) - binomial)
+        return float(min(value, -_IMPOSSIBLE))
 
-    shape, log_ratio = start
-    aside = shape + (0.1 if shape < SHAPE_RANGE[1] - 0.1 else -0.1)
-    least = optimize.minimize(
-        deviance,
-        x0=start,
-        method="Nelder-Mead",
-        bounds=[SHAPE_RANGE, (-1.5, 1.5)],
-        options={
-            "xatol": 5e-3,
-            "fatol": 5e-3,
-            "initial_simplex": [start, [aside, log_ratio], [shape, log_ratio + 0.1]],
-        },
-    )
-    best, (shape, log_ratio) = float(least.fun), (float(value) for value in least.x)
-    if min(abs(shape - end) for end in SHAPE_RANGE) < 0.01:
-        # A simplex that lies flat on its bound no longer moves along it.
-        end = SHAPE_RANGE[0] if shape < 0 else SHAPE_RANGE[1]
-        along = optimize.minimize_scalar(
-            lambda value: deviance(np.array([end, value])),
-            bounds=(-1.0, 1.0),
-            method="bounded",
-            options={"xatol": 5e-3},
-        )
-        if along.fun < best:
-            best, shape, log_ratio = float(along.fun), end, float(along.x)
-    return best, [shape, log_ratio]
+    # Positive shapes have no end point that an excess could lie beyond.
+    begin = start if deviance(np.array(start)) < -_IMPOSSIBLE else [0.05, 0.0]
+    least, best = _minimise(deviance, begin, [SHAPE_RANGE, (-1, 1)])
+    return least, best.tolist()

@@ -15,8 +15,9 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; p
        background: #fff; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; }
 table { border-collapse: collapse; } th, td { text-align: right; padding: 0.2rem 0.8rem 0.2rem 0; }
-.figure { height: 70vh; min-height: 20rem; }
-.figure > div { height: 100%; }
+figure { margin: 0 0 2rem; }
+figure > div { height: 65vh; min-height: 20rem; }
+figcaption { color: #555; }
 """
 
 
@@ -55,9 +56,10 @@ def landscape_html(report: LandscapeReport) -> str:
 <h1>{escape(report.headline)}</h1>
 <p>{escape(_settings(report))}</p>
 <h2>Loss around the trained weights</h2>
-<div class="figure">{solid}</div>
+<figure>{solid}<figcaption>Height and colour: the loss. The trained weights are in the
+middle.</figcaption></figure>
 <h2>The same as contours</h2>
-<div class="figure">{flat}</div>
+<figure>{flat}<figcaption>Seen from above; lines join points of equal loss.</figcaption></figure>
 <h2>Direction pairs</h2>
 {_table(report)}
 </main>

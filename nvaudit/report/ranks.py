@@ -91,6 +91,11 @@ def rank_ranges(
     return tuple(found)
 
 
+def tail_range(chips: int) -> RankRange:
+    """Ranks of the worst chips, all of them wanted."""
+    return RankRange(percentile=0.0, index=chips - 1, first=0, last=chips - 1, slack=0, whole=True)
+
+
 def allowed_error(chips: int, slack: int, error: float) -> float:
     """Chance of a wrong stop that each of some chips may have.
 

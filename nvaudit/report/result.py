@@ -25,6 +25,7 @@ from nvaudit.report.sections import (
     TensorDecision,
     TrialSummary,
 )
+from nvaudit.report.tail_result import TailResult
 
 __all__ = [
     "AuditReport",
@@ -60,6 +61,7 @@ class AuditReport(Section):
     kpp: tuple[KppResult, ...]
     yields: tuple[YieldResult, ...] = ()
     gate: tuple[GateResult, ...] = ()
+    tail: tuple[TailResult, ...] = Field(default=(), description="Percentiles beyond the sample.")
     trials: TrialSummary
     sweep: tuple[SweepPoint, ...] = ()
     roughness: Roughness | None = None

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nvaudit.report.gate import GateResult
 from nvaudit.report.kpp import KppResult, YieldResult
+from nvaudit.report.tail_result import TailResult
 
 
 class Section(BaseModel):
@@ -71,6 +72,7 @@ class SweepPoint(Section):
     kpp: tuple[KppResult, ...]
     yields: tuple[YieldResult, ...] = ()
     gate: tuple[GateResult, ...] = ()
+    tail: tuple[TailResult, ...] = ()
     trials: TrialSummary
 
 

@@ -23,6 +23,8 @@ from nvaudit.report.result import (
     TensorDecision,
     TrialSummary,
 )
+from nvaudit.report.tail import known_worst, metric_steps, tail_kpp
+from nvaudit.report.tail_result import TailResult
 from nvaudit.report.wording import kpp_name, value_text
 
 
@@ -62,12 +64,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of the chips: percentiles, confidence, yields, and the gate's threshold."""
+    """What is asked of the chips: percentiles, confidence, yields, the gate's threshold, tails."""
 
     percentiles: tuple[float, ...]
     confidence: float
     yield_at: tuple[float, ...]
     min_kpp: float | None
+    tail: tuple[float, ...] = ()
 
 
 def summarise(
@@ -114,6 +117,7 @@ def summarise(
         quantised=measured.quantised,
         kpp=worst.kpp,
         yields=worst.yields,
+        tail=worst.tail,
         gate=gates,
         trials=worst.trials,
         sweep=tuple(points) if len(points) > 1 else (),
@@ -144,6 +148,7 @@ def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
         kpp=kpps,
         yields=tuple(_yield(chips, t, questions, better) for t in thresholds),
         gate=_gates(chips, questions, better),
+        tail=_tails(measured, chips, questions),
         trials=_trials(measured, chips, max(result.width for result in kpps)),
     )
 
@@ -171,6 +176,26 @@ def _trials(measured: Measured, chips: Chips, width: float) -> TrialSummary:
         std=weighted_std(values, None if weights is None else weights[exact]),
         min=float(values.min()),
         max=float(values.max()),
+    )
+
+
+def _tails(measured: Measured, chips: Chips, questions: Questions) -> tuple[TailResult, ...]:
+    """Percentiles beyond the sample, from the worst chips."""
+    if not questions.tail:
+        return ()
+    worst = known_worst(chips.low, chips.high, measured.higher_is_better)
+    fraction = measured.unit == "fraction"
+    return tuple(
+        tail_kpp(
+            worst,
+            len(chips.low),
+            percentile,
+            questions.confidence,
+            measured.higher_is_better,
+            steps=metric_steps(worst, measured.samples) if fraction else None,
+            worst_possible=0.0 if fraction else None,
+        )
+        for percentile in questions.tail
     )
 
 

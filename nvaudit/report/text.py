@@ -14,6 +14,7 @@ from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
 from nvaudit.report.provenance import provenance
 from nvaudit.report.result import AuditReport, SweepPoint, TrialSummary
+from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.wording import (
     confidence_text,
@@ -129,6 +130,8 @@ def _caveats(report: AuditReport) -> Iterable[str]:
             f"[{share_text(item.low)}, {share_text(item.high)}], "
             f"{confidence_text(item.confidence)} confidence"
         )
+    for tail in report.tail:
+        yield from tail_lines(tail, info.unit)
     if data.standard_error is not None:
         yield (
             f"The evaluation set is finite too: the standard error of the ideal {report.metric} on "

@@ -37,7 +37,7 @@ def running(folder, workers, **options):
         metric = resolve_metric(None, probe.output, session.dataset.labels, session.dataset.label_kind)
 
         def run(**more):
-            return run_trials(pool, workers, metric, None, len(SIGMAS), TRIALS, **more)
+            return run_trials(pool, metric, None, len(SIGMAS), TRIALS, **more)
 
         yield run, pool, session.events
 
@@ -153,7 +153,7 @@ def test_a_noiseless_chip_is_the_quantised_model(tmp_path):
             probe = pool.submit("probe", "probe").result()
             metric = resolve_metric("cross_entropy", probe.output, session.dataset.labels, "class")
             quantised = pool.submit("quantised", "chip", metric, None, 0, QUANTISED).result()
-            table = run_trials(pool, 0, metric, None, 1, 2)
+            table = run_trials(pool, metric, None, 1, 2)
         assert (table.values == quantised.value).all()
 
 
@@ -175,7 +175,7 @@ def test_fast_and_device_by_device_have_one_law(tmp_path):
         with WorkerPool(0, session.workload) as pool:
             probe = pool.submit("probe", "probe").result()
             metric = resolve_metric("cross_entropy", probe.output, session.dataset.labels, "class")
-            found.append(run_trials(pool, 0, metric, None, 1, 60).values[0])
+            found.append(run_trials(pool, metric, None, 1, 60).values[0])
     one, other = found
     assert not (one == other).any()
     z = (one.mean() - other.mean()) / np.sqrt(one.var(ddof=1) / 60 + other.var(ddof=1) / 60)

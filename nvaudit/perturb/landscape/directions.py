@@ -1,0 +1,116 @@
+"""Random directions in weight space, filter by filter as long as the weights (filter normalisation).
+
+References
+----------
+H. Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4; reference [21] of the
+stability paper (G. Krishnan et al., IEEE TC 2022), section 2.1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.model import Weight
+from nvaudit.rng import stream
+
+Axis = int
+"""0 for x, 1 for y."""
+
+_TINY = 1e-10
+"""Added to the length of a direction, as in the reference: a filter of length 0 gives 0, not 0/0."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which elements of a weight make one filter.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The weight's shape, or one in which the filters can be numbered.
+    axes : tuple of int
+        Axes of that shape that number the filters; the others lie within a filter.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+def filters_of(weight: Weight) -> Filters:
+    """Find the filters of a weight: all that leads to one output channel (one gate row of an LSTM).
+
+    Parameters
+    ----------
+    weight : Weight
+
+    Returns
+    -------
+    Filters
+    """
+    groups = weight.matrix.groups
+    if weight.op == "ConvTranspose" and groups > 1:
+        # Its first axis runs over the inputs of all groups; an output belongs to one group.
+        first, *rest = weight.shape
+        return Filters((groups, first // groups, *rest), (0, 2))
+    return Filters(weight.shape, weight.channel_axes)
+
+
+def normalise_filters(
+    direction: NDArray[np.float32], weights: NDArray[Any], filters: Filters
+) -> NDArray[np.float32]:
+    """Scale each filter d_f of a direction to the length of the weights' filter w_f: d_f ‖w_f‖ / ‖d_f‖.
+
+    Parameters
+    ----------
+    direction : ndarray, float32
+    weights : ndarray, any float type
+        Of the same shape.
+    filters : Filters
+
+    Returns
+    -------
+    ndarray, float32, shape of ``direction``
+        0 wherever the weights' filter is 0.
+    """
+    within = tuple(axis for axis in range(len(filters.shape)) if axis not in filters.axes)
+    of_weights, of_direction = (
+        _lengths(array.reshape(filters.shape), within) for array in (weights, direction)
+    )
+    factor = (of_weights / (of_direction + _TINY)).astype(np.float32)
+    return np.asarray((direction.reshape(filters.shape) * factor).reshape(direction.shape))
+
+
+def _lengths(array: NDArray[Any], within: tuple[int, ...]) -> NDArray[np.float64]:
+    square = np.square(array, dtype=np.float64)
+    return np.asarray(np.sqrt(square.sum(axis=within, keepdims=True)))
+
+
+def draw_direction(
+    weights: NDArray[Any], filters: Filters, seed: int, pair: int, axis: Axis, key: str
+) -> NDArray[np.float32]:
+    """Draw one tensor of a direction: independent normal numbers, then filter-normalised.
+
+    Parameters
+    ----------
+    weights : ndarray, any float type
+    filters : Filters
+    seed, pair, axis, key
+        Address of the random numbers: the user's seed, the pair of directions, which of the two, the
+        weight's name.
+
+    Returns
+    -------
+    ndarray, float32, shape of ``weights``
+    """
+    normal = stream(seed, "landscape", pair, axis, key).standard_normal(weights.shape, dtype=np.float32)
+    return normalise_filters(normal, weights, filters)
+
+
+def is_moved(weight: Weight) -> bool:
+    """Whether a weight is moved: those with two or more dimensions, as in the reference."""
+    return len(weight.shape) >= 2 and math.prod(weight.shape) > 0

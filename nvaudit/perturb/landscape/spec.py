@@ -1,0 +1,97 @@
+"""What the user asked for: the full specification of a landscape, as it stands in its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from nvaudit.errors import OptionError
+from nvaudit.perturb.landscape.loss import LossName
+from nvaudit.perturb.landscape.workload import BatchNorm
+from nvaudit.spec import Provider, flag
+
+SPAN = 0.3
+"""The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""
+
+GRID = 9
+IMAGES = 64
+PAIRS = 12
+
+
+class LandscapeSpec(BaseModel):
+    """One landscape, complete; only ``workers`` has no influence on results.
+
+    The fields are the options of ``nvaudit landscape``; each describes what may be given.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="the path of an ONNX file, in UTF-8")
+    data: str | None = Field(default=None, description="a path, in UTF-8")
+    span: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = Field(
+        default=SPAN, description="a number above 0, at most 100"
+    )
+    grid: Annotated[int, Field(ge=3, le=1001)] = Field(
+        default=GRID, description="a whole number from 3 to 1001"
+    )
+    images: Annotated[int, Field(ge=1)] = Field(default=IMAGES, description="a whole number, 1 or more")
+    pairs: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=PAIRS, description="a whole number from 1 to 10000"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="a whole number from 0 to 9223372036854775807"
+    )
+    loss: LossName | None = Field(default=None, description="cross_entropy or mse")
+    batch_norm: BatchNorm = Field(default="stored", description="stored or recalibrated")
+    output: str | None = Field(default=None, description="the name of an output")
+    class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
+        default=None, description="a whole number from -64 to 63"
+    )
+    limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description="a whole number, 1 or more")
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=64, description="a whole number, 1 or more")
+    provider: Provider = Field(
+        default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+
+    @field_validator("model", "data")
+    @classmethod
+    def _encodable(cls, value: str | None) -> str | None:
+        if value is not None:
+            value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
+        return value
+
+    def point_options(self) -> dict[str, JsonValue]:
+        """Give every option that the loss at a point depends on, by its name on the command line.
+
+        Left out are the inputs, known by their contents, and what :func:`task_digest` covers.
+        """
+        exclude = {"model", "data", "workers", "span", "grid", "images", "pairs", "loss"}
+        return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
+
+
+def make_landscape_spec(**options: object) -> LandscapeSpec:
+    """Validate options at the edge.
+
+    Raises
+    ------
+    OptionError
+        Naming each option that is wrong, what was found, and what is allowed.
+    """
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    fields = LandscapeSpec.model_fields
+    try:
+        return LandscapeSpec.model_validate(options)
+    except ValidationError as error:
+        found = []
+        for one in error.errors(include_url=False):
+            name = str(one["loc"][0])
+            if name not in fields:
+                found.append(f"{name}: there is no such option; use one of {', '.join(fields)}")
+            elif one["type"] == "missing":
+                found.append(f"{flag(name)}: missing; give {fields[name].description}")
+            else:
+                found.append(f"{flag(name)}: got {one['input']!r:.60}; use {fields[name].description}")
+        raise OptionError("; ".join(dict.fromkeys(found))) from None

@@ -1,0 +1,70 @@
+"""Figures of a loss surface."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("plotly", reason="plotly draws the figures")
+
+from nvaudit.report.landscape_text import map_lines
+from nvaudit.report.plots.landscape import MAX_POINTS, MAX_SURFACES, contour_figure, surface_figure
+
+AXIS = np.linspace(-0.3, 0.3, 7)
+
+
+def tilted(count=3, axis=AXIS):
+    """Surfaces that rise along x, and more for each further one."""
+    return np.stack([np.add.outer((i + 1) * axis, 0 * axis) for i in range(count)])
+
+
+@pytest.mark.parametrize("draw", [surface_figure, contour_figure])
+def test_x_goes_to_the_right(draw):
+    """plotly takes rows as y: a surface that rises along x does so in the figure."""
+    trace = draw(AXIS, tilted(1), ["one"], "loss").data[0]
+    z = np.asarray(trace.z)
+    assert np.asarray(trace.x) == pytest.approx(AXIS)
+    assert (np.diff(z, axis=1) > 0).all()
+    assert (np.diff(z, axis=0) == 0).all()
+
+
+@pytest.mark.parametrize("draw", [surface_figure, contour_figure])
+def test_a_menu_shows_one_surface_at_a_time(draw):
+    """Several surfaces share one scale, and a menu names them; a single one needs none."""
+    figure = draw(AXIS, tilted(3), ["a", "b", "c"], "loss")
+    assert [trace.visible for trace in figure.data] == [True, False, False]
+    (menu,) = figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["a", "b", "c"]
+    assert [button.args[0]["visible"] for button in menu.buttons] == np.eye(3, dtype=bool).tolist()
+    low, high = ("cmin", "cmax") if draw is surface_figure else ("zmin", "zmax")
+    for trace in figure.data:
+        assert (trace[low], trace[high]) == pytest.approx((-0.9, 0.9))
+    assert not draw(AXIS, tilted(1), ["a"], "loss").layout.updatemenus
+
+
+def test_a_large_landscape_is_thinned():
+    """Many surfaces of a fine grid become a figure that a page can hold."""
+    axis = np.linspace(-1, 1, 401)
+    figure = surface_figure(axis, tilted(20, axis), [str(i) for i in range(20)], "loss")
+    assert len(figure.data) == MAX_SURFACES
+    assert len(figure.data[0].x) == 101 <= MAX_POINTS
+    assert (figure.data[0].x[0], figure.data[0].x[-1]) == (-1, 1)
+
+
+def test_a_flat_surface_can_be_drawn():
+    """Where nothing changes, nothing is divided by 0."""
+    flat = np.ones((1, 7, 7))
+    assert surface_figure(AXIS, flat, ["flat"], "loss").layout.scene.zaxis.range == pytest.approx(
+        (0.95, 1.05)
+    )
+    assert map_lines(flat[0], 80) == [" " * 14] * 7
+
+
+def test_the_map_on_a_terminal():
+    """x goes to the right and y up, darker where the loss is higher; a fine grid is thinned to the width."""
+    rising = np.add.outer(0 * AXIS, AXIS)  # along y
+    lines = map_lines(rising, 80)
+    assert len(lines) == 7
+    assert lines[0] == "@" * 14
+    assert lines[-1] == " " * 14
+    assert {len(line) for line in map_lines(np.add.outer(np.arange(51.0), np.arange(51.0)), 30)} <= set(
+        range(31)
+    )

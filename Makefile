@@ -30,7 +30,7 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-pip pyproject.toml
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-pip pyproject.toml
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,report,images]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,report,images,dask]' --group dev
 	@touch $@
 
 demo: $(VENV)/.stamp-demo ## audit the example network on the fefet1 device

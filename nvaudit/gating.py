@@ -11,7 +11,7 @@ from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.report.anytime import PASS_LEAK, fail_leak, sequential_verdict
 from nvaudit.report.chips import GateCount
 
-_FIRST = 16
+FIRST_BLOCK = 16
 _BLOCK = 64
 """Chips are drawn in blocks, the first ones small: enough to keep many workers busy, few too many."""
 
@@ -65,7 +65,7 @@ def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[boo
     begin = time.monotonic()
     drawn = failures = 0
     while True:
-        stop = min(question.most, drawn + max(_FIRST, min(_BLOCK, drawn)))
+        stop = min(question.most, drawn + max(FIRST_BLOCK, min(_BLOCK, drawn)))
         failures += sum(judge(range(drawn, stop)))
         drawn = stop
         verdicts = {

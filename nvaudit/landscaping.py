@@ -19,6 +19,7 @@ from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.perturb.landscape.workload import fixed_tensors, moved_weights
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
 from nvaudit.perturb.session import runtime
 from nvaudit.report.landscape import (
@@ -84,6 +85,7 @@ def run_landscape(
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         progress("reading model and data", 0, 1)
+        check_pool(spec.dask)
         loaded = load_model(spec.model)
         rebatch = analyse_batch(loaded.model)
         output, notes = settle_output(loaded, spec.output)
@@ -141,6 +143,7 @@ def session_landscape(session: Session, progress: Progress = _quiet) -> Landscap
         batch_size=run.batch_size,
         provider=run.provider,
         workers=run.workers,
+        dask=run.dask,
     )
     subject = Subject(session.loaded, session.rebatch, session.dataset, session.workload.output)
     folder = Path(session.workload.folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.gating import GateQuestion, draw_until_decided, gate_task
+from nvaudit.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner, Progress
 from nvaudit.perturb.record import ChipRecord
@@ -121,7 +121,8 @@ class _Lane:
         return judge
 
     def _raced(self, question: GateQuestion, margin: NDArray[np.float64]) -> Callable[[range], list[bool]]:
-        scouting = self._scout(question.most, margin)
+        # Few are enough to tell hard samples from easy ones: a gate may need no more chips than these.
+        scouting = self._scout(FIRST_BLOCK, margin)
         task = gate_task(scouting.file, scouting.identity, len(margin), question)
         pilots = len(scouting.values)
 

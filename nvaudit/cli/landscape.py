@@ -59,6 +59,8 @@ from nvaudit.report.plots.figures import plotly_graphs
               help="Same seed, same directions and samples.")  # fmt: skip
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
               help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@click.option("--dask", metavar="ADDRESS", help="Run points on the Dask cluster of this scheduler (its "
+              "address, or its scheduler file).  [default: worker processes on this machine]")  # fmt: skip
 @click.option("--provider", default="cpu",
               type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
               show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip

@@ -50,6 +50,7 @@ class _Run:
     pool: WorkerPool | None = None
     active: int = 0
     rest: threading.Timer | None = None
+    over: bool = False
     used: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,6 +91,8 @@ class _Run:
 
     def _children(self) -> WorkerPool:
         with self.lock:
+            if self.over:
+                raise EngineError("the run was stopped")
             if self.pool is None:
                 self.pool = WorkerPool(self.width, CheckedSetup(self.setup), self.events.append, _CURE)
             return self.pool
@@ -238,5 +241,6 @@ async def end(run: str) -> None:
 def _end(run: str) -> None:
     state = _RUNS.pop(run, None)
     if state is not None:
+        state.over = True
         state.stop()
         shutil.rmtree(state.local, ignore_errors=True)

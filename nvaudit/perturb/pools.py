@@ -46,3 +46,24 @@ def open_pool(
     from nvaudit.perturb.dask_pool import DaskPool
 
     return DaskPool(dask, setup, folder, on_event)
+
+
+def check_pool(dask: str | None) -> None:
+    """Find out before a model and data are read whether there is a cluster.
+
+    Parameters
+    ----------
+    dask : str or None
+        As in :func:`open_pool`.
+
+    Raises
+    ------
+    OptionError
+        If no scheduler answers at the address.
+    EngineError
+        If Dask is not installed.
+    """
+    if dask is not None:
+        from nvaudit.perturb.dask_cluster import Cluster
+
+        Cluster(dask).close()

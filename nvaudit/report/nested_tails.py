@@ -76,7 +76,7 @@ def tail_chips(trials: int) -> int:
     >>> tail_chips(1000), tail_chips(300)
     (101, 76)
     """
-    return min(max(round(trials ** (2 / 3)), _TAIL), trials // 4) + 1
+    return int(min(max(round(trials ** (2 / 3)), _TAIL), trials // 4)) + 1
 
 
 def make_grid(values: FloatArray, trials: int, higher_is_better: bool, steps: int | None) -> Grid:

@@ -18,13 +18,14 @@ from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.perturb.dask_cluster import refusals
 from nvaudit.perturb.dask_pool import DaskPool
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.pools import open_pool
+from nvaudit.perturb.pools import check_pool, open_pool
 from nvaudit.perturb.workers import MAX_DEATHS, WorkerPool
 from nvaudit.perturb.workload import ArrayFile
 from nvaudit.session import prepare, settle_metric
 from nvaudit.spec import make_spec
 
 pytest.importorskip("distributed", reason="needs Dask: pip install 'nvaudit[dask]'")
+psutil = pytest.importorskip("psutil", reason="comes with Dask")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +206,20 @@ def test_leaving_the_pool_stops_calls_and_leaves_the_cluster(cluster, folder):
         assert pool.submit("a call", "double", 4).result(timeout=30) == 8
 
 
+def test_a_group_that_is_under_way_is_not_finished(cluster, pool, folder):
+    """Leaving the pool ends a task at the call that runs; no process is started for the rest of it."""
+    parents = [psutil.Process(pid) for pid in {parent for _, parent in results(both(pool))}]
+    before = {child.pid for parent in parents for child in parent.children()}
+    with DaskPool(cluster.address, Setup(str(folder)), str(folder)) as other:
+        results([other.submit("timed", "nap", 0.02, 0) for _ in range(20)])
+        rest = [other.submit("trial", "nap", 0.02, 0) for _ in range(1000)]
+        results(rest[:1])
+    time.sleep(0.3)
+    for _ in range(5):
+        assert {child.pid for parent in parents for child in parent.children()} == before
+        time.sleep(0.05)
+
+
 def wait_until_gone(pid: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
@@ -342,6 +357,14 @@ def test_without_dask_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(EngineError, match=r"^--dask needs Dask; run: pip install 'nvaudit\[dask\]'$"):
         DaskPool("tcp://127.0.0.1:1", Setup(str(tmp_path)), str(tmp_path))
+
+
+def test_a_cluster_can_be_looked_for_beforehand(cluster, tmp_path):
+    """A wrong address is found before anything is read."""
+    check_pool(None)
+    check_pool(cluster.address)
+    with pytest.raises(OptionError, match="no such scheduler file"):
+        check_pool(str(tmp_path / "s.json"))
 
 
 def test_without_an_address_the_pool_is_local(tmp_path):

@@ -15,9 +15,10 @@ from nvaudit.perturb.landscape.run import Grid, LossTable, run_grid, task_digest
 from nvaudit.perturb.landscape.spec import LandscapeSpec
 from nvaudit.perturb.landscape.workload import Plane, PlaneRequest, build_plane
 from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import ChipRecord
-from nvaudit.perturb.workers import Pool, WorkerPool
+from nvaudit.perturb.workers import Pool
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def measure(
         )  # fmt: skip
         plane = build_plane(request, place)
         progress("running the unmodified model", 0, 1)
-        with WorkerPool(spec.workers, plane, on_event) as pool:
+        with open_pool(spec.workers, spec.dask, plane, plane.base.folder, on_event) as pool:
             probe: Probe = pool.submit("the first batch", "probe").result()
             if probe.rebatch_error is not None and probe.rebatch_error > tolerance:
                 moved = f"it moved the outputs by {probe.rebatch_error:.1e} of their range"

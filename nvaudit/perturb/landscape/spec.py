@@ -21,7 +21,7 @@ PAIRS = 12
 
 
 class LandscapeSpec(BaseModel):
-    """One landscape, complete; only ``workers`` has no influence on results.
+    """One landscape, complete; only ``workers`` and ``dask`` have no influence on results.
 
     The fields are the options of ``nvaudit landscape``; each describes what may be given.
     """
@@ -54,6 +54,7 @@ class LandscapeSpec(BaseModel):
     provider: Provider = Field(
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )
+    dask: str | None = Field(default=None, description="the address of a scheduler, or its scheduler file")
     workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
 
     @field_validator("model", "data")
@@ -68,7 +69,7 @@ class LandscapeSpec(BaseModel):
 
         Left out are the inputs, known by their contents, and what :func:`task_digest` covers.
         """
-        exclude = {"model", "data", "workers", "span", "grid", "images", "pairs", "loss"}
+        exclude = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss"}
         return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
 
 

@@ -241,9 +241,9 @@ def test_two_runs_share_a_cluster(pool, cluster, folder):
 
 def test_a_metric_of_the_users_must_be_the_same_on_every_machine(pool, tmp_path, monkeypatch):
     """A module that is missing there, or another version of it, is refused; the same one is used."""
-    (tmp_path / "own_metric.py").write_text("def right(output, labels):\n    return labels\n")
+    (tmp_path / "metric_on_dask.py").write_text("def right(output, labels):\n    return labels\n")
     monkeypatch.syspath_prepend(tmp_path)
-    missing = Metric("own_metric:right", "function")
+    missing = Metric("metric_on_dask:right", "function")
     with pytest.raises(
         OptionError, match=r"cannot import it: ModuleNotFoundError.*on the Dask worker on .*PYTHONPATH"
     ):

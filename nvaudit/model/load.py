@@ -116,24 +116,48 @@ def model_files(path: str | Path) -> tuple[Path, ...]:
         The model file, then its external data files, links followed.
     """
     path = Path(path)
-    return (path, *check_model(_parse(path), path).files)
+    return (path, *check_model(parse(path), path).files)
 
 
-def _load(path: Path) -> LoadedModel:
-    proto = _parse(path)
+def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
+    """Make the graph of a message: checked, sparse tensors dense, sorted, functions inlined.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The message; it is changed.
+    path : Path
+        Its file.
+
+    Returns
+    -------
+    tuple of onnx_ir.Model and tuple of Path
+        The graph, and its external data files.
+
+    Raises
+    ------
+    ModelError
+        As :func:`load_model`.
+    """
     checked = check_model(proto, path)
     densify(proto, checked)
     if not proto.opset_import:
         proto.opset_import.add().version = 1  # what files before format version 3 mean
-    inputs, outputs = _specs(proto, path)
     model = ir.serde.deserialize_model(proto)
     _set_folder(model, path.parent)
     _sort(model, path)
     inline_functions(model, path)
+    return model, tuple(checked.files)
+
+
+def _load(path: Path) -> LoadedModel:
+    proto = parse(path)
+    model, files = assemble(proto, path)
+    inputs, outputs = _specs(proto, path)
     return LoadedModel(
         path=path,
         model=model,
-        digest=digest_files([path, *checked.files]),
+        digest=digest_files([path, *files]),
         inputs=inputs,
         outputs=outputs,
         opset=model.opset_imports.get("", 1),
@@ -141,8 +165,8 @@ def _load(path: Path) -> LoadedModel:
     )
 
 
-def _parse(path: Path) -> Any:
-    """The file as a protobuf message."""
+def parse(path: Path) -> Any:
+    """Read a file as a protobuf message, an ``onnx.ModelProto``; nothing in it is checked yet."""
     if not path.exists():
         raise ModelError(f"{path}: no such file; give an .onnx model")
     if not path.is_file():

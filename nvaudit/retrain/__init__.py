@@ -1,1 +1,1 @@
-"""Hardening: the only package that knows torch. Empty in this version."""
+"""The graph in torch, training with device noise, write-back: the only package that knows torch."""

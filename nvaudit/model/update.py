@@ -1,0 +1,231 @@
+"""Put new numbers into an ONNX file and leave everything else as it is.
+
+The file's own message is written again with other bytes in some tensors: names, nodes, functions, operator
+sets and metadata are not touched. External data stay external: their files are copied beside the new model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from nvaudit.errors import ModelError, NvauditError
+from nvaudit.model.analysis import Root, analyse
+from nvaudit.model.cause import cause
+from nvaudit.model.datafiles import DataFiles, same_file
+from nvaudit.model.fold import stored_array
+from nvaudit.model.load import LoadedModel, assemble, parse
+from nvaudit.model.parameters import grid_of
+from nvaudit.model.tensors import Array
+
+_TAG = "nvaudit.place"
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+@dataclass(frozen=True)
+class _New:
+    """New numbers of one stored tensor, in its own type; ``changed`` where any differs from the old ones."""
+
+    array: Array
+    dtype: ir.DataType
+    changed: bool
+
+    def to_bytes(self) -> bytes:
+        return ir.Tensor(self.array, dtype=self.dtype).tobytes()
+
+
+def update_values(loaded: LoadedModel, values: Mapping[str, Array], path: str | Path) -> tuple[str, ...]:
+    """Write a model with other numbers in some of its stored tensors.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        The model; its file is read again and not changed.
+    values : mapping of str to ndarray
+        Floats by ``Constant.name``, in the stored layout: a tensor of integers on a grid gets the nearest
+        codes of the same scales, a half-precision one is rounded. Numbers that stand for what is stored
+        already leave their bytes alone.
+    path : str or Path
+        The ONNX file to write; data files go beside it as ``<name>.data``.
+
+    Returns
+    -------
+    tuple of str
+        Keys of the tensors whose numbers changed.
+
+    Raises
+    ------
+    ModelError
+        If a key is no stored tensor of the model or is one that cannot be written, if shapes differ or
+        numbers are not finite, if the path is the model itself, or if the file changed since it was read.
+    OptionError, EngineError
+        If a file cannot be written.
+    """
+    path = Path(path)
+    try:
+        return _update(loaded, values, path)
+    except NvauditError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{loaded.path}: new weights cannot be written: {cause(error)}") from error
+
+
+def _update(loaded: LoadedModel, values: Mapping[str, Array], path: Path) -> tuple[str, ...]:
+    proto = parse(loaded.path)
+    roots, files = _tagged_roots(loaded)
+    for file in (loaded.path, *files):
+        if same_file(file, path):
+            raise ModelError(f"{path}: is a file of the model itself; write to another path")
+    tensors = list(_tensors(proto))
+    data = DataFiles(loaded.path, path, files)
+    changed = []
+    for key, given in values.items():
+        root = roots.get(key)
+        if root is None:
+            raise ModelError(f"{loaded.path}: {key!r} is not a stored tensor; see `nvaudit inspect`")
+        new = _encode(root, given, loaded.opset, f"{loaded.path}: {key!r}")
+        if not new.changed:
+            continue
+        changed.append(key)
+        place = _place(root)
+        if root.origin == "sparse":
+            _densify(proto, root, new, f"{loaded.path}: {key!r}")
+        elif place is None:
+            raise ModelError(
+                f"{loaded.path}: {key!r} is stored as numbers of a node's attribute, which cannot be "
+                "replaced; export it as an initializer"
+            )
+        elif tensors[place].data_location == onnx.TensorProto.EXTERNAL:
+            data.replace(tensors[place], new.to_bytes())
+        else:
+            _store(tensors[place], new)
+    data.write(tensors)
+    whole = loaded.path.read_bytes() if not changed and not files else proto.SerializeToString()
+    data.write_model(whole)
+    return tuple(changed)
+
+
+def _tagged_roots(loaded: LoadedModel) -> tuple[dict[str, Root], tuple[Path, ...]]:
+    """Every stored tensor by key, marked with its place in the file however deep it lies."""
+    proto = parse(loaded.path)
+    for number, tensor in enumerate(_tensors(proto)):
+        entry = tensor.metadata_props.add()
+        entry.key, entry.value = _TAG, str(number)
+    model, files = assemble(proto, loaded.path)
+    roots = {root.key: root for root in analyse(model).roots if root.origin != "folded"}
+    before = {root.key: root.state for root in analyse(loaded.model).roots if root.origin != "folded"}
+    if {key: root.state for key, root in roots.items()} != before:
+        raise ModelError(f"{loaded.path}: the file changed since it was read; start again")
+    return roots, files
+
+
+def _tensors(proto: Any) -> Any:
+    """Every dense tensor of a message, always in the same order."""
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: Any) -> Any:
+    yield from graph.initializer
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Any:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _graph_tensors(attribute.g)
+            for graph in attribute.graphs:
+                yield from _graph_tensors(graph)
+
+
+def _place(root: Root) -> int | None:
+    tensor = root.value.const_value
+    node = root.value.producer()
+    if node is not None and "value" in node.attributes:
+        tensor = node.attributes["value"].as_tensor()
+    tag = None if tensor is None else tensor.metadata_props.get(_TAG)
+    return None if tag is None else int(tag)
+
+
+def _encode(root: Root, given: Array, opset: int, where: str) -> _New:
+    """New numbers in the stored type; elements that stand for the old ones keep them."""
+    stored = stored_array(root.value)
+    assert stored is not None
+    given = np.asarray(given)
+    if given.shape != stored.shape:
+        raise ModelError(
+            f"{where}: has shape {list(stored.shape)}, got {list(given.shape)}; give the stored layout"
+        )
+    name = stored.dtype.name
+    grid = None if name in _FLOATS else grid_of(root, opset)
+    if name not in _FLOATS and grid is None:
+        raise ModelError(f"{where}: holds {name} that are no weight on a grid; only floats can be trained")
+    if not np.isfinite(given.astype(np.float64)).all() and not np.array_equal(given, stored, equal_nan=True):
+        raise ModelError(f"{where}: the new numbers are NaN or infinite; train with a smaller step")
+    if grid is None:
+        with np.errstate(over="ignore"):
+            array = given.astype(stored.dtype)
+        if not np.isfinite(array.astype(np.float64)).all() and np.isfinite(given).all():
+            raise ModelError(f"{where}: the new numbers are beyond the range of {name}; clip the weights")
+    else:
+        kept = given.astype(np.float32) == grid.values(stored)
+        array = np.where(kept, stored, grid.codes(given).astype(np.int64).astype(stored.dtype))
+    changed = np.ascontiguousarray(array).tobytes() != np.ascontiguousarray(stored).tobytes()
+    return _New(np.ascontiguousarray(array), root.state.dtype, changed)
+
+
+# Fields of a message that hold one entry per element.
+_TYPED = {
+    ir.DataType.FLOAT: "float_data",
+    ir.DataType.DOUBLE: "double_data",
+    ir.DataType.INT8: "int32_data",
+    ir.DataType.UINT8: "int32_data",
+    ir.DataType.INT16: "int32_data",
+    ir.DataType.UINT16: "int32_data",
+    ir.DataType.INT32: "int32_data",
+    ir.DataType.FLOAT16: "int32_data",
+    ir.DataType.BFLOAT16: "int32_data",
+}
+
+
+def _store(tensor: Any, new: _New) -> None:
+    """Put numbers where the message has them: in raw bytes, or in the field of their type."""
+    field = _TYPED.get(new.dtype)
+    if tensor.HasField("raw_data") or field is None:
+        for name in ("float_data", "double_data", "int32_data", "int64_data", "uint64_data"):
+            tensor.ClearField(name)
+        tensor.raw_data = new.to_bytes()
+        return
+    array = new.array
+    if new.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        array = array.view(np.uint16)
+    tensor.ClearField(field)
+    getattr(tensor, field).extend(array.reshape(-1).tolist())
+
+
+def _densify(proto: Any, root: Root, new: _New, where: str) -> None:
+    """Replace a sparse initializer of the main graph by a dense one of its name."""
+    graph = proto.graph
+    for number, sparse in enumerate(graph.sparse_initializer):
+        if sparse.values.name == root.value.name and not root.path:
+            del graph.sparse_initializer[number]
+            graph.initializer.append(
+                onnx.TensorProto(
+                    name=root.value.name,
+                    data_type=new.dtype.value,
+                    dims=new.array.shape,
+                    raw_data=new.to_bytes(),
+                )
+            )
+            return
+    raise ModelError(f"{where}: is a sparse tensor inside a node, which cannot be replaced; store it dense")

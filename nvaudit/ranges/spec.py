@@ -1,0 +1,131 @@
+"""What the user asked for: the full specification of a remapping, as it stands in its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nvaudit.errors import OptionError
+from nvaudit.spec import Encoding, Provider, Scale, SigmaUnit, flag
+
+DigitalScale = Literal["absorb", "insert", "insert-both"]
+
+CHIPS = 16
+IMAGES = 256
+TRIALS = 500
+MAX_CLEAN_LOSS = 0.005
+
+_WHOLE = "a whole number, 1 or more"
+
+
+class RemapSpec(BaseModel):
+    """One remapping, complete; only ``workers`` has no influence on results.
+
+    The fields are the options of ``nvaudit harden --method remap``; each describes what may be given.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="the path of an ONNX file, in UTF-8")
+    device: str = Field(default="rram", description="the name of a profile or the path of one, in UTF-8")
+    data: str | None = Field(default=None, description="a path, in UTF-8")
+    calibration_data: str | None = Field(default=None, description="a path, in UTF-8")
+    digital_scale: DigitalScale = Field(default="absorb", description="absorb, insert or insert-both")
+    equalise: bool = Field(default=True, description="true or false")
+    clip: bool = Field(default=True, description="true or false")
+    max_clean_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=MAX_CLEAN_LOSS, description="a finite number, 0 or more: 0.005 is half a point of accuracy"
+    )
+    calibration_images: Annotated[int, Field(ge=1)] = Field(default=IMAGES, description=_WHOLE)
+    calibration_chips: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        default=CHIPS, description="a whole number from 2 to 100000"
+    )
+    trials: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
+        default=TRIALS, description="a whole number from 0 (no audit) to 100000000"
+    )
+    percentile: Annotated[float, Field(gt=0, lt=100)] = Field(
+        default=1.0, description="a number above 0 and below 100"
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="a number above 0.5 and below 1"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63 - 1)] = Field(
+        default=0, description="a whole number from 0 to 9223372036854775806"
+    )
+    bits: Annotated[int, Field(ge=1, le=14)] | None = Field(
+        default=None, description="a whole number from 1 to 14"
+    )
+    cell_bits: Annotated[int, Field(ge=1, le=8)] | None = Field(
+        default=None, description="a whole number from 1 to 8"
+    )
+    sigma: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None, description="a finite number"
+    )
+    sigma_unit: SigmaUnit | None = Field(default=None, description="one of level, full_scale, weight_max")
+    encoding: Encoding | None = Field(default=None, description="one of sign_magnitude, differential, offset")
+    scale: Scale = Field(default="per_tensor", description="one of per_tensor, per_channel")
+    metric: str | None = Field(
+        default=None, description="top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function"
+    )
+    class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
+        default=None, description="a whole number from -64 to 63"
+    )
+    output: str | None = Field(default=None, description="the name of an output")
+    limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=64, description=_WHOLE)
+    layers: tuple[str, ...] = Field(default=(), description="a list of globs")
+    digital: tuple[str, ...] = Field(default=(), description="a list of globs")
+    time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="a finite number of seconds, 0 or more"
+    )
+    enable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
+    disable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
+    provider: Provider = Field(
+        default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+
+    @field_validator("model", "device", "data", "calibration_data")
+    @classmethod
+    def _encodable(cls, value: str | None) -> str | None:
+        if value is not None:
+            value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
+        return value
+
+    def audit_options(self, **changes: Any) -> dict[str, Any]:
+        """Give the options of an audit under the same conditions."""
+        same = (
+            *("model", "device", "data", "confidence", "seed", "bits", "cell_bits", "sigma_unit", "encoding"),
+            *("scale", "metric", "class_axis", "output", "limit", "batch_size", "layers", "digital"),
+            *("time_s", "enable", "disable", "provider", "workers"),
+        )
+        sigmas = () if self.sigma is None else (self.sigma,)
+        options = {name: getattr(self, name) for name in same}
+        return {**options, "sigmas": sigmas, "percentiles": (self.percentile,), "roughness": False, **changes}
+
+
+def make_remap_spec(**options: object) -> RemapSpec:
+    """Validate options at the edge.
+
+    Raises
+    ------
+    OptionError
+        Naming each option that is wrong, what was found, and what is allowed.
+    """
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    fields = RemapSpec.model_fields
+    try:
+        return RemapSpec.model_validate(options)
+    except ValidationError as error:
+        found = []
+        for one in error.errors(include_url=False):
+            name = str(one["loc"][0])
+            if name not in fields:
+                found.append(f"{name}: there is no such option; use one of {', '.join(fields)}")
+            elif one["type"] == "missing":
+                found.append(f"{flag(name)}: missing; give {fields[name].description}")
+            else:
+                found.append(f"{flag(name)}: got {one['input']!r:.60}; use {fields[name].description}")
+        raise OptionError("; ".join(dict.fromkeys(found))) from None

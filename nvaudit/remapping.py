@@ -1,0 +1,246 @@
+"""Harden a model without training: the same function on narrower ranges, written as an ordinary ONNX file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit import __version__
+from nvaudit.auditing import run_audit
+from nvaudit.errors import EngineError, OptionError
+from nvaudit.files import check_writable
+from nvaudit.model import load_model
+from nvaudit.model.rewrite import with_weights, write_model
+from nvaudit.model.scaling import plan_scaling
+from nvaudit.model.scaling_plan import Insert
+from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.ranges.activations import Watcher, watched_axes
+from nvaudit.ranges.bench import Bench, Conditions, subset
+from nvaudit.ranges.choose import Candidate, Search, relative_spread
+from nvaudit.ranges.findings import Outcome, remap_report
+from nvaudit.ranges.program import Basis
+from nvaudit.ranges.spec import RemapSpec, make_remap_spec
+from nvaudit.report.remap import RemapReport
+from nvaudit.report.result import AuditReport
+from nvaudit.session import Session, prepared, settle_metric
+from nvaudit.spec import make_spec
+
+WATCHED = 128
+"""Samples on which activations are looked at."""
+
+_INSERTS: dict[str, tuple[Insert, ...]] = {
+    "absorb": (),
+    "insert": ("columns",),
+    "insert-both": ("columns", "both"),
+}
+
+_ROUNDING = 1e-3
+_HALF_ROUNDING = 5e-2
+"""Largest difference, relative to the largest output, that rescaling may make by rounding."""
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def remap(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    output: str | Path,
+    progress: Progress = _quiet,
+    **options: Any,
+) -> RemapReport:
+    """Write a model that computes the same, or nearly, and survives device noise better.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file; it is not changed.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Data, as for an audit: a part of it calibrates, all of it audits.
+    output : str or Path
+        The ONNX file to write.
+    progress : callable
+        Called with (what, done, total).
+    **options
+        The fields of :class:`nvaudit.ranges.spec.RemapSpec`.
+
+    Returns
+    -------
+    RemapReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, or a file cannot be written.
+    """
+    spec = make_remap_spec(model=model, device=device, data=data, **options)
+    return run_remap(spec, output, progress)
+
+
+def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) -> RemapReport:
+    """Run a specification; as :func:`remap`."""
+    begin = time.perf_counter()
+    output = Path(output)
+    _check_output(spec, output)
+    data = spec.data if spec.calibration_data is None else spec.calibration_data
+    # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones.
+    calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1))
+    outcome = prepared(calibration, progress, lambda session: _choose(spec, session, output, progress))
+    seconds = {"calibration": time.perf_counter() - begin}
+    pair = None
+    if spec.trials:
+        pair = _audits(spec, output, progress)
+        seconds["audits"] = time.perf_counter() - begin - seconds["calibration"]
+    seconds["total"] = time.perf_counter() - begin
+    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds, __version__)
+
+
+def _check_output(spec: RemapSpec, output: Path) -> None:
+    """Refuse to write over what goes in, before any work."""
+    inputs = [Path(spec.model), Path(spec.model).with_suffix(".npz")]
+    inputs += [Path(name) for name in (spec.data, spec.calibration_data) if name is not None]
+    if any(path.exists() and output.exists() and output.samefile(path) for path in inputs):
+        raise OptionError(f"-o {output}: this is an input of the run; choose another path")
+    check_writable(output)
+
+
+def _choose(spec: RemapSpec, session: Session, output: Path, progress: Progress) -> Outcome | Probe:
+    """Find the best candidate and write it; the probe if re-batching turned out to change the outputs."""
+    engine = Engine(session.workload)
+    probe = engine.probe()
+    if session.rebatching_failed(probe):
+        return probe
+    metric = settle_metric(session, probe)
+    folder = Path(session.workload.folder)
+    conditions = _conditions(spec, session, metric)
+    original = Bench(session.loaded, conditions, folder / "original")
+    if metric.against == "nominal":
+        keep = str(folder / "calibration-nominal.npy")
+        Engine(original.workload).nominal(metric, keep, original.workload.ideal)
+        conditions = replace(conditions, keep=keep)
+    watcher = Watcher(session.loaded, conditions.dataset, spec.provider)
+    seen = watcher.sizes()
+    layers = plan_scaling(session.loaded.model, list(original.values), seen=seen).layers
+    moments = watcher.moments(watched_axes(layers), WATCHED)
+    basis = Basis(session.loaded, original.values, seen, moments)
+    search = Search(basis, conditions, folder, 0.0, progress)
+    search.structures(_INSERTS[spec.digital_scale], spec.equalise)
+    search.allowed = _allowed(spec, search)
+    if spec.clip:
+        search.clippings(relative_spread(original))
+    best = _that_holds(search, session, metric)
+    error = _write(best, session, probe, output)
+    return Outcome(
+        search=search,
+        best=best,
+        spread=relative_spread(original),
+        metric=metric,
+        point=session.points[0],
+        label_free=session.dataset.label_kind == "none",
+        samples=session.dataset.count,
+        images=conditions.dataset.count,
+        source=session.dataset.source,
+        hashes=session.hashes(),
+        error=error,
+        notes=tuple(session.notes),
+    )
+
+
+def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> Conditions:
+    profile, work = session.profile, session.workload
+    return Conditions(
+        point=session.points[0],
+        bits=profile.weight_bits,
+        cell_bits=profile.cell_bits,
+        encoding=profile.encoding,
+        per_channel=spec.scale == "per_channel",
+        layers=spec.layers,
+        digital=spec.digital,
+        dataset=subset(session.dataset, spec.calibration_images, spec.seed),
+        output=work.output,
+        metric=metric,
+        keep=None,
+        batch=min(spec.batch_size, session.dataset.count),
+        seed=session.spec.seed,
+        chips=spec.calibration_chips,
+        threads=max(1, spec.workers),
+        provider=spec.provider,
+    )
+
+
+def _allowed(spec: RemapSpec, search: Search) -> float:
+    """Nominal loss that is allowed; of a metric that is no fraction, relative to what noise costs."""
+    first = search.tried[0].trial
+    if search.conditions.metric.unit == "fraction":
+        return spec.max_clean_loss
+    return spec.max_clean_loss * max(abs(first.nominal), abs(first.mean - first.nominal))
+
+
+def _that_holds(search: Search, session: Session, metric: Metric) -> Candidate:
+    """The best candidate whose nominal loss is allowed on all samples, not only on the calibration images."""
+    engine, keep = Engine(session.workload), session.reference_file(metric)
+    before = engine.nominal(metric, keep, session.workload.ideal).value
+    while True:
+        best = search.best()
+        if best is search.tried[0] or not best.limits:
+            return best
+        after = best.bench.nominal(best.arrays(), session.workload, keep)
+        lost = before - after if metric.higher_is_better else after - before
+        if lost <= search.allowed:
+            return best
+        search.refused[best.name] = (
+            f"costs too much of the nominal metric on all {session.dataset.count} samples"
+        )
+
+
+def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> float:
+    """Write a candidate, read it back and compare it with the original; the largest relative difference."""
+    changed = with_weights(best.rescaling.loaded, best.arrays())
+    write_model(changed, output)
+    back = load_model(output)
+    folder = Path(session.workload.folder) / "written"
+    bench = Bench(back, best.bench.conditions, folder)
+    if set(bench.values) != set(best.bench.values):
+        missing = sorted(set(best.bench.values) ^ set(bench.values))
+        raise EngineError(f"{output}: written, but its weights have other names: {', '.join(missing[:5])}")
+    samples = session.workload
+    workload = replace(
+        bench.workload,
+        inputs=samples.inputs,
+        labels=samples.labels,
+        count=samples.count,
+        ideal=replace(bench.workload.ideal) if bench.workload.ideal != bench.workload.original else
+        replace(bench.workload.original, path=str(output)),
+        original=replace(bench.workload.original, path=str(output)),
+    )  # fmt: skip
+    now = Engine(workload).probe().output.astype(np.float64)
+    then = probe.output.astype(np.float64)
+    error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
+    half = any(values.dtype.itemsize < 4 for values in bench.values.values())
+    if not best.limits and not error <= (_HALF_ROUNDING if half else _ROUNDING):
+        output.unlink()
+        raise EngineError(
+            f"{output}: rescaling moved the outputs by {error:.1e} of their range, more than rounding does; "
+            "nothing was written: use equalise=False"
+        )
+    return error
+
+
+def _audits(spec: RemapSpec, output: Path, progress: Progress) -> tuple[AuditReport, AuditReport]:
+    """The same chips before and after, each on every sample."""
+    options = spec.audit_options(exhaustive=True, trials=spec.trials)
+    if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
+        options["data"] = str(Path(spec.model).with_suffix(".npz"))
+    before = run_audit(make_spec(**options), progress)
+    return before, run_audit(make_spec(**{**options, "model": str(output)}), progress)

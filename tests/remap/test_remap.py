@@ -1,0 +1,210 @@
+"""Remap: a model that computes the same, or nearly, and survives noise better on the same chips."""
+
+import json
+import shutil
+from io import StringIO
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from rich.console import Console
+from scaling_cases import Net, finish, outputs, random_model, samples
+
+from nvaudit import audit
+from nvaudit.errors import OptionError
+from nvaudit.ranges.spec import make_remap_spec
+from nvaudit.remapping import remap
+from nvaudit.report.remap import RemapReport, remap_json
+from nvaudit.report.remap_text import render_remap
+
+QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0}
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """The example network with channels of very different size between its layers, and its data."""
+    return make_uneven(tmp_path)
+
+
+def make_uneven(folder, source="examples/digits_cnn.onnx"):
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    model = onnx.load(root / source)
+    arrays = {t.name: t for t in model.graph.initializer}
+    factor = np.exp(np.random.Generator(np.random.PCG64(0)).normal(0, 1.2, arrays["conv1.weight"].dims[0]))
+    for name, shape in (
+        ("conv1.weight", (-1, 1, 1, 1)),
+        ("conv1.bias", (-1,)),
+        ("conv2.weight", (1, -1, 1, 1)),
+    ):
+        values = onnx.numpy_helper.to_array(arrays[name])
+        scale = factor.reshape(shape)
+        new = values / scale if name == "conv2.weight" else values * scale
+        arrays[name].CopyFrom(onnx.numpy_helper.from_array(new.astype(np.float32), name))
+    path = folder / "uneven.onnx"
+    onnx.save(model, path)
+    shutil.copy(root / "examples" / "digits_cnn.npz", folder / "uneven.npz")
+    return path
+
+
+def test_equalising_helps_and_changes_nothing_else(uneven, tmp_path):
+    """On a network with uneven channels the paired audit shows a gain; the function is the same."""
+    before = uneven.read_bytes()
+    out = tmp_path / "out.onnx"
+    report = remap(
+        uneven, "rram", output=out, clip=False, sigma=0.3, trials=40, limit=300, calibration_chips=6,
+        calibration_images=100,
+    )  # fmt: skip
+    assert uneven.read_bytes() == before
+    assert report.exact
+    assert report.difference.kpp.value > 0.02
+    assert report.difference.mean.low > 0.01
+    assert report.before.nominal == report.after.nominal
+    with np.load(uneven.with_suffix(".npz")) as data:
+        x = data["image"][:50]
+    for want, got in zip(outputs(uneven, x, "image"), outputs(out, x, "image"), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    after = audit(
+        out, "rram", uneven.with_suffix(".npz"), trials=40, sigmas=(0.3,), limit=300, exhaustive=True
+    )
+    assert after.kpp[0].value == report.after.kpp
+    assert {row.scales for row in report.tensors} == {"rescaled"}
+
+
+def test_every_step_and_every_weight_is_reported(uneven, tmp_path):
+    """One step is kept, each other one says why not, and each weight says what became of it."""
+    report = remap(uneven, "rram", output=tmp_path / "o.onnx", sigma=0.3, **QUICK)
+    assert report.steps[0].name == "original"
+    assert sum(step.kept for step in report.steps) == 1
+    assert all(step.reason for step in report.steps if not step.kept)
+    names = [tensor.name for tensor in report.tensors]
+    assert names == ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"]
+    assert all(t.clip is not None or t.clip_reason for t in report.tensors)
+    assert all(t.noise < 1.05 for t in report.tensors)
+    again = RemapReport.model_validate_json(remap_json(report))
+    assert again == report
+    assert json.loads(remap_json(report))["run"]["digital_scale"] == "absorb"
+
+
+@pytest.mark.parametrize("digital_scale", ["absorb", "insert", "insert-both"])
+def test_factors_are_added_only_where_they_are_allowed(uneven, tmp_path, digital_scale):
+    """By default no operator is added; with insert the factors are ordinary Mul nodes."""
+    out = tmp_path / "o.onnx"
+    report = remap(uneven, "rram", output=out, sigma=0.4, clip=False, digital_scale=digital_scale, **QUICK)
+    added = len(onnx.load(out).graph.node) - len(onnx.load(uneven).graph.node)
+    if digital_scale == "absorb":
+        assert added == report.added_factors == 0
+    onnx.checker.check_model(onnx.load(out), full_check=True)
+    assert report.exact
+
+
+def test_without_noise_nothing_is_clipped(uneven, tmp_path):
+    """With perfect devices no clipping is tried, and every weight says why."""
+    report = remap(uneven, "rram", output=tmp_path / "o.onnx", sigma=0.0, **QUICK)
+    assert not any("clipped" in step.name for step in report.steps)
+    assert {tensor.clip_reason for tensor in report.tensors} == {"carries no noise"}
+
+
+def test_same_specification_gives_the_same_file(uneven, tmp_path):
+    """Nothing depends on the number of workers or on time."""
+    for name, workers in (("a", 0), ("b", 2)):
+        remap(uneven, "rram", output=tmp_path / name, sigma=0.3, workers=workers, **QUICK)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_clean_loss_is_bounded(uneven, tmp_path):
+    """With no loss allowed, what is written is as accurate as the original on all samples."""
+    report = remap(
+        uneven, "rram", output=tmp_path / "o.onnx", sigma=0.4, max_clean_loss=0.0,
+        calibration_chips=4, calibration_images=48, trials=2,
+    )  # fmt: skip
+    assert report.after.nominal >= report.before.nominal
+    kept = next(step for step in report.steps if step.kept)
+    assert kept.nominal >= report.steps[0].nominal
+
+
+def test_without_labels_the_original_is_the_reference(unlabelled, tmp_path):
+    """Synthetic inputs calibrate too, and the report says what was compared."""
+    report = remap(unlabelled, "rram", output=tmp_path / "o.onnx", sigma=0.3, **QUICK)
+    assert report.label_free
+    assert report.metric == "agreement"
+    assert report.steps[0].nominal == 1.0
+    assert any("no labels" in note for note in report.notes)
+
+
+def test_integer_weights_are_left_alone_and_say_so(tmp_path):
+    """A weight on its own integer grid comes back bit for bit; another one beside it is hardened."""
+    net = Net(np.random.Generator(np.random.PCG64(0)))
+    net.conv()
+    net.add("Relu", net.at)
+    codes = np.random.Generator(np.random.PCG64(1)).integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
+    scale = net.constant(0.01)
+    net.nodes.append(helper.make_node("DequantizeLinear", ["codes", scale], ["w"], name="dq"))
+    net.add("Conv", net.at, "w", pads=[1, 1, 1, 1])
+    model = finish(net, 13, ["N", 4, 8, 8])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(codes, "codes"))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.3, **QUICK)
+    row = next(tensor for tensor in report.tensors if tensor.name == "codes")
+    assert (row.scales, row.clip) == ("refused", None)
+    assert row.scales_reason == row.clip_reason == "is stored on an integer grid of its own"
+    out = {t.name: t for t in onnx.load(tmp_path / "o.onnx").graph.initializer}
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(out["codes"]), codes)
+    assert "DequantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
+
+
+def test_half_precision_comes_back_as_half_precision(tmp_path):
+    """Types of weights and biases stay, and the outputs agree as far as half precision can."""
+    model = random_model(["conv", "relu", "norm"], "pool", 13)
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.3, clip=False, **QUICK)
+    assert report.exact
+    out = onnx.load(tmp_path / "o.onnx")
+    assert {t.data_type for t in out.graph.initializer} == {TensorProto.FLOAT16}
+    x = samples().astype(np.float16)
+    want, got = outputs(model, x)[0].astype(float), outputs(tmp_path / "o.onnx", x)[0].astype(float)
+    assert np.abs(want - got).max() <= 0.02 * np.abs(want).max()
+
+
+def test_an_input_is_never_written_over(uneven):
+    """The model and its data cannot be the output, and nothing is written then."""
+    before = uneven.read_bytes()
+    with pytest.raises(OptionError, match="this is an input of the run"):
+        remap(uneven, "rram", output=uneven, **QUICK)
+    with pytest.raises(OptionError, match="this is an input of the run"):
+        remap(uneven, "rram", output=uneven.with_suffix(".npz"), **QUICK)
+    assert uneven.read_bytes() == before
+
+
+def test_wrong_options_name_what_is_allowed():
+    """A message gives the option, what was found and what may be given."""
+    with pytest.raises(OptionError, match="--digital-scale: got 'all'; use absorb, insert or insert-both"):
+        make_remap_spec(model="m", digital_scale="all")
+    with pytest.raises(OptionError, match="epochs: there is no such option"):
+        make_remap_spec(model="m", epochs=3)
+
+
+def test_text_says_what_the_report_says(uneven, tmp_path):
+    """Headline first, then before and after, the steps and every weight, at any width."""
+    report = remap(
+        uneven, "rram", output=tmp_path / "o.onnx", sigma=0.3, trials=4, limit=60,
+        calibration_chips=4, calibration_images=48,
+    )  # fmt: skip
+    for width in (40, 100):
+        stream = StringIO()
+        render_remap(report, Console(file=stream, width=width))
+        text = stream.getvalue()
+        assert max(map(len, text.splitlines())) <= width
+        squeezed = " ".join(text.split())
+        assert squeezed.startswith("KPP 1 %")
+        assert "before" in squeezed
+        assert all(tensor.name in squeezed for tensor in report.tensors)

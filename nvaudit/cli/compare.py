@@ -1,0 +1,208 @@
+"""`nvaudit compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from nvaudit.auditing import default_workers
+from nvaudit.candidates import Plan, plan_comparison
+from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out
+from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.comparing import run_comparison
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.report.comparison_csv import comparison_csv
+from nvaudit.report.comparison_ranks import MEASURES
+from nvaudit.report.comparison_result import ComparisonReport, comparison_json
+from nvaudit.report.comparison_text import render_comparison
+from nvaudit.report.plots.figures import plotly_graphs
+
+_OF_THE_COMPARISON = frozenset(
+    {"models", "rank_by", "baseline", "comparison", "as_json", "html", "csv", "quiet", "workers", "dask"}
+)
+"""What may be given where every model is a report: nothing of it changes an audit."""
+
+
+@click.command("compare")
+@click.argument("models", nargs=-1, required=True, type=FilePath(), metavar="MODEL MODEL...")
+@device_options()
+@point_options(sweep=False)
+@select_options()
+@click.option("--data", type=FilePath(), help="Evaluation data of all models, as for `audit`.  [default: "
+              "MODEL.npz beside each model; without it that model is audited label-free]")  # fmt: skip
+@click.option("--data-for", multiple=True, metavar="MODEL=PATH", help="Evaluation data of one model that "
+              "preprocesses its inputs differently; repeatable. The images should be the same.  "
+              "[default: --data]")  # fmt: skip
+@click.option("--rank", "rank_by", type=click.Choice(MEASURES), default="kpp", show_default=True,
+              help="What the best is best by; size is the number of devices.")  # fmt: skip
+@click.option("--baseline", metavar="MODEL",
+              help="The model that the others are compared with.  [default: the chosen one]")  # fmt: skip
+@click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
+              help="Simulated chips of each model.")  # fmt: skip
+@click.option("--percentile", "-k", "percentiles", type=float, multiple=True, default=(1.0,),
+              show_default=True, help="Percentile of the KPP; repeatable, the first one ranks.")  # fmt: skip
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
+@click.option("--min-kpp", type=float, metavar="T", help="The gate: only models of which at most k % of the "
+              "chips fall below T (above T for a loss) can be chosen; exit 1 if none passes.  "
+              "[default: no gate]")  # fmt: skip
+@click.option("--yield-at", type=float, multiple=True, metavar="A",
+              help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
+@click.option("--exhaustive", is_flag=True,
+              help="Run every chip on every sample; differences are then taken chip by chip.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0), metavar="W", help="Largest error that races may "
+              "make in a KPP, as for `audit`.  [default: a tenth of the ranks of its interval]")  # fmt: skip
+@click.option("--no-roughness", "roughness", flag_value=False, default=True,
+              help="Leave the roughness of the loss landscapes out.")  # fmt: skip
+@click.option("--metric", help="As for `audit`, the same for all.  [default: by the labels and outputs]")
+@click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
+@click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
+@click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
+              show_default=True, help="One quantisation scale per tensor or per output channel.")  # fmt: skip
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.  [default: all]"
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples at a time."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
+@click.option(
+    "--every-device", is_flag=True, help="Draw every device even where one draw per weight is exact."
+)
+@click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
+              help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@click.option("--dask", metavar="ADDRESS", help="Run chips on the Dask cluster of this scheduler (its "
+              "address, or its scheduler file).  [default: worker processes on this machine]")  # fmt: skip
+@click.option("--provider", default="cpu",
+              type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
+              show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
+@click.option("-o", "--comparison", type=FilePath(), metavar="FILE", help="Write the comparison as JSON; - "
+              "writes it to standard output, and the text to standard error.  [default: not]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as -o -.")
+@click.option("--csv", type=FilePath(), metavar="FILE",
+              help="Write the table as CSV; - writes it to standard output.  [default: not]")  # fmt: skip
+@click.option("--html", type=FilePath(), metavar="FILE",
+              help="Draw the comparison on a page that opens offline.  [default: not]")  # fmt: skip
+@click.option("--reports", type=FilePath(), metavar="DIR",
+              help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
+@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "
+              "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.pass_context
+def compare_command(
+    context: click.Context,
+    /,
+    models: tuple[Path, ...],
+    device: str,
+    data: Path | None,
+    data_for: tuple[str, ...],
+    rank_by: str,
+    baseline: str | None,
+    sigmas: tuple[tuple[float, ...], ...],
+    workers: int | None,
+    comparison: Path | None,
+    as_json: bool,
+    csv: Path | None,
+    html: Path | None,
+    reports: Path | None,
+    resume: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Audit several MODELs under the same conditions, rank them, and choose the best.
+
+    A MODEL that ends in .json is the report of an earlier audit, which is not run again.
+    """
+    _check_of_reports(context, models)
+    options |= {"sigmas": flatten(sigmas), "workers": default_workers() if workers is None else workers}
+    plan = plan_comparison(
+        models,
+        device=device,
+        data=data,
+        data_for=parse_data_for(data_for, [str(model) for model in models]),
+        rank_by=rank_by,
+        baseline=baseline,
+        options=options,
+    )
+    outputs = _outputs(comparison, as_json, csv, html)
+    check_outputs(outputs, dict(_inputs(plan)))
+    try:
+        with ProgressDisplay(quiet) as progress:
+            found = run_comparison(plan, progress, resume, reports)
+    except KeyboardInterrupt:
+        if resume is None:
+            raise
+        kept = "finished chips and models are kept; run the same command again to go on"
+        click.echo(f"nvaudit: interrupted; {kept}", err=True)
+        return EXIT_INTERRUPTED
+    hand_out(found, outputs, lambda console: render_comparison(found, console))
+    return EXIT_GATE if found.verdict in ("fail", "undecided") else EXIT_OK
+
+
+def parse_data_for(texts: Iterable[str], models: list[str]) -> Mapping[str, Path]:
+    """Read ``MODEL=PATH`` pairs; either side may hold an equals sign itself.
+
+    Raises
+    ------
+    OptionError
+        If there is no model before an equals sign, no path behind it, or a model twice.
+    """
+    found: dict[str, Path] = {}
+    known = dict.fromkeys(name for model in models for name in (model, Path(model).name, Path(model).stem))
+    for text in texts:
+        # The longest name that fits: a.onnx before a.
+        name = max((n for n in known if n and text.startswith(f"{n}=")), key=len, default=None)
+        if name is None:
+            raise OptionError(f"--data-for {text!r}: write MODEL=PATH with one of {', '.join(models)}")
+        path = text[len(name) + 1 :]
+        if not path:
+            raise OptionError(f"--data-for {text!r}: there is no path behind the equals sign")
+        if name in found:
+            raise OptionError(f"--data-for: {name} has two; give each model once")
+        found[name] = Path(path)
+    return found
+
+
+def _check_of_reports(context: click.Context, models: tuple[Path, ...]) -> None:
+    """Refuse options of audits where nothing is audited: they would say nothing."""
+    if not all(str(model).lower().endswith(".json") for model in models):
+        return
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in _OF_THE_COMPARISON:
+            raise OptionError(
+                f"{parameter.opts[0]}: the models are reports, which are not run again; leave it out, or "
+                "give ONNX models"
+            )
+
+
+def _page(report: ComparisonReport) -> str:
+    from nvaudit.report.comparison_html import comparison_html  # its templates take a moment
+
+    return comparison_html(report)
+
+
+def _outputs(comparison: Path | None, as_json: bool, csv: Path | None, html: Path | None) -> list[Output]:
+    wanted = [
+        Output("-o", "comparison", comparison, comparison_json) if comparison is not None else None,
+        Output("--json", "comparison", Path("-"), comparison_json) if as_json else None,
+        Output("--csv", "table", csv, comparison_csv) if csv is not None else None,
+        Output("--html", "page", html, _page, lambda: plotly_graphs("--html")) if html is not None else None,
+    ]
+    return [output for output in wanted if output is not None]
+
+
+def _inputs(plan: Plan) -> Iterable[tuple[str, Path]]:
+    """What is read, with its name in words."""
+    for name, file in plan.files.items():
+        yield f"the report {name}", Path(file)
+    for name, spec in plan.specs.items():
+        data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
+        yield f"the model {name}", Path(spec.model)
+        yield f"the data of {name}", data
+        yield "the device profile", Path(spec.device)

@@ -1,0 +1,221 @@
+"""What a command writes of its result besides the text: declared, checked and written in one place.
+
+A form that a report can be written in is an entry of ``EXTRAS``: its option exists in every command that
+hands out reports, is checked before the run, and the file is written whole, also where the gate fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from nvaudit.cli.options import FilePath
+from nvaudit.cli.output import echo_json, printing
+from nvaudit.errors import OptionError
+from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.report.plots.figures import plotly_graphs
+from nvaudit.report.result import AuditReport, to_json
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _junit(report: AuditReport) -> str:
+    from nvaudit.report.junit import render_junit
+
+    return render_junit(report)
+
+
+def _markdown(report: AuditReport) -> str:
+    from nvaudit.report.markdown import render_markdown
+
+    return render_markdown(report)
+
+
+def _html(report: AuditReport) -> str:
+    from nvaudit.report.page import report_html
+
+    return report_html(report)
+
+
+def _needs_plotly() -> object:
+    return plotly_graphs("--html")
+
+
+def _always() -> None:
+    """Need nothing that may be missing."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A form that a report can be written in.
+
+    Attributes
+    ----------
+    name : str
+        For the line that says where the file is.
+    render : callable
+        From the report to the text, without a final newline.
+    help : str
+        Of the option.
+    ready : callable
+        Called before the run; raises OptionError where something that the renderer needs is missing.
+    """
+
+    name: str
+    render: Callable[[AuditReport], str]
+    help: str
+    ready: Callable[[], object] = _always
+
+
+EXTRAS: dict[str, Extra] = {
+    "html": Extra("page", _html, "Write the report as one page that opens offline.", _needs_plotly),
+    "junit": Extra(
+        "JUnit", _junit, "Write the gate as JUnit XML, a test case for each percentile and sigma."
+    ),
+    "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced."),
+}
+"""By the name of the option."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result, where it goes, and how it is written.
+
+    Attributes
+    ----------
+    option : str
+        That asked for it, e.g. ``--junit``.
+    name : str
+        For the line that says where it is.
+    path : Path
+        ``-`` is standard output.
+    render : callable
+        From what was found to the text, without a final newline.
+    ready : callable
+        As :class:`Extra`'s.
+    """
+
+    option: str
+    name: str
+    path: Path
+    render: Callable[[Any], str]
+    ready: Callable[[], object] = _always
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether it goes to standard output."""
+        return str(self.path) == "-"
+
+
+def extra_outputs() -> Callable[[Command], Command]:
+    """Give a command the options of ``EXTRAS``; see :func:`take_outputs`."""
+
+    def apply(command: Command) -> Command:
+        for name in reversed(EXTRAS):
+            text = f"{EXTRAS[name].help} - writes it to standard output.  [default: not]"
+            command = click.option(f"--{name}", type=FilePath(), metavar="FILE", help=text)(command)
+        return command
+
+    return apply
+
+
+def take_outputs(options: dict[str, Any], report: Path | None = None) -> tuple[Output, ...]:
+    """Take what :func:`extra_outputs` has declared out of a command's options.
+
+    Parameters
+    ----------
+    options : dict
+        Loses the entries of ``EXTRAS``.
+    report : Path, optional
+        Where ``-o`` wants report.json.
+
+    Returns
+    -------
+    tuple of Output
+        What was asked for, report.json first.
+    """
+    wanted = [] if report is None else [Output("-o", "report", report, to_json)]
+    for name, extra in EXTRAS.items():
+        path = options.pop(name)
+        if path is not None:
+            wanted.append(Output(f"--{name}", extra.name, path, extra.render, extra.ready))
+    return tuple(wanted)
+
+
+def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: Iterable[Path] = ()) -> None:
+    """Find out before the run that everything can be written, and that it destroys nothing.
+
+    Parameters
+    ----------
+    outputs : sequence of Output
+    inputs : mapping
+        What is read, with its name in words.
+    kept : iterable of Path
+        Files of ``--resume``.
+
+    Raises
+    ------
+    OptionError
+        If a path cannot be written, is an input, or is given twice.
+    """
+    records = {os.path.realpath(path) for path in kept}
+    taken: dict[str, str] = {}
+    for output in outputs:
+        output.ready()
+        if output.to_stdout:
+            real = "-"
+        else:
+            real = os.path.realpath(output.path)
+            _check_input(output, inputs)
+            if real in records:
+                raise OptionError(
+                    f"{output.option} {output.path}: this is a file of --resume; choose another path"
+                )
+            check_writable(output.path)
+        if real in taken and real != os.path.realpath(os.devnull):
+            both = "standard output" if real == "-" else str(output.path)
+            raise OptionError(f"{taken[real]} and {output.option}: both are {both}; choose two paths")
+        taken[real] = output.option
+
+
+def _check_input(output: Output, inputs: Mapping[str, Path]) -> None:
+    for what, path in inputs.items():
+        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
+            if output.path.samefile(path):
+                raise OptionError(f"{output.option} {output.path}: this is {what}; choose another path")
+
+
+def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], None] | None) -> None:
+    """Write every output where it is wanted, print the text where no output goes, and say what is where.
+
+    Parameters
+    ----------
+    found : object
+        What the outputs are made from.
+    outputs : sequence of Output
+        At most one of them to standard output; the text then goes to standard error.
+    show : callable or None
+        Prints the text; None for no text.
+    """
+    piped = None
+    for output in outputs:
+        text = output.render(found)
+        if output.to_stdout:
+            piped = text
+        else:
+            write_text_atomic(output.path, text + "\n")
+    with printing(stderr=piped is not None) as console:
+        if piped is not None:
+            echo_json(piped)
+        if show is not None:
+            show(console)
+        for output in outputs:
+            if not output.to_stdout:
+                click.echo(f"{output.name}: {output.path}", err=piped is not None)

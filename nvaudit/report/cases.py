@@ -1,0 +1,135 @@
+"""What an audit was asked, question by question: a percentile at a sigma, with or without a gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nvaudit.report.gate import GateResult
+from nvaudit.report.kpp import KppResult
+from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
+from nvaudit.report.wording import (
+    confidence_text,
+    count_text,
+    interval_text,
+    kpp_name,
+    limit_text,
+    missing_bound_text,
+    value_text,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question and its answer.
+
+    Attributes
+    ----------
+    point : SweepPoint
+        Where it was asked; without a sweep the only one there is.
+    kpp : KppResult
+    gate : GateResult or None
+        None where nothing was demanded.
+    """
+
+    point: SweepPoint
+    kpp: KppResult
+    gate: GateResult | None
+
+
+def points_of(report: AuditReport) -> tuple[SweepPoint, ...]:
+    """Every point of the sweep; without a sweep the operating point."""
+    if report.sweep:
+        return report.sweep
+    where = report.operating_point
+    only = SweepPoint(
+        sigma=where.sigma,
+        sigma_unit=where.sigma_unit,
+        kpp=report.kpp,
+        yields=report.yields,
+        gate=report.gate,
+        tail=report.tail,
+        trials=report.trials,
+    )
+    return (only,)
+
+
+def cases_of(report: AuditReport) -> tuple[Case, ...]:
+    """Every percentile at every point, in the order of the report."""
+    return tuple(
+        Case(point, kpp, next((gate for gate in point.gate if gate.percentile == kpp.percentile), None))
+        for point in points_of(report)
+        for kpp in point.kpp
+    )
+
+
+def case_name(case: Case, report: AuditReport) -> str:
+    """Name a case by what was asked: the same in every run with the same options.
+
+    Parameters
+    ----------
+    case : Case
+    report : AuditReport
+
+    Returns
+    -------
+    str
+        Such as ``KPP 1 % of top1 at least 90 %, sigma 0.1 level``.
+    """
+    wanted = "" if case.gate is None else f" {wanted_text(case.gate, report.metric_info)}"
+    where = f"sigma {case.point.sigma:.10g} {case.point.sigma_unit}"
+    return f"{kpp_name(case.kpp.percentile)} of {report.metric}{wanted}, {where}"
+
+
+def wanted_text(gate: GateResult, info: MetricInfo) -> str:
+    """Say what a gate demands of a KPP, e.g. ``at least 90 %``."""
+    return f"at {'least' if info.higher_is_better else 'most'} {limit_text(gate.threshold, info.unit)}"
+
+
+def question_text(gate: GateResult, info: MetricInfo) -> str:
+    """Say what a gate asks of the chips."""
+    side = "below" if info.higher_is_better else "above"
+    return (
+        f"at most {gate.percentile:.10g} % of chips may be {side} {limit_text(gate.threshold, info.unit)} "
+        f"({confidence_text(gate.confidence)} confidence)"
+    )
+
+
+def kpp_text(kpp: KppResult, unit: str) -> str:
+    """Show a KPP with its interval."""
+    interval = interval_text(kpp.low, kpp.high, unit)
+    return (
+        f"{kpp_name(kpp.percentile)} {value_text(kpp.value, unit)} {interval}, "
+        f"{confidence_text(kpp.confidence)} confidence, {count_text(kpp.trials, 'chip')}"
+    )
+
+
+def answer_lines(case: Case, report: AuditReport) -> list[str]:
+    """Say the answer in a few lines: the verdict with its reason, what would decide it, the numbers.
+
+    Parameters
+    ----------
+    case : Case
+    report : AuditReport
+
+    Returns
+    -------
+    list of str
+        The first line is the verdict, where there is a gate.
+    """
+    info = report.metric_info
+    lines: list[str] = []
+    if case.gate is not None:
+        lines.append(f"{case.gate.verdict.upper()}: {question_text(case.gate, info)}: {case.gate.reason}")
+        if case.gate.needed:
+            lines.append(f"To decide: {case.gate.needed}")
+    lines.append(kpp_text(case.kpp, info.unit))
+    missing = missing_bound_text(case.kpp, info.higher_is_better)
+    lines += [missing] if missing else []
+    chips = count_text(case.point.trials.count, "chip")
+    ideal, quantised, mean = (
+        value_text(value, info.unit) for value in (report.nominal, report.quantised, case.point.trials.mean)
+    )
+    lines.append(f"ideal {ideal}, quantised {quantised}, mean of {chips} {mean}")
+    if report.label_free:
+        lines.append("LABEL-FREE: there were no labels; this compares with the unperturbed model only")
+    return lines

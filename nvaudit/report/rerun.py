@@ -1,0 +1,71 @@
+"""The command that runs an audit again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from pydantic import JsonValue
+
+from nvaudit.report.result import AuditReport
+from nvaudit.report.wording import clean
+
+_OPTION = {"percentiles": "--percentile", "sigmas": "--sigma", "time_s": "--time"}
+"""Fields of ``run`` whose option has another name."""
+
+_SWITCHED_OFF = {"roughness": "--no-roughness"}
+"""Fields that are true unless an option says otherwise."""
+
+_LEFT_OUT = ("model", "workers", "dask")
+"""Said first; and what has no influence on results and belongs to one machine."""
+
+
+def rerun_command(report: AuditReport) -> str:
+    """Give the command line that runs an audit again, ready for a shell.
+
+    Parameters
+    ----------
+    report : AuditReport
+
+    Returns
+    -------
+    str
+        One line. Every option that has a value is spelt out, so that another version's defaults do not
+        matter; only ``--workers`` and ``--dask`` are left to the user.
+    """
+    model = str(report.run.get("model", report.model.path))
+    words = ["nvaudit", "audit", f"./{model}" if model.startswith("-") else model]
+    for field, value in report.run.items():
+        if field not in _LEFT_OUT:
+            words += _words(_OPTION.get(field, f"--{field.replace('_', '-')}"), field, value)
+    return " ".join(_quote(word) for word in words)
+
+
+def _words(option: str, field: str, value: JsonValue) -> Iterable[str]:
+    if field in _SWITCHED_OFF:
+        return [] if value else [_SWITCHED_OFF[field]]
+    if value is None or value is False or value == []:
+        return []
+    if value is True:
+        return [option]
+    if field == "crossbar" and isinstance(value, list):
+        return [option, "x".join(_text(size) for size in value)]
+    words: list[str] = []
+    for item in value if isinstance(value, list) else [value]:
+        text = _text(item)
+        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return words
+
+
+def _text(value: JsonValue) -> str:
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
+
+
+def _quote(word: str) -> str:
+    """Quote a word for a shell; one that a terminal would act on is written with escapes."""
+    if clean(word) == word:
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{clean(escaped)}'"

@@ -1,0 +1,104 @@
+"""The command that runs an audit again."""
+
+import shlex
+import subprocess
+
+import pytest
+from report_samples import report
+
+from nvaudit.cli.audit import audit_command
+from nvaudit.cli.options import flatten
+from nvaudit.report.rerun import rerun_command
+from nvaudit.spec import RunSpec, make_spec
+
+NOT_OF_THE_SPEC = {"report", "quiet", "workers", "resume", "plan", "html", "junit", "markdown", "sigmas"}
+SPECS = {
+    "defaults": {},
+    "numbers": {
+        "trials": 400,
+        "percentiles": (1.0, 0.1, 5.5),
+        "confidence": 0.999,
+        "seed": 7,
+        "sigmas": (0.1, 1e-05, 0.30000000000000004),
+        "sigma_unit": "weight_max",
+        "min_kpp": -2.5,
+        "yield_at": (0.9, 0.95),
+        "tail": (0.01,),
+        "time_s": 86400.5,
+        "class_axis": -1,
+        "crossbar": (64, 32),
+        "max_minutes": 2.5,
+        "tolerance": 0.0,
+    },
+    "words": {
+        "data": "my data/d's.npz",
+        "layers": ("conv*", "-x", "$(rm -rf .)"),
+        "digital": ("`a`", 'b"c'),
+        "enable": ("aging",),
+        "metric": "own:margin",
+        "output": "é",
+        "encoding": "offset",
+        "scale": "per_channel",
+        "provider": "cuda",
+    },
+    "switches": {
+        "exhaustive": True,
+        "roughness": False,
+        "every_device": True,
+        "attribute": ("tensors", "terms"),
+    },
+    "gate": {"min_kpp": 0.9, "all_trials": True, "bits": 5, "cell_bits": 2, "limit": 10, "batch_size": 3},
+}
+
+
+def asked(words: list[str]) -> RunSpec:
+    """The specification that the command line makes of some words."""
+    with audit_command.make_context("audit", words) as context:
+        options = {key: value for key, value in context.params.items() if key not in NOT_OF_THE_SPEC}
+        return make_spec(**options, sigmas=flatten(context.params["sigmas"]))
+
+
+@pytest.mark.parametrize("options", SPECS.values(), ids=SPECS.keys())
+def test_the_command_asks_for_the_same(options):
+    """Read by a shell and by the command line it gives the specification of the report, option for option."""
+    spec = make_spec(model="m odel.onnx", device="fefet1", **options)
+    command = rerun_command(report(run=spec.model_dump(mode="json")))
+    done = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True
+    )
+    words = done.stdout.split("\0")[:-1]
+    assert words[:2] == ["nvaudit", "audit"]
+    assert asked(words[2:]) == spec
+
+
+def test_every_option_is_tried():
+    """No field of the specification is left out of the test above, but what belongs to a machine."""
+    tried = set().union(*SPECS.values()) | {"model", "device", "workers", "dask"}
+    assert set(RunSpec.model_fields) - tried == {
+        "disable",
+        "attribution_trials",
+        "attribution_images",
+        "max_trials",
+    }
+
+
+def test_what_belongs_to_the_machine_is_left_out():
+    """Workers and cluster have no influence on results."""
+    run = make_spec(model="m.onnx", device="rram", workers=3, dask="tcp://a:1").model_dump(mode="json")
+    assert not {"--workers", "--dask"} & set(shlex.split(rerun_command(report(run=run))))
+
+
+def test_names_cannot_act_on_a_terminal():
+    """Control characters are written as escapes that bash reads back."""
+    name = "a\x1b[2J'b\\c\n.onnx"
+    command = rerun_command(report(run={"model": name}))
+    assert command == r"nvaudit audit $'a\x1b[2J\'b\\c\n.onnx'"
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {command.split(' ', 2)[2]}"], capture_output=True, check=True
+    )
+    assert done.stdout.decode() == name
+
+
+def test_a_model_is_no_option():
+    """A model whose name begins with a dash is a path all the same."""
+    assert rerun_command(report(run={"model": "-x.onnx"})) == "nvaudit audit ./-x.onnx"

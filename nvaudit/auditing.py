@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.attributing import Ask, plan_attribution, run_attribution
+from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.findings import tensor_rows
+from nvaudit.landscaping import median_surface, session_landscape
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.measuring import Measurement, measure_chips
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
@@ -22,6 +25,7 @@ from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.report.attribution import AttributionDetail
 from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import Section
 from nvaudit.report.summary import Measured, Questions, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
@@ -131,8 +135,21 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
         with session.timed("chips"):
             found = measure_chips(pool, session, metric, keep, progress, record)
         detail = None if plan is None else run_attribution(plan, session, pool, metric, progress)
+    landscape = _landscape(session, progress, folder) if spec.roughness else {}
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal, quantised.value, found, detail)
+    return _report(session, metric, nominal, quantised.value, found, detail, landscape)
+
+
+def _landscape(session: Session, progress: Progress, folder: Path | None) -> dict[str, Section]:
+    """Measure the roughness; where that cannot be done the audit stands without it, and says why."""
+    with session.timed("roughness"):
+        try:
+            found = session_landscape(session, progress, None if folder is None else folder / "landscape")
+        except (DataError, ModelError, OptionError) as error:
+            session.notes.append(f"the roughness was not measured: {error}")
+            return {}
+    session.notes.extend(note for note in found.notes if note not in session.notes)
+    return {"roughness": found.roughness, "landscape": median_surface(found)}
 
 
 def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
@@ -153,6 +170,7 @@ def _report(
     quantised: float,
     found: Measurement,
     detail: AttributionDetail | None,
+    landscape: Mapping[str, Section],
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
     worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
@@ -199,6 +217,7 @@ def _report(
             "time_s": worst.time_s,
             "terms": [term.name for term in worst.terms],
         },
+        **landscape,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         timing=session.timing,

@@ -26,13 +26,12 @@ from nvaudit.report.landscape import (
     LandscapeHashes,
     LandscapeReport,
     LossInfo,
-    RoughnessResult,
     Surface,
     headline,
     pair_fits,
 )
 from nvaudit.report.roughness import roughness
-from nvaudit.report.sections import DataInfo, ModelInfo
+from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness
 from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, scratch_folder, settle_output
 
 
@@ -112,7 +111,9 @@ def run_landscape(
     return landscape_report(spec, subject, measured, seconds, notes=notes, events=events)
 
 
-def session_landscape(session: Session, progress: Progress = _quiet) -> LandscapeReport:
+def session_landscape(
+    session: Session, progress: Progress = _quiet, resume: Path | None = None
+) -> LandscapeReport:
     """Measure the landscape of a session's model on its data, with the default settings.
 
     Parameters
@@ -121,6 +122,8 @@ def session_landscape(session: Session, progress: Progress = _quiet) -> Landscap
         Settled; its device does not matter.
     progress : callable
         Called with (what, done, total).
+    resume : Path, optional
+        A folder that keeps finished points, locked by the caller.
 
     Returns
     -------
@@ -147,10 +150,41 @@ def session_landscape(session: Session, progress: Progress = _quiet) -> Landscap
     )
     subject = Subject(session.loaded, session.rebatch, session.dataset, session.workload.output)
     folder = Path(session.workload.folder)
-    measured = measure(
-        spec, subject, folder, progress, tolerance=REBATCH_TOLERANCE, on_event=session.events.append
-    )
+    with ExitStack() as stack:
+        record = None
+        if resume is not None:
+            resume.mkdir(exist_ok=True)
+            record = stack.enter_context(open_record(resume, _identity(spec, subject)))
+        measured = measure(
+            spec,
+            subject,
+            folder,
+            progress,
+            tolerance=REBATCH_TOLERANCE,
+            on_event=session.events.append,
+            record=record,
+        )
     return landscape_report(spec, subject, measured, {"total": time.perf_counter() - begin})
+
+
+def median_surface(report: LandscapeReport) -> LossSurface:
+    """Give the surface of the direction pair whose roughness is the median one, as an example of them all.
+
+    Parameters
+    ----------
+    report : LandscapeReport
+
+    Returns
+    -------
+    LossSurface
+    """
+    order = sorted(range(len(report.fits)), key=lambda pair: report.fits[pair].roughness)
+    pair = order[(len(order) - 1) // 2]
+    return LossSurface(
+        roughness=report.fits[pair].roughness,
+        axis=report.surface.axis,
+        losses=report.surface.losses[pair],
+    )
 
 
 def _identity(spec: LandscapeSpec, subject: Subject) -> Identity:
@@ -191,7 +225,7 @@ def landscape_report(
         measured.table, measured.loss.metric, subject.dataset, subject.loaded
     )  # fmt: skip
     score = roughness(table.axis, table.axis, table.losses)
-    found = RoughnessResult(
+    found = Roughness(
         value=score.value,
         spread=score.spread,
         pairs=spec.pairs,
@@ -199,13 +233,14 @@ def landscape_report(
         span=spec.span,
         images=measured.images,
         batch_norm=spec.batch_norm,
+        loss=measured.loss.name,
     )
     tensors = constants(loaded)
     weights = moved_weights(tensors)
     label_free = dataset.label_kind == "none"
     return LandscapeReport(
         nvaudit_version=__version__,
-        headline=headline(found, measured.loss.name, label_free),
+        headline=headline(found, label_free),
         label_free=label_free,
         roughness=found,
         loss=LossInfo(

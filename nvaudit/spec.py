@@ -73,6 +73,7 @@ class RunSpec(BaseModel):
     attribute: tuple[Attribution, ...] = ()
     attribution_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     attribution_images: Annotated[int, Field(ge=1)] | None = None
+    roughness: bool = True
     workers: Annotated[int, Field(ge=0)] = 0
     dask: str | None = None
 
@@ -107,7 +108,7 @@ _NOT_OF_A_CHIP = (
     *("model", "device", "data"),
     *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "crossbar", "workers"),
     *("exhaustive", "tolerance", "all_trials", "max_trials", "max_minutes"),
-    *("tail", "attribute", "attribution_trials", "attribution_images", "dask"),
+    *("tail", "attribute", "attribution_trials", "attribution_images", "roughness", "dask"),
 )
 
 _FLAG = {
@@ -156,6 +157,7 @@ _WANTED = {
     "attribute": "tensors, terms, classes or all",
     "attribution_trials": "a whole number from 1 to 100000000",
     "attribution_images": "a whole number, 1 or more",
+    "roughness": "true or false",
     "workers": "a whole number, 0 or more",
     "dask": "the address of a scheduler, or its scheduler file",
 }

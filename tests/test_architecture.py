@@ -31,18 +31,28 @@ MAY_IMPORT = {
     "data": BASE | {"device", "model"},  # model: ONNX's own test data are protobuf files
     "mapping": BASE | {"device", "model", "data"},
     "perturb": LOWER,
-    "retrain": LOWER,
+    "retrain": LOWER | {"perturb"},
+    "harden_job": LOWER | {"perturb", "session", "retrain"},
+    "hardening": LOWER | {"perturb", "session", "auditing", "retrain", "harden_job"},
+    "ranges": LOWER | {"perturb"},
+    "remapping": LOWER | {"perturb", "session", "auditing", "ranges"},
     "findings": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
     "racing": LOWER | {"perturb"},
     "gating": LOWER | {"perturb"},
     "measuring": LOWER | {"perturb", "session", "racing", "gating"},
-    "auditing": LOWER | {"perturb", "findings", "session", "attributing", "measuring"},
+    "auditing": LOWER | {"perturb", "findings", "session", "attributing", "measuring", "landscaping"},
     "attributing": LOWER | {"perturb", "session"},
     "planning": LOWER | {"perturb", "session"},
     "replaying": LOWER | {"perturb", "session"},
     "landscaping": LOWER | {"perturb", "session"},
-    "cli": LOWER | {"perturb", "findings", "session", "auditing", "planning", "replaying", "landscaping"},
+    "candidates": LOWER,
+    "comparing": LOWER | {"perturb", "session", "auditing", "candidates"},
+    "cli": LOWER
+    | {"perturb", "findings", "session", "auditing", "planning", "replaying", "landscaping"}
+    | {"candidates", "comparing", "hardening", "ranges", "remapping", "retrain"},
+    "testing": LOWER | {"auditing"},
+    "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},
 }
 # The package itself is the public face: anyone may read its version, nobody inside may use it for more.
@@ -105,6 +115,33 @@ def eager_imports_of(tree: ast.AST, *packages: str) -> list[str]:
     return [found for node in at_module_level(tree) for found in imports_of(node, *packages)]
 
 
+def module_of(path: Path) -> str:
+    """The dotted name of a file: "nvaudit.model" for nvaudit/model/__init__.py."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def loads_torch(trees: dict[str, ast.Module], packages: set[str]) -> set[str]:
+    """The modules whose import loads torch: they import it, or a module that does, as soon as they run."""
+    eager = {
+        name: {
+            found
+            for node in at_module_level(tree)
+            for found, _ in imports(node, name if name in packages else name.rpartition(".")[0])
+        }
+        for name, tree in trees.items()
+    }
+    heavy = {"torch"}
+    while True:  # a dotted name loads the packages around it too
+        reached = {
+            name
+            for name, found in eager.items()
+            if any(part == module or part.startswith(f"{module}.") for part in found for module in heavy)
+        }
+        if reached <= heavy:
+            return heavy - {"torch"}
+        heavy |= reached
+
+
 def dotted(node: ast.expr, names: dict[str, str]) -> str:
     """The full name of an attribute chain, its first name looked up among the imports."""
     chain = []
@@ -162,8 +199,11 @@ def test_torch_is_known_to_the_retrain_package_only():
 
 
 def test_torch_is_imported_lazily():
-    """Importing a file never imports torch."""
-    assert offenders(lambda path: eager_imports_of(parse(path), "torch"), FILES) == {}
+    """Importing a file outside nvaudit/retrain/ never imports torch, by what it imports either."""
+    trees = {module_of(path): parse(path) for path in FILES}
+    packages = {module_of(path) for path in FILES if path.name == "__init__.py"}
+    heavy = loads_torch(trees, packages)
+    assert {name for name in heavy if not name.startswith("nvaudit.retrain.")} == set()
 
 
 def test_generators_are_made_by_rng_only():
@@ -246,6 +286,33 @@ def test_eager_torch_is_seen(code):
 def test_lazy_torch_is_let_through(code):
     """An import inside a function, or for types only, does not run on import."""
     assert eager_imports_of(ast.parse(code), "torch") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("from nvaudit.retrain.executor import build_executor", True),
+        ("from nvaudit.retrain import executor", True),
+        ("from .retrain.light import executor", True),
+        ("import nvaudit.retrain.executor as e", True),
+        ("def f():\n    from nvaudit.retrain.executor import build_executor", False),
+        ("from nvaudit.retrain.spec import TrainSpec", False),
+        ("import nvaudit.retrain", False),
+    ],
+)
+def test_torch_behind_an_import_is_seen(code, found):
+    """The check follows imports, also through a module that imports one that loads torch."""
+    trees = {
+        "nvaudit": ast.parse(""),
+        "nvaudit.retrain": ast.parse('"""Light."""'),
+        "nvaudit.retrain.executor": ast.parse("import torch"),
+        "nvaudit.retrain.light": ast.parse("from . import executor"),
+        "nvaudit.retrain.spec": ast.parse("def f():\n    import torch"),
+        "nvaudit.hardening": ast.parse(code),
+    }
+    heavy = loads_torch(trees, {"nvaudit", "nvaudit.retrain"})
+    assert ("nvaudit.hardening" in heavy) == found
+    assert {"nvaudit.retrain.executor", "nvaudit.retrain.light"} <= heavy
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ import shutil
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, save
+from quick import audit
 
-from nvaudit.auditing import audit, make_spec, run_audit
+from nvaudit.auditing import make_spec, run_audit
 from nvaudit.errors import OptionError
+from nvaudit.landscaping import landscape
 from nvaudit.report.result import from_json, to_json
 
 FEW = {"trials": 8, "limit": 64}
@@ -259,3 +262,47 @@ def test_a_report_of_another_folder_runs_again(tmp_path, monkeypatch, example):
     report = audit("digits_cnn.onnx", trials=2, limit=8)
     assert report.run["model"] == "digits_cnn.onnx"
     assert run_audit(make_spec(**report.run)).trials.values == report.trials.values
+
+
+def test_roughness_is_that_of_the_landscape(example):
+    """An audit has the roughness that `landscape` gives, with the surface of its median direction pair."""
+    report = audit(example, roughness=True, **FEW)
+    alone = landscape(example, limit=64)
+    assert report.roughness == alone.roughness
+    by_roughness = sorted(zip((fit.roughness for fit in alone.fits), alone.surface.losses, strict=True))
+    assert (report.landscape.roughness, report.landscape.losses) == by_roughness[(len(alone.fits) - 1) // 2]
+    assert report.timing["roughness"] > 0
+
+
+def test_roughness_can_be_left_out(example):
+    """Without it the chips are the same, and the report has none."""
+    report = audit(example, **FEW)
+    assert report.roughness is report.landscape is None
+    assert "roughness" not in report.timing
+    assert report.trials == audit(example, roughness=True, **FEW).trials
+
+
+def test_an_audit_stands_without_the_roughness_that_cannot_be_measured(tmp_path):
+    """A model whose only weight has one dimension has no landscape; the audit says so and goes on."""
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (3,), [1.0, -2.0, 3.0])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n",))], [weight],
+    )  # fmt: skip
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    report = audit(tmp_path / "m.onnx", trials=4, roughness=True)
+    assert report.roughness is None
+    assert any(
+        "the roughness was not measured" in note and "no weight with two" in note for note in report.notes
+    )
+
+
+def test_a_resumed_audit_keeps_its_landscape(example, tmp_path):
+    """Points of the landscape are kept beside the chips, and not run again."""
+    first = audit(example, resume=tmp_path, roughness=True, **FEW)
+    (kept,) = (tmp_path / "landscape").glob("*.record")
+    size = kept.stat().st_size
+    second = audit(example, resume=tmp_path, roughness=True, **FEW)
+    assert kept.stat().st_size == size
+    assert second.roughness == first.roughness

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from quick import audit
 
-from nvaudit import audit
 from nvaudit.files import write_text_atomic
 from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.report.result import to_json

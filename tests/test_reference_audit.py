@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-
-from nvaudit import audit
+from quick import audit
 
 pytestmark = pytest.mark.reference
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from quick import audit
 
-from nvaudit import audit
 from nvaudit.cli import run
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic

@@ -57,6 +57,7 @@ BAD = [
     ("all_trials", 7, "--all-trials: got 7; use true or false"),
     ("max_trials", 0, f"--max-trials: got 0; use {TRIALS}"),
     ("attribute", ("tensor",), "--attribute: got 'tensor'; use tensors, terms, classes or all"),
+    ("roughness", 2, "--roughness: got 2; use true or false"),
     ("attribution_trials", 0, f"--attribution-trials: got 0; use {TRIALS}"),
     ("attribution_images", 0, "--attribution-images: got 0; use a whole number, 1 or more"),
     ("tail", (0.0,), "--tail: got 0.0; use at most 100 numbers above 0 and below 100"),

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from nvaudit.auditing import default_workers, run_audit
 from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
-from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.files import check_writable, write_text_atomic
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.planning import plan_audit
 from nvaudit.report.plan import plan_json
 from nvaudit.report.plan_text import render_plan
-from nvaudit.report.result import to_json
 from nvaudit.report.text import render_text
 from nvaudit.spec import RunSpec, make_spec
 
@@ -66,6 +60,8 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--attribution-images", type=click.IntRange(1), metavar="I",
               help="Images of an attribution, spread evenly over the set.  [default: as many as make about a "
               "million inferences, at least 200]")  # fmt: skip
+@click.option("--roughness/--no-roughness", default=True, show_default=True,
+              help="Measure the roughness of the loss landscape, or leave it out.")  # fmt: skip
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
               "[default: top1 with class labels, mse with reference outputs; without labels agreement where "
               "the outputs are class scores, else mse]")  # fmt: skip
@@ -93,6 +89,7 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("-o", "--report", type=FilePath(),
               help="Write report.json here; - writes it to standard output, and the text to standard error.  "
               "[default: only the text]")  # fmt: skip
+@extra_outputs()
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: "
               "the same command goes on where it was cut off, or on to more --trials.  [default: none is "
               "kept]")  # fmt: skip
@@ -109,6 +106,7 @@ def audit_command(
     **options: Any,
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
+    outputs = take_outputs(options, report)
     spec = make_spec(
         **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
     )
@@ -116,10 +114,9 @@ def audit_command(
     _check_attribution(spec)
     if plan and resume is not None:
         raise OptionError("--plan and --resume: choose one; a plan keeps no chips")
-    if report is not None and str(report) != "-":
-        _check_report(report, spec, resume)
+    _check_outputs(outputs, spec, resume)
     if plan:
-        return _plan(spec, report, quiet)
+        return _plan(spec, outputs, quiet)
     try:
         with ProgressDisplay(quiet) as progress:
             result = run_audit(spec, progress, resume)
@@ -129,7 +126,7 @@ def audit_command(
         kept = "finished chips are kept; run the same command again to go on"
         click.echo(f"nvaudit: interrupted; {kept}", err=True)
         return EXIT_INTERRUPTED
-    _hand_out(to_json(result), report, lambda console: render_text(result, console))
+    hand_out(result, outputs, lambda console: render_text(result, console))
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
 
 
@@ -158,41 +155,24 @@ def _check_attribution(spec: RunSpec) -> None:
             raise OptionError(f"--attribution-{option} is for an attribution; ask for one with --attribute")
 
 
-def _plan(spec: RunSpec, report: Path | None, quiet: bool) -> int:
+def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
     """Print what a run would say and cost."""
+    for output in outputs:
+        if output.option != "-o":
+            raise OptionError(f"--plan and {output.option}: choose one; a plan has no result to report")
     with ProgressDisplay(quiet) as progress:
         plan = plan_audit(spec, progress)
-    _hand_out(plan_json(plan), report, lambda console: render_plan(plan, console), "plan")
+    written = [Output("-o", "plan", output.path, plan_json) for output in outputs]
+    hand_out(plan, written, lambda console: render_plan(plan, console))
     return EXIT_OK
 
 
-def _hand_out(
-    json: str, report: Path | None, render: Callable[[Console], None], name: str = "report"
-) -> None:
-    """Write the JSON where it is wanted, and print the text where the JSON is not."""
-    to_stdout = report is not None and str(report) == "-"
-    if report is not None and not to_stdout:
-        write_text_atomic(report, json + "\n")
-    with printing(stderr=to_stdout) as console:
-        if to_stdout:
-            echo_json(json)
-        render(console)
-        if report is not None and not to_stdout:
-            click.echo(f"{name}: {report}")
-
-
-def _check_report(report: Path, spec: RunSpec, resume: Path | None) -> None:
-    """Find out before the run that the report can be written, and that it destroys no input."""
+def _check_outputs(outputs: tuple[Output, ...], spec: RunSpec, resume: Path | None) -> None:
+    """Find out before the run that the files can be written, and that they destroy no input."""
     inputs = {
         "the model": Path(spec.model),
         "the data": Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz"),
         "the device profile": Path(spec.device),
     }
-    for what, path in inputs.items():
-        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-            if report.samefile(path):
-                raise OptionError(f"-o {report}: this is {what}; choose another path")
     kept = () if resume is None else (resume / RECORD_FILE, resume / LOCK_FILE)
-    if any(os.path.realpath(report) == os.path.realpath(path) for path in kept):
-        raise OptionError(f"-o {report}: this is a file of --resume; choose another path")
-    check_writable(report)
+    check_outputs(outputs, inputs, kept)

@@ -8,10 +8,10 @@ import click
 
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import printing
+from nvaudit.cli.report import read_report
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
 from nvaudit.replaying import replay
-from nvaudit.report.result import from_json
 
 
 @click.command("replay")
@@ -28,14 +28,8 @@ def replay_command(
     """Write one simulated chip of REPORT.json as an ordinary ONNX model."""
     if worst and trial is not None:
         raise OptionError("--worst and --trial: choose one")
-    try:
-        text = report.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(
-            f"{report}: cannot be read: {error}; give a report.json of `nvaudit audit`"
-        ) from error
     check_writable(output)
-    done = replay(from_json(text, str(report)), output, trial=trial, sigma=sigma, check=check)
+    done = replay(read_report(report), output, trial=trial, sigma=sigma, check=check)
     if done.reported is None:
         found = "stopped early in the report" + (
             "" if done.measured is None else f"; the file measures {done.measured!r}"

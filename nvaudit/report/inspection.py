@@ -74,17 +74,21 @@ def mapping_section(tensors: Iterable[TensorDecision], width: int) -> Iterable[T
     tensors = tuple(tensors)
     yield heading("What is on the array", width)
     yield sentence(mapped_text(tensors), width, "  ", "    ")
-    digital = [tensor for tensor in tensors if tensor.decision == "digital"]
-    if not digital:
+    reasons = digital_reasons(tensors)
+    if not reasons:
         return
-    yield sentence(f"Stays digital: {count_text(len(digital), 'tensor')}", width, "  ")
-    # Without the nodes' names: "scale of BatchNormalization", nineteen times.
-    reasons = Counter(_NAME.sub("", tensor.reason) for tensor in digital).most_common()
+    yield sentence(f"Stays digital: {count_text(sum(count for _, count in reasons), 'tensor')}", width, "  ")
     for reason, count in reasons[:_MAX_REASONS]:
         yield sentence(f"{count:>5,}  {reason}", width, "  ", " " * 9)
     if len(reasons) > _MAX_REASONS:
         rest = sum(count for _, count in reasons[_MAX_REASONS:])
         yield sentence(f"{rest:>5,}  other reasons; `nvaudit inspect` lists all", width, "  ", " " * 9)
+
+
+def digital_reasons(tensors: Iterable[TensorDecision]) -> list[tuple[str, int]]:
+    """Count what stays digital by its reason, the most common first."""
+    # Without the nodes' names: "scale of BatchNormalization", nineteen times.
+    return Counter(_NAME.sub("", row.reason) for row in tensors if row.decision == "digital").most_common()
 
 
 def mapped_text(tensors: Iterable[TensorDecision]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from typing import Literal
 
 import numpy as np
@@ -13,23 +12,10 @@ from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.roughness import Score
-from nvaudit.report.sections import DataInfo, ModelInfo, Section
+from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, Section
+from nvaudit.report.wording import roughness_text
 
 Losses = tuple[tuple[tuple[float, ...], ...], ...]
-
-
-class RoughnessResult(Section):
-    """Roughness of the loss landscape around the trained weights; lower is more stable."""
-
-    value: float = Field(description="Mean squared error of the quadratic fit, mean over direction pairs.")
-    spread: float | None = Field(description="Standard deviation over direction pairs; null for one pair.")
-    pairs: int = Field(ge=1, description="Pairs of random directions.")
-    grid: int = Field(ge=1, description="Points per axis.")
-    span: float = Field(description="The grid reaches from -span to span, in lengths of the filters.")
-    images: int = Field(ge=1)
-    batch_norm: Literal["stored", "recalibrated"] = Field(
-        description="Statistics of batch normalisations: as stored, or at every point those of the images."
-    )
 
 
 class LossInfo(Section):
@@ -80,7 +66,7 @@ class LandscapeReport(Section):
     nvaudit_version: str
     headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
     label_free: bool
-    roughness: RoughnessResult
+    roughness: Roughness
     loss: LossInfo
     fits: tuple[PairFit, ...]
     surface: Surface
@@ -115,34 +101,22 @@ def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:
     )
 
 
-def roughness_text(value: float, error: float | None = None) -> str:
-    """Show a roughness as the paper does, in units of 10⁻³, with its standard error if there is one.
-
-    Examples
-    --------
-    >>> roughness_text(0.1724, 0.0312), roughness_text(0.1724)
-    ('172.4 ± 31 ×10⁻³', '172.4 ×10⁻³')
-    """
-    error_text = "" if error is None else f" ± {1e3 * error:.2g}"
-    return f"{1e3 * value:.4g}{error_text} ×10⁻³"
-
-
-def headline(found: RoughnessResult, loss: str, label_free: bool) -> str:
+def headline(found: Roughness, label_free: bool) -> str:
     """Say the result in one line.
 
     Parameters
     ----------
-    found : RoughnessResult
-    loss : str
+    found : Roughness
     label_free : bool
     """
     if found.spread is None:
-        text = f"Roughness {roughness_text(found.value)} ({loss}, one direction pair; lower is more stable)"
+        value = roughness_text(found.value)
+        text = f"Roughness {value} ({found.loss}, one direction pair; lower is more stable)"
     else:
-        value = roughness_text(found.value, found.spread / math.sqrt(found.pairs))
+        value = roughness_text(found.value, found.standard_error)
         text = (
-            f"Roughness {value} ({loss}; mean and standard error of {found.pairs} direction pairs, their "
-            f"spread {1e3 * found.spread:.3g}; lower is more stable)"
+            f"Roughness {value} ({found.loss}; mean and standard error of {found.pairs} direction pairs, "
+            f"their spread {1e3 * found.spread:.3g}; lower is more stable)"
         )
     if label_free:
         return f"LABEL-FREE (no labels: the unmodified model is the reference): {text}"

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from html import escape
+import json
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from nvaudit.report.landscape import LandscapeReport, roughness_text
-from nvaudit.report.plots.figures import figure_html
-from nvaudit.report.plots.landscape import contour_figure, surface_figure
+from nvaudit.report.landscape import LandscapeReport
+from nvaudit.report.page.content import (
+    Big,
+    Block,
+    Bullets,
+    Facts,
+    Hero,
+    Number,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    limited,
+    short,
+)
+from nvaudit.report.page.frame import render_page
+from nvaudit.report.page.surface import roughness_words, surface_figures
+from nvaudit.report.wording import count_text, roughness_text
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1a1a1a;
-       background: #fff; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; }
-table { border-collapse: collapse; } th, td { text-align: right; padding: 0.2rem 0.8rem 0.2rem 0; }
-figure { margin: 0 0 2rem; }
-figure > div { height: 65vh; min-height: 20rem; }
-figcaption { color: #555; }
-"""
+_LABEL_FREE = (
+    "Label-free: there were no labels, so the loss is taken against the unmodified model's own outputs. It "
+    "says nothing about accuracy."
+)
 
 
 def landscape_html(report: LandscapeReport) -> str:
@@ -38,54 +49,79 @@ def landscape_html(report: LandscapeReport) -> str:
     OptionError
         If plotly is not installed.
     """
-    axis, losses = np.array(report.surface.axis), np.array(report.surface.losses)
+    return render_page(landscape_page(report))
+
+
+def landscape_page(report: LandscapeReport) -> Page:
+    """Work out what stands on the page of a landscape.
+
+    Parameters
+    ----------
+    report : LandscapeReport
+    """
+    name = short(PurePosixPath(report.model.path.replace("\\", "/")).name)
+    return Page(
+        title=report.headline,
+        subject=name,
+        subtitle=f"loss landscape, {report.loss.name.replace('_', '-')}",
+        hero=_hero(report),
+        sections=(_surface(report), _pairs(report), _record(report)),
+        version=report.nvaudit_version,
+    )
+
+
+def _hero(report: LandscapeReport) -> Hero:
+    found, loss = report.roughness, report.loss
+    note = "one direction pair"
+    if found.standard_error is not None:
+        note = f"standard error {1e3 * found.standard_error:.2g} ×10⁻³, {found.pairs} direction pairs"
+    numbers = (
+        Big("Roughness", roughness_text(found.value), note, main=True),
+        Big("Loss of the model", f"{loss.nominal:.4g} {loss.unit}", f"against {loss.against}"),
+        Big("Weights moved", f"{report.moved_numbers:,}", f"in {count_text(len(report.moved), 'tensor')}"),
+    )
+    return Hero("none", "", "How rough the loss is around the weights", (roughness_words(found),), numbers,
+                warning=_LABEL_FREE if report.label_free else None)  # fmt: skip
+
+
+def _surface(report: LandscapeReport) -> Section:
     names = [f"pair {i}: {roughness_text(fit.roughness)}" for i, fit in enumerate(report.fits)]
     loss = f"{report.loss.name.replace('_', '-')}, {report.loss.unit}"
-    solid = figure_html(surface_figure(axis, losses, names, loss), library=True)
-    flat = figure_html(contour_figure(axis, losses, names, loss), library=False)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(report.headline)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(report.headline)}</h1>
-<p>{escape(_settings(report))}</p>
-<h2>Loss around the trained weights</h2>
-<figure>{solid}<figcaption>Height and colour: the loss. The trained weights are in the
-middle.</figcaption></figure>
-<h2>The same as contours</h2>
-<figure>{flat}<figcaption>Seen from above; lines join points of equal loss.</figcaption></figure>
-<h2>Direction pairs</h2>
-{_table(report)}
-</main>
-</body>
-</html>
-"""
+    axis, losses = np.array(report.surface.axis), np.array(report.surface.losses)
+    return Section("landscape", "Loss around the trained weights", surface_figures(axis, losses, names, loss))
 
 
-def _settings(report: LandscapeReport) -> str:
-    found = report.roughness
-    return (
-        f"{report.model.path}: {found.grid} × {found.grid} points from −{found.span:g} to {found.span:g} "
-        f"filter lengths along two random directions, {found.images} images, batch norm "
-        f"{found.batch_norm}; loss of the unmodified model {report.loss.nominal:.4g}. "
-        f"{'; '.join(report.loss.assumed)}."
-    )
-
-
-def _table(report: LandscapeReport) -> str:
-    rows = "".join(
-        f"<tr><td>{i}</td><td>{1e3 * fit.roughness:.4g}</td><td>{fit.lowest:.4g}</td>"
-        f"<td>{fit.highest:.4g}</td></tr>"
+def _pairs(report: LandscapeReport) -> Section:
+    rows = [
+        (
+            Number(i, str(i)),
+            *(Number(v, f"{v:.4g}") for v in (1e3 * fit.roughness, fit.lowest, fit.highest)),
+        )
         for i, fit in enumerate(report.fits)
+    ]
+    shown, cut = limited(list(rows))
+    columns = ("pair", "roughness ×10⁻³", "lowest loss", "highest loss")
+    table = Table(
+        "pairs", f"Every pair of random directions.{cut}", columns, shown, (0, 1, 2, 3), len(rows) > 8
     )
-    head = "".join(
-        f'<th scope="col">{title}</th>'
-        for title in ("pair", "roughness ×10⁻³", "lowest loss", "highest loss")
+    return Section("pairs-section", "Direction pairs", (table,))
+
+
+def _record(report: LandscapeReport) -> Section:
+    """Say what it rests on."""
+    options = (f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in report.run.items())
+    rows = (
+        ("nvaudit", report.nvaudit_version),
+        ("Model", f"{short(report.model.path)} (opset {report.model.opset})"),
+        ("Data", f"{short(report.data.source)}, {count_text(report.data.count, 'image')}"),
+        ("SHA-256 of the model", report.hashes.model),
+        ("SHA-256 of the data", report.hashes.data),
+        ("Specification", ", ".join(options)),
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    fixed = [f"Not moved: {short(name)}: {reason}" for name, reason in list(report.fixed.items())[:100]]
+    assumed = [f"Assumed: {text}" for text in report.loss.assumed]
+    notes = (*report.notes, *report.events, *assumed, *fixed)
+    blocks: list[Block] = [Paragraph("Equal inputs and options give equal numbers."), Facts(rows)]
+    if notes:
+        blocks.append(Bullets(notes))
+    return Section("record", "What it rests on", tuple(blocks))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nvaudit.report.result import AuditReport
 from nvaudit.report.terminal import heading, sentence
-from nvaudit.report.wording import count_text, difference_text, duration_text
+from nvaudit.report.wording import count_text, difference_text, duration_text, roughness_text
 
 _HASH_DIGITS = 12
 
@@ -43,8 +43,9 @@ def _roughness(report: AuditReport) -> list[str]:
     if found is None:
         return []
     return [
-        f"Roughness {1e3 * found.value:.4g} ± {1e3 * found.spread:.2g} ×10⁻³ (lower is more stable; "
-        f"{found.grid} × {found.grid} points, span ±{found.span:g}, {count_text(found.images, 'image')})"
+        f"Roughness {roughness_text(found.value, found.standard_error)} (lower is more stable; "
+        f"{found.loss.replace('_', '-')}, {count_text(found.pairs, 'direction pair')}, {found.grid} × "
+        f"{found.grid} points, span ±{found.span:g}, {count_text(found.images, 'image')})"
     ]
 
 

@@ -15,6 +15,7 @@ from nvaudit.report.kpp import KppResult, YieldResult
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
+    LossSurface,
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
@@ -31,6 +32,7 @@ __all__ = [
     "AuditReport",
     "DataInfo",
     "Hashes",
+    "LossSurface",
     "MetricInfo",
     "ModelInfo",
     "OperatingPointInfo",
@@ -65,6 +67,7 @@ class AuditReport(Section):
     trials: TrialSummary
     sweep: tuple[SweepPoint, ...] = ()
     roughness: Roughness | None = None
+    landscape: LossSurface | None = Field(default=None, description="The surface behind the roughness.")
     tensors: tuple[TensorDecision, ...]
     data: DataInfo
     model: ModelInfo

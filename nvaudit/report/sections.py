@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -80,10 +81,34 @@ class Roughness(Section):
     """Roughness of the loss landscape around the trained weights; lower is more stable."""
 
     value: float = Field(description="Mean squared error of the quadratic fit, mean over direction pairs.")
-    spread: float = Field(description="Standard deviation over direction pairs.")
+    spread: float | None = Field(description="Standard deviation over direction pairs; null for one pair.")
+    pairs: int = Field(ge=1, description="Pairs of random directions.")
     grid: int = Field(ge=1, description="Points per axis.")
-    span: float = Field(description="The grid reaches from -span to span.")
+    span: float = Field(description="The grid reaches from -span to span, in lengths of the filters.")
     images: int = Field(ge=1)
+    batch_norm: Literal["stored", "recalibrated"] = Field(
+        description="Statistics of batch normalisations: as stored, or at every point those of the images."
+    )
+    loss: Literal["cross_entropy", "mse"]
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the value, from the spread of the pairs."""
+        return None if self.spread is None else self.spread / math.sqrt(self.pairs)
+
+
+class LossSurface(Section):
+    """The loss over the plane of one direction pair."""
+
+    roughness: float = Field(ge=0, description="Of this pair: the median one.")
+    axis: tuple[float, ...] = Field(description="Coordinates along both directions, in filter lengths.")
+    losses: tuple[tuple[float, ...], ...] = Field(description="By point along x, point along y.")
+
+    @model_validator(mode="after")
+    def _one_loss_per_point(self) -> LossSurface:
+        if any(len(rows) != len(self.axis) for rows in (self.losses, *self.losses)):
+            raise ValueError(f"a surface does not have {len(self.axis)} × {len(self.axis)} points")
+        return self
 
 
 class TensorDecision(Section):

@@ -61,6 +61,12 @@ def render_text(report: AuditReport, console: Console) -> None:
     )
 
 
+_REMEDY = (
+    "Try first, without training: nvaudit harden MODEL.onnx --method remap -o HARDENED.onnx with the same "
+    "--device, --sigma and --data."
+)
+
+
 def _verdict(report: AuditReport, width: int) -> Iterable[Text]:
     info = report.metric_info
     side = "below" if info.higher_is_better else "above"
@@ -75,6 +81,8 @@ def _verdict(report: AuditReport, width: int) -> Iterable[Text]:
         yield Text()
         yield line
         yield sentence(gate.reason, width, "  ")
+        if gate.verdict == "fail":
+            yield sentence(_REMEDY, width, "  ")
         if gate.needed:
             yield sentence(f"To decide: {gate.needed}.", width, "  ")
 

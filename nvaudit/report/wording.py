@@ -184,3 +184,15 @@ def wrap(text: str, width: int, indent: str = "", hanging: str = "", narrowest: 
         break_on_hyphens=False,
     )
     return [line.replace(_NO_BREAK, " ") for line in lines]
+
+
+def roughness_text(value: float, error: float | None = None) -> str:
+    """Show a roughness as the paper does, in units of 10⁻³, with its standard error if there is one.
+
+    Examples
+    --------
+    >>> roughness_text(0.1724, 0.0312), roughness_text(0.1724)
+    ('172.4 ± 31 ×10⁻³', '172.4 ×10⁻³')
+    """
+    error_text = "" if error is None else f" ± {1e3 * error:.2g}"
+    return f"{1e3 * value:.4g}{error_text} ×10⁻³"

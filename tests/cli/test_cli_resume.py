@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quick import audit
 
-from nvaudit import audit
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.record import RECORD_FILE
 

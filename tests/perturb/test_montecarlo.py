@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quick import audit
 
-from nvaudit.auditing import audit
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import resolve_metric

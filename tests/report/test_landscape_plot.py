@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("plotly", reason="plotly draws the figures")
 
 from nvaudit.report.landscape_text import map_lines
+from nvaudit.report.page.surface import surface_figures
 from nvaudit.report.plots.landscape import MAX_POINTS, MAX_SURFACES, contour_figure, surface_figure
 
 AXIS = np.linspace(-0.3, 0.3, 7)
@@ -27,17 +28,19 @@ def test_x_goes_to_the_right(draw):
 
 
 @pytest.mark.parametrize("draw", [surface_figure, contour_figure])
-def test_a_menu_shows_one_surface_at_a_time(draw):
-    """Several surfaces share one scale, and a menu names them; a single one needs none."""
+def test_one_surface_is_shown_at_a_time(draw):
+    """Several surfaces share one scale; the first is shown, and the page offers all by their names."""
     figure = draw(AXIS, tilted(3), ["a", "b", "c"], "loss")
-    assert [trace.visible for trace in figure.data] == [True, False, False]
-    (menu,) = figure.layout.updatemenus
-    assert [button.label for button in menu.buttons] == ["a", "b", "c"]
-    assert [button.args[0]["visible"] for button in menu.buttons] == np.eye(3, dtype=bool).tolist()
+    surfaces = [trace for trace in figure.data if trace.type in ("surface", "contour")]
+    assert [trace.visible for trace in surfaces] == [True, False, False]
+    assert [trace.name for trace in surfaces] == ["a", "b", "c"]
     low, high = ("cmin", "cmax") if draw is surface_figure else ("zmin", "zmax")
-    for trace in figure.data:
+    for trace in surfaces:
         assert (trace[low], trace[high]) == pytest.approx((-0.9, 0.9))
-    assert not draw(AXIS, tilted(1), ["a"], "loss").layout.updatemenus
+    _, flat = surface_figures(AXIS, tilted(3), ["a", "b", "c"], "loss")
+    assert flat.offers == ("a", "b", "c")
+    _, single = surface_figures(AXIS, tilted(1), ["a"], "loss")
+    assert single.offers == ()
 
 
 def test_a_large_landscape_is_thinned():

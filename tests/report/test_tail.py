@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from quick import audit
 from scipy import optimize, stats
 
-from nvaudit.auditing import audit
 from nvaudit.errors import DataError, OptionError
 from nvaudit.report.kpp import kpp_index
 from nvaudit.report.nested_tails import FEWEST, tail_chips

@@ -60,7 +60,7 @@ def test_everything_fits_with_all_parts(width):
     """The same with sweep, roughness, attribution, events and notes."""
     text = text_of(full_report(), width)
     assert max(map(cell_len, text.splitlines())) <= width
-    for part in ("Sweep", "Loss landscape", "KPP cost", "Events", "Notes", "Roughness 1.23 ± 0.2 ×10⁻³"):
+    for part in ("Sweep", "Loss landscape", "KPP cost", "Events", "Notes", "Roughness 1.23 ± 0.1 ×10⁻³"):
         assert part in text
     assert squeezed("worker 2 stopped (killed by signal 9)") in squeezed(text)
 

@@ -13,17 +13,20 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.attributing import Ask, plan_attribution, run_attribution
+from nvaudit.device import OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.findings import tensor_rows
 from nvaudit.landscaping import median_surface, session_landscape
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.measuring import Measurement, measure_chips
+from nvaudit.perturb.device_facts import device_facts
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.report.attribution import AttributionDetail
+from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Section
 from nvaudit.report.summary import Measured, Questions, summarise
@@ -213,6 +216,7 @@ def _report(
             "batching": session.rebatch.reason,
         },
         device=session.profile.model_dump(mode="json"),
+        device_levels=_levels(worst),
         operating_point={
             "time_s": worst.time_s,
             "terms": [term.name for term in worst.terms],
@@ -227,6 +231,12 @@ def _report(
         notes=[*session.notes, *found.notes, *_mapping_notes(session)],
         nvaudit_version=__version__,
     )
+
+
+def _levels(point: OperatingPoint) -> DeviceLevels:
+    """Draw the devices of each level, for the picture of the device."""
+    facts = device_facts(point)
+    return describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit)
 
 
 def _mapping_notes(session: Session) -> list[str]:

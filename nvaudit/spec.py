@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from nvaudit.errors import OptionError
+
+Spec = TypeVar("Spec", bound=BaseModel)
 
 Encoding = Literal["sign_magnitude", "differential", "offset"]
 Scale = Literal["per_tensor", "per_channel"]
@@ -188,14 +191,52 @@ def make_spec(**options: object) -> RunSpec:
 def _describe(error: ErrorDetails) -> str:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, RunSpec.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(RunSpec.model_fields)}"
-        return f"{name}: there is no such option; {hint}"
+        return f"{name}: there is no such option; {_near(name, RunSpec.model_fields)}"
     if error["type"] == "missing":
         return f"{flag(name)}: missing; give {_WANTED[name]}"
     got = repr(error["input"])
     got = got if len(got) <= _SHOWN else f"{got[: _SHOWN - 1]}…"
     return f"{flag(name)}: got {got}; use {_WANTED[name]}"
+
+
+def validated(kind: type[Spec], options: Mapping[str, object]) -> Spec:
+    """Validate options whose fields describe, as their ``description``, what may be given.
+
+    Parameters
+    ----------
+    kind : type of BaseModel
+    options : mapping
+
+    Returns
+    -------
+    BaseModel
+        Of that kind.
+
+    Raises
+    ------
+    OptionError
+        Naming each option that is wrong, what was found, and what is allowed.
+    """
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    fields = kind.model_fields
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        found = []
+        for one in error.errors(include_url=False):
+            name = str(one["loc"][0])
+            if name not in fields:
+                found.append(f"{name}: there is no such option; {_near(name, fields)}")
+            elif one["type"] == "missing":
+                found.append(f"{flag(name)}: missing; give {fields[name].description}")
+            else:
+                found.append(f"{flag(name)}: got {one['input']!r:.60}; use {fields[name].description}")
+        raise OptionError("; ".join(dict.fromkeys(found))) from None
+
+
+def _near(name: str, fields: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, fields, n=1)
+    return f"did you mean {near[0]}?" if near else f"use one of {', '.join(fields)}"
 
 
 def flag(name: str) -> str:

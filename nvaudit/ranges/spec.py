@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nvaudit.errors import OptionError
-from nvaudit.spec import Encoding, Provider, Scale, SigmaUnit, flag
+from nvaudit.spec import Encoding, Provider, Scale, SigmaUnit, validated
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 
@@ -114,18 +112,4 @@ def make_remap_spec(**options: object) -> RemapSpec:
     OptionError
         Naming each option that is wrong, what was found, and what is allowed.
     """
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    fields = RemapSpec.model_fields
-    try:
-        return RemapSpec.model_validate(options)
-    except ValidationError as error:
-        found = []
-        for one in error.errors(include_url=False):
-            name = str(one["loc"][0])
-            if name not in fields:
-                found.append(f"{name}: there is no such option; use one of {', '.join(fields)}")
-            elif one["type"] == "missing":
-                found.append(f"{flag(name)}: missing; give {fields[name].description}")
-            else:
-                found.append(f"{flag(name)}: got {one['input']!r:.60}; use {fields[name].description}")
-        raise OptionError("; ".join(dict.fromkeys(found))) from None
+    return validated(RemapSpec, options)

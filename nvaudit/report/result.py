@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from nvaudit.errors import DataError
 from nvaudit.report.attribution import AttributionDetail
+from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.jsontext import read_json, short_repr, write_json
 from nvaudit.report.kpp import KppResult, YieldResult
@@ -72,6 +73,9 @@ class AuditReport(Section):
     data: DataInfo
     model: ModelInfo
     device: dict[str, JsonValue] = Field(description="The full device profile.")
+    device_levels: DeviceLevels | None = Field(
+        default=None, description="The law of each level at the operating point."
+    )
     operating_point: OperatingPointInfo
     attribution: dict[str, float] | None = Field(
         default=None,

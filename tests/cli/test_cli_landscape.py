@@ -70,12 +70,12 @@ def test_page(command, example, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert len(text.encode()) < 6_000_000
     assert text.startswith("<!DOCTYPE html>")
-    assert text.count('class="plotly-graph-div"') == 2
+    assert text.count('role="img"') == 2
     assert '"type":"surface"' in text
     assert '"type":"contour"' in text
     head = text[: text.index("plotly.js v")]
     assert "src=" not in head
-    assert "href=" not in head
+    assert re.findall(r'href="([^#])', head) == []
 
 
 def test_page_without_plotly(command, example, tmp_path, monkeypatch):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from nvaudit.errors import OptionError
 from nvaudit.perturb.landscape.loss import LossName
 from nvaudit.perturb.landscape.workload import BatchNorm
-from nvaudit.spec import Provider, flag
+from nvaudit.spec import Provider, flag, validated
 
 SPAN = 0.3
 """The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""
@@ -81,18 +79,4 @@ def make_landscape_spec(**options: object) -> LandscapeSpec:
     OptionError
         Naming each option that is wrong, what was found, and what is allowed.
     """
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    fields = LandscapeSpec.model_fields
-    try:
-        return LandscapeSpec.model_validate(options)
-    except ValidationError as error:
-        found = []
-        for one in error.errors(include_url=False):
-            name = str(one["loc"][0])
-            if name not in fields:
-                found.append(f"{name}: there is no such option; use one of {', '.join(fields)}")
-            elif one["type"] == "missing":
-                found.append(f"{flag(name)}: missing; give {fields[name].description}")
-            else:
-                found.append(f"{flag(name)}: got {one['input']!r:.60}; use {fields[name].description}")
-        raise OptionError("; ".join(dict.fromkeys(found))) from None
+    return validated(LandscapeSpec, options)

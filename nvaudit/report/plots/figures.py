@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from nvaudit.errors import OptionError
@@ -27,14 +28,19 @@ def plotly_graphs(wanted_by: str) -> Any:
     return go
 
 
-def figure_html(figure: Any, *, library: bool) -> str:
-    """Give a figure as a part of a page.
+def plotly_library() -> str:
+    """Give the JavaScript of plotly, as the text of a script element."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def figure_data(figure: Any) -> dict[str, Any]:
+    """Give a figure as plain data: its traces and its layout.
 
     Parameters
     ----------
     figure : plotly.graph_objects.Figure
-    library : bool
-        Whether to put the library before it: once in a page, with its first figure.
     """
-    config = {"displaylogo": False, "responsive": True}
-    return str(figure.to_html(full_html=False, include_plotlyjs=library, config=config))
+    content = json.loads(figure.to_json())
+    return {"data": content["data"], "layout": content["layout"]}

@@ -1,0 +1,223 @@
+"""The chips: their distribution, the yield curve, and the sweep over σ."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nvaudit.report.page.content import (
+    Block,
+    Bullets,
+    Cell,
+    Figure,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+    at_sigma,
+    unit_words,
+)
+from nvaudit.report.page.verdict import caveats
+from nvaudit.report.plots.chips import Known, Mark, histogram_figure, yield_curve, yield_figure
+from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots.sweep import sweep_figure
+from nvaudit.report.result import AuditReport, SweepPoint
+from nvaudit.report.wording import (
+    confidence_text,
+    count_text,
+    interval_text,
+    kpp_name,
+    limit_text,
+    share_text,
+    value_text,
+)
+
+_MAX_KPP = 3
+_YIELD_ROWS = 12
+
+
+def chips_section(report: AuditReport) -> Section:
+    """Show how the chips are distributed.
+
+    Parameters
+    ----------
+    report : AuditReport
+    """
+    chips, unit = _known(report), report.metric_info.unit
+    figure = histogram_figure(chips, _marks(report), report.metric, unit, _resolution(chips, report))
+    blocks: list[Block] = [
+        Paragraph(_whole(report), "lead"),
+        Figure("histogram", _histogram_words(report), figure_data(figure), _chip_numbers(report)),
+    ]
+    if text := _race_words(report):
+        blocks.insert(1, Paragraph(text, "note"))
+    if lines := caveats(report):
+        return Section("chips", "The simulated chips", (*blocks, Bullets(tuple(lines))))
+    return Section("chips", "The simulated chips", tuple(blocks))
+
+
+def yield_section(report: AuditReport) -> Section:
+    """Show which share of the chips reaches which requirement.
+
+    Parameters
+    ----------
+    report : AuditReport
+    """
+    chips, info = _known(report), report.metric_info
+    fixed = report.trials.weights is None and not any(gate.sequential for gate in report.gate)
+    confidence = report.kpp[0].confidence if fixed else None
+    curve = yield_curve(chips, info.higher_is_better, confidence)
+    figure = yield_figure(curve, _marks(report), report.metric, info.unit, info.higher_is_better)
+    side = "at least" if info.higher_is_better else "at most"
+    words = f"Share of the chips whose {report.metric} is {side} what is required."
+    for item in report.yields:
+        words += (
+            f" {share_text(item.share)} of the chips reach {limit_text(item.threshold, info.unit)} "
+            f"({share_text(item.low)} to {share_text(item.high)}, {confidence_text(item.confidence)} "
+            "confidence)."
+        )
+    if confidence is not None:
+        words += f" Band: {confidence_text(confidence)} at each point (Clopper-Pearson)."
+    places = np.unique(np.linspace(0, len(curve.required) - 1, _YIELD_ROWS).round().astype(int))
+    rows = tuple(
+        (value_text(float(curve.required[i]), info.unit), share_text(float(curve.share[i]))) for i in places
+    )
+    numbers = Table(
+        "yield-numbers", "Points of the yield curve", (f"required {report.metric}", "share of the chips"),
+        rows, numeric=(1,),
+    )  # fmt: skip
+    intro = "Read it as: if a product needs this much, so many of the chips will do."
+    if text := _race_words(report):
+        intro += f" {text}"
+    return Section("yield", "Yield", (Paragraph(intro), Figure("yield", words, figure_data(figure), numbers)))
+
+
+def sweep_section(report: AuditReport) -> Section | None:
+    """Show the metric over σ, where there are several.
+
+    Parameters
+    ----------
+    report : AuditReport
+    """
+    if not report.sweep:
+        return None
+    unit = report.metric_info.unit
+    points = sorted(report.sweep, key=lambda point: point.sigma)
+    thresholds = list(dict.fromkeys(gate.threshold for gate in report.gate))
+    figure = sweep_figure(points, thresholds, report.quantised, report.metric, unit)
+    first, last = points[0], points[-1]
+    name = kpp_name(first.kpp[0].percentile)
+    words = (
+        f"From σ = {first.sigma:g} to {last.sigma:g} {unit_words(first.sigma_unit)}, {name} goes from "
+        f"{value_text(first.kpp[0].value, unit)} to {value_text(last.kpp[0].value, unit)}, and the mean "
+        f"from {value_text(first.trials.mean, unit)} to {value_text(last.trials.mean, unit)}. Bars: "
+        f"{confidence_text(first.kpp[0].confidence)} intervals; a bar without an end on one side has no "
+        "bound there."
+    )
+    intro = "The same chips at every σ: each point is the same draw of devices, spread more widely."
+    return Section(
+        "sweep", "Over the spread of the devices",
+        (Paragraph(intro), Figure("sweep", words, figure_data(figure)), _sweep_table(points, unit)),
+    )  # fmt: skip
+
+
+def _sweep_table(points: list[SweepPoint], unit: str) -> Table:
+    gated = any(point.gate for point in points)
+    columns = [f"σ, {unit_words(points[0].sigma_unit)}", "mean", "std", "percentile", "KPP", "interval"]
+    columns += [f"yield at {limit_text(y.threshold, unit)}" for y in points[0].yields]
+    columns += ["verdict"] if gated else []
+    rows = []
+    for point in points:
+        verdicts = {gate.percentile: gate.verdict for gate in point.gate}
+        for result in point.kpp:
+            row: list[Cell] = [
+                Number(point.sigma, f"{point.sigma:g}"),
+                Number(point.trials.mean, value_text(point.trials.mean, unit)),
+                Number(point.trials.std, value_text(point.trials.std, unit)),
+                Number(result.percentile, f"{result.percentile:.10g} %"),
+                Number(result.value, value_text(result.value, unit)),
+                interval_text(result.low, result.high, unit),
+                *(Number(item.share, share_text(item.share)) for item in point.yields),
+            ]
+            rows.append((*row, verdicts.get(result.percentile, "none")) if gated else tuple(row))
+    numeric = (0, 1, 2, 3, 4, *range(6, 6 + len(points[0].yields)))
+    return Table("sweep-numbers", "Every σ of the sweep", tuple(columns), tuple(rows), numeric)
+
+
+def _known(report: AuditReport) -> Known:
+    return Known.of(report.trials.values, report.trials.weights)
+
+
+def _marks(report: AuditReport) -> list[Mark]:
+    unit = report.metric_info.unit
+    marks = [
+        Mark(k.value, f"{kpp_name(k.percentile)}: {value_text(k.value, unit)}", "worst", k.low, k.high)
+        for k in report.kpp[:_MAX_KPP]
+    ]
+    thresholds = dict.fromkeys([*(g.threshold for g in report.gate), *(y.threshold for y in report.yields)])
+    marks += [
+        Mark(value, f"threshold {limit_text(value, unit)}", "fail", dash="dash") for value in thresholds
+    ][:_MAX_KPP]
+    return [
+        *marks,
+        Mark(report.quantised, f"no noise: {value_text(report.quantised, unit)}", "ideal", dash="dot"),
+    ]
+
+
+def _resolution(chips: Known, report: AuditReport) -> float:
+    """Find the step of an accuracy over n images, 0 where the values are not such multiples."""
+    count = report.data.count
+    if report.metric_info.unit != "fraction":
+        return 0.0
+    steps = chips.values * count
+    return 1 / count if np.allclose(steps, np.rint(steps), rtol=0, atol=1e-6) else 0.0
+
+
+def _whole(report: AuditReport) -> str:
+    trials, point, unit = report.trials, report.operating_point, report.metric_info.unit
+    at = f"{at_sigma(point)}"
+    text = f"{count_text(trials.count, 'chip')} at {at}: mean {report.metric} {value_text(trials.mean, unit)}"
+    text += f", standard deviation {value_text(trials.std, unit)}"
+    return f"{text}, from {value_text(trials.min, unit)} to {value_text(trials.max, unit)}."
+
+
+def _histogram_words(report: AuditReport) -> str:
+    unit = report.metric_info.unit
+    words = f"How many chips have which {report.metric}."
+    for result in report.kpp[:_MAX_KPP]:
+        words += (
+            f" {kpp_name(result.percentile)} is {value_text(result.value, unit)}, its "
+            f"{confidence_text(result.confidence)} interval {interval_text(result.low, result.high, unit)} "
+            "is shaded."
+        )
+    thresholds = dict.fromkeys(gate.threshold for gate in report.gate)
+    for value in thresholds:
+        words += f" The gate's threshold is {limit_text(value, unit)}."
+    return f"{words} Without noise the mapped model has {value_text(report.quantised, unit)}."
+
+
+def _race_words(report: AuditReport) -> str:
+    """Say what of the picture is an estimate."""
+    race = report.trials.race
+    if race is None:
+        return ""
+    few = race.stopped == 1
+    why = "was stopped early, because it surely does" if few else "were stopped early, because they surely do"
+    return (
+        f"{race.stopped:,} of {count_text(report.trials.count, 'chip')} {why} not matter for the KPP. Where "
+        f"{'it lies' if few else 'they lie'} the picture is an estimate: "
+        f"{count_text(race.pilots, 'chip')} that were run on every image stand for all by their weight."
+    )
+
+
+def _chip_numbers(report: AuditReport) -> Table:
+    """Quantiles of the chips, as a table to read."""
+    chips, unit = _known(report), report.metric_info.unit
+    total = np.cumsum(chips.weights)
+    rows = []
+    for prob in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99):
+        place = min(int(np.searchsorted(total, prob * total[-1], side="right")), len(total) - 1)
+        rows.append((f"{100 * prob:g} %", value_text(float(chips.values[place]), unit)))
+    return Table(
+        "chip-numbers", "Quantiles of the chips, ascending",
+        ("share of the chips below", report.metric), tuple(rows), numeric=(1,),
+    )  # fmt: skip

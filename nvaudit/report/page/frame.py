@@ -1,0 +1,131 @@
+"""The frame of every page: one file, no request to anywhere, the same look."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from nvaudit.report.page.content import Page
+from nvaudit.report.plots.figures import plotly_library
+from nvaudit.report.plots.theme import FONT, PALETTE, swaps
+from nvaudit.report.wording import clean
+
+_MAX_TEXT = 4000
+_HIDDEN = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def render_page(page: Page) -> str:
+    """Make a page.
+
+    Parameters
+    ----------
+    page : Page
+
+    Returns
+    -------
+    str
+        HTML without any reference to other files. A browser that honours its content security policy runs
+        only the page's own two scripts, and loads nothing.
+
+    Raises
+    ------
+    OptionError
+        If plotly is not installed.
+    """
+    scripts = [_script(text) for text in (plotly_library(), _read("page.js"))] if page.figures else []
+    if not page.figures:
+        scripts = [_script(_read("page.js"))]
+    style = _variables() + _read("page.css")
+    numbered = {figure.name: i for i, figure in enumerate(page.figures, start=1)}
+    text = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            page=page,
+            number=numbered,
+            style=Markup(style),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts),
+            data=Markup(_data(page)),
+        )
+    )
+    return str(text)
+
+
+def _environment() -> Environment:
+    """Templates that escape everything; names from models are hostile input."""
+    environment = Environment(
+        loader=PackageLoader("nvaudit.report.page", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["exact"] = _exact
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Make text harmless in a line: no hidden marks, no endless names, no number parted from its unit."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    text = value if len(value) <= _MAX_TEXT else f"{value[:_MAX_TEXT]}…"
+    return clean(text).replace(" %", "\N{NO-BREAK SPACE}%").replace("± ", "±\N{NO-BREAK SPACE}")
+
+
+def _exact(text: str) -> Markup:
+    """Make text harmless that is copied: nothing is cut or replaced by what looks alike."""
+    return escape(clean(text))
+
+
+def _breakable(text: str) -> Markup:
+    """Let a name break behind its joints."""
+    parts = re.split(r"(?<=[_./-])", str(_shown(text)))
+    return Markup("<wbr>").join(parts)
+
+
+def _read(name: str) -> str:
+    return files("nvaudit.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _script(text: str) -> str:
+    # An end tag would end the script, wherever it stands.
+    return text.replace("</script", "<\\/script")
+
+
+def _data(page: Page) -> str:
+    """Figures and colours as JSON that cannot end its element."""
+    content: dict[str, Any] = {
+        "figures": {figure.name: figure.data for figure in page.figures},
+        "dark": swaps(),
+    }
+    return json.dumps(content, separators=(",", ":")).translate(_HIDDEN)
+
+
+def _policy(scripts: list[str]) -> str:
+    """Say what the page may do: run these scripts, style itself, draw images that it made itself."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _variables() -> str:
+    """Give the palette as CSS variables."""
+    light = "".join(f"--{role}:{pair.light};" for role, pair in PALETTE.items())
+    dark = "".join(f"--{role}:{pair.dark};" for role, pair in PALETTE.items())
+    return (
+        f":root{{color-scheme:light;--font:{FONT};{light}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{dark}}}}}\n"
+    )

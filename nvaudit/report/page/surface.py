@@ -1,0 +1,84 @@
+"""The loss landscape on a page: in 3-D, as contours, and in words."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.report.page.content import Figure, Paragraph, Section
+from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots.landscape import contour_figure, surface_figure, surface_names
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import Roughness
+from nvaudit.report.wording import count_text, roughness_text
+
+Float = NDArray[np.float64]
+
+
+def surface_figures(grid: Float, losses: Float, names: list[str], loss: str) -> tuple[Figure, Figure]:
+    """Draw surfaces in 3-D and as contours.
+
+    Parameters
+    ----------
+    grid : ndarray, float64, shape (a,)
+        Coordinates along both directions.
+    losses : ndarray, float64, shape (surface, a, a)
+        First along x, then along y.
+    names : list of str
+        One for each surface.
+    loss : str
+        Name of the loss, with its unit.
+
+    Returns
+    -------
+    tuple of Figure
+    """
+    middle = int(np.argmin(np.abs(grid)))
+    first = losses[0]
+    words = (
+        f"Loss over the plane of two random directions through the trained weights, which are in the middle: "
+        f"{first[middle, middle]:.4g} there, from {first.min():.4g} to {first.max():.4g} over the plane"
+    )
+    shown = surface_names(names)
+    offers = tuple(shown) if len(shown) > 1 else ()
+    words += f" ({shown[0]})" if offers else ""
+    solid = figure_data(surface_figure(grid, losses, names, loss))
+    flat = figure_data(contour_figure(grid, losses, names, loss))
+    above = f"{words}. Height and colour: the loss."
+    below = f"{words}. Seen from above; lines join points of equal loss, the cross marks the trained weights."
+    return (
+        Figure("surface", above, solid, tall=True, solid=True, offers=offers),
+        Figure("contours", below, flat, tall=True, offers=offers),
+    )
+
+
+def roughness_words(found: Roughness) -> str:
+    """Say a roughness and its setting in sentences."""
+    pairs = "one pair" if found.pairs == 1 else f"{found.pairs} pairs"
+    error = "" if found.standard_error is None else " (mean and standard error over the pairs)"
+    return (
+        f"Roughness {roughness_text(found.value, found.standard_error)}{error}; lower is more stable. "
+        f"{found.grid} × {found.grid} points from −{found.span:g} to {found.span:g} filter lengths along "
+        f"{pairs} of random directions, {count_text(found.images, 'image')}, "
+        f"{found.loss.replace('_', '-')} loss, batch norm {found.batch_norm}."
+    )
+
+
+def landscape_section(report: AuditReport) -> Section | None:
+    """Show the loss landscape of an audit, where it was measured.
+
+    Parameters
+    ----------
+    report : AuditReport
+    """
+    found, surface = report.roughness, report.landscape
+    if found is None:
+        return None
+    words = Paragraph(roughness_words(found), "lead")
+    if surface is None:
+        return Section("landscape", "Loss landscape", (words,))
+    name = f"the median pair: {roughness_text(surface.roughness)}"
+    grid, losses = np.array(surface.axis), np.array([surface.losses])
+    solid, flat = surface_figures(grid, losses, [name], found.loss.replace("_", "-"))
+    shown = Paragraph(f"Shown is {name}.")
+    return Section("landscape", "Loss landscape", (words, shown, solid, flat))

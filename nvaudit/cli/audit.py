@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nvaudit.auditing import default_workers, run_audit
-from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
+from nvaudit.cli.options import FilePath, device_options, flatten, point_options, run_options, select_options
 from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -65,27 +65,7 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
               "[default: top1 with class labels, mse with reference outputs; without labels agreement where "
               "the outputs are class scores, else mse]")  # fmt: skip
-@click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
-@click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
-@click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
-              show_default=True, help="One quantisation scale per tensor or per output channel.")  # fmt: skip
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.  [default: all]"
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples at a time."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
-@click.option(
-    "--every-device", is_flag=True, help="Draw every device even where one draw per weight is exact."
-)
-@click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
-              help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
-@click.option("--dask", metavar="ADDRESS", help="Run chips on the Dask cluster of this scheduler (its "
-              "address, or its scheduler file).  [default: worker processes on this machine]")  # fmt: skip
-@click.option("--provider", default="cpu",
-              type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
-              show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
+@run_options()
 @click.option("-o", "--report", type=FilePath(),
               help="Write report.json here; - writes it to standard output, and the text to standard error.  "
               "[default: only the text]")  # fmt: skip

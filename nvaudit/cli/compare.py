@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from nvaudit.auditing import default_workers
 from nvaudit.candidates import Plan, plan_comparison
-from nvaudit.cli.options import FilePath, device_options, flatten, point_options, select_options
+from nvaudit.cli.options import FilePath, device_options, flatten, point_options, run_options, select_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.comparing import run_comparison
@@ -56,30 +56,10 @@ _OF_THE_COMPARISON = frozenset(
               help="Run every chip on every sample; differences are then taken chip by chip.")  # fmt: skip
 @click.option("--tolerance", type=click.FloatRange(0), metavar="W", help="Largest error that races may "
               "make in a KPP, as for `audit`.  [default: a tenth of the ranks of its interval]")  # fmt: skip
-@click.option("--no-roughness", "roughness", flag_value=False, default=True,
-              help="Leave the roughness of the loss landscapes out.")  # fmt: skip
+@click.option("--roughness/--no-roughness", default=True, show_default=True,
+              help="Measure the roughness of the loss landscapes, or leave it out.")  # fmt: skip
 @click.option("--metric", help="As for `audit`, the same for all.  [default: by the labels and outputs]")
-@click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]")
-@click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
-@click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
-              show_default=True, help="One quantisation scale per tensor or per output channel.")  # fmt: skip
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Use only the first N samples.  [default: all]"
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples at a time."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same chips.")
-@click.option(
-    "--every-device", is_flag=True, help="Draw every device even where one draw per weight is exact."
-)
-@click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
-              help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
-@click.option("--dask", metavar="ADDRESS", help="Run chips on the Dask cluster of this scheduler (its "
-              "address, or its scheduler file).  [default: worker processes on this machine]")  # fmt: skip
-@click.option("--provider", default="cpu",
-              type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
-              show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
+@run_options()
 @click.option("-o", "--comparison", type=FilePath(), metavar="FILE", help="Write the comparison as JSON; - "
               "writes it to standard output, and the text to standard error.  [default: not]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as -o -.")

@@ -129,6 +129,32 @@ def select_options() -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
+def run_options() -> Callable[[Command], Command]:
+    """Options that choose what is scored, on which samples, and what runs it."""
+    return _stack(
+        click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]"),
+        click.option("--class-axis", type=int,
+                     help="Axis of the class scores.  [default: read from the shapes]"),
+        click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
+                     show_default=True, help="One quantisation scale per tensor or per output channel."),
+        click.option("--limit", type=click.IntRange(1), metavar="N",
+                     help="Use only the first N samples.  [default: all]"),
+        click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+                     help="Samples at a time."),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+                     help="Same seed, same chips."),
+        click.option("--every-device", is_flag=True,
+                     help="Draw every device even where one draw per weight is exact."),
+        click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
+                     help="Worker processes; 0 runs in this one.  [default: all cores]"),
+        click.option("--dask", metavar="ADDRESS", help="Run chips on the Dask cluster of this scheduler (its "
+                     "address, or its scheduler file).  [default: worker processes on this machine]"),
+        click.option("--provider", default="cpu",
+                     type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
+                     show_default=True, help="ONNX Runtime execution provider."),
+    )  # fmt: skip
+
+
 def flatten(sigmas: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:
     """All points of all ``--sigma`` options, each once, in order."""
     return tuple(dict.fromkeys(value for group in sigmas for value in group))

@@ -1,27 +1,53 @@
 """Audit any ONNX model for non-volatile compute-in-memory hardware.
 
-The verbs of the command line as functions: :func:`audit`, :func:`landscape`, :func:`replay`. They are
-loaded when first used, so that ``import nvaudit`` is light.
+The verbs of the command line as functions: :func:`audit`, :func:`compare`, :func:`harden`,
+:func:`landscape`, :func:`remap`, :func:`replay`. They are loaded when first used, so that
+``import nvaudit`` is light.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nvaudit.auditing import audit
+    from nvaudit.comparing import compare
+    from nvaudit.hardening import harden
     from nvaudit.landscaping import landscape
+    from nvaudit.remapping import remap
     from nvaudit.replaying import replay
+    from nvaudit.report.comparison_result import ComparisonReport
+    from nvaudit.report.hardening import HardenReport
     from nvaudit.report.landscape import LandscapeReport
+    from nvaudit.report.remap import RemapReport
     from nvaudit.report.result import AuditReport
 
 __version__ = "0.1.0"
-__all__ = ["AuditReport", "LandscapeReport", "__version__", "audit", "landscape", "replay"]
+__all__ = [
+    "AuditReport",
+    "ComparisonReport",
+    "HardenReport",
+    "LandscapeReport",
+    "RemapReport",
+    "__version__",
+    "audit",
+    "compare",
+    "harden",
+    "landscape",
+    "remap",
+    "replay",
+]
 
 _HOME = {
     "audit": "nvaudit.auditing",
+    "compare": "nvaudit.comparing",
+    "harden": "nvaudit.hardening",
     "landscape": "nvaudit.landscaping",
+    "remap": "nvaudit.remapping",
     "replay": "nvaudit.replaying",
     "AuditReport": "nvaudit.report.result",
+    "ComparisonReport": "nvaudit.report.comparison_result",
+    "HardenReport": "nvaudit.report.hardening",
     "LandscapeReport": "nvaudit.report.landscape",
+    "RemapReport": "nvaudit.report.remap",
 }
 
 

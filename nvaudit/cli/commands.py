@@ -6,10 +6,13 @@ import click
 
 from nvaudit import __version__
 from nvaudit.cli.audit import audit_command
+from nvaudit.cli.compare import compare_command
 from nvaudit.cli.devices import devices_group
+from nvaudit.cli.harden import harden_command
 from nvaudit.cli.inspect import inspect_command
 from nvaudit.cli.landscape import landscape_command
 from nvaudit.cli.replay import replay_command
+from nvaudit.cli.report import report_command
 
 
 @click.group(
@@ -23,7 +26,10 @@ def cli() -> None:
 
 
 cli.add_command(audit_command)
+cli.add_command(compare_command)
+cli.add_command(harden_command)
 cli.add_command(inspect_command)
 cli.add_command(landscape_command)
 cli.add_command(replay_command)
+cli.add_command(report_command)
 cli.add_command(devices_group)

@@ -76,7 +76,9 @@ class SigmaType(click.ParamType[Any]):
             self.fail(str(error).removeprefix("--sigma "), param, ctx)
 
 
-def _stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Make one decorator of several; the first gives the first options."""
+
     def apply(command: Command) -> Command:
         for decorator in reversed(decorators):
             command = decorator(command)
@@ -87,7 +89,7 @@ def _stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Com
 
 def device_options() -> Callable[[Command], Command]:
     """Options that choose how weights lie in devices."""
-    return _stack(
+    return stack(
         click.option("--device", "-d", default="rram", show_default=True, metavar="PROFILE",
                      help="Bundled profile (see `nvaudit devices list`) or a profile file."),
         click.option("--bits", type=click.IntRange(1, 14), metavar="H",
@@ -102,7 +104,7 @@ def device_options() -> Callable[[Command], Command]:
 def point_options(sweep: bool = True) -> Callable[[Command], Command]:
     """Options that choose the operating point of a device, or the points of a sweep."""
     many = "; repeatable, or a sweep such as 0.1:0.4:0.1" if sweep else ""
-    return _stack(
+    return stack(
         click.option("--sigma", "sigmas", type=SigmaType(), multiple=True,
                      help=f"Device variation in the profile's unit{many}.  [default: the profile's]"),
         click.option("--sigma-unit", type=click.Choice(["level", "full_scale", "weight_max"]),
@@ -119,7 +121,7 @@ def point_options(sweep: bool = True) -> Callable[[Command], Command]:
 
 def select_options() -> Callable[[Command], Command]:
     """Options that choose which tensors are on the array."""
-    return _stack(
+    return stack(
         click.option("--layers", multiple=True, metavar="GLOB",
                      help="Map only weights whose name matches; repeatable.  [default: all]"),
         click.option("--digital", multiple=True, metavar="GLOB",
@@ -131,7 +133,7 @@ def select_options() -> Callable[[Command], Command]:
 
 def run_options() -> Callable[[Command], Command]:
     """Options that choose what is scored, on which samples, and what runs it."""
-    return _stack(
+    return stack(
         click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]"),
         click.option("--class-axis", type=int,
                      help="Axis of the class scores.  [default: read from the shapes]"),

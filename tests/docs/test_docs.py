@@ -1,10 +1,13 @@
 """What the documentation says is what happens: commands, exit codes, outputs, snippets, tables and links."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,13 @@ from nvaudit.report import report_schema, trials_for_bound
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+OTHERS = (
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "devices", "examples")),
+)
+ALL_NAMES = [str(page.relative_to(ROOT)) for page in (*PAGES, *OTHERS)]
+
+PYTEST_OPTIONS = {"--nvaudit-report", "--junit-xml"}
 
 _BLOCK = re.compile(
     r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -68,10 +78,41 @@ def quickly(arguments: list[str]) -> list[str]:
     """The command on fewer chips and images, in this process; a gate still gets enough chips to pass."""
     if arguments[0] == "landscape":
         return [*arguments, "--grid", "5", "--pairs", "2", "--images", "32", "-j", "0"]
+    if arguments[0] == "compare" and not all(word.endswith(".json") for word in arguments[1:3]):
+        few = ["--trials", "400" if "0.9" in arguments else "10"]
+        return [*arguments, *few, "--limit", "100", "-j", "0", "--no-roughness"]
+    if arguments[0] == "harden":
+        few = ["--trials", "20", "-j", "0"]
+        training = ["--epochs", "1", "--audit-images", "40", "--no-roughness"]
+        return [*arguments, *few, *([] if "remap" in arguments else training)]
     if arguments[0] != "audit":
         return arguments
     few = ["--trials", "400" if "--min-kpp" in arguments else "10"]
-    return [*arguments, *([] if "--trials" in arguments else few), "--limit", "200", "-j", "0"]
+    return [
+        *arguments,
+        *([] if "--trials" in arguments else few),
+        "--limit",
+        "200",
+        "-j",
+        "0",
+        "--no-roughness",
+    ]
+
+
+def run_script(script: str, folder: Path) -> list[str]:
+    """Run a script as a build server does, with the commands of this environment; give what is wrong."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    words = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]
+    done = subprocess.run(
+        words,
+        input=script,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [f"{script}: exit {done.returncode}\n{done.stdout}{done.stderr}"] if done.returncode else []
 
 
 def is_shown(line: str, output: str) -> bool:
@@ -98,8 +139,8 @@ def table(page: str, title: str) -> list[list[str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that the documentation assumes: model.onnx, model.npz and d.npz."""
-    for name in ("model.onnx", "model.npz", "d.npz"):
+    """The folder that the documentation assumes: model.onnx, model.npz and d.npz, and other.onnx."""
+    for name in ("model.onnx", "model.npz", "d.npz", "other.onnx"):
         shutil.copy(ROOT / "examples" / f"digits_cnn{Path(name).suffix}", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # a metric of the user's adds the folder
@@ -119,6 +160,8 @@ def test_everything_shown_works(page: Path, folder: Path, command: Callable[...,
             check_json(block)
         elif block.kind == "python":
             exec(compile(block.body, f"{page.name}: python snippet", "exec"), {"__name__": "__main__"})
+        elif block.kind == "bash":
+            wrong += run_script(block.body, folder)
         for step in steps(block) if block.kind in ("sh", "console") else ():
             ran = command(*quickly(step.arguments))
             text = " ".join(step.arguments)
@@ -134,7 +177,7 @@ def test_everything_shown_works(page: Path, folder: Path, command: Callable[...,
 def test_commands_are_found(page: Path):
     """No command hides in a block that is not run."""
     for block in blocks(page):
-        if block.kind not in ("sh", "console", "text"):
+        if block.kind not in ("sh", "console", "text", "bash"):
             assert not re.search(r"^(\$ )?nvaudit ", block.body, re.MULTILINE), block.body
 
 
@@ -153,7 +196,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=ALL_NAMES)
 def test_links_lead_somewhere(page: Path):
     """Every relative link names a file that exists, and every anchor a heading in it."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
@@ -184,7 +227,49 @@ def _options(group: click.Command) -> set[str]:
 def test_options_exist(page: Path):
     """Every option that the text names is one of the command line."""
     named = set(re.findall(r"`[^`\n]*?(?<![\w-])(--[a-z][a-z-]*)", page.read_text(encoding="utf-8")))
-    assert named <= _options(cli) | {"--help"}
+    assert named <= _options(cli) | {"--help"} | PYTEST_OPTIONS
+
+
+def _inline_commands(page: Path) -> list[list[str]]:
+    """The words of every command within the text, such as ``nvaudit audit … --plan``."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [found.split() for found in re.findall(r"`nvaudit ([^`]+)`", text)]
+
+
+def _unknown(words: list[str]) -> list[str]:
+    """What in a command does not exist: the command itself, or options of it."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z]+", words[0]):
+        if words[0] not in command.commands:
+            return words[:1]
+        command, words = command.commands[words[0]], words[1:]
+    known = {option for param in command.params for option in param.opts} | {"--help"}
+    return [word for word in words if word.startswith("-") and word != "-" and word not in known]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=ALL_NAMES)
+def test_commands_in_the_text_exist(page: Path):
+    """A command within a sentence or a table exists, and has the options that are named with it."""
+    for words in _inline_commands(page):
+        assert _unknown(words) == [], " ".join(words)
+
+
+def test_unknown_commands_in_the_text_are_seen():
+    """The check finds a wrong command, a wrong subcommand, and an option of another command."""
+    assert _unknown(["adit", "MODEL.onnx"]) == ["adit"]
+    assert _unknown(["devices", "lst"]) == ["lst"]
+    assert _unknown(["inspect", "MODEL.onnx", "--min-kpp", "0.9", "--json"]) == ["--min-kpp"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=ALL_NAMES)
+def test_extras_and_targets_exist(page: Path):
+    """`pip install 'nvaudit[extra]'` names an extra of the package, and `make target` one of the Makefile."""
+    text = page.read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name for found in re.findall(r"(?:nvaudit|'\.)\[([\w,]+)\]", text) for name in found.split(",")}
+    assert extras <= set(project["optional-dependencies"])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^|\$ )make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
 def test_sigma_table_is_right():

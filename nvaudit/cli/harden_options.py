@@ -1,0 +1,160 @@
+"""Options of `nvaudit harden`, by what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from nvaudit.cli.options import Command, FilePath, TimeType, stack
+from nvaudit.retrain.spec import HardenSpec
+
+REMAP_ONLY = frozenset(
+    {
+        *("calibration_data", "digital_scale", "max_clean_loss", "calibration_images", "calibration_chips"),
+        *("no_equalise", "no_clip"),
+    }
+)
+"""Options that only ``--method remap`` has."""
+
+
+def _default(name: str) -> Any:
+    return HardenSpec.model_fields[name].default
+
+
+def data_options() -> Callable[[Command], Command]:
+    """What it learns from, what is held out, what it is audited on."""
+    return stack(
+        click.option("--data", type=FilePath(), help="Data to train on, in the forms that `audit` takes; "
+                     "without labels the given model's outputs are learned.  [default: MODEL.npz beside "
+                     "the model]"),
+        click.option("--limit", type=click.IntRange(1), metavar="N",
+                     help="Use only the first N samples of --data.  [default: all]"),
+        click.option("--val-split", type=float, metavar="SHARE", help="Share of the data that is held out "
+                     "to validate on.  [default: 0.2]"),
+        click.option("--val-data", type=FilePath(), help="Data to validate on.  [default: --val-split of "
+                     "--data]"),
+        click.option("--test-data", type=FilePath(), help="Data of the audits before and after.  [default: "
+                     "the validation data]"),
+    )  # fmt: skip
+
+
+def noise_options() -> Callable[[Command], Command]:
+    """The operating point of the device, and the noise that is injected."""
+    return stack(
+        click.option("--sigma", type=float, metavar="S",
+                     help="Device variation in the profile's unit.  [default: the profile's]"),
+        click.option("--sigma-unit", type=click.Choice(["level", "full_scale", "weight_max"]),
+                     help="Unit of --sigma.  [default: the profile's]"),
+        click.option("--time", "time_s", type=TimeType(),
+                     help="Time since programming, e.g. 1d.  [default: the profile's]"),
+        click.option("--enable", multiple=True, metavar="TERM", help="Switch a noise term on; repeatable.  "
+                     "[default: as in the profile]"),
+        click.option("--disable", multiple=True, metavar="TERM", help="Switch a noise term off; repeatable.  "
+                     "[default: as in the profile]"),
+        click.option("--train-sigma", type=float, metavar="S", help="Spread of the injected noise as a "
+                     "fraction of max|W| (lognormal, correctnet: σ of the exponent).  [default: what the "
+                     "device makes of a weight]"),
+        click.option("--th", type=float, default=_default("th"), show_default=True,
+                     help="Where noise is censored or truncated, in its σ."),
+        click.option("--trice-start", type=float, default=_default("trice_start"), show_default=True,
+                     help="TRICE: start of the search, in max|W|."),
+        click.option("--trice-end", type=float, help="TRICE: its end.  [default: twice what the device "
+                     "makes of a weight]"),
+        click.option("--warm", type=click.IntRange(0), default=_default("warm"), show_default=True,
+                     help="Epochs without scores."),
+        click.option("--train-trials", type=click.IntRange(1), default=_default("train_trials"),
+                     show_default=True, help="Chips of a score while training."),
+        click.option("--score-images", type=click.IntRange(1), metavar="I", help="Validation samples of a "
+                     "score, spread evenly.  [default: training samples / --train-trials, at least 200]"),
+        click.option("--clip-weights", type=float, metavar="K", help="Keep weights within K standard "
+                     "deviations of what their tensor is at the beginning.  [default: 1.5 with best, else "
+                     "not]"),
+        click.option("--lipschitz", type=float, default=_default("lipschitz"), show_default=True,
+                     metavar="BETA", help="correctnet: weight of the regularisation."),
+        click.option("--draws", type=click.IntRange(1), default=_default("draws"), show_default=True,
+                     help="Noise draws per step, averaged."),
+    )  # fmt: skip
+
+
+def train_options() -> Callable[[Command], Command]:
+    """How it is trained."""
+    return stack(
+        click.option("--epochs", type=click.IntRange(0), help="Passes over the data.  [default: 100 with "
+                     "trice, else 20]"),
+        click.option("--batch-size", type=click.IntRange(1), default=_default("batch_size"),
+                     show_default=True, help="Samples of a step."),
+        click.option("--optimiser", type=click.Choice(["adam", "sgd"]), default=_default("optimiser"),
+                     show_default=True, help="AdamW, or SGD with Nesterov momentum 0.9."),
+        click.option("--lr", type=float, help="Learning rate.  [default: 0.001 with adam, 0.01 with sgd]"),
+        click.option("--weight-decay", type=float, default=_default("weight_decay"), show_default=True,
+                     help="Of the weights on the array."),
+        click.option("--schedule", type=click.Choice(["cosine", "constant"]), default=_default("schedule"),
+                     show_default=True, help="Of the learning rate."),
+        click.option("--clip-gradient", type=float, default=_default("clip_gradient"), show_default=True,
+                     help="Largest norm of the gradient."),
+        click.option("--augment", type=click.Choice(["none", "flip", "crop", "flip+crop"]),
+                     default=_default("augment"), show_default=True, help="Of images: left-right flips, "
+                     "shifts."),
+        click.option("--distill", type=float, metavar="SHARE", help="Share of the loss that is the "
+                     "distance to the given model's outputs.  [default: 0.5 with best, else 0; 1 without "
+                     "labels]"),
+        click.option("--activation-bits", type=click.IntRange(2, 16), metavar="A", help="Round activations "
+                     "while training.  [default: not]"),
+        click.option("--reset", is_flag=True, help="Begin with new weights.  [default: fine-tune]"),
+        click.option("--keep", type=click.Choice(["best", "last"]), help="The result: the network with the "
+                     "best KPP of all epochs, or that of the last.  [default: best with trice, else last]"),
+    )  # fmt: skip
+
+
+def remap_options() -> Callable[[Command], Command]:
+    """What ``--method remap`` may do."""
+    return stack(
+        click.option("--calibration-data", type=FilePath(), help="remap: data to calibrate on.  [default: "
+                     "a part of --data]"),
+        click.option("--digital-scale", type=click.Choice(["absorb", "insert", "insert-both"]), help="remap: "
+                     "rescale only what the model can absorb, or insert digital factors.  [default: absorb]"),
+        click.option("--max-clean-loss", type=float, metavar="LOSS", help="remap: what clipping may cost "
+                     "without noise.  [default: 0.005]"),
+        click.option("--calibration-images", type=click.IntRange(1), metavar="I",
+                     help="remap: samples to calibrate on.  [default: 256]"),
+        click.option("--calibration-chips", type=click.IntRange(2), metavar="C",
+                     help="remap: chips to calibrate on.  [default: 16]"),
+        click.option("--no-equalise", is_flag=True, help="remap: rescale nothing."),
+        click.option("--no-clip", is_flag=True, help="remap: clip nothing."),
+    )  # fmt: skip
+
+
+def audit_options() -> Callable[[Command], Command]:
+    """The audits before and after."""
+    return stack(
+        click.option("--trials", "-n", type=click.IntRange(1), default=_default("trials"), show_default=True,
+                     help="Chips of the audits before and after: the same ones."),
+        click.option("--audit-images", type=click.IntRange(1), default=_default("audit_images"),
+                     show_default=True, metavar="I", help="Samples of the audits, spread evenly."),
+        click.option("--percentile", "-k", type=float, default=_default("percentile"), show_default=True,
+                     help="Of the KPP."),
+        click.option("--confidence", type=float, default=_default("confidence"), show_default=True,
+                     help="Of every interval."),
+        click.option("--roughness/--no-roughness", default=True, show_default=True,
+                     help="Measure the roughness of both loss landscapes, or leave it out."),
+        click.option("--yield-at", type=float, metavar="A", help="Share of the chips at or above A.  "
+                     "[default: the given model's accuracy less 2 points]"),
+        click.option("--metric", help="As for `audit`.  [default: top1 with class labels]"),
+        click.option("--output-name", metavar="NAME", help="Which output is trained and scored.  [default: "
+                     "the first]"),
+        click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the "
+                     "shapes]"),
+        click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
+                     show_default=True, help="One quantisation scale per tensor or per output channel."),
+        click.option("--layers", multiple=True, metavar="GLOB",
+                     help="Map only weights whose name matches; repeatable.  [default: all]"),
+        click.option("--digital", multiple=True, metavar="GLOB",
+                     help="Keep weights whose name matches digital; repeatable.  [default: none]"),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+                     help="Same seed, same training and chips."),
+        click.option("--provider", default="cpu", show_default=True,
+                     type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
+                     help="Of ONNX Runtime; with cuda torch is asked for the GPU too (never tried)."),
+    )  # fmt: skip

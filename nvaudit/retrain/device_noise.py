@@ -1,0 +1,130 @@
+"""The very noise of the audited device, for training and for scoring candidates.
+
+Where a chip is one normal per weight (the exact collapse) this is a table over codes and one draw per
+weight; otherwise the devices are drawn one by one by the code of the audit. Read noise is drawn once per
+step or chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nvaudit.device import OperatingPoint
+from nvaudit.perturb.chip import MappedTensor, TensorLaw
+from nvaudit.perturb.collapse import CodeLaw, collapse, read_terms
+from nvaudit.perturb.moments import code_moments
+from nvaudit.perturb.terms import Setting
+from nvaudit.retrain.noise import relative_spread
+from nvaudit.retrain.quant import Place, Quantised
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class DeviceNoise:
+    """Noise of one operating point; called as any other noise.
+
+    Parameters
+    ----------
+    point : OperatingPoint
+        Profile, sigma and time of the audit.
+    """
+
+    def __init__(self, point: OperatingPoint) -> None:
+        self._point = point
+        self._laws: dict[tuple[str, int], CodeLaw | None] = {}
+        self._tables: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, place: Place, weight: Quantised, generator: torch.Generator) -> Tensor:
+        """One draw of the deviation."""
+        return self.draw(place, weight, generator, 1)[0]
+
+    def draw(self, place: Place, weight: Quantised, generator: torch.Generator, count: int) -> Tensor:
+        """Draw the deviation of a weight on several chips.
+
+        Parameters
+        ----------
+        place : Place
+        weight : Quantised
+        generator : torch.Generator
+        count : int
+
+        Returns
+        -------
+        Tensor, shape (count, *weight)
+        """
+        peak = self._peak_code(place, weight)
+        law = self._law(place, peak)
+        if law is None:
+            return self._devices(place, weight, generator, count, peak)
+        import torch
+
+        code = weight.code
+        mean, std = self._table(place, peak, law, code)
+        z = torch.randn((count, *code.shape), generator=generator, dtype=code.dtype, device=code.device)
+        if mean.ndim == 0:
+            return z.mul_(std * weight.scale).add_(mean * weight.scale)
+        index = code.long() + law.top
+        return z.mul_(std[index] * weight.scale).add_(mean[index] * weight.scale)
+
+    def _peak_code(self, place: Place, weight: Quantised) -> int:
+        # A scale that follows the weights puts the largest at the top code.
+        return place.top if place.grid is None else int(weight.code.abs().amax())
+
+    def _law(self, place: Place, peak: int) -> CodeLaw | None:
+        key = (place.key, peak)
+        if key not in self._laws:
+            reads = read_terms(self._point, Setting.of(self._point, place.array))
+            self._laws[key] = None if reads else collapse(self._point, place.array, peak)
+        return self._laws[key]
+
+    def _table(self, place: Place, peak: int, law: CodeLaw, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread per code, as single numbers where all codes have the same."""
+        import torch
+
+        key = (place.key, peak, str(like.device))
+        if key not in self._tables:
+            flat = bool((law.std == law.std[0]).all() and (law.mean == law.mean[0]).all())
+            tables = (law.mean[0], law.std[0]) if flat else (law.mean, law.std)
+            mean, std = (torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in tables)
+            self._tables[key] = (mean, std)
+        return self._tables[key]
+
+    def _devices(
+        self, place: Place, weight: Quantised, generator: torch.Generator, count: int, peak: int
+    ) -> Tensor:
+        import torch
+
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        code = weight.code.cpu().numpy().astype(np.int16)
+        scale = weight.scale.float().cpu().numpy()
+        tensor = MappedTensor(place.key, code, scale, place.array, peak)
+        law = TensorLaw(tensor, self._point, every_device=True, freeze_read=True, keep_tables=False)
+        drawn = np.stack([law.draw(seed, trial).weights for trial in range(count)])
+        return torch.as_tensor(drawn, device=weight.values.device).to(weight.values.dtype) - weight.values
+
+
+def device_sigma(point: OperatingPoint, where: Sequence[Place], grids: Mapping[str, Quantised]) -> float:
+    """Spread that the device makes of a weight, as a fraction of max|W|: root mean square over all weights.
+
+    Parameters
+    ----------
+    point : OperatingPoint
+    where : sequence of Place
+    grids : mapping of str to Quantised
+        The weights on their grids.
+
+    Returns
+    -------
+    float
+    """
+    spreads = []
+    for place in where:
+        code = grids[place.key].code.cpu().numpy().astype(np.int64)
+        peak = max(1, int(np.abs(code).max(initial=0)))
+        spreads.append((code_moments(point, place.array).rms(code) / peak, code.size))
+    return relative_spread(spreads)

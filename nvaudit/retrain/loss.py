@@ -1,0 +1,165 @@
+"""What training minimises: cross-entropy with labels, squared error to targets, or the given model's outputs.
+
+How outputs are read (axis of the classes, logits or probabilities) is settled once, as for the audit's
+metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
+
+from nvaudit.errors import OptionError
+from nvaudit.perturb.metrics import resolve_metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FLOOR = 1e-7
+"""Least probability in a logarithm: a softmax in single precision rounds smaller ones to zero."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch.
+
+    Attributes
+    ----------
+    kind : {"classes", "binary", "values"}
+        Class scores; one score column; real numbers.
+    axis : int
+        Of the classes.
+    scale : {"logit", "probability"}
+    distill : float
+        Weight of the distance to the given model's outputs, 0 … 1; the rest is the labels'.
+    said : str
+        In plain words.
+    """
+
+    kind: Literal["classes", "binary", "values"]
+    axis: int
+    scale: Literal["logit", "probability"]
+    distill: float
+    said: str
+
+    def __call__(self, output: Tensor, label: Tensor | None, teacher: Tensor | None) -> Tensor:
+        """Mean loss of a batch.
+
+        Parameters
+        ----------
+        output : Tensor, batch first
+        label : Tensor or None
+            Classes or targets; None if ``distill`` is 1.
+        teacher : Tensor or None
+            The given model's outputs; None if ``distill`` is 0.
+        """
+        parts = []
+        if label is not None and self.distill < 1:
+            parts.append((1 - self.distill) * self._against_labels(output, label))
+        if teacher is not None and self.distill > 0:
+            parts.append(self.distill * self._against_teacher(output, teacher))
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def _against_labels(self, output: Tensor, label: Tensor) -> Tensor:
+        from torch.nn import functional as F
+
+        if self.kind == "values":
+            return F.mse_loss(output.float(), label.reshape(output.shape).float())
+        if self.kind == "binary":
+            wanted = label.reshape(output.shape).to(output.dtype)
+            if self.scale == "logit":
+                return F.binary_cross_entropy_with_logits(output, wanted)
+            return F.binary_cross_entropy(output.clamp(_FLOOR, 1 - _FLOOR), wanted)
+        logs = self._log_prob(output)
+        return F.nll_loss(logs.reshape(-1, logs.shape[-1]), label.reshape(-1))
+
+    def _against_teacher(self, output: Tensor, teacher: Tensor) -> Tensor:
+        from torch.nn import functional as F
+
+        if self.kind == "values":
+            return F.mse_loss(output.float(), teacher.float())
+        if self.kind == "binary":
+            soft = teacher.sigmoid() if self.scale == "logit" else teacher
+            return self._against_labels(output, soft.clamp(0, 1))
+        logs, wanted = self._log_prob(output), self._log_prob(teacher)
+        return F.kl_div(
+            logs.reshape(-1, logs.shape[-1]),
+            wanted.reshape(-1, logs.shape[-1]),
+            reduction="batchmean",
+            log_target=True,
+        )
+
+    def _log_prob(self, output: Tensor) -> Tensor:
+        """Logarithms of the class probabilities, classes last."""
+        last = output.movedim(self.axis, -1).float()
+        return last.clamp_min(_FLOOR).log() if self.scale == "probability" else last.log_softmax(-1)
+
+
+def settle_loss(
+    output: NDArray[Any],
+    labels: NDArray[Any] | None,
+    label_kind: str,
+    class_axis: int | None,
+    distill: float | None,
+) -> Loss:
+    """Settle the loss from the unmodified model's first outputs.
+
+    Parameters
+    ----------
+    output : ndarray, batch first
+    labels : ndarray or None
+    label_kind : {"class", "reference", "none"}
+    class_axis : int or None
+    distill : float or None
+        None: 0 with labels, else 1.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    OptionError
+        If labels are needed and there are none.
+    DataError
+        If labels do not fit the outputs.
+    """
+    if distill is None:
+        distill = 1.0 if label_kind == "none" else 0.0
+    if label_kind == "none" and distill < 1:
+        raise OptionError(
+            f"--distill {distill:g}: the data have no labels, so the given model's outputs are all there is "
+            "to learn from; use 1, or leave it out"
+        )
+    what = _what(distill)
+    metric = resolve_metric(None, output, labels, label_kind, class_axis)
+    if metric.kind == "mse":
+        said = "squared error" if distill == 0 else f"squared error {what}"
+        return Loss("values", 0, "logit", distill, said)
+    read = None
+    if label_kind == "class":
+        read = resolve_metric("cross_entropy", output, labels, label_kind, class_axis)
+    axis = read.class_axis if read is not None else metric.class_axis
+    if axis is None:
+        scale = read.scale if read is not None else metric.scale
+        return Loss("binary", 0, scale, distill, f"binary cross-entropy {what}".strip())
+    scale = read.scale if read is not None else _scale(output, axis)
+    return Loss("classes", axis, scale, distill, f"cross-entropy {what}".strip())
+
+
+def _what(distill: float) -> str:
+    if distill == 0:
+        return ""
+    if distill == 1:
+        return "to the given model's outputs"
+    return f"with labels, {distill:g} of it to the given model's outputs"
+
+
+def _scale(output: NDArray[Any], axis: int) -> Literal["logit", "probability"]:
+    total = output.astype("float64").sum(axis=axis)
+    return "probability" if bool((output >= 0).all() and (abs(total - 1) < 1e-3).all()) else "logit"

@@ -1,0 +1,261 @@
+"""From a model and its data to trained weights: the parts of a training, put together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.data import Dataset
+from nvaudit.device import OperatingPoint
+from nvaudit.errors import OptionError
+from nvaudit.model import Weight
+from nvaudit.perturb.metrics import Metric, resolve_metric
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.variant import spread_evenly
+from nvaudit.retrain import correctnet
+from nvaudit.retrain.device_noise import DeviceNoise, device_sigma
+from nvaudit.retrain.feed import Feed, Rows, check_augment
+from nvaudit.retrain.loop import Keep, Plan, Shelf, State, run_epochs
+from nvaudit.retrain.loss import settle_loss
+from nvaudit.retrain.noise import Noise, lognormal_noise, no_noise, shaped_noise
+from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.quant import Steps, places, quantise_all
+from nvaudit.retrain.score import Scorer
+from nvaudit.retrain.spec import HardenSpec
+from nvaudit.retrain.train import Recipe, Task, Trainer, evaluating
+from nvaudit.retrain.trice import Interval
+
+FEWEST_IMAGES = 200
+"""Validation samples that a score is taken over at least, if there are as many."""
+
+_IMAGES = 256
+"""Samples in one pass."""
+
+BEST_CLIP = 1.5
+"""Standard deviations at which --method best clips weights."""
+
+BEST_DISTILL = 0.5
+"""Share of the given model's outputs in the loss of --method best, with labels."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, on what, for which device.
+
+    Attributes
+    ----------
+    weights : tuple of Weight
+        Those on the array.
+    layouts : mapping of str to Steps
+        How the stored layout of each is made from its primary one.
+    point : OperatingPoint
+        Of the device, with its profile.
+    train, val : Dataset
+    train_rows, val_rows : ndarray of int
+        Samples of these that are used.
+    output : str
+        The scored output.
+    batch_axis : int
+        Of that output.
+    """
+
+    weights: tuple[Weight, ...]
+    layouts: Mapping[str, Steps]
+    point: OperatingPoint
+    train: Dataset
+    train_rows: Rows
+    val: Dataset
+    val_rows: Rows
+    output: str
+    batch_axis: int
+
+
+def train_network(
+    network: Network,
+    subject: Subject,
+    spec: HardenSpec,
+    progress: Progress,
+    shelf: Shelf | None = None,
+) -> tuple[State, dict[str, Any]]:
+    """Train a network as specified, in place.
+
+    Parameters
+    ----------
+    network : Network
+        With the model's own weights.
+    subject : Subject
+    spec : HardenSpec
+    progress : callable
+        Called with (what, done, total).
+    shelf : Shelf, optional
+        Where checkpoints are kept.
+
+    Returns
+    -------
+    state : State
+    facts : dict
+        What was settled.
+
+    Raises
+    ------
+    OptionError
+        If options do not fit the model or its data, or training diverges.
+    """
+    device = "cuda" if spec.provider == "cuda" else "cpu"
+    check_augment(spec.augment, subject.train)
+    network.to(device)
+    task, metric = _task(network, subject, spec, device)
+    noise = DeviceNoise(subject.point)
+    own = device_sigma(subject.point, task.where, quantise_all(network, task.where))
+    scorer = _scorer(task, metric, noise, subject, spec, device)
+    scorer.keep_reference()
+    _begin(network, spec, task)
+    plan = _plan(spec, noise, own)
+    if spec.method == "correctnet":
+        task = replace(
+            task,
+            penalty=lambda: correctnet.penalty(network, task.where, plan.sigma, spec.lipschitz),
+        )
+        scorer.task = task
+    trainer = Trainer(task, _recipe(spec))
+    state = run_epochs(trainer, plan, scorer, progress, shelf)
+    facts = {
+        "device_sigma": own,
+        "sigma": None if plan.interval is not None else plan.sigma,
+        "interval": None if state.interval is None else [state.interval.start, state.interval.end],
+        "loss": task.loss.said,
+        "score_images": scorer.feed.count,
+        "stacked": scorer.stacked,
+        "keep": plan.keep,
+        "score_seconds": scorer.seconds,
+    }
+    network.to("cpu")
+    network.eval()
+    return state, facts
+
+
+def _task(network: Network, subject: Subject, spec: HardenSpec, device: str) -> tuple[Task, Metric]:
+    """The task, its loss settled from the given model's first outputs."""
+    where = places(
+        subject.weights, subject.point.profile, subject.layouts, per_channel=spec.scale == "per_channel"
+    )
+    feed = Feed(subject.train, subject.train_rows, device)
+    bare = Task(
+        network, where, feed, settle_loss(np.zeros((2, 2)), None, "none", None, 1.0), subject.output,
+        subject.batch_axis,
+    )  # fmt: skip
+    first = subject.train_rows[: min(feed.count, 16)]
+    with evaluating(network):
+        output = bare.scores(network, feed.take(first)).float().cpu().numpy()
+    labels = None if subject.train.labels is None else np.asarray(subject.train.labels)[subject.train_rows]
+    distill = spec.distill
+    if distill is None and spec.method == "best" and subject.train.label_kind == "class":
+        distill = BEST_DISTILL
+    loss = settle_loss(output, labels, subject.train.label_kind, spec.class_axis, distill)
+    metric = resolve_metric(
+        spec.metric,
+        output,
+        None if subject.val.labels is None else np.asarray(subject.val.labels)[subject.val_rows],
+        subject.val.label_kind,
+        spec.class_axis,
+    )
+    teacher = None
+    if loss.distill > 0:
+        teacher = copy.deepcopy(network)
+        teacher.eval()
+    return replace(bare, loss=loss, teacher=teacher), metric
+
+
+def _begin(network: Network, spec: HardenSpec, task: Task) -> None:
+    """What is done to a network before it is trained, once the given model's outputs have been kept."""
+    if not spec.reset and spec.activation_bits is None:
+        return
+    from nvaudit.retrain.activations import round_activations
+    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.reset import initial_values
+
+    assert isinstance(network, Executor)  # only a graph says what its tensors are
+    if spec.reset:
+        network.load_values(initial_values(network.network, task.where, spec.seed))
+    if spec.activation_bits is not None:
+        round_activations(network, spec.activation_bits)
+
+
+def outputs_of(network: Network, feed: Feed, output: str, batch_axis: int) -> NDArray[Any]:
+    """One output of a network on all samples, batch first."""
+    found = []
+    with evaluating(network):
+        for batch in feed.in_order(_IMAGES):
+            found.append(np.moveaxis(network(batch.inputs)[output].cpu().numpy(), batch_axis, 0))
+    return np.concatenate(found)
+
+
+def _scorer(
+    task: Task, metric: Metric, noise: DeviceNoise, subject: Subject, spec: HardenSpec, device: str
+) -> Scorer:
+    count = len(subject.val_rows)
+    # One score of a candidate then costs as many inferences as one pass over the training data, so about a
+    # quarter of the time of an epoch (forward, backward and score).
+    wanted = spec.score_images or max(FEWEST_IMAGES, task.feed.count // spec.train_trials)
+    chosen = subject.val_rows[spread_evenly(count, min(count, wanted))]
+    return Scorer(
+        task,
+        Feed(subject.val, chosen, device),
+        metric,
+        noise,
+        spec.train_trials,
+        spec.percentile,
+        spec.seed,
+        stacked=None if device == "cuda" else False,
+    )
+
+
+def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
+    """What noise is injected, and how its σ is found."""
+    sigma = own if spec.train_sigma is None else spec.train_sigma
+    keep: Keep = spec.keep or ("best" if spec.method == "trice" else "last")
+    if spec.method == "trice":
+        end = 2 * own if spec.trice_end is None else spec.trice_end
+        if end <= spec.trice_start:
+            raise OptionError(
+                f"--trice-start {spec.trice_start:g} is not below the end of the search, {end:g} (twice the "
+                "spread that the device makes, in max|W|); give --trice-end or a larger --sigma"
+            )
+        interval = Interval(spec.trice_start, end)
+        return Plan(lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep)
+    return Plan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep)
+
+
+def _noise(spec: HardenSpec, sigma: float, device_noise: DeviceNoise) -> Noise:
+    method = spec.method
+    if method in ("gaussian", "rc", "lc", "rt", "lt"):
+        return shaped_noise(method, sigma, spec.th)
+    if method == "lognormal":
+        return lognormal_noise(sigma)
+    if method == "best":
+        return device_noise if spec.train_sigma is None else shaped_noise("gaussian", sigma, spec.th)
+    return device_noise if method == "device" else no_noise
+
+
+def _recipe(spec: HardenSpec) -> Recipe:
+    clip = spec.clip_weights
+    if clip is None and spec.method == "best":
+        clip = BEST_CLIP
+    return Recipe(
+        epochs=spec.run_epochs,
+        batch_size=spec.batch_size,
+        optimiser=spec.optimiser,
+        lr=spec.rate,
+        weight_decay=spec.weight_decay,
+        schedule=spec.schedule,
+        clip_gradient=spec.clip_gradient,
+        clip_weights=clip,
+        augment=spec.augment,
+        draws=spec.draws,
+        seed=spec.seed,
+    )

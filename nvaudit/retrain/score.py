@@ -1,0 +1,179 @@
+"""The KPP of a network in training: simulated chips of the audited device, several in one pass.
+
+Chips differ in their weights only, so a stack of them can be one vectorised pass (``torch.func.vmap``): a
+convolution becomes a grouped one, a product of matrices a batched one. That pays on a GPU; on a CPU grouped
+convolutions cost more than they save (measured on LeNet: 140 against 40 µs an inference), and the chips run
+one by one. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.perturb.metrics import Metric, reference_of, score
+from nvaudit.report.kpp import kpp_index
+from nvaudit.retrain.device_noise import DeviceNoise
+from nvaudit.retrain.feed import Batch, Feed
+from nvaudit.retrain.noise import torch_generator
+from nvaudit.retrain.quant import quantise_all
+from nvaudit.retrain.train import Task, evaluating
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Chips = dict[str, "Tensor"]
+
+_STACK_BYTES = 64 << 20
+_MOST = 16
+"""Chips in one pass at most: more gain nothing and fill the caches."""
+
+_IMAGES = 256
+"""Samples in one pass."""
+
+
+@dataclass
+class Scorer:
+    """Scores the network of a task on simulated chips.
+
+    Attributes
+    ----------
+    task : Task
+        Its network is what is scored; its feed is not used.
+    feed : Feed
+        Validation samples.
+    metric : Metric
+    noise : DeviceNoise
+        Of the audited device.
+    trials : int
+        Chips.
+    percentile : float
+    seed : int
+    stacked : bool or None
+        Whether several chips run in one pass; None: if every operator can be vectorised, which is tried once.
+    seconds : float
+        Spent on scores so far.
+    """
+
+    task: Task
+    feed: Feed
+    metric: Metric
+    noise: DeviceNoise
+    trials: int
+    percentile: float
+    seed: int
+    stacked: bool | None = False
+    seconds: float = 0.0
+    _targets: dict[int, NDArray[Any]] = field(default_factory=dict)
+
+    def keep_reference(self) -> None:
+        """Remember the outputs of the unmodified network, if the metric compares with them."""
+        if self.metric.against != "nominal":
+            return
+        with evaluating(self.task.network):
+            for start, batch in self._batches():
+                outputs = self.task.scores(self.task.network, batch).cpu().numpy()
+                self._targets[start] = reference_of(self.metric, outputs)
+
+    def clean(self) -> float:
+        """Metric of the network with its weights on the grid and no noise."""
+        with evaluating(self.task.network):
+            grids = quantise_all(self.task.network, self.task.where)
+            one = {key: grid.values[None] for key, grid in grids.items()}
+            return float(self._values(one, 1)[0])
+
+    def kpp(self, epoch: int) -> float:
+        """K-th percentile performance (T, Algorithm 2) on the chips of an epoch."""
+        begin = time.perf_counter()
+        ordered = np.sort(self.values(epoch))
+        self.seconds += time.perf_counter() - begin
+        if not self.metric.higher_is_better:
+            ordered = ordered[::-1]
+        return float(ordered[kpp_index(self.percentile, len(ordered))])
+
+    def values(self, epoch: int) -> NDArray[np.float64]:
+        """Metric of every chip.
+
+        Parameters
+        ----------
+        epoch : int
+            Each epoch has chips of its own; candidates of one epoch are scored on the same.
+
+        Returns
+        -------
+        ndarray, float64, shape (trials,)
+        """
+        task = self.task
+        found = []
+        with evaluating(task.network):
+            grids = quantise_all(task.network, task.where)
+            for start, count in self._stacks(grids):
+                generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, start)
+                chips = {
+                    place.key: self.noise.draw(place, grids[place.key], generator, count).add_(
+                        grids[place.key].values
+                    )
+                    for place in task.where
+                }
+                found.append(self._values(chips, count))
+        return np.concatenate(found)
+
+    def _stacks(self, grids: dict[str, Any]) -> Iterator[tuple[int, int]]:
+        one = sum(4 * grid.values.numel() for grid in grids.values())
+        size = max(1, min(_MOST, _STACK_BYTES // max(one, 1)))
+        for start in range(0, self.trials, size):
+            yield start, min(size, self.trials - start)
+
+    def _batches(self) -> Iterator[tuple[int, Batch]]:
+        yield from enumerate(self.feed.in_order(_IMAGES))
+
+    def _values(self, chips: Chips, count: int) -> NDArray[np.float64]:
+        """Mean score of each chip of a stack."""
+        total, seen = np.zeros(count), 0
+        for number, batch in self._batches():
+            target = self._targets.get(number)
+            if target is None and batch.labels is not None:
+                target = batch.labels.cpu().numpy()
+            outputs = self._outputs(batch, chips, count)
+            total += [float(score(self.metric, output, target).sum()) for output in outputs]
+            seen += len(batch.rows)
+        return np.asarray(total / seen, np.float64)
+
+    def _outputs(self, batch: Batch, chips: Chips, count: int) -> list[NDArray[Any]]:
+        if count > 1 and self.stacked is not False:
+            outputs = self._together(batch, chips)
+            if outputs is not None:
+                return list(outputs)
+        return [self._alone(batch, chips, i) for i in range(count)]
+
+    def _alone(self, batch: Batch, chips: Chips, chip: int) -> NDArray[Any]:
+        weights = {key: stack[chip] for key, stack in chips.items()}
+        return np.asarray(self.task.scores(self.task.network, batch, weights).float().cpu().numpy())
+
+    def _together(self, batch: Batch, chips: Chips) -> NDArray[Any] | None:
+        """All chips of a stack in one pass; None if that is impossible, which is found out once."""
+        import torch
+
+        def one(weights: Chips) -> Tensor:
+            return self.task.scores(self.task.network, batch, weights)
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "performance drop": an operator that is looped over
+                stacked = torch.func.vmap(one)(chips).float().cpu().numpy()
+        except Exception:  # whatever an operator makes of a batched weight
+            if self.stacked is not None:
+                raise
+            self.stacked = False
+            return None
+        if self.stacked is None:
+            alone = self._alone(batch, chips, 0)
+            span = float(np.abs(alone).max(initial=0)) + 1e-12
+            self.stacked = bool(np.abs(stacked[0] - alone).max(initial=0) <= 1e-3 * span)
+        return np.asarray(stacked) if self.stacked else None

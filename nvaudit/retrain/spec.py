@@ -1,0 +1,223 @@
+"""What the user asked for: the full specification of a hardening, as it stands in its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from nvaudit.errors import OptionError
+from nvaudit.spec import Encoding, Provider, RunSpec, Scale, SigmaUnit, flag, make_spec, validated
+
+Method = Literal[
+    "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet"
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+WHOLE = "a whole number, 1 or more"
+POSITIVE = "a finite number above 0"
+NOT_NEGATIVE = "a finite number, 0 or more"
+
+TRICE_EPOCHS = 100
+EPOCHS = 20
+TH = 2.0
+WARM = 5
+TRAIN_TRIALS = 300
+"""Of T, section IV-B: th = 2, ep = 100, warm = 5, N_train = 300."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class HardenSpec(BaseModel):
+    """One hardening, complete. The fields are the options of ``nvaudit harden``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="the path of an ONNX file, in UTF-8")
+    device: str = Field(description="the name of a profile or the path of one, in UTF-8")
+    data: str | None = Field(default=None, description="a path, in UTF-8")
+    method: Method = Field(default="best", description=f"one of {', '.join(METHODS)}")
+    # What the noise is.
+    train_sigma: NotNegative | None = Field(default=None, description=NOT_NEGATIVE)
+    th: NotNegative = Field(default=TH, description=NOT_NEGATIVE)
+    trice_start: NotNegative = Field(default=0.0, description=NOT_NEGATIVE)
+    trice_end: Positive | None = Field(default=None, description=POSITIVE)
+    warm: Annotated[int, Field(ge=0)] = Field(default=WARM, description="a whole number, 0 or more")
+    train_trials: Count = Field(default=TRAIN_TRIALS, description="a whole number from 1 to 100000000")
+    score_images: Count | None = Field(default=None, description=WHOLE)
+    clip_weights: Positive | None = Field(default=None, description=POSITIVE)
+    lipschitz: NotNegative = Field(default=1e-3, description=NOT_NEGATIVE)
+    draws: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="a whole number from 1 to 1000"
+    )
+    # How it is trained.
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="a whole number from 0 to 1000000"
+    )
+    batch_size: Count = Field(default=64, description=WHOLE)
+    optimiser: Literal["adam", "sgd"] = Field(default="adam", description="adam or sgd")
+    lr: Positive | None = Field(default=None, description=POSITIVE)
+    weight_decay: NotNegative = Field(default=0.0, description=NOT_NEGATIVE)
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine or constant")
+    clip_gradient: Positive | None = Field(default=5.0, description=POSITIVE)
+    augment: Literal["none", "flip", "crop", "flip+crop"] = Field(
+        default="none", description="one of none, flip, crop, flip+crop"
+    )
+    distill: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="a number from 0 to 1"
+    )
+    activation_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        default=None, description="a whole number from 2 to 16"
+    )
+    reset: bool = Field(default=False, description="true or false")
+    keep: Literal["best", "last"] | None = Field(default=None, description="best or last")
+    # What is held out, and what it is audited on.
+    val_split: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="a number above 0 and below 1"
+    )
+    val_data: str | None = Field(default=None, description="a path, in UTF-8")
+    test_data: str | None = Field(default=None, description="a path, in UTF-8")
+    audit_images: Count = Field(default=1000, description=WHOLE)
+    limit: Count | None = Field(default=None, description=WHOLE)
+    # The device and the audit, as for `nvaudit audit`.
+    bits: Annotated[int, Field(ge=1, le=14)] | None = Field(
+        default=None, description="a whole number from 1 to 14"
+    )
+    cell_bits: Annotated[int, Field(ge=1, le=8)] | None = Field(
+        default=None, description="a whole number from 1 to 8"
+    )
+    encoding: Encoding | None = Field(default=None, description="one of sign_magnitude, differential, offset")
+    scale: Scale = Field(default="per_tensor", description="one of per_tensor, per_channel")
+    sigma: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None, description="a finite number"
+    )
+    sigma_unit: SigmaUnit | None = Field(default=None, description="one of level, full_scale, weight_max")
+    time_s: NotNegative | None = Field(default=None, description="a finite number of seconds, 0 or more")
+    enable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
+    disable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
+    layers: tuple[str, ...] = Field(default=(), description="a list of globs")
+    digital: tuple[str, ...] = Field(default=(), description="a list of globs")
+    trials: Count = Field(default=500, description="a whole number from 1 to 100000000")
+    percentile: Annotated[float, Field(gt=0, lt=100)] = Field(
+        default=1.0, description="a number above 0 and below 100"
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="a number above 0.5 and below 1"
+    )
+    roughness: bool = Field(default=True, description="true or false")
+    yield_at: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None, description="a finite number"
+    )
+    metric: str | None = Field(
+        default=None, description="top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function"
+    )
+    output_name: str | None = Field(default=None, description="the name of an output")
+    class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
+        default=None, description="a whole number from -64 to 63"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="a whole number from 0 to 9223372036854775807"
+    )
+    provider: Provider = Field(
+        default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+
+    @field_validator("model", "device", "data", "val_data", "test_data")
+    @classmethod
+    def _encodable(cls, value: str | None) -> str | None:
+        if value is not None:
+            value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
+        return value
+
+    @property
+    def run_epochs(self) -> int:
+        """Epochs, by the method where they are not given."""
+        if self.epochs is not None:
+            return self.epochs
+        return TRICE_EPOCHS if self.method == "trice" else EPOCHS
+
+    @property
+    def rate(self) -> float:
+        """Learning rate, by the optimiser where it is not given."""
+        if self.lr is not None:
+            return self.lr
+        return 1e-3 if self.optimiser == "adam" else 1e-2
+
+    @property
+    def split(self) -> float:
+        """Share of the data that validates."""
+        return 0.2 if self.val_split is None else self.val_split
+
+    def audit_spec(self, model: Path, data: str, yield_at: tuple[float, ...]) -> RunSpec:
+        """Specify the audit of the given or the hardened model: every chip on every sample.
+
+        Parameters
+        ----------
+        model : Path
+        data : str
+        yield_at : tuple of float
+        """
+        shared = (
+            "device", "trials", "confidence", "seed", "bits", "cell_bits", "sigma_unit", "encoding", "scale",
+            "metric", "class_axis", "layers", "digital", "time_s", "enable", "disable", "provider",
+            "roughness", "workers",
+        )  # fmt: skip
+        return make_spec(
+            **{name: getattr(self, name) for name in shared},
+            model=model,
+            data=data,
+            percentiles=(self.percentile,),
+            sigmas=() if self.sigma is None else (self.sigma,),
+            output=self.output_name,
+            yield_at=yield_at,
+            exhaustive=True,
+        )
+
+    def training_options(self) -> dict[str, JsonValue]:
+        """Give every option that the trained weights depend on, by its name on the command line.
+
+        Left out are the inputs, known by their contents, and what only the audit depends on.
+        """
+        exclude = {
+            "model", "device", "data", "val_data", "test_data", "audit_images", "trials", "confidence",
+            "yield_at", "roughness", "workers",
+        }  # fmt: skip
+        return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
+
+
+def make_harden_spec(**options: object) -> HardenSpec:
+    """Validate options at the edge.
+
+    Raises
+    ------
+    OptionError
+        Naming each option that is wrong, what was found, and what is allowed; or two that contradict.
+    """
+    spec = validated(HardenSpec, options)
+    _check_together(spec)
+    return spec
+
+
+def _check_together(spec: HardenSpec) -> None:
+    """Refuse options that have no meaning beside each other."""
+    if spec.val_data is not None and spec.val_split is not None:
+        raise OptionError("--val-data and --val-split: choose one; --val-data is all of the validation")
+    if spec.method == "trice":
+        if spec.train_sigma is not None:
+            raise OptionError(
+                "--train-sigma and --method trice: TRICE searches for it between --trice-start and "
+                "--trice-end; use --method rc for one value"
+            )
+        if spec.trice_end is not None and spec.trice_end <= spec.trice_start:
+            raise OptionError(
+                f"--trice-end {spec.trice_end:g} must be above --trice-start {spec.trice_start:g}"
+            )
+    elif spec.trice_end is not None or spec.trice_start != 0:
+        raise OptionError(f"--trice-start and --trice-end are for --method trice, not {spec.method}")
+    if spec.method in ("device", "none") and spec.train_sigma is not None:
+        why = "it injects none" if spec.method == "none" else "its noise is that of the audited device"
+        raise OptionError(f"--train-sigma and --method {spec.method}: {why}; leave one out")

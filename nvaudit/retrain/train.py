@@ -1,0 +1,254 @@
+"""Noise-injection training (T, Algorithm 1): gradients at the noisy weights, updates of the clean ones."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from nvaudit.errors import OptionError
+from nvaudit.retrain.feed import Augment, Batch, Feed, augmented
+from nvaudit.retrain.loss import Loss
+from nvaudit.retrain.noise import Noise, noisy_weights, torch_generator
+from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.quant import Place, quantise_all
+from nvaudit.rng import stream
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Optimiser = Literal["adam", "sgd"]
+Schedule = Literal["cosine", "constant"]
+Snapshot = dict[str, Any]
+"""Weights, statistics and the optimiser's state, copied."""
+
+RECALIBRATION_BATCHES = 50
+_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, apart from the noise; the fields are options of ``nvaudit harden``."""
+
+    epochs: int
+    batch_size: int
+    optimiser: Optimiser
+    lr: float
+    weight_decay: float
+    schedule: Schedule
+    clip_gradient: float | None
+    clip_weights: float | None
+    augment: Augment
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on what.
+
+    Attributes
+    ----------
+    network : Network
+    where : tuple of Place
+        Weights on the array.
+    feed : Feed
+        Training samples.
+    loss : Loss
+    output : str
+        The output that the loss reads.
+    batch_axis : int
+        Of that output.
+    teacher : Network or None
+        The given model, for distillation.
+    penalty : callable or None
+        An addition to the loss.
+    """
+
+    network: Network
+    where: tuple[Place, ...]
+    feed: Feed
+    loss: Loss
+    output: str
+    batch_axis: int = 0
+    teacher: Network | None = None
+    penalty: Callable[[], Tensor] | None = None
+
+    def scores(self, network: Network, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """The output of a network, batch first."""
+        output = network(batch.inputs, weights)[self.output]
+        return output.movedim(self.batch_axis, 0) if self.batch_axis else output
+
+
+class Trainer:
+    """Trains a network in place, an epoch at a time; what an epoch does depends on its number alone."""
+
+    def __init__(self, task: Task, recipe: Recipe) -> None:
+        self.task, self.recipe = task, recipe
+        self._optimiser = _optimiser(task, recipe)
+        self._steps = task.feed.steps(recipe.batch_size)
+        self._edges = weight_edges(task, recipe.clip_weights)
+
+    def epoch(self, number: int, noise: Noise, on_step: Callable[[int, int], None] | None = None) -> float:
+        """Train one epoch.
+
+        Parameters
+        ----------
+        number : int
+            Of the epoch, from 0: order, augmentation, noise and learning rate follow from it.
+        noise : Noise
+        on_step : callable, optional
+            Called with (batches done, batches of the epoch).
+
+        Returns
+        -------
+        float
+            Mean loss.
+
+        Raises
+        ------
+        OptionError
+            If training diverges.
+        """
+        recipe, task = self.recipe, self.task
+        generator = torch_generator(task.feed.device, recipe.seed, "train-noise", number)
+        rng = stream(recipe.seed, "augment", number)
+        task.network.seed(int(stream(recipe.seed, "dropout", number).integers(2**62)))
+        task.network.train()
+        total, seen = 0.0, 0
+        for step, batch in enumerate(task.feed.shuffled(recipe.batch_size, recipe.seed, number)):
+            self._set_rate(number * self._steps + step)
+            value = self._step(augmented(batch, recipe.augment, task.feed.dataset, rng), noise, generator)
+            if not math.isfinite(value):
+                raise OptionError(
+                    f"training diverged: the loss is {value} at step {step + 1} of epoch {number + 1}; use "
+                    f"a lower --lr (now {recipe.lr:g}) or less noise"
+                )
+            total, seen = total + value * len(batch.rows), seen + len(batch.rows)
+            if on_step is not None:
+                on_step(step + 1, self._steps)
+        return total / max(seen, 1)
+
+    def _step(self, batch: Batch, noise: Noise, generator: torch.Generator) -> float:
+        import torch
+
+        task, draws = self.task, self.recipe.draws
+        self._optimiser.zero_grad(set_to_none=True)
+        teacher = None
+        if task.teacher is not None:
+            with torch.no_grad():
+                teacher = task.scores(task.teacher, batch)
+        value = 0.0
+        for _ in range(draws):
+            weights = noisy_weights(task.network, task.where, noise, generator)
+            loss = task.loss(task.scores(task.network, batch, weights), batch.labels, teacher) / draws
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
+        if task.penalty is not None:
+            extra = task.penalty()
+            extra.backward()  # type: ignore[no-untyped-call]
+            value += float(extra.detach())
+        if self.recipe.clip_gradient is not None:
+            torch.nn.utils.clip_grad_norm_(list(task.network.parameters()), self.recipe.clip_gradient)
+        if math.isfinite(value):
+            self._optimiser.step()
+        clip_weights(task, self._edges)
+        return value
+
+    def _set_rate(self, step: int) -> None:
+        rate = self.recipe.lr
+        if self.recipe.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * step / (self._steps * self.recipe.epochs)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+
+    def snapshot(self) -> Snapshot:
+        """Copy weights, statistics and the optimiser's state."""
+        return {
+            "network": {key: value.detach().clone() for key, value in self.task.network.state_dict().items()},
+            "optimiser": copy.deepcopy(self._optimiser.state_dict()),
+        }
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a copy; it can be used again."""
+        self.task.network.load_state_dict(snapshot["network"])
+        self._optimiser.load_state_dict(copy.deepcopy(snapshot["optimiser"]))
+
+
+def _optimiser(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
+    import torch
+
+    mapped = {place.key for place in task.where}
+    weights = task.network.weights
+    trained = {key: weight for key, weight in weights.items() if weight.requires_grad}
+    groups = [
+        {"params": [p for key, p in trained.items() if key in mapped], "weight_decay": recipe.weight_decay},
+        {"params": [p for key, p in trained.items() if key not in mapped], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=_MOMENTUM, nesterov=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr)
+
+
+def weight_edges(task: Task, limit: float | None) -> dict[str, float]:
+    """Where weights are clipped: ``limit`` standard deviations of what each tensor is when training begins.
+
+    Noise scales with max|W|, so a tensor without outliers has less of it. The edges stay: taken anew after
+    every step they would follow the spread that they narrow, and at 1.5 deviations shrink a tensor to nothing
+    (a uniform one reaches to 1.73). A grid of its own is left as it is.
+    """
+    if limit is None:
+        return {}
+    weights = task.network.weights
+    found = {}
+    for place in task.where:
+        weight = weights.get(place.key)  # a weight that is computed from others has none
+        if weight is not None and weight.requires_grad and place.grid is None and weight.numel() > 1:
+            found[place.key] = limit * float(weight.detach().std())
+    return found
+
+
+def clip_weights(task: Task, edges: Mapping[str, float]) -> None:
+    """Clip weights at their edges, in place."""
+    import torch
+
+    with torch.no_grad():
+        for key, edge in edges.items():
+            task.network.weights[key].clamp_(-edge, edge)
+
+
+def recalibrate(task: Task, recipe: Recipe, epoch: int) -> None:
+    """Learn batch statistics anew with the quantised weights and no noise; weights stay.
+
+    Parameters
+    ----------
+    task : Task
+    recipe : Recipe
+    epoch : int
+        Chooses the samples.
+    """
+    if not any(True for _ in task.network.buffers()):
+        return
+    grids = quantise_all(task.network, task.where)
+    batches = itertools.islice(
+        task.feed.shuffled(recipe.batch_size, recipe.seed, epoch), RECALIBRATION_BATCHES
+    )
+    task.network.recalibrate(
+        (batch.inputs for batch in batches), {key: grid.values for key, grid in grids.items()}
+    )
+
+
+@contextlib.contextmanager
+def evaluating(network: Network) -> Iterator[None]:
+    """Stored statistics, no gradients."""
+    import torch
+
+    network.eval()
+    with torch.no_grad():
+        yield

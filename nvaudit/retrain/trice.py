@@ -1,0 +1,82 @@
+"""TRICE (T, Algorithm 3): the spread of the injected noise is searched for while training.
+
+Three networks are trained in lock-step with right-censored Gaussian noise, σ_t at the quartiles of an
+interval. After every epoch past the warm-up each is scored by its KPP on simulated chips; the best one's
+weights go to all three, and the interval shrinks around its σ_t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["left", "mid", "right"]
+SIDES: tuple[Side, Side, Side] = ("left", "mid", "right")
+
+CONVERGED = 1e-4
+"""Below this width one network is trained (Algorithm 3, line 4)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where σ_t is searched for.
+
+    Attributes
+    ----------
+    start, end : float
+        Fractions of max|W|.
+    """
+
+    start: float
+    end: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether one network is left."""
+        return self.end - self.start < CONVERGED
+
+    def candidates(self) -> tuple[float, ...]:
+        """σ_t of each network: the quartiles (lines 9 to 11), or the start once converged (line 6)."""
+        if self.converged:
+            return (self.start,)
+        width = self.end - self.start
+        return tuple(self.start + i * width / 4 for i in (1, 2, 3))
+
+    def shrunk(self, winner: Side) -> Interval:
+        """The next interval (lines 21 to 26).
+
+        Examples
+        --------
+        >>> Interval(0.0, 4.0).shrunk("mid"), Interval(0.0, 4.0).shrunk("left")
+        (Interval(start=1.0, end=3.0), Interval(start=0.0, end=3.0))
+        """
+        left, _, right = self.candidates()
+        if winner == "mid":
+            return Interval(left, right)
+        return Interval(self.start, right) if winner == "left" else Interval(left, self.end)
+
+
+def winner(scores: Sequence[float], higher_is_better: bool = True) -> Side:
+    """Which of three networks is best, given left, mid and right; of equals the middle, then the left one.
+
+    Parameters
+    ----------
+    scores : sequence of float
+        KPP of the networks at left, mid and right.
+    higher_is_better : bool
+        False for a loss.
+
+    Returns
+    -------
+    {"left", "mid", "right"}
+
+    References
+    ----------
+    Algorithm 3, lines 21 to 26, in the order of its branches.
+    """
+    left, mid, right = scores if higher_is_better else [-score for score in scores]
+    best = max(left, mid, right)
+    if mid == best:
+        return "mid"
+    return "left" if left == best else "right"

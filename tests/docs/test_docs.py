@@ -218,7 +218,7 @@ def test_every_page_is_in_the_index():
 
 
 def _options(group: click.Command) -> set[str]:
-    own = {option for param in group.params for option in param.opts}
+    own = {option for param in group.params for option in (*param.opts, *param.secondary_opts)}
     commands = group.commands.values() if isinstance(group, click.Group) else ()
     return own.union(*(_options(sub) for sub in commands))
 
@@ -243,7 +243,9 @@ def _unknown(words: list[str]) -> list[str]:
         if words[0] not in command.commands:
             return words[:1]
         command, words = command.commands[words[0]], words[1:]
-    known = {option for param in command.params for option in param.opts} | {"--help"}
+    known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {
+        "--help"
+    }
     return [word for word in words if word.startswith("-") and word != "-" and word not in known]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from onnx_cases import filled_session, session, weights
+from reference_models import MODELS
 
 from nvaudit.model.load import load_model
 from nvaudit.model.template import build_template
@@ -10,42 +11,6 @@ from nvaudit.model.uses import constants
 
 pytestmark = pytest.mark.reference
 
-MODELS = [
-    "cifar_cnn_keras",
-    "cifar_marabou_large",
-    "cifar_resnet14_opset9_b1",
-    "cifar_resnet20",
-    "cifar_resnet20_fp16_keepio",
-    "cifar_resnet20_qdq_int8",
-    "cifar_resnet20_sandia",
-    "cifar_resnet32",
-    "cifar_resnet44_extdata",
-    "cifar_resnet56",
-    "cifar_resnet8_mlperf",
-    "cifar_resnet_2b",
-    "cifar_sri_resnet_b",
-    "cifar_vit_pgd_2_3_16",
-    "imp_carvana_unet",
-    "imp_fmnist_cnn",
-    "imp_qlstm_scan",
-    "imp_silero_v4",
-    "imp_superres",
-    "mnist_cnn_pt_opset14",
-    "mnist_cnn_pt_opset9",
-    "mnist_cnn_tf2onnx",
-    "mnist_cntk_opset7",
-    "mnist_conv_avgpool",
-    "mnist_conv_maxpool",
-    "mnist_eran_relu9x200",
-    "mnist_eran_sigmoid6x200",
-    "mnist_fc_256x2",
-    "mnist_fc_256x4",
-    "mnist_fc_256x4_dynquant",
-    "mnist_fc_256x6",
-    "mnist_lenet_keras",
-    "mnist_lstm_keras",
-    "vad_silero_16k_op15",
-]
 SIZES = {"sequence": 512, "batch": 2}
 
 

@@ -105,7 +105,8 @@ def _mean(op: Op) -> Function:
 
 
 def _round(x: Tensor) -> Tensor:
-    return torch.round(x)
+    """Half to even; the gradient passes straight through, as it does where integers are on a grid."""
+    return x + (torch.round(x) - x).detach() if x.requires_grad else torch.round(x)
 
 
 _UNARY: dict[str, Function] = {

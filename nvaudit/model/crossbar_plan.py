@@ -1,0 +1,174 @@
+"""How weights are split over crossbars, and what converts between them: plain data.
+
+A column sum is counted in levels times input codes: the sum over the rows of a crossbar of the code that
+the DAC puts on the row (the input itself where the DAC is ideal) times the device's conductance in level
+spacings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Converter:
+    """A DAC or an ADC: ``code = clip(round(value / step), low, high)``.
+
+    Attributes
+    ----------
+    step : float
+        Value of one code: in the input's unit for a DAC, in levels × input codes for an ADC.
+    low, high : int
+        Least and greatest code.
+    """
+
+    step: float
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Converters:
+    """The converters of one weight's crossbars; None is ideal."""
+
+    dac: Converter | None = None
+    adc: Converter | None = None
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How one weight lies in devices: ``w = scale · (Σ_d factors[d] · level[d] - offset)``.
+
+    Attributes
+    ----------
+    factors : tuple of float
+        Of each device of a weight, polarity by polarity, least significant slice first.
+    offset : int
+        What is subtracted digitally, in code units; 0 but for the offset encoding.
+    scale : ndarray
+        Weight units per code, broadcastable to the weight's primary layout.
+    """
+
+    factors: tuple[float, ...]
+    offset: int
+    scale: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CrossbarPlan:
+    """What to split and how.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of one crossbar.
+    cells : mapping of str to Cells
+        The weights to split, by key.
+    converters : mapping of str to Converters
+        By key; ideal where there are none.
+    """
+
+    rows: int
+    cells: Mapping[str, Cells]
+    converters: Mapping[str, Converters] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of a weight matrix that one crossbar holds.
+
+    Attributes
+    ----------
+    channels : tuple of int
+        First input channel and the one after the last, within a group.
+    rows : tuple of int
+        First row and the one after the last; a row is one position of the kernel in one channel.
+    """
+
+    channels: tuple[int, int]
+    rows: tuple[int, int]
+
+    @property
+    def used(self) -> int:
+        """Rows in use."""
+        return self.rows[1] - self.rows[0]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What became of one weight.
+
+    Attributes
+    ----------
+    key : str
+    reason : str or None
+        Why it was not split; None if it was.
+    blocks : tuple of Block
+        Row blocks of each matrix.
+    groups, columns : int
+        Matrices, and weight columns of each.
+    inputs, sums : tuple of str
+        Names of the values that go to the DACs, and of those that go to the ADCs.
+    """
+
+    key: str
+    reason: str | None = None
+    blocks: tuple[Block, ...] = ()
+    groups: int = 0
+    columns: int = 0
+    inputs: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ()
+
+
+def row_blocks(channels: int, kernel: int, rows: int) -> tuple[Block, ...]:
+    """Spread the rows of a matrix over crossbars.
+
+    A crossbar holds whole channels where a kernel fits it; else every channel takes crossbars of its own.
+    As few crossbars are used as this allows, filled evenly.
+
+    Parameters
+    ----------
+    channels : int
+        Input channels of one matrix.
+    kernel : int
+        Positions of the kernel; 1 for a matrix product.
+    rows : int
+        Rows of a crossbar.
+
+    Returns
+    -------
+    tuple of Block
+
+    Examples
+    --------
+    >>> [block.used for block in row_blocks(64, 9, 256)]
+    [216, 216, 144]
+    >>> [block.rows for block in row_blocks(2, 25, 16)]
+    [(0, 16), (16, 25), (25, 41), (41, 50)]
+    """
+    if kernel > rows:
+        cuts = _even(kernel, rows)
+        return tuple(
+            Block((c, c + 1), (c * kernel + start, c * kernel + stop))
+            for c in range(channels)
+            for start, stop in cuts
+        )
+    return tuple(
+        Block((start, stop), (start * kernel, stop * kernel))
+        for start, stop in _even(channels, rows // kernel)
+    )
+
+
+def _even(count: int, most: int) -> list[tuple[int, int]]:
+    """Cut a range into as few parts as possible; multiples of 16, 8 or 4 run faster where they fit."""
+    size = -(-count // max(1, -(-count // most)))
+    for multiple in (16, 8, 4):
+        wide = -(-size // multiple) * multiple
+        if size < count and wide <= most:
+            size = wide
+            break
+    return [(start, min(start + size, count)) for start in range(0, count, max(size, 1))]

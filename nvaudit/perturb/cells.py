@@ -1,0 +1,211 @@
+"""The devices of one simulated chip, one by one, as crossbars with converters need them.
+
+The same chip as without converters: where that was drawn device by device, from the same streams; where it
+was drawn as one normal per weight (the exact collapse), the devices are drawn on the condition that they add
+up to that weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
+from nvaudit.mapping.slices import digits
+from nvaudit.perturb.chip import Float, MappedTensor, TensorLaw, blocks
+from nvaudit.perturb.collapse import CodeLaw, active_terms
+from nvaudit.perturb.terms import in_weight_space, normal_moments
+from nvaudit.perturb.workload import SlotSpec
+from nvaudit.rng import stream
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The devices of one tensor.
+
+    Attributes
+    ----------
+    levels : ndarray, float32, shape (device, *weight)
+        Conductance above g_min in level spacings; negative for a weight whose sign is kept digitally and is
+        negative. Polarity by polarity, least significant slice first.
+    read_variance : ndarray of the same shape, or None
+        Variance of one read, in squared level spacings.
+    """
+
+    levels: Float
+    read_variance: Float | None
+
+
+def device_factors(array: Array) -> tuple[float, ...]:
+    """What each device of a weight counts for, in code units: ``± 2**(i·B)``.
+
+    Examples
+    --------
+    >>> device_factors(Array("differential", 4, 2, 4, 3, 0.0, 3.0))
+    (1.0, 4.0, -1.0, -4.0)
+    """
+    weights = [2.0 ** (i * array.cell_bits) for i in range(array.slices)]
+    return tuple(sign * weight for sign in (1.0, -1.0)[: array.polarities] for weight in weights)
+
+
+def device_offset(array: Array) -> int:
+    """What the devices of a zero weight add up to, in code units."""
+    return int(2**array.bits - 1) if array.encoding == "offset" else 0
+
+
+def target_cells(tensor: MappedTensor) -> Cells:
+    """The devices of a tensor without noise."""
+    array, code = tensor.array, tensor.code
+    out = np.empty((array.slices * array.polarities, *code.shape), np.float32)
+    for _, block, _ in blocks(code, tensor.scale):
+        for d, (sign, level) in enumerate(_targets(code[block], array)):
+            out[(d, *block)] = sign * level
+    return Cells(out, None)
+
+
+def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
+    """Draw the devices of a tensor on chip ``trial``: they add up to what ``law.draw`` gives.
+
+    Parameters
+    ----------
+    law : TensorLaw
+        No term of it may be stated as a fraction of max|W|: such noise has no devices.
+    seed, trial : int
+        The chip.
+
+    Returns
+    -------
+    Cells
+    """
+    if law.collapsed is not None:
+        return _under_weights(law, law.collapsed, seed, trial)
+    tensor, array = law.tensor, law.tensor.array
+    streams = law.streams(seed, trial)
+    shape = (array.slices * array.polarities, *tensor.code.shape)
+    out, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    noisy = False
+    step = np.float32(array.step)
+    for _, block, _ in blocks(tensor.code, tensor.scale):
+        for d, device in enumerate(law.devices(tensor.code[block], block, streams)):
+            out[(d, *block)] = _single(device.sign) * (device.level + device.deviation / step)
+            noisy = noisy or bool(device.reads)
+            variance[(d, *block)] = sum((np.square(one / step) for one in device.reads), np.float32(0))
+    return Cells(out, variance if noisy else None)
+
+
+def _targets(code: NDArray[np.int16], array: Array) -> list[tuple[Float | float, NDArray[np.int16]]]:
+    """Sign and level of each device."""
+    return [
+        (_single(sign), level)
+        for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True)
+        for level in digits(stored, array.stored_bits, array.cell_bits)
+    ]
+
+
+def _single(sign: Float | float) -> Float | float:
+    """The sign that the column sums see: of ``differential`` both polarities are counted positive there."""
+    return sign if isinstance(sign, np.ndarray) else 1.0
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Per device and code, in level spacings: the mean, the spread, and the share of the weight's normal."""
+
+    mean: Float
+    spread: Float
+    share: Float
+
+
+def _tables(law: TensorLaw, collapsed: CodeLaw) -> _Tables:
+    """Split the law of a weight over its devices.
+
+    A weight's deviation is Σ_d f_d (m_d + s_d z_d) with independent standard normals z_d; its spread is
+    S = sqrt(Σ f_d² s_d²), and Σ_d a_d z_d with a_d = f_d s_d / S is the one normal it was drawn from.
+    """
+    array, at, top = law.tensor.array, law.setting, collapsed.top
+    code = np.arange(-top, top + 1)
+    mean, variance = np.zeros(len(at.level)), np.zeros(len(at.level))
+    for term in active_terms(law.point, at):
+        assert not in_weight_space(term, law.point)
+        moments = normal_moments(term, at)
+        assert moments is not None
+        mean, variance = mean + moments[0] / array.step, variance + (moments[1] / array.step) ** 2
+    targets = _targets(code.astype(np.int16), array)
+    signs = [np.broadcast_to(np.asarray(sign, np.float64), code.shape) for sign, _ in targets]
+    levels = [level for _, level in targets]
+    spread = np.stack([s * np.sqrt(variance)[level] for s, level in zip(signs, levels, strict=True)])
+    base = np.stack([s * (level + mean[level]) for s, level in zip(signs, levels, strict=True)])
+    share = np.asarray(device_factors(array))[:, None] * spread
+    share = share / np.where(collapsed.std > 0, collapsed.std, 1.0)
+    return _Tables(base.astype(np.float32), spread.astype(np.float32), share.astype(np.float32))
+
+
+def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) -> Cells:
+    """Devices given the normal z of each weight: z_d + a_d (z - Σ a_d z_d), exact for jointly normal ones."""
+    tensor, array = law.tensor, law.tensor.array
+    tables = _tables(law, collapsed)
+    count = array.slices * array.polarities
+    out = np.empty((count, *tensor.code.shape), np.float32)
+    noisy = bool(collapsed.std.any())
+    whole = stream(seed, "program", trial, tensor.key)
+    parts = stream(seed, "cells", trial, tensor.key)
+    for _, block, _ in blocks(tensor.code, tensor.scale):
+        index = tensor.code[block].astype(np.intp) + collapsed.top
+        if not noisy:
+            out[(slice(None), *block)] = tables.mean[:, index]
+            continue
+        left = whole.standard_normal(index.shape, dtype=np.float32)
+        own = parts.standard_normal((count, *index.shape), dtype=np.float32)
+        shares = [_look(table, index) for table in tables.share]
+        for d in range(count):
+            left -= shares[d] * own[d]
+        for d in range(count):
+            own[d] += shares[d] * left
+            own[d] *= _look(tables.spread[d], index)
+            own[d] += tables.mean[d][index]
+        out[(slice(None), *block)] = own
+    return Cells(out, None)
+
+
+def _look(table: Float, index: NDArray[np.intp]) -> Float | np.float32:
+    """Entries of a table; the entry itself where all are the same."""
+    return table[0] if (table == table[0]).all() else table[index]
+
+
+def place_cells(cells: Cells, slot: SlotSpec) -> NDArray[np.floating]:
+    """Lay devices out as a slot of the template takes them.
+
+    Parameters
+    ----------
+    cells : Cells
+    slot : SlotSpec
+        With ``cells`` set.
+
+    Returns
+    -------
+    ndarray
+        In the slot's shape and type: column sums then come out in units of an ADC's code.
+    """
+    values, factor = cells.levels, slot.factor
+    if slot.variance:
+        factor *= factor
+        values = cells.read_variance if cells.read_variance is not None else np.zeros_like(cells.levels)
+    for step, argument in slot.transform:
+        if step == "transpose":
+            values = values.transpose(argument)
+        elif step == "reshape":
+            values = values.reshape(argument)
+        else:
+            axis, start, stop = argument
+            inside = (slice(None),) * axis + (slice(start, stop),)
+            if step == "keep":
+                kept = np.zeros_like(values)
+                kept[inside] = values[inside]
+                values = kept
+            else:
+                values = values[inside]
+    made: NDArray[np.floating] = np.empty(slot.shape, slot.dtype)
+    np.multiply(values.reshape(slot.shape), np.asarray(factor, slot.dtype), out=made)
+    return made

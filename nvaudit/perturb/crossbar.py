@@ -1,0 +1,318 @@
+"""Crossbars with converters: calibrate their ranges, and put them into a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import OptionError
+from nvaudit.mapping.conductance import Array
+from nvaudit.model import (
+    Cells,
+    Converter,
+    Converters,
+    CrossbarPlan,
+    Split,
+    Template,
+    add_outputs,
+    build_template,
+)
+from nvaudit.perturb.cells import device_factors, device_offset
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.prepare import Request, graph_file, noisy_in_reading, slot_specs
+from nvaudit.perturb.terms import in_weight_space
+from nvaudit.perturb.variant import spread_evenly
+from nvaudit.perturb.workload import Workload
+
+MOST_SAMPLES, FEWEST_SAMPLES = 64, 8
+"""Ranges are calibrated on this many samples, fewer of large models."""
+
+CALIBRATION_BYTES = 2 << 30
+RUN_BYTES = 64 << 20
+MOST_AT_ONCE = 16
+
+STEP_BITS = 6
+"""Significant bits of an ADC's codes per level: column sums of whole numbers then stay exact in single
+precision, so that codes do not depend on the order in which a runtime adds."""
+
+
+@dataclass(frozen=True)
+class ConverterSpec:
+    """What converters are asked for.
+
+    Attributes
+    ----------
+    rows, cols : int
+        Of a crossbar.
+    adc_bits : int
+    dac_bits : int or None
+        None: ideal inputs.
+    method : str
+        ``max``, ``full_scale`` or ``percentile:P``.
+    """
+
+    rows: int
+    cols: int
+    adc_bits: int
+    dac_bits: int | None
+    method: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The crossbars of one weight.
+
+    Attributes
+    ----------
+    split : Split
+    converters : Converters
+    array : Array
+    clipped : float or None
+        Share of the calibration's column sums beyond the ADC's range; None where it was not split.
+    signed : bool
+        Whether the inputs are signed.
+    """
+
+    split: Split
+    converters: Converters
+    array: Array
+    clipped: float | None
+    signed: bool
+
+
+@dataclass(frozen=True)
+class CrossbarRun:
+    """A workload on crossbars.
+
+    Attributes
+    ----------
+    workload : Workload
+    plain : Workload
+        The same without crossbars.
+    layers : tuple of Layer
+    samples : int
+        Samples of the calibration.
+    how : ConverterSpec
+    """
+
+    workload: Workload
+    plain: Workload
+    layers: tuple[Layer, ...]
+    samples: int
+    how: ConverterSpec
+
+
+@dataclass
+class Spread:
+    """The distribution of some values: extremes, and a histogram of magnitudes by their leading 8 bits."""
+
+    low: float = 0.0
+    high: float = 0.0
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Take some values in."""
+        if not values.size:
+            return
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        bins = np.abs(values, dtype=np.float32).reshape(-1).view(np.uint32) >> 15
+        self.counts += np.bincount(bins, minlength=len(self.counts))
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude."""
+        return max(self.high, -self.low)
+
+    def reach(self, method: str) -> float:
+        """The magnitude up to which a converter must go."""
+        kind, _, number = method.partition(":")
+        if kind != "percentile":
+            return self.peak
+        wanted = float(number) / 100 * self.counts.sum()
+        index = int(np.searchsorted(np.cumsum(self.counts), wanted))
+        edge = (np.arange(index + 1, index + 2, dtype=np.uint32) << 15).view(np.float32)
+        return min(float(edge[0]), self.peak)
+
+    def beyond(self, limit: float) -> float:
+        """Share of the values whose magnitude is surely above a limit."""
+        at = int(np.array([limit], np.float32).view(np.uint32)[0] >> 15)
+        return float(self.counts[at + 1 :].sum() / max(1, self.counts.sum()))
+
+
+def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, folder: Path) -> CrossbarRun:
+    """Split the mapped weights of a workload over crossbars and calibrate their converters.
+
+    Parameters
+    ----------
+    request : Request
+        What the workload was made from.
+    plain : Workload
+        Without crossbars.
+    how : ConverterSpec
+    folder : Path
+        For the files of the new workload.
+
+    Returns
+    -------
+    CrossbarRun
+
+    Raises
+    ------
+    OptionError
+        If noise is stated for weights, not devices.
+    """
+    _check_noise(request)
+    cells = {
+        tensor.key: Cells(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
+        for tensor in plain.tensors
+    }
+    ideal = CrossbarPlan(how.rows, cells)
+    template = _template(request, plain, ideal, noisy=set())
+    splits = template.splits
+    shown = add_outputs(template, [name for split in splits for name in (*split.inputs, *split.sums)])
+    watched = _with_template(plain, shown, folder, "calibrate")
+    spreads, samples = _watch(Engine(watched), splits, plain.count)
+    arrays = {tensor.key: tensor.array for tensor in plain.tensors}
+    layers = tuple(_layer(split, arrays[split.key], spreads.get(split.key), how) for split in splits)
+    plan = replace(ideal, converters={layer.split.key: layer.converters for layer in layers})
+    noisy = noisy_in_reading(plain.tensors, request.points)
+    workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
+    return CrossbarRun(workload, plain, layers, samples, how)
+
+
+def _check_noise(request: Request) -> None:
+    for point in request.points:
+        if point.drift_compensation:
+            raise OptionError(
+                "--adc-bits and --drift-compensation: choose one; the factor acts behind converters, whose "
+                "ranges follow what is in front of them"
+            )
+        named = [term.name for term in point.terms if in_weight_space(term, point)]
+        if named:
+            raise OptionError(
+                f"--adc-bits: the noise term {named[0]!r} is stated as a fraction of max|W|, not for "
+                "devices, so it has no column sums; use --sigma-unit level or full_scale, or another profile"
+            )
+
+
+def _template(request: Request, plain: Workload, plan: CrossbarPlan, noisy: set[str]) -> Template:
+    return build_template(
+        request.loaded,
+        [tensor.key for tensor in plain.tensors],
+        batch="free" if request.rebatch.status == "rebatched" else "keep",
+        read_noise=noisy,
+        crossbars=plan,
+    )
+
+
+def _with_template(plain: Workload, template: Template, folder: Path, name: str) -> Workload:
+    """The workload with another template."""
+    with_variance = {slot.weight_key for slot in template.slots if slot.variance}
+    index_of = {tensor.key: i for i, tensor in enumerate(plain.tensors)}
+    return replace(
+        plain,
+        template=graph_file(template, folder, name, plain.template.batch),
+        slots=slot_specs(template, index_of),
+        tensors=tuple(replace(t, freeze_read=t.key not in with_variance) for t in plain.tensors),
+        read_noise=bool(with_variance),
+    )
+
+
+def _watch(
+    engine: Engine, splits: Sequence[Split], count: int
+) -> tuple[dict[str, tuple[Spread, Spread]], int]:
+    """The distributions of inputs and column sums of every split weight."""
+    spreads = {split.key: (Spread(), Spread()) for split in splits if split.reason is None}
+    takers: dict[str, list[Spread]] = {}  # layers may share an input
+    for split in splits:
+        for part, group in enumerate((split.inputs, split.sums)):
+            for name in group:
+                takers.setdefault(name, []).append(spreads[split.key][part])
+    if not takers:
+        return spreads, 0
+    # Sums of one weight are of one size, so one of each tells what they take.
+    pairs = [(split.inputs[0], split.sums[0]) for split in splits if split.reason is None]
+    told = list(dict.fromkeys(name for pair in pairs for name in pair))
+    found = dict(zip(told, engine.watch(told, np.zeros(1, np.intp)), strict=True))
+    sizes = {
+        name: found[group[0]].nbytes
+        for split in splits
+        for group in (split.inputs, split.sums)
+        for name in group
+    }
+    most = int(np.clip(CALIBRATION_BYTES // max(1, sum(sizes.values())), FEWEST_SAMPLES, MOST_SAMPLES))
+    chosen = spread_evenly(count, min(count, most))
+    for names in _groups(sizes):
+        at_once = int(np.clip(RUN_BYTES // max(1, sum(sizes[name] for name in names)), 1, MOST_AT_ONCE))
+        for start in range(0, len(chosen), at_once):
+            values = engine.watch(names, chosen[start : start + at_once])
+            for number, array in enumerate(values):
+                for spread in takers[names[number % len(names)]]:
+                    spread.add(array)
+    return spreads, len(chosen)
+
+
+def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Values that are looked at in one run: together no larger than a run may be."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = RUN_BYTES
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _layer(split: Split, array: Array, spreads: tuple[Spread, Spread] | None, how: ConverterSpec) -> Layer:
+    """Set the converters of one weight."""
+    if spreads is None:
+        return Layer(split, Converters(), array, None, False)
+    inputs, sums = spreads
+    signed = inputs.low < 0
+    dac = None
+    if how.dac_bits is not None:
+        dac = _converter(inputs.reach(how.method), how.dac_bits, signed)
+    step = 1.0 if dac is None else dac.step
+    if how.method == "full_scale":
+        most = inputs.peak if dac is None else dac.high * dac.step
+        reach = most * array.top_level * max(block.used for block in split.blocks)
+    else:
+        reach = sums.reach(how.method)
+    # Signs kept digitally mean that a column has devices of both signs.
+    adc = _converter(reach / step, how.adc_bits, signed or array.encoding == "sign_magnitude")
+    adc = replace(adc, step=1.0 / _rounded_down(1.0 / adc.step))
+    return Layer(split, Converters(dac, adc), array, sums.beyond(adc.high * adc.step * step), signed)
+
+
+def _converter(reach: float, bits: int, signed: bool) -> Converter:
+    """A converter whose last code stands for ``reach``; zero is a code of its own."""
+    high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+    return Converter((reach or 1.0) / high, -high if signed else 0, high)
+
+
+def _rounded_down(value: float) -> float:
+    """The next smaller number with few significant bits."""
+    mantissa, exponent = np.frexp(value)
+    return float(np.ldexp(np.floor(mantissa * 2**STEP_BITS), exponent - STEP_BITS))
+
+
+def crossbar_count(layer: Layer, how: ConverterSpec) -> int:
+    """Crossbars that a weight fills."""
+    split, array = layer.split, layer.array
+    wide = -(-split.columns * array.slices * array.polarities // how.cols)
+    return split.groups * len(split.blocks) * wide
+
+
+def utilisation(layer: Layer, how: ConverterSpec) -> float:
+    """Share of the devices of its crossbars that a weight uses."""
+    split, array = layer.split, layer.array
+    used = sum(block.used for block in split.blocks) * split.groups * split.columns
+    devices = used * array.slices * array.polarities
+    return devices / (crossbar_count(layer, how) * how.rows * how.cols)

@@ -54,7 +54,7 @@ def steps(report: RemapReport) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for step in report.steps:
         numbers = (step.nominal, step.quantised, step.kpp, step.worst_quarter, step.mean)
-        shown = " | ".join(f"{100 * number:.2f}" for number in numbers)
+        shown = " | ".join("" if number is None else f"{100 * number:.2f}" for number in numbers)
         why = "kept" if step.kept else step.reason
         print(f"| {step.name} | {shown} | {step.seconds:.1f} | {why} |")
 

@@ -53,7 +53,9 @@ class Linear:
     dtype: ir.DataType
 
 
-def find_linear(node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk) -> Linear | None:
+def find_linear(
+    node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk, *, integer_bias: bool = False
+) -> Linear | None:
     """Read a layer; None where an operator does more than multiply and add.
 
     Parameters
@@ -64,6 +66,8 @@ def find_linear(node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk
         The editable weight at one of its inputs.
     walk : Walk
         The walk over the graph.
+    integer_bias : bool
+        Whether a bias may be stored as integers.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def find_linear(node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk
         return None
     end = next(end for end in root.ends if end.place is not None and end.place.node is node)
     bias = operand(node, 2)
-    if bias is not None and not _rescalable(bias, walk):
+    if bias is not None and not (_rescalable(bias, walk) or (integer_bias and _dequantised(bias, walk))):
         return None
     return rule(node, root, end.state.shape, end.state.dtype, walk)
 
@@ -83,6 +87,11 @@ def find_linear(node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk
 def _rescalable(bias: ir.Value, walk: Walk) -> bool:
     array = walk.array(bias)
     return array is not None and array.ndim <= 2 and array.dtype.kind in "fV"
+
+
+def _dequantised(bias: ir.Value, walk: Walk) -> bool:
+    maker = bias.producer()
+    return maker is not None and maker.op_type == "DequantizeLinear" and walk.is_constant(bias)
 
 
 def _bias(node: ir.Node) -> int | None:

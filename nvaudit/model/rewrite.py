@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +89,7 @@ def set_weights(model: ir.Model, arrays: Mapping[str, Array]) -> None:
         values = np.asarray(arrays[root.key])
         for kind, argument in invert(shape, layout_of(shape, choose(root).mapped[0].steps)):
             values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
-        _store(root.value, np.ascontiguousarray(values.astype(root.state.dtype.numpy())).reshape(shape))
-
-
-def with_weights(loaded: LoadedModel, arrays: Mapping[str, Array]) -> LoadedModel:
-    """Make a model with other numbers in some weights; as :func:`set_weights`."""
-    model = loaded.model.clone()
-    set_weights(model, arrays)
-    return replace(loaded, model=model)
+        store_array(root.value, np.ascontiguousarray(values.astype(root.state.dtype.numpy())).reshape(shape))
 
 
 def put_constant(node: ir.Node, index: int, change: Callable[[Array], Array], names: Names) -> None:
@@ -124,7 +116,7 @@ def put_constant(node: ir.Node, index: int, change: Callable[[Array], Array], na
     maker = value.producer()
     stored = value.is_initializer() or (maker is not None and is_constant_node(maker))
     if own and stored and (new.shape == old.shape or not value.is_graph_input()):
-        _store(value, new)
+        store_array(value, new)
         return
     wish = value.name or f"{node.name}/constant"
     tensor = ir.tensor(new, name=names.fresh(wish))
@@ -193,8 +185,8 @@ def _wanted(analysis: Analysis, keys: Sequence[str]) -> list[Root]:
     return [roots[key] for key in keys]
 
 
-def _store(value: ir.Value, array: Array) -> None:
-    """Replace the numbers of an initializer or Constant node."""
+def store_array(value: ir.Value, array: Array) -> None:
+    """Replace the numbers of an initializer or Constant node, and their shape and type."""
     tensor = ir.tensor(array, name=value.name)
     node = value.producer()
     if node is None:

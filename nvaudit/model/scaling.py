@@ -190,7 +190,7 @@ class _Planner:
     def _gain(self, value: ir.Value, channels: int) -> NDArray[np.float64] | None:
         """Factor by which a batch normalisation that follows at once enlarges each channel."""
         uses = list(value.uses())
-        if len(uses) != 1 or not _is_plain_norm(uses[0].node) or uses[0].idx != 0:
+        if len(uses) != 1 or not is_plain_norm(uses[0].node) or uses[0].idx != 0:
             return None
         arrays = [self.walk.array(v) for v in uses[0].node.inputs[1:5] if v is not None]
         scale, variance = arrays[0], arrays[-1]
@@ -201,7 +201,7 @@ class _Planner:
 
     def _norm(self, node: ir.Node) -> Label | None:
         """Batch normalisation absorbs a scale on either side."""
-        if not _is_plain_norm(node) or not all(self.walk.is_constant(v) for v in node.inputs[1:5]):
+        if not is_plain_norm(node) or not all(self.walk.is_constant(v) for v in node.inputs[1:5]):
             return None
         scale = self.walk.array(node.inputs[1]) if node.inputs[1] is not None else None
         rank = self.walk.rank(node.inputs[0])
@@ -280,7 +280,7 @@ class _Planner:
 _SHAPE_ONLY = frozenset({"Shape", "Size"})  # what they give does not depend on numbers
 
 
-def _is_plain_norm(node: ir.Node) -> bool:
+def is_plain_norm(node: ir.Node) -> bool:
     """Whether a node is a batch normalisation by stored statistics."""
     return (
         (node.domain, node.op_type) == ("", "BatchNormalization")

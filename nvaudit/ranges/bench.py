@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,55 +18,21 @@ from nvaudit.mapping.conductance import Encoding
 from nvaudit.mapping.quantize import quantize
 from nvaudit.mapping.select import select
 from nvaudit.model import LoadedModel, Weight, analyse_batch, constants
+from nvaudit.model.decode import IntegerGrid
+from nvaudit.model.regrid import code_ranges
 from nvaudit.model.rewrite import editable_weights
 from nvaudit.perturb.chip import Draw
-from nvaudit.perturb.engine import QUANTISED, Engine, place
+from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.prepare import Placement, Request, build_workload
-from nvaudit.perturb.workload import TensorFile, Workload, save_array
+from nvaudit.perturb.workload import SlotSpec, TensorFile, Workload, save_array
+from nvaudit.ranges.clip import Limit, clipped, regridded
 from nvaudit.rng import stream
 
-WORST = 0.25
-"""The share of the chips, counted from the worst, whose mean ranks candidates: a KPP of few chips is one
-chip, and chance decides between close candidates."""
+Numbers = NDArray[Any] | IntegerGrid
+"""A weight's numbers: floats, or codes on another integer grid."""
 
-
-@dataclass(frozen=True)
-class Trial:
-    """What a candidate measures.
-
-    Attributes
-    ----------
-    nominal : float
-        Metric of the candidate without quantisation and noise.
-    quantised : float
-        Metric of its codes, without noise.
-    chips : ndarray, float64, shape (chip,)
-    higher_is_better : bool
-    """
-
-    nominal: float
-    quantised: float
-    chips: NDArray[np.float64]
-    higher_is_better: bool
-
-    @property
-    def worst(self) -> float:
-        """Mean of the worst quarter of the chips."""
-        ordered = np.sort(self.chips if self.higher_is_better else -self.chips)
-        mean = float(ordered[: max(1, int(np.ceil(WORST * len(ordered))))].mean())
-        return mean if self.higher_is_better else -mean
-
-    @property
-    def mean(self) -> float:
-        """Mean of all chips."""
-        return float(self.chips.mean())
-
-    def beats(self, other: Trial) -> bool:
-        """Whether the worst chips are better; the mean decides between equals."""
-        sign = 1 if self.higher_is_better else -1
-        mine, its = (sign * self.worst, sign * self.mean), (sign * other.worst, sign * other.mean)
-        return bool(np.isfinite(self.chips).all()) and mine > its
+Changed = Mapping[str, Numbers]
 
 
 @dataclass(frozen=True)
@@ -111,8 +77,53 @@ class Conditions:
     provider: str
 
 
+def floats(numbers: Numbers) -> NDArray[Any]:
+    """What numbers stand for."""
+    if isinstance(numbers, IntegerGrid):
+        return np.asarray(numbers.codes.astype(np.float32) * numbers.scale, np.float32)
+    return numbers
+
+
+class Chips:
+    """A model with its weights settled, open for running chips side by side."""
+
+    def __init__(self, workload: Workload, conditions: Conditions) -> None:
+        self.conditions = conditions
+        threads = max(1, min(conditions.threads, conditions.chips))
+        self.engines = [Engine(workload) for _ in range(threads)]
+
+    def run(self, trials: Sequence[int]) -> NDArray[np.float64]:
+        """Score chips by number; :data:`nvaudit.perturb.engine.QUANTISED` is the one without noise."""
+        metric, keep, lanes = self.conditions.metric, self.conditions.keep, len(self.engines)
+
+        def lane(number: int) -> list[float]:
+            engine = self.engines[number]
+            return [engine.chip(metric, keep, 0, trial).value for trial in trials[number::lanes]]
+
+        values = np.empty(len(trials))
+        with ThreadPoolExecutor(lanes) as pool:
+            for number, found in enumerate(pool.map(lane, range(lanes))):
+                values[number::lanes] = found
+        return values
+
+
 class Bench:
-    """One structure of the model; its weights may still be replaced."""
+    """One structure of the model; its weights may still be replaced.
+
+    Attributes
+    ----------
+    workload : Workload
+    weights : dict of str to Weight
+        Those on the array, by key.
+    values : dict of str to ndarray
+        Their numbers, in the primary layout.
+    grids : dict of str to IntegerGrid
+        The codes of those that are stored as integers.
+    ranges : dict of str to (int, int)
+        Least and largest code of those whose integer grid may be chosen anew.
+    editable : dict of str to str or None
+        Why the numbers of a weight cannot be changed.
+    """
 
     def __init__(self, loaded: LoadedModel, conditions: Conditions, folder: Path) -> None:
         folder.mkdir()
@@ -136,54 +147,38 @@ class Bench:
         found = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
         self.weights: dict[str, Weight] = {weight.key: weight for weight in found}
         self.values: dict[str, NDArray[Any]] = {}
-        self.on_grid: set[str] = set()
+        self.grids: dict[str, IntegerGrid] = {}
+        self.ranges: dict[str, tuple[int, int]] = {}
         self.editable: dict[str, str | None] = editable_weights(loaded.model, list(self.weights))
         for key, weight in self.weights.items():
             read = weight.load()
             self.values[key] = read.values
             if read.grid is not None:
-                self.on_grid.add(key)
+                self.grids[key] = read.grid
+        for key, ends in code_ranges(loaded.model, list(self.grids)).items():
+            self.editable[key] = ends if isinstance(ends, str) else None
+            if not isinstance(ends, str):
+                self.ranges[key] = ends
         self._count = itertools.count()
 
-    def measure(self, changed: Mapping[str, NDArray[Any]] | None = None) -> Trial:
-        """Measure the model, with some weights replaced.
+    def cut(self, limits: Mapping[str, Limit]) -> dict[str, Numbers]:
+        """Weights cut off at limits, in their primary layout; those on a grid get a finer one."""
+        return {
+            key: regridded(self.grids[key], limit, *self.ranges[key])
+            if key in self.ranges
+            else clipped(self.values[key], limit)
+            for key, limit in limits.items()
+        }
 
-        Parameters
-        ----------
-        changed : mapping of str to ndarray, optional
-            By key, in the primary layout.
-
-        Returns
-        -------
-        Trial
-        """
-        changed = changed or {}
-        workload = self._with(changed)
-        metric, keep = self.conditions.metric, self.conditions.keep
-        threads = max(1, min(self.conditions.threads, self.conditions.chips))
-        engines = [Engine(workload) for _ in range(threads)]
-        nominal = self._nominal(engines[0], workload, changed, keep)
-        quantised = engines[0].chip(metric, keep, 0, QUANTISED).value
-
-        def run(lane: int) -> list[float]:
-            trials = range(lane, self.conditions.chips, threads)
-            return [engines[lane].chip(metric, keep, 0, trial).value for trial in trials]
-
-        chips = np.empty(self.conditions.chips)
-        with ThreadPoolExecutor(threads) as pool:
-            for lane, found in enumerate(pool.map(run, range(threads))):
-                chips[lane::threads] = found
-        return Trial(nominal, quantised, chips, metric.higher_is_better)
-
-    def nominal(self, changed: Mapping[str, NDArray[Any]], samples: Workload, keep: str | None) -> float:
+    def nominal(self, changed: Changed, samples: Workload | None = None, keep: str | None = None) -> float:
         """Score the model with some weights replaced, without quantisation and noise.
 
         Parameters
         ----------
-        changed : mapping of str to ndarray
-            As in :meth:`measure`.
-        samples : Workload
-            Gives inputs and labels.
+        changed : mapping of str to ndarray or IntegerGrid
+            By key, in the primary layout.
+        samples : Workload, optional
+            Gives other inputs and labels than the calibration images.
         keep : str or None
             The original model's outputs on these samples, where the metric compares with them.
 
@@ -191,19 +186,33 @@ class Bench:
         -------
         float
         """
-        workload = replace(self.workload, inputs=samples.inputs, labels=samples.labels, count=samples.count)
-        return self._nominal(Engine(workload), workload, changed, keep)
-
-    def _nominal(
-        self, engine: Engine, workload: Workload, changed: Mapping[str, NDArray[Any]], keep: str | None
-    ) -> float:
-        values = self.values | dict(changed)
-        keys = [tensor.key for tensor in workload.tensors]
-        slots = [(slot, place(Draw(values[keys[slot.tensor]], None), slot)) for slot in workload.slots]
+        workload = self.workload
+        if samples is None:
+            keep = self.conditions.keep
+        else:
+            workload = replace(workload, inputs=samples.inputs, labels=samples.labels, count=samples.count)
+        slots = self._exact(changed, workload)
         with np.errstate(all="ignore"):
-            return engine.mean_score(self.conditions.metric, keep, slots)
+            return Engine(workload).mean_score(self.conditions.metric, keep, slots)
 
-    def _with(self, changed: Mapping[str, NDArray[Any]]) -> Workload:
+    def chips(self, changed: Changed) -> Chips:
+        """Open the model, with some weights replaced, for running chips."""
+        return Chips(self._with(changed), self.conditions)
+
+    def exact_slots(self, changed: Changed) -> dict[str, NDArray[Any]]:
+        """What fills the template's places without quantisation and noise, by name."""
+        return {slot.name: array for slot, array in self._exact(changed, self.workload)}
+
+    def engine(self, changed: Changed) -> Engine:
+        """Open the model with some weights replaced."""
+        return Engine(self._with(changed))
+
+    def _exact(self, changed: Changed, workload: Workload) -> list[tuple[SlotSpec, NDArray[Any]]]:
+        values = self.values | {key: floats(array) for key, array in changed.items()}
+        keys = [tensor.key for tensor in workload.tensors]
+        return [(slot, place(Draw(values[keys[slot.tensor]], None), slot)) for slot in workload.slots]
+
+    def _with(self, changed: Changed) -> Workload:
         """The workload with other codes for the weights that changed."""
         tensors = tuple(
             self._mapped(tensor, changed[tensor.key]) if tensor.key in changed else tensor
@@ -211,12 +220,15 @@ class Bench:
         )
         return replace(self.workload, tensors=tensors)
 
-    def _mapped(self, tensor: TensorFile, values: NDArray[Any]) -> TensorFile:
-        axes = self.weights[tensor.key].channel_axes if self.conditions.per_channel else ()
-        codes = quantize(values, self.conditions.bits, axes)
-        file = save_array(self.folder, f"changed-{next(self._count)}", codes.code)
-        peak = int(np.abs(codes.code).max(initial=0))
-        return replace(tensor, code=file, scale=codes.scale, peak_code=peak)
+    def _mapped(self, tensor: TensorFile, numbers: Numbers) -> TensorFile:
+        if isinstance(numbers, IntegerGrid):
+            code, scale = numbers.codes.astype(np.int16), np.asarray(numbers.scale, np.float32)
+        else:
+            axes = self.weights[tensor.key].channel_axes if self.conditions.per_channel else ()
+            codes = quantize(numbers, self.conditions.bits, axes)
+            code, scale = codes.code, codes.scale
+        file = save_array(self.folder, f"changed-{next(self._count)}", code)
+        return replace(tensor, code=file, scale=scale, peak_code=int(np.abs(code).max(initial=0)))
 
 
 def subset(dataset: Dataset, count: int, seed: int) -> Dataset:

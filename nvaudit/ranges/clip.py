@@ -5,10 +5,52 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.model.decode import IntegerGrid
 
-def clipped(values: NDArray[np.floating], limit: float) -> NDArray[np.floating]:
+Limit = float | NDArray[np.float64]
+"""Where weights are cut off: one number, or one for each scale of an integer grid."""
+
+
+def clipped(values: NDArray[np.floating], limit: Limit) -> NDArray[np.floating]:
     """Weights cut off at ±limit, in their own type."""
     return np.asarray(np.clip(values, -limit, limit), values.dtype)
+
+
+def largest_code(low: int, high: int, codes: NDArray[np.integer]) -> int:
+    """Code that the limit is put on: the codes of both signs must reach it where both occur."""
+    return high if codes.size and int(codes.min()) >= 0 else min(-low, high)
+
+
+def regridded(grid: IntegerGrid, limit: Limit, low: int, high: int) -> IntegerGrid:
+    """Choose a grid anew: its largest code stands for the limit, and weights beyond are cut off.
+
+    Parameters
+    ----------
+    grid : IntegerGrid
+        The old codes and scale.
+    limit : float, or ndarray that broadcasts against the scale
+        In units of the weights; scales whose limit is 0 stay.
+    low, high : int
+        Least and largest code.
+
+    Returns
+    -------
+    IntegerGrid
+        Its step is never coarser than the old one's.
+
+    Examples
+    --------
+    >>> old = IntegerGrid(np.array([[-100, 3, 50]], np.int16), np.full((1, 1), 0.5, np.float32), 8)
+    >>> new = regridded(old, 25.4, -128, 127)
+    >>> new.codes, new.scale
+    (array([[-128,    8,  125]], dtype=int16), array([[0.2]], dtype=float32))
+    """
+    old = grid.scale.astype(np.float64)
+    step = np.broadcast_to(np.asarray(limit, np.float64) / largest_code(low, high, grid.codes), old.shape)
+    scale = np.where((step > 0) & (step < np.abs(old)), step * np.sign(old), old).astype(np.float32)
+    ratio = np.divide(old, scale, out=np.ones_like(old), where=scale != 0)
+    codes = np.clip(np.rint(grid.codes * ratio), low, high).astype(grid.codes.dtype)
+    return IntegerGrid(codes, scale, grid.storage_bits)
 
 
 def deviations_limit(values: NDArray[np.floating], deviations: float) -> float:

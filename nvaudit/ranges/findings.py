@@ -10,8 +10,10 @@ import numpy as np
 
 from nvaudit.device import OperatingPoint
 from nvaudit.perturb.metrics import Metric
-from nvaudit.ranges.choose import Candidate, Search
+from nvaudit.ranges.choose import COSTS, LATE, Candidate, Search
+from nvaudit.ranges.limits import narrowing
 from nvaudit.ranges.spec import RemapSpec
+from nvaudit.ranges.trial import Trial
 from nvaudit.report.kpp import kpp_index
 from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
@@ -32,8 +34,8 @@ class Outcome:
     metric : Metric
     point : OperatingPoint
     label_free : bool
-    samples, images : int
-        Samples of the set, and those that calibrated.
+    samples, checked, images : int
+        Samples of the set, those on which the loss was measured again, and those that calibrated.
     source : str
     hashes : mapping of str to str
     error : float
@@ -48,6 +50,7 @@ class Outcome:
     point: OperatingPoint
     label_free: bool
     samples: int
+    checked: int
     images: int
     source: str
     hashes: Mapping[str, str]
@@ -84,7 +87,7 @@ def remap_report(
     """
     difference = None if pair is None else _difference(spec, *pair, outcome.metric.higher_is_better)
     best = outcome.best
-    chips = count_text(spec.calibration_chips, "chip")
+    chips = count_text(outcome.search.conditions.chips, "chip")
     return RemapReport(
         nvaudit_version=version,
         headline=_headline(outcome, pair, difference),
@@ -99,8 +102,9 @@ def remap_report(
         calibration=f"{chips} on {count_text(outcome.images, 'image')} of {outcome.samples:,} from "
         f"{outcome.source}; these are other chips than those of the audit",
         steps=tuple(_steps(spec, outcome)),
+        not_tried=(*(f"{name}: {LATE}" for name in outcome.search.untried), *outcome.search.impossible),
         tensors=tuple(_tensors(outcome)),
-        exact=not best.limits,
+        exact=not best.changes_function,
         added_factors=_added(outcome),
         before=None if pair is None else _side(pair[0]),
         after=None if pair is None else _side(pair[1]),
@@ -140,21 +144,21 @@ def _side(report: AuditReport) -> RemapAudit:
 def _steps(spec: RemapSpec, outcome: Outcome) -> list[RemapStep]:
     rows = []
     for candidate in outcome.search.tried:
-        trial = candidate.trial
-        ordered = np.sort(trial.chips if trial.higher_is_better else -trial.chips)
-        kpp = float(ordered[kpp_index(spec.percentile, len(ordered))])
-        kept = candidate is outcome.best
+        trial, kept = candidate.trial, candidate is outcome.best
         reason = outcome.search.refused.get(candidate.name, "")
+        if not kept and not reason and candidate.name in outcome.search.cut_short:
+            reason = LATE
         if not kept and not reason:
             reason = "the start" if candidate is outcome.search.tried[0] else "another is better"
         rows.append(
             RemapStep(
                 name=candidate.name,
                 nominal=trial.nominal,
-                quantised=trial.quantised,
-                kpp=kpp if trial.higher_is_better else -kpp,
-                worst_quarter=trial.worst,
-                mean=trial.mean,
+                chips=len(trial.chips),
+                quantised=_number(trial.quantised),
+                kpp=_kpp(trial, spec.percentile),
+                worst_quarter=_number(trial.worst),
+                mean=_number(trial.mean),
                 seconds=candidate.seconds,
                 kept=kept,
                 reason=reason,
@@ -163,14 +167,25 @@ def _steps(spec: RemapSpec, outcome: Outcome) -> list[RemapStep]:
     return rows
 
 
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _kpp(trial: Trial, percentile: float) -> float | None:
+    if not len(trial.chips):
+        return None
+    ordered = np.sort(trial.sign * trial.chips)
+    return trial.sign * float(ordered[kpp_index(percentile, len(ordered))])
+
+
 def _tensors(outcome: Outcome) -> list[RemapTensor]:
     best, rows = outcome.best, []
     rescaling, changed = best.rescaling, best.name != outcome.search.tried[0].name
     held = {**rescaling.reasons, **rescaling.refused}
     for key, values in best.bench.values.items():
-        peak = float(np.abs(values).max(initial=0.0))
         limit, fixed = best.limits.get(key), best.bench.editable[key]
-        ratio = rescaling.noise.get(key, 1.0) * (1.0 if limit is None or peak == 0 else limit / peak)
+        narrower = None if limit is None else narrowing(best.bench, key, limit)
+        ratio = rescaling.noise.get(key, 1.0) * (1.0 if narrower is None else narrower)
         same = all(c.rescaling is not rescaling for c in outcome.search.tried[1:])
         rows.append(
             RemapTensor(
@@ -178,8 +193,10 @@ def _tensors(outcome: Outcome) -> list[RemapTensor]:
                 op=best.bench.weights[key].op,
                 scales="refused" if key in held else "unchanged" if same or not changed else "rescaled",
                 scales_reason=held.get(key, ""),
-                clip=None if limit is None or peak == 0 else limit / peak,
+                clip=narrower,
                 clipped=0 if limit is None else int(np.count_nonzero(np.abs(values) > limit)),
+                corrected=key in best.corrected,
+                correct_reason="" if key in best.corrected else _not_corrected(outcome, key),
                 clip_reason="" if limit is not None else _not_clipped(outcome, key, fixed),
                 noise=None if fixed is not None else ratio,
             )
@@ -193,6 +210,16 @@ def _not_clipped(outcome: Outcome, key: str, fixed: str | None) -> str:
     if not outcome.spread.get(key):
         return "carries no noise"
     return "nothing lies beyond the limit" if outcome.best.limits else "clipping did not pay"
+
+
+def _not_corrected(outcome: Outcome, key: str) -> str:
+    centres = outcome.search.centres
+    if centres is None:
+        return "was not tried"
+    refused = centres.refused.get(key)
+    if refused is not None:
+        return refused
+    return "its mean did not shift beyond chance" if outcome.best.corrected else "correcting did not pay"
 
 
 def _added(outcome: Outcome) -> int:
@@ -226,11 +253,21 @@ def _headline(
 
 def _notes(spec: RemapSpec, outcome: Outcome) -> list[str]:
     notes = list(outcome.notes)
-    if outcome.best.limits:
-        notes.append("clipping changes the function: the nominal metric before and after says by how much")
+    if outcome.best.changes_function:
+        what = "clipping changes" if not outcome.best.corrected else "correcting means changes"
+        notes.append(
+            f"{what} the function: the nominal metric before and after says by how much; measured "
+            f"on {count_text(outcome.checked, 'image')} before it was kept"
+        )
     elif outcome.best is not outcome.search.tried[0]:
         notes.append(
             f"the written model computes the same: largest difference {outcome.error:.1e} of the output range"
+        )
+    notes.extend(_dearer(spec, outcome))
+    if outcome.search.conditions.chips < spec.calibration_chips or _fewer_images(spec, outcome):
+        notes.append(
+            f"the time budget of {spec.time_budget:g} s left time for fewer calibration images or chips than "
+            "wanted; another machine may choose otherwise: --time-budget 0 takes the time it needs"
         )
     if outcome.label_free:
         notes.append(
@@ -240,3 +277,25 @@ def _notes(spec: RemapSpec, outcome: Outcome) -> list[str]:
     if spec.calibration_data is None and not outcome.label_free:
         notes.append("calibration images are among those of the audit; its chips are new")
     return notes
+
+
+def _dearer(spec: RemapSpec, outcome: Outcome) -> list[str]:
+    """What would help more and costs more of the nominal metric than is allowed."""
+    best, unit = outcome.best.trial, outcome.metric.unit
+    refused = [
+        candidate
+        for candidate in outcome.search.tried
+        if outcome.search.refused.get(candidate.name, "").startswith(COSTS) and candidate.trial.beats(best)
+    ]
+    if not refused:
+        return []
+    top = max(refused, key=lambda candidate: candidate.trial.sign * candidate.trial.worst)
+    return [
+        f"{top.name} raises the worst quarter to {value_text(top.trial.worst, unit)} instead of "
+        f"{value_text(best.worst, unit)} and costs more of the nominal metric than --max-clean-loss "
+        f"{spec.max_clean_loss:g} allows"
+    ]
+
+
+def _fewer_images(spec: RemapSpec, outcome: Outcome) -> bool:
+    return outcome.images < min(spec.calibration_images, outcome.samples)

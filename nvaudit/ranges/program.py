@@ -131,6 +131,8 @@ class Rescaling:
     power : mapping of str to ndarray
         What an error of each weight, squared, adds to the error of the results, per pair of channels, in the
         new scales.
+    moved : bool
+        Whether any scale is another one.
     """
 
     loaded: LoadedModel
@@ -139,6 +141,7 @@ class Rescaling:
     reasons: Mapping[str, str]
     noise: Mapping[str, float]
     power: Mapping[str, Floats]
+    moved: bool
 
 
 def rescale(basis: Basis, insert: Insert, exponent: float) -> Rescaling:
@@ -166,7 +169,9 @@ def rescale(basis: Basis, insert: Insert, exponent: float) -> Rescaling:
     terms, size = terms_of(plan, basis, classes), int(classes.max()) + 1
     limit = _HALF_LIMIT if half else _LIMIT
     u = np.zeros(size) if exponent == 0 else solve(terms, size, exponent=exponent, limit=limit)
-    done = rescaled(basis.loaded, keys, insert, private, np.exp(u)[classes], basis.seen)
+    done = basis.loaded
+    if u.any():
+        done = rescaled(basis.loaded, keys, insert, private, np.exp(u)[classes], basis.seen)
     held = {
         layer.key: _why(layer, reasons)
         for layer in plan.layers
@@ -180,7 +185,7 @@ def rescale(basis: Basis, insert: Insert, exponent: float) -> Rescaling:
         noise[layer.key] = max(noise.get(layer.key, 0.0), ratio)
         here = term.power * np.exp(-2 * (u[term.source] - u[term.result]))
         power[layer.key] = here + power.get(layer.key, 0.0)
-    return Rescaling(done, tuple(plan.layers), dict(plan.refused), held, noise, power)
+    return Rescaling(done, tuple(plan.layers), dict(plan.refused), held, noise, power, bool(np.any(u != 0)))
 
 
 def _why(layer: Layer, reasons: Mapping[int, str]) -> str:

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nvaudit.spec import Encoding, Provider, Scale, SigmaUnit, validated
+from nvaudit.additions import (
+    CORRELATED,
+    CORRELATED_WANTED,
+    READ_NOISE,
+    READ_NOISE_WANTED,
+    STUCK_AT,
+    STUCK_AT_WANTED,
+)
+from nvaudit.spec import ADDITIONS, Encoding, Provider, Scale, SigmaUnit, validated
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 
@@ -14,6 +22,7 @@ CHIPS = 16
 IMAGES = 256
 TRIALS = 500
 MAX_CLEAN_LOSS = 0.005
+TIME_BUDGET_S = 60.0
 
 _WHOLE = "a whole number, 1 or more"
 
@@ -33,12 +42,16 @@ class RemapSpec(BaseModel):
     digital_scale: DigitalScale = Field(default="absorb", description="absorb, insert or insert-both")
     equalise: bool = Field(default=True, description="true or false")
     clip: bool = Field(default=True, description="true or false")
+    recalibrate: bool = Field(default=True, description="true or false")
     max_clean_loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=MAX_CLEAN_LOSS, description="a finite number, 0 or more: 0.005 is half a point of accuracy"
     )
     calibration_images: Annotated[int, Field(ge=1)] = Field(default=IMAGES, description=_WHOLE)
     calibration_chips: Annotated[int, Field(ge=2, le=100_000)] = Field(
         default=CHIPS, description="a whole number from 2 to 100000"
+    )
+    time_budget: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=TIME_BUDGET_S, description="a finite number of seconds, 0 (no limit) or more"
     )
     trials: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
         default=TRIALS, description="a whole number from 0 (no audit) to 100000000"
@@ -80,6 +93,19 @@ class RemapSpec(BaseModel):
     )
     enable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
     disable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
+    stuck_at: Annotated[str, Field(pattern=STUCK_AT)] | None = Field(
+        default=None, description=STUCK_AT_WANTED
+    )
+    read_noise: Annotated[str, Field(pattern=READ_NOISE)] | None = Field(
+        default=None, description=READ_NOISE_WANTED
+    )
+    correlated: Annotated[str, Field(pattern=CORRELATED)] | None = Field(
+        default=None, description=CORRELATED_WANTED
+    )
+    write_verify: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="a finite number, 0 or more"
+    )
+    drift_compensation: bool = Field(default=False, description="true or false")
     provider: Provider = Field(
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )
@@ -98,6 +124,7 @@ class RemapSpec(BaseModel):
             *("model", "device", "data", "confidence", "seed", "bits", "cell_bits", "sigma_unit", "encoding"),
             *("scale", "metric", "class_axis", "output", "limit", "batch_size", "layers", "digital"),
             *("time_s", "enable", "disable", "provider", "workers"),
+            *ADDITIONS,
         )
         sigmas = () if self.sigma is None else (self.sigma,)
         options = {name: getattr(self, name) for name in same}

@@ -16,11 +16,13 @@ class RemapStep(Section):
 
     name: str
     nominal: float = Field(description="Without quantisation and noise.")
-    quantised: float
-    kpp: float = Field(description="Of the calibration chips; of few chips it is the worst one.")
-    worst_quarter: float = Field(description="Mean of the worst quarter of the chips: what candidates are "
-                                 "ranked by.")  # fmt: skip
-    mean: float
+    chips: int = Field(ge=0, description="On how many chips it was measured: fewer than all where it was "
+                       "given up.")  # fmt: skip
+    quantised: float | None = Field(description="Null where it was refused before any chip, like the rest.")
+    kpp: float | None = Field(description="Of the calibration chips; of few chips it is the worst one.")
+    worst_quarter: float | None = Field(description="Mean of the worst quarter of the chips: what "
+                                        "candidates are ranked by.")  # fmt: skip
+    mean: float | None
     seconds: float
     kept: bool = Field(description="Whether the model went on from here.")
     reason: str = Field(default="", description="Why it was not kept.")
@@ -34,10 +36,15 @@ class RemapTensor(Section):
     scales: Literal["rescaled", "unchanged", "refused"]
     scales_reason: str = Field(default="", description="Why its channels keep their scale.")
     clip: float | None = Field(
-        default=None, description="Limit as a fraction of the range; null: not clipped."
+        default=None,
+        description="Limit as a fraction of the range, mean over the scales of an integer grid; null: not "
+        "clipped.",
     )
     clipped: int = Field(default=0, ge=0, description="Weights that were cut off.")
     clip_reason: str = Field(default="", description="Why it was not clipped.")
+    corrected: bool = Field(default=False, description="Whether the mean of its results was corrected, or "
+                            "what normalises them re-estimated.")  # fmt: skip
+    correct_reason: str = Field(default="", description="Why not.")
     noise: float | None = Field(default=None, description="Noise of its results relative to before, standard "
                                 "deviation; null where that is not known.")  # fmt: skip
 
@@ -79,6 +86,8 @@ class RemapReport(Section):
     sigma_unit: str
     calibration: str = Field(description="What the choice rests on, in plain words.")
     steps: tuple[RemapStep, ...]
+    not_tried: tuple[str, ...] = Field(default=(), description="What there was no time for, or what the "
+                                       "model has no place for, with the reason.")  # fmt: skip
     tensors: tuple[RemapTensor, ...]
     exact: bool = Field(description="Whether the written model computes the same up to rounding.")
     added_factors: int = Field(ge=0, description="Digital factors per channel that were added to the graph.")

@@ -79,10 +79,10 @@ def _steps(report: RemapReport, width: int) -> Iterable[Text]:
         (
             "kept" if step.kept else "",
             step.name,
+            f"{step.chips:,}",
             value_text(step.nominal, unit),
-            value_text(step.quantised, unit),
-            value_text(step.kpp, unit),
-            value_text(step.mean, unit),
+            *("—" if value is None else value_text(value, unit) for value in (step.quantised, step.kpp)),
+            "—" if step.mean is None else value_text(step.mean, unit),
             "" if step.kept or step.reason in _PLAIN else step.reason,
         )
         for step in report.steps
@@ -93,6 +93,7 @@ def _steps(report: RemapReport, width: int) -> Iterable[Text]:
         [
             ("", "left"),
             ("step", "fold"),
+            ("chips", "right"),
             ("ideal", "right"),
             ("quantised", "right"),
             (kpp_name(report.percentile), "right"),
@@ -103,12 +104,20 @@ def _steps(report: RemapReport, width: int) -> Iterable[Text]:
         width,
         "  ",
     )
+    for name in report.not_tried:
+        yield sentence(f"not tried: {name}", width, "  ", "    ")
 
 
 def _tensors(report: RemapReport, width: int) -> Iterable[Text]:
     yield heading("Weights", width)
     yield table(
-        [("weight", "fold"), ("operator", "left"), ("noise", "right"), ("scales", "fold"), ("clip", "fold")],
+        [
+            ("weight", "fold"),
+            ("operator", "left"),
+            ("noise", "right"),
+            ("scales", "fold"),
+            ("clip, mean", "fold"),
+        ],
         [_tensor(tensor) for tensor in report.tensors],
         width,
         "  ",
@@ -120,5 +129,7 @@ def _tensor(tensor: RemapTensor) -> tuple[str, ...]:
     clip = tensor.clip_reason
     if tensor.clip is not None:
         clip = f"at {100 * tensor.clip:.0f} % of the range ({tensor.clipped:,} weights)"
+    if tensor.corrected:
+        clip = f"{clip}; mean corrected"
     noise = "" if tensor.noise is None else f"×{tensor.noise:.2f}"
     return tensor.name, tensor.op, noise, scales, clip

@@ -7,9 +7,9 @@ from io import StringIO
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from rich.console import Console
-from scaling_cases import Net, finish, outputs, random_model, samples
+from scaling_cases import outputs, random_model, samples
 
 from nvaudit import audit
 from nvaudit.errors import OptionError
@@ -18,7 +18,8 @@ from nvaudit.remapping import remap
 from nvaudit.report.remap import RemapReport, remap_json
 from nvaudit.report.remap_text import render_remap
 
-QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0}
+EXACT = {"clip": False, "recalibrate": False}
+QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0, "time_budget": 0}
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def test_equalising_helps_and_changes_nothing_else(uneven, tmp_path):
     before = uneven.read_bytes()
     out = tmp_path / "out.onnx"
     report = remap(
-        uneven, "rram", output=out, clip=False, sigma=0.3, trials=40, limit=300, calibration_chips=6,
-        calibration_images=100,
+        uneven, "rram", output=out, sigma=0.3, trials=40, limit=300, calibration_chips=6,
+        calibration_images=100, **EXACT,
     )  # fmt: skip
     assert uneven.read_bytes() == before
     assert report.exact
@@ -92,7 +93,10 @@ def test_every_step_and_every_weight_is_reported(uneven, tmp_path):
 def test_factors_are_added_only_where_they_are_allowed(uneven, tmp_path, digital_scale):
     """By default no operator is added; with insert the factors are ordinary Mul nodes."""
     out = tmp_path / "o.onnx"
-    report = remap(uneven, "rram", output=out, sigma=0.4, clip=False, digital_scale=digital_scale, **QUICK)
+    report = remap(
+        uneven, "rram", output=out, sigma=0.4, clip=False, recalibrate=False, digital_scale=digital_scale,
+        **QUICK,
+    )  # fmt: skip
     added = len(onnx.load(out).graph.node) - len(onnx.load(uneven).graph.node)
     if digital_scale == "absorb":
         assert added == report.added_factors == 0
@@ -134,28 +138,6 @@ def test_without_labels_the_original_is_the_reference(unlabelled, tmp_path):
     assert any("no labels" in note for note in report.notes)
 
 
-def test_integer_weights_are_left_alone_and_say_so(tmp_path):
-    """A weight on its own integer grid comes back bit for bit; another one beside it is hardened."""
-    net = Net(np.random.Generator(np.random.PCG64(0)))
-    net.conv()
-    net.add("Relu", net.at)
-    codes = np.random.Generator(np.random.PCG64(1)).integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
-    scale = net.constant(0.01)
-    net.nodes.append(helper.make_node("DequantizeLinear", ["codes", scale], ["w"], name="dq"))
-    net.add("Conv", net.at, "w", pads=[1, 1, 1, 1])
-    model = finish(net, 13, ["N", 4, 8, 8])
-    model.graph.initializer.append(onnx.numpy_helper.from_array(codes, "codes"))
-    path = tmp_path / "m.onnx"
-    path.write_bytes(model.SerializeToString())
-    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.3, **QUICK)
-    row = next(tensor for tensor in report.tensors if tensor.name == "codes")
-    assert (row.scales, row.clip) == ("refused", None)
-    assert row.scales_reason == row.clip_reason == "is stored on an integer grid of its own"
-    out = {t.name: t for t in onnx.load(tmp_path / "o.onnx").graph.initializer}
-    np.testing.assert_array_equal(onnx.numpy_helper.to_array(out["codes"]), codes)
-    assert "DequantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
-
-
 def test_half_precision_comes_back_as_half_precision(tmp_path):
     """Types of weights and biases stay, and the outputs agree as far as half precision can."""
     model = random_model(["conv", "relu", "norm"], "pool", 13)
@@ -166,7 +148,7 @@ def test_half_precision_comes_back_as_half_precision(tmp_path):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.3, clip=False, **QUICK)
+    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.3, **EXACT, **QUICK)
     assert report.exact
     out = onnx.load(tmp_path / "o.onnx")
     assert {t.data_type for t in out.graph.initializer} == {TensorProto.FLOAT16}

@@ -11,6 +11,7 @@ from nvaudit.remapping import remap
 
 pytestmark = pytest.mark.reference
 
+EXACT = {"clip": False, "recalibrate": False}
 SETTINGS = {
     "mnist_lenet_keras": (0.2, 200),
     "mnist_cnn_pt_opset14": (0.25, 200),
@@ -43,7 +44,7 @@ def test_equalised_model_keeps_its_accuracy_and_survives_more(shared_data, loade
     """On the same chips the mean rises beyond chance and so does the worst chip; clean accuracy is equal."""
     sigma, images = SETTINGS[name]
     report = run(
-        shared_data, loader, tmp_path, name, images, sigma=sigma, clip=False, trials=24, calibration_chips=6
+        shared_data, loader, tmp_path, name, images, sigma=sigma, **EXACT, trials=24, calibration_chips=6
     )
     assert report.exact
     assert report.after.nominal == report.before.nominal
@@ -62,7 +63,7 @@ def test_equalised_model_keeps_its_accuracy_and_survives_more(shared_data, loade
 def test_every_weight_says_what_became_of_it(shared_data, loader, tmp_path, name, layers, words):
     """Weights that cannot be rescaled give the reason; those that can are found through dynamic shapes."""
     report = run(
-        shared_data, loader, tmp_path, name, 16, sigma=0.05, clip=False, trials=0, calibration_chips=2,
+        shared_data, loader, tmp_path, name, 16, sigma=0.05, **EXACT, trials=0, calibration_chips=2,
         digital_scale="insert",
     )  # fmt: skip
     refused = [row for row in report.tensors if row.scales == "refused"]
@@ -74,9 +75,7 @@ def test_every_weight_says_what_became_of_it(shared_data, loader, tmp_path, name
 def test_half_precision_model_comes_back_in_half_precision(shared_data, loader, tmp_path):
     """Every stored type of a half-precision ResNet stays, and the outputs stay within its rounding."""
     name = "cifar_resnet20_fp16_keepio"
-    report = run(
-        shared_data, loader, tmp_path, name, 32, sigma=0.05, clip=False, trials=0, calibration_chips=2
-    )
+    report = run(shared_data, loader, tmp_path, name, 32, sigma=0.05, **EXACT, trials=0, calibration_chips=2)
     assert report.exact
     kinds = [
         {t.name: numpy_helper.to_array(t).dtype for t in onnx.load(path).graph.initializer}

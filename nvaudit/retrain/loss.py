@@ -75,7 +75,7 @@ class Loss:
             if self.scale == "logit":
                 return F.binary_cross_entropy_with_logits(output, wanted)
             return F.binary_cross_entropy(output.clamp(_FLOOR, 1 - _FLOOR), wanted)
-        logs = self._log_prob(output)
+        logs = self.log_prob(output)
         return F.nll_loss(logs.reshape(-1, logs.shape[-1]), label.reshape(-1))
 
     def _against_teacher(self, output: Tensor, teacher: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Loss:
         if self.kind == "binary":
             soft = teacher.sigmoid() if self.scale == "logit" else teacher
             return self._against_labels(output, soft.clamp(0, 1))
-        logs, wanted = self._log_prob(output), self._log_prob(teacher)
+        logs, wanted = self.log_prob(output), self.log_prob(teacher)
         return F.kl_div(
             logs.reshape(-1, logs.shape[-1]),
             wanted.reshape(-1, logs.shape[-1]),
@@ -94,7 +94,7 @@ class Loss:
             log_target=True,
         )
 
-    def _log_prob(self, output: Tensor) -> Tensor:
+    def log_prob(self, output: Tensor) -> Tensor:
         """Logarithms of the class probabilities, classes last."""
         last = output.movedim(self.axis, -1).float()
         return last.clamp_min(_FLOOR).log() if self.scale == "probability" else last.log_softmax(-1)

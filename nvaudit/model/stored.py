@@ -1,0 +1,77 @@
+"""Where weights are stored in the file, and in which layout."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from nvaudit.errors import ModelError
+from nvaudit.model.analysis import analyse
+from nvaudit.model.cause import cause
+from nvaudit.model.chains import Layout, invert, layout_of
+from nvaudit.model.load import LoadedModel
+from nvaudit.model.tensors import Array
+from nvaudit.model.weights import choose
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """The stored tensor that a weight is.
+
+    Attributes
+    ----------
+    key : str
+        Of the weight: the tensor's name, with its graph's path where several share it.
+    origin : str
+        ``"initializer"``, ``"constant"``, ``"attribute"``, ``"sparse"``, or ``"folded"`` (computed from
+        several tensors; then name and layout are those of the computed value).
+    shape : tuple of int
+        As it is stored.
+    back : tuple of (str, tuple of int)
+        Moves ``("transpose", perm)`` and ``("reshape", shape)`` from the primary layout to the stored one.
+    """
+
+    key: str
+    origin: str
+    shape: tuple[int, ...]
+    back: Layout
+
+    def stored(self, values: Array) -> Array:
+        """Bring an array from the weight's primary layout to the stored one."""
+        for kind, argument in self.back:
+            values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
+        return values
+
+
+def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, StoredWeight]:
+    """Find where weights are stored.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    keys : collection of str
+        Of :class:`nvaudit.model.Weight`.
+
+    Returns
+    -------
+    dict of str to StoredWeight
+
+    Raises
+    ------
+    ModelError
+        If the graph cannot be analysed.
+    """
+    try:
+        found = {}
+        for root in analyse(loaded.model).roots:
+            if root.key in keys:
+                layout = layout_of(root.state.shape, choose(root).mapped[0].steps)
+                back = invert(root.state.shape, layout)
+                found[root.key] = StoredWeight(root.key, root.origin, root.state.shape, back)
+        return found
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.path}: the graph cannot be analysed: {cause(error)}; check it with onnx.checker"
+        ) from error

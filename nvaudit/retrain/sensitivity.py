@@ -1,0 +1,149 @@
+"""How much the loss minds an error of a weight: the diagonal of the Gauss-Newton matrix.
+
+SWIM ranks weights by the second derivative of the loss. Its propagation needs a rule for every operator
+and drops what lies off the diagonal at every layer. Here the diagonal is estimated without that: for random
+signs ``ξ`` and a square root ``S`` of the loss's second derivative at the outputs, the gradient of
+``Σ ξ·S·output`` is a vector ``v`` with ``E[v²] = diag(Jᵀ S Sᵀ J)``, since signs of different samples do not
+correlate. One backward pass of any graph gives one such vector for all weights. For a cross-entropy this is
+also the Fisher information: it needs no labels, and it is never negative.
+
+References: Z. Yan, X. S. Hu, Y. Shi, DAC 2022, arXiv:2202.08395; N. N. Schraudolph, Neural Computation 14
+(2002) 1723 (the Gauss-Newton matrix); C. Bekas, E. Kokiopoulou, Y. Saad, Appl. Numer. Math. 57 (2007) 1214
+(the diagonal from random signs).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import OptionError
+from nvaudit.retrain.feed import Batch
+from nvaudit.retrain.loss import Loss
+from nvaudit.retrain.noise import torch_generator
+from nvaudit.retrain.train import evaluating
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nvaudit.retrain.executor import Executor
+
+Floats = NDArray[np.float64]
+
+
+def curvature(
+    executor: Executor,
+    points: Iterable[tuple[Mapping[str, NDArray[Any]], Batch]],
+    loss: Loss,
+    output: str,
+    batch_axis: int = 0,
+    *,
+    probes: int = 1,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Estimate the second derivative of the mean loss with respect to each weight.
+
+    Parameters
+    ----------
+    executor : Executor
+    points : iterable of (mapping of str to ndarray, Batch)
+        Where: the values of the weights on the array, by key, in their primary layouts; and a batch of
+        samples. Small ones: every batch gives ``probes`` estimates, and many make the mean sharp.
+    loss : Loss
+        Which loss the outputs belong to; labels are not used.
+    output : str
+        The output that the loss reads.
+    batch_axis : int
+        Of that output.
+    probes : int
+        Draws of signs for each batch.
+    seed : int
+        Of the signs.
+
+    Returns
+    -------
+    dict of str to ndarray, float64
+        By key, 0 or more; a weight that the output does not depend on has 0.
+
+    Raises
+    ------
+    OptionError
+        If there are no samples, or the gradient is not finite.
+    """
+    import torch
+
+    total: dict[str, Floats] = {}
+    rows = 0
+    # `evaluating` switches gradients off; the statistics of batch normalisations stay what they are.
+    with evaluating(executor), torch.enable_grad(), _one_thread():
+        for number, (values, batch) in enumerate(points):
+            weights = {
+                key: torch.tensor(np.asarray(value, np.float32), requires_grad=True)
+                for key, value in values.items()
+            }
+            found = executor(batch.inputs, weights)[output]
+            parts, count = _outputs(loss, found.movedim(batch_axis, 0) if batch_axis else found)
+            rows += count
+            generator = torch_generator("cpu", seed, "curvature", number)
+            for probe in range(probes):
+                signs = torch.randint(0, 2, parts.shape, generator=generator).to(parts) * 2 - 1
+                grads = torch.autograd.grad(
+                    (signs * parts).sum(),
+                    list(weights.values()),
+                    retain_graph=probe + 1 < probes,
+                    allow_unused=True,
+                )
+                for key, grad in zip(weights, grads, strict=True):
+                    square = np.zeros(values[key].shape) if grad is None else grad.double().square().numpy()
+                    total[key] = total[key] + square if key in total else square
+    if rows == 0:
+        raise OptionError("the ranking by sensitivity needs samples; got none: give some --data")
+    means = {key: value / (rows * probes) for key, value in total.items()}
+    for key, value in means.items():
+        if not np.isfinite(value).all():
+            raise OptionError(
+                f"--ranking swim: the loss has no finite gradient with respect to {key!r}; use --ranking "
+                "magnitude"
+            )
+    return means
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Passes of a few samples gain nothing from threads, and wait for them where the machine is busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _outputs(loss: Loss, output: Tensor) -> tuple[Tensor, int]:
+    """What is multiplied by random signs, and over how many terms the loss is a mean.
+
+    With p a class's probability, held fixed, ``√p · ln p`` of every class: ``Σ p ∇ln p ∇ln pᵀ`` is the second
+    derivative of the cross-entropy through a linear map. For squared errors ``√2 · output``.
+    """
+    import torch
+
+    if loss.kind == "values":
+        return 2**0.5 * output.float(), output.numel()
+    if loss.kind == "classes":
+        logs = loss.log_prob(output)
+        logs = logs.reshape(-1, logs.shape[-1])
+    else:
+        flat = output.float().reshape(-1)
+        if loss.scale == "logit":
+            both = torch.nn.functional.logsigmoid(flat), torch.nn.functional.logsigmoid(-flat)
+        else:
+            inner = flat.clamp(1e-7, 1 - 1e-7)
+            both = inner.log(), (1 - inner).log()
+        logs = torch.stack(both, -1)
+    return logs.detach().exp().sqrt() * logs, len(logs)

@@ -1,0 +1,1 @@
+"""Selective write-verify: which weights to verify, and what that gives."""

@@ -1,0 +1,171 @@
+"""Which weights to verify first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.device import OperatingPoint
+from nvaudit.errors import OptionError
+from nvaudit.mapping.quantize import dequantize
+from nvaudit.perturb.chip import MappedTensor, TensorLaw
+from nvaudit.perturb.collapse import collapse, read_terms
+from nvaudit.perturb.moments import code_moments
+from nvaudit.perturb.terms import Setting
+from nvaudit.perturb.verify import PROGRAMMING, programming_terms, verified_law
+from nvaudit.rng import stream
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What verifying does.
+
+    Attributes
+    ----------
+    sigma : float
+        Spread that it leaves, in the unit of the operating point's sigma.
+    residual : float
+        The same as a share of the spread without verifying.
+    terms : tuple of str
+        Noise terms that it reduces.
+    left : tuple of str
+        Noise terms that it cannot reduce.
+    """
+
+    sigma: float
+    residual: float
+    terms: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str]) -> Correction:
+    """Settle what verifying does on a device.
+
+    Parameters
+    ----------
+    point : OperatingPoint
+    sigma : float
+        Spread that it leaves, in the unit of the point's sigma.
+    terms : sequence of str
+        Noise terms that it reduces; empty for all errors of programming.
+
+    Returns
+    -------
+    Correction
+
+    Raises
+    ------
+    OptionError
+        If a term is unknown or no error of programming, none is left, or the spread would grow.
+    """
+    own, names = programming_terms(point), tuple(term.name for term in point.terms)
+    for name in terms:
+        if name not in own:
+            what = "cannot be corrected by writing again" if name in names else "is not in effect here"
+            raise OptionError(
+                f"--verify-term {name!r}: the noise term {what}; those that verifying can reduce are "
+                f"{', '.join(own) or 'none'}"
+            )
+    chosen = tuple(name for name in own if name in terms) if terms else own
+    if not chosen:
+        kinds = ", ".join(str(kind.model_fields["name"].default) for kind in PROGRAMMING)
+        raise OptionError(
+            f"profile {point.profile.name!r} has no error of programming in effect (a term of kind {kinds}), "
+            f"only {', '.join(names) or 'no noise'}: there is nothing to verify"
+        )
+    if sigma > point.sigma:
+        raise OptionError(
+            f"--verify-sigma {sigma:g}: more than the {point.sigma:g} ({point.sigma_unit}) of devices that "
+            "are not verified; use 0 to that"
+        )
+    residual = sigma / point.sigma if point.sigma else 0.0
+    return Correction(sigma, residual, chosen, tuple(name for name in names if name not in chosen))
+
+
+def magnitude(tensor: MappedTensor) -> Floats:
+    """``|W|`` as programmed, in the primary layout."""
+    return np.abs(dequantize(np.asarray(tensor.code), tensor.scale)).astype(np.float64)
+
+
+def noise_removed(tensor: MappedTensor, point: OperatingPoint, correction: Correction) -> Floats:
+    """What verifying takes off the mean squared error of each weight, in squared weight units."""
+    after = verified_law(TensorLaw(tensor, point), correction.residual, correction.terms)
+    table = squared_error(tensor, point) - squared_error(tensor, after.point)
+    index = np.asarray(tensor.code).astype(np.int64) + 2**tensor.array.bits - 1
+    removed: Floats = np.maximum(table, 0.0)[index] * np.square(tensor.scale.astype(np.float64))
+    return removed
+
+
+def squared_error(tensor: MappedTensor, point: OperatingPoint) -> Floats:
+    """Mean squared deviation of a weight for each code −top … top, in squared units of the code.
+
+    Exact where a chip is one normal per weight, else from about a million draws with a fixed seed: two laws
+    with the same draws differ by what they differ in.
+    """
+    if not read_terms(point, Setting.of(point, tensor.array)):
+        law = collapse(point, tensor.array, tensor.peak_code)
+        if law is not None:
+            return np.asarray(law.mean**2 + law.std**2)
+    moments = code_moments(point, tensor.array)
+    return np.asarray(moments.mean**2 + moments.std**2)
+
+
+def random_scores(tensors: Sequence[MappedTensor], seed: int) -> list[Floats]:
+    """Numbers without meaning."""
+    return [stream(seed, "verify-order", tensor.key).random(tensor.code.shape) for tensor in tensors]
+
+
+def places(
+    score_of: Callable[[list[NDArray[np.bool_]]], Sequence[Floats]],
+    magnitudes: Sequence[Floats],
+    cuts: Sequence[float] = (),
+) -> list[NDArray[np.int32]]:
+    """Rank weights over all tensors.
+
+    Parameters
+    ----------
+    score_of : callable
+        Given which weights are verified already, by tensor, the score of every weight, by tensor; the largest
+        comes first. Asked once, and again at every cut.
+    magnitudes : sequence of ndarray, by tensor
+        Decide between equal scores, largest first; then the order of the tensors does.
+    cuts : sequence of float
+        Shares of the weights, ascending, after which scores are taken anew.
+
+    Returns
+    -------
+    list of ndarray, int32, by tensor
+        The place of each weight, 0 first.
+
+    Raises
+    ------
+    OptionError
+        If there are more weights than can be counted.
+    """
+    size = np.concatenate([value.reshape(-1) for value in magnitudes])
+    if size.size > np.iinfo(np.int32).max:
+        raise OptionError(f"{size.size:,} weights are too many to rank; keep some digital with --digital")
+    ends = np.cumsum([value.size for value in magnitudes])[:-1]
+    place = np.full(size.size, size.size, np.int32)
+
+    def parts() -> list[NDArray[np.int32]]:
+        return [
+            part.reshape(value.shape) for part, value in zip(np.split(place, ends), magnitudes, strict=True)
+        ]
+
+    begin = 0
+    for stop in sorted({round(cut * size.size) for cut in cuts} | {size.size}):
+        if stop == begin:
+            continue
+        scores = score_of([part < begin for part in parts()])
+        flat = np.concatenate([score.reshape(-1) for score in scores])
+        flat[place < begin] = -np.inf  # those are ranked
+        order = np.lexsort((-size, -flat))[: stop - begin]  # stable: else in the order of the tensors
+        place[order] = np.arange(begin, stop, dtype=np.int32)
+        begin = stop
+    return parts()

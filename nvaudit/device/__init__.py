@@ -1,5 +1,6 @@
 """Devices: profiles, their laws and noise terms, and the operating point at which one is simulated."""
 
+from nvaudit.device.additions import add_terms
 from nvaudit.device.fit import fit_profile
 from nvaudit.device.law import Law, evaluate
 from nvaudit.device.load import (
@@ -22,6 +23,7 @@ from nvaudit.device.terms import (
     Normal,
     OneOverF,
     Read,
+    Shared,
     StuckAt,
     Table,
     TableLevel,
@@ -42,6 +44,7 @@ __all__ = [
     "OperatingPoint",
     "Read",
     "Scale",
+    "Shared",
     "SigmaKnob",
     "Source",
     "StuckAt",
@@ -49,6 +52,7 @@ __all__ = [
     "TableLevel",
     "TimeKnob",
     "Window",
+    "add_terms",
     "dump_profile",
     "evaluate",
     "fit_profile",

@@ -15,6 +15,7 @@ from nvaudit.device.terms import (
     NoiseTerm,
     Normal,
     Read,
+    Shared,
     Table,
 )
 
@@ -62,7 +63,7 @@ def _check_order(term: NoiseTerm, previous: list[NoiseTerm], path: str) -> None:
 
 
 def _unit_of(term: NoiseTerm) -> str | None:
-    return term.unit if isinstance(term, Normal | Lognormal | Read | LogDecay | Table) else None
+    return term.unit if isinstance(term, Normal | Shared | Lognormal | Read | LogDecay | Table) else None
 
 
 def _check_units(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:

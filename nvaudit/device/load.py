@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from nvaudit.device.fewer import fewer_levels
 from nvaudit.device.messages import describe, short
 from nvaudit.device.profile import DeviceProfile, Encoding
 from nvaudit.errors import ProfileError
@@ -220,7 +221,11 @@ def dump_profile(profile: DeviceProfile) -> str:
 
 def profile_digest(profile: DeviceProfile) -> str:
     """SHA-256 of everything a profile says, whatever the layout of its file; 64 hex digits."""
-    content = json.dumps(profile.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    data = profile.model_dump(mode="json")
+    for term in data["noise"]:
+        if term.get("tolerance", 0) is None:
+            del term["tolerance"]  # the digest is that of before this key existed
+    content = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -232,6 +237,8 @@ def override_profile(
     encoding: Encoding | None = None,
 ) -> DeviceProfile:
     """Change how weights are held on a device, and check that the profile still makes sense.
+
+    With fewer levels than the profile has, a value for each level is taken at the same conductance.
 
     Parameters
     ----------
@@ -255,4 +262,6 @@ def override_profile(
     data = profile.model_dump(mode="json")
     changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding}
     data |= {key: value for key, value in changes.items() if value is not None}
+    if cell_bits is not None and profile.cell_bits is not None and cell_bits < profile.cell_bits:
+        data["noise"] = fewer_levels(profile, cell_bits)
     return parse_profile(json.dumps(data), f"profile {profile.name!r} with the options given")

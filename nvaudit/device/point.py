@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nvaudit.device.profile import DeviceProfile, SigmaKnob
-from nvaudit.device.terms import NoiseTerm, Read
+from nvaudit.device.terms import Drift, LogDecay, NoiseTerm, Normal, Read
 from nvaudit.errors import ProfileError
 
 _ADDITIVE_UNITS = ("level", "full_scale", "weight_max")
@@ -33,6 +33,8 @@ class OperatingPoint:
         Time since programming, seconds.
     terms : tuple of NoiseTerm
         The terms that are switched on, in order.
+    drift_compensation : bool
+        Whether each tensor is multiplied by what it lost to time as a whole.
     """
 
     profile: DeviceProfile
@@ -40,6 +42,7 @@ class OperatingPoint:
     sigma_unit: str
     time_s: float
     terms: tuple[NoiseTerm, ...]
+    drift_compensation: bool = False
 
 
 def operating_point(
@@ -49,6 +52,8 @@ def operating_point(
     time_s: float | None = None,
     enable: Sequence[str] = (),
     disable: Sequence[str] = (),
+    write_verify: float | None = None,
+    drift_compensation: bool = False,
 ) -> OperatingPoint:
     """Choose sigma, time and the active terms of a device.
 
@@ -66,6 +71,11 @@ def operating_point(
         Seconds since programming; the profile's default without it. 0 is always allowed.
     enable, disable : sequence of str, optional
         Names of terms to switch on and off.
+    write_verify : float, optional
+        Tolerance of programming: the error of every `normal` term is truncated there, in the unit of the
+        term's sigma. A narrower one that the profile states stays.
+    drift_compensation : bool
+        Multiply each tensor by its total conductance before it drifted over that after.
 
     Returns
     -------
@@ -75,16 +85,58 @@ def operating_point(
     Raises
     ------
     ProfileError
-        If a value is outside the valid range, the profile has no such knob or unit, or a name is unknown.
+        If a value is outside the valid range, the profile has no such knob or unit, a name is unknown, or
+        there is nothing to verify or to compensate.
     """
     unit = _sigma_unit(profile, sigma_unit)
+    terms = _terms(profile, enable, disable)
+    _check_tolerance(profile, terms, unit)
+    if write_verify is not None:
+        terms = _verified(profile, terms, write_verify)
+    if drift_compensation and not any(isinstance(term, Drift | LogDecay) for term in terms):
+        raise ProfileError(
+            f"drift-compensation: no term of profile {profile.name!r} that is switched on changes with time; "
+            "leave it out"
+        )
     return OperatingPoint(
         profile=profile,
         sigma=_sigma(profile, sigma, unit),
         sigma_unit=unit,
         time_s=_time(profile, time_s),
-        terms=_terms(profile, enable, disable),
+        terms=terms,
+        drift_compensation=drift_compensation,
     )
+
+
+def _check_tolerance(profile: DeviceProfile, terms: Sequence[NoiseTerm], unit: str) -> None:
+    """Refuse to take a tolerance that the profile states in the unit of its sigma for one in another."""
+    if profile.sigma is None or unit == profile.sigma.unit:
+        return
+    for term in terms:
+        if isinstance(term, Normal) and term.unit == "sigma" and term.tolerance is not None:
+            raise ProfileError(
+                f"sigma-unit: {unit!r}: the tolerance of the noise term {term.name!r} of profile "
+                f"{profile.name!r} is in {profile.sigma.unit!r}; use that unit"
+            )
+
+
+def _verified(profile: DeviceProfile, terms: Sequence[NoiseTerm], tolerance: float) -> tuple[NoiseTerm, ...]:
+    """Truncate the errors of programming."""
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ProfileError(f"write-verify: {tolerance:g} is not a tolerance; use a number of 0 or more")
+    if not any(isinstance(term, Normal) for term in terms):
+        raise ProfileError(
+            f"write-verify: no term of kind 'normal' is switched on in profile {profile.name!r}, so there is "
+            "no programming error that a tolerance truncates; leave it out"
+        )
+
+    def verified(term: NoiseTerm) -> NoiseTerm:
+        if not isinstance(term, Normal):
+            return term
+        own = math.inf if term.tolerance is None else term.tolerance
+        return term.model_copy(update={"tolerance": min(tolerance, own)})
+
+    return tuple(map(verified, terms))
 
 
 def _sigma_unit(profile: DeviceProfile, asked: str | None) -> str:

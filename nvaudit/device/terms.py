@@ -17,6 +17,7 @@ Slug = Annotated[str, Field(pattern=SLUG)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=1e-9, le=LARGEST, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+TileSide = Annotated[int, Field(ge=1, le=1_000_000)]
 
 ConductanceUnit: TypeAlias = Literal["level", "full_scale", "us", "na"]
 ReadUnit: TypeAlias = Literal["sigma", "level", "full_scale", "relative", "us", "na"]
@@ -34,13 +35,41 @@ class _Term(_Part):
 
 
 class Normal(_Term):
-    """g + N(mean, sigma²), drawn once per chip. References: T-13, T-15."""
+    """g + N(mean, sigma²), drawn once per chip. References: T-13, T-15.
+
+    With a `tolerance`, in the same unit and not multiplied by the knob, programming is repeated until the
+    error is within ± tolerance: the normal is truncated there.
+    """
 
     kind: Literal["normal"]
     name: Slug = "normal"
     sigma: Law
     mean: Law | None = None
     unit: NormalUnit
+    tolerance: NotNegative | None = None
+
+
+class Shared(_Term):
+    """g + sigma · z with one z ~ N(0, 1) for all devices of a chip, of a tensor, or of a crossbar tile.
+
+    A tile is `tile` = (rows, columns) devices of the tensor's crossbars, counted from their first row and
+    column; a weight column takes slices × polarities neighbouring device columns.
+    """
+
+    kind: Literal["shared"]
+    name: Slug = "shared"
+    sigma: Law
+    unit: ReadUnit
+    scope: Literal["chip", "tensor", "tile"]
+    tile: tuple[TileSide, TileSide] | None = None
+
+    @model_validator(mode="after")
+    def _tile_where_asked(self) -> Shared:
+        if (self.scope == "tile") != (self.tile is not None):
+            what = "is missing" if self.tile is None else f"is for scope 'tile', not {self.scope!r}"
+            do = "add it, as [rows, columns]" if self.tile is None else "leave it out"
+            raise fault("tile", f"{what}; {do}")
+        return self
 
 
 class Lognormal(_Term):
@@ -158,10 +187,11 @@ class Clip(_Term):
 
 
 NoiseTerm: TypeAlias = Annotated[
-    Normal | Lognormal | StuckAt | Drift | LogDecay | Read | Table | Clip, Field(discriminator="kind")
+    Normal | Shared | Lognormal | StuckAt | Drift | LogDecay | Read | Table | Clip,
+    Field(discriminator="kind"),
 ]
-TERM_TYPES = (Normal, Lognormal, StuckAt, Drift, LogDecay, Read, Table, Clip)
-TERM_KINDS = ("normal", "lognormal", "stuck_at", "drift", "log_decay", "read", "table", "clip")
+TERM_TYPES = (Normal, Shared, Lognormal, StuckAt, Drift, LogDecay, Read, Table, Clip)
+TERM_KINDS = ("normal", "shared", "lognormal", "stuck_at", "drift", "log_decay", "read", "table", "clip")
 
 
 def one_over_f_factor(noise: OneOverF | None, time_s: float) -> float:

@@ -10,8 +10,9 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import NoiseTerm, OperatingPoint
+from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Shared
 from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
+from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
 from nvaudit.mapping.slices import digits
 from nvaudit.perturb.collapse import (
     CodeLaw,
@@ -20,7 +21,18 @@ from nvaudit.perturb.collapse import (
     read_terms,
     weight_space_moments,
 )
-from nvaudit.perturb.terms import Sampler, Setting, in_weight_space, read_spread, sampler
+from nvaudit.perturb.common import Block, Streams, Tiles, draw_component
+from nvaudit.perturb.terms import (
+    Levels,
+    Sampler,
+    Setting,
+    in_weight_space,
+    is_timed,
+    read_spread,
+    sampler,
+    shared_spread,
+)
+from nvaudit.perturb.truncated import Truncated
 from nvaudit.rng import stream
 
 BLOCK = 1 << 16
@@ -48,6 +60,8 @@ class MappedTensor:
         How codes are stored in devices.
     peak_code : int
         Largest code magnitude, which stands for max|W|.
+    lines : Lines
+        What a row and what a column of its crossbars is.
     """
 
     key: str
@@ -55,6 +69,7 @@ class MappedTensor:
     scale: Float
     array: Array
     peak_code: int
+    lines: Lines = ONE_COLUMN
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,31 @@ class Draw:
 
     weights: Float
     read_variance: Float | None
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of every weight of a block.
+
+    Attributes
+    ----------
+    slice : int
+        Its slice, 0 the least significant.
+    sign : ndarray or float
+        Factor by which it enters the weight.
+    level : ndarray of int
+        What it was to hold.
+    deviation : ndarray, float32
+        Programmed less target conductance, in the window's unit.
+    reads : list of ndarray
+        Standard deviation of one read, term by term, in the window's unit.
+    """
+
+    slice: int
+    sign: Float | float
+    level: NDArray[np.integer]
+    deviation: Float
+    reads: list[Float]
 
 
 @dataclass(frozen=True)
@@ -109,7 +149,7 @@ class TensorLaw:
         out = np.empty(code.shape, np.float32)
         noisy = bool(law.std.any())
         gen = stream(seed, "program", trial, self.tensor.key)
-        for name, block, scale in _blocks(code, self.tensor.scale):
+        for name, block, scale in blocks(code, self.tensor.scale):
             base, spread = self._base_and_spread(law, name, code[block], scale)
             target = out[block]
             if noisy:
@@ -138,13 +178,13 @@ class TensorLaw:
     def _draw_devices(self, seed: int, trial: int) -> Draw:
         tensor = self.tensor
         reads = self._reads
-        gens = {t.name: stream(seed, f"program:{t.name}", trial, tensor.key) for t in self._active}
+        streams = self.streams(seed, trial)
         freeze = stream(seed, "read", trial, tensor.key)
         out = np.empty(tensor.code.shape, np.float32)
         variance = np.empty(tensor.code.shape, np.float32) if reads and not self.freeze_read else None
-        for _, block, scale in _blocks(tensor.code, tensor.scale):
+        for _, block, scale in blocks(tensor.code, tensor.scale):
             code = tensor.code[block]
-            deviation, read = self._deviations(code, gens)
+            deviation, read = self._deviations(code, block, streams)
             if variance is not None:
                 variance[block] = read * np.square(scale)
             elif reads:
@@ -152,49 +192,129 @@ class TensorLaw:
             out[block] = (code + deviation) * scale
         return Draw(out, variance)
 
-    def _deviations(
-        self, code: NDArray[np.int16], gens: dict[str, np.random.Generator]
-    ) -> tuple[Float, Float]:
+    def _deviations(self, code: NDArray[np.int16], block: Block, streams: Streams) -> tuple[Float, Float]:
         """Deviation of each weight and the variance of one read of it, both in code units."""
-        array, at = self.tensor.array, self.setting
+        array = self.tensor.array
         deviation, read = np.zeros(code.shape, np.float32), np.zeros(code.shape, np.float32)
-        target = at.target.astype(np.float32)
-        for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
-            for i, level in enumerate(digits(stored, array.stored_bits, array.cell_bits)):
-                g = wanted = target[level]
-                for name, sample in self._samplers:
-                    g = sample(level, g, gens[name])
-                weight = np.float32(2.0 ** (i * array.cell_bits) / array.step)
-                deviation += sign * weight * (g - wanted)
-                for spread, relative in self._reads:
-                    one = spread[level] * g if relative else spread[level]
-                    read += np.square(weight * one)
-        for name, shift, std in self._on_weights:
-            z = gens[name].standard_normal(code.shape, dtype=np.float32)
+        for device in self.devices(code, block, streams):
+            weight = np.float32(2.0 ** (device.slice * array.cell_bits) / array.step)
+            deviation += device.sign * weight * device.deviation
+            for one in device.reads:
+                read += np.square(weight * one)
+        for name, law in self._on_weights:
             index = code.astype(np.int64) + 2**array.bits - 1
+            if isinstance(law, Truncated):
+                deviation += law.draw(index, streams.own[name])
+                continue
+            shift, std = law
+            z = streams.own[name].standard_normal(code.shape, dtype=np.float32)
             deviation += shift[index] + std[index] * z
         return deviation, read
+
+    def devices(self, code: NDArray[np.int16], block: Block, streams: Streams) -> Iterator[Device]:
+        """Draw the devices of a block of weights: polarity by polarity, least significant slice first."""
+        array = self.tensor.array
+        target = self.setting.target.astype(np.float32)
+        number, gain = 0, np.float32(streams.gain)
+        for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
+            for i, level in enumerate(digits(stored, array.stored_bits, array.cell_bits)):
+                wanted = target[level]
+                g = self._programmed(level, wanted, number, block, streams)
+                reads = [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
+                if gain != 1:
+                    g, reads = gain * g, [gain * one for one in reads]
+                yield Device(i, sign, level, g - wanted, reads)
+                number += 1
+
+    def _programmed(
+        self, level: Levels, wanted: Float, number: int, block: Block, streams: Streams, aged: bool = True
+    ) -> Float:
+        """Draw the conductances of one device of each weight, by default after the time since programming."""
+        g = wanted
+        for name, sample, timed in self._samplers:
+            if sample is None:
+                g = np.asarray(g + self._common[name][level] * streams.common[name].at(number, block))
+            elif aged or not timed:
+                g = sample(level, g, streams.own[name])
+        return g
+
+    def streams(self, seed: int, trial: int) -> Streams:
+        """Make what the devices of one chip are drawn from."""
+        gain = 1.0
+        if self.point.drift_compensation and any(map(is_timed, self._active)):
+            now = self._total(seed, trial, aged=True)
+            gain = self._total(seed, trial, aged=False) / now if now > 0 else 1.0
+        return self._streams(seed, trial, gain)
+
+    def _streams(self, seed: int, trial: int, gain: float) -> Streams:
+        key = self.tensor.key
+        own = {
+            t.name: stream(seed, f"program:{t.name}", trial, key)
+            for t in self._active
+            if not isinstance(t, Shared)
+        }
+        common = {
+            t.name: draw_component(t, self._tiles(t), seed, trial, key)
+            for t in self._active
+            if isinstance(t, Shared)
+        }
+        return Streams(own, common, gain)
+
+    def _total(self, seed: int, trial: int, aged: bool) -> float:
+        """Add up the conductances of all devices of one chip, before or after the time since programming."""
+        array, target = self.tensor.array, self.setting.target.astype(np.float32)
+        streams, total = self._streams(seed, trial, 1.0), 0.0
+        for _, block, _ in blocks(self.tensor.code, self.tensor.scale):
+            number = 0
+            for stored in stored_codes(self.tensor.code[block], array):
+                for level in digits(stored, array.stored_bits, array.cell_bits):
+                    g = self._programmed(level, target[level], number, block, streams, aged)
+                    total += float(g.sum(dtype=np.float64))
+                    number += 1
+        return total
+
+    def _tiles(self, term: Shared) -> Tiles | None:
+        """Where the tiles of a common component lie."""
+        if term.tile is None:
+            return None
+        tensor = self.tensor
+        devices = tensor.array.slices * tensor.array.polarities
+        return Tiles.of(tensor.code.shape, tensor.lines, devices, term.tile)
 
     @cached_property
     def _active(self) -> tuple[NoiseTerm, ...]:
         return active_terms(self.point, self.setting)
 
     @cached_property
-    def _samplers(self) -> tuple[tuple[str, Sampler], ...]:
-        """Terms that act on devices."""
+    def _samplers(self) -> tuple[tuple[str, Sampler | None, bool], ...]:
+        """Terms that act on devices: how (None: by a common component), and whether time does it."""
         at = self.setting
-        return tuple((t.name, sampler(t, at)) for t in self._active if not in_weight_space(t, self.point))
+        return tuple(
+            (t.name, None if isinstance(t, Shared) else sampler(t, at), is_timed(t))
+            for t in self._active
+            if not in_weight_space(t, self.point)
+        )
 
     @cached_property
-    def _on_weights(self) -> tuple[tuple[str, Float, Float], ...]:
+    def _common(self) -> dict[str, Float]:
+        """Spread per level of the common components."""
+        shared = (term for term in self._active if isinstance(term, Shared))
+        return {term.name: shared_spread(term, self.setting).astype(np.float32) for term in shared}
+
+    @cached_property
+    def _on_weights(self) -> tuple[tuple[str, Truncated | tuple[Float, Float]], ...]:
         """Terms that act on weights: mean and spread per code."""
         top = 2**self.tensor.array.bits - 1
-        tables = []
+        tables: list[tuple[str, Truncated | tuple[Float, Float]]] = []
         for term in self._active:
             if in_weight_space(term, self.point):
                 code = np.arange(-top, top + 1)
                 shift, std = weight_space_moments(term, self.setting, code, self.tensor.peak_code)
-                tables.append((term.name, shift.astype(np.float32), std.astype(np.float32)))
+                if isinstance(term, Normal) and term.tolerance is not None:
+                    limit = np.full(len(code), term.tolerance * self.tensor.peak_code)
+                    tables.append((term.name, Truncated.of(shift, std, limit)))
+                else:
+                    tables.append((term.name, (shift.astype(np.float32), std.astype(np.float32))))
         return tuple(tables)
 
     @cached_property
@@ -206,7 +326,7 @@ class TensorLaw:
         )
 
 
-def _blocks(
+def blocks(
     code: NDArray[np.int16], scale: Float
 ) -> Iterator[tuple[str, tuple[slice | EllipsisType, ...], Float]]:
     """Slabs of a tensor along its first axis: a name, where, and the part of the scale that belongs there."""

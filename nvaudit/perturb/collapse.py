@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Read, evaluate
 from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
 from nvaudit.mapping.slices import digits
-from nvaudit.perturb.terms import Setting, in_weight_space, is_idle, normal_moments
+from nvaudit.perturb.terms import (
+    Setting,
+    in_weight_space,
+    is_idle,
+    is_timed,
+    is_truncated,
+    normal_moments,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
     Returns
     -------
     CodeLaw or None
-        None if a term is not an additive normal with a spread fixed by the target level.
+        None if a term is not an additive normal with a spread fixed by the target level, or drift is
+        compensated.
 
     References
     ----------
@@ -78,6 +86,8 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
     code = np.arange(-top, top + 1)
     mean, variance = np.zeros(len(code)), np.zeros(len(code))
     for term in active_terms(point, at):
+        if is_truncated(term) or (point.drift_compensation and is_timed(term)):
+            return None
         if in_weight_space(term, point):
             shift, spread = weight_space_moments(term, at, code, peak_code)
             mean, variance = mean + shift, variance + spread**2

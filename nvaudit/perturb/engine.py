@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError
+from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.quantize import dequantize
+from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty
 from nvaudit.perturb.margin import nominal_margin
@@ -21,6 +22,7 @@ from nvaudit.perturb.metrics import Metric, reference_of, score
 from nvaudit.perturb.race import Race, RaceTask, sample_order
 from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
+from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
 
 QUANTISED = -1
@@ -75,6 +77,8 @@ class Engine:
         self._tensors = [tensor.open() for tensor in workload.tensors]
         self._laws: tuple[tuple[int, frozenset[str] | None], list[TensorLaw]] = ((-1, None), [])
         self._difficulty: tuple[int, Difficulty] = (-1, Difficulty(np.empty(0), np.empty(0)))
+        self._watched: Any = None
+        self._verifier = Verifier()
         self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
@@ -142,10 +146,12 @@ class Engine:
             raise EngineError(f"{keep}: cannot be written: {error.strerror}; free some space") from error
         return self._finite(metric, total)
 
-    def chip(self, metric: Metric, keep: str | None, point: int, trial: int) -> Outcome:
+    def chip(
+        self, metric: Metric, keep: str | None, point: int, trial: int, variant: Variant = WHOLE
+    ) -> Outcome:
         """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise."""
         begin = time.perf_counter()
-        session = self._chip_session(point, trial)
+        session = self._chip_session(point, trial, variant)
         value = self._score(session, self._w.template, metric, keep)
         return Outcome(value, self._w.count, time.perf_counter() - begin)
 
@@ -304,14 +310,30 @@ class Engine:
     ) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
         """Draw tensor after tensor and hand out the slots that hold it."""
         for index, law in enumerate(self._tensor_laws(point, variant.terms)):
+            split = [slot for slot in self._w.slots if slot.tensor == index and slot.cells]
+            if split:
+                still = trial == QUANTISED or not variant.has(index)
+                noisy = (law, index, variant.verified, self._w.seed, trial)
+                cells = target_cells(law.tensor) if still else self._verifier.cells(*noisy)
+                yield from ((slot, place_cells(cells, slot)) for slot in split)
+                continue
             if trial == QUANTISED or not variant.has(index):
                 tensor = law.tensor
                 draw = Draw(dequantize(tensor.code, tensor.scale), None)
             else:
-                draw = law.draw(self._w.seed, trial)
+                draw = self._verifier.draw(law, index, variant.verified, self._w.seed, trial)
             for slot in self._w.slots:
                 if slot.tensor == index:
                     yield slot, place(draw, slot)
+
+    def watch(self, names: list[str], samples: NDArray[np.intp]) -> list[NDArray[Any]]:
+        """Inner values of the quantised template, which has them among its outputs, on chosen samples."""
+        graph = self._w.template
+        session = self._watched = self._watched or self._chip_session(0, QUANTISED)
+        size = graph.batch or len(samples)
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
+        found = [run_session(session, names, self._feeds(part, len(part), graph.batch)) for part in parts]
+        return [array for arrays in found for array in arrays]
 
     def _tensor_laws(self, point: int, terms: frozenset[str] | None = None) -> list[TensorLaw]:
         if self._laws[0] != (point, terms):
@@ -346,10 +368,15 @@ def _gather(
 
 def place(draw: Draw, slot: SlotSpec) -> NDArray[Any]:
     """Bring drawn weights into a slot's layout and element type."""
+    if slot.cells:
+        raise OptionError(f"{slot.name}: lies on crossbars with converters; leave --adc-bits out here")
     array = draw.weights
     if slot.variance:
         array = draw.read_variance if draw.read_variance is not None else np.zeros_like(draw.weights)
     for step, argument in slot.transform:
+        if step == "slice":  # along the first axis: a part of a recurrent weight
+            array = array[argument[1] : argument[2]]
+            continue
         array = array.transpose(argument) if step == "transpose" else array.reshape(argument)
     return np.ascontiguousarray(array, dtype=_dtype(slot.dtype))
 

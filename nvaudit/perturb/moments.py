@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import OperatingPoint
+from nvaudit.device import OperatingPoint, Shared
 from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.crossbar import Lines
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import collapse, read_terms
 from nvaudit.perturb.terms import Setting, in_weight_space
@@ -65,8 +66,9 @@ def level_draws(
     """Conductances that devices programmed to some levels end up with (one read included), seeded."""
     single, devices = _one_device(point, array)
     codes = np.repeat(levels.astype(np.int16)[:, None], count, axis=1)
-    tensor = MappedTensor("draws", codes, np.ones((), np.float32), single, array.top_level)
-    drawn = TensorLaw(tensor, devices, freeze_read=True).draw(0, 0).weights.astype(np.float64)
+    tensor = MappedTensor("draws", codes, np.ones((), np.float32), single, array.top_level, Lines((1,)))
+    law = TensorLaw(tensor, _weight_by_weight(devices, single), freeze_read=True)
+    drawn = law.draw(0, 0).weights.astype(np.float64)
     return {int(level): array.g_min + row * array.step for level, row in zip(levels, drawn, strict=True)}
 
 
@@ -75,6 +77,17 @@ def _one_device(point: OperatingPoint, array: Array) -> tuple[Array, OperatingPo
     bits = max(1, array.top_level.bit_length())
     single = replace(array, encoding="sign_magnitude", bits=bits, stored_bits=bits, cell_bits=bits)
     return single, replace(point, terms=tuple(t for t in point.terms if not in_weight_space(t, point)))
+
+
+def _weight_by_weight(point: OperatingPoint, array: Array) -> OperatingPoint:
+    """Give each weight a common component of its own: its law is that of one weight over many chips."""
+    width = array.slices * array.polarities
+
+    def own(term: Shared) -> Shared:
+        cols = width if term.tile is None else min(width, term.tile[1])
+        return term.model_copy(update={"scope": "tile", "tile": (1, cols)})
+
+    return replace(point, terms=tuple(own(t) if isinstance(t, Shared) else t for t in point.terms))
 
 
 def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Moments:
@@ -90,7 +103,9 @@ def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Mo
         np.ones((), np.float32),
         array,
         peak,
+        Lines((1,)),
     )
-    drawn = TensorLaw(tensor, point, freeze_read=True).draw(0, 0).weights.astype(np.float64)
+    sampled = TensorLaw(tensor, _weight_by_weight(point, array), freeze_read=True)
+    drawn = sampled.draw(0, 0).weights.astype(np.float64)
     deviation = drawn - code[:, None]
     return Moments(code, deviation.mean(axis=1), deviation.std(axis=1), "sampled")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError, OptionError
 from nvaudit.mapping.conductance import Encoding, layout
+from nvaudit.mapping.crossbar import Lines
 from nvaudit.mapping.quantize import MAX_BITS, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.model import LoadedModel, Rebatch, Template, Weight, build_template
@@ -61,7 +62,8 @@ def map_tensor(
         code, scale = codes.code, codes.scale
     array = layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
     peak = int(np.abs(code).max(initial=0))
-    return TensorFile(weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False)
+    lines = Lines(weight.channel_axes, weight.matrix.rows, weight.matrix.cols)
+    return TensorFile(weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False, lines)
 
 
 def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpec, ...]:
@@ -75,6 +77,8 @@ def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpe
             transform=tuple((step, tuple(argument)) for step, argument in slot.transform),
             variance=slot.variance,
             offset=slot.offset,
+            cells=slot.cells,
+            factor=slot.factor,
         )
         for slot in template.slots
     )
@@ -130,11 +134,7 @@ def _build(request: Request, folder: Path) -> Workload:
     weights = [d.constant.weight for d in request.decisions if d.mapped and d.constant.weight is not None]
     profile = request.points[0].profile
     tensors = [map_tensor(w, profile, request.how, folder, i) for i, w in enumerate(weights)]
-    noisy_reads = {
-        tensor.key
-        for tensor in tensors
-        if any(read_terms(point, Setting.of(point, tensor.array)) for point in request.points)
-    }
+    noisy_reads = noisy_in_reading(tensors, request.points)
     keys = [weight.key for weight in weights]
     batch: Literal["free", "keep"] = "free" if request.rebatch.status == "rebatched" else "keep"
     template = build_template(request.loaded, keys, batch=batch, read_noise=noisy_reads)
@@ -151,10 +151,7 @@ def _build(request: Request, folder: Path) -> Workload:
         ideal=ideal,
         template=graph_file(template, folder, "template", ideal.batch),
         slots=slot_specs(template, index_of),
-        tensors=tuple(
-            TensorFile(t.key, t.code, t.scale, t.array, t.peak_code, t.key not in with_variance)
-            for t in tensors
-        ),
+        tensors=tuple(replace(t, freeze_read=t.key not in with_variance) for t in tensors),
         points=request.points,
         inputs=_save_inputs(dataset, folder),
         labels=_save(folder, "labels", dataset.labels, 0),
@@ -167,6 +164,15 @@ def _build(request: Request, folder: Path) -> Workload:
         read_noise=bool(with_variance),
         provider=request.provider,
     )
+
+
+def noisy_in_reading(tensors: Sequence[TensorFile], points: Sequence[OperatingPoint]) -> set[str]:
+    """Keys of the tensors that are read with noise at any operating point."""
+    return {
+        tensor.key
+        for tensor in tensors
+        if any(read_terms(point, Setting.of(point, tensor.array)) for point in points)
+    }
 
 
 def original_batch(loaded: LoadedModel, rebatch: Rebatch) -> int | None:

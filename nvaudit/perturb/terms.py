@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import Law, NoiseTerm, OperatingPoint, evaluate, log_decay_at, one_over_f_factor
-from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, StuckAt, Table
+from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, Shared, StuckAt, Table
 from nvaudit.mapping.conductance import Array, target_conductance
+from nvaudit.perturb.truncated import Truncated
 
 Float = NDArray[np.float32]
 Levels = NDArray[np.integer]
@@ -72,7 +73,10 @@ def in_weight_space(term: NoiseTerm, point: OperatingPoint) -> bool:
 
 
 def normal_moments(term: NoiseTerm, at: Setting) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Mean shift and standard deviation per level, if the term adds an independent normal, else None."""
+    """Mean shift and standard deviation per level, if the term adds an independent normal, else None.
+
+    Of a normal with a tolerance they are those before it is truncated.
+    """
     if isinstance(term, Normal):
         unit = at.unit(term.unit)
         mean = at.law(term.mean) * unit if term.mean is not None else np.zeros(len(at.level))
@@ -83,13 +87,28 @@ def normal_moments(term: NoiseTerm, at: Setting) -> tuple[NDArray[np.float64], N
         return unit * shift, unit * spread
     if isinstance(term, Table) and term.levels is not None:
         rows = sorted(term.levels, key=lambda row: row.level)
-        base, unit = _table_origin(term, at), at.plain_unit(term.unit)
+        base, unit = table_origin(term, at), at.plain_unit(term.unit)
         off = base + unit * np.array([row.mean for row in rows]) - at.target
         return at.multiplier * off, at.multiplier * unit * np.array([row.std for row in rows])
     return None
 
 
-def _table_origin(term: Table, at: Setting) -> float:
+def is_truncated(term: NoiseTerm) -> bool:
+    """Whether a term's errors are limited by a tolerance."""
+    return isinstance(term, Normal) and term.tolerance is not None
+
+
+def is_timed(term: NoiseTerm) -> bool:
+    """Whether a term is what time does after programming."""
+    return isinstance(term, Drift | LogDecay)
+
+
+def shared_spread(term: Shared, at: Setting) -> NDArray[np.float64]:
+    """Standard deviation of a common component per level."""
+    return np.abs(at.law(term.sigma) * at.unit(term.unit))
+
+
+def table_origin(term: Table, at: Setting) -> float:
     """Where a table counts from: g_min in level or full-scale units; in µS or nA it is the conductance."""
     return 0.0 if term.unit in ("us", "na") else at.array.g_min
 
@@ -99,6 +118,8 @@ def is_idle(term: NoiseTerm, at: Setting) -> bool:
     moments = normal_moments(term, at)
     if moments is not None:
         return not (moments[0].any() or moments[1].any())
+    if isinstance(term, Shared):
+        return not shared_spread(term, at).any()
     if isinstance(term, Lognormal):
         return not (at.law(term.sigma) * at.unit(term.unit)).any()
     if isinstance(term, StuckAt):
@@ -111,8 +132,11 @@ def is_idle(term: NoiseTerm, at: Setting) -> bool:
 
 
 def sampler(term: NoiseTerm, at: Setting) -> Sampler:
-    """Make the sampler of a term that acts on devices when they are programmed (all but ``read``)."""
+    """Make the sampler of a term that acts on each device by itself (all but ``shared`` and ``read``)."""
     moments = normal_moments(term, at)
+    if isinstance(term, Normal) and term.tolerance is not None:
+        assert moments is not None
+        return _truncated(term.tolerance, *moments, term, at)
     if moments is not None:
         return _normal(*moments)
     if isinstance(term, Lognormal):
@@ -137,6 +161,15 @@ def _normal(mean: NDArray[np.float64], std: NDArray[np.float64]) -> Sampler:
     """g + N(mean, σ²), both per level."""
     shift, spread = mean.astype(np.float32), std.astype(np.float32)
     return lambda level, g, gen: np.asarray(g + (shift[level] + spread[level] * _draw(gen, g)))
+
+
+def _truncated(
+    tolerance: float, mean: NDArray[np.float64], std: NDArray[np.float64], term: Normal, at: Setting
+) -> Sampler:
+    """g + an error that was written again until it was within the tolerance."""
+    unit = at.plain_unit(at.point.sigma_unit if term.unit == "sigma" else term.unit)
+    law = Truncated.of(mean, std, np.broadcast_to(tolerance * np.asarray(unit), mean.shape))
+    return lambda level, g, gen: np.asarray(g + law.draw(level, gen))
 
 
 def _lognormal(term: Lognormal, at: Setting) -> Sampler:
@@ -179,7 +212,7 @@ def _drift(term: Drift, at: Setting) -> Sampler:
 def _samples(term: Table, at: Setting) -> Sampler:
     """Replace g by one of the values that were measured at its level."""
     assert term.samples is not None
-    base, unit = _table_origin(term, at), at.plain_unit(term.unit)
+    base, unit = table_origin(term, at), at.plain_unit(term.unit)
     target, scale = at.target.astype(np.float32), np.float32(at.multiplier)
     flat = np.concatenate([base + unit * np.array(row) for row in term.samples]).astype(np.float32)
     count = np.array([len(row) for row in term.samples])

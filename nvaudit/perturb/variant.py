@@ -18,6 +18,7 @@ from nvaudit.mapping.conductance import Array
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.collapse import active_terms, read_terms
 from nvaudit.perturb.terms import Setting
+from nvaudit.perturb.verify import Verified
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,13 @@ class Variant:
         Noisy tensors; the others are at their quantised weights. None: all.
     terms : frozenset of str, optional
         Noise terms that act; limits on the conductance (``clip``) always do. None: all.
+    verified : Verified, optional
+        Weights whose programming errors were corrected. None: none.
     """
 
     tensors: frozenset[int] | None = None
     terms: frozenset[str] | None = None
+    verified: Verified | None = None
 
     def has(self, tensor: int) -> bool:
         """Whether a tensor is noisy."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
 from nvaudit.perturb.chip import MappedTensor
 
 
@@ -53,10 +54,11 @@ class TensorFile:
     array: Array
     peak_code: int
     freeze_read: bool
+    lines: Lines = ONE_COLUMN
 
     def open(self) -> MappedTensor:
         """Map the codes."""
-        return MappedTensor(self.key, self.code.open(), self.scale, self.array, self.peak_code)
+        return MappedTensor(self.key, self.code.open(), self.scale, self.array, self.peak_code, self.lines)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class SlotSpec:
         Holds the variance of a read instead of the weights.
     offset : int
         Where it lies in the file of external data, in bytes.
+    cells : bool
+        Holds the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
+        from (device, *primary layout).
+    factor : float
     """
 
     name: str
@@ -87,6 +93,8 @@ class SlotSpec:
     transform: tuple[tuple[str, tuple[int, ...]], ...]
     variance: bool
     offset: int
+    cells: bool = False
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

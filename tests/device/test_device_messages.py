@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nvaudit.device import DeviceProfile, dump_profile, load_profile, parse_profile
 from nvaudit.errors import ProfileError
 
-TERMS = "normal, lognormal, stuck_at, drift, log_decay, read, table, clip"
+TERMS = "normal, shared, lognormal, stuck_at, drift, log_decay, read, table, clip"
 LAWS = "constant, levels, polynomial, log, power, saturating, piecewise"
 Edit = Callable[[dict[str, Any]], object]
 
@@ -50,6 +50,12 @@ def drift(nu: float) -> dict[str, Any]:
 
 CASES: list[tuple[str, Edit, str]] = [
     ("pcm", lambda d: d["noise"][0].update(kind="gausian"), f"noise.0.kind: 'gausian' is not a noise term; use one of {TERMS}"),
+    ("pcm", lambda d: d["noise"][0].update(tolerance=-1), "noise.0.tolerance: -1 is too small; make it 0 or more"),
+    ("rram", noise({"kind": "shared", "sigma": ONE, "unit": "level", "scope": "tile"}), "noise.0.tile: is missing; add it, as [rows, columns]"),
+    ("rram", noise({"kind": "shared", "sigma": ONE, "unit": "level", "scope": "chip", "tile": [2, 2]}), "noise.0.tile: is for scope 'tile', not 'chip'; leave it out"),
+    ("rram", noise({"kind": "shared", "sigma": ONE, "unit": "level", "scope": "tile", "tile": [0, 2]}), "noise.0.tile.0: 0 is too small; make it 1 or more"),
+    ("rram", noise({"kind": "shared", "sigma": ONE, "unit": "us", "scope": "chip"}), "noise.0.unit: 'us' is not the unit of the window (null); make them equal"),
+    ("rram", noise({"kind": "shared", "sigma": ONE, "unit": "level", "scope": "row"}), "noise.0.scope: got 'row'; use one of chip, tensor, tile"),
     ("pcm", lambda d: d["noise"][0].pop("kind"), f"noise.0.kind: missing; use one of {TERMS}"),
     ("pcm", lambda d: d["noise"].insert(0, 5), "noise.0: got 5; write an object"),
     ("pcm", lambda d: d["noise"][0]["sigma"].update(kind="poly"), f"noise.0.sigma.kind: 'poly' is not a law; use one of {LAWS}"),

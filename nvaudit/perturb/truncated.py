@@ -1,0 +1,69 @@
+"""Normal errors within a tolerance, as write-verify leaves them: exact, by the inverse of the distribution.
+
+A device is written again until the error that is read back is within ± tolerance. If every attempt is an
+independent draw, what is left is the normal on the condition that it lies there. One uniform number gives
+one error, however rarely an attempt would succeed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr, ndtri_exp
+
+Doubles = NDArray[np.float64]
+
+_BELOW_ONE = -(2.0**-54)
+"""Largest logarithm of a probability: the error stays finite where the tolerance is no limit."""
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """N(mean, std²) within ± limit, by level (or code).
+
+    Attributes
+    ----------
+    mean, std, limit : ndarray, float64, one entry per level
+    sign : ndarray, float64
+        1, or −1 where the law is mirrored so that it lies in the lower tail, which keeps its digits.
+    top, ratio : ndarray, float64
+        Logarithm of the distribution function at the upper end, and the share of it that lies below the
+        lower end.
+    """
+
+    mean: Doubles
+    std: Doubles
+    limit: Doubles
+    sign: Doubles
+    top: Doubles
+    ratio: Doubles
+
+    @classmethod
+    def of(cls, mean: Doubles, std: Doubles, limit: Doubles) -> Truncated:
+        """Prepare the law of every level."""
+        sign = np.where(mean < 0, -1.0, 1.0)
+        spread = np.where(std > 0, std, 1.0)
+        low, high = (-limit - np.abs(mean)) / spread, (limit - np.abs(mean)) / spread
+        top = log_ndtr(high)
+        return cls(mean, std, limit, sign, top, np.exp(log_ndtr(low) - top))
+
+    def draw(self, index: NDArray[np.integer], gen: np.random.Generator) -> NDArray[np.float32]:
+        """Draw an error for each level in ``index``.
+
+        Parameters
+        ----------
+        index : ndarray of int
+        gen : numpy.random.Generator
+
+        Returns
+        -------
+        ndarray, float32, of the same shape
+        """
+        u = 1.0 - gen.random(index.shape)  # 0 < u ≤ 1
+        # log(Φ(low) + u (Φ(high) − Φ(low))), without leaving the logarithm.
+        p = np.minimum(self.top[index] + np.log(u + (1.0 - u) * self.ratio[index]), _BELOW_ONE)
+        size, limit = np.abs(self.mean)[index], self.limit[index]
+        error = np.where(self.std[index] > 0, size + self.std[index] * ndtri_exp(p), size)
+        return np.asarray(self.sign[index] * np.clip(error, -limit, limit), np.float32)

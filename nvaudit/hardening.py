@@ -219,7 +219,12 @@ def _report(
     if (gain if better else -gain) < 0:
         notes.append(
             "the hardened model is worse than the given one: train on more samples or longer, with a lower "
-            "--lr, or use --method remap, which needs no training"
+            "--lr, with --keep best (the given model then takes part in the choice), or use --method remap, "
+            "which needs no training"
+        )
+    if training.kept_epoch == 0 and training.epochs:
+        notes.append(
+            "no epoch surpassed the given model on the validation samples, so its own weights are the result"
         )
     return harden_report(
         before,

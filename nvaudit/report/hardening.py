@@ -52,6 +52,9 @@ class TrainingInfo(Section):
     sigma: float | None = Field(description="Of the injected noise, in max|W|; null where it was searched.")
     interval: tuple[float, float] | None = Field(description="Where TRICE's search ended.")
     kept: Literal["best", "last"]
+    kept_epoch: int | None = Field(
+        default=None, description="The epoch that the result is of; 0: the given model, which none surpassed."
+    )
     history: tuple[EpochInfo, ...]
 
 
@@ -60,7 +63,9 @@ class HardenReport(Section):
 
     schema_version: Literal[1] = 1
     nvaudit_version: str
-    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
+    headline: str = Field(
+        description="The result in one line; begins LABEL-FREE without labels, WORSE where it is."
+    )
     label_free: bool
     method: str
     device: str
@@ -110,7 +115,7 @@ def harden_report(
     )
     point = before.operating_point
     return HardenReport(
-        headline=_headline(sides, difference, info.unit, label_free, rest["device"]),
+        headline=_headline(sides, difference, info, label_free, rest["device"]),
         label_free=label_free,
         operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}), time {point.time_s:g} s",
         metric=before.metric,
@@ -138,10 +143,10 @@ def _side(report: AuditReport, percentile: float, confidence: float, threshold: 
 
 
 def _headline(
-    sides: list[HardenSide], difference: PairedDifference, unit: str, label_free: bool, device: str
+    sides: list[HardenSide], difference: PairedDifference, info: MetricInfo, label_free: bool, device: str
 ) -> str:
     before, after = sides
-    change = difference.kpp
+    change, unit = difference.kpp, info.unit
     ends = ""
     if change.low is not None and change.high is not None:
         low, high = difference_text(change.low, unit), difference_text(change.high, unit)
@@ -151,6 +156,8 @@ def _headline(
         f"{value_text(after.kpp.value, unit)} ({difference_text(change.value, unit)}{ends}); without noise "
         f"{value_text(before.nominal, unit)} → {value_text(after.nominal, unit)}"
     )
+    if (change.value if info.higher_is_better else -change.value) < 0:
+        text = f"WORSE: {text}"
     if label_free:
         return f"LABEL-FREE (no labels: the given model's outputs are the reference): {text}"
     return text
@@ -170,6 +177,7 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         sigma=facts["sigma"],
         interval=facts["interval"],
         kept=facts["keep"],
+        kept_epoch=facts["kept_epoch"],
         history=tuple(EpochInfo(**row) for row in rows),
         **rest,
     )

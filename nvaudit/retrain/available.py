@@ -5,13 +5,17 @@ from __future__ import annotations
 from nvaudit.errors import OptionError
 
 
-def require_torch(method: str) -> str:
+def require_torch(method: str, option: str = "--method", otherwise: str = "") -> str:
     """Import torch.
 
     Parameters
     ----------
     method : str
         That needs it, for the message.
+    option : str
+        By which it was chosen.
+    otherwise : str
+        What else can be done.
 
     Returns
     -------
@@ -26,5 +30,6 @@ def require_torch(method: str) -> str:
     try:
         import torch
     except ImportError as error:
-        raise OptionError(f"--method {method} needs torch; run: pip install 'nvaudit[harden]'") from error
+        text = f"{option} {method} needs torch; run: pip install 'nvaudit[harden]'"
+        raise OptionError(f"{text}, {otherwise}" if otherwise else text) from error
     return str(torch.__version__)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nvaudit.device import OperatingPoint
+from nvaudit.mapping.crossbar import Lines
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import CodeLaw, collapse, read_terms
 from nvaudit.perturb.moments import code_moments
@@ -102,7 +103,7 @@ class DeviceNoise:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         code = weight.code.cpu().numpy().astype(np.int16)
         scale = weight.scale.float().cpu().numpy()
-        tensor = MappedTensor(place.key, code, scale, place.array, peak)
+        tensor = MappedTensor(place.key, code, scale, place.array, peak, Lines(place.channel_axes))
         law = TensorLaw(tensor, self._point, every_device=True, freeze_read=True, keep_tables=False)
         drawn = np.stack([law.draw(seed, trial).weights for trial in range(count)])
         return torch.as_tensor(drawn, device=weight.values.device).to(weight.values.dtype) - weight.values

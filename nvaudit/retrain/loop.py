@@ -34,6 +34,8 @@ class Plan:
         Epochs without scores.
     keep : {"best", "last"}
         Which network is the result: that with the best KPP seen, or that of the last epoch.
+    given : bool
+        Whether training begins with a trained network, which then takes part in the choice of the best.
     """
 
     noise: Callable[[float], Noise]
@@ -41,6 +43,7 @@ class Plan:
     interval: Interval | None
     warm: int
     keep: Keep
+    given: bool = False
 
 
 @dataclass
@@ -51,6 +54,7 @@ class State:
     lanes: list[Snapshot]
     interval: Interval | None
     best: float | None = None
+    best_epoch: int | None = None
     kept: Snapshot | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -62,6 +66,7 @@ class State:
             "lanes": self.lanes,
             "interval": ends,
             "best": self.best,
+            "best_epoch": self.best_epoch,
             "kept": self.kept,
             "history": self.history,
         }
@@ -71,7 +76,10 @@ class State:
         """From a checkpoint."""
         ends = found["interval"]
         interval = None if ends is None else Interval(*ends)
-        return cls(found["epoch"], found["lanes"], interval, found["best"], found["kept"], found["history"])
+        return cls(
+            found["epoch"], found["lanes"], interval, found["best"], found["best_epoch"], found["kept"],
+            found["history"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ def run_epochs(
     if found is None:
         lanes = [trainer.snapshot()] * (1 if plan.interval is None else 3)
         state = State(0, lanes, plan.interval)
+        if plan.given and plan.keep == "best" and trainer.recipe.epochs:
+            state.best, state.best_epoch, state.kept = scorer.kpp(0), 0, lanes[0]
     else:
         state = State.unpacked(found)
     epochs = trainer.recipe.epochs
@@ -153,4 +163,5 @@ def _select(state: State, scores: list[float], higher_is_better: bool) -> int:
     gain = 0.0 if state.best is None else scores[chosen] - state.best
     if state.best is None or (gain if higher_is_better else -gain) >= 0:  # of equals the longer-trained
         state.best, state.kept = scores[chosen], state.lanes[chosen if len(state.lanes) > chosen else 0]
+        state.best_epoch = state.epoch + 1
     return chosen

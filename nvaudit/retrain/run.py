@@ -30,7 +30,7 @@ from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer, evaluating
 from nvaudit.retrain.trice import Interval
 
-FEWEST_IMAGES = 200
+FEWEST_IMAGES = 100
 """Validation samples that a score is taken over at least, if there are as many."""
 
 _IMAGES = 256
@@ -132,6 +132,7 @@ def train_network(
         "score_images": scorer.feed.count,
         "stacked": scorer.stacked,
         "keep": plan.keep,
+        "kept_epoch": state.best_epoch if plan.keep == "best" else spec.run_epochs,
         "score_seconds": scorer.seconds,
     }
     network.to("cpu")
@@ -227,8 +228,10 @@ def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
                 "spread that the device makes, in max|W|); give --trice-end or a larger --sigma"
             )
         interval = Interval(spec.trice_start, end)
-        return Plan(lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep)
-    return Plan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep)
+        return Plan(
+            lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep, not spec.reset
+        )
+    return Plan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep, not spec.reset)
 
 
 def _noise(spec: HardenSpec, sigma: float, device_noise: DeviceNoise) -> Noise:

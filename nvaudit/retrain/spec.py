@@ -7,8 +7,16 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
+from nvaudit.additions import (
+    CORRELATED,
+    CORRELATED_WANTED,
+    READ_NOISE,
+    READ_NOISE_WANTED,
+    STUCK_AT,
+    STUCK_AT_WANTED,
+)
 from nvaudit.errors import OptionError
-from nvaudit.spec import Encoding, Provider, RunSpec, Scale, SigmaUnit, flag, make_spec, validated
+from nvaudit.spec import ADDITIONS, Encoding, Provider, RunSpec, Scale, SigmaUnit, flag, make_spec, validated
 
 Method = Literal[
     "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet"
@@ -98,6 +106,19 @@ class HardenSpec(BaseModel):
     time_s: NotNegative | None = Field(default=None, description="a finite number of seconds, 0 or more")
     enable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
     disable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
+    stuck_at: Annotated[str, Field(pattern=STUCK_AT)] | None = Field(
+        default=None, description=STUCK_AT_WANTED
+    )
+    read_noise: Annotated[str, Field(pattern=READ_NOISE)] | None = Field(
+        default=None, description=READ_NOISE_WANTED
+    )
+    correlated: Annotated[str, Field(pattern=CORRELATED)] | None = Field(
+        default=None, description=CORRELATED_WANTED
+    )
+    write_verify: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="a finite number, 0 or more"
+    )
+    drift_compensation: bool = Field(default=False, description="true or false")
     layers: tuple[str, ...] = Field(default=(), description="a list of globs")
     digital: tuple[str, ...] = Field(default=(), description="a list of globs")
     trials: Count = Field(default=500, description="a whole number from 1 to 100000000")
@@ -164,6 +185,7 @@ class HardenSpec(BaseModel):
         shared = (
             "device", "trials", "confidence", "seed", "bits", "cell_bits", "sigma_unit", "encoding", "scale",
             "metric", "class_axis", "layers", "digital", "time_s", "enable", "disable", "provider",
+            *ADDITIONS,
             "roughness", "workers",
         )  # fmt: skip
         return make_spec(

@@ -1,7 +1,11 @@
 """`nvaudit harden` and `nvaudit.harden`, from an ONNX file to a hardened one, on the example network."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +97,49 @@ def test_reset_forgets_the_given_weights(example, tmp_path):
         assert abs(np.corrcoef(old[name].ravel(), new[name].ravel())[0, 1]) < 0.1
     assert np.abs(new["fc1.bias"]).max() < 1e-3
     assert new["fc1.weight"].std() == pytest.approx((2 / 256) ** 0.5, rel=0.05)
+
+
+def test_a_worse_network_is_not_kept(command, example, tmp_path):
+    """What makes the model worse is called so; with --keep best the given weights come back instead."""
+    spoil = ("harden", example, *FEW, *NOISY, "--method", "none", "--lr", "0.5", "--train-trials", "20")
+    ran = command(*spoil, "-o", tmp_path / "bad.onnx")
+    assert ran.code == EXIT_OK, ran.err
+    assert ran.out.startswith("WORSE: KPP 1 % on rram")
+    hardened, report = tmp_path / "same.onnx", tmp_path / "same.json"
+    ran = command(*spoil, "--keep", "best", "-o", hardened, "--report", report)
+    assert ran.code == EXIT_OK, ran.err
+    assert not ran.out.startswith("WORSE")
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert found["training"]["kept_epoch"] == 0
+    assert any(note.startswith("no epoch surpassed the given model") for note in found["notes"])
+    old, new = weights(example), weights(hardened)
+    assert all(old[name].tobytes() == new[name].tobytes() for name in old)
+
+
+def test_killed_training_goes_on(example, tmp_path):
+    """After SIGKILL in the middle of an epoch the same command ends with the bytes of an unbroken run."""
+    options = [*FEW, *NOISY, "--epochs", "20", "--limit", "400"]
+
+    def start(name: str, *more: str | Path) -> "subprocess.Popen[str]":
+        line = [sys.executable, "-m", "nvaudit", "harden", str(example), *options, "-o", str(tmp_path / name)]
+        return subprocess.Popen(
+            [*line, *map(str, more)], stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    whole = start("whole.onnx")
+    doomed = start("again.onnx", "--resume", tmp_path / "kept")
+    while not (tmp_path / "kept" / CHECKPOINT_FILE).exists() and doomed.poll() is None:
+        time.sleep(0.01)
+    os.kill(doomed.pid, signal.SIGKILL)
+    doomed.communicate()
+    assert doomed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "again.onnx").exists()
+    again = start("again.onnx", "--resume", tmp_path / "kept")
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == EXIT_OK, said
+    whole.communicate(timeout=300)
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
 
 
 def test_resume(command, example, tmp_path, monkeypatch):

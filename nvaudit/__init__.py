@@ -1,8 +1,8 @@
 """Audit any ONNX model for non-volatile compute-in-memory hardware.
 
 The verbs of the command line as functions: :func:`audit`, :func:`compare`, :func:`harden`,
-:func:`landscape`, :func:`remap`, :func:`replay`. They are loaded when first used, so that
-``import nvaudit`` is light.
+:func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`verify_plan`. They are loaded when
+first used, so that ``import nvaudit`` is light.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from nvaudit.report.landscape import LandscapeReport
     from nvaudit.report.remap import RemapReport
     from nvaudit.report.result import AuditReport
+    from nvaudit.report.roofline import RooflineReport
+    from nvaudit.report.verify import VerifyReport
+    from nvaudit.rooflining import roofline
+    from nvaudit.verifying import verify_plan
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,6 +31,8 @@ __all__ = [
     "HardenReport",
     "LandscapeReport",
     "RemapReport",
+    "RooflineReport",
+    "VerifyReport",
     "__version__",
     "audit",
     "compare",
@@ -34,6 +40,8 @@ __all__ = [
     "landscape",
     "remap",
     "replay",
+    "roofline",
+    "verify_plan",
 ]
 
 _HOME = {
@@ -43,11 +51,15 @@ _HOME = {
     "landscape": "nvaudit.landscaping",
     "remap": "nvaudit.remapping",
     "replay": "nvaudit.replaying",
+    "roofline": "nvaudit.rooflining",
+    "verify_plan": "nvaudit.verifying",
     "AuditReport": "nvaudit.report.result",
     "ComparisonReport": "nvaudit.report.comparison_result",
     "HardenReport": "nvaudit.report.hardening",
     "LandscapeReport": "nvaudit.report.landscape",
     "RemapReport": "nvaudit.report.remap",
+    "RooflineReport": "nvaudit.report.roofline",
+    "VerifyReport": "nvaudit.report.verify",
 }
 
 

@@ -13,19 +13,21 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.attributing import Ask, plan_attribution, run_attribution
-from nvaudit.device import OperatingPoint
+from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
-from nvaudit.findings import tensor_rows
+from nvaudit.findings import crossbar_info, tensor_rows, with_crossbars
 from nvaudit.landscaping import median_surface, session_landscape
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.measuring import Measurement, measure_chips
 from nvaudit.perturb.device_facts import device_facts
-from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
+from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.report.attribution import AttributionDetail
+from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Section
@@ -135,12 +137,26 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
             quantised: Outcome = pool.submit(
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
+            crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
         with session.timed("chips"):
             found = measure_chips(pool, session, metric, keep, progress, record)
         detail = None if plan is None else run_attribution(plan, session, pool, metric, progress)
     landscape = _landscape(session, progress, folder) if spec.roughness else {}
+    if crossbar is not None:
+        landscape = {**landscape, "crossbar": crossbar}
     session.timing["total"] = time.perf_counter() - begin
     return _report(session, metric, nominal, quantised.value, found, detail, landscape)
+
+
+def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
+    """Describe the crossbars, with what the quantised weights score without converters."""
+    assert session.crossbar is not None
+    engine = Engine(session.crossbar.plain)
+    keep = session.reference_file(metric)
+    if keep is not None:  # the chips may run elsewhere, and this file with them
+        keep = f"{keep}.here.npy"
+        engine.nominal(metric, keep, session.workload.ideal)
+    return crossbar_info(session.crossbar, engine.chip(metric, keep, 0, QUANTISED).value)
 
 
 def _landscape(session: Session, progress: Progress, folder: Path | None) -> dict[str, Section]:
@@ -183,6 +199,10 @@ def _report(
         worst,
         Crossbar(*spec.crossbar),
     )
+    crossbar = landscape.get("crossbar")
+    if isinstance(crossbar, CrossbarInfo):
+        weights = (decision.constant.weight for decision in session.decisions)
+        rows = with_crossbars(rows, [weight.key if weight else "" for weight in weights], crossbar)
     session.timing["chip_median"] = found.chip_seconds
     measured = Measured(
         metric=metric.name,
@@ -239,6 +259,23 @@ def _levels(point: OperatingPoint) -> DeviceLevels:
     return describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit)
 
 
+def _noise_notes(point: OperatingPoint) -> list[str]:
+    """Say what changes the noise of a device as its profile has it."""
+    notes = [
+        f"write-verify: errors of {term.name!r} beyond {term.tolerance:g} ("
+        f"{point.sigma_unit if term.unit == 'sigma' else term.unit}) were written again, so devices are "
+        "drawn one by one"
+        for term in point.terms
+        if isinstance(term, Normal) and term.tolerance is not None
+    ]
+    if point.drift_compensation:
+        notes.append(
+            "drift compensation: each tensor of each chip is multiplied by its total conductance before time "
+            "acted on it over that after"
+        )
+    return notes
+
+
 def _mapping_notes(session: Session) -> list[str]:
     notes = []
     narrow = sorted({t.array.narrow_top for t in session.workload.tensors if t.array.narrow_top})
@@ -247,13 +284,15 @@ def _mapping_notes(session: Session) -> list[str]:
             f"{session.profile.weight_bits} weight bits do not divide into the cell bits: the top slice "
             f"holds {bits} bit{'s' if bits > 1 else ''}"
         )
-    frozen = [t.key for t in session.workload.tensors if t.freeze_read]
-    if frozen and session.workload.read_noise:
+    noisy = noisy_in_reading(session.workload.tensors, session.points)
+    frozen = [t.key for t in session.workload.tensors if t.freeze_read and t.key in noisy]
+    if frozen:
         notes.append(
             "read noise is drawn once per chip instead of per inference for "
             + ", ".join(frozen)
             + " (its operator cannot take it as an output term)"
         )
+    notes += _noise_notes(session.points[0])
     zero = [t.key for t in session.workload.tensors if t.peak_code == 0]
     if zero:
         notes.append("all-zero weights carry no noise: " + ", ".join(zero))

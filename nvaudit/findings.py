@@ -12,8 +12,10 @@ from nvaudit.mapping.conductance import Array, Encoding, layout
 from nvaudit.mapping.crossbar import Crossbar, crossbars
 from nvaudit.mapping.select import Decision
 from nvaudit.model import Weight
+from nvaudit.perturb.crossbar import CrossbarRun, Layer, crossbar_count, utilisation
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
+from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer
 from nvaudit.report.sections import TensorDecision
 
 
@@ -46,6 +48,70 @@ def tensor_rows(
             )
         )
     return rows
+
+
+def crossbar_info(run: CrossbarRun, quantised_ideal: float) -> CrossbarInfo:
+    """What the report holds about crossbars with converters.
+
+    Parameters
+    ----------
+    run : CrossbarRun
+    quantised_ideal : float
+        Metric of the quantised weights with ideal converters.
+    """
+    how = run.how
+    layers = tuple(_crossbar_layer(layer, run) for layer in run.layers)
+    return CrossbarInfo(
+        rows=how.rows,
+        cols=how.cols,
+        adc_bits=how.adc_bits,
+        dac_bits=how.dac_bits,
+        adc_range=how.method,
+        samples=run.samples,
+        crossbars=sum(layer.crossbars for layer in layers),
+        quantised_ideal=quantised_ideal,
+        layers=layers,
+    )
+
+
+def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
+    split, dac, adc = layer.split, layer.converters.dac, layer.converters.adc
+    unit = (1.0 if dac is None else dac.step) * (1.0 if adc is None else adc.step)
+    return CrossbarLayer(
+        name=split.key,
+        reason=split.reason,
+        crossbars=0 if split.reason else crossbar_count(layer, run.how),
+        matrices=split.groups,
+        rows=tuple(block.used for block in split.blocks),
+        columns=split.columns * layer.array.slices * layer.array.polarities,
+        utilisation=None if split.reason else utilisation(layer, run.how),
+        signed_inputs=layer.signed,
+        dac_step=None if dac is None else dac.step,
+        dac_codes=None if dac is None else (dac.low, dac.high),
+        adc_step=None if adc is None else unit,
+        adc_codes=None if adc is None else (adc.low, adc.high),
+        adc_range=None if adc is None else (adc.low * unit, adc.high * unit),
+        clipped=layer.clipped,
+    )
+
+
+def with_crossbars(
+    rows: Sequence[TensorDecision], keys: Sequence[str], info: CrossbarInfo
+) -> list[TensorDecision]:
+    """Rows with the crossbars that were filled, where layers were split over them.
+
+    Parameters
+    ----------
+    rows : sequence of TensorDecision
+    keys : sequence of str
+        The weight's key of each row, empty where it has none.
+    info : CrossbarInfo
+    """
+    filled = {layer.name: layer.crossbars for layer in info.layers if layer.reason is None}
+    return [
+        row.model_copy(update={"crossbars": filled[key]}) if key in filled else row
+        for row, key in zip(rows, keys, strict=True)
+    ]
 
 
 def inspect_rows(

@@ -19,6 +19,7 @@ from nvaudit.data import Dataset, InputSpec, load_dataset
 from nvaudit.device import (
     DeviceProfile,
     OperatingPoint,
+    add_terms,
     load_profile,
     operating_point,
     override_profile,
@@ -27,6 +28,7 @@ from nvaudit.device import (
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
 from nvaudit.perturb.pools import open_pool
@@ -58,6 +60,7 @@ class Session:
     notes: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
+    crossbar: CrossbarRun | None = None
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -111,9 +114,21 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
         profile = override_profile(
             profile, cell_bits=spec.cell_bits, weight_bits=spec.bits, encoding=spec.encoding
         )
+    profile = add_terms(
+        profile, stuck_at=spec.stuck_at, read_noise=spec.read_noise, correlated=spec.correlated
+    )
     sigmas: Sequence[float | None] = spec.sigmas or (None,)
     points = tuple(
-        operating_point(profile, sigma, spec.sigma_unit, spec.time_s, spec.enable, spec.disable)
+        operating_point(
+            profile,
+            sigma,
+            spec.sigma_unit,
+            spec.time_s,
+            spec.enable,
+            spec.disable,
+            write_verify=spec.write_verify,
+            drift_compensation=spec.drift_compensation,
+        )
         for sigma in sigmas
     )
     return profile, points
@@ -143,6 +158,7 @@ def input_specs(loaded: LoadedModel, rebatch: Rebatch) -> tuple[InputSpec, ...]:
 
 def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     """Read everything, decide everything, and write the workload; nothing has run yet."""
+    check_converters(spec)
     profile, points = settle_device(spec)
     loaded = load_model(spec.model)
     rebatch = analyse_batch(loaded.model)
@@ -180,7 +196,13 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         provider=spec.provider,
     )
     workload = build_workload(request, folder)
-    return Session(spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes)
+    session = Session(spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes)
+    if spec.adc_bits is not None:
+        how = ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range)
+        with session.timed("calibrate"):
+            session.crossbar = put_on_crossbars(request, workload, how, folder)
+        session.workload = session.crossbar.workload
+    return session
 
 
 def prepare_again(session: Session, probe: Probe) -> Session:
@@ -247,6 +269,20 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(path)
 
 
+def check_converters(spec: RunSpec) -> None:
+    """Refuse options of converters where there are none.
+
+    Raises
+    ------
+    OptionError
+        Naming it.
+    """
+    given = {"--dac-bits": spec.dac_bits is not None, "--adc-range": spec.adc_range != "max"}
+    for name, there in given.items():
+        if there and spec.adc_bits is None:
+            raise OptionError(f"{name} is for crossbars with converters; give --adc-bits too")
+
+
 def check_thresholds(spec: RunSpec, metric: Metric) -> None:
     """Refuse a threshold that no value of the metric can be on either side of, such as 90 for 90 %.
 
@@ -255,11 +291,14 @@ def check_thresholds(spec: RunSpec, metric: Metric) -> None:
     OptionError
         Naming it.
     """
-    if metric.unit != "fraction":
-        return
     gate = () if spec.min_kpp is None else (spec.min_kpp,)
     for option, values in (("--min-kpp", gate), ("--yield-at", spec.yield_at)):
         for value in values:
-            if not 0 <= value <= 1:
-                hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
-                raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")
+            check_threshold(option, value, metric)
+
+
+def check_threshold(option: str, value: float, metric: Metric) -> None:
+    """As :func:`check_thresholds`, for one option."""
+    if metric.unit == "fraction" and not 0 <= value <= 1:
+        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
+        raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")

@@ -12,6 +12,14 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from nvaudit.additions import (
+    CORRELATED,
+    CORRELATED_WANTED,
+    READ_NOISE,
+    READ_NOISE_WANTED,
+    STUCK_AT,
+    STUCK_AT_WANTED,
+)
 from nvaudit.errors import OptionError
 
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -24,6 +32,8 @@ Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml
 
 MAX_SWEEP = 1000
 MAX_QUESTIONS = 100
+
+_ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -64,7 +74,15 @@ class RunSpec(BaseModel):
     time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
+    stuck_at: Annotated[str, Field(pattern=STUCK_AT)] | None = None
+    read_noise: Annotated[str, Field(pattern=READ_NOISE)] | None = None
+    correlated: Annotated[str, Field(pattern=CORRELATED)] | None = None
+    write_verify: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    drift_compensation: bool = False
     crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (256, 256)
+    adc_bits: Annotated[int, Field(ge=2, le=16)] | None = None
+    dac_bits: Annotated[int, Field(ge=2, le=16)] | None = None
+    adc_range: Annotated[str, Field(pattern=_ADC_RANGE)] = "max"
     every_device: bool = False
     provider: Provider = "cpu"
     exhaustive: bool = False
@@ -91,7 +109,10 @@ class RunSpec(BaseModel):
         Left out are the inputs, which are known by their contents, and what decides only how many chips
         there are, what is asked of them, or how they are run.
         """
-        options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP))
+        unused = {"crossbar", "adc_range"} if self.adc_bits is None else set()  # then for counting only
+        given = {name: getattr(self, name) for name in ADDITIONS}
+        unused |= {name for name, value in given.items() if value is None or value is False}
+        options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP) | unused)
         return {flag(name): value for name, value in options.items()}
 
     @field_validator("sigmas", "percentiles", "yield_at", "tail")
@@ -109,10 +130,13 @@ class RunSpec(BaseModel):
 
 _NOT_OF_A_CHIP = (
     *("model", "device", "data"),
-    *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "crossbar", "workers"),
+    *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "workers"),
     *("exhaustive", "tolerance", "all_trials", "max_trials", "max_minutes"),
     *("tail", "attribute", "attribution_trials", "attribution_images", "roughness", "dask"),
 )
+
+ADDITIONS = ("stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation")
+"""Options that change nothing where they are not given, and are then no part of what a chip is."""
 
 _FLAG = {
     "model": "MODEL",
@@ -148,7 +172,15 @@ _WANTED = {
     "time_s": "a finite number of seconds, 0 or more",
     "enable": "a list of names of noise terms",
     "disable": "a list of names of noise terms",
+    "stuck_at": STUCK_AT_WANTED,
+    "read_noise": READ_NOISE_WANTED,
+    "correlated": CORRELATED_WANTED,
+    "write_verify": "a finite number, 0 or more",
+    "drift_compensation": "true or false",
     "crossbar": "rows and columns, whole numbers, 1 or more",
+    "adc_bits": "a whole number from 2 to 16",
+    "dac_bits": "a whole number from 2 to 16",
+    "adc_range": "max, full_scale, or percentile:P with P from 50 to 100",
     "every_device": "true or false",
     "provider": "one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml",
     "exhaustive": "true or false",

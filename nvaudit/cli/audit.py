@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from nvaudit.auditing import default_workers, run_audit
-from nvaudit.cli.options import FilePath, device_options, flatten, point_options, run_options, select_options
+from nvaudit.cli.options import (
+    FilePath,
+    converter_options,
+    device_options,
+    flatten,
+    point_options,
+    run_options,
+    select_options,
+)
 from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -26,6 +34,7 @@ from nvaudit.spec import RunSpec, make_spec
 @device_options()
 @point_options()
 @select_options()
+@converter_options()
 @click.option("--data", type=FilePath(), help="Evaluation data: .npz, x.npy with y.npy "
               "beside it or their folder, an image folder, or ONNX test_data_set folders.  [default: "
               "MODEL.npz beside the model; without it the audit is label-free]")  # fmt: skip

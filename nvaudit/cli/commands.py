@@ -13,6 +13,8 @@ from nvaudit.cli.inspect import inspect_command
 from nvaudit.cli.landscape import landscape_command
 from nvaudit.cli.replay import replay_command
 from nvaudit.cli.report import report_command
+from nvaudit.cli.roofline import roofline_command
+from nvaudit.cli.verify import verify_command
 
 
 @click.group(
@@ -32,4 +34,6 @@ cli.add_command(inspect_command)
 cli.add_command(landscape_command)
 cli.add_command(replay_command)
 cli.add_command(report_command)
+cli.add_command(roofline_command)
+cli.add_command(verify_command)
 cli.add_command(devices_group)

@@ -15,6 +15,7 @@ from nvaudit.cli.options import FilePath, flatten, point_options
 from nvaudit.cli.output import printing
 from nvaudit.device import (
     DeviceProfile,
+    add_terms,
     dump_profile,
     fit_profile,
     load_profile,
@@ -87,6 +88,11 @@ def show_command(
     time_s: float | None,
     enable: tuple[str, ...],
     disable: tuple[str, ...],
+    stuck_at: str | None,
+    read_noise: str | None,
+    correlated: str | None,
+    write_verify: float | None,
+    drift_compensation: bool,
     as_json: bool,
     plot: str | None,
 ) -> None:
@@ -96,10 +102,20 @@ def show_command(
     device = load_profile(profile)
     if bits or cell_bits or encoding:
         device = override_profile(device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding)
+    device = add_terms(device, stuck_at=stuck_at, read_noise=read_noise, correlated=correlated)
     values = flatten(sigmas)
     if len(values) > 1:
         raise OptionError(f"--sigma: show one operating point at a time, got {len(values)}")
-    point = operating_point(device, values[0] if values else None, sigma_unit, time_s, enable, disable)
+    point = operating_point(
+        device,
+        values[0] if values else None,
+        sigma_unit,
+        time_s,
+        enable,
+        disable,
+        write_verify=write_verify,
+        drift_compensation=drift_compensation,
+    )
     facts = device_facts(point)
     with printing() as console:
         if as_json:

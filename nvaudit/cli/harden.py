@@ -142,7 +142,7 @@ def _remap(
     if resume is not None:
         raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
     options = {("output" if name == "output_name" else name): value for name, value in chosen.items()}
-    for off in ("equalise", "clip"):
+    for off in ("equalise", "clip", "recalibrate"):
         if options.pop(f"no_{off}", False):
             options[off] = False
     wrong = sorted(set(options) - set(RemapSpec.model_fields))

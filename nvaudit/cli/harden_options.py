@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.options import Command, FilePath, TimeType, stack
+from nvaudit.cli.options import Command, FilePath, TimeType, addition_options, stack
 from nvaudit.retrain.spec import HardenSpec
 
 REMAP_ONLY = frozenset(
     {
         *("calibration_data", "digital_scale", "max_clean_loss", "calibration_images", "calibration_chips"),
-        *("no_equalise", "no_clip"),
+        *("no_equalise", "no_clip", "no_recalibrate", "time_budget"),
     }
 )
 """Options that only ``--method remap`` has."""
@@ -53,6 +53,7 @@ def noise_options() -> Callable[[Command], Command]:
                      "[default: as in the profile]"),
         click.option("--disable", multiple=True, metavar="TERM", help="Switch a noise term off; repeatable.  "
                      "[default: as in the profile]"),
+        addition_options(),
         click.option("--train-sigma", type=float, metavar="S", help="Spread of the injected noise as a "
                      "fraction of max|W| (lognormal, correctnet: σ of the exponent).  [default: what the "
                      "device makes of a weight]"),
@@ -121,8 +122,12 @@ def remap_options() -> Callable[[Command], Command]:
                      help="remap: samples to calibrate on.  [default: 256]"),
         click.option("--calibration-chips", type=click.IntRange(2), metavar="C",
                      help="remap: chips to calibrate on.  [default: 16]"),
+        click.option("--time-budget", type=float, metavar="SECONDS", help="remap: what calibration may take; "
+                     "0: no limit.  [default: 60]"),
         click.option("--no-equalise", is_flag=True, help="remap: rescale nothing."),
         click.option("--no-clip", is_flag=True, help="remap: clip nothing."),
+        click.option("--no-recalibrate", is_flag=True, help="remap: leave biases and normalisations as they "
+                     "are."),
     )  # fmt: skip
 
 

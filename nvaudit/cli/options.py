@@ -87,15 +87,16 @@ def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comm
     return apply
 
 
-def device_options() -> Callable[[Command], Command]:
-    """Options that choose how weights lie in devices."""
+def device_options(cell_bits: bool = True) -> Callable[[Command], Command]:
+    """Options that choose how weights lie in devices; a command may have bits per device of its own."""
+    per_device = click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B",
+                              help="Bits per device.  [default: the profile's]")  # fmt: skip
     return stack(
         click.option("--device", "-d", default="rram", show_default=True, metavar="PROFILE",
                      help="Bundled profile (see `nvaudit devices list`) or a profile file."),
         click.option("--bits", type=click.IntRange(1, 14), metavar="H",
                      help="Magnitude bits of a weight.  [default: the profile's]"),
-        click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B",
-                     help="Bits per device.  [default: the profile's]"),
+        *([per_device] if cell_bits else []),
         click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
                      help="How signs are stored.  [default: the profile's]"),
     )  # fmt: skip
@@ -116,6 +117,24 @@ def point_options(sweep: bool = True) -> Callable[[Command], Command]:
                      "repeatable.  [default: as in the profile]"),
         click.option("--disable", multiple=True, metavar="TERM", help="Switch a noise term off; "
                      "repeatable.  [default: as in the profile]"),
+        addition_options(),
+    )  # fmt: skip
+
+
+def addition_options() -> Callable[[Command], Command]:
+    """Options that add noise to a profile, or take some of it away."""
+    return stack(
+        click.option("--stuck-at", metavar="P_LOW,P_HIGH", help="Add devices stuck at the lowest and at the "
+                     "highest conductance, with these probabilities.  [default: as in the profile]"),
+        click.option("--read-noise", metavar="S[UNIT]", help="Add normal noise of every read: a share of the "
+                     "window of conductances, or with a unit, 0.02relative.  [default: as in the profile]"),
+        click.option("--correlated", metavar="S[UNIT][:SCOPE]", help="Add variation that all devices of a "
+                     "chip share, or those of a tensor or a tile, such as 0.02:tensor or 0.02:128x128.  "
+                     "[default: as in the profile]"),
+        click.option("--write-verify", type=click.FloatRange(0), metavar="T", help="Write devices again "
+                     "until the error is within T, in the unit of sigma.  [default: as in the profile]"),
+        click.option("--drift-compensation", is_flag=True, help="Multiply each tensor by its total "
+                     "conductance before it drifted over that after."),
     )  # fmt: skip
 
 
@@ -128,6 +147,20 @@ def select_options() -> Callable[[Command], Command]:
                      help="Keep weights whose name matches digital; repeatable.  [default: none]"),
         click.option("--crossbar", type=CrossbarType(), default="256x256", show_default=True,
                      help="Crossbar size, for counting crossbars."),
+    )  # fmt: skip
+
+
+def converter_options() -> Callable[[Command], Command]:
+    """Options that put the mapped layers on crossbars with converters."""
+    return stack(
+        click.option("--adc-bits", type=click.IntRange(2, 16), metavar="N",
+                     help="Split mapped layers over crossbars of --crossbar size and convert every column "
+                     "sum to N bits.  [default: ideal, not split]"),
+        click.option("--dac-bits", type=click.IntRange(2, 16), metavar="N",
+                     help="With --adc-bits: convert the inputs of crossbars to N bits.  [default: ideal]"),
+        click.option("--adc-range", default="max", show_default=True, metavar="max|percentile:P|full_scale",
+                     help="With --adc-bits: what the converters of a layer reach up to on the calibration "
+                     "samples."),
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The only package that knows ONNX: load, find weights, open places for them, re-batch."""
 
 from nvaudit.model.batchnorm import recalibrate_batch_norm
+from nvaudit.model.crossbar import add_outputs
+from nvaudit.model.crossbar_plan import Cells, Converter, Converters, CrossbarPlan, Split
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
 from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.rebatch import Rebatch, analyse_batch
@@ -10,13 +12,19 @@ from nvaudit.model.weights import Weight
 from nvaudit.model.write import filled_model
 
 __all__ = [
+    "Cells",
     "Constant",
+    "Converter",
+    "Converters",
+    "CrossbarPlan",
     "LoadedModel",
     "Rebatch",
     "Slot",
+    "Split",
     "Template",
     "TensorSpec",
     "Weight",
+    "add_outputs",
     "analyse_batch",
     "build_template",
     "constants",

@@ -8,7 +8,7 @@ declared as external data: a session is made from a small message and arrays in 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,9 @@ from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.build import Names, remove_unused
 from nvaudit.model.cause import cause
 from nvaudit.model.chains import Layout
+from nvaudit.model.crossbar import MIN_OPSET, split_weight
+from nvaudit.model.crossbar_plan import CrossbarPlan, Split
+from nvaudit.model.crossbar_recurrent import find_lengths, unroll, why_not_unrolled
 from nvaudit.model.digital import SLOT_FILE, take_large
 from nvaudit.model.integer import rewrite_integer
 from nvaudit.model.load import LoadedModel
@@ -51,6 +54,11 @@ class Slot:
         Where its bytes start in ``nvaudit-slots.bin``.
     variance : bool
         Takes the variance of one read of each weight instead of the weights.
+    cells : bool
+        Takes the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
+        from (device, *primary layout), and may hold ``("slice", (axis, start, stop))`` and ``("keep", (axis,
+        start, stop))``, which puts zeros outside.
+    factor : float
     """
 
     name: str
@@ -60,6 +68,8 @@ class Slot:
     transform: Layout
     offset: int = 0
     variance: bool = False
+    cells: bool = False
+    factor: float = 1.0
 
     def fill(self, values: Array) -> Array:
         """Lay a weight out as the slot takes it.
@@ -75,7 +85,10 @@ class Slot:
             A contiguous array of the slot's shape and type.
         """
         for kind, argument in self.transform:
-            values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
+            if kind == "slice":  # along the first axis: a part of a recurrent weight
+                values = values[argument[1] : argument[2]]
+            else:
+                values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
         return self.cast(values).reshape(self.shape)
 
     def cast(self, values: Array) -> Array:
@@ -111,6 +124,8 @@ class Template:
         Where the bytes of each slot and digital tensor start in ``nvaudit-slots.bin``.
     rebatch : Rebatch or None
         What became of the batch size; None where it was left alone.
+    splits : tuple of Split
+        What became of each weight that was to be split over crossbars.
     """
 
     proto: bytes
@@ -118,6 +133,7 @@ class Template:
     digital: dict[str, Array]
     offsets: dict[str, int]
     rebatch: Rebatch | None = None
+    splits: tuple[Split, ...] = ()
 
 
 def build_template(
@@ -126,6 +142,7 @@ def build_template(
     *,
     batch: Literal["keep", "free"] = "keep",
     read_noise: Collection[str] = (),
+    crossbars: CrossbarPlan | None = None,
 ) -> Template:
     """Make the template of a model.
 
@@ -140,6 +157,8 @@ def build_template(
     read_noise : collection of str
         Weights whose reads are noisy: the noise is drawn in the graph where every use allows it, and a
         slot for its variance is added.
+    crossbars : CrossbarPlan, optional
+        Weights to split over crossbars.
 
     Returns
     -------
@@ -152,7 +171,7 @@ def build_template(
         If a key is not a weight of the model, or the graph cannot be rewritten.
     """
     try:
-        return _build(loaded, list(weight_keys), batch, read_noise)
+        return _build(loaded, list(weight_keys), batch, read_noise, crossbars)
     except ModelError:
         raise
     except Exception as error:
@@ -161,7 +180,9 @@ def build_template(
         ) from error
 
 
-def _build(loaded: LoadedModel, keys: list[str], batch: str, noisy: Collection[str]) -> Template:
+def _build(
+    loaded: LoadedModel, keys: list[str], batch: str, noisy: Collection[str], crossbars: CrossbarPlan | None
+) -> Template:
     model = loaded.model.clone()
     freed = rebatch(model) if batch == "free" else None
     analysis = analyse(model)
@@ -171,6 +192,11 @@ def _build(loaded: LoadedModel, keys: list[str], batch: str, noisy: Collection[s
         if key not in roots or not choose(roots[key]).mapped:
             raise ModelError(f"{loaded.path}: {key!r} is not a weight of this model; see `nvaudit inspect`")
         maker.open(roots[key], analysis)
+    if crossbars is not None:
+        maker.unroll(set(crossbars.cells))
+    for key in dict.fromkeys(keys):
+        if crossbars is not None and key in crossbars.cells:
+            maker.split(key, crossbars)
         if key in noisy:
             maker.add_variances(key)
     # An initializer that is also an input is only a default; as a constant it is folded and packed.
@@ -184,22 +210,26 @@ def _build(loaded: LoadedModel, keys: list[str], batch: str, noisy: Collection[s
     offsets = _declare_external(model, slots, digital)
     slots = tuple(Slot(**{**vars(slot), "offset": offsets[slot.name]}) for slot in slots)
     proto = ir.serde.serialize_model(model)
-    return Template(proto.SerializeToString(), slots, digital, offsets, freed)
+    return Template(proto.SerializeToString(), slots, digital, offsets, freed, tuple(maker.splits))
 
 
 class _SlotMaker:
     """Opens slots; uses that take the same numbers in the same layout and type share one."""
 
     def __init__(self, model: ir.Model) -> None:
-        self.graph = model.graph
+        self.model, self.graph = model, model.graph
         self.opset = model.opset_imports.get("", 1)
         self.names = Names(model.graph)
         self.open_slots: dict[tuple[str, Layout, ir.DataType], tuple[Slot, ir.Value]] = {}
         self.variance_slots: list[Slot] = []
+        self.cell_slots: list[tuple[Slot, ir.Value]] = []
+        self.splits: list[Split] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def open(self, root: Root, analysis: Analysis) -> None:
         """Replace every mapped use of a constant."""
         choice = choose(root)
+        self.shapes[root.key] = choice.mapped[0].state.shape
         for end, layout in zip(choice.mapped, choice.layouts, strict=True):
             value = self._value(root.key, end, layout)
             assert end.place is not None
@@ -227,16 +257,61 @@ class _SlotMaker:
         self.graph.register_initializer(value)
         return value
 
+    def unroll(self, keys: set[str]) -> None:
+        """Write recurrent operators out whose weights are all to be split over crossbars."""
+        recurrent = [node for node in self.graph if node.op_type in ("LSTM", "GRU")]
+        if recurrent:
+            find_lengths(self.model)
+        at = {id(value): place for place, (_, value) in self.open_slots.items()}
+        for node in recurrent:
+            weights = [node.inputs[1], node.inputs[2]]
+            places = [at.get(id(value)) for value in weights]
+            lone = all(value is not None and len(list(value.uses())) == 1 for value in weights)
+            if not lone or why_not_unrolled(node) is not None or self.opset < MIN_OPSET:
+                continue
+            if any(place is None or place[0] not in keys for place in places):
+                continue
+            self._unroll(node, [self.open_slots.pop(place)[0] for place in places if place is not None])
+
+    def _unroll(self, node: ir.Node, slots: list[Slot]) -> None:
+        def part(index: int, steps: Layout, shape: tuple[int, int]) -> ir.Value:
+            slot = slots[index - 1]
+            dtype = ir.DataType.from_numpy(_numpy_type(slot.dtype))
+            value = self._initializer(f"{slot.weight_key}/part", dtype, shape)
+            layout = (*slot.transform, *steps)
+            made = Slot(value.name or "", slot.weight_key, slot.dtype, shape, layout)
+            self.open_slots[slot.weight_key, layout, dtype] = (made, value)
+            return value
+
+        unroll(node, part, slots[0].shape[2], self.names, self.opset)
+
+    def split(self, key: str, plan: CrossbarPlan) -> None:
+        """Split a weight over crossbars, if every use of it allows that."""
+        own = {at: place for at, place in self.open_slots.items() if place[0].weight_key == key}
+        places = [(slot.name, slot.transform, slot.dtype, value) for slot, value in own.values()]
+        split, made = split_weight(
+            key, self.shapes[key], places, plan, self.graph, self.names, self.opset, self._initializer
+        )
+        self.splits.append(split)
+        if split.reason is not None:
+            return
+        for at in own:
+            del self.open_slots[at]
+        for cell in made:
+            slot = Slot(cell.value.name or "", key, cell.dtype, cell.shape, cell.steps)
+            self.cell_slots.append((replace(slot, cells=True, factor=cell.factor), cell.value))
+
     def add_variances(self, key: str) -> None:
         """Draw the noise of reading a weight in the graph, if every use of it allows that."""
-        own = [(slot, value) for slot, value in self.open_slots.values() if slot.weight_key == key]
+        every = (*self.open_slots.values(), *self.cell_slots)
+        own = [(slot, value) for slot, value in every if slot.weight_key == key]
         if not all(takes_read_noise(value, self.opset) for _, value in own):
             return
         for slot, value in own:
             variance = self._initializer(f"{key}/read_variance", ir.DataType.FLOAT, slot.shape)
             add_read_noise(value, variance, self.names)
             name = variance.name or ""
-            self.variance_slots.append(Slot(name, key, "float32", slot.shape, slot.transform, variance=True))
+            self.variance_slots.append(replace(slot, name=name, dtype="float32", variance=True))
 
     def named(self, roots: dict[str, Root]) -> tuple[Slot, ...]:
         """Give slots the weights' own names where these have become free."""
@@ -249,7 +324,7 @@ class _SlotMaker:
                 value.name = own
                 slot = Slot(own, slot.weight_key, slot.dtype, slot.shape, slot.transform)
             slots.append(slot)
-        return (*slots, *self.variance_slots)
+        return (*slots, *(slot for slot, _ in self.cell_slots), *self.variance_slots)
 
 
 def _declare_external(model: ir.Model, slots: Sequence[Slot], digital: dict[str, Array]) -> dict[str, int]:

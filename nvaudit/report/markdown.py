@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nvaudit.report.cases import Case, cases_of, question_text
 from nvaudit.report.inspection import digital_reasons, mapped_text
-from nvaudit.report.rerun import rerun_command
+from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.report.result import AuditReport, TensorDecision
 from nvaudit.report.wording import (
     clean,
@@ -46,6 +46,7 @@ def render_markdown(report: AuditReport) -> str:
     parts = [
         f"## {_SIGN.get(report.verdict or '', '')}{literal(report.headline)}",
         *_verdicts(report),
+        *_remedy(report),
         _numbers(report),
         *_caveats(report),
         *_sweep(report),
@@ -112,6 +113,12 @@ def _verdict(case: Case, report: AuditReport) -> str:
     where = f" at σ = {case.point.sigma:g} {literal(case.point.sigma_unit)}" if report.sweep else ""
     text = f"**{gate.verdict.upper()}**{where}: {question_text(gate, report.metric_info)}. {gate.reason}."
     return f"{text}\\\n**To decide:** {gate.needed}." if gate.needed else text
+
+
+def _remedy(report: AuditReport) -> Iterable[str]:
+    command = remedy_command(report)
+    if command is not None:
+        yield f"**Try first**, in a minute and without training:\n\n{_fenced(command)}"
 
 
 def _numbers(report: AuditReport) -> str:
@@ -250,9 +257,7 @@ def _mapping(tensors: Sequence[TensorDecision]) -> str:
 
 
 def _how(report: AuditReport) -> str:
-    command = rerun_command(report)
-    longest = max((len(run) for run in re.findall("`+", command)), default=0)
-    fence = "`" * max(3, longest + 1)
+    command = _fenced(rerun_command(report))
     point, data, hashes = report.operating_point, report.data, report.hashes
     rows = [
         ["nvaudit", literal(report.nvaudit_version), ""],
@@ -268,4 +273,11 @@ def _how(report: AuditReport) -> str:
     if seconds is not None:
         rows.append(["time", f"{seconds:.3g} s", ""])
     body = table([("", "left"), ("", "left"), ("SHA-256", "left")], rows)
-    return _details("How to run it again", f"{fence}sh\n{command}\n{fence}\n\n{body}")
+    return _details("How to run it again", f"{command}\n\n{body}")
+
+
+def _fenced(command: str) -> str:
+    """A command as a block of its own."""
+    longest = max((len(run) for run in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{command}\n{fence}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -39,6 +40,45 @@ def rerun_command(report: AuditReport) -> str:
         if field not in _LEFT_OUT:
             words += _words(_OPTION.get(field, f"--{field.replace('_', '-')}"), field, value)
     return " ".join(_quote(word) for word in words)
+
+
+_SAME = (
+    *("device", "data", "limit", "bits", "cell_bits", "encoding", "sigma_unit", "time_s"),
+    *("stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation"),
+    *("enable", "disable", "metric", "class_axis", "scale", "layers", "digital"),
+)
+"""Options of an audit under which a model is hardened too."""
+
+
+def remedy_command(report: AuditReport) -> str | None:
+    """Give the command line that is tried first when a gate fails; None where none does.
+
+    Parameters
+    ----------
+    report : AuditReport
+
+    Returns
+    -------
+    str or None
+        One line, ready for a shell: hardening without training at the first operating point that fails.
+    """
+    if report.verdict != "fail":
+        return None
+    failed = (point.sigma for point in report.sweep if any(g.verdict == "fail" for g in point.gate))
+    sigma = next(failed, report.operating_point.sigma)
+    model = str(report.run.get("model", report.model.path))
+    name = re.sub(r"\.onnx$", "", re.split(r"[/\\]", model)[-1])
+    words = ["nvaudit", "harden", f"./{model}" if model.startswith("-") else model, "--method", "remap"]
+    words += ["-o", f"./{name}_remapped.onnx" if name.startswith("-") else f"{name}_remapped.onnx"]
+    for field in _SAME:
+        default = _DEFAULTS.get(field)
+        if report.run.get(field) != default:
+            words += _words(_OPTION.get(field, f"--{field.replace('_', '-')}"), field, report.run.get(field))
+    words += _words("--sigma", "sigma", sigma)
+    return " ".join(_quote(word) for word in words)
+
+
+_DEFAULTS = {"scale": "per_tensor"}
 
 
 def _words(option: str, field: str, value: JsonValue) -> Iterable[str]:

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from nvaudit.errors import DataError
 from nvaudit.report.attribution import AttributionDetail
+from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.jsontext import read_json, short_repr, write_json
@@ -77,6 +78,7 @@ class AuditReport(Section):
         default=None, description="The law of each level at the operating point."
     )
     operating_point: OperatingPointInfo
+    crossbar: CrossbarInfo | None = Field(default=None, description="Null: not split, ideal converters.")
     attribution: dict[str, float] | None = Field(
         default=None,
         description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from nvaudit.report.attribution_text import attribution_section
+from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
 from nvaudit.report.provenance import provenance
+from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport, SweepPoint, TrialSummary
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
@@ -56,15 +58,10 @@ def render_text(report: AuditReport, console: Console) -> None:
             *_sweep(report, width),
             *_attribution(report, width),
             *mapping_section(report.tensors, width),
+            *crossbar_section(report.crossbar, width),
             *provenance(report, width),
         ],
     )
-
-
-_REMEDY = (
-    "Try first, without training: nvaudit harden MODEL.onnx --method remap -o HARDENED.onnx with the same "
-    "--device, --sigma and --data."
-)
 
 
 def _verdict(report: AuditReport, width: int) -> Iterable[Text]:
@@ -81,10 +78,11 @@ def _verdict(report: AuditReport, width: int) -> Iterable[Text]:
         yield Text()
         yield line
         yield sentence(gate.reason, width, "  ")
-        if gate.verdict == "fail":
-            yield sentence(_REMEDY, width, "  ")
         if gate.needed:
             yield sentence(f"To decide: {gate.needed}.", width, "  ")
+    remedy = remedy_command(report)
+    if remedy is not None:
+        yield sentence(f"Try first, in a minute and without training: {remedy}", width, "  ")
 
 
 def _gates_to_show(report: AuditReport) -> list[tuple[str, GateResult]]:
@@ -105,7 +103,7 @@ def _numbers(report: AuditReport, width: int) -> Iterable[Text]:
     better = "higher is better" if info.higher_is_better else "lower is better"
     rows = [
         ("ideal", value_text(report.nominal, unit), "the unmodified model"),
-        ("quantised", value_text(report.quantised, unit), _mapping_cost(report)),
+        *_mapping_rows(report),
         ("noisy", _mean_text(trials, unit), _trials_text(trials)),
     ]
     for result in report.kpp:
@@ -148,8 +146,23 @@ def _caveats(report: AuditReport) -> Iterable[str]:
         )
 
 
-def _mapping_cost(report: AuditReport) -> str:
-    return f"{difference_text(report.quantised - report.nominal, report.metric_info.unit)} by mapping"
+def _mapping_rows(report: AuditReport) -> list[tuple[str, str, str]]:
+    """What quantised weights cost, and converters."""
+    unit, crossbar = report.metric_info.unit, report.crossbar
+    mapped = report.quantised if crossbar is None else crossbar.quantised_ideal
+    rows = [
+        (
+            "quantised",
+            value_text(mapped, unit),
+            f"{difference_text(mapped - report.nominal, unit)} by mapping",
+        )
+    ]
+    if crossbar is not None:
+        cost = difference_text(report.quantised - mapped, unit)
+        rows.append(
+            ("converted", value_text(report.quantised, unit), f"{cost} by {crossbar.adc_bits}-bit ADCs")
+        )
+    return rows
 
 
 def _mean_text(trials: TrialSummary, unit: str) -> str:

@@ -81,6 +81,11 @@ def quickly(arguments: list[str]) -> list[str]:
     if arguments[0] == "compare" and not all(word.endswith(".json") for word in arguments[1:3]):
         few = ["--trials", "400" if "0.9" in arguments else "10"]
         return [*arguments, *few, "--limit", "100", "-j", "0", "--no-roughness"]
+    if arguments[0] == "roofline":
+        return [*arguments, "--trials", "3", "--limit", "50", "-j", "0"]
+    if arguments[0] == "verify-plan":
+        few = ["--trials", "3", "--limit", "50", "--sensitivity-images", "32", "-j", "0"]
+        return [*arguments, *few, "--shares", "0.1,1"]
     if arguments[0] == "harden":
         few = ["--trials", "20", "-j", "0"]
         training = ["--epochs", "1", "--audit-images", "40", "--no-roughness"]

@@ -3,12 +3,13 @@
 import shlex
 import subprocess
 
+import numpy as np
 import pytest
 from report_samples import report
 
 from nvaudit.cli.audit import audit_command
 from nvaudit.cli.options import flatten
-from nvaudit.report.rerun import rerun_command
+from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.spec import RunSpec, make_spec
 
 NOT_OF_THE_SPEC = {"report", "quiet", "workers", "resume", "plan", "html", "junit", "markdown", "sigmas"}
@@ -46,6 +47,14 @@ SPECS = {
         "roughness": False,
         "every_device": True,
         "attribute": ("tensors", "terms"),
+    },
+    "converters": {"crossbar": (64, 32), "adc_bits": 5, "dac_bits": 8, "adc_range": "percentile:99.5"},
+    "more noise": {
+        "stuck_at": "0.01,0.02",
+        "read_noise": "0.02",
+        "correlated": "0.01:tensor",
+        "write_verify": 0.1,
+        "drift_compensation": True,
     },
     "gate": {"min_kpp": 0.9, "all_trials": True, "bits": 5, "cell_bits": 2, "limit": 10, "batch_size": 3},
 }
@@ -102,3 +111,35 @@ def test_names_cannot_act_on_a_terminal():
 def test_a_model_is_no_option():
     """A model whose name begins with a dash is a path all the same."""
     assert rerun_command(report(run={"model": "-x.onnx"})) == "nvaudit audit ./-x.onnx"
+
+
+def failed(**changes):
+    """A report whose gate fails, of a specification."""
+    made = report(values=np.linspace(0.5, 0.7, 500))
+    assert made.verdict == "fail"
+    spec = make_spec(model="m/net.onnx", device="rram", min_kpp=0.9, **changes)
+    return made.model_copy(update={"run": spec.model_dump(mode="json")})
+
+
+def test_a_gate_that_fails_suggests_hardening_without_training():
+    """The command has the conditions of the audit and nothing else, and `nvaudit harden` takes it."""
+    from nvaudit.cli.harden import harden_command
+
+    made = failed(
+        data="my d.npz", sigma_unit="weight_max", time_s=60.0, bits=4, layers=("a", "-b"), trials=50, seed=3
+    )
+    words = shlex.split(remedy_command(made))
+    assert words[:2] == ["nvaudit", "harden"]
+    context = harden_command.make_context("harden", words[2:])
+    given = context.params
+    assert (given["method"], given["device"], str(given["output"])) == ("remap", "rram", "net_remapped.onnx")
+    assert (str(given["data"]), given["sigma_unit"], given["time_s"]) == ("my d.npz", "weight_max", 60.0)
+    assert (given["bits"], given["layers"]) == (4, ("a", "-b"))
+    assert given["sigma"] == made.operating_point.sigma
+    assert not {"--trials", "--seed", "--scale", "--limit"} & set(words)
+
+
+def test_nothing_is_suggested_where_no_gate_fails():
+    """Neither without a gate nor with one that holds."""
+    assert remedy_command(report(gate=(), verdict=None)) is None
+    assert remedy_command(report(values=np.linspace(0.95, 0.99, 500))) is None

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from nvaudit.report.page.content import Page, Section, at_sigma, short
 from nvaudit.report.page.distribution import chips_section, sweep_section, yield_section
 from nvaudit.report.page.frame import render_page
-from nvaudit.report.page.hardware import device_section, mapping_section
+from nvaudit.report.page.hardware import crossbar_section, device_section, mapping_section
 from nvaudit.report.page.losses import losses_section
 from nvaudit.report.page.record import cite_section, inputs_section, notes_section, rerun_section
 from nvaudit.report.page.surface import landscape_section
@@ -55,6 +55,7 @@ def audit_page(report: AuditReport) -> Page:
         tail_section(report),
         landscape_section(report),
         mapping_section(report),
+        crossbar_section(report),
         device_section(report, levels),
         notes_section(report),
         rerun_section(report),

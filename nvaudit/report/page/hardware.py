@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from nvaudit.report.crossbar_text import COLUMNS, crossbar_text, layer_row
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.inspection import mapped_text
 from nvaudit.report.page.content import (
@@ -62,6 +63,35 @@ def mapping_section(report: AuditReport) -> Section:
             ),
         ),
     )  # fmt: skip
+
+
+def crossbar_section(report: AuditReport) -> Section | None:
+    """Show the crossbars and converters; None without them.
+
+    Parameters
+    ----------
+    report : AuditReport
+    """
+    info = report.crossbar
+    if info is None:
+        return None
+    rows: list[tuple[Cell, ...]] = [
+        (short(layer.name), *layer_row(layer)[1:]) for layer in info.layers if layer.reason is None
+    ]
+    shown, cut = limited(rows)
+    whole = [f"{layer.name}: {layer.reason}" for layer in info.whole]
+    text = crossbar_text(info)
+    if whole:
+        text += f" Not split, with ideal converters: {'; '.join(whole)}."
+    caption = f"Crossbars of {info.rows} × {info.cols}; the ADC range in inputs × levels.{cut}"
+    return Section(
+        "crossbars",
+        "Crossbars and converters",
+        (
+            Paragraph(text, "lead"),
+            Table("crossbar-layers", caption, COLUMNS, shown, numeric=(1, 2, 3, 4, 5, 6)),
+        ),
+    )
 
 
 def _row(tensor: TensorDecision) -> tuple[Cell, ...]:

@@ -15,6 +15,7 @@ from nvaudit.report.page.content import (
     at_sigma,
     unit_words,
 )
+from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.wording import (
@@ -49,6 +50,9 @@ def hero(report: AuditReport) -> Hero:
         lines += [f"{question(report, gate)}{where}.", f"{_sentence(gate.reason)}"]
         if gate.needed:
             lines.append(f"To decide: {gate.needed}.")
+    remedy = remedy_command(report)
+    if remedy is not None:
+        lines.append(f"Try first, in a minute and without training: {remedy}")
     if not gates:
         lines.append("This audit had no gate; give one with --min-kpp.")
     lines.append(kpp_words(report, report.kpp[0]))

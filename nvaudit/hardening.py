@@ -23,10 +23,14 @@ from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
 from nvaudit.report.hardening import HardenReport, TrainingInfo, harden_report, training_info
 from nvaudit.report.result import AuditReport
+from nvaudit.report.verify import VerifyReport
 from nvaudit.retrain.available import require_torch
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.spec import HardenSpec, make_harden_spec
 from nvaudit.session import scratch_folder
+from nvaudit.spec import RunSpec
+from nvaudit.verify.spec import VerifyOptions, VerifySpec
+from nvaudit.verifying import run_verify_plan
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor import Executor
@@ -106,10 +110,12 @@ def run_hardening(
             for name, path in (("before", job.loaded.path), ("after", hardened))
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
+        plan = _verify_plan(job, hardened, audit_data, progress)
         _write(job.loaded, executor, output)
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin
-    return _report(job, audits, training, output, timing)
+    report = _report(job, audits, training, output, timing)
+    return report if plan is None else report.model_copy(update={"verify_plan": plan})
 
 
 def check_output(spec: HardenSpec, output: Path) -> None:
@@ -198,10 +204,21 @@ def _write(loaded: LoadedModel, executor: Executor, path: Path) -> None:
 
 
 def _audit(job: Job, model: Path, data: Path, progress: Progress, folder: Path | None) -> AuditReport:
+    return run_audit(_audit_spec(job, model, data), progress, folder)
+
+
+def _audit_spec(job: Job, model: Path, data: Path) -> RunSpec:
     spec = job.spec
     if job.test[0].labels is None and spec.metric == "agreement":
         spec = spec.model_copy(update={"metric": None})  # the labels are the given model's decisions
-    return run_audit(spec.audit_spec(model, str(data), ()), progress, folder)
+    return spec.audit_spec(model, str(data), ())
+
+
+def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> VerifyReport | None:
+    """Plan the write-verify of the hardened model on the samples of the audits, if asked for."""
+    if not job.spec.verify_plan:
+        return None
+    return run_verify_plan(VerifySpec(_audit_spec(job, model, data), VerifyOptions()), None, progress)
 
 
 def _report(

@@ -144,6 +144,8 @@ def audit_options() -> Callable[[Command], Command]:
                      help="Of every interval."),
         click.option("--roughness/--no-roughness", default=True, show_default=True,
                      help="Measure the roughness of both loss landscapes, or leave it out."),
+        click.option("--verify-plan", is_flag=True, help="Add a write-verify plan of the hardened model to "
+                     "the report, as `nvaudit verify-plan` makes it."),
         click.option("--yield-at", type=float, metavar="A", help="Share of the chips at or above A.  "
                      "[default: the given model's accuracy less 2 points]"),
         click.option("--metric", help="As for `audit`.  [default: top1 with class labels]"),

@@ -12,6 +12,7 @@ from nvaudit.report.kpp import KppResult, YieldResult, kpp, yield_at
 from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import DataInfo, MetricInfo, Section
+from nvaudit.report.verify import VerifyReport
 from nvaudit.report.wording import difference_text, kpp_name, value_text
 
 YIELD_MARGIN = 0.02
@@ -76,6 +77,10 @@ class HardenReport(Section):
     after: HardenSide
     difference: PairedDifference = Field(description="After minus before, on the same chips.")
     training: TrainingInfo | None = Field(default=None, description="Null without training.")
+    verify_plan: VerifyReport | None = Field(
+        default=None,
+        description="Which weights of the hardened model to write-verify; null if not asked for.",
+    )
     data: DataInfo = Field(description="Of the audits.")
     model: str
     hardened: str = Field(description="Where the hardened model was written.")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from nvaudit.report.hardening import HardenReport
 from nvaudit.report.terminal import heading, sentence, show, table
+from nvaudit.report.verify_text import curve_and_tensors
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -35,6 +36,7 @@ def render_hardening(report: HardenReport, console: Console) -> None:
         sentence(report.headline, width, style="bold"),
         *_sides(report, width),
         *_training(report, width),
+        *_verify(report, width),
         *_basis(report, width),
     ]
     show(console, parts)
@@ -102,6 +104,14 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         yield table(
             [("epoch", "right"), ("sigma", "left"), ("loss", "left"), ("KPP", "left")], cells, width, "  "
         )
+
+
+def _verify(report: HardenReport, width: int) -> Iterable[Text]:
+    plan = report.verify_plan
+    if plan is not None:
+        yield heading("Write-verify plan of the hardened model", width)
+        yield sentence(plan.headline, width, "  ", "    ")
+        yield from curve_and_tensors(plan, width)
 
 
 def _basis(report: HardenReport, width: int) -> Iterable[Text]:

@@ -40,7 +40,7 @@ def curvature(
     points: Iterable[tuple[Mapping[str, NDArray[Any]], Batch]],
     loss: Loss,
     output: str,
-    batch_axis: int = 0,
+    batch_axis: int | None = 0,
     *,
     probes: int = 1,
     seed: int = 0,
@@ -57,8 +57,8 @@ def curvature(
         Which loss the outputs belong to; labels are not used.
     output : str
         The output that the loss reads.
-    batch_axis : int
-        Of that output.
+    batch_axis : int or None
+        Of that output; None where it has none, which is possible for batches of one sample.
     probes : int
         Draws of signs for each batch.
     seed : int
@@ -72,7 +72,7 @@ def curvature(
     Raises
     ------
     OptionError
-        If there are no samples, or the gradient is not finite.
+        If there are no samples, or there is no gradient, or it is not finite.
     """
     import torch
 
@@ -86,7 +86,12 @@ def curvature(
                 for key, value in values.items()
             }
             found = executor(batch.inputs, weights)[output]
-            parts, count = _outputs(loss, found.movedim(batch_axis, 0) if batch_axis else found)
+            parts, count = _outputs(loss, batch_first(found, batch_axis))
+            if not parts.requires_grad:
+                raise OptionError(
+                    f"--ranking swim: the output {output!r} has no gradient with respect to any weight (a "
+                    "whole number, or a rounded one); choose another with --output, or --ranking magnitude"
+                )
             rows += count
             generator = torch_generator("cpu", seed, "curvature", number)
             for probe in range(probes):
@@ -110,6 +115,11 @@ def curvature(
                 "magnitude"
             )
     return means
+
+
+def batch_first(output: Tensor, batch_axis: int | None) -> Tensor:
+    """Bring the batch axis to the front, or make one for an output of one sample that has none."""
+    return output[None] if batch_axis is None else output.movedim(batch_axis, 0)
 
 
 @contextlib.contextmanager

@@ -129,6 +129,7 @@ class HardenSpec(BaseModel):
         default=0.95, description="a number above 0.5 and below 1"
     )
     roughness: bool = Field(default=True, description="true or false")
+    verify_plan: bool = Field(default=False, description="true or false")
     yield_at: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         default=None, description="a finite number"
     )
@@ -206,7 +207,7 @@ class HardenSpec(BaseModel):
         """
         exclude = {
             "model", "device", "data", "val_data", "test_data", "audit_images", "trials", "confidence",
-            "yield_at", "roughness", "workers",
+            "yield_at", "roughness", "workers", "verify_plan",
         }  # fmt: skip
         return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
 

@@ -122,7 +122,7 @@ class Sensitivity:
         with _advised():
             found = curvature(
                 self._executor, self._points(verified), self._loss, output,
-                self._session.rebatch.output_axes.get(output) or 0, probes=self._probes, seed=self._seed,
+                self._session.workload.output_axis, probes=self._probes, seed=self._seed,
             )  # fmt: skip
         return [found[law.tensor.key] for law in self._laws]
 
@@ -182,7 +182,8 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
     """Compare the executor with ONNX Runtime, and settle the loss from its first outputs."""
     from nvaudit.retrain.loss import settle_loss
     from nvaudit.retrain.parity import check_parity
-    from nvaudit.retrain.run import outputs_of
+    from nvaudit.retrain.sensitivity import batch_first
+    from nvaudit.retrain.train import evaluating
 
     data, output = feed.dataset, session.workload.output
     wanted = original_batch(session.loaded, session.rebatch) or 16
@@ -194,7 +195,8 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
     first = feed.rows[:wanted]
     inputs = feed.take(np.resize(first, wanted)).inputs
     check_parity(executor, session.loaded, {name: tensor.numpy() for name, tensor in inputs.items()})
-    axis = session.rebatch.output_axes.get(output) or 0
-    outputs = outputs_of(executor, Feed(data, first), output, axis)
+    with evaluating(executor):
+        found = batch_first(executor(feed.take(first).inputs)[output], session.workload.output_axis)
+    outputs = found.float().cpu().numpy()
     labels = None if data.labels is None else np.asarray(data.labels)[feed.rows]
     return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None)

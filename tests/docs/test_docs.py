@@ -244,7 +244,7 @@ def _inline_commands(page: Path) -> list[list[str]]:
 def _unknown(words: list[str]) -> list[str]:
     """What in a command does not exist: the command itself, or options of it."""
     command: click.Command = cli
-    while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z]+", words[0]):
+    while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
         if words[0] not in command.commands:
             return words[:1]
         command, words = command.commands[words[0]], words[1:]

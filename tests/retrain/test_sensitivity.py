@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from executor_cases import built, make_model, node, numbers, value
+from executor_cases import INT64, built, make_model, node, numbers, value
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.feed import Batch
@@ -96,6 +96,24 @@ def test_a_weight_without_influence_has_none(tmp_path):
     assert not found["v"].any()
     assert found["v"].shape == (3, 2)
     assert all(parameter.grad is None for parameter in executor.parameters())
+
+
+def test_an_output_without_a_gradient_is_refused(tmp_path):
+    """The position of the largest score says nothing about small errors."""
+    weight = numbers(3, 4)
+    nodes = [node("MatMul", ["x", "w"], ["z"]), node("ArgMax", ["z"], ["y"], axis=1)]
+    model = make_model(nodes, [value("x", (None, 3))], [value("y", (None, 1), INT64)], {"w": weight})
+    with pytest.raises(OptionError, match=r"the output 'y' has no gradient .* or --ranking magnitude"):
+        curvature(built(tmp_path, model), batches(weight, numbers(4, 3), 2), VALUES, "y")
+
+
+def test_an_output_without_a_batch_axis(tmp_path):
+    """Of one sample at a time, an output may be a single number."""
+    weight, x = numbers(5, 1, seed=1), numbers(9, 5, seed=2)
+    nodes = [node("MatMul", ["x", "w"], ["z"]), node("ReduceSum", ["z"], ["y"], keepdims=0)]
+    model = make_model(nodes, [value("x", (1, 5))], [value("y", ())], {"w": weight})
+    found = curvature(built(tmp_path, model), batches(weight, x, 1), VALUES, "y", None)
+    np.testing.assert_allclose(found["w"][:, 0], 2 * (x.astype(float) ** 2).mean(axis=0), rtol=1e-5)
 
 
 def test_same_seed_same_estimate(tmp_path):

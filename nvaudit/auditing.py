@@ -15,7 +15,13 @@ from nvaudit import __version__
 from nvaudit.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
-from nvaudit.findings import crossbar_info, tensor_rows, with_crossbars
+from nvaudit.findings import (
+    crossbar_info,
+    tensor_rows,
+    with_crossbars,
+    without_zero_groups,
+    zero_groups_found,
+)
 from nvaudit.landscaping import median_surface, session_landscape
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.measuring import Measurement, measure_chips
@@ -199,10 +205,14 @@ def _report(
         worst,
         Crossbar(*spec.crossbar),
     )
-    crossbar = landscape.get("crossbar")
+    weights = (decision.constant.weight for decision in session.decisions)
+    keys = [weight.key if weight else "" for weight in weights]
+    crossbar, groups = landscape.get("crossbar"), None
+    if spec.skip_zero_groups:
+        groups = zero_groups_found(session.workload.tensors, Crossbar(*spec.crossbar))
+        rows = without_zero_groups(rows, keys, groups)
     if isinstance(crossbar, CrossbarInfo):
-        weights = (decision.constant.weight for decision in session.decisions)
-        rows = with_crossbars(rows, [weight.key if weight else "" for weight in weights], crossbar)
+        rows = with_crossbars(rows, keys, crossbar)
     session.timing["chip_median"] = found.chip_seconds
     measured = Measured(
         metric=metric.name,
@@ -242,6 +252,7 @@ def _report(
             "terms": [term.name for term in worst.terms],
         },
         **landscape,
+        zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         timing=session.timing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,14 @@ import numpy as np
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.mapping.conductance import Array, Encoding, layout
 from nvaudit.mapping.crossbar import Crossbar, crossbars
+from nvaudit.mapping.groups import saved
 from nvaudit.mapping.select import Decision
 from nvaudit.model import Weight
 from nvaudit.perturb.crossbar import CrossbarRun, Layer, crossbar_count, utilisation
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer
+from nvaudit.report.groups import ZeroGroups, ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.sections import TensorDecision
 
 
@@ -93,6 +95,56 @@ def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
         adc_range=None if adc is None else (adc.low * unit, adc.high * unit),
         clipped=layer.clipped,
     )
+
+
+def zero_groups_found(mapped: Iterable[TensorFile], size: Crossbar) -> ZeroGroups:
+    """What the report holds about groups of zeros.
+
+    Parameters
+    ----------
+    mapped : iterable of TensorFile
+    size : Crossbar
+    """
+    layers = []
+    for tensor in mapped:
+        found = saved(tensor.code.open(), tensor.lines, tensor.array, size)
+        layers.append(
+            ZeroGroupsLayer(
+                name=tensor.key,
+                groups=found.groups,
+                zero_groups=found.zero_groups,
+                weights=found.weights,
+                zero_weights=found.zero_weights,
+                crossbars=found.crossbars,
+                saved=found.crossbars - found.kept,
+            )
+        )
+    return zero_groups_info(size.rows, size.cols, layers)
+
+
+def without_zero_groups(
+    rows: Sequence[TensorDecision], keys: Sequence[str], info: ZeroGroups
+) -> list[TensorDecision]:
+    """Rows with the devices and crossbars that are left without groups of zeros.
+
+    Parameters
+    ----------
+    rows : sequence of TensorDecision
+    keys : sequence of str
+        The weight's key of each row, empty where it has none.
+    info : ZeroGroups
+    """
+    found = {layer.name: layer for layer in info.layers}
+    made = []
+    for row, key in zip(rows, keys, strict=True):
+        layer = found.get(key)
+        if layer is not None and row.devices is not None:
+            each = row.devices // max(layer.weights, 1)
+            left = {"devices": row.devices - each * layer.zero_weights,
+                    "crossbars": layer.crossbars - layer.saved}  # fmt: skip
+            row = row.model_copy(update=left)
+        made.append(row)
+    return made
 
 
 def with_crossbars(

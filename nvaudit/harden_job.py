@@ -10,7 +10,7 @@ import numpy as np
 
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.mapping.select import select
 from nvaudit.model import LoadedModel, Rebatch, Weight, analyse_batch, constants, load_model
 from nvaudit.perturb.metrics import reference_of, resolve_metric
@@ -39,6 +39,8 @@ class Job:
         The scored one.
     train, val, test : tuple of (Dataset, rows)
     notes : tuple of str
+    vat_points : tuple of OperatingPoint
+        What ``stability-vat`` trains at.
     """
 
     spec: HardenSpec
@@ -51,6 +53,7 @@ class Job:
     val: tuple[Dataset, Rows]
     test: tuple[Dataset, Rows]
     notes: tuple[str, ...]
+    vat_points: tuple[OperatingPoint, ...] = ()
 
     @property
     def batch_axis(self) -> int:
@@ -105,20 +108,32 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     count = len(test[1])
     few = test[1][spread_evenly(count, min(count, spec.audit_images))]
     return Job(
-        spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes)
-    )
+        spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
+        _vat_points(spec, loaded),
+    )  # fmt: skip
 
 
-def write_samples(job: Job, executor: Executor, scratch: Path) -> Path:
-    """Write the samples of the audits; without labels the given model's outputs are the reference."""
-    path = scratch / "samples.npz"
-    data, rows = job.test
+def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, ...]:
+    """The operating points that stability-vat trains at: the audited one at other spreads."""
+    if spec.method != "stability-vat":
+        return ()
+    audit = spec.audit_spec(loaded.path, "", ())
+    try:
+        _, points = settle_device(audit.model_copy(update={"sigmas": spec.vat_sigmas}))
+    except ProfileError as error:
+        raise OptionError(f"--vat-sigmas: {error}") from None
+    return points
+
+
+def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Dataset, Rows]) -> Path:
+    """Write samples to audit on; without labels the given model's outputs are the reference."""
+    data, rows = samples
     arrays = {}
     for name, array in data.inputs.items():
         axis = data.batch_axes.get(name)
         part = np.asarray(array) if axis is None else np.take(array, rows, axis=axis)
         arrays[name] = part.astype(np.float32) if part.dtype.name == "bfloat16" else part
-    labels = _labels(job, executor)
+    labels = _labels(job, executor, samples)
     if "y" in arrays:
         raise OptionError(
             "the model has an input named 'y', a name that is kept for labels; rename the input"
@@ -127,8 +142,8 @@ def write_samples(job: Job, executor: Executor, scratch: Path) -> Path:
     return path
 
 
-def _labels(job: Job, executor: Executor) -> Any:
-    data, rows = job.test
+def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
+    data, rows = samples
     if data.labels is not None:
         return np.asarray(data.labels)[rows]
     from nvaudit.retrain.run import outputs_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,9 @@ from nvaudit.device import profile_digest
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
 from nvaudit.harden_job import Job, prepare_job, write_samples
+from nvaudit.landscaping import run_landscape
 from nvaudit.model import LoadedModel
+from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
@@ -34,6 +37,7 @@ from nvaudit.verifying import run_verify_plan
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.vat import Judge
 
 _PARITY_SAMPLES = 16
 
@@ -99,15 +103,16 @@ def run_hardening(
         progress("reading model and data", 0, 1)
         job = prepare_job(spec, scratch)
         executor = _executor(job)
-        audit_data = write_samples(job, executor, scratch)
+        audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
         timing = {"prepare": time.perf_counter() - begin}
-        training, scoring = _train(job, executor, version, folder, progress)
+        judge = _judge(job, executor, scratch) if spec.method == "stability-vat" else None
+        training, scoring = _train(job, executor, version, folder, progress, judge)
         timing["training"] = time.perf_counter() - begin - timing["prepare"]
         hardened = scratch / "hardened.onnx"
         _write(job.loaded, executor, hardened)
         audits = [
-            _audit(job, path, audit_data, progress, None if folder is None else folder / name)
-            for name, path in (("before", job.loaded.path), ("after", hardened))
+            _audit(job, path, audit_data, progress, None if folder is None else folder / name, given=given)
+            for name, path, given in (("before", job.loaded.path, True), ("after", hardened, False))
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
         plan = _verify_plan(job, hardened, audit_data, progress)
@@ -152,8 +157,31 @@ def _executor(job: Job) -> Executor:
     return executor
 
 
+def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
+    """What measures the roughness of the network in training: as a file, on the validation samples."""
+    data = write_samples(job, executor, scratch / "validation.npz", job.val)
+    spec = make_landscape_spec(
+        model=job.loaded.path, data=data, seed=job.spec.seed, output=job.output,
+        class_axis=job.spec.class_axis, workers=job.spec.workers,
+    )  # fmt: skip
+
+    def judge() -> tuple[float, float | None]:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            path = Path(folder) / "candidate.onnx"
+            _write(job.loaded, executor, path)
+            found = run_landscape(spec.model_copy(update={"model": str(path)}), _quiet).roughness
+        return found.value, found.spread
+
+    return judge
+
+
 def _train(
-    job: Job, executor: Executor, version: str, folder: Path | None, progress: Progress
+    job: Job,
+    executor: Executor,
+    version: str,
+    folder: Path | None,
+    progress: Progress,
+    judge: Judge | None,
 ) -> tuple[TrainingInfo, float]:
     """Train in place; how it went, and the seconds that scores took."""
     from nvaudit.retrain.layouts import stored_layouts
@@ -172,9 +200,10 @@ def _train(
         val_rows=job.val[1],
         output=job.output,
         batch_axis=job.batch_axis,
+        vat_points=job.vat_points,
     )
     shelf = None if folder is None else Shelf(folder, _identity(job, version))
-    state, facts = train_network(executor, subject, spec, progress, shelf)
+    state, facts = train_network(executor, subject, spec, progress, shelf, judge)
     info = training_info(
         state.history,
         facts,
@@ -203,15 +232,17 @@ def _write(loaded: LoadedModel, executor: Executor, path: Path) -> None:
     write_back(loaded, executor.values(), path)
 
 
-def _audit(job: Job, model: Path, data: Path, progress: Progress, folder: Path | None) -> AuditReport:
-    return run_audit(_audit_spec(job, model, data), progress, folder)
+def _audit(
+    job: Job, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
+) -> AuditReport:
+    return run_audit(_audit_spec(job, model, data, given=given), progress, folder)
 
 
-def _audit_spec(job: Job, model: Path, data: Path) -> RunSpec:
+def _audit_spec(job: Job, model: Path, data: Path, *, given: bool = False) -> RunSpec:
     spec = job.spec
     if job.test[0].labels is None and spec.metric == "agreement":
         spec = spec.model_copy(update={"metric": None})  # the labels are the given model's decisions
-    return spec.audit_spec(model, str(data), ())
+    return spec.audit_spec(model, str(data), (), given=given)
 
 
 def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> VerifyReport | None:
@@ -235,13 +266,17 @@ def _report(
     gain = after.kpp[0].value - before.kpp[0].value
     if (gain if better else -gain) < 0:
         notes.append(
-            "the hardened model is worse than the given one: train on more samples or longer, with a lower "
-            "--lr, with --keep best (the given model then takes part in the choice), or use --method remap, "
-            "which needs no training"
+            "the hardened model is worse than the given one on the samples of the audits: train on more "
+            "samples or longer, with a lower --lr, or use --method remap, which needs no training"
         )
     if training.kept_epoch == 0 and training.epochs:
         notes.append(
             "no epoch surpassed the given model on the validation samples, so its own weights are the result"
+        )
+    if job.spec.ternary:
+        notes.append(
+            f"the given model is mapped at the profile's {before.device.get('weight_bits')} bits, the "
+            "hardened one at 1 magnitude bit: its weights are −a, 0 and a"
         )
     return harden_report(
         before,

@@ -180,8 +180,9 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         scratch=folder,
     )
     placement = Placement(
-        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel"
-    )
+        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
+        spec.crossbar[0] if spec.skip_zero_groups else None,
+    )  # fmt: skip
     request = Request(
         loaded=loaded,
         rebatch=rebatch,

@@ -80,6 +80,7 @@ class RunSpec(BaseModel):
     write_verify: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     drift_compensation: bool = False
     crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (256, 256)
+    skip_zero_groups: bool = False
     adc_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     dac_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     adc_range: Annotated[str, Field(pattern=_ADC_RANGE)] = "max"
@@ -109,8 +110,10 @@ class RunSpec(BaseModel):
         Left out are the inputs, which are known by their contents, and what decides only how many chips
         there are, what is asked of them, or how they are run.
         """
-        unused = {"crossbar", "adc_range"} if self.adc_bits is None else set()  # then for counting only
-        given = {name: getattr(self, name) for name in ADDITIONS}
+        unused = {"adc_range"} if self.adc_bits is None else set()
+        if self.adc_bits is None and not self.skip_zero_groups:
+            unused.add("crossbar")  # then for counting only
+        given = {name: getattr(self, name) for name in (*ADDITIONS, "skip_zero_groups")}
         unused |= {name for name, value in given.items() if value is None or value is False}
         options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP) | unused)
         return {flag(name): value for name, value in options.items()}
@@ -178,6 +181,7 @@ _WANTED = {
     "write_verify": "a finite number, 0 or more",
     "drift_compensation": "true or false",
     "crossbar": "rows and columns, whole numbers, 1 or more",
+    "skip_zero_groups": "true or false",
     "adc_bits": "a whole number from 2 to 16",
     "dac_bits": "a whole number from 2 to 16",
     "adc_range": "max, full_scale, or percentile:P with P from 50 to 100",

@@ -82,6 +82,7 @@ BAD = [
     ("drift_compensation", "maybe", "--drift-compensation: got 'maybe'; use true or false"),
     ("crossbar", (0, 256), f"--crossbar: got 0; use {CROSSBAR}"),
     ("crossbar", (256,), f"--crossbar: missing; give {CROSSBAR}"),
+    ("skip_zero_groups", "maybe", "--skip-zero-groups: got 'maybe'; use true or false"),
     ("adc_bits", 1, "--adc-bits: got 1; use a whole number from 2 to 16"),
     ("dac_bits", 17, "--dac-bits: got 17; use a whole number from 2 to 16"),
     ("adc_range", "percentile:101", f"--adc-range: got 'percentile:101'; use {_WANTED['adc_range']}"),

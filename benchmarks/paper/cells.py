@@ -34,11 +34,13 @@ class Setting:
         For every hardening.
     device : str
     sigma_unit : str
-    bits : int
+    bits : int, "ternary" or None
     trials : int
         Chips of an audit.
     images : int
         Test images of an audit.
+    audit : dict
+        Further options of an audit; they come before those above.
     """
 
     model: Path
@@ -48,9 +50,10 @@ class Setting:
     options: dict[str, Any] = field(default_factory=dict)
     device: str = "rram"
     sigma_unit: str | None = "weight_max"
-    bits: int | None = None
+    bits: int | str | None = None
     trials: int = 1000
     images: int = 1000
+    audit: dict[str, Any] = field(default_factory=dict)
 
 
 def trained(setting: Setting, name: str, method: str, sigma: float, seed: int, **own: Any) -> Path:
@@ -118,10 +121,10 @@ def audited(setting: Setting, path: Path, sigma: float) -> dict[str, float]:
         setting.test,
         sigmas=(sigma,),
         sigma_unit=setting.sigma_unit,
-        bits=setting.bits,
         trials=setting.trials,
         limit=setting.images,
         roughness=False,
+        **{"bits": setting.bits, **setting.audit},
     )
     (band,) = report.kpp
     numbers = {

@@ -13,6 +13,7 @@ from nvaudit.cli.options import (
     converter_options,
     device_options,
     flatten,
+    group_options,
     point_options,
     run_options,
     select_options,
@@ -34,6 +35,7 @@ from nvaudit.spec import RunSpec, make_spec
 @device_options()
 @point_options()
 @select_options()
+@group_options()
 @converter_options()
 @click.option("--data", type=FilePath(), help="Evaluation data: .npz, x.npy with y.npy "
               "beside it or their folder, an image folder, or ONNX test_data_set folders.  [default: "

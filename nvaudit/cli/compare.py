@@ -11,7 +11,15 @@ from click.core import ParameterSource
 
 from nvaudit.auditing import default_workers
 from nvaudit.candidates import Plan, plan_comparison
-from nvaudit.cli.options import FilePath, device_options, flatten, point_options, run_options, select_options
+from nvaudit.cli.options import (
+    FilePath,
+    device_options,
+    flatten,
+    group_options,
+    point_options,
+    run_options,
+    select_options,
+)
 from nvaudit.cli.outputs import Output, check_outputs, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.comparing import run_comparison
@@ -33,6 +41,7 @@ _OF_THE_COMPARISON = frozenset(
 @device_options()
 @point_options(sweep=False)
 @select_options()
+@group_options()
 @click.option("--data", type=FilePath(), help="Evaluation data of all models, as for `audit`.  [default: "
               "MODEL.npz beside each model; without it that model is audited label-free]")  # fmt: skip
 @click.option("--data-for", multiple=True, metavar="MODEL=PATH", help="Evaluation data of one model that "

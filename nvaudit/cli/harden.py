@@ -12,7 +12,9 @@ from click.core import ParameterSource
 from nvaudit.auditing import default_workers
 from nvaudit.cli.harden_options import (
     REMAP_ONLY,
+    BitsType,
     audit_options,
+    compression_options,
     data_options,
     noise_options,
     remap_options,
@@ -33,8 +35,8 @@ _OURS = frozenset({"model", "method", "output", "report", "resume", "quiet", "wo
 @click.option("--method", "-m", type=click.Choice([*METHODS, "remap"]), default="best", show_default=True,
               help="best: the audited device's noise, weights clipped; trice: Algorithm 3 of the TRICE "
               "paper; gaussian, rc, lc, rt, lt (right/left censored/truncated), lognormal, device: that "
-              "noise; none: quantisation-aware only; correctnet: Lipschitz regularisation; remap: no "
-              "training.")  # fmt: skip
+              "noise; none: quantisation-aware only; correctnet: Lipschitz regularisation; stability-vat: "
+              "the least rough of several spreads; remap: no training.")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), required=True, metavar="HARDENED.onnx",
               help="Where the hardened model goes.")  # fmt: skip
 @click.option("--report", type=FilePath(), metavar="FILE.json",
@@ -43,9 +45,10 @@ _OURS = frozenset({"model", "method", "output", "report", "resume", "quiet", "wo
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @data_options()
-@device_options()
+@device_options(bits=BitsType())
 @noise_options()
 @train_options()
+@compression_options()
 @remap_options()
 @audit_options()
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W", help="Worker processes of the "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from nvaudit.cli.options import Command, FilePath, TimeType, addition_options, stack
+from nvaudit.cli.options import Command, CrossbarType, FilePath, TimeType, addition_options, stack
 from nvaudit.retrain.spec import HardenSpec
 
 REMAP_ONLY = frozenset(
@@ -21,6 +22,38 @@ REMAP_ONLY = frozenset(
 
 def _default(name: str) -> Any:
     return HardenSpec.model_fields[name].default
+
+
+class BitsType(click.ParamType[Any]):
+    """Magnitude bits, or ``ternary``."""
+
+    name = "H|ternary"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read bits."""
+        text = str(value)
+        if text == "ternary":
+            return text
+        if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= 14:
+            self.fail(f"{value!r} is neither a whole number from 1 to 14 nor ternary", param, ctx)
+        return int(text)
+
+
+class NumbersType(click.ParamType[Any]):
+    """Numbers between commas, ``0.1,0.2``."""
+
+    name = "S,S,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Read numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers; write e.g. 0.1,0.2,0.3", param, ctx)
 
 
 def data_options() -> Callable[[Command], Command]:
@@ -69,6 +102,8 @@ def noise_options() -> Callable[[Command], Command]:
                      show_default=True, help="Chips of a score while training."),
         click.option("--score-images", type=click.IntRange(1), metavar="I", help="Validation samples of a "
                      "score, spread evenly.  [default: training samples / --train-trials, at least 200]"),
+        click.option("--vat-sigmas", type=NumbersType(), help="stability-vat: spreads of the device to train "
+                     "at, in the profile's unit.  [default: 0.1,0.2,0.3,0.4,0.5]"),
         click.option("--clip-weights", type=float, metavar="K", help="Keep weights within K standard "
                      "deviations of what their tensor is at the beginning.  [default: 1.5 with best, else "
                      "not]"),
@@ -105,7 +140,23 @@ def train_options() -> Callable[[Command], Command]:
                      "while training.  [default: not]"),
         click.option("--reset", is_flag=True, help="Begin with new weights.  [default: fine-tune]"),
         click.option("--keep", type=click.Choice(["best", "last"]), help="The result: the network with the "
-                     "best KPP of all epochs, or that of the last.  [default: best with trice, else last]"),
+                     "best KPP of all epochs, the given one among them, or that of the last.  [default: "
+                     "best; last with stability-vat]"),
+    )  # fmt: skip
+
+
+def compression_options() -> Callable[[Command], Command]:
+    """A smaller result."""
+    return stack(
+        click.option("--sparsity", type=float, metavar="SHARE", help="Prune this share of the weights on the "
+                     "array, in groups: what one crossbar holds of one output.  [default: not]"),
+        click.option("--crossbar", type=CrossbarType(), help="With --sparsity: size of a crossbar; a group "
+                     "has at most as many weights as it has rows.  [default: 256x256]"),
+        click.option("--dense", multiple=True, metavar="GLOB", help="With --sparsity: weights whose name "
+                     "matches stay whole, as the last one does; repeatable.  [default: only the last one]"),
+        click.option("--prune-lambda", type=float, default=_default("prune_lambda"), show_default=True,
+                     metavar="L", help="With --sparsity: weight of the clipped penalty; with 1 a group of "
+                     "mean size goes to zero before groups are cut, unless the loss holds it."),
     )  # fmt: skip
 
 

@@ -87,14 +87,16 @@ def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comm
     return apply
 
 
-def device_options(cell_bits: bool = True) -> Callable[[Command], Command]:
-    """Options that choose how weights lie in devices; a command may have bits per device of its own."""
+def device_options(cell_bits: bool = True, bits: click.ParamType[Any] | None = None) -> Callable[
+    [Command], Command
+]:
+    """Options that choose how weights lie in devices; a command may have bits of its own."""
     per_device = click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B",
                               help="Bits per device.  [default: the profile's]")  # fmt: skip
     return stack(
         click.option("--device", "-d", default="rram", show_default=True, metavar="PROFILE",
                      help="Bundled profile (see `nvaudit devices list`) or a profile file."),
-        click.option("--bits", type=click.IntRange(1, 14), metavar="H",
+        click.option("--bits", type=bits or click.IntRange(1, 14), metavar="H" if bits is None else bits.name,
                      help="Magnitude bits of a weight.  [default: the profile's]"),
         *([per_device] if cell_bits else []),
         click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
@@ -147,6 +149,14 @@ def select_options() -> Callable[[Command], Command]:
                      help="Keep weights whose name matches digital; repeatable.  [default: none]"),
         click.option("--crossbar", type=CrossbarType(), default="256x256", show_default=True,
                      help="Crossbar size, for counting crossbars."),
+    )  # fmt: skip
+
+
+def group_options() -> Callable[[Command], Command]:
+    """Options that leave groups of weights out of the array."""
+    return stack(
+        click.option("--skip-zero-groups", is_flag=True, help="Leave out what one crossbar holds of one "
+                     "output where all of it is zero: such a group has no devices and no noise."),
     )  # fmt: skip
 
 

@@ -58,11 +58,14 @@ class Lines:
     rows, cols : int
         Rows and columns of one matrix, where a tensor is several (groups of a convolution, directions of an
         LSTM); 0 where it is one.
+    kernel: int
+        Rows that one input channel takes: positions of the kernel of a convolution, else 1.
     """
 
     axes: tuple[int, ...] = ()
     rows: int = 0
     cols: int = 0
+    kernel: int = 1
 
 
 ONE_COLUMN = Lines()

@@ -79,6 +79,17 @@ def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
     -------
     Cells
     """
+    drawn = _drawn(law, seed, trial)
+    if law.skipped is None:
+        return drawn
+    # What has no devices counts as devices without noise: a code of zero, whatever the encoding subtracts.
+    levels = np.where(law.skipped, target_cells(law.tensor).levels, drawn.levels)
+    variance = drawn.read_variance
+    return Cells(levels, None if variance is None else np.where(law.skipped, np.float32(0), variance))
+
+
+def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
+    """Draw the devices of every weight."""
     if law.collapsed is not None:
         return _under_weights(law, law.collapsed, seed, trial)
     tensor, array = law.tensor, law.tensor.array

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Shared
 from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
 from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
+from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.slices import digits
 from nvaudit.perturb.collapse import (
     CodeLaw,
@@ -62,6 +63,8 @@ class MappedTensor:
         Largest code magnitude, which stands for max|W|.
     lines : Lines
         What a row and what a column of its crossbars is.
+    skip_rows : int or None
+        Rows of the crossbars whose groups of zeros have no devices; None: every weight has devices.
     """
 
     key: str
@@ -70,6 +73,7 @@ class MappedTensor:
     array: Array
     peak_code: int
     lines: Lines = ONE_COLUMN
+    skip_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,12 @@ class TensorLaw:
             return None
         return collapse(self.point, self.tensor.array, self.tensor.peak_code)
 
+    @cached_property
+    def skipped(self) -> NDArray[np.bool_] | None:
+        """Weights without devices: they are exactly zero on every chip. None where there are none."""
+        tensor = self.tensor
+        return None if tensor.skip_rows is None else unmapped(tensor.code, tensor.lines, tensor.skip_rows)
+
     def draw(self, seed: int, trial: int) -> Draw:
         """Draw this tensor on chip ``trial``.
 
@@ -142,7 +152,12 @@ class TensorLaw:
             ``weights`` : float32 in the primary layout, ``W_p = scale · (code + Σ_i 2**(iB) Δg_i)``.
         """
         law = self.collapsed
-        return self._draw_weights(law, seed, trial) if law is not None else self._draw_devices(seed, trial)
+        drawn = self._draw_weights(law, seed, trial) if law is not None else self._draw_devices(seed, trial)
+        if self.skipped is not None:
+            drawn.weights[self.skipped] = 0
+            if drawn.read_variance is not None:
+                drawn.read_variance[self.skipped] = 0
+        return drawn
 
     def _draw_weights(self, law: CodeLaw, seed: int, trial: int) -> Draw:
         code = self.tensor.code
@@ -265,11 +280,11 @@ class TensorLaw:
         array, target = self.tensor.array, self.setting.target.astype(np.float32)
         streams, total = self._streams(seed, trial, 1.0), 0.0
         for _, block, _ in blocks(self.tensor.code, self.tensor.scale):
-            number = 0
+            number, there = 0, None if self.skipped is None else ~self.skipped[block]
             for stored in stored_codes(self.tensor.code[block], array):
                 for level in digits(stored, array.stored_bits, array.cell_bits):
                     g = self._programmed(level, target[level], number, block, streams, aged)
-                    total += float(g.sum(dtype=np.float64))
+                    total += float((g if there is None else g[there]).sum(dtype=np.float64))
                     number += 1
         return total
 

@@ -14,7 +14,7 @@ from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError, OptionError
 from nvaudit.mapping.conductance import Encoding, layout
-from nvaudit.mapping.crossbar import Lines
+from nvaudit.mapping.groups import weight_lines
 from nvaudit.mapping.quantize import MAX_BITS, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.model import LoadedModel, Rebatch, Template, Weight, build_template
@@ -25,12 +25,16 @@ from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile,
 
 @dataclass(frozen=True)
 class Placement:
-    """How weights are put on the array: bits, bits per cell, encoding, one scale per tensor or channel."""
+    """How weights are put on the array: bits, bits per cell, encoding, one scale per tensor or channel.
+
+    With ``skip_rows``, groups of zeros of crossbars of so many rows have no devices.
+    """
 
     bits: int
     cell_bits: int | None
     encoding: Encoding | None
     per_channel: bool
+    skip_rows: int | None = None
 
 
 def map_tensor(
@@ -62,8 +66,10 @@ def map_tensor(
         code, scale = codes.code, codes.scale
     array = layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
     peak = int(np.abs(code).max(initial=0))
-    lines = Lines(weight.channel_axes, weight.matrix.rows, weight.matrix.cols)
-    return TensorFile(weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False, lines)
+    return TensorFile(
+        weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False,
+        weight_lines(weight), how.skip_rows,
+    )  # fmt: skip
 
 
 def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpec, ...]:

@@ -55,10 +55,13 @@ class TensorFile:
     peak_code: int
     freeze_read: bool
     lines: Lines = ONE_COLUMN
+    skip_rows: int | None = None
 
     def open(self) -> MappedTensor:
         """Map the codes."""
-        return MappedTensor(self.key, self.code.open(), self.scale, self.array, self.peak_code, self.lines)
+        return MappedTensor(
+            self.key, self.code.open(), self.scale, self.array, self.peak_code, self.lines, self.skip_rows
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.kpp import KppResult, YieldResult, kpp, yield_at
 from nvaudit.report.paired import PairedDifference, paired_difference
@@ -35,10 +36,26 @@ class EpochInfo(Section):
     """One epoch of a training."""
 
     epoch: int = Field(ge=1)
-    sigma: tuple[float, ...] = Field(description="Of the injected noise, in max|W|; three under TRICE.")
+    sigma: tuple[float, ...] = Field(
+        description="Of the injected noise, in max|W| (stability-vat: in the profile's unit); three under "
+        "TRICE."
+    )
     loss: tuple[float, ...] = Field(description="Mean over the epoch, of each network.")
     kpp: tuple[float, ...] = Field(default=(), description="Of each network; empty where none was scored.")
     winner: Literal["left", "mid", "right"] | None = None
+
+
+class CandidateInfo(Section):
+    """A network that stability-vat trained at one spread of the device."""
+
+    sigma: float | None = Field(
+        description="In the profile's unit; null: the start of all candidates, itself none."
+    )
+    loss: float | None = Field(description="Of the last epoch.")
+    clean: float = Field(description="Metric on the validation samples, mapped, without noise.")
+    kpp: float = Field(description="On validation samples and chips of the audited device, all the same.")
+    roughness: float = Field(description="On validation samples.")
+    spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
 
 
 class TrainingInfo(Section):
@@ -56,6 +73,13 @@ class TrainingInfo(Section):
     kept_epoch: int | None = Field(
         default=None, description="The epoch that the result is of; 0: the given model, which none surpassed."
     )
+    compared: tuple[float, float] | None = Field(
+        default=None,
+        description="KPP of the given and of the best network on validation samples and chips that no epoch "
+        "was scored on; the given one is the result where it is the better.",
+    )
+    candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
+    kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
     history: tuple[EpochInfo, ...]
 
 
@@ -80,6 +104,9 @@ class HardenReport(Section):
     verify_plan: VerifyReport | None = Field(
         default=None,
         description="Which weights of the hardened model to write-verify; null if not asked for.",
+    )
+    zero_groups: ZeroGroups | None = Field(
+        default=None, description="Of the hardened model; null if it was not pruned."
     )
     data: DataInfo = Field(description="Of the audits.")
     model: str
@@ -128,6 +155,7 @@ def harden_report(
         before=sides[0],
         after=sides[1],
         difference=difference,
+        zero_groups=after.zero_groups,
         data=before.data,
         **rest,
     )
@@ -183,6 +211,9 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         interval=facts["interval"],
         kept=facts["keep"],
         kept_epoch=facts["kept_epoch"],
+        compared=facts["compared"],
+        candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
+        kept_candidate=facts["kept_candidate"],
         history=tuple(EpochInfo(**row) for row in rows),
         **rest,
     )

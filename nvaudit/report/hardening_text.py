@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
-from nvaudit.report.hardening import HardenReport
-from nvaudit.report.terminal import heading, sentence, show, table
+from nvaudit.report.groups import zero_groups_section
+from nvaudit.report.hardening import HardenReport, TrainingInfo
+from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.verify_text import curve_and_tensors
 from nvaudit.report.wording import (
     count_text,
@@ -35,6 +36,7 @@ def render_hardening(report: HardenReport, console: Console) -> None:
     parts = [
         sentence(report.headline, width, style="bold"),
         *_sides(report, width),
+        *zero_groups_section(report.zero_groups, width),
         *_training(report, width),
         *_verify(report, width),
         *_basis(report, width),
@@ -79,6 +81,7 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
     if found is None:
         return
     yield heading("Training", width)
+    yield from _candidates(found, report, width)
     noise = "" if found.sigma is None else f", sigma {found.sigma:.4g} max|W|"
     yield sentence(
         f"{report.method}{noise}; the device makes {found.device_sigma:.4g} max|W|; {found.loss}; "
@@ -112,6 +115,35 @@ def _verify(report: HardenReport, width: int) -> Iterable[Text]:
         yield heading("Write-verify plan of the hardened model", width)
         yield sentence(plan.headline, width, "  ", "    ")
         yield from curve_and_tensors(plan, width)
+
+
+def _candidates(found: TrainingInfo, report: HardenReport, width: int) -> Iterable[Text]:
+    """The candidates of stability-vat, the one that was kept marked."""
+    if not found.candidates:
+        return
+    unit = report.metric_info.unit
+    rows = []
+    for place, one in enumerate(found.candidates):
+        spread = "" if one.spread is None else f" ± {1e3 * one.spread:.2g}"
+        rows.append(
+            (
+                "start" if one.sigma is None else f"{one.sigma:g}",
+                "" if one.loss is None else f"{one.loss:.4g}",
+                value_text(one.clean, unit),
+                value_text(one.kpp, unit),
+                f"{1e3 * one.roughness:.4g}{spread}",
+                "kept" if place == found.kept_candidate else "",
+            )
+        )
+    columns: list[tuple[str, Kind]] = [("sigma", "left"), ("loss", "right"), ("without noise", "right")]
+    columns += [(kpp_name(report.difference.percentile), "right"), ("roughness ×10⁻³", "right"), ("", "left")]
+    yield table(columns, rows, width, "  ")
+    yield sentence(
+        "On validation samples; the least rough one is kept, whatever its KPP on the audited device.",
+        width,
+        "  ",
+        "    ",
+    )
 
 
 def _basis(report: HardenReport, width: int) -> Iterable[Text]:

@@ -12,6 +12,7 @@ from nvaudit.report.attribution import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
+from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import read_json, short_repr, write_json
 from nvaudit.report.kpp import KppResult, YieldResult
 from nvaudit.report.sections import (
@@ -79,6 +80,9 @@ class AuditReport(Section):
     )
     operating_point: OperatingPointInfo
     crossbar: CrossbarInfo | None = Field(default=None, description="Null: not split, ideal converters.")
+    zero_groups: ZeroGroups | None = Field(
+        default=None, description="Null: groups of zeros have devices as all others."
+    )
     attribution: dict[str, float] | None = Field(
         default=None,
         description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",

@@ -11,6 +11,7 @@ from rich.text import Text
 from nvaudit.report.attribution_text import attribution_section
 from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.gate import GateResult, Verdict, overall_verdict
+from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
 from nvaudit.report.provenance import provenance
@@ -58,6 +59,7 @@ def render_text(report: AuditReport, console: Console) -> None:
             *_sweep(report, width),
             *_attribution(report, width),
             *mapping_section(report.tensors, width),
+            *zero_groups_section(report.zero_groups, width),
             *crossbar_section(report.crossbar, width),
             *provenance(report, width),
         ],

@@ -36,6 +36,8 @@ class Plan:
         Which network is the result: that with the best KPP seen, or that of the last epoch.
     given : bool
         Whether training begins with a trained network, which then takes part in the choice of the best.
+    since : int
+        Epoch, from 0, from which on a network can be the result.
     """
 
     noise: Callable[[float], Noise]
@@ -44,6 +46,7 @@ class Plan:
     warm: int
     keep: Keep
     given: bool = False
+    since: int = 0
 
 
 @dataclass
@@ -56,6 +59,8 @@ class State:
     best: float | None = None
     best_epoch: int | None = None
     kept: Snapshot | None = None
+    compared: tuple[float, float] | None = None
+    """KPP of the given and of the kept network on the same chips, which no epoch was scored on."""
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def packed(self) -> dict[str, Any]:
@@ -110,9 +115,10 @@ def run_epochs(
     State
         With what happened in every epoch.
     """
+    given = trainer.snapshot()
     found = None if shelf is None else load_checkpoint(shelf.folder, shelf.identity)
     if found is None:
-        lanes = [trainer.snapshot()] * (1 if plan.interval is None else 3)
+        lanes = [given] * (1 if plan.interval is None else 3)
         state = State(0, lanes, plan.interval)
         if plan.given and plan.keep == "best" and trainer.recipe.epochs:
             state.best, state.best_epoch, state.kept = scorer.kpp(0), 0, lanes[0]
@@ -127,7 +133,26 @@ def run_epochs(
             save_checkpoint(shelf.folder, shelf.identity, state.packed())
         progress("training: epochs", state.epoch, epochs)
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
+    if plan.given and plan.keep == "best" and state.best_epoch:
+        _compare(trainer, scorer, given, state)
     return state
+
+
+def _compare(trainer: Trainer, scorer: Scorer, given: Snapshot, state: State) -> None:
+    """Go back to the given network if it is better than the kept one on the same, fresh chips.
+
+    The kept one is the best of many scores, so its own is flattering.
+    """
+    kept, chips = trainer.snapshot(), trainer.recipe.epochs
+    after = scorer.kpp(chips)
+    trainer.restore(given)
+    before = scorer.kpp(chips)
+    state.compared = (before, after)
+    gain = after - before if scorer.metric.higher_is_better else before - after
+    if gain < 0:
+        state.best, state.best_epoch, state.kept = before, 0, given
+    else:
+        trainer.restore(kept)
 
 
 def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
@@ -136,7 +161,8 @@ def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
     state.lanes = state.lanes[: len(sigmas)]
     losses, scores = [], []
     # Three networks must come down to one, and the best one must be known, even if all epochs are warm-up.
-    scored = (number >= plan.warm or last) and (plan.keep == "best" or len(sigmas) > 1)
+    wanted = plan.keep == "best" and number >= plan.since
+    scored = (number >= plan.warm or last) and (wanted or len(sigmas) > 1)
     for i, sigma in enumerate(sigmas):
         trainer.restore(state.lanes[i])
         losses.append(trainer.epoch(number, plan.noise(sigma)))
@@ -147,12 +173,12 @@ def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
     row: dict[str, Any] = {"epoch": number + 1, "sigma": list(sigmas), "loss": losses, "kpp": scores}
     chosen = 0
     if scored:
-        chosen = _select(state, scores, scorer.metric.higher_is_better)
+        chosen = _select(state, scores, scorer.metric.higher_is_better, number >= plan.since)
         row["winner"] = SIDES[chosen] if len(sigmas) > 1 else None
     state.history.append(row)
 
 
-def _select(state: State, scores: list[float], higher_is_better: bool) -> int:
+def _select(state: State, scores: list[float], higher_is_better: bool, eligible: bool) -> int:
     """Spread the best network, shrink the interval, and remember the best of all."""
     chosen = 0
     if len(scores) > 1 and state.interval is not None:
@@ -161,6 +187,8 @@ def _select(state: State, scores: list[float], higher_is_better: bool) -> int:
         state.lanes = [state.lanes[chosen]] * 3  # the optimiser's state goes with the weights it belongs to
         state.interval = state.interval.shrunk(side)
     gain = 0.0 if state.best is None else scores[chosen] - state.best
+    if not eligible:
+        return chosen
     if state.best is None or (gain if higher_is_better else -gain) >= 0:  # of equals the longer-trained
         state.best, state.kept = scores[chosen], state.lanes[chosen if len(state.lanes) > chosen else 0]
         state.best_epoch = state.epoch + 1

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.prune import with_devices
 from nvaudit.retrain.quant import Place, Quantised, quantise, straight_through
 from nvaudit.rng import stream
 
@@ -165,7 +166,11 @@ def noisy_weights(
     for place in where:
         weight = clean[place.key]
         grid = quantise(weight, place)
-        drawn[place.key] = straight_through(weight, grid.values + noise(place, grid, generator))
+        deviation = noise(place, grid, generator)
+        there = with_devices(place, grid.code)
+        if there is not None:
+            deviation = deviation * there
+        drawn[place.key] = straight_through(weight, grid.values + deviation)
     return drawn
 
 

@@ -1,14 +1,15 @@
 """Weights and activations on their grids, with straight-through gradients.
 
 The grid of a weight is the one that the audit maps it to: sign and magnitude, H bits,
-``scale = max|W| / (2**H − 1)`` (T-11), or the grid of its own that a quantised model stores.
+``scale = max|W| / (2**H − 1)`` (T-11), or the grid of its own that a quantised model stores; or ternary,
+where threshold and scale follow the weights.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
 from nvaudit.mapping.conductance import Array, layout
+from nvaudit.mapping.groups import group_numbers, weight_lines
 from nvaudit.mapping.quantize import MAX_BITS
 from nvaudit.model import Weight
 from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.ternary import ternarise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +29,21 @@ if TYPE_CHECKING:
 
 Steps = tuple[tuple[str, tuple[int, ...]], ...]
 """How a stored tensor is made from the primary layout: transposes and reshapes."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group of a crossbar each weight belongs to; a group of zeros has no devices.
+
+    Attributes
+    ----------
+    number : ndarray, int64
+        From 0, in the stored layout.
+    count : int
+    """
+
+    number: NDArray[np.int64]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,10 @@ class Place:
         Inputs of one output.
     grid : ndarray or None, float32
         Scale of a grid of its own, broadcastable; it does not follow the weights.
+    ternary : bool
+        Whether its values are −a, 0 and a; see :mod:`nvaudit.retrain.ternary`.
+    groups : Groups or None
+        Groups that have no devices where they are zero; None: every weight has devices.
     """
 
     key: str
@@ -54,6 +76,8 @@ class Place:
     channel_axes: tuple[int, ...]
     fan_in: int
     grid: NDArray[np.float32] | None
+    ternary: bool = False
+    groups: Groups | None = None
 
     @property
     def top(self) -> int:
@@ -62,7 +86,13 @@ class Place:
 
 
 def places(
-    weights: Sequence[Weight], profile: DeviceProfile, layouts: Mapping[str, Steps], *, per_channel: bool
+    weights: Sequence[Weight],
+    profile: DeviceProfile,
+    layouts: Mapping[str, Steps],
+    *,
+    per_channel: bool,
+    ternary: bool = False,
+    group_rows: int | None = None,
 ) -> tuple[Place, ...]:
     """Say how weights lie on the array, as the audit maps them.
 
@@ -75,6 +105,10 @@ def places(
         How each weight's stored layout is made from its primary one.
     per_channel : bool
         One scale per output channel instead of one per tensor.
+    ternary : bool
+        Weights without a grid of their own have three values; the profile's ``weight_bits`` are 1.
+    group_rows : int, optional
+        Rows of the crossbars whose groups of zeros have no devices.
 
     Returns
     -------
@@ -93,8 +127,17 @@ def places(
         axes = stored_axes(weight.shape, weight.channel_axes, steps)
         scale_axes = axes if per_channel and grid is None else ()
         array = layout(profile, bits=bits)
-        found.append(Place(weight.key, array, scale_axes, axes, weight.matrix.rows, grid))
+        place = Place(weight.key, array, scale_axes, axes, weight.matrix.rows, grid, ternary and grid is None)
+        if group_rows is not None:
+            place = replace(place, groups=_groups(weight, steps, group_rows))
+        found.append(place)
     return tuple(found)
+
+
+def _groups(weight: Weight, steps: Steps, rows: int) -> Groups:
+    """Number the groups of a weight, in its stored layout."""
+    number = group_numbers(tuple(weight.shape), weight_lines(weight), rows)
+    return Groups(np.array(rearranged(number, steps), order="C"), int(number.max(initial=-1)) + 1)
 
 
 def rearranged(array: NDArray[Any], steps: Steps) -> NDArray[Any]:
@@ -172,6 +215,9 @@ def quantise(weight: Tensor, place: Place) -> Quantised:
     import torch
 
     w = weight.detach()
+    if place.ternary:
+        code, scale = ternarise(w, place.scale_axes)
+        return Quantised(code * scale, code, scale, scale)
     wide = w.double()  # as in the audit: in single precision W / scale can land on the wrong side of a half
     if place.grid is not None:
         scale = torch.as_tensor(place.grid, device=w.device).to(w.dtype)
@@ -191,6 +237,17 @@ def _peak(w: Tensor, axes: tuple[int, ...]) -> Tensor:
     keep = {axis % w.ndim for axis in axes}
     other = tuple(axis for axis in range(w.ndim) if axis not in keep)
     return w.abs().amax(dim=other, keepdim=True) if other else w.abs()
+
+
+def settle_ternary(network: Network, where: Sequence[Place]) -> None:
+    """Set ternary weights to their values, in place: what was trained is what is written."""
+    import torch
+
+    weights = network.weights
+    with torch.no_grad():
+        for place in where:
+            if place.ternary and place.key in weights:
+                weights[place.key].copy_(quantise(weights[place.key], place).values)
 
 
 def straight_through(weight: Tensor, value: Tensor) -> Tensor:

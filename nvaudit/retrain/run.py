@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from nvaudit.retrain.loop import Keep, Plan, Shelf, State, run_epochs
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.noise import Noise, lognormal_noise, no_noise, shaped_noise
 from nvaudit.retrain.protocol import Network
-from nvaudit.retrain.quant import Steps, places, quantise_all
+from nvaudit.retrain.prune import make_pruner
+from nvaudit.retrain.quant import Steps, places, quantise_all, settle_ternary
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer, evaluating
 from nvaudit.retrain.trice import Interval
+from nvaudit.retrain.vat import Judge, Search
 
 FEWEST_IMAGES = 100
 """Validation samples that a score is taken over at least, if there are as many."""
@@ -62,6 +65,8 @@ class Subject:
         The scored output.
     batch_axis : int
         Of that output.
+    vat_points : tuple of OperatingPoint
+        What ``stability-vat`` trains at.
     """
 
     weights: tuple[Weight, ...]
@@ -73,6 +78,7 @@ class Subject:
     val_rows: Rows
     output: str
     batch_axis: int
+    vat_points: tuple[OperatingPoint, ...] = ()
 
 
 def train_network(
@@ -81,6 +87,7 @@ def train_network(
     spec: HardenSpec,
     progress: Progress,
     shelf: Shelf | None = None,
+    judge: Judge | None = None,
 ) -> tuple[State, dict[str, Any]]:
     """Train a network as specified, in place.
 
@@ -94,6 +101,8 @@ def train_network(
         Called with (what, done, total).
     shelf : Shelf, optional
         Where checkpoints are kept.
+    judge : callable, optional
+        Measures the roughness of the network; ``stability-vat`` needs it.
 
     Returns
     -------
@@ -122,17 +131,37 @@ def train_network(
             penalty=lambda: correctnet.penalty(network, task.where, plan.sigma, spec.lipschitz),
         )
         scorer.task = task
-    trainer = Trainer(task, _recipe(spec))
-    state = run_epochs(trainer, plan, scorer, progress, shelf)
+    pruner = None
+    if spec.sparsity is not None:
+        pruner = make_pruner(
+            network, task.where, _dense(network, subject, spec), sparsity=spec.sparsity,
+            strength=spec.prune_lambda, epochs=spec.run_epochs,
+            steps=task.feed.steps(spec.batch_size),
+        )  # fmt: skip
+        plan = replace(plan, since=pruner.cut)
+    recipe, candidates, kept = _recipe(spec), [], None
+    if spec.method == "stability-vat":
+        assert judge is not None
+        search = Search(
+            lambda: Trainer(task, recipe, pruner), pruner, scorer, judge, spec.compresses, progress, shelf
+        )  # fmt: skip
+        noises = {point.sigma: DeviceNoise(point) for point in subject.vat_points}
+        state, candidates, kept = search.run(noises)
+    else:
+        state = run_epochs(Trainer(task, recipe, pruner), plan, scorer, progress, shelf)
+    settle_ternary(network, task.where)
     facts = {
         "device_sigma": own,
-        "sigma": None if plan.interval is not None else plan.sigma,
+        "sigma": None if plan.interval is not None or candidates else plan.sigma,
         "interval": None if state.interval is None else [state.interval.start, state.interval.end],
         "loss": task.loss.said,
         "score_images": scorer.feed.count,
         "stacked": scorer.stacked,
         "keep": plan.keep,
         "kept_epoch": state.best_epoch if plan.keep == "best" else spec.run_epochs,
+        "compared": state.compared,
+        "candidates": [asdict(candidate) for candidate in candidates],
+        "kept_candidate": kept,
         "score_seconds": scorer.seconds,
     }
     network.to("cpu")
@@ -143,8 +172,18 @@ def train_network(
 def _task(network: Network, subject: Subject, spec: HardenSpec, device: str) -> tuple[Task, Metric]:
     """The task, its loss settled from the given model's first outputs."""
     where = places(
-        subject.weights, subject.point.profile, subject.layouts, per_channel=spec.scale == "per_channel"
+        subject.weights,
+        subject.point.profile,
+        subject.layouts,
+        per_channel=spec.scale == "per_channel",
+        ternary=spec.ternary,
+        group_rows=None if spec.sparsity is None else spec.crossbar[0],
     )
+    if spec.ternary and not any(place.ternary for place in where):
+        raise OptionError(
+            "--bits ternary: every weight on the array is stored as integers, on a grid of its own; harden "
+            "the model that it was quantised from"
+        )
     feed = Feed(subject.train, subject.train_rows, device)
     bare = Task(
         network, where, feed, settle_loss(np.zeros((2, 2)), None, "none", None, 1.0), subject.output,
@@ -187,6 +226,25 @@ def _begin(network: Network, spec: HardenSpec, task: Task) -> None:
         round_activations(network, spec.activation_bits)
 
 
+def _dense(network: Network, subject: Subject, spec: HardenSpec) -> tuple[str, ...]:
+    """Which weights are not pruned: the last one, whose groups may be whole classes, and --dense."""
+    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.order import last_weight
+
+    keys = [weight.key for weight in subject.weights]
+    found = []
+    for glob in spec.dense:
+        matching = fnmatch.filter(keys, glob)
+        if not matching:
+            raise OptionError(
+                f"--dense {glob!r} matches no weight on the array; `nvaudit inspect` lists them, e.g. "
+                + ", ".join(keys[:5])
+            )
+        found += matching
+    last = last_weight(network, keys) if isinstance(network, Executor) else None
+    return tuple(dict.fromkeys([*found, *([] if last is None else [last])]))
+
+
 def outputs_of(network: Network, feed: Feed, output: str, batch_axis: int) -> NDArray[Any]:
     """One output of a network on all samples, batch first."""
     found = []
@@ -219,7 +277,8 @@ def _scorer(
 def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
     """What noise is injected, and how its σ is found."""
     sigma = own if spec.train_sigma is None else spec.train_sigma
-    keep: Keep = spec.keep or ("best" if spec.method == "trice" else "last")
+    keep: Keep = spec.keeps
+    given = not spec.reset and not spec.compresses
     if spec.method == "trice":
         end = 2 * own if spec.trice_end is None else spec.trice_end
         if end <= spec.trice_start:
@@ -228,10 +287,8 @@ def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
                 "spread that the device makes, in max|W|); give --trice-end or a larger --sigma"
             )
         interval = Interval(spec.trice_start, end)
-        return Plan(
-            lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep, not spec.reset
-        )
-    return Plan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep, not spec.reset)
+        return Plan(lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep, given)
+    return Plan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep, given)
 
 
 def _noise(spec: HardenSpec, sigma: float, device_noise: DeviceNoise) -> Noise:

@@ -22,6 +22,7 @@ from nvaudit.report.kpp import kpp_index
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Batch, Feed
 from nvaudit.retrain.noise import torch_generator
+from nvaudit.retrain.prune import with_devices
 from nvaudit.retrain.quant import quantise_all
 from nvaudit.retrain.train import Task, evaluating
 
@@ -115,12 +116,13 @@ class Scorer:
             grids = quantise_all(task.network, task.where)
             for start, count in self._stacks(grids):
                 generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, start)
-                chips = {
-                    place.key: self.noise.draw(place, grids[place.key], generator, count).add_(
-                        grids[place.key].values
-                    )
-                    for place in task.where
-                }
+                chips = {}
+                for place in task.where:
+                    deviation = self.noise.draw(place, grids[place.key], generator, count)
+                    there = with_devices(place, grids[place.key].code)
+                    if there is not None:
+                        deviation.mul_(there)
+                    chips[place.key] = deviation.add_(grids[place.key].values)
                 found.append(self._values(chips, count))
         return np.concatenate(found)
 

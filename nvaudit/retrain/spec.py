@@ -19,8 +19,9 @@ from nvaudit.errors import OptionError
 from nvaudit.spec import ADDITIONS, Encoding, Provider, RunSpec, Scale, SigmaUnit, flag, make_spec, validated
 
 Method = Literal[
-    "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet"
-]
+    "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet",
+    "stability-vat",
+]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 
 WHOLE = "a whole number, 1 or more"
@@ -33,6 +34,12 @@ TH = 2.0
 WARM = 5
 TRAIN_TRIALS = 300
 """Of T, section IV-B: th = 2, ep = 100, warm = 5, N_train = 300."""
+
+VAT_SIGMAS = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""Of S, section 5: σ_train from 0.1 to 0.5."""
+
+CROSSBAR = (256, 256)
+"""Of S, section 6.1; groups are as long as a crossbar has rows."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -58,6 +65,9 @@ class HardenSpec(BaseModel):
     score_images: Count | None = Field(default=None, description=WHOLE)
     clip_weights: Positive | None = Field(default=None, description=POSITIVE)
     lipschitz: NotNegative = Field(default=1e-3, description=NOT_NEGATIVE)
+    vat_sigmas: Annotated[tuple[NotNegative, ...], Field(max_length=100)] = Field(
+        default=VAT_SIGMAS, description="1 to 100 finite numbers, 0 or more"
+    )
     draws: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="a whole number from 1 to 1000"
     )
@@ -80,6 +90,14 @@ class HardenSpec(BaseModel):
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
         default=None, description="a whole number from 2 to 16"
     )
+    sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="a number above 0 and below 1"
+    )
+    crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        default=CROSSBAR, description="rows and columns, whole numbers, 1 or more"
+    )
+    dense: tuple[str, ...] = Field(default=(), description="a list of globs")
+    prune_lambda: NotNegative = Field(default=3.0, description=NOT_NEGATIVE)
     reset: bool = Field(default=False, description="true or false")
     keep: Literal["best", "last"] | None = Field(default=None, description="best or last")
     # What is held out, and what it is audited on.
@@ -91,8 +109,8 @@ class HardenSpec(BaseModel):
     audit_images: Count = Field(default=1000, description=WHOLE)
     limit: Count | None = Field(default=None, description=WHOLE)
     # The device and the audit, as for `nvaudit audit`.
-    bits: Annotated[int, Field(ge=1, le=14)] | None = Field(
-        default=None, description="a whole number from 1 to 14"
+    bits: Literal["ternary"] | Annotated[int, Field(ge=1, le=14)] | None = Field(
+        default=None, description="a whole number from 1 to 14, or ternary"
     )
     cell_bits: Annotated[int, Field(ge=1, le=8)] | None = Field(
         default=None, description="a whole number from 1 to 8"
@@ -148,6 +166,11 @@ class HardenSpec(BaseModel):
     )
     workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
 
+    @field_validator("vat_sigmas")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(dict.fromkeys(values))
+
     @field_validator("model", "device", "data", "val_data", "test_data")
     @classmethod
     def _encodable(cls, value: str | None) -> str | None:
@@ -174,7 +197,24 @@ class HardenSpec(BaseModel):
         """Share of the data that validates."""
         return 0.2 if self.val_split is None else self.val_split
 
-    def audit_spec(self, model: Path, data: str, yield_at: tuple[float, ...]) -> RunSpec:
+    @property
+    def ternary(self) -> bool:
+        """Whether weights become −a, 0 or a."""
+        return self.bits == "ternary"
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the result is to be smaller than the given model."""
+        return self.ternary or self.sparsity is not None
+
+    @property
+    def keeps(self) -> Literal["best", "last"]:
+        """Which network is the result; of stability-vat roughness chooses, not the KPP."""
+        return self.keep or ("last" if self.method == "stability-vat" else "best")
+
+    def audit_spec(
+        self, model: Path, data: str, yield_at: tuple[float, ...], *, given: bool = False
+    ) -> RunSpec:
         """Specify the audit of the given or the hardened model: every chip on every sample.
 
         Parameters
@@ -182,15 +222,26 @@ class HardenSpec(BaseModel):
         model : Path
         data : str
         yield_at : tuple of float
+        given : bool
+            Of the given model: it is not ternary, and has the profile's bits.
         """
+        how: dict[str, object] = {"bits": self.bits, "cell_bits": self.cell_bits}
+        if self.ternary:
+            # One magnitude bit, and a cell of two levels: a larger cell would use the lowest of its levels.
+            how = {"cell_bits": self.cell_bits}
+            if not given:
+                how = {"bits": 1, "cell_bits": self.cell_bits or 1}
+        if self.sparsity is not None:
+            how |= {"crossbar": self.crossbar, "skip_zero_groups": True}
         shared = (
-            "device", "trials", "confidence", "seed", "bits", "cell_bits", "sigma_unit", "encoding", "scale",
+            "device", "trials", "confidence", "seed", "sigma_unit", "encoding", "scale",
             "metric", "class_axis", "layers", "digital", "time_s", "enable", "disable", "provider",
             *ADDITIONS,
             "roughness", "workers",
         )  # fmt: skip
         return make_spec(
             **{name: getattr(self, name) for name in shared},
+            **how,
             model=model,
             data=data,
             percentiles=(self.percentile,),
@@ -241,6 +292,44 @@ def _check_together(spec: HardenSpec) -> None:
             )
     elif spec.trice_end is not None or spec.trice_start != 0:
         raise OptionError(f"--trice-start and --trice-end are for --method trice, not {spec.method}")
+    if spec.method == "stability-vat":
+        _check_vat(spec)
+    elif spec.vat_sigmas != VAT_SIGMAS:
+        raise OptionError(f"--vat-sigmas is for --method stability-vat, not {spec.method}; leave it out")
+    _check_pruning(spec)
     if spec.method in ("device", "none") and spec.train_sigma is not None:
         why = "it injects none" if spec.method == "none" else "its noise is that of the audited device"
         raise OptionError(f"--train-sigma and --method {spec.method}: {why}; leave one out")
+
+
+def _check_vat(spec: HardenSpec) -> None:
+    if not spec.vat_sigmas:
+        raise OptionError("--vat-sigmas: none is given; use 1 to 100 finite numbers, 0 or more")
+    if spec.train_sigma is not None:
+        raise OptionError(
+            "--train-sigma and --method stability-vat: it trains at each of --vat-sigmas, in the unit of the "
+            "profile; leave it out"
+        )
+    if spec.keep == "best":
+        raise OptionError(
+            "--keep best and --method stability-vat: it keeps the candidate of the lowest roughness; leave "
+            "it out"
+        )
+    if spec.run_epochs == 0:
+        raise OptionError(
+            "--epochs 0 and --method stability-vat: candidates are to be trained; use 1 or more"
+        )
+
+
+def _check_pruning(spec: HardenSpec) -> None:
+    if spec.sparsity is None:
+        given = {
+            "--crossbar": spec.crossbar != CROSSBAR,
+            "--dense": bool(spec.dense),
+            "--prune-lambda": spec.prune_lambda != HardenSpec.model_fields["prune_lambda"].default,
+        }
+        for name, there in given.items():
+            if there:
+                raise OptionError(f"{name} is for pruning; give --sparsity too")
+    elif spec.run_epochs == 0:
+        raise OptionError(f"--sparsity {spec.sparsity:g} and --epochs 0: pruning is done while training")

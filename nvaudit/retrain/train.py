@@ -15,6 +15,7 @@ from nvaudit.retrain.feed import Augment, Batch, Feed, augmented
 from nvaudit.retrain.loss import Loss
 from nvaudit.retrain.noise import Noise, noisy_weights, torch_generator
 from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.prune import Pruner
 from nvaudit.retrain.quant import Place, quantise_all
 from nvaudit.rng import stream
 
@@ -88,8 +89,8 @@ class Task:
 class Trainer:
     """Trains a network in place, an epoch at a time; what an epoch does depends on its number alone."""
 
-    def __init__(self, task: Task, recipe: Recipe) -> None:
-        self.task, self.recipe = task, recipe
+    def __init__(self, task: Task, recipe: Recipe, pruner: Pruner | None = None) -> None:
+        self.task, self.recipe, self.pruner = task, recipe, pruner
         self._optimiser = _optimiser(task, recipe)
         self._steps = task.feed.steps(recipe.batch_size)
         self._edges = weight_edges(task, recipe.clip_weights)
@@ -116,6 +117,8 @@ class Trainer:
             If training diverges.
         """
         recipe, task = self.recipe, self.task
+        if self.pruner is not None:
+            self.pruner.begin(number)
         generator = torch_generator(task.feed.device, recipe.seed, "train-noise", number)
         rng = stream(recipe.seed, "augment", number)
         task.network.seed(int(stream(recipe.seed, "dropout", number).integers(2**62)))
@@ -158,6 +161,8 @@ class Trainer:
         if math.isfinite(value):
             self._optimiser.step()
         clip_weights(task, self._edges)
+        if self.pruner is not None:
+            self.pruner.after_step()
         return value
 
     def _set_rate(self, step: int) -> None:

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from nvaudit.report.crossbar_text import COLUMNS, crossbar_text, layer_row
 from nvaudit.report.device_levels import DeviceLevels
+from nvaudit.report.groups import zero_groups_text
 from nvaudit.report.inspection import mapped_text
 from nvaudit.report.page.content import (
     Block,
@@ -53,6 +54,8 @@ def mapping_section(report: AuditReport) -> Section:
     text = f"{mapped_text(report.tensors)}. {count_text(len(digital), 'tensor')} stay digital."
     if not digital:
         text = f"{mapped_text(report.tensors)}. Nothing stays digital."
+    if report.zero_groups is not None:
+        text += f" {zero_groups_text(report.zero_groups)}."
     return Section(
         "mapping", "What is on the array",
         (

@@ -1,0 +1,150 @@
+"""Stability-VAT (S, Algorithm 1 and section 5): the spread to train with is chosen by the roughness.
+
+One network is trained at each of several spreads of the device, all from the same start and without knowing
+the spread that the result will meet. The one whose loss landscape is the least rough is the result. A network
+that is to be compressed is first quantised and pruned without noise (models B and C of Algorithm 1); this is
+then the start of all candidates (models D), and what was pruned stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.record import Identity
+from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
+from nvaudit.retrain.noise import Noise, no_noise
+from nvaudit.retrain.prune import Pruner
+from nvaudit.retrain.quant import settle_ternary
+from nvaudit.retrain.score import Scorer
+from nvaudit.retrain.train import Snapshot, Trainer
+
+Judge = Callable[[], tuple[float, float | None]]
+"""Roughness of the network as it stands, and its spread over direction pairs."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that was trained at one spread.
+
+    Attributes
+    ----------
+    sigma : float or None
+        In the unit of the profile; None: the start of all.
+    loss : float or None
+        Of its last epoch.
+    clean : float
+        Metric on the validation samples with its weights on their grid, without noise.
+    kpp : float
+        On chips of the audited device, the same for all candidates.
+    roughness : float
+    spread : float or None
+        Of the roughness over direction pairs.
+    """
+
+    sigma: float | None
+    loss: float | None
+    clean: float
+    kpp: float
+    roughness: float
+    spread: float | None
+
+
+def lowest(candidates: list[Candidate]) -> int:
+    """Which candidate is the least rough; of equals the one of the smallest spread of the device."""
+    keys = [(one.roughness, one.sigma or 0.0) for one in candidates]
+    return keys.index(min(keys))
+
+
+@dataclass
+class Search:
+    """What candidates are made with.
+
+    Attributes
+    ----------
+    trainer : callable
+        Makes a trainer of the network as it stands.
+    pruner : Pruner or None
+        Of the network.
+    scorer : Scorer
+    judge : callable
+    compresses : bool
+        Whether the start is made by a training of its own, without noise.
+    progress : callable
+    shelf : Shelf or None
+        A folder of its own for each candidate is made in its folder.
+    """
+
+    trainer: Callable[[], Trainer]
+    pruner: Pruner | None
+    scorer: Scorer
+    judge: Judge
+    compresses: bool
+    progress: Progress
+    shelf: Shelf | None
+
+    def run(self, noises: Mapping[float, Noise]) -> tuple[State, list[Candidate], int]:
+        """Train every candidate; the network ends as the least rough one.
+
+        Parameters
+        ----------
+        noises : mapping of float to Noise
+            By the spread of the device.
+
+        Returns
+        -------
+        state : State
+            Of the training of the one that is kept.
+        candidates : list of Candidate
+            The start, then one for each spread.
+        kept : int
+            Which of them.
+        """
+        if self.compresses:
+            self._train("start", 0.0, no_noise)
+            if self.pruner is not None:
+                self.pruner.cut = 0  # what was cut stays cut
+        start = self.trainer().snapshot()
+        found = [self._measured(None, None)]
+        ends: list[tuple[State, Snapshot]] = []
+        for sigma, noise in noises.items():
+            self.trainer().restore(start)
+            state = self._train(f"sigma-{sigma:g}", sigma, noise)
+            loss = state.history[-1]["loss"][0]
+            found.append(self._measured(sigma, loss))
+            ends.append((state, self.trainer().snapshot()))
+        kept = lowest(found[1:])
+        state, best = ends[kept]
+        self.trainer().restore(best)
+        return state, found, kept + 1
+
+    def _train(self, name: str, sigma: float, noise: Noise) -> State:
+        plan = Plan(lambda _: noise, sigma, None, 0, "last")
+
+        def tell(what: str, done: int, total: int) -> None:
+            self.progress(what.replace("training", f"training, {name}", 1), done, total)
+
+        return run_epochs(self.trainer(), plan, self.scorer, tell, self._shelf(name))
+
+    def _shelf(self, name: str) -> Shelf | None:
+        """A folder of its own, which other candidates in the list do not make another training."""
+        if self.shelf is None:
+            return None
+        folder = self.shelf.folder / name
+        folder.mkdir(exist_ok=True)
+        identity = self.shelf.identity
+        options: dict[str, Any] = {k: v for k, v in identity.options.items() if k != "--vat-sigmas"}
+        own = Identity(
+            inputs=identity.inputs, options={**options, "candidate": name}, versions=identity.versions
+        )
+        return replace(self.shelf, folder=folder, identity=own)
+
+    def _measured(self, sigma: float | None, loss: float | None) -> Candidate:
+        """Settle the network as it would be written, and measure it."""
+        task = self.scorer.task
+        settle_ternary(task.network, task.where)
+        self.progress("measuring roughness", 0, 1)
+        roughness, spread = self.judge()
+        return Candidate(sigma, loss, self.scorer.clean(), self.scorer.kpp(0), roughness, spread)

@@ -83,7 +83,7 @@ class State:
         interval = None if ends is None else Interval(*ends)
         return cls(
             found["epoch"], found["lanes"], interval, found["best"], found["best_epoch"], found["kept"],
-            found["history"],
+            history=found["history"],
         )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "perturb": LOWER,
     "retrain": LOWER | {"perturb"},
     "harden_job": LOWER | {"perturb", "session", "retrain"},
-    "hardening": LOWER | {"perturb", "session", "auditing", "landscaping", "retrain", "harden_job", "verify", "verifying"},
+    "hardening": LOWER
+    | {"perturb", "session", "auditing", "landscaping", "retrain", "harden_job", "verify", "verifying"},
     "ranges": LOWER | {"perturb"},
     "remapping": LOWER | {"perturb", "session", "auditing", "ranges"},
     "verify": LOWER | {"perturb", "session", "retrain"},

@@ -71,7 +71,7 @@ def test_other_chips_and_the_same_mapping(reports):
 
 def test_every_output_says_so_and_can_be_read_back(reports):
     """JSON there and back; the text has the sentence, and none where nothing was skipped."""
-    plain, skipped = reports
+    _, skipped = reports
     assert from_json(to_json(skipped), "r.json") == skipped
     texts = []
     for report in reports:

@@ -141,7 +141,7 @@ def train_options() -> Callable[[Command], Command]:
         click.option("--reset", is_flag=True, help="Begin with new weights.  [default: fine-tune]"),
         click.option("--keep", type=click.Choice(["best", "last"]), help="The result: the network with the "
                      "best KPP of all epochs, the given one among them, or that of the last.  [default: "
-                     "best; last with stability-vat]"),
+                     "best with trice, else last]"),
     )  # fmt: skip
 
 

@@ -87,9 +87,9 @@ def stack(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comm
     return apply
 
 
-def device_options(cell_bits: bool = True, bits: click.ParamType[Any] | None = None) -> Callable[
-    [Command], Command
-]:
+def device_options(
+    cell_bits: bool = True, bits: click.ParamType[Any] | None = None
+) -> Callable[[Command], Command]:
     """Options that choose how weights lie in devices; a command may have bits of its own."""
     per_device = click.option("--cell-bits", type=click.IntRange(1, 8), metavar="B",
                               help="Bits per device.  [default: the profile's]")  # fmt: skip

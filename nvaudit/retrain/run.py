@@ -31,7 +31,7 @@ from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer, evaluating
 from nvaudit.retrain.trice import Interval
-from nvaudit.retrain.vat import Judge, Search
+from nvaudit.retrain.vat import Candidate, Judge, Search
 
 FEWEST_IMAGES = 100
 """Validation samples that a score is taken over at least, if there are as many."""
@@ -139,7 +139,9 @@ def train_network(
             steps=task.feed.steps(spec.batch_size),
         )  # fmt: skip
         plan = replace(plan, since=pruner.cut)
-    recipe, candidates, kept = _recipe(spec), [], None
+    recipe = _recipe(spec)
+    candidates: list[Candidate] = []
+    kept = None
     if spec.method == "stability-vat":
         assert judge is not None
         search = Search(

@@ -209,8 +209,8 @@ class HardenSpec(BaseModel):
 
     @property
     def keeps(self) -> Literal["best", "last"]:
-        """Which network is the result; of stability-vat roughness chooses, not the KPP."""
-        return self.keep or ("last" if self.method == "stability-vat" else "best")
+        """Which network is the result, by the method where it is not given."""
+        return self.keep or ("best" if self.method == "trice" else "last")
 
     def audit_spec(
         self, model: Path, data: str, yield_at: tuple[float, ...], *, given: bool = False

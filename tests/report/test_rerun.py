@@ -46,6 +46,7 @@ SPECS = {
         "exhaustive": True,
         "roughness": False,
         "every_device": True,
+        "skip_zero_groups": True,
         "attribute": ("tensors", "terms"),
     },
     "converters": {"crossbar": (64, 32), "adc_bits": 5, "dac_bits": 8, "adc_range": "percentile:99.5"},

@@ -108,7 +108,7 @@ def test_sparsity_is_reached_exactly_and_stays(sparsity):
 
 
 def test_groups_shrink_before_they_are_cut():
-    """Under the penalty the smallest groups are far smaller at the cut than without it; the largest is not."""
+    """Under the penalty the smallest groups are far smaller at the cut than without; the largest is not."""
     left = {}
     for strength in (0.0, 3.0):
         given, trainer, _ = pruned_task(0.5, strength=strength)
@@ -135,7 +135,7 @@ def test_a_step_ends_at_zero_not_beyond_it():
 
 def test_what_has_no_devices_has_no_noise():
     """Weights of cut groups are exactly zero on every chip, in training and in scores; all others vary."""
-    given, trainer, pruner = pruned_task(0.5)
+    given, _, pruner = pruned_task(0.5)
     pruner.cut_groups()
     noise, generator = DeviceNoise(point()), torch_generator("cpu", 0, "test")
     drawn = noisy_weights(given.network, PLACES, noise, generator)

@@ -35,8 +35,9 @@ from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.report.attribution import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
+from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import Section, TensorDecision
 from nvaudit.report.summary import Measured, Questions, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
@@ -165,7 +166,7 @@ def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
     return crossbar_info(session.crossbar, engine.chip(metric, keep, 0, QUANTISED).value)
 
 
-def _landscape(session: Session, progress: Progress, folder: Path | None) -> dict[str, Section]:
+def _landscape(session: Session, progress: Progress, folder: Path | None) -> dict[str, Any]:
     """Measure the roughness; where that cannot be done the audit stands without it, and says why."""
     with session.timed("roughness"):
         try:
@@ -195,24 +196,11 @@ def _report(
     quantised: float,
     found: Measurement,
     detail: AttributionDetail | None,
-    landscape: Mapping[str, Section],
+    landscape: Mapping[str, Any],
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
     worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
-    rows = tensor_rows(
-        session.decisions,
-        {tensor.key: tensor for tensor in session.workload.tensors},
-        worst,
-        Crossbar(*spec.crossbar),
-    )
-    weights = (decision.constant.weight for decision in session.decisions)
-    keys = [weight.key if weight else "" for weight in weights]
-    crossbar, groups = landscape.get("crossbar"), None
-    if spec.skip_zero_groups:
-        groups = zero_groups_found(session.workload.tensors, Crossbar(*spec.crossbar))
-        rows = without_zero_groups(rows, keys, groups)
-    if isinstance(crossbar, CrossbarInfo):
-        rows = with_crossbars(rows, keys, crossbar)
+    rows, groups = _tensors(session, worst, landscape.get("crossbar"))
     session.timing["chip_median"] = found.chip_seconds
     measured = Measured(
         metric=metric.name,
@@ -231,26 +219,7 @@ def _report(
         measured,
         Questions(spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail),
         tensors=rows,
-        data={
-            "source": dataset.source,
-            "count": dataset.count,
-            "label_kind": dataset.label_kind,
-            "skipped": [list(item) for item in dataset.skipped],
-            "notes": list(dataset.notes),
-        },
-        model={
-            "path": str(session.loaded.path),
-            "opset": session.loaded.opset,
-            "inputs": [f"{i.name} {i.dtype} {list(i.shape or ())}" for i in session.loaded.inputs],
-            "outputs": [f"{o.name} {o.dtype} {list(o.shape or ())}" for o in session.loaded.outputs],
-            "batching": session.rebatch.reason,
-        },
-        device=session.profile.model_dump(mode="json"),
-        device_levels=_levels(worst),
-        operating_point={
-            "time_s": worst.time_s,
-            "terms": [term.name for term in worst.terms],
-        },
+        **_about(session, worst),
         **landscape,
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
@@ -262,6 +231,47 @@ def _report(
         notes=[*session.notes, *found.notes, *_mapping_notes(session)],
         nvaudit_version=__version__,
     )
+
+
+def _tensors(
+    session: Session, worst: OperatingPoint, crossbar: Section | None
+) -> tuple[list[TensorDecision], ZeroGroups | None]:
+    """What became of every tensor, and what groups of zeros save."""
+    size = Crossbar(*session.spec.crossbar)
+    mapped = {tensor.key: tensor for tensor in session.workload.tensors}
+    rows, groups = tensor_rows(session.decisions, mapped, worst, size), None
+    weights = (decision.constant.weight for decision in session.decisions)
+    keys = [weight.key if weight else "" for weight in weights]
+    if session.spec.skip_zero_groups:
+        groups = zero_groups_found(session.workload.tensors, size)
+        rows = without_zero_groups(rows, keys, groups)
+    if isinstance(crossbar, CrossbarInfo):
+        rows = with_crossbars(rows, keys, crossbar)
+    return rows, groups
+
+
+def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
+    """Describe the data, the model and the device."""
+    dataset = session.dataset
+    return {
+        "data": {
+            "source": dataset.source,
+            "count": dataset.count,
+            "label_kind": dataset.label_kind,
+            "skipped": [list(item) for item in dataset.skipped],
+            "notes": list(dataset.notes),
+        },
+        "model": {
+            "path": str(session.loaded.path),
+            "opset": session.loaded.opset,
+            "inputs": [f"{i.name} {i.dtype} {list(i.shape or ())}" for i in session.loaded.inputs],
+            "outputs": [f"{o.name} {o.dtype} {list(o.shape or ())}" for o in session.loaded.outputs],
+            "batching": session.rebatch.reason,
+        },
+        "device": session.profile.model_dump(mode="json"),
+        "device_levels": _levels(worst),
+        "operating_point": {"time_s": worst.time_s, "terms": [term.name for term in worst.terms]},
+    }
 
 
 def _levels(point: OperatingPoint) -> DeviceLevels:

@@ -24,11 +24,13 @@ from nvaudit.report.comparison_words import (
 from nvaudit.report.page.content import Big, Block, Bullets, Figure, Hero, Number, Page, Section, Table, short
 from nvaudit.report.page.frame import render_page
 from nvaudit.report.plots.figures import figure_data
-from nvaudit.report.wording import count_text, interval_text, kpp_name, roughness_text, value_text
-
-_LABEL_FREE = (
-    "Label-free: there were no labels, so each chip is compared with its own unperturbed model only. It says "
-    "nothing about accuracy."
+from nvaudit.report.wording import (
+    LABEL_FREE_CHIPS,
+    count_text,
+    interval_text,
+    kpp_name,
+    roughness_text,
+    value_text,
 )
 
 
@@ -89,7 +91,7 @@ def _hero(report: ComparisonReport) -> Hero:
         title=title,
         lines=tuple(line for line in (gate_text(report), f"{report.headline}.") if line),
         numbers=tuple(numbers),
-        warning=_LABEL_FREE if report.label_free else None,
+        warning=LABEL_FREE_CHIPS if report.label_free else None,
     )
 
 

@@ -34,12 +34,7 @@ from nvaudit.report.roofline_words import (
     size_cells,
     skipped_lines,
 )
-from nvaudit.report.wording import count_text, interval_text, value_text
-
-_LABEL_FREE = (
-    "Label-free: there were no labels, so each chip is compared with its own unperturbed model only. It says "
-    "nothing about accuracy."
-)
+from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, interval_text, value_text
 
 
 def roofline_html(report: RooflineReport) -> str:
@@ -96,7 +91,7 @@ def _hero(report: RooflineReport) -> Hero:
         title=f"{report.best} levels per cell are best by {measure_name(report)}",
         lines=lines,
         numbers=tuple(numbers),
-        warning=_LABEL_FREE if report.label_free else None,
+        warning=LABEL_FREE_CHIPS if report.label_free else None,
     )
 
 

@@ -14,6 +14,11 @@ from nvaudit.report.kpp import KppResult
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
+LABEL_FREE_CHIPS = (
+    "Label-free: there were no labels, so each chip is compared with its own unperturbed model only. It says "
+    "nothing about accuracy."
+)
+
 
 def value_text(value: float, unit: str) -> str:
     """Show a metric value: a fraction as a percentage, anything else with five digits.

@@ -28,6 +28,7 @@ from nvaudit.retrain.noise import torch_generator
 from nvaudit.retrain.train import evaluating
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from nvaudit.retrain.executor import Executor
@@ -94,17 +95,8 @@ def curvature(
                 )
             rows += count
             generator = torch_generator("cpu", seed, "curvature", number)
-            for probe in range(probes):
-                signs = torch.randint(0, 2, parts.shape, generator=generator).to(parts) * 2 - 1
-                grads = torch.autograd.grad(
-                    (signs * parts).sum(),
-                    list(weights.values()),
-                    retain_graph=probe + 1 < probes,
-                    allow_unused=True,
-                )
-                for key, grad in zip(weights, grads, strict=True):
-                    square = np.zeros(values[key].shape) if grad is None else grad.double().square().numpy()
-                    total[key] = total[key] + square if key in total else square
+            for key, square in _squares(parts, weights, probes, generator).items():
+                total[key] = total[key] + square if key in total else square
     if rows == 0:
         raise OptionError("the ranking by sensitivity needs samples; got none: give some --data")
     means = {key: value / (rows * probes) for key, value in total.items()}
@@ -115,6 +107,24 @@ def curvature(
                 "magnitude"
             )
     return means
+
+
+def _squares(
+    parts: Tensor, weights: Mapping[str, Tensor], probes: int, generator: torch.Generator
+) -> dict[str, Floats]:
+    """Squared gradients of sums of the parts with random signs, added up over the probes."""
+    import torch
+
+    total = {key: np.zeros(tuple(weight.shape)) for key, weight in weights.items()}
+    for probe in range(probes):
+        signs = torch.randint(0, 2, parts.shape, generator=generator).to(parts) * 2 - 1
+        grads = torch.autograd.grad(
+            (signs * parts).sum(), list(weights.values()), retain_graph=probe + 1 < probes, allow_unused=True
+        )
+        for key, grad in zip(weights, grads, strict=True):
+            if grad is not None:
+                total[key] += grad.double().square().numpy()
+    return total
 
 
 def batch_first(output: Tensor, batch_axis: int | None) -> Tensor:

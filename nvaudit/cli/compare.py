@@ -13,6 +13,7 @@ from nvaudit.auditing import default_workers
 from nvaudit.candidates import Plan, plan_comparison
 from nvaudit.cli.options import (
     FilePath,
+    converter_options,
     device_options,
     flatten,
     group_options,
@@ -42,6 +43,7 @@ _OF_THE_COMPARISON = frozenset(
 @point_options(sweep=False)
 @select_options()
 @group_options()
+@converter_options()
 @click.option("--data", type=FilePath(), help="Evaluation data of all models, as for `audit`.  [default: "
               "MODEL.npz beside each model; without it that model is audited label-free]")  # fmt: skip
 @click.option("--data-for", multiple=True, metavar="MODEL=PATH", help="Evaluation data of one model that "

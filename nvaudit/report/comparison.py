@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from nvaudit.errors import OptionError
 from nvaudit.report.comparison_conditions import (
     check_same,
@@ -131,6 +133,7 @@ def compare_reports(
         metric_info=first.metric_info,
         device=str(first.device.get("name")),
         operating_point=first.operating_point,
+        converters=_converters(list(reports.values())),
         percentile=first.kpp[0].percentile,
         confidence=first.kpp[0].confidence,
         models=models,
@@ -143,6 +146,14 @@ def compare_reports(
         timing=dict(timing or {}),
     )
     return report.model_copy(update={"headline": _headline(report)})
+
+
+def _converters(reports: Sequence[AuditReport]) -> dict[str, JsonValue] | None:
+    """Options of the converters that all reports have."""
+    names = ("adc_bits", "dac_bits", "adc_range", "crossbar")
+    found = [{f"--{name.replace('_', '-')}": report.run.get(name) for name in names} for report in reports]
+    same = all(options == found[0] for options in found)
+    return found[0] if same and reports[0].run.get("adc_bits") is not None else None
 
 
 def _check(reports: Mapping[str, AuditReport], baseline: str | None) -> None:

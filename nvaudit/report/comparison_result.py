@@ -101,6 +101,11 @@ class ComparisonReport(Section):
     metric_info: MetricInfo
     device: str
     operating_point: OperatingPointInfo
+    converters: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="Options of the converters, by name on the command line; null where there are none, or "
+        "the models differ in them.",
+    )
     percentile: float
     confidence: float
     models: tuple[ComparedModel, ...] = Field(description="The best first.")

@@ -9,6 +9,7 @@ from nvaudit.report.comparison_result import ComparedModel, ComparisonReport, Mo
 from nvaudit.report.paired import Difference
 from nvaudit.report.wording import (
     confidence_text,
+    converters_text,
     count_text,
     difference_text,
     duration_text,
@@ -173,5 +174,6 @@ def condition_lines(report: ComparisonReport) -> list[str]:
         f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
         f"{confidence_text(report.confidence)} confidence, {count} of each model",
         f"Device: {report.device} at σ = {point.sigma:g} {point.sigma_unit}, t = "
-        f"{duration_text(point.time_s)}; noise terms: {', '.join(point.terms) or 'none'}",
+        f"{duration_text(point.time_s)}; noise terms: {', '.join(point.terms) or 'none'}"
+        + ("" if report.converters is None else f"; converters: {converters_text(report.converters)}"),
     ]

@@ -10,6 +10,7 @@ from nvaudit.report.roofline_limits import Limit, Roof
 from nvaudit.report.sections import MetricInfo
 from nvaudit.report.wording import (
     confidence_text,
+    converters_text,
     count_text,
     difference_text,
     duration_text,
@@ -172,18 +173,11 @@ def condition_lines(report: RooflineReport) -> list[str]:
     """Say what all levels have in common."""
     point, info = report.levels[0].operating_point, report.metric_info
     better = "higher is better" if info.higher_is_better else "lower is better"
-    converters = "ideal"
-    if report.converters is not None:
-        converters = ", ".join(f"{name} {_shown(value)}" for name, value in report.converters.items())
     chips = count_text(report.levels[0].device.trials, "chip")
     return [
         f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
         f"{confidence_text(report.confidence)} confidence, {chips} of each number of levels, from one seed",
         f"Device: {report.device}, t = {duration_text(point.time_s)}; noise terms: "
-        f"{', '.join(point.terms) or 'none'}; converters: {converters}",
+        f"{', '.join(point.terms) or 'none'}; converters: {converters_text(report.converters)}",
         f"Model: {report.model.path}; data: {report.data.source}, {count_text(report.data.count, 'image')}",
     ]
-
-
-def _shown(value: object) -> str:
-    return "×".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)

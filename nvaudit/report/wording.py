@@ -6,7 +6,7 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nvaudit.report.kpp import KppResult
 
@@ -18,6 +18,24 @@ LABEL_FREE_CHIPS = (
     "Label-free: there were no labels, so each chip is compared with its own unperturbed model only. It says "
     "nothing about accuracy."
 )
+
+
+def converters_text(options: Mapping[str, object] | None) -> str:
+    """Show options of converters, or that there are none.
+
+    Examples
+    --------
+    >>> converters_text({"--adc-bits": 5, "--dac-bits": None, "--crossbar": (64, 32)})
+    '--adc-bits 5, --crossbar 64×32'
+    """
+    if options is None:
+        return "ideal"
+    shown = {
+        name: "×".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def value_text(value: float, unit: str) -> str:

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Threads of torch that wait for one another sleep, as in `nvaudit harden`: spinning, they take twenty times
+# as long where another process has a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Property tests draw the same examples in every run, and do not fail because a machine is busy.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")

@@ -12,8 +12,22 @@ from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.mapping.select import select
-from nvaudit.model import LoadedModel, Rebatch, Weight, analyse_batch, constants, load_model
+from nvaudit.model import (
+    Cells,
+    CrossbarPlan,
+    LoadedModel,
+    Rebatch,
+    Split,
+    Weight,
+    analyse_batch,
+    build_template,
+    constants,
+    load_model,
+)
+from nvaudit.perturb.cells import device_factors, device_offset
+from nvaudit.perturb.crossbar import check_noise
 from nvaudit.perturb.metrics import reference_of, resolve_metric
+from nvaudit.perturb.prepare import Placement, map_tensor
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
@@ -41,6 +55,8 @@ class Job:
     notes : tuple of str
     vat_points : tuple of OperatingPoint
         What ``stability-vat`` trains at.
+    splits : tuple of Split
+        How each weight is split over crossbars, where training goes through them.
     """
 
     spec: HardenSpec
@@ -54,6 +70,7 @@ class Job:
     test: tuple[Dataset, Rows]
     notes: tuple[str, ...]
     vat_points: tuple[OperatingPoint, ...] = ()
+    splits: tuple[Split, ...] = ()
 
     @property
     def batch_axis(self) -> int:
@@ -73,6 +90,8 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     rebatch = analyse_batch(loaded.model)
     output, notes = settle_output(loaded, spec.output_name)
     _, points = settle_device(spec.audit_spec(loaded.path, "", ()))
+    if spec.adc_bits is not None:
+        check_noise(points)
     chosen = select(constants(loaded), spec.layers, spec.digital)
     weights = tuple(d.constant.weight for d in chosen if d.mapped and d.constant.weight is not None)
     if not weights:
@@ -109,7 +128,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     few = test[1][spread_evenly(count, min(count, spec.audit_images))]
     return Job(
         spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
-        _vat_points(spec, loaded),
+        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], scratch),
     )  # fmt: skip
 
 
@@ -123,6 +142,26 @@ def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, 
     except ProfileError as error:
         raise OptionError(f"--vat-sigmas: {error}") from None
     return points
+
+
+def _splits(
+    spec: HardenSpec, loaded: LoadedModel, weights: tuple[Weight, ...], point: OperatingPoint, scratch: Path
+) -> tuple[Split, ...]:
+    """How the audit splits each weight over crossbars, if training is to go through them."""
+    how, profile = spec.trained_through, point.profile
+    if how is None:
+        return ()
+    placement = Placement(
+        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel"
+    )
+    folder = scratch / "splits"
+    folder.mkdir()
+    tensors = [map_tensor(weight, profile, placement, folder, i) for i, weight in enumerate(weights)]
+    cells = {
+        one.key: Cells(device_factors(one.array), device_offset(one.array), one.scale) for one in tensors
+    }
+    template = build_template(loaded, list(cells), crossbars=CrossbarPlan(how.rows, cells))
+    return template.splits
 
 
 def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Dataset, Rows]) -> Path:

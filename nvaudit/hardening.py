@@ -201,6 +201,7 @@ def _train(
         output=job.output,
         batch_axis=job.batch_axis,
         vat_points=job.vat_points,
+        splits=job.splits,
     )
     shelf = None if folder is None else Shelf(folder, _identity(job, version))
     state, facts = train_network(executor, subject, spec, progress, shelf, judge)

@@ -33,7 +33,7 @@ Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml
 MAX_SWEEP = 1000
 MAX_QUESTIONS = 100
 
-_ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
+ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -83,7 +83,7 @@ class RunSpec(BaseModel):
     skip_zero_groups: bool = False
     adc_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     dac_bits: Annotated[int, Field(ge=2, le=16)] | None = None
-    adc_range: Annotated[str, Field(pattern=_ADC_RANGE)] = "max"
+    adc_range: Annotated[str, Field(pattern=ADC_RANGE)] = "max"
     every_device: bool = False
     provider: Provider = "cpu"
     exhaustive: bool = False

@@ -3,8 +3,8 @@
     python benchmarks/paper/networks.py vgg16 --width 0.25 -o vgg16.onnx
     nvaudit harden vgg16.onnx --method none --data train.npz --augment flip+crop --epochs 20 -o trained.onnx
 
-VGG-8 and ResNet-18 are those of the TRICE paper (Fig. 5), VGG-16 that of the stability paper (Table 5). Inputs
-are images of 32 by 32; every convolution has a batch normalisation; ``--width`` scales the channels.
+VGG-8 and ResNet-18 are those of the TRICE paper (Fig. 5), VGG-16 that of the stability paper (Table 5).
+Inputs are images of 32 by 32; every convolution has a batch normalisation; ``--width`` scales the channels.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from nvaudit.cli.harden_options import (
     BitsType,
     audit_options,
     compression_options,
+    crossbar_options,
     data_options,
     noise_options,
     remap_options,
@@ -49,6 +50,7 @@ _OURS = frozenset({"model", "method", "output", "report", "resume", "quiet", "wo
 @noise_options()
 @train_options()
 @compression_options()
+@crossbar_options()
 @remap_options()
 @audit_options()
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W", help="Worker processes of the "

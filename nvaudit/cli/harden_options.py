@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.options import Command, CrossbarType, FilePath, TimeType, addition_options, stack
+from nvaudit.cli.options import (
+    Command,
+    CrossbarType,
+    FilePath,
+    TimeType,
+    addition_options,
+    converter_options,
+    stack,
+)
 from nvaudit.retrain.spec import HardenSpec
 
 REMAP_ONLY = frozenset(
@@ -101,7 +109,7 @@ def noise_options() -> Callable[[Command], Command]:
         click.option("--train-trials", type=click.IntRange(1), default=_default("train_trials"),
                      show_default=True, help="Chips of a score while training."),
         click.option("--score-images", type=click.IntRange(1), metavar="I", help="Validation samples of a "
-                     "score, spread evenly.  [default: training samples / --train-trials, at least 200]"),
+                     "score, spread evenly.  [default: training samples / --train-trials, at least 100]"),
         click.option("--vat-sigmas", type=NumbersType(), help="stability-vat: spreads of the device to train "
                      "at, in the profile's unit.  [default: 0.1,0.2,0.3,0.4,0.5]"),
         click.option("--clip-weights", type=float, metavar="K", help="Keep weights within K standard "
@@ -150,13 +158,24 @@ def compression_options() -> Callable[[Command], Command]:
     return stack(
         click.option("--sparsity", type=float, metavar="SHARE", help="Prune this share of the weights on the "
                      "array, in groups: what one crossbar holds of one output.  [default: not]"),
-        click.option("--crossbar", type=CrossbarType(), help="With --sparsity: size of a crossbar; a group "
-                     "has at most as many weights as it has rows.  [default: 256x256]"),
         click.option("--dense", multiple=True, metavar="GLOB", help="With --sparsity: weights whose name "
                      "matches stay whole, as the last one does; repeatable.  [default: only the last one]"),
         click.option("--prune-lambda", type=float, default=_default("prune_lambda"), show_default=True,
                      metavar="L", help="With --sparsity: weight of the clipped penalty; with 1 a group of "
                      "mean size goes to zero before groups are cut, unless the loss holds it."),
+    )  # fmt: skip
+
+
+def crossbar_options() -> Callable[[Command], Command]:
+    """Crossbars with converters, in the audits and in training."""
+    return stack(
+        click.option("--crossbar", type=CrossbarType(), help="With --sparsity or --adc-bits: size of a "
+                     "crossbar; a group that is pruned has at most as many weights as it has rows.  "
+                     "[default: 256x256]"),
+        converter_options(),
+        click.option("--hardware-aware/--no-hardware-aware", default=None, help="With --adc-bits: train "
+                     "through the crossbars and their converters, or only audit with them.  [default: "
+                     "train]"),
     )  # fmt: skip
 
 

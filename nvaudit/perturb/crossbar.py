@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import Array
 from nvaudit.model import (
@@ -166,7 +167,7 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     OptionError
         If noise is stated for weights, not devices.
     """
-    _check_noise(request)
+    check_noise(request.points)
     cells = {
         tensor.key: Cells(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
         for tensor in plain.tensors
@@ -178,15 +179,22 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     watched = _with_template(plain, shown, folder, "calibrate")
     spreads, samples = _watch(Engine(watched), splits, plain.count)
     arrays = {tensor.key: tensor.array for tensor in plain.tensors}
-    layers = tuple(_layer(split, arrays[split.key], spreads.get(split.key), how) for split in splits)
+    layers = tuple(settle_layer(split, arrays[split.key], spreads.get(split.key), how) for split in splits)
     plan = replace(ideal, converters={layer.split.key: layer.converters for layer in layers})
     noisy = noisy_in_reading(plain.tensors, request.points)
     workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
     return CrossbarRun(workload, plain, layers, samples, how)
 
 
-def _check_noise(request: Request) -> None:
-    for point in request.points:
+def check_noise(points: Sequence[OperatingPoint]) -> None:
+    """Refuse noise that column sums with converters cannot have.
+
+    Raises
+    ------
+    OptionError
+        Naming the term, or the option.
+    """
+    for point in points:
         if point.drift_compensation:
             raise OptionError(
                 "--adc-bits and --drift-compensation: choose one; the factor acts behind converters, whose "
@@ -270,8 +278,23 @@ def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
     return groups
 
 
-def _layer(split: Split, array: Array, spreads: tuple[Spread, Spread] | None, how: ConverterSpec) -> Layer:
-    """Set the converters of one weight."""
+def settle_layer(
+    split: Split, array: Array, spreads: tuple[Spread, Spread] | None, how: ConverterSpec
+) -> Layer:
+    """Set the converters of one weight.
+
+    Parameters
+    ----------
+    split : Split
+    array : Array
+    spreads : tuple of Spread or None
+        Of the inputs, and of the column sums in inputs × levels; None where it was not split.
+    how : ConverterSpec
+
+    Returns
+    -------
+    Layer
+    """
     if spreads is None:
         return Layer(split, Converters(), array, None, False)
     inputs, sums = spreads

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.kpp import KppResult, YieldResult, kpp, yield_at
@@ -58,6 +59,31 @@ class CandidateInfo(Section):
     spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
 
 
+class TrainingLayer(Section):
+    """A weight on the array, in a training through crossbars."""
+
+    name: str
+    reason: str | None = Field(
+        description="Why it was trained whole, with ideal converters; null if through its crossbars."
+    )
+
+
+class HardwareAware(Section):
+    """The crossbars that the forward pass of a training went through."""
+
+    rows: int = Field(ge=1)
+    cols: int = Field(ge=1)
+    adc_bits: int = Field(ge=2)
+    dac_bits: int | None = Field(description="Null: the inputs are ideal.")
+    adc_range: str = Field(description="How ranges were set: max, percentile:P or full_scale.")
+    samples: int = Field(
+        ge=1,
+        description="Training samples that ranges were calibrated on, at the first step of each epoch and "
+        "after every 100.",
+    )
+    layers: tuple[TrainingLayer, ...]
+
+
 class TrainingInfo(Section):
     """How it was trained."""
 
@@ -80,6 +106,9 @@ class TrainingInfo(Section):
     )
     candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
     kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
+    hardware_aware: HardwareAware | None = Field(
+        default=None, description="Null: the forward pass had ideal converters."
+    )
     history: tuple[EpochInfo, ...]
 
 
@@ -107,6 +136,9 @@ class HardenReport(Section):
     )
     zero_groups: ZeroGroups | None = Field(
         default=None, description="Of the hardened model; null if it was not pruned."
+    )
+    crossbar: CrossbarInfo | None = Field(
+        default=None, description="Of the hardened model; null if its audit had no converters."
     )
     data: DataInfo = Field(description="Of the audits.")
     model: str
@@ -156,6 +188,7 @@ def harden_report(
         after=sides[1],
         difference=difference,
         zero_groups=after.zero_groups,
+        crossbar=after.crossbar,
         data=before.data,
         **rest,
     )
@@ -214,6 +247,17 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         compared=facts["compared"],
         candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
         kept_candidate=facts["kept_candidate"],
+        hardware_aware=_hardware_aware(facts["crossbars"]),
         history=tuple(EpochInfo(**row) for row in rows),
         **rest,
+    )
+
+
+def _hardware_aware(facts: Mapping[str, Any] | None) -> HardwareAware | None:
+    if facts is None:
+        return None
+    reasons: dict[str, str | None] = {**dict.fromkeys(facts["layers"]), **facts["whole"]}
+    layers = tuple(TrainingLayer(name=name, reason=reason) for name, reason in reasons.items())
+    return HardwareAware(
+        **{name: value for name, value in facts.items() if name != "whole"} | {"layers": layers}
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
+from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.hardening import HardenReport, TrainingInfo
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
@@ -37,6 +38,7 @@ def render_hardening(report: HardenReport, console: Console) -> None:
         sentence(report.headline, width, style="bold"),
         *_sides(report, width),
         *zero_groups_section(report.zero_groups, width),
+        *crossbar_section(report.crossbar, width),
         *_training(report, width),
         *_verify(report, width),
         *_basis(report, width),
@@ -90,6 +92,7 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         "  ",
         "    ",
     )
+    yield from _through_crossbars(found, width)
     rows = found.history
     step = max(1, -(-len(rows) // _MOST_EPOCHS))
     shown = [row for i, row in enumerate(rows) if (i + 1) % step == 0 or i + 1 == len(rows)]
@@ -107,6 +110,24 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         yield table(
             [("epoch", "right"), ("sigma", "left"), ("loss", "left"), ("KPP", "left")], cells, width, "  "
         )
+
+
+def _through_crossbars(found: TrainingInfo, width: int) -> Iterable[Text]:
+    """Say that training was hardware-aware, and which weights were left out."""
+    info = found.hardware_aware
+    if info is None:
+        return
+    through = sum(layer.reason is None for layer in info.layers)
+    yield sentence(
+        f"Hardware-aware: {through} of {count_text(len(info.layers), 'weight')} trained through crossbars of "
+        f"{info.rows} × {info.cols} with {info.adc_bits}-bit ADCs",
+        width,
+        "  ",
+        "    ",
+    )
+    for layer in info.layers:
+        if layer.reason is not None:
+            yield sentence(f"Trained whole: {layer.name}: {layer.reason}", width, "  ", "    ")
 
 
 def _verify(report: HardenReport, width: int) -> Iterable[Text]:

@@ -7,7 +7,7 @@ gradient is that of the unsplit network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,12 @@ def _levels(weight: Tensor, tensor: MappedTensor) -> Tensor:
 
 def _placed(levels: Tensor, slot: SlotSpec) -> Tensor:
     """The same as :func:`nvaudit.perturb.cells.place_cells`, on tensors."""
-    for step, argument in slot.transform:
+    return arranged(levels, slot.transform).reshape(slot.shape) * slot.factor
+
+
+def arranged(levels: Tensor, steps: Sequence[tuple[str, tuple[int, ...]]]) -> Tensor:
+    """Lay devices out by the steps of a slot; its last reshape is left out."""
+    for step, argument in steps:
         if step == "transpose":
             levels = levels.permute(argument)
         elif step == "reshape":
@@ -108,4 +113,4 @@ def _placed(levels: Tensor, slot: SlotSpec) -> Tensor:
                 levels = torch.slice_scatter(kept, inside, axis, start, stop)
             else:
                 levels = inside
-    return levels.reshape(slot.shape) * slot.factor
+    return levels

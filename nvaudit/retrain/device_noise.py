@@ -11,15 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.crossbar import Lines
+from nvaudit.perturb.cells import draw_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import CodeLaw, collapse, read_terms
 from nvaudit.perturb.moments import code_moments
 from nvaudit.perturb.terms import Setting
 from nvaudit.retrain.noise import relative_spread
 from nvaudit.retrain.quant import Place, Quantised
+from nvaudit.rng import stream
 
 if TYPE_CHECKING:
     import torch
@@ -100,13 +103,51 @@ class DeviceNoise:
     ) -> Tensor:
         import torch
 
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        code = weight.code.cpu().numpy().astype(np.int16)
-        scale = weight.scale.float().cpu().numpy()
-        tensor = MappedTensor(place.key, code, scale, place.array, peak, Lines(place.channel_axes))
-        law = TensorLaw(tensor, self._point, every_device=True, freeze_read=True, keep_tables=False)
+        seed = _seed(generator)
+        law = self._chip_law(place, weight, peak)
         drawn = np.stack([law.draw(seed, trial).weights for trial in range(count)])
         return torch.as_tensor(drawn, device=weight.values.device).to(weight.values.dtype) - weight.values
+
+    def levels(self, place: Place, weight: Quantised, generator: torch.Generator) -> NDArray[np.float32]:
+        """Draw every device of a weight on one chip, each from its own law; what is read once is drawn too.
+
+        Parameters
+        ----------
+        place : Place
+        weight : Quantised
+        generator : torch.Generator
+
+        Returns
+        -------
+        ndarray, float32, shape (device, *weight)
+            In level spacings above g_min, as :class:`nvaudit.perturb.cells.Cells` has them.
+        """
+        seed = _seed(generator)
+        law = self._chip_law(place, weight, self._peak_code(place, weight))
+        drawn = draw_cells(law, seed, 0)
+        if drawn.read_variance is None:
+            return drawn.levels
+        z = stream(seed, "read", 0, place.key).standard_normal(drawn.levels.shape, dtype=np.float32)
+        return np.asarray(drawn.levels + np.sqrt(drawn.read_variance) * z, np.float32)
+
+    def _chip_law(self, place: Place, weight: Quantised, peak: int) -> TensorLaw:
+        tensor = mapped_tensor(place, weight, peak)
+        return TensorLaw(tensor, self._point, every_device=True, freeze_read=True, keep_tables=False)
+
+
+def _seed(generator: torch.Generator) -> int:
+    """A seed for the project's own streams."""
+    import torch
+
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def mapped_tensor(place: Place, weight: Quantised, peak: int | None = None) -> MappedTensor:
+    """A weight on its grid, as the audit's code takes it."""
+    code = weight.code.cpu().numpy().astype(np.int16)
+    scale = weight.scale.float().cpu().numpy()
+    peak = int(np.abs(code).max(initial=0)) if peak is None else peak
+    return MappedTensor(place.key, code, scale, place.array, peak, Lines(place.channel_axes))
 
 
 def device_sigma(point: OperatingPoint, where: Sequence[Place], grids: Mapping[str, Quantised]) -> float:

@@ -81,11 +81,12 @@ class Feed:
             yield self.take(self.rows[start : start + size])
 
     def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
-        """All samples in the order of an epoch; a last batch of one sample is left out."""
+        """All samples in the order of an epoch; of larger batches a last one of one sample is left out."""
         rows = self.rows[stream(seed, "train-order", epoch).permutation(self.count)]
         for start in range(0, self.count, size):
             part = rows[start : start + size]
-            if len(part) > 1 or self.count == 1:  # batch statistics of one sample are no statistics
+            # Batch statistics of one sample are no statistics; where there are no others, they are taken.
+            if len(part) > 1 or size == 1 or self.count == 1:
                 yield self.take(part)
 
     def steps(self, size: int) -> int:

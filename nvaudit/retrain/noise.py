@@ -166,12 +166,15 @@ def noisy_weights(
     for place in where:
         weight = clean[place.key]
         grid = quantise(weight, place)
-        deviation = noise(place, grid, generator)
-        there = with_devices(place, grid.code)
-        if there is not None:
-            deviation = deviation * there
-        drawn[place.key] = straight_through(weight, grid.values + deviation)
+        drawn[place.key] = straight_through(weight, grid.values + deviation_of(place, grid, noise, generator))
     return drawn
+
+
+def deviation_of(place: Place, weight: Quantised, noise: Noise, generator: torch.Generator) -> Tensor:
+    """One draw of the deviation of a weight; where it has no devices there is none."""
+    deviation = noise(place, weight, generator)
+    there = with_devices(place, weight.code)
+    return deviation if there is None else deviation * there
 
 
 def relative_spread(spreads: Sequence[tuple[float, int]]) -> float:

@@ -6,7 +6,7 @@ import copy
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
-from nvaudit.model import Weight
+from nvaudit.model import Split, Weight
 from nvaudit.perturb.metrics import Metric, resolve_metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.variant import spread_evenly
@@ -32,6 +32,9 @@ from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer, evaluating
 from nvaudit.retrain.trice import Interval
 from nvaudit.retrain.vat import Candidate, Judge, Search
+
+if TYPE_CHECKING:
+    from nvaudit.retrain.hardware import Crossbars
 
 FEWEST_IMAGES = 100
 """Validation samples that a score is taken over at least, if there are as many."""
@@ -67,6 +70,8 @@ class Subject:
         Of that output.
     vat_points : tuple of OperatingPoint
         What ``stability-vat`` trains at.
+    splits : tuple of Split
+        How each weight is split over crossbars, where training goes through them.
     """
 
     weights: tuple[Weight, ...]
@@ -79,6 +84,7 @@ class Subject:
     output: str
     batch_axis: int
     vat_points: tuple[OperatingPoint, ...] = ()
+    splits: tuple[Split, ...] = ()
 
 
 def train_network(
@@ -119,6 +125,7 @@ def train_network(
     check_augment(spec.augment, subject.train)
     network.to(device)
     task, metric = _task(network, subject, spec, device)
+    task = replace(task, crossbars=_crossbars(network, subject, spec, task))
     noise = DeviceNoise(subject.point)
     own = device_sigma(subject.point, task.where, quantise_all(network, task.where))
     scorer = _scorer(task, metric, noise, subject, spec, device)
@@ -165,6 +172,7 @@ def train_network(
         "candidates": [asdict(candidate) for candidate in candidates],
         "kept_candidate": kept,
         "score_seconds": scorer.seconds,
+        "crossbars": None if task.crossbars is None else task.crossbars.facts(),
     }
     network.to("cpu")
     network.eval()
@@ -211,6 +219,18 @@ def _task(network: Network, subject: Subject, spec: HardenSpec, device: str) -> 
         teacher = copy.deepcopy(network)
         teacher.eval()
     return replace(bare, loss=loss, teacher=teacher), metric
+
+
+def _crossbars(network: Network, subject: Subject, spec: HardenSpec, task: Task) -> Crossbars | None:
+    """What training goes through, once the given model has been copied as a teacher."""
+    how = spec.trained_through
+    if how is None:
+        return None
+    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.hardware import put_in_training
+
+    assert isinstance(network, Executor)  # only a graph says what its products are
+    return put_in_training(network, task.where, subject.splits, how, task.feed, spec.batch_size)
 
 
 def _begin(network: Network, spec: HardenSpec, task: Task) -> None:

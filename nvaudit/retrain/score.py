@@ -21,13 +21,15 @@ from nvaudit.perturb.metrics import Metric, reference_of, score
 from nvaudit.report.kpp import kpp_index
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Batch, Feed
-from nvaudit.retrain.noise import torch_generator
+from nvaudit.retrain.noise import Noise, no_noise, torch_generator
 from nvaudit.retrain.prune import with_devices
 from nvaudit.retrain.quant import quantise_all
 from nvaudit.retrain.train import Task, evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nvaudit.retrain.hardware import Crossbars
 
 Chips = dict[str, "Tensor"]
 
@@ -85,6 +87,8 @@ class Scorer:
     def clean(self) -> float:
         """Metric of the network with its weights on the grid and no noise."""
         with evaluating(self.task.network):
+            if self.task.crossbars is not None:
+                return float(self._through_crossbars(self.task.crossbars, no_noise, 0, 1)[0])
             grids = quantise_all(self.task.network, self.task.where)
             one = {key: grid.values[None] for key, grid in grids.items()}
             return float(self._values(one, 1)[0])
@@ -113,6 +117,8 @@ class Scorer:
         task = self.task
         found = []
         with evaluating(task.network):
+            if task.crossbars is not None:
+                return self._through_crossbars(task.crossbars, self.noise, epoch, self.trials)
             grids = quantise_all(task.network, task.where)
             for start, count in self._stacks(grids):
                 generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, start)
@@ -125,6 +131,18 @@ class Scorer:
                     chips[place.key] = deviation.add_(grids[place.key].values)
                 found.append(self._values(chips, count))
         return np.concatenate(found)
+
+    def _through_crossbars(
+        self, crossbars: Crossbars, noise: Noise, epoch: int, trials: int
+    ) -> NDArray[np.float64]:
+        """Metric of chips with converters; their ranges are set anew, so that no history counts."""
+        crossbars.calibrate()
+        found = np.empty(trials)
+        for trial in range(trials):
+            generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, trial)
+            with crossbars.programmed(noise, generator) as weights:
+                found[trial] = self._values({key: weight[None] for key, weight in weights.items()}, 1)[0]
+        return found
 
     def _stacks(self, grids: dict[str, Any]) -> Iterator[tuple[int, int]]:
         one = sum(4 * grid.values.numel() for grid in grids.values())

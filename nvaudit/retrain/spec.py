@@ -16,7 +16,19 @@ from nvaudit.additions import (
     STUCK_AT_WANTED,
 )
 from nvaudit.errors import OptionError
-from nvaudit.spec import ADDITIONS, Encoding, Provider, RunSpec, Scale, SigmaUnit, flag, make_spec, validated
+from nvaudit.perturb.crossbar import ConverterSpec
+from nvaudit.spec import (
+    ADC_RANGE,
+    ADDITIONS,
+    Encoding,
+    Provider,
+    RunSpec,
+    Scale,
+    SigmaUnit,
+    flag,
+    make_spec,
+    validated,
+)
 
 Method = Literal[
     "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet",
@@ -96,6 +108,16 @@ class HardenSpec(BaseModel):
     crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
         default=CROSSBAR, description="rows and columns, whole numbers, 1 or more"
     )
+    adc_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        default=None, description="a whole number from 2 to 16"
+    )
+    dac_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        default=None, description="a whole number from 2 to 16"
+    )
+    adc_range: Annotated[str, Field(pattern=ADC_RANGE)] = Field(
+        default="max", description="max, full_scale, or percentile:P with P from 50 to 100"
+    )
+    hardware_aware: bool | None = Field(default=None, description="true or false")
     dense: tuple[str, ...] = Field(default=(), description="a list of globs")
     prune_lambda: NotNegative = Field(default=3.0, description=NOT_NEGATIVE)
     reset: bool = Field(default=False, description="true or false")
@@ -208,6 +230,18 @@ class HardenSpec(BaseModel):
         return self.ternary or self.sparsity is not None
 
     @property
+    def converters(self) -> ConverterSpec | None:
+        """What crossbars the audits run on; None: converters are ideal."""
+        if self.adc_bits is None:
+            return None
+        return ConverterSpec(*self.crossbar, self.adc_bits, self.dac_bits, self.adc_range)
+
+    @property
+    def trained_through(self) -> ConverterSpec | None:
+        """What crossbars the forward pass of training goes through."""
+        return None if self.hardware_aware is False else self.converters
+
+    @property
     def keeps(self) -> Literal["best", "last"]:
         """Which network is the result, by the method where it is not given."""
         return self.keep or ("best" if self.method == "trice" else "last")
@@ -233,6 +267,8 @@ class HardenSpec(BaseModel):
                 how = {"bits": 1, "cell_bits": self.cell_bits or 1}
         if self.sparsity is not None:
             how |= {"crossbar": self.crossbar, "skip_zero_groups": True}
+        if self.adc_bits is not None:
+            how |= {name: getattr(self, name) for name in ("crossbar", "adc_bits", "dac_bits", "adc_range")}
         shared = (
             "device", "trials", "confidence", "seed", "sigma_unit", "encoding", "scale",
             "metric", "class_axis", "layers", "digital", "time_s", "enable", "disable", "provider",
@@ -258,8 +294,10 @@ class HardenSpec(BaseModel):
         """
         exclude = {
             "model", "device", "data", "val_data", "test_data", "audit_images", "trials", "confidence",
-            "yield_at", "roughness", "workers", "verify_plan",
+            "yield_at", "roughness", "workers", "verify_plan", "hardware_aware",
         }  # fmt: skip
+        if self.trained_through is None:
+            exclude |= {"adc_bits", "dac_bits", "adc_range"}
         return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
 
 
@@ -297,6 +335,7 @@ def _check_together(spec: HardenSpec) -> None:
     elif spec.vat_sigmas != VAT_SIGMAS:
         raise OptionError(f"--vat-sigmas is for --method stability-vat, not {spec.method}; leave it out")
     _check_pruning(spec)
+    _check_converters(spec)
     if spec.method in ("device", "none") and spec.train_sigma is not None:
         why = "it injects none" if spec.method == "none" else "its noise is that of the audited device"
         raise OptionError(f"--train-sigma and --method {spec.method}: {why}; leave one out")
@@ -324,12 +363,27 @@ def _check_vat(spec: HardenSpec) -> None:
 def _check_pruning(spec: HardenSpec) -> None:
     if spec.sparsity is None:
         given = {
-            "--crossbar": spec.crossbar != CROSSBAR,
+            "--crossbar": spec.crossbar != CROSSBAR and spec.adc_bits is None,
             "--dense": bool(spec.dense),
             "--prune-lambda": spec.prune_lambda != HardenSpec.model_fields["prune_lambda"].default,
         }
         for name, there in given.items():
             if there:
-                raise OptionError(f"{name} is for pruning; give --sparsity too")
+                other = ", or --adc-bits" if name == "--crossbar" else ""
+                raise OptionError(f"{name} is for pruning; give --sparsity too{other}")
     elif spec.run_epochs == 0:
         raise OptionError(f"--sparsity {spec.sparsity:g} and --epochs 0: pruning is done while training")
+
+
+def _check_converters(spec: HardenSpec) -> None:
+    if spec.adc_bits is not None:
+        return
+    given = {
+        "--dac-bits": spec.dac_bits is not None,
+        "--adc-range": spec.adc_range != "max",
+        "--hardware-aware": spec.hardware_aware is True,
+        "--no-hardware-aware": spec.hardware_aware is False,
+    }
+    for name, there in given.items():
+        if there:
+            raise OptionError(f"{name} is for crossbars with converters; give --adc-bits too")

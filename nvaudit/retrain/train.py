@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nvaudit.errors import OptionError
 from nvaudit.retrain.feed import Augment, Batch, Feed, augmented
 from nvaudit.retrain.loss import Loss
-from nvaudit.retrain.noise import Noise, noisy_weights, torch_generator
+from nvaudit.retrain.noise import Noise, no_noise, noisy_weights, torch_generator
 from nvaudit.retrain.protocol import Network
 from nvaudit.retrain.prune import Pruner
 from nvaudit.retrain.quant import Place, quantise_all
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from nvaudit.retrain.hardware import Crossbars
+
 Optimiser = Literal["adam", "sgd"]
 Schedule = Literal["cosine", "constant"]
 Snapshot = dict[str, Any]
 """Weights, statistics and the optimiser's state, copied."""
 
 RECALIBRATION_BATCHES = 50
+CALIBRATION_STEPS = 100
+"""Converters are calibrated at the first step of an epoch, so that a resumed one does the same, and every so
+many steps."""
 _MOMENTUM = 0.9
 
 
@@ -69,6 +74,8 @@ class Task:
         The given model, for distillation.
     penalty : callable or None
         An addition to the loss.
+    crossbars : Crossbars or None
+        Training and scores go through them; None: through plain products.
     """
 
     network: Network
@@ -79,11 +86,19 @@ class Task:
     batch_axis: int = 0
     teacher: Network | None = None
     penalty: Callable[[], Tensor] | None = None
+    crossbars: Crossbars | None = None
 
     def scores(self, network: Network, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The output of a network, batch first."""
         output = network(batch.inputs, weights)[self.output]
         return output.movedim(self.batch_axis, 0) if self.batch_axis else output
+
+    def noisy_scores(self, batch: Batch, noise: Noise, generator: torch.Generator) -> Tensor:
+        """The output of the network on one chip."""
+        if self.crossbars is None:
+            return self.scores(self.network, batch, noisy_weights(self.network, self.where, noise, generator))
+        with self.crossbars.programmed(noise, generator) as weights:
+            return self.scores(self.network, batch, weights)
 
 
 class Trainer:
@@ -126,6 +141,8 @@ class Trainer:
         total, seen = 0.0, 0
         for step, batch in enumerate(task.feed.shuffled(recipe.batch_size, recipe.seed, number)):
             self._set_rate(number * self._steps + step)
+            if task.crossbars is not None and step % CALIBRATION_STEPS == 0:
+                task.crossbars.calibrate()
             value = self._step(augmented(batch, recipe.augment, task.feed.dataset, rng), noise, generator)
             if not math.isfinite(value):
                 raise OptionError(
@@ -148,8 +165,8 @@ class Trainer:
                 teacher = task.scores(task.teacher, batch)
         value = 0.0
         for _ in range(draws):
-            weights = noisy_weights(task.network, task.where, noise, generator)
-            loss = task.loss(task.scores(task.network, batch, weights), batch.labels, teacher) / draws
+            output = task.noisy_scores(batch, noise, generator)
+            loss = task.loss(output, batch.labels, teacher) / draws
             loss.backward()  # type: ignore[no-untyped-call]
             value += float(loss.detach())
         if task.penalty is not None:
@@ -240,13 +257,17 @@ def recalibrate(task: Task, recipe: Recipe, epoch: int) -> None:
     """
     if not any(True for _ in task.network.buffers()):
         return
-    grids = quantise_all(task.network, task.where)
     batches = itertools.islice(
         task.feed.shuffled(recipe.batch_size, recipe.seed, epoch), RECALIBRATION_BATCHES
     )
-    task.network.recalibrate(
-        (batch.inputs for batch in batches), {key: grid.values for key, grid in grids.items()}
-    )
+    inputs = (batch.inputs for batch in batches)
+    if task.crossbars is not None:
+        generator = torch_generator(task.feed.device, recipe.seed, "recalibration", epoch)
+        with task.crossbars.programmed(no_noise, generator) as weights:
+            task.network.recalibrate(inputs, weights)
+        return
+    grids = quantise_all(task.network, task.where)
+    task.network.recalibrate(inputs, {key: grid.values for key, grid in grids.items()})
 
 
 @contextlib.contextmanager

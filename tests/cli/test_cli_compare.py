@@ -212,14 +212,14 @@ def test_a_report_is_not_overwritten(command, pair):
 
 def test_converters(command, pair):
     """All models run on crossbars with the same converters, and the comparison says which."""
-    ran = command("compare", *pair, "-n", "5", "--limit", "20", "--no-roughness", "--adc-bits", "5", "--crossbar",
-                  "64x64", "-j", "0", "-q", "--json")  # fmt: skip
+    few = ("compare", *pair, "-n", 5, "--limit", 20, "--no-roughness", "-j", 0, "-q", "--json")
+    ran = command(*few, "--adc-bits", 5, "--crossbar", "64x64")
     assert ran.code == EXIT_OK, ran.err
     found = json.loads(ran.out)
     assert found["converters"] == {
         "--adc-bits": 5, "--dac-bits": None, "--adc-range": "max", "--crossbar": [64, 64],
     }  # fmt: skip
     assert "converters: --adc-bits 5, --adc-range max, --crossbar 64×64" in " ".join(ran.err.split())
-    plain = command("compare", *pair, "-n", "5", "--limit", "20", "--no-roughness", "-j", "0", "-q", "--json")
+    plain = command(*few)
     assert json.loads(plain.out)["converters"] is None
     assert json.loads(plain.out)["models"][0]["mean"] != found["models"][0]["mean"]

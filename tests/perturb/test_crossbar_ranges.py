@@ -9,7 +9,14 @@ from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import layout
 from nvaudit.model import Split
 from nvaudit.model.crossbar_plan import Block
-from nvaudit.perturb.crossbar import ConverterSpec, Spread, _groups, _layer, crossbar_count, utilisation
+from nvaudit.perturb.crossbar import (
+    ConverterSpec,
+    Spread,
+    _groups,
+    crossbar_count,
+    settle_layer,
+    utilisation,
+)
 
 SPLIT = Split("w", None, (Block((0, 24), (0, 216)), Block((24, 40), (216, 360))), 1, 40, ("x",), ("a", "b"))
 
@@ -27,7 +34,7 @@ def _array(encoding="differential"):
 
 def _found(method, inputs, sums, encoding="differential", dac_bits=None, adc_bits=4):
     how = ConverterSpec(256, 256, adc_bits, dac_bits, method)
-    return _layer(SPLIT, _array(encoding), (_spread(inputs), _spread(sums)), how)
+    return settle_layer(SPLIT, _array(encoding), (_spread(inputs), _spread(sums)), how)
 
 
 def _reach(layer):

@@ -171,6 +171,16 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path):
         run(0)
 
 
+@pytest.mark.parametrize(("size", "steps"), [(1, 9), (2, 4), (4, 2), (5, 2), (9, 1), (64, 1)])
+def test_batches(size: int, steps: int):
+    """Every sample comes once in an epoch; of batches of several a last one of one sample is left out."""
+    feed = Feed(blobs(9), np.arange(9))
+    found = [batch.rows for batch in feed.shuffled(size, 0, 0)]
+    assert len(found) == feed.steps(size) == steps
+    seen = [int(row) for rows in found for row in rows]
+    assert len(set(seen)) == len(seen) == (8 if size in (2, 4) else 9)
+
+
 def test_split():
     """Every sample is on one side; the seed decides; an empty side is refused."""
     train, held = split_rows(100, 0.2, 0)

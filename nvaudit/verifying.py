@@ -37,7 +37,7 @@ def verify_plan(
     device: str | Path = "rram",
     data: str | Path | None = None,
     *,
-    output: str | Path | None = None,
+    plan: str | Path | None = None,
     progress: Progress = _quiet,
     **options: Any,
 ) -> VerifyReport:
@@ -51,7 +51,7 @@ def verify_plan(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Evaluation data, as for :func:`nvaudit.audit`.
-    output : str or Path, optional
+    plan : str or Path, optional
         The ``.npz`` file to write: for each initializer on the array a mask of the weights to verify.
     progress : callable
         Called with (what, done, total).
@@ -68,7 +68,7 @@ def verify_plan(
         If anything about the input is wrong, or torch is missing for ``ranking="swim"``.
     """
     spec = make_verify_spec(model=model, device=device, data=data, **options)
-    return run_verify_plan(spec, None if output is None else Path(output), progress)
+    return run_verify_plan(spec, None if plan is None else Path(plan), progress)
 
 
 def run_verify_plan(

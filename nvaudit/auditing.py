@@ -17,6 +17,7 @@ from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.findings import (
     crossbar_info,
+    measured_late,
     tensor_rows,
     with_crossbars,
     without_zero_groups,
@@ -289,6 +290,8 @@ def _noise_notes(point: OperatingPoint) -> list[str]:
         for term in point.terms
         if isinstance(term, Normal) and term.tolerance is not None
     ]
+    if notes:
+        notes += measured_late(point.profile)
     if point.drift_compensation:
         notes.append(
             "drift compensation: each tensor of each chip is multiplied by its total conductance before time "

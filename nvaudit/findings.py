@@ -19,6 +19,7 @@ from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer
 from nvaudit.report.groups import ZeroGroups, ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.sections import TensorDecision
+from nvaudit.report.wording import duration_text
 
 
 def tensor_rows(
@@ -95,6 +96,16 @@ def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
         adc_range=None if adc is None else (adc.low * unit, adc.high * unit),
         clipped=layer.clipped,
     )
+
+
+def measured_late(profile: DeviceProfile) -> list[str]:
+    """Say that a spread holds more than verifying reduces, if it was measured some time after programming."""
+    if profile.measured_after_s is None:
+        return []
+    return [
+        f"the spread of {profile.name!r} was measured {duration_text(profile.measured_after_s)} after "
+        "programming: what happened since is in it and is taken for verified too, so the result flatters"
+    ]
 
 
 def zero_groups_found(mapped: Iterable[TensorFile], size: Crossbar) -> ZeroGroups:

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     | {"perturb", "session", "auditing", "landscaping", "retrain", "harden_job", "verify", "verifying"},
     "ranges": LOWER | {"perturb"},
     "remapping": LOWER | {"perturb", "session", "auditing", "ranges"},
-    "verify": LOWER | {"perturb", "session", "retrain"},
+    "verify": LOWER | {"perturb", "findings", "session", "retrain"},
     "verifying": LOWER | {"perturb", "session", "verify"},
     "findings": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},

@@ -27,6 +27,7 @@ from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.perturb.device_facts import DeviceFacts, device_facts
 from nvaudit.report.device_plot import plot_html, plot_lines
+from nvaudit.report.wording import duration_text
 
 
 @click.group("devices")
@@ -131,6 +132,12 @@ def show_command(
         click.echo(f"plot: {plot}", err=as_json)
 
 
+def _age(profile: DeviceProfile) -> str:
+    if profile.measured_after_s is None:
+        return "does not matter"
+    return f"always {duration_text(profile.measured_after_s)} after programming, as it was measured"
+
+
 def _print(facts: DeviceFacts, console: Console) -> None:
     p, point = facts.point.profile, facts.point
     window = f"{p.window.min:g} … {p.window.max:g} {facts.unit}" if p.window else "in level units"
@@ -146,7 +153,7 @@ def _print(facts: DeviceFacts, console: Console) -> None:
         ("window", window),
         ("cells", f"{cells}, {p.encoding}, default H = {p.weight_bits}"),
         ("sigma", f"{point.sigma:g} {point.sigma_unit}  ({_knob(p)})"),
-        ("time", f"{point.time_s:g} s since programming" if p.time else "does not matter"),
+        ("time", f"{point.time_s:g} s since programming" if p.time else _age(p)),
         ("terms", ", ".join(f"{t.name} ({t.kind})" for t in point.terms) or "none"),
     ]
     grid = Table.grid(padding=(0, 2))

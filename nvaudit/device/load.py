@@ -222,6 +222,8 @@ def dump_profile(profile: DeviceProfile) -> str:
 def profile_digest(profile: DeviceProfile) -> str:
     """SHA-256 of everything a profile says, whatever the layout of its file; 64 hex digits."""
     data = profile.model_dump(mode="json")
+    if data["measured_after_s"] is None:
+        del data["measured_after_s"]  # the digest is that of before this key existed
     for term in data["noise"]:
         if term.get("tolerance", 0) is None:
             del term["tolerance"]  # the digest is that of before this key existed

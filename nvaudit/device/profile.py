@@ -149,6 +149,13 @@ class DeviceProfile(_Section):
     window: Window | None = None
     sigma: SigmaKnob | None = None
     time: TimeKnob | None = None
+    measured_after_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds between programming and the measurement of its spread, which then holds what "
+        "happened since and no verifying while programming reduces; null: directly after.",
+    )
     valid_range: Text
     noise: tuple[NoiseTerm, ...] = Field(max_length=MAX_TERMS)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit import __version__
+from nvaudit.findings import measured_late
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.binomial import standard_error
@@ -138,7 +139,7 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
 
 
 def _notes(spec: VerifySpec, session: Session, found: Found) -> list[str]:
-    notes = list(session.notes)
+    notes = [*session.notes, *measured_late(session.points[0].profile)]
     if found.correction.sigma == 0:
         notes.append(
             "verified devices hold their targets exactly, which is the most that verifying can give; "

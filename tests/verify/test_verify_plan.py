@@ -304,3 +304,12 @@ def test_bad_options(model, options, message):
     """The function refuses what the command line does, by the same names."""
     with pytest.raises(OptionError, match=message):
         nvaudit.verify_plan(model, "rram", **options)
+
+
+def test_a_spread_that_was_measured_late_is_said():
+    """What happened after programming cannot be verified away; the notes say that it is in the spread."""
+    options = {"ranking": "magnitude", "shares": (0.5,), "trials": 2, "limit": 10, "workers": 0}
+    model = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
+    late = nvaudit.verify_plan(model, "rram_wan2022_1d", **options)
+    assert any("was measured 1 d after programming" in note for note in late.notes)
+    assert not any("was measured" in note for note in nvaudit.verify_plan(model, "rram", **options).notes)

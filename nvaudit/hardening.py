@@ -24,7 +24,13 @@ from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
-from nvaudit.report.hardening import HardenReport, TrainingInfo, harden_report, training_info
+from nvaudit.report.hardening import (
+    HardenReport,
+    TrainingInfo,
+    harden_report,
+    rougher_but_better,
+    training_info,
+)
 from nvaudit.report.result import AuditReport
 from nvaudit.report.verify import VerifyReport
 from nvaudit.retrain.available import require_torch
@@ -275,6 +281,7 @@ def _report(
         notes.append(
             "no epoch surpassed the given model on the validation samples, so its own weights are the result"
         )
+    notes += rougher_but_better(training, before.metric_info, job.spec.percentile)
     if job.spec.ternary:
         notes.append(
             f"the given model is mapped at the profile's {before.device.get('weight_bits')} bits, the "

@@ -109,8 +109,9 @@ def audited(setting: Setting, path: Path, sigma: float) -> dict[str, float]:
         ``nominal``, ``quantised``, ``kpp``, ``low``, ``high``, ``mean``; all in 0 … 1.
     """
     unit = setting.sigma_unit or "own"
+    adc = f"-adc{setting.audit['adc_bits']}" if "adc_bits" in setting.audit else ""
     kept = path.with_name(
-        f"{path.stem}@{setting.device}-{sigma:g}-{unit}-{setting.trials}x{setting.images}.json"
+        f"{path.stem}@{setting.device}-{sigma:g}-{unit}-{setting.trials}x{setting.images}{adc}.json"
     )
     if kept.exists():
         found: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
     python benchmarks/paper/stability_vat.py MODEL.onnx train.npz test.npz -o DIR
         [--device rram_65nm] [--sigmas 0.1 … 0.5] [--train-sigmas 0.1 0.2 0.3 0.4 0.5] [--seeds 0 1 2]
         [--bits 8 | --ternary] [--sparsity 0.8] [--crossbar 72x64] [--epochs N] [--trials N] [--images N]
+        [--adc-bits 5 --adc-range percentile:99.9 [--no-hardware-aware]]
 
 One network for each σ_train and seed, each from the same start and with the noise of the device at that σ:
 what they are trained with does not depend on σ_test, so one set of networks serves every row. Conventional is
@@ -58,6 +59,11 @@ def main() -> None:
     parser.add_argument("--ternary", action="store_true", help="ternary weights, instead of --bits")
     parser.add_argument("--sparsity", type=float, help="share that is pruned")
     parser.add_argument("--crossbar", default="256x256", help="its rows bound the groups that are pruned")
+    parser.add_argument(
+        "--adc-bits", type=int, help="audits, and training, on crossbars with such converters"
+    )
+    parser.add_argument("--adc-range", default="max")
+    parser.add_argument("--no-hardware-aware", action="store_true", help="training without converters")
     parser.add_argument("--landscape-images", type=int, default=64)
     given = parser.parse_args()
     setting = setting_of(given, given.device)
@@ -67,10 +73,20 @@ def main() -> None:
         setting = replace(setting, bits="ternary")
         audit = {"bits": 1, "cell_bits": 1}
     if given.sparsity is not None:
-        size = tuple(int(part) for part in given.crossbar.split("x"))
-        setting.options.update(sparsity=given.sparsity, crossbar=size)
-        audit |= {"crossbar": size, "skip_zero_groups": True}
+        setting.options.update(sparsity=given.sparsity, crossbar=size_of(given))
+        audit |= {"crossbar": size_of(given), "skip_zero_groups": True}
+    if given.adc_bits is not None:
+        audit |= {"adc_bits": given.adc_bits, "adc_range": given.adc_range, "crossbar": size_of(given)}
+        if not given.no_hardware_aware:
+            setting.options.update(
+                adc_bits=given.adc_bits, adc_range=given.adc_range, crossbar=size_of(given)
+            )
     study(replace(setting, audit=audit), given)
+
+
+def size_of(given: Any) -> tuple[int, ...]:
+    """Rows and columns of a crossbar."""
+    return tuple(int(part) for part in given.crossbar.split("x"))
 
 
 def study(setting: Setting, given: Any) -> None:

@@ -234,6 +234,36 @@ def harden_json(report: HardenReport) -> str:
     return write_json(report.model_dump(mode="json"))
 
 
+def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float) -> list[str]:
+    """Say that the candidate that was kept for its roughness is not the one that bears the device best.
+
+    Parameters
+    ----------
+    found : TrainingInfo
+    info : MetricInfo
+    percentile : float
+        Of the KPP.
+
+    Returns
+    -------
+    list of str
+        Empty or one sentence.
+    """
+    trained = [one for one in found.candidates if one.sigma is not None]
+    if found.kept_candidate is None or not trained:
+        return []
+    kept, sign = found.candidates[found.kept_candidate], 1 if info.higher_is_better else -1
+    best = max(trained, key=lambda one: sign * one.kpp)
+    if sign * (best.kpp - kept.kpp) <= 0:
+        return []
+    return [
+        f"the least rough candidate (sigma {kept.sigma:g}) has {kpp_name(percentile)} "
+        f"{value_text(kept.kpp, info.unit)} on the validation samples where sigma {best.sigma:g} has "
+        f"{value_text(best.kpp, info.unit)}: a network that has learned little is flat too; `--vat-sigmas "
+        f"{best.sigma:g}` keeps the other"
+    ]
+
+
 def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], **rest: Any) -> TrainingInfo:
     """Describe a training from what it settled and what happened in every epoch."""
     return TrainingInfo(

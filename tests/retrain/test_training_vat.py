@@ -15,6 +15,8 @@ from onnx import numpy_helper
 
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
+from nvaudit.report.hardening import CandidateInfo, TrainingInfo, rougher_but_better
+from nvaudit.report.sections import MetricInfo
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
 from nvaudit.retrain.spec import make_harden_spec
 from nvaudit.retrain.vat import Candidate, lowest
@@ -195,3 +197,25 @@ def test_defaults_are_the_papers():
     assert spec.vat_sigmas == (0.1, 0.2, 0.3, 0.4, 0.5)
     assert spec.crossbar == (256, 256)
     assert spec.keeps == "last"
+
+
+@pytest.mark.parametrize(
+    ("kpps", "higher", "said"),
+    [((0.15, 0.75), True, "sigma 0.1 has"), ((0.75, 0.15), True, None), ((0.7, 0.7), True, None),
+     ((2.0, 0.5), False, "sigma 0.1 has"), ((0.5, 2.0), False, None)],
+)  # fmt: skip
+def test_a_flat_network_that_learned_nothing_is_said(kpps, higher, said):
+    """Where another candidate has a better KPP than the one of lowest roughness, a note says so."""
+    kept, other = kpps
+    start = {"sigma": None, "loss": None, "clean": 0.9, "kpp": 0.99 if higher else 0.0, "roughness": 0.1}
+    rows = [
+        {"sigma": 0.1, "loss": 1.0, "clean": 0.9, "kpp": other, "roughness": 0.05},
+        {"sigma": 0.5, "loss": 1.0, "clean": 0.2, "kpp": kept, "roughness": 0.01},
+    ]
+    info = TrainingInfo.model_construct(
+        candidates=tuple(CandidateInfo(**row, spread=None) for row in (start, *rows)), kept_candidate=2
+    )
+    unit = MetricInfo.model_construct(unit="fraction" if higher else "nats", higher_is_better=higher)
+    notes = rougher_but_better(info, unit, 1.0)
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]

@@ -25,7 +25,7 @@ from nvaudit.retrain.loop import Keep, Plan, Shelf, State, run_epochs
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.noise import Noise, lognormal_noise, no_noise, shaped_noise
 from nvaudit.retrain.protocol import Network
-from nvaudit.retrain.prune import make_pruner
+from nvaudit.retrain.prune import Pruner, make_pruner
 from nvaudit.retrain.quant import Steps, places, quantise_all, settle_ternary
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.spec import HardenSpec
@@ -138,13 +138,8 @@ def train_network(
             penalty=lambda: correctnet.penalty(network, task.where, plan.sigma, spec.lipschitz),
         )
         scorer.task = task
-    pruner = None
-    if spec.sparsity is not None:
-        pruner = make_pruner(
-            network, task.where, _dense(network, subject, spec), sparsity=spec.sparsity,
-            strength=spec.prune_lambda, epochs=spec.run_epochs,
-            steps=task.feed.steps(spec.batch_size),
-        )  # fmt: skip
+    pruner = None if spec.sparsity is None else _pruner(network, subject, spec, task)
+    if pruner is not None:
         plan = replace(plan, since=pruner.cut)
     recipe = _recipe(spec)
     candidates: list[Candidate] = []
@@ -177,6 +172,14 @@ def train_network(
     network.to("cpu")
     network.eval()
     return state, facts
+
+
+def _pruner(network: Network, subject: Subject, spec: HardenSpec, task: Task) -> Pruner:
+    assert spec.sparsity is not None
+    return make_pruner(
+        network, task.where, _dense(network, subject, spec), sparsity=spec.sparsity,
+        strength=spec.prune_lambda, epochs=spec.run_epochs, steps=task.feed.steps(spec.batch_size),
+    )  # fmt: skip
 
 
 def _task(network: Network, subject: Subject, spec: HardenSpec, device: str) -> tuple[Task, Metric]:

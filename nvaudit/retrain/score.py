@@ -120,14 +120,15 @@ class Scorer:
             if task.crossbars is not None:
                 return self._through_crossbars(task.crossbars, self.noise, epoch, self.trials)
             grids = quantise_all(task.network, task.where)
+            there = {place.key: with_devices(place, grids[place.key].code) for place in task.where}
             for start, count in self._stacks(grids):
                 generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, start)
                 chips = {}
                 for place in task.where:
                     deviation = self.noise.draw(place, grids[place.key], generator, count)
-                    there = with_devices(place, grids[place.key].code)
-                    if there is not None:
-                        deviation.mul_(there)
+                    alive = there[place.key]
+                    if alive is not None:
+                        deviation.mul_(alive)
                     chips[place.key] = deviation.add_(grids[place.key].values)
                 found.append(self._values(chips, count))
         return np.concatenate(found)

@@ -191,7 +191,10 @@ def setting_of(given: argparse.Namespace, device: str = "rram") -> Setting:
             options[name] = json.loads(value)
         except json.JSONDecodeError:
             options[name] = value
+    audit = {
+        name: options[name] for name in ("scale",) if name in options
+    }  # a model is audited as it is trained
     return Setting(
         given.model, given.train, given.test, given.folder, options, device, given.sigma_unit, given.bits,
-        given.trials, given.images,
+        given.trials, given.images, audit,
     )  # fmt: skip

@@ -68,10 +68,10 @@ def main() -> None:
     given = parser.parse_args()
     setting = setting_of(given, given.device)
     setting.options["keep"] = "last"
-    audit: dict[str, Any] = {}
+    audit: dict[str, Any] = {**setting.audit}
     if given.ternary:
         setting = replace(setting, bits="ternary")
-        audit = {"bits": 1, "cell_bits": 1}
+        audit |= {"bits": 1, "cell_bits": 1}
     if given.sparsity is not None:
         setting.options.update(sparsity=given.sparsity, crossbar=size_of(given))
         audit |= {"crossbar": size_of(given), "skip_zero_groups": True}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,8 +12,10 @@ from nvaudit.errors import ModelError
 from nvaudit.model import Split
 from nvaudit.model.crossbar_kinds import Kind
 from nvaudit.model.crossbar_plan import row_blocks
+from nvaudit.model.graph import Node
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.retrain.executor import Executor
+from nvaudit.retrain.ops.recurrent import Part, Recurrent
 from nvaudit.retrain.products import Product, Tile
 from nvaudit.retrain.program import Step, run_steps
 from nvaudit.retrain.quant import Place
@@ -49,21 +51,57 @@ def find_product(
         keys = [key for key in _sources(network, slot) if key in splits]
         if len(keys) != 1:
             continue
-        place, split = places[keys[0]], splits[keys[0]]
-        positions = _positions(network, place.key, slot)
+        positions = _positions(network, keys[0], slot)
         if positions is None:
             return None
         kind = _kind(node.op_type, node.attributes, index, tuple(positions.shape))
-        if kind is None or row_blocks(kind.channels, kind.kernel, rows) != split.blocks:
+        if kind is None or row_blocks(kind.channels, kind.kernel, rows) != splits[keys[0]].blocks:
             return None
-        factors = device_factors(place.array)
-        tiles = []
-        for block in split.blocks:
-            steps, shape = kind.arrangement(block, len(factors), len(split.blocks))
-            tiles.append(Tile(block.channels, steps, shape))
-        offset = device_offset(place.array)
-        return Product(place.key, kind, tuple(tiles), positions, factors, offset, function, node)
+        return _product(places[keys[0]], splits[keys[0]], kind, positions, function, node)
     return None
+
+
+def find_recurrent(
+    step: Step, network: Executor, splits: Mapping[str, Split], places: Mapping[str, Place], rows: int
+) -> dict[Part, Product]:
+    """Find the products of an LSTM or GRU; none if the audit does not split both of its matrices.
+
+    Parameters are those of :func:`find_product`.
+    """
+    function, inputs, _, _, node = step
+    if not isinstance(function, Recurrent) or node is None:
+        return {}
+    found = {}
+    wholes = {}
+    for operand in (1, 2):
+        keys = [key for key in _sources(network, inputs[operand]) if key in splits]
+        positions = _positions(network, keys[0], inputs[operand]) if len(keys) == 1 else None
+        if positions is None or row_blocks(positions.shape[-1], 1, rows) != splits[keys[0]].blocks:
+            return {}
+        wholes[operand] = keys[0], positions
+    for part, (start, stop) in function.parts().items():
+        operand, direction, _ = part
+        key, positions = wholes[operand]
+        own = positions[direction, start:stop]
+        kind = Kind("right", tuple(own.shape), transposed=True)
+        found[part] = _product(places[key], splits[key], kind, own, _times, node)
+    return found
+
+
+def _times(values: Tensor, matrix: Tensor) -> Tensor:
+    return values @ matrix.t()
+
+
+def _product(
+    place: Place, split: Split, kind: Kind, positions: Tensor, function: Callable[..., Tensor], node: Node
+) -> Product:
+    factors = device_factors(place.array)
+    tiles = []
+    for block in split.blocks:
+        steps, shape = kind.arrangement(block, len(factors), len(split.blocks))
+        tiles.append(Tile(block.channels, steps, shape))
+    offset = device_offset(place.array)
+    return Product(place.key, kind, tuple(tiles), positions, factors, offset, function, node)
 
 
 def _sources(network: Executor, slot: int) -> frozenset[str]:

@@ -28,14 +28,17 @@ from nvaudit.perturb.crossbar import MOST_SAMPLES, ConverterSpec, Spread, settle
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain.executor import Executor
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.find_products import find_product
+from nvaudit.retrain.find_products import find_product, find_recurrent
 from nvaudit.retrain.noise import Noise, deviation_of, no_noise
+from nvaudit.retrain.ops.recurrent import Part, Recurrent
 from nvaudit.retrain.products import Chip, Product
 from nvaudit.retrain.program import Step
 from nvaudit.retrain.programming import program
 from nvaudit.retrain.quant import Place, quantise, straight_through
 
-_NOT_HERE = "its operator is trained whole: only Conv, ConvTranspose, Gemm and MatMul are taken apart"
+_NOT_HERE = (
+    "its operator is trained whole: only Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU are taken apart"
+)
 
 
 class Crossbars:
@@ -161,6 +164,18 @@ class Crossbars:
 
         return run
 
+    def wrap_recurrent(self, function: Recurrent, products: Mapping[Part, Product]) -> Callable[..., Any]:
+        """The function of an LSTM or GRU; inside ``programmed`` its products go through crossbars."""
+        wrapped = {part: self.wrap(product) for part, product in products.items()}
+
+        def multiply(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
+            return wrapped[part](values, matrix)
+
+        def run(*inputs: Any) -> Any:
+            return function(*inputs) if self._mode == "off" else function.through(multiply, *inputs)
+
+        return run
+
     def _watch(self, product: Product, inputs: Sequence[Any], chip: Chip) -> None:
         seen, summed = self._spreads[product.key]
         x = product.activation(inputs)
@@ -226,11 +241,17 @@ def put_in_training(
     split_of = {split.key: split for split in splits if split.reason is None}
     found: dict[str, list[Product]] = {}
     steps: list[Step] = []
-    for function, inputs, outputs, dead, node in network._program.data_steps:
-        product = find_product((function, inputs, outputs, dead, node), network, split_of, places, how.rows)
+    for step in network._program.data_steps:
+        function, inputs, outputs, dead, node = step
+        product = find_product(step, network, split_of, places, how.rows)
+        several = find_recurrent(step, network, split_of, places, how.rows)
         if product is not None:
             found.setdefault(product.key, []).append(product)
             function = crossbars.wrap(product)
+        elif isinstance(function, Recurrent) and several:
+            for one in several.values():
+                found.setdefault(one.key, []).append(one)
+            function = crossbars.wrap_recurrent(function, several)
         steps.append((function, inputs, outputs, dead, node))
     crossbars.use(found)
     network._program = replace(network._program, data_steps=steps)

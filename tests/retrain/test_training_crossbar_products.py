@@ -23,6 +23,7 @@ from nvaudit.model import (
     build_template,
     load_model,
 )
+from nvaudit.model.crossbar_plan import row_blocks
 from nvaudit.perturb.cells import device_factors
 from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.retrain import products
@@ -223,24 +224,23 @@ def test_what_is_not_taken_apart_is_trained_whole(tmp_path):
         _trained(path, (Split("w", "it is a stack"),), x, _place())
 
 
-def test_recurrent_layers_are_trained_whole(tmp_path):
-    """The audit writes them out; in training their operator stays, and the reason says so."""
-    tensors = {"W": codes(1, 16, 5), "R": codes(1, 16, 4), "w": codes(4, 3)}
+def test_a_weight_that_lies_otherwise_is_trained_whole(tmp_path):
+    """Where training would cut a weight elsewhere than the audit, its operator stays; the reason says so."""
     nodes = [
-        onnx.helper.make_node("LSTM", ["x", "W", "R"], ["", "h"], hidden_size=4),
-        onnx.helper.make_node("MatMul", ["h", "w"], ["y"]),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+        onnx.helper.make_node("MatMul", ["h", "v"], ["y"]),
     ]
-    path = save(tmp_path, (nodes, tensors, [6, 2, 5], 17), np.float32)
+    path = save(tmp_path, (nodes, {"w": codes(20, 20), "v": codes(20, 3)}, [6, 20], 17), np.float32)
     loaded = load_model(path)
-    places = [replace(_place(), key=key) for key in tensors]
+    places = [replace(_place(), key=key) for key in ("w", "v")]
     cells = {p.key: Cells(device_factors(p.array), 0, np.asarray(STEP, np.float32)) for p in places}
-    splits = build_template(loaded, list(cells), crossbars=CrossbarPlan(ROWS, cells)).splits
-    assert all(one.reason is None for one in splits)
-    x = np.zeros((6, 2, 5), np.float32)
-    data = Dataset({"x": x}, frozenset({"x"}), {"x": 1}, None, "none", 2, "x", "0" * 64)
+    w, v = build_template(loaded, list(cells), crossbars=CrossbarPlan(ROWS, cells)).splits
+    data = Dataset(
+        {"x": np.zeros((6, 20), np.float32)}, frozenset({"x"}), {"x": 0}, None, "none", 6, "x", "0" * 64
+    )
     how = ConverterSpec(ROWS, 64, 6, None, "max")
-    executor = build_executor(loaded)
-    found = put_in_training(executor, places, splits, how, Feed(data, np.arange(2)), 8).facts()
-    assert found["layers"] == ("w",)
-    assert set(found["whole"]) == {"W", "R"}
-    assert "only Conv, ConvTranspose, Gemm and MatMul are taken apart" in found["whole"]["W"]
+    splits = (replace(w, blocks=row_blocks(20, 1, 5)), v)
+    found = put_in_training(build_executor(loaded), places, splits, how, Feed(data, np.arange(6)), 8).facts()
+    assert found["layers"] == ("v",)
+    assert set(found["whole"]) == {"w"}
+    assert "only Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU are taken apart" in found["whole"]["w"]

@@ -1,7 +1,8 @@
 """Recurrent layers.
 
 Gates are stacked in ONNX's order: input, output, forget, cell for LSTM; update, reset, hidden for GRU. The
-plain forms go to torch's fused kernels, with the gates put in torch's order; the others run step by step.
+plain forms go to torch's fused kernels, with the gates put in torch's order; the others run step by step, and
+so do all of them where somebody else computes their products, such as crossbars.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ _ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 _USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
 Activation = Callable[[Tensor], Tensor]
+Part = tuple[int, int, int]
+"""Which product: 1 for W or 2 for R, the direction, and the part of the matrix."""
+Multiply = Callable[[Part, Tensor, Tensor], Tensor]
+"""Of a part, values (…, row) and a matrix (column, row)."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One recurrent node."""
+    """One recurrent node; ``parts`` are the rows of R that one product takes."""
 
     kind: str
     hidden: int
@@ -35,6 +40,13 @@ class _Layer:
     clip: float | None
     reset_after: bool
     coupled: bool
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        size = self.hidden
+        if self.kind == "GRU" and not self.reset_after:  # it multiplies two different states
+            return (0, 2 * size), (2 * size, 3 * size)
+        return ((0, len(_ORDER[self.kind]) * size),)
 
 
 def _activation(op: Op, name: str, alpha: float | None, beta: float | None) -> Activation:
@@ -100,31 +112,54 @@ def _fusible(layer: _Layer, op: Op) -> bool:
     )
 
 
-@op("LSTM", "GRU", "RNN", host=(4,))
-def _recurrent(op: Op) -> Function:
-    layer = _layer(op)
-    batch_first = bool(op.attr("layout", 0))
-    fused = _fusible(layer, op)
-    count = len(op.node.outputs)
+@dataclass(frozen=True)
+class Recurrent:
+    """The function of a recurrent node."""
 
-    def run(x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> Any:
+    layer: _Layer
+    batch_first: bool
+    fused: bool
+    outputs: int
+
+    def __call__(self, x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> Any:
+        """Run it."""
+        return self._run(None if self.fused and w.dtype == x.dtype else _plain, x, w, r, *rest)
+
+    def through(self, multiply: Multiply, x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> Any:
+        """Run it step by step, with somebody else's products; a state that is zero needs none."""
+        return self._run(multiply, x, w, r, *rest)
+
+    def parts(self) -> dict[Part, tuple[int, int]]:
+        """Every product, and the rows of its matrix that it takes."""
+        found: dict[Part, tuple[int, int]] = {}
+        for direction in range(len(self.layer.directions)):
+            found[1, direction, 0] = (0, len(_ORDER[self.layer.kind]) * self.layer.hidden)
+            found |= {(2, direction, number): rows for number, rows in enumerate(self.layer.parts)}
+        return found
+
+    def _run(self, multiply: Multiply | None, x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> Any:
+        layer = self.layer
         bias, lengths, first, cell, peep = (*rest, *(None,) * 5)[:5]
-        if batch_first:
+        if self.batch_first:
             x = x.transpose(0, 1)
             first = None if first is None else first.transpose(0, 1)
             cell = None if cell is None else cell.transpose(0, 1)
-        start = x.new_zeros(len(layer.directions), x.shape[1], layer.hidden)
-        states = (start if first is None else first, start if cell is None else cell)
-        if fused and (w.dtype == x.dtype):
+        if multiply is None:
+            start = x.new_zeros(len(layer.directions), x.shape[1], layer.hidden)
+            states = (start if first is None else first, start if cell is None else cell)
             y, last, last_cell = _fused(layer, x, w, r, bias, states)
         else:
             sizes = None if lengths is None else lengths.tolist()
-            y, last, last_cell = _stepped(layer, x, (w, r, bias, peep), states, sizes)
-        if batch_first:
+            y, last, last_cell = _stepped(layer, multiply, x, (w, r, bias, peep), (first, cell), sizes)
+        if self.batch_first:
             y, last, last_cell = y.permute(2, 0, 1, 3), last.transpose(0, 1), last_cell.transpose(0, 1)
-        return (y, last, last_cell)[:count] if count > 1 else y
+        return (y, last, last_cell)[: self.outputs] if self.outputs > 1 else y
 
-    return run
+
+@op("LSTM", "GRU", "RNN", host=(4,))
+def _recurrent(op: Op) -> Function:
+    layer = _layer(op)
+    return Recurrent(layer, bool(op.attr("layout", 0)), _fusible(layer, op), len(op.node.outputs))
 
 
 def _fused(
@@ -161,106 +196,117 @@ def _reordered(kind: str, part: Tensor) -> Tensor:
     return torch.cat([blocks[place] for place in order])
 
 
+def _plain(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
+    return values @ matrix.t()
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """One direction of a layer while it runs.
+
+    ``gates`` holds, step by step, what the inputs give, with the first half of the bias.
+    """
+
+    layer: _Layer
+    number: int
+    multiply: Multiply
+    gates: Tensor
+    recurrent: Tensor
+    bias: Tensor | None
+    peepholes: Tensor | None
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        return self.layer.activations[self.number]
+
+    def product(self, state: Tensor | None, part: int = 0) -> Tensor | float:
+        """A state times its part of R, with that part of the bias."""
+        start, stop = self.layer.parts[part]
+        made: Tensor | float = 0.0
+        if state is not None:
+            made = self.multiply((2, self.number, part), state, self.recurrent[start:stop])
+        return made if self.bias is None else made + self.bias[start:stop]
+
+    def clipped(self, x: Tensor) -> Tensor:
+        clip = self.layer.clip
+        return x if clip is None else torch.clamp(x, -clip, clip)
+
+
 def _stepped(
     layer: _Layer,
+    multiply: Multiply,
     x: Tensor,
     parameters: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
-    states: tuple[Tensor, Tensor],
+    states: tuple[Tensor | None, Tensor | None],
     sizes: list[int] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Step by step: any activation, peepholes, clipping, sequences of several lengths."""
-    results = [
-        _one_direction(
-            layer, number, x, [None if p is None else p[number] for p in parameters], states, sizes
-        )
-        for number in range(len(layer.directions))
-    ]
+    results = []
+    for number in range(len(layer.directions)):
+        w, r, bias, peep = (None if p is None else p[number] for p in parameters)
+        assert w is not None
+        assert r is not None
+        gates = multiply((1, number, 0), x, w).reshape(*x.shape[:2], -1)
+        of_inputs, of_states = (None, None) if bias is None else bias.chunk(2)
+        gates = gates if of_inputs is None else gates + of_inputs
+        at = _Direction(layer, number, multiply, gates, r, of_states, peep)
+        first, cell = (None if state is None else state[number] for state in states)
+        results.append(_one_direction(at, first, cell, sizes))
     ys, lasts, cells = zip(*results, strict=True)
     return torch.stack(ys, 1), torch.stack(lasts), torch.stack(cells)
 
 
 def _one_direction(
-    layer: _Layer,
-    number: int,
-    x: Tensor,
-    parameters: list[Tensor | None],
-    states: tuple[Tensor, Tensor],
-    sizes: list[int] | None,
+    at: _Direction, first: Tensor | None, cell: Tensor | None, sizes: list[int] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    backward = layer.directions[number]
-    h, c = states[0][number], states[1][number]
-    length = x.shape[0]
-    limits = None if sizes is None else torch.tensor(sizes, device=x.device).unsqueeze(-1)
-    outputs: list[Tensor] = [h] * length
-    for time in reversed(range(length)) if backward else range(length):
-        new_h, new_c = _CELLS[layer.kind](layer, number, x[time], h, c, parameters)
+    layer, gates = at.layer, at.gates
+    zero = gates.new_zeros(gates.shape[1], layer.hidden)
+    h, c = first, zero if cell is None else cell
+    length = gates.shape[0]
+    limits = None if sizes is None else torch.tensor(sizes, device=gates.device).unsqueeze(-1)
+    outputs: list[Tensor] = [zero] * length
+    for time in reversed(range(length)) if layer.directions[at.number] else range(length):
+        new_h, new_c = _CELLS[layer.kind](at, gates[time], h, c)
         if limits is None:
             h, c, outputs[time] = new_h, new_c, new_h
             continue
         alive = time < limits
-        h, c = torch.where(alive, new_h, h), torch.where(alive, new_c, c)
-        outputs[time] = torch.where(alive, new_h, torch.zeros_like(new_h))
-    y = torch.stack(outputs) if length else x.new_zeros(0, *h.shape)
-    return y, h, c
+        h, c = torch.where(alive, new_h, zero if h is None else h), torch.where(alive, new_c, c)
+        outputs[time] = torch.where(alive, new_h, zero)
+    return torch.stack(outputs) if length else gates.new_zeros(0, *zero.shape), zero if h is None else h, c
 
 
-def _clipped(layer: _Layer, x: Tensor) -> Tensor:
-    return x if layer.clip is None else torch.clamp(x, -layer.clip, layer.clip)
-
-
-def _lstm_cell(
-    layer: _Layer, number: int, x: Tensor, h: Tensor, c: Tensor, parameters: list[Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    w, r, bias, peep = parameters
-    assert w is not None
-    assert r is not None
-    f, g, out = layer.activations[number]
-    total = x @ w.t() + h @ r.t()
-    if bias is not None:
-        total = total + sum(bias.chunk(2))
-    i_gate, o_gate, f_gate, new = total.chunk(4, -1)
-    peeps = peep.chunk(3) if peep is not None else None
+def _lstm_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+    f, g, out = at.activations
+    i_gate, o_gate, f_gate, new = (gates + at.product(h)).chunk(4, -1)
+    peeps = None if at.peepholes is None else at.peepholes.chunk(3)
     if peeps is not None:
         i_gate, f_gate = i_gate + peeps[0] * c, f_gate + peeps[2] * c
-    i_gate = f(_clipped(layer, i_gate))
-    f_gate = 1 - i_gate if layer.coupled else f(_clipped(layer, f_gate))
-    c = f_gate * c + i_gate * g(_clipped(layer, new))
+    i_gate = f(at.clipped(i_gate))
+    f_gate = 1 - i_gate if at.layer.coupled else f(at.clipped(f_gate))
+    c = f_gate * c + i_gate * g(at.clipped(new))
     if peeps is not None:
         o_gate = o_gate + peeps[1] * c
-    return f(_clipped(layer, o_gate)) * out(c), c
+    return f(at.clipped(o_gate)) * out(c), c
 
 
-def _gru_cell(
-    layer: _Layer, number: int, x: Tensor, h: Tensor, c: Tensor, parameters: list[Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    w, r, bias, _ = parameters
-    assert w is not None
-    assert r is not None
-    f, g = layer.activations[number]
-    size = layer.hidden
-    both = bias.chunk(2) if bias is not None else (w.new_zeros(3 * size),) * 2
-    update_x, reset_x, new_x = (x @ w.t() + both[0]).chunk(3, -1)
-    gates = h @ r[: 2 * size].t() + both[1][: 2 * size]
-    update = f(_clipped(layer, update_x + gates[..., :size]))
-    reset = f(_clipped(layer, reset_x + gates[..., size:]))
-    if layer.reset_after:
-        inner = reset * (h @ r[2 * size :].t() + both[1][2 * size :])
+def _gru_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+    f, g = at.activations
+    size = at.layer.hidden
+    product = at.product(h)
+    of_state = product if isinstance(product, Tensor) else gates.new_full((gates.shape[-1],), product)
+    update, reset = f(at.clipped(gates[..., : 2 * size] + of_state[..., : 2 * size])).chunk(2, -1)
+    if at.layer.reset_after:
+        inner: Tensor | float = reset * of_state[..., 2 * size :]
     else:
-        inner = (reset * h) @ r[2 * size :].t() + both[1][2 * size :]
-    new = g(_clipped(layer, new_x + inner))
-    return (1 - update) * new + update * h, c
+        inner = at.product(None if h is None else reset * h, 1)
+    new = g(at.clipped(gates[..., 2 * size :] + inner))
+    kept = (1 - update) * new
+    return kept if h is None else kept + update * h, c
 
 
-def _rnn_cell(
-    layer: _Layer, number: int, x: Tensor, h: Tensor, c: Tensor, parameters: list[Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    w, r, bias, _ = parameters
-    assert w is not None
-    assert r is not None
-    total = x @ w.t() + h @ r.t()
-    if bias is not None:
-        total = total + sum(bias.chunk(2))
-    return layer.activations[number][0](_clipped(layer, total)), c
+def _rnn_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+    return at.activations[0](at.clipped(gates + at.product(h))), c
 
 
 _CELLS: dict[str, Any] = {"LSTM": _lstm_cell, "GRU": _gru_cell, "RNN": _rnn_cell}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from rich.console import Console
 
 from nvaudit.auditing import default_workers
 from nvaudit.cli.harden_options import (
@@ -22,13 +24,16 @@ from nvaudit.cli.harden_options import (
     train_options,
 )
 from nvaudit.cli.options import FilePath, device_options
-from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import Output, check_outputs, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.retrain.spec import METHODS, HardenSpec, make_harden_spec
 
-_OURS = frozenset({"model", "method", "output", "report", "resume", "quiet", "workers"})
+if TYPE_CHECKING:
+    from nvaudit.ranges.spec import RemapSpec
+    from nvaudit.report.hardening import HardenReport
+    from nvaudit.report.remap import RemapReport
 
 
 @click.command("harden")
@@ -43,6 +48,8 @@ _OURS = frozenset({"model", "method", "output", "report", "resume", "quiet", "wo
 @click.option("--report", type=FilePath(), metavar="FILE.json",
               help="Write the comparison as JSON; - writes it to standard output.  [default: only "
               "the text]")  # fmt: skip
+@click.option("--html", type=FilePath(), metavar="FILE",
+              help="Show the comparison on a page that opens offline.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @data_options()
@@ -63,6 +70,7 @@ def harden_command(
     method: str,
     output: Path,
     report: Path | None,
+    html: Path | None,
     resume: Path | None,
     workers: int | None,
     quiet: bool,
@@ -76,11 +84,11 @@ def harden_command(
     }
     chosen = {name: options[name] for name in given} | {"device": options["device"]}
     chosen["workers"] = default_workers() if workers is None else workers
-    _check_paths(output, report)
+    _check_model_path(output, {"--report": report, "--html": html})
     if method == "remap":
-        return _remap(chosen, output, report, resume, quiet)
+        return _remap(chosen, output, (report, html), resume, quiet)
     spec = make_harden_spec(**_without(chosen, method), method=method)
-    return _train(spec, output, report, resume, quiet)
+    return _train(spec, output, (report, html), resume, quiet)
 
 
 def _without(chosen: dict[str, Any], method: str) -> dict[str, Any]:
@@ -95,22 +103,24 @@ def _flags(names: list[str]) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
-def _check_paths(output: Path, report: Path | None) -> None:
-    """Find out before the run that the files can be written."""
+def _check_model_path(output: Path, others: dict[str, Path | None]) -> None:
+    """Refuse a model that cannot be a file of its own."""
     if str(output) == "-":
         raise OptionError("-o -: a model may be several files; name a file")
-    if report is not None and str(report) != "-":
-        if os.path.realpath(report) == os.path.realpath(output):
-            raise OptionError(f"-o and --report: both are {output}; choose two paths")
-        check_writable(report)
+    for option, path in others.items():
+        if path is not None and str(path) != "-" and os.path.realpath(path) == os.path.realpath(output):
+            raise OptionError(f"-o and {option}: both are {output}; choose two paths")
 
 
-def _train(spec: HardenSpec, output: Path, report: Path | None, resume: Path | None, quiet: bool) -> int:
+def _train(
+    spec: HardenSpec, output: Path, wanted: tuple[Path | None, Path | None], resume: Path | None, quiet: bool
+) -> int:
     from nvaudit.hardening import run_hardening
     from nvaudit.report.hardening import harden_json
     from nvaudit.report.hardening_text import render_hardening
 
-    _check_report(spec, report)
+    outputs = _outputs(wanted, harden_json, _harden_page)
+    check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
     try:
         with ProgressDisplay(quiet) as progress:
             result = run_hardening(spec, output, progress, resume)
@@ -120,23 +130,16 @@ def _train(spec: HardenSpec, output: Path, report: Path | None, resume: Path | N
         kept = "finished epochs are kept; run the same command again to go on"
         click.echo(f"nvaudit: interrupted; {kept}", err=True)
         return EXIT_INTERRUPTED
-    _hand_out(result, harden_json, render_hardening, output, report)
+    hand_out(result, outputs, lambda console: _show(console, render_hardening, result, output))
     return EXIT_OK
 
 
-def _check_report(spec: HardenSpec, report: Path | None) -> None:
-    """Refuse to write the report over an input."""
-    if report is not None and str(report) != "-":
-        from nvaudit.hardening import check_output
-
-        try:
-            check_output(spec, report)
-        except OptionError as error:
-            raise OptionError(str(error).replace("-o ", "--report ", 1)) from None
-
-
 def _remap(
-    chosen: dict[str, Any], output: Path, report: Path | None, resume: Path | None, quiet: bool
+    chosen: dict[str, Any],
+    output: Path,
+    wanted: tuple[Path | None, Path | None],
+    resume: Path | None,
+    quiet: bool,
 ) -> int:
     """Harden without training."""
     from nvaudit.ranges.spec import RemapSpec, make_remap_spec
@@ -154,21 +157,47 @@ def _remap(
     if wrong:
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**options)
+    outputs = _outputs(wanted, remap_json, _remap_page)
+    check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
     with ProgressDisplay(quiet) as progress:
         result = run_remap(spec, output, progress)
-    _hand_out(result, remap_json, render_remap, output, report)
+    hand_out(result, outputs, lambda console: _show(console, render_remap, result, output))
     return EXIT_OK
 
 
-def _hand_out(result: Any, as_json: Any, render: Any, output: Path, report: Path | None) -> None:
-    """Write the JSON where it is wanted, and print the text where the JSON is not."""
-    to_stdout = report is not None and str(report) == "-"
-    if report is not None and not to_stdout:
-        write_text_atomic(report, as_json(result) + "\n")
-    with printing(stderr=to_stdout) as console:
-        if to_stdout:
-            echo_json(as_json(result))
-        render(result, console)
-        click.echo(f"hardened model: {output}", err=to_stdout)
-        if report is not None and not to_stdout:
-            click.echo(f"report: {report}")
+def _outputs(
+    wanted: tuple[Path | None, Path | None], as_json: Callable[[Any], str], as_page: Callable[[Any], str]
+) -> list[Output]:
+    report, html = wanted
+    found = [] if report is None else [Output("--report", "report", report, as_json)]
+    if html is not None:
+        found.append(Output("--html", "page", html, as_page, lambda: plotly_graphs("--html")))
+    return found
+
+
+def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, Path]:
+    """What is read, with its name in words."""
+    data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
+    found = {"the model": Path(spec.model), "the data": data, "the device profile": Path(spec.device)}
+    for name in others:
+        if (path := getattr(spec, name, None)) is not None:
+            found[f"--{name.replace('_', '-')}"] = Path(path)
+    return found
+
+
+def _harden_page(report: HardenReport) -> str:
+    from nvaudit.report.hardening_html import harden_html  # its templates take a moment
+
+    return harden_html(report)
+
+
+def _remap_page(report: RemapReport) -> str:
+    from nvaudit.report.remap_html import remap_html
+
+    return remap_html(report)
+
+
+def _show(console: Console, render: Callable[[Any, Console], None], result: Any, output: Path) -> None:
+    """Print the text, and where the model is."""
+    render(result, console)
+    click.echo(f"hardened model: {output}", err=console.stderr)

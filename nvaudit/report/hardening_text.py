@@ -9,18 +9,23 @@ from rich.text import Text
 
 from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.groups import zero_groups_section
-from nvaudit.report.hardening import HardenReport, TrainingInfo
+from nvaudit.report.hardening import HardenReport
+from nvaudit.report.hardening_words import (
+    CANDIDATES_NOTE,
+    EPOCH_COLUMNS,
+    candidate_columns,
+    candidate_rows,
+    epoch_row,
+    interval_lines,
+    kept_text,
+    run_lines,
+    side_rows,
+    through_lines,
+    training_text,
+)
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.verify_text import curve_and_tensors
-from nvaudit.report.wording import (
-    count_text,
-    difference_text,
-    duration_text,
-    interval_text,
-    kpp_name,
-    limit_text,
-    value_text,
-)
+from nvaudit.report.wording import count_text
 
 _MOST_EPOCHS = 12
 
@@ -47,35 +52,11 @@ def render_hardening(report: HardenReport, console: Console) -> None:
 
 
 def _sides(report: HardenReport, width: int) -> Iterable[Text]:
-    unit, before, after = report.metric_info.unit, report.before, report.after
-    rows = [
-        (name, value_text(a, unit), value_text(b, unit), difference_text(b - a, unit))
-        for name, a, b in (
-            ("without noise", before.nominal, after.nominal),
-            ("quantised", before.quantised, after.quantised),
-            ("mean of the chips", before.mean, after.mean),
-            (kpp_name(report.difference.percentile), before.kpp.value, after.kpp.value),
-        )
-    ]
-    for a, b in zip(before.yields, after.yields, strict=True):
-        name = f"yield at {limit_text(round(a.threshold, 6), unit)}"
-        first, second = (value_text(side.share, "fraction") for side in (a, b))
-        rows.append((name, first, second, difference_text(b.share - a.share, "fraction")))
-    if before.roughness is not None and after.roughness is not None:
-        cells = [f"{1e3 * value:.4g} ×10⁻³" for value in (before.roughness, after.roughness)]
-        change = f"{1e3 * (after.roughness - before.roughness):+.4g} ×10⁻³".replace("-", "−", 1)
-        rows.append(("roughness", cells[0], cells[1], change))
     yield heading(f"{report.metric} on the same {count_text(report.difference.chips, 'chip')}", width)
-    yield table([("", "left"), ("before", "right"), ("after", "right"), ("", "right")], rows, width, "  ")
-    for name, side in (("before", before), ("after", after)):
-        ends = interval_text(side.kpp.low, side.kpp.high, unit)
-        confidence = f"{100 * side.kpp.confidence:g} %"
-        yield sentence(
-            f"{kpp_name(side.kpp.percentile)} {name}: {confidence} interval {ends}", width, "  ", "    "
-        )
-    missing = report.difference.kpp.missing
-    if missing is not None:
-        yield sentence(f"No interval of the difference of the KPP: {missing} (--trials)", width, "  ", "    ")
+    columns: list[tuple[str, Kind]] = [("", "left"), ("before", "right"), ("after", "right"), ("", "right")]
+    yield table(columns, side_rows(report), width, "  ")
+    for line in interval_lines(report):
+        yield sentence(line, width, "  ", "    ")
 
 
 def _training(report: HardenReport, width: int) -> Iterable[Text]:
@@ -83,51 +64,23 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
     if found is None:
         return
     yield heading("Training", width)
-    yield from _candidates(found, report, width)
-    noise = "" if found.sigma is None else f", sigma {found.sigma:.4g} max|W|"
-    yield sentence(
-        f"{report.method}{noise}; the device makes {found.device_sigma:.4g} max|W|; {found.loss}; "
-        f"{count_text(found.samples, 'sample')}, {count_text(found.validation_samples, 'sample')} held out",
-        width,
-        "  ",
-        "    ",
-    )
-    yield from _through_crossbars(found, width)
+    if found.candidates:
+        kinds: tuple[Kind, ...] = ("left", "right", "right", "right", "right", "left")
+        columns = list(zip(candidate_columns(report), kinds, strict=True))
+        yield table(columns, candidate_rows(report, found), width, "  ")
+        yield sentence(CANDIDATES_NOTE, width, "  ", "    ")
+    for line in (training_text(report, found), *through_lines(found.hardware_aware)):
+        yield sentence(line, width, "  ", "    ")
     rows = found.history
     step = max(1, -(-len(rows) // _MOST_EPOCHS))
     shown = [row for i, row in enumerate(rows) if (i + 1) % step == 0 or i + 1 == len(rows)]
-    unit = report.metric_info.unit
-    cells = [
-        (
-            str(row.epoch),
-            " ".join(f"{value:.4g}" for value in row.sigma),
-            " ".join(f"{value:.4g}" for value in row.loss),
-            " ".join(value_text(value, unit) for value in row.kpp),
-        )
-        for row in shown
-    ]
-    if cells:
-        yield table(
-            [("epoch", "right"), ("sigma", "left"), ("loss", "left"), ("KPP", "left")], cells, width, "  "
-        )
-
-
-def _through_crossbars(found: TrainingInfo, width: int) -> Iterable[Text]:
-    """Say that training was hardware-aware, and which weights were left out."""
-    info = found.hardware_aware
-    if info is None:
-        return
-    through = sum(layer.reason is None for layer in info.layers)
-    yield sentence(
-        f"Hardware-aware: {through} of {count_text(len(info.layers), 'weight')} trained through crossbars of "
-        f"{info.rows} × {info.cols} with {info.adc_bits}-bit ADCs",
-        width,
-        "  ",
-        "    ",
-    )
-    for layer in info.layers:
-        if layer.reason is not None:
-            yield sentence(f"Trained whole: {layer.name}: {layer.reason}", width, "  ", "    ")
+    if shown:
+        sides: tuple[Kind, ...] = ("right", "left", "left", "left")
+        cells = [epoch_row(row, report.metric_info.unit) for row in shown]
+        yield table(list(zip(EPOCH_COLUMNS, sides, strict=True)), cells, width, "  ")
+    kept = kept_text(found)
+    if kept is not None:
+        yield sentence(f"{kept}.", width, "  ", "    ")
 
 
 def _verify(report: HardenReport, width: int) -> Iterable[Text]:
@@ -138,44 +91,9 @@ def _verify(report: HardenReport, width: int) -> Iterable[Text]:
         yield from curve_and_tensors(plan, width)
 
 
-def _candidates(found: TrainingInfo, report: HardenReport, width: int) -> Iterable[Text]:
-    """The candidates of stability-vat, the one that was kept marked."""
-    if not found.candidates:
-        return
-    unit = report.metric_info.unit
-    rows = []
-    for place, one in enumerate(found.candidates):
-        spread = "" if one.spread is None else f" ± {1e3 * one.spread:.2g}"
-        rows.append(
-            (
-                "start" if one.sigma is None else f"{one.sigma:g}",
-                "" if one.loss is None else f"{one.loss:.4g}",
-                value_text(one.clean, unit),
-                value_text(one.kpp, unit),
-                f"{1e3 * one.roughness:.4g}{spread}",
-                "kept" if place == found.kept_candidate else "",
-            )
-        )
-    columns: list[tuple[str, Kind]] = [("sigma", "left"), ("loss", "right"), ("without noise", "right")]
-    columns += [(kpp_name(report.difference.percentile), "right"), ("roughness ×10⁻³", "right"), ("", "left")]
-    yield table(columns, rows, width, "  ")
-    yield sentence(
-        "On validation samples; the least rough one is kept, whatever its KPP on the audited device.",
-        width,
-        "  ",
-        "    ",
-    )
-
-
 def _basis(report: HardenReport, width: int) -> Iterable[Text]:
-    run = [
-        f"Model: {report.model}",
-        f"Device: {report.device}, {report.operating_point}",
-        f"Audited on {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
-        "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
-        f"nvaudit {report.nvaudit_version}",
-    ]
-    for title, lines in (("Events", report.events), ("Notes", report.notes), ("How it was run", run)):
+    parts = (("Events", report.events), ("Notes", report.notes), ("How it was run", run_lines(report)))
+    for title, lines in parts:
         if lines:
             yield heading(title, width)
             for line in lines:

@@ -1,5 +1,7 @@
 """`--html` of `nvaudit audit` and `nvaudit report`: the page, and what is refused before the run."""
 
+import html
+import json
 import sys
 
 import pytest
@@ -35,6 +37,39 @@ def test_without_plotly(command, example, tmp_path, monkeypatch, verb):
     assert ran.code == EXIT_BAD_INPUT
     assert ran.err == "nvaudit: error: --html needs plotly; run: pip install 'nvaudit[report]'\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [("--epochs", 1, "--no-roughness"), ("-m", "remap")])
+def test_harden_writes_the_page(command, example, tmp_path, how):
+    """With and without training, beside the model and the JSON."""
+    pytest.importorskip("plotly")
+    pytest.importorskip("torch")
+    model, page, report = tmp_path / "h.onnx", tmp_path / "page.html", tmp_path / "report.json"
+    given = ("harden", example, "--limit", 60, "-n", 4, "-j", 0, "-q", *how, "-o", model)
+    ran = command(*given, "--html", page, "--report", report)
+    assert ran.code == EXIT_OK
+    assert f"page: {page}" in ran.out
+    assert f"hardened model: {model}" in ran.out
+    headline = json.loads(report.read_text(encoding="utf-8"))["headline"]
+    text = page.read_text(encoding="utf-8")
+    assert headline.replace(" %", "\N{NO-BREAK SPACE}%") in html.unescape(text)
+
+
+def test_what_harden_refuses(command, example, tmp_path):
+    """Before any training: the model's own path, an input, a path twice."""
+    pytest.importorskip("plotly")
+    pytest.importorskip("torch")
+    model, both = tmp_path / "h.onnx", tmp_path / "both"
+    for flags, problem in (
+        (("--html", model), f"-o and --html: both are {model}; choose two paths"),
+        (("--html", example), "--html"),
+        (("--html", both, "--report", both), f"--report and --html: both are {both}; choose two paths"),
+    ):
+        ran = command("harden", example, "-q", "-o", model, *flags)
+        assert ran.code == EXIT_BAD_INPUT
+        assert problem in ran.err
+        assert ran.out == ""
+    assert list(tmp_path.glob("*.onnx")) in ([], [example])
 
 
 def test_what_is_refused(command, example, tmp_path):

@@ -55,7 +55,7 @@ def audit_page(report: AuditReport) -> Page:
         tail_section(report),
         landscape_section(report),
         mapping_section(report),
-        crossbar_section(report),
+        crossbar_section(report.crossbar),
         device_section(report, levels),
         notes_section(report),
         rerun_section(report),

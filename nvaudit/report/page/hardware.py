@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import COLUMNS, crossbar_text, layer_row
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.groups import zero_groups_text
@@ -68,14 +69,13 @@ def mapping_section(report: AuditReport) -> Section:
     )  # fmt: skip
 
 
-def crossbar_section(report: AuditReport) -> Section | None:
+def crossbar_section(info: CrossbarInfo | None) -> Section | None:
     """Show the crossbars and converters; None without them.
 
     Parameters
     ----------
-    report : AuditReport
+    info : CrossbarInfo or None
     """
-    info = report.crossbar
     if info is None:
         return None
     rows: list[tuple[Cell, ...]] = [

@@ -1,0 +1,185 @@
+"""The pages of `harden`: the same chips before and after, the training, candidates, what was tried."""
+
+import json
+import re
+
+import pytest
+from report_samples import IMAGES, accuracies, report
+
+pytest.importorskip("plotly")
+
+from nvaudit.report.hardening import CandidateInfo, EpochInfo, TrainingInfo, harden_report
+from nvaudit.report.hardening_html import harden_html, harden_page
+from nvaudit.report.page.frame import render_page
+from nvaudit.report.remap import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.remap_html import remap_html, remap_page
+
+
+def history(networks=1, epochs=3, scored=True):
+    return tuple(
+        EpochInfo(
+            epoch=number,
+            sigma=(0.1,) * networks,
+            loss=tuple(1 / (number + lane) for lane in range(networks)),
+            kpp=tuple(0.5 + 0.1 * lane for lane in range(networks)) if scored and number > 1 else (),
+        )
+        for number in range(1, epochs + 1)
+    )
+
+
+def training(rows, **more):
+    fields = {
+        "samples": 80, "validation_samples": 20, "score_images": 20, "epochs": len(rows),
+        "loss": "cross-entropy", "device_sigma": 0.1, "sigma": 0.1, "interval": None, "kept": "last",
+        "history": rows,
+    }  # fmt: skip
+    return TrainingInfo(**fields | more)
+
+
+def hardened(before=0.7, after=0.8, found=None, model="m.onnx", **more):
+    sides = [report(accuracies(500, mean, address=place)) for place, mean in enumerate((before, after))]
+    fields = {
+        "method": "best", "device": "rram", "training": training(history()) if found is None else found,
+        "model": model, "hardened": "h.onnx", "nvaudit_version": "1", "run": {"seed": 3}, "hashes": {},
+        "timing": {"total": 2.0},
+    }  # fmt: skip
+    return harden_report(sides[0], sides[1], None, more.pop("label_free", False), **fields | more)
+
+
+def figures(text):
+    return json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", text, re.DOTALL)[1])[
+        "figures"
+    ]
+
+
+def test_the_page_says_what_became_of_the_kpp():
+    """The gain stands at the top, and the two histograms hold every chip, in bins that both share."""
+    found = hardened()
+    page, text = harden_page(found), harden_html(found)
+    change = found.difference.kpp.value
+    assert page.hero.title == f"KPP 1 % raised by {100 * change:.2f} points"
+    assert page.hero.role == "none"
+    assert [one.label for one in page.hero.numbers][:3] == ["KPP 1 %", "mean of the chips", "without noise"]
+    before, after = figures(text)["pair"]["data"]
+    assert (before["name"], after["name"]) == ("before", "after")
+    assert sum(before["y"]) == sum(after["y"]) == 500
+    assert before["x"] == after["x"]
+    for bars, side in ((before, found.before), (after, found.after)):
+        centre = sum(x * n for x, n in zip(bars["x"], bars["y"], strict=True)) / 500
+        assert centre == pytest.approx(side.mean, abs=1 / IMAGES)
+    assert "//" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_a_worse_model_is_marked():
+    """What lowered the KPP is not shown as a success."""
+    hero = harden_page(hardened(0.8, 0.7)).hero
+    assert (hero.role, hero.word) == ("fail", "worse")
+    assert "lowered by" in hero.title
+
+
+def test_chips_that_are_all_alike_are_one_bar():
+    """A model that noise does not touch has nothing to bin."""
+    alike = report((0.75,) * 40)
+    fields = {
+        "method": "none", "device": "rram", "model": "m", "hardened": "h", "nvaudit_version": "1", "run": {},
+        "hashes": {}, "training": None,
+    }  # fmt: skip
+    found = harden_report(alike, alike, None, False, **fields)
+    assert [bars["y"] for bars in figures(harden_html(found))["pair"]["data"]] == [[40], [40]]
+    assert harden_page(found).hero.title == "KPP 1 % is what it was"
+
+
+@pytest.mark.parametrize(("networks", "curves"), [(1, 2), (3, 6)])
+def test_every_network_of_a_training_has_its_curves(networks, curves):
+    """Loss of every epoch, KPP where it was scored; TRICE has three of each."""
+    found = hardened(found=training(history(networks)))
+    drawn = figures(harden_html(found))["training-figure"]["data"]
+    assert len(drawn) == curves
+    assert {tuple(line["x"]) for line in drawn} == {(1, 2, 3), (2, 3)}
+    table = next(one for one in harden_page(found).figures if one.name == "training-figure").numbers
+    assert len(table.rows) == 3
+
+
+def test_a_training_without_scores_has_one_row():
+    """No empty axes."""
+    data = figures(harden_html(hardened(found=training(history(scored=False)))))["training-figure"]
+    assert "yaxis2" not in data["layout"]
+    assert len(data["data"]) == 1
+
+
+def test_no_training_no_section():
+    """Without epochs there is no curve; without a training no section."""
+    names = [section.name for section in harden_page(hardened(found=training(()))).sections]
+    assert "training" in names
+    assert "candidates-section" not in names
+    assert [one.name for one in harden_page(hardened(found=training(()))).figures] == ["pair"]
+
+
+def test_candidates_of_stability_vat():
+    """Roughness against KPP, the kept one in another colour."""
+    rows = [
+        CandidateInfo(
+            sigma=sigma, loss=0.3, clean=0.9, kpp=0.5 + sigma, roughness=0.01 * (1 - sigma), spread=0.002
+        )
+        for sigma in (0.1, 0.2)
+    ]
+    rows.insert(0, rows[0].model_copy(update={"sigma": None, "loss": None, "spread": None}))
+    found = hardened(found=training(history(), candidates=tuple(rows), kept_candidate=2))
+    (points,) = figures(harden_html(found))["candidates"]["data"]
+    assert points["text"] == ["start", "σ 0.1", "σ 0.2"]
+    assert points["x"] == pytest.approx([9, 9, 8])
+    assert points["marker"]["color"][2] != points["marker"]["color"][0] == points["marker"]["color"][1]
+
+
+def test_hostile_names_are_text():
+    """A name from a file is never markup."""
+    text = harden_html(hardened(model="<img src=x onerror=alert(1)>.onnx", label_free=True))
+    assert "<img" not in text
+    assert "&lt;img src" in text
+    assert "label-free" in text.lower()
+
+
+def remapped(**changes):
+    def step(name, kept, worst):
+        return RemapStep(
+            name=name, nominal=0.9, chips=16, quantised=0.9, kpp=worst, worst_quarter=worst, mean=worst,
+            seconds=1.0, kept=kept, reason="" if kept else "another is better",
+        )  # fmt: skip
+
+    def side(kpp):
+        return RemapAudit(nominal=0.9, quantised=0.9, kpp=kpp, low=None, high=None, mean=kpp, min=kpp)
+
+    given = hardened()
+    fields = {
+        "nvaudit_version": "1", "headline": "KPP 1 % 50.00 % → 60.00 %", "output": "r.onnx", "metric": "top1",
+        "unit": "fraction", "higher_is_better": True, "label_free": False, "percentile": 1.0, "sigma": 0.1,
+        "sigma_unit": "level", "calibration": "16 chips on 20 images",
+        "steps": (step("original", False, 0.5), step("clipped <b>", True, 0.6)),
+        "tensors": (RemapTensor(name="w", op="Conv", scales="rescaled", clip=0.9, clipped=1),),
+        "exact": False, "added_factors": 0, "before": side(0.5), "after": side(0.6),
+        "difference": given.difference,
+        "run": {"model": "m.onnx", "device": "rram", "seed": 0},
+        "hashes": RemapHashes(model="1", data="2", device="3", output="4"),
+    }  # fmt: skip
+    return RemapReport(**fields | changes)
+
+
+def test_the_page_of_a_remapping():
+    """The gain, every candidate as a point, the kept one filled, and every weight."""
+    found = remapped()
+    page = remap_page(found)
+    assert page.hero.title == "KPP 1 % raised by 10.00 points"
+    (points,) = figures(remap_html(found))["steps"]["data"]
+    assert points["x"] == [0.5, 0.6]
+    assert points["marker"]["symbol"] == ["circle-open", "circle"]
+    assert "at 90 % of the range (1 weight)".replace(" %", "\N{NO-BREAK SPACE}%") in remap_html(found)
+    assert "clipped &lt;b&gt;" in remap_html(found)
+
+
+def test_a_remapping_that_changed_nothing():
+    """No audit was run then, and the page says so."""
+    steps = tuple(step.model_copy(update={"worst_quarter": None, "kpp": None}) for step in remapped().steps)
+    page = remap_page(remapped(before=None, after=None, difference=None, steps=steps))
+    assert page.hero.title == "Nothing was changed"
+    assert page.figures == ()
+    assert "Nothing was changed, so nothing was audited." in render_page(page)

@@ -181,9 +181,7 @@ def _landscape(session: Session, progress: Progress, folder: Path | None) -> dic
 
 def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
     """Say what a record has given."""
-    events = []
-    if record.dropped:
-        events.append(f"{record.path}: an unfinished record ({record.dropped} bytes) at its end was dropped")
+    events = record.torn()
     found = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
     if found:
         events.append(f"resumed: {found} of {points * trials} chips were read from {folder}")

@@ -146,6 +146,7 @@ _FLAG = {
     "percentiles": "--percentile",
     "sigmas": "--sigma",
     "time_s": "--time",
+    "verify_terms": "--verify-term",
 }
 """Fields whose option has another name."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,23 @@ from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
 from nvaudit.model.stored import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
+from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
+from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.workload import save_array
 from nvaudit.report.kpp import kpp
 from nvaudit.report.verify import POINT, VerifyChoice, VerifyReport
 from nvaudit.report.wording import limit_text
 from nvaudit.session import Session, check_threshold, prepared, run_nominal, run_probe, settle_device
 from nvaudit.verify.findings import Found, plan_report
+from nvaudit.verify.kept import plan_identity, ranking_task
 from nvaudit.verify.masks import write_masks
 from nvaudit.verify.measure import VerifiedChips, count_of, search_target
 from nvaudit.verify.rank import Correction, settle_correction
 from nvaudit.verify.ranked import Ranked, rank_weights
-from nvaudit.verify.sensitive import check_torch
+from nvaudit.verify.sensitive import check_torch, ranking_samples
 from nvaudit.verify.spec import VerifySpec, make_verify_spec
 
 
@@ -39,6 +44,7 @@ def verify_plan(
     *,
     plan: str | Path | None = None,
     progress: Progress = _quiet,
+    resume: str | Path | None = None,
     **options: Any,
 ) -> VerifyReport:
     """Plan which weights to write-verify.
@@ -55,6 +61,9 @@ def verify_plan(
         The ``.npz`` file to write: for each initializer on the array a mask of the weights to verify.
     progress : callable
         Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps finished chips and the ranking; made if it is missing. It has no influence on
+        results.
     **options
         The fields of :class:`nvaudit.verify.spec.VerifyOptions` and of :class:`nvaudit.spec.RunSpec`.
 
@@ -65,14 +74,30 @@ def verify_plan(
     Raises
     ------
     NvauditError
-        If anything about the input is wrong, or torch is missing for ``ranking="swim"``.
+        If anything about the input is wrong, torch is missing for ``ranking="swim"``, or the folder is of
+        another run or in use.
     """
     spec = make_verify_spec(model=model, device=device, data=data, **options)
-    return run_verify_plan(spec, None if plan is None else Path(plan), progress)
+    return run_verify_plan(
+        spec, None if plan is None else Path(plan), progress, None if resume is None else Path(resume)
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is asked for, and what was settled before the session; ``torch`` is the version that ranks."""
+
+    spec: VerifySpec
+    correction: Correction
+    output: Path | None
+    resume: Path | None
+    torch: str | None
+    begin: float
+    progress: Progress
 
 
 def run_verify_plan(
-    spec: VerifySpec, output: Path | None = None, progress: Progress = _quiet
+    spec: VerifySpec, output: Path | None = None, progress: Progress = _quiet, resume: Path | None = None
 ) -> VerifyReport:
     """Run a specification; as :func:`verify_plan`.
 
@@ -80,75 +105,85 @@ def run_verify_plan(
     """
     begin = time.perf_counter()
     if output is not None:
-        check_output(spec, output)
-    if spec.own.ranking == "swim":
-        check_torch()
+        _check_output(spec, output)
+    torch = check_torch() if spec.own.ranking == "swim" else None
     _, points = settle_device(spec.run)
     correction = settle_correction(points[0], spec.own.verify_sigma, spec.own.verify_terms)
     check_pool(spec.run.dask)
-    return prepared(
-        spec.run, progress, lambda session: _measure(spec, session, correction, output, begin, progress)
-    )
+    job = _Job(spec, correction, output, resume, torch, begin, progress)
+    with ExitStack() as stack:
+        if resume is not None:
+            stack.enter_context(lock_folder(resume))
+        return prepared(spec.run, progress, lambda session: _measure(job, session))
 
 
-def check_output(spec: VerifySpec, output: Path, option: str = "-o") -> None:
-    """Find out before the run that a file can be written, and that it destroys no input.
-
-    Raises
-    ------
-    OptionError
-    """
+def plan_inputs(spec: VerifySpec) -> dict[str, Path]:
+    """What a plan reads, with its name in words: no output may be one of these files."""
     run = spec.run
-    inputs = {
-        "the model": run.model,
-        "the data": run.data if run.data is not None else str(Path(run.model).with_suffix(".npz")),
-        "--sensitivity-data": spec.own.sensitivity_data,
-        "the device profile": run.device,
+    found = {
+        "the model": Path(run.model),
+        "the data": Path(run.data) if run.data is not None else Path(run.model).with_suffix(".npz"),
+        "the device profile": Path(run.device),
     }
-    for what, name in inputs.items():
+    if spec.own.sensitivity_data is not None:
+        found["--sensitivity-data"] = Path(spec.own.sensitivity_data)
+    return found
+
+
+def _check_output(spec: VerifySpec, output: Path) -> None:
+    """Find out before the run that the masks can be written, and that they destroy no input."""
+    for what, path in plan_inputs(spec).items():
         with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-            if name is not None and output.samefile(name):
-                raise OptionError(f"{option} {output}: this is {what}; choose another path")
+            if output.samefile(path):
+                raise OptionError(f"-o {output}: this is {what}; choose another path")
     check_writable(output)
 
 
-def _measure(
-    spec: VerifySpec,
-    session: Session,
-    correction: Correction,
-    output: Path | None,
-    begin: float,
-    progress: Progress,
-) -> VerifyReport | Probe:
+def _measure(job: _Job, session: Session) -> VerifyReport | Probe:
     """Rank, run the chips, choose; the probe if re-batching turned out to change the outputs."""
-    session.timing["prepare"] = time.perf_counter() - begin
+    session.timing["prepare"] = time.perf_counter() - job.begin
+    spec, correction = job.spec, job.correction
     folder = Path(session.workload.folder)
-    with session.pool() as pool:
-        progress("running the unmodified model", 0, 1)
+    with ExitStack() as stack:
+        pool = stack.enter_context(session.pool())
+        job.progress("running the unmodified model", 0, 1)
         metric = run_probe(pool, session)
         if isinstance(metric, Probe):
             return metric
         if spec.own.target_kpp is not None:
             check_threshold("--target-kpp", spec.own.target_kpp, metric)
+        samples = ranking_samples(session, spec) if spec.own.ranking == "swim" else None
+        record: ChipRecord | None = None
+        if job.resume is not None:
+            identity = plan_identity(session, spec, metric, samples, job.torch)
+            record = stack.enter_context(open_record(job.resume, identity))
+            session.events.extend(record.torn())
         nominal = run_nominal(pool, session, metric)
         keep = session.reference_file(metric)
         quantised: Outcome = pool.submit("the quantised model", "chip", metric, keep, 0, QUANTISED).result()
         with session.timed("ranking"):
-            ranked = rank_weights(spec, session, correction, folder, progress)
+            ranked = rank_weights(spec, session, correction, samples, job.progress, job.resume)
         files = tuple(save_array(folder, f"order-{i}", place) for i, place in enumerate(ranked.place))
         chips = VerifiedChips(
             pool, metric, keep, spec.run.trials, ranked.total, files, correction.residual,
-            frozenset(correction.terms), progress,
+            frozenset(correction.terms), job.progress, record, ranking_task(ranked.place),
         )  # fmt: skip
         with session.timed("chips"):
             choice = _choose(spec, chips, ranked, metric, quantised.value)
+    session.events.extend(_resumed(job, chips))
     stored = stored_weights(session.loaded, [tensor.key for tensor in ranked.tensors])
-    plan = None if choice is None else output
+    plan = None if choice is None else job.output
     if plan is not None and choice is not None:
         write_masks(plan, ranked.masks(choice.weights, stored))
-    session.timing["total"] = time.perf_counter() - begin
+    session.timing["total"] = time.perf_counter() - job.begin
     found = Found(metric, nominal, quantised.value, correction, ranked, chips.values, choice, stored, plan)
     return plan_report(spec, session, found)
+
+
+def _resumed(job: _Job, chips: VerifiedChips) -> list[str]:
+    """Say what a record has given."""
+    total = len(chips.values) * chips.trials
+    return [f"resumed: {chips.found} of {total} chips were read from {job.resume}"] if chips.found else []
 
 
 def _choose(

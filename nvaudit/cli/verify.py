@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from nvaudit.auditing import default_workers
 from nvaudit.cli.options import (
@@ -19,14 +19,15 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import Output, check_outputs, hand_out
 from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.files import write_text_atomic
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.verify import VerifyReport, verify_json
 from nvaudit.report.verify_text import render_verify
+from nvaudit.verify.kept import KEPT_FILES
 from nvaudit.verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
-from nvaudit.verifying import check_output, run_verify_plan
+from nvaudit.verifying import plan_inputs, run_verify_plan
 
 
 class SharesType(click.ParamType[Any]):
@@ -87,6 +88,11 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
               "of the weights to verify.  [default: not]")  # fmt: skip
 @click.option("--report", type=FilePath(), metavar="FILE.json", help="Write the plan as JSON; - writes it to "
               "standard output, and the text to standard error.  [default: only the text]")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as --report -.")
+@click.option("--html", type=FilePath(), metavar="FILE",
+              help="Draw the plan on a page that opens offline.  [default: not]")  # fmt: skip
+@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
+              "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def verify_command(
     sigmas: tuple[tuple[float, ...], ...],
@@ -94,6 +100,9 @@ def verify_command(
     workers: int | None,
     plan: Path | None,
     report: Path | None,
+    as_json: bool,
+    html: Path | None,
+    resume: Path | None,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -106,26 +115,40 @@ def verify_command(
     spec = make_verify_spec(**options)
     if plan is not None and str(plan) == "-":
         raise OptionError("-o -: masks are binary; name a file, and give --report - for the numbers")
-    if report is not None and str(report) != "-":
-        if plan is not None and os.path.realpath(plan) == os.path.realpath(report):
-            raise OptionError(f"-o and --report: both are {plan}; choose two paths")
-        check_output(spec, report, "--report")
-    with ProgressDisplay(quiet) as progress:
-        found = run_verify_plan(spec, plan, progress)
-    _hand_out(found, report)
+    outputs = _outputs(report, as_json, html)
+    # The masks are written by the run, which has the ranking; here they only take part in the check.
+    masks = [] if plan is None else [Output("-o", "plan", plan, verify_json)]
+    kept = () if resume is None else tuple(resume / name for name in KEPT_FILES)
+    check_outputs([*masks, *outputs], plan_inputs(spec), kept)
+    try:
+        with ProgressDisplay(quiet) as progress:
+            found = run_verify_plan(spec, plan, progress, resume)
+    except KeyboardInterrupt:
+        if resume is None:
+            raise
+        text = "finished chips are kept; run the same command again to go on"
+        click.echo(f"nvaudit: interrupted; {text}", err=True)
+        return EXIT_INTERRUPTED
+    hand_out(found, outputs, lambda console: _show(found, console))
     return EXIT_OK if found.choice is not None else EXIT_GATE
 
 
-def _hand_out(found: VerifyReport, report: Path | None) -> None:
-    """Write the JSON where it is wanted, and print the text where the JSON is not."""
-    to_stdout = report is not None and str(report) == "-"
-    if report is not None and not to_stdout:
-        write_text_atomic(report, verify_json(found) + "\n")
-    with printing(stderr=to_stdout) as console:
-        if to_stdout:
-            echo_json(verify_json(found))
-        render_verify(found, console)
-        if found.plan is not None:
-            click.echo(f"plan: {found.plan}", err=to_stdout)
-        if report is not None and not to_stdout:
-            click.echo(f"report: {report}")
+def _show(found: VerifyReport, console: Console) -> None:
+    render_verify(found, console)
+    if found.plan is not None:
+        click.echo(f"plan: {found.plan}", err=console.stderr)
+
+
+def _page(report: VerifyReport) -> str:
+    from nvaudit.report.verify_html import verify_html  # its templates take a moment
+
+    return verify_html(report)
+
+
+def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Output]:
+    wanted = [
+        Output("--report", "report", report, verify_json) if report is not None else None,
+        Output("--json", "report", Path("-"), verify_json) if as_json else None,
+        Output("--html", "page", html, _page, lambda: plotly_graphs("--html")) if html is not None else None,
+    ]
+    return [output for output in wanted if output is not None]

@@ -179,6 +179,12 @@ class ChipRecord:
         except OSError as error:
             raise _not_written(self.path, error) from error
 
+    def torn(self) -> list[str]:
+        """Say what of the record a crash has torn, as events of a report; empty if nothing."""
+        if not self.dropped:
+            return []
+        return [f"{self.path}: an unfinished record ({self.dropped} bytes) at its end was dropped"]
+
     def __enter__(self) -> ChipRecord:
         return self
 

@@ -7,17 +7,14 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
-from nvaudit.report.paired import Difference
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.verify import VerifyPoint, VerifyReport, share_words
+from nvaudit.report.verify_words import choice_text, condition_rows, gain_lines
 from nvaudit.report.wording import (
-    confidence_text,
     count_text,
     difference_text,
-    duration_text,
     interval_text,
     kpp_name,
-    limit_text,
     shape_text,
     value_text,
 )
@@ -54,24 +51,8 @@ def _curve(report: VerifyReport, width: int) -> Iterable[Text]:
         for name in ("share", "weights", kpp_name(first.kpp.percentile), "interval", "gain", "mean", "worst")
     ]
     yield table(columns, [_row(point, unit) for point in report.curve], width, "  ")
-    last = report.curve[-1].difference
-    if last is not None:
-        gains = ", ".join(
-            f"{name} {difference_text(found.value, unit)}{_ends(found, unit)}"
-            for name, found in ((kpp_name(last.percentile), last.kpp), ("mean", last.mean))
-        )
-        confidence = confidence_text(last.confidence)
-        yield sentence(
-            f"{share_words(report.curve[-1].share)} against none, {confidence}: {gains}", width, "  ", "    "
-        )
-        if last.kpp.missing is not None:
-            yield sentence(
-                f"No interval of gains of the KPP: {last.kpp.missing} (--trials)", width, "  ", "    "
-            )
-    yield sentence(
-        f"without noise {value_text(report.quantised, unit)} (as given {value_text(report.nominal, unit)})",
-        width, "  ", "    ",
-    )  # fmt: skip
+    for line in gain_lines(report):
+        yield sentence(line, width, "  ", "    ")
 
 
 def _row(point: VerifyPoint, unit: str) -> tuple[str, ...]:
@@ -87,26 +68,9 @@ def _row(point: VerifyPoint, unit: str) -> tuple[str, ...]:
     )
 
 
-def _ends(found: Difference, unit: str) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return f" ({difference_text(found.low, unit)} to {difference_text(found.high, unit)})"
-
-
 def _choice(report: VerifyReport, width: int) -> Iterable[Text]:
     yield heading("Plan", width)
-    choice, unit = report.choice, report.metric_info.unit
-    if choice is None:
-        assert report.target is not None
-        text = f"none: no share that was tried reaches {limit_text(report.target, unit)}"
-        yield sentence(f"{text}; a smaller --verify-sigma, harden or remap may", width, "  ", "    ")
-        return
-    short = "" if choice.short is None else f"; {share_words(choice.short)} is not enough"
-    yield sentence(
-        f"verify {share_words(choice.share)}, {choice.weights:,} of {count_text(report.weights, 'weight')}, "
-        f"{choice.devices:,} of {count_text(report.devices, 'device')}: {choice.why}{short}",
-        width, "  ", "    ",
-    )  # fmt: skip
+    yield sentence(choice_text(report), width, "  ", "    ")
 
 
 def _tensors(report: VerifyReport, width: int) -> Iterable[Text]:
@@ -130,20 +94,8 @@ def _tensors(report: VerifyReport, width: int) -> Iterable[Text]:
 
 
 def _rest(report: VerifyReport, width: int) -> Iterable[Text]:
-    left = f"; {', '.join(report.left)} {'stays' if len(report.left) == 1 else 'stay'}" if report.left else ""
-    kept = (
-        "nothing of it"
-        if report.verify_sigma == 0
-        else f"sigma {report.verify_sigma:g} of {report.sigma:g} ({report.sigma_unit})"
-    )
     run = [
-        f"Device: {report.device}, sigma {report.sigma:g} ({report.sigma_unit}), time "
-        f"{duration_text(report.time_s)}",
-        f"Verifying reduces {', '.join(report.reduced)} and leaves {kept}{left}",
-        f"Ranking: {report.ranking}: {report.ranked_by}",
-        f"Data: {report.data.source}, {count_text(report.data.count, 'sample')}; "
-        f"seed {report.run.get('seed')}",
-        f"Time: {', '.join(f'{name} {value:.3g} s' for name, value in report.timing.items())}",
+        *(f"{name}: {value}" for name, value in condition_rows(report)),
         f"nvaudit {report.nvaudit_version}",
     ]
     for title, lines in (("Events", report.events), ("Notes", report.notes), ("How it was run", run)):

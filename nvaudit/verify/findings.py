@@ -77,7 +77,7 @@ def _point(spec: VerifySpec, found: Found, count: int) -> VerifyPoint:
 
 def _tensors(session: Session, found: Found) -> list[VerifyTensor]:
     ranked = found.ranked
-    count = ranked.total if found.choice is None else found.choice.weights
+    count = max(found.values) if found.choice is None else found.choice.weights
     operators = {d.constant.weight.key: d.constant.weight.op for d in session.decisions if d.constant.weight}
     return [
         VerifyTensor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.variant import WHOLE, Variant
 from nvaudit.perturb.verify import Verified
 from nvaudit.perturb.workers import Pool
@@ -47,8 +48,14 @@ class VerifiedChips:
     terms : frozenset of str
     progress : callable
         Told (what, done, total).
+    record : ChipRecord or None
+        Chips that it has are not run again; the others are entered as they finish.
+    task : int
+        In the record, which ranking verified weights follow; see :func:`nvaudit.verify.kept.ranking_task`.
     values : dict of int to ndarray
         By number of verified weights: the metric of every chip.
+    found : int
+        Chips that the record had.
     """
 
     pool: Pool
@@ -60,7 +67,10 @@ class VerifiedChips:
     residual: float
     terms: frozenset[str]
     progress: Progress
+    record: ChipRecord | None = None
+    task: int = 0
     values: dict[int, Floats] = field(default_factory=dict)
+    found: int = 0
 
     def run(self, count: int, label: str) -> Floats:
         """Score every chip with ``count`` weights verified; ``label`` is for the progress."""
@@ -69,17 +79,37 @@ class VerifiedChips:
         verified = Verified(self.order, count, self.residual, self.terms) if count else None
         variant = Variant(verified=verified) if verified else WHOLE
         what = f"chips with {share_name(count, self.total)} of the weights verified{label}"
-        waiting, found, trial = deque[Future[Outcome]](), np.empty(self.trials), 0
-        self.progress(what, 0, self.trials)
-        for done in range(self.trials):
-            while trial < self.trials and len(waiting) < max(1, self.pool.depth):
+        values, todo = self._known(count)
+        self.progress(what, self.trials - len(todo), self.trials)
+        running: dict[Future[Outcome], int] = {}
+        while todo or running:
+            while todo and len(running) < max(1, self.pool.depth):
+                trial = todo.popleft()
                 arguments = (self.metric, self.keep, 0, trial, variant)
-                waiting.append(self.pool.submit(f"trial {trial}", "chip", *arguments))
-                trial += 1
-            found[done] = waiting.popleft().result().value
-            self.progress(what, done + 1, self.trials)
-        self.values[count] = found
-        return found
+                running[self.pool.submit(f"trial {trial}", "chip", *arguments)] = trial
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                trial, outcome = running.pop(future), future.result()
+                if self.record is not None:
+                    self.record.add(count, trial, outcome, self._task(count))
+                values[trial] = outcome.value
+                self.progress(what, self.trials - len(todo) - len(running), self.trials)
+        self.values[count] = values
+        return values
+
+    def _known(self, count: int) -> tuple[Floats, deque[int]]:
+        """What the record has of the chips with ``count`` weights verified, and the trials that are left."""
+        values, todo = np.full(self.trials, np.nan), deque[int]()
+        for trial in range(self.trials):
+            known = None if self.record is None else self.record.find(count, trial, self._task(count))
+            if known is None:
+                todo.append(trial)
+            else:
+                values[trial] = known.value
+        self.found += self.trials - len(todo)
+        return values, todo
+
+    def _task(self, count: int) -> int:
+        return self.task if count else 0  # no ranking matters where nothing is verified
 
 
 def count_of(share: float, total: int) -> int:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.data import Dataset
 from nvaudit.mapping.conductance import Array
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.chip import MappedTensor
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.session import Session
+from nvaudit.verify.kept import load_ranking, save_ranking
 from nvaudit.verify.rank import Correction, magnitude, noise_removed, places, random_scores
 from nvaudit.verify.sensitive import CUTS, Sensitivity
 from nvaudit.verify.spec import VerifySpec
@@ -64,7 +66,12 @@ def per_weight(array: Array) -> int:
 
 
 def rank_weights(
-    spec: VerifySpec, session: Session, correction: Correction, folder: Path, progress: Progress
+    spec: VerifySpec,
+    session: Session,
+    correction: Correction,
+    samples: Dataset | None,
+    progress: Progress,
+    folder: Path | None = None,
 ) -> Ranked:
     """Give every weight its place.
 
@@ -74,10 +81,12 @@ def rank_weights(
     session : Session
     correction : Correction
         What verifying does.
-    folder : Path
-        For working files.
+    samples : Dataset or None
+        What the ranking by sensitivity looks at.
     progress : callable
         Told (what, done, total).
+    folder : Path, optional
+        Keeps the ranking by sensitivity, or has it; its record is of this run.
 
     Returns
     -------
@@ -86,9 +95,12 @@ def rank_weights(
     tensors = [tensor.open() for tensor in session.workload.tensors]
     sizes = [magnitude(tensor) for tensor in tensors]
     if spec.own.ranking == "swim":
-        scratch = folder / "sensitivity"
-        scratch.mkdir(exist_ok=True)
-        found = Sensitivity(session, tensors, spec, correction, scratch, progress)
+        shapes = [tensor.code.shape for tensor in tensors]
+        known = None if folder is None else load_ranking(folder, shapes)
+        if known is not None:
+            return Ranked(tensors, *known)
+        assert samples is not None
+        found = Sensitivity(session, tensors, spec, correction, samples, progress)
         removed = [noise_removed(tensor, session.points[0], correction) for tensor in tensors]
 
         def gains(verified: list[NDArray[np.bool_]]) -> list[Floats]:
@@ -96,7 +108,10 @@ def rank_weights(
             curvatures = found.estimate(verified)
             return [0.5 * second * noise for second, noise in zip(curvatures, removed, strict=True)]
 
-        return Ranked(tensors, places(gains, sizes, CUTS), found.said)
+        ranked = Ranked(tensors, places(gains, sizes, CUTS), found.said)
+        if folder is not None:
+            save_ranking(folder, ranked.place, ranked.said)
+        return ranked
     if spec.own.ranking == "magnitude":
         return Ranked(tensors, places(lambda _: sizes, sizes), "|W| as mapped, over all tensors")
     scores = random_scores(tensors, spec.run.seed)

@@ -41,14 +41,14 @@ Floats = NDArray[np.float64]
 Points = Iterator[tuple[Mapping[str, NDArray[Any]], Batch]]
 
 
-def check_torch() -> None:
-    """Find out before anything else whether torch is there.
+def check_torch() -> str:
+    """Find out before anything else whether torch is there; its version.
 
     Raises
     ------
     OptionError
     """
-    require_torch("swim", "--ranking", "or use --ranking magnitude")
+    return require_torch("swim", "--ranking", "or use --ranking magnitude")
 
 
 class Sensitivity:
@@ -60,8 +60,8 @@ class Sensitivity:
     tensors : sequence of MappedTensor
     spec : VerifySpec
     correction : Correction
-    scratch : Path
-        A folder for data.
+    data : Dataset
+        See :func:`ranking_samples`.
     progress : callable
         Told (what, done, total).
 
@@ -77,13 +77,12 @@ class Sensitivity:
         tensors: Sequence[MappedTensor],
         spec: VerifySpec,
         correction: Correction,
-        scratch: Path,
+        data: Dataset,
         progress: Progress,
     ) -> None:
         from nvaudit.retrain.executor import build_executor
 
         self._session, self._seed, self._progress = session, spec.run.seed, progress
-        data = _dataset(session, spec, scratch)
         count = min(data.count, spec.own.sensitivity_images)
         fixed = original_batch(session.loaded, session.rebatch) if session.rebatch.status == "fixed" else None
         self._size = fixed or BATCH
@@ -165,9 +164,12 @@ def _advised() -> Iterator[None]:
         raise ModelError(f"{error}; --ranking magnitude needs no gradients") from error
 
 
-def _dataset(session: Session, spec: VerifySpec, scratch: Path) -> Dataset:
+def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
+    """Load the samples that the ranking looks at: the evaluation data, or others."""
     if spec.own.sensitivity_data is None:
         return session.dataset
+    scratch = Path(session.workload.folder) / "sensitivity"
+    scratch.mkdir(exist_ok=True)
     return load_dataset(
         Path(spec.own.sensitivity_data),
         input_specs(session.loaded, session.rebatch),

@@ -173,6 +173,8 @@ def test_target_that_no_share_reaches(command, model):
     found = json.loads(ran.out)
     assert found["choice"] is None
     assert found["plan"] is None
+    assert sum(row["verified"] for row in found["tensors"]) == found["curve"][-1]["weights"]
+    assert "reaches 97 %; larger --shares, harden or remap may" in " ".join(ran.err.split())
     assert "no share of 18,248 weights (random) that was tried reaches 97 %" in found["headline"]
     assert "no plan was written" in " ".join(ran.err.split())
 
@@ -271,6 +273,11 @@ def test_magnitude_works_without_torch(model):
         (("-o", "m.onnx"), "-o m.onnx: this is the model; choose another path"),
         (("--report", "m.npz"), "--report m.npz: this is the data; choose another path"),
         (("-o", "same", "--report", "same"), "-o and --report: both are same; choose two paths"),
+        (("--html", "m.npz"), "--html m.npz: this is the data; choose another path"),
+        (("--report", "same", "--html", "same"), "--report and --html: both are same; choose two paths"),
+        (("-o", "same", "--html", "same"), "-o and --html: both are same; choose two paths"),
+        (("--report", "-", "--json"), "--report and --json: both are standard output; choose two paths"),
+        (("--html", "no/p.html"), "no/p.html: cannot be written: its folder does not exist"),
         (("-o", "-"), "-o -: masks are binary"),
         (("-o", "no/folder.npz"), "no/folder.npz: cannot be written: its folder does not exist"),
         (("--ranking", "best"), "'best' is not one of 'swim', 'magnitude', 'random'"),
@@ -289,6 +296,31 @@ def test_bad_input(command, model, words, message):
     assert sorted(path.name for path in Path().iterdir()) == ["m.npz", "m.onnx"]
 
 
+def test_no_output_is_the_ranking_s_data(command, model):
+    """The samples of the ranking are an input like the others, by the name of their option."""
+    shutil.copy("m.npz", "other.npz")
+    words = ("--ranking", "random", "--sensitivity-data", "other.npz", "--html", "other.npz")
+    ran = command("verify-plan", model, *WORDS, *words)
+    assert ran.code == EXIT_BAD_INPUT
+    assert ran.err == ("nvaudit: error: --html other.npz: this is --sensitivity-data; choose another path\n")
+    assert Path("other.npz").read_bytes() == Path("m.npz").read_bytes()
+
+
+def test_json_and_page(command, model):
+    """--json is --report -, with the text on standard error; the page has the same curve."""
+    pytest.importorskip("plotly")
+    words = ("--ranking", "magnitude", "--shares", "0.1,1", *WORDS)
+    ran = command("verify-plan", model, *words, "--json", "--html", "p.html", "-o", "p.npz")
+    assert ran.code == EXIT_OK
+    found = VerifyReport.model_validate_json(ran.out, strict=True)
+    assert " ".join(ran.err.split()).startswith(found.headline)
+    assert ran.err.splitlines()[-2:] == ["plan: p.npz", "page: p.html"]
+    page = Path("p.html").read_text(encoding="utf-8")
+    figure = page[page.index('"verify":{"data":[') :]
+    assert all(str(point.mean) in figure for point in found.curve)
+    assert found.hashes.model in page
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -296,6 +328,7 @@ def test_bad_input(command, model, words, message):
         ({"shares": ()}, r"--shares: got \(\); use 1 to 100 numbers from 0 to 1"),
         ({"shares": (1.5,)}, r"--shares: got 1.5; use 1 to 100 numbers"),
         ({"rankin": "swim"}, r"rankin: there is no such option"),
+        ({"verify_terms": 3}, r"--verify-term: got 3; use a list of names of noise terms"),
         ({"sensitivity_images": 0}, r"--sensitivity-images: got 0; use a whole number, 1 or more"),
         ({"percentiles": (1.0, 2.0)}, r"--percentile: got 2 values; a write-verify plan has one"),
     ],

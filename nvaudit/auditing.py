@@ -265,12 +265,20 @@ def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
             "opset": session.loaded.opset,
             "inputs": [f"{i.name} {i.dtype} {list(i.shape or ())}" for i in session.loaded.inputs],
             "outputs": [f"{o.name} {o.dtype} {list(o.shape or ())}" for o in session.loaded.outputs],
-            "batching": session.rebatch.reason,
+            "batching": _batching(session),
         },
         "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
         "operating_point": {"time_s": worst.time_s, "terms": [term.name for term in worst.terms]},
     }
+
+
+def _batching(session: Session) -> str:
+    """How samples are put together, in words."""
+    reason, batch = session.rebatch.reason, session.workload.batch
+    if session.crossbar is None or batch == session.crossbar.plain.batch:
+        return reason
+    return f"{reason}; {batch} at a time, for the size of the column sums"
 
 
 def _levels(point: OperatingPoint) -> DeviceLevels:

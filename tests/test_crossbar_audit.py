@@ -12,6 +12,7 @@ from rich.console import Console
 from nvaudit import audit
 from nvaudit.cli.commands import cli
 from nvaudit.errors import OptionError
+from nvaudit.perturb import crossbar
 from nvaudit.replaying import replay
 from nvaudit.report.result import from_json, to_json
 from nvaudit.report.text import render_text
@@ -32,6 +33,16 @@ def test_fine_converters_give_the_chips_of_the_plain_audit():
     assert fine.trials.values == plain.trials.values
     assert (fine.quantised, fine.crossbar.quantised_ideal) == (plain.quantised, plain.quantised)
     assert plain.crossbar is None
+
+
+def test_large_column_sums_are_converted_few_samples_at_a_time(coarse, monkeypatch):
+    """That changes no chip, and the report says how many; a smaller --batch-size is kept."""
+    monkeypatch.setattr(crossbar, "SUMS_BYTES", 1)
+    few = audit(MODEL, "rram", **FAST, adc_bits=3, dac_bits=6, crossbar=(64, 64))
+    assert few.trials.values == coarse.trials.values
+    assert few.model.batching.endswith("; 4 at a time, for the size of the column sums")
+    two = audit(MODEL, "rram", **FAST, adc_bits=3, dac_bits=6, crossbar=(64, 64), batch_size=2)
+    assert "at a time" not in two.model.batching
 
 
 def test_coarse_converters_cost_accuracy_and_the_report_says_which_step_costs_what(coarse):

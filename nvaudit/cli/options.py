@@ -185,7 +185,7 @@ def run_options() -> Callable[[Command], Command]:
         click.option("--limit", type=click.IntRange(1), metavar="N",
                      help="Use only the first N samples.  [default: all]"),
         click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                     help="Samples at a time."),
+                     help="Samples at a time; with --adc-bits at most, fewer where column sums are large."),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                      help="Same seed, same chips."),
         click.option("--every-device", is_flag=True,

@@ -35,6 +35,9 @@ MOST_SAMPLES, FEWEST_SAMPLES = 64, 8
 
 CALIBRATION_BYTES = 2 << 30
 RUN_BYTES = 64 << 20
+SUMS_BYTES = 512 << 10
+"""What the column sums of a row block may take at a time, on average: converters are faster in a cache."""
+FEWEST_AT_ONCE = 4
 MOST_AT_ONCE = 16
 
 STEP_BITS = 6
@@ -177,12 +180,17 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     splits = template.splits
     shown = add_outputs(template, [name for split in splits for name in (*split.inputs, *split.sums)])
     watched = _with_template(plain, shown, folder, "calibrate")
-    spreads, samples = _watch(Engine(watched), splits, plain.count)
+    engine = Engine(watched)
+    sizes = _sizes(engine, splits)
+    spreads, samples = _watch(engine, splits, sizes, plain.count)
     arrays = {tensor.key: tensor.array for tensor in plain.tensors}
     layers = tuple(settle_layer(split, arrays[split.key], spreads.get(split.key), how) for split in splits)
     plan = replace(ideal, converters={layer.split.key: layer.converters for layer in layers})
     noisy = noisy_in_reading(plain.tensors, request.points)
     workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
+    if not request.rebatch.coupled:
+        sums = [sizes[name] for split in splits for name in split.sums]
+        workload = replace(workload, batch=samples_at_once(sums, plain.batch))
     return CrossbarRun(workload, plain, layers, samples, how)
 
 
@@ -231,8 +239,50 @@ def _with_template(plain: Workload, template: Template, folder: Path, name: str)
     )
 
 
+def samples_at_once(sums: Sequence[int], most: int) -> int:
+    """How many samples run at a time.
+
+    Parameters
+    ----------
+    sums : sequence of int
+        Bytes of the column sums of every row block, for one sample.
+    most : int
+        No more than these.
+
+    Returns
+    -------
+    int
+        A power of two, or ``most``.
+
+    Examples
+    --------
+    >>> samples_at_once([256 * 1024, 64 * 1024], 64), samples_at_once([1024], 64), samples_at_once([], 3)
+    (4, 64, 3)
+    """
+    if not sums:
+        return most
+    fitting = int(SUMS_BYTES * len(sums) // max(1, sum(sums)))
+    return min(most, max(FEWEST_AT_ONCE, 1 << max(0, fitting.bit_length() - 1)))
+
+
+def _sizes(engine: Engine, splits: Sequence[Split]) -> dict[str, int]:
+    """Bytes of every input and of the column sums of every row block, for one sample."""
+    done = [split for split in splits if split.reason is None]
+    # Sums of one weight are of one size, so one of each tells what they take.
+    told = list(dict.fromkeys(name for split in done for name in (split.inputs[0], split.sums[0])))
+    if not told:
+        return {}
+    found = dict(zip(told, engine.watch(told, np.zeros(1, np.intp)), strict=True))
+    return {
+        name: found[group[0]].nbytes
+        for split in done
+        for group in (split.inputs, split.sums)
+        for name in group
+    }
+
+
 def _watch(
-    engine: Engine, splits: Sequence[Split], count: int
+    engine: Engine, splits: Sequence[Split], sizes: Mapping[str, int], count: int
 ) -> tuple[dict[str, tuple[Spread, Spread]], int]:
     """The distributions of inputs and column sums of every split weight."""
     spreads = {split.key: (Spread(), Spread()) for split in splits if split.reason is None}
@@ -243,16 +293,6 @@ def _watch(
                 takers.setdefault(name, []).append(spreads[split.key][part])
     if not takers:
         return spreads, 0
-    # Sums of one weight are of one size, so one of each tells what they take.
-    pairs = [(split.inputs[0], split.sums[0]) for split in splits if split.reason is None]
-    told = list(dict.fromkeys(name for pair in pairs for name in pair))
-    found = dict(zip(told, engine.watch(told, np.zeros(1, np.intp)), strict=True))
-    sizes = {
-        name: found[group[0]].nbytes
-        for split in splits
-        for group in (split.inputs, split.sums)
-        for name in group
-    }
     most = int(np.clip(CALIBRATION_BYTES // max(1, sum(sizes.values())), FEWEST_SAMPLES, MOST_SAMPLES))
     chosen = spread_evenly(count, min(count, most))
     for names in _groups(sizes):

@@ -14,6 +14,7 @@ from nvaudit.perturb.crossbar import (
     Spread,
     _groups,
     crossbar_count,
+    samples_at_once,
     settle_layer,
     utilisation,
 )
@@ -132,3 +133,13 @@ def test_values_are_watched_in_groups_that_fit():
     sizes = {"a": 30 << 20, "b": 30 << 20, "c": 90 << 20, "d": 1}
     groups = _groups(sizes)
     assert groups == [["a", "b"], ["c"], ["d"]]
+
+
+@pytest.mark.parametrize(
+    ("sums", "most", "samples"),
+    [([1 << 18], 64, 4), ([1 << 16] * 3, 64, 8), ([1 << 18] + [1 << 10] * 99, 64, 64), ([1 << 30], 64, 4),
+     ([1 << 30], 2, 2), ([0], 64, 64), ([], 64, 64)],
+)  # fmt: skip
+def test_as_many_samples_at_a_time_as_keep_column_sums_in_a_cache(sums, most, samples):
+    """A power of two by the mean size of the sums, at least 4 and never more than was asked for."""
+    assert samples_at_once(sums, most) == samples

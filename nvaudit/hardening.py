@@ -118,7 +118,7 @@ def run_hardening(
         _write(job.loaded, executor, hardened)
         audits = [
             _audit(job, path, audit_data, progress, None if folder is None else folder / name, given=given)
-            for name, path, given in (("before", job.loaded.path, True), ("after", hardened, False))
+            for name, path, given in (("before", job.loaded.path, True), (_after(training), hardened, False))
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
         plan = _verify_plan(job, hardened, audit_data, progress)
@@ -127,6 +127,13 @@ def run_hardening(
     timing["total"] = time.perf_counter() - begin
     report = _report(job, audits, training, output, timing)
     return report if plan is None else report.model_copy(update={"verify_plan": plan})
+
+
+def _after(training: TrainingInfo) -> str:
+    """Name of the folder that keeps the audit of the result: another candidate is another model."""
+    if training.kept_candidate is None:
+        return "after"
+    return f"after-sigma-{training.candidates[training.kept_candidate].sigma:g}"
 
 
 def check_output(spec: HardenSpec, output: Path) -> None:

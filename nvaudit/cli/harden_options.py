@@ -112,6 +112,9 @@ def noise_options() -> Callable[[Command], Command]:
                      "score, spread evenly.  [default: training samples / --train-trials, at least 100]"),
         click.option("--vat-sigmas", type=NumbersType(), help="stability-vat: spreads of the device to train "
                      "at, in the profile's unit.  [default: 0.1,0.2,0.3,0.4,0.5]"),
+        click.option("--vat-keep", type=click.Choice(["roughness", "kpp"]), default=_default("vat_keep"),
+                     show_default=True, help="stability-vat: keep the least rough candidate, as the paper "
+                     "does, or that of the best KPP on the audited device."),
         click.option("--clip-weights", type=float, metavar="K", help="Keep weights within K standard "
                      "deviations of what their tensor is at the beginning.  [default: 1.5 with best, else "
                      "not]"),

@@ -106,6 +106,9 @@ class TrainingInfo(Section):
     )
     candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
     kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
+    kept_by: Literal["roughness", "kpp"] | None = Field(
+        default=None, description="What the choice among the candidates went by."
+    )
     hardware_aware: HardwareAware | None = Field(
         default=None, description="Null: the forward pass had ideal converters."
     )
@@ -250,7 +253,7 @@ def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float)
         Empty or one sentence.
     """
     trained = [one for one in found.candidates if one.sigma is not None]
-    if found.kept_candidate is None or not trained:
+    if found.kept_candidate is None or found.kept_by != "roughness" or not trained:
         return []
     kept, sign = found.candidates[found.kept_candidate], 1 if info.higher_is_better else -1
     best = max(trained, key=lambda one: sign * one.kpp)
@@ -259,8 +262,8 @@ def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float)
     return [
         f"the least rough candidate (sigma {kept.sigma:g}) has {kpp_name(percentile)} "
         f"{value_text(kept.kpp, info.unit)} on the validation samples where sigma {best.sigma:g} has "
-        f"{value_text(best.kpp, info.unit)}: a network that has learned little is flat too; `--vat-sigmas "
-        f"{best.sigma:g}` keeps the other"
+        f"{value_text(best.kpp, info.unit)}: a network that has learned little is flat too; `--vat-keep kpp` "
+        "keeps the other"
     ]
 
 
@@ -277,6 +280,7 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         compared=facts["compared"],
         candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
         kept_candidate=facts["kept_candidate"],
+        kept_by=facts["kept_by"],
         hardware_aware=_hardware_aware(facts["crossbars"]),
         history=tuple(EpochInfo(**row) for row in rows),
         **rest,

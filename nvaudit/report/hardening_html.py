@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from nvaudit.report.hardening import HardenReport, TrainingInfo
 from nvaudit.report.hardening_words import (
-    CANDIDATES_NOTE,
+    CANDIDATES_NOTES,
     EPOCH_COLUMNS,
     candidate_columns,
     candidate_rows,
@@ -124,7 +124,13 @@ def _candidates(report: HardenReport) -> Section | None:
     rows, columns = tuple(candidate_rows(report, found)), candidate_columns(report)
     blocks: tuple[Block, ...] = (
         Figure("candidates", caption, figure_data(candidates_figure(report, found))),
-        Table("candidate-rows", CANDIDATES_NOTE, (*columns[:-1], "result"), rows, numeric=(1, 2, 3, 4)),
+        Table(
+            "candidate-rows",
+            CANDIDATES_NOTES[found.kept_by or "roughness"],
+            (*columns[:-1], "result"),
+            rows,
+            numeric=(1, 2, 3, 4),
+        ),
     )
     return Section("candidates-section", "Candidates", blocks)
 

@@ -11,7 +11,7 @@ from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.hardening import HardenReport
 from nvaudit.report.hardening_words import (
-    CANDIDATES_NOTE,
+    CANDIDATES_NOTES,
     EPOCH_COLUMNS,
     candidate_columns,
     candidate_rows,
@@ -68,7 +68,7 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         kinds: tuple[Kind, ...] = ("left", "right", "right", "right", "right", "left")
         columns = list(zip(candidate_columns(report), kinds, strict=True))
         yield table(columns, candidate_rows(report, found), width, "  ")
-        yield sentence(CANDIDATES_NOTE, width, "  ", "    ")
+        yield sentence(CANDIDATES_NOTES[found.kept_by or "roughness"], width, "  ", "    ")
     for line in (training_text(report, found), *through_lines(found.hardware_aware)):
         yield sentence(line, width, "  ", "    ")
     rows = found.history

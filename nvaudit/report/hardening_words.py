@@ -13,9 +13,11 @@ from nvaudit.report.wording import (
     value_text,
 )
 
-CANDIDATES_NOTE = (
-    "On validation samples; the least rough one is kept, whatever its KPP on the audited device."
-)
+CANDIDATES_NOTES = {
+    "roughness": "On validation samples; the least rough one is kept, whatever its KPP.",
+    "kpp": "On validation samples; the one of the best KPP on the audited device is kept.",
+}
+"""By what the choice goes by."""
 
 
 def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:

@@ -142,21 +142,35 @@ def train_network(
     if pruner is not None:
         plan = replace(plan, since=pruner.cut)
     recipe = _recipe(spec)
+
+    def trainer() -> Trainer:
+        return Trainer(task, recipe, pruner)
+
     candidates: list[Candidate] = []
     kept = None
     if spec.method == "stability-vat":
         assert judge is not None
-        search = Search(
-            lambda: Trainer(task, recipe, pruner), pruner, scorer, judge, spec.compresses, progress, shelf
-        )  # fmt: skip
+        search = Search(trainer, pruner, scorer, judge, spec.compresses, progress, shelf, spec.vat_keep)
         noises = {point.sigma: DeviceNoise(point) for point in subject.vat_points}
         state, candidates, kept = search.run(noises)
     else:
-        state = run_epochs(Trainer(task, recipe, pruner), plan, scorer, progress, shelf)
+        state = run_epochs(trainer(), plan, scorer, progress, shelf)
     settle_ternary(network, task.where)
-    facts = {
+    facts = _facts(task, plan, state, scorer, spec) | {
         "device_sigma": own,
         "sigma": None if plan.interval is not None or candidates else plan.sigma,
+        "candidates": [asdict(candidate) for candidate in candidates],
+        "kept_candidate": kept,
+        "kept_by": None if kept is None else spec.vat_keep,
+    }
+    network.to("cpu")
+    network.eval()
+    return state, facts
+
+
+def _facts(task: Task, plan: Plan, state: State, scorer: Scorer, spec: HardenSpec) -> dict[str, Any]:
+    """What a training settled, for its report."""
+    return {
         "interval": None if state.interval is None else [state.interval.start, state.interval.end],
         "loss": task.loss.said,
         "score_images": scorer.feed.count,
@@ -164,14 +178,9 @@ def train_network(
         "keep": plan.keep,
         "kept_epoch": state.best_epoch if plan.keep == "best" else spec.run_epochs,
         "compared": state.compared,
-        "candidates": [asdict(candidate) for candidate in candidates],
-        "kept_candidate": kept,
         "score_seconds": scorer.seconds,
         "crossbars": None if task.crossbars is None else task.crossbars.facts(),
     }
-    network.to("cpu")
-    network.eval()
-    return state, facts
 
 
 def _pruner(network: Network, subject: Subject, spec: HardenSpec, task: Task) -> Pruner:

@@ -80,6 +80,7 @@ class HardenSpec(BaseModel):
     vat_sigmas: Annotated[tuple[NotNegative, ...], Field(max_length=100)] = Field(
         default=VAT_SIGMAS, description="1 to 100 finite numbers, 0 or more"
     )
+    vat_keep: Literal["roughness", "kpp"] = Field(default="roughness", description="roughness or kpp")
     draws: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="a whole number from 1 to 1000"
     )
@@ -332,8 +333,11 @@ def _check_together(spec: HardenSpec) -> None:
         raise OptionError(f"--trice-start and --trice-end are for --method trice, not {spec.method}")
     if spec.method == "stability-vat":
         _check_vat(spec)
-    elif spec.vat_sigmas != VAT_SIGMAS:
-        raise OptionError(f"--vat-sigmas is for --method stability-vat, not {spec.method}; leave it out")
+    else:
+        given = {"--vat-sigmas": spec.vat_sigmas != VAT_SIGMAS, "--vat-keep": spec.vat_keep != "roughness"}
+        for name, there in given.items():
+            if there:
+                raise OptionError(f"{name} is for --method stability-vat, not {spec.method}; leave it out")
     _check_pruning(spec)
     _check_converters(spec)
     if spec.method in ("device", "none") and spec.train_sigma is not None:
@@ -351,7 +355,7 @@ def _check_vat(spec: HardenSpec) -> None:
         )
     if spec.keep == "best":
         raise OptionError(
-            "--keep best and --method stability-vat: it keeps the candidate of the lowest roughness; leave "
+            "--keep best and --method stability-vat: it keeps the candidate that --vat-keep wants; leave "
             "it out"
         )
     if spec.run_epochs == 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import Identity
@@ -21,6 +21,7 @@ from nvaudit.retrain.quant import settle_ternary
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.train import Snapshot, Trainer
 
+VatKeep = Literal["roughness", "kpp"]
 Judge = Callable[[], tuple[float, float | None]]
 """Roughness of the network as it stands, and its spread over direction pairs."""
 
@@ -52,9 +53,26 @@ class Candidate:
     spread: float | None
 
 
-def lowest(candidates: list[Candidate]) -> int:
-    """Which candidate is the least rough; of equals the one of the smallest spread of the device."""
-    keys = [(one.roughness, one.sigma or 0.0) for one in candidates]
+def chosen(candidates: list[Candidate], keep: VatKeep, higher_is_better: bool) -> int:
+    """Choose a candidate; of equals the one of the smallest spread of the device.
+
+    Parameters
+    ----------
+    candidates : list of Candidate
+    keep : {"roughness", "kpp"}
+        The least rough one (S, Algorithm 1), or the one of the best KPP on the audited device.
+    higher_is_better : bool
+        Of the metric.
+
+    Returns
+    -------
+    int
+        Its place.
+    """
+    sign = -1 if higher_is_better else 1
+    keys = [
+        (one.roughness if keep == "roughness" else sign * one.kpp, one.sigma or 0.0) for one in candidates
+    ]
     return keys.index(min(keys))
 
 
@@ -75,6 +93,8 @@ class Search:
     progress : callable
     shelf : Shelf or None
         A folder of its own for each candidate is made in its folder.
+    keep : {"roughness", "kpp"}
+        What the choice goes by; see :func:`chosen`.
     """
 
     trainer: Callable[[], Trainer]
@@ -84,9 +104,10 @@ class Search:
     compresses: bool
     progress: Progress
     shelf: Shelf | None
+    keep: VatKeep = "roughness"
 
     def run(self, noises: Mapping[float, Noise]) -> tuple[State, list[Candidate], int]:
-        """Train every candidate; the network ends as the least rough one.
+        """Train every candidate; the network ends as the chosen one.
 
         Parameters
         ----------
@@ -115,7 +136,7 @@ class Search:
             loss = state.history[-1]["loss"][0]
             found.append(self._measured(sigma, loss))
             ends.append((state, self.trainer().snapshot()))
-        kept = lowest(found[1:])
+        kept = chosen(found[1:], self.keep, self.scorer.metric.higher_is_better)
         state, best = ends[kept]
         self.trainer().restore(best)
         return state, found, kept + 1
@@ -129,13 +150,14 @@ class Search:
         return run_epochs(self.trainer(), plan, self.scorer, tell, self._shelf(name))
 
     def _shelf(self, name: str) -> Shelf | None:
-        """A folder of its own, which other candidates in the list do not make another training."""
+        """A folder of its own; neither other candidates nor another choice make it another training."""
         if self.shelf is None:
             return None
         folder = self.shelf.folder / name
         folder.mkdir(exist_ok=True)
         identity = self.shelf.identity
-        options: dict[str, Any] = {k: v for k, v in identity.options.items() if k != "--vat-sigmas"}
+        ours = ("--vat-sigmas", "--vat-keep")  # one candidate does not know of them
+        options: dict[str, Any] = {k: v for k, v in identity.options.items() if k not in ours}
         own = Identity(
             inputs=identity.inputs, options={**options, "candidate": name}, versions=identity.versions
         )

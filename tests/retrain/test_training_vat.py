@@ -19,7 +19,7 @@ from nvaudit.report.hardening import CandidateInfo, TrainingInfo, rougher_but_be
 from nvaudit.report.sections import MetricInfo
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
 from nvaudit.retrain.spec import make_harden_spec
-from nvaudit.retrain.vat import Candidate, lowest
+from nvaudit.retrain.vat import Candidate, chosen
 
 OPTIONS = (
     "--device", "rram_65nm", "--sigma", "0.3", "--method", "stability-vat", "--vat-sigmas", "0.1,0.5",
@@ -62,8 +62,16 @@ def test_the_least_rough_is_kept():
     """Of candidates the lowest roughness wins whatever the rest; of equals the smallest spread."""
     rows = [(0.1, 0.3), (0.2, 0.2), (0.3, 0.2), (0.4, 0.5)]
     candidates = [Candidate(sigma, 1.0, sigma, sigma, rough, None) for sigma, rough in rows]
-    assert lowest(candidates) == 1
-    assert lowest(candidates[::-1]) == 2
+    assert chosen(candidates, "roughness", True) == 1
+    assert chosen(candidates[::-1], "roughness", True) == 2
+
+
+@pytest.mark.parametrize(("higher", "best"), [(True, 2), (False, 0)])
+def test_the_best_kpp_is_kept_where_that_is_wanted(higher, best):
+    """In the direction of the metric, whatever the roughness; of equals the smallest spread."""
+    rows = [(0.1, 0.3), (0.2, 0.4), (0.3, 0.5), (0.4, 0.5)]
+    candidates = [Candidate(sigma, 1.0, 0.5, kpp, 1 - kpp, None) for sigma, kpp in rows]
+    assert chosen(candidates, "kpp", higher) == best
 
 
 def test_candidates_and_the_choice(hardened, data):
@@ -140,6 +148,17 @@ def test_a_killed_search_goes_on(hardened, example, data, tmp_path):
     assert (tmp_path / "kept" / "sigma-0.1" / CHECKPOINT_FILE).read_bytes() == finished
     found = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert found["training"] == report["training"]
+    other = start(
+        example, data, tmp_path / "k.onnx", "--resume", tmp_path / "kept", "--report", tmp_path / "k.json",
+        "--vat-keep", "kpp",
+    )  # fmt: skip
+    _, err = other.communicate(timeout=300)
+    assert other.returncode == EXIT_OK, err
+    assert (tmp_path / "kept" / "sigma-0.1" / CHECKPOINT_FILE).read_bytes() == finished  # nothing was trained
+    training = json.loads((tmp_path / "k.json").read_text(encoding="utf-8"))["training"]
+    assert training["candidates"] == report["training"]["candidates"]
+    kept = training["candidates"][training["kept_candidate"]]
+    assert kept["kpp"] == max(row["kpp"] for row in training["candidates"][1:])
 
 
 @pytest.mark.parametrize(
@@ -156,10 +175,11 @@ def test_a_killed_search_goes_on(hardened, example, data, tmp_path):
         (("--crossbar", "72"), "'72' is not a size; write e.g. 256x256"),
         (("--prune-lambda", "-1", "--sparsity", "0.5"), "--prune-lambda: got -1.0; use a finite number, 0"),
         (("--vat-sigmas", "0.1"), "--vat-sigmas is for --method stability-vat, not best; leave it out"),
+        (("--vat-keep", "kpp"), "--vat-keep is for --method stability-vat, not best; leave it out"),
         (("--vat-sigmas", "a,b"), "'a,b' is not a list of numbers; write e.g. 0.1,0.2,0.3"),
         (("--method", "stability-vat", "--vat-sigmas", "-1"), "--vat-sigmas: got -1.0; use 1 to 100 finite"),
         (("--method", "stability-vat", "--vat-sigmas", "7"), "--vat-sigmas: sigma: 7 is outside the"),
-        (("--method", "stability-vat", "--keep", "best"), "it keeps the candidate of the lowest roughness"),
+        (("--method", "stability-vat", "--keep", "best"), "it keeps the candidate that --vat-keep wants"),
         (("--method", "stability-vat", "--train-sigma", "1"), "it trains at each of --vat-sigmas"),
         (("--method", "stability-vat", "--epochs", "0"), "candidates are to be trained"),
         (("--method", "remap", "--sparsity", "0.5"), "--sparsity: for training; --method remap trains"),
@@ -213,9 +233,11 @@ def test_a_flat_network_that_learned_nothing_is_said(kpps, higher, said):
         {"sigma": 0.5, "loss": 1.0, "clean": 0.2, "kpp": kept, "roughness": 0.01},
     ]
     info = TrainingInfo.model_construct(
-        candidates=tuple(CandidateInfo(**row, spread=None) for row in (start, *rows)), kept_candidate=2
-    )
+        candidates=tuple(CandidateInfo(**row, spread=None) for row in (start, *rows)), kept_candidate=2,
+        kept_by="roughness",
+    )  # fmt: skip
     unit = MetricInfo.model_construct(unit="fraction" if higher else "nats", higher_is_better=higher)
     notes = rougher_but_better(info, unit, 1.0)
     assert len(notes) == (said is not None)
     assert said is None or said in notes[0]
+    assert rougher_but_better(info.model_copy(update={"kept_by": "kpp"}), unit, 1.0) == []

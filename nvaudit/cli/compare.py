@@ -21,15 +21,14 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.outputs import Output, check_outputs, hand_out
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.comparing import run_comparison
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.report.comparison_csv import comparison_csv
 from nvaudit.report.comparison_ranks import MEASURES
-from nvaudit.report.comparison_result import ComparisonReport, comparison_json
+from nvaudit.report.comparison_result import comparison_json
 from nvaudit.report.comparison_text import render_comparison
-from nvaudit.report.plots.figures import plotly_graphs
 
 _OF_THE_COMPARISON = frozenset(
     {"models", "rank_by", "baseline", "comparison", "as_json", "html", "csv", "quiet", "workers", "dask"}
@@ -172,18 +171,12 @@ def _check_of_reports(context: click.Context, models: tuple[Path, ...]) -> None:
             )
 
 
-def _page(report: ComparisonReport) -> str:
-    from nvaudit.report.comparison_html import comparison_html  # its templates take a moment
-
-    return comparison_html(report)
-
-
 def _outputs(comparison: Path | None, as_json: bool, csv: Path | None, html: Path | None) -> list[Output]:
     wanted = [
         Output("-o", "comparison", comparison, comparison_json) if comparison is not None else None,
         Output("--json", "comparison", Path("-"), comparison_json) if as_json else None,
         Output("--csv", "table", csv, comparison_csv) if csv is not None else None,
-        Output("--html", "page", html, _page, lambda: plotly_graphs("--html")) if html is not None else None,
+        page_output(html, "comparison_html:comparison_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

@@ -24,16 +24,13 @@ from nvaudit.cli.harden_options import (
     train_options,
 )
 from nvaudit.cli.options import FilePath, device_options
-from nvaudit.cli.outputs import Output, check_outputs, hand_out
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.retrain.spec import METHODS, HardenSpec, make_harden_spec
 
 if TYPE_CHECKING:
     from nvaudit.ranges.spec import RemapSpec
-    from nvaudit.report.hardening import HardenReport
-    from nvaudit.report.remap import RemapReport
 
 
 @click.command("harden")
@@ -119,7 +116,7 @@ def _train(
     from nvaudit.report.hardening import harden_json
     from nvaudit.report.hardening_text import render_hardening
 
-    outputs = _outputs(wanted, harden_json, _harden_page)
+    outputs = _outputs(wanted, harden_json, "hardening_html:harden_page")
     check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
     try:
         with ProgressDisplay(quiet) as progress:
@@ -157,7 +154,7 @@ def _remap(
     if wrong:
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**options)
-    outputs = _outputs(wanted, remap_json, _remap_page)
+    outputs = _outputs(wanted, remap_json, "remap_html:remap_page")
     check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
     with ProgressDisplay(quiet) as progress:
         result = run_remap(spec, output, progress)
@@ -166,12 +163,12 @@ def _remap(
 
 
 def _outputs(
-    wanted: tuple[Path | None, Path | None], as_json: Callable[[Any], str], as_page: Callable[[Any], str]
+    wanted: tuple[Path | None, Path | None], as_json: Callable[[Any], str], page: str
 ) -> list[Output]:
     report, html = wanted
     found = [] if report is None else [Output("--report", "report", report, as_json)]
     if html is not None:
-        found.append(Output("--html", "page", html, as_page, lambda: plotly_graphs("--html")))
+        found.append(page_output(html, page))
     return found
 
 
@@ -183,18 +180,6 @@ def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, 
         if (path := getattr(spec, name, None)) is not None:
             found[f"--{name.replace('_', '-')}"] = Path(path)
     return found
-
-
-def _harden_page(report: HardenReport) -> str:
-    from nvaudit.report.hardening_html import harden_html  # its templates take a moment
-
-    return harden_html(report)
-
-
-def _remap_page(report: RemapReport) -> str:
-    from nvaudit.report.remap_html import remap_html
-
-    return remap_html(report)
 
 
 def _show(console: Console, render: Callable[[Any, Console], None], result: Any, output: Path) -> None:

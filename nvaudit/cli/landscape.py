@@ -12,6 +12,7 @@ import click
 from nvaudit.auditing import default_workers
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import render_page_of
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_INTERRUPTED, OptionError
 from nvaudit.files import check_writable, write_bytes_atomic, write_text_atomic
@@ -25,7 +26,6 @@ from nvaudit.perturb.landscape.spec import (
     make_landscape_spec,
 )
 from nvaudit.report.landscape import landscape_json, surface_npz
-from nvaudit.report.landscape_html import landscape_html
 from nvaudit.report.landscape_text import render_landscape
 from nvaudit.report.plots.figures import plotly_graphs
 
@@ -101,7 +101,7 @@ def landscape_command(
     if surface is not None:
         write_bytes_atomic(surface, surface_npz(report))
     if html is not None:
-        write_text_atomic(html, landscape_html(report))
+        write_text_atomic(html, render_page_of("landscape_html:landscape_page", report))
     with printing() as console:
         if as_json:
             echo_json(landscape_json(report))

@@ -7,9 +7,11 @@ hands out reports, is checked before the run, and the file is written whole, als
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,10 +40,23 @@ def _markdown(report: AuditReport) -> str:
     return render_markdown(report)
 
 
-def _html(report: AuditReport) -> str:
-    from nvaudit.report.page import report_html
+def render_page_of(maker: str, report: Any) -> str:
+    """Make a page; what makes it is imported only now, since its templates take a moment.
 
-    return report_html(report)
+    Parameters
+    ----------
+    maker : str
+        ``module:function`` of :mod:`nvaudit.report`, from a report to its page.
+    report : object
+    """
+    from nvaudit.report.page.frame import render_page
+
+    module, _, function = maker.partition(":")
+    return render_page(getattr(importlib.import_module(f"nvaudit.report.{module}"), function)(report))
+
+
+def _html(report: AuditReport) -> str:
+    return render_page_of("page.audit:audit_page", report)
 
 
 def _needs_plotly() -> object:
@@ -112,6 +127,11 @@ class Output:
     def to_stdout(self) -> bool:
         """Whether it goes to standard output."""
         return str(self.path) == "-"
+
+
+def page_output(path: Path, maker: str) -> Output:
+    """Give the page that ``--html`` asks for; see :func:`render_page_of`."""
+    return Output("--html", "page", path, partial(render_page_of, maker), _needs_plotly)
 
 
 def extra_outputs() -> Callable[[Command], Command]:

@@ -18,11 +18,10 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.outputs import Output, check_outputs, hand_out
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.roofline import RooflineReport, roofline_json
+from nvaudit.report.roofline import roofline_json
 from nvaudit.report.roofline_limits import MEASURES
 from nvaudit.report.roofline_text import render_roofline
 from nvaudit.rooflining import RooflinePlan, bits_of_levels, plan_roofline, run_roofline
@@ -133,17 +132,11 @@ def roofline_command(
     return EXIT_OK
 
 
-def _page(report: RooflineReport) -> str:
-    from nvaudit.report.roofline_html import roofline_html  # its templates take a moment
-
-    return roofline_html(report)
-
-
 def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Output]:
     wanted = [
         Output("-o", "roofline", report, roofline_json) if report is not None else None,
         Output("--json", "roofline", Path("-"), roofline_json) if as_json else None,
-        Output("--html", "page", html, _page, lambda: plotly_graphs("--html")) if html is not None else None,
+        page_output(html, "roofline_html:roofline_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

@@ -19,10 +19,9 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.outputs import Output, check_outputs, hand_out
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.verify import VerifyReport, verify_json
 from nvaudit.report.verify_text import render_verify
 from nvaudit.verify.kept import KEPT_FILES
@@ -139,16 +138,10 @@ def _show(found: VerifyReport, console: Console) -> None:
         click.echo(f"plan: {found.plan}", err=console.stderr)
 
 
-def _page(report: VerifyReport) -> str:
-    from nvaudit.report.verify_html import verify_html  # its templates take a moment
-
-    return verify_html(report)
-
-
 def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Output]:
     wanted = [
         Output("--report", "report", report, verify_json) if report is not None else None,
         Output("--json", "report", Path("-"), verify_json) if as_json else None,
-        Output("--html", "page", html, _page, lambda: plotly_graphs("--html")) if html is not None else None,
+        page_output(html, "verify_html:verify_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]

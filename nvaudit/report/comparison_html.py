@@ -22,7 +22,6 @@ from nvaudit.report.comparison_words import (
     verdict_of_difference,
 )
 from nvaudit.report.page.content import Big, Block, Bullets, Figure, Hero, Number, Page, Section, Table, short
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
@@ -32,26 +31,6 @@ from nvaudit.report.wording import (
     roughness_text,
     value_text,
 )
-
-
-def comparison_html(report: ComparisonReport) -> str:
-    """Make the page.
-
-    Parameters
-    ----------
-    report : ComparisonReport
-
-    Returns
-    -------
-    str
-        HTML without any reference to other files.
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
-    """
-    return render_page(comparison_page(report))
 
 
 def comparison_page(report: ComparisonReport) -> Page:

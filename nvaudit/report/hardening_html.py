@@ -30,32 +30,11 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.page.hardware import crossbar_section
 from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
-
-
-def harden_html(report: HardenReport) -> str:
-    """Make the page.
-
-    Parameters
-    ----------
-    report : HardenReport
-
-    Returns
-    -------
-    str
-        HTML without any reference to other files.
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
-    """
-    return render_page(harden_page(report))
 
 
 def harden_page(report: HardenReport) -> Page:

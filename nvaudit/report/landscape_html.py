@@ -22,7 +22,6 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.page.surface import roughness_words, surface_figures
 from nvaudit.report.wording import count_text, roughness_text
 
@@ -30,26 +29,6 @@ _LABEL_FREE = (
     "Label-free: there were no labels, so the loss is taken against the unmodified model's own outputs. It "
     "says nothing about accuracy."
 )
-
-
-def landscape_html(report: LandscapeReport) -> str:
-    """Make the page.
-
-    Parameters
-    ----------
-    report : LandscapeReport
-
-    Returns
-    -------
-    str
-        HTML without any reference to other files.
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
-    """
-    return render_page(landscape_page(report))
 
 
 def landscape_page(report: LandscapeReport) -> Page:

@@ -18,7 +18,6 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.remap import steps_figure
@@ -32,26 +31,6 @@ from nvaudit.report.remap_words import (
     tensor_row,
 )
 from nvaudit.report.wording import LABEL_FREE_CHIPS, duration_text, kpp_name
-
-
-def remap_html(report: RemapReport) -> str:
-    """Make the page.
-
-    Parameters
-    ----------
-    report : RemapReport
-
-    Returns
-    -------
-    str
-        HTML without any reference to other files.
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
-    """
-    return render_page(remap_page(report))
 
 
 def remap_page(report: RemapReport) -> Page:

@@ -17,7 +17,6 @@ from nvaudit.report.page.content import (
     Table,
     short,
 )
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.roofline import roofline_figure
 from nvaudit.report.roofline import LevelResult, RooflineReport
@@ -35,26 +34,6 @@ from nvaudit.report.roofline_words import (
     skipped_lines,
 )
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, interval_text, value_text
-
-
-def roofline_html(report: RooflineReport) -> str:
-    """Make the page.
-
-    Parameters
-    ----------
-    report : RooflineReport
-
-    Returns
-    -------
-    str
-        HTML without any reference to other files.
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
-    """
-    return render_page(roofline_page(report))
 
 
 def roofline_page(report: RooflineReport) -> Page:

@@ -21,7 +21,6 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.verify import verify_figure
 from nvaudit.report.verify import VerifyChoice, VerifyPoint, VerifyReport, VerifyTensor, share_words
@@ -38,26 +37,6 @@ from nvaudit.report.wording import (
     shape_text,
     value_text,
 )
-
-
-def verify_html(report: VerifyReport) -> str:
-    """Make the page.
-
-    Parameters
-    ----------
-    report : VerifyReport
-
-    Returns
-    -------
-    str
-        HTML without any reference to other files.
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
-    """
-    return render_page(verify_page(report))
 
 
 def verify_page(report: VerifyReport) -> Page:

@@ -333,10 +333,13 @@ def test_without_scripts(page: Tab, pages: dict[str, Path]):
 def test_landscape_page(tab: Tab, example: Path, tmp_path: Path):
     """The page of a landscape has the same frame; one choice shows a direction pair in both drawings."""
     from nvaudit import landscape
-    from nvaudit.report.landscape_html import landscape_html
+    from nvaudit.report.landscape_html import landscape_page
+    from nvaudit.report.page.frame import render_page
 
     path = tmp_path / "landscape.html"
-    path.write_text(landscape_html(landscape(example, grid=5, pairs=2, images=16)), encoding="utf-8")
+    path.write_text(
+        render_page(landscape_page(landscape(example, grid=5, pairs=2, images=16))), encoding="utf-8"
+    )
     tab.view(360)
     tab.open(path)
     assert [entry for entry in tab.driver.get_log("browser") if entry["level"] == "SEVERE"] == []

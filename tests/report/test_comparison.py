@@ -22,9 +22,10 @@ from nvaudit.report import (
 )
 from nvaudit.report.comparison import Entry, compare_reports
 from nvaudit.report.comparison_csv import comparison_csv
-from nvaudit.report.comparison_html import comparison_html
+from nvaudit.report.comparison_html import comparison_page
 from nvaudit.report.comparison_result import ComparisonReport, comparison_json
 from nvaudit.report.comparison_text import bar_lines, render_comparison
+from nvaudit.report.page.frame import render_page
 
 CHIPS = 500
 
@@ -384,7 +385,7 @@ def test_hostile_names_are_harmless(compared):
     pytest.importorskip("plotly")
     name = "<script>alert(1)</script>\x1b[2J"
     found = compare_reports({name: Entry(audit(0.95, 1)), "b": Entry(audit(0.9, 2))}, version="1")
-    page = comparison_html(found)
+    page = render_page(comparison_page(found))
     assert "<script>alert" not in page
     assert "\x1b" not in page
     assert "\x1b[2J" not in shown(found)
@@ -393,7 +394,7 @@ def test_hostile_names_are_harmless(compared):
 def test_page(compared):
     """The page holds the table, two figures, and refers to no other file."""
     pytest.importorskip("plotly")
-    page = comparison_html(compared)
+    page = render_page(comparison_page(compared))
     assert len(page.encode()) < 6_000_000
     assert page.count("data-figure=") >= 2
     for name in ("a", "b", "c"):
@@ -408,7 +409,7 @@ def test_page_without_roughness():
     found = compare_reports(
         entries(a=audit(0.95, 1, roughness=None), b=audit(0.9, 2, roughness=None)), version="1"
     )
-    page = comparison_html(found)
+    page = render_page(comparison_page(found))
     assert 'id="plot-kpp"' in page
     assert 'id="plot-roughness"' not in page
     assert "No model has a roughness" in page

@@ -9,10 +9,10 @@ from report_samples import IMAGES, accuracies, report
 pytest.importorskip("plotly")
 
 from nvaudit.report.hardening import CandidateInfo, EpochInfo, TrainingInfo, harden_report
-from nvaudit.report.hardening_html import harden_html, harden_page
+from nvaudit.report.hardening_html import harden_page
 from nvaudit.report.page.frame import render_page
 from nvaudit.report.remap import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
-from nvaudit.report.remap_html import remap_html, remap_page
+from nvaudit.report.remap_html import remap_page
 
 
 def history(networks=1, epochs=3, scored=True):
@@ -46,6 +46,10 @@ def hardened(before=0.7, after=0.8, found=None, model="m.onnx", **more):
     return harden_report(sides[0], sides[1], None, more.pop("label_free", False), **fields | more)
 
 
+def page_of(report):
+    return render_page(harden_page(report))
+
+
 def figures(text):
     return json.loads(re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", text, re.DOTALL)[1])[
         "figures"
@@ -55,7 +59,7 @@ def figures(text):
 def test_the_page_says_what_became_of_the_kpp():
     """The gain stands at the top, and the two histograms hold every chip, in bins that both share."""
     found = hardened()
-    page, text = harden_page(found), harden_html(found)
+    page, text = harden_page(found), page_of(found)
     change = found.difference.kpp.value
     assert page.hero.title == f"KPP 1 % raised by {100 * change:.2f} points"
     assert page.hero.role == "none"
@@ -85,7 +89,7 @@ def test_chips_that_are_all_alike_are_one_bar():
         "hashes": {}, "training": None,
     }  # fmt: skip
     found = harden_report(alike, alike, None, False, **fields)
-    assert [bars["y"] for bars in figures(harden_html(found))["pair"]["data"]] == [[40], [40]]
+    assert [bars["y"] for bars in figures(page_of(found))["pair"]["data"]] == [[40], [40]]
     assert harden_page(found).hero.title == "KPP 1 % is what it was"
 
 
@@ -93,7 +97,7 @@ def test_chips_that_are_all_alike_are_one_bar():
 def test_every_network_of_a_training_has_its_curves(networks, curves):
     """Loss of every epoch, KPP where it was scored; TRICE has three of each."""
     found = hardened(found=training(history(networks)))
-    drawn = figures(harden_html(found))["training-figure"]["data"]
+    drawn = figures(page_of(found))["training-figure"]["data"]
     assert len(drawn) == curves
     assert {tuple(line["x"]) for line in drawn} == {(1, 2, 3), (2, 3)}
     table = next(one for one in harden_page(found).figures if one.name == "training-figure").numbers
@@ -102,7 +106,7 @@ def test_every_network_of_a_training_has_its_curves(networks, curves):
 
 def test_a_training_without_scores_has_one_row():
     """No empty axes."""
-    data = figures(harden_html(hardened(found=training(history(scored=False)))))["training-figure"]
+    data = figures(page_of(hardened(found=training(history(scored=False)))))["training-figure"]
     assert "yaxis2" not in data["layout"]
     assert len(data["data"]) == 1
 
@@ -125,7 +129,7 @@ def test_candidates_of_stability_vat():
     ]
     rows.insert(0, rows[0].model_copy(update={"sigma": None, "loss": None, "spread": None}))
     found = hardened(found=training(history(), candidates=tuple(rows), kept_candidate=2))
-    (points,) = figures(harden_html(found))["candidates"]["data"]
+    (points,) = figures(page_of(found))["candidates"]["data"]
     assert points["text"] == ["start", "σ 0.1", "σ 0.2"]
     assert points["x"] == pytest.approx([9, 9, 8])
     assert points["marker"]["color"][2] != points["marker"]["color"][0] == points["marker"]["color"][1]
@@ -133,7 +137,7 @@ def test_candidates_of_stability_vat():
 
 def test_hostile_names_are_text():
     """A name from a file is never markup."""
-    text = harden_html(hardened(model="<img src=x onerror=alert(1)>.onnx", label_free=True))
+    text = page_of(hardened(model="<img src=x onerror=alert(1)>.onnx", label_free=True))
     assert "<img" not in text
     assert "&lt;img src" in text
     assert "label-free" in text.lower()
@@ -169,11 +173,13 @@ def test_the_page_of_a_remapping():
     found = remapped()
     page = remap_page(found)
     assert page.hero.title == "KPP 1 % raised by 10.00 points"
-    (points,) = figures(remap_html(found))["steps"]["data"]
+    (points,) = figures(render_page(remap_page(found)))["steps"]["data"]
     assert points["x"] == [0.5, 0.6]
     assert points["marker"]["symbol"] == ["circle-open", "circle"]
-    assert "at 90 % of the range (1 weight)".replace(" %", "\N{NO-BREAK SPACE}%") in remap_html(found)
-    assert "clipped &lt;b&gt;" in remap_html(found)
+    assert "at 90 % of the range (1 weight)".replace(" %", "\N{NO-BREAK SPACE}%") in render_page(
+        remap_page(found)
+    )
+    assert "clipped &lt;b&gt;" in render_page(remap_page(found))
 
 
 def test_a_remapping_that_changed_nothing():

@@ -258,9 +258,10 @@ def test_figure(four, plain):
 def test_page(four, plain):
     """Opens offline, has the picture, and hostile text stays text."""
     pytest.importorskip("plotly")
-    from nvaudit.report.roofline_html import roofline_html, roofline_page
+    from nvaudit.report.page.frame import render_page
+    from nvaudit.report.roofline_html import roofline_page
 
-    page = roofline_html(four)
+    page = render_page(roofline_page(four))
     assert page.startswith("<!DOCTYPE html>")
     assert "default-src &#39;none&#39;" in page
     assert '"roofline":{"data":[' in page

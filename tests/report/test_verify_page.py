@@ -88,9 +88,10 @@ def cells(table, column):
 def test_page():
     """Opens offline, has the picture, the hashes and the events, and hostile text stays text."""
     pytest.importorskip("plotly")
-    from nvaudit.report.verify_html import verify_html
+    from nvaudit.report.page.frame import render_page
+    from nvaudit.report.verify_html import verify_page
 
-    page = verify_html(plan())
+    page = render_page(verify_page(plan()))
     assert page.startswith("<!DOCTYPE html>")
     assert "default-src &#39;none&#39;" in page
     assert '"verify":{"data":[' in page

@@ -19,8 +19,8 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
-from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.cli.progress import ProgressDisplay, working
+from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.planning import plan_audit
@@ -108,15 +108,8 @@ def audit_command(
     _check_outputs(outputs, spec, resume)
     if plan:
         return _plan(spec, outputs, quiet)
-    try:
-        with ProgressDisplay(quiet) as progress:
-            result = run_audit(spec, progress, resume)
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        kept = "finished chips are kept; run the same command again to go on"
-        click.echo(f"nvaudit: interrupted; {kept}", err=True)
-        return EXIT_INTERRUPTED
+    with working(quiet, resume, "finished chips") as progress:
+        result = run_audit(spec, progress, resume)
     hand_out(result, outputs, lambda console: render_text(result, console))
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
 

@@ -22,9 +22,9 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import working
 from nvaudit.comparing import run_comparison
-from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.report.comparison_csv import comparison_csv
 from nvaudit.report.comparison_ranks import MEASURES
 from nvaudit.report.comparison_result import comparison_json
@@ -120,15 +120,8 @@ def compare_command(
     )
     outputs = _outputs(comparison, as_json, csv, html)
     check_outputs(outputs, dict(_inputs(plan)))
-    try:
-        with ProgressDisplay(quiet) as progress:
-            found = run_comparison(plan, progress, resume, reports)
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        kept = "finished chips and models are kept; run the same command again to go on"
-        click.echo(f"nvaudit: interrupted; {kept}", err=True)
-        return EXIT_INTERRUPTED
+    with working(quiet, resume, "finished chips and models") as progress:
+        found = run_comparison(plan, progress, resume, reports)
     hand_out(found, outputs, lambda console: render_comparison(found, console))
     return EXIT_GATE if found.verdict in ("fail", "undecided") else EXIT_OK
 

@@ -25,8 +25,8 @@ from nvaudit.cli.harden_options import (
 )
 from nvaudit.cli.options import FilePath, device_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.cli.progress import ProgressDisplay, working
+from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.retrain.spec import METHODS, HardenSpec, make_harden_spec
 
 if TYPE_CHECKING:
@@ -118,15 +118,8 @@ def _train(
 
     outputs = _outputs(wanted, harden_json, "hardening_html:harden_page")
     check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
-    try:
-        with ProgressDisplay(quiet) as progress:
-            result = run_hardening(spec, output, progress, resume)
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        kept = "finished epochs are kept; run the same command again to go on"
-        click.echo(f"nvaudit: interrupted; {kept}", err=True)
-        return EXIT_INTERRUPTED
+    with working(quiet, resume, "finished epochs") as progress:
+        result = run_hardening(spec, output, progress, resume)
     hand_out(result, outputs, lambda console: _show(console, render_hardening, result, output))
     return EXIT_OK
 

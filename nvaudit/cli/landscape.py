@@ -13,8 +13,8 @@ from nvaudit.auditing import default_workers
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.outputs import render_page_of
-from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_INTERRUPTED, OptionError
+from nvaudit.cli.progress import working
+from nvaudit.errors import OptionError
 from nvaudit.files import check_writable, write_bytes_atomic, write_text_atomic
 from nvaudit.landscaping import run_landscape
 from nvaudit.perturb.landscape.spec import (
@@ -89,15 +89,8 @@ def landscape_command(
     _check_outputs(spec, {"-o": surface, "--html": html})
     if html is not None:
         plotly_graphs("--html")
-    try:
-        with ProgressDisplay(quiet) as progress:
-            report = run_landscape(spec, progress, resume)
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        kept = "finished points are kept; run the same command again to go on"
-        click.echo(f"nvaudit: interrupted; {kept}", err=True)
-        return EXIT_INTERRUPTED
+    with working(quiet, resume, "finished points") as progress:
+        report = run_landscape(spec, progress, resume)
     if surface is not None:
         write_bytes_atomic(surface, surface_npz(report))
     if html is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 import click
@@ -18,6 +21,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from nvaudit.errors import EXIT_INTERRUPTED
 
 _LINE_EVERY_S = 15.0
 
@@ -86,3 +91,30 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextlib.contextmanager
+def working(quiet: bool, resume: Path | None, kept: str) -> Iterator[ProgressDisplay]:
+    """Show the progress of a run; one that is interrupted and has kept its work says how to go on.
+
+    Parameters
+    ----------
+    quiet : bool
+    resume : Path or None
+        The folder that keeps finished work.
+    kept : str
+        What it keeps, e.g. ``finished chips``.
+
+    Raises
+    ------
+    click.exceptions.Exit
+        With the exit code of an interrupted run, if its work is kept.
+    """
+    try:
+        with ProgressDisplay(quiet) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        if resume is None:
+            raise
+        click.echo(f"nvaudit: interrupted; {kept} are kept; run the same command again to go on", err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

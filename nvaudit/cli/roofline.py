@@ -19,8 +19,8 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.cli.progress import working
+from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.report.roofline import roofline_json
 from nvaudit.report.roofline_limits import MEASURES
 from nvaudit.report.roofline_text import render_roofline
@@ -119,15 +119,8 @@ def roofline_command(
     )
     outputs = _outputs(report, as_json, html)
     check_outputs(outputs, _inputs(plan))
-    try:
-        with ProgressDisplay(quiet) as progress:
-            found = run_roofline(plan, progress, resume)
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        kept = "finished chips are kept; run the same command again to go on"
-        click.echo(f"nvaudit: interrupted; {kept}", err=True)
-        return EXIT_INTERRUPTED
+    with working(quiet, resume, "finished chips") as progress:
+        found = run_roofline(plan, progress, resume)
     hand_out(found, outputs, lambda console: render_roofline(found, console))
     return EXIT_OK
 

@@ -20,8 +20,8 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.cli.progress import working
+from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.report.verify import VerifyReport, verify_json
 from nvaudit.report.verify_text import render_verify
 from nvaudit.verify.kept import KEPT_FILES
@@ -119,15 +119,8 @@ def verify_command(
     masks = [] if plan is None else [Output("-o", "plan", plan, verify_json)]
     kept = () if resume is None else tuple(resume / name for name in KEPT_FILES)
     check_outputs([*masks, *outputs], plan_inputs(spec), kept)
-    try:
-        with ProgressDisplay(quiet) as progress:
-            found = run_verify_plan(spec, plan, progress, resume)
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        text = "finished chips are kept; run the same command again to go on"
-        click.echo(f"nvaudit: interrupted; {text}", err=True)
-        return EXIT_INTERRUPTED
+    with working(quiet, resume, "finished chips") as progress:
+        found = run_verify_plan(spec, plan, progress, resume)
     hand_out(found, outputs, lambda console: _show(found, console))
     return EXIT_OK if found.choice is not None else EXIT_GATE
 

@@ -116,7 +116,7 @@ def noise_options() -> Callable[[Command], Command]:
                      show_default=True, help="stability-vat: keep the least rough candidate, as the paper "
                      "does, or that of the best KPP on the audited device."),
         click.option("--clip-weights", type=float, metavar="K", help="Keep weights within K standard "
-                     "deviations of what their tensor is at the beginning.  [default: 1.5 with best, else "
+                     "deviations of what their tensor is at the beginning.  [default: 1 with best, else "
                      "not]"),
         click.option("--lipschitz", type=float, default=_default("lipschitz"), show_default=True,
                      metavar="BETA", help="correctnet: weight of the regularisation."),
@@ -134,7 +134,8 @@ def train_options() -> Callable[[Command], Command]:
                      show_default=True, help="Samples of a step."),
         click.option("--optimiser", type=click.Choice(["adam", "sgd"]), default=_default("optimiser"),
                      show_default=True, help="AdamW, or SGD with Nesterov momentum 0.9."),
-        click.option("--lr", type=float, help="Learning rate.  [default: 0.001 with adam, 0.01 with sgd]"),
+        click.option("--lr", type=float, help="Learning rate.  [default: 0.001 with adam, 0.003 with "
+                     "adam and best, 0.01 with sgd]"),
         click.option("--weight-decay", type=float, default=_default("weight_decay"), show_default=True,
                      help="Of the weights on the array."),
         click.option("--schedule", type=click.Choice(["cosine", "constant"]), default=_default("schedule"),

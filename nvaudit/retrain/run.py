@@ -42,7 +42,7 @@ FEWEST_IMAGES = 100
 _IMAGES = 256
 """Samples in one pass."""
 
-BEST_CLIP = 1.5
+BEST_CLIP = 1.0
 """Standard deviations at which --method best clips weights."""
 
 BEST_DISTILL = 0.5

@@ -210,10 +210,12 @@ class HardenSpec(BaseModel):
 
     @property
     def rate(self) -> float:
-        """Learning rate, by the optimiser where it is not given."""
+        """Learning rate, by the optimiser and the method where it is not given."""
         if self.lr is not None:
             return self.lr
-        return 1e-3 if self.optimiser == "adam" else 1e-2
+        if self.optimiser == "adam":
+            return 3e-3 if self.method == "best" else 1e-3
+        return 1e-2
 
     @property
     def split(self) -> float:

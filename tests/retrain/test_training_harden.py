@@ -280,3 +280,12 @@ def test_defaults_are_the_papers():
     assert (spec.trice_start, spec.th, spec.warm, spec.train_trials, spec.run_epochs) == (0, 2, 5, 300, 100)
     assert spec.trice_end is None
     assert HardenSpec.model_fields["method"].default == "best"
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [({}, 0.003), ({"method": "trice"}, 0.001), ({"optimiser": "sgd"}, 0.01), ({"lr": 0.02}, 0.02)],
+)  # fmt: skip
+def test_the_learning_rate_is_that_of_the_method(options, rate):
+    """What pays with clipped weights is not what the papers' methods take; a given one is kept."""
+    assert make_harden_spec(model="m", device="rram", **options).rate == rate

@@ -55,7 +55,7 @@ def kpp_figure(report: ComparisonReport, wanted_by: str = "--html") -> Any:
     figure.update_layout(
         **layout(
             height=120 + _ROW_PX * len(models),
-            xaxis=axis(label(report.metric), nticks=7, **percent_axis(unit)),
+            xaxis=axis(report.metric, nticks=7, **percent_axis(unit)),
             yaxis=axis(
                 "", tickvals=rows, ticktext=[label(model.name, _NAME) for model in models],
                 range=[len(models) - 0.5, -0.5],
@@ -98,7 +98,7 @@ def roughness_figure(report: ComparisonReport, wanted_by: str = "--html") -> Any
         **layout(
             height=400,
             xaxis=axis("roughness ×10⁻³, lower is more stable", type="log" if logarithmic else "linear"),
-            yaxis=axis(label(f"{kpp_name(report.percentile)} {report.metric}"), nticks=7,
+            yaxis=axis(f"{kpp_name(report.percentile)} {report.metric}", nticks=7,
                        **percent_axis(unit)),
             margin={"l": 8, "r": 24, "t": 24, "b": 8},
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
+from nvaudit.report.plots.theme import axis, colour, layout, percent_axis
 from nvaudit.report.roofline import ChipsPoint, RooflineReport
 from nvaudit.report.roofline_words import measure_name
 
@@ -57,7 +57,7 @@ def roofline_figure(report: RooflineReport, wanted_by: str = "--html") -> Any:
         **layout(
             height=460,
             xaxis=axis("levels per cell", type="log", tickvals=x, ticktext=[str(value) for value in x]),
-            yaxis=axis(label(report.metric), nticks=7, **percent_axis(unit)),
+            yaxis=axis(report.metric, nticks=7, **percent_axis(unit)),
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
             margin={"l": 8, "r": 12, "t": 64, "b": 8},

@@ -7,7 +7,6 @@ hands out reports, is checked before the run, and the file is written whole, als
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.report.kinds import made
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.result import AuditReport, to_json
 
@@ -51,8 +51,7 @@ def render_page_of(maker: str, report: Any) -> str:
     """
     from nvaudit.report.page.frame import render_page
 
-    module, _, function = maker.partition(":")
-    return render_page(getattr(importlib.import_module(f"nvaudit.report.{module}"), function)(report))
+    return render_page(made(maker)(report))
 
 
 def _html(report: AuditReport) -> str:

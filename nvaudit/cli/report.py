@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from nvaudit.cli.options import FilePath
-from nvaudit.cli.outputs import check_outputs, extra_outputs, hand_out, take_outputs
+from nvaudit.cli.outputs import check_outputs, extra_outputs, hand_out, page_output, take_outputs
 from nvaudit.errors import OptionError
+from nvaudit.report.kinds import KINDS, made, read_any
 from nvaudit.report.result import AuditReport, from_json
-from nvaudit.report.text import render_text
 
 
 @click.command("report")
@@ -20,26 +20,42 @@ from nvaudit.report.text import render_text
 @extra_outputs()
 @click.option("--text", is_flag=True, help="Print the text too.  [default: only where no file is asked for]")
 def report_command(report: Path, text: bool, **options: Any) -> None:
-    """Write REPORT.json, which `audit -o` has made, in other forms; - reads standard input.
+    """Write REPORT.json in other forms; - reads standard input.
 
-    The exit code says only whether that worked, whatever the verdict in the report is.
+    It is that of `audit -o`, or of compare, roofline, landscape, harden or verify-plan, which have a text and
+    a page. The exit code says only whether that worked, whatever the verdict in the report is.
     """
     outputs = take_outputs(options)
     check_outputs(outputs, {} if str(report) == "-" else {"the report": report})
-    found = read_report(report)
-    hand_out(found, outputs, (lambda console: render_text(found, console)) if text or not outputs else None)
+    kind, found = read_any(*_read(report))
+    if kind != KINDS[0]:
+        for output in outputs:
+            if output.option != "--html":
+                raise OptionError(
+                    f"{output.option}: for a report of nvaudit audit; this is one of {kind.command}, which "
+                    "has a text and a page (--html)"
+                )
+        outputs = tuple(page_output(output.path, kind.page) for output in outputs)
+    hand_out(
+        found, outputs, (lambda console: made(kind.text)(found, console)) if text or not outputs else None
+    )
 
 
 def read_report(path: Path) -> AuditReport:
-    """Read a report.json; - is standard input.
+    """Read the report.json of an audit; - is standard input.
 
     Raises
     ------
     OptionError
         If it cannot be read.
     DataError
-        If it is no report.
+        If it is no such report.
     """
+    return from_json(*_read(path))
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """The text of a report.json, and its name; - is standard input."""
     name = "standard input" if str(path) == "-" else str(path)
     try:
         raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
@@ -48,4 +64,4 @@ def read_report(path: Path) -> AuditReport:
         raise OptionError(
             f"{name}: cannot be read: {error}; give a report.json of `nvaudit audit`"
         ) from error
-    return from_json(text, name)
+    return text, name

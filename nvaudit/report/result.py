@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from nvaudit.errors import DataError
 from nvaudit.report.attribution import AttributionDetail
@@ -137,20 +137,45 @@ def from_json(text: str, where: str) -> AuditReport:
     DataError
         If the text is not a report of this version; says where and what was found.
     """
+    parsed(text, where)
+    return validated_report(AuditReport, text, where, "nvaudit audit")
+
+
+Report = TypeVar("Report", bound=BaseModel)
+
+
+def parsed(text: str, where: str) -> dict[str, Any]:
+    """Read the JSON of a report of this version, of whatever kind.
+
+    Raises
+    ------
+    DataError
+    """
     try:
         raw = read_json(text)
     except ValueError as error:
         raise DataError(f"{where}: not a report: {error}; give a report.json of nvaudit audit") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != 1 or isinstance(version, bool):
+    if not isinstance(raw, dict) or version != 1 or isinstance(version, bool):
         raise DataError(
             f"{where}: schema_version: got {short_repr(version)}: this nvaudit reads version 1; "
             "give a report.json of nvaudit audit"
         )
+    return raw
+
+
+def validated_report(model: type[Report], text: str, where: str, command: str) -> Report:
+    """Validate the JSON of a report that a command has written.
+
+    Raises
+    ------
+    DataError
+        Naming the first field that is wrong.
+    """
     try:
-        return AuditReport.model_validate_json(text, strict=True)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise DataError(f"{where}: {_first_problem(error)}") from error
+        raise DataError(f"{where}: {_first_problem(error)}; give a report.json of {command}") from error
 
 
 def report_schema() -> dict[str, Any]:
@@ -173,4 +198,4 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"]) or "the report as a whole"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     got = "" if first["type"] in ("missing", "value_error") else f"got {short_repr(first['input'])}: "
-    return f"{place}: {got}{first['msg']}{more}; give a report.json of nvaudit audit"
+    return f"{place}: {got}{first['msg']}{more}"

@@ -1,0 +1,86 @@
+"""Every report that a command writes as JSON: how it is told from the others, printed and drawn."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from nvaudit.report.comparison_result import ComparisonReport
+from nvaudit.report.hardening import HardenReport
+from nvaudit.report.landscape import LandscapeReport
+from nvaudit.report.remap import RemapReport
+from nvaudit.report.result import AuditReport, parsed, validated_report
+from nvaudit.report.roofline import RooflineReport
+from nvaudit.report.sections import Section
+from nvaudit.report.verify import VerifyReport
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of report.
+
+    Attributes
+    ----------
+    command : str
+        That writes it.
+    model : type
+    key : str
+        A key that no other kind has.
+    text, page : str
+        ``module:function`` of :mod:`nvaudit.report`: prints it on a console, works out its page.
+    """
+
+    command: str
+    model: type[Section]
+    key: str
+    text: str
+    page: str
+
+
+KINDS = (
+    Kind("nvaudit audit", AuditReport, "trials", "text:render_text", "page.audit:audit_page"),
+    Kind("nvaudit compare", ComparisonReport, "models", "comparison_text:render_comparison",
+         "comparison_html:comparison_page"),
+    Kind("nvaudit roofline", RooflineReport, "levels", "roofline_text:render_roofline",
+         "roofline_html:roofline_page"),
+    Kind("nvaudit landscape", LandscapeReport, "surface", "landscape_text:render_landscape",
+         "landscape_html:landscape_page"),
+    Kind("nvaudit harden", HardenReport, "hardened", "hardening_text:render_hardening",
+         "hardening_html:harden_page"),
+    Kind("nvaudit harden --method remap", RemapReport, "steps", "remap_text:render_remap",
+         "remap_html:remap_page"),
+    Kind("nvaudit verify-plan", VerifyReport, "curve", "verify_text:render_verify",
+         "verify_html:verify_page"),
+)  # fmt: skip
+
+
+def read_any(text: str, where: str) -> tuple[Kind, Section]:
+    """Read a report of whatever kind.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        File name, for messages.
+
+    Returns
+    -------
+    kind : Kind
+    report : Section
+
+    Raises
+    ------
+    DataError
+        If the text is no report of this version; says where and what was found.
+    """
+    raw = parsed(text, where)
+    # What is of no kind is measured by that of an audit.
+    kind = next((kind for kind in KINDS if kind.key in raw), KINDS[0])
+    return kind, validated_report(kind.model, text, where, kind.command)
+
+
+def made(maker: str) -> Any:
+    """Import a function of :mod:`nvaudit.report` from its ``module:function``."""
+    module, _, function = maker.partition(":")
+    return getattr(importlib.import_module(f"nvaudit.report.{module}"), function)

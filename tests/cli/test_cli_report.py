@@ -1,0 +1,83 @@
+"""`nvaudit report` of what commands other than `audit` have written."""
+
+import json
+import shutil
+
+import pytest
+
+from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
+from nvaudit.report.kinds import KINDS, read_any
+
+FEW = ("--device", "fefet1", "-n", 4, "-j", 0, "-q")
+MADE = {
+    "nvaudit compare": (
+        "compare", "{model}", "{other}", "--data", "{data}", *FEW, "--limit", 20, "--no-roughness",
+        "-o", "{report}",
+    ),
+    "nvaudit roofline": ("roofline", "{model}", *FEW, "--limit", 20, "--cell-bits", "1,2", "-o", "{report}"),
+    "nvaudit landscape": (
+        "landscape", "{model}", "--grid", 5, "--pairs", 2, "--images", 16, "-j", 0, "-q", "--json",
+    ),
+    "nvaudit harden": (
+        "harden", "{model}", *FEW, "--limit", 60, "--epochs", 1, "--no-roughness", "-o", "{out}", "--report",
+        "{report}",
+    ),
+    "nvaudit harden --method remap": (
+        "harden", "{model}", *FEW, "-m", "remap", "--limit", 60, "-o", "{out}", "--report", "{report}",
+    ),
+    "nvaudit verify-plan": (
+        "verify-plan", "{model}", *FEW, "--limit", 20, "--ranking", "magnitude", "--shares", "0.1,1",
+        "--report", "{report}",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made_by", MADE)
+def test_every_report_is_shown_again(command, example, tmp_path, made_by):
+    """The text and the page of a saved report are those of the command that wrote it."""
+    pytest.importorskip("plotly")
+    if made_by == "nvaudit harden":
+        pytest.importorskip("torch")
+    report, page, again = (tmp_path / name for name in ("r.json", "page.html", "again.html"))
+    words = {"{model}": example, "{report}": report, "{out}": tmp_path / "h.onnx"}
+    words |= {"{data}": example.with_suffix(".npz"), "{other}": shutil.copy(example, tmp_path / "other.onnx")}
+    given = [words.get(word, word) for word in MADE[made_by]]
+    ran = command(*given, "--html", page)
+    assert ran.code == EXIT_OK, ran.err
+    if made_by == "nvaudit landscape":
+        report.write_text(ran.out, encoding="utf-8")
+    later = command("report", report, "--html", again, "--text")
+    assert later.code == EXIT_OK, later.err
+    assert again.read_text(encoding="utf-8").rstrip() == page.read_text(encoding="utf-8").rstrip()
+    headline = json.loads(report.read_text(encoding="utf-8"))["headline"]
+    assert headline.split()[0] in later.out
+    if made_by != "nvaudit landscape":
+        assert ran.out.startswith(later.out.split(f"page: {again}")[0].rstrip("\n"))
+    refused = command("report", report, "--junit", tmp_path / "j.xml")
+    assert refused.code == EXIT_BAD_INPUT
+    assert f"--junit: for a report of nvaudit audit; this is one of {made_by}, which" in refused.err
+    assert not (tmp_path / "j.xml").exists()
+
+
+def test_no_kind_can_be_taken_for_another():
+    """The key that tells a kind stands in no other, and must be there."""
+    for kind in KINDS:
+        assert kind.model.model_fields[kind.key].is_required()
+        assert all(kind.key not in other.model.model_fields for other in KINDS if other is not kind)
+
+
+def test_a_wrong_report_is_measured_by_its_own_kind(command, tmp_path):
+    """The message names the field, and the command whose report it should be."""
+    path = tmp_path / "r.json"
+    path.write_text('{"schema_version": 1, "hardened": 3}', encoding="utf-8")
+    ran = command("report", path)
+    assert ran.code == EXIT_BAD_INPUT
+    assert "give a report.json of nvaudit harden" in ran.err
+
+
+def test_a_report_of_an_audit_stays_one(command, example, tmp_path):
+    """It is read as before."""
+    path = tmp_path / "r.json"
+    assert command("audit", example, *FEW, "--limit", 20, "--no-roughness", "-o", path).code == EXIT_OK
+    kind, _ = read_any(path.read_text(encoding="utf-8"), "r.json")
+    assert kind.command == "nvaudit audit"

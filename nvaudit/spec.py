@@ -45,7 +45,7 @@ class RunSpec(BaseModel):
     ``nvaudit audit``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str
     device: str

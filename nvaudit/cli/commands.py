@@ -1,23 +1,46 @@
-"""The commands, under one name."""
+"""The commands, under one name; each is loaded when it is asked for."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from nvaudit import __version__
-from nvaudit.cli.audit import audit_command
-from nvaudit.cli.compare import compare_command
-from nvaudit.cli.devices import devices_group
-from nvaudit.cli.harden import harden_command
-from nvaudit.cli.inspect import inspect_command
-from nvaudit.cli.landscape import landscape_command
-from nvaudit.cli.replay import replay_command
-from nvaudit.cli.report import report_command
-from nvaudit.cli.roofline import roofline_command
-from nvaudit.cli.verify import verify_command
+
+_HOME = {
+    "audit": "audit:audit_command",
+    "compare": "compare:compare_command",
+    "devices": "devices:devices_group",
+    "harden": "harden:harden_command",
+    "inspect": "inspect:inspect_command",
+    "landscape": "landscape:landscape_command",
+    "replay": "replay:replay_command",
+    "report": "report:report_command",
+    "roofline": "roofline:roofline_command",
+    "verify-plan": "verify:verify_command",
+}
+"""Module in this folder and name of the command in it."""
+
+
+class Commands(click.Group):
+    """A group that imports a command's module when the command is asked for: most need not the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted(_HOME)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command; for an unknown name all of them, among which click looks for similar ones."""
+        for name in [cmd_name] if cmd_name in _HOME else _HOME:
+            if name not in self.commands:
+                module, _, attribute = _HOME[name].partition(":")
+                self.add_command(getattr(import_module(f"nvaudit.cli.{module}"), attribute))
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done and the gate holds; 1 the gate does not hold; 2 bad input or usage; "
     "3 our own failure; 130 interrupted.",
@@ -25,15 +48,3 @@ from nvaudit.cli.verify import verify_command
 @click.version_option(__version__, prog_name="nvaudit")
 def cli() -> None:
     """Audit any ONNX model for non-volatile compute-in-memory hardware."""
-
-
-cli.add_command(audit_command)
-cli.add_command(compare_command)
-cli.add_command(harden_command)
-cli.add_command(inspect_command)
-cli.add_command(landscape_command)
-cli.add_command(replay_command)
-cli.add_command(report_command)
-cli.add_command(roofline_command)
-cli.add_command(verify_command)
-cli.add_command(devices_group)

@@ -48,7 +48,7 @@ class Preprocess(BaseModel):
         Subfolder names in label order; None: sorted. Only used for image folders.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     layout: Layout | None = None
     size: tuple[Pixels, Pixels] | None = None

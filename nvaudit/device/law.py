@@ -35,7 +35,7 @@ def fault(path: str, problem: str) -> PydanticCustomError:
 class _Law(BaseModel):
     """What all laws share: optional bounds of the result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     min: Number | None = None
     max: Number | None = None

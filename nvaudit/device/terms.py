@@ -25,7 +25,7 @@ NormalUnit: TypeAlias = Literal["sigma", "level", "full_scale", "relative", "us"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class _Term(_Part):

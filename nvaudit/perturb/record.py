@@ -62,7 +62,7 @@ _CURE = "nothing was changed; put back a copy of the file, or name another folde
 class Input(BaseModel):
     """Something that went into a run: its name, for messages, and its SHA-256."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str
     sha256: str
@@ -81,7 +81,7 @@ class Identity(BaseModel):
         Of the software that draws and evaluates chips.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     inputs: Mapping[str, Input]
     options: Mapping[str, JsonValue]

@@ -33,7 +33,7 @@ class RemapSpec(BaseModel):
     The fields are the options of ``nvaudit harden --method remap``; each describes what may be given.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(description="the path of an ONNX file, in UTF-8")
     device: str = Field(default="rram", description="the name of a profile or the path of one, in UTF-8")

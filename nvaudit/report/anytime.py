@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from nvaudit.report.binomial import check_confidence, check_percentile
 from nvaudit.report.gate import GateResult, Verdict, count_text, percent_text
@@ -94,6 +93,8 @@ def sequential_verdict(failures: int, trials: int, percentile: float, confidence
 
 def failure_bounds(failures: int, trials: int, percentile: float, confidence: float) -> tuple[float, float]:
     """One-sided bounds of the share of all chips that miss the threshold; valid at any stopping time."""
+    from scipy.optimize import brentq  # takes a quarter of a second to load
+
     wanted = -math.log(1 - confidence)
     leak = fail_leak(percentile)
     ends = 1e-9, 1 - 1e-9

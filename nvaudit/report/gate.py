@@ -29,7 +29,7 @@ _MOST_TRIALS = 100_000_000
 class GateResult(BaseModel):
     """What the trials say about one threshold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     threshold: float = Field(description="In the metric's own unit; accuracies are 0 to 1.")
     percentile: float = Field(gt=0, lt=100, description="Percent of the chips that may miss the threshold.")

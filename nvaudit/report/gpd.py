@@ -18,7 +18,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 from scipy.special import boxcox, stdtrit
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -114,9 +113,11 @@ def _minimise(
     function: Callable[[FloatArray], float], start: Sequence[float], bounds: Sequence[tuple[float, float]]
 ) -> tuple[float, FloatArray]:
     """Least value, and where: quasi-Newton, and once more from there, for a search that lost its way."""
+    from scipy.optimize import minimize  # takes a quarter of a second to load
+
     point = np.asarray(start, dtype=np.float64)
     for _ in range(2):
-        found = optimize.minimize(function, point, method="L-BFGS-B", bounds=bounds)
+        found = minimize(function, point, method="L-BFGS-B", bounds=bounds)
         point = found.x
     return float(found.fun), point
 
@@ -168,6 +169,8 @@ def _profile_end(
     tail: Tail, found: Fit, prob: float, cut: float, best: float, stretch: float, limit: float
 ) -> float:
     """Search for one end, outwards from the best value."""
+    from scipy.optimize import brentq
+
     start = [found.shape, 0.0]
     seen: dict[float, float] = {}
 
@@ -185,7 +188,7 @@ def _profile_end(
             return limit
         inner, outer = outer, outer * stretch
     seen.setdefault(best, -float(np.sqrt(cut)))
-    end = optimize.brentq(beyond, inner, outer, xtol=1e-3 * best, rtol=1e-3)
+    end = brentq(beyond, inner, outer, xtol=1e-3 * best, rtol=1e-3)
     return float(min(end, limit))
 
 

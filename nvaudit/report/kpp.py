@@ -32,7 +32,7 @@ class KppResult(BaseModel):
     ``high`` for a loss.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     percentile: float = Field(gt=0, lt=100)
     value: float
@@ -56,7 +56,7 @@ class KppResult(BaseModel):
 class YieldResult(BaseModel):
     """Share of the chips that reach a threshold, with its Clopper-Pearson interval."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     threshold: float = Field(description="In the metric's own unit; accuracies are 0 to 1.")
     direction: Literal["at_least", "at_most"]

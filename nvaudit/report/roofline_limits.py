@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from nvaudit.report.kpp import KppResult
 
@@ -67,7 +67,7 @@ def range_of_mean(mean: float, error: float | None, confidence: float) -> Range:
     """
     if error is None:
         return Range(mean, None, None)
-    half = float(norm.ppf(0.5 + confidence / 2)) * error
+    half = float(ndtri(0.5 + confidence / 2)) * error
     return Range(mean, mean - half, mean + half)
 
 

@@ -15,7 +15,7 @@ from nvaudit.report.tail_result import TailResult
 class Section(BaseModel):
     """A part of the report: unknown keys are refused, every number is finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class MetricInfo(Section):

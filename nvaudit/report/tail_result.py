@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class TailRefusal(BaseModel):
     """Why there is no estimate, and what would give one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     code: Literal["inside", "too_far", "few_chips", "too_coarse", "misfit"]
     reason: str
@@ -20,7 +20,7 @@ class TailRefusal(BaseModel):
 class TailResult(BaseModel):
     """A percentile beyond the sample, or why there is none: ``value`` and ``refusal`` exclude each other."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     percentile: float = Field(gt=0, lt=100)
     confidence: float = Field(description="Nominal; two-sided. It rests on the fitted law.")

@@ -12,10 +12,15 @@ from nvaudit.files import write_bytes_atomic
 from nvaudit.perturb.record import Identity
 
 CHECKPOINT_FILE = "training.ckpt"
+MEASURED_FILE = "measured.ckpt"
+"""What was measured on a trained network."""
+
 _FORMAT = 1
 
 
-def save_checkpoint(folder: Path, identity: Identity, state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, identity: Identity, state: Mapping[str, Any], name: str = CHECKPOINT_FILE
+) -> None:
     """Write the state of a training.
 
     Parameters
@@ -26,6 +31,8 @@ def save_checkpoint(folder: Path, identity: Identity, state: Mapping[str, Any]) 
         What the training depends on.
     state : mapping
         Tensors, numbers, texts, lists and mappings of them.
+    name : str
+        Of the file.
 
     Raises
     ------
@@ -36,10 +43,10 @@ def save_checkpoint(folder: Path, identity: Identity, state: Mapping[str, Any]) 
 
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, "identity": identity.model_dump_json(), "state": dict(state)}, buffer)
-    write_bytes_atomic(folder / CHECKPOINT_FILE, buffer.getvalue())
+    write_bytes_atomic(folder / name, buffer.getvalue())
 
 
-def load_checkpoint(folder: Path, identity: Identity) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, identity: Identity, name: str = CHECKPOINT_FILE) -> dict[str, Any] | None:
     """Read the state of a training that was cut off.
 
     Parameters
@@ -47,6 +54,8 @@ def load_checkpoint(folder: Path, identity: Identity) -> dict[str, Any] | None:
     folder : Path
     identity : Identity
         Of the training that wants to go on.
+    name : str
+        Of the file.
 
     Returns
     -------
@@ -60,7 +69,7 @@ def load_checkpoint(folder: Path, identity: Identity) -> dict[str, Any] | None:
     """
     import torch
 
-    path = folder / CHECKPOINT_FILE
+    path = folder / name
     if not path.exists():
         return None
     try:
@@ -71,11 +80,10 @@ def load_checkpoint(folder: Path, identity: Identity) -> dict[str, Any] | None:
         readable = found["format"] == _FORMAT
     except Exception as error:  # whatever torch makes of a file that is none of its own
         raise OptionError(
-            f"--resume {folder}: {CHECKPOINT_FILE} cannot be read ({type(error).__name__}); name another "
-            "folder"
+            f"--resume {folder}: {name} cannot be read ({type(error).__name__}); name another folder"
         ) from error
     if not readable:
-        raise OptionError(f"--resume {folder}: {CHECKPOINT_FILE} is of another version; name another folder")
+        raise OptionError(f"--resume {folder}: {name} is of another version; name another folder")
     differences = identity.differences(there)
     if differences:
         raise OptionError(

@@ -61,7 +61,7 @@ Count = Annotated[int, Field(ge=1, le=100_000_000)]
 class HardenSpec(BaseModel):
     """One hardening, complete. The fields are the options of ``nvaudit harden``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(description="the path of an ONNX file, in UTF-8")
     device: str = Field(description="the name of a profile or the path of one, in UTF-8")

@@ -9,11 +9,12 @@ then the start of all candidates (models D), and what was pruned stays so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import Identity
+from nvaudit.retrain.checkpoint import MEASURED_FILE, load_checkpoint, save_checkpoint
 from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
 from nvaudit.retrain.noise import Noise, no_noise
 from nvaudit.retrain.prune import Pruner
@@ -128,13 +129,13 @@ class Search:
             if self.pruner is not None:
                 self.pruner.cut = 0  # what was cut stays cut
         start = self.trainer().snapshot()
-        found = [self._measured(None, None)]
+        found = [self._measured("start", None, None)]
         ends: list[tuple[State, Snapshot]] = []
         for sigma, noise in noises.items():
             self.trainer().restore(start)
-            state = self._train(f"sigma-{sigma:g}", sigma, noise)
-            loss = state.history[-1]["loss"][0]
-            found.append(self._measured(sigma, loss))
+            name = f"sigma-{sigma:g}"
+            state = self._train(name, sigma, noise)
+            found.append(self._measured(name, sigma, state.history[-1]["loss"][0]))
             ends.append((state, self.trainer().snapshot()))
         kept = chosen(found[1:], self.keep, self.scorer.metric.higher_is_better)
         state, best = ends[kept]
@@ -163,10 +164,16 @@ class Search:
         )
         return replace(self.shelf, folder=folder, identity=own)
 
-    def _measured(self, sigma: float | None, loss: float | None) -> Candidate:
-        """Settle the network as it would be written, and measure it."""
-        task = self.scorer.task
+    def _measured(self, name: str, sigma: float | None, loss: float | None) -> Candidate:
+        """Settle the network as it would be written, and measure it, or read what was measured before."""
+        task, shelf = self.scorer.task, self._shelf(name)
         settle_ternary(task.network, task.where)
+        kept = None if shelf is None else load_checkpoint(shelf.folder, shelf.identity, MEASURED_FILE)
+        if kept is not None:
+            return Candidate(**kept)
         self.progress("measuring roughness", 0, 1)
         roughness, spread = self.judge()
-        return Candidate(sigma, loss, self.scorer.clean(), self.scorer.kpp(0), roughness, spread)
+        found = Candidate(sigma, loss, self.scorer.clean(), self.scorer.kpp(0), roughness, spread)
+        if shelf is not None:
+            save_checkpoint(shelf.folder, shelf.identity, asdict(found), MEASURED_FILE)
+        return found

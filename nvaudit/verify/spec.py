@@ -26,7 +26,7 @@ _OF_ONE_AUDIT = (
 class VerifyOptions(BaseModel):
     """What a plan has beside the options of an audit; each field describes what may be given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     ranking: Ranking = Field(default="swim", description="one of swim, magnitude, random")
     shares: Annotated[tuple[_SHARE, ...], Field(min_length=1, max_length=100)] = Field(

@@ -12,7 +12,10 @@ def tree(command: click.Command, names: tuple[str, ...] = ()) -> dict[tuple[str,
     """Every command with its words."""
     found = {names: command} if names else {}
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
             found |= tree(child, (*names, name))
     return found
 

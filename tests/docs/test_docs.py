@@ -222,10 +222,17 @@ def test_every_page_is_in_the_index():
         assert page.name == "README.md" or f"({page.name})" in index
 
 
+def _child(group: click.Group, name: str) -> click.Command:
+    child = group.get_command(click.Context(group), name)
+    assert child is not None
+    return child
+
+
 def _options(group: click.Command) -> set[str]:
     own = {option for param in group.params for option in (*param.opts, *param.secondary_opts)}
-    commands = group.commands.values() if isinstance(group, click.Group) else ()
-    return own.union(*(_options(sub) for sub in commands))
+    if not isinstance(group, click.Group):
+        return own
+    return own.union(*(_options(_child(group, name)) for name in group.list_commands(click.Context(group))))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -245,9 +252,10 @@ def _unknown(words: list[str]) -> list[str]:
     """What in a command does not exist: the command itself, or options of it."""
     command: click.Command = cli
     while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
-        if words[0] not in command.commands:
+        child = command.get_command(click.Context(command), words[0])
+        if child is None:
             return words[:1]
-        command, words = command.commands[words[0]], words[1:]
+        command, words = child, words[1:]
     known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {
         "--help"
     }

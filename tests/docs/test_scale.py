@@ -42,6 +42,7 @@ def here(tmp_path, monkeypatch, example):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_local_cluster_is_started_and_used(here):
     """The commands as they stand give the values of a run without Dask; the cluster is ended by its jobs."""
     pytest.importorskip("distributed", reason="needs Dask: pip install 'nvaudit[dask]'")

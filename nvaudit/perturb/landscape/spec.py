@@ -24,7 +24,7 @@ class LandscapeSpec(BaseModel):
     The fields are the options of ``nvaudit landscape``; each describes what may be given.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str = Field(description="the path of an ONNX file, in UTF-8")
     data: str | None = Field(default=None, description="a path, in UTF-8")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from hypothesis import settings
 # Threads of torch that wait for one another sleep, as in `nvaudit harden`: spinning, they take twenty times
 # as long where another process has a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A suite that is started in the background ignores Ctrl-C; commands that it starts must not inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Property tests draw the same examples in every run, and do not fail because a machine is busy.
 settings.register_profile("fixed", derandomize=True, deadline=None)

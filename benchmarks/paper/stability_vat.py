@@ -128,7 +128,7 @@ def show(setting: Setting, given: Any, found: dict[int, list[Network]]) -> None:
         print(f"| {sigma:g} | {'; '.join(cells)} |")
     print(
         "\n| σ_test | σ_train of the optimal | conventional mean | optimal mean | best mean "
-        "| conventional KPP | optimal KPP | best KPP | paper, Table 5 |\n|---|---|---|---|---|---|---|---|---|"
+        "| conventional KPP | optimal KPP | best KPP | paper, Table 5 |\n" + "|---" * 9 + "|"
     )
     wins = beats = total = 0
     for sigma in given.sigmas:

@@ -1,4 +1,4 @@
-"""LSTM and GRU written out step by step, so that their products can be split over crossbars."""
+"""Recurrent layers written out step by step, so that their products can be split over crossbars."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ MOST_STEPS = 256
 """Longer sequences would make graphs that take longer to open than to run."""
 
 _SLICE_INPUTS = 10
-_USUAL = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
-_GATES = {"LSTM": 4, "GRU": 3}
+_USUAL = {"LSTM": [["sigmoid", "tanh", "tanh"]], "GRU": [["sigmoid", "tanh"]], "RNN": [["tanh"], ["relu"]]}
+"""Activations of one direction that a layer is written out with; the first are the default."""
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 Steps = tuple[tuple[str, tuple[int, ...]], ...]
 MakePart = Callable[[int, Steps, tuple[int, int]], ir.Value]
@@ -47,7 +48,7 @@ def why_not_unrolled(node: ir.Node) -> str | None:
         return f"its operator {node.op_type} is not taken apart into column sums"
     directions = 2 if attribute(node, "direction", "forward") == "bidirectional" else 1
     given = [str(name).lower() for name in attribute(node, "activations", None) or ()]
-    unusual = given and given != _USUAL[node.op_type] * directions
+    unusual = given and given not in [usual * directions for usual in _USUAL[node.op_type]]
     odd = attribute(node, "clip", None) is not None or attribute(node, "input_forget", 0)
     if unusual or odd or attribute(node, "layout", 0) or operand(node, 4) is not None:
         return f"its {node.op_type} has sequence lengths, clipping, or other activations or layout than usual"
@@ -80,6 +81,8 @@ class _Writer:
         self.kind = node.op_type
         self.hidden = int(attribute(node, "hidden_size", 0))
         self.whole = bool(attribute(node, "linear_before_reset", 0))
+        first = str((attribute(node, "activations", None) or ["tanh"])[0]).lower()
+        self.of_rnn = "Relu" if first == "relu" else "Tanh"
 
     def op(self, name: str, *inputs: ir.Value) -> ir.Value:
         return self.build.node(name, *inputs)
@@ -174,9 +177,14 @@ class _Writer:
         kept = self.op("Sub", new, self.op("Mul", z, new))
         return (kept if h is None else self.op("Add", kept, self.op("Mul", z, h))), None
 
+    def rnn(
+        self, at: _Direction, x: ir.Value, h: ir.Value | None, c: ir.Value | None
+    ) -> tuple[ir.Value, ir.Value | None]:
+        return self.op(self.of_rnn, self.sum(x, self.product(h, at.recurrent[0]), at.bias)), None
+
     def run(self, at: _Direction, length: int, backward: bool) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """All steps of one direction: outputs in order of time, last state, last cell."""
-        step = self.lstm if self.kind == "LSTM" else self.gru
+        step = {"LSTM": self.lstm, "GRU": self.gru, "RNN": self.rnn}[self.kind]
         h, c = at.first, at.cell
         outputs: dict[int, ir.Value] = {}
         width = _GATES[self.kind] * self.hidden
@@ -194,7 +202,7 @@ class _Writer:
 
 
 def unroll(node: ir.Node, part: MakePart, inputs: int, names: Names, opset: int) -> None:
-    """Replace an LSTM or GRU by its steps.
+    """Replace a recurrent operator by its steps.
 
     Parameters
     ----------

@@ -259,7 +259,7 @@ class _SlotMaker:
 
     def unroll(self, keys: set[str]) -> None:
         """Write recurrent operators out whose weights are all to be split over crossbars."""
-        recurrent = [node for node in self.graph if node.op_type in ("LSTM", "GRU")]
+        recurrent = [node for node in self.graph if node.op_type in ("LSTM", "GRU", "RNN")]
         if recurrent:
             find_lengths(self.model)
         at = {id(value): place for place, (_, value) in self.open_slots.items()}

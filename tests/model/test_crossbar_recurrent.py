@@ -1,4 +1,4 @@
-"""LSTM and GRU written out and split over crossbars: the operator's own outputs, in every form."""
+"""LSTM, GRU and RNN written out and split over crossbars: the operator's own outputs, in every form."""
 
 import numpy as np
 import onnx
@@ -18,11 +18,13 @@ FORMS = [
     ("GRU", {}),
     ("GRU", {"linear_before_reset": 1, "direction": "reverse"}),
     ("GRU", {"direction": "bidirectional"}),
+    ("RNN", {"direction": "reverse"}),
+    ("RNN", {"direction": "bidirectional", "activations": ["Relu", "Relu"]}),
 ]
 
 
 def _model(tmp_path, op, attributes, bias, state, steps=STEPS, opset=17):
-    gates = {"LSTM": 4, "GRU": 3}[op]
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
     count = 2 if attributes.get("direction") == "bidirectional" else 1
     weights = {"W": codes(count, gates * HIDDEN, INPUTS), "R": codes(count, gates * HIDDEN, HIDDEN)}
     extra = {"B": codes(count, 2 * gates * HIDDEN)} if bias else {}
@@ -85,18 +87,31 @@ def test_both_matrices_have_crossbars_of_their_own_for_each_direction(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "steps", "keys", "reason"),
+    ("op", "attributes", "steps", "keys", "reason"),
     [
-        ({}, 300, ("W", "R"), "its LSTM has sequences of no fixed length from 1 to 256"),
-        ({}, "T", ("W", "R"), "its LSTM has sequences of no fixed length from 1 to 256"),
-        ({"clip": 1.0}, 4, ("W", "R"), "its LSTM has sequence lengths, clipping, or other activations or"),
-        ({}, 4, ("W",), "not all weights of its operator are to be split"),
+        ("LSTM", {}, 300, ("W", "R"), "its LSTM has sequences of no fixed length from 1 to 256"),
+        ("LSTM", {}, "T", ("W", "R"), "its LSTM has sequences of no fixed length from 1 to 256"),
+        (
+            "LSTM",
+            {"clip": 1.0},
+            4,
+            ("W", "R"),
+            "its LSTM has sequence lengths, clipping, or other activations or",
+        ),
+        ("LSTM", {}, 4, ("W",), "not all weights of its operator are to be split"),
+        (
+            "RNN",
+            {"activations": ["Sigmoid"]},
+            4,
+            ("W", "R"),
+            "its RNN has sequence lengths, clipping, or other",
+        ),
     ],
 )
-def test_what_is_not_written_out_says_why(tmp_path, attributes, steps, keys, reason):
+def test_what_is_not_written_out_says_why(tmp_path, op, attributes, steps, keys, reason):
     """The layer stays whole, with ideal converters."""
-    path, weights, _ = _model(tmp_path, "LSTM", attributes, True, False, steps)
+    path, weights, _ = _model(tmp_path, op, attributes, True, False, steps)
     template, fills = _split(path, weights, "sign_magnitude", keys)
     assert fills == {}
     assert all(split.reason.startswith(reason) for split in template.splits)
-    assert "LSTM" in {node.op_type for node in onnx.ModelProto.FromString(template.proto).graph.node}
+    assert op in {node.op_type for node in onnx.ModelProto.FromString(template.proto).graph.node}

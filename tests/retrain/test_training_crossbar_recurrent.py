@@ -1,4 +1,4 @@
-"""LSTM and GRU through crossbars in training: outputs of the audit's graph, gradients of the plain one."""
+"""Recurrent layers through crossbars in training: outputs of the audit's graph, gradients of the plain one."""
 
 import sys
 from dataclasses import replace

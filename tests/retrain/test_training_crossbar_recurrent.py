@@ -1,4 +1,4 @@
-"""Recurrent layers through crossbars in training: outputs of the audit's graph, gradients of the plain one."""
+"""Recurrent layers through crossbars in training: outputs of the audit, gradients of the plain operator."""
 
 import sys
 from dataclasses import replace

@@ -32,8 +32,8 @@ from typing import Any
 
 import psutil
 
-from nvaudit.perturb import dask_queue
-from nvaudit.perturb.dask_pool import DaskPool
+from nvaudit.perturb.dask import queue
+from nvaudit.perturb.dask.pool import DaskPool
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.workers import Pool
@@ -139,8 +139,8 @@ def price(address: str, processes: list[subprocess.Popen[bytes]], folder: Path) 
         return [*found, time.process_time()]
 
     # Tasks of one call each, as if every call were long; two wait on each Dask worker.
-    dask_queue.GROUP_S, before = 0.0, dask_queue.GROUP_S
-    dask_queue.GROUP_S_PER_THREAD, per_thread = 1e-6, dask_queue.GROUP_S_PER_THREAD
+    queue.GROUP_S, before = 0.0, queue.GROUP_S
+    queue.GROUP_S_PER_THREAD, per_thread = 1e-6, queue.GROUP_S_PER_THREAD
     with DaskPool(address, Idle(), str(folder)) as pool:
         pool.submit("first", "nothing").result()
         spent, begin = times(), time.perf_counter()
@@ -148,7 +148,7 @@ def price(address: str, processes: list[subprocess.Popen[bytes]], folder: Path) 
             future.result()
         wall = (time.perf_counter() - begin) / _TASKS
         scheduler, worker, client = (1000 * (b - a) / _TASKS for a, b in zip(spent, times(), strict=True))
-    dask_queue.GROUP_S, dask_queue.GROUP_S_PER_THREAD = before, per_thread
+    queue.GROUP_S, queue.GROUP_S_PER_THREAD = before, per_thread
     print(
         f"a task: {1000 * wall:.1f} ms from call to call on one Dask worker; processor time: scheduler "
         f"{scheduler:.1f} ms, Dask worker {worker:.1f} ms, this process {client:.1f} ms"

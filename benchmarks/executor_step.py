@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nvaudit.model import load_model
-from nvaudit.retrain.executor import Executor, build_executor
+from nvaudit.retrain.executor.module import Executor, build_executor
 
 RATE = 0.01
 

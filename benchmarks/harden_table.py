@@ -25,9 +25,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nvaudit.auditing import default_workers
-from nvaudit.hardening import harden
-from nvaudit.report.hardening import harden_json
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.hardening import harden
+from nvaudit.report.hardening.result import harden_json
 
 
 def main() -> None:

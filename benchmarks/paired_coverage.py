@@ -16,9 +16,9 @@ import math
 import numpy as np
 from scipy import stats
 
-from nvaudit.report.binomial import interval_ranks
-from nvaudit.report.kpp import kpp_index
-from nvaudit.report.paired import kpp_difference, mean_difference
+from nvaudit.report.statistics.binomial import interval_ranks
+from nvaudit.report.statistics.kpp import kpp_index
+from nvaudit.report.statistics.paired import kpp_difference, mean_difference
 from nvaudit.rng import stream
 
 CONFIDENCE = 0.95

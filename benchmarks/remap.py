@@ -12,8 +12,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from nvaudit.remapping import remap
-from nvaudit.report.remap import RemapReport
+from nvaudit.jobs.remapping import remap
+from nvaudit.report.remap.result import RemapReport
 
 OPTIONS = ("sigma", "sigma_unit", "digital_scale", "trials", "limit", "workers", "percentile", "seed")
 

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nvaudit.auditing import default_workers
-from nvaudit.remapping import remap
-from nvaudit.report.remap import remap_json
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.remapping import remap
+from nvaudit.report.remap.result import remap_json
 
 HEAD = (
     "| model | device | clean before | after | KPP 1 % before | after | change [95 %] | mean before | after "

@@ -18,7 +18,7 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 from nvaudit import AuditReport, audit
-from nvaudit.auditing import default_workers
+from nvaudit.jobs.auditing import default_workers
 from nvaudit.report.result import from_json, to_json
 
 FEW = 5

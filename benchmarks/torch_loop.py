@@ -23,7 +23,7 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from nvaudit.auditing import default_workers
+from nvaudit.jobs.auditing import default_workers
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import run_trials
 from nvaudit.perturb.workers import WorkerPool

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from nvaudit.auditing import default_workers
+from nvaudit.jobs.auditing import default_workers
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import run_trials

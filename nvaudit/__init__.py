@@ -8,21 +8,21 @@ first used, so that ``import nvaudit`` is light.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nvaudit.auditing import audit
-    from nvaudit.comparing import compare
-    from nvaudit.hardening import harden
-    from nvaudit.landscaping import landscape
-    from nvaudit.remapping import remap
-    from nvaudit.replaying import replay
-    from nvaudit.report.comparison_result import ComparisonReport
-    from nvaudit.report.hardening import HardenReport
-    from nvaudit.report.landscape import LandscapeReport
-    from nvaudit.report.remap import RemapReport
+    from nvaudit.jobs.auditing import audit
+    from nvaudit.jobs.comparing import compare
+    from nvaudit.jobs.hardening import harden
+    from nvaudit.jobs.landscaping import landscape
+    from nvaudit.jobs.remapping import remap
+    from nvaudit.jobs.replaying import replay
+    from nvaudit.jobs.rooflining import roofline
+    from nvaudit.jobs.verifying import verify_plan
+    from nvaudit.report.comparison.result import ComparisonReport
+    from nvaudit.report.hardening.result import HardenReport
+    from nvaudit.report.landscape.result import LandscapeReport
+    from nvaudit.report.remap.result import RemapReport
     from nvaudit.report.result import AuditReport
-    from nvaudit.report.roofline import RooflineReport
-    from nvaudit.report.verify import VerifyReport
-    from nvaudit.rooflining import roofline
-    from nvaudit.verifying import verify_plan
+    from nvaudit.report.roofline.result import RooflineReport
+    from nvaudit.report.verify.result import VerifyReport
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,21 +45,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "audit": "nvaudit.auditing",
-    "compare": "nvaudit.comparing",
-    "harden": "nvaudit.hardening",
-    "landscape": "nvaudit.landscaping",
-    "remap": "nvaudit.remapping",
-    "replay": "nvaudit.replaying",
-    "roofline": "nvaudit.rooflining",
-    "verify_plan": "nvaudit.verifying",
+    "audit": "nvaudit.jobs.auditing",
+    "compare": "nvaudit.jobs.comparing",
+    "harden": "nvaudit.jobs.hardening",
+    "landscape": "nvaudit.jobs.landscaping",
+    "remap": "nvaudit.jobs.remapping",
+    "replay": "nvaudit.jobs.replaying",
+    "roofline": "nvaudit.jobs.rooflining",
+    "verify_plan": "nvaudit.jobs.verifying",
     "AuditReport": "nvaudit.report.result",
-    "ComparisonReport": "nvaudit.report.comparison_result",
-    "HardenReport": "nvaudit.report.hardening",
-    "LandscapeReport": "nvaudit.report.landscape",
-    "RemapReport": "nvaudit.report.remap",
-    "RooflineReport": "nvaudit.report.roofline",
-    "VerifyReport": "nvaudit.report.verify",
+    "ComparisonReport": "nvaudit.report.comparison.result",
+    "HardenReport": "nvaudit.report.hardening.result",
+    "LandscapeReport": "nvaudit.report.landscape.result",
+    "RemapReport": "nvaudit.report.remap.result",
+    "RooflineReport": "nvaudit.report.roofline.result",
+    "VerifyReport": "nvaudit.report.verify.result",
 }
 
 

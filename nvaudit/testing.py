@@ -79,7 +79,7 @@ def assert_kpp(
     changes.
     """
     __tracebackhide__ = True
-    from nvaudit.auditing import audit
+    from nvaudit.jobs.auditing import audit
 
     threshold = _threshold(at_least, at_most, options)
     report = audit(

@@ -33,41 +33,53 @@ MAY_IMPORT = {
     "mapping": BASE | {"device", "model", "data"},
     "perturb": LOWER,
     "retrain": LOWER | {"perturb"},
-    "harden_job": LOWER | {"perturb", "session", "retrain"},
-    "hardening": LOWER
-    | {"perturb", "session", "auditing", "landscaping", "retrain", "harden_job", "verify", "verifying"},
     "ranges": LOWER | {"perturb"},
-    "remapping": LOWER | {"perturb", "session", "auditing", "ranges"},
     "verify": LOWER | {"perturb", "findings", "session", "retrain"},
-    "verifying": LOWER | {"perturb", "session", "verify"},
     "findings": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
-    "racing": LOWER | {"perturb"},
-    "gating": LOWER | {"perturb"},
-    "measuring": LOWER | {"perturb", "session", "racing", "gating"},
-    "auditing": LOWER | {"perturb", "findings", "session", "attributing", "measuring", "landscaping"},
-    "attributing": LOWER | {"perturb", "session"},
-    "planning": LOWER | {"perturb", "session"},
-    "replaying": LOWER | {"perturb", "session"},
-    "landscaping": LOWER | {"perturb", "session"},
-    "candidates": LOWER,
-    "comparing": LOWER | {"perturb", "session", "auditing", "candidates"},
-    "rooflining": LOWER | {"perturb", "session", "auditing"},
+    "jobs.racing": LOWER | {"perturb"},
+    "jobs.gating": LOWER | {"perturb"},
+    "jobs.candidates": LOWER,
+    "jobs.attributing": LOWER | {"perturb", "session"},
+    "jobs.planning": LOWER | {"perturb", "session"},
+    "jobs.replaying": LOWER | {"perturb", "session"},
+    "jobs.landscaping": LOWER | {"perturb", "session"},
+    "jobs.verifying": LOWER | {"perturb", "session", "verify"},
+    "jobs.measuring": LOWER | {"perturb", "session", "jobs.racing", "jobs.gating"},
+    "jobs.auditing": LOWER
+    | {"perturb", "findings", "session", "jobs.attributing", "jobs.measuring", "jobs.landscaping"},
+    "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
+    "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
+    "jobs.remapping": LOWER | {"perturb", "session", "jobs.auditing", "ranges"},
+    "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
+    "jobs.hardening": LOWER
+    | {"perturb", "session", "retrain", "verify"}
+    | {"jobs.auditing", "jobs.landscaping", "jobs.harden_job", "jobs.verifying"},
     "cli": LOWER
-    | {"perturb", "findings", "session", "auditing", "planning", "replaying", "landscaping"}
-    | {"candidates", "comparing", "rooflining", "hardening", "ranges", "remapping", "retrain"}
-    | {"verify", "verifying"},
-    "testing": LOWER | {"auditing"},
+    | {"perturb", "findings", "session", "ranges", "retrain", "verify", "jobs.auditing", "jobs.planning"}
+    | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
+    | {"jobs.hardening", "jobs.remapping", "jobs.verifying"},
+    "testing": LOWER | {"jobs.auditing"},
     "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},
+    "jobs": set(),
 }
 # The package itself is the public face: anyone may read its version, nobody inside may use it for more.
 PUBLIC = {"__version__"}
 
 
 def part_of(path: Path) -> str:
-    """The part of the package that a file belongs to: "model" for nvaudit/model/load.py."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The part of the package that a file belongs to: "model" for nvaudit/model/load.py.
+
+    Each job is a part of its own.
+    """
+    return part_named(module_of(path).removeprefix("nvaudit."))
+
+
+def part_named(name: str) -> str:
+    """The part that a dotted name within the package belongs to."""
+    first, *rest = name.split(".")
+    return f"{first}.{rest[0]}" if first == "jobs" and rest else first
 
 
 def imports(tree: ast.AST, package: str = "nvaudit") -> Iterator[tuple[str, ast.stmt | ast.expr]]:
@@ -94,7 +106,7 @@ def wrong_way(tree: ast.AST, part: str, package: str = "nvaudit") -> list[str]:
     found = []
     for name, node in imports(tree, package):
         head, _, rest = name.partition(".")
-        if head == "nvaudit" and rest not in PUBLIC and rest.split(".")[0] not in allowed:
+        if head == "nvaudit" and rest not in PUBLIC and part_named(rest) not in allowed:
             found.append(f"line {node.lineno}: {name}")
     return found
 
@@ -244,7 +256,9 @@ def test_import_is_light():
         ("device", "nvaudit.device", "from .. import mapping"),
         ("model", "nvaudit.model", "def f():\n    from nvaudit import data"),
         ("report", "nvaudit.report", "from nvaudit.device import load_profile"),
-        ("auditing", "nvaudit.auditing", "from nvaudit import cli"),
+        ("jobs.auditing", "nvaudit.jobs", "from nvaudit import cli"),
+        ("jobs.auditing", "nvaudit.jobs", "from nvaudit.jobs.comparing import compare"),
+        ("jobs.auditing", "nvaudit.jobs", "from nvaudit.jobs import comparing"),
         ("cli", "nvaudit.cli", "from nvaudit import audit_everything"),
     ],
 )
@@ -258,7 +272,11 @@ def test_wrong_import_is_seen(part, package, code):
     [
         ("model", "nvaudit.model", "from .load import load_model\nfrom . import uses"),
         ("model", "nvaudit.model", "from ..errors import ModelError\nfrom nvaudit import __version__"),
-        ("cli", "nvaudit.cli", "import numpy\nfrom nvaudit import auditing\nfrom nvaudit.report import kpp"),
+        (
+            "cli",
+            "nvaudit.cli",
+            "import numpy\nfrom nvaudit.jobs import auditing\nfrom nvaudit.report import x",
+        ),
     ],
 )
 def test_right_import_is_let_through(part, package, code):

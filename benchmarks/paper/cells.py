@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import nvaudit
-from nvaudit.hardening import harden
+from nvaudit.jobs.hardening import harden
 
 
 @dataclass(frozen=True)

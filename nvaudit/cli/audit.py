@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from nvaudit.auditing import default_workers, run_audit
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -21,9 +20,10 @@ from nvaudit.cli.options import (
 from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
 from nvaudit.cli.progress import ProgressDisplay, working
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
+from nvaudit.jobs.auditing import default_workers, run_audit
+from nvaudit.jobs.planning import plan_audit
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
-from nvaudit.planning import plan_audit
 from nvaudit.report.plan import plan_json
 from nvaudit.report.plan_text import render_plan
 from nvaudit.report.text import render_text

@@ -9,8 +9,6 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from nvaudit.auditing import default_workers
-from nvaudit.candidates import Plan, plan_comparison
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -23,12 +21,14 @@ from nvaudit.cli.options import (
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import working
-from nvaudit.comparing import run_comparison
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.report.comparison_csv import comparison_csv
-from nvaudit.report.comparison_ranks import MEASURES
-from nvaudit.report.comparison_result import comparison_json
-from nvaudit.report.comparison_text import render_comparison
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.candidates import Plan, plan_comparison
+from nvaudit.jobs.comparing import run_comparison
+from nvaudit.report.comparison.csv import comparison_csv
+from nvaudit.report.comparison.ranks import MEASURES
+from nvaudit.report.comparison.result import comparison_json
+from nvaudit.report.comparison.text import render_comparison
 
 _OF_THE_COMPARISON = frozenset(
     {"models", "rank_by", "baseline", "comparison", "as_json", "html", "csv", "quiet", "workers", "dask"}
@@ -169,7 +169,7 @@ def _outputs(comparison: Path | None, as_json: bool, csv: Path | None, html: Pat
         Output("-o", "comparison", comparison, comparison_json) if comparison is not None else None,
         Output("--json", "comparison", Path("-"), comparison_json) if as_json else None,
         Output("--csv", "table", csv, comparison_csv) if csv is not None else None,
-        page_output(html, "comparison_html:comparison_page") if html is not None else None,
+        page_output(html, "comparison.html:comparison_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

@@ -11,7 +11,6 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from nvaudit.auditing import default_workers
 from nvaudit.cli.harden_options import (
     REMAP_ONLY,
     BitsType,
@@ -27,6 +26,7 @@ from nvaudit.cli.options import FilePath, device_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay, working
 from nvaudit.errors import EXIT_OK, OptionError
+from nvaudit.jobs.auditing import default_workers
 from nvaudit.retrain.spec import METHODS, HardenSpec, make_harden_spec
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def _check_model_path(output: Path, others: dict[str, Path | None]) -> None:
 def _train(
     spec: HardenSpec, output: Path, wanted: tuple[Path | None, Path | None], resume: Path | None, quiet: bool
 ) -> int:
-    from nvaudit.hardening import run_hardening
-    from nvaudit.report.hardening import harden_json
-    from nvaudit.report.hardening_text import render_hardening
+    from nvaudit.jobs.hardening import run_hardening
+    from nvaudit.report.hardening.result import harden_json
+    from nvaudit.report.hardening.text import render_hardening
 
-    outputs = _outputs(wanted, harden_json, "hardening_html:harden_page")
+    outputs = _outputs(wanted, harden_json, "hardening.html:harden_page")
     check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
     with working(quiet, resume, "finished epochs") as progress:
         result = run_hardening(spec, output, progress, resume)
@@ -132,10 +132,10 @@ def _remap(
     quiet: bool,
 ) -> int:
     """Harden without training."""
+    from nvaudit.jobs.remapping import run_remap
     from nvaudit.ranges.spec import RemapSpec, make_remap_spec
-    from nvaudit.remapping import run_remap
-    from nvaudit.report.remap import remap_json
-    from nvaudit.report.remap_text import render_remap
+    from nvaudit.report.remap.result import remap_json
+    from nvaudit.report.remap.text import render_remap
 
     if resume is not None:
         raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
@@ -147,7 +147,7 @@ def _remap(
     if wrong:
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**options)
-    outputs = _outputs(wanted, remap_json, "remap_html:remap_page")
+    outputs = _outputs(wanted, remap_json, "remap.html:remap_page")
     check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
     with ProgressDisplay(quiet) as progress:
         result = run_remap(spec, output, progress)

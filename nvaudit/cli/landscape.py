@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from nvaudit.auditing import default_workers
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.outputs import render_page_of
 from nvaudit.cli.progress import working
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable, write_bytes_atomic, write_text_atomic
-from nvaudit.landscaping import run_landscape
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.perturb.landscape.spec import (
     GRID,
     IMAGES,
@@ -25,8 +25,8 @@ from nvaudit.perturb.landscape.spec import (
     LandscapeSpec,
     make_landscape_spec,
 )
-from nvaudit.report.landscape import landscape_json, surface_npz
-from nvaudit.report.landscape_text import render_landscape
+from nvaudit.report.landscape.result import landscape_json, surface_npz
+from nvaudit.report.landscape.text import render_landscape
 from nvaudit.report.plots.figures import plotly_graphs
 
 
@@ -94,7 +94,7 @@ def landscape_command(
     if surface is not None:
         write_bytes_atomic(surface, surface_npz(report))
     if html is not None:
-        write_text_atomic(html, render_page_of("landscape_html:landscape_page", report))
+        write_text_atomic(html, render_page_of("landscape.html:landscape_page", report))
     with printing() as console:
         if as_json:
             echo_json(landscape_json(report))

@@ -11,7 +11,7 @@ from nvaudit.cli.output import printing
 from nvaudit.cli.report import read_report
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
-from nvaudit.replaying import replay
+from nvaudit.jobs.replaying import replay
 
 
 @click.command("replay")

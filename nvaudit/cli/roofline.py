@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from nvaudit.auditing import default_workers
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -21,10 +20,11 @@ from nvaudit.cli.options import (
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import working
 from nvaudit.errors import EXIT_OK, OptionError
-from nvaudit.report.roofline import roofline_json
-from nvaudit.report.roofline_limits import MEASURES
-from nvaudit.report.roofline_text import render_roofline
-from nvaudit.rooflining import RooflinePlan, bits_of_levels, plan_roofline, run_roofline
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.rooflining import RooflinePlan, bits_of_levels, plan_roofline, run_roofline
+from nvaudit.report.roofline.limits import MEASURES
+from nvaudit.report.roofline.result import roofline_json
+from nvaudit.report.roofline.text import render_roofline
 
 
 class NumbersType(click.ParamType[Any]):
@@ -129,7 +129,7 @@ def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Outp
     wanted = [
         Output("-o", "roofline", report, roofline_json) if report is not None else None,
         Output("--json", "roofline", Path("-"), roofline_json) if as_json else None,
-        page_output(html, "roofline_html:roofline_page") if html is not None else None,
+        page_output(html, "roofline.html:roofline_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

@@ -9,7 +9,6 @@ from typing import Any
 import click
 from rich.console import Console
 
-from nvaudit.auditing import default_workers
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -22,11 +21,12 @@ from nvaudit.cli.options import (
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import working
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.report.verify import VerifyReport, verify_json
-from nvaudit.report.verify_text import render_verify
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
+from nvaudit.report.verify.result import VerifyReport, verify_json
+from nvaudit.report.verify.text import render_verify
 from nvaudit.verify.kept import KEPT_FILES
 from nvaudit.verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
-from nvaudit.verifying import plan_inputs, run_verify_plan
 
 
 class SharesType(click.ParamType[Any]):
@@ -135,6 +135,6 @@ def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Outp
     wanted = [
         Output("--report", "report", report, verify_json) if report is not None else None,
         Output("--json", "report", Path("-"), verify_json) if as_json else None,
-        page_output(html, "verify_html:verify_page") if html is not None else None,
+        page_output(html, "verify.html:verify_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nvaudit.mapping.conductance import Array
 from nvaudit.mapping.crossbar import Crossbar, Lines
 from nvaudit.model import Weight
-from nvaudit.model.crossbar_plan import row_blocks
+from nvaudit.model.crossbar.plan import row_blocks
 
 
 def weight_lines(weight: Weight) -> Lines:

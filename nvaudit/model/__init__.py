@@ -1,11 +1,11 @@
 """The only package that knows ONNX: load, find weights, open places for them, re-batch."""
 
+from nvaudit.model.batch.rebatch import Rebatch, analyse_batch
 from nvaudit.model.batchnorm import recalibrate_batch_norm
-from nvaudit.model.crossbar import add_outputs
-from nvaudit.model.crossbar_plan import Cells, Converter, Converters, CrossbarPlan, Split
+from nvaudit.model.crossbar.plan import Cells, Converter, Converters, CrossbarPlan, Split
+from nvaudit.model.crossbar.split import add_outputs
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
 from nvaudit.model.readnoise import reseed_read_noise
-from nvaudit.model.rebatch import Rebatch, analyse_batch
 from nvaudit.model.template import Slot, Template, build_template
 from nvaudit.model.uses import Constant, constants
 from nvaudit.model.weights import Weight

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
+from nvaudit.model.batch.rebatch import rebatch
 from nvaudit.model.cause import cause
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.rebatch import rebatch
 
 
 def expose_values(loaded: LoadedModel, *, inner: bool) -> tuple[bytes, tuple[str, ...]]:

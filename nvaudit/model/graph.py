@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Root, analyse
+from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.cause import cause
 from nvaudit.model.chains import Layout, invert, layout_of
 from nvaudit.model.fold import stored_array
 from nvaudit.model.load import LoadedModel, TensorSpec
 from nvaudit.model.parameters import Grid, Part, find_parts, grid_of
-from nvaudit.model.rebatch import Rebatch, rebatch
 from nvaudit.model.tensors import Array, read_tensor
 from nvaudit.model.walk import is_constant_node
 from nvaudit.model.weights import choose

@@ -16,17 +16,17 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root, analyse
+from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.build import Names, remove_unused
 from nvaudit.model.cause import cause
 from nvaudit.model.chains import Layout
-from nvaudit.model.crossbar import MIN_OPSET, split_weight
-from nvaudit.model.crossbar_plan import CrossbarPlan, Split
-from nvaudit.model.crossbar_recurrent import find_lengths, unroll, why_not_unrolled
+from nvaudit.model.crossbar.plan import CrossbarPlan, Split
+from nvaudit.model.crossbar.recurrent import find_lengths, unroll, why_not_unrolled
+from nvaudit.model.crossbar.split import MIN_OPSET, split_weight
 from nvaudit.model.digital import SLOT_FILE, take_large
 from nvaudit.model.integer import rewrite_integer
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.readnoise import add_read_noise, takes_read_noise
-from nvaudit.model.rebatch import Rebatch, rebatch
 from nvaudit.model.tensors import Array
 from nvaudit.model.weights import choose
 

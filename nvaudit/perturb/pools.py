@@ -43,7 +43,7 @@ def open_pool(
     """
     if dask is None:
         return WorkerPool(workers, setup, on_event)
-    from nvaudit.perturb.dask_pool import DaskPool
+    from nvaudit.perturb.dask.pool import DaskPool
 
     return DaskPool(dask, setup, folder, on_event)
 
@@ -64,6 +64,6 @@ def check_pool(dask: str | None) -> None:
         If Dask is not installed.
     """
     if dask is not None:
-        from nvaudit.perturb.dask_cluster import Cluster
+        from nvaudit.perturb.dask.cluster import Cluster
 
         Cluster(dask).close()

@@ -2,7 +2,7 @@
 
 Each worker is a process of its own that a thread drives over a pipe. A worker that dies (killed, out of
 memory, a crash in native code) is replaced and its call made again; a call that kills three workers ends
-the run. With no workers, calls run in this process. :mod:`nvaudit.perturb.dask_pool` has the same interface
+the run. With no workers, calls run in this process. :mod:`nvaudit.perturb.dask.pool` has the same interface
 on many machines.
 """
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
 from nvaudit.model import LoadedModel, analyse_batch
-from nvaudit.model.scaling_plan import Layer
+from nvaudit.model.rescale.plan import Layer
 from nvaudit.model.watch import watched
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.session import open_session, run_session

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.model.centre import Centres, watched_means
 from nvaudit.model.readnoise import reseed_read_noise
+from nvaudit.model.rescale.centre import Centres, watched_means
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.session import open_session, run_session
 from nvaudit.ranges.bench import Bench, Changed

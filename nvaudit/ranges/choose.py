@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from nvaudit.errors import ModelError
-from nvaudit.model.centre import Centres, find_centres
-from nvaudit.model.centre_apply import with_centres
-from nvaudit.model.channel_walk import Sizes
-from nvaudit.model.scaling_plan import Insert
+from nvaudit.model.rescale.centre import Centres, find_centres
+from nvaudit.model.rescale.centre_apply import with_centres
+from nvaudit.model.rescale.plan import Insert
+from nvaudit.model.rescale.walk import Sizes
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.ranges.bench import Bench, Changed, Conditions, Numbers
 from nvaudit.ranges.centre import CHIPS, chip_moments, clean_moments

@@ -14,10 +14,10 @@ from nvaudit.ranges.choose import COSTS, LATE, Candidate, Search
 from nvaudit.ranges.limits import narrowing
 from nvaudit.ranges.spec import RemapSpec
 from nvaudit.ranges.trial import Trial
-from nvaudit.report.kpp import kpp_index
-from nvaudit.report.paired import PairedDifference, paired_difference
-from nvaudit.report.remap import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.result import AuditReport
+from nvaudit.report.statistics.kpp import kpp_index
+from nvaudit.report.statistics.paired import PairedDifference, paired_difference
 from nvaudit.report.wording import count_text, difference_text, interval_text, kpp_name, value_text
 
 

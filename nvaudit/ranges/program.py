@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.model import LoadedModel
-from nvaudit.model.channel_walk import Sizes
-from nvaudit.model.scaling import plan_scaling
-from nvaudit.model.scaling_apply import rescaled
-from nvaudit.model.scaling_plan import Insert, Layer, Plan
+from nvaudit.model.rescale.apply import rescaled
+from nvaudit.model.rescale.find import plan_scaling
+from nvaudit.model.rescale.plan import Insert, Layer, Plan
+from nvaudit.model.rescale.walk import Sizes
 from nvaudit.ranges.activations import Moments
 from nvaudit.ranges.solve import Floats, Ids, Term, noise_of, solve
 

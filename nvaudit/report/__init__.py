@@ -1,8 +1,5 @@
 """Pure statistics of the chips' metric, the audit report, and its renderers."""
 
-from nvaudit.report.binomial import clopper_pearson, interval_ranks, trials_for_bound
-from nvaudit.report.gate import GateResult, Verdict, decide, overall_verdict, verdict_of
-from nvaudit.report.kpp import KppResult, YieldResult, kpp, kpp_index, yield_at
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
@@ -20,6 +17,9 @@ from nvaudit.report.result import (
     schema_text,
     to_json,
 )
+from nvaudit.report.statistics.binomial import clopper_pearson, interval_ranks, trials_for_bound
+from nvaudit.report.statistics.gate import GateResult, Verdict, decide, overall_verdict, verdict_of
+from nvaudit.report.statistics.kpp import KppResult, YieldResult, kpp, kpp_index, yield_at
 
 __all__ = [
     "AuditReport",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nvaudit.report.gate import GateResult
-from nvaudit.report.kpp import KppResult
 from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
+from nvaudit.report.statistics.gate import GateResult
+from nvaudit.report.statistics.kpp import KppResult
 from nvaudit.report.wording import (
     confidence_text,
     count_text,

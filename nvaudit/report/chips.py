@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.report.ranks import RankRange
+from nvaudit.report.statistics.ranks import RankRange
 
 Floats = NDArray[np.float64]
 

@@ -6,14 +6,14 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from nvaudit.report.comparison_result import ComparisonReport
-from nvaudit.report.hardening import HardenReport
-from nvaudit.report.landscape import LandscapeReport
-from nvaudit.report.remap import RemapReport
+from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.hardening.result import HardenReport
+from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport, parsed, validated_report
-from nvaudit.report.roofline import RooflineReport
+from nvaudit.report.roofline.result import RooflineReport
 from nvaudit.report.sections import Section
-from nvaudit.report.verify import VerifyReport
+from nvaudit.report.verify.result import VerifyReport
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Kind:
 
 KINDS = (
     Kind("nvaudit audit", AuditReport, "trials", "text:render_text", "page.audit:audit_page"),
-    Kind("nvaudit compare", ComparisonReport, "models", "comparison_text:render_comparison",
-         "comparison_html:comparison_page"),
-    Kind("nvaudit roofline", RooflineReport, "levels", "roofline_text:render_roofline",
-         "roofline_html:roofline_page"),
-    Kind("nvaudit landscape", LandscapeReport, "surface", "landscape_text:render_landscape",
-         "landscape_html:landscape_page"),
-    Kind("nvaudit harden", HardenReport, "hardened", "hardening_text:render_hardening",
-         "hardening_html:harden_page"),
-    Kind("nvaudit harden --method remap", RemapReport, "steps", "remap_text:render_remap",
-         "remap_html:remap_page"),
-    Kind("nvaudit verify-plan", VerifyReport, "curve", "verify_text:render_verify",
-         "verify_html:verify_page"),
+    Kind("nvaudit compare", ComparisonReport, "models", "comparison.text:render_comparison",
+         "comparison.html:comparison_page"),
+    Kind("nvaudit roofline", RooflineReport, "levels", "roofline.text:render_roofline",
+         "roofline.html:roofline_page"),
+    Kind("nvaudit landscape", LandscapeReport, "surface", "landscape.text:render_landscape",
+         "landscape.html:landscape_page"),
+    Kind("nvaudit harden", HardenReport, "hardened", "hardening.text:render_hardening",
+         "hardening.html:harden_page"),
+    Kind("nvaudit harden --method remap", RemapReport, "steps", "remap.text:render_remap",
+         "remap.html:remap_page"),
+    Kind("nvaudit verify-plan", VerifyReport, "curve", "verify.text:render_verify",
+         "verify.html:verify_page"),
 )  # fmt: skip
 
 

@@ -8,8 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvaudit.report.anytime import sequential_verdict
-from nvaudit.report.binomial import (
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.sections import Section
+from nvaudit.report.statistics.anytime import sequential_verdict
+from nvaudit.report.statistics.binomial import (
     at_most,
     check_confidence,
     check_percentile,
@@ -19,10 +21,8 @@ from nvaudit.report.binomial import (
     trials_for_bound,
     within,
 )
-from nvaudit.report.gate import verdict_of
-from nvaudit.report.jsontext import write_json
-from nvaudit.report.kpp import kpp_index
-from nvaudit.report.sections import Section
+from nvaudit.report.statistics.gate import verdict_of
+from nvaudit.report.statistics.kpp import kpp_index
 
 FAILURES = (0, 1, 2, 5)
 """Failing chips for which the trials of a passing gate are worked out."""

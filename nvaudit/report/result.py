@@ -8,13 +8,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from nvaudit.errors import DataError
-from nvaudit.report.attribution import AttributionDetail
+from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
-from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import read_json, short_repr, write_json
-from nvaudit.report.kpp import KppResult, YieldResult
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
@@ -29,7 +27,9 @@ from nvaudit.report.sections import (
     TensorDecision,
     TrialSummary,
 )
-from nvaudit.report.tail_result import TailResult
+from nvaudit.report.statistics.gate import GateResult, Verdict, overall_verdict
+from nvaudit.report.statistics.kpp import KppResult, YieldResult
+from nvaudit.report.statistics.tail_result import TailResult
 
 __all__ = [
     "AuditReport",

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nvaudit.report.gate import GateResult
-from nvaudit.report.kpp import KppResult, YieldResult
-from nvaudit.report.tail_result import TailResult
+from nvaudit.report.statistics.gate import GateResult
+from nvaudit.report.statistics.kpp import KppResult, YieldResult
+from nvaudit.report.statistics.tail_result import TailResult
 
 
 class Section(BaseModel):

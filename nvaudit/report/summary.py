@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.report.anytime import sequential_gate
-from nvaudit.report.binomial import standard_error
 from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
-from nvaudit.report.gate import GateResult, decide_count, overall_verdict
-from nvaudit.report.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
@@ -23,8 +19,12 @@ from nvaudit.report.result import (
     TensorDecision,
     TrialSummary,
 )
-from nvaudit.report.tail import known_worst, metric_steps, tail_kpp
-from nvaudit.report.tail_result import TailResult
+from nvaudit.report.statistics.anytime import sequential_gate
+from nvaudit.report.statistics.binomial import standard_error
+from nvaudit.report.statistics.gate import GateResult, decide_count, overall_verdict
+from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
+from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
+from nvaudit.report.statistics.tail_result import TailResult
 from nvaudit.report.wording import kpp_name, value_text
 
 

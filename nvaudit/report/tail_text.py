@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvaudit.report.tail_result import TailResult
+from nvaudit.report.statistics.tail_result import TailResult
 from nvaudit.report.wording import confidence_text, count_text, interval_text, kpp_name, value_text
 
 

@@ -8,15 +8,15 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from nvaudit.report.attribution_text import attribution_section
+from nvaudit.report.attribution.text import attribution_section
 from nvaudit.report.crossbar_text import crossbar_section
-from nvaudit.report.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
 from nvaudit.report.provenance import provenance
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport, SweepPoint, TrialSummary
+from nvaudit.report.statistics.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.wording import (

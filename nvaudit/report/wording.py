@@ -8,7 +8,7 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from nvaudit.report.kpp import KppResult
+from nvaudit.report.statistics.kpp import KppResult
 
 # Separators of lines, and marks that reorder or hide text.
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})

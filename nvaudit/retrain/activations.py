@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nvaudit.retrain.quant import quantise_activation
 
 if TYPE_CHECKING:
-    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.executor.module import Executor
 
 _FIRST = frozenset({"Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "RNN"})
 """Operators whose first input is the activation."""

@@ -34,7 +34,7 @@ from nvaudit.retrain.trice import Interval
 from nvaudit.retrain.vat import Candidate, Judge, Search
 
 if TYPE_CHECKING:
-    from nvaudit.retrain.hardware import Crossbars
+    from nvaudit.retrain.crossbar.hardware import Crossbars
 
 FEWEST_IMAGES = 100
 """Validation samples that a score is taken over at least, if there are as many."""
@@ -238,8 +238,8 @@ def _crossbars(network: Network, subject: Subject, spec: HardenSpec, task: Task)
     how = spec.trained_through
     if how is None:
         return None
-    from nvaudit.retrain.executor import Executor
-    from nvaudit.retrain.hardware import put_in_training
+    from nvaudit.retrain.crossbar.hardware import put_in_training
+    from nvaudit.retrain.executor.module import Executor
 
     assert isinstance(network, Executor)  # only a graph says what its products are
     return put_in_training(network, task.where, subject.splits, how, task.feed, spec.batch_size)
@@ -250,7 +250,7 @@ def _begin(network: Network, spec: HardenSpec, task: Task) -> None:
     if not spec.reset and spec.activation_bits is None:
         return
     from nvaudit.retrain.activations import round_activations
-    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.executor.module import Executor
     from nvaudit.retrain.reset import initial_values
 
     assert isinstance(network, Executor)  # only a graph says what its tensors are
@@ -262,8 +262,8 @@ def _begin(network: Network, spec: HardenSpec, task: Task) -> None:
 
 def _dense(network: Network, subject: Subject, spec: HardenSpec) -> tuple[str, ...]:
     """Which weights are not pruned: the last one, whose groups may be whole classes, and --dense."""
-    from nvaudit.retrain.executor import Executor
-    from nvaudit.retrain.order import last_weight
+    from nvaudit.retrain.executor.module import Executor
+    from nvaudit.retrain.executor.order import last_weight
 
     keys = [weight.key for weight in subject.weights]
     found = []

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.perturb.metrics import Metric, reference_of, score
-from nvaudit.report.kpp import kpp_index
+from nvaudit.report.statistics.kpp import kpp_index
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Batch, Feed
 from nvaudit.retrain.noise import Noise, no_noise, torch_generator
@@ -29,7 +29,7 @@ from nvaudit.retrain.train import Task, evaluating
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nvaudit.retrain.hardware import Crossbars
+    from nvaudit.retrain.crossbar.hardware import Crossbars
 
 Chips = dict[str, "Tensor"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.executor.module import Executor
 
 Floats = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from nvaudit.retrain.hardware import Crossbars
+    from nvaudit.retrain.crossbar.hardware import Crossbars
 
 Optimiser = Literal["adam", "sgd"]
 Schedule = Literal["cosine", "constant"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.update import update_values
-from nvaudit.retrain.ops.registry import Array
+from nvaudit.retrain.executor.ops.registry import Array
 
 
 def write_back(loaded: LoadedModel, values: Mapping[str, Array], path: str | Path) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from nvaudit import __version__
 from nvaudit.findings import measured_late
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.metrics import Metric
-from nvaudit.report.binomial import standard_error
-from nvaudit.report.kpp import kpp
-from nvaudit.report.paired import paired_difference
 from nvaudit.report.sections import DataInfo, Hashes, MetricInfo
-from nvaudit.report.verify import VerifyChoice, VerifyPoint, VerifyReport, VerifyTensor, verify_report
+from nvaudit.report.statistics.binomial import standard_error
+from nvaudit.report.statistics.kpp import kpp
+from nvaudit.report.statistics.paired import paired_difference
+from nvaudit.report.verify.result import VerifyChoice, VerifyPoint, VerifyReport, VerifyTensor, verify_report
 from nvaudit.session import Session
 from nvaudit.verify.rank import Correction
 from nvaudit.verify.ranked import Ranked, per_weight

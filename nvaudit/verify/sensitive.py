@@ -25,7 +25,7 @@ from nvaudit.verify.rank import Correction
 from nvaudit.verify.spec import VerifySpec
 
 if TYPE_CHECKING:
-    from nvaudit.retrain.executor import Executor
+    from nvaudit.retrain.executor.module import Executor
     from nvaudit.retrain.loss import Loss
 
 BATCH = 8
@@ -80,7 +80,7 @@ class Sensitivity:
         data: Dataset,
         progress: Progress,
     ) -> None:
-        from nvaudit.retrain.executor import build_executor
+        from nvaudit.retrain.executor.module import build_executor
 
         self._session, self._seed, self._progress = session, spec.run.seed, progress
         count = min(data.count, spec.own.sensitivity_images)
@@ -182,8 +182,8 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
 
 def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
     """Compare the executor with ONNX Runtime, and settle the loss from its first outputs."""
+    from nvaudit.retrain.executor.parity import check_parity
     from nvaudit.retrain.loss import settle_loss
-    from nvaudit.retrain.parity import check_parity
     from nvaudit.retrain.sensitivity import batch_first
     from nvaudit.retrain.train import evaluating
 

@@ -333,7 +333,7 @@ def test_without_scripts(page: Tab, pages: dict[str, Path]):
 def test_landscape_page(tab: Tab, example: Path, tmp_path: Path):
     """The page of a landscape has the same frame; one choice shows a direction pair in both drawings."""
     from nvaudit import landscape
-    from nvaudit.report.landscape_html import landscape_page
+    from nvaudit.report.landscape.html import landscape_page
     from nvaudit.report.page.frame import render_page
 
     path = tmp_path / "landscape.html"

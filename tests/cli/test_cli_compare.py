@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nvaudit import comparing
 from nvaudit.cli.compare import parse_data_for
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.report.comparison_result import ComparisonReport
+from nvaudit.jobs import comparing
+from nvaudit.report.comparison.result import ComparisonReport
 
 FEW = ("-n", 20, "--limit", 40, "--sigma", 0.3, "--no-roughness", "-j", 0)
 

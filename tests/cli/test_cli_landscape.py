@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
-from nvaudit.report.landscape import LandscapeReport
-from nvaudit.report.roughness import roughness
+from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.statistics.roughness import roughness
 
 FEW = ("--grid", 5, "--pairs", 2, "--images", 16, "-j", 0)
 
@@ -93,7 +93,7 @@ def test_ascii_terminal(command, example, monkeypatch):
     from rich.console import Console
 
     from nvaudit import landscape
-    from nvaudit.report.landscape_text import render_landscape
+    from nvaudit.report.landscape.text import render_landscape
 
     report = landscape(example, grid=5, pairs=1, images=8)
     console = Console(width=60, file=open(1, "w", encoding="ascii", closefd=False))  # noqa: SIM115

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit import rooflining
 from nvaudit.cli.roofline import NumbersType
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
-from nvaudit.report.roofline import RooflineReport
+from nvaudit.jobs import rooflining
+from nvaudit.report.roofline.result import RooflineReport
 
 FEW = ("-n", 8, "--limit", 40, "-j", 0)
 DEVICE = ("--device", "rram_65nm")

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from nvaudit.cli.audit import audit_command
-from nvaudit.perturb.dask_files import CHUNK
-from nvaudit.perturb.dask_pool import FIRST_WORKER_S
-from nvaudit.perturb.dask_queue import group_s
-from nvaudit.perturb.dask_roster import GONE_S
-from nvaudit.perturb.dask_worker import IDLE_S
+from nvaudit.perturb.dask.files import CHUNK
+from nvaudit.perturb.dask.pool import FIRST_WORKER_S
+from nvaudit.perturb.dask.queue import group_s
+from nvaudit.perturb.dask.roster import GONE_S
+from nvaudit.perturb.dask.worker import IDLE_S
 from nvaudit.perturb.record import _SIZE
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"

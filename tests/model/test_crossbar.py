@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from nvaudit.model import Converter, Converters, CrossbarPlan, add_outputs, build_template, load_model
-from nvaudit.model.crossbar_plan import row_blocks
+from nvaudit.model.crossbar.plan import row_blocks
 
 ENCODINGS = ["sign_magnitude", "differential", "offset"]
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 from rebatch_cases import FLOAT, KEPT, MIXED, SPACE, W, build, draw
 
-from nvaudit.model.rebatch import BATCH_NAME, analyse_batch, rebatch
+from nvaudit.model.batch.rebatch import BATCH_NAME, analyse_batch, rebatch
 
 
 def run(model, feeds):

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from nvaudit.model.rebatch import rebatch
+from nvaudit.model.batch.rebatch import rebatch
 from nvaudit.rng import stream
 
 CHAINS = 1000

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from nvaudit.model.rebatch import BATCH_NAME, analyse_batch, rebatch
+from nvaudit.model.batch.rebatch import BATCH_NAME, analyse_batch, rebatch
 
 pytestmark = pytest.mark.reference
 

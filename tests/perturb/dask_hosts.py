@@ -16,7 +16,7 @@ from nvaudit.errors import ModelError
 from nvaudit.perturb.workload import ArrayFile
 
 HERE = Path(__file__).parent
-BLIND = "import nvaudit.perturb.dask_files as files\nfiles.lies_there = lambda ref: False\n"
+BLIND = "import nvaudit.perturb.dask.files as files\nfiles.lies_there = lambda ref: False\n"
 """Preloaded, it keeps a Dask worker from seeing this machine's files, as if it were on another."""
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import layout
 from nvaudit.model import Split
-from nvaudit.model.crossbar_plan import Block
+from nvaudit.model.crossbar.plan import Block
 from nvaudit.perturb.crossbar import (
     ConverterSpec,
     Spread,

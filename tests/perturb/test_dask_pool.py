@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from dask_hosts import Setup, local_cluster
 
-import nvaudit.perturb.dask_cluster as dask_cluster
-import nvaudit.perturb.dask_pool as dask_pool
+import nvaudit.perturb.dask.cluster as dask_cluster
+import nvaudit.perturb.dask.pool as dask_pool
 from nvaudit.errors import EngineError, ModelError, OptionError
-from nvaudit.perturb.dask_cluster import refusals
-from nvaudit.perturb.dask_pool import DaskPool
+from nvaudit.perturb.dask.cluster import refusals
+from nvaudit.perturb.dask.pool import DaskPool
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.pools import check_pool, open_pool
 from nvaudit.perturb.workers import MAX_DEATHS, WorkerPool

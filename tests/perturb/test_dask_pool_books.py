@@ -7,13 +7,13 @@ from concurrent.futures import Future
 
 import pytest
 
-import nvaudit.perturb.dask_dispatch as dispatching
-import nvaudit.perturb.dask_roster as rosters
+import nvaudit.perturb.dask.dispatch as dispatching
+import nvaudit.perturb.dask.roster as rosters
 from nvaudit.errors import DataError, EngineError
-from nvaudit.perturb.dask_calls import Answer, Answers, RemoteCall
-from nvaudit.perturb.dask_dispatch import Dispatcher
-from nvaudit.perturb.dask_files import FileRef
-from nvaudit.perturb.dask_queue import GROUP_S, GROUP_S_PER_THREAD, Call, CallQueue, group_s
+from nvaudit.perturb.dask.calls import Answer, Answers, RemoteCall
+from nvaudit.perturb.dask.dispatch import Dispatcher
+from nvaudit.perturb.dask.files import FileRef
+from nvaudit.perturb.dask.queue import GROUP_S, GROUP_S_PER_THREAD, Call, CallQueue, group_s
 from nvaudit.perturb.workers import CALLS_AHEAD, MAX_DEATHS
 
 

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import nvaudit.perturb.dask_files as dask_files
-import nvaudit.perturb.dask_worker as dask_worker
+import nvaudit.perturb.dask.files as dask_files
+import nvaudit.perturb.dask.worker as dask_worker
 from nvaudit.errors import EngineError
-from nvaudit.perturb.dask_files import (
+from nvaudit.perturb.dask.files import (
     CHUNK,
     FileRef,
     Store,
@@ -26,7 +26,7 @@ from nvaudit.perturb.dask_files import (
     place,
     relocate,
 )
-from nvaudit.perturb.dask_shipping import Shipper
+from nvaudit.perturb.dask.shipping import Shipper
 from nvaudit.perturb.session import open_session
 from nvaudit.perturb.workload import ArrayFile, GraphFile
 

@@ -11,7 +11,7 @@ import pytest
 from nvaudit import landscape
 from nvaudit.data import load_dataset
 from nvaudit.errors import ModelError, OptionError
-from nvaudit.landscaping import run_landscape, session_landscape
+from nvaudit.jobs.landscaping import run_landscape, session_landscape
 from nvaudit.model import analyse_batch, load_model
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.landscape.workload import PlaneRequest, build_plane

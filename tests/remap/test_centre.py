@@ -11,14 +11,14 @@ from scaling_cases import Net, finish, outputs, random_model, samples
 
 from nvaudit.data import InputSpec, load_dataset
 from nvaudit.device import load_profile, operating_point
+from nvaudit.jobs.remapping import remap
 from nvaudit.model import load_model
-from nvaudit.model.centre import find_centres
-from nvaudit.model.centre_apply import with_centres
+from nvaudit.model.rescale.centre import find_centres
+from nvaudit.model.rescale.centre_apply import with_centres
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.ranges.bench import Bench, Conditions
 from nvaudit.ranges.centre import ChipMoments, chip_moments, clean_moments
-from nvaudit.remapping import remap
 
 RNG = np.random.Generator(np.random.PCG64(5))
 ONLY = {"equalise": False, "clip": False, "trials": 0, "calibration_chips": 4}

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
+from nvaudit.jobs.remapping import remap
 from nvaudit.model import constants, load_model
 from nvaudit.model.decode import IntegerGrid
 from nvaudit.model.regrid import code_ranges, with_numbers
 from nvaudit.model.rewrite import write_model
 from nvaudit.ranges.clip import regridded
-from nvaudit.remapping import remap
 
 RNG = np.random.Generator(np.random.PCG64(7))
 CODES = RNG.integers(-31, 32, (8, 6)).astype(np.int8)

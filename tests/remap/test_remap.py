@@ -13,10 +13,10 @@ from scaling_cases import outputs, random_model, samples
 
 from nvaudit import audit
 from nvaudit.errors import OptionError
+from nvaudit.jobs.remapping import remap
 from nvaudit.ranges.spec import make_remap_spec
-from nvaudit.remapping import remap
-from nvaudit.report.remap import RemapReport, remap_json
-from nvaudit.report.remap_text import render_remap
+from nvaudit.report.remap.result import RemapReport, remap_json
+from nvaudit.report.remap.text import render_remap
 
 EXACT = {"clip": False, "recalibrate": False}
 QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0, "time_budget": 0}

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from nvaudit.remapping import remap
+from nvaudit.jobs.remapping import remap
 
 pytestmark = pytest.mark.reference
 

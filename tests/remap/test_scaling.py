@@ -9,9 +9,9 @@ from onnx import helper
 from scaling_cases import BLOCKS, HEADS, Net, finish, outputs, random_model, samples
 
 from nvaudit.model import constants, load_model
+from nvaudit.model.rescale.apply import rescaled
+from nvaudit.model.rescale.find import plan_scaling
 from nvaudit.model.rewrite import write_model
-from nvaudit.model.scaling import plan_scaling
-from nvaudit.model.scaling_apply import rescaled
 
 INSERTS = ("none", "columns", "both")
 

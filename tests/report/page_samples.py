@@ -7,7 +7,7 @@ import numpy as np
 from report_samples import accuracies, full_report, report, summary, tensors
 
 from nvaudit.report import AuditReport, OperatingPointInfo, SweepPoint, decide, kpp, overall_verdict, yield_at
-from nvaudit.report.attribution import (
+from nvaudit.report.attribution.result import (
     AttributionDetail,
     Basis,
     Measured,

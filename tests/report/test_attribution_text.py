@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from nvaudit.report import from_json, to_json
-from nvaudit.report.attribution import (
+from nvaudit.report.attribution.result import (
     AttributionDetail,
     Basis,
     Measured,

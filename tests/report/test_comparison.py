@@ -20,11 +20,11 @@ from nvaudit.report import (
     kpp,
     yield_at,
 )
-from nvaudit.report.comparison import Entry, compare_reports
-from nvaudit.report.comparison_csv import comparison_csv
-from nvaudit.report.comparison_html import comparison_page
-from nvaudit.report.comparison_result import ComparisonReport, comparison_json
-from nvaudit.report.comparison_text import bar_lines, render_comparison
+from nvaudit.report.comparison.build import Entry, compare_reports
+from nvaudit.report.comparison.csv import comparison_csv
+from nvaudit.report.comparison.html import comparison_page
+from nvaudit.report.comparison.result import ComparisonReport, comparison_json
+from nvaudit.report.comparison.text import bar_lines, render_comparison
 from nvaudit.report.page.frame import render_page
 
 CHIPS = 500

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from nvaudit.report.binomial import interval_ranks
-from nvaudit.report.comparison_difference import (
+from nvaudit.report.comparison.difference import (
     ChipSample,
     bounded_difference,
     difference_of_kpp,
     difference_of_mean,
     independent_difference,
 )
-from nvaudit.report.kpp import kpp
-from nvaudit.report.paired import kpp_difference
+from nvaudit.report.statistics.binomial import interval_ranks
+from nvaudit.report.statistics.kpp import kpp
+from nvaudit.report.statistics.paired import kpp_difference
 from nvaudit.rng import stream
 
 CONFIDENCE = 0.95

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nvaudit.report.comparison_ranks import places, spearman
+from nvaudit.report.comparison.ranks import places, spearman
 from nvaudit.rng import stream
 
 

@@ -8,11 +8,11 @@ from report_samples import IMAGES, accuracies, report
 
 pytest.importorskip("plotly")
 
-from nvaudit.report.hardening import CandidateInfo, EpochInfo, TrainingInfo, harden_report
-from nvaudit.report.hardening_html import harden_page
+from nvaudit.report.hardening.html import harden_page
+from nvaudit.report.hardening.result import CandidateInfo, EpochInfo, TrainingInfo, harden_report
 from nvaudit.report.page.frame import render_page
-from nvaudit.report.remap import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
-from nvaudit.report.remap_html import remap_page
+from nvaudit.report.remap.html import remap_page
+from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
 
 
 def history(networks=1, epochs=3, scored=True):

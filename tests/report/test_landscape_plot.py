@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("plotly", reason="plotly draws the figures")
 
-from nvaudit.report.landscape_text import map_lines
+from nvaudit.report.landscape.text import map_lines
 from nvaudit.report.page.surface import surface_figures
 from nvaudit.report.plots.landscape import MAX_POINTS, MAX_SURFACES, contour_figure, surface_figure
 

@@ -8,15 +8,7 @@ import pytest
 from report_samples import IMAGES, accuracies, report, tensors
 from rich.console import Console
 
-from nvaudit.report.roofline import (
-    Asked,
-    LevelAudits,
-    RooflineReport,
-    SkippedLevel,
-    make_roofline,
-    roofline_json,
-)
-from nvaudit.report.roofline_limits import (
+from nvaudit.report.roofline.limits import (
     Range,
     Roof,
     default_margin,
@@ -24,7 +16,15 @@ from nvaudit.report.roofline_limits import (
     limit_of,
     range_of_mean,
 )
-from nvaudit.report.roofline_text import bar_lines, render_roofline
+from nvaudit.report.roofline.result import (
+    Asked,
+    LevelAudits,
+    RooflineReport,
+    SkippedLevel,
+    make_roofline,
+    roofline_json,
+)
+from nvaudit.report.roofline.text import bar_lines, render_roofline
 
 CONVERTERS = {"--crossbar": [128, 64], "--adc-bits": 5}
 QUANTISED = 438 / IMAGES
@@ -259,7 +259,7 @@ def test_page(four, plain):
     """Opens offline, has the picture, and hostile text stays text."""
     pytest.importorskip("plotly")
     from nvaudit.report.page.frame import render_page
-    from nvaudit.report.roofline_html import roofline_page
+    from nvaudit.report.roofline.html import roofline_page
 
     page = render_page(roofline_page(four))
     assert page.startswith("<!DOCTYPE html>")

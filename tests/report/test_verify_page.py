@@ -6,8 +6,8 @@ import pytest
 from report_samples import IMAGES, accuracies
 
 from nvaudit.report import DataInfo, Hashes, MetricInfo, kpp
-from nvaudit.report.paired import paired_difference
-from nvaudit.report.verify import (
+from nvaudit.report.statistics.paired import paired_difference
+from nvaudit.report.verify.result import (
     VerifyChoice,
     VerifyPoint,
     VerifyReport,
@@ -15,7 +15,7 @@ from nvaudit.report.verify import (
     verify_json,
     verify_report,
 )
-from nvaudit.report.verify_words import choice_text, reason_text
+from nvaudit.report.verify.words import choice_text, reason_text
 
 WEIGHTS, EACH = 1000, 4
 MEANS = {0: 0.6, 10: 0.7, 100: 0.92, 1000: 0.97}
@@ -71,7 +71,7 @@ def plan(counts=tuple(MEANS), chosen=100, target=None, chips=500, **changes) -> 
 def page_of():
     """Work out a page; plotly draws its figure."""
     pytest.importorskip("plotly")
-    from nvaudit.report.verify_html import verify_page
+    from nvaudit.report.verify.html import verify_page
 
     return verify_page
 
@@ -89,7 +89,7 @@ def test_page():
     """Opens offline, has the picture, the hashes and the events, and hostile text stays text."""
     pytest.importorskip("plotly")
     from nvaudit.report.page.frame import render_page
-    from nvaudit.report.verify_html import verify_page
+    from nvaudit.report.verify.html import verify_page
 
     page = render_page(verify_page(plan()))
     assert page.startswith("<!DOCTYPE html>")

@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from nvaudit.model.load import load_model
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.executor.module import build_executor
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 node = helper.make_node

@@ -18,7 +18,7 @@ from nvaudit.perturb.chip import Draw
 from nvaudit.perturb.engine import place
 from nvaudit.perturb.session import open_session
 from nvaudit.perturb.workload import Workload
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.executor.module import build_executor
 from nvaudit.session import Session, prepare
 from nvaudit.spec import make_spec
 

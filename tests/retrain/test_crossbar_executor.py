@@ -12,8 +12,8 @@ from nvaudit.model.template import Template
 from nvaudit.perturb.cells import draw_cells, place_cells, target_cells
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.session import open_session
-from nvaudit.retrain.crossbar import crossbar_executor, crossbar_weights
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.crossbar.network import crossbar_executor, crossbar_weights
+from nvaudit.retrain.executor.module import build_executor
 from nvaudit.session import prepare
 from nvaudit.spec import make_spec
 

@@ -22,8 +22,8 @@ from onnx import TensorProto
 
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.uses import constants
-from nvaudit.retrain.executor import build_executor
-from nvaudit.retrain.parity import check_parity
+from nvaudit.retrain.executor.module import build_executor
+from nvaudit.retrain.executor.parity import check_parity
 
 
 def _network(**stored):
@@ -350,7 +350,7 @@ def test_failing_operation_names_its_node(tmp_path):
 
 def test_first_diverging_node_is_named(tmp_path, monkeypatch):
     """With a wrong operator the executor is refused before training, and the first wrong node is named."""
-    from nvaudit.retrain.ops import registry
+    from nvaudit.retrain.executor.ops import registry
 
     loaded = opened(tmp_path, _network())
     feeds = {"x": numbers(4, 6)}

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 
 from nvaudit.errors import NvauditError
 from nvaudit.model.load import load_model
-from nvaudit.retrain.executor import build_executor
-from nvaudit.retrain.ops.registry import find, to_tensor
+from nvaudit.retrain.executor.module import build_executor
+from nvaudit.retrain.executor.ops.registry import find, to_tensor
 
 # Cases of supported operators that are not run, by pattern of their names, each with its reason.
 SKIPPED = {

@@ -9,8 +9,8 @@ from reference_models import MODELS
 
 from nvaudit.model.load import load_model
 from nvaudit.model.uses import constants
-from nvaudit.retrain.executor import build_executor
-from nvaudit.retrain.parity import check_parity
+from nvaudit.retrain.executor.module import build_executor
+from nvaudit.retrain.executor.parity import check_parity
 from nvaudit.retrain.writeback import write_back
 
 pytestmark = pytest.mark.reference

@@ -12,15 +12,15 @@ from onnx import numpy_helper
 
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
-from nvaudit.harden_job import prepare_job
+from nvaudit.jobs.harden_job import prepare_job
 from nvaudit.perturb.metrics import Metric
-from nvaudit.report.hardening import HardenReport
+from nvaudit.report.hardening.result import HardenReport
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
+from nvaudit.retrain.crossbar.hardware import put_in_training
 from nvaudit.retrain.device_noise import DeviceNoise
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.executor.layouts import stored_layouts
+from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.hardware import put_in_training
-from nvaudit.retrain.layouts import stored_layouts
 from nvaudit.retrain.loss import Loss
 from nvaudit.retrain.noise import no_noise
 from nvaudit.retrain.quant import places

@@ -23,13 +23,13 @@ from nvaudit.model import (
     build_template,
     load_model,
 )
-from nvaudit.model.crossbar_plan import row_blocks
+from nvaudit.model.crossbar.plan import row_blocks
 from nvaudit.perturb.cells import device_factors
 from nvaudit.perturb.crossbar import ConverterSpec
-from nvaudit.retrain import products
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.crossbar import products
+from nvaudit.retrain.crossbar.hardware import put_in_training
+from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.hardware import put_in_training
 from nvaudit.retrain.noise import no_noise, noisy_weights, shaped_noise, torch_generator
 from nvaudit.retrain.quant import Place
 

@@ -15,9 +15,9 @@ from nvaudit.model import Cells, Converter, Converters, CrossbarPlan, build_temp
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
 from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.perturb.prepare import slot_specs
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.crossbar.hardware import put_in_training
+from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.hardware import put_in_training
 from nvaudit.retrain.noise import no_noise, noisy_weights, shaped_noise, torch_generator
 from nvaudit.retrain.quant import Place
 

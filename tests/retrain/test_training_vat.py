@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
-from nvaudit.report.hardening import CandidateInfo, TrainingInfo, rougher_but_better
+from nvaudit.report.hardening.result import CandidateInfo, TrainingInfo, rougher_but_better
 from nvaudit.report.sections import MetricInfo
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
 from nvaudit.retrain.spec import make_harden_spec

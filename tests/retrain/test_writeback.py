@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.model.load import load_model
-from nvaudit.retrain.executor import build_executor
+from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.writeback import write_back
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.report.verify import VerifyReport
+from nvaudit.report.verify.result import VerifyReport
 from nvaudit.rng import stream
 
 FEW = {"trials": 6, "limit": 60}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from nvaudit.report.attribution import ClassAttribution, NoiseAttribution
+from nvaudit.report.attribution.result import ClassAttribution, NoiseAttribution
 from nvaudit.report.page.content import (
     Block,
     Bullets,
@@ -18,7 +18,6 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
-from nvaudit.report.paired import Difference
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.losses import (
     MAX_BARS,
@@ -30,6 +29,7 @@ from nvaudit.report.plots.losses import (
     waterfall_figure,
 )
 from nvaudit.report.result import AuditReport
+from nvaudit.report.statistics.paired import Difference
 from nvaudit.report.wording import confidence_text, count_text, difference_text, kpp_name, value_text
 
 _WHAT = {"tensors": "tensor", "terms": "noise term"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from nvaudit.report.gate import GateResult, overall_verdict
-from nvaudit.report.kpp import KppResult
 from nvaudit.report.page.content import (
     Big,
     Block,
@@ -17,6 +15,8 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport
+from nvaudit.report.statistics.gate import GateResult, overall_verdict
+from nvaudit.report.statistics.kpp import KppResult
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.wording import (
     confidence_text,

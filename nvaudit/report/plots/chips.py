@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.report.binomial import clopper_pearson
 from nvaudit.report.histogram import bin_values
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, flag, layout, percent_axis
+from nvaudit.report.statistics.binomial import clopper_pearson
 
 Float = NDArray[np.float64]
 

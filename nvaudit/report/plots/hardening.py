@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.report.hardening import HardenReport, TrainingInfo
+from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.histogram import bin_values
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis

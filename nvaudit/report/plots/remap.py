@@ -6,7 +6,7 @@ from typing import Any
 
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
-from nvaudit.report.remap import RemapReport
+from nvaudit.report.remap.result import RemapReport
 
 _ROW, _REST = 30, 90
 """Height of a row and of what surrounds them, in pixels."""

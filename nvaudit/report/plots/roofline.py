@@ -7,8 +7,8 @@ from typing import Any
 
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, layout, percent_axis
-from nvaudit.report.roofline import ChipsPoint, RooflineReport
-from nvaudit.report.roofline_words import measure_name
+from nvaudit.report.roofline.result import ChipsPoint, RooflineReport
+from nvaudit.report.roofline.words import measure_name
 
 
 def roofline_figure(report: RooflineReport, wanted_by: str = "--html") -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, layout, percent_axis
-from nvaudit.report.verify import VerifyReport, share_words
+from nvaudit.report.verify.result import VerifyReport, share_words
 from nvaudit.report.wording import kpp_name, limit_text
 
 _GAP = 0.15

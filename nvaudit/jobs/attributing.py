@@ -1,0 +1,320 @@
+"""The use case: which tensor, noise term or class the loss comes from, on the audit's own chips.
+
+Every variant of a chip (only one tensor noisy, all but one, …) draws from the same streams as the chip of the
+audit, so differences are paired: what the chips have in common cancels.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import OptionError
+from nvaudit.perturb.engine import QUANTISED
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.variant import WHOLE, Variant, acting_terms, spread_evenly
+from nvaudit.perturb.variant_scores import VariantRunner
+from nvaudit.perturb.workers import Pool
+from nvaudit.report.attribution.result import (
+    AttributionDetail,
+    Basis,
+    ClassAttribution,
+    Measured,
+    NoiseAttribution,
+    class_attribution,
+    noise_attribution,
+)
+from nvaudit.session import Session
+
+PARTS = ("tensors", "terms", "classes")
+CHIPS = 100
+"""Chips of each variant without ``--attribution-trials``."""
+
+INFERENCES = 1_000_000
+"""About how many inferences the default number of images leads to."""
+
+FEWEST_IMAGES = 200
+"""The default is never lower: below it a few images decide the order."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Some of ``tensors``, ``terms``, ``classes``, or ``all``.
+    trials : int, optional
+        Chips of each variant: the first of the audit.
+    images : int, optional
+        Images of each chip, spread evenly over the set.
+    """
+
+    parts: tuple[str, ...]
+    trials: int | None = None
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """One table to make: what it is of, and per name the variants "only this" and "all but this"."""
+
+    kind: Literal["tensors", "terms"]
+    variants: Mapping[str, tuple[Variant, Variant]]
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AttributionPlan:
+    """What an attribution will run; made before the audit, so that it is refused before hours of work.
+
+    Attributes
+    ----------
+    point : int
+        The operating point: of a sweep the one with the largest sigma.
+    chips : int
+    images : int
+        For tensors and terms.
+    splits : tuple of Split
+    class_images : int or None
+        None: no table of classes.
+    notes : tuple of str
+        What will not be attributed, and why.
+    """
+
+    point: int
+    chips: int
+    images: int
+    splits: tuple[Split, ...]
+    class_images: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Variants to run for the splits, each once, the whole chip first."""
+        if not self.splits:
+            return ()
+        pairs = (pair for split in self.splits for pair in split.variants.values())
+        return tuple(dict.fromkeys((WHOLE, *(variant for pair in pairs for variant in pair))))
+
+
+def attribution_parts(names: Sequence[str]) -> tuple[str, ...]:
+    """Read what ``--attribute`` was given.
+
+    Raises
+    ------
+    OptionError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> attribution_parts(["terms", "tensors"]), attribution_parts(["all"])
+    (('tensors', 'terms'), ('tensors', 'terms', 'classes'))
+    """
+    for name in names:
+        if name not in (*PARTS, "all"):
+            near = difflib.get_close_matches(name, (*PARTS, "all"), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(PARTS)} or all"
+            raise OptionError(f"--attribute {name!r}: there is no such attribution; {hint}")
+    return PARTS if "all" in names else tuple(part for part in PARTS if part in names)
+
+
+def plan_attribution(session: Session, ask: Ask) -> AttributionPlan:
+    """Settle what an attribution runs.
+
+    Parameters
+    ----------
+    session : Session
+    ask : Ask
+
+    Returns
+    -------
+    AttributionPlan
+
+    Raises
+    ------
+    OptionError
+        If a name is unknown, or classes are asked of data without one class label per sample.
+    """
+    parts, spec, count = attribution_parts(ask.parts), session.spec, session.dataset.count
+    for option, given in (("trials", ask.trials), ("images", ask.images)):
+        if given is not None and given < 1:
+            raise OptionError(f"--attribution-{option} {given}: use a whole number, 1 or more")
+    sigmas = [point.sigma for point in session.points]
+    point = sigmas.index(max(sigmas))
+    notes: list[str] = []
+    splits = [_split_tensors(session, notes)] if "tensors" in parts else []
+    splits += [_split_terms(session, point, notes)] if "terms" in parts else []
+    made = tuple(split for split in splits if split is not None)
+    chips = min(CHIPS, spec.trials) if ask.trials is None else ask.trials
+    plan = AttributionPlan(point, chips, count, made, None)
+    by_class = "classes" in parts and _has_classes(session, "all" in ask.parts, notes)
+    return AttributionPlan(
+        point=point,
+        chips=chips,
+        images=_images(ask.images, count, chips * len(plan.variants)),
+        splits=made,
+        class_images=_images(ask.images, count, chips) if by_class else None,
+        notes=tuple(notes),
+    )
+
+
+def _images(asked: int | None, count: int, runs: int) -> int:
+    if asked is not None:
+        return min(asked, count)
+    return min(count, max(FEWEST_IMAGES, INFERENCES // max(runs, 1)))
+
+
+def _split_tensors(session: Session, notes: list[str]) -> Split | None:
+    # A tensor of zeros carries no noise.
+    tensors = {i: t.key for i, t in enumerate(session.workload.tensors) if t.peak_code}
+    if len(tensors) < 2:
+        what = f"only {next(iter(tensors.values()))} has noise" if tensors else "no tensor has noise"
+        notes.append(f"by tensor: {what}, so there is nothing to tell apart")
+        return None
+    every = frozenset(tensors)
+    return Split(
+        "tensors",
+        {key: (Variant(frozenset({i})), Variant(every - {i})) for i, key in tensors.items()},
+    )
+
+
+def _split_terms(session: Session, point: int, notes: list[str]) -> Split | None:
+    at = session.points[point]
+    terms = acting_terms(at, (tensor.array for tensor in session.workload.tensors))
+    if len(terms) < 2:
+        what = f"only {terms[0]!r} acts" if terms else "no noise term acts"
+        where = f"sigma {at.sigma:g} {at.sigma_unit}, time {at.time_s:g} s"
+        notes.append(f"by noise term: at {where} {what}, so there is nothing to tell apart")
+        return None
+    every = frozenset(terms)
+    return Split(
+        "terms",
+        {name: (Variant(terms=frozenset({name})), Variant(terms=every - {name})) for name in terms},
+        kept=tuple(term.name for term in at.terms if term.kind == "clip"),
+    )
+
+
+def _has_classes(session: Session, optional: bool, notes: list[str]) -> bool:
+    dataset = session.dataset
+    if dataset.label_kind != "class" or dataset.labels is None:
+        reason = "the data have no class labels"
+    elif dataset.labels[:1].size != 1:
+        reason = (
+            f"the labels have {dataset.labels[:1].size} positions per sample, and it needs one class each"
+        )
+    else:
+        return True
+    if not optional:
+        raise OptionError(f"--attribute classes: {reason}; leave it out, or give labelled --data")
+    notes.append(f"by class: {reason}")
+    return False
+
+
+def run_attribution(
+    plan: AttributionPlan,
+    session: Session,
+    pool: Pool,
+    metric: Metric,
+    progress: Progress = lambda what, done, total: None,
+) -> AttributionDetail:
+    """Run the chips of an attribution.
+
+    Parameters
+    ----------
+    plan : AttributionPlan
+    session : Session
+    pool : Pool
+        Open; the nominal outputs are kept already if the metric needs them.
+    metric : Metric
+    progress : callable
+        Told (what, done, total); what says how much there is to do.
+
+    Returns
+    -------
+    AttributionDetail
+        The same whatever the number of workers.
+    """
+    runner = VariantRunner(pool, metric, session.reference_file(metric), plan.point, progress)
+    with session.timed("attribution"):
+        tables = {table.kind: table for table in _run_splits(plan, session, runner)}
+        classes = _run_classes(plan, session, runner)
+    return AttributionDetail(
+        tensors=tables.get("tensors"), terms=tables.get("terms"), classes=classes, notes=plan.notes
+    )
+
+
+@dataclass
+class _Tally:
+    """What is known of a variant: each chip's metric, and the sum of the chips' scores of each image."""
+
+    chips: list[float] = field(default_factory=list)
+    images: Floats | float = 0.0
+
+    def add(self, scores: Floats) -> None:
+        self.chips.append(float(scores.mean()))
+        self.images = self.images + scores
+
+    def measured(self) -> Measured:
+        return Measured(np.array(self.chips), np.asarray(self.images) / len(self.chips))
+
+
+def _run_splits(plan: AttributionPlan, session: Session, runner: VariantRunner) -> Iterator[NoiseAttribution]:
+    """Tables of tensors and terms."""
+    images, variants = plan.images, plan.variants
+    if not variants:
+        return
+    calls: list[tuple[int | None, Variant]] = [(QUANTISED, WHOLE)]
+    calls += [(trial, variant) for variant in variants for trial in range(plan.chips)]
+    what = f"attribution: {len(variants)} variants × {plan.chips} chips × {images} images"
+    results = runner.scores(what, calls, images)
+    quantised = next(results)
+    tallies = {variant: _Tally() for variant in variants}
+    for (_, variant), scores in zip(calls[1:], results, strict=True):
+        tallies[variant].add(scores)
+    found = {variant: tally.measured() for variant, tally in tallies.items()}
+    for split in plan.splits:
+        parts = {name: (found[only], found[rest]) for name, (only, rest) in split.variants.items()}
+        own = {WHOLE, *(variant for pair in split.variants.values() for variant in pair)}
+        basis = _basis(plan, session, runner.metric, images, len(own) * plan.chips + 1)
+        yield noise_attribution(split.kind, basis, quantised, found[WHOLE], parts, split.kept)
+
+
+def _run_classes(plan: AttributionPlan, session: Session, runner: VariantRunner) -> ClassAttribution | None:
+    """Table of classes."""
+    images, labels = plan.class_images, session.dataset.labels
+    if images is None or labels is None:
+        return None
+    chosen = labels[spread_evenly(session.dataset.count, images)].reshape(-1)
+    found, place, counts = np.unique(chosen, return_inverse=True, return_counts=True)
+    calls: list[tuple[int | None, Variant]] = [(None, WHOLE), (QUANTISED, WHOLE)]
+    calls += [(trial, WHOLE) for trial in range(plan.chips)]
+    what = f"attribution by class: {plan.chips} chips × {images} images"
+    rows = [
+        np.bincount(place, scores, minlength=len(found)) / counts
+        for scores in runner.scores(what, calls, images)
+    ]
+    basis = _basis(plan, session, runner.metric, images, len(calls))
+    return class_attribution(basis, found, counts, rows[0], rows[1], np.array(rows[2:]))
+
+
+def _basis(plan: AttributionPlan, session: Session, metric: Metric, images: int, runs: int) -> Basis:
+    at = session.points[plan.point]
+    return Basis(
+        images=images,
+        inferences=images * runs,
+        sigma=at.sigma,
+        sigma_unit=at.sigma_unit,
+        percentiles=session.spec.percentiles,
+        confidence=session.spec.confidence,
+        higher_is_better=metric.higher_is_better,
+    )

@@ -1,0 +1,334 @@
+"""The use case: from a specification to a report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit import __version__
+from nvaudit.device import Normal, OperatingPoint
+from nvaudit.errors import DataError, ModelError, OptionError
+from nvaudit.findings import (
+    crossbar_info,
+    measured_late,
+    tensor_rows,
+    with_crossbars,
+    without_zero_groups,
+    zero_groups_found,
+)
+from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
+from nvaudit.jobs.landscaping import median_surface, session_landscape
+from nvaudit.jobs.measuring import Measurement, measure_chips
+from nvaudit.mapping.crossbar import Crossbar
+from nvaudit.perturb.device_facts import device_facts
+from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
+from nvaudit.perturb.lock import lock_folder
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.prepare import noisy_in_reading
+from nvaudit.perturb.record import ChipRecord, open_record
+from nvaudit.report.attribution.result import AttributionDetail
+from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.device_levels import DeviceLevels, describe_levels
+from nvaudit.report.groups import ZeroGroups
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import Section, TensorDecision
+from nvaudit.report.summary import Measured, Questions, summarise
+from nvaudit.session import Session, prepared, run_nominal, run_probe
+from nvaudit.spec import RunSpec, make_spec
+
+
+def default_workers() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def audit(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    progress: Progress = _quiet,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> AuditReport:
+    """Audit an ONNX model on a device.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Evaluation data; without it ``MODEL.npz`` beside the model, else the audit is label-free.
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps finished chips: a run that was cut off goes on where it was.
+    **options
+        The fields of :class:`nvaudit.spec.RunSpec`.
+
+    Returns
+    -------
+    AuditReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    spec = make_spec(model=model, device=device, data=data, **options)
+    return run_audit(spec, progress, resume)
+
+
+def run_audit(spec: RunSpec, progress: Progress = _quiet, resume: str | Path | None = None) -> AuditReport:
+    """Run a specification.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps finished chips; made if it is missing. It has no influence on results.
+
+    Returns
+    -------
+    AuditReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, the folder is of another run, or another process uses it.
+    """
+    begin = time.perf_counter()
+    folder = None if resume is None else Path(resume)
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(lock_folder(folder))
+        return prepared(spec, progress, lambda session: _measure(session, begin, progress, folder))
+
+
+def _measure(session: Session, begin: float, progress: Progress, folder: Path | None) -> AuditReport | Probe:
+    """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
+    spec = session.spec
+    session.timing["prepare"] = time.perf_counter() - begin
+    with ExitStack() as stack:
+        ask = Ask(spec.attribute, spec.attribution_trials, spec.attribution_images)
+        plan = plan_attribution(session, ask) if spec.attribute else None
+        pool = stack.enter_context(session.pool())
+        progress("running the unmodified model", 0, 1)
+        metric = run_probe(pool, session)
+        if isinstance(metric, Probe):
+            return metric
+        record: ChipRecord | None = None
+        if folder is not None:
+            record = stack.enter_context(open_record(folder, session.identity(metric)))
+            session.events.extend(_resumed(record, folder, len(session.points), spec.trials))
+        keep = session.reference_file(metric)
+        nominal = run_nominal(pool, session, metric)
+        with session.timed("quantised"):
+            quantised: Outcome = pool.submit(
+                "the quantised model", "chip", metric, keep, 0, QUANTISED
+            ).result()
+            crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
+        with session.timed("chips"):
+            found = measure_chips(pool, session, metric, keep, progress, record)
+        detail = None if plan is None else run_attribution(plan, session, pool, metric, progress)
+    landscape = _landscape(session, progress, folder) if spec.roughness else {}
+    if crossbar is not None:
+        landscape = {**landscape, "crossbar": crossbar}
+    session.timing["total"] = time.perf_counter() - begin
+    return _report(session, metric, nominal, quantised.value, found, detail, landscape)
+
+
+def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
+    """Describe the crossbars, with what the quantised weights score without converters."""
+    assert session.crossbar is not None
+    engine = Engine(session.crossbar.plain)
+    keep = session.reference_file(metric)
+    if keep is not None:  # the chips may run elsewhere, and this file with them
+        keep = f"{keep}.here.npy"
+        engine.nominal(metric, keep, session.workload.ideal)
+    return crossbar_info(session.crossbar, engine.chip(metric, keep, 0, QUANTISED).value)
+
+
+def _landscape(session: Session, progress: Progress, folder: Path | None) -> dict[str, Any]:
+    """Measure the roughness; where that cannot be done the audit stands without it, and says why."""
+    with session.timed("roughness"):
+        try:
+            found = session_landscape(session, progress, None if folder is None else folder / "landscape")
+        except (DataError, ModelError, OptionError) as error:
+            session.notes.append(f"the roughness was not measured: {error}")
+            return {}
+    session.notes.extend(note for note in found.notes if note not in session.notes)
+    return {"roughness": found.roughness, "landscape": median_surface(found)}
+
+
+def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
+    """Say what a record has given."""
+    events = record.torn()
+    found = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
+    if found:
+        events.append(f"resumed: {found} of {points * trials} chips were read from {folder}")
+    return events
+
+
+def _report(
+    session: Session,
+    metric: Metric,
+    nominal: float,
+    quantised: float,
+    found: Measurement,
+    detail: AttributionDetail | None,
+    landscape: Mapping[str, Any],
+) -> AuditReport:
+    spec, dataset = session.spec, session.dataset
+    worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
+    rows, groups = _tensors(session, worst, landscape.get("crossbar"))
+    session.timing["chip_median"] = found.chip_seconds
+    measured = Measured(
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        unit=metric.unit,
+        assumed=metric.assumed,
+        nominal=nominal,
+        quantised=quantised,
+        chips=found.chips,
+        samples=dataset.count,
+        tolerance=spec.tolerance,
+        sigmas=tuple(point.sigma for point in session.points),
+        sigma_unit=session.points[0].sigma_unit,
+    )
+    return summarise(
+        measured,
+        Questions(spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail),
+        tensors=rows,
+        **_about(session, worst),
+        **landscape,
+        zero_groups=groups,
+        attribution=None if detail is None else detail.costs(),
+        attribution_detail=detail,
+        timing=session.timing,
+        run=spec.model_dump(mode="json"),
+        hashes=session.hashes(),
+        events=session.events,
+        notes=[*session.notes, *found.notes, *_mapping_notes(session)],
+        nvaudit_version=__version__,
+    )
+
+
+def _tensors(
+    session: Session, worst: OperatingPoint, crossbar: Section | None
+) -> tuple[list[TensorDecision], ZeroGroups | None]:
+    """What became of every tensor, and what groups of zeros save."""
+    size = Crossbar(*session.spec.crossbar)
+    mapped = {tensor.key: tensor for tensor in session.workload.tensors}
+    rows, groups = tensor_rows(session.decisions, mapped, worst, size), None
+    weights = (decision.constant.weight for decision in session.decisions)
+    keys = [weight.key if weight else "" for weight in weights]
+    if session.spec.skip_zero_groups:
+        groups = zero_groups_found(session.workload.tensors, size)
+        rows = without_zero_groups(rows, keys, groups)
+    if isinstance(crossbar, CrossbarInfo):
+        rows = with_crossbars(rows, keys, crossbar)
+    return rows, groups
+
+
+def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
+    """Describe the data, the model and the device."""
+    dataset = session.dataset
+    return {
+        "data": {
+            "source": dataset.source,
+            "count": dataset.count,
+            "label_kind": dataset.label_kind,
+            "skipped": [list(item) for item in dataset.skipped],
+            "notes": list(dataset.notes),
+        },
+        "model": {
+            "path": str(session.loaded.path),
+            "opset": session.loaded.opset,
+            "inputs": [f"{i.name} {i.dtype} {list(i.shape or ())}" for i in session.loaded.inputs],
+            "outputs": [f"{o.name} {o.dtype} {list(o.shape or ())}" for o in session.loaded.outputs],
+            "batching": _batching(session),
+        },
+        "device": session.profile.model_dump(mode="json"),
+        "device_levels": _levels(worst),
+        "operating_point": {"time_s": worst.time_s, "terms": [term.name for term in worst.terms]},
+    }
+
+
+def _batching(session: Session) -> str:
+    """How samples are put together, in words."""
+    reason, batch = session.rebatch.reason, session.workload.batch
+    if session.crossbar is None or batch == session.crossbar.plain.batch:
+        return reason
+    return f"{reason}; {batch} at a time, for the size of the column sums"
+
+
+def _levels(point: OperatingPoint) -> DeviceLevels:
+    """Draw the devices of each level, for the picture of the device."""
+    facts = device_facts(point)
+    return describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit)
+
+
+def _noise_notes(point: OperatingPoint) -> list[str]:
+    """Say what changes the noise of a device as its profile has it."""
+    notes = [
+        f"write-verify: errors of {term.name!r} beyond {term.tolerance:g} ("
+        f"{point.sigma_unit if term.unit == 'sigma' else term.unit}) were written again, so devices are "
+        "drawn one by one"
+        for term in point.terms
+        if isinstance(term, Normal) and term.tolerance is not None
+    ]
+    if notes:
+        notes += measured_late(point.profile)
+    if point.drift_compensation:
+        notes.append(
+            "drift compensation: each tensor of each chip is multiplied by its total conductance before time "
+            "acted on it over that after"
+        )
+    return notes
+
+
+def _mapping_notes(session: Session) -> list[str]:
+    notes = []
+    narrow = sorted({t.array.narrow_top for t in session.workload.tensors if t.array.narrow_top})
+    for bits in narrow:
+        notes.append(
+            f"{session.profile.weight_bits} weight bits do not divide into the cell bits: the top slice "
+            f"holds {bits} bit{'s' if bits > 1 else ''}"
+        )
+    noisy = noisy_in_reading(session.workload.tensors, session.points)
+    frozen = [t.key for t in session.workload.tensors if t.freeze_read and t.key in noisy]
+    if frozen:
+        notes.append(
+            "read noise is drawn once per chip instead of per inference for "
+            + ", ".join(frozen)
+            + " (its operator cannot take it as an output term)"
+        )
+    notes += _noise_notes(session.points[0])
+    zero = [t.key for t in session.workload.tensors if t.peak_code == 0]
+    if zero:
+        notes.append("all-zero weights carry no noise: " + ", ".join(zero))
+    if session.rebatch.coupled:
+        notes.append(
+            f"samples of a batch influence each other in this model: results hold for --batch-size "
+            f"{session.workload.batch}"
+        )
+    return notes

@@ -1,0 +1,232 @@
+"""The use case: several models on one device, ranked (stability-based model selection)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit import __version__
+from nvaudit.data import Dataset
+from nvaudit.errors import DataError, OptionError
+from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.candidates import Named, Plan, plan_comparison
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import check_pool
+from nvaudit.report.comparison.build import Entry, compare_reports
+from nvaudit.report.comparison.conditions import Conditions, check_same, conditions_of, point_conditions
+from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.result import AuditReport, from_json, to_json
+from nvaudit.session import Session, prepare, scratch_folder
+from nvaudit.spec import RunSpec
+
+REPORT_FILE = "report.json"
+"""In the folder of a model, once its audit is finished."""
+
+_NO_INFLUENCE = frozenset({"workers", "dask"})
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a model before it runs."""
+
+    labels: str | None
+    hashes: Mapping[str, str]
+    conditions: Conditions
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def compare(
+    models: Sequence[Named],
+    device: Named = "rram",
+    data: Named | Mapping[str, Named] | None = None,
+    *,
+    rank_by: str = "kpp",
+    baseline: Named | None = None,
+    progress: Progress = _quiet,
+    resume: Named | None = None,
+    reports: Named | None = None,
+    **options: Any,
+) -> ComparisonReport:
+    """Audit several models under the same conditions and rank them.
+
+    Parameters
+    ----------
+    models : sequence of str or Path
+        ONNX files, and reports (``.json``) of earlier audits, which are not run again.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, or mapping of str to str or Path, optional
+        Evaluation data of all models, or of each by its path or name; a model that is left out has
+        ``MODEL.npz`` beside it, or else is audited label-free.
+    rank_by : {"kpp", "mean", "nominal", "yield", "roughness", "size"}
+    baseline : str or Path, optional
+        Path or name of the model that the others are compared with; without it the chosen one.
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder with a folder for each model: a comparison that was cut off goes on where it was, and
+        models that are finished are not run again.
+    reports : str or Path, optional
+        A folder for the report of each model.
+    **options
+        The fields of :class:`nvaudit.spec.RunSpec`, the same for all models.
+
+    Returns
+    -------
+    ComparisonReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong; all models and data are read before the first one runs.
+    """
+    plan = plan_comparison(
+        models,
+        device=device,
+        data=None if isinstance(data, Mapping) else data,
+        data_for=data if isinstance(data, Mapping) else None,
+        rank_by=rank_by,
+        baseline=baseline,
+        options=options,
+    )
+    return run_comparison(
+        plan, progress, None if resume is None else Path(resume), None if reports is None else Path(reports)
+    )
+
+
+def run_comparison(
+    plan: Plan, progress: Progress = _quiet, resume: Path | None = None, reports: Path | None = None
+) -> ComparisonReport:
+    """Run a plan; as :func:`compare`."""
+    begin = time.perf_counter()
+    if reports is not None:
+        _make_folder(reports)
+    checked = _check_models(plan, progress)
+    entries = {name: Entry(plan.reports[name], None, plan.files[name]) for name in plan.reports}
+    for number, (name, spec) in enumerate(plan.specs.items(), 1):
+        folder = None if resume is None else resume / _folder_name(name, spec)
+        label = f"{name} ({number} of {len(plan.specs)})"
+        report = _run(spec, checked[name], _labelled(progress, label), folder)
+        entries[name] = Entry(report, checked[name].labels)
+        if reports is not None:
+            write_text_atomic(reports / f"{_slug(name)}.json", to_json(report) + "\n")
+    return compare_reports(
+        {name: entries[name] for name in plan.order},
+        plan.rank_by,
+        plan.baseline,
+        version=__version__,
+        timing={"total": time.perf_counter() - begin},
+    )
+
+
+def _check_models(plan: Plan, progress: Progress) -> dict[str, Checked]:
+    """Read every model with its data, so that a bad one is found before the first one runs."""
+    checked: dict[str, Checked] = {}
+    for spec in list(plan.specs.values())[:1]:
+        check_pool(spec.dask)
+    for number, (name, spec) in enumerate(plan.specs.items()):
+        progress("reading models and data", number, len(plan.specs))
+        with scratch_folder() as folder:
+            session = prepare(spec, folder)
+            checked[name] = Checked(_labels_digest(session.dataset), session.hashes(), _conditions(session))
+    every = {name: conditions_of(report) for name, report in plan.reports.items()}
+    every |= {name: found.conditions for name, found in checked.items()}
+    (first, mine), *others = every.items()
+    for name, other in others:
+        check_same(first, mine, name, other)
+    return checked
+
+
+def _conditions(session: Session) -> Conditions:
+    """What is known before the run of what must be equal."""
+    point, spec = session.points[0], session.spec
+    return {
+        **point_conditions(
+            session.profile.model_dump(mode="json"),
+            point.sigma,
+            point.sigma_unit,
+            point.time_s,
+            [term.name for term in point.terms],
+        ),
+        "percentile": spec.percentiles[0],
+        "confidence": spec.confidence,
+        "labels": "none" if session.dataset.label_kind == "none" else "there",
+    }
+
+
+def _labels_digest(dataset: Dataset) -> str | None:
+    """SHA-256 of the labels, the same whatever integer type they have."""
+    if dataset.labels is None:
+        return None
+    labels = np.asarray(dataset.labels)
+    labels = labels.astype(np.int64 if labels.dtype.kind in "iub" else labels.dtype, copy=False)
+    head = f"{labels.dtype.str} {labels.shape} ".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(labels).tobytes()).hexdigest()
+
+
+def _run(spec: RunSpec, checked: Checked, progress: Progress, folder: Path | None) -> AuditReport:
+    """Audit one model, or give its finished audit."""
+    if folder is None:
+        return run_audit(spec, progress)
+    kept = folder / REPORT_FILE
+    finished = _finished(kept, spec, checked)
+    if finished is not None:
+        return finished
+    report = run_audit(spec, progress, folder)
+    write_text_atomic(kept, to_json(report) + "\n")
+    return report
+
+
+def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None:
+    """Give the report of the same run; None if there is none."""
+    if spec.metric is not None and ":" in spec.metric:  # the user's code may have changed
+        return None
+    try:
+        report = from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, DataError):
+        return None
+    options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE))
+    same = (
+        report.nvaudit_version == __version__
+        and {key: value for key, value in report.run.items() if key not in _NO_INFLUENCE} == options
+        and report.hashes.model_dump() == dict(checked.hashes)
+    )
+    return report if same else None
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    """Say of which model the progress is."""
+    return lambda what, done, total: progress(f"{label}: {what}", done, total)
+
+
+def _folder_name(name: str, spec: RunSpec) -> str:
+    """Name the folder of a model: readable, and the same whatever else is compared with it."""
+    digest = hashlib.sha256(str(Path(spec.model).resolve()).encode()).hexdigest()
+    return f"{_slug(Path(name).stem or 'model')}-{digest[:8]}"
+
+
+def _slug(name: str) -> str:
+    """Make a file name of a name; different names give different ones."""
+    plain = re.sub(r"[^\w.+-]+", "_", name).strip("._") or "model"
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Find out before long work whether reports can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OptionError(f"--reports {folder}: cannot be made: {why}; name another folder") from error
+    check_writable(folder / "model.json")

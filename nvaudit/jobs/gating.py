@@ -1,0 +1,80 @@
+"""The gate of an operating point: chips are drawn until it is decided, each sees only what it must."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nvaudit.perturb.race import Band, Edge, RaceTask
+from nvaudit.report.chips import GateCount
+from nvaudit.report.statistics.anytime import PASS_LEAK, fail_leak, sequential_verdict
+
+FIRST_BLOCK = 16
+_BLOCK = 64
+"""Chips are drawn in blocks, the first ones small: enough to keep many workers busy, few too many."""
+
+_MOST = 0.7
+
+
+@dataclass(frozen=True)
+class GateQuestion:
+    """What a gate asks, and how long it may take.
+
+    Attributes
+    ----------
+    threshold : float
+    percentiles : tuple of float
+        Every one of them must be decided.
+    confidence : float
+    most : int
+        Chips drawn at most.
+    minutes : float or None
+        Time after which no more chips are drawn.
+    """
+
+    threshold: float
+    percentiles: tuple[float, ...]
+    confidence: float
+    most: int
+    minutes: float | None
+
+
+def gate_task(difficulty: str, identity: int, samples: int, question: GateQuestion) -> RaceTask:
+    """Race of a chip against the gate's threshold."""
+    leak = fail_leak(min(question.percentiles))
+    band = Band((Edge(question.threshold, leak),), (Edge(question.threshold, PASS_LEAK),))
+    return RaceTask("gate", difficulty, identity, (band,), math.ceil(_MOST * samples))
+
+
+def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[bool]]) -> GateCount:
+    """Draw chips until every percentile is decided, or chips or time run out.
+
+    Parameters
+    ----------
+    question : GateQuestion
+    judge : callable
+        Says of each of some chips whether it misses the threshold.
+
+    Returns
+    -------
+    GateCount
+        The chips drawn are the first ones; only with a time limit does their number depend on speed.
+    """
+    begin = time.monotonic()
+    drawn = failures = 0
+    while True:
+        stop = min(question.most, drawn + max(FIRST_BLOCK, min(_BLOCK, drawn)))
+        failures += sum(judge(range(drawn, stop)))
+        drawn = stop
+        verdicts = {
+            sequential_verdict(failures, drawn, percentile, question.confidence)
+            for percentile in question.percentiles
+        }
+        if "undecided" not in verdicts or "fail" in verdicts:
+            return GateCount(failures, drawn, "another percentile has failed")
+        if drawn >= question.most:
+            return GateCount(failures, drawn, f"{drawn:,} chips were drawn, as many as were allowed")
+        if question.minutes is not None and time.monotonic() - begin > 60 * question.minutes:
+            return GateCount(failures, drawn, f"{question.minutes:g} minutes are over (--max-minutes)")

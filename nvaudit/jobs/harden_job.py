@@ -1,0 +1,192 @@
+"""What a hardening settles before anything is trained: model, device, data and their parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nvaudit.data import Dataset, load_dataset
+from nvaudit.device import OperatingPoint
+from nvaudit.errors import ModelError, OptionError, ProfileError
+from nvaudit.mapping.select import select
+from nvaudit.model import (
+    Cells,
+    CrossbarPlan,
+    LoadedModel,
+    Rebatch,
+    Split,
+    Weight,
+    analyse_batch,
+    build_template,
+    constants,
+    load_model,
+)
+from nvaudit.perturb.cells import device_factors, device_offset
+from nvaudit.perturb.crossbar import check_noise
+from nvaudit.perturb.metrics import reference_of, resolve_metric
+from nvaudit.perturb.prepare import Placement, map_tensor
+from nvaudit.perturb.variant import spread_evenly
+from nvaudit.retrain.feed import Feed, Rows, split_rows
+from nvaudit.retrain.spec import HardenSpec
+from nvaudit.session import input_specs, settle_device, settle_output
+
+if TYPE_CHECKING:
+    from nvaudit.retrain.executor.module import Executor
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a hardening has settled before anything is trained.
+
+    Attributes
+    ----------
+    spec : HardenSpec
+    loaded : LoadedModel
+    rebatch : Rebatch
+    point : OperatingPoint
+    weights : tuple of Weight
+        On the array.
+    output : str
+        The scored one.
+    train, val, test : tuple of (Dataset, rows)
+    notes : tuple of str
+    vat_points : tuple of OperatingPoint
+        What ``stability-vat`` trains at.
+    splits : tuple of Split
+        How each weight is split over crossbars, where training goes through them.
+    """
+
+    spec: HardenSpec
+    loaded: LoadedModel
+    rebatch: Rebatch
+    point: OperatingPoint
+    weights: tuple[Weight, ...]
+    output: str
+    train: tuple[Dataset, Rows]
+    val: tuple[Dataset, Rows]
+    test: tuple[Dataset, Rows]
+    notes: tuple[str, ...]
+    vat_points: tuple[OperatingPoint, ...] = ()
+    splits: tuple[Split, ...] = ()
+
+    @property
+    def batch_axis(self) -> int:
+        """Of the scored output."""
+        return self.rebatch.output_axes.get(self.output) or 0
+
+
+def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
+    """Read everything and decide everything; nothing has run yet.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    loaded = load_model(spec.model)
+    rebatch = analyse_batch(loaded.model)
+    output, notes = settle_output(loaded, spec.output_name)
+    _, points = settle_device(spec.audit_spec(loaded.path, "", ()))
+    if spec.adc_bits is not None:
+        check_noise(points)
+    chosen = select(constants(loaded), spec.layers, spec.digital)
+    weights = tuple(d.constant.weight for d in chosen if d.mapped and d.constant.weight is not None)
+    if not weights:
+        raise ModelError(
+            f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to harden; "
+            "`nvaudit inspect` lists every tensor with its reason"
+        )
+    wanted = input_specs(loaded, rebatch)
+
+    def read(name: str | None, limit: int | None) -> Dataset:
+        place = scratch / f"data-{len(list(scratch.iterdir()))}"
+        place.mkdir()
+        path = None if name is None else Path(name)
+        return load_dataset(path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place)
+
+    given = read(spec.data, spec.limit)
+    if given.source == "synthetic":
+        raise OptionError(
+            f"--data: missing, and there is no {loaded.path.with_suffix('.npz').name} beside the model; "
+            "training needs real samples (labels may be missing): give some, or use --method remap"
+        )
+    everything = np.arange(given.count)
+    if spec.val_data is None:
+        train, held = split_rows(given.count, spec.split, spec.seed)
+        val = (given, held)
+    else:
+        train, other = everything, read(spec.val_data, None)
+        val = (other, np.arange(other.count))
+    test = val
+    if spec.test_data is not None:
+        other = read(spec.test_data, None)
+        test = (other, np.arange(other.count))
+    count = len(test[1])
+    few = test[1][spread_evenly(count, min(count, spec.audit_images))]
+    return Job(
+        spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
+        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], scratch),
+    )  # fmt: skip
+
+
+def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, ...]:
+    """The operating points that stability-vat trains at: the audited one at other spreads."""
+    if spec.method != "stability-vat":
+        return ()
+    audit = spec.audit_spec(loaded.path, "", ())
+    try:
+        _, points = settle_device(audit.model_copy(update={"sigmas": spec.vat_sigmas}))
+    except ProfileError as error:
+        raise OptionError(f"--vat-sigmas: {error}") from None
+    return points
+
+
+def _splits(
+    spec: HardenSpec, loaded: LoadedModel, weights: tuple[Weight, ...], point: OperatingPoint, scratch: Path
+) -> tuple[Split, ...]:
+    """How the audit splits each weight over crossbars, if training is to go through them."""
+    how, profile = spec.trained_through, point.profile
+    if how is None:
+        return ()
+    placement = Placement(
+        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel"
+    )
+    folder = scratch / "splits"
+    folder.mkdir()
+    tensors = [map_tensor(weight, profile, placement, folder, i) for i, weight in enumerate(weights)]
+    cells = {
+        one.key: Cells(device_factors(one.array), device_offset(one.array), one.scale) for one in tensors
+    }
+    template = build_template(loaded, list(cells), crossbars=CrossbarPlan(how.rows, cells))
+    return template.splits
+
+
+def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Dataset, Rows]) -> Path:
+    """Write samples to audit on; without labels the given model's outputs are the reference."""
+    data, rows = samples
+    arrays = {}
+    for name, array in data.inputs.items():
+        axis = data.batch_axes.get(name)
+        part = np.asarray(array) if axis is None else np.take(array, rows, axis=axis)
+        arrays[name] = part.astype(np.float32) if part.dtype.name == "bfloat16" else part
+    labels = _labels(job, executor, samples)
+    if "y" in arrays:
+        raise OptionError(
+            "the model has an input named 'y', a name that is kept for labels; rename the input"
+        )
+    np.savez(path, **arrays, y=labels)  # type: ignore[arg-type]
+    return path
+
+
+def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
+    data, rows = samples
+    if data.labels is not None:
+        return np.asarray(data.labels)[rows]
+    from nvaudit.retrain.run import outputs_of
+
+    outputs = outputs_of(executor, Feed(data, rows), job.output, job.batch_axis)
+    metric = resolve_metric(None, outputs, None, "none", job.spec.class_axis)
+    return reference_of(metric, outputs)

@@ -1,0 +1,318 @@
+"""The use case: train a model for a device, write it back as ONNX, and compare the same chips."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nvaudit import __version__
+from nvaudit.device import profile_digest
+from nvaudit.errors import OptionError
+from nvaudit.files import check_writable
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.harden_job import Job, prepare_job, write_samples
+from nvaudit.jobs.landscaping import run_landscape
+from nvaudit.jobs.verifying import run_verify_plan
+from nvaudit.model import LoadedModel
+from nvaudit.perturb.landscape.spec import make_landscape_spec
+from nvaudit.perturb.lock import lock_folder
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.prepare import original_batch
+from nvaudit.perturb.record import Identity, Input
+from nvaudit.report.hardening.result import (
+    HardenReport,
+    TrainingInfo,
+    harden_report,
+    rougher_but_better,
+    training_info,
+)
+from nvaudit.report.result import AuditReport
+from nvaudit.report.verify.result import VerifyReport
+from nvaudit.retrain.available import require_torch
+from nvaudit.retrain.feed import Feed
+from nvaudit.retrain.spec import HardenSpec, make_harden_spec
+from nvaudit.session import scratch_folder
+from nvaudit.spec import RunSpec
+from nvaudit.verify.spec import VerifyOptions, VerifySpec
+
+if TYPE_CHECKING:
+    from nvaudit.retrain.executor.module import Executor
+    from nvaudit.retrain.vat import Judge
+
+_PARITY_SAMPLES = 16
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def harden(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    output: str | Path,
+    progress: Progress = _quiet,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> HardenReport:
+    """Train an ONNX model to survive a device, and write it as the same ONNX with other weights.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file; it is not changed.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Data to train on; without it ``MODEL.npz`` beside the model.
+    output : str or Path
+        The ONNX file to write.
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps checkpoints: a run that was cut off goes on where it was.
+    **options
+        The fields of :class:`nvaudit.retrain.spec.HardenSpec`.
+
+    Returns
+    -------
+    HardenReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, torch is missing, or training diverges.
+    """
+    spec = make_harden_spec(model=model, device=device, data=data, **options)
+    return run_hardening(spec, Path(output), progress, resume)
+
+
+def run_hardening(
+    spec: HardenSpec, output: Path, progress: Progress = _quiet, resume: str | Path | None = None
+) -> HardenReport:
+    """Run a specification; as :func:`harden`."""
+    begin = time.perf_counter()
+    check_output(spec, output)
+    version = require_torch(spec.method)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(scratch_folder())
+        folder = None if resume is None else Path(resume)
+        if folder is not None:
+            stack.enter_context(lock_folder(folder))
+        progress("reading model and data", 0, 1)
+        job = prepare_job(spec, scratch)
+        executor = _executor(job)
+        audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
+        timing = {"prepare": time.perf_counter() - begin}
+        judge = _judge(job, executor, scratch) if spec.method == "stability-vat" else None
+        training, scoring = _train(job, executor, version, folder, progress, judge)
+        timing["training"] = time.perf_counter() - begin - timing["prepare"]
+        hardened = scratch / "hardened.onnx"
+        _write(job.loaded, executor, hardened)
+        audits = [
+            _audit(job, path, audit_data, progress, None if folder is None else folder / name, given=given)
+            for name, path, given in (("before", job.loaded.path, True), (_after(training), hardened, False))
+        ]
+        timing["audits"] = time.perf_counter() - begin - sum(timing.values())
+        plan = _verify_plan(job, hardened, audit_data, progress)
+        _write(job.loaded, executor, output)
+    timing["scoring"] = scoring  # a part of the training
+    timing["total"] = time.perf_counter() - begin
+    report = _report(job, audits, training, output, timing)
+    return report if plan is None else report.model_copy(update={"verify_plan": plan})
+
+
+def _after(training: TrainingInfo) -> str:
+    """Name of the folder that keeps the audit of the result: another candidate is another model."""
+    if training.kept_candidate is None:
+        return "after"
+    return f"after-sigma-{training.candidates[training.kept_candidate].sigma:g}"
+
+
+def check_output(spec: HardenSpec, output: Path) -> None:
+    """Find out before the run that the result can be written, and that it destroys no input.
+
+    Raises
+    ------
+    OptionError
+    """
+    inputs = {
+        "the model": spec.model,
+        "the data": spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz")),
+        "--val-data": spec.val_data,
+        "--test-data": spec.test_data,
+        "the device profile": spec.device,
+    }
+    for what, name in inputs.items():
+        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
+            if name is not None and output.samefile(name):
+                raise OptionError(f"-o {output}: this is {what}; choose another path")
+    check_writable(output)
+
+
+def _executor(job: Job) -> Executor:
+    """The model as a torch module that agrees with ONNX Runtime on the data."""
+    from nvaudit.retrain.executor.module import build_executor
+    from nvaudit.retrain.executor.parity import check_parity
+
+    executor = build_executor(job.loaded)
+    count = original_batch(job.loaded, job.rebatch) or _PARITY_SAMPLES
+    data, rows = job.train
+    first = Feed(data, rows).take(rows[:count]).inputs
+    check_parity(executor, job.loaded, {name: tensor.numpy() for name, tensor in first.items()})
+    return executor
+
+
+def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
+    """What measures the roughness of the network in training: as a file, on the validation samples."""
+    data = write_samples(job, executor, scratch / "validation.npz", job.val)
+    spec = make_landscape_spec(
+        model=job.loaded.path, data=data, seed=job.spec.seed, output=job.output,
+        class_axis=job.spec.class_axis, workers=job.spec.workers,
+    )  # fmt: skip
+
+    def judge() -> tuple[float, float | None]:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            path = Path(folder) / "candidate.onnx"
+            _write(job.loaded, executor, path)
+            found = run_landscape(spec.model_copy(update={"model": str(path)}), _quiet).roughness
+        return found.value, found.spread
+
+    return judge
+
+
+def _train(
+    job: Job,
+    executor: Executor,
+    version: str,
+    folder: Path | None,
+    progress: Progress,
+    judge: Judge | None,
+) -> tuple[TrainingInfo, float]:
+    """Train in place; how it went, and the seconds that scores took."""
+    from nvaudit.retrain.executor.layouts import stored_layouts
+    from nvaudit.retrain.loop import Shelf
+    from nvaudit.retrain.run import Subject, train_network
+
+    spec = job.spec
+    keys = [weight.key for weight in job.weights]
+    subject = Subject(
+        weights=job.weights,
+        layouts=stored_layouts(job.loaded, job.weights, executor.clean(keys)),
+        point=job.point,
+        train=job.train[0],
+        train_rows=job.train[1],
+        val=job.val[0],
+        val_rows=job.val[1],
+        output=job.output,
+        batch_axis=job.batch_axis,
+        vat_points=job.vat_points,
+        splits=job.splits,
+    )
+    shelf = None if folder is None else Shelf(folder, _identity(job, version))
+    state, facts = train_network(executor, subject, spec, progress, shelf, judge)
+    info = training_info(
+        state.history,
+        facts,
+        samples=len(job.train[1]),
+        validation_samples=len(job.val[1]),
+        epochs=spec.run_epochs,
+    )
+    return info, float(facts["score_seconds"])
+
+
+def _identity(job: Job, version: str) -> Identity:
+    """Everything that the trained weights depend on."""
+    inputs = {
+        "model": Input(name=str(job.loaded.path), sha256=job.loaded.digest),
+        "data": Input(name=job.train[0].source, sha256=job.train[0].digest),
+        "validation data": Input(name=job.val[0].source, sha256=job.val[0].digest),
+        "device": Input(name=job.point.profile.name, sha256=profile_digest(job.point.profile)),
+    }
+    versions = {"nvaudit": __version__, "numpy": np.__version__, "torch": version}
+    return Identity(inputs=inputs, options=job.spec.training_options(), versions=versions)
+
+
+def _write(loaded: LoadedModel, executor: Executor, path: Path) -> None:
+    from nvaudit.retrain.writeback import write_back
+
+    write_back(loaded, executor.values(), path)
+
+
+def _audit(
+    job: Job, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
+) -> AuditReport:
+    return run_audit(_audit_spec(job, model, data, given=given), progress, folder)
+
+
+def _audit_spec(job: Job, model: Path, data: Path, *, given: bool = False) -> RunSpec:
+    spec = job.spec
+    if job.test[0].labels is None and spec.metric == "agreement":
+        spec = spec.model_copy(update={"metric": None})  # the labels are the given model's decisions
+    return spec.audit_spec(model, str(data), (), given=given)
+
+
+def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> VerifyReport | None:
+    """Plan the write-verify of the hardened model on the samples of the audits, if asked for."""
+    if not job.spec.verify_plan:
+        return None
+    return run_verify_plan(VerifySpec(_audit_spec(job, model, data), VerifyOptions()), None, progress)
+
+
+def _report(
+    job: Job, audits: list[AuditReport], training: TrainingInfo, output: Path, timing: dict[str, float]
+) -> HardenReport:
+    before, after = audits
+    notes = [*job.notes, *job.train[0].notes]
+    if job.spec.test_data is None and (training.kept == "best" or job.spec.method == "trice"):
+        notes.append(
+            "the audits run on the samples that the training chose its result by, which flatters it a "
+            "little; --test-data gives them others"
+        )
+    better = before.metric_info.higher_is_better
+    gain = after.kpp[0].value - before.kpp[0].value
+    if (gain if better else -gain) < 0:
+        notes.append(
+            "the hardened model is worse than the given one on the samples of the audits: train on more "
+            "samples or longer, with a lower --lr, with --keep best (the given model then takes part in the "
+            "choice), or use --method remap, which needs no training"
+        )
+    if training.kept_epoch == 0 and training.epochs:
+        notes.append(
+            "no epoch surpassed the given model on the validation samples, so its own weights are the result"
+        )
+    notes += rougher_but_better(training, before.metric_info, job.spec.percentile)
+    if job.spec.ternary:
+        notes.append(
+            f"the given model is mapped at the profile's {before.device.get('weight_bits')} bits, the "
+            "hardened one at 1 magnitude bit: its weights are −a, 0 and a"
+        )
+    return harden_report(
+        before,
+        after,
+        job.spec.yield_at,
+        job.test[0].labels is None,
+        nvaudit_version=__version__,
+        method=job.spec.method,
+        device=job.point.profile.name,
+        training=training,
+        model=str(job.loaded.path),
+        hardened=str(output),
+        timing=timing,
+        run=job.spec.model_dump(mode="json"),
+        hashes={
+            "model": job.loaded.digest,
+            "hardened": after.hashes.model,
+            "data": job.train[0].digest,
+            "device": profile_digest(job.point.profile),
+        },
+        events=(*before.events, *after.events),
+        notes=tuple(dict.fromkeys(notes)),
+    )

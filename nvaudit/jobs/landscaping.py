@@ -1,0 +1,271 @@
+"""The use case: the loss landscape of a model, and its roughness."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit import __version__
+from nvaudit.data import load_dataset
+from nvaudit.model import analyse_batch, constants, load_model
+from nvaudit.perturb.landscape.measure import Measured, Subject, measure
+from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
+from nvaudit.perturb.landscape.workload import fixed_tensors, moved_weights
+from nvaudit.perturb.lock import lock_folder
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import check_pool
+from nvaudit.perturb.record import Identity, Input, open_record
+from nvaudit.perturb.session import runtime
+from nvaudit.report.landscape.result import (
+    LandscapeHashes,
+    LandscapeReport,
+    LossInfo,
+    Surface,
+    headline,
+    pair_fits,
+)
+from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness
+from nvaudit.report.statistics.roughness import roughness
+from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, scratch_folder, settle_output
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def landscape(
+    model: str | Path,
+    data: str | Path | None = None,
+    *,
+    progress: Progress = _quiet,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> LandscapeReport:
+    """Measure the loss landscape of an ONNX model around its weights, and its roughness.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file.
+    data : str or Path, optional
+        Evaluation data; without it ``MODEL.npz`` beside the model, else the unmodified model on synthetic
+        inputs is the reference.
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder that keeps finished points: a run that was cut off goes on where it was.
+    **options
+        The fields of :class:`LandscapeSpec`.
+
+    Returns
+    -------
+    LandscapeReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    return run_landscape(make_landscape_spec(model=model, data=data, **options), progress, resume)
+
+
+def run_landscape(
+    spec: LandscapeSpec, progress: Progress = _quiet, resume: str | Path | None = None
+) -> LandscapeReport:
+    """Run a specification; as :func:`landscape`."""
+    begin = time.perf_counter()
+    events: list[str] = []
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch_folder())
+        progress("reading model and data", 0, 1)
+        check_pool(spec.dask)
+        loaded = load_model(spec.model)
+        rebatch = analyse_batch(loaded.model)
+        output, notes = settle_output(loaded, spec.output)
+        data = None if spec.data is None else Path(spec.data)
+        dataset = load_dataset(
+            data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
+            scratch=folder,
+        )  # fmt: skip
+        subject = Subject(loaded, rebatch, dataset, output)
+        record = None
+        if resume is not None:
+            stack.enter_context(lock_folder(Path(resume)))
+            record = stack.enter_context(open_record(Path(resume), _identity(spec, subject)))
+        measured = measure(
+            spec,
+            subject,
+            folder,
+            progress,
+            tolerance=REBATCH_TOLERANCE,
+            on_event=events.append,
+            record=record,
+        )
+    seconds = {"total": time.perf_counter() - begin, "landscape": measured.seconds}
+    return landscape_report(spec, subject, measured, seconds, notes=notes, events=events)
+
+
+def session_landscape(
+    session: Session, progress: Progress = _quiet, resume: Path | None = None
+) -> LandscapeReport:
+    """Measure the landscape of a session's model on its data, with the default settings.
+
+    Parameters
+    ----------
+    session : Session
+        Settled; its device does not matter.
+    progress : callable
+        Called with (what, done, total).
+    resume : Path, optional
+        A folder that keeps finished points, locked by the caller.
+
+    Returns
+    -------
+    LandscapeReport
+
+    Raises
+    ------
+    ModelError
+        If the model has no weights to move, or the loss overflows.
+    """
+    begin = time.perf_counter()
+    run = session.spec
+    spec = make_landscape_spec(
+        model=run.model,
+        data=run.data,
+        seed=run.seed,
+        output=session.workload.output,
+        class_axis=run.class_axis,
+        limit=run.limit,
+        batch_size=run.batch_size,
+        provider=run.provider,
+        workers=run.workers,
+        dask=run.dask,
+    )
+    subject = Subject(session.loaded, session.rebatch, session.dataset, session.workload.output)
+    folder = Path(session.workload.folder)
+    with ExitStack() as stack:
+        record = None
+        if resume is not None:
+            resume.mkdir(exist_ok=True)
+            record = stack.enter_context(open_record(resume, _identity(spec, subject)))
+        measured = measure(
+            spec,
+            subject,
+            folder,
+            progress,
+            tolerance=REBATCH_TOLERANCE,
+            on_event=session.events.append,
+            record=record,
+        )
+    return landscape_report(spec, subject, measured, {"total": time.perf_counter() - begin})
+
+
+def median_surface(report: LandscapeReport) -> LossSurface:
+    """Give the surface of the direction pair whose roughness is the median one, as an example of them all.
+
+    Parameters
+    ----------
+    report : LandscapeReport
+
+    Returns
+    -------
+    LossSurface
+    """
+    order = sorted(range(len(report.fits)), key=lambda pair: report.fits[pair].roughness)
+    pair = order[(len(order) - 1) // 2]
+    return LossSurface(
+        roughness=report.fits[pair].roughness,
+        axis=report.surface.axis,
+        losses=report.surface.losses[pair],
+    )
+
+
+def _identity(spec: LandscapeSpec, subject: Subject) -> Identity:
+    """Everything that the loss at a point depends on."""
+    inputs = {
+        "model": Input(name=str(subject.loaded.path), sha256=subject.loaded.digest),
+        "data": Input(name=subject.dataset.source, sha256=subject.dataset.digest),
+    }
+    versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
+    return Identity(inputs=inputs, options=spec.point_options(), versions=versions)
+
+
+def landscape_report(
+    spec: LandscapeSpec,
+    subject: Subject,
+    measured: Measured,
+    timing: Mapping[str, float],
+    *,
+    notes: Sequence[str] = (),
+    events: Sequence[str] = (),
+) -> LandscapeReport:
+    """Put what was measured into a report.
+
+    Parameters
+    ----------
+    spec : LandscapeSpec
+    subject : Subject
+    measured : Measured
+    timing : mapping of str to float
+        Seconds.
+    notes, events : sequence of str
+
+    Returns
+    -------
+    LandscapeReport
+    """
+    table, metric, dataset, loaded = (
+        measured.table, measured.loss.metric, subject.dataset, subject.loaded
+    )  # fmt: skip
+    score = roughness(table.axis, table.axis, table.losses)
+    found = Roughness(
+        value=score.value,
+        spread=score.spread,
+        pairs=spec.pairs,
+        grid=spec.grid,
+        span=spec.span,
+        images=measured.images,
+        batch_norm=spec.batch_norm,
+        loss=measured.loss.name,
+    )
+    tensors = constants(loaded)
+    weights = moved_weights(tensors)
+    label_free = dataset.label_kind == "none"
+    return LandscapeReport(
+        nvaudit_version=__version__,
+        headline=headline(found, label_free),
+        label_free=label_free,
+        roughness=found,
+        loss=LossInfo(
+            name=measured.loss.name, unit=metric.unit, against=metric.against, assumed=measured.loss.assumed,
+            nominal=measured.nominal,
+        ),
+        fits=pair_fits(score, table.losses),
+        surface=Surface(axis=table.axis.tolist(), losses=table.losses.tolist()),
+        moved=tuple(weight.key for weight in weights),
+        moved_numbers=sum(math.prod(weight.shape) for weight in weights),
+        fixed=fixed_tensors(tensors),
+        data=DataInfo(
+            source=dataset.source, count=dataset.count, label_kind=dataset.label_kind,
+            skipped=dataset.skipped, notes=dataset.notes,
+        ),
+        model=ModelInfo(
+            path=str(loaded.path),
+            opset=loaded.opset,
+            inputs=tuple(f"{i.name} {i.dtype} {list(i.shape or ())}" for i in loaded.inputs),
+            outputs=tuple(f"{o.name} {o.dtype} {list(o.shape or ())}" for o in loaded.outputs),
+            batching=subject.rebatch.reason,
+        ),
+        timing={**timing, "point_median": table.point_seconds},
+        run=spec.model_dump(mode="json"),
+        hashes=LandscapeHashes(model=loaded.digest, data=dataset.digest),
+        events=tuple(events),
+        notes=(*notes, *measured.notes),
+    )  # fmt: skip

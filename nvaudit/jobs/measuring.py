@@ -1,0 +1,189 @@
+"""How the chips of a run are measured: all on every sample, in races, or until a gate is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.jobs.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
+from nvaudit.jobs.racing import RaceQuestion, Scouting, pilot_count, run_races, scout
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import ChipRunner, Progress
+from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.workers import Pool
+from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
+from nvaudit.report.statistics.kpp import kpp_of_ranks
+from nvaudit.report.statistics.nested_tails import tail_chips
+from nvaudit.report.statistics.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
+from nvaudit.session import Session
+
+_SAMPLES = 1000
+_CHIPS = 100
+"""With fewer samples or chips, a session for each race costs more than the race saves."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured: the chips of each point, the median seconds of one on every sample, notes."""
+
+    chips: tuple[Chips, ...]
+    chip_seconds: float
+    notes: tuple[str, ...]
+
+
+def measure_chips(
+    pool: Pool,
+    session: Session,
+    metric: Metric,
+    keep: str | None,
+    progress: Progress,
+    record: ChipRecord | None,
+) -> Measurement:
+    """Measure the chips that a specification asks for.
+
+    Parameters
+    ----------
+    pool : Pool
+    session : Session
+    metric : Metric
+    keep : str or None
+        File of the nominal outputs that the metric compares with.
+    progress : callable
+    record : ChipRecord or None
+
+    Returns
+    -------
+    Measurement
+    """
+    spec = session.spec
+    gate = spec.min_kpp is not None and not spec.exhaustive and not spec.all_trials
+    most = spec.most_trials if gate else spec.trials
+    runner = ChipRunner(pool, metric, keep, len(session.points), most, progress, record)
+    reason = _obstacle(session, metric)
+    margin = None
+    if reason is None and session.dataset.count >= _SAMPLES and most >= _CHIPS:
+        margin = pool.submit("the unmodified model", "margins", metric, keep).result()
+    chips = []
+    for point in range(len(session.points)):
+        lane = _Lane(runner, session, point, margin)
+        count = lane.gate(most) if gate else None
+        chips.append(lane.chips(spec.trials if count is None else count.trials, count))
+    notes = () if reason is None or spec.exhaustive else (f"every chip was run on every sample: {reason}",)
+    return Measurement(tuple(chips), float(np.median(runner.seconds)), notes)
+
+
+def _obstacle(session: Session, metric: Metric) -> str | None:
+    """Say why chips cannot be stopped early; None if they can."""
+    if session.spec.exhaustive:
+        return "--exhaustive"
+    if metric.unit != "fraction":
+        return f"{metric.name} has no bounds, which races need"
+    if session.workload.read_noise:
+        return (
+            "read noise is drawn anew at every inference, so a chip's metric depends on the order of samples"
+        )
+    if session.rebatch.coupled:
+        return "samples of a batch influence each other in this model"
+    return None
+
+
+@dataclass
+class _Lane:
+    """One operating point; without a margin every chip is run on every sample."""
+
+    runner: ChipRunner
+    session: Session
+    point: int
+    margin: NDArray[np.float64] | None
+    scouting: Scouting | None = None
+
+    def gate(self, most: int) -> GateCount:
+        """Draw chips until the gate is decided."""
+        spec = self.session.spec
+        assert spec.min_kpp is not None
+        question = GateQuestion(spec.min_kpp, spec.percentiles, spec.confidence, most, spec.max_minutes)
+        judge = self._exact(spec.min_kpp)
+        if self.margin is not None:
+            judge = self._raced(question, self.margin)
+        return draw_until_decided(question, judge)
+
+    def _exact(self, threshold: float) -> Callable[[range], list[bool]]:
+        better = self.runner.metric.higher_is_better
+
+        def judge(trials: range) -> list[bool]:
+            values = self.runner.full(self.point, trials)
+            return [value < threshold if better else value > threshold for value in values.values()]
+
+        return judge
+
+    def _raced(self, question: GateQuestion, margin: NDArray[np.float64]) -> Callable[[range], list[bool]]:
+        # Few are enough to tell hard samples from easy ones: a gate may need no more chips than these.
+        scouting = self._scout(FIRST_BLOCK, margin)
+        task = gate_task(scouting.file, scouting.identity, len(margin), question)
+        pilots = len(scouting.values)
+
+        def judge(trials: range) -> list[bool]:
+            exact = [bool(v < question.threshold) for v in scouting.values[trials.start : trials.stop]]
+            raced = self.runner.races(self.point, trials[max(0, pilots - trials.start) :], task)
+            return exact + [
+                race.gap == 0 if value is None else value < question.threshold
+                for race, value in raced.values()
+            ]
+
+        return judge
+
+    def _scout(self, trials: int, margin: NDArray[np.float64]) -> Scouting:
+        pilots = pilot_count(trials)
+        if self.scouting is None or len(self.scouting.values) != pilots:
+            folder = Path(self.session.workload.folder)
+            self.scouting = scout(self.runner, self.point, pilots, margin, folder)
+        return self.scouting
+
+    def chips(self, trials: int, gate: GateCount | None) -> Chips:
+        """Measure the first chips."""
+        if self.margin is None or trials < _CHIPS:
+            values = self.runner.full(self.point, range(trials))
+            return Chips.known(
+                np.array([values[trial] for trial in range(trials)]), self.runner.images[self.point], gate
+            )
+        tolerance = self.session.spec.tolerance
+        chips = self._race(trials, self.margin, 0.0 if tolerance == 0 else TOLERANCE, gate)
+        if tolerance is not None and self._width(chips) > tolerance:
+            chips = self._race(trials, self.margin, 0.0, gate)
+        return chips
+
+    def _race(self, trials: int, margin: NDArray[np.float64], share: float, gate: GateCount | None) -> Chips:
+        spec = self.session.spec
+        thresholds = spec.yield_at
+        if spec.min_kpp is not None and gate is None:
+            thresholds = (*thresholds, spec.min_kpp)
+        ranges = rank_ranges(spec.percentiles, trials, spec.confidence, share)
+        question = RaceQuestion(
+            (*ranges, tail_range(tail_chips(trials))) if spec.tail else ranges,
+            tuple(dict.fromkeys(thresholds)),
+            RACE_ERROR * (1 - spec.confidence),
+        )
+        state = run_races(self.runner, self.point, trials, question, self._scout(trials, margin))
+        return Chips(
+            state.low,
+            state.high,
+            self.runner.images[self.point],
+            state.estimate,
+            state.pilots,
+            question.ranges,
+            question.error,
+            gate,
+        )
+
+    def _width(self, chips: Chips) -> float:
+        """Largest width of a KPP."""
+        spec = self.session.spec
+        ordered = worst_first(chips, higher_is_better=True)
+        return max(
+            kpp_of_ranks(ordered, k, spec.confidence, True, slack_at(chips.ranges, k)).width
+            for k in spec.percentiles
+        )

@@ -1,0 +1,326 @@
+"""The races of an operating point: the same KPP as from every chip on every sample, for a part of the work.
+
+Pilot chips see every sample; they tell hard samples from easy ones and where the chips lie. The others race
+in blocks: a chip that is surely away from the bands of the wanted ranks stops, the others are run on every
+sample. In the end the bands are checked against what was found: if too few chips turned out to lie below a
+band's end, it moves and the chips between race again. Which chips are in a block and which bands they race
+against depends only on earlier blocks, not on workers or order of completion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty
+from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.race import Band, Edge, RaceTask
+from nvaudit.report.statistics.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks
+
+_MOST = 0.7
+"""Share of the samples after which a race is given up: the chip is then run on all of them, in order."""
+
+_PAYS = 0.85
+"""Share of the samples that chips may need on average; beyond, the rest is run on all of them."""
+
+Floats = NDArray[np.float64]
+Reach = tuple[float, float, float, float]
+"""Smallest value of a range, smallest and largest value of its sure ranks, largest value of the range."""
+
+_LIMITS = (-math.inf, -math.inf, math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class RaceQuestion:
+    """What the races of an operating point must find out.
+
+    Attributes
+    ----------
+    ranges : tuple of RankRange
+        Ranks that must be known exactly.
+    thresholds : tuple of float
+        Values of which it must be known for every chip on which side it lies.
+    error : float
+        Chance that any of the answers is wrong beyond its slack.
+    """
+
+    ranges: tuple[RankRange, ...]
+    thresholds: tuple[float, ...] = ()
+    error: float = 0.005
+
+
+@dataclass
+class RaceState:
+    """What is known of the chips of an operating point.
+
+    Attributes
+    ----------
+    low, high : ndarray, float64, shape (trial,)
+        Between them lies each chip's metric: equal where the chip was run on every sample, infinite where
+        nothing is known.
+    sure_low, sure_high : ndarray, float64, shape (trial,)
+        The same, only from evidence that a result may rest on.
+    estimate : ndarray, float64, shape (trial,)
+        Unbiased estimate of each chip's metric; that of a pilot is exact.
+    pilots : int
+        The first chips, each run on every sample whatever it is like.
+    known : int
+        Chips of which something is known, the first ones.
+    raced, spent : int
+        Races so far, and the samples that they took.
+    reach, bands
+        What the last races were run against.
+    """
+
+    low: Floats
+    high: Floats
+    sure_low: Floats
+    sure_high: Floats
+    estimate: Floats
+    pilots: int
+    known: int = 0
+    raced: int = 0
+    spent: int = 0
+    reach: list[Reach] = field(default_factory=list)
+    bands: tuple[Band, ...] = ()
+
+    @property
+    def values(self) -> Floats:
+        """Metric of each chip; NaN where it is not known exactly."""
+        return np.where(self.low == self.high, self.low, np.nan)
+
+
+def pilot_count(trials: int) -> int:
+    """How many chips are run on every sample first."""
+    return min(trials, max(16, min(100, trials // 50)))
+
+
+@dataclass(frozen=True)
+class Scouting:
+    """What the pilots found: their metrics, and the file and identity of the samples' difficulty."""
+
+    values: Floats
+    samples: int
+    file: str
+    identity: int
+
+
+def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: Path) -> Scouting:
+    """Run the first chips on every sample.
+
+    Parameters
+    ----------
+    runner : ChipRunner
+    point, pilots : int
+    margin : ndarray, float64, shape (sample,)
+        Of the unmodified model.
+    folder : Path
+        For the workers' files.
+
+    Returns
+    -------
+    Scouting
+    """
+    values, scores = runner.pilots(point, range(pilots))
+    difficulty: Difficulty = estimate_difficulty(1 - scores.astype(np.float64), margin)
+    path = folder / f"difficulty-{point}-{pilots}"
+    difficulty.save(path)
+    return Scouting(np.array(values), len(margin), str(path), difficulty.digest)
+
+
+def run_races(
+    runner: ChipRunner, point: int, trials: int, question: RaceQuestion, scouting: Scouting
+) -> RaceState:
+    """Race the chips of an operating point.
+
+    Parameters
+    ----------
+    runner : ChipRunner
+    point : int
+    trials : int
+    question : RaceQuestion
+    scouting : Scouting
+
+    Returns
+    -------
+    RaceState
+        With the wanted ranks and sides known, but for the chance that the question allows.
+    """
+    pilots = len(scouting.values)
+    state = RaceState(
+        low=np.full(trials, -np.inf),
+        high=np.full(trials, np.inf),
+        sure_low=np.full(trials, -np.inf),
+        sure_high=np.full(trials, np.inf),
+        estimate=np.full(trials, np.nan),
+        pilots=pilots,
+    )
+    for each in (state.low, state.high, state.sure_low, state.sure_high, state.estimate):
+        each[:pilots] = scouting.values
+    state.known = pilots
+    most = math.ceil(_MOST * scouting.samples)
+
+    def race(trials: Sequence[int]) -> None:
+        task = RaceTask("kpp", scouting.file, scouting.identity, state.bands, most)
+        _race(runner, point, trials, task, state, scouting.samples)
+
+    for block in blocks(pilots, trials)[1:]:
+        if state.spent > _PAYS * state.raced * scouting.samples:
+            _run_all(runner, point, block, state)
+            state.known = block.stop
+            continue
+        state.reach = _preview(state, question.ranges)
+        state.bands = _bands(state, question)
+        race(block)
+        state.known = block.stop
+    attempt = 0
+    while reach := _unsettled(state, question.ranges, attempt):
+        state.reach = reach
+        state.bands = _bands(state, question)
+        race(_touching(state))
+        attempt += 1
+    return state
+
+
+def _run_all(runner: ChipRunner, point: int, trials: Sequence[int], state: RaceState) -> None:
+    """Run chips on every sample: where chips hardly differ, races do not pay."""
+    for trial, value in runner.full(point, trials).items():
+        for each in (state.low, state.sure_low, state.sure_high, state.high, state.estimate):
+            each[trial] = value
+
+
+def _race(
+    runner: ChipRunner,
+    point: int,
+    trials: Sequence[int],
+    task: RaceTask,
+    state: RaceState,
+    samples: int,
+) -> None:
+    """Race some chips against bands and enter what was found."""
+    for trial, (race, value) in runner.races(point, trials, task).items():
+        state.raced += 1
+        state.spent += race.images + (0 if value is None else samples)
+        if np.isnan(state.estimate[trial]):
+            state.estimate[trial] = race.value
+        if value is not None:
+            for limit in (state.low, state.sure_low, state.sure_high, state.high):
+                limit[trial] = value
+        elif race.gap is not None:
+            under, over = task.bands[: race.gap], task.bands[race.gap :]
+            state.low[trial] = max((band.high for band in under), default=-np.inf)
+            state.high[trial] = min((band.low for band in over), default=np.inf)
+            state.sure_low[trial] = max(
+                (edge.value for band in under for edge in band.above if edge.sure), default=-np.inf
+            )
+            state.sure_high[trial] = min(
+                (edge.value for band in over for edge in band.below if edge.sure), default=np.inf
+            )
+
+
+def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
+    """Guess, from the chips known so far, where the values of each range will lie."""
+    n, total = state.known, len(state.low)
+    low, high = np.sort(state.low[:n]), np.sort(state.high[:n])
+    found = []
+    for i, rank in enumerate(ranges):
+        values = []
+        for side, (wanted, fallback) in enumerate(
+            zip((rank.first, rank.sure[0], rank.sure[1] + 1, rank.last + 1), _LIMITS, strict=True)
+        ):
+            place = wanted * n / total
+            at = math.floor(place) - 1 if side < 2 else math.ceil(place)
+            value = fallback if not 0 <= at < n else float(low[at] if side < 2 else high[at])
+            # Of a chip that was stopped only one side is known; what it was stopped at will do.
+            if state.reach and 0 <= at < n and not np.isfinite(value):
+                value = state.reach[i][side]
+            values.append(value)
+        found.append((values[0], values[1], values[2], values[3]))
+    return found
+
+
+def _unsettled(state: RaceState, ranges: Sequence[RankRange], attempt: int) -> list[Reach]:
+    """Give the values that each range may still take; empty once every rank is known."""
+    low, high = np.sort(state.low), np.sort(state.high)
+    sure_low, sure_high = np.sort(state.sure_low), np.sort(state.sure_high)
+    if all(
+        np.array_equal(low[r.first : r.last + 1], high[r.first : r.last + 1])
+        and np.array_equal(sure_low[r.sure[0] : r.sure[1] + 1], sure_high[r.sure[0] : r.sure[1] + 1])
+        for r in ranges
+    ):
+        return []
+    exact = np.unique(state.values[np.isfinite(state.values)])
+    # A little further at first: every chip in a band must be run on every sample.
+    share = min(1.0, 0.25 * 2**attempt)
+
+    def bottom(lows: Floats, highs: Floats, rank: int) -> float:
+        if np.isfinite(lows[rank]):
+            return float(lows[rank])
+        value = float(highs[rank])
+        beyond = exact[exact < value]
+        return value + (float(beyond[-1]) - value) * share if beyond.size else -math.inf
+
+    def top(lows: Floats, highs: Floats, rank: int) -> float:
+        if np.isfinite(highs[rank]):
+            return float(highs[rank])
+        value = float(lows[rank])
+        beyond = exact[exact > value]
+        return value + (float(beyond[0]) - value) * share if beyond.size else math.inf
+
+    return [
+        (
+            bottom(low, high, r.first),
+            bottom(sure_low, sure_high, r.sure[0]),
+            top(sure_low, sure_high, r.sure[1]),
+            top(low, high, r.last),
+        )
+        for r in ranges
+    ]
+
+
+def _touching(state: RaceState) -> list[int]:
+    """Chips that are not known exactly and may lie in a band; a stopped chip lies between its limits."""
+    may = np.zeros(len(state.low), dtype=np.bool_)
+    for band in state.bands:
+        may |= (state.low < band.high) & (state.high > band.low)
+        sure = [[edge.value for edge in side if edge.sure] for side in (band.below, band.above)]
+        may |= (state.sure_low < max(sure[1], default=math.inf)) & (
+            state.sure_high > min(sure[0], default=-math.inf)
+        )
+    return np.flatnonzero(may & (state.low < state.high)).tolist()
+
+
+def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
+    """Bands around ranges and thresholds, joined where they meet."""
+    total = len(state.low)
+    sides = sum(1 if rank.whole else 2 for rank in question.ranges) + 2 * len(question.thresholds)
+    error = question.error / max(1, sides)
+    found = []
+    for rank, (first, sure_first, sure_last, last) in zip(question.ranges, state.reach, strict=True):
+        below = allowed_error(total - rank.sure[0], rank.slack, error)
+        above = allowed_error(rank.sure[1] + 1, rank.slack, error)
+        found.append(
+            Band(
+                ()
+                if rank.whole or first == -math.inf
+                else (Edge(sure_first, below), Edge(first, LOOSE_ERROR, sure=False)),
+                () if last == math.inf else (Edge(sure_last, above), Edge(last, LOOSE_ERROR, sure=False)),
+            )
+        )
+    side = allowed_error(total, 0, error)
+    found += [Band((Edge(value, side),), (Edge(value, side),)) for value in question.thresholds]
+    bands: list[Band] = []
+    for band in sorted(found, key=lambda band: (band.low, band.high)):
+        if bands and band.low <= bands[-1].high:
+            last_band = bands.pop()
+            # A side without an edge is open: the joined band has none there either.
+            below_edges = (*last_band.below, *band.below) if last_band.below and band.below else ()
+            above_edges = (*last_band.above, *band.above) if last_band.above and band.above else ()
+            band = Band(below_edges, above_edges)
+        bands.append(band)
+    return tuple(bands)

@@ -1,0 +1,295 @@
+"""Harden a model without training: the same function on narrower ranges, written as an ordinary ONNX file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit import __version__
+from nvaudit.errors import EngineError, OptionError
+from nvaudit.files import check_writable
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.model import load_model
+from nvaudit.model.regrid import with_numbers
+from nvaudit.model.rescale.find import plan_scaling
+from nvaudit.model.rescale.plan import Insert
+from nvaudit.model.rewrite import write_model
+from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.ranges.activations import Watcher, watched_axes
+from nvaudit.ranges.bench import Bench, Conditions, subset
+from nvaudit.ranges.budget import (
+    PROBED,
+    Clock,
+    Cost,
+    checked_samples,
+    first_samples,
+    fitted,
+    tail_seconds,
+    timed,
+)
+from nvaudit.ranges.choose import COSTS, Candidate, Search
+from nvaudit.ranges.findings import Outcome, remap_report
+from nvaudit.ranges.limits import has_mean, relative_spread
+from nvaudit.ranges.program import Basis
+from nvaudit.ranges.spec import RemapSpec, make_remap_spec
+from nvaudit.ranges.trial import Trial
+from nvaudit.report.remap.result import RemapReport
+from nvaudit.report.result import AuditReport
+from nvaudit.session import Session, prepared, settle_metric
+from nvaudit.spec import make_spec
+
+WATCHED = 128
+"""Samples on which activations are looked at."""
+
+_INSERTS: dict[str, tuple[Insert, ...]] = {
+    "absorb": (),
+    "insert": ("columns",),
+    "insert-both": ("columns", "both"),
+}
+
+_MARGIN = 0.9
+"""Share of the time left that is planned with."""
+
+_ROUNDING = 1e-3
+_HALF_ROUNDING = 5e-2
+"""Largest difference, relative to the largest output, that rescaling may make by rounding."""
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def remap(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    output: str | Path,
+    progress: Progress = _quiet,
+    **options: Any,
+) -> RemapReport:
+    """Write a model that computes the same, or nearly, and survives device noise better.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file; it is not changed.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Data, as for an audit: a part of it calibrates, all of it audits.
+    output : str or Path
+        The ONNX file to write.
+    progress : callable
+        Called with (what, done, total).
+    **options
+        The fields of :class:`nvaudit.ranges.spec.RemapSpec`.
+
+    Returns
+    -------
+    RemapReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, or a file cannot be written.
+    """
+    spec = make_remap_spec(model=model, device=device, data=data, **options)
+    return run_remap(spec, output, progress)
+
+
+def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) -> RemapReport:
+    """Run a specification; as :func:`remap`."""
+    clock = Clock(spec.time_budget)
+    output = Path(output)
+    _check_output(spec, output)
+    data = spec.data if spec.calibration_data is None else spec.calibration_data
+    # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones.
+    calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1))
+    outcome = prepared(calibration, progress, lambda session: _choose(spec, session, output, progress, clock))
+    seconds = {"calibration": time.perf_counter() - clock.begin}
+    pair = None
+    if spec.trials:
+        pair = _audits(spec, output, progress)
+        seconds["audits"] = time.perf_counter() - clock.begin - seconds["calibration"]
+    seconds["total"] = time.perf_counter() - clock.begin
+    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds, __version__)
+
+
+def _check_output(spec: RemapSpec, output: Path) -> None:
+    """Refuse to write over what goes in, before any work."""
+    inputs = [Path(spec.model), Path(spec.model).with_suffix(".npz")]
+    inputs += [Path(name) for name in (spec.data, spec.calibration_data) if name is not None]
+    if any(path.exists() and output.exists() and output.samefile(path) for path in inputs):
+        raise OptionError(f"-o {output}: this is an input of the run; choose another path")
+    check_writable(output)
+
+
+def _choose(
+    spec: RemapSpec, session: Session, output: Path, progress: Progress, clock: Clock
+) -> Outcome | Probe:
+    """Find the best candidate and write it; the probe if re-batching turned out to change the outputs."""
+    probe = Engine(first_samples(session.workload, PROBED)).probe()
+    if session.rebatching_failed(probe):
+        return probe
+    folder = Path(session.workload.folder)
+    original, cost = _original(spec, session, settle_metric(session, probe), folder, clock)
+    conditions = original.conditions
+    watcher = Watcher(session.loaded, conditions.dataset, spec.provider)
+    seen = watcher.sizes()
+    layers = plan_scaling(session.loaded.model, list(original.values), seen=seen).layers
+    moments = watcher.moments(watched_axes(layers), min(WATCHED, conditions.dataset.count))
+    basis = Basis(session.loaded, original.values, seen, moments)
+    room_s = _MARGIN * clock.left_s - tail_seconds(cost, session.dataset.count)
+    search = Search(
+        basis, original, folder, lambda trial: _allowed(spec, trial, conditions.metric), progress,
+        deadline=time.perf_counter() + room_s,
+    )  # fmt: skip
+    search.structures(_INSERTS[spec.digital_scale], spec.equalise)
+    spread = relative_spread(original)
+    shifted = spec.recalibrate and has_mean(original)
+    if shifted:  # what pays most comes first
+        search.corrections(seen)
+    if spec.clip:
+        search.clippings(spread, spec.equalise)
+    if spec.recalibrate and not shifted:
+        search.corrections(seen)
+    checked = checked_samples(cost, session.dataset.count, clock.left_s)
+    best = _that_holds(search, session, checked)
+    error = _write(best, session, probe, output)
+    return Outcome(
+        search=search,
+        best=best,
+        spread=spread,
+        metric=conditions.metric,
+        point=session.points[0],
+        label_free=session.dataset.label_kind == "none",
+        samples=session.dataset.count,
+        checked=checked,
+        images=conditions.dataset.count,
+        source=session.dataset.source,
+        hashes=session.hashes(),
+        error=error,
+        notes=tuple(session.notes),
+    )
+
+
+def _original(
+    spec: RemapSpec, session: Session, metric: Metric, folder: Path, clock: Clock
+) -> tuple[Bench, Cost]:
+    """Set the original up on as many images and chips as fit into the time; and what a chip takes."""
+    conditions = _conditions(spec, session, metric)
+    bench = _bench(session, conditions, folder / "timed")
+    cost = timed(bench)
+    room_s = _MARGIN * clock.left_s - tail_seconds(cost, session.dataset.count)
+    fits = fitted(conditions, cost, room_s, spec.seed)
+    return (bench if fits is conditions else _bench(session, fits, folder / "original")), cost
+
+
+def _bench(session: Session, conditions: Conditions, folder: Path) -> Bench:
+    """Set the original up; its outputs are kept where the metric compares with them."""
+    bench = Bench(session.loaded, conditions, folder)
+    if conditions.metric.against == "nominal":
+        keep = str(folder / "nominal.npy")
+        Engine(bench.workload).nominal(conditions.metric, keep, bench.workload.ideal)
+        bench.conditions = replace(conditions, keep=keep)
+    return bench
+
+
+def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> Conditions:
+    profile, work = session.profile, session.workload
+    return Conditions(
+        point=session.points[0],
+        bits=profile.weight_bits,
+        cell_bits=profile.cell_bits,
+        encoding=profile.encoding,
+        per_channel=spec.scale == "per_channel",
+        layers=spec.layers,
+        digital=spec.digital,
+        dataset=subset(session.dataset, spec.calibration_images, spec.seed),
+        output=work.output,
+        metric=metric,
+        keep=None,
+        batch=min(spec.batch_size, session.dataset.count),
+        seed=session.spec.seed,
+        chips=spec.calibration_chips,
+        threads=max(1, spec.workers),
+        provider=spec.provider,
+    )
+
+
+def _allowed(spec: RemapSpec, first: Trial, metric: Metric) -> float:
+    """Nominal loss that is allowed; of a metric that is no fraction, relative to what noise costs."""
+    if metric.unit == "fraction":
+        return spec.max_clean_loss
+    return spec.max_clean_loss * max(abs(first.nominal), abs(first.mean - first.nominal))
+
+
+def _that_holds(search: Search, session: Session, checked: int) -> Candidate:
+    """The best candidate whose nominal loss is allowed on more samples than the calibration images."""
+    best, original = search.best(), search.tried[0]
+    if best is original or not best.changes_function:
+        return best
+    samples = replace(
+        search.conditions, dataset=subset(session.dataset, checked, session.spec.seed), keep=None
+    )
+    bench = _bench(session, samples, search.folder / "checked")
+    keep = bench.conditions.keep
+    before = original.bench.nominal({}, bench.workload, keep)
+    while True:
+        best = search.best()
+        if best is original or not best.changes_function:
+            return best
+        after = best.bench.nominal(best.arrays(), bench.workload, keep)
+        lost = best.trial.sign * (before - after)
+        if lost <= search.allowed:
+            return best
+        search.refused[best.name] = f"{COSTS} on {checked} samples"
+
+
+def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> float:
+    """Write a candidate, read it back and compare it with the original; the largest relative difference."""
+    changed = with_numbers(best.rescaling.loaded, best.arrays())
+    write_model(changed, output)
+    back = load_model(output)
+    folder = Path(session.workload.folder) / "written"
+    bench = Bench(back, best.bench.conditions, folder)
+    if set(bench.values) != set(best.bench.values):
+        missing = sorted(set(best.bench.values) ^ set(bench.values))
+        raise EngineError(f"{output}: written, but its weights have other names: {', '.join(missing[:5])}")
+    samples = first_samples(session.workload, PROBED)
+    workload = replace(
+        bench.workload,
+        inputs=samples.inputs,
+        labels=samples.labels,
+        count=samples.count,
+        ideal=replace(bench.workload.ideal) if bench.workload.ideal != bench.workload.original else
+        replace(bench.workload.original, path=str(output)),
+        original=replace(bench.workload.original, path=str(output)),
+    )  # fmt: skip
+    now = Engine(workload).probe().output.astype(np.float64)
+    then = probe.output.astype(np.float64)
+    error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
+    half = any(values.dtype.itemsize < 4 for values in bench.values.values())
+    if not best.changes_function and not error <= (_HALF_ROUNDING if half else _ROUNDING):
+        output.unlink()
+        raise EngineError(
+            f"{output}: rescaling moved the outputs by {error:.1e} of their range, more than rounding does; "
+            "nothing was written: use equalise=False"
+        )
+    return error
+
+
+def _audits(spec: RemapSpec, output: Path, progress: Progress) -> tuple[AuditReport, AuditReport]:
+    """The same chips before and after, each on every sample."""
+    options = spec.audit_options(exhaustive=True, trials=spec.trials)
+    if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
+        options["data"] = str(Path(spec.model).with_suffix(".npz"))
+    before = run_audit(make_spec(**options), progress)
+    return before, run_audit(make_spec(**{**options, "model": str(output)}), progress)

@@ -1,0 +1,307 @@
+"""The use case: accuracy against the number of levels per cell, and what limits it (S section 6.3.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from nvaudit import __version__
+from nvaudit.device import DeviceProfile, load_profile
+from nvaudit.errors import OptionError, ProfileError
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import check_pool
+from nvaudit.report.roofline.limits import MEASURES, Measure
+from nvaudit.report.roofline.result import Asked, LevelAudits, RooflineReport, SkippedLevel, make_roofline
+from nvaudit.session import check_converters, settle_device
+from nvaudit.spec import RunSpec, flag, make_spec
+
+CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
+"""Options of the run specification that are about converters; without the first they are ideal."""
+
+MAX_BITS = 8
+ANALOG_BITS = (1, 2, 3, 4)
+"""What an analog device is cut into by default."""
+
+_OF_ONE_AUDIT = (
+    *("cell_bits", "min_kpp", "max_trials", "max_minutes", "all_trials", "yield_at", "tail"),
+    *("attribute", "attribution_trials", "attribution_images", "roughness"),
+)
+
+
+@dataclass(frozen=True)
+class RooflinePlan:
+    """What is run.
+
+    Attributes
+    ----------
+    ideal : dict of int to RunSpec
+        With ideal converters, by bits per cell.
+    converted : dict of int to RunSpec
+        With the converters asked for; empty where none are.
+    skipped : tuple of SkippedLevel
+    asked : Asked
+    notes : tuple of str
+    """
+
+    ideal: dict[int, RunSpec]
+    converted: dict[int, RunSpec]
+    skipped: tuple[SkippedLevel, ...]
+    asked: Asked
+    notes: tuple[str, ...]
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def roofline(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    cell_bits: Iterable[int] | None = None,
+    rank_by: str = "kpp",
+    margin: float | None = None,
+    progress: Progress = _quiet,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> RooflineReport:
+    """Audit a model with several numbers of levels per cell, without and with converters.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Evaluation data, as for :func:`nvaudit.audit`.
+    cell_bits : iterable of int, optional
+        Bits per cell, 1 to 8; 2^bits levels each. Without it 1 … the profile's, or 1 … 4 of an analog device.
+    rank_by : {"kpp", "mean"}
+        What the verdicts and the best number of levels go by.
+    margin : float, optional
+        Losses up to it do not count, in the metric's unit. Without it 0.01 of a fraction, or 1 % of the
+        quantised model's value.
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder with a folder for each audit, which keep finished chips.
+    **options
+        The fields of :class:`nvaudit.spec.RunSpec`, the same for all levels. With ``adc_bits`` every level is
+        audited twice, with ideal converters and with these, on the same chips.
+
+    Returns
+    -------
+    RooflineReport
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, or the profile can do none of the levels.
+
+    References
+    ----------
+    G. Krishnan et al., IEEE Transactions on Computers, 2022, section 6.3.2 and Fig. 10.
+    """
+    plan = plan_roofline(
+        model, device, data, cell_bits=cell_bits, rank_by=rank_by, margin=margin, options=options
+    )
+    return run_roofline(plan, progress, None if resume is None else Path(resume))
+
+
+def plan_roofline(
+    model: str | Path,
+    device: str | Path,
+    data: str | Path | None,
+    *,
+    cell_bits: Iterable[int] | None = None,
+    rank_by: str = "kpp",
+    margin: float | None = None,
+    options: Mapping[str, Any],
+) -> RooflinePlan:
+    """Settle what is run; as :func:`roofline`. Nothing but the profile is read."""
+    _check_options(options)
+    if margin is not None and not 0 <= margin < float("inf"):
+        raise OptionError(f"--margin: got {margin:g}; use a finite number, 0 or more")
+    everything = {**options, "roughness": False}
+    base = make_spec(model=model, device=device, data=data, **everything)
+    _check_point(base)
+    check_converters(base)
+    profile = load_profile(base.device)
+    settle_device(base)  # what is wrong whatever the levels
+    converters = _converters(base)
+    plain = {name: value for name, value in everything.items() if name not in CONVERTERS}
+    ideal, skipped = {}, []
+    for bits in _bits(cell_bits, profile):
+        spec = make_spec(
+            model=model,
+            device=device,
+            data=data,
+            **{**plain, "cell_bits": bits, "sigmas": _sigmas(base, profile, bits)},
+        )
+        try:
+            settle_device(spec)
+        except ProfileError as error:
+            skipped.append(SkippedLevel(levels=2**bits, cell_bits=bits, reason=str(error)))
+            continue
+        ideal[bits] = spec
+    if not ideal:
+        reasons = "; ".join(f"{each.levels} levels: {each.reason}" for each in skipped)
+        raise ProfileError(f"none of the numbers of levels can be run: {reasons}")
+    converted = {}
+    if converters:
+        chosen = {name: getattr(base, name) for name in CONVERTERS}
+        converted = {bits: make_spec(**{**spec.model_dump(), **chosen}) for bits, spec in ideal.items()}
+    asked = Asked(_measure(rank_by), margin, converters or None)
+    return RooflinePlan(ideal, converted, tuple(skipped), asked, tuple(_notes(base, profile, ideal)))
+
+
+def run_roofline(
+    plan: RooflinePlan, progress: Progress = _quiet, resume: Path | None = None
+) -> RooflineReport:
+    """Run a plan; as :func:`roofline`."""
+    begin = time.perf_counter()
+    check_pool(next(iter(plan.ideal.values())).dask)
+    audits = []
+    total = len(plan.ideal) + len(plan.converted)
+    done = 0
+    for bits, spec in plan.ideal.items():
+        found = {}
+        for what, run in (("ideal", spec), ("adc", plan.converted.get(bits))):
+            if run is None:
+                continue
+            done += 1
+            words = "with converters" if what == "adc" else "ideal converters"
+            label = f"{2**bits} levels, {words} ({done} of {total})"
+            folder = None if resume is None else resume / f"{2**bits}-levels" / what
+            found[what] = run_audit(run, _labelled(progress, label), folder)
+        audits.append(LevelAudits(bits, found["ideal"], found.get("adc")))
+    return make_roofline(
+        audits,
+        plan.skipped,
+        plan.asked,
+        version=__version__,
+        notes=plan.notes,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def bits_of_levels(levels: Sequence[int]) -> tuple[int, ...]:
+    """Give bits per cell of numbers of levels.
+
+    Raises
+    ------
+    OptionError
+        If one is not a power of two from 2 to 256: a cell holds whole bits.
+
+    Examples
+    --------
+    >>> bits_of_levels((2, 16))
+    (1, 4)
+    """
+    for count in levels:
+        if not 2 <= count <= 2**MAX_BITS or count & (count - 1):
+            raise OptionError(
+                f"--levels: got {count}: a cell holds whole bits of a weight; use powers of two from 2 to "
+                f"{2**MAX_BITS}"
+            )
+    return tuple(count.bit_length() - 1 for count in levels)
+
+
+def _bits(asked: Iterable[int] | None, profile: DeviceProfile) -> tuple[int, ...]:
+    """Settle the bits per cell, ascending, each once."""
+    if asked is None:
+        return ANALOG_BITS if profile.cell_bits is None else tuple(range(1, profile.cell_bits + 1))
+    bits = tuple(asked)
+    if not bits:
+        raise OptionError("--cell-bits: got none; give at least one, such as 1,2,3,4")
+    for one in bits:
+        if isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MAX_BITS:
+            raise OptionError(f"--cell-bits: got {one!r}; use whole numbers from 1 to {MAX_BITS}")
+    return tuple(sorted(set(bits)))
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in _OF_ONE_AUDIT:
+        if name in options:
+            raise OptionError(
+                f"{flag(name)}: a roofline does not take it; audit one number of levels with it"
+            )
+
+
+def _check_point(spec: RunSpec) -> None:
+    if len(spec.sigmas) > 1:
+        raise OptionError(f"--sigma: got {len(spec.sigmas)} values; a roofline stands at one operating point")
+    if len(spec.percentiles) > 1:
+        raise OptionError(f"--percentile: got {len(spec.percentiles)} values; a roofline has one")
+    if spec.sigma_unit == "weight_max":
+        raise OptionError(
+            "--sigma-unit weight_max: variation of whole weights does not know cells, so every number of "
+            "levels would be the same; use level or full_scale"
+        )
+
+
+def _measure(rank_by: str) -> Measure:
+    for measure in MEASURES:
+        if rank_by == measure:
+            return measure
+    raise OptionError(f"--rank: got {rank_by!r}; use one of {', '.join(MEASURES)}")
+
+
+def _converters(spec: RunSpec) -> dict[str, JsonValue]:
+    """Give the options of the converters asked for, and of their crossbar, by name on the command line."""
+    if spec.adc_bits is None:
+        return {}
+    options = spec.model_dump(mode="json")
+    return {flag(name): options[name] for name in ("crossbar", *CONVERTERS) if options[name] is not None}
+
+
+def _own_spacings(spec: RunSpec, profile: DeviceProfile) -> tuple[float, int] | None:
+    """Give sigma and the number of spacings where it is in those of the profile's own levels, else None."""
+    knob = profile.sigma
+    if spec.sigma_unit is not None or knob is None or knob.unit != "level" or profile.cell_bits is None:
+        return None
+    return (spec.sigmas[0] if spec.sigmas else knob.default), 2**profile.cell_bits - 1
+
+
+def _sigmas(spec: RunSpec, profile: DeviceProfile, bits: int) -> tuple[float, ...]:
+    """Give sigma with so many bits per cell: the same variation in conductance, whatever the spacing."""
+    own = _own_spacings(spec, profile)
+    if own is None or bits == profile.cell_bits:
+        return spec.sigmas
+    sigma, spacings = own
+    return (sigma * (2**bits - 1) / spacings,)
+
+
+def _notes(spec: RunSpec, profile: DeviceProfile, ideal: Mapping[int, RunSpec]) -> Iterable[str]:
+    own, spacings = profile.cell_bits, _own_spacings(spec, profile)
+    if spacings is not None and any(bits != own for bits in ideal):
+        yield (
+            f"the device stays the same: sigma {spacings[0]:g} is in spacings of the profile's "
+            f"{spacings[1] + 1} levels, and with another number of levels it is as many spacings as make the "
+            "same conductance (--sigma-unit level takes it literally at every number)"
+        )
+    elif spec.sigma_unit == "level":
+        yield "sigma is in level spacings at every number of levels: the more levels, the better the device"
+    if own is None:
+        yield "the device is analog: cutting its window into levels changes neither its laws nor its window"
+        return
+    between = [str(2**bits) for bits in ideal if bits < own and own % bits]
+    levels_laws = '"kind":"levels"' in profile.model_dump_json()
+    if between and levels_laws:
+        yield (
+            f"{', '.join(between)} levels do not lie on the profile's {2**own}: what the profile gives for "
+            "each level is interpolated between its neighbours"
+        )
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    """Say of which audit the progress is."""
+    return lambda what, done, total: progress(f"{label}: {what}", done, total)

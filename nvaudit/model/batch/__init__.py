@@ -1,0 +1,1 @@
+"""Which axis is the batch: followed through the graph with a rule for each operator."""

@@ -1,0 +1,264 @@
+"""Batch rules of the operators that compute: one small function per family.
+
+A rule is asked only when some input carries samples and none is unknown. It must answer "kept apart" only
+where that holds for every batch size; what it does not cover, it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nvaudit.model.batch.node import (
+    SHARED,
+    NodeView,
+    Rule,
+    Step,
+    broadcast,
+    keep,
+    mixes,
+    normalise,
+    normalise_all,
+    refuse,
+)
+
+RULES: dict[str, Rule] = {}
+"""Operator of the standard domain → its rule."""
+
+
+def rule(*op_types: str) -> Callable[[Rule], Rule]:
+    """Enter a function into the table."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(op_types, function))
+        return function
+
+    return enter
+
+
+UNARY = (
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil",
+    "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
+    "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round",
+    "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
+    "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+
+BROADCAST = (
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu",
+    "Sub", "Sum", "Where", "Xor",
+)  # fmt: skip
+
+REDUCE = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+
+
+@rule(*UNARY)
+def unary(view: NodeView) -> Step:
+    """Each element by itself; bounds and the like must be shared."""
+    return keep(view, view.x.state) if view.shared() else refuse(view, "has a parameter that carries samples")
+
+
+@rule(*BROADCAST)
+def elementwise(view: NodeView) -> Step:
+    """Two or more inputs, broadcast."""
+    return broadcast(view, [op for op in view.inputs if op is not None])
+
+
+@rule(
+    "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "AveragePool", "LpPool", "GlobalAveragePool",
+    "GlobalMaxPool", "GlobalLpPool", "LRN", "InstanceNormalization", "GroupNormalization", "DepthToSpace",
+    "SpaceToDepth",
+)  # fmt: skip
+def images(view: NodeView) -> Step:
+    """[N, C, …]: everything happens within one index of axis 0."""
+    if view.x.state != 0:
+        return refuse(view, "does not have the batch on axis 0 of its first input")
+    return keep(view, 0) if view.shared() else refuse(view, "has a parameter that carries samples")
+
+
+@rule("MaxPool")
+def max_pool(view: NodeView) -> Step:
+    """As other pools, but the indices count through the whole batch."""
+    if view.is_used(1):
+        return refuse(view, "returns indices that count through the batch")
+    return images(view)
+
+
+@rule("BatchNormalization")
+def batch_normalization(view: NodeView) -> Step:
+    """Accept fixed statistics; training mode takes them from the batch."""
+    outputs = sum(bool(out.name) for out in view.node.outputs)
+    training = bool(view.int_attribute("training_mode", 0)) if view.version >= 14 else outputs > 1
+    if training:
+        return mixes(view, "is in training mode: it takes its statistics from the batch", view.x.state)
+    return images(view)
+
+
+@rule("Dropout")
+def dropout(view: NodeView) -> Step:
+    """Nothing happens at inference."""
+    training = view.operand(2)
+    if training is not None and training.ints() != (0,):
+        return refuse(view, "is not provably in inference mode")
+    return unary(view)
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(view: NodeView) -> Step:
+    """Along one axis; before opset 13 over all axes from the given one on."""
+    axis = normalise(view.int_attribute("axis", -1 if view.version >= 13 else 1), view.x.rank)
+    if axis is None:
+        return refuse(view, "has an input of unknown rank")
+    batch = view.x.state
+    crosses = axis == batch if view.version >= 13 else isinstance(batch, int) and batch >= axis
+    return mixes(view, "normalises over the batch", batch) if crosses else keep(view, batch)
+
+
+@rule("LayerNormalization", "RMSNormalization")
+def layer_norm(view: NodeView) -> Step:
+    """Over all axes from the given one on; scale and bias are broadcast."""
+    batch, rank = view.x.state, view.x.rank
+    axis = normalise(view.int_attribute("axis", -1), rank)
+    if axis is None or rank is None or not isinstance(batch, int) or not view.shared():
+        return refuse(view, "has an input of unknown rank, or a parameter that carries samples")
+    if batch >= axis:
+        return mixes(view, "normalises over the batch", batch)
+    if not all(op is None or op.one_at(rank - batch) for op in view.inputs[1:]):
+        return refuse(view, "has a scale or bias that spans the batch axis")
+    return keep(view, batch)
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance(view: NodeView) -> Step:
+    """Over the listed axes, which by default include axis 0."""
+    attr = view.attribute("axes")
+    axes = normalise_all((0, 2, 3) if attr is None else attr.as_ints(), view.x.rank)
+    if axes is None:
+        return refuse(view, "has an input of unknown rank")
+    return mixes(view, "normalises over the batch", view.x.state) if view.x.state in axes else unary(view)
+
+
+@rule("ArgMax", "ArgMin")
+def arg_reduce(view: NodeView) -> Step:
+    """Find the place of the extreme along one axis."""
+    return _reduced(view, (view.int_attribute("axis", 0),))
+
+
+@rule(*REDUCE)
+def reduce(view: NodeView) -> Step:
+    """Over the listed axes; over all of them when none is listed."""
+    since = 13 if view.node.op_type == "ReduceSum" else 18
+    axes = view.list_of("axes", 1, since)
+    if axes is None and not view.lacks("axes", 1, since):
+        return refuse(view, "computes its axes")
+    if axes:
+        return _reduced(view, axes)
+    if view.int_attribute("noop_with_empty_axes", 0):
+        return unary(view)
+    return mixes(view, "reduces over all axes, the batch included", SHARED)
+
+
+def _reduced(view: NodeView, axes: tuple[int, ...]) -> Step:
+    """Place the batch axis after the given axes have been reduced."""
+    placed, batch = normalise_all(axes, view.x.rank), view.x.state
+    if placed is None or not isinstance(batch, int):
+        return refuse(view, "has an input of unknown rank")
+    if batch in placed:
+        return mixes(view, "reduces over the batch", SHARED)
+    return keep(view, batch if view.int_attribute("keepdims", 1) else batch - sum(a < batch for a in placed))
+
+
+@rule("TopK", "LpNormalization", "CumSum")
+def along(view: NodeView) -> Step:
+    """Within one axis."""
+    given = view.operand(1)
+    if view.node.op_type == "CumSum":
+        listed = None if given is None else given.ints()
+        axis = None if not listed else normalise(listed[0], view.x.rank)
+    else:
+        axis = normalise(view.int_attribute("axis", -1), view.x.rank)
+    if axis is None or not view.shared():
+        return refuse(view, "has an axis or a parameter that is not known beforehand")
+    if axis == view.x.state:
+        return mixes(view, "works along the batch", view.x.state)
+    return keep(view, view.x.state)
+
+
+@rule("QuantizeLinear", "DequantizeLinear")
+def quantize(view: NodeView) -> Step:
+    """Scale and zero point per tensor, or along an axis that is not the batch."""
+    scale = view.operand(1)
+    if scale is None or not view.shared() or view.int_attribute("block_size", 0):
+        return refuse(view, "has a scale that carries samples, or one per block")
+    if scale.is_single:
+        return keep(view, view.x.state)
+    axis = normalise(view.int_attribute("axis", 1), view.x.rank)
+    if scale.rank != 1 or axis is None or axis == view.x.state or view.version < 13:
+        return refuse(view, "has a scale that is not provably apart from the batch axis")
+    return keep(view, view.x.state)
+
+
+@rule("DynamicQuantizeLinear")
+def dynamic_quantize(view: NodeView) -> Step:
+    """One range for the whole tensor, hence for the whole batch."""
+    why = f"{view.label} takes one range over the whole batch"
+    return Step((view.x.state, SHARED, SHARED)[: len(view.node.outputs)], why, coupled=True)
+
+
+@rule("LSTM", "GRU", "RNN")
+def recurrent(view: NodeView) -> Step:
+    """Follow X [seq, batch, in], states and Y [seq, dirs, batch, hidden]; layout 1 has the batch first."""
+    batch_first = view.int_attribute("layout", 0) == 1
+    axis = 0 if batch_first else 1
+    if view.x.state != axis or not view.shared(1, 2, 3, 7):
+        return refuse(view, f"does not have the batch on axis {axis} of its first input")
+    lengths = view.operand(4)
+    if lengths is not None and lengths.state != 0:
+        return refuse(view, "has sequence lengths for a fixed batch")
+    for state in map(view.operand, (5, 6)):
+        if state is not None and state.state != axis:
+            return refuse(view, "has an initial state for a fixed batch")
+    return Step((0 if batch_first else 2, axis, axis)[: len(view.node.outputs)])
+
+
+@rule("Resize", "Upsample")
+def resize(view: NodeView) -> Step:
+    """Accept a scale of 1 along the batch; sizes would fix it unless its axis is left out."""
+    batch = view.x.state
+    crop = view.text_attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    if not isinstance(batch, int) or not view.shared() or crop:
+        return refuse(view, "has a parameter that carries samples, or crops")
+    attr = view.attribute("axes")
+    axes = None if attr is None else normalise_all(attr.as_ints(), view.x.rank)
+    if axes is not None and batch not in axes:
+        return keep(view, batch)
+    scales = _scales(view)
+    place = batch if axes is None else axes.index(batch)
+    if scales is None or place >= len(scales) or scales[place] != 1:
+        return refuse(view, "resizes the batch axis, or its scales are not known beforehand")
+    return keep(view, batch)
+
+
+def _scales(view: NodeView) -> tuple[float, ...] | None:
+    """Read the scales: an attribute up to opset 8, then input 1, from opset 11 on input 2."""
+    if view.version < 9:
+        attr = view.attribute("scales")
+        return None if attr is None else tuple(attr.as_floats())
+    given = view.operand(1 if view.version < 11 else 2)
+    numbers = None if given is None else given.numbers()
+    return None if numbers is None else tuple(float(n) for n in numbers)
+
+
+@rule("Shape", "Size")
+def size_of(view: NodeView) -> Step:
+    """Refuse the batch size as a number: computing with it is not followed."""
+    return refuse(view, "computes with the batch size", SHARED)
+
+
+@rule("NonZero", "Unique", "Compress", "NonMaxSuppression")
+def gathers_from_all(view: NodeView) -> Step:
+    """Refuse a result whose size depends on all samples together."""
+    return mixes(view, "makes one list out of the whole batch")

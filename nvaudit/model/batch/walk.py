@@ -1,0 +1,236 @@
+"""Follow the batch axis through a graph with the rules of the operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from nvaudit.model.batch import layout, products  # they enter their rules into the table
+from nvaudit.model.batch.node import (
+    SHARED,
+    UNKNOWN,
+    Dims,
+    NodeView,
+    Operand,
+    Rule,
+    State,
+    Step,
+    constant_tensor,
+    refuse,
+)
+from nvaudit.model.batch.rules import RULES
+
+__all__ = ["Shapes", "Walk", "infer_shapes", "layout", "products", "walk"]
+
+#: Constants up to this many bytes may be shapes, which shape inference needs to see.
+SMALL_BYTES = 1024
+
+RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+                    "RandomUniformLike"})  # fmt: skip
+
+#: Operators that may mix samples wherever their batch axis is.
+COUPLING = frozenset({"BatchNormalization", "DynamicQuantizeLinear"})
+
+Shapes = dict[ir.Value, Dims]
+
+
+@dataclass
+class Walk:
+    """What was found on one way through the graph.
+
+    Attributes
+    ----------
+    states : dict of onnx_ir.Value to (int or Marker)
+        Batch axis of every value reached, subgraphs included.
+    problems : list of str
+        What is not proved, in order.
+    coupled : list of str
+        What makes samples influence each other, in order.
+    reshapes : list of (onnx_ir.Node, tuple of int)
+        Reshape nodes that need another shape, and that shape.
+    """
+
+    states: dict[ir.Value, State]
+    problems: list[str] = field(default_factory=list)
+    coupled: list[str] = field(default_factory=list)
+    reshapes: list[tuple[ir.Node, tuple[int, ...]]] = field(default_factory=list)
+
+
+def infer_shapes(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> Shapes:
+    """Infer the shapes of all values afresh: shapes stored in a file may be wrong.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        Left unchanged.
+    batch_dims : mapping of str to (int, int)
+        For an input: axis, and the size to assume there.
+
+    Returns
+    -------
+    dict of onnx_ir.Value to tuple of (int or None)
+        For the values of `model`; those of which nothing is known are absent.
+    """
+    shapes: Shapes = {v: _dims(v.shape) for v in model.graph.inputs if v.shape is not None}
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            shapes[value] = _dims(value.const_value.shape)
+    try:
+        inferred = _inferred(model, batch_dims)
+    except Exception:  # whatever the C++ code thinks of a strange model: then shapes are just unknown
+        return shapes
+    for mine, theirs in zip(model.graph.inputs, inferred.graph.inputs, strict=False):
+        if theirs.shape is not None:
+            shapes[mine] = _dims(theirs.shape)
+    for node, twin in zip(model.graph.all_nodes(), inferred.graph.all_nodes(), strict=True):
+        for mine, theirs in zip(node.outputs, twin.outputs, strict=True):
+            if theirs.shape is not None:
+                shapes[mine] = _dims(theirs.shape)
+    return shapes
+
+
+def _dims(shape: object) -> Dims:
+    """Return the known dimensions of an onnx-ir shape."""
+    assert isinstance(shape, ir.Shape)
+    return tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in shape)
+
+
+def _inferred(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> ir.Model:
+    """Copy the model without weights, with fresh shapes."""
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        axis, size = batch_dims.get(value.name or "", (-1, 0))
+        if value.shape is not None and axis >= 0:
+            dims = list(value.shape)
+            value.shape = ir.Shape([*dims[:axis], size, *dims[axis + 1 :]])
+    for node in copy.graph.all_nodes():
+        for out in node.outputs:
+            out.shape = None
+    for value in tuple(copy.graph.initializers.values()):
+        _lighten(copy.graph, value)
+    proto = onnx.shape_inference.infer_shapes(ir.to_proto(copy), data_prop=True)
+    return ir.from_proto(proto)
+
+
+def _lighten(graph: ir.Graph, value: ir.Value) -> None:
+    """Keep a small constant in memory; turn a large one into an input of its shape."""
+    tensor = value.const_value
+    if tensor is None:
+        return
+    value.shape, value.dtype = ir.Shape(tuple(tensor.shape.numpy())), tensor.dtype
+    if tensor.nbytes <= SMALL_BYTES:
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = ir.tensor(np.array(tensor.numpy()), name=value.name)
+        return
+    if value not in graph.inputs:
+        graph.inputs.append(value)
+    graph.initializers.pop(value.name or "")
+    value.const_value = None
+
+
+def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *, by_size: bool) -> Walk:
+    """Follow the batch from the inputs to the outputs.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        Left unchanged.
+    axes : mapping of str to int
+        Batch axis per graph input; inputs not named are shared by all samples.
+    batch : int
+        The batch size for which `shapes` were inferred.
+    shapes : dict of onnx_ir.Value to tuple of (int or None)
+        See `infer_shapes`.
+    by_size : bool
+        Where the rules know nothing, take the only axis of size `batch` for the batch axis. Right where
+        `batch` is a number that stands for a free dimension, wrong where it is 1.
+
+    Returns
+    -------
+    Walk
+    """
+    found = Walk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    _walk_graph(model.graph, found, version, batch, shapes, by_size)
+    return found
+
+
+def _walk_graph(
+    graph: ir.Graph, found: Walk, version: int, batch: int, shapes: Shapes, by_size: bool
+) -> None:
+    """Walk one graph; subgraphs see the values around them because states are kept per value."""
+    for node in graph:
+        bodies = [g for attr in node.attributes.values() for g in _subgraphs(attr)]
+        for body in bodies:
+            found.states.update(dict.fromkeys(body.inputs, UNKNOWN))
+            _walk_graph(body, found, version, batch, shapes, by_size)
+        view = NodeView(node, version, batch, tuple(_operand(v, found, shapes) for v in node.inputs))
+        step = _merge(view, bodies, found) if bodies else _step(view)
+        found.problems += [step.problem] if step.problem else []
+        found.coupled += [step.problem] if step.coupled else []
+        found.reshapes += [(node, step.reshape)] if step.reshape is not None else []
+        for value, state in zip(node.outputs, step.states, strict=True):
+            found.states[value] = state
+            shape = shapes.get(value, ())
+            if by_size and state is UNKNOWN and shape.count(batch) == 1:
+                found.states[value] = shape.index(batch)
+
+
+def _subgraphs(attr: ir.Attr) -> tuple[ir.Graph, ...]:
+    """List the graphs in an attribute."""
+    if attr.type == ir.AttributeType.GRAPH:
+        return (attr.as_graph(),)
+    return tuple(attr.as_graphs()) if attr.type == ir.AttributeType.GRAPHS else ()
+
+
+def _operand(value: ir.Value | None, found: Walk, shapes: Shapes) -> Operand | None:
+    """Collect what is known of an input; a value not seen yet means that nodes are out of order."""
+    if value is None:
+        return None
+    state = found.states.get(value, SHARED if value.producer() is None else UNKNOWN)
+    shape = shapes.get(value)
+    if shape is None and state is SHARED and (tensor := constant_tensor(value)) is not None:
+        shape = _dims(tensor.shape)
+    return Operand(state, shape, value)
+
+
+def _step(view: NodeView) -> Step:
+    """Ask the rule of the operator, where the inputs leave anything to ask."""
+    node, states = view.node, {op.state for op in view.inputs if op is not None}
+    known = RULES.get(node.op_type) if node.domain == "" else None
+    if node.op_type in RANDOM:
+        return refuse(view, "draws random numbers")
+    if UNKNOWN in states:
+        # The cause has been told already, but an operator that surely mixes samples still counts.
+        step = _ask(known, view) if known and node.op_type in COUPLING else None
+        return step if step is not None and step.coupled else Step((UNKNOWN,) * len(node.outputs))
+    if states <= {SHARED}:
+        return Step((SHARED,) * len(node.outputs))
+    if known is None:
+        return refuse(view, "is an operator without a rule on how it treats a batch")
+    if view.version < 7:
+        return refuse(view, f"is of opset {view.version}; the rules start at opset 7")
+    return _ask(known, view)
+
+
+def _ask(rule: Rule, view: NodeView) -> Step:
+    """Ask a rule; a node that breaks its operator's definition proves nothing."""
+    try:
+        return rule(view)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return refuse(view, "has attributes or parameters that do not fit its operator")
+
+
+def _merge(view: NodeView, bodies: list[ir.Graph], found: Walk) -> Step:
+    """Merge the branches of an If whose condition is shared; loops are not followed."""
+    if view.node.op_type != "If" or view.x.state is not SHARED:
+        return refuse(view, "repeats or chooses computations in a way that is not followed")
+    rows = [[found.states.get(value, SHARED) for value in body.outputs] for body in bodies]
+    if len(rows) == 2 and rows[0] == rows[1]:
+        return Step(tuple(rows[0]))
+    merged = tuple(a if a == b else UNKNOWN for a, b in zip(rows[0], rows[-1], strict=True))
+    return Step(merged, f"{view.label} has branches whose batch axes differ")

@@ -1,0 +1,194 @@
+"""Which axes of a weight are rows of a crossbar and which are columns, operator by operator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from nvaudit.model.crossbar.plan import Block
+from nvaudit.model.crossbar.recurrent import why_not_unrolled
+from nvaudit.model.tensors import Array
+from nvaudit.model.walk import attribute
+
+Steps = tuple[tuple[str, tuple[int, ...]], ...]
+"""Like a layout, with ``("slice", (axis, start, stop))`` and ``("keep", (axis, start, stop))``, which puts
+zeros outside."""
+
+
+class Refused(Exception):
+    """A use of a weight that is not split over crossbars; says why."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an operator takes a weight.
+
+    Attributes
+    ----------
+    form : str
+        ``conv``, ``deconv`` (ConvTranspose), ``right`` and ``left`` (the side of a matrix product).
+    shape : tuple of int
+        The weight as the operator takes it.
+    groups : int
+        Independent matrices.
+    transposed : bool
+        Of ``right``: stored as [output, input].
+    """
+
+    form: Literal["conv", "deconv", "right", "left"]
+    shape: tuple[int, ...]
+    groups: int = 1
+    transposed: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Input channels of one matrix."""
+        if self.form == "conv":
+            return self.shape[1]
+        if self.form == "deconv":
+            return self.shape[0] // self.groups
+        return self.shape[1 if self.form == "left" or self.transposed else 0]
+
+    @property
+    def kernel(self) -> int:
+        """Positions of the kernel."""
+        return math.prod(self.shape[2:]) if self.form in ("conv", "deconv") else 1
+
+    @property
+    def outputs(self) -> int:
+        """Weight columns of all matrices together."""
+        if self.form == "conv":
+            return self.shape[0]
+        if self.form == "deconv":
+            return self.shape[1] * self.groups
+        if len(self.shape) == 1:
+            return 1
+        return self.shape[0 if self.form == "left" or self.transposed else 1]
+
+    def arrangement(self, block: Block, devices: int, blocks: int) -> tuple[Steps, tuple[int, ...]]:
+        """Steps from the stacked devices, (device, *shape), to the slot of one row block; and its shape.
+
+        Raises
+        ------
+        Refused
+            If the rows cannot be split so.
+        """
+        start, stop = block.channels
+        cut = [("slice", (2, start, stop))] if blocks > 1 else []
+        if self.form == "conv":
+            return self._conv(block, devices, blocks)
+        if self.form == "deconv":
+            if blocks > 1 and (self.groups > 1 or block.used < (stop - start) * self.kernel):
+                raise Refused(
+                    "the rows of its transposed convolution do not fit a crossbar in whole channels"
+                )
+            cut = [("slice", (1, start, stop))] if blocks > 1 else []
+            axes = tuple(range(3, len(self.shape) + 1))
+            wanted = (
+                (stop - start if blocks > 1 else self.shape[0]),
+                self.shape[1] * devices,
+                *self.shape[2:],
+            )
+            return (*cut, ("transpose", (1, 2, 0, *axes)), ("reshape", wanted)), wanted
+        if self.form == "left":
+            wanted = (self.shape[0] * devices, stop - start)
+            return (*cut, ("transpose", (1, 0, 2)), ("reshape", wanted)), wanted
+        wanted = (devices, stop - start, self.outputs)
+        if len(self.shape) == 1:
+            whole = (devices, self.shape[0], 1)
+            cut = [("slice", (1, start, stop))] if blocks > 1 else []
+            return (("reshape", whole), *cut), wanted
+        turn = [("transpose", (0, 2, 1))] if self.transposed else []
+        cut = [("slice", (1, start, stop))] if blocks > 1 else []
+        return (*turn, *cut), wanted
+
+    def _conv(self, block: Block, devices: int, blocks: int) -> tuple[Steps, tuple[int, ...]]:
+        outputs, channels, *kernel = self.shape
+        start, stop = block.channels
+        steps: list[tuple[str, tuple[int, ...]]] = []
+        whole = block.rows == (start * self.kernel, stop * self.kernel)
+        if blocks > 1 and (self.groups > 1 or not whole):
+            # Groups keep their input whole: the rows of other crossbars are zero in this one.
+            steps += [
+                ("reshape", (devices, outputs, channels * self.kernel)),
+                ("keep", (2, *block.rows)),
+                ("reshape", (devices, *self.shape)),
+            ]
+        if self.narrows(blocks):
+            steps.append(("slice", (2, start, stop)))
+            channels = stop - start
+        wanted = (outputs * devices, channels, *kernel)
+        axes = tuple(range(2, len(self.shape) + 1))
+        return (*steps, ("transpose", (1, 0, *axes)), ("reshape", wanted)), wanted
+
+    def narrows(self, blocks: int) -> bool:
+        """Whether a row block takes only its own input channels."""
+        return blocks > 1 and self.groups == 1
+
+    def by_output(self, values: Array) -> Array:
+        """Bring a table over the weight's elements to [output, element]."""
+        if self.form == "deconv":
+            channels, outputs, *kernel = self.shape
+            grouped = values.reshape(self.groups, channels // self.groups, outputs, math.prod(kernel))
+            return grouped.transpose(0, 2, 1, 3).reshape(self.groups * outputs, -1)
+        if self.form == "right" and not self.transposed:
+            return values.reshape(self.shape[0], -1).T
+        return values.reshape(self.outputs, -1)
+
+
+def use_kind(node: ir.Node, index: int) -> Kind:
+    """How an operator takes the weight at one of its inputs.
+
+    Raises
+    ------
+    Refused
+        If it is not split.
+    """
+    value = node.inputs[index]
+    assert value is not None
+    assert value.shape is not None
+    shape = tuple(int(size) for size in value.shape if isinstance(size, int))
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        raise Refused(why_not_unrolled(node) or "not all weights of its operator are to be split")
+    rule = _KINDS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if rule is None:
+        raise Refused(f"its operator {node.op_type} is not taken apart into column sums")
+    return rule(node, index, shape)
+
+
+def _conv_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
+    return Kind("conv", shape, attribute(node, "group", 1))
+
+
+def _deconv_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
+    return Kind("deconv", shape, attribute(node, "group", 1))
+
+
+def _matmul_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
+    if len(shape) > 2:
+        raise Refused("it is a stack of matrices, one for each item of a batch")
+    if index == 0:
+        if len(shape) == 1:
+            raise Refused("it is a vector on the left of a matrix product")
+        return Kind("left", shape)
+    return Kind("right", shape)
+
+
+def _gemm_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
+    if index == 0:
+        if attribute(node, "transA", 0):
+            raise Refused("it is the transposed left side of a Gemm")
+        return Kind("left", shape)
+    return Kind("right", shape, transposed=bool(attribute(node, "transB", 0)))
+
+
+_KINDS: dict[str, Callable[[ir.Node, int, tuple[int, ...]], Kind]] = {
+    "Conv": _conv_kind,
+    "ConvTranspose": _deconv_kind,
+    "MatMul": _matmul_kind,
+    "Gemm": _gemm_kind,
+}

@@ -1,0 +1,286 @@
+"""The operators of a layer on crossbars: DAC, one product per row block, ADC, shift and add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from nvaudit.model.build import Builder
+from nvaudit.model.crossbar.kinds import Kind
+from nvaudit.model.crossbar.plan import Block, Cells, Converter, Converters
+from nvaudit.model.tensors import Array
+from nvaudit.model.walk import attribute
+
+_CLIP_INPUTS = 11  # from here on the bounds of Clip are inputs, and there is Round
+_CLIP_DOUBLE = 12  # before it, ONNX Runtime clips no doubles
+_SLICE_INPUTS = 10
+_GEOMETRY = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_DECONV_GEOMETRY = (*_GEOMETRY, "output_padding", "output_shape")
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What the digital part multiplies by.
+
+    Attributes
+    ----------
+    scale : ndarray, float64, shape (output,)
+        Weight units per code.
+    uniform : bool
+        Whether it is the same for all outputs.
+    cells : Cells
+    """
+
+    scale: Array
+    uniform: bool
+    cells: Cells
+
+
+@dataclass(frozen=True)
+class Digital:
+    """What surrounds the crossbars of one weight."""
+
+    converters: Converters
+    weighting: Weighting
+    dtype: ir.DataType
+    opset: int
+
+    @property
+    def devices(self) -> int:
+        """Devices of one weight."""
+        return len(self.weighting.cells.factors)
+
+    @property
+    def input_step(self) -> float:
+        """Value of one input code."""
+        return 1.0 if self.converters.dac is None else self.converters.dac.step
+
+    @property
+    def factors(self) -> Array:
+        """Weight codes times inputs per ADC code, for each device."""
+        step = 1.0 if self.converters.adc is None else self.converters.adc.step
+        return np.asarray(self.weighting.cells.factors, np.float64) * step * self.input_step
+
+    def array(self, values: Any) -> Array:
+        """An array in the type that is computed in."""
+        return np.asarray(values, self.dtype.numpy())
+
+
+def rewrite_use(
+    build: Builder, kind: Kind, blocks: Sequence[Block], slots: Sequence[ir.Value], digital: Digital
+) -> tuple[str, list[str]]:
+    """Replace one operator by crossbars.
+
+    Parameters
+    ----------
+    build : Builder
+        Stands before the operator, which is removed.
+    kind : Kind
+        How it takes the weight.
+    blocks : sequence of Block
+    slots : sequence of onnx_ir.Value
+        The devices of each row block.
+    digital : Digital
+        Converters and factors.
+
+    Returns
+    -------
+    tuple of str and list of str
+        Names of the value that the DACs see, and of those that the ADCs see.
+    """
+    node = build.before
+    other = node.inputs[1 if kind.form == "left" else 0]
+    assert other is not None
+    outside = other.dtype or node.outputs[0].dtype or digital.dtype
+    x = other if outside == digital.dtype else _cast(build, other, digital.dtype)
+    if node.op_type == "Gemm" and attribute(node, "transB" if kind.form == "left" else "transA", 0):
+        x = build.node("Transpose", x, attributes={"perm": [1, 0]})
+    seen = x.name or ""
+    x = _dac(build, x, digital)
+    sums: list[str] = []
+    if kind.form in ("conv", "deconv"):
+        made = _conv(build, x, kind, blocks, slots, digital, sums)
+    elif kind.form == "left":
+        made = _left(build, x, blocks, slots, digital, sums)
+    else:
+        made = _right(build, x, kind, blocks, slots, digital, sums)
+    if node.op_type == "Gemm":
+        made = _gemm_rest(build, node, made, digital)
+    if outside != digital.dtype:
+        made = _cast(build, made, outside)
+    build.replace(made)
+    return seen, sums
+
+
+def _cast(build: Builder, value: ir.Value, to: ir.DataType) -> ir.Value:
+    return build.node("Cast", value, attributes={"to": int(to)})
+
+
+def _dac(build: Builder, x: ir.Value, digital: Digital) -> ir.Value:
+    """The codes of the inputs."""
+    dac = digital.converters.dac
+    if dac is None:
+        return x
+    return _convert(build, build.node("Mul", x, build.constant(digital.array(1.0 / dac.step))), dac, digital)
+
+
+def _convert(build: Builder, value: ir.Value, converter: Converter, digital: Digital) -> ir.Value:
+    """Nearest codes of values in code units. Clipped first: with whole bounds that is the same."""
+    low, high = digital.array(converter.low), digital.array(converter.high)
+    if digital.opset < _CLIP_INPUTS and digital.dtype == ir.DataType.FLOAT:
+        value = build.node("Clip", value, attributes={"min": float(low), "max": float(high)})
+    elif digital.opset < _CLIP_DOUBLE and digital.dtype != ir.DataType.FLOAT:
+        value = build.node("Max", build.node("Min", value, build.constant(high)), build.constant(low))
+    else:
+        value = build.node("Clip", value, build.constant(low), build.constant(high))
+    if digital.opset < _CLIP_INPUTS:
+        return build.node("Floor", build.node("Add", value, build.constant(digital.array(0.5))))
+    return build.node("Round", value)
+
+
+def _adc(build: Builder, columns: Sequence[ir.Value], digital: Digital, sums: list[str]) -> ir.Value:
+    """Convert the column sums of every row block and add what belongs together."""
+    sums.extend(value.name or "" for value in columns)
+    adc = digital.converters.adc
+    codes = list(columns) if adc is None else [_convert(build, v, adc, digital) for v in columns]
+    return codes[0] if len(codes) == 1 else build.node("Sum", *codes)
+
+
+def _slice(build: Builder, x: ir.Value, axis: int, start: int, stop: int, digital: Digital) -> ir.Value:
+    if digital.opset < _SLICE_INPUTS:
+        return build.node("Slice", x, attributes={"axes": [axis], "starts": [start], "ends": [stop]})
+    bounds = (build.constant(np.array([number], np.int64)) for number in (start, stop, axis))
+    return build.node("Slice", x, *bounds)
+
+
+def _conv(
+    build: Builder,
+    x: ir.Value,
+    kind: Kind,
+    blocks: Sequence[Block],
+    slots: Sequence[ir.Value],
+    digital: Digital,
+    sums: list[str],
+) -> ir.Value:
+    node, spatial = build.before, [1] * (len(kind.shape) - 2)
+    kept = _GEOMETRY if kind.form == "conv" else _DECONV_GEOMETRY
+    geometry = [node.attributes[name] for name in kept if name in node.attributes]
+    parts: dict[tuple[int, int], ir.Value] = {}
+    columns = []
+    for block, slot in zip(blocks, slots, strict=True):
+        if kind.narrows(len(blocks)) and block.channels not in parts:
+            parts[block.channels] = _slice(build, x, 1, *block.channels, digital)
+        columns.append(build.node(node.op_type, parts.get(block.channels, x), slot, attributes=geometry))
+    total = _adc(build, columns, digital, sums)
+    # Shift and add as a convolution with one group per output: what follows it can be fused into it.
+    scale = digital.weighting.scale[:, None]
+    weights = (scale * digital.factors).reshape(kind.outputs, digital.devices, *spatial)
+    inputs = [total, build.constant(digital.array(weights))]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        inputs.append(bias if bias.dtype in (None, digital.dtype) else _cast(build, bias, digital.dtype))
+    made = build.node("Conv", *inputs, attributes={"group": kind.outputs})
+    if not digital.weighting.cells.offset:
+        return made
+    # The offset encoding: the sum of the inputs, worked out digitally.
+    lone = digital.weighting.uniform and kind.groups == 1
+    shift = -digital.weighting.cells.offset * digital.input_step * digital.weighting.scale
+    first, second, *kernel = kind.shape
+    if kind.form == "conv":
+        ones = np.broadcast_to(
+            shift[: 1 if lone else None].reshape(-1, 1, *(1 for _ in kernel)),
+            (1 if lone else first, second, *kernel),
+        )
+    else:
+        by_group = shift.reshape(kind.groups, 1, second, *(1 for _ in kernel))
+        by_group = by_group[:, :, :1] if lone else by_group
+        ones = np.broadcast_to(
+            by_group, (kind.groups, first // kind.groups, 1 if lone else second, *kernel)
+        ).reshape(first, -1, *kernel)
+    reference = build.node(node.op_type, x, build.constant(digital.array(ones)), attributes=geometry)
+    return build.node("Add", made, reference)
+
+
+def _right(
+    build: Builder,
+    x: ir.Value,
+    kind: Kind,
+    blocks: Sequence[Block],
+    slots: Sequence[ir.Value],
+    digital: Digital,
+    sums: list[str],
+) -> ir.Value:
+    """``x @ W``: the devices are the batch of a product with the rows of all samples together."""
+    matrix = len(kind.shape) > 1
+    flat = build.node("Reshape", x, _sizes(build, -1, kind.channels))
+    columns = []
+    for block, slot in zip(blocks, slots, strict=True):
+        part = flat if len(blocks) == 1 else _slice(build, flat, 1, *block.channels, digital)
+        columns.append(build.node("MatMul", part, slot))
+    total = _adc(build, columns, digital, sums)
+    stacked = build.node("Reshape", total, _sizes(build, digital.devices, -1))
+    uniform = digital.weighting.uniform
+    scale = digital.weighting.scale
+    factors = digital.factors * (scale[0] if uniform else 1.0)
+    made = build.node("MatMul", build.constant(digital.array(factors[None])), stacked)
+    made = build.node("Reshape", made, _sizes(build, -1, kind.outputs))
+    if not uniform:
+        made = build.node("Mul", made, build.constant(digital.array(scale)))
+    if digital.weighting.cells.offset:
+        shift = -digital.weighting.cells.offset * digital.input_step * scale[: 1 if uniform else None]
+        ones = np.broadcast_to(shift, (kind.channels, len(shift)))
+        made = build.node("Add", made, build.node("MatMul", flat, build.constant(digital.array(ones))))
+    if build.before.op_type == "Gemm":
+        return made
+    lead = _slice(build, build.node("Shape", x), 0, 0, -1, digital)
+    shape = (
+        build.node("Concat", lead, _sizes(build, kind.outputs), attributes={"axis": 0}) if matrix else lead
+    )
+    return build.node("Reshape", made, shape)
+
+
+def _left(
+    build: Builder,
+    x: ir.Value,
+    blocks: Sequence[Block],
+    slots: Sequence[ir.Value],
+    digital: Digital,
+    sums: list[str],
+) -> ir.Value:
+    """``W @ x``: the devices of an output are neighbouring rows."""
+    columns = []
+    for block, slot in zip(blocks, slots, strict=True):
+        part = x if len(blocks) == 1 else _slice(build, x, -2, *block.channels, digital)
+        columns.append(build.node("MatMul", slot, part))
+    total = _adc(build, columns, digital, sums)
+    scale = digital.weighting.scale
+    add = np.kron(np.eye(len(scale)), digital.factors[None]) * scale[:, None]
+    made = build.node("MatMul", build.constant(digital.array(add)), total)
+    if not digital.weighting.cells.offset:
+        return made
+    shift = -digital.weighting.cells.offset * digital.input_step * scale
+    ones = np.broadcast_to(shift[:, None], (len(scale), blocks[-1].channels[1]))
+    return build.node("Add", made, build.node("MatMul", build.constant(digital.array(ones)), x))
+
+
+def _gemm_rest(build: Builder, node: ir.Node, product: ir.Value, digital: Digital) -> ir.Value:
+    """``alpha · product + beta · C``."""
+    alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+    if alpha != 1:
+        product = build.node("Mul", product, build.constant(digital.array(alpha)))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        return product
+    if bias.dtype not in (None, digital.dtype):
+        bias = _cast(build, bias, digital.dtype)
+    if beta != 1:
+        bias = build.node("Mul", bias, build.constant(digital.array(beta)))
+    return build.node("Add", product, bias)
+
+
+def _sizes(build: Builder, *sizes: int) -> ir.Value:
+    return build.constant(np.array(sizes, np.int64))

@@ -1,0 +1,219 @@
+"""Crossbars in the graph: a weight's operator becomes one operator per crossbar row block, on device values.
+
+Every device of a weight becomes an output column of its own; each column sum goes through an ADC (``Clip``
+and ``Round``), what the row blocks give is added, and the slices are shifted and added with their signs, all
+by ordinary operators. A weight is split wholly or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from nvaudit.model.build import Builder, Names
+from nvaudit.model.chains import Layout
+from nvaudit.model.crossbar.kinds import Kind, Refused, Steps, use_kind
+from nvaudit.model.crossbar.nodes import Digital, Weighting, rewrite_use
+from nvaudit.model.crossbar.plan import Block, Converters, CrossbarPlan, Split, row_blocks
+from nvaudit.model.tensors import Array
+
+if TYPE_CHECKING:
+    from nvaudit.model.template import Template
+
+MIN_OPSET = 7
+"""Before it, operators broadcast by attributes."""
+
+OpenPlace = tuple[str, Layout, str, ir.Value]
+"""A slot as it is opened: name, layout from the primary one, element type, and its value."""
+
+
+@dataclass(frozen=True)
+class CellSlot:
+    """A place for the devices of one row block.
+
+    Attributes
+    ----------
+    dtype : str
+    shape : tuple of int
+    steps : tuple
+        From the stacked devices, (device, *primary layout), to the slot.
+    factor : float
+        ADC codes per level.
+    value : onnx_ir.Value
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    steps: Steps
+    factor: float
+    value: ir.Value
+
+
+def split_weight(
+    key: str,
+    shape: tuple[int, ...],
+    places: Sequence[OpenPlace],
+    plan: CrossbarPlan,
+    graph: ir.Graph,
+    names: Names,
+    opset: int,
+    initializer: Callable[[str, ir.DataType, tuple[int, ...]], ir.Value],
+) -> tuple[Split, list[CellSlot]]:
+    """Split every use of one weight over crossbars.
+
+    Parameters
+    ----------
+    key : str
+        The weight.
+    shape : tuple of int
+        Its primary layout.
+    places : sequence
+        Its slots, already opened.
+    plan : CrossbarPlan
+        What to split and how.
+    graph : onnx_ir.Graph
+        The main graph.
+    names : Names
+        Gives new nodes fresh names.
+    opset : int
+        Version of the default operator set.
+    initializer : callable
+        Makes an open initializer from a wished name, a type and a shape.
+
+    Returns
+    -------
+    tuple of Split and list of CellSlot
+        What became of it, and its new slots; none where it was not split: the graph is then as it was.
+    """
+    try:
+        parts = [_part(place, key, shape, plan, graph, opset) for place in places]
+        if len(parts) > 1 and any(not part.direction for part in parts):
+            raise Refused("its operators take it in several layouts")
+    except Refused as refused:
+        return Split(key, str(refused)), []
+    converters = plan.converters.get(key, Converters())
+    factor = 1.0 if converters.adc is None else 1.0 / converters.adc.step
+    slots: list[CellSlot] = []
+    inputs: list[str] = []
+    sums: list[str] = []
+    for part in parts:
+        own = [
+            CellSlot(
+                str(part.work.numpy()), wanted, (*part.lifted, *steps), factor,
+                initializer(f"{part.name}/block{number}", part.work, wanted),
+            )
+            for number, (steps, wanted) in enumerate(part.arrangements)
+        ]  # fmt: skip
+        digital = Digital(converters, part.weighting, part.work, opset)
+        for use in list(part.value.uses()):
+            build = Builder(use.node, names)
+            given, made = rewrite_use(build, part.kind, part.blocks, [s.value for s in own], digital)
+            inputs.append(given)
+            sums.extend(made)
+        slots += own
+    groups = max(len({part.direction for part in parts}), parts[0].kind.groups)
+    columns = sum(part.kind.outputs for part in parts) // groups
+    seen = tuple(dict.fromkeys(inputs))
+    return Split(key, None, parts[0].blocks, groups, columns, seen, tuple(sums)), slots
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One slot of a weight; a recurrent weight may have several."""
+
+    name: str
+    value: ir.Value
+    kind: Kind
+    weighting: Weighting
+    blocks: tuple[Block, ...]
+    arrangements: list[tuple[Steps, tuple[int, ...]]]
+    lifted: Steps
+    work: ir.DataType
+    direction: tuple[int, ...]
+
+
+def _part(
+    place: OpenPlace, key: str, shape: tuple[int, ...], plan: CrossbarPlan, graph: ir.Graph, opset: int
+) -> _Part:
+    """Work out how one slot of a weight lies on crossbars; refused where that cannot be."""
+    if opset < MIN_OPSET:
+        raise Refused(f"operator set {opset} is too old to be rewritten; {MIN_OPSET} or newer is needed")
+    name, layout, dtype, value = place
+    uses = list(value.uses())
+    if any(use.node.graph is not graph for use in uses):
+        raise Refused("its operator is in the body of another one")
+    if any(size == 0 for size in _shape(value)):
+        raise Refused("it is empty")
+    kinds = [use_kind(use.node, use.idx) for use in uses]
+    if any(kind != kinds[0] for kind in kinds):
+        raise Refused("its operators lay it out on crossbars in several ways")
+    kind, devices = kinds[0], len(plan.cells[key].factors)
+    blocks = row_blocks(kind.channels, kind.kernel, plan.rows)
+    return _Part(
+        name=name,
+        value=value,
+        kind=kind,
+        weighting=_weighting(plan, key, shape, layout, kind),
+        blocks=blocks,
+        arrangements=[kind.arrangement(block, devices, len(blocks)) for block in blocks],
+        lifted=tuple(_lift(step, devices) for step in layout),
+        work=ir.DataType.DOUBLE if dtype == "float64" else ir.DataType.FLOAT,
+        direction=next((argument for step, argument in layout if step == "slice"), ()),
+    )
+
+
+def _shape(value: ir.Value) -> tuple[int, ...]:
+    return () if value.shape is None else tuple(int(size) for size in value.shape if isinstance(size, int))
+
+
+def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Layout, kind: Kind) -> Weighting:
+    """The digital factors of each output; refused where weights of one output differ in their scale."""
+    cells = plan.cells[key]
+    scale: Array = np.broadcast_to(np.asarray(cells.scale, np.float64), shape)
+    if cells.scale.size == 1:
+        return Weighting(np.full(kind.outputs, float(cells.scale.reshape(-1)[0])), True, cells)
+    for step, argument in layout:
+        if step == "slice":
+            scale = scale[argument[1] : argument[2]]
+        else:
+            scale = scale.transpose(argument) if step == "transpose" else scale.reshape(argument)
+    table = kind.by_output(scale)
+    if (table != table[:, :1]).any():
+        raise Refused("its quantisation scale differs within an output")
+    return Weighting(np.array(table[:, 0]), False, cells)
+
+
+def _lift(step: tuple[str, tuple[int, ...]], devices: int) -> tuple[str, tuple[int, ...]]:
+    """A step of a layout with the devices as a first axis."""
+    name, argument = step
+    if name == "slice":
+        return name, (argument[0] + 1, *argument[1:])
+    if name == "transpose":
+        return name, (0, *(axis + 1 for axis in argument))
+    return name, (devices, *argument)
+
+
+def add_outputs(template: Template, names: Sequence[str]) -> Template:
+    """Let a template return inner values of its main graph too.
+
+    Parameters
+    ----------
+    template : Template
+    names : sequence of str
+
+    Returns
+    -------
+    Template
+        With these values behind the model's own outputs, each once.
+    """
+    proto = onnx.ModelProto.FromString(template.proto)
+    already = {value.name for value in proto.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in already:
+            proto.graph.output.add(name=name)
+    return replace(template, proto=proto.SerializeToString())

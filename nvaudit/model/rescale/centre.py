@@ -1,0 +1,282 @@
+"""Where the mean of what a layer makes can be corrected, and how it is measured.
+
+Noise with a mean, clipping, and a Relu behind zero-mean noise all shift the mean of what follows. A bias, the
+mean of a batch normalisation, or a constant that is added takes the shift up. To measure shifts of all layers
+at once, every corrected result is brought back to its clean mean, batch by batch, on the way: what a layer
+then shows is its own shift, not that of the layers before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from nvaudit.model.analysis import Root, analyse
+from nvaudit.model.build import Builder, Names
+from nvaudit.model.rescale.find import is_plain_norm
+from nvaudit.model.rescale.linear import Linear, find_linear
+from nvaudit.model.rescale.walk import Sizes, Walk
+from nvaudit.model.tensors import Array
+from nvaudit.model.walk import places
+from nvaudit.model.weights import choose
+
+_AXES_ARE_INPUTS = 18  # of ReduceMean
+_OPTIONAL_BIAS = 11  # of Gemm
+
+Into = Literal["norm", "bias", "add", "new"]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A layer whose mean can be corrected.
+
+    Attributes
+    ----------
+    key : str
+        Its weight.
+    value : str
+        What it makes.
+    axis, rank, channels : int
+        The channel axis of that, its axes, and its channels.
+    into : {"norm", "bias", "add", "new"}
+        What takes the correction: the batch normalisation that follows, the layer's bias, the constant that
+        is added behind it, or a bias that it does not have yet.
+    dtype : onnx_ir.DataType
+        Float type of what it makes.
+    """
+
+    key: str
+    value: str
+    axis: int
+    rank: int
+    channels: int
+    into: Into
+    dtype: ir.DataType
+
+
+@dataclass(frozen=True)
+class Centres:
+    """What can be corrected in a model.
+
+    Attributes
+    ----------
+    spots : tuple of Spot
+    norms : tuple of str
+        Batch normalisations by stored statistics in the main graph: what they make.
+    refused : dict of str to str
+        Weights without a spot, each with the reason.
+    """
+
+    spots: tuple[Spot, ...]
+    norms: tuple[str, ...]
+    refused: dict[str, str]
+
+
+def find_centres(model: ir.Model, keys: Collection[str], seen: Mapping[str, Sizes] | None = None) -> Centres:
+    """Find what can be corrected.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        A sorted model without functions; it is not changed.
+    keys : collection of str
+        Weights on the array.
+    seen : mapping of str to tuple, optional
+        Sizes of activations that were seen when the model ran.
+    """
+    walk, uses = Walk(model, seen), _uses(model, keys)
+    spots, norms = list[Spot](), list[str]()
+    refused = dict.fromkeys(
+        keys, "serves something else than Conv, ConvTranspose, Gemm and MatMul of the main graph"
+    )
+    for place in places(model.graph):
+        node = place.node
+        if place.path:
+            continue
+        if _is_fixed_norm(node, walk):
+            norms.append(node.outputs[0].name or "")
+        found = find_linear(node, partial(_root_at, uses, node), walk, integer_bias=True)
+        if found is None:
+            continue
+        into, reason = _taker(node, found, walk)
+        if into is None:
+            refused[found.root.key] = reason
+            continue
+        refused.pop(found.root.key, None)
+        axis = found.rank + found.result_axis
+        spots.append(
+            Spot(
+                found.root.key,
+                node.outputs[0].name or "",
+                axis,
+                found.rank,
+                found.channels,
+                into,
+                found.dtype,
+            )
+        )
+    return Centres(tuple(spots), tuple(norms), refused)
+
+
+def _uses(model: ir.Model, keys: Collection[str]) -> dict[tuple[ir.Node, int], Root]:
+    return {
+        (end.place.node, end.index): root
+        for root in analyse(model).roots
+        if root.key in keys
+        for end in choose(root).mapped
+        if end.place is not None and not end.path
+    }
+
+
+def _root_at(uses: Mapping[tuple[ir.Node, int], Root], node: ir.Node, index: int) -> Root | None:
+    return uses.get((node, index))
+
+
+def _taker(node: ir.Node, found: Linear, walk: Walk) -> tuple[Into | None, str]:
+    """What can take a correction of a layer's result up."""
+    uses = list(node.outputs[0].uses())
+    alone = len(uses) == 1 and not node.outputs[0].is_graph_output()
+    behind = uses[0].node if alone else None
+    if behind is not None and uses[0].idx == 0 and _is_fixed_norm(behind, walk):
+        return "norm", ""
+    if found.bias_index is not None:
+        return "bias", ""
+    if behind is not None and _addend(behind, 1 - uses[0].idx, found, walk):
+        return "add", ""
+    if node.op_type != "MatMul" and not (node.op_type == "Gemm" and walk.opset < _OPTIONAL_BIAS):
+        return "new", ""
+    return None, f"{node.op_type} has no bias, and nothing behind it takes a correction up"
+
+
+def _is_fixed_norm(node: ir.Node, walk: Walk) -> bool:
+    return is_plain_norm(node) and all(walk.is_constant(value) for value in node.inputs[1:5])
+
+
+def _addend(node: ir.Node, index: int, found: Linear, walk: Walk) -> bool:
+    if node.op_type != "Add" or node.domain:
+        return False
+    value = node.inputs[index]
+    array = None if value is None else walk.array(value)
+    if array is None or array.ndim > found.rank or array.dtype.kind not in "fV":
+        return False
+    at = found.result_axis + array.ndim
+    return at < 0 or array.shape[at] in (1, found.channels)
+
+
+def watched_means(
+    proto: bytes, centres: Centres, *, norms: bool, clean: Mapping[str, tuple[Array, Array]] | None
+) -> tuple[bytes, dict[str, tuple[str, str]]]:
+    """Let a graph return mean and variance of every corrected result, and correct them on the way.
+
+    Parameters
+    ----------
+    proto : bytes
+        A message with the values of :class:`Centres`.
+    centres : Centres
+    norms : bool
+        Batch normalisations use the statistics of the batch at hand; what they take is returned instead of
+        what the layer before them makes.
+    clean : mapping of str to (ndarray, ndarray), optional
+        Mean and variance that results have without noise. They are brought back to this mean, times the
+        gain: what is left of the standard deviation of all channels, 1 at most. By default nothing is
+        changed on the way.
+
+    Returns
+    -------
+    tuple of bytes and dict of str to (str, str)
+        The message; and for each result the names of the outputs that are its mean and variance.
+    """
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(proto))
+    opset, names = model.opset_imports.get("", 1), Names(model.graph)
+    makers = {value.name: node for node in model.graph for value in node.outputs}
+    found: dict[str, tuple[str, str]] = {}
+    for spot in centres.spots:
+        node = makers.get(spot.value)
+        if node is None or (norms and spot.into == "norm"):
+            continue
+        value = node.outputs[0]
+        uses = list(value.uses())
+        build = Builder(node, names)  # behind the node, once the graph is sorted
+        axes = [axis for axis in range(spot.rank) if axis != spot.axis]
+        centred, *moments = _moments(build, value, spot.dtype, axes, opset, model)
+        found[spot.value] = (moments[0].name or "", moments[1].name or "")
+        if clean is not None and spot.value in clean:
+            target = _target(build, moments[1], clean[spot.value], spot, opset)
+            back = _cast(build, build.node("Add", centred, target), spot.dtype)
+            for use in uses:
+                use.node.replace_input_with(use.idx, back)
+    if norms:
+        for name in centres.norms:
+            node = makers.get(name)
+            if node is not None:
+                found[name] = _by_batch(node, names, opset, model, clean is not None)
+    model.graph.sort()
+    return bytes(ir.serde.serialize_model(model).SerializeToString()), found
+
+
+def _moments(
+    build: Builder, value: ir.Value, dtype: ir.DataType, axes: list[int], opset: int, model: ir.Model
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """A value less its mean; and mean and variance of each channel, which the model returns from now on."""
+    wide = _cast(build, value, ir.DataType.FLOAT, dtype)
+    mean = _mean(build, wide, axes, opset)
+    centred = build.node("Sub", wide, mean)
+    variance = _mean(build, build.node("Mul", centred, centred), axes, opset)
+    flat = [
+        build.node("Reshape", moment, build.constant(np.array([-1], np.int64))) for moment in (mean, variance)
+    ]
+    for value in flat:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        model.graph.outputs.append(value)
+    return centred, flat[0], flat[1]
+
+
+def _target(
+    build: Builder, variance: ir.Value, clean: tuple[Array, Array], spot: Spot, opset: int
+) -> ir.Value:
+    """The clean mean, times the gain that is left."""
+    mean, power = clean
+    share = build.node(
+        "Div",
+        _mean(build, variance, [0], opset),
+        build.constant(np.array([max(power.mean(), 1e-30)], np.float32)),
+    )
+    gain = build.node("Sqrt", build.node("Sub", share, build.node("Relu", _minus_one(build, share))))
+    shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
+    return build.node("Mul", gain, build.constant(mean.astype(np.float32).reshape(shape)))
+
+
+def _minus_one(build: Builder, value: ir.Value) -> ir.Value:
+    return build.node("Sub", value, build.constant(np.ones(1, np.float32)))
+
+
+def _mean(build: Builder, value: ir.Value, axes: list[int], opset: int) -> ir.Value:
+    if opset >= _AXES_ARE_INPUTS:
+        return build.node("ReduceMean", value, build.constant(np.array(axes, np.int64)))
+    return build.node("ReduceMean", value, attributes={"axes": axes})
+
+
+def _cast(
+    build: Builder, value: ir.Value, wanted: ir.DataType, now: ir.DataType = ir.DataType.FLOAT
+) -> ir.Value:
+    return value if wanted == now else build.node("Cast", value, attributes={"to": int(wanted)})
+
+
+def _by_batch(node: ir.Node, names: Names, opset: int, model: ir.Model, replaced: bool) -> tuple[str, str]:
+    """Return the moments of what a batch normalisation takes, and let it use them."""
+    build, value = Builder(node, names), node.inputs[0]
+    assert value is not None
+    flat = build.node("Reshape", value, build.constant(np.array([0, 0, -1], np.int64)))
+    scale = node.inputs[1]
+    dtype = ir.DataType.FLOAT if scale is None or scale.dtype is None else scale.dtype
+    _, mean, variance = _moments(build, flat, dtype, [0, 2], opset, model)
+    if replaced:
+        node.replace_input_with(3, _cast(build, mean, dtype))
+        node.replace_input_with(4, _cast(build, variance, dtype))
+    return mean.name or "", variance.name or ""

@@ -1,0 +1,144 @@
+"""Operators that multiply channels by a constant weight: where their channels are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from nvaudit.model.analysis import Root
+from nvaudit.model.chains import Shape
+from nvaudit.model.rescale.channels import Ids
+from nvaudit.model.rescale.walk import Walk
+from nvaudit.model.walk import attribute, operand
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A use of a weight in a layer.
+
+    Attributes
+    ----------
+    root : Root
+        The weight.
+    source_index : int
+        Input with the activation.
+    source_axis, result_axis : int
+        Channel axes of activation and result, counted from the end.
+    rank, source_rank : int
+        Axes of the result, and of the activation (0 if not known).
+    inputs, channels : int
+        Channels of activation and result.
+    source_at, result_at : ndarray, int64
+        Channel of each weight, broadcastable to the first two axes of the layout at the operator.
+    bias_index : int or None
+        Input with the bias.
+    dtype : onnx_ir.DataType
+        Float type of the result.
+    """
+
+    root: Root
+    source_index: int
+    source_axis: int
+    result_axis: int
+    rank: int
+    source_rank: int
+    inputs: int
+    channels: int
+    source_at: Ids
+    result_at: Ids
+    bias_index: int | None
+    dtype: ir.DataType
+
+
+def find_linear(
+    node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk, *, integer_bias: bool = False
+) -> Linear | None:
+    """Read a layer; None where an operator does more than multiply and add.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        The operator.
+    root_at : callable
+        The editable weight at one of its inputs.
+    walk : Walk
+        The walk over the graph.
+    integer_bias : bool
+        Whether a bias may be stored as integers.
+
+    Returns
+    -------
+    Linear or None
+    """
+    root = root_at(1)
+    rule = _RULES.get(node.op_type)
+    if root is None or rule is None or node.domain != "" or root_at(0) is not None:
+        return None
+    end = next(end for end in root.ends if end.place is not None and end.place.node is node)
+    bias = operand(node, 2)
+    if bias is not None and not (_rescalable(bias, walk) or (integer_bias and _dequantised(bias, walk))):
+        return None
+    return rule(node, root, end.state.shape, end.state.dtype, walk)
+
+
+def _rescalable(bias: ir.Value, walk: Walk) -> bool:
+    array = walk.array(bias)
+    return array is not None and array.ndim <= 2 and array.dtype.kind in "fV"
+
+
+def _dequantised(bias: ir.Value, walk: Walk) -> bool:
+    maker = bias.producer()
+    return maker is not None and maker.op_type == "DequantizeLinear" and walk.is_constant(bias)
+
+
+def _bias(node: ir.Node) -> int | None:
+    return 2 if operand(node, 2) is not None else None
+
+
+def _conv(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear:
+    """[O, I/g, kernel]."""
+    groups, rank = attribute(node, "group", 1), len(shape)
+    out, own = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    source = out // (shape[0] // groups) * shape[1] + own if groups > 1 else own
+    return Linear(
+        root, 0, 1 - rank, 1 - rank, rank, rank, shape[1] * groups, shape[0], source, out, _bias(node), dtype
+    )
+
+
+def _conv_transpose(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear:
+    """[I, O/g, kernel]."""
+    groups, rank = attribute(node, "group", 1), len(shape)
+    into, own = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    result = into // (shape[0] // groups) * shape[1] + own if groups > 1 else own
+    return Linear(
+        root, 0, 1 - rank, 1 - rank, rank, rank, shape[0], shape[1] * groups, into, result, _bias(node), dtype
+    )
+
+
+def _gemm(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear | None:
+    if attribute(node, "transA", 0) or len(shape) != 2:
+        return None
+    if attribute(node, "transB", 0):
+        source, result, sizes = np.arange(shape[1])[None, :], np.arange(shape[0])[:, None], shape[::-1]
+    else:
+        source, result, sizes = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :], shape
+    return Linear(root, 0, -1, -1, 2, 2, sizes[0], sizes[1], source, result, _bias(node), dtype)
+
+
+def _matmul(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear | None:
+    rank = walk.rank(node.inputs[0])
+    if len(shape) != 2 or rank is None or rank < 2:
+        return None
+    source, result = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    return Linear(root, 0, -1, -1, rank, rank, shape[0], shape[1], source, result, None, dtype)
+
+
+_RULES: dict[str, Callable[[ir.Node, Root, Shape, ir.DataType, Walk], Linear | None]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}

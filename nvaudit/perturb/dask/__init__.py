@@ -1,0 +1,1 @@
+"""Calls on a Dask cluster: the same interface as worker processes, on many machines."""

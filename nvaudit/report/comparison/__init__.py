@@ -1,0 +1,1 @@
+"""The comparison of models: ranks, differences, and its renderers."""

@@ -1,0 +1,76 @@
+"""A comparison as CSV: one line for each model, numbers as they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from nvaudit.report.comparison.ranks import MEASURES
+from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
+
+_KPP_FIELDS = ("value", "low", "high")
+
+# What a spreadsheet would take for a formula, in a name that somebody else has chosen.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def comparison_csv(report: ComparisonReport) -> str:
+    r"""Write the table.
+
+    Parameters
+    ----------
+    report : ComparisonReport
+
+    Returns
+    -------
+    str
+        With a heading, without a final newline; RFC 4180 but for the ends of lines, which are ``\n``.
+        Floats are exact; what is missing is empty.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_heading(report))
+    for model in report.models:
+        writer.writerow(["" if cell is None else cell for cell in _row(report, model)])
+    return buffer.getvalue().removesuffix("\n")
+
+
+def _heading(report: ComparisonReport) -> list[str]:
+    first = report.models[0]
+    percentiles = [f"kpp_{found.percentile:.10g}" for found in first.kpp]
+    return [
+        "place", "model", "path", "metric", "nominal", "quantised", "mean", "std",
+        *(
+            f"{name}{'' if part == 'value' else '_' + part}"
+            for name in percentiles
+            for part in _KPP_FIELDS
+        ),
+        *(
+            f"yield_{item.threshold:.10g}{suffix}"
+            for item in first.yields
+            for suffix in ("", "_low", "_high")
+        ),
+        "verdict", "roughness", "roughness_standard_error", "weights", "devices", "crossbars", "images",
+        "trials", "seconds", *(f"place_by_{measure}" for measure in MEASURES),
+        "kpp_difference", "kpp_difference_low", "kpp_difference_high",
+    ]  # fmt: skip
+
+
+def _row(report: ComparisonReport, model: ComparedModel) -> list[object]:
+    difference = next((item.kpp for item in report.differences if item.model == model.name), None)
+    rough = model.roughness
+    return [
+        model.place, _safe(model.name), _safe(model.model), _safe(report.metric),
+        model.nominal, model.quantised, model.mean, model.std,
+        *(cell for found in model.kpp for cell in (found.value, found.low, found.high)),
+        *(cell for item in model.yields for cell in (item.share, item.low, item.high)),
+        model.verdict, None if rough is None else rough.value,
+        None if rough is None else rough.standard_error,
+        model.size.weights, model.size.devices, model.size.crossbars, model.images, model.trials,
+        model.seconds, *(model.places[measure] for measure in MEASURES),
+        *((None,) * 3 if difference is None else (difference.value, difference.low, difference.high)),
+    ]  # fmt: skip
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,121 @@
+"""The comparison of several models: what is written, and what every renderer reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from nvaudit.report.comparison.difference import Method, Relation
+from nvaudit.report.comparison.ranks import Measure, RankCorrelation
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.sections import Hashes, MetricInfo, OperatingPointInfo, Section
+from nvaudit.report.statistics.gate import GateResult, Verdict
+from nvaudit.report.statistics.kpp import KppResult, YieldResult
+from nvaudit.report.statistics.paired import Difference
+
+ImageRelation = Literal["same", "different", "unknown"]
+
+
+class RoughnessScore(Section):
+    """Roughness of a model, lower is more stable."""
+
+    value: float
+    standard_error: float | None = Field(description="Of the mean over direction pairs; null for one pair.")
+
+
+class ModelSize(Section):
+    """What of a model is on the array."""
+
+    weights: int = Field(ge=0, description="Mapped numbers.")
+    devices: int = Field(ge=0)
+    crossbars: int = Field(ge=0)
+
+
+class ComparedModel(Section):
+    """One model of a comparison."""
+
+    name: str
+    model: str = Field(description="Path of the ONNX file.")
+    report: str | None = Field(description="Path of the report that was read; null if the model was run.")
+    place: int | None = Field(description="By the measure of the comparison; equal values share a place.")
+    places: dict[Measure, int | None] = Field(description="By every measure; null where it is missing.")
+    nominal: float
+    quantised: float
+    mean: float
+    std: float
+    kpp: tuple[KppResult, ...]
+    yields: tuple[YieldResult, ...]
+    gate: tuple[GateResult, ...]
+    verdict: Verdict | None
+    roughness: RoughnessScore | None
+    size: ModelSize
+    images: int = Field(ge=1)
+    standard_error: float | None = Field(description="Of the nominal accuracy: the images are finite too.")
+    trials: int = Field(ge=1)
+    images_evaluated: int = Field(ge=0)
+    images_exhaustive: int = Field(ge=0)
+    seconds: float | None
+    run: dict[str, JsonValue] = Field(description="The full specification of the audit.")
+    hashes: Hashes
+    notes: tuple[str, ...]
+    events: tuple[str, ...]
+
+
+class ModelDifference(Section):
+    """A model minus the baseline, in the metric's unit."""
+
+    model: str
+    baseline: str
+    chips: Relation = Field(
+        description="same: every mapped tensor has the same noise in both; independent: none has."
+    )
+    method: Method = Field(
+        description="Of the KPP's interval. chips: chip by chip; intervals: from those of two independent "
+        "KPPs; bounds: from a bound of each, right for every dependence."
+    )
+    kpp: Difference
+    mean: Difference
+    images: ImageRelation = Field(description="Whether both saw the same labels in the same order.")
+    image_error: float | None = Field(
+        description="Standard error that different images add to a difference; the intervals do not contain "
+        "it. Null where they are the same, or it is not known."
+    )
+
+
+class ComparisonReport(Section):
+    """Several models on one device, ranked."""
+
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
+    label_free: bool
+    rank_by: Measure
+    best: str = Field(description="First by the measure.")
+    chosen: str | None = Field(
+        description="First by the measure among those that pass the gate; without a gate the best; null if "
+        "none passes."
+    )
+    verdict: Verdict | None = Field(description="pass if a model passes the gate; null without a gate.")
+    metric: str
+    metric_info: MetricInfo
+    device: str
+    operating_point: OperatingPointInfo
+    converters: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="Options of the converters, by name on the command line; null where there are none, or "
+        "the models differ in them.",
+    )
+    percentile: float
+    confidence: float
+    models: tuple[ComparedModel, ...] = Field(description="The best first.")
+    baseline: str
+    differences: tuple[ModelDifference, ...] = Field(description="Of the others from the baseline.")
+    correlations: tuple[RankCorrelation, ...]
+    notes: tuple[str, ...]
+    timing: dict[str, float] = Field(description="Seconds.")
+
+
+def comparison_json(report: ComparisonReport) -> str:
+    """Write a comparison as JSON; equal comparisons give equal text, without a final newline."""
+    return write_json(report.model_dump(mode="json"))

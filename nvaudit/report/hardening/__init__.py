@@ -1,0 +1,1 @@
+"""The report of a hardening, and its renderers."""

@@ -1,0 +1,168 @@
+"""A hardening as one page that opens offline: the same chips before and after, and how it was done."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from nvaudit.report.hardening.result import HardenReport, TrainingInfo
+from nvaudit.report.hardening.words import (
+    CANDIDATES_NOTES,
+    EPOCH_COLUMNS,
+    candidate_columns,
+    candidate_rows,
+    epoch_row,
+    interval_lines,
+    kept_text,
+    run_lines,
+    side_rows,
+    through_lines,
+    training_text,
+)
+from nvaudit.report.page.content import (
+    Block,
+    Bullets,
+    Figure,
+    Hero,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    limited,
+    short,
+)
+from nvaudit.report.page.hardware import crossbar_section
+from nvaudit.report.page.pair import before_after, change_title
+from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
+from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
+
+
+def harden_page(report: HardenReport) -> Page:
+    """Work out what stands on the page of a hardening.
+
+    Parameters
+    ----------
+    report : HardenReport
+    """
+    sections = (_chips(report), _candidates(report), _training(report), crossbar_section(report.crossbar))
+    name = short(PurePosixPath(report.model.replace("\\", "/")).name)
+    return Page(
+        title=report.headline,
+        subject=name,
+        subtitle=f"{report.metric} before and after --method {report.method}, {short(report.device)} at "
+        f"{report.operating_point}",
+        hero=_hero(report),
+        sections=(*(section for section in sections if section is not None), *_rest(report)),
+        version=report.nvaudit_version,
+    )
+
+
+def _hero(report: HardenReport) -> Hero:
+    unit, change, better = report.metric_info.unit, report.difference.kpp, report.metric_info.higher_is_better
+    before, after, name = report.before, report.after, kpp_name(report.difference.percentile)
+    worse = change.value < 0 if better else change.value > 0
+    numbers = [
+        before_after(name, before.kpp.value, after.kpp.value, unit, main=True),
+        before_after("mean of the chips", before.mean, after.mean, unit),
+        before_after("without noise", before.nominal, after.nominal, unit),
+    ]
+    for a, b in zip(before.yields[:1], after.yields[:1], strict=True):
+        at = limit_text(round(a.threshold, 6), unit)
+        numbers.append(before_after(f"yield at {at}", a.share, b.share, "fraction"))
+    return Hero(
+        role="fail" if worse else "none",
+        word="worse" if worse else "",
+        title=change_title(name, change.value, unit),
+        lines=(f"{report.headline}.",),
+        numbers=tuple(numbers),
+        warning=LABEL_FREE_CHIPS if report.label_free else None,
+    )
+
+
+def _chips(report: HardenReport) -> Section:
+    chips = count_text(report.difference.chips, "chip")
+    rows, columns = side_rows(report), ("", "before", "after", "change")
+    kpp = kpp_name(report.difference.percentile)
+    caption = (
+        f"{report.metric} of the same {chips} before and after; dashed: the {kpp} of each. The numbers are "
+        "those of the table."
+    )
+    blocks: tuple[Block, ...] = (
+        Figure("pair", caption, figure_data(pair_figure(report)), tall=True),
+        Table("sides", f"Both models on the same {chips}.", columns, tuple(rows), numeric=(1, 2, 3)),
+        Bullets(tuple(f"{line}." for line in interval_lines(report))),
+    )
+    return Section("chips", "Before and after", blocks)
+
+
+def _candidates(report: HardenReport) -> Section | None:
+    found = report.training
+    if found is None or not found.candidates:
+        return None
+    caption = "KPP of each candidate over its roughness, with the spread over direction pairs; orange: kept."
+    rows, columns = tuple(candidate_rows(report, found)), candidate_columns(report)
+    blocks: tuple[Block, ...] = (
+        Figure("candidates", caption, figure_data(candidates_figure(report, found))),
+        Table(
+            "candidate-rows",
+            CANDIDATES_NOTES[found.kept_by or "roughness"],
+            (*columns[:-1], "result"),
+            rows,
+            numeric=(1, 2, 3, 4),
+        ),
+    )
+    return Section("candidates-section", "Candidates", blocks)
+
+
+def _training(report: HardenReport) -> Section | None:
+    found = report.training
+    if found is None:
+        return None
+    lines = [training_text(report, found), *through_lines(found.hardware_aware)]
+    kept = kept_text(found)
+    blocks: list[Block] = [Paragraph(f"{'. '.join([*lines, *([] if kept is None else [kept])])}.", "lead")]
+    if found.history:
+        blocks.append(_epochs(report, found))
+    return Section("training", "Training", tuple(blocks))
+
+
+def _epochs(report: HardenReport, found: TrainingInfo) -> Figure:
+    unit, name = report.metric_info.unit, kpp_name(report.difference.percentile)
+    shown, cut = limited([epoch_row(row, unit) for row in found.history])
+    first, last = found.history[0].loss, found.history[-1].loss
+    scored = f", and the {name} on validation samples where it was scored" if _scored(found) else ""
+    caption = (
+        f"Loss of each of {count_text(len(found.history), 'epoch')}{scored}: from {_values(first)} in the "
+        f"first to {_values(last)} in the last."
+    )
+    numbers = Table("epochs", f"Every epoch.{cut}", EPOCH_COLUMNS, shown, numeric=(0,))
+    return Figure("training-figure", caption, figure_data(training_figure(found, unit, name)), numbers)
+
+
+def _scored(found: TrainingInfo) -> bool:
+    return any(row.kpp for row in found.history)
+
+
+def _values(losses: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in losses)
+
+
+def _rest(report: HardenReport) -> tuple[Section, ...]:
+    parts = (
+        ("notes", "Notes", [*report.notes, *report.events]),
+        (
+            "verify-plan",
+            "Write-verify plan",
+            [] if report.verify_plan is None else [report.verify_plan.headline],
+        ),
+        (
+            "record",
+            "How it was run",
+            [
+                *run_lines(report),
+                f"Hardened model: {report.hardened}",
+                *(f"SHA-256, {name}: {value}" for name, value in report.hashes.items()),
+            ],
+        ),
+    )
+    return tuple(Section(name, title, (Bullets(tuple(lines)),)) for name, title, lines in parts if lines)

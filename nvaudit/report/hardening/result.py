@@ -1,0 +1,297 @@
+"""The report of a hardening: what was done, and the same chips before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.groups import ZeroGroups
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import DataInfo, MetricInfo, Section
+from nvaudit.report.statistics.kpp import KppResult, YieldResult, kpp, yield_at
+from nvaudit.report.statistics.paired import PairedDifference, paired_difference
+from nvaudit.report.verify.result import VerifyReport
+from nvaudit.report.wording import difference_text, kpp_name, value_text
+
+YIELD_MARGIN = 0.02
+"""By default the yield is the share of chips that lose at most this much of the given model's accuracy."""
+
+
+class HardenSide(Section):
+    """One of the two models: the given one, or the hardened one."""
+
+    nominal: float = Field(description="As it is, without mapping or noise.")
+    quantised: float = Field(description="Mapped, without noise.")
+    kpp: KppResult
+    mean: float
+    yields: tuple[YieldResult, ...]
+    roughness: float | None = Field(default=None, description="Of the loss landscape; null if not measured.")
+    values: tuple[float, ...] = Field(description="Of every chip, in order of the trials.")
+
+
+class EpochInfo(Section):
+    """One epoch of a training."""
+
+    epoch: int = Field(ge=1)
+    sigma: tuple[float, ...] = Field(
+        description="Of the injected noise, in max|W| (stability-vat: in the profile's unit); three under "
+        "TRICE."
+    )
+    loss: tuple[float, ...] = Field(description="Mean over the epoch, of each network.")
+    kpp: tuple[float, ...] = Field(default=(), description="Of each network; empty where none was scored.")
+    winner: Literal["left", "mid", "right"] | None = None
+
+
+class CandidateInfo(Section):
+    """A network that stability-vat trained at one spread of the device."""
+
+    sigma: float | None = Field(
+        description="In the profile's unit; null: the start of all candidates, itself none."
+    )
+    loss: float | None = Field(description="Of the last epoch.")
+    clean: float = Field(description="Metric on the validation samples, mapped, without noise.")
+    kpp: float = Field(description="On validation samples and chips of the audited device, all the same.")
+    roughness: float = Field(description="On validation samples.")
+    spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
+
+
+class TrainingLayer(Section):
+    """A weight on the array, in a training through crossbars."""
+
+    name: str
+    reason: str | None = Field(
+        description="Why it was trained whole, with ideal converters; null if through its crossbars."
+    )
+
+
+class HardwareAware(Section):
+    """The crossbars that the forward pass of a training went through."""
+
+    rows: int = Field(ge=1)
+    cols: int = Field(ge=1)
+    adc_bits: int = Field(ge=2)
+    dac_bits: int | None = Field(description="Null: the inputs are ideal.")
+    adc_range: str = Field(description="How ranges were set: max, percentile:P or full_scale.")
+    samples: int = Field(
+        ge=1,
+        description="Training samples that ranges were calibrated on, at the first step of each epoch and "
+        "after every 100.",
+    )
+    layers: tuple[TrainingLayer, ...]
+
+
+class TrainingInfo(Section):
+    """How it was trained."""
+
+    samples: int = Field(ge=1)
+    validation_samples: int = Field(ge=1)
+    score_images: int = Field(ge=1, description="Validation samples of a score while training.")
+    epochs: int = Field(ge=0)
+    loss: str
+    device_sigma: float = Field(description="Spread that the device makes of a weight, in max|W|.")
+    sigma: float | None = Field(description="Of the injected noise, in max|W|; null where it was searched.")
+    interval: tuple[float, float] | None = Field(description="Where TRICE's search ended.")
+    kept: Literal["best", "last"]
+    kept_epoch: int | None = Field(
+        default=None, description="The epoch that the result is of; 0: the given model, which none surpassed."
+    )
+    compared: tuple[float, float] | None = Field(
+        default=None,
+        description="KPP of the given and of the best network on validation samples and chips that no epoch "
+        "was scored on; the given one is the result where it is the better.",
+    )
+    candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
+    kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
+    kept_by: Literal["roughness", "kpp"] | None = Field(
+        default=None, description="What the choice among the candidates went by."
+    )
+    hardware_aware: HardwareAware | None = Field(
+        default=None, description="Null: the forward pass had ideal converters."
+    )
+    history: tuple[EpochInfo, ...]
+
+
+class HardenReport(Section):
+    """Before and after."""
+
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    headline: str = Field(
+        description="The result in one line; begins LABEL-FREE without labels, WORSE where it is."
+    )
+    label_free: bool
+    method: str
+    device: str
+    operating_point: str
+    metric: str
+    metric_info: MetricInfo
+    before: HardenSide
+    after: HardenSide
+    difference: PairedDifference = Field(description="After minus before, on the same chips.")
+    training: TrainingInfo | None = Field(default=None, description="Null without training.")
+    verify_plan: VerifyReport | None = Field(
+        default=None,
+        description="Which weights of the hardened model to write-verify; null if not asked for.",
+    )
+    zero_groups: ZeroGroups | None = Field(
+        default=None, description="Of the hardened model; null if it was not pruned."
+    )
+    crossbar: CrossbarInfo | None = Field(
+        default=None, description="Of the hardened model; null if its audit had no converters."
+    )
+    data: DataInfo = Field(description="Of the audits.")
+    model: str
+    hardened: str = Field(description="Where the hardened model was written.")
+    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
+    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    hashes: dict[str, str] = Field(description="SHA-256 of both models, the data and the device.")
+    events: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def harden_report(
+    before: AuditReport, after: AuditReport, threshold: float | None, label_free: bool, **rest: Any
+) -> HardenReport:
+    """Compare two audits of the same chips.
+
+    Parameters
+    ----------
+    before, after : AuditReport
+        Exhaustive.
+    threshold : float or None
+        Of the yield; None: the given model's metric less 2 points, for a fraction.
+    label_free : bool
+        The labels of the audits are the given model's own decisions.
+    **rest
+        Further fields of :class:`HardenReport`.
+
+    Returns
+    -------
+    HardenReport
+    """
+    info, first = before.metric_info, before.kpp[0]
+    if threshold is None and info.unit == "fraction":
+        threshold = before.nominal - YIELD_MARGIN
+    sides = [_side(report, first.percentile, first.confidence, threshold) for report in (before, after)]
+    difference = paired_difference(
+        sides[0].values, sides[1].values, first.percentile, first.confidence, info.higher_is_better
+    )
+    point = before.operating_point
+    return HardenReport(
+        headline=_headline(sides, difference, info, label_free, rest["device"]),
+        label_free=label_free,
+        operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}), time {point.time_s:g} s",
+        metric=before.metric,
+        metric_info=info,
+        before=sides[0],
+        after=sides[1],
+        difference=difference,
+        zero_groups=after.zero_groups,
+        crossbar=after.crossbar,
+        data=before.data,
+        **rest,
+    )
+
+
+def _side(report: AuditReport, percentile: float, confidence: float, threshold: float | None) -> HardenSide:
+    values = [value for value in report.trials.values if value is not None]
+    better = report.metric_info.higher_is_better
+    return HardenSide(
+        nominal=report.nominal,
+        quantised=report.quantised,
+        kpp=kpp(values, percentile, confidence, better),
+        mean=report.trials.mean,
+        yields=() if threshold is None else (yield_at(values, threshold, confidence, better),),
+        roughness=None if report.roughness is None else report.roughness.value,
+        values=tuple(values),
+    )
+
+
+def _headline(
+    sides: list[HardenSide], difference: PairedDifference, info: MetricInfo, label_free: bool, device: str
+) -> str:
+    before, after = sides
+    change, unit = difference.kpp, info.unit
+    ends = ""
+    if change.low is not None and change.high is not None:
+        low, high = difference_text(change.low, unit), difference_text(change.high, unit)
+        ends = f", {100 * difference.confidence:g} % interval {low} to {high}"
+    text = (
+        f"{kpp_name(difference.percentile)} on {device}: {value_text(before.kpp.value, unit)} → "
+        f"{value_text(after.kpp.value, unit)} ({difference_text(change.value, unit)}{ends}); without noise "
+        f"{value_text(before.nominal, unit)} → {value_text(after.nominal, unit)}"
+    )
+    if (change.value if info.higher_is_better else -change.value) < 0:
+        text = f"WORSE: {text}"
+    if label_free:
+        return f"LABEL-FREE (no labels: the given model's outputs are the reference): {text}"
+    return text
+
+
+def harden_json(report: HardenReport) -> str:
+    """Write a report as JSON, without a final newline."""
+    return write_json(report.model_dump(mode="json"))
+
+
+def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float) -> list[str]:
+    """Say that the candidate that was kept for its roughness is not the one that bears the device best.
+
+    Parameters
+    ----------
+    found : TrainingInfo
+    info : MetricInfo
+    percentile : float
+        Of the KPP.
+
+    Returns
+    -------
+    list of str
+        Empty or one sentence.
+    """
+    trained = [one for one in found.candidates if one.sigma is not None]
+    if found.kept_candidate is None or found.kept_by != "roughness" or not trained:
+        return []
+    kept, sign = found.candidates[found.kept_candidate], 1 if info.higher_is_better else -1
+    best = max(trained, key=lambda one: sign * one.kpp)
+    if sign * (best.kpp - kept.kpp) <= 0:
+        return []
+    return [
+        f"the least rough candidate (sigma {kept.sigma:g}) has {kpp_name(percentile)} "
+        f"{value_text(kept.kpp, info.unit)} on the validation samples where sigma {best.sigma:g} has "
+        f"{value_text(best.kpp, info.unit)}: a network that has learned little is flat too; `--vat-keep kpp` "
+        "keeps the other"
+    ]
+
+
+def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], **rest: Any) -> TrainingInfo:
+    """Describe a training from what it settled and what happened in every epoch."""
+    return TrainingInfo(
+        score_images=facts["score_images"],
+        loss=facts["loss"],
+        device_sigma=facts["device_sigma"],
+        sigma=facts["sigma"],
+        interval=facts["interval"],
+        kept=facts["keep"],
+        kept_epoch=facts["kept_epoch"],
+        compared=facts["compared"],
+        candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
+        kept_candidate=facts["kept_candidate"],
+        kept_by=facts["kept_by"],
+        hardware_aware=_hardware_aware(facts["crossbars"]),
+        history=tuple(EpochInfo(**row) for row in rows),
+        **rest,
+    )
+
+
+def _hardware_aware(facts: Mapping[str, Any] | None) -> HardwareAware | None:
+    if facts is None:
+        return None
+    reasons: dict[str, str | None] = {**dict.fromkeys(facts["layers"]), **facts["whole"]}
+    layers = tuple(TrainingLayer(name=name, reason=reason) for name, reason in reasons.items())
+    return HardwareAware(
+        **{name: value for name, value in facts.items() if name != "whole"} | {"layers": layers}
+    )

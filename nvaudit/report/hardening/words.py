@@ -1,0 +1,142 @@
+"""What a terminal and a page both say of a hardening."""
+
+from __future__ import annotations
+
+from nvaudit.report.hardening.result import EpochInfo, HardenReport, HardenSide, HardwareAware, TrainingInfo
+from nvaudit.report.wording import (
+    count_text,
+    difference_text,
+    duration_text,
+    interval_text,
+    kpp_name,
+    limit_text,
+    value_text,
+)
+
+CANDIDATES_NOTES = {
+    "roughness": "On validation samples; the least rough one is kept, whatever its KPP.",
+    "kpp": "On validation samples; the one of the best KPP on the audited device is kept.",
+}
+"""By what the choice goes by."""
+
+
+def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
+    """Name, before, after and change of everything that both models were measured by."""
+    unit, before, after = report.metric_info.unit, report.before, report.after
+    rows = [
+        (name, value_text(a, unit), value_text(b, unit), difference_text(b - a, unit))
+        for name, a, b in (
+            ("without noise", before.nominal, after.nominal),
+            ("quantised", before.quantised, after.quantised),
+            ("mean of the chips", before.mean, after.mean),
+            (kpp_name(report.difference.percentile), before.kpp.value, after.kpp.value),
+        )
+    ]
+    for a, b in zip(before.yields, after.yields, strict=True):
+        name = f"yield at {limit_text(round(a.threshold, 6), unit)}"
+        first, second = (value_text(side.share, "fraction") for side in (a, b))
+        rows.append((name, first, second, difference_text(b.share - a.share, "fraction")))
+    if before.roughness is not None and after.roughness is not None:
+        cells = [f"{1e3 * value:.4g} ×10⁻³" for value in (before.roughness, after.roughness)]
+        change = f"{1e3 * (after.roughness - before.roughness):+.4g} ×10⁻³".replace("-", "−", 1)
+        rows.append(("roughness", cells[0], cells[1], change))
+    return rows
+
+
+def interval_lines(report: HardenReport) -> list[str]:
+    """The intervals of both KPPs, and why their difference has none if it has none."""
+    unit = report.metric_info.unit
+    lines = [
+        _interval(name, side, unit) for name, side in (("before", report.before), ("after", report.after))
+    ]
+    missing = report.difference.kpp.missing
+    if missing is not None:
+        lines.append(f"No interval of the difference of the KPP: {missing} (--trials)")
+    return lines
+
+
+def _interval(name: str, side: HardenSide, unit: str) -> str:
+    ends = interval_text(side.kpp.low, side.kpp.high, unit)
+    return f"{kpp_name(side.kpp.percentile)} {name}: {100 * side.kpp.confidence:g} % interval {ends}"
+
+
+def training_text(report: HardenReport, found: TrainingInfo) -> str:
+    """Say with what and on what it was trained."""
+    noise = "" if found.sigma is None else f", sigma {found.sigma:.4g} max|W|"
+    return (
+        f"{report.method}{noise}; the device makes {found.device_sigma:.4g} max|W|; {found.loss}; "
+        f"{count_text(found.samples, 'sample')}, {count_text(found.validation_samples, 'sample')} held out"
+    )
+
+
+def kept_text(found: TrainingInfo) -> str | None:
+    """Say of which epoch the result is; None where it is the last."""
+    if found.kept == "last" or found.kept_epoch is None:
+        return None
+    if found.kept_epoch == 0:
+        return "The result is the given model: no epoch surpassed it"
+    return f"The result is the network of epoch {found.kept_epoch}, which had the best KPP"
+
+
+def through_lines(info: HardwareAware | None) -> list[str]:
+    """Say that training was hardware-aware, and which weights were left out."""
+    if info is None:
+        return []
+    through = sum(layer.reason is None for layer in info.layers)
+    first = (
+        f"Hardware-aware: {through} of {count_text(len(info.layers), 'weight')} trained through crossbars of "
+        f"{info.rows} × {info.cols} with {info.adc_bits}-bit ADCs"
+    )
+    whole = [
+        f"Trained whole: {layer.name}: {layer.reason}" for layer in info.layers if layer.reason is not None
+    ]
+    return [first, *whole]
+
+
+EPOCH_COLUMNS = ("epoch", "sigma", "loss", "KPP")
+
+
+def epoch_row(row: EpochInfo, unit: str) -> tuple[str, str, str, str]:
+    """What happened in an epoch, in the order of ``EPOCH_COLUMNS``."""
+    return (
+        str(row.epoch),
+        " ".join(f"{value:.4g}" for value in row.sigma),
+        " ".join(f"{value:.4g}" for value in row.loss),
+        " ".join(value_text(value, unit) for value in row.kpp),
+    )
+
+
+def candidate_columns(report: HardenReport) -> tuple[str, ...]:
+    """Names of what is known of the candidates of stability-vat."""
+    kpp = kpp_name(report.difference.percentile)
+    return "sigma", "loss", "without noise", kpp, "roughness ×10⁻³", ""
+
+
+def candidate_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, ...]]:
+    """The candidates of stability-vat, the one that was kept marked."""
+    unit = report.metric_info.unit
+    rows: list[tuple[str, ...]] = []
+    for place, one in enumerate(found.candidates):
+        spread = "" if one.spread is None else f" ± {1e3 * one.spread:.2g}"
+        rows.append(
+            (
+                "start" if one.sigma is None else f"{one.sigma:g}",
+                "" if one.loss is None else f"{one.loss:.4g}",
+                value_text(one.clean, unit),
+                value_text(one.kpp, unit),
+                f"{1e3 * one.roughness:.4g}{spread}",
+                "kept" if place == found.kept_candidate else "",
+            )
+        )
+    return rows
+
+
+def run_lines(report: HardenReport) -> list[str]:
+    """How it was run."""
+    return [
+        f"Model: {report.model}",
+        f"Device: {report.device}, {report.operating_point}",
+        f"Audited on {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
+        "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
+        f"nvaudit {report.nvaudit_version}",
+    ]

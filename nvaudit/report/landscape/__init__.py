@@ -1,0 +1,1 @@
+"""The report of a loss landscape, and its renderers."""

@@ -1,0 +1,156 @@
+"""What `nvaudit landscape` found: the roughness, the surface, and what they rest on."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, JsonValue, model_validator
+
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, Section
+from nvaudit.report.statistics.roughness import Score
+from nvaudit.report.wording import roughness_text
+
+Losses = tuple[tuple[tuple[float, ...], ...], ...]
+
+
+class LossInfo(Section):
+    """The loss, and how the outputs were read."""
+
+    name: Literal["cross_entropy", "mse"]
+    unit: str
+    against: Literal["labels", "nominal"] = Field(description="nominal: the unmodified model's outputs.")
+    assumed: tuple[str, ...] = ()
+    nominal: float = Field(description="Loss of the unmodified model.")
+
+
+class PairFit(Section):
+    """The surface of one pair of directions, and its quadratic fit."""
+
+    roughness: float = Field(ge=0)
+    coefficients: tuple[float, float, float, float, float] = Field(
+        description="w4 … w0 of equation S-1: of x², y², x, y and 1."
+    )
+    lowest: float
+    highest: float
+
+
+class Surface(Section):
+    """The loss at every point."""
+
+    axis: tuple[float, ...] = Field(description="Coordinates along both directions.")
+    losses: Losses = Field(description="By direction pair, point along x, point along y.")
+
+    @model_validator(mode="after")
+    def _one_loss_per_point(self) -> Surface:
+        if any(len(rows) != len(self.axis) for rows in (*self.losses, *(r for s in self.losses for r in s))):
+            raise ValueError(f"a surface does not have {len(self.axis)} × {len(self.axis)} points")
+        return self
+
+
+class LandscapeHashes(Section):
+    """SHA-256 of what went in."""
+
+    model: str
+    data: str
+
+
+class LandscapeReport(Section):
+    """Everything a landscape found, and what is needed to run it again."""
+
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
+    label_free: bool
+    roughness: Roughness
+    loss: LossInfo
+    fits: tuple[PairFit, ...]
+    surface: Surface
+    moved: tuple[str, ...] = Field(description="The weights that were moved.")
+    moved_numbers: int = Field(ge=1, description="How many numbers these are.")
+    fixed: dict[str, str] = Field(description="Tensors with two or more dimensions that were not, and why.")
+    data: DataInfo
+    model: ModelInfo
+    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
+    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    hashes: LandscapeHashes
+    events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
+    notes: tuple[str, ...] = ()
+
+
+def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:
+    """Describe each pair of directions.
+
+    Parameters
+    ----------
+    score : Score
+    losses : ndarray, float64, shape (pair, a, b)
+    """
+    return tuple(
+        PairFit(
+            roughness=fit.mse,
+            coefficients=fit.coefficients,
+            lowest=float(surface.min()),
+            highest=float(surface.max()),
+        )
+        for fit, surface in zip(score.fits, losses, strict=True)
+    )
+
+
+def headline(found: Roughness, label_free: bool) -> str:
+    """Say the result in one line.
+
+    Parameters
+    ----------
+    found : Roughness
+    label_free : bool
+    """
+    if found.spread is None:
+        value = roughness_text(found.value)
+        text = f"Roughness {value} ({found.loss}, one direction pair; lower is more stable)"
+    else:
+        value = roughness_text(found.value, found.standard_error)
+        text = (
+            f"Roughness {value} ({found.loss}; mean and standard error of {found.pairs} direction pairs, "
+            f"their spread {1e3 * found.spread:.3g}; lower is more stable)"
+        )
+    if label_free:
+        return f"LABEL-FREE (no labels: the unmodified model is the reference): {text}"
+    return text
+
+
+def landscape_json(report: LandscapeReport) -> str:
+    """Write a report as JSON; equal reports give equal text, without a final newline."""
+    return write_json(report.model_dump(mode="json"))
+
+
+def surface_npz(report: LandscapeReport) -> bytes:
+    """Write the surface as an ``.npz`` file.
+
+    Parameters
+    ----------
+    report : LandscapeReport
+
+    Returns
+    -------
+    bytes
+        Arrays ``alphas`` and ``betas`` (coordinates), ``losses`` (pair, α, β), ``fits`` (pair, 5: of α², β²,
+        α, β, 1), ``roughness`` (pair), and ``meta``: the rest of the report as JSON text.
+    """
+    meta = report.model_dump(mode="json", exclude={"surface", "fits"})
+    axis = np.array(report.surface.axis)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        alphas=axis,
+        betas=axis,
+        losses=np.array(report.surface.losses),
+        fits=np.array([fit.coefficients for fit in report.fits]),
+        roughness=np.array([fit.roughness for fit in report.fits]),
+        meta=np.array(json.dumps(meta, ensure_ascii=False)),
+    )
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The report of a hardening without training, and its renderers."""

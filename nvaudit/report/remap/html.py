@@ -1,0 +1,130 @@
+"""A remapping as one page that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from nvaudit.report.page.content import (
+    Big,
+    Block,
+    Bullets,
+    Cell,
+    Figure,
+    Hero,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+    limited,
+    short,
+)
+from nvaudit.report.page.pair import before_after, change_title
+from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots.remap import steps_figure
+from nvaudit.report.remap.result import RemapReport
+from nvaudit.report.remap.words import (
+    PAIR_COLUMNS,
+    TENSOR_COLUMNS,
+    pair_rows,
+    step_columns,
+    step_row,
+    tensor_row,
+)
+from nvaudit.report.wording import LABEL_FREE_CHIPS, duration_text, kpp_name
+
+
+def remap_page(report: RemapReport) -> Page:
+    """Work out what stands on the page of a remapping.
+
+    Parameters
+    ----------
+    report : RemapReport
+    """
+    name = short(PurePosixPath(str(report.run.get("model", "")).replace("\\", "/")).name)
+    return Page(
+        title=report.headline,
+        subject=name,
+        subtitle=f"{report.metric} before and after --method remap, σ = {report.sigma:g} {report.sigma_unit}",
+        hero=_hero(report),
+        sections=(_pair(report), _steps(report), _tensors(report), _record(report)),
+        version=report.nvaudit_version,
+    )
+
+
+def _hero(report: RemapReport) -> Hero:
+    before, after, unit = report.before, report.after, report.unit
+    name = kpp_name(report.percentile)
+    change, title = 0.0, "Nothing was changed"
+    numbers: tuple[Big, ...] = ()
+    if before is not None and after is not None:
+        change = after.kpp - before.kpp
+        title = change_title(name, change, unit)
+        numbers = tuple(
+            before_after(label, a, b, unit, main=label == name)
+            for label, a, b in (
+                (name, before.kpp, after.kpp),
+                ("mean of the chips", before.mean, after.mean),
+                ("worst chip", before.min, after.min),
+                ("without noise", before.nominal, after.nominal),
+            )
+        )
+    worse = change < 0 if report.higher_is_better else change > 0
+    exact = "It computes the same up to rounding." if report.exact else "It is not quite the same function."
+    return Hero(
+        role="fail" if worse else "none",
+        word="worse" if worse else "",
+        title=title,
+        lines=(f"{report.headline}.", exact),
+        numbers=numbers,
+        warning=LABEL_FREE_CHIPS if report.label_free else None,
+    )
+
+
+def _pair(report: RemapReport) -> Section:
+    rows = tuple(pair_rows(report))
+    if not rows or report.difference is None:
+        return Section(
+            "pair", "Before and after", (Paragraph("Nothing was changed, so nothing was audited."),)
+        )
+    caption = f"The same {report.difference.chips:,} chips before and after."
+    table = Table("sides", caption, PAIR_COLUMNS, rows, numeric=(1, 2, 3, 4))
+    return Section("pair", "Before and after", (table,))
+
+
+def _steps(report: RemapReport) -> Section:
+    blocks: list[Block] = [Paragraph(report.calibration, "lead")]
+    if any(step.worst_quarter is not None for step in report.steps):
+        caption = (
+            "What candidates are ranked by, on the calibration images and chips; filled: kept, pale: given "
+            "up after fewer chips than the others."
+        )
+        blocks.append(Figure("steps", caption, figure_data(steps_figure(report))))
+    columns = (*step_columns(report)[1:-1], "result")
+    rows = []
+    for step in report.steps:
+        kept, *cells, why = step_row(step, report.unit)
+        rows.append((*cells, kept or why))
+    blocks.append(
+        Table("step-rows", "Every candidate, in order.", columns, tuple(rows), numeric=(1, 2, 3, 4, 5))
+    )
+    if report.not_tried:
+        blocks.append(Bullets(tuple(f"Not tried: {text}" for text in report.not_tried)))
+    return Section("steps-section", "What was tried", tuple(blocks))
+
+
+def _tensors(report: RemapReport) -> Section:
+    rows: list[tuple[Cell, ...]] = [tensor_row(tensor) for tensor in report.tensors]
+    shown, cut = limited(rows)
+    caption = f"What became of every weight on the array; noise: relative to before.{cut}"
+    return Section("weights", "Weights", (Table("tensors", caption, TENSOR_COLUMNS, shown, numeric=(2,)),))
+
+
+def _record(report: RemapReport) -> Section:
+    lines = [
+        *report.notes,
+        f"Device: {report.run.get('device')}; seed {report.run.get('seed')}",
+        "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
+        f"Remapped model: {report.output}",
+        *(f"SHA-256, {name}: {value}" for name, value in report.hashes.model_dump().items()),
+    ]
+    return Section("record", "How it was run", (Bullets(tuple(lines)),))

@@ -1,0 +1,105 @@
+"""What `nvaudit harden --method remap` did and what it gained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.sections import Section
+from nvaudit.report.statistics.paired import PairedDifference
+
+
+class RemapStep(Section):
+    """One candidate on the calibration images and chips; all candidates see the same."""
+
+    name: str
+    nominal: float = Field(description="Without quantisation and noise.")
+    chips: int = Field(ge=0, description="On how many chips it was measured: fewer than all where it was "
+                       "given up.")  # fmt: skip
+    quantised: float | None = Field(description="Null where it was refused before any chip, like the rest.")
+    kpp: float | None = Field(description="Of the calibration chips; of few chips it is the worst one.")
+    worst_quarter: float | None = Field(description="Mean of the worst quarter of the chips: what "
+                                        "candidates are ranked by.")  # fmt: skip
+    mean: float | None
+    seconds: float
+    kept: bool = Field(description="Whether the model went on from here.")
+    reason: str = Field(default="", description="Why it was not kept.")
+
+
+class RemapTensor(Section):
+    """What happened to one weight on the array."""
+
+    name: str
+    op: str
+    scales: Literal["rescaled", "unchanged", "refused"]
+    scales_reason: str = Field(default="", description="Why its channels keep their scale.")
+    clip: float | None = Field(
+        default=None,
+        description="Limit as a fraction of the range, mean over the scales of an integer grid; null: not "
+        "clipped.",
+    )
+    clipped: int = Field(default=0, ge=0, description="Weights that were cut off.")
+    clip_reason: str = Field(default="", description="Why it was not clipped.")
+    corrected: bool = Field(default=False, description="Whether the mean of its results was corrected, or "
+                            "what normalises them re-estimated.")  # fmt: skip
+    correct_reason: str = Field(default="", description="Why not.")
+    noise: float | None = Field(default=None, description="Noise of its results relative to before, standard "
+                                "deviation; null where that is not known.")  # fmt: skip
+
+
+class RemapAudit(Section):
+    """One side of the paired audit, every chip on every image."""
+
+    nominal: float
+    quantised: float
+    kpp: float
+    low: float | None
+    high: float | None
+    mean: float
+    min: float
+
+
+class RemapHashes(Section):
+    """SHA-256 of what went in and came out."""
+
+    model: str
+    data: str
+    device: str
+    output: str
+
+
+class RemapReport(Section):
+    """A remapping."""
+
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    headline: str
+    output: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    label_free: bool
+    percentile: float
+    sigma: float
+    sigma_unit: str
+    calibration: str = Field(description="What the choice rests on, in plain words.")
+    steps: tuple[RemapStep, ...]
+    not_tried: tuple[str, ...] = Field(default=(), description="What there was no time for, or what the "
+                                       "model has no place for, with the reason.")  # fmt: skip
+    tensors: tuple[RemapTensor, ...]
+    exact: bool = Field(description="Whether the written model computes the same up to rounding.")
+    added_factors: int = Field(ge=0, description="Digital factors per channel that were added to the graph.")
+    before: RemapAudit | None = None
+    after: RemapAudit | None = None
+    difference: PairedDifference | None = Field(default=None, description="After minus before, same chips.")
+    notes: tuple[str, ...] = ()
+    timing: dict[str, float] = Field(default_factory=dict)
+    run: dict[str, JsonValue]
+    hashes: RemapHashes
+
+
+def remap_json(report: RemapReport) -> str:
+    """Write a remapping as JSON text, without a line feed at its end."""
+    return write_json(report.model_dump(mode="json"))

@@ -1,0 +1,1 @@
+"""Statistics of the chips: KPP, intervals, tails, gates, paired differences, roughness."""

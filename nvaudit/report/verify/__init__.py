@@ -1,0 +1,1 @@
+"""The report of a write-verify plan, and its renderers."""

@@ -1,0 +1,1 @@
+"""Hardware-aware training: the forward pass through crossbars and their converters."""

@@ -1,0 +1,279 @@
+"""Hardware-aware training: the forward pass goes through the crossbars of the audit and their converters.
+
+Every product of a mapped weight is computed as the audit computes it: one product per row block and device,
+an ADC for every column sum, then shift and add. The gradient is straight-through: that of the plain product
+at the programmed, noisy weight. So it needs no product per device, and devices cost in the forward pass
+alone. Biases, normalisations and all that is digital stay those of the network, whose operators are wrapped
+in place.
+
+References
+----------
+S, section 5: hardware-aware training "involves breaking the convolution or FC layer into partial operations
+based on the size of the crossbar and adding the ADC quantization for the column sum from each crossbar".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nvaudit.errors import OptionError
+from nvaudit.model import Converters, Split
+from nvaudit.perturb.crossbar import MOST_SAMPLES, ConverterSpec, Spread, settle_layer
+from nvaudit.perturb.variant import spread_evenly
+from nvaudit.retrain.crossbar.find_products import find_product, find_recurrent
+from nvaudit.retrain.crossbar.products import Chip, Product
+from nvaudit.retrain.crossbar.programming import program
+from nvaudit.retrain.executor.module import Executor
+from nvaudit.retrain.executor.ops.recurrent import Part, Recurrent
+from nvaudit.retrain.executor.program import Step
+from nvaudit.retrain.feed import Feed
+from nvaudit.retrain.noise import Noise, deviation_of, no_noise
+from nvaudit.retrain.quant import Place, quantise, straight_through
+
+_NOT_HERE = (
+    "its operator is trained whole: only Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU are taken apart"
+)
+
+
+class Crossbars:
+    """The crossbars of a network in training; made by :func:`put_in_training`.
+
+    Attributes
+    ----------
+    how : ConverterSpec
+    whole : dict of str to str
+        The weights that are trained with ideal converters, each with its reason.
+    samples : int
+        Of the calibration.
+    converters : dict of str to Converters
+        As calibrated last.
+    """
+
+    def __init__(
+        self,
+        network: Executor,
+        where: Sequence[Place],
+        splits: Sequence[Split],
+        how: ConverterSpec,
+        feed: Feed,
+        batch_size: int,
+    ) -> None:
+        self.network, self.where, self.how = network, tuple(where), how
+        rows = feed.rows[spread_evenly(feed.count, min(feed.count, MOST_SAMPLES))]
+        # A batch of one sample is left out where there are more: it has no batch statistics.
+        self._feed, self._batch_size = replace(feed, rows=rows), max(2, batch_size)
+        self._splits = {split.key: split for split in splits if split.reason is None}
+        self.whole = {split.key: split.reason for split in splits if split.reason is not None}
+        self.samples = len(rows)
+        self.converters: dict[str, Converters] = {}
+        self._mode: Literal["off", "watch", "convert"] = "off"
+        self._chips: dict[str, Chip] = {}
+        self._spreads: dict[str, tuple[Spread, Spread]] = {}
+
+    @contextlib.contextmanager
+    def programmed(self, noise: Noise, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+        """Program one chip; inside, the network computes with it and through the converters.
+
+        Parameters
+        ----------
+        noise : callable
+        generator : torch.Generator
+
+        Yields
+        ------
+        dict of str to Tensor
+            What every device of a weight adds up to, straight through to the clean weight: for the network.
+        """
+        if not self.converters:
+            self.calibrate()
+        with self._with_chips(noise, generator, "convert") as weights:
+            yield weights
+
+    @contextlib.contextmanager
+    def _with_chips(
+        self, noise: Noise, generator: torch.Generator, mode: Literal["watch", "convert"]
+    ) -> Iterator[dict[str, Tensor]]:
+        clean, weights = self.network.clean([place.key for place in self.where]), {}
+        for place in self.where:
+            weight = clean[place.key]
+            grid = quantise(weight, place)
+            if place.key in self._splits:
+                self._chips[place.key], values = program(place, grid, noise, generator)
+            else:
+                values = grid.values + deviation_of(place, grid, noise, generator)
+            weights[place.key] = straight_through(weight, values)
+        self._mode = mode
+        try:
+            yield weights
+        finally:
+            self._mode = "off"
+            self._chips.clear()
+
+    def calibrate(self) -> None:
+        """Set the ranges of the converters by the weights as they are, without noise, as the audit does.
+
+        Statistics of batch normalisations are those that the network uses in its mode; they are not changed.
+        """
+        network = self.network
+        kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        self._spreads = {key: (Spread(), Spread()) for key in self._splits}
+        generator = torch.Generator(self._feed.device)  # of no noise: nothing is drawn
+        with torch.no_grad(), self._with_chips(no_noise, generator, "watch") as weights:
+            for batch in self._feed.in_order(self._batch_size):
+                if len(batch.rows) > 1 or self.samples == 1:
+                    network(batch.inputs, weights)
+            for name, buffer in network.named_buffers():
+                buffer.copy_(kept[name])
+        arrays = {place.key: place.array for place in self.where}
+        self.converters = {
+            key: settle_layer(split, arrays[key], self._spreads[key], self.how).converters
+            for key, split in self._splits.items()
+        }
+        self._spreads = {}
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says about it."""
+        how = self.how
+        return {
+            "rows": how.rows, "cols": how.cols, "adc_bits": how.adc_bits, "dac_bits": how.dac_bits,
+            "adc_range": how.method, "samples": self.samples, "layers": tuple(self._splits),
+            "whole": dict(self.whole),
+        }  # fmt: skip
+
+    def wrap(self, product: Product) -> Callable[..., Tensor]:
+        """The operator of a product; inside ``programmed`` it gives what crossbars give."""
+
+        def run(*inputs: Any) -> Tensor:
+            if self._mode == "off":
+                return product.function(*inputs)
+            chip = self._chips[product.key]
+            if self._mode == "watch":
+                self._watch(product, inputs, chip)
+                return product.function(*inputs)
+            converters = self.converters[product.key]
+            plain = product.function(*product.bounded(inputs, converters.dac))
+            with torch.no_grad():
+                value, within = product.value(inputs, chip, converters)
+            return _through(plain, value.reshape(plain.shape).to(plain.dtype), within)
+
+        return run
+
+    def wrap_recurrent(self, function: Recurrent, products: Mapping[Part, Product]) -> Callable[..., Any]:
+        """The function of an LSTM or GRU; inside ``programmed`` its products go through crossbars."""
+        wrapped = {part: self.wrap(product) for part, product in products.items()}
+
+        def multiply(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
+            return wrapped[part](values, matrix)
+
+        def run(*inputs: Any) -> Any:
+            return function(*inputs) if self._mode == "off" else function.through(multiply, *inputs)
+
+        return run
+
+    def _watch(self, product: Product, inputs: Sequence[Any], chip: Chip) -> None:
+        seen, summed = self._spreads[product.key]
+        x = product.activation(inputs)
+        seen.add(x.cpu().numpy())
+        for sums in product.sums(x, chip.levels):
+            summed.add(sums.cpu().numpy())
+
+    def use(self, products: Mapping[str, Sequence[Product]]) -> None:
+        """Keep what can be trained through crossbars; the rest is trained whole.
+
+        Raises
+        ------
+        OptionError
+            If that is nothing.
+        """
+        for key in list(self._splits):
+            if not products.get(key):
+                del self._splits[key]
+                self.whole[key] = _NOT_HERE
+        if not self._splits:
+            key, reason = next(iter(self.whole.items()))
+            raise OptionError(
+                f"--adc-bits: no weight on the array can be trained through crossbars, e.g. {key!r}: "
+                f"{reason}; use --no-hardware-aware, which leaves the converters to the audits"
+            )
+
+
+def put_in_training(
+    network: Executor,
+    where: Sequence[Place],
+    splits: Sequence[Split],
+    how: ConverterSpec,
+    feed: Feed,
+    batch_size: int,
+) -> Crossbars:
+    """Let a network compute through crossbars when it is told to.
+
+    Parameters
+    ----------
+    network : Executor
+        Its operators are wrapped in place; outside ``Crossbars.programmed`` it computes as before.
+    where : sequence of Place
+        Weights on the array.
+    splits : sequence of Split
+        What the audit makes of each.
+    how : ConverterSpec
+    feed : Feed
+        Samples to train on; some of them calibrate.
+    batch_size : int
+        Samples in one pass of the calibration.
+
+    Returns
+    -------
+    Crossbars
+
+    Raises
+    ------
+    OptionError
+        If nothing can be split over crossbars.
+    """
+    crossbars = Crossbars(network, where, splits, how, feed, batch_size)
+    places = {place.key: place for place in where}
+    split_of = {split.key: split for split in splits if split.reason is None}
+    found: dict[str, list[Product]] = {}
+    steps: list[Step] = []
+    for step in network._program.data_steps:
+        function, inputs, outputs, dead, node = step
+        product = find_product(step, network, split_of, places, how.rows)
+        several = find_recurrent(step, network, split_of, places, how.rows)
+        if product is not None:
+            found.setdefault(product.key, []).append(product)
+            function = crossbars.wrap(product)
+        elif isinstance(function, Recurrent) and several:
+            for one in several.values():
+                found.setdefault(one.key, []).append(one)
+            function = crossbars.wrap_recurrent(function, several)
+        steps.append((function, inputs, outputs, dead, node))
+    crossbars.use(found)
+    network._program = replace(network._program, data_steps=steps)
+    return crossbars
+
+
+class _Through(torch.autograd.Function):
+    """The second argument, with the gradient of the first; less of it where column sums were clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, plain: Tensor, value: Tensor, within: Tensor | None) -> Tensor:
+        ctx.within = within
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        if ctx.within is not None:
+            gradient = gradient * ctx.within.reshape(gradient.shape)
+        return gradient, None, None
+
+
+def _through(plain: Tensor, value: Tensor, within: Tensor | None) -> Tensor:
+    found: Tensor = _Through.apply(plain, value, within)  # type: ignore[no-untyped-call]
+    return found

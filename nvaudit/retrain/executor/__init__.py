@@ -1,0 +1,1 @@
+"""Any ONNX graph as a trainable torch module."""

@@ -1,0 +1,282 @@
+"""A network compiled into steps: constants folded, what depends on weights alone kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import nvaudit.retrain.executor.ops  # noqa: F401 - fills the table of operators
+from nvaudit.errors import ModelError, NvauditError
+from nvaudit.model.graph import Graph, Network, Node, Stored
+from nvaudit.retrain.executor.ops.registry import Array, Op, Registered, RunState, find, supported, to_tensor
+from nvaudit.retrain.executor.program import NOTHING, Body, Step, Table, free_dead
+from nvaudit.retrain.executor.scope import MISSING, Ref, Scope, moved
+
+MAX_FOLDED = 2**28
+"""Elements of the largest array that is computed once when the executor is built."""
+
+_ON_HOST = frozenset({"Shape", "Size"})
+Leaf = Callable[[Stored, "Compiler"], Ref]
+
+
+@dataclass
+class Compiled:
+    """The result: two lists of steps over one table.
+
+    Attributes
+    ----------
+    table : Table
+        Slots of the main graph.
+    tables : list of Table
+        Those of all graphs.
+    weight_steps : list of Step
+        What depends on parameters alone.
+    data_steps : list of Step
+        The rest.
+    inputs : dict of str to int
+        Slot of each input of the model.
+    outputs : list of (str, int)
+        Each output's slot.
+    names : dict of str to Ref
+        Every value of the main graph.
+    """
+
+    table: Table
+    tables: list[Table] = field(default_factory=list)
+    weight_steps: list[Step] = field(default_factory=list)
+    data_steps: list[Step] = field(default_factory=list)
+    inputs: dict[str, int] = field(default_factory=dict)
+    outputs: list[tuple[str, int]] = field(default_factory=list)
+    names: dict[str, Ref] = field(default_factory=dict)
+
+
+class Compiler:
+    """Compiles one network.
+
+    Parameters
+    ----------
+    network : Network
+        What to compile.
+    state : RunState
+        Shared with the functions.
+    leaf : callable
+        Makes the reference of a stored tensor: a parameter, a statistic, or a constant.
+    """
+
+    def __init__(self, network: Network, state: RunState, leaf: Leaf) -> None:
+        self.network = network
+        self.state = state
+        self.leaf = leaf
+        self.stored = {stored.name: stored for stored in network.stored}
+        self.injected = {name: key for key, made in network.folded.items() for name in made.names}
+        self.root = Scope(None, Table())
+        self.tables = [self.root.table]
+        self.weight_steps: list[Step] = []
+
+    def compile(self) -> Compiled:
+        """Compile the network."""
+        graph, root = self.network.graph, self.root
+        inputs = {name: root.fresh(name, "data").slot for name in graph.inputs}
+        self._nodes(graph, root)
+        outputs = [(name, self.lookup(name, root).slot) for name in graph.outputs]
+        kept = {slot for _, slot in outputs}
+        return Compiled(
+            table=root.table,
+            tables=self.tables,
+            weight_steps=self.weight_steps,
+            data_steps=free_dead(root.steps, kept, root.freeable),
+            inputs=inputs,
+            outputs=outputs,
+            names=root.refs,
+        )
+
+    def constant(self, array: Array, scope: Scope) -> Ref:
+        """Enter a known array."""
+        value = to_tensor(array)
+        host = not isinstance(value, Tensor) or not value.is_floating_point()
+        return Ref(scope.table.new(value, movable=not host), "constant", host, dtype=array.dtype.name)
+
+    def weight_step(self, function: Callable[..., Any], inputs: tuple[int, ...], node: Node | None) -> int:
+        """Add a step that depends on parameters alone; its result is never dropped."""
+        slot = self.root.table.new()
+        self.weight_steps.append((function, inputs, slot, (), node))
+        return slot
+
+    def lookup(self, name: str, scope: Scope) -> Ref:
+        """Find a value, in this graph or one around it."""
+        if not name:
+            return MISSING
+        ref = scope.refs.get(name)
+        if ref is not None:
+            return ref
+        if scope.parent is None:
+            if name not in self.stored:
+                raise ModelError(f"{self.network.path}: nothing produces {name!r}; export the model again")
+            ref = self.leaf(self.stored[name], self)
+        else:
+            ref = self._capture(self.lookup(name, scope.parent), scope)
+        scope.refs[name] = ref
+        return ref
+
+    def _capture(self, outer: Ref, scope: Scope) -> Ref:
+        """Bring a value of the graph around into this one."""
+        assert scope.parent is not None
+        if outer.kind == "constant":
+            value = scope.parent.table.values[outer.slot]
+            return Ref(
+                scope.table.new(value, movable=not outer.host), "constant", outer.host, dtype=outer.dtype
+            )
+        if outer not in scope.outside:
+            scope.outside.append(outer)
+        slot = scope.table.new()
+        scope.captures.append((scope.outside.index(outer), slot))
+        return Ref(slot, outer.kind, outer.host, outer.keys, outer.buffer)
+
+    def _nodes(self, graph: Graph, scope: Scope) -> None:
+        for node in graph.nodes:
+            registered = find(node.domain, node.op_type)
+            if registered is None:
+                raise _unsupported(node, self.network.path)
+            try:
+                self._node(node, registered, scope)
+            except NvauditError as error:
+                if str(error).startswith(self.network.path):
+                    raise
+                raise type(error)(f"{self.network.path}: {error}") from error
+            except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+                text = " ".join(str(error).split())
+                raise ModelError(
+                    f"{self.network.path}: node {node.name!r} ({node.op_type}): cannot be built in torch: "
+                    f"{type(error).__name__}: {text[:300]}; check the model with onnx.checker"
+                ) from error
+
+    def _node(self, node: Node, registered: Registered, scope: Scope) -> None:
+        refs = [self.lookup(name, scope) for name in node.inputs]
+        given = [ref for ref in refs if ref is not MISSING]
+        kinds = {ref.kind for ref in given}
+        alone = registered.pure and bool(given) and "data" not in kinds
+        if alone and "weight" in kinds and scope is not self.root:
+            # The same at every step and in every branch: computed once, outside.
+            scope, refs = self.root, [self.lookup(name, self.root) for name in node.inputs]
+        op, outside = self._op(node, refs, scope)
+        function = registered.build(op)
+        if alone and kinds == {"constant"} and self._fold(function, node, refs, scope):
+            return
+        devices = [ref for i, ref in enumerate(refs) if i not in registered.host and ref is not MISSING]
+        host = all(ref.host for ref in devices)
+        if not host:
+            refs = [ref if i in registered.host else self._place(ref, scope) for i, ref in enumerate(refs)]
+        slots = tuple(ref.slot for ref in (*refs, *outside))
+        if alone and "weight" in kinds:
+            self._weight_node(node, function, slots, refs)
+            return
+        on_host = node.op_type in _ON_HOST or (host and not outside)
+        made = [scope.fresh(name, "data", host=on_host) if name else MISSING for name in node.outputs]
+        outputs = made[0].slot if len(made) == 1 else tuple(ref.slot for ref in made)
+        scope.steps.append((function, slots, outputs, (), node))
+
+    def _op(self, node: Node, refs: list[Ref], scope: Scope) -> tuple[Op, list[Ref]]:
+        """The node as its builder sees it, and what its bodies read from outside."""
+        known: list[Array | None] = []
+        for ref in refs:
+            value = scope.table.values[ref.slot] if ref.kind == "constant" and ref is not MISSING else None
+            known.append(value.numpy() if isinstance(value, Tensor) else value)
+        outside: list[Ref] = []
+        first = refs[0] if refs else MISSING
+        op = Op(
+            node,
+            tuple(known),
+            self.state,
+            kinds=tuple(ref.dtype for ref in refs),
+            sources=first.keys if first.kind == "weight" else frozenset(),
+            buffers=frozenset(i for i, ref in enumerate(refs) if ref.buffer),
+            body=lambda graph: self._body(node, graph, scope, outside),
+        )
+        return op, outside
+
+    def _fold(self, function: Callable[..., Any], node: Node, refs: list[Ref], scope: Scope) -> bool:
+        """Compute a node whose inputs are all known; its results become constants."""
+        with torch.no_grad():
+            result = function(*[scope.table.values[ref.slot] for ref in refs])
+        results = result if isinstance(result, tuple) else (result,)
+        if not all(isinstance(part, Tensor) and part.numel() <= MAX_FOLDED for part in results):
+            return False
+        for name, part in zip(node.outputs, results, strict=False):
+            part = part.contiguous() if part.numel() else part
+            host = not part.is_floating_point() or all(ref.host for ref in refs)
+            slot = scope.table.new(part.clone(), movable=not host)
+            scope.refs[name] = Ref(slot, "constant", host)
+        return True
+
+    def _place(self, ref: Ref, scope: Scope) -> Ref:
+        """A value of the host where the parameters are."""
+        if not ref.host or ref is MISSING:
+            return ref
+        if ref.slot not in scope.placed:
+            if ref.kind == "constant":
+                slot = scope.table.new(scope.table.values[ref.slot], movable=True)
+            elif ref.kind == "weight" and scope is self.root:
+                slot = self.weight_step(self._to_device, (ref.slot,), None)
+            else:
+                slot = scope.fresh("", "data").slot
+                scope.steps.append((self._to_device, (ref.slot,), slot, (), None))
+            scope.placed[ref.slot] = Ref(slot, ref.kind, False, ref.keys, ref.buffer)
+        return scope.placed[ref.slot]
+
+    def _to_device(self, value: Any) -> Any:
+        return value.to(self.state.device) if isinstance(value, Tensor) else value
+
+    def _weight_node(
+        self, node: Node, function: Callable[..., Any], slots: tuple[int, ...], refs: list[Ref]
+    ) -> None:
+        keys = frozenset().union(*(ref.keys for ref in refs))
+        table = self.root.table
+        made = [table.new() if name else NOTHING for name in node.outputs]
+        self.weight_steps.append((function, slots, made[0] if len(made) == 1 else tuple(made), (), node))
+        for name, slot in zip(node.outputs, made, strict=True):
+            if name in self.injected:
+                slot, keys = self._inject(name, slot), keys | {self.injected[name]}
+            if name:
+                self.root.refs[name] = Ref(slot, "weight", False, keys)
+
+    def _inject(self, name: str, slot: int) -> int:
+        """A computed weight that a run may override."""
+        state, key = self.state, self.injected[name]
+        back = self.network.folded[key].moves.back
+
+        def inject(value: Any) -> Any:
+            given = state.overrides.get(key)
+            return value if given is None else moved(given, back)
+
+        return self.weight_step(inject, (slot,), None)
+
+    def _body(self, node: Node, graph: Graph, parent: Scope, outside: list[Ref]) -> Body:
+        scope = Scope(parent, Table())
+        scope.outside = outside
+        self.tables.append(scope.table)
+        counted = 2 if node.op_type == "Loop" else 0  # step number and condition stay on the host
+        inputs = tuple(
+            scope.fresh(name, "data", host=number < counted).slot for number, name in enumerate(graph.inputs)
+        )
+        self._nodes(graph, scope)
+        results = [self.lookup(name, scope) for name in graph.outputs]
+        condition = 1 if node.op_type == "Loop" else 0
+        results = [
+            ref if number < condition else self._place(ref, scope) for number, ref in enumerate(results)
+        ]
+        outputs = tuple(ref.slot for ref in results)
+        steps = free_dead(scope.steps, set(outputs), scope.freeable)
+        return Body(scope.table, inputs, outputs, scope.captures, steps)
+
+
+def _unsupported(node: Node, path: str) -> ModelError:
+    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    known = ", ".join(supported())
+    return ModelError(
+        f"{path}: node {node.name!r}: operator {name} cannot be trained; supported are: {known}; "
+        "export the model without it, or use a method that needs no training"
+    )

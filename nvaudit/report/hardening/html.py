@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
@@ -27,6 +25,7 @@ from nvaudit.report.page.content import (
     Paragraph,
     Section,
     Table,
+    file_name,
     limited,
     short,
 )
@@ -45,7 +44,7 @@ def harden_page(report: HardenReport) -> Page:
     report : HardenReport
     """
     sections = (_chips(report), _candidates(report), _training(report), crossbar_section(report.crossbar))
-    name = short(PurePosixPath(report.model.replace("\\", "/")).name)
+    name = file_name(report.model)
     return Page(
         title=report.headline,
         subject=name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from nvaudit.report.page.content import (
     Paragraph,
     Section,
     Table,
+    file_name,
     limited,
     short,
 )
@@ -38,7 +38,7 @@ def landscape_page(report: LandscapeReport) -> Page:
     ----------
     report : LandscapeReport
     """
-    name = short(PurePosixPath(report.model.path.replace("\\", "/")).name)
+    name = file_name(report.model.path)
     return Page(
         title=report.headline,
         subject=name,

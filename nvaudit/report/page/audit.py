@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
-from nvaudit.report.page.content import Page, Section, at_sigma, short
+from nvaudit.report.page.content import Page, Section, at_sigma, file_name, short
 from nvaudit.report.page.distribution import chips_section, sweep_section, yield_section
 from nvaudit.report.page.frame import render_page
 from nvaudit.report.page.hardware import crossbar_section, device_section, mapping_section
@@ -42,7 +40,7 @@ def audit_page(report: AuditReport) -> Page:
     ----------
     report : AuditReport
     """
-    model = short(PurePosixPath(report.model.path.replace("\\", "/")).name)
+    model = file_name(report.model.path)
     point = report.operating_point
     device = short(str(report.device.get("name", "unnamed device")))
     levels = report.device_levels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Protocol
 
 MAX_ROWS = 1000
@@ -251,6 +252,17 @@ def short(name: str) -> str:
     'conv1.weight'
     """
     return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+
+
+def file_name(path: str) -> str:
+    r"""Name of a file without its folders, cut as :func:`short` does; also of a path from Windows.
+
+    Examples
+    --------
+    >>> file_name("models/lenet.onnx"), file_name("models\\lenet.onnx")
+    ('lenet.onnx', 'lenet.onnx')
+    """
+    return short(PurePosixPath(path.replace("\\", "/")).name)
 
 
 def limited(rows: list[tuple[Cell, ...]]) -> tuple[tuple[tuple[Cell, ...], ...], str]:

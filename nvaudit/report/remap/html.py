@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from nvaudit.report.page.content import (
     Big,
     Block,
@@ -15,8 +13,8 @@ from nvaudit.report.page.content import (
     Paragraph,
     Section,
     Table,
+    file_name,
     limited,
-    short,
 )
 from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.plots.figures import figure_data
@@ -40,7 +38,7 @@ def remap_page(report: RemapReport) -> Page:
     ----------
     report : RemapReport
     """
-    name = short(PurePosixPath(str(report.run.get("model", "")).replace("\\", "/")).name)
+    name = file_name(str(report.run.get("model", "")))
     return Page(
         title=report.headline,
         subject=name,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from nvaudit.report.page.content import (
     Big,
     Block,
@@ -15,6 +13,7 @@ from nvaudit.report.page.content import (
     Page,
     Section,
     Table,
+    file_name,
     short,
 )
 from nvaudit.report.plots.figures import figure_data
@@ -43,7 +42,7 @@ def roofline_page(report: RooflineReport) -> Page:
     ----------
     report : RooflineReport
     """
-    name = short(PurePosixPath(report.model.path.replace("\\", "/")).name)
+    name = file_name(report.model.path)
     return Page(
         title=report.headline,
         subject=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Literal
 
 from nvaudit.report.page.content import (
@@ -18,6 +17,7 @@ from nvaudit.report.page.content import (
     Paragraph,
     Section,
     Table,
+    file_name,
     limited,
     short,
 )
@@ -46,10 +46,9 @@ def verify_page(report: VerifyReport) -> Page:
     ----------
     report : VerifyReport
     """
-    model = str(report.run.get("model", "")).replace("\\", "/")
     return Page(
         title=report.headline,
-        subject=short(PurePosixPath(model).name),
+        subject=file_name(str(report.run.get("model", ""))),
         subtitle=f"{report.metric} on {short(report.device)} by the share of weights that are write-verified",
         hero=_hero(report),
         sections=(_curve(report), _tensors(report), _notes(report), _record(report)),

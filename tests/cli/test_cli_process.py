@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FEW = ("-n", "2", "-j", "0", "--limit", "8")
+FEW = ("-n", "2", "-j", "0", "--limit", "8", "--no-roughness")
 COMMAND = (sys.executable, "-m", "nvaudit")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and pipes")
 
@@ -38,7 +38,7 @@ def test_the_command_runs_from_anywhere(tmp_path, example):
     """`python -m nvaudit` writes JSON that can be piped, and leaves no working files."""
     work = tmp_path / "work"
     work.mkdir()
-    ran = nvaudit("audit", example, "-n", 4, "-j", 2, "--limit", 8, "-o", "-", cwd=tmp_path,
+    ran = nvaudit("audit", example, "-n", 4, "-j", 2, "--limit", 8, "--no-roughness", "-o", "-", cwd=tmp_path,
                   env={**os.environ, "TMPDIR": str(work)})  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["headline"] in ran.stderr
@@ -148,7 +148,7 @@ def test_a_worker_that_dies(tmp_path, example, times):
     )
     work = tmp_path / "work"
     work.mkdir()
-    ran = nvaudit("audit", example, "-n", 2, "-j", 1, "--limit", 8, "--metric", "fragile:score", "-o", "-",
+    ran = nvaudit("audit", example, *FEW, "-j", 1, "--metric", "fragile:score", "-o", "-",
                   cwd=tmp_path, env={**os.environ, "TMPDIR": str(work)})  # fmt: skip
     assert list(work.iterdir()) == []
     if times == 1:

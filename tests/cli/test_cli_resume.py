@@ -19,8 +19,11 @@ from nvaudit.perturb.record import RECORD_FILE
 
 COMMAND = (sys.executable, "-m", "nvaudit", "audit")
 CHIPS = 400
-RUN = ("-n", CHIPS // 2, "-j", 1, "--limit", 200, "--sigma", 0.4, "--sigma", 0.2, "--metric", "cross_entropy")
-FEW = ("-n", 3, "-j", 0, "--limit", 8)
+RUN = (
+    "-n", CHIPS // 2, "-j", 1, "--limit", 200, "--sigma", 0.4, "--sigma", 0.2, "--metric", "cross_entropy",
+    "--no-roughness",
+)  # fmt: skip
+FEW = ("-n", 3, "-j", 0, "--limit", 8, "--no-roughness")
 ROW = 52
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 

@@ -33,7 +33,7 @@ def data(example, tmp_path_factory):
     """Options that name the data to train, validate and test on, in files of their own."""
     folder, words = tmp_path_factory.mktemp("data"), []
     with np.load(example.with_suffix(".npz")) as whole:
-        for name, part in (("", slice(0, 400)), ("val-", slice(400, 500)), ("test-", slice(500, 560))):
+        for name, part in (("", slice(0, 400)), ("val-", slice(400, 440)), ("test-", slice(500, 560))):
             path = folder / f"{name}data.npz"
             np.savez(path, image=whole["image"][part], y=whole["y"][part])
             words += [f"--{name}data", str(path)]

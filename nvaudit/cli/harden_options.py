@@ -151,9 +151,9 @@ def train_options() -> Callable[[Command], Command]:
         click.option("--activation-bits", type=click.IntRange(2, 16), metavar="A", help="Round activations "
                      "while training.  [default: not]"),
         click.option("--reset", is_flag=True, help="Begin with new weights.  [default: fine-tune]"),
-        click.option("--keep", type=click.Choice(["best", "last"]), help="The result: the network with the "
-                     "best KPP of all epochs, the given one among them, or that of the last.  [default: "
-                     "best with trice, else last]"),
+        click.option("--keep", type=click.Choice(["best", "better", "last"]), help="The result: the network "
+                     "with the best KPP of all epochs, the given one among them; the better of the last and "
+                     "the given one; or the last.  [default: best with trice, better with best, else last]"),
     )  # fmt: skip
 
 

@@ -281,8 +281,8 @@ def _report(
     if (gain if better else -gain) < 0:
         notes.append(
             "the hardened model is worse than the given one on the samples of the audits: train on more "
-            "samples or longer, with a lower --lr, with --keep best (the given model then takes part in the "
-            "choice), or use --method remap, which needs no training"
+            "samples or longer, with a lower --lr, with --keep better (the given model is then the result "
+            "where it is the better one), or use --method remap, which needs no training"
         )
     if training.kept_epoch == 0 and training.epochs:
         notes.append(

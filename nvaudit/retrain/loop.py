@@ -15,7 +15,13 @@ from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.train import Snapshot, Trainer, recalibrate
 from nvaudit.retrain.trice import SIDES, Interval, winner
 
-Keep = Literal["best", "last"]
+Keep = Literal["best", "better", "last"]
+
+COMPARED_SHARE = 0.2
+"""Chips of the last comparison with the given network: it takes about so many inferences of those that
+training made."""
+
+FEWEST_COMPARED = 50
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,9 @@ class Plan:
         Where TRICE searches; None trains one network at ``sigma``.
     warm : int
         Epochs without scores.
-    keep : {"best", "last"}
-        Which network is the result: that with the best KPP seen, or that of the last epoch.
+    keep : {"best", "better", "last"}
+        Which network is the result: that with the best KPP seen, the better of the last epoch's and the given
+        one, or that of the last epoch.
     given : bool
         Whether training begins with a trained network, which then takes part in the choice of the best.
     since : int
@@ -134,19 +141,29 @@ def run_epochs(
         progress("training: epochs", state.epoch, epochs)
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
     if plan.given and plan.keep == "best" and state.best_epoch:
-        _compare(trainer, scorer, given, state)
+        _compare(trainer, scorer, given, state, scorer.trials)
+    elif plan.given and plan.keep == "better" and epochs:
+        state.best_epoch = epochs
+        _compare(trainer, scorer, given, state, _compared_chips(trainer, scorer))
     return state
 
 
-def _compare(trainer: Trainer, scorer: Scorer, given: Snapshot, state: State) -> None:
+def _compared_chips(trainer: Trainer, scorer: Scorer) -> int:
+    """How many chips keep two scores cheap beside the training."""
+    passes = trainer.recipe.epochs * trainer.task.feed.count
+    wanted = int(COMPARED_SHARE * passes / scorer.feed.count)
+    return min(scorer.trials, max(FEWEST_COMPARED, wanted))
+
+
+def _compare(trainer: Trainer, scorer: Scorer, given: Snapshot, state: State, chips: int) -> None:
     """Go back to the given network if it is better than the kept one on the same, fresh chips.
 
-    The kept one is the best of many scores, so its own is flattering.
+    The best of many scores flatters, so it does not count here.
     """
-    kept, chips = trainer.snapshot(), trainer.recipe.epochs
-    after = scorer.kpp(chips)
+    kept, fresh = trainer.snapshot(), trainer.recipe.epochs
+    after = scorer.kpp(fresh, chips)
     trainer.restore(given)
-    before = scorer.kpp(chips)
+    before = scorer.kpp(fresh, chips)
     state.compared = (before, after)
     gain = after - before if scorer.metric.higher_is_better else before - after
     if gain < 0:

@@ -176,11 +176,18 @@ def _facts(task: Task, plan: Plan, state: State, scorer: Scorer, spec: HardenSpe
         "score_images": scorer.feed.count,
         "stacked": scorer.stacked,
         "keep": plan.keep,
-        "kept_epoch": state.best_epoch if plan.keep == "best" else spec.run_epochs,
+        "kept_epoch": _kept_epoch(plan, state, spec),
         "compared": state.compared,
         "score_seconds": scorer.seconds,
         "crossbars": None if task.crossbars is None else task.crossbars.facts(),
     }
+
+
+def _kept_epoch(plan: Plan, state: State, spec: HardenSpec) -> int | None:
+    """The epoch that the result is of; 0: the given network."""
+    if plan.keep == "best" or state.best_epoch is not None:
+        return state.best_epoch
+    return spec.run_epochs
 
 
 def _pruner(network: Network, subject: Subject, spec: HardenSpec, task: Task) -> Pruner:

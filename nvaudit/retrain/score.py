@@ -93,35 +93,38 @@ class Scorer:
             one = {key: grid.values[None] for key, grid in grids.items()}
             return float(self._values(one, 1)[0])
 
-    def kpp(self, epoch: int) -> float:
-        """K-th percentile performance (T, Algorithm 2) on the chips of an epoch."""
+    def kpp(self, epoch: int, trials: int | None = None) -> float:
+        """K-th percentile performance (T, Algorithm 2) on the chips of an epoch, or on some of them."""
         begin = time.perf_counter()
-        ordered = np.sort(self.values(epoch))
+        ordered = np.sort(self.values(epoch, trials))
         self.seconds += time.perf_counter() - begin
         if not self.metric.higher_is_better:
             ordered = ordered[::-1]
         return float(ordered[kpp_index(self.percentile, len(ordered))])
 
-    def values(self, epoch: int) -> NDArray[np.float64]:
+    def values(self, epoch: int, trials: int | None = None) -> NDArray[np.float64]:
         """Metric of every chip.
 
         Parameters
         ----------
         epoch : int
             Each epoch has chips of its own; candidates of one epoch are scored on the same.
+        trials : int, optional
+            Chips; without it those of the scorer.
 
         Returns
         -------
         ndarray, float64, shape (trials,)
         """
         task = self.task
+        trials = self.trials if trials is None else trials
         found = []
         with evaluating(task.network):
             if task.crossbars is not None:
-                return self._through_crossbars(task.crossbars, self.noise, epoch, self.trials)
+                return self._through_crossbars(task.crossbars, self.noise, epoch, trials)
             grids = quantise_all(task.network, task.where)
             there = {place.key: with_devices(place, grids[place.key].code) for place in task.where}
-            for start, count in self._stacks(grids):
+            for start, count in self._stacks(grids, trials):
                 generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, start)
                 chips = {}
                 for place in task.where:
@@ -145,11 +148,11 @@ class Scorer:
                 found[trial] = self._values({key: weight[None] for key, weight in weights.items()}, 1)[0]
         return found
 
-    def _stacks(self, grids: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    def _stacks(self, grids: dict[str, Any], trials: int) -> Iterator[tuple[int, int]]:
         one = sum(4 * grid.values.numel() for grid in grids.values())
         size = max(1, min(_MOST, _STACK_BYTES // max(one, 1)))
-        for start in range(0, self.trials, size):
-            yield start, min(size, self.trials - start)
+        for start in range(0, trials, size):
+            yield start, min(size, trials - start)
 
     def _batches(self) -> Iterator[tuple[int, Batch]]:
         yield from enumerate(self.feed.in_order(_IMAGES))

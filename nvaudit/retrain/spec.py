@@ -122,7 +122,9 @@ class HardenSpec(BaseModel):
     dense: tuple[str, ...] = Field(default=(), description="a list of globs")
     prune_lambda: NotNegative = Field(default=3.0, description=NOT_NEGATIVE)
     reset: bool = Field(default=False, description="true or false")
-    keep: Literal["best", "last"] | None = Field(default=None, description="best or last")
+    keep: Literal["best", "better", "last"] | None = Field(
+        default=None, description="one of best, better, last"
+    )
     # What is held out, and what it is audited on.
     val_split: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="a number above 0 and below 1"
@@ -245,9 +247,10 @@ class HardenSpec(BaseModel):
         return None if self.hardware_aware is False else self.converters
 
     @property
-    def keeps(self) -> Literal["best", "last"]:
+    def keeps(self) -> Literal["best", "better", "last"]:
         """Which network is the result, by the method where it is not given."""
-        return self.keep or ("best" if self.method == "trice" else "last")
+        by_method: dict[str, Literal["best", "better", "last"]] = {"trice": "best", "best": "better"}
+        return self.keep if self.keep is not None else by_method.get(self.method, "last")
 
     def audit_spec(
         self, model: Path, data: str, yield_at: tuple[float, ...], *, given: bool = False
@@ -355,10 +358,10 @@ def _check_vat(spec: HardenSpec) -> None:
             "--train-sigma and --method stability-vat: it trains at each of --vat-sigmas, in the unit of the "
             "profile; leave it out"
         )
-    if spec.keep == "best":
+    if spec.keep in ("best", "better"):
         raise OptionError(
-            "--keep best and --method stability-vat: it keeps the candidate that --vat-keep wants; leave "
-            "it out"
+            f"--keep {spec.keep} and --method stability-vat: it keeps the candidate that --vat-keep wants; "
+            "leave it out"
         )
     if spec.run_epochs == 0:
         raise OptionError(

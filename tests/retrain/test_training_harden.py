@@ -38,6 +38,9 @@ def test_hardened_model_is_better(command, example, tmp_path):
     found = json.loads(report.read_text(encoding="utf-8"))
     assert found["after"]["kpp"]["value"] > found["before"]["kpp"]["value"] + 0.2
     assert found["after"]["nominal"] > found["before"]["nominal"] - 0.03
+    assert (found["training"]["kept"], found["training"]["kept_epoch"]) == ("better", 12)
+    given, trained = found["training"]["compared"]
+    assert trained > given + 0.1
     assert found["difference"]["mean"]["low"] > 0.05
     assert ran.out.startswith("KPP 1 % on rram: ")
     assert f"hardened model: {hardened}" in ran.out
@@ -99,14 +102,24 @@ def test_reset_forgets_the_given_weights(example, tmp_path):
     assert new["fc1.weight"].std() == pytest.approx((2 / 256) ** 0.5, rel=0.05)
 
 
-def test_a_worse_network_is_not_kept(command, example, tmp_path):
-    """What makes the model worse is called so; with --keep best the given weights come back instead."""
-    spoil = ("harden", example, *FEW, *NOISY, "--method", "none", "--lr", "0.5", "--train-trials", "20")
-    ran = command(*spoil, "-o", tmp_path / "bad.onnx")
+SPOIL = ("--lr", "0.5", "--train-trials", "20")
+
+
+def test_a_worse_network_is_called_so(command, example, tmp_path):
+    """What makes the model worse is said first."""
+    ran = command("harden", example, *FEW, *NOISY, *SPOIL, "--method", "none", "-o", tmp_path / "bad.onnx")
     assert ran.code == EXIT_OK, ran.err
     assert ran.out.startswith("WORSE: KPP 1 % on rram")
+    assert "with --keep better" in " ".join(ran.out.split())
+
+
+@pytest.mark.parametrize(
+    "options", [("--method", "none", "--keep", "best"), ("--method", "none", "--keep", "better"), ()]
+)
+def test_a_worse_network_is_not_kept(command, example, tmp_path, options):
+    """With --keep best and better, which is the default of best, the given weights come back instead."""
     hardened, report = tmp_path / "same.onnx", tmp_path / "same.json"
-    ran = command(*spoil, "--keep", "best", "-o", hardened, "--report", report)
+    ran = command("harden", example, *FEW, *NOISY, *SPOIL, *options, "-o", hardened, "--report", report)
     assert ran.code == EXIT_OK, ran.err
     assert not ran.out.startswith("WORSE")
     found = json.loads(report.read_text(encoding="utf-8"))
@@ -118,7 +131,7 @@ def test_a_worse_network_is_not_kept(command, example, tmp_path):
 
 def test_killed_training_goes_on(example, tmp_path):
     """After SIGKILL in the middle of an epoch the same command ends with the bytes of an unbroken run."""
-    options = [*FEW, *NOISY, "--epochs", "20", "--limit", "400"]
+    options = [*FEW, *NOISY, "--epochs", "20", "--limit", "400", "--keep", "last"]
 
     def start(name: str, *more: str | Path) -> "subprocess.Popen[str]":
         line = [sys.executable, "-m", "nvaudit", "harden", str(example), *options, "-o", str(tmp_path / name)]
@@ -146,7 +159,7 @@ def test_resume(command, example, tmp_path, monkeypatch):
     """Cut off after an epoch, the same command goes on, and writes the same bytes as without a break."""
     from nvaudit.retrain import loop
 
-    options = (*FEW, "--epochs", "3")
+    options = (*FEW, "--epochs", "3", "--keep", "last")
     assert command("harden", example, *options, "-o", tmp_path / "whole.onnx").code == EXIT_OK
     real, saved = loop.save_checkpoint, []
 

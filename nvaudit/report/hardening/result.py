@@ -95,14 +95,14 @@ class TrainingInfo(Section):
     device_sigma: float = Field(description="Spread that the device makes of a weight, in max|W|.")
     sigma: float | None = Field(description="Of the injected noise, in max|W|; null where it was searched.")
     interval: tuple[float, float] | None = Field(description="Where TRICE's search ended.")
-    kept: Literal["best", "last"]
+    kept: Literal["best", "better", "last"]
     kept_epoch: int | None = Field(
         default=None, description="The epoch that the result is of; 0: the given model, which none surpassed."
     )
     compared: tuple[float, float] | None = Field(
         default=None,
-        description="KPP of the given and of the best network on validation samples and chips that no epoch "
-        "was scored on; the given one is the result where it is the better.",
+        description="KPP of the given and of the trained network on validation samples and chips that no "
+        "epoch was scored on; the given one is the result where it is the better.",
     )
     candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
     kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")

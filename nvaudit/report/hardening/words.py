@@ -74,7 +74,9 @@ def kept_text(found: TrainingInfo) -> str | None:
     if found.kept == "last" or found.kept_epoch is None:
         return None
     if found.kept_epoch == 0:
-        return "The result is the given model: no epoch surpassed it"
+        return "The result is the given model: training did not surpass it"
+    if found.kept == "better":
+        return None
     return f"The result is the network of epoch {found.kept_epoch}, which had the best KPP"
 
 

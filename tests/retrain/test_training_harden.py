@@ -39,6 +39,7 @@ def test_hardened_model_is_better(command, example, tmp_path):
     assert found["after"]["kpp"]["value"] > found["before"]["kpp"]["value"] + 0.2
     assert found["after"]["nominal"] > found["before"]["nominal"] - 0.03
     assert (found["training"]["kept"], found["training"]["kept_epoch"]) == ("better", 12)
+    assert "The result is the network of the last epoch; on validation samples" in " ".join(ran.out.split())
     given, trained = found["training"]["compared"]
     assert trained > given + 0.1
     assert found["difference"]["mean"]["low"] > 0.05
@@ -124,6 +125,7 @@ def test_a_worse_network_is_not_kept(command, example, tmp_path, options):
     assert not ran.out.startswith("WORSE")
     found = json.loads(report.read_text(encoding="utf-8"))
     assert found["training"]["kept_epoch"] == 0
+    assert "The result is the given model: training did not surpass it" in " ".join(ran.out.split())
     assert any(note.startswith("no epoch surpassed the given model") for note in found["notes"])
     old, new = weights(example), weights(hardened)
     assert all(old[name].tobytes() == new[name].tobytes() for name in old)

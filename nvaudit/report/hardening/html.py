@@ -118,7 +118,7 @@ def _training(report: HardenReport) -> Section | None:
     if found is None:
         return None
     lines = [training_text(report, found), *through_lines(found.hardware_aware)]
-    kept = kept_text(found)
+    kept = kept_text(report, found)
     blocks: list[Block] = [Paragraph(f"{'. '.join([*lines, *([] if kept is None else [kept])])}.", "lead")]
     if found.history:
         blocks.append(_epochs(report, found))

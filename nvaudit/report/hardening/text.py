@@ -78,7 +78,7 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         sides: tuple[Kind, ...] = ("right", "left", "left", "left")
         cells = [epoch_row(row, report.metric_info.unit) for row in shown]
         yield table(list(zip(EPOCH_COLUMNS, sides, strict=True)), cells, width, "  ")
-    kept = kept_text(found)
+    kept = kept_text(report, found)
     if kept is not None:
         yield sentence(f"{kept}.", width, "  ", "    ")
 

@@ -69,15 +69,20 @@ def training_text(report: HardenReport, found: TrainingInfo) -> str:
     )
 
 
-def kept_text(found: TrainingInfo) -> str | None:
-    """Say of which epoch the result is; None where it is the last."""
+def kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
+    """Say of which epoch the result is, and what it was compared by; None where it is just the last."""
     if found.kept == "last" or found.kept_epoch is None:
         return None
+    compared = ""
+    if found.compared is not None:
+        given, trained = (value_text(value, report.metric_info.unit) for value in found.compared)
+        name = kpp_name(report.difference.percentile)
+        compared = f"; on validation samples and fresh chips {name} is {given} given, {trained} trained"
     if found.kept_epoch == 0:
-        return "The result is the given model: training did not surpass it"
+        return f"The result is the given model: training did not surpass it{compared}"
     if found.kept == "better":
-        return None
-    return f"The result is the network of epoch {found.kept_epoch}, which had the best KPP"
+        return f"The result is the network of the last epoch{compared}" if compared else None
+    return f"The result is the network of epoch {found.kept_epoch}, which had the best KPP{compared}"
 
 
 def through_lines(info: HardwareAware | None) -> list[str]:

@@ -129,7 +129,8 @@ def training_figure(found: TrainingInfo, unit: str, kpp: str, wanted_by: str = "
         axes["yaxis2"] = axis(kpp, domain=[0.56, 1.0], **percent_axis(unit))
     figure.update_layout(
         **layout(
-            height=480 if scored else 320, xaxis=axis("epoch", tick0=0, dtick=-(-len(rows) // 8)), **axes, showlegend=lanes > 1,
+            height=480 if scored else 320, xaxis=axis("epoch", tick0=0, dtick=-(-len(rows) // 8)), **axes,
+            showlegend=lanes > 1,
             legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
             margin={"l": 8, "r": 12, "t": 40 if lanes > 1 else 12, "b": 8},
         )

@@ -40,7 +40,8 @@ def run(shared_data, loader, folder, name, images, **options):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "resnet20" in name else ()) for name in SETTINGS]
+    "name",
+    [pytest.param(name, marks=() if name == "mnist_lenet_keras" else pytest.mark.slow) for name in SETTINGS],
 )
 def test_equalised_model_keeps_its_accuracy_and_survives_more(shared_data, loader, tmp_path, name):
     """On the same chips the mean rises beyond chance and so does the worst chip; clean accuracy is equal."""

@@ -124,6 +124,7 @@ def test_what_is_written_is_ternary_and_pruned(hardened, data):
     assert alone.zero_groups.model_dump(mode="json") == groups
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on(hardened, example, data, tmp_path):
     """Killed within its second candidate, the same command ends with the bytes of an unbroken run; each
     candidate has a folder of its own."""

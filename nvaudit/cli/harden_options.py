@@ -21,7 +21,7 @@ from nvaudit.retrain.spec import HardenSpec
 
 REMAP_ONLY = frozenset(
     {
-        *("calibration_data", "digital_scale", "max_clean_loss", "calibration_images", "calibration_chips"),
+        *("calibration_data", "digital_scale", "calibration_images", "calibration_chips"),
         *("no_equalise", "no_clip", "no_recalibrate", "time_budget"),
     }
 )
@@ -153,7 +153,11 @@ def train_options() -> Callable[[Command], Command]:
         click.option("--reset", is_flag=True, help="Begin with new weights.  [default: fine-tune]"),
         click.option("--keep", type=click.Choice(["best", "better", "last"]), help="The result: the network "
                      "with the best KPP of all epochs, the given one among them; the better of the last and "
-                     "the given one; or the last.  [default: best with trice, better with best, else last]"),
+                     "the given one; or the last.  [default: best with trice, better with best or "
+                     "--max-clean-loss, else last]"),
+        click.option("--max-clean-loss", type=float, metavar="LOSS", help="What the result may lose "
+                     "without noise, in the metric's unit (0.015: 1.5 points of top1); for remap, clipping.  "
+                     "[default: 0.005 with remap, else no limit]"),
     )  # fmt: skip
 
 
@@ -190,8 +194,6 @@ def remap_options() -> Callable[[Command], Command]:
                      "a part of --data]"),
         click.option("--digital-scale", type=click.Choice(["absorb", "insert", "insert-both"]), help="remap: "
                      "rescale only what the model can absorb, or insert digital factors.  [default: absorb]"),
-        click.option("--max-clean-loss", type=float, metavar="LOSS", help="remap: what clipping may cost "
-                     "without noise.  [default: 0.005]"),
         click.option("--calibration-images", type=click.IntRange(1), metavar="I",
                      help="remap: samples to calibrate on.  [default: 256]"),
         click.option("--calibration-chips", type=click.IntRange(2), metavar="C",

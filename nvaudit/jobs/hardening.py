@@ -28,6 +28,7 @@ from nvaudit.perturb.record import Identity, Input
 from nvaudit.report.hardening.result import (
     HardenReport,
     TrainingInfo,
+    beyond_limit,
     harden_report,
     rougher_but_better,
     training_info,
@@ -284,7 +285,13 @@ def _report(
             "samples or longer, with a lower --lr, with --keep better (the given model is then the result "
             "where it is the better one), or use --method remap, which needs no training"
         )
-    if training.kept_epoch == 0 and training.epochs:
+    if beyond_limit(training):
+        notes.append(
+            "training cost more without noise than --max-clean-loss allows, so the given model's own weights "
+            "are the result: train on more samples, or more gently (a lower --lr, a higher --clip-weights)"
+            + (", or let --keep best choose among the epochs" if training.kept == "better" else "")
+        )
+    elif training.kept_epoch == 0 and training.epochs:
         notes.append(
             "no epoch surpassed the given model on the validation samples, so its own weights are the result"
         )

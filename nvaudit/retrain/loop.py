@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import Identity
+from nvaudit.retrain.budget import Budget
 from nvaudit.retrain.checkpoint import load_checkpoint, save_checkpoint
 from nvaudit.retrain.noise import Noise
 from nvaudit.retrain.score import Scorer
@@ -45,6 +46,8 @@ class Plan:
         Whether training begins with a trained network, which then takes part in the choice of the best.
     since : int
         Epoch, from 0, from which on a network can be the result.
+    budget : Budget or None
+        What a network may lose without noise to be the result.
     """
 
     noise: Callable[[float], Noise]
@@ -54,6 +57,7 @@ class Plan:
     keep: Keep
     given: bool = False
     since: int = 0
+    budget: Budget | None = None
 
 
 @dataclass
@@ -68,6 +72,8 @@ class State:
     kept: Snapshot | None = None
     compared: tuple[float, float] | None = None
     """KPP of the given and of the kept network on the same chips, which no epoch was scored on."""
+    clean_loss: float | None = None
+    """What the trained network lost without noise; measured where there is a budget."""
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def packed(self) -> dict[str, Any]:
@@ -141,10 +147,10 @@ def run_epochs(
         progress("training: epochs", state.epoch, epochs)
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
     if plan.given and plan.keep == "best" and state.best_epoch:
-        _compare(trainer, scorer, given, state, scorer.trials)
+        _compare(trainer, plan, scorer, given, state, scorer.trials)
     elif plan.given and plan.keep == "better" and epochs:
         state.best_epoch = epochs
-        _compare(trainer, scorer, given, state, _compared_chips(trainer, scorer))
+        _compare(trainer, plan, scorer, given, state, _compared_chips(trainer, scorer))
     return state
 
 
@@ -155,18 +161,22 @@ def _compared_chips(trainer: Trainer, scorer: Scorer) -> int:
     return min(scorer.trials, max(FEWEST_COMPARED, wanted))
 
 
-def _compare(trainer: Trainer, scorer: Scorer, given: Snapshot, state: State, chips: int) -> None:
+def _compare(trainer: Trainer, plan: Plan, scorer: Scorer, given: Snapshot, state: State, chips: int) -> None:
     """Go back to the given network if it is better than the kept one on the same, fresh chips.
+
+    Also if the kept one has lost more without noise than it may.
 
     The best of many scores flatters, so it does not count here.
     """
     kept, fresh = trainer.snapshot(), trainer.recipe.epochs
     after = scorer.kpp(fresh, chips)
+    if plan.budget is not None:
+        state.clean_loss = plan.budget.loss()
     trainer.restore(given)
     before = scorer.kpp(fresh, chips)
     state.compared = (before, after)
     gain = after - before if scorer.metric.higher_is_better else before - after
-    if gain < 0:
+    if gain < 0 or not _afforded(plan, state.clean_loss):
         state.best, state.best_epoch, state.kept = before, 0, given
     else:
         trainer.restore(kept)
@@ -176,7 +186,7 @@ def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
     number, last = state.epoch, state.epoch + 1 == trainer.recipe.epochs
     sigmas = (plan.sigma,) if state.interval is None else state.interval.candidates()
     state.lanes = state.lanes[: len(sigmas)]
-    losses, scores = [], []
+    losses, scores, clean = [], [], []
     # Three networks must come down to one, and the best one must be known, even if all epochs are warm-up.
     wanted = plan.keep == "best" and number >= plan.since
     scored = (number >= plan.warm or last) and (wanted or len(sigmas) > 1)
@@ -186,27 +196,44 @@ def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
         if scored:
             recalibrate(trainer.task, trainer.recipe, number)
             scores.append(scorer.kpp(number))
+            if plan.budget is not None:
+                clean.append(plan.budget.loss())
         state.lanes[i] = trainer.snapshot()
-    row: dict[str, Any] = {"epoch": number + 1, "sigma": list(sigmas), "loss": losses, "kpp": scores}
+    row: dict[str, Any] = {
+        "epoch": number + 1,
+        "sigma": list(sigmas),
+        "loss": losses,
+        "kpp": scores,
+        "clean_loss": clean,
+    }
     chosen = 0
     if scored:
-        chosen = _select(state, scores, scorer.metric.higher_is_better, number >= plan.since)
+        chosen = _winner(state, scores, scorer.metric.higher_is_better)
+        if number >= plan.since and _afforded(plan, clean[chosen] if clean else None):
+            _remember(state, scores[chosen], chosen, scorer.metric.higher_is_better)
         row["winner"] = SIDES[chosen] if len(sigmas) > 1 else None
     state.history.append(row)
 
 
-def _select(state: State, scores: list[float], higher_is_better: bool, eligible: bool) -> int:
-    """Spread the best network, shrink the interval, and remember the best of all."""
-    chosen = 0
-    if len(scores) > 1 and state.interval is not None:
-        side = winner(scores, higher_is_better)
-        chosen = SIDES.index(side)
-        state.lanes = [state.lanes[chosen]] * 3  # the optimiser's state goes with the weights it belongs to
-        state.interval = state.interval.shrunk(side)
-    gain = 0.0 if state.best is None else scores[chosen] - state.best
-    if not eligible:
-        return chosen
-    if state.best is None or (gain if higher_is_better else -gain) >= 0:  # of equals the longer-trained
-        state.best, state.kept = scores[chosen], state.lanes[chosen if len(state.lanes) > chosen else 0]
-        state.best_epoch = state.epoch + 1
+def _afforded(plan: Plan, loss: float | None) -> bool:
+    """Whether a network that has lost so much without noise can be the result."""
+    return plan.budget is None or (loss is not None and plan.budget.affords(loss))
+
+
+def _winner(state: State, scores: list[float], higher_is_better: bool) -> int:
+    """Spread the best network of an epoch, and shrink the interval."""
+    if len(scores) == 1 or state.interval is None:
+        return 0
+    side = winner(scores, higher_is_better)
+    chosen = SIDES.index(side)
+    state.lanes = [state.lanes[chosen]] * 3  # the optimiser's state goes with the weights it belongs to
+    state.interval = state.interval.shrunk(side)
     return chosen
+
+
+def _remember(state: State, score: float, chosen: int, higher_is_better: bool) -> None:
+    """Keep the winner of an epoch if it is the best so far; of equals the longer-trained."""
+    gain = 0.0 if state.best is None else score - state.best
+    if state.best is None or (gain if higher_is_better else -gain) >= 0:
+        state.best, state.kept = score, state.lanes[chosen if len(state.lanes) > chosen else 0]
+        state.best_epoch = state.epoch + 1

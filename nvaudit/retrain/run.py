@@ -19,6 +19,7 @@ from nvaudit.perturb.metrics import Metric, resolve_metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain import correctnet
+from nvaudit.retrain.budget import Budget, make_budget
 from nvaudit.retrain.device_noise import DeviceNoise, device_sigma
 from nvaudit.retrain.feed import Feed, Rows, check_augment
 from nvaudit.retrain.loop import Keep, Plan, Shelf, State, run_epochs
@@ -130,8 +131,9 @@ def train_network(
     own = device_sigma(subject.point, task.where, quantise_all(network, task.where))
     scorer = _scorer(task, metric, noise, subject, spec, device)
     scorer.keep_reference()
+    budget = _budget(scorer, subject, spec, device)
     _begin(network, spec, task)
-    plan = _plan(spec, noise, own)
+    plan = replace(_plan(spec, noise, own), budget=budget)
     if spec.method == "correctnet":
         task = replace(
             task,
@@ -178,6 +180,8 @@ def _facts(task: Task, plan: Plan, state: State, scorer: Scorer, spec: HardenSpe
         "keep": plan.keep,
         "kept_epoch": _kept_epoch(plan, state, spec),
         "compared": state.compared,
+        "max_clean_loss": spec.max_clean_loss,
+        "clean_loss": state.clean_loss,
         "score_seconds": scorer.seconds,
         "crossbars": None if task.crossbars is None else task.crossbars.facts(),
     }
@@ -313,6 +317,13 @@ def _scorer(
         spec.seed,
         stacked=None if device == "cuda" else False,
     )
+
+
+def _budget(scorer: Scorer, subject: Subject, spec: HardenSpec, device: str) -> Budget | None:
+    """What may be lost without noise, while the network is still the given one."""
+    if spec.max_clean_loss is None:
+        return None
+    return make_budget(scorer, Feed(subject.val, subject.val_rows, device), spec.max_clean_loss)
 
 
 def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:

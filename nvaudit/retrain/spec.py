@@ -125,6 +125,7 @@ class HardenSpec(BaseModel):
     keep: Literal["best", "better", "last"] | None = Field(
         default=None, description="one of best, better, last"
     )
+    max_clean_loss: NotNegative | None = Field(default=None, description=NOT_NEGATIVE)
     # What is held out, and what it is audited on.
     val_split: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="a number above 0 and below 1"
@@ -250,7 +251,9 @@ class HardenSpec(BaseModel):
     def keeps(self) -> Literal["best", "better", "last"]:
         """Which network is the result, by the method where it is not given."""
         by_method: dict[str, Literal["best", "better", "last"]] = {"trice": "best", "best": "better"}
-        return self.keep if self.keep is not None else by_method.get(self.method, "last")
+        if self.keep is not None:
+            return self.keep
+        return by_method.get(self.method, "last" if self.max_clean_loss is None else "better")
 
     def audit_spec(
         self, model: Path, data: str, yield_at: tuple[float, ...], *, given: bool = False
@@ -345,6 +348,7 @@ def _check_together(spec: HardenSpec) -> None:
                 raise OptionError(f"{name} is for --method stability-vat, not {spec.method}; leave it out")
     _check_pruning(spec)
     _check_converters(spec)
+    _check_budget(spec)
     if spec.method in ("device", "none") and spec.train_sigma is not None:
         why = "it injects none" if spec.method == "none" else "its noise is that of the audited device"
         raise OptionError(f"--train-sigma and --method {spec.method}: {why}; leave one out")
@@ -367,6 +371,24 @@ def _check_vat(spec: HardenSpec) -> None:
         raise OptionError(
             "--epochs 0 and --method stability-vat: candidates are to be trained; use 1 or more"
         )
+
+
+def _check_budget(spec: HardenSpec) -> None:
+    if spec.max_clean_loss is None:
+        return
+    wrong = {
+        "--keep last": spec.keep == "last",
+        "--method stability-vat": spec.method == "stability-vat",
+        "--reset": spec.reset,
+        "--bits ternary": spec.ternary,
+        "--sparsity": spec.sparsity is not None,
+    }
+    for name, there in wrong.items():
+        if there:
+            raise OptionError(
+                f"--max-clean-loss and {name}: where the loss is too large the given weights are the result, "
+                "which this rules out; leave one out"
+            )
 
 
 def _check_pruning(spec: HardenSpec) -> None:

@@ -131,6 +131,80 @@ def test_a_worse_network_is_not_kept(command, example, tmp_path, options):
     assert all(old[name].tobytes() == new[name].tobytes() for name in old)
 
 
+LIMIT = "--max-clean-loss"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--method", "gaussian", "--clip-weights", "1", "--lr", "0.003"),
+        ("--keep", "best", "--train-trials", "20"),
+    ],
+)
+def test_a_limit_that_holds(command, example, tmp_path, more):
+    """The result is the trained network, and the report says what it lost on all held-out samples."""
+    report = tmp_path / "h.json"
+    options = ("--epochs", "6", LIMIT, "0.3", "--val-split", "0.4", *more)
+    ran = command("harden", example, *FEW, *NOISY, *options, "-o", tmp_path / "h.onnx", "--report", report)
+    assert ran.code == EXIT_OK, ran.err
+    found = json.loads(report.read_text(encoding="utf-8"))["training"]
+    assert (found["kept"], found["kept_epoch"]) == ("best" if "best" in more else "better", 6)
+    assert found["max_clean_loss"] == 0.3
+    assert found["clean_loss"] <= 0.3
+    # Held out are 239 samples: the loss is a whole number of them, and that of an audit on them.
+    held_out = found["validation_samples"]
+    assert found["clean_loss"] * held_out == pytest.approx(round(found["clean_loss"] * held_out))
+    assert "--max-clean-loss allows −30.00 points" in " ".join(ran.out.split())
+
+
+def test_the_loss_is_that_of_an_audit(command, example, tmp_path):
+    """What the limit goes by is what audits of both models on the held-out samples find."""
+    report = tmp_path / "h.json"
+    options = ("--epochs", "3", LIMIT, "1", "--audit-images", "1000")
+    ran = command("harden", example, *FEW, *NOISY, *options, "-o", tmp_path / "h.onnx", "--report", report)
+    assert ran.code == EXIT_OK, ran.err
+    found = json.loads(report.read_text(encoding="utf-8"))
+    lost = found["before"]["quantised"] - found["after"]["quantised"]
+    assert found["training"]["clean_loss"] == pytest.approx(lost, abs=1e-9)
+
+
+@pytest.mark.parametrize("keep", [("--keep", "best", "--warm", "0"), ()])
+def test_beyond_the_limit_the_given_weights_come_back(command, example, tmp_path, keep):
+    """However much the KPP gained, and the report says what ruled the network out."""
+    hardened, report = tmp_path / "same.onnx", tmp_path / "same.json"
+    options = ("--epochs", "2", "--train-trials", "20", LIMIT, "0", "--limit", "100", *keep)
+    ran = command("harden", example, *FEW, *NOISY, "--lr", "0.03", *options,
+                  "--val-data", example.with_suffix(".npz"), "-o", hardened, "--report", report)  # fmt: skip
+    assert ran.code == EXIT_OK, ran.err
+    found = json.loads(report.read_text(encoding="utf-8"))
+    assert found["training"]["kept_epoch"] == 0
+    rows = found["training"]["history"]
+    lost = [loss for row in rows for loss in row["clean_loss"]] or [found["training"]["clean_loss"]]
+    assert min(lost) > 0
+    assert len(lost) == (2 if keep else 1)
+    assert any("cost more without noise than --max-clean-loss allows" in note for note in found["notes"])
+    assert ("without noise" in ran.out.split("epoch")[1].splitlines()[0]) == bool(keep)
+    old, new = weights(example), weights(hardened)
+    assert all(old[name].tobytes() == new[name].tobytes() for name in old)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep": "last"},
+        {"reset": True},
+        {"method": "stability-vat"},
+        {"sparsity": 0.5},
+        {"bits": "ternary"},
+    ],
+    ids=str,
+)
+def test_a_limit_needs_something_to_fall_back_on(options):
+    """Where the given weights cannot be the result a limit is refused, naming both options."""
+    with pytest.raises(OptionError, match=r"^--max-clean-loss and --"):
+        make_harden_spec(model="m.onnx", device="rram", max_clean_loss=0.01, **options)
+
+
 def test_killed_training_goes_on(example, tmp_path):
     """After SIGKILL in the middle of an epoch the same command ends with the bytes of an unbroken run."""
     options = [*FEW, *NOISY, "--epochs", "20", "--limit", "400", "--keep", "last"]

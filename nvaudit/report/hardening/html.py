@@ -5,10 +5,10 @@ from __future__ import annotations
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
-    EPOCH_COLUMNS,
     candidate_columns,
     candidate_rows,
-    epoch_row,
+    epoch_columns,
+    epoch_rows,
     interval_lines,
     kept_text,
     run_lines,
@@ -127,14 +127,14 @@ def _training(report: HardenReport) -> Section | None:
 
 def _epochs(report: HardenReport, found: TrainingInfo) -> Figure:
     unit, name = report.metric_info.unit, kpp_name(report.difference.percentile)
-    shown, cut = limited([epoch_row(row, unit) for row in found.history])
+    shown, cut = limited(epoch_rows(report, found))
     first, last = found.history[0].loss, found.history[-1].loss
     scored = f", and the {name} on validation samples where it was scored" if _scored(found) else ""
     caption = (
         f"Loss of each of {count_text(len(found.history), 'epoch')}{scored}: from {_values(first)} in the "
         f"first to {_values(last)} in the last."
     )
-    numbers = Table("epochs", f"Every epoch.{cut}", EPOCH_COLUMNS, shown, numeric=(0,))
+    numbers = Table("epochs", f"Every epoch.{cut}", epoch_columns(found), shown, numeric=(0,))
     return Figure("training-figure", caption, figure_data(training_figure(found, unit, name)), numbers)
 
 

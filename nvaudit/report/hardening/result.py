@@ -43,6 +43,9 @@ class EpochInfo(Section):
     )
     loss: tuple[float, ...] = Field(description="Mean over the epoch, of each network.")
     kpp: tuple[float, ...] = Field(default=(), description="Of each network; empty where none was scored.")
+    clean_loss: tuple[float, ...] = Field(
+        default=(), description="Of each network, against the given one; empty without --max-clean-loss."
+    )
     winner: Literal["left", "mid", "right"] | None = None
 
 
@@ -103,6 +106,14 @@ class TrainingInfo(Section):
         default=None,
         description="KPP of the given and of the trained network on validation samples and chips that no "
         "epoch was scored on; the given one is the result where it is the better.",
+    )
+    max_clean_loss: float | None = Field(
+        default=None, description="What the result may lose without noise; null: no limit."
+    )
+    clean_loss: float | None = Field(
+        default=None,
+        description="What the trained network lost without noise on all held-out samples; null without a "
+        "limit, or where no network was within it.",
     )
     candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
     kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
@@ -267,6 +278,16 @@ def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float)
     ]
 
 
+def beyond_limit(found: TrainingInfo) -> bool:
+    """Whether what was trained lost more without noise than it might."""
+    if found.max_clean_loss is None or found.kept_epoch != 0:
+        return False
+    if found.clean_loss is not None:
+        return found.clean_loss > found.max_clean_loss
+    losses = [loss for row in found.history for loss in row.clean_loss]
+    return bool(losses) and min(losses) > found.max_clean_loss
+
+
 def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], **rest: Any) -> TrainingInfo:
     """Describe a training from what it settled and what happened in every epoch."""
     return TrainingInfo(
@@ -278,6 +299,8 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         kept=facts["keep"],
         kept_epoch=facts["kept_epoch"],
         compared=facts["compared"],
+        max_clean_loss=facts["max_clean_loss"],
+        clean_loss=facts["clean_loss"],
         candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
         kept_candidate=facts["kept_candidate"],
         kept_by=facts["kept_by"],

@@ -12,10 +12,10 @@ from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
-    EPOCH_COLUMNS,
     candidate_columns,
     candidate_rows,
-    epoch_row,
+    epoch_columns,
+    epoch_rows,
     interval_lines,
     kept_text,
     run_lines,
@@ -71,13 +71,13 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         yield sentence(CANDIDATES_NOTES[found.kept_by or "roughness"], width, "  ", "    ")
     for line in (training_text(report, found), *through_lines(found.hardware_aware)):
         yield sentence(line, width, "  ", "    ")
-    rows = found.history
+    rows = epoch_rows(report, found)
     step = max(1, -(-len(rows) // _MOST_EPOCHS))
     shown = [row for i, row in enumerate(rows) if (i + 1) % step == 0 or i + 1 == len(rows)]
     if shown:
-        sides: tuple[Kind, ...] = ("right", "left", "left", "left")
-        cells = [epoch_row(row, report.metric_info.unit) for row in shown]
-        yield table(list(zip(EPOCH_COLUMNS, sides, strict=True)), cells, width, "  ")
+        first, *others = epoch_columns(found)
+        sides: list[tuple[str, Kind]] = [(first, "right"), *((name, "left") for name in others)]
+        yield table(sides, shown, width, "  ")
     kept = kept_text(report, found)
     if kept is not None:
         yield sentence(f"{kept}.", width, "  ", "    ")

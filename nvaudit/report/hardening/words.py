@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from nvaudit.report.hardening.result import EpochInfo, HardenReport, HardenSide, HardwareAware, TrainingInfo
+from nvaudit.report.hardening.result import (
+    EpochInfo,
+    HardenReport,
+    HardenSide,
+    HardwareAware,
+    TrainingInfo,
+    beyond_limit,
+)
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -78,11 +85,34 @@ def kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
         given, trained = (value_text(value, report.metric_info.unit) for value in found.compared)
         name = kpp_name(report.difference.percentile)
         compared = f"; on validation samples and fresh chips {name} is {given} given, {trained} trained"
+    limit = _limit_text(report, found)
     if found.kept_epoch == 0:
+        if beyond_limit(found) and found.clean_loss is not None:
+            why = "the trained one lost too much without noise"
+            return f"The result is the given model: {why}{limit}{compared}"
+        if limit:
+            return f"The result is the given model: no network within the limit surpassed it{limit}{compared}"
         return f"The result is the given model: training did not surpass it{compared}"
     if found.kept == "better":
-        return f"The result is the network of the last epoch{compared}" if compared else None
-    return f"The result is the network of epoch {found.kept_epoch}, which had the best KPP{compared}"
+        return f"The result is the network of the last epoch{limit}{compared}" if compared else None
+    best = "which had the best KPP" + (" of those within the limit" if limit else "")
+    return f"The result is the network of epoch {found.kept_epoch}, {best}{limit}{compared}"
+
+
+def _limit_text(report: HardenReport, found: TrainingInfo) -> str:
+    """The change without noise beside the largest that is allowed, if there is a limit."""
+    if found.max_clean_loss is None:
+        return ""
+    allowed = _change_text(report, found.max_clean_loss)
+    if found.clean_loss is None:
+        return f" (--max-clean-loss allows {allowed})"
+    change = _change_text(report, found.clean_loss)
+    return f" (without noise, on all held-out samples: {change}; --max-clean-loss allows {allowed})"
+
+
+def _change_text(report: HardenReport, loss: float) -> str:
+    info = report.metric_info
+    return difference_text(-loss if info.higher_is_better else loss, info.unit)
 
 
 def through_lines(info: HardwareAware | None) -> list[str]:
@@ -100,16 +130,29 @@ def through_lines(info: HardwareAware | None) -> list[str]:
     return [first, *whole]
 
 
-EPOCH_COLUMNS = ("epoch", "sigma", "loss", "KPP")
+def epoch_columns(found: TrainingInfo) -> tuple[str, ...]:
+    """Names of what is known of the epochs."""
+    return ("epoch", "sigma", "loss", "KPP", *(("without noise",) if _limited(found) else ()))
 
 
-def epoch_row(row: EpochInfo, unit: str) -> tuple[str, str, str, str]:
-    """What happened in an epoch, in the order of ``EPOCH_COLUMNS``."""
+def epoch_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, ...]]:
+    """What happened in each epoch, in the order of the columns."""
+    last = _limited(found)
+    return [_epoch_row(report, row)[: None if last else -1] for row in found.history]
+
+
+def _limited(found: TrainingInfo) -> bool:
+    return any(row.clean_loss for row in found.history)
+
+
+def _epoch_row(report: HardenReport, row: EpochInfo) -> tuple[str, ...]:
+    unit = report.metric_info.unit
     return (
         str(row.epoch),
         " ".join(f"{value:.4g}" for value in row.sigma),
         " ".join(f"{value:.4g}" for value in row.loss),
         " ".join(value_text(value, unit) for value in row.kpp),
+        " ".join(_change_text(report, value) for value in row.clean_loss),
     )
 
 

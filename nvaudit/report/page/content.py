@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Protocol
@@ -265,7 +266,7 @@ def file_name(path: str) -> str:
     return short(PurePosixPath(path.replace("\\", "/")).name)
 
 
-def limited(rows: list[tuple[Cell, ...]]) -> tuple[tuple[tuple[Cell, ...], ...], str]:
+def limited(rows: Sequence[tuple[Cell, ...]]) -> tuple[tuple[tuple[Cell, ...], ...], str]:
     """Cut a long table, and say so.
 
     Returns

@@ -27,7 +27,8 @@ from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay, working
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
-from nvaudit.retrain.spec import METHODS, HardenSpec, make_harden_spec
+from nvaudit.retrain.options import make_harden_spec
+from nvaudit.retrain.spec import METHODS, HardenSpec
 
 if TYPE_CHECKING:
     from nvaudit.ranges.spec import RemapSpec

@@ -37,7 +37,8 @@ from nvaudit.report.result import AuditReport
 from nvaudit.report.verify.result import VerifyReport
 from nvaudit.retrain.available import require_torch
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.spec import HardenSpec, make_harden_spec
+from nvaudit.retrain.options import make_harden_spec
+from nvaudit.retrain.spec import HardenSpec
 from nvaudit.session import scratch_folder
 from nvaudit.spec import RunSpec
 from nvaudit.verify.spec import VerifyOptions, VerifySpec

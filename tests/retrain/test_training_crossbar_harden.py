@@ -23,9 +23,10 @@ from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.loss import Loss
 from nvaudit.retrain.noise import no_noise
+from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.quant import places
 from nvaudit.retrain.score import Scorer
-from nvaudit.retrain.spec import HardenSpec, make_harden_spec
+from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer
 from nvaudit.retrain.vat import Search
 from nvaudit.session import prepare

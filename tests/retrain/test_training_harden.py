@@ -16,7 +16,8 @@ from onnx import numpy_helper
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
-from nvaudit.retrain.spec import HardenSpec, make_harden_spec
+from nvaudit.retrain.options import make_harden_spec
+from nvaudit.retrain.spec import HardenSpec
 
 FEW = ("-n", "20", "--audit-images", "40", "-j", "0", "--quiet", "--no-roughness", "--epochs", "1")
 NOISY = ("--sigma", "0.2", "--sigma-unit", "weight_max")

@@ -18,7 +18,7 @@ from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
 from nvaudit.report.hardening.result import CandidateInfo, TrainingInfo, rougher_but_better
 from nvaudit.report.sections import MetricInfo
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
-from nvaudit.retrain.spec import make_harden_spec
+from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.vat import Candidate, chosen
 
 OPTIONS = (

@@ -2,7 +2,9 @@
 
 A cell is a method, a spread, a seed and options. Its hardened model and the numbers of its audit are kept in
 a folder under the name of the cell; what is there already is not run again. Trained networks do not depend
-on how they are audited, so several audits (spreads, devices) share one.
+on how they are audited, so several audits (spreads, devices) share one. With ``--results FILE`` the numbers
+also go to a file that is small enough to be kept with the project: from it a study goes on on another
+machine, and prints its table without running anything.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ class Setting:
         Test images of an audit.
     audit : dict
         Further options of an audit; they come before those above.
+    results : Path or None
+        JSON lines of every cell.
     """
 
     model: Path
@@ -54,6 +58,7 @@ class Setting:
     trials: int = 1000
     images: int = 1000
     audit: dict[str, Any] = field(default_factory=dict)
+    results: Path | None = None
 
 
 def trained(setting: Setting, name: str, method: str, sigma: float, seed: int, **own: Any) -> Path:
@@ -140,6 +145,32 @@ def audited(setting: Setting, path: Path, sigma: float) -> dict[str, float]:
     return numbers
 
 
+def measured(
+    setting: Setting, name: str, method: str, sigma: float, seed: int, audit_sigma: float, **own: Any
+) -> dict[str, float]:
+    """Train and audit one cell, or read its numbers from the results."""
+    unit, options = setting.sigma_unit or "own", {**setting.options, **own}
+    cell = {
+        "cell": f"{setting.model.stem} {name} seed {seed}, {setting.device} {audit_sigma:g} {unit}",
+        "chips": setting.trials,
+        "images": setting.images,
+        "bits": setting.bits,
+        "options": options,
+        "audit": setting.audit,
+    }
+    if setting.results is not None and setting.results.exists():
+        for line in setting.results.read_text(encoding="utf-8").splitlines():
+            row: dict[str, Any] = json.loads(line)
+            if all(row[key] == value for key, value in cell.items()):
+                numbers: dict[str, float] = row["numbers"]
+                return numbers
+    numbers = audited(setting, trained(setting, name, method, sigma, seed, **own), audit_sigma)
+    if setting.results is not None:
+        with setting.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**cell, "numbers": numbers}) + "\n")
+    return numbers
+
+
 def points(values: list[float]) -> str:
     """Mean in percent; with several, ± the half width of its 95 % t interval."""
     mean = f"{100 * statistics.mean(values):.1f}"
@@ -160,6 +191,7 @@ def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentPars
     parser.add_argument("train", type=Path, help=".npz of training images")
     parser.add_argument("test", type=Path, help=".npz of test images; they take no part in any choice")
     parser.add_argument("-o", dest="folder", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--results", type=Path, metavar="FILE.jsonl", help="the numbers of finished cells")
     parser.add_argument("--sigmas", nargs="+", type=float, default=defaults.get("sigmas"))
     parser.add_argument("--methods", nargs="+", default=defaults.get("methods"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -196,5 +228,5 @@ def setting_of(given: argparse.Namespace, device: str = "rram") -> Setting:
     }  # a model is audited as it is trained
     return Setting(
         given.model, given.train, given.test, given.folder, options, device, given.sigma_unit, given.bits,
-        given.trials, given.images, audit,
+        given.trials, given.images, audit, given.results,
     )  # fmt: skip

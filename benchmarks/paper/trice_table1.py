@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cells import Setting, arguments, audited, points, setting_of, trained
+from cells import Setting, arguments, audited, measured, points, setting_of, trained
 
 SIGMAS = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
 METHODS = ["none", "correctnet", "gaussian", "rc", "trice"]
@@ -71,12 +71,11 @@ def paper(method: str, sigma: float) -> str:
 def cell(setting: Setting, method: str, sigma: float, seed: int) -> dict[str, float] | None:
     """KPP of one cell; None where the method does not exist without noise."""
     if method == "none":  # does not depend on the spread
-        return audited(setting, trained(setting, "none", "none", SIGMAS[4], seed), sigma)
+        return measured(setting, "none", "none", SIGMAS[4], seed, sigma)
     if sigma == 0 and method in ("trice", "best", "rc"):
         return None
     keep = {} if method in ("trice", "best") else {"keep": "last"}
-    path = trained(setting, f"{method}-{sigma:g}", method, sigma, seed, **keep)
-    return audited(setting, path, sigma)
+    return measured(setting, f"{method}-{sigma:g}", method, sigma, seed, sigma, **keep)
 
 
 def units(setting: Setting, sigmas: list[float], seeds: list[int]) -> None:

@@ -116,8 +116,8 @@ def noise_options() -> Callable[[Command], Command]:
                      show_default=True, help="stability-vat: keep the least rough candidate, as the paper "
                      "does, or that of the best KPP on the audited device."),
         click.option("--clip-weights", type=float, metavar="K", help="Keep weights within K standard "
-                     "deviations of what their tensor is at the beginning.  [default: 1 with best, else "
-                     "not]"),
+                     "deviations of what their tensor is at the beginning.  [default: 1 with best, 2.5 "
+                     "in its second training, else not]"),
         click.option("--lipschitz", type=float, default=_default("lipschitz"), show_default=True,
                      metavar="BETA", help="correctnet: weight of the regularisation."),
         click.option("--draws", type=click.IntRange(1), default=_default("draws"), show_default=True,
@@ -135,7 +135,7 @@ def train_options() -> Callable[[Command], Command]:
         click.option("--optimiser", type=click.Choice(["adam", "sgd"]), default=_default("optimiser"),
                      show_default=True, help="AdamW, or SGD with Nesterov momentum 0.9."),
         click.option("--lr", type=float, help="Learning rate.  [default: 0.001 with adam, 0.003 with "
-                     "adam and best, 0.01 with sgd]"),
+                     "adam and best, 0.0003 in its second training, 0.01 with sgd]"),
         click.option("--weight-decay", type=float, default=_default("weight_decay"), show_default=True,
                      help="Of the weights on the array."),
         click.option("--schedule", type=click.Choice(["cosine", "constant"]), default=_default("schedule"),
@@ -153,7 +153,8 @@ def train_options() -> Callable[[Command], Command]:
         click.option("--reset", is_flag=True, help="Begin with new weights.  [default: fine-tune]"),
         click.option("--keep", type=click.Choice(["best", "better", "last"]), help="The result: the network "
                      "with the best KPP of all epochs, the given one among them; the better of the last and "
-                     "the given one; or the last.  [default: best with trice, better with best or "
+                     "the given one (what is lost without noise beyond 1.5 points counts against the KPP); "
+                     "or the last.  [default: best with trice, better with best or "
                      "--max-clean-loss, else last]"),
         click.option("--max-clean-loss", type=float, metavar="LOSS", help="What the result may lose "
                      "without noise, in the metric's unit (0.015: 1.5 points of top1); for remap, clipping.  "

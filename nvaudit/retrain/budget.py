@@ -1,11 +1,15 @@
-"""What the result of a training may lose without noise."""
+"""What the result of a training may lose without noise, and what a network is worth beside that."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.score import Scorer
+
+FREE_LOSS = 0.015
+"""Where no limit is given: what a network may lose without noise before that counts against its KPP."""
 
 _ROUNDING = 1e-9
 """Differences of two metrics are not exact."""
@@ -13,20 +17,20 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Budget:
-    """A bound on the loss without noise, on all held-out samples.
+    """What is lost without noise, on all held-out samples, and a bound on it.
 
     Attributes
     ----------
     scorer : Scorer
         Of the network in training, on these samples.
-    allowed : float
-        In the unit of the metric.
+    allowed : float or None
+        In the unit of the metric; None: no network is ruled out.
     given : float
         Metric of the given network, quantised, without noise.
     """
 
     scorer: Scorer
-    allowed: float
+    allowed: float | None
     given: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,9 +45,26 @@ class Budget:
 
     def affords(self, loss: float) -> bool:
         """Whether this loss is allowed."""
-        return loss <= self.allowed + _ROUNDING
+        return self.allowed is None or loss <= self.allowed + _ROUNDING
+
+    def is_free(self, loss: float) -> bool:
+        """Whether a loss counts nothing: within the bound, or where there is none within ``FREE_LOSS``."""
+        if self.allowed is not None:
+            return self.affords(loss)
+        return self.scorer.metric.unit != "fraction" or loss <= FREE_LOSS + _ROUNDING
+
+    def worth(self, kpp: float, loss: float) -> float:
+        """What a network is chosen by; higher is better.
+
+        Its KPP, less what it lost beyond ``FREE_LOSS``: from there on a point without noise weighs as much
+        as a point of KPP. With a bound of the user's, the KPP alone, and nothing beyond the bound.
+        """
+        value = kpp if self.scorer.metric.higher_is_better else -kpp
+        if self.is_free(loss):
+            return value
+        return value - (loss - FREE_LOSS) if self.affords(loss) else -math.inf
 
 
-def make_budget(scorer: Scorer, held_out: Feed, allowed: float) -> Budget:
-    """Bound the loss of the network that a scorer scores, which is still the given one."""
+def make_budget(scorer: Scorer, held_out: Feed, allowed: float | None) -> Budget:
+    """Watch the loss of the network that a scorer scores, which is still the given one."""
     return Budget(replace(scorer, feed=held_out, _targets={}), allowed)

@@ -18,12 +18,6 @@ from nvaudit.retrain.trice import SIDES, Interval, winner
 
 Keep = Literal["best", "better", "last"]
 
-COMPARED_SHARE = 0.2
-"""Chips of the last comparison with the given network: it takes about so many inferences of those that
-training made."""
-
-FEWEST_COMPARED = 50
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,7 +35,7 @@ class Plan:
         Epochs without scores.
     keep : {"best", "better", "last"}
         Which network is the result: that with the best KPP seen, the better of the last epoch's and the given
-        one, or that of the last epoch.
+        one (see :mod:`nvaudit.retrain.attempts`), or that of the last epoch.
     given : bool
         Whether training begins with a trained network, which then takes part in the choice of the best.
     since : int
@@ -107,6 +101,26 @@ class Shelf:
     folder: Path
     identity: Identity
 
+    def inner(self, name: str, mark: str, without: tuple[str, ...] = ()) -> Shelf:
+        """Make a shelf of its own for one of several trainings.
+
+        Parameters
+        ----------
+        name : str
+            Of its folder.
+        mark : str
+            What sets it apart, beside what all depend on.
+        without : tuple of str
+            Options that one of them does not know of.
+        """
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        options = {key: value for key, value in self.identity.options.items() if key not in without}
+        own = Identity(
+            inputs=self.identity.inputs, options={**options, mark: name}, versions=self.identity.versions
+        )
+        return Shelf(folder, own)
+
 
 def run_epochs(
     trainer: Trainer, plan: Plan, scorer: Scorer, progress: Progress, shelf: Shelf | None
@@ -147,21 +161,11 @@ def run_epochs(
         progress("training: epochs", state.epoch, epochs)
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
     if plan.given and plan.keep == "best" and state.best_epoch:
-        _compare(trainer, plan, scorer, given, state, scorer.trials)
-    elif plan.given and plan.keep == "better" and epochs:
-        state.best_epoch = epochs
-        _compare(trainer, plan, scorer, given, state, _compared_chips(trainer, scorer))
+        _compare(trainer, plan, scorer, given, state)
     return state
 
 
-def _compared_chips(trainer: Trainer, scorer: Scorer) -> int:
-    """How many chips keep two scores cheap beside the training."""
-    passes = trainer.recipe.epochs * trainer.task.feed.count
-    wanted = int(COMPARED_SHARE * passes / scorer.feed.count)
-    return min(scorer.trials, max(FEWEST_COMPARED, wanted))
-
-
-def _compare(trainer: Trainer, plan: Plan, scorer: Scorer, given: Snapshot, state: State, chips: int) -> None:
+def _compare(trainer: Trainer, plan: Plan, scorer: Scorer, given: Snapshot, state: State) -> None:
     """Go back to the given network if it is better than the kept one on the same, fresh chips.
 
     Also if the kept one has lost more without noise than it may.
@@ -169,11 +173,11 @@ def _compare(trainer: Trainer, plan: Plan, scorer: Scorer, given: Snapshot, stat
     The best of many scores flatters, so it does not count here.
     """
     kept, fresh = trainer.snapshot(), trainer.recipe.epochs
-    after = scorer.kpp(fresh, chips)
+    after = scorer.kpp(fresh)
     if plan.budget is not None:
         state.clean_loss = plan.budget.loss()
     trainer.restore(given)
-    before = scorer.kpp(fresh, chips)
+    before = scorer.kpp(fresh)
     state.compared = (before, after)
     gain = after - before if scorer.metric.higher_is_better else before - after
     if gain < 0 or not _afforded(plan, state.clean_loss):

@@ -19,6 +19,7 @@ from nvaudit.perturb.metrics import Metric, resolve_metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain import correctnet
+from nvaudit.retrain.attempts import Attempt, run_attempts
 from nvaudit.retrain.budget import Budget, make_budget
 from nvaudit.retrain.device_noise import DeviceNoise, device_sigma
 from nvaudit.retrain.feed import Feed, Rows, check_augment
@@ -28,6 +29,7 @@ from nvaudit.retrain.noise import Noise, lognormal_noise, no_noise, shaped_noise
 from nvaudit.retrain.protocol import Network
 from nvaudit.retrain.prune import Pruner, make_pruner
 from nvaudit.retrain.quant import Steps, places, quantise_all, settle_ternary
+from nvaudit.retrain.recipes import recipes_of
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer, evaluating
@@ -42,9 +44,6 @@ FEWEST_IMAGES = 100
 
 _IMAGES = 256
 """Samples in one pass."""
-
-BEST_CLIP = 1.0
-"""Standard deviations at which --method best clips weights."""
 
 BEST_DISTILL = 0.5
 """Share of the given model's outputs in the loss of --method best, with labels."""
@@ -143,18 +142,22 @@ def train_network(
     pruner = None if spec.sparsity is None else _pruner(network, subject, spec, task)
     if pruner is not None:
         plan = replace(plan, since=pruner.cut)
-    recipe = _recipe(spec)
+    recipes = recipes_of(spec)
 
-    def trainer() -> Trainer:
+    def trainer(recipe: Recipe = recipes[0][1]) -> Trainer:
         return Trainer(task, recipe, pruner)
 
     candidates: list[Candidate] = []
-    kept = None
+    attempts: list[Attempt] = []
+    kept = tried = None
     if spec.method == "stability-vat":
         assert judge is not None
         search = Search(trainer, pruner, scorer, judge, spec.compresses, progress, shelf, spec.vat_keep)
         noises = {point.sigma: DeviceNoise(point) for point in subject.vat_points}
         state, candidates, kept = search.run(noises)
+    elif _compares(spec):
+        assert budget is not None
+        state, attempts, tried = run_attempts(trainer, recipes, plan, scorer, budget, progress, shelf)
     else:
         state = run_epochs(trainer(), plan, scorer, progress, shelf)
     settle_ternary(network, task.where)
@@ -164,6 +167,8 @@ def train_network(
         "candidates": [asdict(candidate) for candidate in candidates],
         "kept_candidate": kept,
         "kept_by": None if kept is None else spec.vat_keep,
+        "attempts": [asdict(attempt) for attempt in attempts],
+        "kept_attempt": tried,
     }
     network.to("cpu")
     network.eval()
@@ -321,16 +326,26 @@ def _scorer(
 
 def _budget(scorer: Scorer, subject: Subject, spec: HardenSpec, device: str) -> Budget | None:
     """What may be lost without noise, while the network is still the given one."""
-    if spec.max_clean_loss is None:
+    if spec.max_clean_loss is None and not _compares(spec):
         return None
     return make_budget(scorer, Feed(subject.val, subject.val_rows, device), spec.max_clean_loss)
+
+
+def _compares(spec: HardenSpec) -> bool:
+    """Whether the result is the better of the given and a trained network, at the end."""
+    return spec.keeps == "better" and _begins_given(spec) and spec.run_epochs > 0
+
+
+def _begins_given(spec: HardenSpec) -> bool:
+    """Whether the given network could be the result."""
+    return not spec.reset and not spec.compresses
 
 
 def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
     """What noise is injected, and how its σ is found."""
     sigma = own if spec.train_sigma is None else spec.train_sigma
     keep: Keep = spec.keeps
-    given = not spec.reset and not spec.compresses
+    given = _begins_given(spec)
     if spec.method == "trice":
         end = 2 * own if spec.trice_end is None else spec.trice_end
         if end <= spec.trice_start:
@@ -352,22 +367,3 @@ def _noise(spec: HardenSpec, sigma: float, device_noise: DeviceNoise) -> Noise:
     if method == "best":
         return device_noise if spec.train_sigma is None else shaped_noise("gaussian", sigma, spec.th)
     return device_noise if method == "device" else no_noise
-
-
-def _recipe(spec: HardenSpec) -> Recipe:
-    clip = spec.clip_weights
-    if clip is None and spec.method == "best":
-        clip = BEST_CLIP
-    return Recipe(
-        epochs=spec.run_epochs,
-        batch_size=spec.batch_size,
-        optimiser=spec.optimiser,
-        lr=spec.rate,
-        weight_decay=spec.weight_decay,
-        schedule=spec.schedule,
-        clip_gradient=spec.clip_gradient,
-        clip_weights=clip,
-        augment=spec.augment,
-        draws=spec.draws,
-        seed=spec.seed,
-    )

@@ -9,11 +9,10 @@ then the start of all candidates (models D), and what was pruned stays so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from nvaudit.perturb.montecarlo import Progress
-from nvaudit.perturb.record import Identity
 from nvaudit.retrain.checkpoint import MEASURED_FILE, load_checkpoint, save_checkpoint
 from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
 from nvaudit.retrain.noise import Noise, no_noise
@@ -154,15 +153,7 @@ class Search:
         """A folder of its own; neither other candidates nor another choice make it another training."""
         if self.shelf is None:
             return None
-        folder = self.shelf.folder / name
-        folder.mkdir(exist_ok=True)
-        identity = self.shelf.identity
-        ours = ("--vat-sigmas", "--vat-keep")  # one candidate does not know of them
-        options: dict[str, Any] = {k: v for k, v in identity.options.items() if k not in ours}
-        own = Identity(
-            inputs=identity.inputs, options={**options, "candidate": name}, versions=identity.versions
-        )
-        return replace(self.shelf, folder=folder, identity=own)
+        return self.shelf.inner(name, "candidate", without=("--vat-sigmas", "--vat-keep"))
 
     def _measured(self, name: str, sigma: float | None, loss: float | None) -> Candidate:
         """Settle the network as it would be written, and measure it, or read what was measured before."""

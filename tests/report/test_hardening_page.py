@@ -2,14 +2,18 @@
 
 import json
 import re
+from io import StringIO
 
 import pytest
 from report_samples import IMAGES, accuracies, report
+from rich.console import Console
 
 pytest.importorskip("plotly")
 
 from nvaudit.report.hardening.html import harden_page
-from nvaudit.report.hardening.result import CandidateInfo, EpochInfo, TrainingInfo, harden_report
+from nvaudit.report.hardening.result import AttemptInfo, CandidateInfo, EpochInfo, TrainingInfo, harden_report
+from nvaudit.report.hardening.text import render_hardening
+from nvaudit.report.page.content import Table
 from nvaudit.report.page.frame import render_page
 from nvaudit.report.remap.html import remap_page
 from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
@@ -133,6 +137,50 @@ def test_candidates_of_stability_vat():
     assert points["text"] == ["start", "σ 0.1", "σ 0.2"]
     assert points["x"] == pytest.approx([9, 9, 8])
     assert points["marker"]["color"][2] != points["marker"]["color"][0] == points["marker"]["color"][1]
+
+
+def two_attempts(kept, **more):
+    rows = [
+        AttemptInfo(name="bold", lr=0.003, clip_weights=1.0, kpp=0.83, clean_loss=0.05),
+        AttemptInfo(name="gentle", lr=0.0003, clip_weights=2.5, kpp=0.82, clean_loss=0.0075),
+    ]
+    fields = {
+        "attempts": tuple(rows), "kept_attempt": kept, "kept": "better", "compared": (0.66, 0.82),
+        "clean_loss": 0.0075, "kept_epoch": 0 if kept is None else 3,
+    }  # fmt: skip
+    return hardened(found=training(history(), **fields | more))
+
+
+@pytest.mark.parametrize(("kept", "row"), [(1, 2), (None, 0)])
+def test_two_trainings_are_compared(kept, row):
+    """A second training is shown beside the first and the given model, with what each cost without noise."""
+    found = two_attempts(kept)
+    table = next(
+        block
+        for section in harden_page(found).sections
+        for block in section.blocks
+        if isinstance(block, Table) and block.name == "attempts"
+    )
+    assert [one[0] for one in table.rows] == ["none (given)", "bold", "gentle"]
+    assert [one[3] for one in table.rows] == ["", "−5.00 points", "−0.75 points"]
+    assert [place for place, one in enumerate(table.rows) if one[-1] == "kept"] == [row]
+    console = Console(width=100, file=StringIO())
+    render_hardening(found, console)
+    text = " ".join(console.file.getvalue().split())
+    assert "a gentle one followed" in text
+    assert "losses without noise beyond 1.5 points count against it" in text
+    end = "training did not surpass it" if kept is None else "the last epoch of the gentle training"
+    assert f"{end} (without noise, on all held-out samples: −0.75 points)" in text
+
+
+def test_one_training_needs_no_table():
+    """With one training there is nothing to choose from but the given model."""
+    (first, _), few = two_attempts(0).training.attempts, {"max_clean_loss": 0.01}
+    found = two_attempts(0, attempts=(first,), **few)
+    assert 'id="attempts"' not in page_of(found)
+    both = two_attempts(1, **few)
+    assert 'id="attempts"' in page_of(both)
+    assert "beyond --max-clean-loss rules a network out" in page_of(both)
 
 
 def test_hostile_names_are_text():

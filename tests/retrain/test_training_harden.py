@@ -40,7 +40,10 @@ def test_hardened_model_is_better(command, example, tmp_path):
     assert found["after"]["kpp"]["value"] > found["before"]["kpp"]["value"] + 0.2
     assert found["after"]["nominal"] > found["before"]["nominal"] - 0.03
     assert (found["training"]["kept"], found["training"]["kept_epoch"]) == ("better", 12)
-    assert "The result is the network of the last epoch; on validation samples" in " ".join(ran.out.split())
+    assert (
+        "The result is the network of the last epoch (without noise, on all held-out samples: "
+        in " ".join(ran.out.split())
+    )
     given, trained = found["training"]["compared"]
     assert trained > given + 0.1
     assert found["difference"]["mean"]["low"] > 0.05

@@ -5,6 +5,9 @@ from __future__ import annotations
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
+    attempt_columns,
+    attempt_rows,
+    attempts_note,
     candidate_columns,
     candidate_rows,
     epoch_columns,
@@ -120,6 +123,10 @@ def _training(report: HardenReport) -> Section | None:
     lines = [training_text(report, found), *through_lines(found.hardware_aware)]
     kept = kept_text(report, found)
     blocks: list[Block] = [Paragraph(f"{'. '.join([*lines, *([] if kept is None else [kept])])}.", "lead")]
+    tried = tuple(attempt_rows(report, found))
+    if tried:
+        columns = (*attempt_columns(report)[:-1], "result")
+        blocks.append(Table("attempts", attempts_note(found), columns, tried, numeric=(1, 2, 3, 4)))
     if found.history:
         blocks.append(_epochs(report, found))
     return Section("training", "Training", tuple(blocks))

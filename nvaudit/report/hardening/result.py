@@ -62,6 +62,20 @@ class CandidateInfo(Section):
     spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
 
 
+class AttemptInfo(Section):
+    """A training that a comparison with the given model was made with."""
+
+    name: str = Field(description="bold or gentle.")
+    lr: float = Field(description="Learning rate.")
+    clip_weights: float | None = Field(
+        description="Standard deviations that weights were kept within; null: not kept."
+    )
+    kpp: float = Field(description="On validation samples and chips that no epoch was scored on.")
+    clean_loss: float = Field(
+        description="What it lost without noise against the given model, on all held-out samples."
+    )
+
+
 class TrainingLayer(Section):
     """A weight on the array, in a training through crossbars."""
 
@@ -112,8 +126,14 @@ class TrainingInfo(Section):
     )
     clean_loss: float | None = Field(
         default=None,
-        description="What the trained network lost without noise on all held-out samples; null without a "
-        "limit, or where no network was within it.",
+        description="What the trained network lost without noise on all held-out samples; null where it was "
+        "not measured, or where no network was within the limit.",
+    )
+    attempts: tuple[AttemptInfo, ...] = Field(
+        default=(), description="With --keep better: what was trained, in order, and compared at the end."
+    )
+    kept_attempt: int | None = Field(
+        default=None, description="Place in the attempts, from 0; null: the given model, or there are none."
     )
     candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
     kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
@@ -301,6 +321,8 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         compared=facts["compared"],
         max_clean_loss=facts["max_clean_loss"],
         clean_loss=facts["clean_loss"],
+        attempts=tuple(AttemptInfo(**row) for row in facts["attempts"]),
+        kept_attempt=facts["kept_attempt"],
         candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
         kept_candidate=facts["kept_candidate"],
         kept_by=facts["kept_by"],

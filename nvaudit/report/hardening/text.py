@@ -12,6 +12,9 @@ from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
+    attempt_columns,
+    attempt_rows,
+    attempts_note,
     candidate_columns,
     candidate_rows,
     epoch_columns,
@@ -78,6 +81,11 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         first, *others = epoch_columns(found)
         sides: list[tuple[str, Kind]] = [(first, "right"), *((name, "left") for name in others)]
         yield table(sides, shown, width, "  ")
+    tried = attempt_rows(report, found)
+    if tried:
+        ends: tuple[Kind, ...] = ("left", "right", "right", "right", "right", "left")
+        yield table(list(zip(attempt_columns(report), ends, strict=True)), tried, width, "  ")
+        yield sentence(attempts_note(found), width, "  ", "    ")
     kept = kept_text(report, found)
     if kept is not None:
         yield sentence(f"{kept}.", width, "  ", "    ")

@@ -76,6 +76,46 @@ def training_text(report: HardenReport, found: TrainingInfo) -> str:
     )
 
 
+def attempt_columns(report: HardenReport) -> tuple[str, ...]:
+    """Names of what is known of the trainings of ``best``."""
+    return "training", "lr", "clipped at", "without noise", kpp_name(report.difference.percentile), ""
+
+
+def attempt_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, ...]]:
+    """The given model and each training, the result marked; empty where there was one training at most."""
+    if len(found.attempts) < 2 or found.compared is None:
+        return []
+    unit = report.metric_info.unit
+    given = "kept" if found.kept_attempt is None else ""
+    rows: list[tuple[str, ...]] = [("none (given)", "", "", "", value_text(found.compared[0], unit), given)]
+    for place, one in enumerate(found.attempts):
+        rows.append(
+            (
+                one.name,
+                f"{one.lr:g}",
+                "" if one.clip_weights is None else f"{one.clip_weights:g} std",
+                _change_text(report, one.clean_loss),
+                value_text(one.kpp, unit),
+                "kept" if place == found.kept_attempt else "",
+            )
+        )
+    return rows
+
+
+def attempts_note(found: TrainingInfo) -> str:
+    """Say why there was a second training, and by what the result was chosen."""
+    judged = (
+        "losses without noise beyond 1.5 points count against it"
+        if found.max_clean_loss is None
+        else "a loss without noise beyond --max-clean-loss rules a network out"
+    )
+    return (
+        "On held-out samples and chips that are the same for all. The bold training cost too much without "
+        "noise, or was no better than the given model, so a gentle one followed; the best KPP is kept, where "
+        f"{judged}."
+    )
+
+
 def kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
     """Say of which epoch the result is, and what it was compared by; None where it is just the last."""
     if found.kept == "last" or found.kept_epoch is None:
@@ -85,29 +125,40 @@ def kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
         given, trained = (value_text(value, report.metric_info.unit) for value in found.compared)
         name = kpp_name(report.difference.percentile)
         compared = f"; on validation samples and fresh chips {name} is {given} given, {trained} trained"
-    limit = _limit_text(report, found)
+    lost = _lost_text(report, found)
     if found.kept_epoch == 0:
+        why = "training did not surpass it"
         if beyond_limit(found) and found.clean_loss is not None:
             why = "the trained one lost too much without noise"
-            return f"The result is the given model: {why}{limit}{compared}"
-        if limit:
-            return f"The result is the given model: no network within the limit surpassed it{limit}{compared}"
-        return f"The result is the given model: training did not surpass it{compared}"
+        elif found.max_clean_loss is not None:
+            why = "no network within the limit surpassed it"
+        return f"The result is the given model: {why}{lost}{compared}"
     if found.kept == "better":
-        return f"The result is the network of the last epoch{limit}{compared}" if compared else None
-    best = "which had the best KPP" + (" of those within the limit" if limit else "")
-    return f"The result is the network of epoch {found.kept_epoch}, {best}{limit}{compared}"
+        return (
+            f"The result is the network of the last epoch{_of_attempt(found)}{lost}{compared}"
+            if compared
+            else None
+        )
+    best = "which had the best KPP" + (
+        " of those within the limit" if found.max_clean_loss is not None else ""
+    )
+    return f"The result is the network of epoch {found.kept_epoch}, {best}{lost}{compared}"
 
 
-def _limit_text(report: HardenReport, found: TrainingInfo) -> str:
-    """The change without noise beside the largest that is allowed, if there is a limit."""
-    if found.max_clean_loss is None:
+def _of_attempt(found: TrainingInfo) -> str:
+    if found.kept_attempt is None or len(found.attempts) < 2:
         return ""
-    allowed = _change_text(report, found.max_clean_loss)
-    if found.clean_loss is None:
-        return f" (--max-clean-loss allows {allowed})"
-    change = _change_text(report, found.clean_loss)
-    return f" (without noise, on all held-out samples: {change}; --max-clean-loss allows {allowed})"
+    return f" of the {found.attempts[found.kept_attempt].name} training"
+
+
+def _lost_text(report: HardenReport, found: TrainingInfo) -> str:
+    """What was lost without noise, where it was measured, beside the limit, if there is one."""
+    parts = []
+    if found.clean_loss is not None:
+        parts.append(f"without noise, on all held-out samples: {_change_text(report, found.clean_loss)}")
+    if found.max_clean_loss is not None:
+        parts.append(f"--max-clean-loss allows {_change_text(report, found.max_clean_loss)}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _change_text(report: HardenReport, loss: float) -> str:

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @click.option("--method", "-m", type=click.Choice([*METHODS, "remap"]), default="best", show_default=True,
               help="best: the audited device's noise, weights clipped, a gentle second training where the "
               "first one costs accuracy without noise; trice: Algorithm 3 of the TRICE paper; gaussian, rc, "
-              "lc, rt, lt (right/left censored/truncated), lognormal, device: that noise; none: quantisation-aware only; correctnet: Lipschitz regularisation; stability-vat: "
+              "lc, rt, lt (right/left censored/truncated), lognormal, device: that noise; none: "
+              "quantisation-aware only; correctnet: Lipschitz regularisation; stability-vat: "
               "the least rough of several spreads; remap: no training.")  # fmt: skip
 @click.option("-o", "--output", type=FilePath(), required=True, metavar="HARDENED.onnx",
               help="Where the hardened model goes.")  # fmt: skip

@@ -14,6 +14,7 @@ from nvaudit.report.hardening.words import (
     epoch_rows,
     interval_lines,
     kept_text,
+    of_attempt,
     run_lines,
     side_rows,
     through_lines,
@@ -137,10 +138,8 @@ def _epochs(report: HardenReport, found: TrainingInfo) -> Figure:
     shown, cut = limited(epoch_rows(report, found))
     first, last = found.history[0].loss, found.history[-1].loss
     scored = f", and the {name} on validation samples where it was scored" if _scored(found) else ""
-    caption = (
-        f"Loss of each of {count_text(len(found.history), 'epoch')}{scored}: from {_values(first)} in the "
-        f"first to {_values(last)} in the last."
-    )
+    epochs = f"{count_text(len(found.history), 'epoch')}{of_attempt(found)}"
+    caption = f"Loss of each of {epochs}{scored}: from {_values(first)} in the first to {_values(last)} in the last."
     numbers = Table("epochs", f"Every epoch.{cut}", epoch_columns(found), shown, numeric=(0,))
     return Figure("training-figure", caption, figure_data(training_figure(found, unit, name)), numbers)
 

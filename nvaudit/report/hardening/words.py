@@ -135,7 +135,7 @@ def kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
         return f"The result is the given model: {why}{lost}{compared}"
     if found.kept == "better":
         return (
-            f"The result is the network of the last epoch{_of_attempt(found)}{lost}{compared}"
+            f"The result is the network of the last epoch{of_attempt(found)}{lost}{compared}"
             if compared
             else None
         )
@@ -145,7 +145,8 @@ def kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
     return f"The result is the network of epoch {found.kept_epoch}, {best}{lost}{compared}"
 
 
-def _of_attempt(found: TrainingInfo) -> str:
+def of_attempt(found: TrainingInfo) -> str:
+    """Name the training that is kept; empty where there was one."""
     if found.kept_attempt is None or len(found.attempts) < 2:
         return ""
     return f" of the {found.attempts[found.kept_attempt].name} training"

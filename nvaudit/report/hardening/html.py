@@ -139,7 +139,8 @@ def _epochs(report: HardenReport, found: TrainingInfo) -> Figure:
     first, last = found.history[0].loss, found.history[-1].loss
     scored = f", and the {name} on validation samples where it was scored" if _scored(found) else ""
     epochs = f"{count_text(len(found.history), 'epoch')}{of_attempt(found)}"
-    caption = f"Loss of each of {epochs}{scored}: from {_values(first)} in the first to {_values(last)} in the last."
+    ends = f"from {_values(first)} in the first to {_values(last)} in the last"
+    caption = f"Loss of each of {epochs}{scored}: {ends}."
     numbers = Table("epochs", f"Every epoch.{cut}", epoch_columns(found), shown, numeric=(0,))
     return Figure("training-figure", caption, figure_data(training_figure(found, unit, name)), numbers)
 

@@ -185,7 +185,7 @@ def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
     data, rows = samples
     if data.labels is not None:
         return np.asarray(data.labels)[rows]
-    from nvaudit.retrain.run import outputs_of
+    from nvaudit.retrain.subject import outputs_of
 
     outputs = outputs_of(executor, Feed(data, rows), job.output, job.batch_axis)
     metric = resolve_metric(None, outputs, None, "none", job.spec.class_axis)

@@ -201,7 +201,8 @@ def _train(
     """Train in place; how it went, and the seconds that scores took."""
     from nvaudit.retrain.executor.layouts import stored_layouts
     from nvaudit.retrain.loop import Shelf
-    from nvaudit.retrain.run import Subject, train_network
+    from nvaudit.retrain.run import train_network
+    from nvaudit.retrain.subject import Subject
 
     spec = job.spec
     keys = [weight.key for weight in job.weights]

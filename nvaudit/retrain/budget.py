@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.score import Scorer
@@ -31,12 +31,7 @@ class Budget:
 
     scorer: Scorer
     allowed: float | None
-    given: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Measure the network, which is still the given one."""
-        self.scorer.keep_reference()
-        object.__setattr__(self, "given", self.scorer.clean())
+    given: float
 
     def loss(self) -> float:
         """How much worse the network has become without noise; negative: better."""
@@ -65,6 +60,13 @@ class Budget:
         return value - (loss - FREE_LOSS) if self.affords(loss) else -math.inf
 
 
-def make_budget(scorer: Scorer, held_out: Feed, allowed: float | None) -> Budget:
-    """Watch the loss of the network that a scorer scores, which is still the given one."""
-    return Budget(replace(scorer, feed=held_out, _targets={}), allowed)
+def held_out_scorer(scorer: Scorer, held_out: Feed) -> Scorer:
+    """Make a scorer of the same network on all held-out samples; it is still the unmodified one."""
+    made = replace(scorer, feed=held_out, _targets={})
+    made.keep_reference()
+    return made
+
+
+def make_budget(scorer: Scorer, allowed: float | None) -> Budget:
+    """Watch the loss of the network that a scorer scores, which has not been trained yet."""
+    return Budget(scorer, allowed, scorer.clean())

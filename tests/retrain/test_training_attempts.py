@@ -43,7 +43,7 @@ def attempt(
     progress: Progress = lambda *_: None,
 ) -> tuple[State, list[Attempt], int | None]:
     judge = scorer(of)
-    budget = make_budget(judge, judge.feed, limit)
+    budget = make_budget(judge, limit)
     named = list(zip(("bold", "gentle"), recipes, strict=False))
 
     def trainer(how: Recipe) -> Trainer:
@@ -117,17 +117,17 @@ def test_a_limit_rules_networks_out():
 def test_what_a_network_is_worth():
     """Up to 1.5 points are free; beyond, a point without noise is a point of KPP; a limit is a limit."""
     judge = scorer(task())
-    free = make_budget(judge, judge.feed, None)
+    free = make_budget(judge, None)
     assert free.worth(0.8, -0.1) == free.worth(0.8, 0.0) == free.worth(0.8, FREE_LOSS) == 0.8
     assert free.worth(0.8, FREE_LOSS + 0.1) == pytest.approx(0.7)
     assert (free.is_free(FREE_LOSS), free.is_free(FREE_LOSS + 1e-6)) == (True, False)
     assert free.affords(1.0)
-    strict = make_budget(judge, judge.feed, 0.05)
+    strict = make_budget(judge, 0.05)
     assert strict.worth(0.8, 0.05) == 0.8
     assert strict.worth(0.8, 0.06) == float("-inf")
     assert strict.is_free(0.05)
     loss = Metric("cross_entropy", "cross_entropy", higher_is_better=False, unit="nats", class_axis=1)
-    nats = make_budget(replace(judge, metric=loss), judge.feed, None)
+    nats = make_budget(replace(judge, metric=loss), None)
     assert nats.worth(0.3, 5.0) == -0.3 > nats.worth(0.4, 0.0)  # no part of a nat is free by itself
 
 

@@ -44,10 +44,8 @@ def assert_kpp(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Evaluation data; without it ``MODEL.npz`` beside the model.
-    at_least : float, optional
-        Threshold of a metric where higher is better; accuracies are 0 to 1. Give this or ``at_most``.
-    at_most : float, optional
-        Threshold of a loss.
+    at_least, at_most : float, optional
+        Threshold of a metric where higher is better (accuracies are 0 to 1), or of a loss. Give one.
     percentile : float or iterable of float
         k; every one of them must hold.
     sigma : float or iterable of float, optional
@@ -75,18 +73,16 @@ def assert_kpp(
     Notes
     -----
     Chips are drawn only until it is decided, and the verdict is wrong with at most 1 - confidence. The same
-    seed gives the same chips, so a test that passes goes on passing until the model, the data or the device
-    changes.
+    seed gives the same chips: a test that passes goes on passing until model, data or device change.
     """
     __tracebackhide__ = True
     from nvaudit.jobs.auditing import audit
 
-    threshold = _threshold(at_least, at_most, options)
     report = audit(
         model,
         device,
         data,
-        min_kpp=threshold,
+        min_kpp=_threshold(at_least, at_most, options),
         percentiles=_several(percentile),
         sigmas=() if sigma is None else _several(sigma),
         time_s=_seconds(time),

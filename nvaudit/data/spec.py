@@ -82,6 +82,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
+    def facts(self) -> dict[str, Any]:
+        """What a report says of the data: source, count, label_kind, skipped, notes."""
+        names = ("source", "count", "label_kind", "skipped", "notes")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class Raw:

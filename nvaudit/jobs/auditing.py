@@ -251,22 +251,9 @@ def _tensors(
 
 def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
     """Describe the data, the model and the device."""
-    dataset = session.dataset
     return {
-        "data": {
-            "source": dataset.source,
-            "count": dataset.count,
-            "label_kind": dataset.label_kind,
-            "skipped": [list(item) for item in dataset.skipped],
-            "notes": list(dataset.notes),
-        },
-        "model": {
-            "path": str(session.loaded.path),
-            "opset": session.loaded.opset,
-            "inputs": [f"{i.name} {i.dtype} {list(i.shape or ())}" for i in session.loaded.inputs],
-            "outputs": [f"{o.name} {o.dtype} {list(o.shape or ())}" for o in session.loaded.outputs],
-            "batching": _batching(session),
-        },
+        "data": session.dataset.facts(),
+        "model": {**session.loaded.facts(), "batching": _batching(session)},
         "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
         "operating_point": {"time_s": worst.time_s, "terms": [term.name for term in worst.terms]},

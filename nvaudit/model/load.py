@@ -74,6 +74,15 @@ class LoadedModel:
     opset: int
     ir_version: int
 
+    def facts(self) -> dict[str, Any]:
+        """What a report says of the model: path, opset, inputs, outputs."""
+        return {
+            "path": str(self.path),
+            "opset": self.opset,
+            "inputs": tuple(f"{i.name} {i.dtype} {list(i.shape or ())}" for i in self.inputs),
+            "outputs": tuple(f"{o.name} {o.dtype} {list(o.shape or ())}" for o in self.outputs),
+        }
+
 
 def load_model(path: str | Path) -> LoadedModel:
     """Read an ONNX model.

@@ -122,12 +122,8 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
         tensors=tuple(_tensors(session, found)),
         plan=None if found.plan is None else str(found.plan),
         data=DataInfo(
-            source=data.source,
-            count=data.count,
-            label_kind=data.label_kind,
+            **data.facts(),
             standard_error=standard_error(found.nominal, data.count, metric.name, metric.unit),
-            skipped=tuple(tuple(item) for item in data.skipped),
-            notes=tuple(data.notes),
         ),
         timing=session.timing,
         run=spec.dump(),

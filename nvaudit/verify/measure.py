@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import as_finished
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.variant import WHOLE, Variant
 from nvaudit.perturb.verify import Verified
@@ -80,25 +80,23 @@ class VerifiedChips:
         variant = Variant(verified=verified) if verified else WHOLE
         what = f"chips with {share_name(count, self.total)} of the weights verified{label}"
         values, todo = self._known(count)
-        self.progress(what, self.trials - len(todo), self.trials)
-        running: dict[Future[Outcome], int] = {}
-        while todo or running:
-            while todo and len(running) < max(1, self.pool.depth):
-                trial = todo.popleft()
-                arguments = (self.metric, self.keep, 0, trial, variant)
-                running[self.pool.submit(f"trial {trial}", "chip", *arguments)] = trial
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                trial, outcome = running.pop(future), future.result()
-                if self.record is not None:
-                    self.record.add(count, trial, outcome, self._task(count))
-                values[trial] = outcome.value
-                self.progress(what, self.trials - len(todo) - len(running), self.trials)
+        known = self.trials - len(todo)
+        self.progress(what, known, self.trials)
+
+        def submit(trial: int) -> Future[Outcome]:
+            return self.pool.submit(f"trial {trial}", "chip", self.metric, self.keep, 0, trial, variant)
+
+        for done, (trial, outcome) in enumerate(as_finished(self.pool, todo, submit), known + 1):
+            if self.record is not None:
+                self.record.add(count, trial, outcome, self._task(count))
+            values[trial] = outcome.value
+            self.progress(what, done, self.trials)
         self.values[count] = values
         return values
 
-    def _known(self, count: int) -> tuple[Floats, deque[int]]:
+    def _known(self, count: int) -> tuple[Floats, list[int]]:
         """What the record has of the chips with ``count`` weights verified, and the trials that are left."""
-        values, todo = np.full(self.trials, np.nan), deque[int]()
+        values, todo = np.full(self.trials, np.nan), list[int]()
         for trial in range(self.trials):
             known = None if self.record is None else self.record.find(count, trial, self._task(count))
             if known is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import as_finished
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.workers import Pool
 
@@ -107,13 +108,11 @@ def run_grid(
         images += outcome.images
         progress("loss landscape", len(seconds), total)
 
-    def submit() -> None:
-        room = max(1, pool.depth) - len(running)
-        for pair, index in islice(left, max(0, room)):
-            a, b = divmod(index, grid.points)
-            what = f"point {index} of direction pair {pair}"
-            future = pool.submit(what, "point", metric, keep, pair, float(axis[a]), float(axis[b]))
-            running[future] = (pair, index)
+    def submit(call: tuple[int, int]) -> Future[Outcome]:
+        pair, index = call
+        a, b = divmod(index, grid.points)
+        what = f"point {index} of direction pair {pair}"
+        return pool.submit(what, "point", metric, keep, pair, float(axis[a]), float(axis[b]))
 
     todo = []
     for call in product(range(grid.pairs), range(grid.points**2)):
@@ -122,18 +121,10 @@ def run_grid(
             todo.append(call)
         else:
             note(*call, known)
-    running: dict[Future[Outcome], tuple[int, int]] = {}
-    left = iter(todo)
-    submit()
-    while running:
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            pair, index = running.pop(future)
-            outcome = future.result()
-            if record is not None:
-                record.add(pair, index, outcome, task)
-            note(pair, index, outcome)
-        submit()
+    for (pair, index), outcome in as_finished(pool, todo, submit):
+        if record is not None:
+            record.add(pair, index, outcome, task)
+        note(pair, index, outcome)
     shape = (grid.pairs, grid.points, grid.points)
     return LossTable(axis, losses.reshape(shape), images, float(np.median(seconds)))
 

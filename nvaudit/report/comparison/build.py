@@ -109,7 +109,6 @@ def compare_reports(
     reports = {name: entry.report for name, entry in entries.items()}
     _check(reports, baseline)
     shared = _Shared(one_gate(reports), common_percentiles(reports), common_thresholds(reports))
-    gated = shared.gated
     scores, remark = roughness_scores(reports)
     measures = {
         name: measures_of(report, scores[name], shared.thresholds) for name, report in reports.items()
@@ -118,7 +117,7 @@ def compare_reports(
     check_measure(rank_by, ranks)
     order = sorted(reports, key=lambda name: sort_key(ranks[name], rank_by))
     models = tuple(_model(name, entries[name], ranks[name], rank_by, scores[name], shared) for name in order)
-    chosen = next((m.name for m in models if not gated or m.verdict == "pass"), None)
+    chosen = next((m.name for m in models if not shared.gated or m.verdict == "pass"), None)
     against = baseline or chosen or order[0]
     first = reports[order[0]]
     report = ComparisonReport(
@@ -128,7 +127,7 @@ def compare_reports(
         rank_by=rank_by,
         best=order[0],
         chosen=chosen,
-        verdict=_verdict(models) if gated else None,
+        verdict=_verdict(models) if shared.gated else None,
         metric=first.metric,
         metric_info=first.metric_info,
         device=str(first.device.get("name")),
@@ -142,7 +141,7 @@ def compare_reports(
             _difference(name, entries[name], against, entries[against]) for name in order if name != against
         ),
         correlations=_correlations(measures),
-        notes=(*remark, *_notes(reports, gated)),
+        notes=(*remark, *_notes(reports, shared.gated)),
         timing=dict(timing or {}),
     )
     return report.model_copy(update={"headline": _headline(report)})

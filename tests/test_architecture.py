@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "nvaudit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 400
+MAX_LINES = 600
 
 BASE = {"additions", "errors", "files", "rng"}
 LOWER = BASE | {"spec", "device", "model", "data", "mapping", "report"}

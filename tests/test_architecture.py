@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "ranges": LOWER | {"perturb"},
     "verify": LOWER | {"perturb", "findings", "session", "retrain"},
     "findings": LOWER | {"perturb"},
+    "coverage": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
     "jobs.racing": LOWER | {"perturb"},
     "jobs.gating": LOWER | {"perturb"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "jobs.verifying": LOWER | {"perturb", "session", "verify"},
     "jobs.measuring": LOWER | {"perturb", "session", "jobs.racing", "jobs.gating"},
     "jobs.auditing": LOWER
-    | {"perturb", "findings", "session", "jobs.attributing", "jobs.measuring", "jobs.landscaping"},
+    | {"perturb", "coverage", "findings", "session", "jobs.attributing", "jobs.measuring", "jobs.landscaping"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
     "jobs.remapping": LOWER | {"perturb", "session", "jobs.auditing", "ranges"},

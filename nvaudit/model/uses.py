@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -40,6 +40,8 @@ class Constant:
         The array that it makes.
     reason : str
         Why it stays digital; for a weight, which uses do.
+    values : tuple of onnx_ir.Value
+        Where it stands in the graph; several where the graph computes one weight again.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Constant:
     uses: tuple[str, ...]
     weight: Weight | None
     reason: str
+    values: tuple[ir.Value, ...] = field(default=(), repr=False, compare=False)
 
 
 def constants(loaded: LoadedModel) -> list[Constant]:
@@ -123,6 +126,7 @@ def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: 
         uses=tuple(uses),
         weight=make_weight(root, choice, analysis, path) if choice.mapped else None,
         reason=_reason(root, choice, analysis, folded),
+        values=(root.value, *root.copies),
     )
 
 

@@ -31,6 +31,8 @@ class WeightUse:
         Position of the weight among its inputs.
     graph_path : str
         The graph it is in, ``""`` for the main one.
+    node : onnx_ir.Node
+        The operator itself; names may come twice.
     """
 
     node_name: str
@@ -38,6 +40,7 @@ class WeightUse:
     domain: str
     input_index: int
     graph_path: str
+    node: ir.Node = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
         channel_axes=role.channel_axes,
         matrix=role.matrix,
         uses=tuple(
-            WeightUse(e.place.label, e.place.node.op_type, e.place.node.domain, e.index, e.path)
+            WeightUse(e.place.label, e.place.node.op_type, e.place.node.domain, e.index, e.path, e.place.node)
             for e in choice.mapped
             if e.place is not None
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
+from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
@@ -21,7 +22,7 @@ from nvaudit.report.result import (
 )
 from nvaudit.report.statistics.anytime import sequential_gate
 from nvaudit.report.statistics.binomial import standard_error
-from nvaudit.report.statistics.gate import GateResult, decide_count, overall_verdict
+from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, overall_verdict
 from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
@@ -64,13 +65,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of the chips: percentiles, confidence, yields, the gate's threshold, tails."""
+    """What is asked: percentiles, confidence, yields, the gate's threshold, tails, the share on the array."""
 
     percentiles: tuple[float, ...]
     confidence: float
     yield_at: tuple[float, ...]
     min_kpp: float | None
     tail: tuple[float, ...] = ()
+    require_mapped: float | None = None
 
 
 def summarise(
@@ -80,6 +82,7 @@ def summarise(
     tensors: Sequence[TensorDecision],
     data: Mapping[str, Any],
     operating_point: Mapping[str, Any],
+    mapped: MappedShare | None = None,
     **rest: Any,
 ) -> AuditReport:
     """Make the report.
@@ -93,6 +96,8 @@ def summarise(
         Fields of ``DataInfo`` but the standard error.
     operating_point : mapping
         Fields of ``OperatingPointInfo`` but sigma and its unit.
+    mapped : MappedShare, optional
+        None where it was not counted.
     **rest
         Further fields of ``AuditReport``.
 
@@ -105,10 +110,14 @@ def summarise(
     worst = max(points, key=lambda point: point.sigma)
     gates = tuple(gate for point in points for gate in point.gate)
     label_free = data["label_kind"] == "none"
+    share_gate = None if mapped is None else judge_share(mapped, questions.require_mapped)
+    verdict = joint_verdict(overall_verdict(gates), share_gate)
     return AuditReport(
-        headline=_headline(measured, worst, gates, label_free, rest["device"]["name"]),
+        headline=_headline(measured, worst, verdict, label_free, rest["device"]["name"], mapped),
         label_free=label_free,
-        verdict=overall_verdict(gates),
+        verdict=verdict,
+        mapped=mapped,
+        mapped_gate=share_gate,
         metric=measured.metric,
         metric_info=MetricInfo(
             higher_is_better=measured.higher_is_better, unit=measured.unit, assumed=measured.assumed
@@ -236,16 +245,16 @@ def _gates(chips: Chips, questions: Questions, better: bool) -> tuple[GateResult
 def _headline(
     measured: Measured,
     worst: SweepPoint,
-    gates: Sequence[GateResult],
+    verdict: Verdict | None,
     label_free: bool,
     device: str,
+    mapped: MappedShare | None,
 ) -> str:
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
-        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
+        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips{share_clause(mapped)}"
     )
-    verdict = overall_verdict(gates)
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:

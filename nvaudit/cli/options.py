@@ -140,11 +140,11 @@ def addition_options() -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
-def mapped_option(gate: str = "exit 1") -> Callable[[Command], Command]:
-    """The gate of the share that is on the array."""
-    return click.option("--require-mapped", type=click.FloatRange(0, 1), metavar="SHARE", help="A gate: "
-                        f"{gate} unless at least this share of the products (multiply-accumulates with a "
-                        "weight) is on the array, e.g. 0.95.  [default: no gate]")  # fmt: skip
+def mapped_option(fails: str = "exit 1") -> Callable[[Command], Command]:
+    """The gate of the share that is on the array, and what happens where it is missed."""
+    return click.option("--require-mapped", type=float, metavar="SHARE", help="Another gate: at least this "
+                        "share of the products (multiply-accumulates with a weight) must be on the array, "
+                        f"e.g. 0.95; else {fails}.  [default: no gate]")  # fmt: skip
 
 
 def select_options() -> Callable[[Command], Command]:

@@ -127,7 +127,7 @@ def share_clause(found: MappedShare | None) -> str:
     return f"; {part_text(found.share)} of the {found.noun} on the array"
 
 
-def share_text(found: MappedShare) -> str:
+def coverage_text(found: MappedShare) -> str:
     """Say how much is on the array, of products, of their weights, and what is counted apart."""
     runs = count_text(found.samples, "sample")
     if found.share_of_products is None:
@@ -208,9 +208,11 @@ def gate_lines(gate: MappedGate | None, found: MappedShare | None) -> list[str]:
     text = f"{gate.verdict.upper()}: at least {asked} of the products must be on the array"
     if gate.share is None or found is None:
         return [f"{text}: the model has no product with a weight"]
-    text += f": {_close_to(gate.share, gate.required)} of the {found.noun} {'are' if gate.share else 'is'}"
+    text += f", {_close_to(gate.share, gate.required)}"
     if found.share_of_products is None:
-        text += " (the products cannot be counted beforehand)"
+        text += " of their weights are (they cannot be counted themselves)"
+    else:
+        text += " are"
     if gate.verdict == "pass":
         return [text]
     return [text, f"Off the array: {_named(found)}"]

@@ -35,6 +35,7 @@ from nvaudit.report.comparison.result import (
     ModelDifference,
     RoughnessScore,
 )
+from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.statistics.gate import Verdict
 from nvaudit.report.wording import (
@@ -192,6 +193,8 @@ def _model(
         verdict=report.verdict if shared.gated else None,
         roughness=roughness,
         size=size_of(report.tensors),
+        mapped=report.mapped,
+        mapped_gate=report.mapped_gate if shared.gated else None,
         images=report.data.count,
         standard_error=report.data.standard_error,
         trials=report.trials.count,
@@ -260,7 +263,7 @@ def _correlations(measures: Mapping[str, Mapping[Measure, float | None]]) -> tup
 
 def _notes(reports: Mapping[str, AuditReport], gated: bool) -> Iterator[str]:
     yield from option_notes(reports)
-    if not gated and any(report.gate for report in reports.values()):
+    if not gated and any(report.gate or report.mapped_gate for report in reports.values()):
         yield "the gates of the runs differ and are left out"
     if any(report.sweep for report in reports.values()):
         yield "of a sweep, the point with the largest sigma is compared"
@@ -285,7 +288,7 @@ def _headline(report: ComparisonReport) -> str:
         f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
         f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
         f"({confidence_text(found.confidence)}) on {report.device}, sigma {report.operating_point.sigma:g} "
-        f"{report.operating_point.sigma_unit}, {count_text(model.trials, 'chip')}"
+        f"{report.operating_point.sigma_unit}, {count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
     )
     if report.rank_by == "yield":
         text += f"; yield {share_text(model.yields[0].share)}"

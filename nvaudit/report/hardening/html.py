@@ -35,6 +35,7 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.page.hardware import crossbar_section
 from nvaudit.report.page.pair import before_after, change_title
+from nvaudit.report.page.share import share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
@@ -77,8 +78,8 @@ def _hero(report: HardenReport) -> Hero:
         word="worse" if worse else "",
         title=change_title(name, change.value, unit),
         lines=(f"{report.headline}.",),
-        numbers=tuple(numbers),
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        numbers=(*numbers, *share_numbers(report.mapped)),
+        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 

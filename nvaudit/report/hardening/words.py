@@ -10,6 +10,7 @@ from nvaudit.report.hardening.result import (
     TrainingInfo,
     beyond_limit,
 )
+from nvaudit.report.mapped import coverage_text, part_text
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -47,6 +48,12 @@ def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
         cells = [f"{1e3 * value:.4g} ×10⁻³" for value in (before.roughness, after.roughness)]
         change = f"{1e3 * (after.roughness - before.roughness):+.4g} ×10⁻³".replace("-", "−", 1)
         rows.append(("roughness", cells[0], cells[1], change))
+    for noun in ("products", "weights"):
+        a, b = (getattr(side, f"share_of_{noun}") for side in (before, after))
+        if a is not None and b is not None:
+            name = f"{noun} on the array"
+            rows.append((name, part_text(a), part_text(b), difference_text(b - a, "fraction")))
+            break
     return rows
 
 
@@ -233,11 +240,17 @@ def candidate_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str,
     return rows
 
 
+def mapped_lines(report: HardenReport) -> list[str]:
+    """How much of the hardened model is on the array."""
+    return [] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]
+
+
 def run_lines(report: HardenReport) -> list[str]:
     """How it was run."""
     return [
         f"Model: {report.model}",
         f"Device: {report.device}, {report.operating_point}",
+        *mapped_lines(report),
         f"Audited on {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
         "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
         f"nvaudit {report.nvaudit_version}",

@@ -17,6 +17,7 @@ from nvaudit.report.page.content import (
     limited,
 )
 from nvaudit.report.page.pair import before_after, change_title
+from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.remap import steps_figure
 from nvaudit.report.remap.result import RemapReport
@@ -57,15 +58,11 @@ def _hero(report: RemapReport) -> Hero:
     if before is not None and after is not None:
         change = after.kpp - before.kpp
         title = change_title(name, change, unit)
-        numbers = tuple(
-            before_after(label, a, b, unit, main=label == name)
-            for label, a, b in (
-                (name, before.kpp, after.kpp),
-                ("mean of the chips", before.mean, after.mean),
-                ("worst chip", before.min, after.min),
-                ("without noise", before.nominal, after.nominal),
-            )
-        )
+        found = [(name, before.kpp, after.kpp), ("mean of the chips", before.mean, after.mean)]
+        if before.worst is not None and after.worst is not None:
+            found.append(("worst chip", before.worst, after.worst))
+        found.append(("without noise", before.nominal, after.nominal))
+        numbers = tuple(before_after(label, a, b, unit, main=label == name) for label, a, b in found)
     worse = change < 0 if report.higher_is_better else change > 0
     exact = "It computes the same up to rounding." if report.exact else "It is not quite the same function."
     return Hero(
@@ -73,8 +70,8 @@ def _hero(report: RemapReport) -> Hero:
         word="worse" if worse else "",
         title=title,
         lines=(f"{report.headline}.", exact),
-        numbers=numbers,
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        numbers=(*numbers, *share_numbers(report.mapped)),
+        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 
@@ -114,7 +111,8 @@ def _tensors(report: RemapReport) -> Section:
     rows: list[tuple[Cell, ...]] = [tensor_row(tensor) for tensor in report.tensors]
     shown, cut = limited(rows)
     caption = f"What became of every weight on the array; noise: relative to before.{cut}"
-    return Section("weights", "Weights", (Table("tensors", caption, TENSOR_COLUMNS, shown, numeric=(2,)),))
+    table = Table("tensors", caption, TENSOR_COLUMNS, shown, numeric=(2,))
+    return Section("weights", "Weights", (table, *share_blocks(report.mapped)))
 
 
 def _record(report: RemapReport) -> Section:

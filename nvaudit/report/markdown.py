@@ -109,7 +109,9 @@ def _shortened(rows: Sequence[Sequence[str]], columns: int) -> list[Sequence[str
 def _verdicts(report: AuditReport) -> Iterable[str]:
     """Spell out the gates; of a sweep those of the point that settles the verdict."""
     point = deciding_point(report)
-    gated = [case for case in cases_of(report) if case.gate is not None and case.point is point]
+    gated = [case for case in cases_of(report) if case.gate is not None]
+    if report.sweep:
+        gated = [case for case in gated if case.point is point]
     for case in gated[:_MOST_ROWS]:
         yield _verdict(case, report)
     for text in gate_lines(report.mapped_gate, report.mapped):

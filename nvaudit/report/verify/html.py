@@ -53,9 +53,14 @@ def verify_page(report: VerifyReport) -> Page:
         subject=file_name(str(report.run.get("model", ""))),
         subtitle=f"{report.metric} on {short(report.device)} by the share of weights that are write-verified",
         hero=_hero(report),
-        sections=(_curve(report), _tensors(report), _notes(report), _record(report)),
+        sections=(*plan_sections(report), _notes(report), _record(report)),
         version=report.nvaudit_version,
     )
+
+
+def plan_sections(report: VerifyReport) -> tuple[Section, ...]:
+    """What a plan says, without what it rests on: also on the page of a hardening."""
+    return (_curve(report), _tensors(report))
 
 
 def _hero(report: VerifyReport) -> Hero:

@@ -30,6 +30,7 @@ from nvaudit.report.wording import (
     kpp_name,
     limit_text,
     missing_bound_text,
+    reach_text,
     share_text,
     value_text,
 )
@@ -133,7 +134,7 @@ def _caveats(report: AuditReport) -> Iterable[str]:
     missing = (missing_bound_text(result, info.higher_is_better) for result in report.kpp)
     yield from filter(None, missing)
     for item in report.yields:
-        reach = "reach" if item.direction == "at_least" else "stay at or below"
+        reach = reach_text(item.direction)
         yield (
             f"Yield: {share_text(item.share)} of the chips {reach} {limit_text(item.threshold, info.unit)} "
             f"[{share_text(item.low)}, {share_text(item.high)}], "

@@ -17,7 +17,9 @@ MS = "com.microsoft"
 
 def weight(name, *shape, dtype=np.float32):
     values = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
-    return numpy_helper.from_array((np.sin(values + 1) * (50 if dtype != np.float32 else 1)).astype(dtype), name)
+    return numpy_helper.from_array(
+        (np.sin(values + 1) * (50 if dtype != np.float32 else 1)).astype(dtype), name
+    )
 
 
 def ints(name, *values):

@@ -105,7 +105,8 @@ def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, 
     texts = [*metric_cells(report, model), *cost_cells(model)]
     rough = model.roughness
     values: dict[str, float | None] = {
-        "ideal": model.nominal, "quantised": model.quantised, "mean": model.mean,
+        "ideal": model.nominal, "quantised": model.quantised,
+        "converted": model.quantised, "mean": model.mean,
         kpp_name(report.percentile): model.kpp[0].value,
         COST_COLUMNS[0]: None if rough is None else rough.value, "weights": model.size.weights,
         "devices": model.size.devices, "crossbars": model.size.crossbars,

@@ -39,7 +39,8 @@ def metric_columns(report: ComparisonReport) -> list[str]:
     unit = report.metric_info.unit
     thresholds = [item.threshold for item in report.models[0].yields]
     return [
-        "ideal", "quantised", "mean", kpp_name(report.percentile), "interval",
+        "ideal", "quantised" if report.converters is None else "converted", "mean",
+        kpp_name(report.percentile), "interval",
         *(f"yield {limit_text(threshold, unit)}" for threshold in thresholds),
         *(["gate"] if report.verdict is not None else []),
     ]  # fmt: skip

@@ -35,7 +35,7 @@ def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
         (name, value_text(a, unit), value_text(b, unit), difference_text(b - a, unit))
         for name, a, b in (
             ("without noise", before.nominal, after.nominal),
-            ("quantised", before.quantised, after.quantised),
+            ("quantised" if report.crossbar is None else "converted", before.quantised, after.quantised),
             ("mean of the chips", before.mean, after.mean),
             (kpp_name(report.difference.percentile), before.kpp.value, after.kpp.value),
         )

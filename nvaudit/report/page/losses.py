@@ -186,7 +186,7 @@ def _classes(report: AuditReport, part: ClassAttribution) -> list[Block]:
     worst = part.classes[0]
     words = (
         f"{report.metric} of each class without noise and at {name}, the worst class first. Class "
-        f"{worst.label} falls from {value_text(worst.quantised, unit)} to {value_text(worst.kpp[0], unit)}. "
+        f"{worst.label} goes from {value_text(worst.quantised, unit)} to {value_text(worst.kpp[0], unit)}. "
         "Each class has its own worst chips."
     )
     rows: list[tuple[Cell, ...]] = [

@@ -296,13 +296,13 @@ def test_names_that_come_twice_do_not_mix(tmp_path):
     assert covered(path, digital=["a"]).products == 40
 
 
-def test_a_fixed_batch_is_one_run(tmp_path):
-    """Of a model that is fixed to its batch the products are those of the batch, and it says so."""
+def test_a_batch_that_cannot_be_cut_is_one_run(tmp_path):
+    """Where rows of different samples are mixed the products are those of the whole batch."""
     nodes = [
         helper.make_node("Reshape", ["v", "shape"], ["r"]),
-        helper.make_node("MatMul", ["w", "r"], ["out"]),
+        helper.make_node("MatMul", ["r", "w"], ["m"]),
+        helper.make_node("Reshape", ["m", "back"], ["out"]),
     ]
-    stored = [ints("shape", 4, 6), weight("w", 2, 4)]
-    path = save(tmp_path / "m.onnx", nodes, stored, [("v", FLOAT, [4, 6])])
-    found = covered(path)
-    assert found.products == 2 * 4 * 6 or found.samples == 4
+    stored = [ints("shape", 6, 4), ints("back", 4, 3), weight("w", 4, 2)]
+    found = covered(save(tmp_path / "m.onnx", nodes, stored, [("v", FLOAT, [4, 6])]))
+    assert found.products == 6 * 4 * 2

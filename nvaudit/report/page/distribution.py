@@ -73,8 +73,8 @@ def yield_section(report: AuditReport) -> Section:
     for item in report.yields:
         words += (
             f" {share_text(item.share)} of the chips {reach_text(item.direction)} "
-            f"{limit_text(item.threshold, info.unit)} ({share_text(item.low)} to {share_text(item.high)}, {confidence_text(item.confidence)} "
-            "confidence)."
+            f"{limit_text(item.threshold, info.unit)} ({share_text(item.low)} to {share_text(item.high)}, "
+            f"{confidence_text(item.confidence)} confidence)."
         )
     if confidence is not None:
         words += f" Band: {confidence_text(confidence)} at each point (Clopper-Pearson)."

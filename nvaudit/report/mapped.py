@@ -158,9 +158,10 @@ def share_warning(found: MappedShare | None) -> str | None:
     if found is None:
         return None
     shares = {"products": found.share_of_products, "product weights": found.share_of_weights}
-    off = {noun: 1 - share for noun, share in shares.items() if share is not None}
-    if not off or max(off.values()) <= MOST_OFF:
+    known = [share for share in shares.values() if share is not None]
+    if not known or min(known) >= 1 - MOST_OFF:
         return None
+    off = {noun: 1 - share for noun, share in shares.items() if share is not None}
     parts = " and ".join(f"{part_text(share)} of the {noun}" for noun, share in off.items())
     return f"{parts} are off the array and have no noise in these numbers: {_named(found)}"
 

@@ -1,4 +1,4 @@
-"""The share of the products on the array in every medium, its warning, its gate; and what stands beside it."""
+"""The share of the products on the array in every medium, with its warning and its gate."""
 
 import io
 import json
@@ -275,8 +275,8 @@ def test_a_report_of_no_kind_says_which_there_are():
 def test_nothing_to_map_has_no_share():
     """A model without products: no clause in the headline, and a gate of the share fails."""
     none = MappedShare(
-        products=0, products_total=0, share_of_products=None, weights=0, weights_total=0, share_of_weights=None,
-        activation_products=0, samples=1, uncounted=(), off=(),
+        products=0, products_total=0, share_of_products=None, weights=0, weights_total=0,
+        share_of_weights=None, activation_products=0, samples=1, uncounted=(), off=(),
     )  # fmt: skip
     assert share_clause(none) == ""
     assert judge_share(none, 0.5).verdict == "fail"

@@ -20,7 +20,7 @@ from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.remap import steps_figure
-from nvaudit.report.remap.result import RemapReport
+from nvaudit.report.remap.result import RemapAudit, RemapReport
 from nvaudit.report.remap.words import (
     PAIR_COLUMNS,
     TENSOR_COLUMNS,
@@ -59,8 +59,9 @@ def _hero(report: RemapReport) -> Hero:
         change = after.kpp - before.kpp
         title = change_title(name, change, unit)
         found = [(name, before.kpp, after.kpp), ("mean of the chips", before.mean, after.mean)]
-        if before.worst is not None and after.worst is not None:
-            found.append(("worst chip", before.worst, after.worst))
+        worst = [_worst(side, report.higher_is_better) for side in (before, after)]
+        if worst[0] is not None and worst[1] is not None:
+            found.append(("worst chip", worst[0], worst[1]))
         found.append(("without noise", before.nominal, after.nominal))
         numbers = tuple(before_after(label, a, b, unit, main=label == name) for label, a, b in found)
     worse = change < 0 if report.higher_is_better else change > 0
@@ -73,6 +74,11 @@ def _hero(report: RemapReport) -> Hero:
         numbers=(*numbers, *share_numbers(report.mapped)),
         warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
+
+
+def _worst(side: RemapAudit, higher_is_better: bool) -> float | None:
+    """The worst chip; older reports have the least one only, which is another where lower is better."""
+    return side.min if side.worst is None and higher_is_better else side.worst
 
 
 def _pair(report: RemapReport) -> Section:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -9,6 +10,7 @@ from nvaudit.coverage import count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.mapping.select import select
 from nvaudit.model import analyse_batch, constants, load_model
+from nvaudit.model.macs.rules import terms
 from nvaudit.session import input_specs
 
 FLOAT = TensorProto.FLOAT
@@ -249,6 +251,40 @@ def test_the_branch_that_runs_is_counted(limit, off, tmp_path):
     assert (found.products, found.products_total, found.weights_total) == (12, 36, 60)
     other = covered(path, digital=["a" if off == "b" else "b"])
     assert (other.products, other.products_total, other.share_of_weights) == (36, 36, 0.6)
+
+
+def test_a_branch_that_is_known_is_counted_without_a_run(tmp_path):
+    """A constant condition needs no data."""
+    nodes = [helper.make_node("If", ["go"], ["h"], then_branch=branches("MatMul")[2].attribute[1].g,
+                              else_branch=branches("MatMul")[2].attribute[0].g),
+             helper.make_node("MatMul", ["h", "c"], ["out"])]  # fmt: skip
+    stored = [weight("a", 6, 4), weight("b", 6, 4), weight("c", 4, 3),
+              numpy_helper.from_array(np.array(False), "go")]  # fmt: skip
+    loaded = load_model(save(tmp_path / "m.onnx", nodes, stored, [V]))
+    decisions = select(constants(loaded))
+    found, more = declared_coverage(loaded, analyse_batch(loaded.model), decisions)
+    assert (found.share.products, more) == (36, False)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("LSTM", ["s", "w", "r"], ["out"], hidden_size=4),
+        helper.make_node("Einsum", ["s", "w"], ["out"], equation="b->b"),
+        helper.make_node("Conv", ["s", "w"], ["out"]),
+        helper.make_node("Gemm", ["s", "w"], ["out"], transA=1),
+        helper.make_node("MoE", ["s", "s", "w"], ["out"], domain=MS, k=1),
+        helper.make_node("Scan", [], ["out"]),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_what_does_not_fit_its_operator_is_no_failure(node):
+    """Wrong ranks, missing operands and missing attributes give no count, and no exception."""
+    graph = helper.make_graph([node], "g", [], [])
+    ir_node = next(iter(ir.serde.deserialize_graph(graph)))
+    for sizes in ((), (3,), (3, 4), (2, 3, 4), (0, 0, 0), None):
+        for term in terms(ir_node, lambda value, sizes=sizes: sizes):
+            assert term.products is None or term.products >= 0
 
 
 def test_sizes_that_depend_on_data_are_seen(tmp_path):

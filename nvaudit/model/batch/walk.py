@@ -104,8 +104,8 @@ def infer_sizes(model: ir.Model, known: Mapping[str, tuple[int, ...]]) -> Shapes
     except Exception:  # as above
         return shapes
     shapes |= _new_shapes(model, inferred)
-    for body, twin in zip(model.graph.subgraphs(), inferred.graph.subgraphs(), strict=True):
-        for mine, theirs in zip(body.inputs, twin.inputs, strict=True):
+    for body, twin in zip(model.graph.subgraphs(), inferred.graph.subgraphs(), strict=False):
+        for mine, theirs in zip(body.inputs, twin.inputs, strict=False):
             if theirs.shape is not None:
                 shapes[mine] = _dims(theirs.shape)
     return shapes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nvaudit.model.analysis import FLOATS
-from nvaudit.model.fold import fold_ints
+from nvaudit.model.fold import fold, fold_ints
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.macs.rules import Sizes, SizesOf, Term, terms
 from nvaudit.model.macs.sizes import KnownSizes, Seen, known_sizes
@@ -151,6 +151,9 @@ class _Finder:
             return None
         if node.op_type == "If":
             condition = operand(node, 0)
+            if condition in self.constant and condition is not None:
+                fixed = fold(condition, self.opset)
+                return None if fixed is None else int(bool(fixed.all()) == (name == "then_branch"))
             label = "" if condition is None or place.path else condition.name or ""
             if label not in self.sizes.branches:
                 self.open |= {label} - {""}
@@ -160,7 +163,8 @@ class _Finder:
             scanned = attribute(node, "num_scan_inputs", 0)
             sequence = self.sizes.of(node.inputs[-1]) if node.inputs else None
             axes = attribute(node, "scan_input_axes", None) or (0,)
-            return sequence[axes[-1]] if scanned and sequence else None
+            axis = axes[-1]
+            return sequence[axis] if scanned and sequence and -len(sequence) <= axis < len(sequence) else None
         if node.op_type == "Loop" and len(body.outputs) > 0:
             most = operand(node, 0)
             count = fold_ints(most, self.opset) if most is not None and most in self.constant else None

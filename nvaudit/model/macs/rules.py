@@ -60,7 +60,13 @@ def terms(node: ir.Node, sizes_of: SizesOf) -> list[Term]:
     """
     domain = "" if node.domain == "ai.onnx" else node.domain
     rule = _RULES.get((domain, node.op_type))
-    return [] if rule is None else list(rule(node, sizes_of))
+    if rule is None or not node.outputs:
+        return []
+    try:
+        return list(rule(node, sizes_of))
+    except (IndexError, TypeError, ValueError, ZeroDivisionError):
+        # Sizes or attributes that the operator does not have: what it makes of them is not known.
+        return [Term(tuple(range(len(node.inputs))), None)]
 
 
 def _times(*factors: int | None) -> int | None:

@@ -11,6 +11,7 @@ from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.mapping.conductance import Array, Encoding, layout
 from nvaudit.mapping.crossbar import Crossbar, crossbars
 from nvaudit.mapping.groups import saved
+from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision
 from nvaudit.model import Weight
 from nvaudit.perturb.crossbar import CrossbarRun, Layer, crossbar_count, utilisation
@@ -192,15 +193,9 @@ def inspect_rows(
         if not decision.mapped or weight is None:
             rows.append(_row(decision))
             continue
-        own = stored_bits(decision.constant.dtype) if weight.is_integer else bits
+        own = (weight.grid_bits or bits) if keeps_grid(weight.grid_bits) else bits
         rows.append(_row(decision, layout(profile, bits=own, cell_bits=cell_bits, encoding=encoding), size))
     return rows
-
-
-def stored_bits(dtype: str) -> int:
-    """Bits of an integer element type such as ``uint8``; 8 for a float that the graph itself quantises."""
-    digits = "".join(c for c in dtype if c.isdigit())
-    return int(digits) if "int" in dtype and digits else 8
 
 
 def _row(

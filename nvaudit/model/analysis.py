@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from nvaudit.model.chains import Quantize, Shape, State, Step, follow
-from nvaudit.model.fold import MAX_FOLDED, fold, fold_ints, stored_array
+from nvaudit.model.chains import KEEPING, Quantize, Shape, State, Step, follow
+from nvaudit.model.evaluate import NotFolded
+from nvaudit.model.fold import Budget, computed, fold, fold_ints, stored_array
 from nvaudit.model.roles import Role, find_role, takes_weights
 from nvaudit.model.sparse import ORIGIN_KEY
 from nvaudit.model.walk import (
     STANDARD,
     Place,
     attribute,
+    captured,
     constant_values,
     graphs,
     is_constant_node,
@@ -60,11 +62,15 @@ class Root:
 
 @dataclass
 class Analysis:
-    """Every constant of a model with its ends, in graph order."""
+    """Every constant of a model with its ends, in graph order.
+
+    ``refused`` are constant operands of products that are not computed, each with the reason.
+    """
 
     roots: list[Root]
     constant: set[ir.Value]
     opset: int
+    refused: dict[ir.Value, str] = field(default_factory=dict)
 
 
 def analyse(model: ir.Model) -> Analysis:
@@ -84,7 +90,7 @@ def analyse(model: ir.Model) -> Analysis:
     roots = list(finder.stored())
     roots += finder.folded()
     _name_apart(roots)
-    return Analysis(roots, finder.constant, finder.opset)
+    return Analysis(roots, finder.constant, finder.opset, finder.refused)
 
 
 class _Finder:
@@ -97,6 +103,8 @@ class _Finder:
         self.places = {place.node: (number, place) for number, place in enumerate(places(model.graph))}
         self.paths = {id(graph): path for graph, path in graphs(model.graph)}
         self.shapes: dict[ir.Value, Shape | None] = {}
+        self.chained: set[ir.Value] = set()
+        self.refused: dict[ir.Value, str] = {}
 
     def is_constant(self, value: ir.Value | None) -> bool:
         return value is not None and value in self.constant
@@ -137,18 +145,21 @@ class _Finder:
     def folded(self) -> list[Root]:
         """Constant results of other operators that end up as weights."""
         found: dict[object, Root] = {}
+        budget = Budget()
         for _, place in list(self.places.values()):
             for value in place.node.outputs:
+                # What the chain of another constant reaches is that constant, moved or written otherwise.
                 if (
                     value not in self.constant
                     or is_constant_node(place.node)
+                    or value in self.chained
                     or not self._may_be_weight(value)
                 ):
                     continue
-                if place.node.op_type in _KEEPING and self.is_constant(place.node.inputs[0]):
-                    continue  # the chain of its own input reaches further back
-                array = fold(value, self.opset, MAX_FOLDED)
-                if array is None:
+                try:
+                    array = computed(value, self.opset, budget=budget)
+                except NotFolded as error:
+                    self.refused[value] = str(error)
                     continue
                 state = State(array.shape, ir.DataType.from_numpy(array.dtype))
                 root = self._root(value, place.path, "folded", state)
@@ -164,17 +175,17 @@ class _Finder:
         return list(found.values())
 
     def _sources(self, value: ir.Value) -> frozenset[ir.Value]:
-        """The stored floating-point tensors that a value is computed from."""
+        """The stored tensors that a value gets its numbers from; itself where these are only sizes."""
         sources, seen, pending = set(), {value}, [value]
         while pending:
             node = (current := pending.pop()).producer()
             if node is None or is_constant_node(node):
                 sources.add(current)
                 continue
-            fresh = [v for v in node.inputs if v is not None and v not in seen]
+            fresh = [v for v in (*node.inputs, *captured(node)) if v is not None and v not in seen]
             seen.update(fresh)
             pending += fresh
-        return frozenset(v for v in sources if v.dtype in FLOATS)
+        return frozenset(v for v in sources if v.dtype in FLOATS) or frozenset({value})
 
     def _may_be_weight(self, value: ir.Value) -> bool:
         """Whether an operator that knows weights takes the value together with one that is not constant."""
@@ -184,7 +195,7 @@ class _Finder:
                 if not self._is_fixed(use.node):
                     if takes_weights(use.node):
                         return True
-                elif use.node.op_type in _KEEPING and use.idx == 0:
+                elif use.node.op_type in KEEPING and use.idx == 0:
                     pending.append(use.node.outputs[0])
         return False
 
@@ -220,6 +231,7 @@ class _Finder:
                 after = None
             if after is not None:
                 step, state_after = after
+                self.chained.add(use.node.outputs[0])
                 self._follow(use.node.outputs[0], (*steps, step) if step else steps, state_after, ends)
                 continue
             role = self._role(place.node, use.idx, state)
@@ -236,21 +248,6 @@ class _Finder:
         if not state.dtype.is_integer() or not self._can_fold(role.decode.scale, role.decode.zero):
             return None
         return role
-
-
-_KEEPING = frozenset(
-    [
-        "Identity",
-        "Cast",
-        "Transpose",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "QuantizeLinear",
-        "DequantizeLinear",
-    ]
-)
 
 
 def _name_apart(roots: list[Root]) -> None:

@@ -106,7 +106,7 @@ def explain(root: Root, analysis: Analysis, kept: list[End], folded: dict[ir.Nod
     kept : list of End
         Its digital ends.
     folded : dict of onnx_ir.Node to str
-        Nodes that are computed into a weight, with the weight's key.
+        Nodes whose result is computed, or could not be, with what becomes of it.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def _one(root: Root, end: End, analysis: Analysis, folded: dict[ir.Node, str]) -
         return f"returned by {end.path}" if end.path else "output of the model"
     node = place.node
     if node in folded:
-        return f"computed into the weight {folded[node]!r} by {node.op_type} '{place.label}'"
+        return f"{folded[node]} by {node.op_type} '{place.label}'"
     name = f"{node.op_type} '{place.label}'"
     if 0 in root.state.shape:
         return f"empty operand of {name}"

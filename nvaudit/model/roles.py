@@ -174,43 +174,66 @@ def _attention(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant)
 
 
 def _einsum(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    terms, result = split_einsum(
-        attribute(node, "equation", ""), [operand(node, i) for i in range(len(node.inputs))]
-    )
-    others = [value for i, value in enumerate(node.inputs) if i != index]
-    if terms is None or not others or any(is_constant(value) for value in others):
+    """Any equation that sums over an axis of the operand.
+
+    Axes that other operands have too and the result keeps make separate matrices; those that only this
+    operand has are outputs; the others are summed over.
+    """
+    terms, result = split_einsum(attribute(node, "equation", ""), len(node.inputs))
+    if terms is None or all(is_constant(value) for i, value in enumerate(node.inputs) if i != index):
         return None
-    mine, rest = terms[index], set("".join(terms[:index] + terms[index + 1 :]))
-    if len(mine) != len(shape) or len(set(mine)) != len(mine):
+    mine = _spelled(terms[index], len(shape))
+    if mine is None or len(mine) != len(shape) or len(set(mine)) != len(mine):
         return None
-    groups = [axis for axis, label in enumerate(mine) if label in result and label in rest]
-    cols = [axis for axis, label in enumerate(mine) if label in result and label not in rest]
-    rows = [axis for axis, label in enumerate(mine) if label not in result]
+    others = [(term, node.inputs[i]) for i, term in enumerate(terms) if i != index]
+    rest = set().union(*(_labels(term, value, len(shape)) for term, value in others))
+    kept = _labels(result, None, len(shape))
+    groups = [axis for axis, label in enumerate(mine) if label in kept and label in rest]
+    cols = [axis for axis, label in enumerate(mine) if label in kept and label not in rest]
+    rows = [axis for axis, label in enumerate(mine) if label not in kept]
     sizes = (math.prod(shape[axis] for axis in axes) for axes in (groups, rows, cols))
     return Role(tuple(sorted(groups + cols)), Matrix(*sizes)) if rows else None
 
 
-def split_einsum(equation: str, operands: list[ir.Value | None]) -> tuple[list[str] | None, str]:
+def _spelled(term: str, rank: int) -> list[str] | None:
+    """Labels of every axis; an ellipsis' are numbered from the last one, as broadcasting aligns them."""
+    before, dots, after = term.partition("...")
+    hidden = rank - len(before) - len(after)
+    if (hidden and not dots) or hidden < 0 or "." in before + after:
+        return None
+    return [*before, *(f"...{number}" for number in range(hidden, 0, -1)), *after]
+
+
+def _labels(term: str, value: ir.Value | None, at_most: int) -> set[str]:
+    """Labels of a term; of unknown rank, its ellipsis may stand for every axis of the weight."""
+    plain = len(term.replace(".", ""))
+    rank = plain + at_most if value is None or value.shape is None else len(value.shape)
+    return set(_spelled(term, rank if "." in term else plain) or term)
+
+
+def split_einsum(equation: str, count: int) -> tuple[list[str] | None, str]:
     """Split an einsum equation.
 
     Parameters
     ----------
     equation : str
-        For instance ``"bij,jk->bik"``.
-    operands : list of onnx_ir.Value or None
-        The operands.
+        For instance ``"bij,jk->bik"`` or ``"...i,ij->...j"``.
+    count : int
+        Number of operands.
 
     Returns
     -------
     tuple of list of str (or None), and str
-        The labels of each operand and of the result; None where there is an ellipsis or a mismatch.
+        The labels of each operand and of the result; None where there are more or fewer operands.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if "." in equation or len(terms) != len(operands):
+    if len(terms) != count:
         return None, ""
     if not arrow:
-        right = "".join(sorted(label for label in set(left) - {","} if left.count(label) == 1))
+        # numpy's convention: what an ellipsis hides comes first, then labels that stand once, in order.
+        once = sorted(label for label in set(left) - {",", "."} if left.count(label) == 1)
+        right = ("..." if "..." in left else "") + "".join(once)
     return terms, right
 
 

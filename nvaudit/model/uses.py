@@ -12,6 +12,7 @@ from nvaudit.model.analysis import Analysis, Root, analyse
 from nvaudit.model.cause import cause
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.reasons import explain
+from nvaudit.model.walk import captured
 from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
 
 
@@ -95,19 +96,26 @@ def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:
     Returns
     -------
     dict of onnx_ir.Node to str
-        Each with the key of its weight.
+        Each with what becomes of its result, in words; weights that are computed come before operands that
+        could not be.
     """
     nodes: dict[ir.Node, str] = {}
     for root in analysis.roots:
-        if root.origin != "folded":
-            continue
-        pending = [root.value, *root.copies]
-        while pending:
-            node = pending.pop().producer()
-            if node is not None and node not in nodes:
-                nodes[node] = root.key
-                pending += [value for value in node.inputs if value is not None]
+        if root.origin == "folded":
+            _mark((root.value, *root.copies), f"computed into the weight {root.key!r}", nodes)
+    for value, reason in analysis.refused.items():
+        text = f"part of the operand {value.name!r} of a product, which stays digital: {reason};"
+        _mark((value,), text, nodes)
     return nodes
+
+
+def _mark(values: tuple[ir.Value, ...], text: str, nodes: dict[ir.Node, str]) -> None:
+    pending = list(values)
+    while pending:
+        node = pending.pop().producer()
+        if node is not None and node not in nodes:
+            nodes[node] = text
+            pending += [*(value for value in node.inputs if value is not None), *captured(node)]
 
 
 def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: str) -> Constant:

@@ -8,9 +8,10 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root
-from nvaudit.model.chains import Layout, Quantize, Step, invert, layout_of, simplify
-from nvaudit.model.decode import IntegerGrid, decode_values
-from nvaudit.model.fold import MAX_FOLDED, fold, stored_array
+from nvaudit.model.chains import Clamp, Layout, Quantize, Step, invert, layout_of, simplify
+from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
+from nvaudit.model.evaluate import NotFolded
+from nvaudit.model.fold import computed, stored_array
 from nvaudit.model.roles import Matrix
 from nvaudit.model.tensors import Array, find_bad
 
@@ -72,6 +73,8 @@ class Weight:
         Float type at the first use; ``"float32"`` for integer operators.
     is_integer : bool
         Whether it has its own integer grid.
+    grid_bits : int or None
+        Bits of the integers of this grid.
     channel_axes : tuple of int
         Output-channel axes of the primary layout; ``()`` for a single output.
     matrix : Matrix
@@ -85,6 +88,7 @@ class Weight:
     shape: tuple[int, ...]
     dtype: str
     is_integer: bool
+    grid_bits: int | None
     channel_axes: tuple[int, ...]
     matrix: Matrix
     uses: tuple[WeightUse, ...]
@@ -126,7 +130,10 @@ class _Source:
     opset: int
 
     def read(self) -> tuple[Array, IntegerGrid | None]:
-        stored = fold(self.value, self.opset, MAX_FOLDED) if self.folded else stored_array(self.value)
+        try:
+            stored = computed(self.value, self.opset) if self.folded else stored_array(self.value)
+        except NotFolded as error:
+            raise ModelError(f"it cannot be computed: {error}; keep it digital") from error
         if stored is None:
             raise ModelError("its data cannot be computed; keep it digital")
         role = self.end.role
@@ -198,6 +205,7 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
         shape=end.state.shape,
         dtype="float32" if role.decode is not None else dtype_name(end.state.dtype),
         is_integer=role.decode is not None or _on_grid(root, end.steps),
+        grid_bits=grid_bits(root.state.dtype, end.steps),
         channel_axes=role.channel_axes,
         matrix=role.matrix,
         uses=tuple(
@@ -235,9 +243,11 @@ def dtype_name(dtype: ir.DataType) -> str:
 def _reading(end: End) -> tuple[object, ...]:
     """What decides the numbers that an end reads, beside their layout."""
     scales: list[object] = [
-        (step.back, _origin(step.scale), _origin(step.zero), step.axis, step.block)
+        step
+        if isinstance(step, Clamp)
+        else (step.back, _origin(step.scale), _origin(step.zero), step.axis, step.block)
         for step in end.steps
-        if isinstance(step, Quantize)
+        if isinstance(step, Quantize | Clamp)
     ]
     decode = end.role.decode if end.role else None
     if decode is not None:

@@ -64,7 +64,7 @@ def _decide(constant: Constant, layers: Sequence[str], digital: Sequence[str]) -
     for glob in digital:
         if fnmatch.fnmatchcase(weight.key, glob):
             return Decision(constant, False, f"kept digital by --digital {glob}")
-    return Decision(constant, True, constant.reason or f"weight of {weight.op}{_wide(weight)}")
+    return Decision(constant, True, constant.reason or f"weight of {weight.product}{_wide(weight)}")
 
 
 def _wide(weight: Weight) -> str:

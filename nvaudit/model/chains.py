@@ -64,7 +64,22 @@ class Clamp:
     high: int
 
 
-Step = Transpose | Reshape | Cast | Quantize | Clamp
+@dataclass(frozen=True)
+class Unpack:
+    """Integers of a few bits out of the bytes that com.microsoft's MatMulNBits stores: [input, output].
+
+    A byte holds the first of its integers in its lowest bits. A block of ``block`` inputs of one output has
+    one scale and one zero point, which is packed too unless it has the type of the scale.
+    """
+
+    bits: int
+    block: int
+    shape: Shape
+    scale: ir.Value
+    zero: ir.Value | None
+
+
+Step = Transpose | Reshape | Cast | Quantize | Clamp | Unpack
 KEEPING = frozenset(
     [
         "Identity",

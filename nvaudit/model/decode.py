@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.chains import Cast, Clamp, Quantize, Reshape, Shape, Step, Transpose, integer_range
+from nvaudit.model.chains import Cast, Clamp, Quantize, Reshape, Shape, Step, Transpose, Unpack, integer_range
 from nvaudit.model.fold import fold
 from nvaudit.model.roles import Decode
 from nvaudit.model.tensors import Array
@@ -82,9 +82,11 @@ def decode_values(
             stage = _cast(stage, step.dtype)
         elif isinstance(step, Clamp):
             stage = _clamped(stage, step)
+        elif isinstance(step, Unpack):
+            stage = _unpacked(stage, step, opset)
         else:
             stage = _quantized(stage, step, opset)
-    if decode is not None:
+    if decode is not None and stage.scale is None and stage.bits:
         stage = _decoded(stage, decode, opset)
     if stage.scale is None:
         return np.ascontiguousarray(stage.array), None
@@ -127,6 +129,39 @@ def _clamped(stage: _Stage, step: Clamp) -> _Stage:
     return replace(stage, array=array, bits=min(stage.bits, _clamp_bits(step)))
 
 
+def _unpacked(stage: _Stage, step: Unpack, opset: int) -> _Stage:
+    """Packed integers, less zero points, with their scales; both spread over their blocks."""
+    inputs, outputs = step.shape
+    blocks = -(-inputs // step.block)
+    scale, zero = _parameters(step.scale, step.zero, opset)
+    codes = _integers(stage.array.reshape(outputs, -1), step.bits)
+    if codes.shape[1] < inputs or scale.size != outputs * blocks:
+        return _misfit(scale, step.shape)  # type: ignore[return-value]
+    if zero is None:
+        zeros = np.full((outputs, blocks), 2 ** (step.bits - 1), np.int32)
+    elif zero.dtype == np.uint8:
+        zeros = _integers(zero.reshape(outputs, -1), step.bits)[:, :blocks]
+    else:
+        zeros = zero.reshape(outputs, blocks)
+    spread = np.arange(inputs) // step.block
+    less, scales = codes[:, :inputs] - zeros[:, spread], scale.reshape(outputs, blocks)[:, spread]
+    if not _is_grid(step):
+        return _Stage((less * scales).astype(np.float32).T)
+    return _Stage(less.T, scales.T, step.bits, ir.DataType.FLOAT)
+
+
+def _is_grid(step: Unpack) -> bool:
+    """Whether zero points are integers; those of the type of the scale may be anything between."""
+    return step.zero is None or step.zero.dtype == ir.DataType.UINT8
+
+
+def _integers(packed: Array, bits: int) -> Array:
+    """Unpack unsigned integers along the last axis, lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    found = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
+    return found.reshape(*packed.shape[:-1], -1).astype(np.int32)
+
+
 def _clamp_bits(step: Clamp) -> int:
     bits = max(step.high.bit_length(), (-step.low - 1).bit_length() if step.low < 0 else 0)
     return max(bits + (step.low < 0), 1)
@@ -153,6 +188,8 @@ def grid_bits(dtype: ir.DataType, steps: tuple[Step, ...]) -> int | None:
             bits = step.dtype.bitwidth
         elif isinstance(step, Clamp) and bits is not None:
             bits = min(bits, _clamp_bits(step))
+        elif isinstance(step, Unpack):
+            bits = step.bits if _is_grid(step) else None
     return bits
 
 

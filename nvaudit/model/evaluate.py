@@ -76,16 +76,27 @@ def evaluate(
     shapes = _shapes(model)
     bound = None if None in shapes else sum(math.prod(shape) for shape in shapes if shape is not None)
     if bound is not None and bound > limit:
-        raise NotFolded(f"its result has {bound} elements, and {limit} more may be computed in all")
+        raise NotFolded(_too_large(bound, limit))
     work = _work(node, [None if v is None else inputs[v] for v in node.inputs], shapes)
     if work > MAX_WORK:
-        raise NotFolded(f"it takes {work} multiplications; {MAX_WORK} are the limit")
+        raise NotFolded(f"takes {work:,} multiplications, above the limit of {MAX_WORK:,}")
     results = _run(node, model, feeds, guarded=bound is None or next(bodies(node), None) is not None)
     size = sum(_size(result) for result in results)
     if size > limit:
-        raise NotFolded(f"its result has {size} elements, and {limit} more may be computed in all")
+        raise NotFolded(_too_large(size, limit))
     given = iter(results)
     return [next(given) if value.name else None for value in node.outputs], work
+
+
+def _too_large(size: int, limit: int) -> str:
+    return (
+        f"makes {size:,} elements, above the limit of {limit:,} that computed arrays may still have together"
+    )
+
+
+def _short(error: Exception) -> str:
+    text = cause(error)
+    return text if len(text) <= 160 else text[:160] + "…"
 
 
 def _size(known: Known) -> int:
@@ -131,13 +142,13 @@ def _tensor(name: str, known: Known) -> Any:
     assert not isinstance(known, list)
     if known.dtype.kind in "UO":
         return helper.make_tensor(name, TensorProto.STRING, known.shape, known.reshape(-1).tolist())
-    return ir.serde.serialize_tensor(ir.tensor(np.ascontiguousarray(known), name=name))
+    return ir.serde.serialize_tensor(ir.tensor(np.asarray(known, order="C"), name=name))
 
 
 def _info(name: str, known: Known) -> Any:
     if isinstance(known, list):
         if not known:
-            raise NotFolded("an empty sequence is not computed with")
+            raise NotFolded("takes an empty sequence")
         return helper.make_tensor_sequence_value_info(name, _code(known[0]), None)
     return helper.make_tensor_value_info(name, _code(known), known.shape)
 
@@ -194,8 +205,8 @@ def _run(node: ir.Node, model: Any, feeds: Mapping[str, Known], *, guarded: bool
         raise
     except Exception as error:  # no kernel for this type or version, or a fault of the model
         if guarded:
-            raise NotFolded(f"it cannot be run: {cause(error)}") from error
-        results = _run_by_reference(model, names, feeds, cause(error))
+            raise NotFolded(f"cannot be run: {_short(error)}") from error
+        results = _run_by_reference(model, names, feeds, _short(error))
     return [list(result) if isinstance(result, list) else np.asarray(result) for result in results]
 
 
@@ -224,7 +235,9 @@ def _run_by_runtime(model: Any, names: list[str], feeds: Mapping[str, Known], gu
         return list(session.run(names, {name: _feed(known) for name, known in feeds.items()}, run))
     except Exception as error:
         if late.is_set():
-            raise NotFolded(f"it was not done after {MAX_SECONDS:.0f} s") from error
+            raise NotFolded(f"was not done after {MAX_SECONDS:.0f} s") from error
+        if guarded and "bfc_arena" in str(error):
+            raise NotFolded(f"takes more than {_ARENA_BYTES >> 30} GiB of memory") from error
         raise
     finally:
         timer.cancel()
@@ -241,8 +254,8 @@ def _bounded_arena() -> None:
 
 def _feed(known: Known) -> Any:
     if isinstance(known, list):
-        return [np.ascontiguousarray(part) for part in known]
-    return np.ascontiguousarray(known)
+        return [np.asarray(part, order="C") for part in known]
+    return np.asarray(known, order="C")
 
 
 def _run_by_reference(model: Any, names: list[str], feeds: Mapping[str, Known], reason: str) -> list[Any]:
@@ -250,4 +263,4 @@ def _run_by_reference(model: Any, names: list[str], feeds: Mapping[str, Known], 
         with np.errstate(all="ignore"):
             return list(ReferenceEvaluator(model).run(names, dict(feeds)))
     except Exception as error:  # it does not know every version of every operator either
-        raise NotFolded(f"it cannot be run: {reason}") from error
+        raise NotFolded(f"cannot be run: {reason}") from error

@@ -121,9 +121,12 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
             )
             done += work
             if budget is not None and done > budget.work:
-                raise NotFolded(f"the computed weights take more than {MAX_WORK} multiplications together")
+                raise NotFolded(
+                    f"takes the multiplications for computed weights above their limit, {MAX_WORK:,}"
+                )
         except NotFolded as error:
-            raise NotFolded(f"{node.op_type} {node.name!r}: {error}") from error
+            label = node.name or next((v.name for v in node.outputs if v.name), "")
+            raise NotFolded(f"{node.op_type} {label!r} {error}") from error
         for output, result in zip(node.outputs, results, strict=True):
             if result is not None and uses[output]:
                 known[output] = result
@@ -135,7 +138,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
                 alive -= 0 if used in stored else _elements(gone)
     result = known[value]
     if isinstance(result, list) or not _is_number(result):
-        raise NotFolded("it is no tensor of numbers")
+        raise NotFolded(f"{value.name!r} is no tensor of numbers")
     if order and budget is not None:
         _charge(budget, done, result.size - sum(array.size for array in stored.values()))
     return result
@@ -144,7 +147,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
 def _charge(budget: Budget, work: int, more: int) -> None:
     if more > budget.elements:
         raise NotFolded(
-            f"the computed weights exceed what the file stores by more than {MAX_FOLDED} elements together"
+            f"computed weights would exceed the stored ones by more than {MAX_FOLDED:,} elements together"
         )
     budget.elements -= max(more, 0)
     budget.work -= work

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import FLOATS, Analysis, End, Root
-from nvaudit.model.chains import Clamp, integer_range
+from nvaudit.model.chains import Clamp, Unpack, integer_range
 from nvaudit.model.decode import decode_values
 from nvaudit.model.fold import stored_array
 from nvaudit.model.tensors import Array, find_bad
@@ -134,8 +134,8 @@ def grid_of(root: Root, opset: int) -> Grid | None:
             _, grid = decode_values(stored, root.state.dtype, end.steps, decode, opset)
         except ModelError:
             continue
-        if grid is None:
-            continue
+        if grid is None or any(isinstance(step, Unpack) for step in end.steps):
+            continue  # also where several integers share a stored byte
         place = np.arange(stored.size, dtype=np.int64).reshape(stored.shape)
         order = _moved(place, end).reshape(-1)
         scale = np.empty(stored.size, np.float32)

@@ -9,10 +9,11 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, Root, analyse
+from nvaudit.model.attributes import Coefficients, listed_coefficients
 from nvaudit.model.cause import cause
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.reasons import explain
-from nvaudit.model.walk import captured
+from nvaudit.model.walk import bodies, captured, places
 from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
 
 
@@ -33,8 +34,8 @@ class Constant:
     size : int
         Number of elements.
     origin : str
-        ``"initializer"``, ``"constant"`` (a Constant node), ``"attribute"`` (a Constant node that holds
-        plain numbers), ``"sparse"``, or ``"folded"`` (a weight computed from other constants).
+        ``"initializer"``, ``"constant"`` (a Constant node), ``"attribute"`` (plain numbers of a
+        node), ``"sparse"``, or ``"folded"`` (a weight computed from other constants).
     uses : tuple of str
         Operators that consume it, in graph order, each once.
     weight : Weight or None
@@ -66,7 +67,7 @@ def constants(loaded: LoadedModel) -> list[Constant]:
     -------
     list of Constant
         Every initializer and Constant node at any depth in graph order, then the weights that are
-        computed from several of them.
+        computed from several of them, then numbers in attributes of operators of ai.onnx.ml.
 
     Raises
     ------
@@ -76,7 +77,8 @@ def constants(loaded: LoadedModel) -> list[Constant]:
     try:
         analysis = analyse(loaded.model)
         folded = folding_nodes(analysis)
-        return [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
+        found = [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
+        return [*found, *(_listed(held) for held in listed_coefficients(loaded.model.graph))]
     except ModelError:
         raise
     except Exception as error:
@@ -104,7 +106,7 @@ def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:
         if root.origin == "folded":
             _mark((root.value, *root.copies), f"computed into the weight {root.key!r}", nodes)
     for value, reason in analysis.refused.items():
-        text = f"part of the operand {value.name!r} of a product, which stays digital: {reason};"
+        text = f"would be computed into {value.name!r}, but {reason}: stays digital; taken"
         _mark((value,), text, nodes)
     return nodes
 
@@ -115,6 +117,7 @@ def _mark(values: tuple[ir.Value, ...], text: str, nodes: dict[ir.Node, str]) ->
         node = pending.pop().producer()
         if node is not None and node not in nodes:
             nodes[node] = text
+            nodes |= {place.node: text for _, body in bodies(node) for place in places(body)}
             pending += [*(value for value in node.inputs if value is not None), *captured(node)]
 
 
@@ -131,6 +134,20 @@ def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: 
         uses=tuple(uses),
         weight=make_weight(root, choice, analysis, path) if choice.mapped else None,
         reason=_reason(root, choice, analysis, folded),
+    )
+
+
+def _listed(held: Coefficients) -> Constant:
+    return Constant(
+        name=held.name,
+        path=held.path,
+        dtype="float32",
+        shape=(held.size,),
+        size=held.size,
+        origin="attribute",
+        uses=(held.op,),
+        weight=None,
+        reason=held.reason,
     )
 
 

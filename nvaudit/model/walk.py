@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-STANDARD = frozenset({"", "com.microsoft"})
-_COMPUTED = STANDARD | {"ai.onnx.ml", "com.microsoft.nchwc"}  # domains whose operators ONNX Runtime has
+STANDARD = frozenset({"", "com.microsoft", "com.microsoft.nchwc"})
+_COMPUTED = STANDARD | {"ai.onnx.ml"}  # domains whose operators ONNX Runtime has
 # Different at every run, or dependent on state, whatever their inputs are.
 _RANDOM = frozenset(
     [

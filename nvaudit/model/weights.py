@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root
-from nvaudit.model.chains import Clamp, Layout, Quantize, Step, invert, layout_of, simplify
+from nvaudit.model.chains import Clamp, Layout, Quantize, Unpack, invert, layout_of, simplify
 from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
 from nvaudit.model.evaluate import NotFolded
 from nvaudit.model.fold import computed, stored_array
@@ -67,6 +67,8 @@ class Weight:
         Unique name: the constant's own, with its graph's path where several share it.
     op : str
         Operator of the first use.
+    product : str
+        What multiplies by it there, in words; its operator, unless that picks from a stack of weights.
     shape : tuple of int
         The primary layout: that in which the first use takes it.
     dtype : str
@@ -85,6 +87,7 @@ class Weight:
 
     key: str
     op: str
+    product: str
     shape: tuple[int, ...]
     dtype: str
     is_integer: bool
@@ -172,7 +175,12 @@ def choose(root: Root) -> Choice:
     primary = layout_of(root.state.shape, mapped[0].steps)
     back = invert(root.state.shape, primary)
     start = mapped[0].state.shape
-    layouts = [simplify(start, (*back, *layout_of(root.state.shape, end.steps))) for end in mapped]
+    layouts = [
+        simplify(
+            start, (*back, *layout_of(root.state.shape, end.steps), *(end.taken.back if end.taken else ()))
+        )
+        for end in mapped
+    ]
     return Choice(mapped, layouts, [end for end in root.ends if id(end) not in taken])
 
 
@@ -199,13 +207,15 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
     role, place = end.role, end.place
     assert role is not None
     assert place is not None
+    bits = grid_bits(root.state.dtype, end.steps)
     return Weight(
         key=root.key,
         op=place.node.op_type,
+        product=role.product or place.node.op_type,
         shape=end.state.shape,
         dtype="float32" if role.decode is not None else dtype_name(end.state.dtype),
-        is_integer=role.decode is not None or _on_grid(root, end.steps),
-        grid_bits=grid_bits(root.state.dtype, end.steps),
+        is_integer=bits is not None,
+        grid_bits=bits,
         channel_axes=role.channel_axes,
         matrix=role.matrix,
         uses=tuple(
@@ -215,11 +225,6 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
         ),
         source=_Source(path, root.value, end, root.state, root.origin == "folded", analysis.opset),
     )
-
-
-def _on_grid(root: Root, steps: tuple[Step, ...]) -> bool:
-    """Whether a chain leaves integers on a grid."""
-    return root.state.dtype.is_integer() or any(isinstance(s, Quantize) and not s.back for s in steps)
 
 
 def dtype_name(dtype: ir.DataType) -> str:
@@ -244,10 +249,10 @@ def _reading(end: End) -> tuple[object, ...]:
     """What decides the numbers that an end reads, beside their layout."""
     scales: list[object] = [
         step
-        if isinstance(step, Clamp)
+        if isinstance(step, Clamp | Unpack)
         else (step.back, _origin(step.scale), _origin(step.zero), step.axis, step.block)
         for step in end.steps
-        if isinstance(step, Quantize | Clamp)
+        if isinstance(step, Quantize | Clamp | Unpack)
     ]
     decode = end.role.decode if end.role else None
     if decode is not None:

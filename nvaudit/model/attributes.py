@@ -95,7 +95,7 @@ def _why(node: ir.Node) -> str:
     if node.op_type.startswith("SVM"):
         return "kernels with support vectors are not mapped"
     if node.op_type in _LINEAR:
-        return "its outputs are not one for each intercept, its input is no float32, or its operator set is too old"
+        return "not one intercept for each output, input other than float32, or operator set too old"
     return "no product takes them"
 
 

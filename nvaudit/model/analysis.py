@@ -223,11 +223,12 @@ class _Finder:
         """Whether an operator that knows weights takes the value together with one that is not constant."""
         pending = [value]
         while pending:
-            for use in pending.pop().uses():
+            current = pending.pop()
+            for use in current.uses():
                 if not self._is_fixed(use.node):
                     if takes_weights(use.node) or picks(use.node):
                         return True
-                elif use.node.op_type in KEEPING and use.idx == 0:
+                elif use.idx == 0 and _may_keep(use.node, current):
                     pending.append(use.node.outputs[0])
         return False
 
@@ -281,6 +282,16 @@ class _Finder:
             return role if state.dtype in FLOATS else None
         needed = role.decode if role.unpack is None else role.unpack
         return role if state.dtype.is_integer() and self._can_fold(needed.scale, needed.zero) else None
+
+
+def _may_keep(node: ir.Node, value: ir.Value) -> bool:
+    """Whether an operator may be a step of a chain; Clip only of integers, as it makes other floats."""
+    maker = value.producer()
+    if node.op_type != "Clip":
+        return node.op_type in KEEPING
+    if maker is None or maker.op_type == "QuantizeLinear":
+        return maker is not None
+    return maker.op_type == "Cast" and ir.DataType(attribute(maker, "to", 0)).is_integer()
 
 
 def _end(place: Place, index: int, steps: tuple[Step, ...], state: State, role: Role | None) -> End:

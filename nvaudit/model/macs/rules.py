@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from nvaudit.model.attributes import is_opened
 from nvaudit.model.walk import attribute, operand
 
 Sizes = tuple[int, ...]
@@ -191,20 +192,11 @@ def _experts(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
         yield Term((index,), _times(rows, attribute(node, "k", 1), each), held)
 
 
-def _is_identity(numbers: tuple[float, ...]) -> bool:
-    """Whether a matrix only hands on: what is left of a linear model whose product was put before it."""
-    size = math.isqrt(len(numbers))
-    return size * size == len(numbers) and all(
-        number == (place % (size + 1) == 0) for place, number in enumerate(numbers)
-    )
-
-
 def _held_in(name: str) -> Rule:
-    """Coefficients that are an attribute, all of them for every sample."""
+    """Coefficients that are an attribute, all of them for every sample; not the identity of an opened one."""
 
     def rule(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
-        numbers = tuple(attribute(node, name, ()))
-        held = 0 if _is_identity(numbers) else len(numbers)
+        held = 0 if is_opened(node) else len(attribute(node, name, ()))
         sizes = sizes_of(operand(node, 0))
         samples = None if sizes is None else sizes[0] if len(sizes) > 1 else 1
         if held:

@@ -256,15 +256,19 @@ def _headline(
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
-        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips{share_clause(mapped)}"
+        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
+        f"{_together_clause(measured)}{share_clause(mapped)}"
     )
-    if measured.together:
-        number = count_text(measured.together, "sample")
-        text += (
-            f", all {number} at once" if measured.together == measured.samples else f", {number} at a time"
-        )
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
     return text
+
+
+def _together_clause(measured: Measured) -> str:
+    """Say how many samples ran at a time where that belongs to the result."""
+    if not measured.together:
+        return ""
+    number = count_text(measured.together, "sample")
+    return f", all {number} at once" if measured.together == measured.samples else f", {number} at a time"

@@ -79,7 +79,7 @@ def test_an_audit_runs_the_set_whole(model):
     """Labels are its own outputs on all samples, so it reaches 100 %; headline and note say how."""
     report = audit(model, trials=3)
     assert report.nominal == 1
-    assert report.headline.endswith(f", 3 chips, all {N} samples at once")
+    assert f", 3 chips, all {N} samples at once" in report.headline
     assert any(
         note.startswith("samples of a batch influence each other in this model") for note in report.notes
     )
@@ -91,7 +91,7 @@ def test_a_batch_size_is_followed_and_told(stream_model, graph_model):
     """Runs of 8 frames forget what came before; nodes without their neighbours do not run."""
     report = audit(stream_model, trials=3, batch_size=8)
     assert report.nominal < 0.9
-    assert report.headline.endswith(", 3 chips, 8 samples at a time")
+    assert ", 3 chips, 8 samples at a time" in report.headline
     assert any("results hold for --batch-size 8;" in note and "(LSTM" in note for note in report.notes)
     with pytest.raises(DataError, match=rf"give --batch-size {N}$"):
         audit(graph_model, trials=3, batch_size=8)
@@ -102,7 +102,7 @@ def test_converters_are_calibrated_and_losses_attributed_on_the_whole_set(model)
     report = audit(model, trials=3, adc_bits=8, attribute=("tensors",), attribution_images=5)
     assert report.crossbar.samples == N
     assert report.attribution_detail.tensors.images == N
-    assert report.headline.endswith(f"all {N} samples at once")
+    assert f"all {N} samples at once" in report.headline
 
 
 def test_chips_are_not_raced(tmp_path, stream_model):

@@ -181,8 +181,8 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     shown = add_outputs(template, [name for split in splits for name in (*split.inputs, *split.sums)])
     watched = _with_template(plain, shown, folder, "calibrate")
     engine = Engine(watched)
-    sizes = _sizes(engine, splits)
-    spreads, samples = _watch(engine, splits, sizes, plain.count)
+    sizes = _sizes(engine, splits, plain.together)
+    spreads, samples = _watch(engine, splits, sizes, plain.count, plain.together)
     arrays = {tensor.key: tensor.array for tensor in plain.tensors}
     layers = tuple(settle_layer(split, arrays[split.key], spreads.get(split.key), how) for split in splits)
     plan = replace(ideal, converters={layer.split.key: layer.converters for layer in layers})
@@ -265,16 +265,17 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
     return min(most, max(FEWEST_AT_ONCE, 1 << max(0, fitting.bit_length() - 1)))
 
 
-def _sizes(engine: Engine, splits: Sequence[Split]) -> dict[str, int]:
+def _sizes(engine: Engine, splits: Sequence[Split], together: int) -> dict[str, int]:
     """Bytes of every input and of the column sums of every row block, for one sample."""
     done = [split for split in splits if split.reason is None]
     # Sums of one weight are of one size, so one of each tells what they take.
     told = list(dict.fromkeys(name for split in done for name in (split.inputs[0], split.sums[0])))
     if not told:
         return {}
-    found = dict(zip(told, engine.watch(told, np.zeros(1, np.intp)), strict=True))
+    some = np.arange(together or 1)
+    found = dict(zip(told, engine.watch(told, some), strict=True))
     return {
-        name: found[group[0]].nbytes
+        name: -(-found[group[0]].nbytes // len(some))
         for split in done
         for group in (split.inputs, split.sums)
         for name in group
@@ -282,7 +283,7 @@ def _sizes(engine: Engine, splits: Sequence[Split]) -> dict[str, int]:
 
 
 def _watch(
-    engine: Engine, splits: Sequence[Split], sizes: Mapping[str, int], count: int
+    engine: Engine, splits: Sequence[Split], sizes: Mapping[str, int], count: int, together: int
 ) -> tuple[dict[str, tuple[Spread, Spread]], int]:
     """The distributions of inputs and column sums of every split weight."""
     spreads = {split.key: (Spread(), Spread()) for split in splits if split.reason is None}
@@ -294,9 +295,10 @@ def _watch(
     if not takers:
         return spreads, 0
     most = int(np.clip(CALIBRATION_BYTES // max(1, sum(sizes.values())), FEWEST_SAMPLES, MOST_SAMPLES))
-    chosen = spread_evenly(count, min(count, most))
+    chosen = spread_evenly(count, count if together else min(count, most))
     for names in _groups(sizes):
         at_once = int(np.clip(RUN_BYTES // max(1, sum(sizes[name] for name in names)), 1, MOST_AT_ONCE))
+        at_once = together or at_once
         for start in range(0, len(chosen), at_once):
             values = engine.watch(names, chosen[start : start + at_once])
             for number, array in enumerate(values):

@@ -26,7 +26,7 @@ from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, ov
 from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
-from nvaudit.report.wording import kpp_name, value_text
+from nvaudit.report.wording import count_text, kpp_name, value_text
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Measured:
     sigmas : tuple of float
         One per point.
     sigma_unit : str
+    together : int
+        How many samples run at a time where they influence each other, else 0.
     """
 
     metric: str
@@ -61,6 +63,7 @@ class Measured:
     tolerance: float | None
     sigmas: tuple[float, ...]
     sigma_unit: str
+    together: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,10 +256,19 @@ def _headline(
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
-        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips{share_clause(mapped)}"
+        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
+        f"{_together_clause(measured)}{share_clause(mapped)}"
     )
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
     return text
+
+
+def _together_clause(measured: Measured) -> str:
+    """Say how many samples ran at a time where that belongs to the result."""
+    if not measured.together:
+        return ""
+    number = count_text(measured.together, "sample")
+    return f", all {number} at once" if measured.together == measured.samples else f", {number} at a time"

@@ -35,6 +35,7 @@ from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.crossbar_text import partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
@@ -227,9 +228,15 @@ def _report(
         run=spec.model_dump(mode="json"),
         hashes=session.hashes(),
         events=session.events,
-        notes=[*session.notes, *found.notes, *_mapping_notes(session)],
+        notes=[*session.notes, *found.notes, *_mapping_notes(session), *_converter_notes(landscape)],
         nvaudit_version=__version__,
     )
+
+
+def _converter_notes(facts: Mapping[str, Any]) -> list[str]:
+    """Say which weights have no converters."""
+    partly = partly_converted(facts.get("crossbar"))
+    return [] if partly is None else [partly]
 
 
 def _tensors(

@@ -174,7 +174,8 @@ def run_roofline(
     done = 0
     for bits, spec in plan.ideal.items():
         found = {}
-        for what, run in (("ideal", spec), ("adc", plan.converted.get(bits))):
+        # Converters first: whether there is anything to convert turns out there.
+        for what, run in (("adc", plan.converted.get(bits)), ("ideal", spec)):
             if run is None:
                 continue
             done += 1

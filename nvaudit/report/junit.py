@@ -100,6 +100,10 @@ def _run_properties(report: AuditReport) -> Iterable[tuple[str, str]]:
     yield "unit", report.metric_info.unit
     yield "nominal", repr(report.nominal)
     yield "quantised", repr(report.quantised)
+    if report.crossbar is not None:
+        yield "adc_bits", str(report.crossbar.adc_bits)
+        yield "share_of_weights_converted", _number(report.crossbar.share_of_weights)
+        yield "not_converted", ", ".join(layer.name for layer in report.crossbar.whole) or "none"
     if report.roughness is not None:
         yield "roughness", repr(report.roughness.value)
         yield "roughness_standard_error", _number(report.roughness.standard_error)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
+from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
@@ -106,7 +108,7 @@ def summarise(
     gates = tuple(gate for point in points for gate in point.gate)
     label_free = data["label_kind"] == "none"
     return AuditReport(
-        headline=_headline(measured, worst, gates, label_free, rest["device"]["name"]),
+        headline=_headline(measured, worst, gates, label_free, rest["device"]["name"], rest.get("crossbar")),
         label_free=label_free,
         verdict=overall_verdict(gates),
         metric=measured.metric,
@@ -239,12 +241,15 @@ def _headline(
     gates: Sequence[GateResult],
     label_free: bool,
     device: str,
+    crossbar: CrossbarInfo | None,
 ) -> str:
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
         f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
     )
+    if crossbar is not None and crossbar.not_split:
+        text += f", {adc_text(crossbar)}"
     verdict = overall_verdict(gates)
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nvaudit.report.attribution.text import attribution_section
-from nvaudit.report.crossbar_text import crossbar_section
+from nvaudit.report.crossbar_text import adc_text, crossbar_section
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
@@ -161,9 +161,7 @@ def _mapping_rows(report: AuditReport) -> list[tuple[str, str, str]]:
     ]
     if crossbar is not None:
         cost = difference_text(report.quantised - mapped, unit)
-        rows.append(
-            ("converted", value_text(report.quantised, unit), f"{cost} by {crossbar.adc_bits}-bit ADCs")
-        )
+        rows.append(("converted", value_text(report.quantised, unit), f"{cost} by {adc_text(crossbar)}"))
     return rows
 
 

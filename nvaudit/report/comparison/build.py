@@ -42,6 +42,7 @@ from nvaudit.report.wording import (
     count_text,
     interval_text,
     kpp_name,
+    share_of_weights_text,
     share_text,
     value_text,
 )
@@ -192,6 +193,7 @@ def _model(
         verdict=report.verdict if shared.gated else None,
         roughness=roughness,
         size=size_of(report.tensors),
+        share_converted=None if report.crossbar is None else report.crossbar.share_of_weights,
         images=report.data.count,
         standard_error=report.data.standard_error,
         trials=report.trials.count,
@@ -260,6 +262,14 @@ def _correlations(measures: Mapping[str, Mapping[Measure, float | None]]) -> tup
 
 def _notes(reports: Mapping[str, AuditReport], gated: bool) -> Iterator[str]:
     yield from option_notes(reports)
+    shares = {
+        name: report.crossbar.share_of_weights
+        for name, report in reports.items()
+        if report.crossbar is not None and report.crossbar.share_of_weights is not None
+    }
+    if any(share < 1 for share in shares.values()):
+        listed = ", ".join(f"{name} {share_text(share)}" for name, share in shares.items())
+        yield f"share of the mapped weights that go through converters: {listed}"
     if not gated and any(report.gate for report in reports.values()):
         yield "the gates of the runs differ and are left out"
     if any(report.sweep for report in reports.values()):
@@ -287,6 +297,8 @@ def _headline(report: ComparisonReport) -> str:
         f"({confidence_text(found.confidence)}) on {report.device}, sigma {report.operating_point.sigma:g} "
         f"{report.operating_point.sigma_unit}, {count_text(model.trials, 'chip')}"
     )
+    if model.share_converted is not None and model.share_converted < 1:
+        text += f", converters{share_of_weights_text(model.share_converted)}"
     if report.rank_by == "yield":
         text += f"; yield {share_text(model.yields[0].share)}"
     if report.verdict is not None:

@@ -50,6 +50,9 @@ class ComparedModel(Section):
     verdict: Verdict | None
     roughness: RoughnessScore | None
     size: ModelSize
+    share_converted: float | None = Field(
+        default=None, description="Share of the mapped weights that go through converters; null without."
+    )
     images: int = Field(ge=1)
     standard_error: float | None = Field(description="Of the nominal accuracy: the images are finite too.")
     trials: int = Field(ge=1)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.result import AuditReport
@@ -213,7 +214,7 @@ def harden_report(
     )
     point = before.operating_point
     return HardenReport(
-        headline=_headline(sides, difference, info, label_free, rest["device"]),
+        headline=_headline(sides, difference, info, label_free, rest["device"], after.crossbar),
         label_free=label_free,
         operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}), time {point.time_s:g} s",
         metric=before.metric,
@@ -243,7 +244,12 @@ def _side(report: AuditReport, percentile: float, confidence: float, threshold: 
 
 
 def _headline(
-    sides: list[HardenSide], difference: PairedDifference, info: MetricInfo, label_free: bool, device: str
+    sides: list[HardenSide],
+    difference: PairedDifference,
+    info: MetricInfo,
+    label_free: bool,
+    device: str,
+    crossbar: CrossbarInfo | None,
 ) -> str:
     before, after = sides
     change, unit = difference.kpp, info.unit
@@ -256,6 +262,8 @@ def _headline(
         f"{value_text(after.kpp.value, unit)} ({difference_text(change.value, unit)}{ends}); without noise "
         f"{value_text(before.nominal, unit)} → {value_text(after.nominal, unit)}"
     )
+    if crossbar is not None and crossbar.not_split:
+        text += f"; {adc_text(crossbar)}"
     if (change.value if info.higher_is_better else -change.value) < 0:
         text = f"WORSE: {text}"
     if label_free:

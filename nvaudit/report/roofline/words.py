@@ -17,6 +17,7 @@ from nvaudit.report.wording import (
     interval_text,
     kpp_name,
     missing_bound_text,
+    share_of_weights_text,
     value_text,
 )
 
@@ -73,6 +74,9 @@ def headline(report: RooflineReport) -> str:
         f"{interval_text(found.low, found.high, info.unit)} ({confidence_text(report.confidence)}) on "
         f"{report.device}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
     )
+    share = level.share_converted
+    if share is not None and share < 1:
+        text += f"; converters{share_of_weights_text(share)}"
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
     return text

@@ -227,6 +227,8 @@ def profile_digest(profile: DeviceProfile) -> str:
     for term in data["noise"]:
         if term.get("tolerance", 0) is None:
             del term["tolerance"]  # the digest is that of before this key existed
+        if term.get("timed") is False:
+            del term["timed"]  # the same
     content = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 

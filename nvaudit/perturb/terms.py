@@ -100,7 +100,7 @@ def is_truncated(term: NoiseTerm) -> bool:
 
 def is_timed(term: NoiseTerm) -> bool:
     """Whether a term is what time does after programming."""
-    return isinstance(term, Drift | LogDecay)
+    return isinstance(term, Drift | LogDecay) or (isinstance(term, Clip) and term.timed)
 
 
 def shared_spread(term: Shared, at: Setting) -> NDArray[np.float64]:
@@ -124,7 +124,7 @@ def is_idle(term: NoiseTerm, at: Setting) -> bool:
         return not (at.law(term.sigma) * at.unit(term.unit)).any()
     if isinstance(term, StuckAt):
         return term.p_low == 0 and term.p_high == 0
-    if isinstance(term, Drift):
+    if isinstance(term, Drift) or (isinstance(term, Clip) and term.timed):
         return at.point.time_s == 0
     if isinstance(term, Read):
         return not read_spread(term, at).any()

@@ -75,6 +75,8 @@ def _knob(profile: DeviceProfile) -> str:
 )
 @click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
               help="How signs are stored.  [default: the profile's]")  # fmt: skip
+@click.option("--top-slice", type=click.Choice(["window", "lowest"]),
+              help="Levels of a top slice of fewer bits.  [default: window]")  # fmt: skip
 @point_options(sweep=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
@@ -84,6 +86,7 @@ def show_command(
     bits: int | None,
     cell_bits: int | None,
     encoding: Any,
+    top_slice: Any,
     sigmas: tuple[tuple[float, ...], ...],
     sigma_unit: str | None,
     time_s: float | None,
@@ -101,8 +104,10 @@ def show_command(
     if as_json and plot == "-":
         raise OptionError("--json and --plot both print; use one of them, or give --plot a FILE.html")
     device = load_profile(profile)
-    if bits or cell_bits or encoding:
-        device = override_profile(device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding)
+    if bits or cell_bits or encoding or top_slice:
+        device = override_profile(
+            device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding, top_slice=top_slice
+        )
     device = add_terms(device, stuck_at=stuck_at, read_noise=read_noise, correlated=correlated)
     values = flatten(sigmas)
     if len(values) > 1:

@@ -29,6 +29,7 @@ def inspect_command(
     bits: int | None,
     cell_bits: int | None,
     encoding: str | None,
+    top_slice: str | None,
     layers: tuple[str, ...],
     digital: tuple[str, ...],
     crossbar: tuple[int, int],
@@ -36,7 +37,13 @@ def inspect_command(
 ) -> None:
     """List every initializer and constant of MODEL: mapped or digital, and why."""
     spec = make_spec(
-        model=model, device=device, bits=bits, cell_bits=cell_bits, encoding=encoding, crossbar=crossbar
+        model=model,
+        device=device,
+        bits=bits,
+        cell_bits=cell_bits,
+        encoding=encoding,
+        top_slice=top_slice,
+        crossbar=crossbar,
     )
     profile, _ = settle_device(spec)
     loaded = load_model(model)

@@ -263,7 +263,11 @@ def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
         "model": {**session.loaded.facts(), "batching": _batching(session)},
         "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
-        "operating_point": {"time_s": worst.time_s, "terms": [term.name for term in worst.terms]},
+        "operating_point": {
+            "time_s": worst.time_s,
+            "terms": [term.name for term in worst.terms],
+            "level_of": worst.level_of,
+        },
     }
 
 
@@ -302,11 +306,13 @@ def _noise_notes(point: OperatingPoint) -> list[str]:
 
 def _mapping_notes(session: Session) -> list[str]:
     notes = []
+    spread = session.profile.top_slice == "window"
+    used = "its levels spread over the window" if spread else "and uses only the lowest levels of its cells"
     narrow = sorted({t.array.narrow_top for t in session.workload.tensors if t.array.narrow_top})
     for bits in narrow:
         notes.append(
             f"{session.profile.weight_bits} weight bits do not divide into the cell bits: the top slice "
-            f"holds {bits} bit{'s' if bits > 1 else ''}"
+            f"holds {bits} bit{'s' if bits > 1 else ''}, {used}"
         )
     noisy = noisy_in_reading(session.workload.tensors, session.points)
     frozen = [t.key for t in session.workload.tensors if t.freeze_read and t.key in noisy]

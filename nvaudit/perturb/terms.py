@@ -51,13 +51,23 @@ class Setting:
     def unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance (in the window's unit) per one of ``unit``, the knob or multiplier included."""
         if unit == "sigma":
-            return self.point.sigma * self.plain_unit(self.point.sigma_unit)
+            return self.point.sigma * self.knob_unit
         return self.multiplier * self.plain_unit(unit)
+
+    @property
+    def knob_unit(self) -> NDArray[np.float64] | float:
+        """Conductance per one of the knob's unit."""
+        if self.point.sigma_unit == "level" and self.point.cell_spacing:
+            return self.array.step
+        return self.plain_unit(self.point.sigma_unit)
 
     def plain_unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance per one of ``unit``, whatever the knob says."""
         if unit == "level":
-            return self.array.step
+            own = self.point.profile.level_bits
+            if own is None:
+                return self.array.step
+            return (self.array.g_max - self.array.g_min) / float(2**own - 1)
         if unit == "full_scale":
             return self.array.g_max - self.array.g_min
         if unit == "relative":
@@ -167,7 +177,7 @@ def _truncated(
     tolerance: float, mean: NDArray[np.float64], std: NDArray[np.float64], term: Normal, at: Setting
 ) -> Sampler:
     """g + an error that was written again until it was within the tolerance."""
-    unit = at.plain_unit(at.point.sigma_unit if term.unit == "sigma" else term.unit)
+    unit = at.knob_unit if term.unit == "sigma" else at.plain_unit(term.unit)
     law = Truncated.of(mean, std, np.broadcast_to(tolerance * np.asarray(unit), mean.shape))
     return lambda level, g, gen: np.asarray(g + law.draw(level, gen))
 

@@ -27,7 +27,7 @@ from nvaudit.report.statistics.gate import GateResult, decide_count, overall_ver
 from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
-from nvaudit.report.wording import kpp_name, value_text
+from nvaudit.report.wording import kpp_name, sigma_text, value_text
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,15 @@ def summarise(
     gates = tuple(gate for point in points for gate in point.gate)
     label_free = data["label_kind"] == "none"
     return AuditReport(
-        headline=_headline(measured, worst, gates, label_free, rest["device"]["name"], rest.get("crossbar")),
+        headline=_headline(
+            measured,
+            worst,
+            gates,
+            label_free,
+            rest["device"]["name"],
+            rest.get("crossbar"),
+            operating_point.get("level_of"),
+        ),
         label_free=label_free,
         verdict=overall_verdict(gates),
         metric=measured.metric,
@@ -242,11 +250,12 @@ def _headline(
     label_free: bool,
     device: str,
     crossbar: CrossbarInfo | None,
+    level_of: str | None,
 ) -> str:
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
-        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
+        f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, level_of)}, {result.trials} chips"
     )
     if crossbar is not None and crossbar.not_split:
         text += f", {adc_text(crossbar)}"

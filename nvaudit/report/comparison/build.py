@@ -44,6 +44,7 @@ from nvaudit.report.wording import (
     kpp_name,
     share_of_weights_text,
     share_text,
+    sigma_text,
     value_text,
 )
 
@@ -280,7 +281,8 @@ def _headline(report: ComparisonReport) -> str:
     info, models = report.metric_info, {model.name: model for model in report.models}
     name = report.chosen or report.best
     model = models[name]
-    found = model.kpp[0]
+    found, point = model.kpp[0], report.operating_point
+    sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
     measure = {
         "kpp": kpp_name(report.percentile), "mean": "mean", "nominal": "nominal value",
         "yield": "yield", "roughness": "roughness", "size": "size",
@@ -294,8 +296,7 @@ def _headline(report: ComparisonReport) -> str:
     text = (
         f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
         f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
-        f"({confidence_text(found.confidence)}) on {report.device}, sigma {report.operating_point.sigma:g} "
-        f"{report.operating_point.sigma_unit}, {count_text(model.trials, 'chip')}"
+        f"({confidence_text(found.confidence)}) on {report.device}, {sigma}, {count_text(model.trials, 'chip')}"
     )
     if model.share_converted is not None and model.share_converted < 1:
         text += f", converters{share_of_weights_text(model.share_converted)}"

@@ -296,7 +296,8 @@ def _headline(report: ComparisonReport) -> str:
     text = (
         f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
         f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
-        f"({confidence_text(found.confidence)}) on {report.device}, {sigma}, {count_text(model.trials, 'chip')}"
+        f"({confidence_text(found.confidence)}) on {report.device}, {sigma}, "
+        f"{count_text(model.trials, 'chip')}"
     )
     if model.share_converted is not None and model.share_converted < 1:
         text += f", converters{share_of_weights_text(model.share_converted)}"

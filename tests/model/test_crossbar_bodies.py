@@ -23,9 +23,13 @@ def _product(given, weight, made):
     return helper.make_node("MatMul", [given, weight], [made], name=f"layer_{made}")
 
 
+def _neg(given, made):
+    return helper.make_node("Neg", [given], [made])
+
+
 def _branch(name, weight):
     """Both branches call their inner value ``h``: names are only unique within a branch."""
-    nodes = [helper.make_node("Neg", ["x"], ["h"]), _product("h", weight, f"{name}_y")]
+    nodes = [_neg("x", "h"), _product("h", weight, f"{name}_y")]
     return helper.make_graph(nodes, name, [], [_value(f"{name}_y")])
 
 
@@ -62,6 +66,32 @@ def _loop():
     ]
 
 
+def _turns():
+    """Rounds of a Loop that take turns between the branches of an If; none, where it does not run at all."""
+    inner = helper.make_node(
+        "If", ["even"], ["n"], name="in",
+        then_branch=helper.make_graph([_product("x", "W", "p")], "a", [], [_value("p")]),
+        else_branch=helper.make_graph([_product("x", "V", "q")], "b", [], [_value("q")]),
+    )  # fmt: skip
+    body = helper.make_graph(
+        [
+            helper.make_node("Mod", ["i", "two"], ["odd"]),
+            helper.make_node("Equal", ["odd", "none"], ["even"]),
+            inner,
+            helper.make_node("Add", ["acc", "n"], ["next"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Identity", ["n"], ["each"]),
+        ],
+        "body",
+        [_value("i", [], 7), _value("go", [], 9), _value("acc")],
+        [_value("on", [], 9), _value("next"), _value("each")],
+    )
+    return [
+        helper.make_node("Expand", ["zero", "shape"], ["start"]),
+        helper.make_node("Loop", ["rounds3", "", "start"], ["y", "all"], name="loop", body=body),
+    ]
+
+
 def _scan():
     """A product with each of the samples, one after another, and a state that is summed up."""
     body = helper.make_graph(
@@ -82,7 +112,9 @@ def _scan():
 
 def _model(tmp_path, nodes, weights):
     tensors = {key: (code * STEP).astype("f") for key, code in weights.items()}
-    tensors |= {"rounds": np.array(2, np.int64), "zero": np.zeros(COLS, "f")}
+    whole = {"rounds": 2, "rounds3": 3, "two": 2, "none": 0, "shape": (COUNT, COLS)}
+    tensors |= {name: np.array(value, np.int64) for name, value in whole.items()}
+    tensors["zero"] = np.zeros(COLS, "f")
     graph = helper.make_graph(
         nodes, "g", [_value("x", [COUNT, ROWS]), _value("c", [], 9), _value("d", [], 9)], [_value("y")],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
@@ -123,6 +155,7 @@ CASES = {
     "one weight in both branches": (lambda: _if(("W", "W")), ("W",)),
     "nested": (_nested, ("W", "V")),
     "loop": (_loop, ("W", "V")),
+    "loop of branches": (_turns, ("W", "V")),
     "scan": (_scan, ("W",)),
 }
 
@@ -163,7 +196,7 @@ def test_column_sums_in_bodies_leave_them(tmp_path, name):
         if name == "nested" and not taken:
             assert not seen.size or np.array_equal(np.sort(seen), np.sort(feeds["x"].reshape(-1)))
             continue
-        rounds = 2 if (name, one.key) == ("loop", "V") else 1
+        rounds = 2 if (name, one.key) in (("loop", "V"), ("loop of branches", "W")) else 1
         assert sums.size == (taken and rounds * 2 * 3 * COUNT * COLS)  # row blocks, slices
         assert np.array_equal(np.unique(seen), np.unique(x) if taken else [])
         if taken:
@@ -190,6 +223,29 @@ def test_converters_in_a_branch_convert(tmp_path):
                 digit = (np.sign(code) * ((np.abs(code) >> 2 * i) & 3))[start:stop]
                 total += scale[i] * np.clip(np.rint(-feeds["x"][:, start:stop] @ digit / 32), -1, 1)
         assert np.allclose(_run(template.proto, fills, feeds)[0], total, rtol=1e-6)
+
+
+def test_a_branch_within_a_scan_is_left_whole(tmp_path):
+    """What leaves a Scan has one shape in every round, and a branch that is not taken gives nothing."""
+    weights = {"W": codes(ROWS, COLS)}
+    branch = helper.make_node(
+        "If", ["c"], ["p"], name="in",
+        then_branch=helper.make_graph([_product("row", "W", "q")], "a", [], [_value("q", [COLS])]),
+        else_branch=helper.make_graph([_neg("s", "r")], "b", [], [_value("r", [COLS])]),
+    )  # fmt: skip
+    nodes = [
+        branch,
+        helper.make_node("Add", ["p", "s"], ["t"]),
+        helper.make_node("Identity", ["t"], ["each"]),
+    ]
+    body = helper.make_graph(
+        nodes, "body", [_value("s", [COLS]), _value("row", [ROWS])],
+        [_value("t", [COLS]), _value("each", [COLS])],
+    )  # fmt: skip
+    scan = helper.make_node("Scan", ["zero", "x"], ["last", "y"], name="scan", num_scan_inputs=1, body=body)
+    template, fills = _split(_model(tmp_path, [scan], weights), weights, "differential")
+    assert fills == {}
+    assert template.splits[0].reason == "its operator is in the body of an If within a Scan"
 
 
 def test_an_old_scan_is_left_whole(tmp_path):

@@ -182,18 +182,24 @@ def _part(
 
 def _check_bodies(node: ir.Node, graph: ir.Graph, opset: int) -> None:
     """Refuse an operator in a body whose inner values cannot be looked at to calibrate converters."""
-    inner = node.graph
+    inner, below = node.graph, ""
     while inner is not graph:
         holder = next(
             (one for outer, _ in graphs(graph) for one in outer for _, body in bodies(one) if body is inner),
             None,
         )
-        kind = "another one" if holder is None else f"a {holder.op_type}"
+        kind = "another one" if holder is None else _with_article(holder.op_type)
         if holder is None or holder.domain not in ("", "ai.onnx") or holder.op_type not in _HOLDERS:
             raise Refused(f"its operator is in the body of {kind}")
         if holder.op_type == "Scan" and opset < _SCAN_WITHOUT_BATCH:
             raise Refused(f"its operator is in the body of a Scan of operator set {opset}")
-        inner = holder.graph
+        if holder.op_type == "Scan" and below:  # its outputs have one shape in every round
+            raise Refused(f"its operator is in the body of {_with_article(below)} within a Scan")
+        inner, below = holder.graph, holder.op_type
+
+
+def _with_article(operator: str) -> str:
+    return f"{'an' if operator[:1] in 'AEIOU' else 'a'} {operator}"
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ def expose_inner(template: Template, names: Sequence[str]) -> tuple[Template, di
     """Let a template return inner values too.
 
     A value of a body leaves it as another output of the operator that holds the body: flat, in single
-    precision; of a Loop or Scan all rounds together; of an If nothing where the other branch was taken.
+    precision; of a Loop or Scan that of all rounds; of an If nothing where the other branch was taken.
 
     Parameters
     ----------
@@ -79,12 +79,32 @@ def _leave(graph: Any, wanted: Collection[str]) -> dict[str, str]:
             outs += [(name, inner, body) for name, inner in deeper.items()]
             outs += [(name, name, body) for name in sorted(_names(body) & set(wanted))]
         for name, inner, body in outs:
+            given[name] = f"{inner}/left"
+            if node.op_type == "Loop":
+                _collect(graph, node, body, inner, given[name])
+                continue
             for each in bodies:
                 each.output.add(name=_flat(each, inner) if each is body else _nothing(each, inner))
-            given[name] = f"{inner}/left"
             node.output.append(given[name])
         _widen(node, len(outs))
     return given
+
+
+def _collect(graph: Any, node: Any, body: Any, name: str, given: str) -> None:
+    """Gather the values of all rounds of a Loop: what grows is a state, since outputs have one shape."""
+    states = len(body.input) - 2
+    start = numpy_helper.from_array(np.zeros(0, np.float32), f"{name}/none_yet")
+    graph.initializer.append(start)
+    node.input.extend([""] * (2 - len(node.input)))
+    node.input.append(start.name)
+    body.input.append(helper.make_tensor_value_info(f"{name}/so_far", onnx.TensorProto.FLOAT, [None]))
+    joined = f"{name}/with_this"
+    body.node.append(helper.make_node("Concat", [f"{name}/so_far", _flat(body, name)], [joined], axis=0))
+    outputs = list(body.output)
+    del body.output[:]
+    body.output.extend([*outputs[: 1 + states], onnx.ValueInfoProto(name=joined), *outputs[1 + states :]])
+    names = list(node.output)
+    node.output[:] = [*names[:states], given, *names[states:]]
 
 
 def _flat(body: Any, name: str) -> str:

@@ -39,6 +39,7 @@ SPECS = {
         "metric": "own:margin",
         "output": "é",
         "encoding": "offset",
+        "top_slice": "lowest",
         "scale": "per_channel",
         "provider": "cuda",
     },

@@ -207,3 +207,21 @@ def test_weights_of_extreme_sizes_are_refused_with_the_reason(tmp_path, first, s
         audit(
             _data(_save(tmp_path, nodes, tensors)), **FAST, adc_bits=6, dac_bits=dac_bits, metric="agreement"
         )
+
+
+def test_converters_that_no_sample_reaches_are_refused(tmp_path):
+    """A branch that is never taken holds the only weight: nothing would be converted."""
+
+    def branch(name, node):
+        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(f"{name}_y", 1, None)])
+
+    then = branch("t", helper.make_node("MatMul", ["x", "w"], ["t_y"]))
+    other = branch("e", helper.make_node("Slice", ["x", "zero", "five", "one"], ["e_y"]))
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)]
+    whole = {"zero": [0], "five": [CLASSES], "one": [1]}
+    tensors = {name: np.array(value, np.int64) for name, value in whole.items()}
+    tensors["w"] = _normal(INSIDE, CLASSES)
+    extra = [helper.make_tensor_value_info("c", 9, [])]
+    path = _data(_save(tmp_path, nodes, tensors, extra=extra), c=np.array(False))
+    with pytest.raises(OptionError, match="'w': its operator ran on none of the calibration samples"):
+        audit(path, **FAST, adc_bits=4)

@@ -27,7 +27,7 @@ from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.perturb.device_facts import DeviceFacts, device_facts
 from nvaudit.report.device_plot import plot_html, plot_lines
-from nvaudit.report.wording import duration_text
+from nvaudit.report.wording import duration_text, sigma_text
 
 
 @click.group("devices")
@@ -132,7 +132,7 @@ def show_command(
             for line in plot_lines(facts.draws, facts.unit):
                 click.echo(line)
     if plot is not None and plot != "-":
-        title = f"{device.name}, sigma {point.sigma:g} {point.sigma_unit}"
+        title = f"{device.name}, {sigma_text(point.sigma, point.sigma_unit, point.level_of)}"
         write_text_atomic(Path(plot), plot_html(facts.draws, facts.unit, title))
         click.echo(f"plot: {plot}", err=as_json)
 
@@ -147,6 +147,7 @@ def _print(facts: DeviceFacts, console: Console) -> None:
     p, point = facts.point.profile, facts.point
     window = f"{p.window.min:g} … {p.window.max:g} {facts.unit}" if p.window else "in level units"
     cells = f"{p.cell_bits} bits per cell" if p.cell_bits else "analog cells (one holds the whole code)"
+    sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
     lines = [
         (f"[bold]{p.name}[/bold]", f"{p.technology}: {p.description}"),
         (
@@ -157,7 +158,7 @@ def _print(facts: DeviceFacts, console: Console) -> None:
         ("valid", p.valid_range),
         ("window", window),
         ("cells", f"{cells}, {p.encoding}, default H = {p.weight_bits}"),
-        ("sigma", f"{point.sigma:g} {point.sigma_unit}  ({_knob(p)})"),
+        ("sigma", f"{sigma.removeprefix('sigma ')}  ({_knob(p)})"),
         ("time", f"{point.time_s:g} s since programming" if p.time else _age(p)),
         ("terms", ", ".join(f"{t.name} ({t.kind})" for t in point.terms) or "none"),
     ]

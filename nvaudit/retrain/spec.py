@@ -270,7 +270,7 @@ class HardenSpec(BaseModel):
         """
         how: dict[str, object] = {"bits": self.bits, "cell_bits": self.cell_bits}
         if self.ternary:
-            # One magnitude bit, and a cell of two levels: a larger cell would use the lowest of its levels.
+            # One magnitude bit, and a cell of two levels: more would never be used.
             how = {"cell_bits": self.cell_bits}
             if not given:
                 how = {"bits": 1, "cell_bits": self.cell_bits or 1}

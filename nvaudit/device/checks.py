@@ -38,6 +38,8 @@ def check_profile(profile: DeviceProfile) -> None:
     pydantic_core.PydanticCustomError
         Naming the key and the cure, for the first rule that does not hold.
     """
+    if profile.level_bits is not None and profile.cell_bits is None:
+        raise fault("level_bits", "an analog cell (cell_bits null) has no levels; leave it out")
     names: set[str] = set()
     previous: list[NoiseTerm] = []
     for index, term in enumerate(profile.noise):

@@ -71,6 +71,13 @@ def test_limits_of_a_device_without_a_window_stay_at_the_same_levels():
     assert (profile.noise[0].min, profile.noise[0].max) == (0.0, 1.0)
 
 
+def test_an_analog_profile_has_no_level_spacings_of_its_own():
+    """There is nothing that the key could count."""
+    data = load_profile("pcm").model_dump(mode="json") | {"level_bits": 2}
+    with pytest.raises(ProfileError, match=r"p\.json: level_bits: an analog cell .* has no levels"):
+        parse_profile(json.dumps(data), "p.json")
+
+
 def test_the_range_of_sigma_is_that_of_the_profile():
     """0.4 is within it for any number of levels; as a share of the window it is a third of that."""
     profile = override_profile(load_profile("rram"), cell_bits=4)

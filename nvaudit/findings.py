@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.mapping.conductance import Array, Encoding, layout
 from nvaudit.mapping.crossbar import Crossbar, crossbars
 from nvaudit.mapping.groups import saved
+from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision
 from nvaudit.model import Weight
 from nvaudit.perturb.crossbar import CrossbarRun, Layer, crossbar_count, utilisation
@@ -204,15 +206,9 @@ def inspect_rows(
         if not decision.mapped or weight is None:
             rows.append(_row(decision))
             continue
-        own = stored_bits(decision.constant.dtype) if weight.is_integer else bits
+        own = (weight.grid_bits or bits) if keeps_grid(weight.grid_bits) else bits
         rows.append(_row(decision, layout(profile, bits=own, cell_bits=cell_bits, encoding=encoding), size))
     return rows
-
-
-def stored_bits(dtype: str) -> int:
-    """Bits of an integer element type such as ``uint8``; 8 for a float that the graph itself quantises."""
-    digits = "".join(c for c in dtype if c.isdigit())
-    return int(digits) if "int" in dtype and digits else 8
 
 
 def _row(
@@ -235,12 +231,14 @@ def _row(
     if array is None or size is None or weight is None:
         return TensorDecision(decision="digital", op=ops, **common)
     matrix = weight.matrix
+    if math.prod(weight.shape) != constant.size:  # several weights in one stored byte
+        common["shape"] = list(weight.shape)
     return TensorDecision(
         decision="mapped",
         op=weight.op,
         bits=array.bits,
         slices=array.slices,
-        devices=constant.size * array.slices * array.polarities,
+        devices=math.prod(weight.shape) * array.slices * array.polarities,
         crossbars=crossbars(matrix.groups, matrix.rows, matrix.cols, array, size),
         scale=scale,
         weight_sigma=weight_sigma,

@@ -68,6 +68,7 @@ class RunSpec(BaseModel):
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = None
     output: str | None = None
     min_kpp: Finite | None = None
+    require_mapped: Annotated[float, Field(ge=0, le=1)] | None = None
     yield_at: Annotated[tuple[Finite, ...], Field(max_length=MAX_QUESTIONS)] = ()
     limit: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -135,7 +136,8 @@ class RunSpec(BaseModel):
 
 _NOT_OF_A_CHIP = (
     *("model", "device", "data"),
-    *("trials", "percentiles", "confidence", "min_kpp", "yield_at", "workers"),
+    *("trials", "percentiles", "confidence", "min_kpp", "require_mapped", "yield_at"),
+    "workers",
     *("exhaustive", "tolerance", "all_trials", "max_trials", "max_minutes"),
     *("tail", "attribute", "attribution_trials", "attribution_images", "roughness", "dask"),
 )
@@ -171,6 +173,7 @@ _WANTED = {
     "class_axis": "a whole number from -64 to 63",
     "output": "the name of an output",
     "min_kpp": "a finite number",
+    "require_mapped": "a share from 0 to 1, such as 0.95 for 95 %",
     "yield_at": f"at most {MAX_QUESTIONS} finite numbers",
     "limit": "a whole number, 1 or more",
     "batch_size": "a whole number, 1 or more",

@@ -32,6 +32,7 @@ def assert_kpp(
     percentile: float | Iterable[float] = 1.0,
     sigma: float | Iterable[float] | None = None,
     time: str | float | None = None,
+    require_mapped: float | None = None,
     **options: Any,
 ) -> AuditReport:
     """Assert that the worst chips still reach a threshold: that at most k % of all chips miss it.
@@ -52,6 +53,9 @@ def assert_kpp(
         Device variation in the profile's unit, or several: it must hold at each. Default: the profile's.
     time : str or float, optional
         Since programming, such as ``"1d"``, or seconds.
+    require_mapped : float, optional
+        Least share of the products (multiply-accumulates with a weight) that must be on the array, 0 to 1:
+        what is off the array has no noise. Default: none is demanded.
     **options
         Further fields of :class:`nvaudit.spec.RunSpec`, such as ``confidence=0.99``, ``trials=5000`` (chips
         that may be drawn until it is decided), ``limit=1000`` samples, ``seed=1``, ``workers=2``. Unlike on
@@ -86,6 +90,7 @@ def assert_kpp(
         percentiles=_several(percentile),
         sigmas=() if sigma is None else _several(sigma),
         time_s=_seconds(time),
+        require_mapped=require_mapped,
         **{"roughness": False, **options},
     )
     _check_meaning(report, at_least is not None, options)
@@ -110,6 +115,7 @@ def failure_text(report: AuditReport, kept: Path | None = None) -> str:
         The gates that do not hold, each with its numbers and with what would decide it; how to run it alone.
     """
     from nvaudit.report.cases import answer_lines, case_name, cases_of
+    from nvaudit.report.mapped import gate_lines
     from nvaudit.report.rerun import rerun_command
     from nvaudit.report.wording import clean
 
@@ -117,6 +123,8 @@ def failure_text(report: AuditReport, kept: Path | None = None) -> str:
     for case in cases_of(report):
         if case.gate is not None and case.gate.verdict != "pass":
             lines += [case_name(case, report), *(f"  {line}" for line in answer_lines(case, report))]
+    if report.mapped_gate is not None and report.mapped_gate.verdict != "pass":
+        lines += gate_lines(report.mapped_gate, report.mapped)
     if kept is not None:
         lines.append(f"report: {kept}")
     lines.append(f"run it alone: {rerun_command(report)}")

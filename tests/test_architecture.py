@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "ranges": LOWER | {"perturb"},
     "verify": LOWER | {"perturb", "findings", "session", "retrain"},
     "findings": LOWER | {"perturb"},
+    "coverage": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
     "jobs.racing": LOWER | {"perturb"},
     "jobs.gating": LOWER | {"perturb"},
@@ -44,10 +45,18 @@ MAY_IMPORT = {
     "jobs.planning": LOWER | {"perturb", "session"},
     "jobs.replaying": LOWER | {"perturb", "session"},
     "jobs.landscaping": LOWER | {"perturb", "session"},
-    "jobs.verifying": LOWER | {"perturb", "session", "verify"},
+    "jobs.verifying": LOWER | {"perturb", "coverage", "session", "verify"},
     "jobs.measuring": LOWER | {"perturb", "session", "jobs.racing", "jobs.gating"},
     "jobs.auditing": LOWER
-    | {"perturb", "findings", "session", "jobs.attributing", "jobs.measuring", "jobs.landscaping"},
+    | {
+        "perturb",
+        "coverage",
+        "findings",
+        "session",
+        "jobs.attributing",
+        "jobs.measuring",
+        "jobs.landscaping",
+    },
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
     "jobs.remapping": LOWER | {"perturb", "session", "jobs.auditing", "ranges"},
@@ -56,7 +65,8 @@ MAY_IMPORT = {
     | {"perturb", "session", "retrain", "verify"}
     | {"jobs.auditing", "jobs.landscaping", "jobs.harden_job", "jobs.verifying"},
     "cli": LOWER
-    | {"perturb", "findings", "session", "ranges", "retrain", "verify", "jobs.auditing", "jobs.planning"}
+    | {"perturb", "coverage", "findings", "session", "ranges", "retrain", "verify"}
+    | {"jobs.auditing", "jobs.planning"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
     | {"jobs.hardening", "jobs.remapping", "jobs.verifying"},
     "testing": LOWER | {"jobs.auditing"},

@@ -64,6 +64,7 @@ BAD = [
     ("tail", (0.0,), "--tail: got 0.0; use at most 100 numbers above 0 and below 100"),
     ("dask", 8786, "--dask: got 8786; use the address of a scheduler, or its scheduler file"),
     ("max_minutes", 0, "--max-minutes: got 0; use a finite number above 0"),
+    ("require_mapped", 95, f"--require-mapped: got 95; use {_WANTED['require_mapped']}"),
     ("min_kpp", math.nan, "--min-kpp: got nan; use a finite number"),
     ("min_kpp", math.inf, "--min-kpp: got inf; use a finite number"),
     ("yield_at", (-math.inf,), "--yield-at: got -inf; use at most 100 finite numbers"),

@@ -13,6 +13,7 @@ from nvaudit.cli.options import (
     device_options,
     flatten,
     group_options,
+    mapped_option,
     point_options,
     run_options,
     select_options,
@@ -47,6 +48,7 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
 @click.option("--min-kpp", type=float, metavar="T", help="The gate: exit 1 unless at most k % of chips fall "
               "below T (above T for a loss).  [default: no gate]")  # fmt: skip
+@mapped_option()
 @click.option("--max-trials", type=click.IntRange(1), metavar="N",
               help="Chips that the gate may draw until it is decided.  [default: --trials]")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="M",

@@ -15,6 +15,7 @@ from nvaudit.cli.options import (
     device_options,
     flatten,
     group_options,
+    mapped_option,
     point_options,
     run_options,
     select_options,
@@ -60,6 +61,7 @@ _OF_THE_COMPARISON = frozenset(
 @click.option("--min-kpp", type=float, metavar="T", help="The gate: only models of which at most k % of the "
               "chips fall below T (above T for a loss) can be chosen; exit 1 if none passes.  "
               "[default: no gate]")  # fmt: skip
+@mapped_option("a model cannot be chosen")
 @click.option("--yield-at", type=float, multiple=True, metavar="A",
               help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
 @click.option("--exhaustive", is_flag=True,

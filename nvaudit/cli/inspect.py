@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from nvaudit.cli.options import FilePath, device_options, select_options
+from nvaudit.cli.options import FilePath, device_options, mapped_option, select_options
 from nvaudit.cli.output import printing
+from nvaudit.coverage import Coverage, count_coverage, declared_coverage
+from nvaudit.data import load_dataset
+from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
 from nvaudit.findings import inspect_rows
 from nvaudit.mapping.crossbar import Crossbar
-from nvaudit.mapping.select import select
-from nvaudit.model import analyse_batch, constants, load_model
+from nvaudit.mapping.select import Decision, select
+from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.report.inspection import render_inspect
-from nvaudit.session import settle_device
+from nvaudit.report.mapped import judge_share
+from nvaudit.session import input_specs, scratch_folder, settle_device
 from nvaudit.spec import make_spec
 
 
@@ -22,6 +27,7 @@ from nvaudit.spec import make_spec
 @click.argument("model", type=FilePath())
 @device_options()
 @select_options()
+@mapped_option()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def inspect_command(
     model: Path,
@@ -33,9 +39,10 @@ def inspect_command(
     layers: tuple[str, ...],
     digital: tuple[str, ...],
     crossbar: tuple[int, int],
+    require_mapped: float | None,
     as_json: bool,
-) -> None:
-    """List every initializer and constant of MODEL: mapped or digital, and why."""
+) -> int:
+    """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(
         model=model,
         device=device,
@@ -44,6 +51,7 @@ def inspect_command(
         encoding=encoding,
         top_slice=top_slice,
         crossbar=crossbar,
+        require_mapped=require_mapped,
     )
     profile, _ = settle_device(spec)
     loaded = load_model(model)
@@ -52,10 +60,14 @@ def inspect_command(
     rows = inspect_rows(
         decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
     )
+    coverage = _coverage(loaded, rebatch, decisions)
+    rows = coverage.rows(rows)
+    gate = judge_share(coverage.share, require_mapped)
+    status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
     if as_json:
         with printing():
             click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
-        return
+        return status
     header = [
         f"{model}: opset {loaded.opset}, IR {loaded.ir_version}, {rebatch.reason}",
         f"device {profile.name}: {profile.weight_bits} weight bits, "
@@ -63,4 +75,22 @@ def inspect_command(
         + f", {profile.encoding}, crossbars of {crossbar[0]}x{crossbar[1]}",
     ]
     with printing() as console:
-        render_inspect(rows, header, console)
+        render_inspect(rows, header, console, coverage.share, gate)
+    return status
+
+
+def _coverage(loaded: LoadedModel, rebatch: Rebatch, decisions: Sequence[Decision]) -> Coverage:
+    """Count products on the declared sizes; where these do not say enough, on data, as an audit would.
+
+    The data are those beside the model, or else made up. Without any that can be fed some stay uncounted.
+    """
+    coverage, more = declared_coverage(loaded, rebatch, decisions)
+    if not more:
+        return coverage
+    try:
+        with scratch_folder() as folder:
+            specs = input_specs(loaded, rebatch)
+            dataset = load_dataset(None, specs, model_path=loaded.path, limit=1, scratch=folder)
+            return count_coverage(loaded, rebatch, decisions, dataset)
+    except NvauditError:
+        return coverage

@@ -144,6 +144,13 @@ def addition_options() -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
+def mapped_option(fails: str = "exit 1") -> Callable[[Command], Command]:
+    """The gate of the share that is on the array, and what happens where it is missed."""
+    return click.option("--require-mapped", type=float, metavar="SHARE", help="Another gate: at least this "
+                        "share of the products (multiply-accumulates with a weight) must be on the array, "
+                        f"e.g. 0.95; else {fails}.  [default: no gate]")  # fmt: skip
+
+
 def select_options() -> Callable[[Command], Command]:
     """Options that choose which tensors are on the array."""
     return stack(

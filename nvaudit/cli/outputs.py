@@ -91,7 +91,10 @@ class Extra:
 EXTRAS: dict[str, Extra] = {
     "html": Extra("page", _html, "Write the report as one page that opens offline.", _needs_plotly),
     "junit": Extra(
-        "JUnit", _junit, "Write the gate as JUnit XML, a test case for each percentile and sigma."
+        "JUnit",
+        _junit,
+        "Write the gate as JUnit XML, a test case for each percentile and sigma, and one for "
+        "--require-mapped.",
     ),
     "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced."),
 }

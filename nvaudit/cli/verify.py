@@ -14,6 +14,7 @@ from nvaudit.cli.options import (
     converter_options,
     device_options,
     flatten,
+    mapped_option,
     point_options,
     run_options,
     select_options,
@@ -64,6 +65,7 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
 @click.option("--target-kpp", type=float, metavar="T", help="Find the smallest share whose KPP reaches T; "
               "exit code 1 if none does.  [default: the smallest of --shares that loses at most a point "
               "against the largest]")  # fmt: skip
+@mapped_option()
 @click.option("--verify-sigma", type=click.FloatRange(0), default=0.0, show_default=True, metavar="S",
               help="Spread that verifying leaves, in the unit of --sigma.")  # fmt: skip
 @click.option("--verify-term", "verify_terms", multiple=True, metavar="TERM", help="Noise term that "
@@ -122,7 +124,8 @@ def verify_command(
     with working(quiet, resume, "finished chips") as progress:
         found = run_verify_plan(spec, plan, progress, resume)
     hand_out(found, outputs, lambda console: _show(found, console))
-    return EXIT_OK if found.choice is not None else EXIT_GATE
+    missed = found.mapped_gate is not None and found.mapped_gate.verdict == "fail"
+    return EXIT_GATE if found.choice is None or missed else EXIT_OK
 
 
 def _show(found: VerifyReport, console: Console) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit import __version__
+from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.findings import (
@@ -153,8 +154,10 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
     landscape = _landscape(session, progress, folder) if spec.roughness else {}
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
+    with session.timed("products"):
+        coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal, quantised.value, found, detail, landscape)
+    return _report(session, metric, nominal, quantised.value, found, detail, landscape, coverage)
 
 
 def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
@@ -197,6 +200,7 @@ def _report(
     found: Measurement,
     detail: AttributionDetail | None,
     landscape: Mapping[str, Any],
+    coverage: Coverage,
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
     worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
@@ -217,8 +221,11 @@ def _report(
     )
     return summarise(
         measured,
-        Questions(spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail),
-        tensors=rows,
+        Questions(
+            spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped
+        ),
+        tensors=coverage.rows(rows),
+        mapped=coverage.share,
         **_about(session, worst),
         **landscape,
         zero_groups=groups,

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ def run_hardening(
         progress("reading model and data", 0, 1)
         job = prepare_job(spec, scratch)
         executor = _executor(job)
+        job = replace(job, notes=(*job.notes, *_held(executor)))
         audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
         timing = {"prepare": time.perf_counter() - begin}
         judge = _judge(job, executor, scratch) if spec.method == "stability-vat" else None
@@ -170,6 +172,16 @@ def _executor(job: Job) -> Executor:
     first = Feed(data, rows).take(rows[:count]).inputs
     check_parity(executor, job.loaded, {name: tensor.numpy() for name, tensor in first.items()})
     return executor
+
+
+def _held(executor: Executor) -> list[str]:
+    """Say which computed weights training leaves alone."""
+    if not executor.held:
+        return []
+    return [
+        "not trained, as torch lacks an operator that computes them from what the file stores (noise is on "
+        "them all the same): " + ", ".join(executor.held)
+    ]
 
 
 def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:

@@ -14,6 +14,7 @@ import numpy as np
 from nvaudit import __version__
 from nvaudit.data import load_dataset
 from nvaudit.model import analyse_batch, constants, load_model
+from nvaudit.model.runtime import runtime
 from nvaudit.perturb.landscape.measure import Measured, Subject, measure
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.perturb.landscape.workload import fixed_tensors, moved_weights
@@ -21,7 +22,6 @@ from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
-from nvaudit.perturb.session import runtime
 from nvaudit.report.landscape.result import (
     LandscapeHashes,
     LandscapeReport,

@@ -29,7 +29,16 @@ ANALOG_BITS = (1, 2, 3, 4)
 """What an analog device is cut into by default."""
 
 _OF_ONE_AUDIT = (
-    *("cell_bits", "min_kpp", "max_trials", "max_minutes", "all_trials", "yield_at", "tail"),
+    *(
+        "cell_bits",
+        "min_kpp",
+        "require_mapped",
+        "max_trials",
+        "max_minutes",
+        "all_trials",
+        "yield_at",
+        "tail",
+    ),
     *("attribute", "attribution_trials", "attribution_images", "roughness"),
 )
 

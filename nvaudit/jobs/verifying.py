@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nvaudit.coverage import count_coverage
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
 from nvaudit.model.stored import stored_weights
@@ -175,8 +176,12 @@ def _measure(job: _Job, session: Session) -> VerifyReport | Probe:
     plan = None if choice is None else job.output
     if plan is not None and choice is not None:
         write_masks(plan, ranked.masks(choice.weights, stored))
+    with session.timed("products"):
+        mapped = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset).share
     session.timing["total"] = time.perf_counter() - job.begin
-    found = Found(metric, nominal, quantised.value, correction, ranked, chips.values, choice, stored, plan)
+    found = Found(
+        metric, nominal, quantised.value, correction, ranked, chips.values, choice, stored, plan, mapped
+    )
     return plan_report(spec, session, found)
 
 

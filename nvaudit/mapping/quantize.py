@@ -13,6 +13,14 @@ MAX_BITS = 14
 _BLOCK = 1 << 20
 
 
+def keeps_grid(bits: int | None) -> bool:
+    """Whether a weight stored as integers of so many bits (None: as floats) is mapped as these integers.
+
+    A wider grid is finer than any that devices hold: its weights are quantised as floats are.
+    """
+    return bits is not None and bits <= MAX_BITS
+
+
 @dataclass(frozen=True)
 class Codes:
     """A quantised tensor: the weight is ``scale * code``.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nvaudit.errors import OptionError
-from nvaudit.model import Constant
+from nvaudit.mapping.quantize import keeps_grid
+from nvaudit.model import Constant, Weight
 
 
 @dataclass(frozen=True)
@@ -63,4 +64,10 @@ def _decide(constant: Constant, layers: Sequence[str], digital: Sequence[str]) -
     for glob in digital:
         if fnmatch.fnmatchcase(weight.key, glob):
             return Decision(constant, False, f"kept digital by --digital {glob}")
-    return Decision(constant, True, constant.reason or f"weight of {weight.op}")
+    return Decision(constant, True, constant.reason or f"weight of {weight.product}{_wide(weight)}")
+
+
+def _wide(weight: Weight) -> str:
+    if weight.grid_bits is None or keeps_grid(weight.grid_bits):
+        return ""
+    return f"; its own {weight.grid_bits} bits are more than devices hold: quantised like a float weight"

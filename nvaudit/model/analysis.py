@@ -8,14 +8,30 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from nvaudit.model.chains import Quantize, Shape, State, Step, follow
-from nvaudit.model.fold import MAX_FOLDED, fold, fold_ints, stored_array
+from nvaudit.model.chains import (
+    KEEPING,
+    Layout,
+    Quantize,
+    Reshape,
+    Shape,
+    State,
+    Step,
+    Transpose,
+    follow,
+    invert,
+    move_shape,
+)
+from nvaudit.model.evaluate import NotFolded
+from nvaudit.model.fold import Budget, computed, fold, fold_ints, stored_array
+from nvaudit.model.picks import find_pick, picks
 from nvaudit.model.roles import Role, find_role, takes_weights
 from nvaudit.model.sparse import ORIGIN_KEY
 from nvaudit.model.walk import (
     STANDARD,
     Place,
     attribute,
+    bodies,
+    captured,
     constant_values,
     graphs,
     is_constant_node,
@@ -27,10 +43,20 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
 @dataclass(frozen=True)
+class Taken:
+    """The layout in which an operator takes a weight that it stores in blocks; ``back`` leads there."""
+
+    shape: Shape
+    back: Layout
+
+
+@dataclass(frozen=True)
 class End:
     """Where a constant ends up: an operator's input after a chain of steps, or a graph's output.
 
-    ``place`` is None for an output of the graph at ``path``. ``role`` is set where it is a weight.
+    ``place`` is None for an output of the graph at ``path``. ``role`` is set where it is a weight; ``steps``
+    and ``state`` then lead to the layout that its channels are counted in, which is the one that the operator
+    takes unless ``taken`` is set.
     """
 
     place: Place | None
@@ -39,6 +65,7 @@ class End:
     steps: tuple[Step, ...]
     state: State
     role: Role | None
+    taken: Taken | None = None
 
 
 @dataclass
@@ -60,11 +87,15 @@ class Root:
 
 @dataclass
 class Analysis:
-    """Every constant of a model with its ends, in graph order."""
+    """Every constant of a model with its ends, in graph order.
+
+    ``refused`` are constant operands of products that are not computed, each with the reason.
+    """
 
     roots: list[Root]
     constant: set[ir.Value]
     opset: int
+    refused: dict[ir.Value, str] = field(default_factory=dict)
 
 
 def analyse(model: ir.Model) -> Analysis:
@@ -84,7 +115,7 @@ def analyse(model: ir.Model) -> Analysis:
     roots = list(finder.stored())
     roots += finder.folded()
     _name_apart(roots)
-    return Analysis(roots, finder.constant, finder.opset)
+    return Analysis(roots, finder.constant, finder.opset, finder.refused)
 
 
 class _Finder:
@@ -97,6 +128,16 @@ class _Finder:
         self.places = {place.node: (number, place) for number, place in enumerate(places(model.graph))}
         self.paths = {id(graph): path for graph, path in graphs(model.graph)}
         self.shapes: dict[ir.Value, Shape | None] = {}
+        self.chained: set[ir.Value] = set()
+        # A body of a node that is computed as a whole holds no operators of the network.
+        self.computed = {
+            place.node
+            for node in self.places
+            if self._is_fixed(node)
+            for _, body in bodies(node)
+            for place in places(body)
+        }
+        self.refused: dict[ir.Value, str] = {}
 
     def is_constant(self, value: ir.Value | None) -> bool:
         return value is not None and value in self.constant
@@ -112,9 +153,8 @@ class _Finder:
             for value in graph.initializers.values():
                 tensor = value.const_value
                 if tensor is not None:
-                    sparse = tensor.metadata_props.get(ORIGIN_KEY) == "sparse"
-                    state = State(tuple(tensor.shape.numpy()), tensor.dtype)
-                    yield self._root(value, path, "sparse" if sparse else "initializer", state)
+                    origin = tensor.metadata_props.get(ORIGIN_KEY, "initializer")
+                    yield self._root(value, path, origin, State(tuple(tensor.shape.numpy()), tensor.dtype))
         for _, place in self.places.values():
             if is_constant_node(place.node):
                 yield self._constant_node(place)
@@ -123,9 +163,8 @@ class _Finder:
         value = place.node.outputs[0]
         tensor = attribute(place.node, "value")
         if tensor is not None:
-            sparse = tensor.metadata_props.get(ORIGIN_KEY) == "sparse"
-            state = State(tuple(tensor.shape.numpy()), tensor.dtype)
-            return self._root(value, place.path, "sparse" if sparse else "constant", state)
+            origin = tensor.metadata_props.get(ORIGIN_KEY, "constant")
+            return self._root(value, place.path, origin, State(tuple(tensor.shape.numpy()), tensor.dtype))
         array = stored_array(value)
         if array is None:
             state = State((), ir.DataType.UNDEFINED)
@@ -137,18 +176,22 @@ class _Finder:
     def folded(self) -> list[Root]:
         """Constant results of other operators that end up as weights."""
         found: dict[object, Root] = {}
+        budget = Budget()
         for _, place in list(self.places.values()):
             for value in place.node.outputs:
+                # What the chain of another constant reaches is that constant, moved or written otherwise.
                 if (
                     value not in self.constant
+                    or place.node in self.computed
                     or is_constant_node(place.node)
+                    or value in self.chained
                     or not self._may_be_weight(value)
                 ):
                     continue
-                if place.node.op_type in _KEEPING and self.is_constant(place.node.inputs[0]):
-                    continue  # the chain of its own input reaches further back
-                array = fold(value, self.opset, MAX_FOLDED)
-                if array is None:
+                try:
+                    array = computed(value, self.opset, budget=budget)
+                except NotFolded as error:
+                    self.refused[value] = str(error)
                     continue
                 state = State(array.shape, ir.DataType.from_numpy(array.dtype))
                 root = self._root(value, place.path, "folded", state)
@@ -164,27 +207,28 @@ class _Finder:
         return list(found.values())
 
     def _sources(self, value: ir.Value) -> frozenset[ir.Value]:
-        """The stored floating-point tensors that a value is computed from."""
+        """The stored tensors that a value gets its numbers from; itself where these are only sizes."""
         sources, seen, pending = set(), {value}, [value]
         while pending:
             node = (current := pending.pop()).producer()
             if node is None or is_constant_node(node):
                 sources.add(current)
                 continue
-            fresh = [v for v in node.inputs if v is not None and v not in seen]
+            fresh = [v for v in (*node.inputs, *captured(node)) if v is not None and v not in seen]
             seen.update(fresh)
             pending += fresh
-        return frozenset(v for v in sources if v.dtype in FLOATS)
+        return frozenset(v for v in sources if v.dtype in FLOATS) or frozenset({value})
 
     def _may_be_weight(self, value: ir.Value) -> bool:
         """Whether an operator that knows weights takes the value together with one that is not constant."""
         pending = [value]
         while pending:
-            for use in pending.pop().uses():
+            current = pending.pop()
+            for use in current.uses():
                 if not self._is_fixed(use.node):
-                    if takes_weights(use.node):
+                    if takes_weights(use.node) or picks(use.node):
                         return True
-                elif use.node.op_type in _KEEPING and use.idx == 0:
+                elif use.idx == 0 and _may_keep(use.node, current):
                     pending.append(use.node.outputs[0])
         return False
 
@@ -220,37 +264,48 @@ class _Finder:
                 after = None
             if after is not None:
                 step, state_after = after
+                self.chained.add(use.node.outputs[0])
                 self._follow(use.node.outputs[0], (*steps, step) if step else steps, state_after, ends)
                 continue
             role = self._role(place.node, use.idx, state)
-            ends.append(End(place, place.path, use.idx, steps, state, role))
+            ends.append(_end(place, use.idx, steps, state, role))
 
     def _role(self, node: ir.Node, index: int, state: State) -> Role | None:
-        if node.domain not in STANDARD or not node.outputs:
+        if node.domain not in STANDARD or not node.outputs or 0 in state.shape or node in self.computed:
             return None
         role = find_role(node, index, state.shape, self.is_constant)
-        if role is None or 0 in state.shape:
+        if role is None and picks(node) and not self._is_fixed(node):
+            role = find_pick(node, index, state.shape, self.is_constant, self.ints)
+        if role is None:
             return None
         if role.decode is None:
             return role if state.dtype in FLOATS else None
-        if not state.dtype.is_integer() or not self._can_fold(role.decode.scale, role.decode.zero):
-            return None
-        return role
+        needed = role.decode if role.unpack is None else role.unpack
+        return role if state.dtype.is_integer() and self._can_fold(needed.scale, needed.zero) else None
 
 
-_KEEPING = frozenset(
-    [
-        "Identity",
-        "Cast",
-        "Transpose",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "QuantizeLinear",
-        "DequantizeLinear",
-    ]
-)
+def _may_keep(node: ir.Node, value: ir.Value) -> bool:
+    """Whether an operator may be a step of a chain; Clip only of integers, as it makes other floats."""
+    maker = value.producer()
+    if node.op_type != "Clip":
+        return node.op_type in KEEPING
+    if maker is None or maker.op_type == "QuantizeLinear":
+        return maker is not None
+    return maker.op_type == "Cast" and ir.DataType(attribute(maker, "to", 0)).is_integer()
+
+
+def _end(place: Place, index: int, steps: tuple[Step, ...], state: State, role: Role | None) -> End:
+    if role is not None and role.unpack is not None:
+        unpacked = State(role.unpack.shape, state.dtype)
+        return End(place, place.path, index, (*steps, role.unpack), unpacked, role)
+    if role is None or not role.view:
+        return End(place, place.path, index, steps, state, role)
+    shape = state.shape
+    for move in role.view:
+        steps = (*steps, Transpose(move[1]) if move[0] == "transpose" else Reshape(move[1]))
+        shape = move_shape(shape, move)
+    taken = Taken(state.shape, invert(state.shape, role.view))
+    return End(place, place.path, index, steps, State(shape, state.dtype), role, taken)
 
 
 def _name_apart(roots: list[Root]) -> None:

@@ -56,7 +56,45 @@ class Quantize:
     dtype: ir.DataType
 
 
-Step = Transpose | Reshape | Cast | Quantize
+@dataclass(frozen=True)
+class Clamp:
+    """Integers limited to a narrower range, as exporters write 2- to 7-bit integers in 8-bit types."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """Integers of a few bits out of the bytes that com.microsoft's MatMulNBits stores: [input, output].
+
+    A byte holds the first of its integers in its lowest bits. A block of ``block`` inputs of one output has
+    one scale and one zero point, which is packed too unless it has the type of the scale.
+    """
+
+    bits: int
+    block: int
+    shape: Shape
+    scale: ir.Value
+    zero: ir.Value | None
+
+
+Step = Transpose | Reshape | Cast | Quantize | Clamp | Unpack
+KEEPING = frozenset(
+    [
+        "Identity",
+        "Cast",
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Clip",
+    ]
+)
+"""Operators that may be a step."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +136,19 @@ def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[Step | 
         return Cast(dtype), State(state.shape, dtype)
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return _quantize(node, state)
-    if node.domain == "" and node.op_type == "Transpose":
+    return _keep(node, state, ints) if node.domain == "" else None
+
+
+def _keep(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State] | None:
+    """Operators of ONNX's own domain."""
+    if node.op_type == "Clip":
+        return _clamp(node, state, ints)
+    if node.op_type == "Transpose":
         perm = tuple(attribute(node, "perm", tuple(reversed(range(len(state.shape))))))
         if sorted(perm) != list(range(len(state.shape))):
             return None
         return Transpose(perm), State(tuple(state.shape[axis] for axis in perm), state.dtype)
-    if node.domain == "" and node.op_type in _RESHAPES:
+    if node.op_type in _RESHAPES:
         shape = _RESHAPES[node.op_type](node, state.shape, ints)
         if shape is None or math.prod(shape) != math.prod(state.shape):
             return None
@@ -222,6 +267,8 @@ def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:
     if scale is None or scale.shape is None:
         return None
     back = node.op_type == "DequantizeLinear"
+    if not back and not state.dtype.is_floating_point():
+        return None
     axis: int | None = attribute(node, "axis", 1)
     block = attribute(node, "block_size", 0)
     if len(scale.shape) == 0 or (len(scale.shape) == 1 and scale.shape[0] == 1 and not block):
@@ -234,9 +281,32 @@ def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:
     if named == ir.DataType.UNDEFINED:
         source = scale if back else zero
         named = (source.dtype if source is not None else ir.DataType.UINT8) or ir.DataType.UNDEFINED
-    if named == ir.DataType.UNDEFINED:
-        return None
+    if named == ir.DataType.UNDEFINED or not (back or named.is_integer()):
+        return None  # rounding to float8 leaves no grid of integers: the result is computed
     return Quantize(back, scale, zero, axis, block, named), State(state.shape, named)
+
+
+def _clamp(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State] | None:
+    """Clip of integers. Clip of floats makes other weights: these are computed (see ``fold``)."""
+    if not state.dtype.is_integer():
+        return None
+    low, high = integer_range(state.dtype)
+    for position in (1, 2):
+        given = operand(node, position)
+        if given is None:
+            continue
+        limit = ints(given)
+        if limit is None or len(limit) != 1:
+            return None
+        low, high = (max(low, limit[0]), high) if position == 1 else (low, min(high, limit[0]))
+    return None if low > high else (Clamp(low, high), state)
+
+
+def integer_range(dtype: ir.DataType) -> Shape:
+    """Smallest and largest integer of a type."""
+    if dtype.is_signed():
+        return (-(2 ** (dtype.bitwidth - 1)), 2 ** (dtype.bitwidth - 1) - 1)
+    return (0, 2**dtype.bitwidth - 1)
 
 
 def _reshape(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:

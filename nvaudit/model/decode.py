@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.chains import Cast, Quantize, Reshape, Shape, Step, Transpose
+from nvaudit.model.chains import Cast, Clamp, Quantize, Reshape, Shape, Step, Transpose, Unpack, integer_range
 from nvaudit.model.fold import fold
 from nvaudit.model.roles import Decode
 from nvaudit.model.tensors import Array
@@ -80,9 +80,13 @@ def decode_values(
             stage = _reshaped(stage, step.shape)
         elif isinstance(step, Cast):
             stage = _cast(stage, step.dtype)
+        elif isinstance(step, Clamp):
+            stage = _clamped(stage, step)
+        elif isinstance(step, Unpack):
+            stage = _unpacked(stage, step, opset)
         else:
             stage = _quantized(stage, step, opset)
-    if decode is not None:
+    if decode is not None and stage.scale is None and stage.bits:
         stage = _decoded(stage, decode, opset)
     if stage.scale is None:
         return np.ascontiguousarray(stage.array), None
@@ -119,6 +123,76 @@ def _cast(stage: _Stage, dtype: ir.DataType) -> _Stage:
         return replace(stage, array=stage.array.astype(dtype.numpy()), dtype=dtype)
 
 
+def _clamped(stage: _Stage, step: Clamp) -> _Stage:
+    """Integers of a narrower range: they take as many bits as a type with that range has."""
+    array = np.clip(stage.array, step.low, step.high).astype(stage.array.dtype)
+    return replace(stage, array=array, bits=min(stage.bits, _clamp_bits(step)))
+
+
+def _unpacked(stage: _Stage, step: Unpack, opset: int) -> _Stage:
+    """Packed integers, less zero points, with their scales; both spread over their blocks."""
+    inputs, outputs = step.shape
+    blocks = -(-inputs // step.block)
+    scale, zero = _parameters(step.scale, step.zero, opset)
+    codes = _integers(stage.array.reshape(outputs, -1), step.bits)
+    if codes.shape[1] < inputs or scale.size != outputs * blocks:
+        return _misfit(scale, step.shape)  # type: ignore[return-value]
+    if zero is None:
+        zeros = np.full((outputs, blocks), 2 ** (step.bits - 1), np.int32)
+    elif zero.dtype == np.uint8:
+        zeros = _integers(zero.reshape(outputs, -1), step.bits)[:, :blocks]
+    else:
+        zeros = zero.reshape(outputs, blocks)
+    spread = np.arange(inputs) // step.block
+    less, scales = codes[:, :inputs] - zeros[:, spread], scale.reshape(outputs, blocks)[:, spread]
+    if not _is_grid(step):
+        return _Stage((less * scales).astype(np.float32).T)
+    return _Stage(less.T, scales.T, step.bits, ir.DataType.FLOAT)
+
+
+def _is_grid(step: Unpack) -> bool:
+    """Whether zero points are integers; those of the type of the scale may be anything between."""
+    return step.zero is None or step.zero.dtype == ir.DataType.UINT8
+
+
+def _integers(packed: Array, bits: int) -> Array:
+    """Unpack unsigned integers along the last axis, lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    found = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
+    return found.reshape(*packed.shape[:-1], -1).astype(np.int32)
+
+
+def _clamp_bits(step: Clamp) -> int:
+    bits = max(step.high.bit_length(), (-step.low - 1).bit_length() if step.low < 0 else 0)
+    return max(bits + (step.low < 0), 1)
+
+
+def grid_bits(dtype: ir.DataType, steps: tuple[Step, ...]) -> int | None:
+    """Bits of the integers that a chain leaves a tensor on, without reading it.
+
+    Parameters
+    ----------
+    dtype : onnx_ir.DataType
+        Stored element type.
+    steps : tuple of Step
+        The chain.
+
+    Returns
+    -------
+    int or None
+        None where the tensor is on no grid of integers.
+    """
+    bits = dtype.bitwidth if dtype.is_integer() else None
+    for step in steps:
+        if isinstance(step, Quantize) and not step.back:
+            bits = step.dtype.bitwidth
+        elif isinstance(step, Clamp) and bits is not None:
+            bits = min(bits, _clamp_bits(step))
+        elif isinstance(step, Unpack):
+            bits = step.bits if _is_grid(step) else None
+    return bits
+
+
 def _quantized(stage: _Stage, step: Quantize, opset: int) -> _Stage:
     """QuantizeLinear of values, or DequantizeLinear of integers (or of float8, which has no grid)."""
     scale, zero = _parameters(step.scale, step.zero, opset)
@@ -136,7 +210,7 @@ def _quantized(stage: _Stage, step: Quantize, opset: int) -> _Stage:
     codes = np.rint(stage.array.astype(np.float32) / scale.astype(np.float32))
     if zero is not None:
         codes += _spread(zero, stage.array.shape, step.axis, step.block).astype(np.float32)
-    low, high = _range(step.dtype)
+    low, high = integer_range(step.dtype)
     codes = np.clip(codes, low, high).astype(np.int32)
     return _Stage(codes, None, step.dtype.bitwidth, step.dtype)
 
@@ -186,10 +260,3 @@ def _misfit(parameter: Array, shape: Shape) -> Array:
         f"quantisation parameters of shape {list(parameter.shape)} do not fit its shape {list(shape)}; "
         "quantise the model again"
     )
-
-
-def _range(dtype: ir.DataType) -> tuple[int, int]:
-    """Smallest and largest integer of a type."""
-    if dtype.is_signed():
-        return -(2 ** (dtype.bitwidth - 1)), 2 ** (dtype.bitwidth - 1) - 1
-    return 0, 2**dtype.bitwidth - 1

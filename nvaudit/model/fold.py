@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
-from onnx import TensorProto, helper
-from onnx.reference import ReferenceEvaluator
 
-from nvaudit.errors import ModelError
 from nvaudit.model.chains import Shape
+from nvaudit.model.evaluate import MAX_FOLDED, MAX_WORK, Known, NotFolded, evaluate
 from nvaudit.model.tensors import Array, read_tensor
-from nvaudit.model.walk import attribute, is_constant_node
+from nvaudit.model.walk import attribute, captured, is_constant_node
 
-MAX_FOLDED = 2**29  # elements; no known exporter leaves larger weights to be computed at run time
-_BROADCAST = frozenset(
-    ["Add", "Sub", "Mul", "Div", "Pow", "Where", "Equal", "Greater", "Less", "And", "Or", "Max", "Min"]
-)
-# Operators whose result is no larger than their inputs together.
-_BOUNDED = frozenset(
-    [
-        "Abs",
-        "Cast",
-        "Ceil",
-        "Concat",
-        "Cos",
-        "DequantizeLinear",
-        "Erf",
-        "Exp",
-        "Flatten",
-        "Floor",
-        "Identity",
-        "Log",
-        "Neg",
-        "Not",
-        "QuantizeLinear",
-        "Reciprocal",
-        "ReduceL2",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Relu",
-        "Reshape",
-        "Round",
-        "Shape",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Size",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Sqrt",
-        "Squeeze",
-        "Tanh",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+_VERSIONS = {"com.microsoft": 1, "com.microsoft.nchwc": 1, "ai.onnx.ml": 3}
 
 
 def stored_array(value: ir.Value) -> Array | None:
@@ -105,8 +56,33 @@ _NUMBERS: dict[str, type] = {
 }
 
 
+@dataclass
+class Budget:
+    """What the computed weights of a model may still take together.
+
+    Attributes
+    ----------
+    elements : int
+        By which computed weights may exceed the stored tensors that they come from. A file of a few bytes
+        can ask for any number of arrays of any size; what is stored bounds itself.
+    work : int
+        Multiplications.
+    """
+
+    elements: int = MAX_FOLDED
+    work: int = MAX_WORK
+
+
 def fold(value: ir.Value, opset: int, limit: int = MAX_FOLDED) -> Array | None:
-    """Compute a value from constants.
+    """Compute a value from constants; as :func:`computed`, but None where that raises NotFolded."""
+    try:
+        return computed(value, opset, limit)
+    except NotFolded:
+        return None
+
+
+def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budget | None = None) -> Array:
+    """Compute a value from constants, whatever the operators on the way.
 
     Parameters
     ----------
@@ -115,40 +91,111 @@ def fold(value: ir.Value, opset: int, limit: int = MAX_FOLDED) -> Array | None:
     opset : int
         Version of the default operator set.
     limit : int
-        Largest number of elements that any array on the way may have.
+        Elements of all computed arrays that are alive at one time.
+    budget : Budget, optional
+        What is left for the whole model; it is reduced.
 
     Returns
     -------
-    ndarray or None
-        The array; None if an operator on the way is not one that is folded, or an array is too large.
+    ndarray
+        Of numbers: floats, integers or booleans.
 
     Raises
     ------
+    NotFolded
+        If the value depends on what is fed, a limit is hit, or an operator cannot be run. The message
+        names the operator.
     ModelError
         If a stored tensor cannot be decoded.
     """
-    known: dict[ir.Value, Array] = {}
+    order, stored = _order(value)
+    uses = Counter(v for node in order for v in {*_inputs(node)})
+    uses[value] += 1
+    known: dict[ir.Value, Known] = dict(stored)
+    alive = done = 0
+    for node in order:
+        inputs = _inputs(node)
+        try:
+            results, work = evaluate(
+                node, {v: known[v] for v in inputs}, _versions(node, opset), limit - alive
+            )
+            done += work
+            if budget is not None and done > budget.work:
+                raise NotFolded(
+                    f"takes the multiplications for computed weights above their limit, {MAX_WORK:,}"
+                )
+        except NotFolded as error:
+            label = node.name or next((v.name for v in node.outputs if v.name), "")
+            raise NotFolded(f"{node.op_type} {label!r} {error}") from error
+        for output, result in zip(node.outputs, results, strict=True):
+            if result is not None and uses[output]:
+                known[output] = result
+                alive += _elements(result)
+        for used in inputs:
+            uses[used] -= 1
+            if not uses[used]:
+                gone = known.pop(used)
+                alive -= 0 if used in stored else _elements(gone)
+    result = known[value]
+    if isinstance(result, list) or not _is_number(result):
+        raise NotFolded(f"{value.name!r} is no tensor of numbers")
+    if order and budget is not None:
+        _charge(budget, done, result.size - sum(array.size for array in stored.values()))
+    return result
+
+
+def _charge(budget: Budget, work: int, more: int) -> None:
+    if more > budget.elements:
+        raise NotFolded(
+            f"computed weights would exceed the stored ones by more than {MAX_FOLDED:,} elements together"
+        )
+    budget.elements -= max(more, 0)
+    budget.work -= work
+
+
+def _order(value: ir.Value) -> tuple[list[ir.Node], dict[ir.Value, Array]]:
+    """Nodes that a value needs, each after what it needs; and the stored arrays among their inputs."""
+    stored: dict[ir.Value, Array] = {}
+    order: dict[ir.Node, None] = {}
     pending = [value]
     while pending:
         current = pending[-1]
-        if current in known:
+        node = current.producer()
+        if current in stored or (node is not None and node in order):
             pending.pop()
             continue
         array = stored_array(current)
-        node = current.producer()
-        if array is None and node is not None:
-            missing = [v for v in node.inputs if v is not None and v not in known]
-            if missing:
-                if not _foldable(node):
-                    return None
-                pending.extend(missing)
-                continue
-            array = _evaluate(node, current, known, opset, limit)
-        if array is None or array.size > limit:
-            return None
-        known[current] = array
-        pending.pop()
-    return known[value]
+        if array is not None:
+            stored[current] = array
+            continue
+        if node is None or is_constant_node(node):
+            raise NotFolded(f"{current.name!r} is no number that is known before the model runs")
+        missing = [v for v in _inputs(node) if v not in stored and v.producer() not in order]
+        if missing:
+            pending.extend(missing)
+            continue
+        order[node] = None
+    return list(order), stored
+
+
+def _inputs(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, its graphs included, each once."""
+    return list(dict.fromkeys([*(v for v in node.inputs if v is not None), *captured(node)]))
+
+
+def _versions(node: ir.Node, opset: int) -> dict[str, int]:
+    """Versions of the operator sets that a node, with the graphs inside it, may use."""
+    graph = node.graph
+    own = {} if graph is None else dict(graph.opset_imports)
+    return {**_VERSIONS, **own, "": opset}
+
+
+def _elements(known: Known) -> int:
+    return sum(part.size for part in known) if isinstance(known, list) else int(known.size)
+
+
+def _is_number(array: Array) -> bool:
+    return array.dtype.kind in "fiub" or array.dtype == ml_dtypes.bfloat16
 
 
 def fold_ints(value: ir.Value, opset: int) -> Shape | None:
@@ -170,49 +217,3 @@ def fold_ints(value: ir.Value, opset: int) -> Shape | None:
     if array is None or array.dtype.kind not in "iu" or array.ndim > 1:
         return None
     return tuple(int(number) for number in array.reshape(-1))
-
-
-def _foldable(node: ir.Node) -> bool:
-    return node.domain == "" and node.op_type in _BROADCAST | _BOUNDED | {"Gather"}
-
-
-def _evaluate(
-    node: ir.Node, value: ir.Value, known: dict[ir.Value, Array], opset: int, limit: int
-) -> Array | None:
-    """Run one node by the reference evaluator; None where it cannot or would be too large."""
-    inputs = [None if v is None else known[v] for v in node.inputs]
-    arrays = [array for array in inputs if array is not None]
-    if not _foldable(node) or not arrays:
-        return None
-    names = [f"i{position}" if array is not None else "" for position, array in enumerate(inputs)]
-    outputs = [f"o{position}" for position in range(len(node.outputs))]
-    try:
-        if _bound(node, arrays) > limit:
-            return None
-        proto = helper.make_node(node.op_type, names, outputs)
-        proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
-        graph = helper.make_graph(
-            [proto],
-            "fold",
-            [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in names if name],
-            [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in outputs],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", max(opset, 1))])
-        feeds = {name: array for name, array in zip(names, inputs, strict=True) if name}
-        with np.errstate(all="ignore"):
-            results: Any = ReferenceEvaluator(model).run(outputs, feeds)
-    except ModelError:
-        raise
-    except Exception:  # the reference evaluator does not know every version of every operator
-        return None
-    result = np.asarray(results[list(node.outputs).index(value)])
-    return result if result.dtype.kind in "fiub" or result.dtype == ml_dtypes.bfloat16 else None
-
-
-def _bound(node: ir.Node, arrays: list[Array]) -> int:
-    """An upper bound on the elements of the result."""
-    if node.op_type in _BROADCAST:
-        return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
-    if node.op_type == "Gather":
-        return arrays[0].size * arrays[1].size
-    return sum(array.size for array in arrays)

@@ -16,6 +16,7 @@ from nvaudit.model.chains import Layout, invert, layout_of
 from nvaudit.model.fold import stored_array
 from nvaudit.model.load import LoadedModel, TensorSpec
 from nvaudit.model.parameters import Grid, Part, find_parts, grid_of
+from nvaudit.model.settle import Knows, settle_unknown
 from nvaudit.model.tensors import Array, read_tensor
 from nvaudit.model.walk import is_constant_node
 from nvaudit.model.weights import choose
@@ -52,7 +53,7 @@ class Stored:
     shape : tuple of int
         Stored shape.
     origin : str
-        ``"initializer"``, ``"constant"``, ``"sparse"`` or ``"attribute"``.
+        ``"initializer"``, ``"constant"``, ``"sparse"``, ``"attribute"`` or ``"computed"``.
     part : {"weight", "bias", "norm", "table", "statistic", "other"}
         What it is to the network; "statistic" is the running mean or variance of a batch normalisation.
     moves : Moves
@@ -163,7 +164,7 @@ class Network:
     batch: Rebatch
 
 
-def read_network(loaded: LoadedModel, *, free_batch: bool = True) -> Network:
+def read_network(loaded: LoadedModel, *, free_batch: bool = True, knows: Knows | None = None) -> Network:
     """Describe a model as plain nodes and arrays.
 
     Parameters
@@ -172,6 +173,9 @@ def read_network(loaded: LoadedModel, *, free_batch: bool = True) -> Network:
         The model; it is not changed.
     free_batch : bool
         Make a fixed batch size free where that is provably the same model.
+    knows : callable, optional
+        Which operators the caller can run. Constant results of others are computed here; as tensors of
+        origin ``"computed"`` they have no place in the file.
 
     Returns
     -------
@@ -186,6 +190,8 @@ def read_network(loaded: LoadedModel, *, free_batch: bool = True) -> Network:
     try:
         model = loaded.model.clone()
         batch = rebatch(model if free_batch else model.clone())
+        if knows is not None:
+            settle_unknown(model, knows)
         return _Reader(loaded, model).network(batch)
     except ModelError:
         raise

@@ -101,11 +101,18 @@ def _conv_integer(build: Builder, node: ir.Node, index: int, slot: ir.Value, ops
 
 def _linear_conv(build: Builder, node: ir.Node, index: int, slot: ir.Value, opset: int) -> ir.Value:
     x_scale, w_scale = _operand(node, 1), _operand(node, 4)
-    inputs = [_real(build, _operand(node, 0), x_scale, operand(node, 2)), slot]
+    real = _real(build, _operand(node, 0), x_scale, operand(node, 2))
+    rank = 0 if slot.shape is None else len(slot.shape)
+    last = bool(attribute(node, "channels_last", 0)) and rank > 2
+    if last:
+        real = build.node("Transpose", real, attributes={"perm": [0, rank - 1, *range(1, rank - 1)]})
+    inputs = [real, slot]
     bias = operand(node, 8)
     if bias is not None:
         inputs.append(_integer_bias(build, bias, x_scale, w_scale))
     product = build.node("Conv", *inputs, attributes=_kept(node, _WINDOW))
+    if last:
+        product = build.node("Transpose", product, attributes={"perm": [0, *range(2, rank), 1]})
     return build.node("QuantizeLinear", product, operand(node, 6), operand(node, 7))
 
 
@@ -174,6 +181,16 @@ def _linear_gemm(build: Builder, node: ir.Node, index: int, slot: ir.Value, opse
     return product if scale is None else build.node("QuantizeLinear", product, scale, operand(node, 8))
 
 
+def _packed_matmul(build: Builder, node: ir.Node, index: int, slot: ir.Value, opset: int) -> ir.Value:
+    """MatMulNBits: a float product with what the packed integers stand for, in the type of the scales."""
+    scale, bias = _operand(node, 2), operand(node, 5)
+    half = scale.dtype is not None and scale.dtype != ir.DataType.FLOAT
+    real = _operand(node, 0)
+    product = build.node("MatMul", _cast(build, real) if half else real, slot)
+    product = _cast(build, product, int(scale.dtype)) if half and scale.dtype is not None else product
+    return _with_bias(build, product, bias)
+
+
 def _operand(node: ir.Node, index: int) -> ir.Value:
     value = operand(node, index)
     if value is None:
@@ -189,4 +206,5 @@ _REWRITES: dict[str, Rewrite] = {
     "DynamicQuantizeMatMul": _dynamic_matmul,
     "MatMulIntegerToFloat": _float_matmul,
     "QGemm": _linear_gemm,
+    "MatMulNBits": _packed_matmul,
 }

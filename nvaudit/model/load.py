@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
+from nvaudit.model.attributes import open_linear
 from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
 from nvaudit.model.external import digest_files
@@ -156,6 +157,7 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
     _set_folder(model, path.parent)
     _sort(model, path)
     inline_functions(model, path)
+    open_linear(model)
     return model, tuple(checked.files)
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import FLOATS, Analysis, End, Root
+from nvaudit.model.chains import Clamp, Unpack, integer_range
 from nvaudit.model.decode import decode_values
 from nvaudit.model.fold import stored_array
 from nvaudit.model.tensors import Array, find_bad
@@ -133,15 +134,20 @@ def grid_of(root: Root, opset: int) -> Grid | None:
             _, grid = decode_values(stored, root.state.dtype, end.steps, decode, opset)
         except ModelError:
             continue
-        if grid is None:
-            continue
+        if grid is None or any(isinstance(step, Unpack) for step in end.steps):
+            continue  # also where several integers share a stored byte
         place = np.arange(stored.size, dtype=np.int64).reshape(stored.shape)
         order = _moved(place, end).reshape(-1)
         scale = np.empty(stored.size, np.float32)
         zero = np.empty(stored.size, np.float32)
         scale[order] = np.broadcast_to(grid.scale, grid.codes.shape).reshape(-1)
         zero[order] = stored.reshape(-1)[order].astype(np.float32) - grid.codes.reshape(-1)
-        low, high = _range(root.state.dtype)
+        low, high = integer_range(root.state.dtype)
+        for step in end.steps:
+            if isinstance(step, Clamp):
+                low, high = max(low, step.low), min(high, step.high)
+        if stored.size and not low <= int(stored.min()) <= int(stored.max()) <= high:
+            return None  # several stored integers stand for one
         return Grid(_narrow(scale.reshape(stored.shape)), _narrow(zero.reshape(stored.shape)), low, high)
     return None
 
@@ -166,12 +172,6 @@ def _narrow(array: Array) -> Array:
         if array.shape[axis] > 1 and np.array_equal(np.broadcast_to(first, array.shape), array):
             array = first
     return array
-
-
-def _range(dtype: ir.DataType) -> tuple[int, int]:
-    if dtype.is_signed():
-        return -(2 ** (dtype.bitwidth - 1)), 2 ** (dtype.bitwidth - 1) - 1
-    return 0, 2**dtype.bitwidth - 1
 
 
 def _operand(end: End) -> Part | None:

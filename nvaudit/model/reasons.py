@@ -25,6 +25,9 @@ _OPERANDS: dict[tuple[str, int], str] = {
     ("Conv", 2): "bias",
     ("ConvTranspose", 2): "bias",
     ("FusedConv", 2): "bias",
+    ("NhwcFusedConv", 2): "bias",
+    ("DeformConv", 3): "bias",
+    **{("MoE", index): "bias" for index in (3, 5, 7)},
     ("Gemm", 2): "bias",
     ("FusedGemm", 2): "bias",
     ("Attention", 2): "bias",
@@ -32,6 +35,7 @@ _OPERANDS: dict[tuple[str, int], str] = {
     ("QGemm", 6): "bias",
     ("DynamicQuantizeMatMul", 4): "bias",
     ("MatMulIntegerToFloat", 6): "bias",
+    ("MatMulNBits", 5): "bias",
     **{(op, 3): "bias" for op in ("LSTM", "GRU", "RNN")},
     **{(op, 4): "sequence lengths" for op in ("LSTM", "GRU", "RNN")},
     **{(op, 5): "initial state" for op in ("LSTM", "GRU", "RNN")},
@@ -76,17 +80,12 @@ _PRODUCTS = frozenset(
 # Operators with weights inside that cannot be replaced by an array of single numbers.
 _OPAQUE = frozenset(
     [
-        "MatMulNBits",
         "MatMulBnb4",
         "MatMulFpQ4",
         "QAttention",
         "DynamicQuantizeLSTM",
         "QMoE",
-        "MoE",
         "QLinearGlobalAveragePool",
-        "DeformConv",
-        "DecoderAttention",
-        "LongformerAttention",
         "QOrderedMatMul",
         "QOrderedAttention",
         "GatherBlockQuantized",
@@ -106,7 +105,7 @@ def explain(root: Root, analysis: Analysis, kept: list[End], folded: dict[ir.Nod
     kept : list of End
         Its digital ends.
     folded : dict of onnx_ir.Node to str
-        Nodes that are computed into a weight, with the weight's key.
+        Nodes whose result is computed, or could not be, with what becomes of it.
 
     Returns
     -------
@@ -129,7 +128,7 @@ def _one(root: Root, end: End, analysis: Analysis, folded: dict[ir.Node, str]) -
         return f"returned by {end.path}" if end.path else "output of the model"
     node = place.node
     if node in folded:
-        return f"computed into the weight {folded[node]!r} by {node.op_type} '{place.label}'"
+        return f"{folded[node]} by {node.op_type} '{place.label}'"
     name = f"{node.op_type} '{place.label}'"
     if 0 in root.state.shape:
         return f"empty operand of {name}"
@@ -186,6 +185,7 @@ def _quantisation_part(op_type: str, index: int) -> str | None:
         "DynamicQuantizeMatMul": ("", "", "scale", "zero point"),
         "MatMulIntegerToFloat": ("", "", "scale", "scale", "zero point", "zero point"),
         "QGemm": ("", "scale", "zero point", "", "scale", "zero point", "", "scale", "zero point"),
+        "MatMulNBits": ("", "", "scales", "zero points"),
     }.get(op_type, ())
     part = names[index] if index < len(names) else ""
     return f"quantisation {part}" if part else None

@@ -194,7 +194,7 @@ def _comes_from(node: ir.Node, value: ir.Value) -> bool:
     return at is value
 
 
-_MOVES = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"})
+_MOVES = frozenset({"Clip", "Identity", "Cast", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 def _factor_behind(node: ir.Node, opset: int) -> list[_Site] | str:

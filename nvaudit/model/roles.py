@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from nvaudit.model.chains import Shape
+from nvaudit.model.blocks import block_size
+from nvaudit.model.chains import Layout, Shape, Unpack
 from nvaudit.model.walk import attribute, operand
 
 IsConstant = Callable[[ir.Value | None], bool]
@@ -51,11 +52,19 @@ class Decode:
 
 @dataclass(frozen=True)
 class Role:
-    """A weight operand. ``decode`` is None where the operator multiplies floats."""
+    """A weight operand.
+
+    ``decode`` is None where the operator multiplies floats. ``product`` says in words what multiplies by it
+    where that is another operator. ``view`` leads from the layout in which the operator takes it to the one
+    that ``channel_axes`` speak of, where these differ; ``unpack`` leads there from packed bytes.
+    """
 
     channel_axes: Shape
     matrix: Matrix
     decode: Decode | None = None
+    product: str = ""
+    view: Layout = ()
+    unpack: Unpack | None = None
 
 
 Rule = Callable[[ir.Node, int, Shape, IsConstant], "Role | None"]
@@ -111,6 +120,35 @@ def _conv_role(node: ir.Node, shape: Shape, decode: Decode | None = None) -> Rol
 
 def _conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
     return _conv_role(node, shape) if index == 1 else None
+
+
+def _blocked_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    """Conv of a file that ONNX Runtime saved after its own optimisation: [O, I, *kernel] in blocks.
+
+    Output channels are cut into blocks whose channels lie next to each other, and so are input channels but
+    where these are few or each has its own filter. Both are filled up with zeros to whole blocks, whose
+    results are dropped later on; they are devices all the same.
+    """
+    size = block_size(shape)
+    if index != 1 or len(shape) < 3 or not size or shape[0] % size:
+        return None
+    groups = attribute(node, "group", 1)
+    outputs, inputs, *kernel = shape
+    if groups > 1 and inputs == 1:
+        groups = outputs  # the channels that were filled up have filters too
+    axes = tuple(range(2, 2 + len(kernel)))
+    if inputs < size or (groups > 1 and inputs == 1):
+        cut: Shape = (outputs // size, inputs, *kernel, size)
+        perm: Shape = (0, len(cut) - 1, 1, *axes)
+    elif inputs % size:
+        return None
+    else:
+        cut = (outputs // size, inputs // size, *kernel, size, size)
+        perm = (0, len(cut) - 1, 1, len(cut) - 2, *axes)
+    if outputs % groups:
+        return None
+    matrix = Matrix(groups, math.prod(shape[1:]), outputs // groups)
+    return Role((0,), matrix, view=(("reshape", cut), ("transpose", perm), ("reshape", shape)))
 
 
 def _conv_transpose(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
@@ -170,47 +208,91 @@ def _recurrent(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant)
 
 
 def _attention(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    return Role((1,), Matrix(1, shape[0], shape[1])) if index == 1 and len(shape) == 2 else None
+    inputs = _PROJECTIONS.get(node.op_type, (1,))
+    return Role((1,), Matrix(1, shape[0], shape[1])) if index in inputs and len(shape) == 2 else None
+
+
+# Where the fused operators of attention take matrices, other than as their second input.
+_PROJECTIONS = {"LongformerAttention": (1, 4), "DecoderAttention": (2, 3)}
+
+
+def _experts(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    """Stacks of a mixture of experts: [expert, output, input]."""
+    if index not in (2, 4, 6) or len(shape) != 3:
+        return None
+    return Role((0, 1), Matrix(shape[0], shape[2], shape[1]))
 
 
 def _einsum(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    terms, result = split_einsum(
-        attribute(node, "equation", ""), [operand(node, i) for i in range(len(node.inputs))]
-    )
-    others = [value for i, value in enumerate(node.inputs) if i != index]
-    if terms is None or not others or any(is_constant(value) for value in others):
+    """Any equation that sums over an axis of the operand.
+
+    Axes that other operands have too and the result keeps make separate matrices; those that only this
+    operand has are outputs; the others are summed over.
+    """
+    terms, result = split_einsum(attribute(node, "equation", ""), len(node.inputs))
+    if terms is None or all(is_constant(value) for i, value in enumerate(node.inputs) if i != index):
         return None
-    mine, rest = terms[index], set("".join(terms[:index] + terms[index + 1 :]))
-    if len(mine) != len(shape) or len(set(mine)) != len(mine):
+    mine = _spelled(terms[index], len(shape))
+    if mine is None or len(mine) != len(shape) or len(set(mine)) != len(mine):
         return None
-    groups = [axis for axis, label in enumerate(mine) if label in result and label in rest]
-    cols = [axis for axis, label in enumerate(mine) if label in result and label not in rest]
-    rows = [axis for axis, label in enumerate(mine) if label not in result]
+    others = [(term, node.inputs[i]) for i, term in enumerate(terms) if i != index]
+    rest = set().union(*(_labels(term, value, len(shape)) for term, value in others))
+    kept = _labels(result, None, len(shape))
+    groups = [axis for axis, label in enumerate(mine) if label in kept and label in rest]
+    cols = [axis for axis, label in enumerate(mine) if label in kept and label not in rest]
+    rows = [axis for axis, label in enumerate(mine) if label not in kept]
+    # Of several constants in a row, the first to meet the data has the rows of the next one as outputs.
+    later = [
+        axis
+        for axis in rows
+        if mine[axis] in rest
+        and not any(mine[axis] in _labels(t, v, len(shape)) for t, v in others if not is_constant(v))
+    ]
+    if len(later) < len(rows):
+        rows, cols = [axis for axis in rows if axis not in later], sorted(cols + later)
     sizes = (math.prod(shape[axis] for axis in axes) for axes in (groups, rows, cols))
     return Role(tuple(sorted(groups + cols)), Matrix(*sizes)) if rows else None
 
 
-def split_einsum(equation: str, operands: list[ir.Value | None]) -> tuple[list[str] | None, str]:
+def _spelled(term: str, rank: int) -> list[str] | None:
+    """Labels of every axis; an ellipsis' are numbered from the last one, as broadcasting aligns them."""
+    before, dots, after = term.partition("...")
+    hidden = rank - len(before) - len(after)
+    if (hidden and not dots) or hidden < 0 or "." in before + after:
+        return None
+    return [*before, *(f"...{number}" for number in range(hidden, 0, -1)), *after]
+
+
+def _labels(term: str, value: ir.Value | None, at_most: int) -> set[str]:
+    """Labels of a term; of unknown rank, its ellipsis may stand for every axis of the weight."""
+    plain = len(term.replace(".", ""))
+    rank = plain + at_most if value is None or value.shape is None else len(value.shape)
+    return set(_spelled(term, rank if "." in term else plain) or term)
+
+
+def split_einsum(equation: str, count: int) -> tuple[list[str] | None, str]:
     """Split an einsum equation.
 
     Parameters
     ----------
     equation : str
-        For instance ``"bij,jk->bik"``.
-    operands : list of onnx_ir.Value or None
-        The operands.
+        For instance ``"bij,jk->bik"`` or ``"...i,ij->...j"``.
+    count : int
+        Number of operands.
 
     Returns
     -------
     tuple of list of str (or None), and str
-        The labels of each operand and of the result; None where there is an ellipsis or a mismatch.
+        The labels of each operand and of the result; None where there are more or fewer operands.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if "." in equation or len(terms) != len(operands):
+    if len(terms) != count:
         return None, ""
     if not arrow:
-        right = "".join(sorted(label for label in set(left) - {","} if left.count(label) == 1))
+        # numpy's convention: what an ellipsis hides comes first, then labels that stand once, in order.
+        once = sorted(label for label in set(left) - {",", "."} if left.count(label) == 1)
+        right = ("..." if "..." in left else "") + "".join(once)
     return terms, right
 
 
@@ -227,7 +309,7 @@ def _integer_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConsta
 
 
 def _linear_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    if index != 3 or attribute(node, "channels_last", 0):
+    if index != 3:
         return None
     return _conv_role(node, shape, Decode(operand(node, 4), operand(node, 5), 0))
 
@@ -252,6 +334,18 @@ def _float_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConsta
     return _matmul_role(shape, False, False, Decode(operand(node, 3), operand(node, 5), len(shape) - 1))
 
 
+def _packed_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+    scale, zero = operand(node, 2), operand(node, 3)
+    sizes = (attribute(node, "K", 0), attribute(node, "N", 0))
+    bits, block = attribute(node, "bits", 4), attribute(node, "block_size", 0)
+    if index != 1 or scale is None or bits not in (2, 4, 8) or block < 1 or min(sizes) < 1:
+        return None
+    if operand(node, 4) is not None or math.prod(shape) * 8 // bits < math.prod(sizes):
+        return None  # inputs in an order of their own
+    role = _matmul_role(sizes, False, False, Decode(None, None, 1))
+    return None if role is None else replace(role, unpack=Unpack(bits, block, sizes, scale, zero))
+
+
 def _linear_gemm(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
     if index != 3 or len(shape) != 2 or is_constant(operand(node, 0)):
         return None
@@ -263,6 +357,7 @@ def _linear_gemm(node: ir.Node, index: int, shape: Shape, is_constant: IsConstan
 _RULES: dict[tuple[str, str], Rule] = {
     ("", "Conv"): _conv,
     ("", "ConvTranspose"): _conv_transpose,
+    ("", "DeformConv"): _conv,
     ("", "MatMul"): _matmul,
     ("", "Gemm"): _gemm,
     ("", "LSTM"): _recurrent,
@@ -274,12 +369,22 @@ _RULES: dict[tuple[str, str], Rule] = {
     ("", "QLinearConv"): _linear_conv,
     ("", "QLinearMatMul"): _linear_matmul,
     ("com.microsoft", "FusedConv"): _conv,
+    ("com.microsoft", "NhwcFusedConv"): _conv,
+    ("com.microsoft.nchwc", "Conv"): _blocked_conv,
+    ("com.microsoft", "ConvTransposeWithDynamicPads"): _conv_transpose,
     ("com.microsoft", "FusedMatMul"): _fused_matmul,
     ("com.microsoft", "TransposeMatMul"): _fused_matmul,
+    ("com.microsoft", "FusedMatMulActivation"): _fused_matmul,
+    ("com.microsoft", "GemmFastGelu"): _matmul,
     ("com.microsoft", "FusedGemm"): _gemm,
     ("com.microsoft", "Attention"): _attention,
+    ("com.microsoft", "PackedAttention"): _attention,
+    ("com.microsoft", "LongformerAttention"): _attention,
+    ("com.microsoft", "DecoderAttention"): _attention,
+    ("com.microsoft", "MoE"): _experts,
     ("com.microsoft", "QLinearConv"): _linear_conv,
     ("com.microsoft", "DynamicQuantizeMatMul"): _dynamic_matmul,
     ("com.microsoft", "MatMulIntegerToFloat"): _float_matmul,
     ("com.microsoft", "QGemm"): _linear_gemm,
+    ("com.microsoft", "MatMulNBits"): _packed_matmul,
 }

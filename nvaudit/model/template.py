@@ -245,8 +245,9 @@ class _SlotMaker:
         dtype = ir.DataType.FLOAT if end.role.decode is not None else end.state.dtype
         found = self.open_slots.get((key, layout, dtype))
         if found is None:
-            value = self._initializer(f"{key}/slot", dtype, end.state.shape)
-            slot = Slot(value.name or "", key, str(dtype.numpy()), end.state.shape, layout)
+            shape = end.state.shape if end.taken is None else end.taken.shape
+            value = self._initializer(f"{key}/slot", dtype, shape)
+            slot = Slot(value.name or "", key, str(dtype.numpy()), shape, layout)
             found = self.open_slots[(key, layout, dtype)] = (slot, value)
         return found[1]
 

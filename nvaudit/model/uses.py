@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, Root, analyse
+from nvaudit.model.attributes import Coefficients, listed_coefficients
 from nvaudit.model.cause import cause
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.reasons import explain
+from nvaudit.model.walk import bodies, captured, places
 from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
 
 
@@ -32,14 +34,16 @@ class Constant:
     size : int
         Number of elements.
     origin : str
-        ``"initializer"``, ``"constant"`` (a Constant node), ``"attribute"`` (a Constant node that holds
-        plain numbers), ``"sparse"``, or ``"folded"`` (a weight computed from other constants).
+        ``"initializer"``, ``"constant"`` (a Constant node), ``"attribute"`` (plain numbers of a
+        node), ``"sparse"``, or ``"folded"`` (a weight computed from other constants).
     uses : tuple of str
         Operators that consume it, in graph order, each once.
     weight : Weight or None
         The array that it makes.
     reason : str
         Why it stays digital; for a weight, which uses do.
+    values : tuple of onnx_ir.Value
+        Where it stands in the graph; several where the graph computes one weight again.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Constant:
     uses: tuple[str, ...]
     weight: Weight | None
     reason: str
+    values: tuple[ir.Value, ...] = field(default=(), repr=False, compare=False)
 
 
 def constants(loaded: LoadedModel) -> list[Constant]:
@@ -65,7 +70,7 @@ def constants(loaded: LoadedModel) -> list[Constant]:
     -------
     list of Constant
         Every initializer and Constant node at any depth in graph order, then the weights that are
-        computed from several of them.
+        computed from several of them, then numbers in attributes of operators of ai.onnx.ml.
 
     Raises
     ------
@@ -75,7 +80,8 @@ def constants(loaded: LoadedModel) -> list[Constant]:
     try:
         analysis = analyse(loaded.model)
         folded = folding_nodes(analysis)
-        return [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
+        found = [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
+        return [*found, *(_listed(held) for held in listed_coefficients(loaded.model.graph))]
     except ModelError:
         raise
     except Exception as error:
@@ -95,19 +101,27 @@ def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:
     Returns
     -------
     dict of onnx_ir.Node to str
-        Each with the key of its weight.
+        Each with what becomes of its result, in words; weights that are computed come before operands that
+        could not be.
     """
     nodes: dict[ir.Node, str] = {}
     for root in analysis.roots:
-        if root.origin != "folded":
-            continue
-        pending = [root.value, *root.copies]
-        while pending:
-            node = pending.pop().producer()
-            if node is not None and node not in nodes:
-                nodes[node] = root.key
-                pending += [value for value in node.inputs if value is not None]
+        if root.origin == "folded":
+            _mark((root.value, *root.copies), f"computed into the weight {root.key!r}", nodes)
+    for value, reason in analysis.refused.items():
+        text = f"would be computed into {value.name!r}, but {reason}: stays digital; taken"
+        _mark((value,), text, nodes)
     return nodes
+
+
+def _mark(values: tuple[ir.Value, ...], text: str, nodes: dict[ir.Node, str]) -> None:
+    pending = list(values)
+    while pending:
+        node = pending.pop().producer()
+        if node is not None and node not in nodes:
+            nodes[node] = text
+            nodes |= {place.node: text for _, body in bodies(node) for place in places(body)}
+            pending += [*(value for value in node.inputs if value is not None), *captured(node)]
 
 
 def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: str) -> Constant:
@@ -123,6 +137,21 @@ def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: 
         uses=tuple(uses),
         weight=make_weight(root, choice, analysis, path) if choice.mapped else None,
         reason=_reason(root, choice, analysis, folded),
+        values=(root.value, *root.copies),
+    )
+
+
+def _listed(held: Coefficients) -> Constant:
+    return Constant(
+        name=held.name,
+        path=held.path,
+        dtype="float32",
+        shape=(held.size,),
+        size=held.size,
+        origin="attribute",
+        uses=(held.op,),
+        weight=None,
+        reason=held.reason,
     )
 
 

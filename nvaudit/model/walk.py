@@ -8,7 +8,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-STANDARD = frozenset({"", "com.microsoft"})
+STANDARD = frozenset({"", "com.microsoft", "com.microsoft.nchwc"})
+_COMPUTED = STANDARD | {"ai.onnx.ml"}  # domains whose operators ONNX Runtime has
 # Different at every run, or dependent on state, whatever their inputs are.
 _RANDOM = frozenset(
     [
@@ -18,7 +19,10 @@ _RANDOM = frozenset(
         "RandomUniformLike",
         "Multinomial",
         "Bernoulli",
-        "Dropout",
+        "BiasDropout",
+        "BitmaskDropout",
+        "BitmaskBiasDropout",
+        "Sampling",
     ]
 )
 
@@ -131,6 +135,30 @@ def constant_values(graph: ir.Graph) -> set[ir.Value]:
     return found
 
 
+def captured(node: ir.Node) -> list[ir.Value]:
+    """List what the graphs inside a node read from outside, each value once.
+
+    Parameters
+    ----------
+    node : onnx_ir.Node
+        Any node.
+
+    Returns
+    -------
+    list of onnx_ir.Value
+        Empty for a node without graphs.
+    """
+    own: set[ir.Value] = set()
+    read: dict[ir.Value, None] = {}
+    for _, body in bodies(node):
+        for inner, _ in graphs(body):
+            own.update((*inner.inputs, *inner.initializers.values()))
+            own.update(value for made in inner for value in made.outputs)
+            read |= dict.fromkeys(v for made in inner for v in made.inputs if v is not None)
+            read |= dict.fromkeys(inner.outputs)
+    return [value for value in read if value not in own]
+
+
 def is_constant_node(node: ir.Node) -> bool:
     """Whether a node is ONNX's Constant.
 
@@ -188,14 +216,25 @@ def operand(node: ir.Node, index: int) -> ir.Value | None:
 
 def _is_fixed(node: ir.Node, known: set[ir.Value]) -> bool:
     """Whether a node computes the same at every run."""
-    inputs = [value for value in node.inputs if value is not None]
+    inner = [place.node for _, body in bodies(node) for place in places(body)]
+    inputs = [*(value for value in node.inputs if value is not None), *captured(node)]
     return (
         bool(inputs)
-        and node.domain in STANDARD
-        and node.op_type not in _RANDOM
+        and all(part.domain in _COMPUTED and not _is_random(part) for part in (node, *inner))
         and all(value in known for value in inputs)
-        and next(bodies(node), None) is None
     )
+
+
+def _is_random(node: ir.Node) -> bool:
+    """Whether a node draws numbers. Dropout does in training mode, which is an input of constant value."""
+    if node.op_type != "Dropout" or node.domain:
+        return node.op_type in _RANDOM
+    training = operand(node, 2)
+    maker = None if training is None else training.producer()
+    tensor = None if training is None else training.const_value
+    if maker is not None and is_constant_node(maker):
+        tensor = attribute(maker, "value")
+    return training is not None and (tensor is None or bool(tensor.numpy().any()))
 
 
 def _label(node: ir.Node, number: int) -> str:

@@ -8,9 +8,10 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root
-from nvaudit.model.chains import Layout, Quantize, Step, invert, layout_of, simplify
-from nvaudit.model.decode import IntegerGrid, decode_values
-from nvaudit.model.fold import MAX_FOLDED, fold, stored_array
+from nvaudit.model.chains import Clamp, Layout, Quantize, Unpack, invert, layout_of, simplify
+from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
+from nvaudit.model.evaluate import NotFolded
+from nvaudit.model.fold import computed, stored_array
 from nvaudit.model.roles import Matrix
 from nvaudit.model.tensors import Array, find_bad
 
@@ -31,6 +32,8 @@ class WeightUse:
         Position of the weight among its inputs.
     graph_path : str
         The graph it is in, ``""`` for the main one.
+    node : onnx_ir.Node
+        The operator itself; names may come twice.
     """
 
     node_name: str
@@ -38,6 +41,7 @@ class WeightUse:
     domain: str
     input_index: int
     graph_path: str
+    node: ir.Node = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,16 @@ class Weight:
         Unique name: the constant's own, with its graph's path where several share it.
     op : str
         Operator of the first use.
+    product : str
+        What multiplies by it there, in words; its operator, unless that picks from a stack of weights.
     shape : tuple of int
         The primary layout: that in which the first use takes it.
     dtype : str
         Float type at the first use; ``"float32"`` for integer operators.
     is_integer : bool
         Whether it has its own integer grid.
+    grid_bits : int or None
+        Bits of the integers of this grid.
     channel_axes : tuple of int
         Output-channel axes of the primary layout; ``()`` for a single output.
     matrix : Matrix
@@ -82,9 +90,11 @@ class Weight:
 
     key: str
     op: str
+    product: str
     shape: tuple[int, ...]
     dtype: str
     is_integer: bool
+    grid_bits: int | None
     channel_axes: tuple[int, ...]
     matrix: Matrix
     uses: tuple[WeightUse, ...]
@@ -126,7 +136,10 @@ class _Source:
     opset: int
 
     def read(self) -> tuple[Array, IntegerGrid | None]:
-        stored = fold(self.value, self.opset, MAX_FOLDED) if self.folded else stored_array(self.value)
+        try:
+            stored = computed(self.value, self.opset) if self.folded else stored_array(self.value)
+        except NotFolded as error:
+            raise ModelError(f"it cannot be computed: {error}; keep it digital") from error
         if stored is None:
             raise ModelError("its data cannot be computed; keep it digital")
         role = self.end.role
@@ -165,7 +178,12 @@ def choose(root: Root) -> Choice:
     primary = layout_of(root.state.shape, mapped[0].steps)
     back = invert(root.state.shape, primary)
     start = mapped[0].state.shape
-    layouts = [simplify(start, (*back, *layout_of(root.state.shape, end.steps))) for end in mapped]
+    layouts = [
+        simplify(
+            start, (*back, *layout_of(root.state.shape, end.steps), *(end.taken.back if end.taken else ()))
+        )
+        for end in mapped
+    ]
     return Choice(mapped, layouts, [end for end in root.ends if id(end) not in taken])
 
 
@@ -192,26 +210,24 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
     role, place = end.role, end.place
     assert role is not None
     assert place is not None
+    bits = grid_bits(root.state.dtype, end.steps)
     return Weight(
         key=root.key,
         op=place.node.op_type,
+        product=role.product or place.node.op_type,
         shape=end.state.shape,
         dtype="float32" if role.decode is not None else dtype_name(end.state.dtype),
-        is_integer=role.decode is not None or _on_grid(root, end.steps),
+        is_integer=bits is not None,
+        grid_bits=bits,
         channel_axes=role.channel_axes,
         matrix=role.matrix,
         uses=tuple(
-            WeightUse(e.place.label, e.place.node.op_type, e.place.node.domain, e.index, e.path)
+            WeightUse(e.place.label, e.place.node.op_type, e.place.node.domain, e.index, e.path, e.place.node)
             for e in choice.mapped
             if e.place is not None
         ),
         source=_Source(path, root.value, end, root.state, root.origin == "folded", analysis.opset),
     )
-
-
-def _on_grid(root: Root, steps: tuple[Step, ...]) -> bool:
-    """Whether a chain leaves integers on a grid."""
-    return root.state.dtype.is_integer() or any(isinstance(s, Quantize) and not s.back for s in steps)
 
 
 def dtype_name(dtype: ir.DataType) -> str:
@@ -235,9 +251,11 @@ def dtype_name(dtype: ir.DataType) -> str:
 def _reading(end: End) -> tuple[object, ...]:
     """What decides the numbers that an end reads, beside their layout."""
     scales: list[object] = [
-        (step.back, _origin(step.scale), _origin(step.zero), step.axis, step.block)
+        step
+        if isinstance(step, Clamp | Unpack)
+        else (step.back, _origin(step.scale), _origin(step.zero), step.axis, step.block)
         for step in end.steps
-        if isinstance(step, Quantize)
+        if isinstance(step, Quantize | Clamp | Unpack)
     ]
     decode = end.role.decode if end.role else None
     if decode is not None:

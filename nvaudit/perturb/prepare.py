@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
-from nvaudit.errors import EngineError, OptionError
+from nvaudit.errors import EngineError
 from nvaudit.mapping.conductance import Encoding, layout
 from nvaudit.mapping.groups import weight_lines
-from nvaudit.mapping.quantize import MAX_BITS, quantize
+from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.model import LoadedModel, Rebatch, Template, Weight, build_template
 from nvaudit.perturb.collapse import read_terms
@@ -42,22 +42,13 @@ def map_tensor(
 ) -> TensorFile:
     """Quantise one weight and put its codes into a file.
 
-    A weight that the model stores as integers keeps its own grid: the codes are the stored integers.
-
-    Raises
-    ------
-    OptionError
-        If its grid is wider than codes can be.
+    A weight that the model stores as integers keeps its own grid: the codes are the stored integers, unless
+    these are wider than codes can be.
     """
     loaded = weight.load()
-    if loaded.grid is not None:
-        grid = loaded.grid
-        bits = max(grid.storage_bits, int(np.abs(grid.codes).max(initial=0)).bit_length())
-        if bits > MAX_BITS:
-            raise OptionError(
-                f"weight {weight.key!r} is stored with {bits} bits; at most {MAX_BITS} can be mapped: "
-                f"keep it digital with --digital {weight.key}"
-            )
+    grid = loaded.grid
+    bits = 0 if grid is None else max(grid.storage_bits, int(np.abs(grid.codes).max(initial=0)).bit_length())
+    if grid is not None and keeps_grid(bits):
         code = grid.codes.astype(np.int16)
         scale = np.asarray(grid.scale, np.float32)
     else:

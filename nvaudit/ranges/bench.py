@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Encoding
-from nvaudit.mapping.quantize import quantize
+from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import select
 from nvaudit.model import LoadedModel, Weight, analyse_batch, constants
 from nvaudit.model.decode import IntegerGrid
@@ -153,7 +153,7 @@ class Bench:
         for key, weight in self.weights.items():
             read = weight.load()
             self.values[key] = read.values
-            if read.grid is not None:
+            if read.grid is not None and keeps_grid(read.grid.storage_bits):
                 self.grids[key] = read.grid
         for key, ends in code_ranges(loaded.model, list(self.grids)).items():
             self.editable[key] = ends if isinstance(ends, str) else None

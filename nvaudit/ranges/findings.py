@@ -14,6 +14,7 @@ from nvaudit.ranges.choose import COSTS, LATE, Candidate, Search
 from nvaudit.ranges.limits import narrowing
 from nvaudit.ranges.spec import RemapSpec
 from nvaudit.ranges.trial import Trial
+from nvaudit.report.mapped import share_clause
 from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.result import AuditReport
 from nvaudit.report.statistics.kpp import kpp_index
@@ -88,9 +89,10 @@ def remap_report(
     difference = None if pair is None else _difference(spec, *pair, outcome.metric.higher_is_better)
     best = outcome.best
     chips = count_text(outcome.search.conditions.chips, "chip")
+    mapped = None if pair is None else pair[1].mapped
     return RemapReport(
         nvaudit_version=version,
-        headline=_headline(outcome, pair, difference),
+        headline=_headline(outcome, pair, difference) + share_clause(mapped),
         output=str(output),
         metric=outcome.metric.name,
         unit=outcome.metric.unit,
@@ -109,6 +111,7 @@ def remap_report(
         before=None if pair is None else _side(pair[0]),
         after=None if pair is None else _side(pair[1]),
         difference=difference,
+        mapped=mapped,
         notes=tuple(_notes(spec, outcome)),
         timing=dict(seconds),
         run=spec.model_dump(mode="json"),
@@ -138,6 +141,7 @@ def _side(report: AuditReport) -> RemapAudit:
         high=result.high,
         mean=report.trials.mean,
         min=report.trials.min,
+        worst=report.trials.min if report.metric_info.higher_is_better else report.trials.max,
     )
 
 
@@ -291,7 +295,7 @@ def _dearer(spec: RemapSpec, outcome: Outcome) -> list[str]:
         return []
     top = max(refused, key=lambda candidate: candidate.trial.sign * candidate.trial.worst)
     return [
-        f"{top.name} raises the worst quarter to {value_text(top.trial.worst, unit)} instead of "
+        f"{top.name} brings the worst quarter to {value_text(top.trial.worst, unit)} instead of "
         f"{value_text(best.worst, unit)} and costs more of the nominal metric than --max-clean-loss "
         f"{spec.max_clean_loss:g} allows"
     ]

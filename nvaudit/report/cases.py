@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nvaudit.report.mapped import coverage_text
 from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
-from nvaudit.report.statistics.gate import GateResult
+from nvaudit.report.statistics.gate import GateResult, overall_verdict
 from nvaudit.report.statistics.kpp import KppResult
+from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -60,6 +62,22 @@ def cases_of(report: AuditReport) -> tuple[Case, ...]:
         for point in points_of(report)
         for kpp in point.kpp
     )
+
+
+def deciding_point(report: AuditReport) -> SweepPoint | None:
+    """The point whose gates are spelt out: None where no chip was gated.
+
+    Of a sweep that passes the hardest one, with the largest sigma: the others follow from it. Else the one
+    with the smallest sigma that settles the verdict: from there on devices are too bad, or not known to be
+    good enough. The order in which sigmas were given does not matter.
+    """
+    gated = [point for point in points_of(report) if point.gate]
+    verdict = overall_verdict(gate for point in gated for gate in point.gate)
+    if verdict is None:
+        return None
+    settling = [point for point in gated if overall_verdict(point.gate) == verdict]
+    choose = max if verdict == "pass" else min
+    return choose(settling, key=lambda point: point.sigma)
 
 
 def case_name(case: Case, report: AuditReport) -> str:
@@ -126,10 +144,10 @@ def answer_lines(case: Case, report: AuditReport) -> list[str]:
     missing = missing_bound_text(case.kpp, info.higher_is_better)
     lines += [missing] if missing else []
     chips = count_text(case.point.trials.count, "chip")
-    ideal, quantised, mean = (
-        value_text(value, info.unit) for value in (report.nominal, report.quantised, case.point.trials.mean)
-    )
-    lines.append(f"ideal {ideal}, quantised {quantised}, mean of {chips} {mean}")
+    steps = ", ".join(f"{step.name} {value_text(step.value, info.unit)}" for step in noiseless_steps(report))
+    lines.append(f"{steps}, mean of {chips} {value_text(case.point.trials.mean, info.unit)}")
+    if report.mapped is not None:
+        lines.append(coverage_text(report.mapped))
     if report.label_free:
         lines.append("LABEL-FREE: there were no labels; this compares with the unperturbed model only")
     return lines

@@ -10,15 +10,25 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from nvaudit.report.mapped import MappedGate, MappedShare, coverage_text
+from nvaudit.report.mapped_text import off_table, share_gate_lines, share_warning_lines
 from nvaudit.report.result import TensorDecision
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.wording import count_text, shape_text
 
 _NAME = re.compile(r" '[^']*'")
 _MAX_REASONS = 12
+_WIDE = 100
+"""Columns of a terminal that has room for everything."""
 
 
-def render_inspect(tensors: Sequence[TensorDecision], header: str | Sequence[str], console: Console) -> None:
+def render_inspect(
+    tensors: Sequence[TensorDecision],
+    header: str | Sequence[str],
+    console: Console,
+    mapped: MappedShare | None = None,
+    gate: MappedGate | None = None,
+) -> None:
     """Print what is mapped and what stays digital, complete: cells fold, nothing is cut.
 
     Parameters
@@ -28,16 +38,24 @@ def render_inspect(tensors: Sequence[TensorDecision], header: str | Sequence[str
     header : str or sequence of str
         Lines above the tables, e.g. model and device.
     console : rich.console.Console
+    mapped : MappedShare, optional
+        How much of the model's products is on the array; None where it was not counted.
+    gate : MappedGate, optional
     """
     width = console.width
-    mapped = [tensor for tensor in tensors if tensor.decision == "mapped"]
+    on_array = [tensor for tensor in tensors if tensor.decision == "mapped"]
     digital = [tensor for tensor in tensors if tensor.decision == "digital"]
     lines = header.splitlines() if isinstance(header, str) else header
     parts: list[Text] = [sentence(line, width, style="bold") for line in lines]
-    for title, rows in (("On the array", mapped), ("Stays digital", digital)):
+    for title, rows in (("On the array", on_array), ("Stays digital", digital)):
         if rows:
             parts += [heading(f"{title}: {count_text(len(rows), 'tensor')}", width), _table(rows, width)]
-    parts += [Text(), sentence(_summary(mapped, digital), width, hanging="  ")]
+    if mapped is not None and mapped.off:
+        parts += [heading("Products off the array", width), *off_table(mapped, width)]
+    parts += [Text(), sentence(_summary(on_array, digital), width, hanging="  ")]
+    if mapped is not None:
+        parts.append(sentence(coverage_text(mapped), width, hanging="  "))
+    parts += [*share_warning_lines(mapped, width), *share_gate_lines(gate, mapped, width)]
     show(console, parts)
 
 
@@ -45,6 +63,12 @@ def _table(tensors: Sequence[TensorDecision], width: int) -> Text:
     columns: list[tuple[str, Kind]] = [("name", "fold"), ("op", "fold"), ("shape", "fold")]
     columns += [("dtype", "left"), ("decision", "left")]
     rows: list[tuple[str, ...]] = [_common(tensor) for tensor in tensors]
+    if any(tensor.products is not None for tensor in tensors):
+        if width < _WIDE:  # the heading says the decision
+            del columns[-1]
+            rows = [row[:-1] for row in rows]
+        columns.append(("products", "right"))
+        rows = [(*row, _number(t.products)) for row, t in zip(rows, tensors, strict=True)]
     if tensors[0].decision == "mapped":
         columns += [("bits", "right"), ("slices", "right"), ("crossbars", "right")]
         rows = [
@@ -69,11 +93,16 @@ def _summary(mapped: Sequence[TensorDecision], digital: Sequence[TensorDecision]
     return f"{mapped_text(mapped)}{rest}"
 
 
-def mapping_section(tensors: Iterable[TensorDecision], width: int) -> Iterable[Text]:
-    """Sum up what is mapped, and count what stays digital by its reason."""
+def mapping_section(
+    tensors: Iterable[TensorDecision], width: int, mapped: MappedShare | None = None
+) -> Iterable[Text]:
+    """Sum up what is mapped with its share of the products, and count what stays digital by its reason."""
     tensors = tuple(tensors)
     yield heading("What is on the array", width)
     yield sentence(mapped_text(tensors), width, "  ", "    ")
+    if mapped is not None:
+        yield sentence(coverage_text(mapped), width, "  ", "    ")
+        yield from off_table(mapped, width)
     reasons = digital_reasons(tensors)
     if not reasons:
         return

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from nvaudit.report.cases import Case, answer_lines, case_name, cases_of
+from nvaudit.report.mapped import MappedGate, coverage_text, gate_lines, gate_name
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import clean
 
@@ -26,16 +27,20 @@ def render_junit(report: AuditReport) -> str:
     Returns
     -------
     str
-        One test suite with a test case for each percentile at each sigma, without a final newline. A gate
+        One test suite with a test case for each percentile at each sigma, and one for the share of the
+        products that must be on the array if that was asked for; without a final newline. A gate
         that does not hold is a failure of type ``fail``, one that could not be decided a failure of type
         ``undecided``; without a gate the cases pass and record the numbers. Characters that XML does not
         know are written as escapes such as ``\x1b``.
     """
     cases = cases_of(report)
     seconds = report.timing.get("total", sum(report.timing.values()))
+    share = report.mapped_gate
+    tests = len(cases) + (share is not None)
+    failed = sum(_failed(case) for case in cases) + (share is not None and share.verdict != "pass")
     counts = {
-        "tests": str(len(cases)),
-        "failures": str(sum(_failed(case) for case in cases)),
+        "tests": str(tests),
+        "failures": str(failed),
         "errors": "0",
         "time": _time(seconds),
     }
@@ -45,7 +50,9 @@ def render_junit(report: AuditReport) -> str:
     for name, value in (*_run_properties(report), *_case_properties(report, cases)):
         ET.SubElement(properties, "property", {"name": clean(name), "value": clean(value)})
     for case in cases:
-        suite.append(_testcase(case, report, seconds / len(cases)))
+        suite.append(_testcase(case, report, seconds / tests))
+    if share is not None:
+        suite.append(_share_case(share, report, seconds / tests))
     ET.indent(top)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(top, encoding="unicode")
 
@@ -72,6 +79,20 @@ def _testcase(case: Case, report: AuditReport, seconds: float) -> ET.Element:
         first = f"{lines[0]}. {lines[1]}" if case.gate.needed else lines[0]
         failure = ET.SubElement(element, "failure", {"type": case.gate.verdict, "message": first})
         failure.text = text
+    else:
+        ET.SubElement(element, "system-out").text = text
+    return element
+
+
+def _share_case(gate: MappedGate, report: AuditReport, seconds: float) -> ET.Element:
+    """The gate of the share that is on the array."""
+    attributes = {"classname": _class_name(report), "name": gate_name(gate), "time": _time(seconds)}
+    element = ET.Element("testcase", attributes)
+    lines = [clean(line) for line in gate_lines(gate, report.mapped)]
+    lines += [] if report.mapped is None else [clean(coverage_text(report.mapped))]
+    text = "\n".join([clean(report.headline), *lines])
+    if gate.verdict != "pass":
+        ET.SubElement(element, "failure", {"type": gate.verdict, "message": lines[0]}).text = text
     else:
         ET.SubElement(element, "system-out").text = text
     return element
@@ -104,6 +125,10 @@ def _run_properties(report: AuditReport) -> Iterable[tuple[str, str]]:
         yield "adc_bits", str(report.crossbar.adc_bits)
         yield "share_of_weights_converted", _number(report.crossbar.share_of_weights)
         yield "not_converted", ", ".join(layer.name for layer in report.crossbar.whole) or "none"
+        yield "quantised_ideal", repr(report.crossbar.quantised_ideal)
+    if report.mapped is not None:
+        yield "share_of_products", _number(report.mapped.share_of_products)
+        yield "share_of_weights", _number(report.mapped.share_of_weights)
     if report.roughness is not None:
         yield "roughness", repr(report.roughness.value)
         yield "roughness_standard_error", _number(report.roughness.standard_error)

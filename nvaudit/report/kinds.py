@@ -6,14 +6,18 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from nvaudit.errors import DataError
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.hardening.result import HardenReport
+from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport, parsed, validated_report
 from nvaudit.report.roofline.result import RooflineReport
 from nvaudit.report.sections import Section
 from nvaudit.report.verify.result import VerifyReport
+
+_MOST_KEYS = 5
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,21 @@ def read_any(text: str, where: str) -> tuple[Kind, Section]:
         If the text is no report of this version; says where and what was found.
     """
     raw = parsed(text, where)
-    # What is of no kind is measured by that of an audit.
-    kind = next((kind for kind in KINDS if kind.key in raw), KINDS[0])
+    kind = next((kind for kind in KINDS if kind.key in raw), None)
+    if kind is None:
+        raise DataError(f"{where}: {_unknown(raw)}")
     return kind, validated_report(kind.model, text, where, kind.command)
+
+
+def _unknown(raw: dict[str, Any]) -> str:
+    """Say that a JSON object is of no kind, with what it has, and which kinds there are."""
+    found = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key != "schema_version"]
+    more = ", …" if len(raw) > _MOST_KEYS else ""
+    kinds = "; ".join(f"{kind.command} ({kind.key!r})" for kind in KINDS)
+    return (
+        f"a report of no kind that is known: it has {', '.join(found) or 'no keys'}{more}; give the JSON of "
+        f"one of these, each told by a key of its own: {kinds}"
+    )
 
 
 def made(maker: str) -> Any:

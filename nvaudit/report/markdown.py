@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from nvaudit.report.cases import Case, cases_of, question_text
+from nvaudit.report.cases import Case, cases_of, deciding_point, question_text
 from nvaudit.report.inspection import digital_reasons, mapped_text
+from nvaudit.report.mapped import coverage_text, gate_lines, off_columns, off_rows, share_warning
 from nvaudit.report.rerun import remedy_command, rerun_command
-from nvaudit.report.result import AuditReport, TensorDecision
+from nvaudit.report.result import AuditReport
+from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
     clean,
     confidence_text,
@@ -45,20 +47,28 @@ def render_markdown(report: AuditReport) -> str:
     """
     parts = [
         f"## {_SIGN.get(report.verdict or '', '')}{literal(report.headline)}",
+        *_warning(report),
         *_verdicts(report),
         *_remedy(report),
         _numbers(report),
         *_caveats(report),
         *_sweep(report),
         *_attribution(report),
-        _mapping(report.tensors),
+        _mapping(report),
         _how(report),
     ]
     return "\n\n".join(parts)
 
 
-def literal(text: str) -> str:
-    """Make text from outside mean itself, in a paragraph, a table cell and within HTML.
+def _warning(report: AuditReport) -> Iterable[str]:
+    """What a reader must know before anything else."""
+    text = share_warning(report.mapped)
+    if text is not None:
+        yield f"> ⚠️ **Warning:** {literal(text, None)}"
+
+
+def literal(text: str, longest: int | None = _LONGEST) -> str:
+    """Make text from outside mean itself, in a paragraph, a table cell and within HTML; cut if it is long.
 
     Examples
     --------
@@ -66,8 +76,8 @@ def literal(text: str) -> str:
     'a&#124;b &#60;i&#62; &#96;c&#96;'
     """
     shown = clean(text)
-    if len(shown) > _LONGEST:
-        shown = f"{shown[: _LONGEST - 1]}…"
+    if longest is not None and len(shown) > longest:
+        shown = f"{shown[: longest - 1]}…"
     # Entities never open markup. A colon or a full stop would only after "http" or "www".
     shown = re.sub(r"[!\"#$&'*<>@\[\\\]^_`{|}~]", lambda match: f"&#{ord(match[0])};", shown)
     return re.sub(r"(?i)(?<=\b(?:www))\.|:(?=//)", lambda match: f"&#{ord(match[0])};", shown)
@@ -97,14 +107,16 @@ def _shortened(rows: Sequence[Sequence[str]], columns: int) -> list[Sequence[str
 
 
 def _verdicts(report: AuditReport) -> Iterable[str]:
-    """Spell out the gates; of a sweep those of the first point that settles the verdict."""
+    """Spell out the gates; of a sweep those of the point that settles the verdict."""
+    point = deciding_point(report)
     gated = [case for case in cases_of(report) if case.gate is not None]
-    if report.sweep and gated:
-        settled = next((c for c in gated if c.gate and c.gate.verdict == report.verdict), gated[-1])
-        point = gated[-1].point if report.verdict == "pass" else settled.point
+    if report.sweep:
         gated = [case for case in gated if case.point is point]
     for case in gated[:_MOST_ROWS]:
         yield _verdict(case, report)
+    for text in gate_lines(report.mapped_gate, report.mapped):
+        word, colon, rest = text.partition(": ")
+        yield f"**{word}**{colon}{literal(rest, None)}"
 
 
 def _verdict(case: Case, report: AuditReport) -> str:
@@ -125,11 +137,9 @@ def _numbers(report: AuditReport) -> str:
     info, trials = report.metric_info, report.trials
     unit = info.unit
     chips = count_text(trials.count, "chip")
-    cost = difference_text(report.quantised - report.nominal, unit)
     spread = f", std {difference_text(trials.std, unit).lstrip('+')}" if trials.count > 1 else ""
     rows = [
-        ["ideal", value_text(report.nominal, unit), "the unmodified model"],
-        ["quantised", value_text(report.quantised, unit), f"{cost} by mapping"],
+        *([step.name, value_text(step.value, unit), step.cause] for step in noiseless_steps(report)),
         ["noisy, mean", value_text(trials.mean, unit), f"{chips}{spread}"],
     ]
     for kpp in report.kpp:
@@ -235,7 +245,8 @@ def _details(summary: str, body: str) -> str:
     return f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
-def _mapping(tensors: Sequence[TensorDecision]) -> str:
+def _mapping(report: AuditReport) -> str:
+    tensors = report.tensors
     mapped = [row for row in tensors if row.decision == "mapped"]
     columns = [("tensor", "left"), ("op", "left"), ("shape", "left"), ("bits", "right"), ("slices", "right")]
     rows = [
@@ -248,6 +259,11 @@ def _mapping(tensors: Sequence[TensorDecision]) -> str:
         for row in mapped
     ]
     body = table(columns, _shortened(rows, len(columns))) if rows else "Nothing is on the array."
+    if report.mapped is not None:
+        body = f"{literal(coverage_text(report.mapped), None)}.\n\n{body}"
+    if off := [[literal(cell) for cell in row] for row in off_rows(report.mapped, _MOST_ROWS)]:
+        sides = ("left", "right", "right", "left")
+        body += f"\n\n{table(list(zip(off_columns(), sides, strict=True)), off)}"
     reasons = digital_reasons(tensors)
     count = count_text(sum(number for _, number in reasons), "tensor")
     if reasons:

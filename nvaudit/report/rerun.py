@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from pydantic import JsonValue
 
+from nvaudit.report.cases import deciding_point
 from nvaudit.report.result import AuditReport
+from nvaudit.report.statistics.gate import overall_verdict
 from nvaudit.report.wording import clean
 
 _OPTION = {"percentiles": "--percentile", "sigmas": "--sigma", "time_s": "--time"}
@@ -62,10 +64,10 @@ def remedy_command(report: AuditReport) -> str | None:
     str or None
         One line, ready for a shell: hardening without training at the first operating point that fails.
     """
-    if report.verdict != "fail":
+    point = deciding_point(report)
+    if point is None or overall_verdict(point.gate) != "fail":
         return None
-    failed = (point.sigma for point in report.sweep if any(g.verdict == "fail" for g in point.gate))
-    sigma = next(failed, report.operating_point.sigma)
+    sigma = point.sigma
     model = str(report.run.get("model", report.model.path))
     name = re.sub(r"\.onnx$", "", re.split(r"[/\\]", model)[-1])
     words = ["nvaudit", "harden", f"./{model}" if model.startswith("-") else model, "--method", "remap"]

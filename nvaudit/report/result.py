@@ -13,6 +13,7 @@ from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import read_json, short_repr, write_json
+from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
@@ -66,6 +67,10 @@ class AuditReport(Section):
     kpp: tuple[KppResult, ...]
     yields: tuple[YieldResult, ...] = ()
     gate: tuple[GateResult, ...] = ()
+    mapped: MappedShare | None = Field(
+        default=None, description="How much of the model's products is on the array; null in older reports."
+    )
+    mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     tail: tuple[TailResult, ...] = Field(default=(), description="Percentiles beyond the sample.")
     trials: TrialSummary
     sweep: tuple[SweepPoint, ...] = ()
@@ -97,10 +102,11 @@ class AuditReport(Section):
     @model_validator(mode="after")
     def _verdict_follows_from_gates(self) -> AuditReport:
         every = (*self.gate, *(gate for point in self.sweep for gate in point.gate))
-        if self.verdict is not None and not every:
+        if self.verdict is not None and not every and self.mapped_gate is None:
             raise ValueError(f"verdict {self.verdict!r} without a gate; give the gate or null")
-        if self.gate and self.verdict != overall_verdict(self.gate):
-            raise ValueError(f"verdict {self.verdict!r}, but the gates say {overall_verdict(self.gate)!r}")
+        said = joint_verdict(overall_verdict(self.gate), self.mapped_gate)
+        if (self.gate or self.mapped_gate is not None) and self.verdict != said:
+            raise ValueError(f"verdict {self.verdict!r}, but the gates say {said!r}")
         return self
 
 

@@ -130,6 +130,11 @@ class TensorDecision(Section):
     weight_sigma: float | None = Field(
         default=None, description="Spread of a weight, rms over the tensor, as a fraction of max|W|."
     )
+    products: int | None = Field(
+        default=None,
+        description="Multiply-accumulates with it in one run, see ``mapped``; null where it has none, or "
+        "they cannot be counted.",
+    )
 
 
 class DataInfo(Section):

@@ -11,6 +11,7 @@ import numpy as np
 from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
+from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
@@ -23,7 +24,7 @@ from nvaudit.report.result import (
 )
 from nvaudit.report.statistics.anytime import sequential_gate
 from nvaudit.report.statistics.binomial import standard_error
-from nvaudit.report.statistics.gate import GateResult, decide_count, overall_verdict
+from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, overall_verdict
 from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
@@ -66,13 +67,31 @@ class Measured:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of the chips: percentiles, confidence, yields, the gate's threshold, tails."""
+    """What is asked: percentiles, confidence, yields, the gate's threshold, tails, the share on the array."""
 
     percentiles: tuple[float, ...]
     confidence: float
     yield_at: tuple[float, ...]
     min_kpp: float | None
     tail: tuple[float, ...] = ()
+    require_mapped: float | None = None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a headline has to say beside the numbers.
+
+    Attributes
+    ----------
+    level_of : str or None
+        Whose level spacings sigma is in, where that is not plain.
+    mapped : MappedShare or None
+    crossbar : CrossbarInfo or None
+    """
+
+    level_of: str | None
+    mapped: MappedShare | None
+    crossbar: CrossbarInfo | None
 
 
 def summarise(
@@ -82,6 +101,7 @@ def summarise(
     tensors: Sequence[TensorDecision],
     data: Mapping[str, Any],
     operating_point: Mapping[str, Any],
+    mapped: MappedShare | None = None,
     **rest: Any,
 ) -> AuditReport:
     """Make the report.
@@ -95,6 +115,8 @@ def summarise(
         Fields of ``DataInfo`` but the standard error.
     operating_point : mapping
         Fields of ``OperatingPointInfo`` but sigma and its unit.
+    mapped : MappedShare, optional
+        None where it was not counted.
     **rest
         Further fields of ``AuditReport``.
 
@@ -107,18 +129,21 @@ def summarise(
     worst = max(points, key=lambda point: point.sigma)
     gates = tuple(gate for point in points for gate in point.gate)
     label_free = data["label_kind"] == "none"
+    share_gate = None if mapped is None else judge_share(mapped, questions.require_mapped)
+    verdict = joint_verdict(overall_verdict(gates), share_gate)
     return AuditReport(
         headline=_headline(
             measured,
             worst,
-            gates,
+            verdict,
             label_free,
             rest["device"]["name"],
-            rest.get("crossbar"),
-            operating_point.get("level_of"),
+            Conditions(operating_point.get("level_of"), mapped, rest.get("crossbar")),
         ),
         label_free=label_free,
-        verdict=overall_verdict(gates),
+        verdict=verdict,
+        mapped=mapped,
+        mapped_gate=share_gate,
         metric=measured.metric,
         metric_info=MetricInfo(
             higher_is_better=measured.higher_is_better, unit=measured.unit, assumed=measured.assumed
@@ -246,20 +271,19 @@ def _gates(chips: Chips, questions: Questions, better: bool) -> tuple[GateResult
 def _headline(
     measured: Measured,
     worst: SweepPoint,
-    gates: Sequence[GateResult],
+    verdict: Verdict | None,
     label_free: bool,
     device: str,
-    crossbar: CrossbarInfo | None,
-    level_of: str | None,
+    where: Conditions,
 ) -> str:
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
-        f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, level_of)}, {result.trials} chips"
+        f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
+        f"{result.trials} chips{share_clause(where.mapped)}"
     )
-    if crossbar is not None and crossbar.not_split:
-        text += f", {adc_text(crossbar)}"
-    verdict = overall_verdict(gates)
+    if where.crossbar is not None and where.crossbar.not_split:
+        text += f", {adc_text(where.crossbar)}"
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:

@@ -9,14 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from nvaudit.report.attribution.text import attribution_section
-from nvaudit.report.crossbar_text import adc_text, crossbar_section
+from nvaudit.report.cases import deciding_point
+from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
+from nvaudit.report.mapped_text import share_gate_lines, share_warning_lines
 from nvaudit.report.provenance import provenance
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport, SweepPoint, TrialSummary
-from nvaudit.report.statistics.gate import GateResult, Verdict, overall_verdict
+from nvaudit.report.statistics.gate import GateResult, Verdict
+from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.wording import (
@@ -27,6 +30,7 @@ from nvaudit.report.wording import (
     kpp_name,
     limit_text,
     missing_bound_text,
+    reach_text,
     share_text,
     value_text,
 )
@@ -53,12 +57,13 @@ def render_text(report: AuditReport, console: Console) -> None:
         console,
         [
             sentence(report.headline, width, style="bold"),
+            *share_warning_lines(report.mapped, width),
             *_verdict(report, width),
             *_numbers(report, width),
             *_chips(report, width),
             *_sweep(report, width),
             *_attribution(report, width),
-            *mapping_section(report.tensors, width),
+            *mapping_section(report.tensors, width, report.mapped),
             *zero_groups_section(report.zero_groups, width),
             *crossbar_section(report.crossbar, width),
             *provenance(report, width),
@@ -82,20 +87,18 @@ def _verdict(report: AuditReport, width: int) -> Iterable[Text]:
         yield sentence(gate.reason, width, "  ")
         if gate.needed:
             yield sentence(f"To decide: {gate.needed}.", width, "  ")
+    yield from share_gate_lines(report.mapped_gate, report.mapped, width)
     remedy = remedy_command(report)
     if remedy is not None:
         yield sentence(f"Try first, in a minute and without training: {remedy}", width, "  ")
 
 
 def _gates_to_show(report: AuditReport) -> list[tuple[str, GateResult]]:
-    """Gates to spell out: all, but of a sweep the first point that settles the verdict."""
-    points = [point for point in report.sweep if point.gate]
-    if not points:
-        return [("", gate) for gate in report.gate]
-    point = next((p for p in points if overall_verdict(p.gate) == report.verdict), points[-1])
-    if report.verdict == "pass":
-        point = points[-1]
-    where = f" at σ = {point.sigma:g} {point.sigma_unit}; the sweep below has every σ"
+    """Gates to spell out: all, but of a sweep those of the point that settles the verdict."""
+    point = deciding_point(report)
+    if point is None:
+        return []
+    where = f" at σ = {point.sigma:g} {point.sigma_unit}; the sweep below has every σ" if report.sweep else ""
     return [(where, gate) for gate in point.gate]
 
 
@@ -104,8 +107,7 @@ def _numbers(report: AuditReport, width: int) -> Iterable[Text]:
     unit = info.unit
     better = "higher is better" if info.higher_is_better else "lower is better"
     rows = [
-        ("ideal", value_text(report.nominal, unit), "the unmodified model"),
-        *_mapping_rows(report),
+        *((step.name, value_text(step.value, unit), step.cause) for step in noiseless_steps(report)),
         ("noisy", _mean_text(trials, unit), _trials_text(trials)),
     ]
     for result in report.kpp:
@@ -132,7 +134,7 @@ def _caveats(report: AuditReport) -> Iterable[str]:
     missing = (missing_bound_text(result, info.higher_is_better) for result in report.kpp)
     yield from filter(None, missing)
     for item in report.yields:
-        reach = "reach" if item.direction == "at_least" else "stay at or below"
+        reach = reach_text(item.direction)
         yield (
             f"Yield: {share_text(item.share)} of the chips {reach} {limit_text(item.threshold, info.unit)} "
             f"[{share_text(item.low)}, {share_text(item.high)}], "
@@ -146,23 +148,6 @@ def _caveats(report: AuditReport) -> Iterable[str]:
             f"{count_text(data.count, 'image')} is {value_text(data.standard_error, info.unit)}; "
             "the intervals above do not contain it."
         )
-
-
-def _mapping_rows(report: AuditReport) -> list[tuple[str, str, str]]:
-    """What quantised weights cost, and converters."""
-    unit, crossbar = report.metric_info.unit, report.crossbar
-    mapped = report.quantised if crossbar is None else crossbar.quantised_ideal
-    rows = [
-        (
-            "quantised",
-            value_text(mapped, unit),
-            f"{difference_text(mapped - report.nominal, unit)} by mapping",
-        )
-    ]
-    if crossbar is not None:
-        cost = difference_text(report.quantised - mapped, unit)
-        rows.append(("converted", value_text(report.quantised, unit), f"{cost} by {adc_text(crossbar)}"))
-    return rows
 
 
 def _mean_text(trials: TrialSummary, unit: str) -> str:

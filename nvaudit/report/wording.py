@@ -147,6 +147,17 @@ def shape_text(shape: Sequence[int]) -> str:
     return "×".join(str(size) for size in shape) or "scalar"
 
 
+def reach_text(direction: str) -> str:
+    """Say what chips do that are counted by a yield, in the direction of its metric.
+
+    Examples
+    --------
+    >>> reach_text("at_least"), reach_text("at_most")
+    ('reach', 'stay at or below')
+    """
+    return "reach" if direction == "at_least" else "stay at or below"
+
+
 def missing_bound_text(result: KppResult, higher_is_better: bool) -> str | None:
     """Say that an end of the interval is missing, and how many trials would give it.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nvaudit.device import DeviceProfile
 from nvaudit.mapping.conductance import Array, layout
 from nvaudit.mapping.groups import group_numbers, weight_lines
-from nvaudit.mapping.quantize import MAX_BITS
+from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.model import Weight
 from nvaudit.retrain.protocol import Network
 from nvaudit.retrain.ternary import ternarise
@@ -119,9 +119,9 @@ def places(
         bits, grid, steps = profile.weight_bits, None, layouts.get(weight.key, ())
         if weight.is_integer:
             own = weight.load().grid
-            if own is not None:
-                peak = int(np.abs(own.codes).max(initial=0)).bit_length()
-                bits, grid = min(MAX_BITS, max(own.storage_bits, peak)), np.asarray(own.scale, np.float32)
+            peak = 0 if own is None else int(np.abs(own.codes).max(initial=0)).bit_length()
+            if own is not None and keeps_grid(max(own.storage_bits, peak)):
+                bits, grid = max(own.storage_bits, peak), np.asarray(own.scale, np.float32)
                 if grid.size > 1:
                     grid = np.array(rearranged(np.broadcast_to(grid, weight.shape), steps), order="C")
         axes = stored_axes(weight.shape, weight.channel_axes, steps)

@@ -13,6 +13,7 @@ from nvaudit import __version__
 from nvaudit.findings import measured_late
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.metrics import Metric
+from nvaudit.report.mapped import MappedShare
 from nvaudit.report.sections import DataInfo, Hashes, MetricInfo
 from nvaudit.report.statistics.binomial import standard_error
 from nvaudit.report.statistics.kpp import kpp
@@ -42,6 +43,7 @@ class Found:
     stored : mapping of str to StoredWeight
     plan : Path or None
         The file of masks, if one was written.
+    mapped : MappedShare
     """
 
     metric: Metric
@@ -53,6 +55,7 @@ class Found:
     choice: VerifyChoice | None
     stored: Mapping[str, StoredWeight]
     plan: Path | None
+    mapped: MappedShare
 
 
 def _point(spec: VerifySpec, found: Found, count: int) -> VerifyPoint:
@@ -116,6 +119,8 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
         ),
         nominal=found.nominal,
         quantised=found.quantised,
+        mapped=found.mapped,
+        require_mapped=spec.run.require_mapped,
         weights=ranked.total,
         devices=ranked.devices(ranked.total),
         target=spec.own.target_kpp,

@@ -19,7 +19,9 @@ def test_results_go_to_standard_output_and_nothing_else_anywhere(command, exampl
     ran = command("audit", example, *FEW)
     assert ran.code == 0
     assert ran.err == ""
-    assert re.match(r"KPP 1 % top1 \d+\.\d\d % on rram, sigma 0\.1 level, 4 chips\n", ran.out)
+    assert re.match(
+        r"KPP 1 % top1 \d+\.\d\d % on rram, sigma 0\.1 level, 4 chips; 100 % of the products", ran.out
+    )
     order = [ran.out.index(word) for word in ("\n  ideal ", "\n  quantised ", "\n  noisy ", "\n  KPP 1 % ")]
     assert order == sorted(order)
     assert "data found beside the model: digits_cnn.npz" in ran.out

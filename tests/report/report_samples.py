@@ -19,6 +19,7 @@ from nvaudit.report import (
     overall_verdict,
     yield_at,
 )
+from nvaudit.report.mapped import MappedShare, OffProduct
 from nvaudit.rng import stream
 
 IMAGES = 450
@@ -68,6 +69,20 @@ def tensors() -> tuple[TensorDecision, ...]:
             name="shape", path="If_12/then_branch", decision="digital",
             reason="not a weight: its values are read as a shape by Reshape, which the digital part computes",
             op="Reshape", shape=(2,), dtype="int64",
+        ),
+    )  # fmt: skip
+
+
+def share() -> MappedShare:
+    """Two of three layers on the array, 95 of 100 products."""
+    return MappedShare(
+        products=950, products_total=1000, share_of_products=0.95, weights=96, weights_total=100,
+        share_of_weights=0.96, activation_products=12, samples=1, uncounted=(),
+        off=(
+            OffProduct(
+                name="head", op="MatMul", weight="head.weight", products=50, weights=4,
+                reason="this form of the operator is not mapped",
+            ),
         ),
     )  # fmt: skip
 

@@ -5,11 +5,13 @@ import re
 from io import StringIO
 
 import pytest
-from report_samples import IMAGES, accuracies, report
+from report_samples import IMAGES, accuracies, report, share
 from rich.console import Console
+from test_verify_page import plan
 
 pytest.importorskip("plotly")
 
+from nvaudit.report.groups import ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.hardening.html import harden_page
 from nvaudit.report.hardening.result import AttemptInfo, CandidateInfo, EpochInfo, TrainingInfo, harden_report
 from nvaudit.report.hardening.text import render_hardening
@@ -228,6 +230,47 @@ def test_the_page_of_a_remapping():
         remap_page(found)
     )
     assert "clipped &lt;b&gt;" in render_page(remap_page(found))
+
+
+def loss_side(least, greatest):
+    return RemapAudit(
+        nominal=0.1, quantised=0.1, kpp=0.5, low=None, high=None, mean=0.3, min=least, worst=greatest
+    )
+
+
+def test_the_worst_chip_of_a_loss_is_the_greatest():
+    """Where lower is better the page shows the chip with the greatest loss, never the least."""
+    found = remapped(
+        unit="nats", higher_is_better=False, before=loss_side(0.2, 0.9), after=loss_side(0.1, 0.6)
+    )
+    (worst,) = [big for big in remap_page(found).hero.numbers if big.label == "worst chip"]
+    assert worst.value == "0.6"
+    assert "before: 0.9" in worst.note
+    old = [loss_side(0.2, None), loss_side(0.1, None)]
+    page = remap_page(remapped(unit="nats", higher_is_better=False, before=old[0], after=old[1]))
+    assert not [big for big in page.hero.numbers if big.label == "worst chip"]
+
+
+def test_groups_of_zeros_and_the_plan_are_on_the_page():
+    """What the text says of the hardened model's array the page says too: zeros, share, plan with tensors."""
+    zeros = zero_groups_info(
+        64, 64, [ZeroGroupsLayer(name="w", groups=10, zero_groups=4, weights=100, zero_weights=40,
+                                 crossbars=3, saved=1)],
+    )  # fmt: skip
+    found = hardened(verify_plan=plan()).model_copy(update={"zero_groups": zeros, "mapped": share()})
+    page = page_of(found)
+    text = StringIO()
+    render_hardening(found, Console(file=text, width=100))
+    said = " ".join(text.getvalue().split())
+    for words in ("4 of 10 groups hold zeros only", "saves 1 of 3 crossbars of 64 × 64"):
+        assert words in page
+        assert words in said
+    sections = {section.name: section for section in harden_page(found).sections}
+    assert {"mapping", "verify-plan", "curve", "tensors-section"} <= set(sections)
+    (table,) = [b for b in sections["tensors-section"].blocks if isinstance(b, Table) and b.name == "tensors"]
+    assert [row[0] for row in table.rows] == ["<b>conv</b>", "fc"]
+    assert "95.0 % of the products on the array" in said
+    assert re.search(r"95\.0.% of the products on the array", page)
 
 
 def test_a_remapping_that_changed_nothing():

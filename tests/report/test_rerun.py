@@ -23,6 +23,7 @@ SPECS = {
         "sigmas": (0.1, 1e-05, 0.30000000000000004),
         "sigma_unit": "weight_max",
         "min_kpp": -2.5,
+        "require_mapped": 0.95,
         "yield_at": (0.9, 0.95),
         "tail": (0.01,),
         "time_s": 86400.5,

@@ -75,14 +75,54 @@ def infer_shapes(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> 
     dict of onnx_ir.Value to tuple of (int or None)
         For the values of `model`; those of which nothing is known are absent.
     """
+    shapes = _stored_shapes(model)
+    try:
+        inferred = _inferred(model, batch_dims, {})
+    except Exception:  # whatever the C++ code thinks of a strange model: then shapes are just unknown
+        return shapes
+    return shapes | _new_shapes(model, inferred)
+
+
+def infer_sizes(model: ir.Model, known: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Infer the shapes of all values where those of the inputs are known, of inputs of bodies too.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        Left unchanged.
+    known : mapping of str to tuple of int
+        All sizes of values of the main graph: of the inputs, and of others where inference needs help.
+
+    Returns
+    -------
+    dict of onnx_ir.Value to tuple of (int or None)
+        As `infer_shapes`.
+    """
+    shapes = _stored_shapes(model)
+    try:
+        inferred = _inferred(model, {}, known)
+    except Exception:  # as above
+        return shapes
+    shapes |= _new_shapes(model, inferred)
+    for body, twin in zip(model.graph.subgraphs(), inferred.graph.subgraphs(), strict=False):
+        for mine, theirs in zip(body.inputs, twin.inputs, strict=False):
+            if theirs.shape is not None:
+                shapes[mine] = _dims(theirs.shape)
+    return shapes
+
+
+def _stored_shapes(model: ir.Model) -> Shapes:
+    """Shapes that need no inference."""
     shapes: Shapes = {v: _dims(v.shape) for v in model.graph.inputs if v.shape is not None}
     for value in model.graph.initializers.values():
         if value.const_value is not None:
             shapes[value] = _dims(value.const_value.shape)
-    try:
-        inferred = _inferred(model, batch_dims)
-    except Exception:  # whatever the C++ code thinks of a strange model: then shapes are just unknown
-        return shapes
+    return shapes
+
+
+def _new_shapes(model: ir.Model, inferred: ir.Model) -> Shapes:
+    """Carry the shapes of inputs and results over to the values of the model."""
+    shapes: Shapes = {}
     for mine, theirs in zip(model.graph.inputs, inferred.graph.inputs, strict=False):
         if theirs.shape is not None:
             shapes[mine] = _dims(theirs.shape)
@@ -99,17 +139,22 @@ def _dims(shape: object) -> Dims:
     return tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in shape)
 
 
-def _inferred(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> ir.Model:
+def _inferred(
+    model: ir.Model, batch_dims: Mapping[str, tuple[int, int]], known: Mapping[str, tuple[int, ...]]
+) -> ir.Model:
     """Copy the model without weights, with fresh shapes."""
     copy = model.clone()
     for value in copy.graph.inputs:
+        if (sizes := known.get(value.name or "")) is not None:
+            value.shape = ir.Shape(sizes)
         axis, size = batch_dims.get(value.name or "", (-1, 0))
         if value.shape is not None and axis >= 0:
             dims = list(value.shape)
             value.shape = ir.Shape([*dims[:axis], size, *dims[axis + 1 :]])
     for node in copy.graph.all_nodes():
         for out in node.outputs:
-            out.shape = None
+            found = known.get(out.name or "") if node.graph is copy.graph else None
+            out.shape = None if found is None else ir.Shape(found)
     for value in tuple(copy.graph.initializers.values()):
         _lighten(copy.graph, value)
     proto = onnx.shape_inference.infer_shapes(ir.to_proto(copy), data_prop=True)

@@ -14,9 +14,9 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.errors import NvauditError, OptionError
+from nvaudit.model.runtime import runtime
 from nvaudit.perturb.dask.files import FileRef
 from nvaudit.perturb.metrics import load_function
-from nvaudit.perturb.session import runtime
 from nvaudit.perturb.workers import Host
 
 

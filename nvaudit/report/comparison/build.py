@@ -35,6 +35,7 @@ from nvaudit.report.comparison.result import (
     ModelDifference,
     RoughnessScore,
 )
+from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.statistics.gate import Verdict
 from nvaudit.report.wording import (
@@ -195,6 +196,8 @@ def _model(
         roughness=roughness,
         size=size_of(report.tensors),
         share_converted=None if report.crossbar is None else report.crossbar.share_of_weights,
+        mapped=report.mapped,
+        mapped_gate=report.mapped_gate if shared.gated else None,
         images=report.data.count,
         standard_error=report.data.standard_error,
         trials=report.trials.count,
@@ -271,7 +274,7 @@ def _notes(reports: Mapping[str, AuditReport], gated: bool) -> Iterator[str]:
     if any(share < 1 for share in shares.values()):
         listed = ", ".join(f"{name} {share_text(share)}" for name, share in shares.items())
         yield f"share of the mapped weights that go through converters: {listed}"
-    if not gated and any(report.gate for report in reports.values()):
+    if not gated and any(report.gate or report.mapped_gate for report in reports.values()):
         yield "the gates of the runs differ and are left out"
     if any(report.sweep for report in reports.values()):
         yield "of a sweep, the point with the largest sigma is compared"
@@ -297,7 +300,7 @@ def _headline(report: ComparisonReport) -> str:
         f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
         f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
         f"({confidence_text(found.confidence)}) on {report.device}, {sigma}, "
-        f"{count_text(model.trials, 'chip')}"
+        f"{count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
     )
     if model.share_converted is not None and model.share_converted < 1:
         text += f", converters{share_of_weights_text(model.share_converted)}"

@@ -19,6 +19,7 @@ from nvaudit.report.comparison.words import (
     metric_cells,
     metric_columns,
     place_text,
+    share_warnings,
     verdict_of_difference,
 )
 from nvaudit.report.page.content import Big, Block, Bullets, Figure, Hero, Number, Page, Section, Table, short
@@ -61,6 +62,10 @@ def _hero(report: ComparisonReport) -> Hero:
             main=model is best)
         for model in report.models[:6]
     ]  # fmt: skip
+    warnings = [
+        *([LABEL_FREE_CHIPS] if report.label_free else []),
+        *(f"{t}." for t in share_warnings(report)),
+    ]
     title = f"{short(best.name)} is best by {MEASURE_NAMES[report.rank_by]}"
     if report.verdict is not None:
         title = f"{title} of those that pass" if report.chosen else "No model passes the gate"
@@ -70,7 +75,7 @@ def _hero(report: ComparisonReport) -> Hero:
         title=title,
         lines=tuple(line for line in (gate_text(report), f"{report.headline}.") if line),
         numbers=tuple(numbers),
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        warning=" ".join(warnings) or None,
     )
 
 
@@ -100,10 +105,12 @@ def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, 
     texts = [*metric_cells(report, model), *cost_cells(model)]
     rough = model.roughness
     values: dict[str, float | None] = {
-        "ideal": model.nominal, "quantised": model.quantised, "mean": model.mean,
+        "ideal": model.nominal, "quantised": model.quantised,
+        "converted": model.quantised, "mean": model.mean,
         kpp_name(report.percentile): model.kpp[0].value,
         COST_COLUMNS[0]: None if rough is None else rough.value, "weights": model.size.weights,
-        "devices": model.size.devices, "crossbars": model.size.crossbars, "seconds": model.seconds,
+        "devices": model.size.devices, "crossbars": model.size.crossbars,
+        "on the array": None if model.mapped is None else model.mapped.share, "seconds": model.seconds,
     }  # fmt: skip
     shares = iter(item.share for item in model.yields)
     cells: list[str | Number] = [short(model.name), Number(model.place, place_text(model))]

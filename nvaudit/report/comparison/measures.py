@@ -13,9 +13,15 @@ from nvaudit.report.sections import TensorDecision
 
 
 def one_gate(reports: Mapping[str, AuditReport]) -> bool:
-    """Whether all have the same gate."""
-    gates = {frozenset((g.threshold, g.percentile) for g in report.gate) for report in reports.values()}
-    return len(gates) == 1 and gates != {frozenset()}
+    """Whether all have the same gate, of the chips, of the share on the array, or both."""
+    gates = {
+        (
+            frozenset((g.threshold, g.percentile) for g in report.gate),
+            None if report.mapped_gate is None else report.mapped_gate.required,
+        )
+        for report in reports.values()
+    }
+    return len(gates) == 1 and gates != {(frozenset(), None)}
 
 
 def common_thresholds(reports: Mapping[str, AuditReport]) -> tuple[float, ...]:

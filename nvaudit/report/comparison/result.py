@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.jsontext import write_json
+from nvaudit.report.mapped import MappedGate, MappedShare
 from nvaudit.report.sections import Hashes, MetricInfo, OperatingPointInfo, Section
 from nvaudit.report.statistics.gate import GateResult, Verdict
 from nvaudit.report.statistics.kpp import KppResult, YieldResult
@@ -53,6 +54,8 @@ class ComparedModel(Section):
     share_converted: float | None = Field(
         default=None, description="Share of the mapped weights that go through converters; null without."
     )
+    mapped: MappedShare | None = Field(default=None, description="How much of its products is on the array.")
+    mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     images: int = Field(ge=1)
     standard_error: float | None = Field(description="Of the nominal accuracy: the images are finite too.")
     trials: int = Field(ge=1)

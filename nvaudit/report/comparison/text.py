@@ -21,6 +21,7 @@ from nvaudit.report.comparison.words import (
     metric_cells,
     metric_columns,
     place_text,
+    share_warnings,
     verdict_of_difference,
 )
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
@@ -49,6 +50,10 @@ def render_comparison(report: ComparisonReport, console: Console) -> None:
     width = console.width
     parts = [
         sentence(report.headline, width, style="bold"),
+        *(
+            sentence(f"WARNING: {text}", width, hanging="  ", style="bold yellow")
+            for text in share_warnings(report)
+        ),
         *_table(report, width),
         *_picture(report, width),
         *_differences(report, width),

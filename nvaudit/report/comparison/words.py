@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport, ModelDifference
+from nvaudit.report.mapped import part_text, share_warning
 from nvaudit.report.statistics.paired import Difference
 from nvaudit.report.wording import (
     confidence_text,
@@ -38,7 +39,8 @@ def metric_columns(report: ComparisonReport) -> list[str]:
     unit = report.metric_info.unit
     thresholds = [item.threshold for item in report.models[0].yields]
     return [
-        "ideal", "quantised", "mean", kpp_name(report.percentile), "interval",
+        "ideal", "quantised" if report.converters is None else "converted", "mean",
+        kpp_name(report.percentile), "interval",
         *(f"yield {limit_text(threshold, unit)}" for threshold in thresholds),
         *(["gate"] if report.verdict is not None else []),
     ]  # fmt: skip
@@ -55,7 +57,7 @@ def metric_cells(report: ComparisonReport, model: ComparedModel) -> list[str]:
     ]  # fmt: skip
 
 
-COST_COLUMNS = ("roughness ×10⁻³", "weights", "devices", "crossbars", "seconds")
+COST_COLUMNS = ("roughness ×10⁻³", "weights", "devices", "crossbars", "on the array", "seconds")
 
 
 def cost_cells(model: ComparedModel) -> list[str]:
@@ -69,6 +71,7 @@ def cost_cells(model: ComparedModel) -> list[str]:
         f"{model.size.weights:,}",
         f"{model.size.devices:,}",
         f"{model.size.crossbars:,}",
+        "-" if model.mapped is None or model.mapped.share is None else part_text(model.mapped.share),
         "-" if model.seconds is None else f"{model.seconds:.3g}",
     ]
 
@@ -141,8 +144,8 @@ def correlation_text(found: RankCorrelation) -> str:
 
 def gate_text(report: ComparisonReport) -> str | None:
     """Say what the gate asks for; None without one."""
-    gates = report.models[0].gate
-    if report.verdict is None or not gates:
+    gates, share = report.models[0].gate, report.models[0].mapped_gate
+    if report.verdict is None:
         return None
     info = report.metric_info
     side = "below" if info.higher_is_better else "above"
@@ -150,11 +153,17 @@ def gate_text(report: ComparisonReport) -> str | None:
         f"at most {gate.percentile:g} % of the chips {side} {limit_text(gate.threshold, info.unit)}"
         for gate in gates
     )
+    parts = [f"{' and '.join(asked)} ({confidence_text(gates[0].confidence)} confidence)"] if gates else []
+    if share is not None:
+        parts.append(f"at least {100 * share.required:.10g} % of the products on the array")
     passing = sum(model.verdict == "pass" for model in report.models)
-    return (
-        f"The gate: {' and '.join(asked)} ({confidence_text(gates[0].confidence)} confidence); "
-        f"{passing} of {len(report.models)} models pass."
-    )
+    return f"The gate: {'; '.join(parts)}; {passing} of {len(report.models)} models pass."
+
+
+def share_warnings(report: ComparisonReport) -> list[str]:
+    """Say of which models more than a few percent is off the array."""
+    found = ((model.name, share_warning(model.mapped)) for model in report.models)
+    return [f"{name}: {text}" for name, text in found if text is not None]
 
 
 def bound_remarks(report: ComparisonReport) -> Iterator[str]:

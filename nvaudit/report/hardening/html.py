@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nvaudit.report.groups import zero_groups_text
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
@@ -36,8 +37,11 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.page.hardware import crossbar_section
 from nvaudit.report.page.pair import before_after, change_title
+from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
+from nvaudit.report.verify.html import plan_sections
+from nvaudit.report.verify.words import choice_text
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
 
 
@@ -48,7 +52,10 @@ def harden_page(report: HardenReport) -> Page:
     ----------
     report : HardenReport
     """
-    sections = (_chips(report), _candidates(report), _training(report), crossbar_section(report.crossbar))
+    sections = (
+        _chips(report), _array(report), crossbar_section(report.crossbar), _candidates(report),
+        _training(report), *_plan(report),
+    )  # fmt: skip
     name = file_name(report.model)
     return Page(
         title=report.headline,
@@ -78,8 +85,8 @@ def _hero(report: HardenReport) -> Hero:
         word="worse" if worse else "",
         title=change_title(name, change.value, unit),
         lines=(f"{report.headline}.",),
-        numbers=tuple(numbers),
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        numbers=(*numbers, *share_numbers(report.mapped)),
+        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 
@@ -97,6 +104,26 @@ def _chips(report: HardenReport) -> Section:
         Bullets(tuple(f"{line}." for line in interval_lines(report))),
     )
     return Section("chips", "Before and after", blocks)
+
+
+def _array(report: HardenReport) -> Section | None:
+    """What of the hardened model is on the array, and what its groups of zeros save."""
+    blocks = share_blocks(report.mapped)
+    if report.zero_groups is not None:
+        blocks.append(Paragraph(f"Groups of zeros: {zero_groups_text(report.zero_groups)}."))
+    return Section("mapping", "What is on the array", tuple(blocks)) if blocks else None
+
+
+def _plan(report: HardenReport) -> tuple[Section, ...]:
+    """The write-verify plan of the hardened model, as its own page shows it."""
+    plan = report.verify_plan
+    if plan is None:
+        return ()
+    lead = (Paragraph(f"{plan.headline}."), Paragraph(f"{choice_text(plan)}."))
+    return (
+        Section("verify-plan", "Write-verify plan of the hardened model", lead),
+        *plan_sections(plan),
+    )
 
 
 def _candidates(report: HardenReport) -> Section | None:
@@ -160,11 +187,6 @@ def _values(losses: tuple[float, ...]) -> str:
 def _rest(report: HardenReport) -> tuple[Section, ...]:
     parts = (
         ("notes", "Notes", [*report.notes, *report.events]),
-        (
-            "verify-plan",
-            "Write-verify plan",
-            [] if report.verify_plan is None else [report.verify_plan.headline],
-        ),
         (
             "record",
             "How it was run",

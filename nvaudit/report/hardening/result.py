@@ -11,6 +11,7 @@ from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
+from nvaudit.report.mapped import MappedShare, share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import DataInfo, MetricInfo, Section
 from nvaudit.report.statistics.kpp import KppResult, YieldResult, kpp, yield_at
@@ -31,6 +32,8 @@ class HardenSide(Section):
     mean: float
     yields: tuple[YieldResult, ...]
     roughness: float | None = Field(default=None, description="Of the loss landscape; null if not measured.")
+    share_of_products: float | None = Field(default=None, description="On the array; as in ``mapped``.")
+    share_of_weights: float | None = Field(default=None, description="On the array; as in ``mapped``.")
     values: tuple[float, ...] = Field(description="Of every chip, in order of the trials.")
 
 
@@ -190,6 +193,9 @@ class HardenReport(Section):
     crossbar: CrossbarInfo | None = Field(
         default=None, description="Of the hardened model; null if its audit had no converters."
     )
+    mapped: MappedShare | None = Field(
+        default=None, description="How much of the products of the hardened model is on the array."
+    )
     data: DataInfo = Field(description="Of the audits.")
     model: str
     hardened: str = Field(description="Where the hardened model was written.")
@@ -229,7 +235,8 @@ def harden_report(
     )
     point = before.operating_point
     return HardenReport(
-        headline=_headline(sides, difference, info, label_free, rest["device"], after.crossbar),
+        headline=_headline(sides, difference, info, label_free, rest["device"], after.crossbar)
+        + share_clause(after.mapped),
         label_free=label_free,
         operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}"
         f"{'' if point.level_of is None else ' ' + point.level_of}), time {point.time_s:g} s",
@@ -240,6 +247,7 @@ def harden_report(
         difference=difference,
         zero_groups=after.zero_groups,
         crossbar=after.crossbar,
+        mapped=after.mapped,
         data=before.data,
         **rest,
     )
@@ -255,6 +263,8 @@ def _side(report: AuditReport, percentile: float, confidence: float, threshold: 
         mean=report.trials.mean,
         yields=() if threshold is None else (yield_at(values, threshold, confidence, better),),
         roughness=None if report.roughness is None else report.roughness.value,
+        share_of_products=None if report.mapped is None else report.mapped.share_of_products,
+        share_of_weights=None if report.mapped is None else report.mapped.share_of_weights,
         values=tuple(values),
     )
 

@@ -27,6 +27,7 @@ from nvaudit.report.hardening.words import (
     through_lines,
     training_text,
 )
+from nvaudit.report.mapped_text import share_warning_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.verify.text import curve_and_tensors
 from nvaudit.report.wording import count_text
@@ -45,6 +46,7 @@ def render_hardening(report: HardenReport, console: Console) -> None:
     width = console.width
     parts = [
         sentence(report.headline, width, style="bold"),
+        *share_warning_lines(report.mapped, width),
         *_sides(report, width),
         *zero_groups_section(report.zero_groups, width),
         *crossbar_section(report.crossbar, width),

@@ -10,6 +10,7 @@ from nvaudit.report.hardening.result import (
     TrainingInfo,
     beyond_limit,
 )
+from nvaudit.report.mapped import coverage_text, part_text
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -35,7 +36,7 @@ def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
         (name, value_text(a, unit), value_text(b, unit), difference_text(b - a, unit))
         for name, a, b in (
             ("without noise", before.nominal, after.nominal),
-            ("quantised", before.quantised, after.quantised),
+            ("quantised" if report.crossbar is None else "converted", before.quantised, after.quantised),
             ("mean of the chips", before.mean, after.mean),
             (kpp_name(report.difference.percentile), before.kpp.value, after.kpp.value),
         )
@@ -48,6 +49,12 @@ def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
         cells = [f"{1e3 * value:.4g} ×10⁻³" for value in (before.roughness, after.roughness)]
         change = f"{1e3 * (after.roughness - before.roughness):+.4g} ×10⁻³".replace("-", "−", 1)
         rows.append(("roughness", cells[0], cells[1], change))
+    for noun in ("products", "weights"):
+        a, b = (getattr(side, f"share_of_{noun}") for side in (before, after))
+        if a is not None and b is not None:
+            name = f"{noun} on the array"
+            rows.append((name, part_text(a), part_text(b), difference_text(b - a, "fraction")))
+            break
     return rows
 
 
@@ -253,11 +260,17 @@ def stages_text(found: TrainingInfo) -> str | None:
     return f"Roughness of the models of Algorithm 1: {shown}; B, C and D around the weights on their grid"
 
 
+def mapped_lines(report: HardenReport) -> list[str]:
+    """How much of the hardened model is on the array."""
+    return [] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]
+
+
 def run_lines(report: HardenReport) -> list[str]:
     """How it was run."""
     return [
         f"Model: {report.model}",
         f"Device: {report.device}, {report.operating_point}",
+        *mapped_lines(report),
         f"Audited on {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
         "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
         f"nvaudit {report.nvaudit_version}",

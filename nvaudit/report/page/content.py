@@ -12,7 +12,8 @@ MAX_ROWS = 1000
 """A table on a page has at most this many rows, so that a page stays small; report.json has all."""
 
 _NAME = 160
-_ONE_LINE = 30
+_ONE_LINE, _ONE_OF_MANY = 30, 18
+_FEW_COLUMNS = 7
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,13 @@ class Table:
         longest = [
             max((len(_text(row[i])) for row in self.rows), default=0) for i in range(len(self.columns))
         ]
-        return tuple(i for i, length in enumerate(longest) if length > _ONE_LINE)
+        most = _ONE_OF_MANY if self.many else _ONE_LINE
+        return tuple(i for i, length in enumerate(longest) if length > most)
+
+    @property
+    def many(self) -> bool:
+        """Whether it has so many columns that they must stand close to fit a page."""
+        return len(self.columns) > _FEW_COLUMNS
 
     @property
     def offered(self) -> list[str]:

@@ -27,6 +27,7 @@ from nvaudit.report.wording import (
     interval_text,
     kpp_name,
     limit_text,
+    reach_text,
     share_text,
     value_text,
 )
@@ -71,9 +72,9 @@ def yield_section(report: AuditReport) -> Section:
     words = f"Share of the chips whose {report.metric} is {side} what is required."
     for item in report.yields:
         words += (
-            f" {share_text(item.share)} of the chips reach {limit_text(item.threshold, info.unit)} "
-            f"({share_text(item.low)} to {share_text(item.high)}, {confidence_text(item.confidence)} "
-            "confidence)."
+            f" {share_text(item.share)} of the chips {reach_text(item.direction)} "
+            f"{limit_text(item.threshold, info.unit)} ({share_text(item.low)} to {share_text(item.high)}, "
+            f"{confidence_text(item.confidence)} confidence)."
         )
     if confidence is not None:
         words += f" Band: {confidence_text(confidence)} at each point (Clopper-Pearson)."

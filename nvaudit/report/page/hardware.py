@@ -25,6 +25,7 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
+from nvaudit.report.page.share import share_blocks
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.levels import levels_figure
 from nvaudit.report.result import AuditReport, TensorDecision
@@ -49,7 +50,7 @@ def mapping_section(report: AuditReport) -> Section:
     rows: list[tuple[Cell, ...]] = [_row(tensor) for tensor in (*mapped, *digital)]
     shown, cut = limited(rows)
     columns = ("tensor", "decision", "reason", "operator", "shape", "type", "bits", "slices", "devices",
-               "crossbars", "σ, % of max|W|")  # fmt: skip
+               "crossbars", "products", "σ, % of max|W|")  # fmt: skip
     size = report.run.get("crossbar")
     of = f" of {size[0]} × {size[1]}" if isinstance(size, list) and len(size) == 2 else ""
     text = f"{mapped_text(report.tensors)}. {count_text(len(digital), 'tensor')} stay digital."
@@ -61,9 +62,10 @@ def mapping_section(report: AuditReport) -> Section:
         "mapping", "What is on the array",
         (
             Paragraph(text, "lead"),
+            *share_blocks(report.mapped),
             Table(
                 "tensors", f"Every constant of the model; crossbars{of}.{cut}", columns, shown,
-                numeric=(6, 7, 8, 9, 10), sortable=True, choices=1,
+                numeric=(6, 7, 8, 9, 10, 11), sortable=True, choices=1,
             ),
         ),
     )  # fmt: skip
@@ -107,6 +109,7 @@ def _row(tensor: TensorDecision) -> tuple[Cell, ...]:
         short(name), tensor.decision, short(tensor.reason), short(tensor.op or ""),
         Number(size, shape_text(tensor.shape)), tensor.dtype,
         *(_count(value) for value in (tensor.bits, tensor.slices, tensor.devices, tensor.crossbars)),
+        _count(tensor.products),
         Number(sigma, "" if sigma is None else f"{sigma:.3g}"),
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ from nvaudit.report.plots.losses import (
 )
 from nvaudit.report.result import AuditReport
 from nvaudit.report.statistics.paired import Difference
+from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import confidence_text, count_text, difference_text, kpp_name, value_text
 
 _WHAT = {"tensors": "tensor", "terms": "noise term"}
@@ -66,9 +67,9 @@ def losses_section(report: AuditReport) -> Section:
 def _waterfall(report: AuditReport) -> Figure:
     unit, better = report.metric_info.unit, report.metric_info.higher_is_better
     worst = report.kpp[0]
+    without_noise = noiseless_steps(report)
     steps = [
-        ("ideal", report.nominal),
-        ("quantised", report.quantised),
+        *((step.name, step.value) for step in without_noise),
         ("noisy, mean", report.trials.mean),
         (f"noisy, {kpp_name(worst.percentile)}", worst.value),
     ]
@@ -78,10 +79,13 @@ def _waterfall(report: AuditReport) -> Figure:
     )
     shown = [value_text(value, unit) for value in values]
     deltas = [difference_text(after - before, unit) for before, after in pairwise(values)]
-    words = (
-        f"{report.metric} of the unmodified model is {shown[0]}. Mapping it to codes makes it {shown[1]} "
-        f"({deltas[0]}), the noise of the average chip {shown[2]} ({deltas[1]}), and that of the "
-        f"{kpp_name(worst.percentile)} chip {shown[3]} ({deltas[2]})."
+    words = f"{report.metric} of the unmodified model is {shown[0]}. Mapping it to codes makes it {shown[1]} "
+    words += f"({deltas[0]}), "
+    if len(without_noise) > 2:
+        words += f"its converters make it {shown[2]} ({without_noise[2].cause}), "
+    words += (
+        f"the noise of the average chip {shown[-2]} ({deltas[-2]}), and that of the "
+        f"{kpp_name(worst.percentile)} chip {shown[-1]} ({deltas[-1]})."
     )
     if waterfall_base(values) > 0:
         words += " The axis does not begin at zero."
@@ -182,7 +186,7 @@ def _classes(report: AuditReport, part: ClassAttribution) -> list[Block]:
     worst = part.classes[0]
     words = (
         f"{report.metric} of each class without noise and at {name}, the worst class first. Class "
-        f"{worst.label} falls from {value_text(worst.quantised, unit)} to {value_text(worst.kpp[0], unit)}. "
+        f"{worst.label} goes from {value_text(worst.quantised, unit)} to {value_text(worst.kpp[0], unit)}. "
         "Each class has its own worst chips."
     )
     rows: list[tuple[Cell, ...]] = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nvaudit.report.cases import deciding_point
+from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.content import (
     Big,
     Block,
@@ -13,15 +15,16 @@ from nvaudit.report.page.content import (
     at_sigma,
     unit_words,
 )
+from nvaudit.report.page.share import share_numbers, warnings
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport
-from nvaudit.report.statistics.gate import GateResult, overall_verdict
+from nvaudit.report.statistics.gate import GateResult
 from nvaudit.report.statistics.kpp import KppResult
+from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
-    difference_text,
     interval_text,
     kpp_name,
     limit_text,
@@ -53,7 +56,8 @@ def hero(report: AuditReport) -> Hero:
     remedy = remedy_command(report)
     if remedy is not None:
         lines.append(f"Try first, in a minute and without training: {remedy}")
-    if not gates:
+    lines += [f"{text}." for text in gate_lines(report.mapped_gate, report.mapped)]
+    if not gates and report.mapped_gate is None:
         lines.append("This audit had no gate; give one with --min-kpp.")
     lines.append(kpp_words(report, report.kpp[0]))
     chips = f"{count_text(report.trials.count, 'chip')} at {at_sigma(report.operating_point)}"
@@ -63,7 +67,7 @@ def hero(report: AuditReport) -> Hero:
         title=_TITLES[report.verdict] if report.verdict else chips,
         lines=tuple(lines),
         numbers=_numbers(report),
-        warning=_LABEL_FREE if report.label_free else None,
+        warning=warnings(_LABEL_FREE if report.label_free else None, report.mapped),
     )
 
 
@@ -89,14 +93,10 @@ def question(report: AuditReport, gate: GateResult) -> str:
 
 def deciding_gates(report: AuditReport) -> list[tuple[str, GateResult]]:
     """Gates of the operating point that settles the verdict, with the place of that point in words."""
-    points = [point for point in report.sweep if point.gate]
-    if not points:
-        return [("", gate) for gate in report.gate]
-    if report.verdict == "pass":
-        point = max(points, key=lambda one: one.sigma)
-    else:
-        point = next(one for one in points if overall_verdict(one.gate) == report.verdict)
-    where = f", at every σ of the sweep; here at {at_sigma(point)}"
+    point = deciding_point(report)
+    if point is None:
+        return []
+    where = f", at every σ of the sweep; here at {at_sigma(point)}" if report.sweep else ""
     return [(where, gate) for gate in point.gate]
 
 
@@ -133,16 +133,15 @@ def _numbers(report: AuditReport) -> tuple[Big, ...]:
         for index, result in enumerate(report.kpp[:3])
     ]
     found += [
-        Big("Ideal", value_text(report.nominal, unit), "the unmodified model"),
-        Big(
-            "Quantised",
-            value_text(report.quantised, unit),
-            f"{difference_text(report.quantised - report.nominal, unit)} by mapping",
+        *(
+            Big(step.name.capitalize(), value_text(step.value, unit), step.cause)
+            for step in noiseless_steps(report)
         ),
         Big(
             "Mean chip", value_text(trials.mean, unit), f"± {value_text(trials.std, unit)} standard deviation"
         ),
     ]
+    found += share_numbers(report.mapped)
     for item in report.yields[:2]:
         reach = "at least" if item.direction == "at_least" else "at most"
         found.append(

@@ -69,7 +69,7 @@ def sweep_figure(
             marker={"color": colour(role), "size": 8, "symbol": "circle" if error is None else "diamond"},
             hovertemplate=f"σ %{{x:~g}}: {title} %{{y{shown}}}<extra></extra>",
         )  # fmt: skip
-    lines = [(quantised, "quantised, without noise", "ideal", "dot")]
+    lines = [(quantised, "without noise", "ideal", "dot")]
     lines += [(value, f"threshold {limit_text(value, unit)}", "fail", "dash") for value in thresholds]
     figure.update_layout(
         **layout(

@@ -17,9 +17,10 @@ from nvaudit.report.page.content import (
     limited,
 )
 from nvaudit.report.page.pair import before_after, change_title
+from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.remap import steps_figure
-from nvaudit.report.remap.result import RemapReport
+from nvaudit.report.remap.result import RemapAudit, RemapReport
 from nvaudit.report.remap.words import (
     PAIR_COLUMNS,
     TENSOR_COLUMNS,
@@ -57,15 +58,12 @@ def _hero(report: RemapReport) -> Hero:
     if before is not None and after is not None:
         change = after.kpp - before.kpp
         title = change_title(name, change, unit)
-        numbers = tuple(
-            before_after(label, a, b, unit, main=label == name)
-            for label, a, b in (
-                (name, before.kpp, after.kpp),
-                ("mean of the chips", before.mean, after.mean),
-                ("worst chip", before.min, after.min),
-                ("without noise", before.nominal, after.nominal),
-            )
-        )
+        found = [(name, before.kpp, after.kpp), ("mean of the chips", before.mean, after.mean)]
+        worst = [_worst(side, report.higher_is_better) for side in (before, after)]
+        if worst[0] is not None and worst[1] is not None:
+            found.append(("worst chip", worst[0], worst[1]))
+        found.append(("without noise", before.nominal, after.nominal))
+        numbers = tuple(before_after(label, a, b, unit, main=label == name) for label, a, b in found)
     worse = change < 0 if report.higher_is_better else change > 0
     exact = "It computes the same up to rounding." if report.exact else "It is not quite the same function."
     return Hero(
@@ -73,9 +71,14 @@ def _hero(report: RemapReport) -> Hero:
         word="worse" if worse else "",
         title=title,
         lines=(f"{report.headline}.", exact),
-        numbers=numbers,
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        numbers=(*numbers, *share_numbers(report.mapped)),
+        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
+
+
+def _worst(side: RemapAudit, higher_is_better: bool) -> float | None:
+    """The worst chip; older reports have the least one only, which is another where lower is better."""
+    return side.min if side.worst is None and higher_is_better else side.worst
 
 
 def _pair(report: RemapReport) -> Section:
@@ -114,7 +117,8 @@ def _tensors(report: RemapReport) -> Section:
     rows: list[tuple[Cell, ...]] = [tensor_row(tensor) for tensor in report.tensors]
     shown, cut = limited(rows)
     caption = f"What became of every weight on the array; noise: relative to before.{cut}"
-    return Section("weights", "Weights", (Table("tensors", caption, TENSOR_COLUMNS, shown, numeric=(2,)),))
+    table = Table("tensors", caption, TENSOR_COLUMNS, shown, numeric=(2,))
+    return Section("weights", "Weights", (table, *share_blocks(report.mapped)))
 
 
 def _record(report: RemapReport) -> Section:

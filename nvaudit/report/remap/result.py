@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.jsontext import write_json
+from nvaudit.report.mapped import MappedShare
 from nvaudit.report.sections import Section
 from nvaudit.report.statistics.paired import PairedDifference
 
@@ -59,6 +60,11 @@ class RemapAudit(Section):
     high: float | None
     mean: float
     min: float
+    worst: float | None = Field(
+        default=None,
+        description="The worst chip: the least, or where lower is better the greatest; null in "
+        "older reports.",
+    )
 
 
 class RemapHashes(Section):
@@ -94,6 +100,10 @@ class RemapReport(Section):
     before: RemapAudit | None = None
     after: RemapAudit | None = None
     difference: PairedDifference | None = Field(default=None, description="After minus before, same chips.")
+    mapped: MappedShare | None = Field(
+        default=None,
+        description="How much of the written model's products is on the array; null without audits.",
+    )
     notes: tuple[str, ...] = ()
     timing: dict[str, float] = Field(default_factory=dict)
     run: dict[str, JsonValue]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
+from nvaudit.report.mapped import coverage_text
+from nvaudit.report.mapped_text import share_warning_lines
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.remap.words import (
     PAIR_COLUMNS,
@@ -31,6 +33,7 @@ def render_remap(report: RemapReport, console: Console) -> None:
     width = console.width
     parts = [
         sentence(report.headline, width, style="bold"),
+        *share_warning_lines(report.mapped, width),
         *_pair(report, width),
         *_steps(report, width),
         *_tensors(report, width),
@@ -62,3 +65,5 @@ def _tensors(report: RemapReport, width: int) -> Iterable[Text]:
     rows = [tensor_row(tensor) for tensor in report.tensors]
     yield heading("Weights", width)
     yield table(list(zip(TENSOR_COLUMNS, kinds, strict=True)), rows, width, "  ")
+    if report.mapped is not None:
+        yield sentence(f"On the array: {coverage_text(report.mapped)}", width, "  ", "    ")

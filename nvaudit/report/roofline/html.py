@@ -16,6 +16,7 @@ from nvaudit.report.page.content import (
     file_name,
     short,
 )
+from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.roofline import roofline_figure
 from nvaudit.report.roofline.result import LevelResult, RooflineReport
@@ -68,8 +69,8 @@ def _hero(report: RooflineReport) -> Hero:
         word="",
         title=f"{report.best} levels per cell are best by {measure_name(report)}",
         lines=lines,
-        numbers=tuple(numbers),
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        numbers=(*numbers, *share_numbers(report.mapped)),
+        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 
@@ -119,7 +120,7 @@ def _cost(report: RooflineReport) -> Section:
         "cost", "What each number of levels takes.", ("levels", *SIZE_COLUMNS), rows,
         numeric=tuple(range(len(SIZE_COLUMNS) + 1)), sortable=True,
     )  # fmt: skip
-    return Section("cost-section", "Devices and crossbars", (table,))
+    return Section("cost-section", "Devices and crossbars", (table, *share_blocks(report.mapped)))
 
 
 def _record(report: RooflineReport) -> Section:

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from nvaudit.report.comparison.measures import size_of
 from nvaudit.report.comparison.result import ModelSize
 from nvaudit.report.jsontext import write_json
+from nvaudit.report.mapped import MappedShare
 from nvaudit.report.result import AuditReport
 from nvaudit.report.roofline.limits import (
     Limit,
@@ -107,6 +108,9 @@ class RooflineReport(Section):
     skipped: tuple[SkippedLevel, ...]
     best: int = Field(description="Number of levels with the best realistic value.")
     cheapest: int = Field(description="Fewest devices within the margin of the best.")
+    mapped: MappedShare | None = Field(
+        default=None, description="How much of the model's products is on the array, the same at all levels."
+    )
     data: DataInfo
     model: ModelInfo
     notes: tuple[str, ...]
@@ -200,6 +204,7 @@ def make_roofline(
         skipped=tuple(skipped),
         best=best.levels,
         cheapest=cheapest.levels,
+        mapped=first.mapped,
         data=first.data,
         model=first.model,
         notes=(*notes, *_common(levels)),

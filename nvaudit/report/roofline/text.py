@@ -8,6 +8,7 @@ from itertools import pairwise
 from rich.console import Console
 from rich.text import Text
 
+from nvaudit.report.mapped_text import share_warning_lines
 from nvaudit.report.roofline.result import LevelResult, RooflineReport
 from nvaudit.report.roofline.words import (
     SIZE_COLUMNS,
@@ -43,6 +44,7 @@ def render_roofline(report: RooflineReport, console: Console) -> None:
     width = console.width
     parts = [
         sentence(report.headline, width, style="bold"),
+        *share_warning_lines(report.mapped, width),
         *_table(report, width),
         *_verdicts(report, width),
         *_picture(report, width),

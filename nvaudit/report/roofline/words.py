@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from nvaudit.report.mapped import coverage_text, share_clause
 from nvaudit.report.roofline.limits import Limit, Roof
 from nvaudit.report.sections import MetricInfo
 from nvaudit.report.wording import (
@@ -73,6 +74,7 @@ def headline(report: RooflineReport) -> str:
         f"{report.best} levels are {among}: {name} {report.metric} {value_text(found.value, info.unit)} "
         f"{interval_text(found.low, found.high, info.unit)} ({confidence_text(report.confidence)}) on "
         f"{report.device}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
+        f"{share_clause(report.mapped)}"
     )
     share = level.share_converted
     if share is not None and share < 1:
@@ -184,4 +186,5 @@ def condition_lines(report: RooflineReport) -> list[str]:
         f"Device: {report.device}, t = {duration_text(point.time_s)}; noise terms: "
         f"{', '.join(point.terms) or 'none'}; converters: {converters_text(report.converters)}",
         f"Model: {report.model.path}; data: {report.data.source}, {count_text(report.data.count, 'image')}",
+        *([] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.content import (
     Big,
     Block,
@@ -21,6 +22,7 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
+from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.verify import verify_figure
 from nvaudit.report.verify.result import VerifyChoice, VerifyPoint, VerifyReport, VerifyTensor, share_words
@@ -51,9 +53,14 @@ def verify_page(report: VerifyReport) -> Page:
         subject=file_name(str(report.run.get("model", ""))),
         subtitle=f"{report.metric} on {short(report.device)} by the share of weights that are write-verified",
         hero=_hero(report),
-        sections=(_curve(report), _tensors(report), _notes(report), _record(report)),
+        sections=(*plan_sections(report), _notes(report), _record(report)),
         version=report.nvaudit_version,
     )
+
+
+def plan_sections(report: VerifyReport) -> tuple[Section, ...]:
+    """What a plan says, without what it rests on: also on the page of a hardening."""
+    return (_curve(report), _tensors(report))
 
 
 def _hero(report: VerifyReport) -> Hero:
@@ -76,13 +83,16 @@ def _hero(report: VerifyReport) -> Hero:
             f"The interval of this KPP, {ends}, has values that miss the target: with other chips the share "
             "may be another. --trials makes the interval narrower."
         )
+    lines += [f"{text}." for text in gate_lines(report.mapped_gate, report.mapped)]
+    if report.mapped_gate is not None and report.mapped_gate.verdict == "fail":
+        role, word = "fail", "FAIL"
     return Hero(
         role=role,
         word=word,
         title=title,
         lines=tuple(lines),
-        numbers=_numbers(report),
-        warning=LABEL_FREE_CHIPS if report.label_free else None,
+        numbers=(*_numbers(report), *share_numbers(report.mapped)),
+        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 
@@ -200,7 +210,7 @@ def _tensors(report: VerifyReport) -> Section:
         ("tensor", "operator", "stored as", "kind", "verify", "of", "share", "devices"), rows,
         numeric=(4, 5, 6, 7), sortable=True,
     )  # fmt: skip
-    return Section("tensors-section", "Weights to verify", (table,))
+    return Section("tensors-section", "Weights to verify", (table, *share_blocks(report.mapped)))
 
 
 def _tensor(row: VerifyTensor) -> tuple[Cell, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.jsontext import write_json
+from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
 from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Section
 from nvaudit.report.statistics.kpp import KppResult
 from nvaudit.report.statistics.paired import PairedDifference
@@ -87,6 +88,10 @@ class VerifyReport(Section):
     choice: VerifyChoice | None = Field(description="Null where no share reaches the target.")
     tensors: tuple[VerifyTensor, ...] = Field(description="Of the choice; without one of the largest share.")
     plan: str | None = Field(default=None, description="The file of masks.")
+    mapped: MappedShare | None = Field(
+        default=None, description="How much of the model's products is on the array; null in older reports."
+    )
+    mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     data: DataInfo
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: dict[str, JsonValue] = Field(description="The full specification of the run.")
@@ -106,6 +111,8 @@ def verify_report(
     target: float | None,
     weights: int,
     devices: int,
+    mapped: MappedShare | None = None,
+    require_mapped: float | None = None,
     **rest: Any,
 ) -> VerifyReport:
     """Put a report together; the line that stands first is made here.
@@ -114,8 +121,10 @@ def verify_report(
     ----------
     curve : sequence of VerifyPoint
     choice : VerifyChoice or None
-    label_free, ranking, device, metric_info, target, weights, devices
+    label_free, ranking, device, metric_info, target, weights, devices, mapped
         Fields of :class:`VerifyReport`.
+    require_mapped : float, optional
+        The share of the products that must be on the array.
     **rest
         Its other fields.
 
@@ -124,6 +133,10 @@ def verify_report(
     VerifyReport
     """
     text = _headline(curve, choice, metric_info.unit, target, device, ranking, weights)
+    gate = None if mapped is None else judge_share(mapped, require_mapped)
+    text += share_clause(mapped)
+    if gate is not None and gate.verdict == "fail":
+        text = f"FAIL: {text}"
     if label_free:
         text = f"LABEL-FREE (no labels: agreement with the unperturbed model): {text}"
     return VerifyReport(
@@ -135,6 +148,8 @@ def verify_report(
         target=target,
         weights=weights,
         devices=devices,
+        mapped=mapped,
+        mapped_gate=gate,
         curve=tuple(curve),
         choice=choice,
         **rest,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
+from nvaudit.report.mapped_text import share_gate_lines, share_warning_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
 from nvaudit.report.verify.result import VerifyPoint, VerifyReport, share_words
 from nvaudit.report.verify.words import choice_text, condition_rows, gain_lines
@@ -31,6 +32,8 @@ def render_verify(report: VerifyReport, console: Console) -> None:
     width = console.width
     parts = [
         sentence(report.headline, width, style="bold"),
+        *share_warning_lines(report.mapped, width),
+        *share_gate_lines(report.mapped_gate, report.mapped, width),
         *curve_and_tensors(report, width),
         *_rest(report, width),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nvaudit.report.mapped import coverage_text
 from nvaudit.report.statistics.paired import Difference
 from nvaudit.report.verify.result import VerifyChoice, VerifyReport, share_words
 from nvaudit.report.wording import (
@@ -94,5 +95,6 @@ def condition_rows(report: VerifyReport) -> list[tuple[str, str]]:
             "Data",
             f"{report.data.source}, {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
         ),
+        *([] if report.mapped is None else [("On the array", coverage_text(report.mapped))]),
         ("Time", ", ".join(f"{name} {value:.3g} s" for name, value in report.timing.items())),
     ]

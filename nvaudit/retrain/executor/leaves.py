@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from nvaudit.model.graph import Moves, Network, Stored
 from nvaudit.model.parameters import Grid
+from nvaudit.model.settle import COMPUTED
 from nvaudit.retrain.executor.compile import Compiled, Compiler
 from nvaudit.retrain.executor.ops.quantize import half_through, quantise
 from nvaudit.retrain.executor.ops.registry import HALVES, RunState, carrier, to_tensor
@@ -24,9 +25,10 @@ _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 def train_default(stored: Stored) -> bool:
     """Train weights, biases, factors of normalisations and embedding tables.
 
-    Numbers inside a Constant node's attribute cannot be written back and stay as they are.
+    Numbers inside a node's attribute, and those that were computed where torch lacks an operator, cannot be
+    written back and stay as they are.
     """
-    return stored.part in ("weight", "bias", "norm", "table") and stored.origin != "attribute"
+    return stored.part in ("weight", "bias", "norm", "table") and stored.origin not in ("attribute", COMPUTED)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from torch.nn import Parameter
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.graph import Network, read_network
 from nvaudit.model.load import LoadedModel
+from nvaudit.model.settle import COMPUTED
 from nvaudit.retrain.executor.compile import Compiler
 from nvaudit.retrain.executor.leaves import Leaves, Trainable, computed_places, integer_outputs, train_default
-from nvaudit.retrain.executor.ops.registry import HALVES, Array, RunState
+from nvaudit.retrain.executor.ops.registry import HALVES, Array, RunState, find
 from nvaudit.retrain.executor.program import run_steps
 from nvaudit.retrain.executor.scope import moved
 
@@ -42,7 +43,8 @@ def build_executor(loaded: LoadedModel, *, trainable: Trainable = train_default)
     ModelError
         If an operator is not supported: the message names the node and lists those that are.
     """
-    return Executor(read_network(loaded), trainable)
+    network = read_network(loaded, knows=lambda domain, name: find(domain, name) is not None)
+    return Executor(network, trainable)
 
 
 class Executor(torch.nn.Module):
@@ -181,9 +183,20 @@ class Executor(torch.nn.Module):
         return count
 
     def values(self) -> dict[str, Array]:
-        """Parameters and statistics as float arrays in the stored layout, for ``write_back``."""
-        tensors = {**self.weights, **self.statistics}
+        """Parameters and statistics as float arrays in the stored layout, for ``write_back``.
+
+        Weights that were computed because torch lacks their operators are left out: the file has no tensor
+        for them, and they are not trained.
+        """
+        held = set(self.held)
+        tensors = {key: t for key, t in {**self.weights, **self.statistics}.items() if key not in held}
         return {key: self._stored(key, tensor).cpu().numpy().copy() for key, tensor in tensors.items()}
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Weights that stay as the graph computes them, as torch lacks an operator on the way."""
+        found = (s.key for s in self.network.stored if s.origin == COMPUTED and s.key in self.weights)
+        return tuple(found)
 
     def load_values(self, values: Mapping[str, Array | Tensor]) -> None:
         """Set parameters and statistics, by key, from what ``values`` gives.

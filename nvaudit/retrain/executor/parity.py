@@ -13,7 +13,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.expose import expose_values
 from nvaudit.model.graph import Graph, Network, Node
 from nvaudit.model.load import LoadedModel
-from nvaudit.perturb.session import runtime
+from nvaudit.model.runtime import runtime
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.registry import HALVES, Array
 

@@ -1,0 +1,1 @@
+"""Multiply-accumulates: which operators make them, with which weights, and how many."""

@@ -1,0 +1,301 @@
+"""Find every product of a model, and where its weight comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from nvaudit.model.analysis import FLOATS
+from nvaudit.model.fold import fold, fold_ints
+from nvaudit.model.load import LoadedModel
+from nvaudit.model.macs.rules import Sizes, SizesOf, Term, terms
+from nvaudit.model.macs.sizes import KnownSizes, Seen, known_sizes
+from nvaudit.model.uses import Constant
+from nvaudit.model.walk import Place, attribute, bodies, constant_values, operand, places
+
+# What moves, picks or decodes numbers without computing with them: a weight behind them is still a weight.
+_MOVING = {
+    **dict.fromkeys(["Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"], (0,)),
+    **dict.fromkeys(["Gather", "GatherElements", "GatherND", "Slice", "Split", "Expand", "Tile"], (0,)),
+    **dict.fromkeys(["QuantizeLinear", "DequantizeLinear", "DepthToSpace", "SpaceToDepth", "Pad"], (0,)),
+    "Where": (1, 2),
+}
+_MAX_STEPS = 256
+
+
+@dataclass(frozen=True)
+class Product:
+    """The multiply-accumulates of an operator with one of its weights, or of two activations.
+
+    Attributes
+    ----------
+    name : str
+        Of the operator: its own, or operator and position, behind its graph.
+    op : str
+        Its type.
+    products : int or None
+        Multiply-accumulates in one run of the model; None where that cannot be known beforehand.
+    constants : tuple of int
+        The weight: places in the list of the model's constants; empty for two activations and for a weight
+        that is no constant of the graph.
+    on_array : tuple of int
+        Those of them whose devices the operator reads, if they are mapped.
+    weight : str
+        Name of the weight, ``""`` for two activations.
+    weights : int
+        Numbers of the weight.
+    obstacle : str
+        Why the weight cannot be on the array whatever is mapped; ``""`` where the constant says it.
+    """
+
+    name: str
+    op: str
+    products: int | None
+    constants: tuple[int, ...] = ()
+    on_array: tuple[int, ...] = ()
+    weight: str = ""
+    weights: int = 0
+    obstacle: str = ""
+
+
+@dataclass
+class Products:
+    """The products of a model, and what would have to be known of the main graph to count more of them.
+
+    ``sizes`` are values whose sizes, ``branches`` conditions whose truth.
+    """
+
+    found: list[Product]
+    sizes: set[str]
+    branches: set[str]
+
+
+def find_products(
+    loaded: LoadedModel,
+    constants: Sequence[Constant],
+    inputs: Mapping[str, Sizes],
+    seen: Seen | None = None,
+) -> Products:
+    """Find every product at any depth.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    constants : sequence of Constant
+        Of this model.
+    inputs : mapping of str to tuple of int
+        Sizes of the inputs, with the batch.
+    seen : Seen, optional
+        What a run has shown.
+
+    Returns
+    -------
+    Products
+        In graph order.
+    """
+    finder = _Finder(loaded, constants, known_sizes(loaded.model, inputs, seen or Seen()))
+    return Products(list(finder.products()), finder.missing, finder.open)
+
+
+class _Finder:
+    """The tables that it takes."""
+
+    def __init__(self, loaded: LoadedModel, constants: Sequence[Constant], sizes: KnownSizes) -> None:
+        self.graph = loaded.model.graph
+        self.opset = loaded.opset
+        self.sizes = sizes
+        self.constants = constants
+        self.constant = constant_values(self.graph)
+        self.roots = {value: i for i, one in enumerate(constants) for value in one.values}
+        self.readers: dict[int, list[int]] = {}  # by the operator that reads the devices of a weight
+        for i, one in enumerate(constants):
+            for use in () if one.weight is None else one.weight.uses:
+                self.readers.setdefault(id(use.node), []).append(i)
+        self.outer = {
+            value: (place.node, number, body)
+            for place in places(self.graph)
+            for _, body in bodies(place.node)
+            for number, value in enumerate(body.inputs)
+        }
+        self.missing: set[str] = set()
+        self.open: set[str] = set()
+
+    def products(self) -> Iterator[Product]:
+        runs: dict[int, int | None] = {id(self.graph): 1}
+        for place in places(self.graph):
+            own = runs.get(id(place.node.graph))
+            for name, body in bodies(place.node):
+                times = self._runs(place, name, body)
+                runs[id(body)] = _product_of(own, times)
+            if place.node.outputs and place.node.outputs[0] in self.constant:
+                continue  # worked out once, not in every inference
+            for term in terms(place.node, self._sizes_of(place)):
+                yield self._product(place, term, _product_of(own, term.products))
+
+    def _sizes_of(self, place: Place) -> SizesOf:
+        def sizes_of(value: ir.Value | None) -> Sizes | None:
+            found = self.sizes.of(value)
+            if found is None and value is not None and value.name and not place.path:
+                self.missing.add(value.name)
+            return found
+
+        return sizes_of
+
+    def _runs(self, place: Place, name: str, body: ir.Graph) -> int | None:
+        """How often a body runs; None for a branch that may be taken, and a loop that ends when it will."""
+        node = place.node
+        if node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type == "If":
+            condition = operand(node, 0)
+            if condition in self.constant and condition is not None:
+                fixed = fold(condition, self.opset)
+                return None if fixed is None else int(bool(fixed.all()) == (name == "then_branch"))
+            label = "" if condition is None or place.path else condition.name or ""
+            if label not in self.sizes.branches:
+                self.open |= {label} - {""}
+                return None
+            return int(self.sizes.branches[label] == (name == "then_branch"))
+        if node.op_type == "Scan":
+            scanned = attribute(node, "num_scan_inputs", 0)
+            sequence = self.sizes.of(node.inputs[-1]) if node.inputs else None
+            axes = attribute(node, "scan_input_axes", None) or (0,)
+            axis = axes[-1]
+            return sequence[axis] if scanned and sequence and -len(sequence) <= axis < len(sequence) else None
+        if node.op_type == "Loop" and len(body.outputs) > 0:
+            most = operand(node, 0)
+            count = fold_ints(most, self.opset) if most is not None and most in self.constant else None
+            kept = body.outputs[0]  # the condition to go on: the one it began with, or a constant
+            while (maker := kept.producer()) is not None and maker.op_type == "Identity":
+                kept = maker.inputs[0] or kept
+            endless = kept in self.constant or (len(body.inputs) > 1 and kept is body.inputs[1])
+            return count[0] if count and endless else None
+        return None
+
+    def _product(self, place: Place, term: Term, count: int | None) -> Product:
+        node = place.node
+        name = f"{place.path}/{place.label}" if place.path else place.label
+        if term.attribute:
+            return Product(
+                name, node.op_type, count, weight=f"{name}.{term.attribute}", weights=term.held or 0,
+                obstacle=f"{term.attribute} of {node.op_type} '{place.label}' are attributes of the operator",
+            )  # fmt: skip
+        traces = {index: self._trace(operand(node, index)) for index in term.operands}
+        # A constant operand is the weight. Without one it is an operand that is picked from constants, if
+        # the other one is not: two rows of an embedding table are activations.
+        fixed = [i for i, found in traces.items() if found and not found.path]
+        picked = [i for i, found in traces.items() if found]
+        index = fixed[0] if fixed else picked[0] if len(picked) == 1 else None
+        found = None if index is None else traces[index]
+        if found is None:
+            return Product(name, node.op_type, count)
+        return self._weighted(place, term, count, name, found)
+
+    def _weighted(self, place: Place, term: Term, count: int | None, name: str, found: _Trace) -> Product:
+        """A product with a weight."""
+        touched = {id(place.node), *(id(node) for node in found.path)}
+        roots = tuple(dict.fromkeys(root for value in found.values for root in self._roots(value)))
+        on_array = tuple(root for root in roots if any(root in self.readers.get(key, ()) for key in touched))
+        largest = max(roots, key=lambda i: self.constants[i].size, default=None)
+        weight = name if largest is None else self.constants[largest].name
+        weights = term.held
+        if weights is None:
+            each = [self.sizes.of(value) for value in found.values]
+            known = [math.prod(one) for one in each if one is not None]
+            stored = 0 if largest is None else self.constants[largest].size
+            weights = sum(known) if len(known) == len(each) else stored
+        obstacle = ""
+        if not on_array and not any(value in self.roots for value in found.values):
+            maker = found.values[0].producer()
+            obstacle = f"its weight is computed from constants by {maker.op_type if maker else 'the graph'}"
+        elif not on_array and found.path:
+            picker = found.path[-1]
+            obstacle = (
+                f"its weight is picked by {picker.op_type} '{picker.name or picker.op_type}' at run time"
+            )
+        return Product(
+            name, place.node.op_type, count, roots, on_array, weight, weights, obstacle,
+        )  # fmt: skip
+
+    def _roots(self, value: ir.Value) -> list[int]:
+        """The stored tensors that a constant is computed from; itself where it is one of them."""
+        found, pending, met = [], [value], {value}
+        while pending:
+            current = pending.pop()
+            root = self.roots.get(current)
+            if root is not None:
+                if current is value or current.dtype in FLOATS or self.constants[root].size > 1:
+                    found.append(root)
+                if current is value:
+                    break
+                continue
+            node = current.producer()
+            fresh = [v for v in (node.inputs if node else ()) if v is not None and v not in met]
+            met.update(fresh)
+            pending += fresh
+        return found
+
+    def _trace(self, value: ir.Value | None) -> _Trace | None:
+        """Follow an operand back to the constants that it is picked from; None for an activation."""
+        values: list[ir.Value] = []
+        path: list[ir.Node] = []
+        pending = [value]
+        for _ in range(_MAX_STEPS):
+            if not pending:
+                return _Trace(tuple(dict.fromkeys(values)), tuple(dict.fromkeys(path)))
+            current = pending.pop()
+            if current is None:
+                return None
+            if current in self.constant:
+                values.append(current)
+                continue
+            back = self._back(current)
+            if back is None:
+                return None
+            node, sources = back
+            path.append(node)
+            pending += sources
+        return None
+
+    def _back(self, value: ir.Value) -> tuple[ir.Node, list[ir.Value | None]] | None:
+        """One step back, over a node that computes nothing."""
+        if value in self.outer:
+            return self._into_body(value)
+        node = value.producer()
+        if node is None or node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type == "If":
+            place = node.outputs.index(value)
+            return node, [body.outputs[place] for _, body in bodies(node) if place < len(body.outputs)]
+        taken = _MOVING.get(node.op_type)
+        return None if taken is None else (node, [operand(node, index) for index in taken])
+
+    def _into_body(self, value: ir.Value) -> tuple[ir.Node, list[ir.Value | None]] | None:
+        """An input of a body: a slice of what a Scan goes over, or a state that no step changes."""
+        node, number, body = self.outer[value]
+        if node.op_type == "Scan":
+            states = len(body.inputs) - attribute(node, "num_scan_inputs", 0)
+            kept = number >= states or body.outputs[number] is value
+            first = 0
+        else:  # Loop: iteration number and condition come first, and only the condition goes out again
+            kept = number >= 2 and len(body.outputs) > number - 1 and body.outputs[number - 1] is value
+            first = 0
+        return (node, [operand(node, number + first)]) if kept else None
+
+
+def _product_of(runs: int | None, each: int | None) -> int | None:
+    """What never runs makes no products, however many they would be."""
+    if 0 in (runs, each):
+        return 0
+    return None if runs is None or each is None else runs * each
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """Constants that an operand is, or is picked from by the nodes of the path."""
+
+    values: tuple[ir.Value, ...]
+    path: tuple[ir.Node, ...]

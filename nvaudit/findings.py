@@ -18,7 +18,7 @@ from nvaudit.model import Weight
 from nvaudit.perturb.crossbar import CrossbarRun, Layer, crossbar_count, utilisation
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
-from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer
+from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer, NotSplit
 from nvaudit.report.groups import ZeroGroups, ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.sections import TensorDecision
 from nvaudit.report.wording import duration_text
@@ -66,7 +66,17 @@ def crossbar_info(run: CrossbarRun, quantised_ideal: float) -> CrossbarInfo:
     """
     how = run.how
     layers = tuple(_crossbar_layer(layer, run) for layer in run.layers)
+    total = sum(layer.weights or 0 for layer in layers)
+    split = sum(layer.weights or 0 for layer in layers if layer.reason is None)
     return CrossbarInfo(
+        weights=total,
+        weights_split=split,
+        share_of_weights=split / total if total else None,
+        not_split=tuple(
+            NotSplit(name=layer.name, reason=layer.reason, weights=layer.weights)
+            for layer in layers
+            if layer.reason is not None
+        ),
         rows=how.rows,
         cols=how.cols,
         adc_bits=how.adc_bits,
@@ -85,6 +95,8 @@ def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
     return CrossbarLayer(
         name=split.key,
         reason=split.reason,
+        weights=layer.weights,
+        scaling=split.scaling,
         crossbars=0 if split.reason else crossbar_count(layer, run.how),
         matrices=split.groups,
         rows=tuple(block.used for block in split.blocks),

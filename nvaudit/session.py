@@ -116,9 +116,13 @@ class Session:
 def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, ...]]:
     """Profile and operating points of a run."""
     profile = load_profile(spec.device)
-    if spec.cell_bits is not None or spec.bits is not None or spec.encoding is not None:
+    if any(value is not None for value in (spec.cell_bits, spec.bits, spec.encoding, spec.top_slice)):
         profile = override_profile(
-            profile, cell_bits=spec.cell_bits, weight_bits=spec.bits, encoding=spec.encoding
+            profile,
+            cell_bits=spec.cell_bits,
+            weight_bits=spec.bits,
+            encoding=spec.encoding,
+            top_slice=spec.top_slice,
         )
     profile = add_terms(
         profile, stuck_at=spec.stuck_at, read_noise=spec.read_noise, correlated=spec.correlated

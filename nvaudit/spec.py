@@ -25,6 +25,7 @@ from nvaudit.errors import OptionError
 Spec = TypeVar("Spec", bound=BaseModel)
 
 Encoding = Literal["sign_magnitude", "differential", "offset"]
+TopSlice = Literal["window", "lowest"]
 Scale = Literal["per_tensor", "per_channel"]
 SigmaUnit = Literal["level", "full_scale", "weight_max"]
 Attribution = Literal["tensors", "terms", "classes", "all"]
@@ -61,6 +62,7 @@ class RunSpec(BaseModel):
     sigmas: Annotated[tuple[Finite, ...], Field(max_length=MAX_SWEEP)] = ()
     sigma_unit: SigmaUnit | None = None
     encoding: Encoding | None = None
+    top_slice: TopSlice | None = None
     scale: Scale = "per_tensor"
     metric: str | None = None
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = None
@@ -140,7 +142,7 @@ _NOT_OF_A_CHIP = (
     *("tail", "attribute", "attribution_trials", "attribution_images", "roughness", "dask"),
 )
 
-ADDITIONS = ("stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation")
+ADDITIONS = ("top_slice", "stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation")
 """Options that change nothing where they are not given, and are then no part of what a chip is."""
 
 _FLAG = {
@@ -164,6 +166,7 @@ _WANTED = {
     "cell_bits": "a whole number from 1 to 8",
     "sigmas": f"at most {MAX_SWEEP} finite numbers",
     "sigma_unit": "one of level, full_scale, weight_max",
+    "top_slice": "one of window, lowest",
     "encoding": "one of sign_magnitude, differential, offset",
     "scale": "one of per_tensor, per_channel",
     "metric": "top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function",

@@ -47,6 +47,7 @@ BAD = [
     ("sigmas", (math.inf,), "--sigma: got inf; use at most 1000 finite numbers"),
     ("sigmas", ("x",), "--sigma: got 'x'; use at most 1000 finite numbers"),
     ("sigma_unit", "volt", f"--sigma-unit: got 'volt'; use {UNITS}"),
+    ("top_slice", "all", "--top-slice: got 'all'; use one of window, lowest"),
     ("encoding", "twos", f"--encoding: got 'twos'; use {ENCODINGS}"),
     ("scale", "per_row", "--scale: got 'per_row'; use one of per_tensor, per_channel"),
     ("metric", 5, f"--metric: got 5; use {_WANTED['metric']}"),

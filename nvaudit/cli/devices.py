@@ -27,7 +27,7 @@ from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.perturb.device_facts import DeviceFacts, device_facts
 from nvaudit.report.device_plot import plot_html, plot_lines
-from nvaudit.report.wording import duration_text
+from nvaudit.report.wording import duration_text, sigma_text
 
 
 @click.group("devices")
@@ -75,6 +75,8 @@ def _knob(profile: DeviceProfile) -> str:
 )
 @click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
               help="How signs are stored.  [default: the profile's]")  # fmt: skip
+@click.option("--top-slice", type=click.Choice(["window", "lowest"]),
+              help="Levels of a top slice of fewer bits.  [default: window]")  # fmt: skip
 @point_options(sweep=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
@@ -84,6 +86,7 @@ def show_command(
     bits: int | None,
     cell_bits: int | None,
     encoding: Any,
+    top_slice: Any,
     sigmas: tuple[tuple[float, ...], ...],
     sigma_unit: str | None,
     time_s: float | None,
@@ -101,8 +104,10 @@ def show_command(
     if as_json and plot == "-":
         raise OptionError("--json and --plot both print; use one of them, or give --plot a FILE.html")
     device = load_profile(profile)
-    if bits or cell_bits or encoding:
-        device = override_profile(device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding)
+    if bits or cell_bits or encoding or top_slice:
+        device = override_profile(
+            device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding, top_slice=top_slice
+        )
     device = add_terms(device, stuck_at=stuck_at, read_noise=read_noise, correlated=correlated)
     values = flatten(sigmas)
     if len(values) > 1:
@@ -127,7 +132,7 @@ def show_command(
             for line in plot_lines(facts.draws, facts.unit):
                 click.echo(line)
     if plot is not None and plot != "-":
-        title = f"{device.name}, sigma {point.sigma:g} {point.sigma_unit}"
+        title = f"{device.name}, {sigma_text(point.sigma, point.sigma_unit, point.level_of)}"
         write_text_atomic(Path(plot), plot_html(facts.draws, facts.unit, title))
         click.echo(f"plot: {plot}", err=as_json)
 
@@ -142,6 +147,7 @@ def _print(facts: DeviceFacts, console: Console) -> None:
     p, point = facts.point.profile, facts.point
     window = f"{p.window.min:g} … {p.window.max:g} {facts.unit}" if p.window else "in level units"
     cells = f"{p.cell_bits} bits per cell" if p.cell_bits else "analog cells (one holds the whole code)"
+    sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
     lines = [
         (f"[bold]{p.name}[/bold]", f"{p.technology}: {p.description}"),
         (
@@ -152,7 +158,7 @@ def _print(facts: DeviceFacts, console: Console) -> None:
         ("valid", p.valid_range),
         ("window", window),
         ("cells", f"{cells}, {p.encoding}, default H = {p.weight_bits}"),
-        ("sigma", f"{point.sigma:g} {point.sigma_unit}  ({_knob(p)})"),
+        ("sigma", f"{sigma.removeprefix('sigma ')}  ({_knob(p)})"),
         ("time", f"{point.time_s:g} s since programming" if p.time else _age(p)),
         ("terms", ", ".join(f"{t.name} ({t.kind})" for t in point.terms) or "none"),
     ]

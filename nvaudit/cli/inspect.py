@@ -35,6 +35,7 @@ def inspect_command(
     bits: int | None,
     cell_bits: int | None,
     encoding: str | None,
+    top_slice: str | None,
     layers: tuple[str, ...],
     digital: tuple[str, ...],
     crossbar: tuple[int, int],
@@ -48,6 +49,7 @@ def inspect_command(
         bits=bits,
         cell_bits=cell_bits,
         encoding=encoding,
+        top_slice=top_slice,
         crossbar=crossbar,
         require_mapped=require_mapped,
     )

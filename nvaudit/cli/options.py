@@ -101,6 +101,9 @@ def device_options(
         *([per_device] if cell_bits else []),
         click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
                      help="How signs are stored.  [default: the profile's]"),
+        click.option("--top-slice", type=click.Choice(["window", "lowest"]),
+                     help="Levels of a top slice that holds fewer bits than a device: spread over the "
+                     "window, or only the lowest.  [default: window]"),
     )  # fmt: skip
 
 
@@ -111,8 +114,9 @@ def point_options(sweep: bool = True) -> Callable[[Command], Command]:
         click.option("--sigma", "sigmas", type=SigmaType(), multiple=True,
                      help=f"Device variation in the profile's unit{many}.  [default: the profile's]"),
         click.option("--sigma-unit", type=click.Choice(["level", "full_scale", "weight_max"]),
-                     help="Unit of --sigma: level spacings, the conductance window, or max|W| (no "
-                     "slicing).  [default: the profile's]"),
+                     help="Unit of --sigma: level spacings of the cells in use, the conductance "
+                     "window, or max|W| (no slicing).  [default: the profile's; level spacings are then "
+                     "those of its own cells, whatever --cell-bits says]"),
         click.option("--time", "time_s", type=TimeType(), help="Time since programming, e.g. 90s, "
                      "5min, 1h, 1d, 10y.  [default: the profile's]"),
         click.option("--enable", multiple=True, metavar="TERM", help="Switch a noise term on; "

@@ -9,6 +9,7 @@ import numpy as np
 
 from nvaudit.device.law import LAW_TYPES, Law, Levels, Piecewise, evaluate, fault
 from nvaudit.device.terms import (
+    Clip,
     Drift,
     LogDecay,
     Lognormal,
@@ -37,6 +38,8 @@ def check_profile(profile: DeviceProfile) -> None:
     pydantic_core.PydanticCustomError
         Naming the key and the cure, for the first rule that does not hold.
     """
+    if profile.level_bits is not None and profile.cell_bits is None:
+        raise fault("level_bits", "an analog cell (cell_bits null) has no levels; leave it out")
     names: set[str] = set()
     previous: list[NoiseTerm] = []
     for index, term in enumerate(profile.noise):
@@ -48,8 +51,10 @@ def check_profile(profile: DeviceProfile) -> None:
         _check_laws(profile, term, path)
         if isinstance(term, Table):
             _check_table(profile, term, path)
-        if isinstance(term, Drift | LogDecay) and profile.time is None:
-            raise fault(f"{path}.kind", f"{term.kind!r} needs the key 'time' in the profile; add it")
+        timed = isinstance(term, Drift | LogDecay) or (isinstance(term, Clip) and term.timed)
+        if timed and profile.time is None:
+            what = "kind" if isinstance(term, Drift | LogDecay) else "timed"
+            raise fault(f"{path}.{what}", f"{term.kind!r} needs the key 'time' in the profile; add it")
         names.add(term.name)
         previous.append(term)
 

@@ -43,7 +43,7 @@ def fewer_levels(profile: DeviceProfile, cell_bits: int) -> list[dict[str, Any]]
         data = term.model_dump(mode="json")
         if data["kind"] == "table":
             _check_measured(profile, term.name, cell_bits)
-            terms.append(_fewer_rows(data, position, (2**cell_bits - 1) / top))
+            terms.append(_fewer_rows(data, position))
         else:
             terms.append(_fewer_values(data, position))
     return terms
@@ -59,20 +59,13 @@ def _fewer_values(data: Any, position: np.ndarray[Any, np.dtype[np.float64]]) ->
     return {key: _fewer_values(value, position) for key, value in data.items()}
 
 
-def _fewer_rows(
-    data: dict[str, Any], position: np.ndarray[Any, np.dtype[np.float64]], shrink: float
-) -> dict[str, Any]:
-    """Take the measured levels at these positions; in level units one spacing is now a wider one."""
-    factor = shrink if data["unit"] == "level" else 1.0
+def _fewer_rows(data: dict[str, Any], position: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
+    """Take the measured levels at these positions; in level units they count the same spacings as before."""
     picked = np.rint(position).astype(int).tolist()
     if data["levels"] is not None:
         rows = [data["levels"][old] for old in picked]
-        levels = [
-            {"level": level, "mean": row["mean"] * factor, "std": row["std"] * factor}
-            for level, row in enumerate(rows)
-        ]
-        return {**data, "levels": levels}
-    return {**data, "samples": [[value * factor for value in data["samples"][old]] for old in picked]}
+        return {**data, "levels": [{**row, "level": level} for level, row in enumerate(rows)]}
+    return {**data, "samples": [data["samples"][old] for old in picked]}
 
 
 def _check_measured(profile: DeviceProfile, name: str, cell_bits: int) -> None:

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import ValidationError
 
@@ -222,13 +222,26 @@ def dump_profile(profile: DeviceProfile) -> str:
 def profile_digest(profile: DeviceProfile) -> str:
     """SHA-256 of everything a profile says, whatever the layout of its file; 64 hex digits."""
     data = profile.model_dump(mode="json")
+    if data["level_bits"] is None:
+        del data["level_bits"]  # the digest is that of before this key existed
+    if data["top_slice"] == "window":
+        del data["top_slice"]  # the same
     if data["measured_after_s"] is None:
         del data["measured_after_s"]  # the digest is that of before this key existed
     for term in data["noise"]:
         if term.get("tolerance", 0) is None:
             del term["tolerance"]  # the digest is that of before this key existed
+        if term.get("timed") is False:
+            del term["timed"]  # the same
     content = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _rescale_clips(noise: list[dict[str, Any]], factor: float) -> None:
+    """Keep limits where they are in a window that is 0 … 2^B − 1 for want of another."""
+    for term in noise:
+        if term["kind"] == "clip":
+            term.update({end: term[end] * factor for end in ("min", "max") if term[end] is not None})
 
 
 def override_profile(
@@ -237,10 +250,12 @@ def override_profile(
     cell_bits: int | None = None,
     weight_bits: int | None = None,
     encoding: Encoding | None = None,
+    top_slice: Literal["window", "lowest"] | None = None,
 ) -> DeviceProfile:
     """Change how weights are held on a device, and check that the profile still makes sense.
 
-    With fewer levels than the profile has, a value for each level is taken at the same conductance.
+    It stays the same device: with fewer levels than the profile has, a value for each level is taken at the
+    same conductance, and the unit ``level`` goes on counting the spacings of the profile's own levels.
 
     Parameters
     ----------
@@ -250,6 +265,8 @@ def override_profile(
         New B and H.
     encoding : str, optional
         New encoding.
+    top_slice : str, optional
+        New use of the levels of a narrow top slice.
 
     Returns
     -------
@@ -262,8 +279,14 @@ def override_profile(
         For instance if a table of four levels meets a cell of three bits.
     """
     data = profile.model_dump(mode="json")
-    changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding}
+    changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding,
+               "top_slice": top_slice}  # fmt: skip
     data |= {key: value for key, value in changes.items() if value is not None}
     if cell_bits is not None and profile.cell_bits is not None and cell_bits < profile.cell_bits:
         data["noise"] = fewer_levels(profile, cell_bits)
+    if cell_bits is not None and profile.cell_bits is not None:
+        own = profile.level_bits or profile.cell_bits
+        data["level_bits"] = None if own == cell_bits else own
+        if profile.window is None:
+            _rescale_clips(data["noise"], (2**cell_bits - 1) / (2**profile.cell_bits - 1))
     return parse_profile(json.dumps(data), f"profile {profile.name!r} with the options given")

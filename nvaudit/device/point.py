@@ -35,6 +35,8 @@ class OperatingPoint:
         The terms that are switched on, in order.
     drift_compensation : bool
         Whether each tensor is multiplied by what it lost to time as a whole.
+    cell_spacing : bool
+        Whether a sigma in `level` counts the spacings of the cells in use, not those of the profile's own.
     """
 
     profile: DeviceProfile
@@ -43,6 +45,15 @@ class OperatingPoint:
     time_s: float
     terms: tuple[NoiseTerm, ...]
     drift_compensation: bool = False
+    cell_spacing: bool = False
+
+    @property
+    def level_of(self) -> str | None:
+        """Whose level spacings sigma is in, where cells hold other numbers of bits than the profile's own."""
+        own, used = self.profile.level_bits, self.profile.cell_bits
+        if self.sigma_unit != "level" or own is None or own == used:
+            return None
+        return f"of the {used}-bit cells in use" if self.cell_spacing else f"of {own}-bit cells"
 
 
 def operating_point(
@@ -65,8 +76,10 @@ def operating_point(
         Value of the knob; the profile's default without it. 0 is always allowed.
     sigma_unit : str, optional
         ``"level"``, ``"full_scale"`` or ``"weight_max"``, to state an additive sigma otherwise than the
-        profile does; a number in `level` or `full_scale` is checked against the profile's range after
-        conversion, one in `weight_max` (which is not a property of the device) against 0 … 1.
+        profile does; given ``"level"`` counts the spacings of the cells in use, where without it those of
+        the profile's own cells count. A number in `level` or `full_scale` is checked against the
+        profile's range after conversion, one in `weight_max` (which is not a property of the device)
+        against 0 … 1.
     time_s : float, optional
         Seconds since programming; the profile's default without it. 0 is always allowed.
     enable, disable : sequence of str, optional
@@ -105,6 +118,7 @@ def operating_point(
         time_s=_time(profile, time_s),
         terms=terms,
         drift_compensation=drift_compensation,
+        cell_spacing=sigma_unit == "level",
     )
 
 
@@ -193,7 +207,8 @@ def _sigma_range(profile: DeviceProfile, knob: SigmaKnob, unit: str) -> tuple[fl
         return knob.min, knob.max
     if "weight_max" in (unit, knob.unit):
         return 0.0, MAX_WEIGHT_SIGMA
-    steps = 2.0**profile.bits_per_cell - 1.0
+    own = profile.level_bits or profile.bits_per_cell
+    steps = 2.0 ** (profile.bits_per_cell if unit == "level" else own) - 1.0
     ratio = 1.0 / steps if unit == "full_scale" else steps
     return knob.min * ratio, knob.max * ratio
 

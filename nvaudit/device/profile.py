@@ -94,12 +94,15 @@ class Scale:
         Conductance of level 0 and of the top level, in `unit`.
     levels : int
         Number of levels of one cell, 2^B.
+    counted : int
+        Number of levels in whose spacings the unit ``level`` counts.
     """
 
     unit: str
     g_min: float
     g_max: float
     levels: int
+    counted: int
 
     @property
     def full_scale(self) -> float:
@@ -118,7 +121,7 @@ class Scale:
     def factor(self, unit: str) -> float:
         """How much conductance one `level`, `full_scale`, `us` or `na` is, in this scale's unit."""
         if unit == "level":
-            return self.step
+            return self.full_scale / (self.counted - 1)
         if unit == "full_scale":
             return self.full_scale
         if unit == self.unit:
@@ -144,6 +147,16 @@ class DeviceProfile(_Section):
     description: Text
     source: Source
     cell_bits: int | None = Field(ge=1, le=12)
+    level_bits: int | None = Field(
+        default=None,
+        ge=1,
+        le=12,
+        description="Bits of the cells in whose level spacings the unit level counts; null: cell_bits.",
+    )
+    top_slice: Literal["window", "lowest"] = Field(
+        default="window",
+        description="Levels of a top slice of fewer bits: spread over the window, or the lowest ones.",
+    )
     weight_bits: int = Field(default=8, ge=1, le=14)
     encoding: Encoding
     window: Window | None = None
@@ -173,6 +186,7 @@ class DeviceProfile(_Section):
     def scale(self) -> Scale:
         """The window as numbers; in level units Δ = 1."""
         levels = 2**self.bits_per_cell
+        counted = levels if self.level_bits is None else 2**self.level_bits
         if self.window is None:
-            return Scale("level", 0.0, float(levels - 1), levels)
-        return Scale(self.window.unit, self.window.min, self.window.max, levels)
+            return Scale("level", 0.0, float(levels - 1), levels, counted)
+        return Scale(self.window.unit, self.window.min, self.window.max, levels, counted)

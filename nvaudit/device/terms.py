@@ -170,12 +170,16 @@ class Table(_Term):
 
 
 class Clip(_Term):
-    """Limit g to [min, max], in the unit of the window (levels where there is none)."""
+    """Limit g to [min, max], in the unit of the window (levels where there is none).
+
+    With ``timed`` it limits what time does: at time 0, right after programming, it does nothing.
+    """
 
     kind: Literal["clip"]
     name: Slug = "clip"
     min: Number | None = None
     max: Number | None = None
+    timed: bool = False
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Clip:

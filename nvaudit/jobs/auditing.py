@@ -36,6 +36,7 @@ from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.crossbar_text import partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
@@ -235,9 +236,15 @@ def _report(
         run=spec.model_dump(mode="json"),
         hashes=session.hashes(),
         events=session.events,
-        notes=[*session.notes, *found.notes, *_mapping_notes(session)],
+        notes=[*session.notes, *found.notes, *_mapping_notes(session), *_converter_notes(landscape)],
         nvaudit_version=__version__,
     )
+
+
+def _converter_notes(facts: Mapping[str, Any]) -> list[str]:
+    """Say which weights have no converters."""
+    partly = partly_converted(facts.get("crossbar"))
+    return [] if partly is None else [partly]
 
 
 def _tensors(
@@ -264,7 +271,11 @@ def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
         "model": {**session.loaded.facts(), "batching": _batching(session)},
         "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
-        "operating_point": {"time_s": worst.time_s, "terms": [term.name for term in worst.terms]},
+        "operating_point": {
+            "time_s": worst.time_s,
+            "terms": [term.name for term in worst.terms],
+            "level_of": worst.level_of,
+        },
     }
 
 
@@ -303,11 +314,13 @@ def _noise_notes(point: OperatingPoint) -> list[str]:
 
 def _mapping_notes(session: Session) -> list[str]:
     notes = []
+    spread = session.profile.top_slice == "window"
+    used = "its levels spread over the window" if spread else "and uses only the lowest levels of its cells"
     narrow = sorted({t.array.narrow_top for t in session.workload.tensors if t.array.narrow_top})
     for bits in narrow:
         notes.append(
             f"{session.profile.weight_bits} weight bits do not divide into the cell bits: the top slice "
-            f"holds {bits} bit{'s' if bits > 1 else ''}"
+            f"holds {bits} bit{'s' if bits > 1 else ''}, {used}"
         )
     noisy = noisy_in_reading(session.workload.tensors, session.points)
     frozen = [t.key for t in session.workload.tensors if t.freeze_read and t.key in noisy]

@@ -26,7 +26,7 @@ from nvaudit.model import (
 )
 from nvaudit.perturb.apart import settle_cut
 from nvaudit.perturb.cells import device_factors, device_offset
-from nvaudit.perturb.crossbar import check_noise
+from nvaudit.perturb.crossbar import check_noise, check_split
 from nvaudit.perturb.metrics import reference_of, resolve_metric
 from nvaudit.perturb.prepare import Placement, map_tensor
 from nvaudit.perturb.variant import spread_evenly
@@ -163,8 +163,14 @@ def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, 
 def _splits(
     spec: HardenSpec, loaded: LoadedModel, weights: tuple[Weight, ...], point: OperatingPoint, scratch: Path
 ) -> tuple[Split, ...]:
-    """How the audit splits each weight over crossbars, if training is to go through them."""
-    how, profile = spec.trained_through, point.profile
+    """How the audit splits each weight over crossbars, if training is to go through them.
+
+    Raises
+    ------
+    OptionError
+        If it splits none, and the audits would refuse.
+    """
+    how, profile = spec.converters, point.profile
     if how is None:
         return ()
     placement = Placement(
@@ -177,7 +183,8 @@ def _splits(
         one.key: Cells(device_factors(one.array), device_offset(one.array), one.scale) for one in tensors
     }
     template = build_template(loaded, list(cells), crossbars=CrossbarPlan(how.rows, cells))
-    return template.splits
+    check_split(template.splits, loaded.path)
+    return template.splits if spec.trained_through is not None else ()
 
 
 def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Dataset, Rows]) -> Path:

@@ -153,7 +153,7 @@ def plan_roofline(
             model=model,
             device=device,
             data=data,
-            **{**plain, "cell_bits": bits, "sigmas": _sigmas(base, profile, bits)},
+            **{**plain, "cell_bits": bits},
         )
         try:
             settle_device(spec)
@@ -183,7 +183,8 @@ def run_roofline(
     done = 0
     for bits, spec in plan.ideal.items():
         found = {}
-        for what, run in (("ideal", spec), ("adc", plan.converted.get(bits))):
+        # Converters first: whether there is anything to convert turns out there.
+        for what, run in (("adc", plan.converted.get(bits)), ("ideal", spec)):
             if run is None:
                 continue
             done += 1
@@ -280,22 +281,13 @@ def _own_spacings(spec: RunSpec, profile: DeviceProfile) -> tuple[float, int] | 
     return (spec.sigmas[0] if spec.sigmas else knob.default), 2**profile.cell_bits - 1
 
 
-def _sigmas(spec: RunSpec, profile: DeviceProfile, bits: int) -> tuple[float, ...]:
-    """Give sigma with so many bits per cell: the same variation in conductance, whatever the spacing."""
-    own = _own_spacings(spec, profile)
-    if own is None or bits == profile.cell_bits:
-        return spec.sigmas
-    sigma, spacings = own
-    return (sigma * (2**bits - 1) / spacings,)
-
-
 def _notes(spec: RunSpec, profile: DeviceProfile, ideal: Mapping[int, RunSpec]) -> Iterable[str]:
     own, spacings = profile.cell_bits, _own_spacings(spec, profile)
     if spacings is not None and any(bits != own for bits in ideal):
         yield (
             f"the device stays the same: sigma {spacings[0]:g} is in spacings of the profile's "
-            f"{spacings[1] + 1} levels, and with another number of levels it is as many spacings as make the "
-            "same conductance (--sigma-unit level takes it literally at every number)"
+            f"{spacings[1] + 1} levels at every number of levels (--sigma-unit level takes it in those of "
+            "the cells in use)"
         )
     elif spec.sigma_unit == "level":
         yield "sigma is in level spacings at every number of levels: the more levels, the better the device"

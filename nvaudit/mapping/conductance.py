@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.slices import slice_widths
+from nvaudit.mapping.slices import digits, slice_widths
 
+TopSlice = Literal["window", "lowest"]
 Encoding = Literal["sign_magnitude", "differential", "offset"]
 
 
@@ -35,6 +36,9 @@ class Array:
         largest stored code.
     g_min, g_max : float
         Window in the profile's unit; 0 and ``top_level`` for a profile without a window.
+    top_slice : str
+        ``window``: a top slice of fewer bits uses every k-th level, as large a k as the window holds;
+        ``lowest``: only the lowest levels.
     """
 
     encoding: Encoding
@@ -44,6 +48,7 @@ class Array:
     top_level: int
     g_min: float
     g_max: float
+    top_slice: TopSlice = "window"
 
     @property
     def slices(self) -> int:
@@ -59,6 +64,25 @@ class Array:
     def step(self) -> float:
         """Conductance between neighbouring levels."""
         return (self.g_max - self.g_min) / self.top_level
+
+    @property
+    def stretch(self) -> tuple[int, ...]:
+        """Levels from one digit to the next in each slice, least significant first."""
+        found = [1] * self.slices
+        if self.narrow_top and self.top_slice == "window":
+            found[-1] = self.top_level // (2**self.narrow_top - 1)
+        return tuple(found)
+
+    @property
+    def significance(self) -> tuple[float, ...]:
+        """What one level of each slice counts for, in code units: ``2**(i·B)`` over the slice's stretch.
+
+        Examples
+        --------
+        >>> Array("sign_magnitude", 7, 2, 7, 3, 0.0, 3.0).significance
+        (1.0, 4.0, 16.0, 21.333333333333332)
+        """
+        return tuple(2.0 ** (i * self.cell_bits) / k for i, k in enumerate(self.stretch))
 
     @property
     def narrow_top(self) -> int:
@@ -102,7 +126,7 @@ def layout(
         top = 2**cell - 1
     window = profile.window
     g_min, g_max = (window.min, window.max) if window else (0.0, float(top))
-    return Array(encoding, bits, cell, stored, top, g_min, g_max)
+    return Array(encoding, bits, cell, stored, top, g_min, g_max, profile.top_slice)
 
 
 def stored_codes(code: NDArray[np.integer], array: Array) -> tuple[NDArray[np.integer], ...]:
@@ -112,6 +136,20 @@ def stored_codes(code: NDArray[np.integer], array: Array) -> tuple[NDArray[np.in
     if array.encoding == "differential":
         return np.maximum(code, 0), np.maximum(-code, 0)
     return (code + (2**array.bits - 1),)
+
+
+def slice_levels(stored: NDArray[np.integer], array: Array) -> NDArray[np.int16]:
+    """Level of every slice's device for non-negative codes, shape (slice, *stored.shape).
+
+    Examples
+    --------
+    >>> slice_levels(np.array([0b1000001]), Array("sign_magnitude", 7, 2, 7, 3, 0.0, 3.0)).ravel()
+    array([1, 0, 0, 3], dtype=int16)
+    """
+    found = digits(stored, array.stored_bits, array.cell_bits)
+    if array.stretch[-1] != 1:
+        found[-1] *= array.stretch[-1]
+    return found
 
 
 def polarity_signs(code: NDArray[np.integer], array: Array) -> tuple[NDArray[np.float32] | float, ...]:

@@ -4,7 +4,7 @@ from nvaudit.model.batch.memory import activation_bytes
 from nvaudit.model.batch.rebatch import Rebatch, analyse_batch
 from nvaudit.model.batchnorm import recalibrate_batch_norm
 from nvaudit.model.crossbar.plan import Cells, Converter, Converters, CrossbarPlan, Split
-from nvaudit.model.crossbar.split import add_outputs
+from nvaudit.model.crossbar.watch import add_outputs, expose_inner
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
 from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.template import Slot, Template, build_template
@@ -30,6 +30,7 @@ __all__ = [
     "analyse_batch",
     "build_template",
     "constants",
+    "expose_inner",
     "filled_model",
     "load_model",
     "model_files",

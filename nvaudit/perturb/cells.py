@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
-from nvaudit.mapping.slices import digits
+from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
 from nvaudit.perturb.chip import Float, MappedTensor, TensorLaw, blocks
 from nvaudit.perturb.collapse import CodeLaw, active_terms
 from nvaudit.perturb.terms import in_weight_space, normal_moments
@@ -46,8 +45,8 @@ def device_factors(array: Array) -> tuple[float, ...]:
     >>> device_factors(Array("differential", 4, 2, 4, 3, 0.0, 3.0))
     (1.0, 4.0, -1.0, -4.0)
     """
-    weights = [2.0 ** (i * array.cell_bits) for i in range(array.slices)]
-    return tuple(sign * weight for sign in (1.0, -1.0)[: array.polarities] for weight in weights)
+    signs = (1.0, -1.0)[: array.polarities]
+    return tuple(sign * weight for sign in signs for weight in array.significance)
 
 
 def device_offset(array: Array) -> int:
@@ -111,7 +110,7 @@ def _targets(code: NDArray[np.int16], array: Array) -> list[tuple[Float | float,
     return [
         (_single(sign), level)
         for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True)
-        for level in digits(stored, array.stored_bits, array.cell_bits)
+        for level in slice_levels(stored, array)
     ]
 
 

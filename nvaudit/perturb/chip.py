@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Shared
-from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
+from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
 from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
 from nvaudit.mapping.groups import unmapped
-from nvaudit.mapping.slices import digits
 from nvaudit.perturb.collapse import (
     CodeLaw,
     active_terms,
@@ -212,7 +211,7 @@ class TensorLaw:
         array = self.tensor.array
         deviation, read = np.zeros(code.shape, np.float32), np.zeros(code.shape, np.float32)
         for device in self.devices(code, block, streams):
-            weight = np.float32(2.0 ** (device.slice * array.cell_bits) / array.step)
+            weight = np.float32(array.significance[device.slice] / array.step)
             deviation += device.sign * weight * device.deviation
             for one in device.reads:
                 read += np.square(weight * one)
@@ -232,7 +231,7 @@ class TensorLaw:
         target = self.setting.target.astype(np.float32)
         number, gain = 0, np.float32(streams.gain)
         for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
-            for i, level in enumerate(digits(stored, array.stored_bits, array.cell_bits)):
+            for i, level in enumerate(slice_levels(stored, array)):
                 wanted = target[level]
                 g = self._programmed(level, wanted, number, block, streams)
                 reads = [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
@@ -282,7 +281,7 @@ class TensorLaw:
         for _, block, _ in blocks(self.tensor.code, self.tensor.scale):
             number, there = 0, None if self.skipped is None else ~self.skipped[block]
             for stored in stored_codes(self.tensor.code[block], array):
-                for level in digits(stored, array.stored_bits, array.cell_bits):
+                for level in slice_levels(stored, array):
                     g = self._programmed(level, target[level], number, block, streams, aged)
                     total += float((g if there is None else g[there]).sum(dtype=np.float64))
                     number += 1

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Read, evaluate
-from nvaudit.mapping.conductance import Array, polarity_signs, stored_codes
-from nvaudit.mapping.slices import digits
+from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
 from nvaudit.perturb.terms import (
     Setting,
     in_weight_space,
@@ -97,10 +96,9 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
             return None
         per_level_mean, per_level_std = (part / array.step for part in moments)
         for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
-            for i, digit in enumerate(digits(stored, array.stored_bits, array.cell_bits)):
-                weight = 2.0 ** (i * array.cell_bits)
-                mean += sign * weight * per_level_mean[digit]
-                variance += (weight * per_level_std[digit]) ** 2
+            for weight, level in zip(array.significance, slice_levels(stored, array), strict=True):
+                mean += sign * weight * per_level_mean[level]
+                variance += (weight * per_level_std[level]) ** 2
     return CodeLaw(mean, np.sqrt(variance), top)
 
 

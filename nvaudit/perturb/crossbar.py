@@ -20,8 +20,8 @@ from nvaudit.model import (
     CrossbarPlan,
     Split,
     Template,
-    add_outputs,
     build_template,
+    expose_inner,
 )
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.engine import Engine
@@ -39,6 +39,12 @@ SUMS_BYTES = 512 << 10
 """What the column sums of a row block may take at a time, on average: converters are faster in a cache."""
 FEWEST_AT_ONCE = 4
 MOST_AT_ONCE = 16
+
+MOST_NAMED = 8
+"""Weights that an error names."""
+
+_INFINITE_BIN = 0x7F80_0000 >> 15
+_RESCALE = "scale the model's weights to usual sizes, or keep this one digital with --digital"
 
 STEP_BITS = 6
 """Significant bits of an ADC's codes per level: column sums of whole numbers then stay exact in single
@@ -80,6 +86,8 @@ class Layer:
         Share of the calibration's column sums beyond the ADC's range; None where it was not split.
     signed : bool
         Whether the inputs are signed.
+    weights : int
+        Of the tensor.
     """
 
     split: Split
@@ -87,6 +95,7 @@ class Layer:
     array: Array
     clipped: float | None
     signed: bool
+    weights: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,8 +133,15 @@ class Spread:
         if not values.size:
             return
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        bins = np.abs(values, dtype=np.float32).reshape(-1).view(np.uint32) >> 15
+        with np.errstate(over="ignore"):  # beyond single precision is counted as infinite
+            single = values.astype(np.float32, copy=False)
+        bins = np.abs(single).reshape(-1).view(np.uint32) >> 15
         self.counts += np.bincount(bins, minlength=len(self.counts))
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return int(self.counts.sum())
 
     @property
     def peak(self) -> float:
@@ -137,7 +153,7 @@ class Spread:
         kind, _, number = method.partition(":")
         if kind != "percentile":
             return self.peak
-        wanted = float(number) / 100 * self.counts.sum()
+        wanted = float(number) / 100 * self.count
         index = int(np.searchsorted(np.cumsum(self.counts), wanted))
         edge = (np.arange(index + 1, index + 2, dtype=np.uint32) << 15).view(np.float32)
         return min(float(edge[0]), self.peak)
@@ -145,7 +161,7 @@ class Spread:
     def beyond(self, limit: float) -> float:
         """Share of the values whose magnitude is surely above a limit."""
         at = int(np.array([limit], np.float32).view(np.uint32)[0] >> 15)
-        return float(self.counts[at + 1 :].sum() / max(1, self.counts.sum()))
+        return float(self.counts[at + 1 :].sum() / max(1, self.count))
 
 
 def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, folder: Path) -> CrossbarRun:
@@ -168,7 +184,8 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     Raises
     ------
     OptionError
-        If noise is stated for weights, not devices.
+        If noise is stated for weights, not devices; if no weight can be split; if the values of a layer are
+        beyond what single precision holds.
     """
     check_noise(request.points)
     cells = {
@@ -177,19 +194,36 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     }
     ideal = CrossbarPlan(how.rows, cells)
     template = _template(request, plain, ideal, noisy=set())
-    splits = template.splits
-    shown = add_outputs(template, [name for split in splits for name in (*split.inputs, *split.sums)])
+    check_split(template.splits, request.loaded.path)
+    shown, given = expose_inner(
+        template, [name for split in template.splits for name in (*split.inputs, *split.sums)]
+    )
     watched = _with_template(plain, shown, folder, "calibrate")
     engine = Engine(watched)
-    sizes = _sizes(engine, splits, plain.together)
-    spreads, samples = _watch(engine, splits, sizes, plain.count, plain.together)
-    arrays = {tensor.key: tensor.array for tensor in plain.tensors}
-    layers = tuple(settle_layer(split, arrays[split.key], spreads.get(split.key), how) for split in splits)
-    plan = replace(ideal, converters={layer.split.key: layer.converters for layer in layers})
+    seen = [_as_given(split, given) for split in template.splits]
+    sizes = _sizes(engine, seen, plain.together)
+    spreads, samples = _watch(engine, seen, sizes, plain.count, plain.together)
+    splits = tuple(_if_reached(split, spreads) for split in template.splits)
+    check_split(splits, request.loaded.path)
+    tensors = {tensor.key: tensor for tensor in plain.tensors}
+    layers = tuple(
+        replace(
+            settle_layer(split, tensor.array, spreads.get(split.key), how, tensor.scale),
+            weights=tensor.code.open().size,
+        )
+        for split in splits
+        for tensor in [tensors[split.key]]
+    )
+    left = {split.key for split in splits if split.reason is not None}
+    plan = CrossbarPlan(
+        how.rows,
+        {key: cell for key, cell in cells.items() if key not in left},
+        {layer.split.key: layer.converters for layer in layers},
+    )
     noisy = noisy_in_reading(plain.tensors, request.points)
     workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
     if not request.rebatch.coupled:
-        sums = [sizes[name] for split in splits for name in split.sums]
+        sums = [sizes[name] for split in seen for name in split.sums]
         workload = replace(workload, batch=samples_at_once(sums, plain.batch))
     return CrossbarRun(workload, plain, layers, samples, how)
 
@@ -214,6 +248,45 @@ def check_noise(points: Sequence[OperatingPoint]) -> None:
                 f"--adc-bits: the noise term {named[0]!r} is stated as a fraction of max|W|, not for "
                 "devices, so it has no column sums; use --sigma-unit level or full_scale, or another profile"
             )
+
+
+def check_split(splits: Sequence[Split], model: Path) -> None:
+    """Refuse converters that would convert nothing.
+
+    Parameters
+    ----------
+    splits : sequence of Split
+        Of every weight on the array.
+    model : Path
+
+    Raises
+    ------
+    OptionError
+        Naming the weights, each with its reason.
+    """
+    if any(split.reason is None for split in splits):
+        return
+    named = [f"{split.key!r}: {split.reason}" for split in splits[:MOST_NAMED]]
+    if len(splits) > MOST_NAMED:
+        named.append(f"and {len(splits) - MOST_NAMED} more")
+    raise OptionError(
+        f"--adc-bits: {model}: no weight on the array can be split over crossbars, so no converter would be "
+        "simulated: "
+        f"{'; '.join(named)}; leave --adc-bits out"
+    )
+
+
+def _as_given(split: Split, given: Mapping[str, str]) -> Split:
+    """A split with its values by the names under which the watched template returns them."""
+    inputs, sums = (tuple(given[name] for name in names) for names in (split.inputs, split.sums))
+    return replace(split, inputs=inputs, sums=sums)
+
+
+def _if_reached(split: Split, spreads: Mapping[str, tuple[Spread, Spread]]) -> Split:
+    """A weight whose operator never ran while calibrating has no range: it stays whole."""
+    if split.reason is not None or spreads[split.key][1].count:
+        return split
+    return Split(split.key, "its operator ran on none of the calibration samples, so it has no range")
 
 
 def _template(request: Request, plain: Workload, plan: CrossbarPlan, noisy: set[str]) -> Template:
@@ -268,18 +341,16 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
 def _sizes(engine: Engine, splits: Sequence[Split], together: int) -> dict[str, int]:
     """Bytes of every input and of the column sums of every row block, for one sample."""
     done = [split for split in splits if split.reason is None]
-    # Sums of one weight are of one size, so one of each tells what they take.
-    told = list(dict.fromkeys(name for split in done for name in (split.inputs[0], split.sums[0])))
+    # Sums of one weight are of one size, so one of each tells what they take; in bodies any may be left out.
+    groups = [group for split in done for group in (split.inputs, split.sums)]
+    shown = [group if split.inside else group[:1] for split in done for group in (split.inputs, split.sums)]
+    told = list(dict.fromkeys(name for group in shown for name in group))
     if not told:
         return {}
     some = np.arange(together or 1)
-    found = dict(zip(told, engine.watch(told, some), strict=True))
-    return {
-        name: -(-found[group[0]].nbytes // len(some))
-        for split in done
-        for group in (split.inputs, split.sums)
-        for name in group
-    }
+    values = engine.watch(told, some)
+    found = {name: -(-value.nbytes // len(some)) for name, value in zip(told, values, strict=True)}
+    return {name: found.get(name, found[group[0]]) for group in groups for name in group}
 
 
 def _watch(
@@ -321,7 +392,11 @@ def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
 
 
 def settle_layer(
-    split: Split, array: Array, spreads: tuple[Spread, Spread] | None, how: ConverterSpec
+    split: Split,
+    array: Array,
+    spreads: tuple[Spread, Spread] | None,
+    how: ConverterSpec,
+    scale: NDArray[np.float32] | float = 1.0,
 ) -> Layer:
     """Set the converters of one weight.
 
@@ -332,14 +407,22 @@ def settle_layer(
     spreads : tuple of Spread or None
         Of the inputs, and of the column sums in inputs × levels; None where it was not split.
     how : ConverterSpec
+    scale : ndarray or float
+        Weight units per code.
 
     Returns
     -------
     Layer
+
+    Raises
+    ------
+    OptionError
+        If the values, or the numbers that they are multiplied by, are beyond what single precision holds.
     """
-    if spreads is None:
+    if spreads is None or split.reason is not None:
         return Layer(split, Converters(), array, None, False)
     inputs, sums = spreads
+    _check_finite(split, inputs, sums)
     signed = inputs.low < 0
     dac = None
     if how.dac_bits is not None:
@@ -353,7 +436,34 @@ def settle_layer(
     # Signs kept digitally mean that a column has devices of both signs.
     adc = _converter(reach / step, how.adc_bits, signed or array.encoding == "sign_magnitude")
     adc = replace(adc, step=1.0 / _rounded_down(1.0 / adc.step))
+    _check_factors(split, step, adc.step, np.asarray(scale, np.float64))
     return Layer(split, Converters(dac, adc), array, sums.beyond(adc.high * adc.step * step), signed)
+
+
+def _check_finite(split: Split, inputs: Spread, sums: Spread) -> None:
+    """Refuse values that a range cannot be set by."""
+    for what, spread in (("inputs", inputs), ("column sums", sums)):
+        # Infinity and NaN have the largest exponent.
+        if spread.counts[_INFINITE_BIN:].any() or not np.isfinite(spread.peak):
+            raise OptionError(
+                f"--adc-bits: the {what} of weight {split.key!r} are beyond single precision on the "
+                f"calibration samples, so its converters have no range; {_RESCALE} {split.key}"
+            )
+
+
+def _check_factors(split: Split, input_step: float, adc_step: float, scale: NDArray[np.float64]) -> None:
+    """Refuse steps whose inverse, or whose product with the scale, single precision does not hold."""
+    used = scale[scale != 0] if scale.any() else np.ones(1)
+    whole = np.abs(used) * adc_step * input_step
+    numbers = [1.0 / input_step, 1.0 / adc_step, float(whole.min()), float(whole.max())]
+    limits = np.finfo(np.float32)
+    # Devices of a weight count for up to 2^16: a margin of that on both sides.
+    if not all(limits.tiny * 2.0**16 <= number <= limits.max / 2.0**16 for number in numbers):
+        raise OptionError(
+            f"--adc-bits: weight {split.key!r} has {float(np.abs(used).max()):.3g} per code and an ADC step "
+            f"of {adc_step * input_step:.3g}: single precision does not hold what its column sums are "
+            f"multiplied by; {_RESCALE} {split.key}"
+        )
 
 
 def _converter(reach: float, bits: int, signed: bool) -> Converter:

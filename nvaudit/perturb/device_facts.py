@@ -58,6 +58,7 @@ class DeviceFacts:
             "profile": self.point.profile.model_dump(mode="json"),
             "sigma": self.point.sigma,
             "sigma_unit": self.point.sigma_unit,
+            "level_of": self.point.level_of,
             "time_s": self.point.time_s,
             "unit": self.unit,
             "weight_bits": self.bits,

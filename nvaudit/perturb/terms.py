@@ -51,13 +51,23 @@ class Setting:
     def unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance (in the window's unit) per one of ``unit``, the knob or multiplier included."""
         if unit == "sigma":
-            return self.point.sigma * self.plain_unit(self.point.sigma_unit)
+            return self.point.sigma * self.knob_unit
         return self.multiplier * self.plain_unit(unit)
+
+    @property
+    def knob_unit(self) -> NDArray[np.float64] | float:
+        """Conductance per one of the knob's unit."""
+        if self.point.sigma_unit == "level" and self.point.cell_spacing:
+            return self.array.step
+        return self.plain_unit(self.point.sigma_unit)
 
     def plain_unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance per one of ``unit``, whatever the knob says."""
         if unit == "level":
-            return self.array.step
+            own = self.point.profile.level_bits
+            if own is None:
+                return self.array.step
+            return (self.array.g_max - self.array.g_min) / float(2**own - 1)
         if unit == "full_scale":
             return self.array.g_max - self.array.g_min
         if unit == "relative":
@@ -100,7 +110,7 @@ def is_truncated(term: NoiseTerm) -> bool:
 
 def is_timed(term: NoiseTerm) -> bool:
     """Whether a term is what time does after programming."""
-    return isinstance(term, Drift | LogDecay)
+    return isinstance(term, Drift | LogDecay) or (isinstance(term, Clip) and term.timed)
 
 
 def shared_spread(term: Shared, at: Setting) -> NDArray[np.float64]:
@@ -124,7 +134,7 @@ def is_idle(term: NoiseTerm, at: Setting) -> bool:
         return not (at.law(term.sigma) * at.unit(term.unit)).any()
     if isinstance(term, StuckAt):
         return term.p_low == 0 and term.p_high == 0
-    if isinstance(term, Drift):
+    if isinstance(term, Drift) or (isinstance(term, Clip) and term.timed):
         return at.point.time_s == 0
     if isinstance(term, Read):
         return not read_spread(term, at).any()
@@ -167,7 +177,7 @@ def _truncated(
     tolerance: float, mean: NDArray[np.float64], std: NDArray[np.float64], term: Normal, at: Setting
 ) -> Sampler:
     """g + an error that was written again until it was within the tolerance."""
-    unit = at.plain_unit(at.point.sigma_unit if term.unit == "sigma" else term.unit)
+    unit = at.knob_unit if term.unit == "sigma" else at.plain_unit(term.unit)
     law = Truncated.of(mean, std, np.broadcast_to(tolerance * np.asarray(unit), mean.shape))
     return lambda level, g, gen: np.asarray(g + law.draw(level, gen))
 

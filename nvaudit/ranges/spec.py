@@ -14,7 +14,7 @@ from nvaudit.additions import (
     STUCK_AT,
     STUCK_AT_WANTED,
 )
-from nvaudit.spec import ADDITIONS, Encoding, Provider, Scale, SigmaUnit, validated
+from nvaudit.spec import ADDITIONS, Encoding, Provider, Scale, SigmaUnit, TopSlice, validated
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 
@@ -75,6 +75,7 @@ class RemapSpec(BaseModel):
         default=None, description="a finite number"
     )
     sigma_unit: SigmaUnit | None = Field(default=None, description="one of level, full_scale, weight_max")
+    top_slice: TopSlice | None = Field(default=None, description="one of window, lowest")
     encoding: Encoding | None = Field(default=None, description="one of sign_magnitude, differential, offset")
     scale: Scale = Field(default="per_tensor", description="one of per_tensor, per_channel")
     metric: str | None = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from nvaudit.report.sections import Section
@@ -13,6 +15,12 @@ class CrossbarLayer(Section):
     name: str
     reason: str | None = Field(description="Why the layer was not split, and has ideal converters; null if "
                                "it was split.")  # fmt: skip
+    weights: int | None = Field(default=None, ge=0, description="Weights of the layer on the array.")
+    scaling: Literal["output", "input", "block"] = Field(
+        default="output",
+        description="What the quantisation scale is constant over; input: the inputs are multiplied by it "
+        "before the DACs; block: the rows are cut where it changes, each part has column sums of its own.",
+    )
     crossbars: int = Field(ge=0, description="Crossbars in use; 0 where it was not split.")
     matrices: int = Field(ge=0, description="Independent matrices: groups of a convolution.")
     rows: tuple[int, ...] = Field(description="Rows in use in each row block of a matrix.")
@@ -27,6 +35,14 @@ class CrossbarLayer(Section):
     clipped: float | None = Field(description="Share of the calibration's column sums beyond the range.")
 
 
+class NotSplit(Section):
+    """A mapped weight whose converters are ideal."""
+
+    name: str
+    reason: str
+    weights: int | None = Field(ge=0)
+
+
 class CrossbarInfo(Section):
     """How the mapped layers were split over crossbars, and what converts their inputs and column sums."""
 
@@ -38,6 +54,16 @@ class CrossbarInfo(Section):
     samples: int = Field(ge=0, description="Samples that ranges were calibrated on, spread over the set.")
     crossbars: int = Field(ge=0)
     quantised_ideal: float = Field(description="Metric of quantised weights with ideal converters.")
+    weights: int | None = Field(default=None, ge=0, description="Weights on the array.")
+    weights_split: int | None = Field(
+        default=None, ge=0, description="Weights on the array whose column sums go through converters."
+    )
+    share_of_weights: float | None = Field(
+        default=None, ge=0, le=1, description="The second of the first; null in reports of older versions."
+    )
+    not_split: tuple[NotSplit, ...] = Field(
+        default=(), description="Mapped weights with ideal converters, each with its reason."
+    )
     layers: tuple[CrossbarLayer, ...]
 
     @property

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer
 from nvaudit.report.terminal import Kind, heading, sentence, table
-from nvaudit.report.wording import count_text
+from nvaudit.report.wording import count_text, share_of_weights_text, share_text
 
 MOST_ROWS = 24
+MOST_NAMED = 8
 
 COLUMNS = ("layer", "crossbars", "rows", "columns", "in use", "ADC range", "clipped")
 
@@ -44,6 +45,34 @@ def crossbar_section(info: CrossbarInfo | None, width: int) -> Iterable[Text]:
         yield sentence(f"Not split, ideal converters: {layer.name}: {layer.reason}", width, "  ", "    ")
 
 
+def adc_text(info: CrossbarInfo) -> str:
+    """Name the ADCs, and the share of the weights that go through them where that is not all.
+
+    Examples
+    --------
+    >>> adc_text(info)  # doctest: +SKIP
+    '4-bit ADCs on 50.00 % of the mapped weights'
+    """
+    return f"{info.adc_bits}-bit ADCs{share_of_weights_text(info.share_of_weights)}"
+
+
+def partly_converted(info: CrossbarInfo | None) -> str | None:
+    """Say that some weights have no converters, and which; None where all have."""
+    if info is None or not info.not_split or info.weights is None or info.weights_split is None:
+        return None
+    named = [
+        f"{layer.name} ({count_text(layer.weights or 0, 'weight')}): {layer.reason}"
+        for layer in info.not_split[:MOST_NAMED]
+    ]
+    if len(info.not_split) > MOST_NAMED:
+        named.append(f"and {len(info.not_split) - MOST_NAMED} more")
+    return (
+        f"converters act on {info.weights_split:,} of {info.weights:,} weights on the array"
+        f" ({share_text(info.share_of_weights or 0.0)}); the rest is not split and has ideal ones: "
+        + "; ".join(named)
+    )
+
+
 def crossbar_text(info: CrossbarInfo) -> str:
     """Say in a sentence what converts, and how ranges were set."""
     dac = "ideal inputs" if info.dac_bits is None else f"{info.dac_bits}-bit DACs"
@@ -54,7 +83,7 @@ def crossbar_text(info: CrossbarInfo) -> str:
         "full_scale": "all rows in use at the largest input and the top level",
     }[kind]
     return (
-        f"{count_text(info.crossbars, 'crossbar')}, {info.adc_bits}-bit ADCs, {dac}. The ADCs of a layer "
+        f"{count_text(info.crossbars, 'crossbar')}, {adc_text(info)}, {dac}. The ADCs of a layer "
         f"reach up to {reach} on {count_text(info.samples, 'calibration sample')}."
     )
 

@@ -122,6 +122,9 @@ def _run_properties(report: AuditReport) -> Iterable[tuple[str, str]]:
     yield "nominal", repr(report.nominal)
     yield "quantised", repr(report.quantised)
     if report.crossbar is not None:
+        yield "adc_bits", str(report.crossbar.adc_bits)
+        yield "share_of_weights_converted", _number(report.crossbar.share_of_weights)
+        yield "not_converted", ", ".join(layer.name for layer in report.crossbar.whole) or "none"
         yield "quantised_ideal", repr(report.crossbar.quantised_ideal)
     if report.mapped is not None:
         yield "share_of_products", _number(report.mapped.share_of_products)

@@ -65,8 +65,7 @@ def _run(report: AuditReport) -> list[str]:
         f"Model: {model.path} (opset {model.opset}; {', '.join(model.inputs)} → {', '.join(model.outputs)}; "
         f"{model.batching})",
         f"Data: {data.source}, {count_text(data.count, 'image')}, {labels[data.label_kind]}",
-        f"Device: {name} at σ = {point.sigma:g} {point.sigma_unit}, t = {duration_text(point.time_s)}; "
-        f"noise terms: {terms}",
+        f"Device: {name} at {point.sigma_text}, t = {duration_text(point.time_s)}; noise terms: {terms}",
         _trials(report),
     ]
     lines += dict.fromkeys(f"KPP: {result.definition}" for result in report.kpp)

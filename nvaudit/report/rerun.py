@@ -45,7 +45,7 @@ def rerun_command(report: AuditReport) -> str:
 
 
 _SAME = (
-    *("device", "data", "limit", "bits", "cell_bits", "encoding", "sigma_unit", "time_s"),
+    *("device", "data", "limit", "bits", "cell_bits", "encoding", "top_slice", "sigma_unit", "time_s"),
     *("stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation"),
     *("enable", "disable", "metric", "class_axis", "scale", "layers", "digital"),
 )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nvaudit.report.statistics.gate import GateResult
 from nvaudit.report.statistics.kpp import KppResult, YieldResult
 from nvaudit.report.statistics.tail_result import TailResult
+from nvaudit.report.wording import sigma_text
 
 
 class Section(BaseModel):
@@ -164,8 +165,18 @@ class OperatingPointInfo(Section):
 
     sigma: float
     sigma_unit: str
+    level_of: str | None = Field(
+        default=None,
+        description="Whose level spacings sigma is in, where the cells in use hold another number of bits "
+        "than those of the profile.",
+    )
     time_s: float
     terms: tuple[str, ...] = Field(description="Noise terms in effect, in order.")
+
+    @property
+    def sigma_text(self) -> str:
+        """Sigma with its unit, and whose level spacings these are where that is not plain."""
+        return sigma_text(self.sigma, self.sigma_unit, self.level_of).replace("sigma", "σ =", 1)
 
 
 class Hashes(Section):

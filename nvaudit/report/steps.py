@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nvaudit.report.result import AuditReport
-from nvaudit.report.wording import difference_text
+from nvaudit.report.wording import difference_text, share_of_weights_text
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,6 @@ def noiseless_steps(report: AuditReport) -> list[MetricStep]:
         converters = f"{crossbar.adc_bits}-bit ADCs"
         if crossbar.dac_bits is not None:
             converters += f" and {crossbar.dac_bits}-bit DACs"
+        converters += share_of_weights_text(crossbar.share_of_weights)
         steps.append(MetricStep("converted", report.quantised, f"{cost} by {converters}"))
     return steps

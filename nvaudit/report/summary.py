@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
+from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import (
     AuditReport,
@@ -26,7 +28,7 @@ from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, ov
 from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
-from nvaudit.report.wording import count_text, kpp_name, value_text
+from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,23 @@ class Questions:
     require_mapped: float | None = None
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What a headline has to say beside the numbers.
+
+    Attributes
+    ----------
+    level_of : str or None
+        Whose level spacings sigma is in, where that is not plain.
+    mapped : MappedShare or None
+    crossbar : CrossbarInfo or None
+    """
+
+    level_of: str | None
+    mapped: MappedShare | None
+    crossbar: CrossbarInfo | None
+
+
 def summarise(
     measured: Measured,
     questions: Questions,
@@ -116,7 +135,14 @@ def summarise(
     share_gate = None if mapped is None else judge_share(mapped, questions.require_mapped)
     verdict = joint_verdict(overall_verdict(gates), share_gate)
     return AuditReport(
-        headline=_headline(measured, worst, verdict, label_free, rest["device"]["name"], mapped),
+        headline=_headline(
+            measured,
+            worst,
+            verdict,
+            label_free,
+            rest["device"]["name"],
+            Conditions(operating_point.get("level_of"), mapped, rest.get("crossbar")),
+        ),
         label_free=label_free,
         verdict=verdict,
         mapped=mapped,
@@ -251,14 +277,16 @@ def _headline(
     verdict: Verdict | None,
     label_free: bool,
     device: str,
-    mapped: MappedShare | None,
+    where: Conditions,
 ) -> str:
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
-        f"on {device}, sigma {worst.sigma:g} {worst.sigma_unit}, {result.trials} chips"
-        f"{_together_clause(measured)}{share_clause(mapped)}"
+        f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
+        f"{result.trials} chips{_together_clause(measured)}{share_clause(where.mapped)}"
     )
+    if where.crossbar is not None and where.crossbar.not_split:
+        text += f", {adc_text(where.crossbar)}"
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:

@@ -99,6 +99,28 @@ def share_text(prob: float) -> str:
     return "below 0.01 %" if prob < 0.0001 else f"{100 * prob:.2f} %"
 
 
+def share_of_weights_text(share: float | None) -> str:
+    """Say on which share of the weights converters act; empty where that is all, or not known.
+
+    Examples
+    --------
+    >>> share_of_weights_text(0.5), share_of_weights_text(1.0)
+    (' on 50.00 % of the mapped weights', '')
+    """
+    return "" if share is None or share >= 1 else f" on {share_text(share)} of the mapped weights"
+
+
+def sigma_text(sigma: float, unit: str, level_of: str | None = None) -> str:
+    """Show a sigma with its unit, and whose level spacings these are where that is not plain.
+
+    Examples
+    --------
+    >>> sigma_text(0.1, "level"), sigma_text(0.1, "level", "of 2-bit cells")
+    ('sigma 0.1 level', 'sigma 0.1 level of 2-bit cells')
+    """
+    return f"sigma {sigma:g} {unit}" + ("" if level_of is None else f" {level_of}")
+
+
 def confidence_text(confidence: float) -> str:
     """Show a confidence, unrounded."""
     return f"{100 * confidence:.10g} %"

@@ -212,7 +212,8 @@ def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
     }
     chosen = 0
     if scored:
-        chosen = _winner(state, scores, scorer.metric.higher_is_better)
+        # An epoch of the warm-up is scored only to find the result: it tells nothing of the interval.
+        chosen = _winner(state, scores, scorer.metric.higher_is_better, shrink=number >= plan.warm)
         if number >= plan.since and _afforded(plan, clean[chosen] if clean else None):
             _remember(state, scores[chosen], chosen, scorer.metric.higher_is_better)
         row["winner"] = SIDES[chosen] if len(sigmas) > 1 else None
@@ -224,14 +225,15 @@ def _afforded(plan: Plan, loss: float | None) -> bool:
     return plan.budget is None or (loss is not None and plan.budget.affords(loss))
 
 
-def _winner(state: State, scores: list[float], higher_is_better: bool) -> int:
-    """Spread the best network of an epoch, and shrink the interval."""
+def _winner(state: State, scores: list[float], higher_is_better: bool, *, shrink: bool) -> int:
+    """Spread the best network of an epoch, and past the warm-up shrink the interval."""
     if len(scores) == 1 or state.interval is None:
         return 0
     side = winner(scores, higher_is_better)
     chosen = SIDES.index(side)
     state.lanes = [state.lanes[chosen]] * 3  # the optimiser's state goes with the weights it belongs to
-    state.interval = state.interval.shrunk(side)
+    if shrink:
+        state.interval = state.interval.shrunk(side)
     return chosen
 
 

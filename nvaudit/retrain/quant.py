@@ -123,7 +123,7 @@ def places(
             if own is not None and keeps_grid(max(own.storage_bits, peak)):
                 bits, grid = max(own.storage_bits, peak), np.asarray(own.scale, np.float32)
                 if grid.size > 1:
-                    grid = np.ascontiguousarray(rearranged(np.broadcast_to(grid, weight.shape), steps))
+                    grid = np.array(rearranged(np.broadcast_to(grid, weight.shape), steps), order="C")
         axes = stored_axes(weight.shape, weight.channel_axes, steps)
         scale_axes = axes if per_channel and grid is None else ()
         array = layout(profile, bits=bits)

@@ -120,9 +120,12 @@ def _train(
         assert judge is not None
         search = Search(trainer, pruner, scorer, judge, spec.compresses, progress, shelf, spec.vat_keep)
         noises = {point.sigma: DeviceNoise(point) for point in subject.vat_points}
-        state, candidates, kept = search.run(noises)
+        state, candidates, kept, stages = search.run(noises)
         found = [asdict(candidate) for candidate in candidates]
-        return state, {"candidates": found, "kept_candidate": kept, "kept_by": spec.vat_keep}
+        return state, {
+            "candidates": found, "kept_candidate": kept, "kept_by": spec.vat_keep,
+            "stages": [asdict(stage) for stage in stages],
+        }  # fmt: skip
     if _compares(spec):
         assert plan.budget is not None
         state, attempts, tried = run_attempts(trainer, recipes, plan, scorer, plan.budget, progress, shelf)
@@ -147,6 +150,7 @@ def _facts(task: Task, plan: Plan, state: State, scorer: Scorer, spec: HardenSpe
         "candidates": [],
         "kept_candidate": None,
         "kept_by": None,
+        "stages": [],
         "attempts": [],
         "kept_attempt": None,
     }

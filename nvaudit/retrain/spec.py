@@ -24,6 +24,7 @@ from nvaudit.spec import (
     RunSpec,
     Scale,
     SigmaUnit,
+    TopSlice,
     flag,
     make_spec,
 )
@@ -139,6 +140,7 @@ class HardenSpec(BaseModel):
     cell_bits: Annotated[int, Field(ge=1, le=8)] | None = Field(
         default=None, description="a whole number from 1 to 8"
     )
+    top_slice: TopSlice | None = Field(default=None, description="one of window, lowest")
     encoding: Encoding | None = Field(default=None, description="one of sign_magnitude, differential, offset")
     scale: Scale = Field(default="per_tensor", description="one of per_tensor, per_channel")
     sigma: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
@@ -273,7 +275,7 @@ class HardenSpec(BaseModel):
         """
         how: dict[str, object] = {"bits": self.bits, "cell_bits": self.cell_bits}
         if self.ternary:
-            # One magnitude bit, and a cell of two levels: a larger cell would use the lowest of its levels.
+            # One magnitude bit, and a cell of two levels: more would never be used.
             how = {"cell_bits": self.cell_bits}
             if not given:
                 how = {"bits": 1, "cell_bits": self.cell_bits or 1}
@@ -308,6 +310,8 @@ class HardenSpec(BaseModel):
             "model", "device", "data", "val_data", "test_data", "audit_images", "trials", "confidence",
             "yield_at", "roughness", "workers", "verify_plan", "hardware_aware",
         }  # fmt: skip
+        if self.top_slice is None:
+            exclude.add("top_slice")
         if self.trained_through is None:
             exclude |= {"adc_bits", "dac_bits", "adc_range"}
         return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}

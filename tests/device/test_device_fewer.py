@@ -45,21 +45,18 @@ def test_other_laws_stay():
     assert override_profile(FEFET1, cell_bits=1).noise[0].sigma.values == (1.0, 1.0)
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("us", 1.0), ("full_scale", 1.0), ("level", 3 / 15)])
-def test_measured_levels_are_taken(unit, factor):
-    """Means, deviations and raw samples of a table; in level units one spacing is five of the old ones."""
+@pytest.mark.parametrize("unit", ["us", "full_scale", "level"])
+def test_measured_levels_are_taken(unit):
+    """Means, deviations and raw samples of a table; level units go on counting the profile's spacings."""
     rows = [{"level": i, "mean": 1.5 * i, "std": 0.1 + i} for i in range(16)]
     table = {"kind": "table", "unit": unit, "levels": rows}
     found = override_profile(with_term(table), cell_bits=2).noise[0].levels
     assert [row.level for row in found] == [0, 1, 2, 3]
-    assert [row.mean for row in found] == pytest.approx([1.5 * i * factor for i in (0, 5, 10, 15)])
-    assert [row.std for row in found] == pytest.approx([(0.1 + i) * factor for i in (0, 5, 10, 15)])
+    assert [row.mean for row in found] == pytest.approx([1.5 * i for i in (0, 5, 10, 15)])
+    assert [row.std for row in found] == pytest.approx([0.1 + i for i in (0, 5, 10, 15)])
     raw = {"kind": "table", "unit": unit, "samples": [[i, i + 0.5] for i in range(16)]}
     samples = override_profile(with_term(raw), cell_bits=1).noise[0].samples
-    spacing = 1 / 15 if unit == "level" else 1.0
-    low, high = samples
-    assert low == pytest.approx((0.0, 0.5 * spacing))
-    assert high == pytest.approx((15 * spacing, 15.5 * spacing))
+    assert samples == ((0.0, 0.5), (15.0, 15.5))
 
 
 def test_levels_that_were_not_measured_are_refused():

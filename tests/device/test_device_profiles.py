@@ -26,6 +26,8 @@ from nvaudit.device import (
 )
 from nvaudit.device.law import Law
 from nvaudit.device.load import schema_text
+from nvaudit.device.terms import Clip
+from nvaudit.errors import ProfileError
 
 DEVICES = Path(__file__).parents[2] / "devices"
 REL = np.array([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])
@@ -281,9 +283,20 @@ def test_cmo_hfox_decay_and_read() -> None:
     assert one_over_f_factor(read.one_over_f, 0.0) == 0.0
 
 
-def test_cmo_hfox_clips_before_it_reads() -> None:
-    """The terms act in this order; the clip is to the window."""
+def test_cmo_hfox_clips_before_it_reads_and_only_what_time_did() -> None:
+    """The terms act in this order; the clip is to the window, as in the source not at time 0."""
     assert [term.kind for term in load_profile("cmo_hfox").noise] == ["normal", "log_decay", "clip", "read"]
+    clip = term_of("cmo_hfox", Clip)
+    assert isinstance(clip, Clip)
+    assert (clip.min, clip.max, clip.timed) == (9.0, 88.2, True)
+
+
+def test_a_timed_clip_needs_the_time_key() -> None:
+    """Else it could never act."""
+    data = load_profile("rram").model_dump(mode="json")
+    data["noise"] = [*data["noise"], {"kind": "clip", "min": 0.0, "timed": True}]
+    with pytest.raises(ProfileError, match=r"noise\.1\.timed: 'clip' needs the key 'time' in the profile"):
+        parse_profile(json.dumps(data), "p.json")
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,8 @@ def test_a_loss_may_have_any_threshold(example):
 def test_notes_of_the_mapping(example):
     """A top slice that is narrower, and what was found beside the model, are said."""
     report = audit(example, bits=5, cell_bits=2, trials=1, limit=4)
-    assert "5 weight bits do not divide into the cell bits: the top slice holds 1 bit" in report.notes
+    narrow = "5 weight bits do not divide into the cell bits: the top slice holds 1 bit, "
+    assert f"{narrow}its levels spread over the window" in report.notes
     assert "data found beside the model: digits_cnn.npz" in report.data.notes
     assert {t.slices for t in report.tensors if t.decision == "mapped"} == {3}
 

@@ -72,10 +72,12 @@ def test_default_levels(example):
 def test_sigma_in_level_spacings_is_held_in_conductance(example):
     """0.3 spacings of 4 levels are 0.1 of 2 levels; the number at the profile's own levels is untouched."""
     held = roofline(example, "rram", sigmas=(0.3,), **SMALL)
-    assert [level.operating_point.sigma for level in held.levels] == pytest.approx([0.1, 0.3])
+    points = [level.operating_point for level in held.levels]
+    assert [(point.sigma, point.level_of) for point in points] == [(0.3, "of 2-bit cells"), (0.3, None)]
     assert any("the device stays the same: sigma 0.3" in note for note in held.notes)
-    alone = audit(example, "rram", cell_bits=1, sigmas=(0.3 * 1 / 3,), **SMALL)
-    assert held.levels[0].device.kpp == alone.kpp[0]
+    for how in ({"sigmas": (0.3,)}, {"sigmas": (0.3 * 1 / 3,), "sigma_unit": "level"}):
+        alone = audit(example, "rram", cell_bits=1, **how, **SMALL)
+        assert held.levels[0].device.kpp == alone.kpp[0]
     own = audit(example, "rram", sigmas=(0.3,), **SMALL)
     assert held.levels[1].device.kpp == own.kpp[0]
 
@@ -83,9 +85,8 @@ def test_sigma_in_level_spacings_is_held_in_conductance(example):
 def test_sigma_by_default_and_literally(example):
     """The profile's default is held too; with a unit the number is taken as it stands."""
     default = plan_roofline(example, "rram", None, options={})
-    knob = load_profile("rram").sigma.default
-    assert default.ideal[1].sigmas == pytest.approx((knob / 3,))
-    assert default.ideal[2].sigmas == ()
+    assert [spec.sigmas for spec in default.ideal.values()] == [(), ()]
+    assert any(f"sigma {load_profile('rram').sigma.default:g} is in" in note for note in default.notes)
     options = {"sigmas": (0.3,), "sigma_unit": "level"}
     literal = plan_roofline(example, "rram", None, options=options)
     assert {spec.sigmas for spec in literal.ideal.values()} == {(0.3,)}
@@ -155,9 +156,10 @@ def test_what_the_profile_cannot_do_is_left_out(example, monkeypatch):
     assert ran == [2]
     assert [(each.levels, each.cell_bits) for each in mixed.skipped] == [(8, 3)]
     assert "4 entries for 8 levels" in mixed.skipped[0].reason
-    wide = plan_roofline(example, "rram", None, cell_bits=(3, 4), options={})
-    assert list(wide.ideal) == [3]
-    assert "sigma: 0.5 is outside the valid range" in wide.skipped[0].reason
+    assert list(plan_roofline(example, "rram", None, cell_bits=(3, 4), options={}).ideal) == [3, 4]
+    options = {"sigmas": (0.15,), "sigma_unit": "full_scale"}
+    with pytest.raises(ProfileError, match=r"^sigma: 0.15 is outside the valid range 0 … 0.133"):
+        plan_roofline(example, "rram", None, cell_bits=(3, 4), options=options)
 
 
 def test_nothing_that_can_be_run_is_an_error(example, monkeypatch):

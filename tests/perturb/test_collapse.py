@@ -26,14 +26,20 @@ def base4(number, count):
 
 
 def held(code, bits, encoding):
-    """The levels of all devices of a weight, as (significance, level) pairs."""
+    """The levels of all devices of a weight, as (significance, level) pairs; a bit alone is level 0 or 3."""
     stored = {
         "sign_magnitude": [abs(code)],
         "differential": [max(code, 0), max(-code, 0)],
         "offset": [code + 2**bits - 1],
     }[encoding]
     width = bits + (encoding == "offset")
-    return [(4**i, level) for one in stored for i, level in enumerate(base4(one, -(-width // 2)))]
+    found = []
+    for one in stored:
+        pairs = [(4**i, level) for i, level in enumerate(base4(one, -(-width // 2)))]
+        if width % 2:
+            pairs[-1] = (pairs[-1][0] / 3, pairs[-1][1] * 3)
+        found += pairs
+    return found
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -106,7 +112,7 @@ def test_a_mean_shift_follows_the_sign_of_the_weight():
 
         assert shift("sign_magnitude") == pytest.approx([-wanted, wanted, wanted], rel=1e-5)
         assert shift("differential") == pytest.approx([0, 0, 0], abs=1e-4)
-        assert shift("offset") == pytest.approx([wanted + 64] * 3, rel=1e-5)
+        assert shift("offset") == pytest.approx([wanted + 64 / 3] * 3, rel=1e-5)
 
 
 TABLE = [  # peers.md §7: weight bits, device bits, columns A and B

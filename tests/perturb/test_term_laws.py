@@ -20,7 +20,7 @@ from noise_cases import (
 )
 from scipy import stats
 
-from nvaudit.device import operating_point
+from nvaudit.device import load_profile, operating_point, profile_digest
 
 N = 40_000
 LEVEL_KNOB = {"default": 0.2, "unit": "level", "min": 0.0, "max": 1.0}
@@ -474,3 +474,51 @@ def test_laws_see_the_target_whatever_came_before():
     """The second term's spread is that of the target level, also after the first moved the device far."""
     away = normal("us", constant(0.0), mean=constant(40.0), name="away")
     assert_normal(devices(make_profile(away, normal("level", PER_LEVEL)), 2), target(2) + 40.0, 0.15 * STEP)
+
+
+# -- the bundled profile of a device that is verified within a symmetric band -------------------------------
+
+
+@pytest.mark.parametrize("level", [0, 255, 510])
+@pytest.mark.parametrize("every_device", [False, True])
+def test_cmo_hfox_is_symmetric_right_after_programming(level, every_device):
+    """The 2 % band reaches over both ends of the window: N(G, (0.0112 + 0.0113 G)²), as in the source."""
+    profile = load_profile("cmo_hfox")
+    point = operating_point(profile)
+    law = make_law(point, np.full(40_000, level - 255), bits=8, every_device=every_device)
+    array = law.tensor.array
+    found = 9.0 + (law.draw(0, 1).weights.astype(np.float64) + 255) * array.step
+    wanted = 9.0 + level * (88.2 - 9.0) / 510
+    assert_normal(found, wanted, 0.0112185391 + 0.01129027418 * wanted)
+
+
+@pytest.mark.parametrize(("level", "low", "high"), [(0, True, False), (510, False, True)])
+def test_cmo_hfox_is_clipped_at_the_ends_of_the_window_once_it_has_relaxed(level, low, high):
+    """From 1 s on: a normal, what is beyond the window at its end; the noise of reads is on top."""
+    law = make_law(
+        operating_point(load_profile("cmo_hfox"), time_s=1.0), np.full(40_000, level - 255), bits=8
+    )
+    drawn = law.draw(0, 1)
+    found = 9.0 + (drawn.weights.astype(np.float64) + 255) * law.tensor.array.step
+    wanted = 88.2 if high else 9.0
+    std = np.hypot(0.0112185391 + 0.01129027418 * wanted, 0.41183342)  # ln 1 = 0
+    at_end = np.isclose(found, wanted, rtol=0, atol=1e-4)
+    inside = found[~at_end]
+    assert (inside > wanted).all() if low else (inside < wanted).all()
+    assert abs(at_end.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(found))
+    assert_law(np.abs(inside - wanted), stats.halfnorm(scale=std))
+    read = 0.0277316483 * np.log10(wanted) * np.sqrt(np.log((1 + 1e-6) / 2e-6))
+    step = law.tensor.array.step
+    assert np.allclose(np.sqrt(drawn.read_variance) * step, read, rtol=1e-4)
+
+
+def test_a_timed_clip_counts_as_what_time_does():
+    """At time 0 it is not there, later it limits; drift compensation compares with what was before it."""
+    noise = {"kind": "normal", "name": "n", "sigma": constant(5.0), "unit": "us"}
+    clip = {"kind": "clip", "min": 10.0, "timed": True}
+    profile = make_profile(noise, clip)
+    assert (devices(profile, 0) < 10.0).mean() > 0.45
+    assert devices(profile, 0, time_s=1.0).min() >= 10.0 - 1e-4
+    plain = make_profile(noise, clip | {"timed": False})
+    assert devices(plain, 0).min() >= 10.0 - 1e-4
+    assert profile_digest(plain) == profile_digest(make_profile(noise, {"kind": "clip", "min": 10.0}))

@@ -40,6 +40,7 @@ SPECS = {
         "metric": "own:margin",
         "output": "é",
         "encoding": "offset",
+        "top_slice": "lowest",
         "scale": "per_channel",
         "provider": "cuda",
     },

@@ -284,7 +284,8 @@ def test_candidates_of_stability_vat_go_through_crossbars(example, tmp_path):
     search = Search(
         lambda: Trainer(task, one), None, judge, lambda: (1.0, None), False, lambda *told: None, None
     )
-    _, candidates, kept = search.run({0.1: noise, 0.2: no_noise})
+    _, candidates, kept, stages = search.run({0.1: noise, 0.2: no_noise})
+    assert [stage.model for stage in stages] == ["A", "B", "D"]
     assert [row.sigma for row in candidates] == [None, 0.1, 0.2]
     assert kept == 1  # of equals the smallest spread
     assert candidates[0].clean < 0.9

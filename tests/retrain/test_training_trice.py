@@ -137,6 +137,7 @@ def test_all_epochs_warm():
     """If every epoch is warm-up, the last one is scored all the same: three must come down to one."""
     state, *_ = fake_run({1: (0.0, 0.0, 1.0)}, 2, 50, Interval(0.0, 0.8))
     assert state.history[-1]["winner"] == "right"
+    assert state.interval == Interval(0.0, 0.8)  # but it tells nothing of the interval
 
 
 def test_candidates_are_scored_on_the_same_chips():

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
+from nvaudit.mapping.quantize import quantize
 from nvaudit.report.hardening.result import CandidateInfo, TrainingInfo, rougher_but_better
 from nvaudit.report.sections import MetricInfo
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
@@ -94,8 +95,44 @@ def test_candidates_and_the_choice(hardened, data):
     assert {row["sigma"][0] for row in training["history"]} == {kept["sigma"]}
     again = nvaudit.landscape(path, data[3], workers=0)
     assert again.roughness.value == pytest.approx(kept["roughness"], rel=1e-9)
+    stages = {stage["model"]: stage["roughness"] for stage in training["stages"]}
+    assert list(stages) == ["A", "B", "C", "D"]
+    assert (stages["C"], stages["D"]) == (start_row["roughness"], kept["roughness"])
+    assert "Roughness of the models of Algorithm 1: A (as given)" in " ".join(out.split())
     assert "kept" in out
     assert "the least rough one is kept" in " ".join(out.split())
+
+
+def test_the_landscapes_are_those_of_the_quantised_models(example, data, tmp_path):
+    """Of A around the given weights, of B and D around 3-bit codes times their scale, as on the array."""
+    words = dict(zip(data[::2], data[1::2], strict=True))
+    report = nvaudit.harden(
+        example, "rram_65nm", words["--data"], output=tmp_path / "h.onnx", val_data=words["--val-data"],
+        test_data=words["--test-data"], method="stability-vat", vat_sigmas=(0.1,), bits=3, epochs=1, trials=2,
+        train_trials=2, audit_images=20, roughness=False, workers=0,
+    )  # fmt: skip
+
+    def on_grid(path):
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            if tensor.name.startswith(("conv", "fc")) and tensor.name.endswith("weight"):
+                codes = quantize(numpy_helper.to_array(tensor), 3, ())
+                tensor.CopyFrom(numpy_helper.from_array((codes.code * codes.scale).astype("f"), tensor.name))
+        onnx.save(model, tmp_path / "grid.onnx")
+        return tmp_path / "grid.onnx"
+
+    def rough(path):
+        return pytest.approx(
+            nvaudit.landscape(path, words["--val-data"], workers=0).roughness.value, rel=1e-6
+        )
+
+    found = {stage.model: stage.roughness for stage in report.training.stages}
+    assert list(found) == ["A", "B", "D"]
+    assert found["A"] == rough(example)
+    assert found["B"] == rough(on_grid(example)) == report.training.candidates[0].roughness
+    assert found["D"] == rough(on_grid(tmp_path / "h.onnx")) == report.training.candidates[1].roughness
+    assert found["D"] != rough(tmp_path / "h.onnx")
+    assert len(set(found.values())) == 3
 
 
 def test_what_is_written_is_ternary_and_pruned(hardened, data):

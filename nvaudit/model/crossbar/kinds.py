@@ -129,6 +129,18 @@ class Kind:
         """Whether a row block takes only its own input channels."""
         return blocks > 1 and self.groups == 1
 
+    def beside_channels(self, values: Array) -> Array:
+        """Shape a value for each input channel of each matrix to multiply the other operand.
+
+        Parameters
+        ----------
+        values : ndarray, shape (group, channel)
+        """
+        flat = values.reshape(-1)
+        if self.form in ("conv", "deconv"):
+            return flat.reshape(1, -1, *(1 for _ in self.shape[2:]))
+        return flat[:, None] if self.form == "left" else flat
+
     def by_output(self, values: Array) -> Array:
         """Bring a table over the weight's elements to [output, element]."""
         if self.form == "deconv":

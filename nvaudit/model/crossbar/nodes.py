@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -28,16 +28,36 @@ class Weighting:
 
     Attributes
     ----------
-    scale : ndarray, float64, shape (output,)
+    scale : ndarray, float64, shape (part, output)
         Weight units per code.
     uniform : bool
         Whether it is the same for all outputs.
     cells : Cells
+    inputs : ndarray, float64, shape (group, channel), or None
+        What the inputs are multiplied by before the DACs.
+    cuts : tuple of int
+        Input channels at which a new part begins.
     """
 
     scale: Array
     uniform: bool
     cells: Cells
+    inputs: Array | None = None
+    cuts: tuple[int, ...] = ()
+
+    @property
+    def scaling(self) -> Literal["output", "input", "block"]:
+        """As of ``Split``."""
+        if self.inputs is not None:
+            return "input"
+        return "block" if self.cuts else "output"
+
+    def by_channel(self, channels: int) -> Array:
+        """Scale of every output: (output, 1), or (output, channel) where parts have their own."""
+        if not self.cuts:
+            return self.scale.T
+        sizes = np.diff([0, *self.cuts, channels])
+        return np.repeat(self.scale.T, sizes, axis=1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,12 @@ class Digital:
 
 
 def rewrite_use(
-    build: Builder, kind: Kind, blocks: Sequence[Block], slots: Sequence[ir.Value], digital: Digital
+    build: Builder,
+    kind: Kind,
+    blocks: Sequence[Block],
+    slots: Sequence[ir.Value],
+    digital: Digital,
+    inside: bool,
 ) -> tuple[str, list[str]]:
     """Replace one operator by crossbars.
 
@@ -86,6 +111,8 @@ def rewrite_use(
         The devices of each row block.
     digital : Digital
         Converters and factors.
+    inside : bool
+        Whether the operator is in the body of another one.
 
     Returns
     -------
@@ -99,6 +126,11 @@ def rewrite_use(
     x = other if outside == digital.dtype else _cast(build, other, digital.dtype)
     if node.op_type == "Gemm" and attribute(node, "transB" if kind.form == "left" else "transA", 0):
         x = build.node("Transpose", x, attributes={"perm": [1, 0]})
+    if digital.weighting.inputs is not None:
+        factors = kind.beside_channels(digital.weighting.inputs)
+        x = build.node("Mul", x, build.constant(digital.array(factors)))
+    elif inside:
+        x = build.node("Identity", x)  # two bodies may have values of one name
     seen = x.name or ""
     x = _dac(build, x, digital)
     sums: list[str] = []
@@ -142,12 +174,21 @@ def _convert(build: Builder, value: ir.Value, converter: Converter, digital: Dig
     return build.node("Round", value)
 
 
-def _adc(build: Builder, columns: Sequence[ir.Value], digital: Digital, sums: list[str]) -> ir.Value:
-    """Convert the column sums of every row block and add what belongs together."""
+def _adc(
+    build: Builder, columns: Sequence[ir.Value], blocks: Sequence[Block], digital: Digital, sums: list[str]
+) -> list[ir.Value]:
+    """Convert the column sums of every row block and add what belongs together: a total for each part."""
     sums.extend(value.name or "" for value in columns)
     adc = digital.converters.adc
     codes = list(columns) if adc is None else [_convert(build, v, adc, digital) for v in columns]
-    return codes[0] if len(codes) == 1 else build.node("Sum", *codes)
+    parts: dict[int, list[ir.Value]] = {}
+    for code, block in zip(codes, blocks, strict=True):
+        parts.setdefault(block.part, []).append(code)
+    return [_sum(build, part) for part in parts.values()]
+
+
+def _sum(build: Builder, values: Sequence[ir.Value]) -> ir.Value:
+    return values[0] if len(values) == 1 else build.node("Sum", *values)
 
 
 def _slice(build: Builder, x: ir.Value, axis: int, start: int, stop: int, digital: Digital) -> ir.Value:
@@ -175,29 +216,36 @@ def _conv(
         if kind.narrows(len(blocks)) and block.channels not in parts:
             parts[block.channels] = _slice(build, x, 1, *block.channels, digital)
         columns.append(build.node(node.op_type, parts.get(block.channels, x), slot, attributes=geometry))
-    total = _adc(build, columns, digital, sums)
-    # Shift and add as a convolution with one group per output: what follows it can be fused into it.
-    scale = digital.weighting.scale[:, None]
-    weights = (scale * digital.factors).reshape(kind.outputs, digital.devices, *spatial)
-    inputs = [total, build.constant(digital.array(weights))]
+    totals = _adc(build, columns, blocks, digital, sums)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None:
-        inputs.append(bias if bias.dtype in (None, digital.dtype) else _cast(build, bias, digital.dtype))
-    made = build.node("Conv", *inputs, attributes={"group": kind.outputs})
+    if bias is not None and bias.dtype not in (None, digital.dtype):
+        bias = _cast(build, bias, digital.dtype)
+    scaled: list[ir.Value] = []
+    for total, scale in zip(totals, digital.weighting.scale, strict=True):
+        # Shift and add as a convolution with one group per output: what follows it can be fused into it.
+        weights = (scale[:, None] * digital.factors).reshape(kind.outputs, digital.devices, *spatial)
+        inputs = [total, build.constant(digital.array(weights))]
+        if bias is not None and not scaled:
+            inputs.append(bias)
+        scaled.append(build.node("Conv", *inputs, attributes={"group": kind.outputs}))
+    made = _sum(build, scaled)
     if not digital.weighting.cells.offset:
         return made
     # The offset encoding: the sum of the inputs, worked out digitally.
     lone = digital.weighting.uniform and kind.groups == 1
-    shift = -digital.weighting.cells.offset * digital.input_step * digital.weighting.scale
+    scales = digital.weighting.by_channel(kind.channels)
+    shift = -digital.weighting.cells.offset * digital.input_step * scales
     first, second, *kernel = kind.shape
     if kind.form == "conv":
         ones = np.broadcast_to(
-            shift[: 1 if lone else None].reshape(-1, 1, *(1 for _ in kernel)),
+            shift[: 1 if lone else None].reshape(1 if lone else first, -1, *(1 for _ in kernel)),
             (1 if lone else first, second, *kernel),
         )
     else:
-        by_group = shift.reshape(kind.groups, 1, second, *(1 for _ in kernel))
-        by_group = by_group[:, :, :1] if lone else by_group
+        by_group = shift.reshape(kind.groups, second, -1).transpose(0, 2, 1)
+        by_group = (by_group[:, :, :1] if lone else by_group).reshape(
+            *(by_group.shape[:2]), -1, *(1 for _ in kernel)
+        )
         ones = np.broadcast_to(
             by_group, (kind.groups, first // kind.groups, 1 if lone else second, *kernel)
         ).reshape(first, -1, *kernel)
@@ -221,18 +269,20 @@ def _right(
     for block, slot in zip(blocks, slots, strict=True):
         part = flat if len(blocks) == 1 else _slice(build, flat, 1, *block.channels, digital)
         columns.append(build.node("MatMul", part, slot))
-    total = _adc(build, columns, digital, sums)
-    stacked = build.node("Reshape", total, _sizes(build, digital.devices, -1))
+    totals = _adc(build, columns, blocks, digital, sums)
     uniform = digital.weighting.uniform
-    scale = digital.weighting.scale
-    factors = digital.factors * (scale[0] if uniform else 1.0)
-    made = build.node("MatMul", build.constant(digital.array(factors[None])), stacked)
-    made = build.node("Reshape", made, _sizes(build, -1, kind.outputs))
-    if not uniform:
-        made = build.node("Mul", made, build.constant(digital.array(scale)))
+    parts = []
+    for total, scale in zip(totals, digital.weighting.scale, strict=True):
+        stacked = build.node("Reshape", total, _sizes(build, digital.devices, -1))
+        factors = digital.factors * (scale[0] if uniform else 1.0)
+        part = build.node("MatMul", build.constant(digital.array(factors[None])), stacked)
+        part = build.node("Reshape", part, _sizes(build, -1, kind.outputs))
+        parts.append(part if uniform else build.node("Mul", part, build.constant(digital.array(scale))))
+    made = _sum(build, parts)
     if digital.weighting.cells.offset:
-        shift = -digital.weighting.cells.offset * digital.input_step * scale[: 1 if uniform else None]
-        ones = np.broadcast_to(shift, (kind.channels, len(shift)))
+        scales = digital.weighting.by_channel(kind.channels)[: 1 if uniform else None]
+        shift = -digital.weighting.cells.offset * digital.input_step * scales
+        ones = np.broadcast_to(shift.T, (kind.channels, len(shift)))
         made = build.node("Add", made, build.node("MatMul", flat, build.constant(digital.array(ones))))
     if build.before.op_type == "Gemm":
         return made
@@ -256,14 +306,17 @@ def _left(
     for block, slot in zip(blocks, slots, strict=True):
         part = x if len(blocks) == 1 else _slice(build, x, -2, *block.channels, digital)
         columns.append(build.node("MatMul", slot, part))
-    total = _adc(build, columns, digital, sums)
-    scale = digital.weighting.scale
-    add = np.kron(np.eye(len(scale)), digital.factors[None]) * scale[:, None]
-    made = build.node("MatMul", build.constant(digital.array(add)), total)
+    totals = _adc(build, columns, blocks, digital, sums)
+    parts = []
+    for total, scale in zip(totals, digital.weighting.scale, strict=True):
+        add = np.kron(np.eye(len(scale)), digital.factors[None]) * scale[:, None]
+        parts.append(build.node("MatMul", build.constant(digital.array(add)), total))
+    made = _sum(build, parts)
     if not digital.weighting.cells.offset:
         return made
-    shift = -digital.weighting.cells.offset * digital.input_step * scale
-    ones = np.broadcast_to(shift[:, None], (len(scale), blocks[-1].channels[1]))
+    channels = blocks[-1].channels[1]
+    shift = -digital.weighting.cells.offset * digital.input_step * digital.weighting.by_channel(channels)
+    ones = np.broadcast_to(shift, (len(shift), channels))
     return build.node("Add", made, build.node("MatMul", build.constant(digital.array(ones)), x))
 
 

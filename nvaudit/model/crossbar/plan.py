@@ -7,8 +7,10 @@ spacings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,10 +89,13 @@ class Block:
         First input channel and the one after the last, within a group.
     rows : tuple of int
         First row and the one after the last; a row is one position of the kernel in one channel.
+    part : int
+        Row blocks of one part share the scale of each output; several parts are scaled apart, then added.
     """
 
     channels: tuple[int, int]
     rows: tuple[int, int]
+    part: int = 0
 
     @property
     def used(self) -> int:
@@ -113,6 +118,12 @@ class Split:
         Matrices, and weight columns of each.
     inputs, sums : tuple of str
         Names of the values that go to the DACs, and of those that go to the ADCs.
+    scaling : str
+        What the quantisation scale is constant over: ``output``; ``input``: it also differs by input
+        channel, and the inputs are multiplied by that before the DACs; ``block``: it differs between the
+        parts that the rows are cut into.
+    inside : bool
+        Whether an operator is in the body of an If, Loop or Scan.
     """
 
     key: str
@@ -122,6 +133,34 @@ class Split:
     columns: int = 0
     inputs: tuple[str, ...] = ()
     sums: tuple[str, ...] = ()
+    scaling: Literal["output", "input", "block"] = "output"
+    inside: bool = False
+
+
+def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tuple[Block, ...]:
+    """As :func:`row_blocks`; no block reaches over a cut.
+
+    Parameters
+    ----------
+    channels, kernel, rows : int
+    cuts : sequence of int
+        Channels at which a new part begins, in order; without the first.
+
+    Examples
+    --------
+    >>> [(block.rows, block.part) for block in cut_blocks(24, 1, 16, (20,))]
+    [((0, 12), 0), ((12, 20), 0), ((20, 24), 1)]
+    """
+    ends = (0, *cuts, channels)
+    return tuple(
+        Block(
+            (block.channels[0] + start, block.channels[1] + start),
+            (block.rows[0] + start * kernel, block.rows[1] + start * kernel),
+            part,
+        )
+        for part, (start, stop) in enumerate(pairwise(ends))
+        for block in row_blocks(stop - start, kernel, rows)
+    )
 
 
 def row_blocks(channels: int, kernel: int, rows: int) -> tuple[Block, ...]:

@@ -8,25 +8,29 @@ by ordinary operators. A weight is split wholly or not at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from nvaudit.model.build import Builder, Names
 from nvaudit.model.chains import Layout
 from nvaudit.model.crossbar.kinds import Kind, Refused, Steps, use_kind
 from nvaudit.model.crossbar.nodes import Digital, Weighting, rewrite_use
-from nvaudit.model.crossbar.plan import Block, Converters, CrossbarPlan, Split, row_blocks
+from nvaudit.model.crossbar.plan import Block, Converters, CrossbarPlan, Split, cut_blocks
 from nvaudit.model.tensors import Array
-
-if TYPE_CHECKING:
-    from nvaudit.model.template import Template
+from nvaudit.model.walk import bodies, graphs
 
 MIN_OPSET = 7
 """Before it, operators broadcast by attributes."""
+
+MOST_PARTS = 1024
+"""Parts that the rows of a matrix are cut into: each is at least one product and one conversion."""
+
+_HOLDERS = ("If", "Loop", "Scan")
+_SCAN_WITHOUT_BATCH = 9
+_SAME = 1e-6
+"""Scales that differ by less, relatively, are the same: they are stored in single precision."""
 
 OpenPlace = tuple[str, Layout, str, ir.Value]
 """A slot as it is opened: name, layout from the primary one, element type, and its value."""
@@ -112,14 +116,20 @@ def split_weight(
         digital = Digital(converters, part.weighting, part.work, opset)
         for use in list(part.value.uses()):
             build = Builder(use.node, names)
-            given, made = rewrite_use(build, part.kind, part.blocks, [s.value for s in own], digital)
+            slot_values, inside = [s.value for s in own], use.node.graph is not graph
+            given, made = rewrite_use(build, part.kind, part.blocks, slot_values, digital, inside)
             inputs.append(given)
             sums.extend(made)
         slots += own
     groups = max(len({part.direction for part in parts}), parts[0].kind.groups)
     columns = sum(part.kind.outputs for part in parts) // groups
-    seen = tuple(dict.fromkeys(inputs))
-    return Split(key, None, parts[0].blocks, groups, columns, seen, tuple(sums)), slots
+    told = [part.weighting.scaling for part in parts]
+    scaling = next((one for one in told if one != "output"), told[0])
+    split = Split(
+        key, None, parts[0].blocks, groups, columns, tuple(dict.fromkeys(inputs)), tuple(sums), scaling,
+        any(part.inside for part in parts),
+    )  # fmt: skip
+    return split, slots
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,7 @@ class _Part:
     lifted: Steps
     work: ir.DataType
     direction: tuple[int, ...]
+    inside: bool
 
 
 def _part(
@@ -145,26 +156,50 @@ def _part(
         raise Refused(f"operator set {opset} is too old to be rewritten; {MIN_OPSET} or newer is needed")
     name, layout, dtype, value = place
     uses = list(value.uses())
-    if any(use.node.graph is not graph for use in uses):
-        raise Refused("its operator is in the body of another one")
+    for use in uses:
+        _check_bodies(use.node, graph, opset)
     if any(size == 0 for size in _shape(value)):
         raise Refused("it is empty")
     kinds = [use_kind(use.node, use.idx) for use in uses]
     if any(kind != kinds[0] for kind in kinds):
         raise Refused("its operators lay it out on crossbars in several ways")
     kind, devices = kinds[0], len(plan.cells[key].factors)
-    blocks = row_blocks(kind.channels, kind.kernel, plan.rows)
+    weighting = _weighting(plan, key, shape, layout, kind)
+    blocks = cut_blocks(kind.channels, kind.kernel, plan.rows, weighting.cuts)
     return _Part(
         name=name,
         value=value,
         kind=kind,
-        weighting=_weighting(plan, key, shape, layout, kind),
+        weighting=weighting,
         blocks=blocks,
         arrangements=[kind.arrangement(block, devices, len(blocks)) for block in blocks],
         lifted=tuple(_lift(step, devices) for step in layout),
         work=ir.DataType.DOUBLE if dtype == "float64" else ir.DataType.FLOAT,
         direction=next((argument for step, argument in layout if step == "slice"), ()),
+        inside=any(use.node.graph is not graph for use in uses),
     )
+
+
+def _check_bodies(node: ir.Node, graph: ir.Graph, opset: int) -> None:
+    """Refuse an operator in a body whose inner values cannot be looked at to calibrate converters."""
+    inner, below = node.graph, ""
+    while inner is not graph:
+        holder = next(
+            (one for outer, _ in graphs(graph) for one in outer for _, body in bodies(one) if body is inner),
+            None,
+        )
+        kind = "another one" if holder is None else _with_article(holder.op_type)
+        if holder is None or holder.domain not in ("", "ai.onnx") or holder.op_type not in _HOLDERS:
+            raise Refused(f"its operator is in the body of {kind}")
+        if holder.op_type == "Scan" and opset < _SCAN_WITHOUT_BATCH:
+            raise Refused(f"its operator is in the body of a Scan of operator set {opset}")
+        if holder.op_type == "Scan" and below:  # its outputs have one shape in every round
+            raise Refused(f"its operator is in the body of {_with_article(below)} within a Scan")
+        inner, below = holder.graph, holder.op_type
+
+
+def _with_article(operator: str) -> str:
+    return f"{'an' if operator[:1] in 'AEIOU' else 'a'} {operator}"
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:
@@ -172,20 +207,43 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
 
 
 def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Layout, kind: Kind) -> Weighting:
-    """The digital factors of each output; refused where weights of one output differ in their scale."""
+    """The digital factors of each output.
+
+    A column sum is multiplied by one number, so the scale must be one for what a column adds up. Where it
+    is not: a factor for each input channel goes to the inputs, w = c_o r_i code; else the rows are cut where
+    it changes, and every part has column sums of its own.
+    """
     cells = plan.cells[key]
     scale: Array = np.broadcast_to(np.asarray(cells.scale, np.float64), shape)
     if cells.scale.size == 1:
-        return Weighting(np.full(kind.outputs, float(cells.scale.reshape(-1)[0])), True, cells)
+        lone = float(cells.scale.reshape(-1)[0])
+        return Weighting(np.full((1, kind.outputs), lone), True, cells)
     for step, argument in layout:
         if step == "slice":
             scale = scale[argument[1] : argument[2]]
         else:
             scale = scale.transpose(argument) if step == "transpose" else scale.reshape(argument)
-    table = kind.by_output(scale)
-    if (table != table[:, :1]).any():
-        raise Refused("its quantisation scale differs within an output")
-    return Weighting(np.array(table[:, 0]), False, cells)
+    table = kind.by_output(scale).reshape(kind.outputs, kind.channels, kind.kernel)
+    if (table != table[:, :, :1]).any():
+        raise Refused("its quantisation scale differs within the kernel of an input channel")
+    table = table[:, :, 0]
+    if (table == table[:, :1]).all():
+        return Weighting(np.array(table[:, 0])[None], False, cells)
+    # [group, output, channel]: of rank 1 in every group if the scale is a product.
+    grouped = table.reshape(kind.groups, -1, kind.channels)
+    first = grouped[:, :1, :]
+    if (first[:, :, :1] > 0).all():
+        inputs = first / first[:, :, :1]
+        if np.allclose(grouped[:, :, :1] * inputs, grouped, rtol=_SAME, atol=0):
+            return Weighting(np.array(table[:, 0])[None], False, cells, inputs[:, 0])
+    cuts = np.flatnonzero((table[:, 1:] != table[:, :-1]).any(0)) + 1
+    if len(cuts) >= MOST_PARTS:
+        raise Refused(
+            f"its quantisation scale differs within an output: the rows would be cut into {len(cuts) + 1} "
+            f"parts, at most {MOST_PARTS} are"
+        )
+    starts = [0, *cuts.tolist()]
+    return Weighting(np.array(table[:, starts]).T, False, cells, cuts=tuple(starts[1:]))
 
 
 def _lift(step: tuple[str, tuple[int, ...]], devices: int) -> tuple[str, tuple[int, ...]]:
@@ -196,24 +254,3 @@ def _lift(step: tuple[str, tuple[int, ...]], devices: int) -> tuple[str, tuple[i
     if name == "transpose":
         return name, (0, *(axis + 1 for axis in argument))
     return name, (devices, *argument)
-
-
-def add_outputs(template: Template, names: Sequence[str]) -> Template:
-    """Let a template return inner values of its main graph too.
-
-    Parameters
-    ----------
-    template : Template
-    names : sequence of str
-
-    Returns
-    -------
-    Template
-        With these values behind the model's own outputs, each once.
-    """
-    proto = onnx.ModelProto.FromString(template.proto)
-    already = {value.name for value in proto.graph.output}
-    for name in dict.fromkeys(names):
-        if name not in already:
-            proto.graph.output.add(name=name)
-    return replace(template, proto=proto.SerializeToString())

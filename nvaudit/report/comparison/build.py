@@ -43,7 +43,9 @@ from nvaudit.report.wording import (
     count_text,
     interval_text,
     kpp_name,
+    share_of_weights_text,
     share_text,
+    sigma_text,
     value_text,
 )
 
@@ -193,6 +195,7 @@ def _model(
         verdict=report.verdict if shared.gated else None,
         roughness=roughness,
         size=size_of(report.tensors),
+        share_converted=None if report.crossbar is None else report.crossbar.share_of_weights,
         mapped=report.mapped,
         mapped_gate=report.mapped_gate if shared.gated else None,
         images=report.data.count,
@@ -263,6 +266,14 @@ def _correlations(measures: Mapping[str, Mapping[Measure, float | None]]) -> tup
 
 def _notes(reports: Mapping[str, AuditReport], gated: bool) -> Iterator[str]:
     yield from option_notes(reports)
+    shares = {
+        name: report.crossbar.share_of_weights
+        for name, report in reports.items()
+        if report.crossbar is not None and report.crossbar.share_of_weights is not None
+    }
+    if any(share < 1 for share in shares.values()):
+        listed = ", ".join(f"{name} {share_text(share)}" for name, share in shares.items())
+        yield f"share of the mapped weights that go through converters: {listed}"
     if not gated and any(report.gate or report.mapped_gate for report in reports.values()):
         yield "the gates of the runs differ and are left out"
     if any(report.sweep for report in reports.values()):
@@ -273,7 +284,8 @@ def _headline(report: ComparisonReport) -> str:
     info, models = report.metric_info, {model.name: model for model in report.models}
     name = report.chosen or report.best
     model = models[name]
-    found = model.kpp[0]
+    found, point = model.kpp[0], report.operating_point
+    sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
     measure = {
         "kpp": kpp_name(report.percentile), "mean": "mean", "nominal": "nominal value",
         "yield": "yield", "roughness": "roughness", "size": "size",
@@ -287,9 +299,11 @@ def _headline(report: ComparisonReport) -> str:
     text = (
         f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
         f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
-        f"({confidence_text(found.confidence)}) on {report.device}, sigma {report.operating_point.sigma:g} "
-        f"{report.operating_point.sigma_unit}, {count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
+        f"({confidence_text(found.confidence)}) on {report.device}, {sigma}, "
+        f"{count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
     )
+    if model.share_converted is not None and model.share_converted < 1:
+        text += f", converters{share_of_weights_text(model.share_converted)}"
     if report.rank_by == "yield":
         text += f"; yield {share_text(model.yields[0].share)}"
     if report.verdict is not None:

@@ -51,7 +51,7 @@ def _heading(report: ComparisonReport) -> list[str]:
             for suffix in ("", "_low", "_high")
         ),
         "verdict", "roughness", "roughness_standard_error", "weights", "devices", "crossbars", "images",
-        "trials", "seconds", *(f"place_by_{measure}" for measure in MEASURES),
+        "trials", "seconds", "share_converted", *(f"place_by_{measure}" for measure in MEASURES),
         "kpp_difference", "kpp_difference_low", "kpp_difference_high",
         "share_of_products", "share_of_weights",
     ]  # fmt: skip
@@ -68,7 +68,7 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[object]:
         model.verdict, None if rough is None else rough.value,
         None if rough is None else rough.standard_error,
         model.size.weights, model.size.devices, model.size.crossbars, model.images, model.trials,
-        model.seconds, *(model.places[measure] for measure in MEASURES),
+        model.seconds, model.share_converted, *(model.places[measure] for measure in MEASURES),
         *((None,) * 3 if difference is None else (difference.value, difference.low, difference.high)),
         *((None,) * 2 if model.mapped is None
           else (model.mapped.share_of_products, model.mapped.share_of_weights)),

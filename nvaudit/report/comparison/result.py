@@ -51,6 +51,9 @@ class ComparedModel(Section):
     verdict: Verdict | None
     roughness: RoughnessScore | None
     size: ModelSize
+    share_converted: float | None = Field(
+        default=None, description="Share of the mapped weights that go through converters; null without."
+    )
     mapped: MappedShare | None = Field(default=None, description="How much of its products is on the array.")
     mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     images: int = Field(ge=1)

@@ -18,6 +18,7 @@ from nvaudit.report.hardening.words import (
     of_attempt,
     run_lines,
     side_rows,
+    stages_text,
     through_lines,
     training_text,
 )
@@ -141,6 +142,9 @@ def _candidates(report: HardenReport) -> Section | None:
             numeric=(1, 2, 3, 4),
         ),
     )
+    stages = stages_text(found)
+    if stages is not None:
+        blocks = (*blocks, Paragraph(f"{stages}.", "note"))
     return Section("candidates-section", "Candidates", blocks)
 
 

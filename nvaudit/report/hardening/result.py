@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare, share_clause
@@ -61,7 +62,19 @@ class CandidateInfo(Section):
     loss: float | None = Field(description="Of the last epoch.")
     clean: float = Field(description="Metric on the validation samples, mapped, without noise.")
     kpp: float = Field(description="On validation samples and chips of the audited device, all the same.")
-    roughness: float = Field(description="On validation samples.")
+    roughness: float = Field(
+        description="On validation samples, around the weights on the grid that the array holds."
+    )
+    spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
+
+
+class StageInfo(Section):
+    """A model of Algorithm 1 of the paper on model stability."""
+
+    model: Literal["A", "B", "C", "D"] = Field(
+        description="A: as given; B: quantised; C: quantised and pruned; D: trained with the spread kept."
+    )
+    roughness: float = Field(description="Of A around the given weights, else around those on their grid.")
     spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
 
 
@@ -139,6 +152,9 @@ class TrainingInfo(Section):
         default=None, description="Place in the attempts, from 0; null: the given model, or there are none."
     )
     candidates: tuple[CandidateInfo, ...] = Field(default=(), description="Of stability-vat.")
+    stages: tuple[StageInfo, ...] = Field(
+        default=(), description="Roughness of models A to D of stability-vat; without C if not pruned."
+    )
     kept_candidate: int | None = Field(default=None, description="Place in the candidates, from 0.")
     kept_by: Literal["roughness", "kpp"] | None = Field(
         default=None, description="What the choice among the candidates went by."
@@ -219,9 +235,11 @@ def harden_report(
     )
     point = before.operating_point
     return HardenReport(
-        headline=_headline(sides, difference, info, label_free, rest["device"]) + share_clause(after.mapped),
+        headline=_headline(sides, difference, info, label_free, rest["device"], after.crossbar)
+        + share_clause(after.mapped),
         label_free=label_free,
-        operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}), time {point.time_s:g} s",
+        operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}"
+        f"{'' if point.level_of is None else ' ' + point.level_of}), time {point.time_s:g} s",
         metric=before.metric,
         metric_info=info,
         before=sides[0],
@@ -252,7 +270,12 @@ def _side(report: AuditReport, percentile: float, confidence: float, threshold: 
 
 
 def _headline(
-    sides: list[HardenSide], difference: PairedDifference, info: MetricInfo, label_free: bool, device: str
+    sides: list[HardenSide],
+    difference: PairedDifference,
+    info: MetricInfo,
+    label_free: bool,
+    device: str,
+    crossbar: CrossbarInfo | None,
 ) -> str:
     before, after = sides
     change, unit = difference.kpp, info.unit
@@ -265,6 +288,8 @@ def _headline(
         f"{value_text(after.kpp.value, unit)} ({difference_text(change.value, unit)}{ends}); without noise "
         f"{value_text(before.nominal, unit)} → {value_text(after.nominal, unit)}"
     )
+    if crossbar is not None and crossbar.not_split:
+        text += f"; {adc_text(crossbar)}"
     if (change.value if info.higher_is_better else -change.value) < 0:
         text = f"WORSE: {text}"
     if label_free:
@@ -333,6 +358,7 @@ def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], *
         attempts=tuple(AttemptInfo(**row) for row in facts["attempts"]),
         kept_attempt=facts["kept_attempt"],
         candidates=tuple(CandidateInfo(**row) for row in facts["candidates"]),
+        stages=tuple(StageInfo(**row) for row in facts["stages"]),
         kept_candidate=facts["kept_candidate"],
         kept_by=facts["kept_by"],
         hardware_aware=_hardware_aware(facts["crossbars"]),

@@ -23,6 +23,7 @@ from nvaudit.report.hardening.words import (
     kept_text,
     run_lines,
     side_rows,
+    stages_text,
     through_lines,
     training_text,
 )
@@ -74,6 +75,9 @@ def _training(report: HardenReport, width: int) -> Iterable[Text]:
         columns = list(zip(candidate_columns(report), kinds, strict=True))
         yield table(columns, candidate_rows(report, found), width, "  ")
         yield sentence(CANDIDATES_NOTES[found.kept_by or "roughness"], width, "  ", "    ")
+    stages = stages_text(found)
+    if stages is not None:
+        yield sentence(f"{stages}.", width, "  ", "    ")
     for line in (training_text(report, found), *through_lines(found.hardware_aware)):
         yield sentence(line, width, "  ", "    ")
     rows = epoch_rows(report, found)

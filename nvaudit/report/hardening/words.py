@@ -18,6 +18,7 @@ from nvaudit.report.wording import (
     interval_text,
     kpp_name,
     limit_text,
+    roughness_text,
     value_text,
 )
 
@@ -238,6 +239,25 @@ def candidate_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str,
             )
         )
     return rows
+
+
+_STAGES = {
+    "A": "as given",
+    "B": "quantised",
+    "C": "quantised and pruned",
+    "D": "trained with device noise, the one that is kept",
+}
+
+
+def stages_text(found: TrainingInfo) -> str | None:
+    """Give the roughness of models A to D; None where it was not measured."""
+    if not found.stages:
+        return None
+    shown = ", ".join(
+        f"{stage.model} ({_STAGES[stage.model]}) {roughness_text(stage.roughness, stage.spread)}"
+        for stage in found.stages
+    )
+    return f"Roughness of the models of Algorithm 1: {shown}; B, C and D around the weights on their grid"
 
 
 def mapped_lines(report: HardenReport) -> list[str]:

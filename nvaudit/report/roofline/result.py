@@ -62,6 +62,9 @@ class LevelResult(Section):
     settled: bool = Field(description="Both ends of the interval give the same limit.")
     verdict: str = Field(description="The limit in words.")
     size: ModelSize
+    share_converted: float | None = Field(
+        default=None, description="Share of the mapped weights that go through converters; null without."
+    )
     operating_point: OperatingPointInfo
     run: dict[str, JsonValue] = Field(description="The specification of the audit without converters.")
     hashes: Hashes
@@ -239,6 +242,7 @@ def _level(audits: LevelAudits, rank_by: Measure, margin: float) -> LevelResult:
         limit=limit,
         settled=settled,
         verdict=verdict_words(roof, limit, settled, info),
+        share_converted=None if runs[-1].crossbar is None else runs[-1].crossbar.share_of_weights,
         size=size_of(runs[-1].tensors),  # with converters the crossbars that were really filled
         operating_point=ideal.operating_point,
         run=ideal.run,

@@ -18,6 +18,7 @@ from nvaudit.report.wording import (
     interval_text,
     kpp_name,
     missing_bound_text,
+    share_of_weights_text,
     value_text,
 )
 
@@ -75,6 +76,9 @@ def headline(report: RooflineReport) -> str:
         f"{report.device}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
         f"{share_clause(report.mapped)}"
     )
+    share = level.share_converted
+    if share is not None and share < 1:
+        text += f"; converters{share_of_weights_text(share)}"
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
     return text

@@ -51,6 +51,8 @@ def find_product(
         keys = [key for key in _sources(network, slot) if key in splits]
         if len(keys) != 1:
             continue
+        if why_whole(splits[keys[0]]) is not None:
+            return None
         positions = _positions(network, keys[0], slot)
         if positions is None:
             return None
@@ -58,6 +60,15 @@ def find_product(
         if kind is None or row_blocks(kind.channels, kind.kernel, rows) != splits[keys[0]].blocks:
             return None
         return _product(places[keys[0]], splits[keys[0]], kind, positions, function, node)
+    return None
+
+
+def why_whole(split: Split) -> str | None:
+    """Say why a weight that the audit splits is trained with ideal converters; None if it is not."""
+    if split.inside:
+        return "its operator is in the body of another one, which is trained whole"
+    if split.scaling != "output":
+        return "its quantisation scale differs within an output: it is split in the audits only"
     return None
 
 
@@ -75,7 +86,9 @@ def find_recurrent(
     wholes = {}
     for operand in (1, 2):
         keys = [key for key in _sources(network, inputs[operand]) if key in splits]
-        positions = _positions(network, keys[0], inputs[operand]) if len(keys) == 1 else None
+        if len(keys) != 1 or why_whole(splits[keys[0]]) is not None:
+            return {}
+        positions = _positions(network, keys[0], inputs[operand])
         if positions is None or row_blocks(positions.shape[-1], 1, rows) != splits[keys[0]].blocks:
             return {}
         wholes[operand] = keys[0], positions

@@ -26,7 +26,7 @@ from nvaudit.errors import OptionError
 from nvaudit.model import Converters, Split
 from nvaudit.perturb.crossbar import MOST_SAMPLES, ConverterSpec, Spread, settle_layer
 from nvaudit.perturb.variant import spread_evenly
-from nvaudit.retrain.crossbar.find_products import find_product, find_recurrent
+from nvaudit.retrain.crossbar.find_products import find_product, find_recurrent, why_whole
 from nvaudit.retrain.crossbar.products import Chip, Product
 from nvaudit.retrain.crossbar.programming import program
 from nvaudit.retrain.executor.module import Executor
@@ -194,8 +194,7 @@ class Crossbars:
         """
         for key in list(self._splits):
             if not products.get(key):
-                del self._splits[key]
-                self.whole[key] = _NOT_HERE
+                self.whole[key] = why_whole(self._splits.pop(key)) or _NOT_HERE
         if not self._splits:
             key, reason = next(iter(self.whole.items()))
             raise OptionError(

@@ -1,0 +1,66 @@
+"""A top slice that holds fewer bits than a device: its levels are spread over the window."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nvaudit.device import load_profile, operating_point, override_profile, profile_digest
+from nvaudit.mapping.conductance import layout, slice_levels, stored_codes
+from nvaudit.mapping.slices import digits
+from nvaudit.perturb.moments import code_moments
+
+ENCODINGS = st.sampled_from(["sign_magnitude", "differential", "offset"])
+
+
+@given(st.integers(1, 9), st.integers(1, 8), ENCODINGS)
+def test_slices_add_up_to_the_code_and_stay_within_the_window(bits, cell_bits, encoding):
+    """Σ significance · level is the stored code; the top slice reaches as high as whole levels go."""
+    array = layout(load_profile("rram"), bits=bits, cell_bits=cell_bits, encoding=encoding)
+    code = np.arange(-(2**bits - 1), 2**bits)
+    for stored in stored_codes(code, array):
+        levels = slice_levels(stored, array)
+        assert np.tensordot(array.significance, levels, 1) == pytest.approx(stored.astype(float), rel=1e-12)
+        assert 0 <= levels.min() <= levels.max() <= array.top_level
+    if array.narrow_top:
+        most = (2**array.narrow_top - 1) * array.stretch[-1]
+        assert most <= array.top_level < most + 2**array.narrow_top - 1
+
+
+@given(st.integers(1, 14), st.integers(1, 8), ENCODINGS)
+def test_nothing_changes_where_the_bits_divide_or_the_lowest_levels_are_wanted(bits, cell_bits, encoding):
+    """The papers' slices (T-12), digit by digit."""
+    array = layout(load_profile("rram"), bits=bits, cell_bits=cell_bits, encoding=encoding)
+    if array.narrow_top:
+        array = replace(array, top_slice="lowest")
+    stored = np.arange(min(2**array.stored_bits, 500))
+    assert np.array_equal(slice_levels(stored, array), digits(stored, array.stored_bits, cell_bits))
+    assert array.significance == tuple(2.0 ** (i * cell_bits) for i in range(array.slices))
+
+
+@pytest.mark.parametrize(("top_slice", "top"), [("window", 64 / 3), ("lowest", 64.0)])
+def test_seven_bits_in_cells_of_two_are_as_quiet_as_the_window_allows(top_slice, top):
+    """The spread of a weight, by hand; spread over the window it is less than that of eight bits."""
+    profile = override_profile(load_profile("rram"), weight_bits=7, top_slice=top_slice)
+    point = operating_point(profile)
+    found = code_moments(point, layout(profile, bits=7))
+    assert found.std == pytest.approx(0.1 * np.sqrt(1 + 16 + 256 + top**2), rel=1e-12)
+    eight = code_moments(operating_point(load_profile("rram")), layout(load_profile("rram"), bits=8))
+    assert (found.std[0] / 127 < eight.std[0] / 255) == (top_slice == "window")
+
+
+def test_a_bit_alone_is_the_ends_of_the_window():
+    """Ternary weights in cells of sixteen levels: level 15, where the device is measured to be quiet."""
+    array = layout(load_profile("rram_65nm"), bits=1)
+    assert slice_levels(np.array([0, 1]), array).ravel().tolist() == [0, 15]
+
+
+def test_a_profile_keeps_its_digest():
+    """Reports and resume folders of before still know it; another use of the levels is another device."""
+    profile = load_profile("rram")
+    assert profile_digest(override_profile(profile, top_slice="window")) == profile_digest(profile)
+    assert profile_digest(override_profile(profile, top_slice="lowest")) != profile_digest(profile)
+    # As in the report of an audit from before the keys level_bits, top_slice and timed existed.
+    assert profile_digest(profile).startswith("07862e771a6b")

@@ -22,7 +22,6 @@ from nvaudit.model import (
     analyse_batch,
     build_template,
     constants,
-    load_model,
 )
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.crossbar import check_noise
@@ -31,7 +30,7 @@ from nvaudit.perturb.prepare import Placement, map_tensor
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.session import input_specs, settle_device, settle_output
+from nvaudit.session import input_specs, load_runnable, settle_device, settle_output
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
@@ -86,9 +85,10 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     NvauditError
         If anything about the input is wrong.
     """
-    loaded = load_model(spec.model)
+    loaded = load_runnable(spec.model, spec.seed)
     rebatch = analyse_batch(loaded.model)
     output, notes = settle_output(loaded, spec.output_name)
+    notes += loaded.notes
     _, points = settle_device(spec.audit_spec(loaded.path, "", ()))
     if spec.adc_bits is not None:
         check_noise(points)

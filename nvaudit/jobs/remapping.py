@@ -257,7 +257,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
     """Write a candidate, read it back and compare it with the original; the largest relative difference."""
     changed = with_numbers(best.rescaling.loaded, best.arrays())
     write_model(changed, output)
-    back = load_model(output)
+    back = load_model(output, session.spec.seed)
     folder = Path(session.workload.folder) / "written"
     bench = Bench(back, best.bench.conditions, folder)
     if set(bench.values) != set(best.bench.values):
@@ -269,10 +269,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
         inputs=samples.inputs,
         labels=samples.labels,
         count=samples.count,
-        ideal=replace(bench.workload.ideal) if bench.workload.ideal != bench.workload.original else
-        replace(bench.workload.original, path=str(output)),
-        original=replace(bench.workload.original, path=str(output)),
-    )  # fmt: skip
+    )
     now = Engine(workload).probe().output.astype(np.float64)
     then = probe.output.astype(np.float64)
     error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))

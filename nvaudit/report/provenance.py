@@ -8,7 +8,13 @@ from rich.text import Text
 
 from nvaudit.report.result import AuditReport
 from nvaudit.report.terminal import heading, sentence
-from nvaudit.report.wording import count_text, difference_text, duration_text, roughness_text
+from nvaudit.report.wording import (
+    count_text,
+    difference_text,
+    duration_text,
+    roughness_text,
+    runtime_text,
+)
 
 _HASH_DIGITS = 12
 
@@ -67,6 +73,7 @@ def _run(report: AuditReport) -> list[str]:
         f"Data: {data.source}, {count_text(data.count, 'image')}, {labels[data.label_kind]}",
         f"Device: {name} at σ = {point.sigma:g} {point.sigma_unit}, t = {duration_text(point.time_s)}; "
         f"noise terms: {terms}",
+        *runtime_text(report.runtime),
         _trials(report),
     ]
     lines += dict.fromkeys(f"KPP: {result.definition}" for result in report.kpp)

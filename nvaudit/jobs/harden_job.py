@@ -188,5 +188,6 @@ def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
     from nvaudit.retrain.subject import outputs_of
 
     outputs = outputs_of(executor, Feed(data, rows), job.output, job.batch_axis)
-    metric = resolve_metric(None, outputs, None, "none", job.spec.class_axis)
+    asked = "mse" if job.spec.metric == "mse" else None
+    metric = resolve_metric(asked, outputs, None, "none", job.spec.class_axis)
     return reference_of(metric, outputs)

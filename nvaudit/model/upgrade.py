@@ -187,6 +187,7 @@ def _old(nodes: list[tuple[str, str]], opset: int, path: Path) -> str:
     return (
         f"the file is of operator set {opset}; ONNX Runtime begins at {FIRST_OPSET} and does not run "
         f"{named}; onnx's version converter fails on it ({reason}); export the model again with opset 13 or "
-        'newer, or repair what the converter names and run: python -c "import onnx, onnx.version_converter as v; '
+        "newer, or repair what the converter names and run: "
+        'python -c "import onnx, onnx.version_converter as v; '
         f"onnx.save(v.convert_version(onnx.load('{path}'), 13), 'new.onnx')\""
     )

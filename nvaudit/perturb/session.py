@@ -67,6 +67,23 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
         raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
 
 
+def literal_session(data: bytes) -> Any:
+    """Make a session that runs a model as it is written, without the rewrites that round elsewhere.
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime refuses the model.
+    """
+    ort = runtime()
+    options = _options(ort)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
+
+
 def _ort_value(ort: Any, array: NDArray[Any]) -> Any:
     array = np.ascontiguousarray(array)
     if array.dtype.name == "bfloat16":

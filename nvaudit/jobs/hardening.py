@@ -21,11 +21,13 @@ from nvaudit.jobs.harden_job import Job, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
 from nvaudit.model import LoadedModel
+from nvaudit.model.expose import expose_values
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.session import open_session
 from nvaudit.report.hardening.result import (
     HardenReport,
     TrainingInfo,
@@ -36,7 +38,7 @@ from nvaudit.report.hardening.result import (
 )
 from nvaudit.report.result import AuditReport
 from nvaudit.report.verify.result import VerifyReport
-from nvaudit.retrain.available import require_torch
+from nvaudit.retrain.available import require_device, require_torch
 from nvaudit.retrain.feed import Feed, as_array
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec
@@ -104,13 +106,17 @@ def run_hardening(
     begin = time.perf_counter()
     check_output(spec, output)
     version = require_torch(spec.method)
+    require_device(spec.provider)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         folder = None if resume is None else Path(resume)
         if folder is not None:
             stack.enter_context(lock_folder(folder))
         progress("reading model and data", 0, 1)
-        job, executor = _executor(prepare_job(spec, scratch))
+        job = prepare_job(spec, scratch)
+        if spec.provider != "cpu":  # before training, not in the audits after it
+            open_session(expose_values(job.loaded, inner=False)[0], {}, spec.provider)
+        job, executor = _executor(job)
         job = replace(job, notes=(*job.notes, *_held(executor)))
         audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
         timing = {"prepare": time.perf_counter() - begin}

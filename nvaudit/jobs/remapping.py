@@ -235,7 +235,8 @@ def check_finite(session: Session, probe: Probe) -> None:
     if probe.output.dtype.kind == "f" and not np.isfinite(probe.output.astype(np.float64)).all():
         raise ModelError(
             f"{session.loaded.path}: output {session.workload.output!r} of the given model is NaN or "
-            "infinite on the data, so no remapped model can be compared with it; check the scale of weights and data"
+            "infinite on the data, so no remapped model can be compared with it; check the scale of weights "
+            "and data"
         )
 
 

@@ -21,7 +21,7 @@ from nvaudit.model.graph import Graph, Network, Node
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.part import part_of
 from nvaudit.perturb.session import literal_session, run_session
-from nvaudit.retrain.executor.ops.registry import find, supported, to_tensor
+from nvaudit.retrain.executor.ops.registry import supported, to_tensor
 
 
 class Before:
@@ -85,6 +85,7 @@ def trained_part(
     network: Network,
     trained: Collection[str],
     outputs: Sequence[str] | None,
+    refused: Collection[str],
     draws: Mapping[str, str],
 ) -> Trained:
     """Leave out and cut off what torch does not have and need not run.
@@ -96,13 +97,15 @@ def trained_part(
         Names of the stored tensors that are trained or get noise.
     outputs : sequence of str, optional
         Outputs that are needed; by default all.
+    refused : collection of str
+        Names of the nodes, at any depth, that torch cannot run.
     draws : mapping of str to str
         Nodes whose results differ from run to run, by name, in words.
 
     Returns
     -------
     Trained
-        The network itself where all its nodes are supported.
+        The network itself where no node is refused.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def trained_part(
     """
 
     def obstacle(node: Node) -> bool:
-        return any(find(n.domain, n.op_type) is None or n.name in draws for n in _inner(node))
+        return any(inner.name in refused for inner in _inner(node))
 
     graph = network.graph
     if not any(map(obstacle, graph.nodes)):
@@ -120,7 +123,7 @@ def trained_part(
     nodes = upstream(graph.nodes, wanted)
     behind = _downstream(nodes, trained)
     for node in nodes:
-        if not behind.isdisjoint(node.outputs):
+        if obstacle(node) and not behind.isdisjoint(node.outputs):
             _refuse_draws(network, node, draws)
     first = [node for node in nodes if obstacle(node) and behind.isdisjoint(node.outputs)]
     before = upstream(nodes, [name for node in first for name in node.outputs])

@@ -19,7 +19,7 @@ from nvaudit.retrain.executor.before import Before, trained_part
 from nvaudit.retrain.executor.compile import Compiler
 from nvaudit.retrain.executor.leaves import Leaves, Trainable, computed_places, integer_outputs, train_default
 from nvaudit.retrain.executor.ops.registry import HALVES, Array, RunState, find
-from nvaudit.retrain.executor.program import run_steps
+from nvaudit.retrain.executor.program import RefusedNode, run_steps
 from nvaudit.retrain.executor.scope import moved
 
 
@@ -53,9 +53,17 @@ def build_executor(
     parts = ("weight", "statistic")
     trained = {stored.name for stored in network.stored if trainable(stored) or stored.part in parts}
     draws = {draw.label: draw.what for draw in loaded.draws if not draw.by_batch}
-    part = trained_part(network, trained, outputs, draws)
-    before = Before(loaded, part.cut, fresh=part.random) if part.cut else None
-    return Executor(part.network, trainable, before)
+    # A Dropout in training mode is an operator that torch has, and none whose results can be compared.
+    refused = {draw.label for draw in loaded.draws if draw.node.op_type == "Dropout"}
+    while True:
+        part = trained_part(network, trained, outputs, refused, draws)
+        before = Before(loaded, part.cut, fresh=part.random) if part.cut else None
+        try:
+            return Executor(part.network, trainable, before)
+        except RefusedNode as error:
+            if error.node in refused:
+                raise
+            refused.add(error.node)
 
 
 class Executor(torch.nn.Module):

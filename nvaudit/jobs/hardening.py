@@ -168,7 +168,7 @@ def check_output(spec: HardenSpec, output: Path) -> None:
 
 def _executor(job: Job) -> tuple[Job, Executor]:
     """The job with what it trains, and the model in torch, which agrees with ONNX Runtime on the data."""
-    from nvaudit.retrain.executor.gradient import check_gradient
+    from nvaudit.retrain.executor.gradient import check_finite, check_gradient
     from nvaudit.retrain.executor.module import build_executor
     from nvaudit.retrain.executor.parity import check_parity
 
@@ -177,6 +177,7 @@ def _executor(job: Job) -> tuple[Job, Executor]:
     count = original_batch(job.loaded, job.rebatch) or _PARITY_SAMPLES
     data, rows = job.train
     first = Feed(data, rows).take(rows[:count]).inputs
+    check_finite(executor, first, job.output)
     check_parity(executor, job.loaded, {name: as_array(value) for name, value in first.items()})
     idle = check_gradient(executor, first, job.output)
     if idle:

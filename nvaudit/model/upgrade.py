@@ -181,7 +181,7 @@ def _old(nodes: list[tuple[str, str]], opset: int, path: Path) -> str:
     named = _named(nodes, lambda node: f"{node[0]!r} ({node[1]})")
     reason = "it cannot"
     try:
-        version_converter.convert_version(onnx.load(path, load_external_data=False), FIRST_OPSET)
+        _converted(onnx.load(path, load_external_data=False))
     except Exception as error:
         reason = cause(error)
     return (

@@ -13,6 +13,27 @@ from nvaudit.retrain.executor.before import upstream
 from nvaudit.retrain.executor.module import Executor
 
 
+def check_finite(executor: Executor, inputs: Mapping[str, Any], output: str) -> None:
+    """Refuse an output that overflows before anything is trained: it has no gradient, and no copy agrees.
+
+    Raises
+    ------
+    ModelError
+    """
+    mode = executor.training
+    executor.eval()
+    try:
+        with torch.no_grad():
+            scores = executor(inputs)[output]
+    finally:
+        executor.train(mode)
+    if isinstance(scores, Tensor) and not bool(torch.isfinite(scores).all()):
+        raise ModelError(
+            f"{executor.network.path}: the output {output!r} of the given model is NaN or infinite on the "
+            "data, so it has no gradient; check the scale of weights and data"
+        )
+
+
 def check_gradient(executor: Executor, inputs: Mapping[str, Any], output: str) -> tuple[str, ...]:
     """Find the weights that no gradient of the output reaches.
 
@@ -45,11 +66,6 @@ def check_gradient(executor: Executor, inputs: Mapping[str, Any], output: str) -
             values = executor.trace(inputs)
             found: Sequence[Tensor | None] = [None] * len(weights)
             scores = values.get(output)
-            if scores is not None and not bool(torch.isfinite(scores).all()):
-                raise ModelError(
-                    f"{executor.network.path}: the output {output!r} of the given model is NaN or infinite "
-                    "on the data, so it has no gradient; check the scale of weights and data"
-                )
             if scores is not None and scores.requires_grad:
                 found = torch.autograd.grad(scores.sum(), list(weights.values()), allow_unused=True)
     finally:

@@ -92,7 +92,7 @@ class Leaves:
             grid = stored.grid() if trained or stored.part == "weight" else None
         wanted = trained or stored.part in ("weight", "statistic")
         if not wanted or (stored.dtype not in _FLOATS and grid is None):
-            if stored.part == "weight":
+            if stored.key in compiler.network.weights:
                 self.untrainable[stored.key] = stored.dtype
             return compiler.constant(stored.load(), compiler.root)
         key, slot = stored.key, compiler.root.table.new()

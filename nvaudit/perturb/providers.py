@@ -26,15 +26,6 @@ PROVIDERS = {
     "dml": "DmlExecutionProvider",
 }
 
-_WHEELS = {
-    "cuda": "pip uninstall onnxruntime; pip install 'nvaudit[gpu]'",
-    "tensorrt": "pip uninstall onnxruntime; pip install 'nvaudit[gpu]'",
-    "rocm": "AMD's onnxruntime-rocm",
-    "openvino": "pip uninstall onnxruntime; pip install onnxruntime-openvino",
-    "coreml": "onnxruntime for macOS",
-    "dml": "pip uninstall onnxruntime; pip install onnxruntime-directml",
-}
-
 _NEEDS = {
     "cuda": "an NVIDIA GPU, its driver, CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]')",
     "tensorrt": "an NVIDIA GPU, its driver, CUDA and TensorRT (pip install tensorrt)",
@@ -74,9 +65,8 @@ def wanted_providers(ort: Any, provider: str) -> list[str]:
     name, offered = PROVIDERS[provider], ort.get_available_providers()
     if name not in offered:
         raise OptionError(
-            f"--provider {provider}: the installed ONNX Runtime {ort.__version__} has no {name}; it offers "
-            f"{_listed(offered)}; use --provider {_offered_name(offered)}, or install the build that has it: "
-            f"{_WHEELS.get(provider, 'another wheel of ONNX Runtime')}"
+            f"--provider {provider}: this ONNX Runtime offers only {_listed(offered)}; use --provider cpu, or "
+            "install the build of ONNX Runtime that has it"
         )
     return [name] if provider == "cpu" else [name, PROVIDERS["cpu"]]
 
@@ -140,8 +130,3 @@ def _reason(ort: Any, provider: str, said: str) -> str:
 
 def _listed(names: Any) -> str:
     return ", ".join(names)
-
-
-def _offered_name(offered: Any) -> str:
-    """The option's words for what is offered."""
-    return " or ".join(option for option, name in PROVIDERS.items() if name in offered) or "cpu"

@@ -140,7 +140,8 @@ def obstacle(model: ir.Model, path: Path) -> str | None:
     for place in places(model.graph):
         node = place.node
         label = f"{place.path}/{place.label}" if place.path else place.label
-        if node.domain not in KNOWN_DOMAINS:
+        own = node.domain in KNOWN_DOMAINS
+        if not own or (node.domain == "" and node.op_type in _QUANTISERS):
             foreign.append((label, node.op_type, node.domain))
         elif opset < FIRST_OPSET and _is_old(node, opset):
             old.append((label, node.op_type))

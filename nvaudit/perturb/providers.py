@@ -65,8 +65,8 @@ def wanted_providers(ort: Any, provider: str) -> list[str]:
     name, offered = PROVIDERS[provider], ort.get_available_providers()
     if name not in offered:
         raise OptionError(
-            f"--provider {provider}: this ONNX Runtime offers only {_listed(offered)}; use --provider cpu, or "
-            "install the build of ONNX Runtime that has it"
+            f"--provider {provider}: this ONNX Runtime offers only {_listed(offered)}; use --provider cpu, "
+            "or install the build of ONNX Runtime that has it"
         )
     return [name] if provider == "cpu" else [name, PROVIDERS["cpu"]]
 

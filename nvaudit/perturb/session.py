@@ -64,7 +64,10 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
     except OptionError:
         raise
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
+        text = _brief(error)
+        if "is not a registered function/op" in text or "Could not find an implementation" in text:
+            text += "; export the model without this operator, or with another operator set"
+        raise ModelError(f"ONNX Runtime cannot load the model: {text}") from error
 
 
 def literal_session(data: bytes) -> Any:

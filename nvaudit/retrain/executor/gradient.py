@@ -56,9 +56,8 @@ def check_gradient(executor: Executor, inputs: Mapping[str, Any], output: str) -
     ModelError
         If it reaches none; the message names the node where it stops.
     """
-    weights: dict[str, Tensor] = {
-        key: executor.weights[key] for key in executor.mapped if key in executor.weights
-    }
+    parameters = {key: executor.weights[key] for key in executor.mapped if key in executor.weights}
+    weights = {key: tensor for key, tensor in parameters.items() if tensor.requires_grad}
     mode = executor.training
     executor.eval()
     try:
@@ -71,7 +70,8 @@ def check_gradient(executor: Executor, inputs: Mapping[str, Any], output: str) -
     finally:
         executor.train(mode)
     unreached = tuple(key for key, gradient in zip(weights, found, strict=True) if gradient is None)
-    if weights and len(unreached) == len(weights):
+    stopped = isinstance(scores, Tensor) and not scores.requires_grad
+    if stopped or (weights and len(unreached) == len(weights)):
         raise ModelError(f"{executor.network.path}: {_where(executor, values, output)}")
     return unreached
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.quantize import dequantize
+from nvaudit.model.runtime import runtime
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty
@@ -21,7 +22,7 @@ from nvaudit.perturb.margin import nominal_margin
 from nvaudit.perturb.metrics import Metric, reference_of, score
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
-from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session, runtime
+from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload

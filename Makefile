@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format dist check-minimal test-no-torch clean
+.PHONY: help demo test test-slow lint format dist check-minimal check-gpu-extra test-no-torch clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ dist: $(VENV)/.stamp-dev ## build the source archive, and from it the wheel, int
 
 check-minimal: dist ## audit with the wheel alone, outside the repository, without torch
 	PYTHON="$(PYTHON)" .ci/check-minimal dist/*.whl
+
+check-gpu-extra: dist ## with the gpu extra on a machine without a GPU, --provider cuda is refused
+	PYTHON="$(PYTHON)" .ci/check-gpu-extra dist/*.whl
 
 test-no-torch: check-minimal ## the same as check-minimal
 

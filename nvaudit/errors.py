@@ -34,6 +34,6 @@ class OptionError(NvauditError, ValueError):
 
 
 class EngineError(NvauditError, RuntimeError):
-    """Our own failure: a worker that keeps dying, a full disk, a missing execution provider."""
+    """Our own failure: a worker that keeps dying, a full disk, no ONNX Runtime."""
 
     exit_code = EXIT_FAILURE

@@ -8,9 +8,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
+from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
@@ -62,6 +63,7 @@ class Session:
     events: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
     crossbar: CrossbarRun | None = None
+    ran: Ran | None = None
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -69,6 +71,10 @@ class Session:
         begin = time.perf_counter()
         yield
         self.timing[what] = self.timing.get(what, 0.0) + time.perf_counter() - begin
+
+    def runtime(self) -> dict[str, Any] | None:
+        """What a report says of what the samples ran on; None before anything ran."""
+        return None if self.ran is None else asdict(self.ran)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of model, data and device."""
@@ -144,6 +150,20 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
     return profile, points
 
 
+def load_runnable(path: str | Path, seed: int) -> LoadedModel:
+    """Read a model that is to be run; what it draws at random follows the seed.
+
+    Raises
+    ------
+    ModelError
+        As :func:`load_model`, and if ONNX Runtime has no operator for one of its nodes.
+    """
+    loaded = load_model(path, seed)
+    if loaded.obstacle is not None:
+        raise ModelError(loaded.obstacle)
+    return loaded
+
+
 def settle_output(loaded: LoadedModel, wanted: str | None) -> tuple[str, list[str]]:
     """Which output is scored, and a note where that was our choice."""
     names = [output.name for output in loaded.outputs]
@@ -170,7 +190,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     """Read everything, decide everything, and write the workload; nothing has run yet."""
     check_converters(spec)
     profile, points = settle_device(spec)
-    loaded = load_model(spec.model)
+    loaded = load_runnable(spec.model, spec.seed)
     rebatch = analyse_batch(loaded.model)
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
@@ -212,6 +232,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         provider=spec.provider,
     )
     workload = build_workload(request, folder)
+    notes += loaded.notes
     session = Session(spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes)
     if spec.adc_bits is not None:
         how = ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range)
@@ -260,6 +281,7 @@ def run_probe(pool: Pool, session: Session) -> Metric | Probe:
     """Run the first samples and settle the metric; the probe if re-batching changes the outputs."""
     with session.timed("ideal"):
         probe: Probe = pool.submit("the first batch", "probe").result()
+        session.ran = probe.ran
         return probe if session.rebatching_failed(probe) else settle_metric(session, probe)
 
 

@@ -269,6 +269,7 @@ def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
     return {
         "data": session.dataset.facts(),
         "model": {**session.loaded.facts(), "batching": _batching(session)},
+        "runtime": session.runtime(),
         "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
         "operating_point": {

@@ -22,7 +22,6 @@ from nvaudit.model import (
     analyse_batch,
     build_template,
     constants,
-    load_model,
 )
 from nvaudit.perturb.apart import settle_cut
 from nvaudit.perturb.cells import device_factors, device_offset
@@ -33,7 +32,7 @@ from nvaudit.perturb.variant import spread_evenly
 from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.session import input_specs, settle_device, settle_output
+from nvaudit.session import input_specs, load_runnable, settle_device, settle_output
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
@@ -88,9 +87,10 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     NvauditError
         If anything about the input is wrong.
     """
-    loaded = load_model(spec.model)
+    loaded = load_runnable(spec.model, spec.seed)
     rebatch = analyse_batch(loaded.model)
     output, notes = settle_output(loaded, spec.output_name)
+    notes += loaded.notes
     _, points = settle_device(spec.audit_spec(loaded.path, "", ()))
     if spec.adc_bits is not None:
         check_noise(points)
@@ -211,5 +211,6 @@ def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
     from nvaudit.retrain.subject import outputs_of
 
     outputs = outputs_of(executor, Feed(data, rows), job.output, job.batch_axis)
-    metric = resolve_metric(None, outputs, None, "none", job.spec.class_axis)
+    asked = "mse" if job.spec.metric == "mse" else None
+    metric = resolve_metric(asked, outputs, None, "none", job.spec.class_axis)
     return reference_of(metric, outputs)

@@ -21,11 +21,13 @@ from nvaudit.jobs.harden_job import Job, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
 from nvaudit.model import LoadedModel
+from nvaudit.model.expose import expose_values
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.session import open_session
 from nvaudit.report.hardening.result import (
     HardenReport,
     TrainingInfo,
@@ -36,8 +38,8 @@ from nvaudit.report.hardening.result import (
 )
 from nvaudit.report.result import AuditReport
 from nvaudit.report.verify.result import VerifyReport
-from nvaudit.retrain.available import require_torch
-from nvaudit.retrain.feed import Feed
+from nvaudit.retrain.available import require_device, require_torch
+from nvaudit.retrain.feed import Feed, as_array
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.session import scratch_folder
@@ -104,6 +106,7 @@ def run_hardening(
     begin = time.perf_counter()
     check_output(spec, output)
     version = require_torch(spec.method)
+    require_device(spec.provider)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         folder = None if resume is None else Path(resume)
@@ -111,7 +114,9 @@ def run_hardening(
             stack.enter_context(lock_folder(folder))
         progress("reading model and data", 0, 1)
         job = prepare_job(spec, scratch)
-        executor = _executor(job)
+        if spec.provider != "cpu":  # before training, not in the audits after it
+            open_session(expose_values(job.loaded, inner=False)[0], {}, spec.provider)
+        job, executor = _executor(job)
         job = replace(job, notes=(*job.notes, *_held(executor)))
         audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
         timing = {"prepare": time.perf_counter() - begin}
@@ -161,17 +166,55 @@ def check_output(spec: HardenSpec, output: Path) -> None:
     check_writable(output)
 
 
-def _executor(job: Job) -> Executor:
-    """The model as a torch module that agrees with ONNX Runtime on the data."""
+def _executor(job: Job) -> tuple[Job, Executor]:
+    """The job with what it trains, and the model in torch, which agrees with ONNX Runtime on the data."""
+    from nvaudit.retrain.executor.gradient import check_finite, check_gradient
     from nvaudit.retrain.executor.module import build_executor
     from nvaudit.retrain.executor.parity import check_parity
 
-    executor = build_executor(job.loaded)
+    executor = build_executor(job.loaded, outputs=(job.output,))
+    job = _trained(job, executor)
     count = original_batch(job.loaded, job.rebatch) or _PARITY_SAMPLES
     data, rows = job.train
     first = Feed(data, rows).take(rows[:count]).inputs
-    check_parity(executor, job.loaded, {name: tensor.numpy() for name, tensor in first.items()})
-    return executor
+    check_finite(executor, first, job.output)
+    check_parity(executor, job.loaded, {name: as_array(value) for name, value in first.items()})
+    idle = check_gradient(executor, first, job.output)
+    if idle:
+        names = ", ".join(map(repr, idle))
+        job = replace(job, notes=(*job.notes, f"no gradient of {job.output!r} reaches {names}: not trained"))
+    return job, executor
+
+
+def _trained(job: Job, executor: Executor) -> Job:
+    """Leave out the weights that the trained output does not depend on.
+
+    Raises
+    ------
+    OptionError
+        If one is of a type that torch cannot train, or none is left.
+    """
+    for weight in job.weights:
+        kind = executor.untrainable.get(weight.key)
+        if kind is not None:
+            raise OptionError(
+                f"{job.loaded.path}: weight {weight.key!r} is stored as {kind}, which has no gradient and no "
+                f"grid of whole numbers; keep it as it is with --digital {weight.key}, harden the model from "
+                "before it was cast, or use --method remap"
+            )
+    there = set(executor.mapped)
+    left = tuple(weight for weight in job.weights if weight.key in there)
+    if not left:
+        raise OptionError(
+            f"{job.loaded.path}: the output {job.output!r} depends on no weight on the array; choose another "
+            "with --output-name"
+        )
+    if len(left) == len(job.weights):
+        return job
+    names = ", ".join(repr(weight.key) for weight in job.weights if weight.key not in there)
+    note = f"the trained output {job.output!r} does not depend on {names}: written back as they are"
+    splits = tuple(split for split in job.splits if split.key in there)
+    return replace(job, weights=left, splits=splits, notes=(*job.notes, note))
 
 
 def _held(executor: Executor) -> list[str]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.data import load_dataset
-from nvaudit.model import analyse_batch, constants, load_model
+from nvaudit.model import analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.landscape.measure import Measured, Subject, measure
@@ -31,9 +32,16 @@ from nvaudit.report.landscape.result import (
     headline,
     pair_fits,
 )
-from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness
+from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo
 from nvaudit.report.statistics.roughness import roughness
-from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, scratch_folder, settle_output
+from nvaudit.session import (
+    REBATCH_TOLERANCE,
+    Session,
+    input_specs,
+    load_runnable,
+    scratch_folder,
+    settle_output,
+)
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -86,9 +94,10 @@ def run_landscape(
         folder = stack.enter_context(scratch_folder())
         progress("reading model and data", 0, 1)
         check_pool(spec.dask)
-        loaded = load_model(spec.model)
+        loaded = load_runnable(spec.model, spec.seed)
         rebatch = analyse_batch(loaded.model)
         output, notes = settle_output(loaded, spec.output)
+        notes += loaded.notes
         data = None if spec.data is None else Path(spec.data)
         dataset = load_dataset(
             data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
@@ -259,6 +268,7 @@ def landscape_report(
         fixed=fixed_tensors(tensors),
         data=DataInfo(**dataset.facts()),
         model=ModelInfo(**loaded.facts(), batching=subject.rebatch.reason),
+        runtime=RuntimeInfo(**asdict(measured.ran)),
         timing={**timing, "point_median": table.point_seconds},
         run=spec.model_dump(mode="json"),
         hashes=LandscapeHashes(model=loaded.digest, data=dataset.digest),

@@ -86,6 +86,8 @@ def _obstacle(session: Session, metric: Metric) -> str | None:
         return (
             "read noise is drawn anew at every inference, so a chip's metric depends on the order of samples"
         )
+    if any(not draw.by_batch for draw in session.loaded.draws):
+        return "the model draws random numbers, so a chip's metric depends on the order of samples"
     if session.rebatch.coupled:
         return "samples of a batch influence each other in this model"
     return None

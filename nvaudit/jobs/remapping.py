@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit import __version__
-from nvaudit.errors import EngineError, OptionError
+from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.files import check_writable
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
@@ -138,6 +138,7 @@ def _choose(
     probe = Engine(first_samples(session.workload, PROBED)).probe()
     if session.rebatching_failed(probe):
         return probe
+    check_finite(session, probe)
     folder = Path(session.workload.folder)
     original, cost = _original(spec, session, settle_metric(session, probe), folder, clock)
     conditions = original.conditions
@@ -225,6 +226,21 @@ def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> Conditions
     )
 
 
+def check_finite(session: Session, probe: Probe) -> None:
+    """Refuse a model whose outputs overflow: nothing can be compared with them.
+
+    Raises
+    ------
+    ModelError
+    """
+    if probe.output.dtype.kind == "f" and not np.isfinite(probe.output.astype(np.float64)).all():
+        raise ModelError(
+            f"{session.loaded.path}: output {session.workload.output!r} of the given model is NaN or "
+            "infinite on the data, so no remapped model can be compared with it; check the scale of weights "
+            "and data"
+        )
+
+
 def _allowed(spec: RemapSpec, first: Trial, metric: Metric) -> float:
     """Nominal loss that is allowed; of a metric that is no fraction, relative to what noise costs."""
     if metric.unit == "fraction":
@@ -258,7 +274,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
     """Write a candidate, read it back and compare it with the original; the largest relative difference."""
     changed = with_numbers(best.rescaling.loaded, best.arrays())
     write_model(changed, output)
-    back = load_model(output)
+    back = load_model(output, session.spec.seed)
     folder = Path(session.workload.folder) / "written"
     bench = Bench(back, best.bench.conditions, folder)
     if set(bench.values) != set(best.bench.values):
@@ -270,10 +286,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
         inputs=samples.inputs,
         labels=samples.labels,
         count=samples.count,
-        ideal=replace(bench.workload.ideal) if bench.workload.ideal != bench.workload.original else
-        replace(bench.workload.original, path=str(output)),
-        original=replace(bench.workload.original, path=str(output)),
-    )  # fmt: skip
+    )
     now = Engine(workload).probe().output.astype(np.float64)
     then = probe.output.astype(np.float64)
     error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
@@ -282,7 +295,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
         output.unlink()
         raise EngineError(
             f"{output}: rescaling moved the outputs by {error:.1e} of their range, more than rounding does; "
-            "nothing was written: use equalise=False"
+            "nothing was written: --no-equalise rescales nothing"
         )
     return error
 

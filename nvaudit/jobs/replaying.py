@@ -9,6 +9,7 @@ import numpy as np
 
 from nvaudit.errors import EngineError, OptionError
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
+from nvaudit.model.draws import listed
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.workload import GraphFile
 from nvaudit.report.result import AuditReport
@@ -102,9 +103,12 @@ def replay(
         measured = _measure(session, engine, probe, output) if check else None
     reported = values[trial]
     if measured is not None and reported is not None and measured != reported:
+        reason = "another version of ONNX Runtime or another processor rounds otherwise"
+        if session.loaded.draws:
+            named = listed(session.loaded.draws)
+            reason = f"results of {named} follow a seed only in one version of ONNX Runtime and of nvaudit"
         raise EngineError(
-            f"{output}: written, but it measures {measured!r} where the report has {reported!r}; another "
-            "version of ONNX Runtime or another processor rounds otherwise"
+            f"{output}: written, but it measures {measured!r} where the report has {reported!r}; {reason}"
         )
     return Replayed(output, trial, sigma, reported, measured)
 

@@ -14,6 +14,7 @@ from nvaudit import __version__
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.model import load_model
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.report.roofline.limits import MEASURES, Measure
@@ -198,7 +199,7 @@ def run_roofline(
         plan.skipped,
         plan.asked,
         version=__version__,
-        notes=plan.notes,
+        notes=(*load_model(spec.model, spec.seed).notes, *plan.notes),
         seconds=time.perf_counter() - begin,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nvaudit.errors import OptionError
@@ -30,7 +30,7 @@ def select(
     constants : sequence of Constant
         All initializers and constants of a model.
     layers : sequence of str
-        If given, only weights whose name matches one of these globs are mapped.
+        If given, only weights whose name matches one of these globs are mapped; see :func:`matching`.
     digital : sequence of str
         Weights whose name matches one of these globs stay digital.
 
@@ -47,23 +47,52 @@ def select(
     names = [c.weight.key for c in constants if c.weight is not None]
     for option, globs in (("--layers", layers), ("--digital", digital)):
         for glob in globs:
-            if not fnmatch.filter(names, glob):
+            if not matching(glob, names):
                 raise OptionError(
                     f"{option} {glob!r} matches no weight; `nvaudit inspect` lists them, e.g. "
                     + ", ".join(names[:5])
                 )
-    return tuple(_decide(constant, layers, digital) for constant in constants)
+    chosen = {name for glob in layers for name in matching(glob, names)} if layers else set(names)
+    kept = {name: glob for glob in reversed(digital) for name in matching(glob, names)}
+    return tuple(_decide(constant, chosen, kept) for constant in constants)
 
 
-def _decide(constant: Constant, layers: Sequence[str], digital: Sequence[str]) -> Decision:
+def matching(glob: str, names: Sequence[str]) -> list[str]:
+    """Names that a glob means.
+
+    A name itself means that one alone, whatever characters it has. Exporters put brackets into names; where a
+    glob with brackets read as sets of characters matches nothing, they are taken literally.
+
+    Parameters
+    ----------
+    glob : str
+    names : sequence of str
+
+    Returns
+    -------
+    list of str
+        In their order; empty if there are none.
+
+    Examples
+    --------
+    >>> matching("w[1]", ["w1", "w[1]"]), matching("w[12]", ["w1", "w[1]"]), matching("w[1*", ["w[1].a", "w"])
+    (['w[1]'], ['w1'], ['w[1].a'])
+    """
+    if glob in names:
+        return [glob]
+    found = [name for name in names if fnmatch.fnmatchcase(name, glob)]
+    literal = glob.replace("[", "[[]")
+    return found or [name for name in names if fnmatch.fnmatchcase(name, literal)]
+
+
+def _decide(constant: Constant, chosen: Collection[str], kept: Mapping[str, str]) -> Decision:
     weight = constant.weight
     if weight is None:
         return Decision(constant, False, constant.reason)
-    if layers and not any(fnmatch.fnmatchcase(weight.key, glob) for glob in layers):
+    if weight.key not in chosen:
         return Decision(constant, False, "not selected by --layers")
-    for glob in digital:
-        if fnmatch.fnmatchcase(weight.key, glob):
-            return Decision(constant, False, f"kept digital by --digital {glob}")
+    if weight.key in kept:
+        return Decision(constant, False, f"kept digital by --digital {kept[weight.key]}")
     return Decision(constant, True, constant.reason or f"weight of {weight.product}{_wide(weight)}")
 
 

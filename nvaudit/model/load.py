@@ -15,9 +15,11 @@ from nvaudit.errors import ModelError
 from nvaudit.model.attributes import open_linear
 from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
+from nvaudit.model.draws import Draw, draws_note, find_draws, seed_draws
 from nvaudit.model.external import digest_files
 from nvaudit.model.inline import inline_functions
 from nvaudit.model.sparse import densify
+from nvaudit.model.upgrade import obstacle, upgrade
 
 MAX_FILE_BYTES = 2**31 - 1  # the limit of a protobuf message
 
@@ -65,6 +67,14 @@ class LoadedModel:
         Version of the default operator set.
     ir_version : int
         Version of the file format.
+    draws : tuple of Draw
+        Nodes whose results differ from run to run; those of ``model`` have seeds that follow the run's.
+    notes : tuple of str
+        What was done to the file's graph, or must be known of it.
+    as_filed : bool
+        Whether the file itself computes what ``model`` does: no seed was set and no operator set changed.
+    obstacle : str or None
+        Why ONNX Runtime cannot run it, where its operators show that, and what to do.
     """
 
     path: Path
@@ -74,6 +84,10 @@ class LoadedModel:
     outputs: tuple[TensorSpec, ...]
     opset: int
     ir_version: int
+    draws: tuple[Draw, ...] = ()
+    notes: tuple[str, ...] = ()
+    as_filed: bool = True
+    obstacle: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the model: path, opset, inputs, outputs."""
@@ -85,13 +99,15 @@ class LoadedModel:
         }
 
 
-def load_model(path: str | Path) -> LoadedModel:
+def load_model(path: str | Path, seed: int = 0) -> LoadedModel:
     """Read an ONNX model.
 
     Parameters
     ----------
     path : str or Path
         An ``.onnx`` file of any operator set and format version; external data is found beside it.
+    seed : int
+        Of the run, for what the model draws at random; see :mod:`nvaudit.model.draws`.
 
     Returns
     -------
@@ -106,7 +122,7 @@ def load_model(path: str | Path) -> LoadedModel:
     """
     path = Path(path)
     try:
-        return _load(path)
+        return _load(path, seed)
     except ModelError:
         raise
     except MemoryError as error:
@@ -161,10 +177,12 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
     return model, tuple(checked.files)
 
 
-def _load(path: Path) -> LoadedModel:
-    proto = parse(path)
+def _load(path: Path, seed: int) -> LoadedModel:
+    proto, upgraded = parse_upgraded(path)
     model, files = assemble(proto, path)
     inputs, outputs = _specs(proto, path)
+    found = find_draws(model)
+    seed_draws(found, seed)
     return LoadedModel(
         path=path,
         model=model,
@@ -173,7 +191,17 @@ def _load(path: Path) -> LoadedModel:
         outputs=outputs,
         opset=model.opset_imports.get("", 1),
         ir_version=model.ir_version or 1,
+        draws=found,
+        notes=(*(() if upgraded is None else (upgraded,)), *draws_note(found)),
+        as_filed=upgraded is None and not found,
+        obstacle=obstacle(model, path),
     )
+
+
+def parse_upgraded(path: Path) -> tuple[Any, str | None]:
+    """Read a file as a message that ONNX Runtime has operators for; also what was changed for that."""
+    proto = parse(path)
+    return upgrade(proto, path)
 
 
 def parse(path: Path) -> Any:

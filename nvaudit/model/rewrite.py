@@ -17,6 +17,7 @@ from nvaudit.model.build import Names
 from nvaudit.model.cause import cause
 from nvaudit.model.chains import Quantize, invert, layout_of
 from nvaudit.model.decode import decode_values
+from nvaudit.model.draws import drop_seeds
 from nvaudit.model.fold import fold, stored_array
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.tensors import Array
@@ -153,6 +154,7 @@ def write_model(loaded: LoadedModel, path: str | Path, *, max_bytes: int = MAX_O
     total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
     try:
         model = loaded.model.clone()
+        drop_seeds(model)
         if not outside and total <= max_bytes:
             data = ir.serde.serialize_model(model).SerializeToString()
         else:

@@ -20,7 +20,7 @@ from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.cause import cause
 from nvaudit.model.datafiles import DataFiles, same_file
 from nvaudit.model.fold import stored_array
-from nvaudit.model.load import LoadedModel, assemble, parse
+from nvaudit.model.load import LoadedModel, assemble, parse_upgraded
 from nvaudit.model.parameters import grid_of
 from nvaudit.model.tensors import Array
 
@@ -77,7 +77,7 @@ def update_values(loaded: LoadedModel, values: Mapping[str, Array], path: str | 
 
 
 def _update(loaded: LoadedModel, values: Mapping[str, Array], path: Path) -> tuple[str, ...]:
-    proto = parse(loaded.path)
+    proto, upgraded = parse_upgraded(loaded.path)
     roots, files = _tagged_roots(loaded)
     for file in (loaded.path, *files):
         if same_file(file, path):
@@ -106,14 +106,14 @@ def _update(loaded: LoadedModel, values: Mapping[str, Array], path: Path) -> tup
         else:
             _store(tensors[place], new)
     data.write(tensors)
-    whole = loaded.path.read_bytes() if not changed and not files else proto.SerializeToString()
-    data.write_model(whole)
+    same = not changed and not files and upgraded is None
+    data.write_model(loaded.path.read_bytes() if same else proto.SerializeToString())
     return tuple(changed)
 
 
 def _tagged_roots(loaded: LoadedModel) -> tuple[dict[str, Root], tuple[Path, ...]]:
     """Every stored tensor by key, marked with its place in the file however deep it lies."""
-    proto = parse(loaded.path)
+    proto, _ = parse_upgraded(loaded.path)
     for number, tensor in enumerate(_tensors(proto)):
         entry = tensor.metadata_props.add()
         entry.key, entry.value = _TAG, str(number)

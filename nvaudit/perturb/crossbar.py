@@ -222,7 +222,7 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     )
     noisy = noisy_in_reading(plain.tensors, request.points)
     workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
-    if not request.rebatch.coupled:
+    if not request.rebatch.coupled and not request.loaded.draws:  # another cut is another draw
         sums = [sizes[name] for split in seen for name in split.sums]
         workload = replace(workload, batch=samples_at_once(sums, plain.batch))
     return CrossbarRun(workload, plain, layers, samples, how)

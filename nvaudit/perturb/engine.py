@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.quantize import dequantize
+from nvaudit.model.runtime import runtime
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty
 from nvaudit.perturb.margin import nominal_margin
 from nvaudit.perturb.metrics import Metric, reference_of, score
+from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
 from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
@@ -60,10 +62,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Probe:
-    """The unmodified model's first outputs, and how far re-batching moves them (None: not re-batched)."""
+    """The first outputs of the unmodified model, what they ran on, and how far re-batching moves them.
+
+    The last is None where the model is not re-batched.
+    """
 
     output: NDArray[Any]
     rebatch_error: float | None
+    ran: Ran
 
 
 class Engine:
@@ -98,13 +104,15 @@ class Engine:
         """Run the unmodified model on the first samples, re-batched and as it came."""
         w = self._w
         count = min(w.count, max(w.batch, PROBE_SAMPLES))
-        output = np.concatenate([out for _, _, out in self._outputs(self._open(w.ideal), w.ideal, count)])
+        session = self._open(w.ideal)
+        output = np.concatenate([out for _, _, out in self._outputs(session, w.ideal, count)])
+        ran = ran_on(runtime(), session, w.provider)
         if w.ideal.path == w.original.path:
-            return Probe(output, None)
+            return Probe(output, None, ran)
         few = min(count, 8)
         plain = np.concatenate([out for _, _, out in self._outputs(self._open(w.original), w.original, few)])
         moved = np.abs(output[:few].astype(np.float64) - plain)
-        return Probe(output, float(moved.max(initial=0) / max(np.abs(plain).max(initial=0), 1e-30)))
+        return Probe(output, float(moved.max(initial=0) / max(np.abs(plain).max(initial=0), 1e-30)), ran)
 
     def nominal(self, metric: Metric, keep: str | None, ideal: GraphFile) -> Outcome:
         """Score the unmodified model; with ``keep`` store its outputs there as the reference."""

@@ -137,7 +137,7 @@ def _build(request: Request, folder: Path) -> Workload:
     template = build_template(request.loaded, keys, batch=batch, read_noise=noisy_reads)
     with_variance = {slot.weight_key for slot in template.slots if slot.variance}
     index_of = {key: i for i, key in enumerate(keys)}
-    original = GraphFile(str(request.loaded.path), {}, original_batch(request.loaded, request.rebatch))
+    original = original_graph(request.loaded, request.rebatch, folder)
     ideal = original
     if batch == "free":
         ideal = graph_file(build_template(request.loaded, [], batch="free"), folder, "ideal", None)
@@ -162,6 +162,14 @@ def _build(request: Request, folder: Path) -> Workload:
         provider=request.provider,
         together=dataset.together,
     )
+
+
+def original_graph(loaded: LoadedModel, rebatch: Rebatch, folder: Path) -> GraphFile:
+    """The file as it came, or, where the graph that is audited computes something else, that graph."""
+    size = original_batch(loaded, rebatch)
+    if loaded.as_filed:
+        return GraphFile(str(loaded.path), {}, size)
+    return graph_file(build_template(loaded, []), folder, "original", size)
 
 
 def noisy_in_reading(tensors: Sequence[TensorFile], points: Sequence[OperatingPoint]) -> set[str]:

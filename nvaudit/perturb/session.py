@@ -10,24 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError
+from nvaudit.errors import ModelError, OptionError
 from nvaudit.model.runtime import runtime
+from nvaudit.perturb.providers import session_on
 
 SLOT_FILE = "nvaudit-slots.bin"
 """The external data that a template's slots point to."""
 
 FILE_BYTES = 32 << 20
 """From this size on, weights go through a file that ONNX Runtime maps, not through its copies."""
-
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "dml": "DmlExecutionProvider",
-}
 
 
 def _options(ort: Any) -> Any:
@@ -37,17 +28,6 @@ def _options(ort: Any) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     return options
-
-
-def _providers(ort: Any, provider: str) -> list[str]:
-    name = _PROVIDERS[provider]
-    offered = ort.get_available_providers()
-    if name not in offered:
-        raise EngineError(
-            f"--provider {provider}: this ONNX Runtime offers only {', '.join(offered)}; "
-            "use --provider cpu, or install the build of ONNX Runtime that has it"
-        )
-    return [name] if provider == "cpu" else [name, "CPUExecutionProvider"]
 
 
 def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provider: str = "cpu") -> Any:
@@ -71,6 +51,8 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
     ------
     ModelError
         If ONNX Runtime refuses the model.
+    OptionError
+        If it would run on another provider.
     """
     ort = runtime()
     options = _options(ort)
@@ -78,13 +60,29 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
         # bfloat16 and the like have no numpy type of their own: ONNX Runtime is told the element type.
         options.add_external_initializers(list(fills), [_ort_value(ort, a) for a in fills.values()])
     try:
-        return ort.InferenceSession(
-            os.fspath(graph) if isinstance(graph, Path) else graph,
-            options,
-            providers=_providers(ort, provider),
-        )
-    except EngineError:
+        return session_on(ort, os.fspath(graph) if isinstance(graph, Path) else graph, options, provider)
+    except OptionError:
         raise
+    except Exception as error:
+        text = _brief(error)
+        if "is not a registered function/op" in text or "Could not find an implementation" in text:
+            text += "; export the model without this operator, or with another operator set"
+        raise ModelError(f"ONNX Runtime cannot load the model: {text}") from error
+
+
+def literal_session(data: bytes) -> Any:
+    """Make a session that runs a model as it is written, without the rewrites that round elsewhere.
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime refuses the model.
+    """
+    ort = runtime()
+    options = _options(ort)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
 

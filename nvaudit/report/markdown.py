@@ -21,6 +21,7 @@ from nvaudit.report.wording import (
     limit_text,
     missing_bound_text,
     roughness_text,
+    runtime_text,
     shape_text,
     share_text,
     value_text,
@@ -285,6 +286,7 @@ def _how(report: AuditReport) -> str:
             _code(hashes.device),
         ],
     ]
+    rows += [["run on", literal(line.removeprefix("Run on: ")), ""] for line in runtime_text(report.runtime)]
     seconds = report.timing.get("total")
     if seconds is not None:
         rows.append(["time", f"{seconds:.3g} s", ""])

@@ -8,7 +8,13 @@ from rich.text import Text
 
 from nvaudit.report.result import AuditReport
 from nvaudit.report.terminal import heading, sentence
-from nvaudit.report.wording import count_text, difference_text, duration_text, roughness_text
+from nvaudit.report.wording import (
+    count_text,
+    difference_text,
+    duration_text,
+    roughness_text,
+    runtime_text,
+)
 
 _HASH_DIGITS = 12
 
@@ -66,6 +72,7 @@ def _run(report: AuditReport) -> list[str]:
         f"{model.batching})",
         f"Data: {data.source}, {count_text(data.count, 'image')}, {labels[data.label_kind]}",
         f"Device: {name} at {point.sigma_text}, t = {duration_text(point.time_s)}; noise terms: {terms}",
+        *runtime_text(report.runtime),
         _trials(report),
     ]
     lines += dict.fromkeys(f"KPP: {result.definition}" for result in report.kpp)

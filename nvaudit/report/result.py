@@ -23,6 +23,7 @@ from nvaudit.report.sections import (
     OperatingPointInfo,
     RaceInfo,
     Roughness,
+    RuntimeInfo,
     Section,
     SweepPoint,
     TensorDecision,
@@ -42,6 +43,7 @@ __all__ = [
     "OperatingPointInfo",
     "RaceInfo",
     "Roughness",
+    "RuntimeInfo",
     "SweepPoint",
     "TensorDecision",
     "TrialSummary",
@@ -79,6 +81,7 @@ class AuditReport(Section):
     tensors: tuple[TensorDecision, ...]
     data: DataInfo
     model: ModelInfo
+    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
     device: dict[str, JsonValue] = Field(description="The full device profile.")
     device_levels: DeviceLevels | None = Field(
         default=None, description="The law of each level at the operating point."

@@ -160,6 +160,19 @@ class ModelInfo(Section):
     batching: str = Field(description="How images are put into batches, in plain words.")
 
 
+class RuntimeInfo(Section):
+    """What the samples were run on."""
+
+    requested: str = Field(description="Execution provider that was asked for: --provider.")
+    providers: tuple[str, ...] = Field(
+        min_length=1,
+        description="Of ONNX Runtime's session, in order: operators that the first one does not have run on "
+        "the next.",
+    )
+    device: str = Field(description="What the installed ONNX Runtime is built for.")
+    version: str = Field(description="Of ONNX Runtime.")
+
+
 class OperatingPointInfo(Section):
     """Where on the device profile the audit stands."""
 

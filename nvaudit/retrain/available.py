@@ -42,3 +42,35 @@ def require_torch(method: str, option: str = "--method", otherwise: str = "") ->
         text = f"{option} {method} needs torch; run: pip install 'nvaudit[harden]'"
         raise OptionError(f"{text}, {otherwise}" if otherwise else text) from error
     return str(torch.__version__)
+
+
+def require_device(provider: str) -> None:
+    """Find out whether torch has the device that training is asked to run on.
+
+    Parameters
+    ----------
+    provider : str
+        ``"cuda"`` trains on the GPU, any other on the processor.
+
+    Raises
+    ------
+    OptionError
+        If there is none; the message says why.
+    """
+    if provider != "cuda":
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    reason = "it is built without CUDA"
+    if torch.version.cuda is not None:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            reason = "it finds no device"
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+    raise OptionError(
+        f"--provider cuda: torch {torch.__version__} cannot train on a GPU: {reason}; install torch for CUDA "
+        "and the driver of the GPU, or use --provider cpu"
+    )

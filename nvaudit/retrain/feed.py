@@ -87,7 +87,7 @@ class Feed:
         for name, array in self.dataset.inputs.items():
             axis = self.dataset.batch_axes.get(name)
             part = np.asarray(array) if axis is None else np.take(array, fed, axis=axis)
-            inputs[name] = torch.from_numpy(_native(part)).to(self.device)
+            inputs[name] = _input(part, self.device)
         labels = None
         if self.dataset.labels is not None:
             labels = torch.from_numpy(np.array(self.dataset.labels[rows])).to(self.device)
@@ -125,6 +125,20 @@ class Feed:
             return len(self._runs())
         full, rest = divmod(self.count, size)
         return max(1, full + (rest > 1))
+
+
+def _input(array: NDArray[Any], device: str) -> Any:
+    """One input as a tensor; text, which only what stands before the weights can take, as it is."""
+    import torch
+
+    if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
+        return array
+    return torch.from_numpy(_native(array)).to(device)
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """The array of an input."""
+    return value if isinstance(value, np.ndarray) else np.asarray(value.cpu().numpy())
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

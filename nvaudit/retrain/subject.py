@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
+from nvaudit.mapping.select import matching
 from nvaudit.model import Split, Weight
 from nvaudit.perturb.metrics import Metric, resolve_metric
 from nvaudit.retrain.feed import Feed, Rows
@@ -159,13 +159,13 @@ def _dense(network: Network, subject: Subject, spec: HardenSpec) -> tuple[str, .
     keys = [weight.key for weight in subject.weights]
     found = []
     for glob in spec.dense:
-        matching = fnmatch.filter(keys, glob)
-        if not matching:
+        named = matching(glob, keys)
+        if not named:
             raise OptionError(
                 f"--dense {glob!r} matches no weight on the array; `nvaudit inspect` lists them, e.g. "
                 + ", ".join(keys[:5])
             )
-        found += matching
+        found += named
     last = last_weight(network, keys) if isinstance(network, Executor) else None
     return tuple(dict.fromkeys([*found, *([] if last is None else [last])]))
 

@@ -20,7 +20,7 @@ from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.verify import verified_law
 from nvaudit.retrain.available import require_torch
-from nvaudit.retrain.feed import Batch, Feed
+from nvaudit.retrain.feed import Batch, Feed, as_array
 from nvaudit.session import Session, input_specs
 from nvaudit.verify.rank import Correction
 from nvaudit.verify.spec import VerifySpec
@@ -93,8 +93,13 @@ class Sensitivity:
         self._probes = max(1, math.ceil(FEWEST / self._batches))
         feed = Feed(data, spread_evenly(data.count, count))
         with _advised():
-            self._executor = build_executor(session.loaded)
+            self._executor = build_executor(session.loaded, outputs=(session.workload.output,))
             self._loss = _loss(session, self._executor, feed)
+        for key, kind in self._executor.untrainable.items():
+            raise OptionError(
+                f"--ranking swim: weight {key!r} is stored as {kind}, which has no gradient; use --ranking "
+                "magnitude"
+            )
         self._feed = Feed(data, feed.rows[: self._batches * self._size])
         point = session.points[0]
         self._laws = [TensorLaw(t, point, freeze_read=True, keep_tables=False) for t in tensors]
@@ -126,7 +131,11 @@ class Sensitivity:
                 self._executor, self._points(verified), self._loss, output,
                 self._session.workload.output_axis, probes=self._probes, seed=self._seed,
             )  # fmt: skip
-        return [found[law.tensor.key] for law in self._laws]
+        return [self._of(law.tensor, found) for law in self._laws]
+
+    def _of(self, tensor: MappedTensor, found: Mapping[str, Floats]) -> Floats:
+        """What was found for a tensor; nothing depends on one that the scored output does not need."""
+        return found[tensor.key] if tensor.key in found else np.zeros(tensor.code.shape)
 
     def _points(self, verified: Sequence[NDArray[np.bool_]]) -> Points:
         """Batches of samples, each with the weights of a chip.
@@ -143,6 +152,7 @@ class Sensitivity:
                 {
                     law.tensor.key: _drawn(law, after, mask, seed, trial)
                     for law, after, mask in zip(self._laws, self._after, verified, strict=True)
+                    if law.tensor.key in self._executor.mapped
                 },
                 batch,
             )
@@ -202,7 +212,7 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
         )
     first = feed.rows[:wanted]
     inputs = feed.take(np.resize(first, wanted)).inputs
-    check_parity(executor, session.loaded, {name: tensor.numpy() for name, tensor in inputs.items()})
+    check_parity(executor, session.loaded, {name: as_array(value) for name, value in inputs.items()})
     with evaluating(executor):
         batch = feed.take(first)
         found = batch.own(batch_first(executor(batch.inputs)[output], session.workload.output_axis))

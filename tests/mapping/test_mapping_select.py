@@ -90,3 +90,23 @@ def test_without_weights_there_is_nothing_to_select():
     assert select([]) == ()
     with pytest.raises(OptionError, match="--layers '\\*' matches no weight"):
         select([], ["*"])
+
+
+def test_an_exact_name_matches_whatever_characters_it_has(tmp_path):
+    """Names with brackets: the name itself means that weight alone; without a match brackets are literal."""
+    names = ["layers[0].w", "layers0.w", "layers[1].w"]
+    nodes = [
+        helper.make_node("MatMul", [before, name], [after])
+        for before, name, after in zip(("x", "a", "b"), names, ("a", "b", "y"), strict=True)
+    ]
+    stored = [numpy_helper.from_array(np.eye(4, dtype=np.float32), name) for name in names]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4])] for name in ("x", "y")]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", *ends, stored)), path)
+    known = constants(load_model(path))
+    assert mapped(select(known, layers=["layers[0].w"])) == ["layers[0].w"]
+    assert mapped(select(known, digital=["layers[0].w"])) == ["layers0.w", "layers[1].w"]
+    assert mapped(select(known, layers=["layers[1]*"])) == ["layers[1].w"]
+    assert mapped(select(known, layers=["layers[0-9].w"])) == ["layers0.w"]
+    with pytest.raises(OptionError, match=r"--layers 'layers\[2\]\.w' matches no weight"):
+        select(known, layers=["layers[2].w"])

@@ -18,7 +18,8 @@ KEYS = [
     "schema_version", "nvaudit_version", "headline", "label_free", "verdict", "metric", "metric_info",
     "nominal", "quantised", "kpp", "yields", "gate", "mapped", "mapped_gate", "tail", "trials", "sweep",
     "roughness", "landscape",
-    "tensors", "data", "model", "device", "device_levels", "operating_point", "crossbar", "zero_groups",
+    "tensors", "data", "model", "runtime", "device", "device_levels", "operating_point", "crossbar",
+    "zero_groups",
     "attribution",
     "attribution_detail", "timing", "run", "hashes", "events", "notes",
 ]  # fmt: skip

@@ -25,14 +25,12 @@ from nvaudit.model.batch.node import (
     refuse,
 )
 from nvaudit.model.batch.rules import RULES
+from nvaudit.model.draws import draws
 
 __all__ = ["Shapes", "Walk", "infer_shapes", "layout", "products", "walk"]
 
 #: Constants up to this many bytes may be shapes, which shape inference needs to see.
 SMALL_BYTES = 1024
-
-RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-                    "RandomUniformLike"})  # fmt: skip
 
 #: Operators that may mix samples wherever their batch axis is.
 COUPLING = frozenset({"BatchNormalization", "DynamicQuantizeLinear"})
@@ -307,7 +305,7 @@ def _step(view: NodeView) -> Step:
     """Ask the rule of the operator, where the inputs leave anything to ask."""
     node, states = view.node, {op.state for op in view.inputs if op is not None}
     known = RULES.get(node.op_type) if node.domain == "" else None
-    if node.op_type in RANDOM:
+    if draws(node, view.version):
         return refuse(view, "draws random numbers")
     if UNKNOWN in states:
         # The cause has been told already, but an operator that surely mixes samples still counts.

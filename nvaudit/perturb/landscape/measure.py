@@ -18,6 +18,7 @@ from nvaudit.perturb.landscape.workload import Plane, PlaneRequest, build_plane
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import original_batch
+from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.workers import Pool
 
@@ -55,6 +56,7 @@ class Measured:
         Samples that were used.
     notes : tuple of str
     seconds : float
+    ran : Ran
     """
 
     loss: Loss
@@ -63,6 +65,7 @@ class Measured:
     images: int
     notes: tuple[str, ...]
     seconds: float
+    ran: Ran
 
 
 def measure(
@@ -125,7 +128,7 @@ def measure(
             grid, images = Grid(spec.span, spec.grid, spec.pairs), plane.base.count
             task = task_digest(loss.metric, grid, images)
             table = run_grid(pool, loss.metric, keep, grid, progress, record, task)
-        return Measured(loss, nominal, table, images, notes, time.perf_counter() - begin)
+        return Measured(loss, nominal, table, images, notes, time.perf_counter() - begin, probe.ran)
     raise AssertionError("a model that is not re-batched has no error of re-batching")
 
 

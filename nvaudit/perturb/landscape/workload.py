@@ -23,8 +23,8 @@ from nvaudit.model import (
     recalibrate_batch_norm,
 )
 from nvaudit.perturb.landscape.directions import Filters, filters_of, is_moved
-from nvaudit.perturb.prepare import graph_file, original_batch, slot_specs
-from nvaudit.perturb.workload import ArrayFile, GraphFile, Workload, save_array
+from nvaudit.perturb.prepare import graph_file, original_graph, slot_specs
+from nvaudit.perturb.workload import ArrayFile, Workload, save_array
 from nvaudit.rng import stream
 
 BatchNorm = Literal["stored", "recalibrated"]
@@ -144,7 +144,7 @@ def _build(request: PlaneRequest, folder: Path) -> Plane:
         )
     batch: Literal["free", "keep"] = "free" if rebatch.status == "rebatched" else "keep"
     template = build_template(loaded, [weight.key for weight in weights], batch=batch)
-    original = GraphFile(str(loaded.path), {}, original_batch(loaded, rebatch))
+    original = original_graph(loaded, rebatch, folder)
     ideal = original
     if batch == "free":
         ideal = graph_file(build_template(loaded, [], batch="free"), folder, "ideal", None)

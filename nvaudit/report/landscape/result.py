@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.jsontext import write_json
-from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, Section
+from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, RuntimeInfo, Section
 from nvaudit.report.statistics.roughness import Score
 from nvaudit.report.wording import roughness_text
 
@@ -75,6 +75,7 @@ class LandscapeReport(Section):
     fixed: dict[str, str] = Field(description="Tensors with two or more dimensions that were not, and why.")
     data: DataInfo
     model: ModelInfo
+    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: dict[str, JsonValue] = Field(description="The full specification of the run.")
     hashes: LandscapeHashes

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nvaudit.report.landscape.result import LandscapeReport
 from nvaudit.report.terminal import heading, sentence, show, table
-from nvaudit.report.wording import count_text
+from nvaudit.report.wording import count_text, runtime_text
 
 _SHADES = " .:-=+*#%@"
 _MAX_ROWS = 21
@@ -134,6 +134,7 @@ def _run(report: LandscapeReport) -> list[str]:
         f"{data.count:,}, seed {report.run.get('seed')}, batch norm {found.batch_norm}",
         f"Model: {report.model.path} ({report.model.batching})",
         f"Data: {data.source}",
+        *runtime_text(report.runtime),
         f"nvaudit {report.nvaudit_version}",
     ]
     if report.timing:

@@ -17,7 +17,7 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.result import AuditReport
-from nvaudit.report.wording import count_text
+from nvaudit.report.wording import count_text, runtime_text
 
 _LABELS = {"class": "class labels", "reference": "reference outputs", "none": "no labels"}
 
@@ -94,6 +94,7 @@ def inputs_section(report: AuditReport) -> Section:
         ("Inputs", "; ".join(map(short, model.inputs))),
         ("Outputs", "; ".join(map(short, model.outputs))),
         ("Data", f"{short(data.source)}, {count_text(data.count, 'image')}, {_LABELS[data.label_kind]}"),
+        *(("Run on", line.removeprefix("Run on: ")) for line in runtime_text(report.runtime)),
         ("SHA-256 of the model", hashes.model),
         ("SHA-256 of the data", hashes.data),
         ("SHA-256 of the device", hashes.device),

@@ -25,7 +25,15 @@ from nvaudit.report.roofline.limits import (
     range_of_mean,
 )
 from nvaudit.report.roofline.words import headline, verdict_words
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, OperatingPointInfo, Section
+from nvaudit.report.sections import (
+    DataInfo,
+    Hashes,
+    MetricInfo,
+    ModelInfo,
+    OperatingPointInfo,
+    RuntimeInfo,
+    Section,
+)
 from nvaudit.report.statistics.kpp import KppResult
 
 
@@ -113,6 +121,7 @@ class RooflineReport(Section):
     )
     data: DataInfo
     model: ModelInfo
+    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
     notes: tuple[str, ...]
     timing: dict[str, float] = Field(description="Seconds.")
 
@@ -207,6 +216,7 @@ def make_roofline(
         mapped=first.mapped,
         data=first.data,
         model=first.model,
+        runtime=first.runtime,
         notes=(*notes, *_common(levels)),
         timing={"total": seconds},
     )

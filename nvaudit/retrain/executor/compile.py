@@ -13,7 +13,7 @@ import nvaudit.retrain.executor.ops  # noqa: F401 - fills the table of operators
 from nvaudit.errors import ModelError, NvauditError
 from nvaudit.model.graph import Graph, Network, Node, Stored
 from nvaudit.retrain.executor.ops.registry import Array, Op, Registered, RunState, find, supported, to_tensor
-from nvaudit.retrain.executor.program import NOTHING, Body, Step, Table, free_dead
+from nvaudit.retrain.executor.program import NOTHING, Body, RefusedNode, Step, Table, free_dead
 from nvaudit.retrain.executor.scope import MISSING, Ref, Scope, moved
 
 MAX_FOLDED = 2**28
@@ -146,12 +146,16 @@ class Compiler:
             except NvauditError as error:
                 if str(error).startswith(self.network.path):
                     raise
-                raise type(error)(f"{self.network.path}: {error}") from error
+                text = f"{self.network.path}: {error}"
+                if isinstance(error, ModelError):
+                    raise RefusedNode(text, node.name) from error
+                raise type(error)(text) from error
             except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
                 text = " ".join(str(error).split())
-                raise ModelError(
+                raise RefusedNode(
                     f"{self.network.path}: node {node.name!r} ({node.op_type}): cannot be built in torch: "
-                    f"{type(error).__name__}: {text[:300]}; check the model with onnx.checker"
+                    f"{type(error).__name__}: {text[:300]}; check the model with onnx.checker",
+                    node.name,
                 ) from error
 
     def _node(self, node: Node, registered: Registered, scope: Scope) -> None:
@@ -273,10 +277,11 @@ class Compiler:
         return Body(scope.table, inputs, outputs, scope.captures, steps)
 
 
-def _unsupported(node: Node, path: str) -> ModelError:
+def _unsupported(node: Node, path: str) -> RefusedNode:
     name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     known = ", ".join(supported())
-    return ModelError(
+    return RefusedNode(
         f"{path}: node {node.name!r}: operator {name} cannot be trained; supported are: {known}; "
-        "export the model without it, or use a method that needs no training"
+        "export the model without it, or use a method that needs no training",
+        node.name,
     )

@@ -70,6 +70,8 @@ class Leaves:
         Where a run has each weight as the network uses it.
     moves : dict of str to Moves
         Between the layout of each parameter, which is the primary one, and the stored layout.
+    untrainable : dict of str to str
+        Element types of the weights that cannot be parameters, by key.
     """
 
     def __init__(self, state: RunState, trainable: Trainable) -> None:
@@ -80,6 +82,7 @@ class Leaves:
         self.slots: dict[str, int] = {}
         self.places: dict[str, Place] = {}
         self.moves: dict[str, Moves] = {}
+        self.untrainable: dict[str, str] = {}
 
     def __call__(self, stored: Stored, compiler: Compiler) -> Ref:
         """Make the reference of a stored tensor."""
@@ -89,6 +92,8 @@ class Leaves:
             grid = stored.grid() if trained or stored.part == "weight" else None
         wanted = trained or stored.part in ("weight", "statistic")
         if not wanted or (stored.dtype not in _FLOATS and grid is None):
+            if stored.key in compiler.network.weights:
+                self.untrainable[stored.key] = stored.dtype
             return compiler.constant(stored.load(), compiler.root)
         key, slot = stored.key, compiler.root.table.new()
         self.slots[key] = slot

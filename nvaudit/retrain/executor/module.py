@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,17 @@ from nvaudit.errors import DataError, ModelError
 from nvaudit.model.graph import Network, read_network
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.settle import COMPUTED
+from nvaudit.retrain.executor.before import Before, trained_part
 from nvaudit.retrain.executor.compile import Compiler
 from nvaudit.retrain.executor.leaves import Leaves, Trainable, computed_places, integer_outputs, train_default
 from nvaudit.retrain.executor.ops.registry import HALVES, Array, RunState, find
-from nvaudit.retrain.executor.program import run_steps
+from nvaudit.retrain.executor.program import RefusedNode, run_steps
 from nvaudit.retrain.executor.scope import moved
 
 
-def build_executor(loaded: LoadedModel, *, trainable: Trainable = train_default) -> Executor:
+def build_executor(
+    loaded: LoadedModel, *, trainable: Trainable = train_default, outputs: Sequence[str] | None = None
+) -> Executor:
     """Turn a model into a torch module.
 
     Parameters
@@ -32,6 +35,9 @@ def build_executor(loaded: LoadedModel, *, trainable: Trainable = train_default)
     trainable : callable
         Given a stored tensor, whether it is trained. Weights that are not still become parameters,
         without gradient, so that noise can be put on them.
+    outputs : sequence of str, optional
+        Outputs that are needed; by default all. What they do not depend on is left out where torch does not
+        have it.
 
     Returns
     -------
@@ -44,7 +50,20 @@ def build_executor(loaded: LoadedModel, *, trainable: Trainable = train_default)
         If an operator is not supported: the message names the node and lists those that are.
     """
     network = read_network(loaded, knows=lambda domain, name: find(domain, name) is not None)
-    return Executor(network, trainable)
+    parts = ("weight", "statistic")
+    trained = {stored.name for stored in network.stored if trainable(stored) or stored.part in parts}
+    draws = {draw.label: draw.what for draw in loaded.draws if not draw.by_batch}
+    # A Dropout in training mode is an operator that torch has, and none whose results can be compared.
+    refused = {draw.label for draw in loaded.draws if draw.node.op_type == "Dropout"}
+    while True:
+        part = trained_part(network, trained, outputs, refused, draws)
+        before = Before(loaded, part.cut, fresh=part.random) if part.cut else None
+        try:
+            return Executor(part.network, trainable, before)
+        except RefusedNode as error:
+            if error.node in refused:
+                raise
+            refused.add(error.node)
 
 
 class Executor(torch.nn.Module):
@@ -60,7 +79,11 @@ class Executor(torch.nn.Module):
     statistics : dict of str to Tensor
         Running means and variances of batch normalisations, by key.
     mapped : tuple of str
-        Keys of the weights that stand on a crossbar, those that are computed from others included.
+        Keys of the weights that stand on a crossbar, those that are computed from others included; without
+        those that the outputs do not depend on and those of a type that torch cannot train.
+    untrainable : dict of str to str
+        Element types of these, by key.
+    outputs : tuple of str
     network : Network
         What was compiled; ``network.batch`` says where the batch axes are.
     frozen_statistics : bool
@@ -76,10 +99,12 @@ class Executor(torch.nn.Module):
     weights: dict[str, Parameter]
     statistics: dict[str, Tensor]
 
-    def __init__(self, network: Network, trainable: Trainable = train_default) -> None:
+    def __init__(
+        self, network: Network, trainable: Trainable = train_default, before: Before | None = None
+    ) -> None:
         super().__init__()
         self.network = network
-        self.mapped = network.weights
+        self._before = before
         self.frozen_statistics = False
         self.seed(0)
         self._state = RunState()
@@ -87,6 +112,9 @@ class Executor(torch.nn.Module):
         self._program = Compiler(network, self._state, leaves).compile()
         self._slots, self._moves = leaves.slots, leaves.moves
         self._places = leaves.places | computed_places(network, self._program)
+        self.mapped = tuple(key for key in network.weights if key in self._places)
+        self.untrainable = dict(leaves.untrainable)
+        self.outputs = tuple(name for name, _ in self._program.outputs)
         self._integers = integer_outputs(network)
         # Parameters first, then statistics: the order in which torch keeps them. It allows no dots in names.
         self._keys = (*leaves.parameters, *leaves.statistics)
@@ -286,11 +314,15 @@ class Executor(torch.nn.Module):
         self._begin(weights, momentum)
         values = self._filled(weights)
         program = self._program
+        for spec in self.network.inputs:
+            if spec.name not in inputs:
+                raise DataError(f"{self.network.path}: input {spec.name!r} is missing; give every input")
+        if self._before is not None:
+            inputs = {**inputs, **self._before(inputs, self._device())}
         for name, slot in program.inputs.items():
-            if name not in inputs:
-                raise DataError(f"{self.network.path}: input {name!r} is missing; give every input")
             given = inputs[name]
-            values[slot] = given.to(torch.float32) if given.dtype in HALVES.values() else given
+            half = isinstance(given, Tensor) and given.dtype in HALVES.values()
+            values[slot] = given.to(torch.float32) if half else given
         run_steps(program.weight_steps, values)
         steps = program.data_steps
         run_steps([(f, i, o, (), n) for f, i, o, _, n in steps] if keep else steps, values)

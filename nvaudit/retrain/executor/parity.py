@@ -13,7 +13,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.expose import expose_values
 from nvaudit.model.graph import Graph, Network, Node
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.runtime import runtime
+from nvaudit.perturb.session import literal_session, run_session
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.registry import HALVES, Array
 
@@ -75,13 +75,14 @@ def check_parity(
         If they differ by more; the message names the first node whose result differs.
     """
     allowed = tolerance_of(executor.network) if tolerance is None else tolerance
-    data, names = expose_values(loaded, inner=False)
+    data, every = expose_values(loaded, inner=False)
+    names = tuple(name for name in every if name in executor.outputs)
     wanted = _run(data, names, inputs)
     mode = executor.training
     executor.eval()
     try:
         with torch.no_grad():
-            found = executor({name: torch.from_numpy(np.array(a)) for name, a in inputs.items()})
+            found = executor(_tensors(inputs))
             error = max((difference(wanted[name], found[name]) for name in names), default=0.0)
             if not error <= allowed:
                 raise _divergence(executor, loaded, inputs, allowed, error)
@@ -124,7 +125,7 @@ def _divergence(
     """Name the first node whose result differs."""
     data, names = expose_values(loaded, inner=True)
     wanted = _run(data, names, inputs)
-    found = executor.trace({name: torch.from_numpy(np.array(a)) for name, a in inputs.items()})
+    found = executor.trace(_tensors(inputs))
     text = f"{loaded.path}: in torch an output differs from ONNX Runtime's by {error:.1e} of its range"
     for node in executor.network.graph.nodes:
         for name in node.outputs:
@@ -140,18 +141,16 @@ def _divergence(
     )
 
 
+def _tensors(inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """Inputs as the executor takes them; text stays text."""
+    return {
+        name: torch.from_numpy(np.array(a)) if a.dtype.kind in "biufc" else a for name, a in inputs.items()
+    }
+
+
 def _run(data: bytes, names: tuple[str, ...], inputs: Mapping[str, Array]) -> dict[str, Any]:
     """Run a model literally, without the rewrites that change what is rounded where."""
-    ort = runtime()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise ModelError(f"ONNX Runtime cannot run the model on this data: {text[:400]}") from error
+    return dict(zip(names, run_session(literal_session(data), list(names), inputs), strict=True))
 
 
 def _all_nodes(graph: Graph) -> Iterator[Node]:

@@ -50,6 +50,18 @@ def run_steps(steps: Sequence[Step], values: list[Any]) -> None:
         ) from error
 
 
+class RefusedNode(ModelError):
+    """A node that cannot be run in torch; ``node`` is its name."""
+
+    def __init__(self, text: str, node: str) -> None:
+        super().__init__(text)
+        self.node = node
+
+    def __reduce__(self) -> tuple[type[RefusedNode], tuple[str, str]]:
+        """Let it travel between processes."""
+        return RefusedNode, (str(self), self.node)
+
+
 @dataclass
 class Table:
     """Slots of one graph while and after it is compiled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -149,7 +150,7 @@ def _coverage(found: Products, decisions: Sequence[Decision], samples: int) -> C
         served = next((i for i in product.on_array if decisions[i].mapped), None)
         owner = served if served is not None else _owner(product, decisions)
         key = product.weight if owner is None else owner
-        size = product.weights if served is None else decisions[served].constant.size
+        size = product.weights if served is None else _numbers(decisions[served])
         weight = weights.setdefault(key, _Weight(size))
         if owner is not None:
             by_constant[owner] = _plus(by_constant.get(owner, 0), product.products)
@@ -163,9 +164,15 @@ def _coverage(found: Products, decisions: Sequence[Decision], samples: int) -> C
         if decision.mapped and i not in weights:
             on.add(None)
             uncounted.append(f"the operator of {decision.constant.name}")
-            weights[i] = _Weight(decision.constant.size, True)
+            weights[i] = _Weight(_numbers(decision), True)
     offenders.sort(key=lambda item: (-(item.products or 0), -item.weights))
     return Coverage(_share(on, off, between, weights, samples, uncounted, offenders), by_constant)
+
+
+def _numbers(decision: Decision) -> int:
+    """Numbers of a mapped weight, as its operator takes it: several may be packed into one that is stored."""
+    weight = decision.constant.weight
+    return decision.constant.size if weight is None else math.prod(weight.shape)
 
 
 def _share(

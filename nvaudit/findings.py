@@ -231,14 +231,14 @@ def _row(
     if array is None or size is None or weight is None:
         return TensorDecision(decision="digital", op=ops, **common)
     matrix = weight.matrix
-    if math.prod(weight.shape) != constant.size:  # several weights in one stored byte
+    if math.prod(constant.shape) != constant.size:  # several weights in one stored byte
         common["shape"] = list(weight.shape)
     return TensorDecision(
         decision="mapped",
         op=weight.op,
         bits=array.bits,
         slices=array.slices,
-        devices=math.prod(weight.shape) * array.slices * array.polarities,
+        devices=constant.size * array.slices * array.polarities,
         crossbars=crossbars(matrix.groups, matrix.rows, matrix.cols, array, size),
         scale=scale,
         weight_sigma=weight_sigma,

@@ -29,6 +29,7 @@ from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.model.runtime import runtime
+from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
@@ -101,6 +102,11 @@ class Session:
     def rebatching_failed(self, probe: Probe) -> bool:
         """Whether re-batching moved the outputs by more than rounding."""
         return probe.rebatch_error is not None and probe.rebatch_error > REBATCH_TOLERANCE
+
+    @property
+    def batch(self) -> int:
+        """Samples that run at a time, crossbars with converters apart."""
+        return self.workload.batch if self.crossbar is None else self.crossbar.plain.batch
 
     def reference_file(self, metric: Metric) -> str | None:
         """Where the nominal outputs are kept that a metric compares with, if it does."""
@@ -183,6 +189,11 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         seed=spec.seed,
         scratch=folder,
     )
+    cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
+    rebatch, dataset = cut.rebatch, cut.dataset
+    notes += cut.notes
+    if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
+        spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     placement = Placement(
         profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
         spec.crossbar[0] if spec.skip_zero_groups else None,
@@ -195,7 +206,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         how=placement,
         dataset=dataset,
         output=output,
-        batch=min(spec.batch_size, dataset.count),
+        batch=cut.batch,
         seed=spec.seed,
         every_device=spec.every_device,
         provider=spec.provider,

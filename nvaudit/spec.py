@@ -71,7 +71,7 @@ class RunSpec(BaseModel):
     require_mapped: Annotated[float, Field(ge=0, le=1)] | None = None
     yield_at: Annotated[tuple[Finite, ...], Field(max_length=MAX_QUESTIONS)] = ()
     limit: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     layers: tuple[str, ...] = ()
     digital: tuple[str, ...] = ()
     time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

@@ -130,8 +130,8 @@ def train_options() -> Callable[[Command], Command]:
     return stack(
         click.option("--epochs", type=click.IntRange(0), help="Passes over the data.  [default: 100 with "
                      "trice, else 20]"),
-        click.option("--batch-size", type=click.IntRange(1), default=_default("batch_size"),
-                     show_default=True, help="Samples of a step."),
+        click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples of a step.  "
+                     "[default: 64; all of them where samples influence each other]"),
         click.option("--optimiser", type=click.Choice(["adam", "sgd"]), default=_default("optimiser"),
                      show_default=True, help="AdamW, or SGD with Nesterov momentum 0.9."),
         click.option("--lr", type=float, help="Learning rate.  [default: 0.001 with adam, 0.003 with "

@@ -52,9 +52,8 @@ from nvaudit.report.plots.figures import plotly_graphs
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
 @click.option("--limit", type=click.IntRange(1), metavar="N",
               help="Choose among the first N samples.  [default: all]")  # fmt: skip
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples at a time."
-)
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples at a time.  [default: 64; "
+              "all of them where samples influence each other]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="Same seed, same directions and samples.")  # fmt: skip
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W",

@@ -195,8 +195,9 @@ def run_options() -> Callable[[Command], Command]:
                      show_default=True, help="One quantisation scale per tensor or per output channel."),
         click.option("--limit", type=click.IntRange(1), metavar="N",
                      help="Use only the first N samples.  [default: all]"),
-        click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                     help="Samples at a time; with --adc-bits at most, fewer where column sums are large."),
+        click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples at a time; with "
+                     "--adc-bits at most, fewer where column sums are large.  [default: 64; all of them "
+                     "where samples influence each other]"),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                      help="Same seed, same chips."),
         click.option("--every-device", is_flag=True,

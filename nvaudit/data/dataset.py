@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +115,8 @@ def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store
 def _finish(
     raw: Raw, specs: tuple[InputSpec, ...], limit: int | None, notes: tuple[str, ...], store: Store
 ) -> Dataset:
-    count = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
-    count = count if limit is None else min(limit, count)
+    given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
+    count = given if limit is None else min(limit, given)
     arrays: dict[str, Array] = {}
     notes = (*notes, *raw.notes)
     for spec in specs:
@@ -126,7 +127,8 @@ def _finish(
         notes += more
     labels = None if raw.labels is None else raw.labels[:count]
     labels, kind, more = read_labels(labels, reference=raw.reference, where=raw.source, store=store)
-    return _dataset(specs, arrays, labels, kind, count, raw.source, notes + more, raw.skipped)
+    found = _dataset(specs, arrays, labels, kind, count, raw.source, notes + more, raw.skipped)
+    return replace(found, given=given, parts=raw.parts)
 
 
 def _synthetic(specs: tuple[InputSpec, ...], limit: int | None, seed: int, store: Store) -> Dataset:

@@ -69,6 +69,13 @@ class Dataset:
         What was assumed, converted or left out.
     skipped : tuple of (str, str)
         Files that could not be used, each with the reason.
+    given : int
+        Samples that the source has; `count` is lower with a limit.
+    parts : tuple of int
+        Samples of each of the sets that were joined, if there were several.
+    together : int
+        0: samples do not influence each other, and any of them may be run. Else they do: the set is run in
+        its own order, so many at a time, and a part of it would give other outputs.
     """
 
     inputs: dict[str, Array]
@@ -81,6 +88,9 @@ class Dataset:
     digest: str
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    given: int = 0
+    parts: tuple[int, ...] = ()
+    together: int = 0
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the data: source, count, label_kind, skipped, notes."""
@@ -108,7 +118,7 @@ class Raw:
         The preprocessing, when the source needed it itself.
     stored : {"NCHW", "NHWC"} or None
         Layout of the stored images when the source knows it.
-    notes, skipped
+    notes, skipped, parts
         As in `Dataset`.
     """
 
@@ -121,6 +131,7 @@ class Raw:
     stored: Layout | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    parts: tuple[int, ...] = ()
 
 
 def numpy_dtype(spec: InputSpec) -> np.dtype[Any]:

@@ -47,7 +47,23 @@ def read_test_sets(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Ra
     extra = _count(folders[0], "input") - len(specs)
     if extra > 0:
         notes = (*notes, f"{folders[0].name}: {extra} input files beyond the {len(specs)} inputs not used")
-    return Raw(inputs=inputs, labels=labels, source=str(path), reference=True, notes=notes)
+    return Raw(
+        inputs=inputs,
+        labels=labels,
+        source=str(path),
+        reference=True,
+        notes=notes,
+        parts=_sizes(folders, specs) if len(folders) > 1 else (),
+    )
+
+
+def _sizes(folders: list[Path], specs: tuple[InputSpec, ...]) -> tuple[int, ...]:
+    """Count the samples of each set, by the first input that has a batch axis."""
+    for index, spec in enumerate(specs):
+        if spec.batch_axis is not None:
+            shapes = [read_tensor_pb(folder / f"input_{index}.pb").shape for folder in folders]
+            return tuple(shape[spec.batch_axis] for shape in shapes if len(shape) > spec.batch_axis)
+    return ()
 
 
 def _check_files(folder: Path, specs: tuple[InputSpec, ...]) -> None:

@@ -161,14 +161,17 @@ def plan_attribution(session: Session, ask: Ask) -> AttributionPlan:
     return AttributionPlan(
         point=point,
         chips=chips,
-        images=_images(ask.images, count, chips * len(plan.variants)),
+        images=_images(ask.images, session, chips * len(plan.variants)),
         splits=made,
-        class_images=_images(ask.images, count, chips) if by_class else None,
+        class_images=_images(ask.images, session, chips) if by_class else None,
         notes=tuple(notes),
     )
 
 
-def _images(asked: int | None, count: int, runs: int) -> int:
+def _images(asked: int | None, session: Session, runs: int) -> int:
+    count = session.dataset.count
+    if session.dataset.together:  # a part of such a set gives other outputs
+        return count
     if asked is not None:
         return min(asked, count)
     return min(count, max(FEWEST_IMAGES, INFERENCES // max(runs, 1)))

@@ -218,6 +218,7 @@ def _report(
         tolerance=spec.tolerance,
         sigmas=tuple(point.sigma for point in session.points),
         sigma_unit=session.points[0].sigma_unit,
+        together=session.workload.batch if session.rebatch.coupled else 0,
     )
     return summarise(
         measured,
@@ -333,9 +334,4 @@ def _mapping_notes(session: Session) -> list[str]:
     zero = [t.key for t in session.workload.tensors if t.peak_code == 0]
     if zero:
         notes.append("all-zero weights carry no noise: " + ", ".join(zero))
-    if session.rebatch.coupled:
-        notes.append(
-            f"samples of a batch influence each other in this model: results hold for --batch-size "
-            f"{session.workload.batch}"
-        )
     return notes

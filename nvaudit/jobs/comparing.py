@@ -35,11 +35,12 @@ _NO_INFLUENCE = frozenset({"workers", "dask"})
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of a model before it runs."""
+    """What is known of a model before it runs; the batch size is that of the run where none is asked for."""
 
     labels: str | None
     hashes: Mapping[str, str]
     conditions: Conditions
+    batch_size: int | None
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -139,7 +140,12 @@ def _check_models(plan: Plan, progress: Progress) -> dict[str, Checked]:
         progress("reading models and data", number, len(plan.specs))
         with scratch_folder() as folder:
             session = prepare(spec, folder)
-            checked[name] = Checked(_labels_digest(session.dataset), session.hashes(), _conditions(session))
+            checked[name] = Checked(
+                _labels_digest(session.dataset),
+                session.hashes(),
+                _conditions(session),
+                session.spec.batch_size,
+            )
     every = {name: conditions_of(report) for name, report in plan.reports.items()}
     every |= {name: found.conditions for name, found in checked.items()}
     (first, mine), *others = every.items()
@@ -196,7 +202,7 @@ def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None
         report = from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError, DataError):
         return None
-    options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE))
+    options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE)) | {"batch_size": checked.batch_size}
     same = (
         report.nvaudit_version == __version__
         and {key: value for key, value in report.run.items() if key not in _NO_INFLUENCE} == options

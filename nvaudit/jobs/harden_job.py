@@ -24,11 +24,13 @@ from nvaudit.model import (
     constants,
     load_model,
 )
+from nvaudit.perturb.apart import settle_cut
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.crossbar import check_noise, check_split
 from nvaudit.perturb.metrics import reference_of, resolve_metric
 from nvaudit.perturb.prepare import Placement, map_tensor
 from nvaudit.perturb.variant import spread_evenly
+from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.session import input_specs, settle_device, settle_output
@@ -105,9 +107,14 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
         place = scratch / f"data-{len(list(scratch.iterdir()))}"
         place.mkdir()
         path = None if name is None else Path(name)
-        return load_dataset(path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place)
+        data = load_dataset(path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place)
+        cut = settle_cut(loaded, rebatch, data, output, spec.batch_size, spec.provider)
+        notes.extend(note for note in cut.notes if note not in notes)
+        return cut.dataset
 
     given = read(spec.data, spec.limit)
+    if spec.batch_size is None:
+        spec = spec.model_copy(update={"batch_size": given.together or spec.step_samples})
     if given.source == "synthetic":
         raise OptionError(
             f"--data: missing, and there is no {loaded.path.with_suffix('.npz').name} beside the model; "
@@ -126,6 +133,15 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
         test = (other, np.arange(other.count))
     count = len(test[1])
     few = test[1][spread_evenly(count, min(count, spec.audit_images))]
+    if test[0].together:  # a part of such a set gives other outputs
+        few = np.arange(test[0].count)
+        if spec.test_data is None and spec.val_data is None:
+            notes.append(
+                "samples influence each other, so training and validation run the whole set and take their "
+                "losses and scores at their own samples of it; the audits run on, and score, the whole set, "
+                "the training samples included (--test-data gives them others); an epoch has "
+                f"{count_text(Feed(given, train).steps(0), 'step')}, so more --epochs may be needed"
+            )
     return Job(
         spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
         _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], scratch),

@@ -271,7 +271,10 @@ def _audit_spec(job: Job, model: Path, data: Path, *, given: bool = False) -> Ru
     spec = job.spec
     if job.test[0].labels is None and spec.metric == "agreement":
         spec = spec.model_copy(update={"metric": None})  # the labels are the given model's decisions
-    return spec.audit_spec(model, str(data), (), given=given)
+    found = spec.audit_spec(model, str(data), (), given=given)
+    if job.test[0].together:
+        found = found.model_copy(update={"batch_size": job.test[0].together})
+    return found
 
 
 def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> VerifyReport | None:

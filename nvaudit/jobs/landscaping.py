@@ -15,6 +15,7 @@ from nvaudit import __version__
 from nvaudit.data import load_dataset
 from nvaudit.model import analyse_batch, constants, load_model
 from nvaudit.model.runtime import runtime
+from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.landscape.measure import Measured, Subject, measure
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.perturb.landscape.workload import fixed_tensors, moved_weights
@@ -93,7 +94,11 @@ def run_landscape(
             data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
             scratch=folder,
         )  # fmt: skip
-        subject = Subject(loaded, rebatch, dataset, output)
+        cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
+        notes += cut.notes
+        if spec.batch_size is None:
+            spec = spec.model_copy(update={"batch_size": cut.batch if cut.dataset.together else BATCH})
+        subject = Subject(loaded, cut.rebatch, cut.dataset, output)
         record = None
         if resume is not None:
             stack.enter_context(lock_folder(Path(resume)))

@@ -175,6 +175,7 @@ def _choose(
         images=conditions.dataset.count,
         source=session.dataset.source,
         hashes=session.hashes(),
+        batch_size=session.spec.batch_size,
         error=error,
         notes=tuple(session.notes),
     )
@@ -216,7 +217,7 @@ def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> Conditions
         output=work.output,
         metric=metric,
         keep=None,
-        batch=min(spec.batch_size, session.dataset.count),
+        batch=session.batch,
         seed=session.spec.seed,
         chips=spec.calibration_chips,
         threads=max(1, spec.workers),

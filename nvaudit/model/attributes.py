@@ -55,6 +55,11 @@ def open_linear(model: ir.Model) -> None:
         _open(place, names)
 
 
+def is_opened(node: ir.Node) -> bool:
+    """Whether a product was put before a linear model, which has the identity and zeros left."""
+    return node.metadata_props.get(ORIGIN_KEY) == _OPENED
+
+
 def listed_coefficients(graph: ir.Graph) -> Iterator[Coefficients]:
     """Yield what operators hold in attributes and no device holds.
 

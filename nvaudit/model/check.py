@@ -142,6 +142,19 @@ def _check_nodes(nodes: Any, scopes: list[set[str]], place: str, checked: Checke
                 )
         for attribute in node.attribute:
             _check_attribute(attribute, scopes, label, checked)
+        if node.op_type == "If":
+            _check_branches(node, f"{checked.path}: {place}: {label}")
+
+
+def _check_branches(node: Any, where: str) -> None:
+    """Check that the branches of an If give as many values as it has outputs."""
+    counts = {a.name: len(a.g.output) for a in node.attribute if a.HasField("g")}
+    if any(count != len(node.output) for count in counts.values()):
+        given = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ModelError(
+            f"{where}: it has {len(node.output)} outputs, and its branches give another number "
+            f"({given}); export the model again"
+        )
 
 
 def _check_attribute(attribute: Any, scopes: list[set[str]], label: str, checked: Checked) -> None:

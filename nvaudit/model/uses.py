@@ -32,7 +32,7 @@ class Constant:
     shape : tuple of int
         Stored shape.
     size : int
-        Number of elements.
+        Number of elements; of a weight, as its operator multiplies by them (several may share a byte).
     origin : str
         ``"initializer"``, ``"constant"`` (a Constant node), ``"attribute"`` (plain numbers of a
         node), ``"sparse"``, or ``"folded"`` (a weight computed from other constants).
@@ -127,15 +127,16 @@ def _mark(values: tuple[ir.Value, ...], text: str, nodes: dict[ir.Node, str]) ->
 def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: str) -> Constant:
     choice = choose(root)
     uses = dict.fromkeys(end.place.node.op_type if end.place else "output" for end in root.ends)
+    weight = make_weight(root, choice, analysis, path) if choice.mapped else None
     return Constant(
         name=root.key,
         path=root.path,
         dtype=dtype_name(root.state.dtype),
         shape=root.state.shape,
-        size=math.prod(root.state.shape),
+        size=math.prod(root.state.shape if weight is None else weight.shape),
         origin=root.origin,
         uses=tuple(uses),
-        weight=make_weight(root, choice, analysis, path) if choice.mapped else None,
+        weight=weight,
         reason=_reason(root, choice, analysis, folded),
         values=(root.value, *root.copies),
     )

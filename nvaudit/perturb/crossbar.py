@@ -201,8 +201,8 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     watched = _with_template(plain, shown, folder, "calibrate")
     engine = Engine(watched)
     seen = [_as_given(split, given) for split in template.splits]
-    sizes = _sizes(engine, seen)
-    spreads, samples = _watch(engine, seen, sizes, plain.count)
+    sizes = _sizes(engine, seen, plain.together)
+    spreads, samples = _watch(engine, seen, sizes, plain.count, plain.together)
     splits = tuple(_if_reached(split, spreads) for split in template.splits)
     check_split(splits, request.loaded.path)
     tensors = {tensor.key: tensor for tensor in plain.tensors}
@@ -338,7 +338,7 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
     return min(most, max(FEWEST_AT_ONCE, 1 << max(0, fitting.bit_length() - 1)))
 
 
-def _sizes(engine: Engine, splits: Sequence[Split]) -> dict[str, int]:
+def _sizes(engine: Engine, splits: Sequence[Split], together: int) -> dict[str, int]:
     """Bytes of every input and of the column sums of every row block, for one sample."""
     done = [split for split in splits if split.reason is None]
     # Sums of one weight are of one size, so one of each tells what they take; in bodies any may be left out.
@@ -347,13 +347,14 @@ def _sizes(engine: Engine, splits: Sequence[Split]) -> dict[str, int]:
     told = list(dict.fromkeys(name for group in shown for name in group))
     if not told:
         return {}
-    values = engine.watch(told, np.zeros(1, np.intp))
-    found = {name: value.nbytes for name, value in zip(told, values, strict=True)}
+    some = np.arange(together or 1)
+    values = engine.watch(told, some)
+    found = {name: -(-value.nbytes // len(some)) for name, value in zip(told, values, strict=True)}
     return {name: found.get(name, found[group[0]]) for group in groups for name in group}
 
 
 def _watch(
-    engine: Engine, splits: Sequence[Split], sizes: Mapping[str, int], count: int
+    engine: Engine, splits: Sequence[Split], sizes: Mapping[str, int], count: int, together: int
 ) -> tuple[dict[str, tuple[Spread, Spread]], int]:
     """The distributions of inputs and column sums of every split weight."""
     spreads = {split.key: (Spread(), Spread()) for split in splits if split.reason is None}
@@ -365,9 +366,10 @@ def _watch(
     if not takers:
         return spreads, 0
     most = int(np.clip(CALIBRATION_BYTES // max(1, sum(sizes.values())), FEWEST_SAMPLES, MOST_SAMPLES))
-    chosen = spread_evenly(count, min(count, most))
+    chosen = spread_evenly(count, count if together else min(count, most))
     for names in _groups(sizes):
         at_once = int(np.clip(RUN_BYTES // max(1, sum(sizes[name] for name in names)), 1, MOST_AT_ONCE))
+        at_once = together or at_once
         for start in range(0, len(chosen), at_once):
             values = engine.watch(names, chosen[start : start + at_once])
             for number, array in enumerate(values):

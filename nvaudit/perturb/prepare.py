@@ -160,6 +160,7 @@ def _build(request: Request, folder: Path) -> Workload:
         every_device=request.every_device,
         read_noise=bool(with_variance),
         provider=request.provider,
+        together=dataset.together,
     )
 
 

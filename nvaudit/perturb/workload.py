@@ -145,6 +145,8 @@ class Workload:
         The template draws read noise per inference.
     provider : str
         ONNX Runtime execution provider.
+    together : int
+        As of the dataset: 0 where any samples may be run, else how many are run at a time, in order.
     """
 
     folder: str
@@ -164,6 +166,7 @@ class Workload:
     every_device: bool
     read_noise: bool
     provider: str
+    together: int = 0
 
     def host(self) -> Any:
         """Make the engine that runs this workload's calls."""

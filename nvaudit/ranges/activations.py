@@ -52,6 +52,7 @@ class Watcher:
         self.rebatch = analyse_batch(loaded.model)
         self.free = self.rebatch.status == "rebatched"
         self.fixed = None if self.free else original_batch(loaded, self.rebatch)
+        self.fixed = self.fixed or dataset.together or None
         self._open: tuple[tuple[str, ...] | None, Any, list[str]] | None = None
 
     def sizes(self) -> dict[str, Sizes]:

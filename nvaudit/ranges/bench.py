@@ -238,7 +238,7 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     ----------
     dataset : Dataset
     count : int
-        How many; all where there are no more.
+        How many; all where there are no more, or where samples influence each other.
     seed : int
 
     Returns
@@ -246,7 +246,7 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     Dataset
         With arrays of its own.
     """
-    if dataset.count <= count:
+    if dataset.count <= count or dataset.together:
         return dataset
     chosen = np.sort(stream(seed, "calibration").choice(dataset.count, count, replace=False))
     inputs = {

@@ -82,7 +82,9 @@ def timed(bench: Bench) -> Cost:
 
 
 def first_samples(workload: Workload, count: int) -> Workload:
-    """A workload on its first samples."""
+    """A workload on its first samples; on all where these influence each other."""
+    if workload.together:
+        return workload
     count = min(count, workload.count)
     inputs = {
         name: file if file.axis is None else replace(file, count=count)

@@ -39,6 +39,8 @@ class Outcome:
         Samples of the set, those on which the loss was measured again, and those that calibrated.
     source : str
     hashes : mapping of str to str
+    batch_size : int or None
+        Samples that ran at a time, at most.
     error : float
         Largest difference of the written model's outputs, relative to the largest output.
     notes : tuple of str
@@ -55,6 +57,7 @@ class Outcome:
     images: int
     source: str
     hashes: Mapping[str, str]
+    batch_size: int | None
     error: float
     notes: tuple[str, ...]
 
@@ -114,7 +117,7 @@ def remap_report(
         mapped=mapped,
         notes=tuple(_notes(spec, outcome)),
         timing=dict(seconds),
-        run=spec.model_dump(mode="json"),
+        run={**spec.model_dump(mode="json"), "batch_size": outcome.batch_size},
         hashes=RemapHashes(**outcome.hashes, output=digest),
     )
 

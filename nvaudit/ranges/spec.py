@@ -86,7 +86,7 @@ class RemapSpec(BaseModel):
     )
     output: str | None = Field(default=None, description="the name of an output")
     limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
-    batch_size: Annotated[int, Field(ge=1)] = Field(default=64, description=_WHOLE)
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
     layers: tuple[str, ...] = Field(default=(), description="a list of globs")
     digital: tuple[str, ...] = Field(default=(), description="a list of globs")
     time_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(

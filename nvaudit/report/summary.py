@@ -28,7 +28,7 @@ from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, ov
 from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
-from nvaudit.report.wording import kpp_name, sigma_text, value_text
+from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Measured:
     sigmas : tuple of float
         One per point.
     sigma_unit : str
+    together : int
+        How many samples run at a time where they influence each other, else 0.
     """
 
     metric: str
@@ -63,6 +65,7 @@ class Measured:
     tolerance: float | None
     sigmas: tuple[float, ...]
     sigma_unit: str
+    together: int = 0
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,7 @@ def _headline(
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
         f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
-        f"{result.trials} chips"
+        f"{result.trials} chips{_together_clause(measured)}"
     )
     if where.crossbar is not None and where.crossbar.not_split:
         text += f", {adc_text(where.crossbar)}"
@@ -290,3 +293,11 @@ def _headline(
     if label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
     return text
+
+
+def _together_clause(measured: Measured) -> str:
+    """Say how many samples ran at a time where that belongs to the result."""
+    if not measured.together:
+        return ""
+    number = count_text(measured.together, "sample")
+    return f", all {number} at once" if measured.together == measured.samples else f", {number} at a time"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -32,11 +32,19 @@ class Batch:
     labels : Tensor or None
     rows : ndarray of int
         Which samples of the data these are.
+    places : ndarray of int or None
+        Where they stand in the inputs, which hold others too where samples influence each other; None: the
+        inputs hold them alone.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
     rows: Rows
+    places: Rows | None = None
+
+    def own(self, output: Tensor) -> Tensor:
+        """Pick, of an output with the batch first, what belongs to these samples."""
+        return output if self.places is None else output[self.places]
 
 
 @dataclass(frozen=True)
@@ -62,26 +70,48 @@ class Feed:
         return len(self.rows)
 
     def take(self, rows: Rows) -> Batch:
-        """Make one batch of samples of the dataset."""
+        """Make one batch of samples of the dataset.
+
+        Where samples influence each other, the batch holds the run of them that the first one belongs to, and
+        those of the others that belong to it too.
+        """
         import torch
 
+        fed, places, together = rows, None, self.dataset.together
+        if together:
+            start = int(rows[0]) // together * together
+            fed = np.arange(start, min(start + together, self.dataset.count))
+            rows = rows[(rows >= start) & (rows < start + together)]
+            places = rows - start
         inputs = {}
         for name, array in self.dataset.inputs.items():
             axis = self.dataset.batch_axes.get(name)
-            part = np.asarray(array) if axis is None else np.take(array, rows, axis=axis)
+            part = np.asarray(array) if axis is None else np.take(array, fed, axis=axis)
             inputs[name] = torch.from_numpy(_native(part)).to(self.device)
         labels = None
         if self.dataset.labels is not None:
             labels = torch.from_numpy(np.array(self.dataset.labels[rows])).to(self.device)
-        return Batch(inputs, labels, rows)
+        return Batch(inputs, labels, rows, places)
+
+    def _runs(self) -> list[Rows]:
+        """The samples by the run that they belong to, where they influence each other."""
+        run = self.rows // self.dataset.together
+        return [self.rows[run == number] for number in np.unique(run)]
 
     def in_order(self, size: int) -> Iterator[Batch]:
-        """All samples, as they come."""
+        """All samples, as they come; where they influence each other the size is that of their runs."""
+        if self.dataset.together:
+            yield from map(self.take, self._runs())
+            return
         for start in range(0, self.count, size):
             yield self.take(self.rows[start : start + size])
 
     def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """All samples in the order of an epoch; of larger batches a last one of one sample is left out."""
+        if self.dataset.together:  # only whole runs may change places
+            runs = self._runs()
+            yield from (self.take(runs[i]) for i in stream(seed, "train-order", epoch).permutation(len(runs)))
+            return
         rows = self.rows[stream(seed, "train-order", epoch).permutation(self.count)]
         for start in range(0, self.count, size):
             part = rows[start : start + size]
@@ -91,6 +121,8 @@ class Feed:
 
     def steps(self, size: int) -> int:
         """Batches of one epoch."""
+        if self.dataset.together:
+            return len(self._runs())
         full, rest = divmod(self.count, size)
         return max(1, full + (rest > 1))
 
@@ -171,6 +203,8 @@ def _image_input(inputs: Mapping[str, Any], batch_axes: Mapping[str, int]) -> st
 def augmented(batch: Batch, augment: Augment, dataset: Dataset, rng: np.random.Generator) -> Batch:
     """Flip images at random left to right, and shift them by up to an eighth of their size.
 
+    Those that influence each other, such as the frames of a film, are flipped and shifted alike.
+
     Parameters
     ----------
     batch : Batch
@@ -192,24 +226,25 @@ def augmented(batch: Batch, augment: Augment, dataset: Dataset, rng: np.random.G
     assert axes is not None
     channel, height, width = axes
     x = images.movedim((channel, height, width), (1, 2, 3))
+    draws = len(x) if batch.places is None else 1
     if "flip" in augment:
-        which = torch.from_numpy(rng.random(len(x)) < 0.5).to(x.device)
+        which = torch.from_numpy(rng.random(draws) < 0.5).to(x.device)
         x = torch.where(which[:, None, None, None], x.flip(3), x)
     if "crop" in augment:
-        x = _shifted(x, rng)
+        x = _shifted(x, rng, draws)
     x = x.movedim((1, 2, 3), (channel, height, width)).contiguous()
-    return Batch({**batch.inputs, name: x}, batch.labels, batch.rows)
+    return replace(batch, inputs={**batch.inputs, name: x})
 
 
-def _shifted(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Shift each image by its own whole number of pixels; the border is continued."""
+def _shifted(x: Tensor, rng: np.random.Generator, draws: int) -> Tensor:
+    """Shift each image by its own whole number of pixels, or all by one draw; the border is continued."""
     import torch
 
     count, _, rows, cols = x.shape
     down, right = max(1, rows // 8), max(1, cols // 8)
-    row = np.arange(rows) + rng.integers(-down, down + 1, (count, 1))
-    col = np.arange(cols) + rng.integers(-right, right + 1, (count, 1))
-    i = torch.from_numpy(np.clip(row, 0, rows - 1)).to(x.device)
-    j = torch.from_numpy(np.clip(col, 0, cols - 1)).to(x.device)
+    row = np.arange(rows) + rng.integers(-down, down + 1, (draws, 1))
+    col = np.arange(cols) + rng.integers(-right, right + 1, (draws, 1))
+    i = torch.from_numpy(np.clip(row, 0, rows - 1)).to(x.device).expand(count, -1)
+    j = torch.from_numpy(np.clip(col, 0, cols - 1)).to(x.device).expand(count, -1)
     sample = torch.arange(count, device=x.device)[:, None, None]
     return x[sample, :, i[:, :, None], j[:, None, :]].movedim(3, 1)

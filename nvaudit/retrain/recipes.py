@@ -27,7 +27,7 @@ def recipes_of(spec: HardenSpec) -> tuple[tuple[str, Recipe], ...]:
         clip = BEST_CLIP
     first = Recipe(
         epochs=spec.run_epochs,
-        batch_size=spec.batch_size,
+        batch_size=spec.step_samples,
         optimiser=spec.optimiser,
         lr=spec.rate,
         weight_decay=spec.weight_decay,

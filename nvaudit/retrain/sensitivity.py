@@ -87,7 +87,7 @@ def curvature(
                 for key, value in values.items()
             }
             found = executor(batch.inputs, weights)[output]
-            parts, count = _outputs(loss, batch_first(found, batch_axis))
+            parts, count = _outputs(loss, batch.own(batch_first(found, batch_axis)))
             if not parts.requires_grad:
                 raise OptionError(
                     f"--ranking swim: the output {output!r} has no gradient with respect to any weight (a "

@@ -87,7 +87,7 @@ class HardenSpec(BaseModel):
     epochs: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
         default=None, description="a whole number from 0 to 1000000"
     )
-    batch_size: Count = Field(default=64, description=WHOLE)
+    batch_size: Count | None = Field(default=None, description=WHOLE)
     optimiser: Literal["adam", "sgd"] = Field(default="adam", description="adam or sgd")
     lr: Positive | None = Field(default=None, description=POSITIVE)
     weight_decay: NotNegative = Field(default=0.0, description=NOT_NEGATIVE)
@@ -219,6 +219,11 @@ class HardenSpec(BaseModel):
         if self.optimiser == "adam":
             return 3e-3 if self.method == "best" else 1e-3
         return 1e-2
+
+    @property
+    def step_samples(self) -> int:
+        """Samples of a training step where they do not influence each other."""
+        return 64 if self.batch_size is None else self.batch_size
 
     @property
     def split(self) -> float:

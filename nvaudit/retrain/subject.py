@@ -123,7 +123,7 @@ def settle_crossbars(network: Network, subject: Subject, spec: HardenSpec, task:
     from nvaudit.retrain.executor.module import Executor
 
     assert isinstance(network, Executor)  # only a graph says what its products are
-    return put_in_training(network, task.where, subject.splits, how, task.feed, spec.batch_size)
+    return put_in_training(network, task.where, subject.splits, how, task.feed, spec.step_samples)
 
 
 def begin(network: Network, spec: HardenSpec, task: Task) -> None:
@@ -147,7 +147,7 @@ def settle_pruner(network: Network, subject: Subject, spec: HardenSpec, task: Ta
         return None
     return make_pruner(
         network, task.where, _dense(network, subject, spec), sparsity=spec.sparsity,
-        strength=spec.prune_lambda, epochs=spec.run_epochs, steps=task.feed.steps(spec.batch_size),
+        strength=spec.prune_lambda, epochs=spec.run_epochs, steps=task.feed.steps(spec.step_samples),
     )  # fmt: skip
 
 
@@ -175,5 +175,5 @@ def outputs_of(network: Network, feed: Feed, output: str, batch_axis: int) -> ND
     found = []
     with evaluating(network):
         for batch in feed.in_order(_IMAGES):
-            found.append(np.moveaxis(network(batch.inputs)[output].cpu().numpy(), batch_axis, 0))
+            found.append(batch.own(network(batch.inputs)[output].movedim(batch_axis, 0)).cpu().numpy())
     return np.concatenate(found)

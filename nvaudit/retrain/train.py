@@ -91,7 +91,7 @@ class Task:
     def scores(self, network: Network, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The output of a network, batch first."""
         output = network(batch.inputs, weights)[self.output]
-        return output.movedim(self.batch_axis, 0) if self.batch_axis else output
+        return batch.own(output.movedim(self.batch_axis, 0) if self.batch_axis else output)
 
     def noisy_scores(self, batch: Batch, noise: Noise, generator: torch.Generator) -> Tensor:
         """The output of the network on one chip."""

@@ -131,7 +131,7 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
             standard_error=standard_error(found.nominal, data.count, metric.name, metric.unit),
         ),
         timing=session.timing,
-        run=spec.dump(),
+        run={**spec.dump(), "batch_size": session.spec.batch_size},
         hashes=Hashes(**session.hashes()),
         events=tuple(session.events),
         notes=tuple(_notes(spec, session, found)),

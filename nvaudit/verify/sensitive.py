@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +84,12 @@ class Sensitivity:
         from nvaudit.retrain.executor.module import build_executor
 
         self._session, self._seed, self._progress = session, spec.run.seed, progress
-        count = min(data.count, spec.own.sensitivity_images)
+        count = data.count if data.together else min(data.count, spec.own.sensitivity_images)
         fixed = original_batch(session.loaded, session.rebatch) if session.rebatch.status == "fixed" else None
+        fixed = fixed or data.together or None
         self._size = fixed or BATCH
-        self._batches = max(1, count // self._size) if fixed else math.ceil(count / self._size)
+        whole = fixed and not data.together
+        self._batches = max(1, count // self._size) if whole else math.ceil(count / self._size)
         self._probes = max(1, math.ceil(FEWEST / self._batches))
         feed = Feed(data, spread_evenly(data.count, count))
         with _advised():
@@ -170,7 +173,7 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
         return session.dataset
     scratch = Path(session.workload.folder) / "sensitivity"
     scratch.mkdir(exist_ok=True)
-    return load_dataset(
+    data = load_dataset(
         Path(spec.own.sensitivity_data),
         input_specs(session.loaded, session.rebatch),
         model_path=session.loaded.path,
@@ -178,6 +181,9 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
         seed=spec.run.seed,
         scratch=scratch,
     )
+    if session.dataset.together:
+        data = replace(data, together=min(spec.run.batch_size or data.count, data.count))
+    return data
 
 
 def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
@@ -198,7 +204,8 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
     inputs = feed.take(np.resize(first, wanted)).inputs
     check_parity(executor, session.loaded, {name: tensor.numpy() for name, tensor in inputs.items()})
     with evaluating(executor):
-        found = batch_first(executor(feed.take(first).inputs)[output], session.workload.output_axis)
+        batch = feed.take(first)
+        found = batch.own(batch_first(executor(batch.inputs)[output], session.workload.output_axis))
     outputs = found.float().cpu().numpy()
     labels = None if data.labels is None else np.asarray(data.labels)[feed.rows]
     return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None)

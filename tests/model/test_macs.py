@@ -183,7 +183,7 @@ def test_two_rows_of_an_embedding_are_activations(tmp_path):
 
 
 def test_operators_that_hold_their_weight_are_counted(tmp_path):
-    """Coefficients in attributes, and DeformConv: off the array with products, numbers and a reason."""
+    """Coefficients in attributes: on the array where a product is put before them, else counted off it."""
     coefficients = [float(i) for i in range(18)]
     nodes = [
         helper.make_node("MatMul", ["v", "w"], ["h"]),
@@ -193,14 +193,18 @@ def test_operators_that_hold_their_weight_are_counted(tmp_path):
         ),
     ]  # fmt: skip
     found = covered(save(tmp_path / "m.onnx", nodes, [weight("w", 6, 6)], [V]))
-    assert (found.products, found.products_total) == (36, 36 + 18)
+    assert (found.products, found.products_total) == (36 + 18, 36 + 18)
+    assert found.off == ()
+    del nodes[1].attribute[1:]  # one output, and 18 coefficients for 6 inputs: no product
+    nodes[1].attribute.append(helper.make_attribute("targets", 4))
+    found = covered(save(tmp_path / "m.onnx", nodes, [weight("w", 6, 6)], [V]))
     (item,) = found.off
     assert (item.op, item.weights) == ("LinearRegressor", 18)
     assert "attributes of the operator" in item.reason
 
 
 def test_packed_weights_are_counted(tmp_path):
-    """MatMulNBits unpacks its weight itself: K × N numbers, off the array."""
+    """MatMulNBits unpacks its weight itself: K × N numbers, several to a stored byte."""
     nodes = [
         helper.make_node("MatMul", ["v", "w"], ["h"]),
         helper.make_node("MatMulNBits", ["h", "p", "scale"], ["out"], domain=MS, K=32, N=4, bits=4,

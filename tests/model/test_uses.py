@@ -476,7 +476,7 @@ def test_fused_and_opaque_operators(tmp_path):
     stored = {"w": numbers(16, 4), "q": integers(0, 256, 5, 1, 8, dtype=np.uint8), "s": numbers(5)}
     _, found = opened(tmp_path, make_model(nodes, [X], [Y], stored))
     assert found["w"].weight.channel_axes == (0,)
-    assert found["q"].reason == "weight of MatMulNBits 'nb': this operator unpacks it itself; stays digital"
+    assert (found["q"].weight.shape, found["q"].weight.grid_bits) == ((16, 5), 4)
 
 
 def test_weights_with_nan_are_refused_when_read(tmp_path):

@@ -87,12 +87,12 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
         producer = value.producer()
         if producer is None or producer.op_type != "Identity" or producer.domain != "":
             break
-        value = producer.inputs[0]
+        value = producer.inputs[0] if producer.inputs else None
     if value is None:
         return None
     try:
         return ir.convenience.get_const_tensor(value)
-    except ValueError:  # a sparse or malformed Constant: no rule needs it
+    except (TypeError, ValueError):  # a sparse or malformed Constant: no rule needs it
         return None
 
 
@@ -120,7 +120,7 @@ class NodeView:
     @property
     def x(self) -> Operand:
         """The first input."""
-        first = self.inputs[0]
+        first = self.inputs[0] if self.inputs else None
         return Operand(UNKNOWN, None) if first is None else first
 
     @property
@@ -190,6 +190,8 @@ class Step:
         Why the samples are not provably kept apart; empty when they are.
     coupled : bool
         Whether it is certain that the samples of a batch influence each other.
+    by_range : bool
+        Of what is coupled: only through the range that a tensor is quantised in.
     reshape : tuple of int or None
         The shape that a Reshape must get for the batch to be free.
     """
@@ -197,8 +199,47 @@ class Step:
     states: tuple[State, ...]
     problem: str = ""
     coupled: bool = False
+    by_range: bool = False
     reshape: tuple[int, ...] | None = None
 
+
+@dataclass(frozen=True)
+class Influence:
+    """What is known of how the samples of a batch influence each other on the way to a value.
+
+    Attributes
+    ----------
+    unproved : str
+        The first node on the way that is not proved to keep samples apart; empty if there is none.
+    mixed : str
+        The first that certainly makes them influence each other.
+    by_range : str
+        The first that makes them do so only through the range that a tensor is quantised in.
+    """
+
+    unproved: str = ""
+    mixed: str = ""
+    by_range: str = ""
+
+    def __or__(self, other: Influence) -> Influence:
+        if other is NO_INFLUENCE or self is other:
+            return self
+        return Influence(
+            self.unproved or other.unproved, self.mixed or other.mixed, self.by_range or other.by_range
+        )
+
+    @property
+    def proved_apart(self) -> bool:
+        """Whether every node on the way is proved to keep samples apart."""
+        return not (self.unproved or self.mixed or self.by_range)
+
+    @property
+    def why(self) -> str:
+        """The node that tells most, for people."""
+        return self.mixed or self.by_range or self.unproved
+
+
+NO_INFLUENCE = Influence()
 
 Rule = Callable[[NodeView], Step]
 

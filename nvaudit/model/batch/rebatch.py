@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice, product
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from nvaudit.model.batch.node import UNKNOWN
+from nvaudit.model.batch.node import NO_INFLUENCE, UNKNOWN, Influence
 from nvaudit.model.batch.walk import Shapes, Walk, infer_shapes, walk
 
 #: Symbolic name of a batch dimension that was made free.
@@ -50,6 +50,8 @@ class Rebatch:
         set is cut into batches.
     reason : str
         Why, in plain words.
+    influence : dict of str to Influence
+        Per output, what is not proved to keep samples apart on the way to it; see :meth:`influence_on`.
     """
 
     status: Literal["dynamic", "rebatched", "fixed"]
@@ -58,6 +60,14 @@ class Rebatch:
     fixed_batch: int | None
     coupled: bool
     reason: str
+    influence: dict[str, Influence] = field(default_factory=dict)
+
+    def influence_on(self, output: str) -> Influence:
+        """Tell what may make samples that run together influence each other's part of an output.
+
+        Nothing does where a run holds one sample, or where every operator is proved to keep them apart.
+        """
+        return self.influence.get(output, NO_INFLUENCE)
 
 
 def analyse_batch(model: ir.Model) -> Rebatch:
@@ -191,7 +201,19 @@ def _dynamic(model: ir.Model, axes: dict[str, int], found: Walk) -> Rebatch:
     reason = "takes any batch size"
     if found.coupled:
         reason += f"; the samples of a batch influence each other: {found.coupled[0]}"
-    return Rebatch("dynamic", axes, outputs, None, bool(found.coupled), reason)
+    elif found.problems:
+        reason += f"; that samples are kept apart is not proved ({found.problems[0]}): a run tests it"
+    return Rebatch("dynamic", axes, outputs, None, bool(found.coupled), reason, _influences(model, found))
+
+
+def _influences(model: ir.Model, found: Walk) -> dict[str, Influence]:
+    """Give the influence on each output that may have any."""
+    lost = Influence(unproved="what leads to it is not followed")
+    return {
+        v.name or "": found.influence.get(v, lost)
+        for v in model.graph.outputs
+        if v in found.influence or found.states.get(v) is UNKNOWN
+    }
 
 
 # Batch axes of a model whose batch dimension has a fixed size.
@@ -213,7 +235,8 @@ def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, Wal
     why = (found.coupled or found.problems or ["no output has a batch axis"])[0]
     outputs = _output_axes(model, found, batch, shapes)
     reason = f"fixed at batch {batch}: {why}"
-    return Rebatch("fixed", axes, outputs, batch, bool(found.coupled), reason), found
+    influence = {} if batch == 1 else _influences(model, found)
+    return Rebatch("fixed", axes, outputs, batch, bool(found.coupled), reason, influence), found
 
 
 def _placements(inputs: list[ir.Value]) -> Iterator[tuple[dict[str, int], int]]:

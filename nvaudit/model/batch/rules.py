@@ -205,7 +205,8 @@ def quantize(view: NodeView) -> Step:
 def dynamic_quantize(view: NodeView) -> Step:
     """One range for the whole tensor, hence for the whole batch."""
     why = f"{view.label} takes one range over the whole batch"
-    return Step((view.x.state, SHARED, SHARED)[: len(view.node.outputs)], why, coupled=True)
+    states = (view.x.state, SHARED, SHARED)[: len(view.node.outputs)]
+    return Step(states, why, coupled=True, by_range=True)
 
 
 @rule("LSTM", "GRU", "RNN")
@@ -213,6 +214,8 @@ def recurrent(view: NodeView) -> Step:
     """Follow X [seq, batch, in], states and Y [seq, dirs, batch, hidden]; layout 1 has the batch first."""
     batch_first = view.int_attribute("layout", 0) == 1
     axis = 0 if batch_first else 1
+    if view.x.state == 1 - axis:
+        return mixes(view, "runs along the batch: each step remembers those before it")
     if view.x.state != axis or not view.shared(1, 2, 3, 7):
         return refuse(view, f"does not have the batch on axis {axis} of its first input")
     lengths = view.operand(4)

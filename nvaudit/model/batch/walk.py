@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from nvaudit.model.batch import layout, products  # they enter their rules into the table
 from nvaudit.model.batch.node import (
+    NO_INFLUENCE,
     SHARED,
     UNKNOWN,
     Dims,
+    Influence,
     NodeView,
     Operand,
     Rule,
@@ -52,12 +54,38 @@ class Walk:
         What makes samples influence each other, in order.
     reshapes : list of (onnx_ir.Node, tuple of int)
         Reshape nodes that need another shape, and that shape.
+    influence : dict of onnx_ir.Value to Influence
+        What is not proved, or coupled, on the way to a value; values without any are absent.
     """
 
     states: dict[ir.Value, State]
     problems: list[str] = field(default_factory=list)
     coupled: list[str] = field(default_factory=list)
     reshapes: list[tuple[ir.Node, tuple[int, ...]]] = field(default_factory=list)
+    influence: dict[ir.Value, Influence] = field(default_factory=dict)
+
+    def enter(self, node: ir.Node, step: Step, bodies: Sequence[ir.Graph]) -> None:
+        """Enter what was found at a node."""
+        self.problems += [step.problem] if step.problem else []
+        self.coupled += [step.problem] if step.coupled else []
+        self.reshapes += [(node, step.reshape)] if step.reshape is not None else []
+        total = NO_INFLUENCE
+        # A graph inside reads values around it that are no inputs of the node, and may decide what it gives.
+        inner = [value for body in bodies for one in body.all_nodes() for value in one.outputs]
+        for value in (*node.inputs, *inner, *(v for body in bodies for v in body.outputs)):
+            if value is not None:
+                total = total | self.influence.get(value, NO_INFLUENCE)
+        if step.problem:
+            total = total | _influence(step)
+        if not total.proved_apart:
+            self.influence.update(dict.fromkeys(node.outputs, total))
+
+
+def _influence(step: Step) -> Influence:
+    """What a node with a problem adds."""
+    if not step.coupled:
+        return Influence(unproved=step.problem)
+    return Influence(by_range=step.problem) if step.by_range else Influence(mixed=step.problem)
 
 
 def infer_shapes(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> Shapes:
@@ -127,7 +155,8 @@ def _new_shapes(model: ir.Model, inferred: ir.Model) -> Shapes:
         if theirs.shape is not None:
             shapes[mine] = _dims(theirs.shape)
     for node, twin in zip(model.graph.all_nodes(), inferred.graph.all_nodes(), strict=True):
-        for mine, theirs in zip(node.outputs, twin.outputs, strict=True):
+        # On its way through protobuf a node loses empty names at the end of its list of outputs.
+        for mine, theirs in zip(node.outputs, twin.outputs, strict=False):
             if theirs.shape is not None:
                 shapes[mine] = _dims(theirs.shape)
     return shapes
@@ -157,8 +186,39 @@ def _inferred(
             out.shape = None if found is None else ir.Shape(found)
     for value in tuple(copy.graph.initializers.values()):
         _lighten(copy.graph, value)
-    proto = onnx.shape_inference.infer_shapes(ir.to_proto(copy), data_prop=True)
-    return ir.from_proto(proto)
+    proto = ir.to_proto(copy)
+    _check_nodes(proto)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+
+
+def _check_nodes(proto: onnx.ModelProto) -> None:
+    """Refuse nodes that their operators' definitions forbid: on some of them the inference ends the process.
+
+    Raises
+    ------
+    ValueError
+        Or what onnx raises.
+    """
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = proto.ir_version
+    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
+    waiting = list(proto.graph.node)
+    while waiting:
+        node = waiting.pop()
+        graphs = [a.g for a in node.attribute if a.HasField("g")]
+        graphs += [g for a in node.attribute for g in a.graphs]
+        waiting += [inner for graph in graphs for inner in graph.node]
+        # Graphs inside are checked node by node: by themselves they lack what they read from around them.
+        if not graphs and onnx.defs.has(node.op_type, node.domain):
+            onnx.checker.check_node(node, context)
+        if node.op_type == "Split" and len(node.output) > _split_count(node):
+            raise ValueError("Split has more outputs than parts")
+
+
+def _split_count(node: onnx.NodeProto) -> int:
+    """Parts that a Split is told to make; as many as it has outputs where it is not told."""
+    told = [a.i for a in node.attribute if a.name == "num_outputs"]
+    return int(told[0]) if told else len(node.output)
 
 
 def _lighten(graph: ir.Graph, value: ir.Value) -> None:
@@ -209,23 +269,23 @@ def _walk_graph(
 ) -> None:
     """Walk one graph; subgraphs see the values around them because states are kept per value."""
     for node in graph:
-        bodies = [g for attr in node.attributes.values() for g in _subgraphs(attr)]
+        bodies = [g for attr in node.attributes.values() for g in subgraphs(attr)]
         for body in bodies:
             found.states.update(dict.fromkeys(body.inputs, UNKNOWN))
             _walk_graph(body, found, version, batch, shapes, by_size)
         view = NodeView(node, version, batch, tuple(_operand(v, found, shapes) for v in node.inputs))
         step = _merge(view, bodies, found) if bodies else _step(view)
-        found.problems += [step.problem] if step.problem else []
-        found.coupled += [step.problem] if step.coupled else []
-        found.reshapes += [(node, step.reshape)] if step.reshape is not None else []
-        for value, state in zip(node.outputs, step.states, strict=True):
+        found.enter(node, step, bodies)
+        # A rule answers for the outputs that its operator has; a node may list fewer, or empty ones beyond.
+        states = (*step.states, *(UNKNOWN,) * len(node.outputs))
+        for value, state in zip(node.outputs, states, strict=False):
             found.states[value] = state
             shape = shapes.get(value, ())
             if by_size and state is UNKNOWN and shape.count(batch) == 1:
                 found.states[value] = shape.index(batch)
 
 
-def _subgraphs(attr: ir.Attr) -> tuple[ir.Graph, ...]:
+def subgraphs(attr: ir.Attr) -> tuple[ir.Graph, ...]:
     """List the graphs in an attribute."""
     if attr.type == ir.AttributeType.GRAPH:
         return (attr.as_graph(),)
@@ -277,5 +337,5 @@ def _merge(view: NodeView, bodies: list[ir.Graph], found: Walk) -> Step:
     rows = [[found.states.get(value, SHARED) for value in body.outputs] for body in bodies]
     if len(rows) == 2 and rows[0] == rows[1]:
         return Step(tuple(rows[0]))
-    merged = tuple(a if a == b else UNKNOWN for a, b in zip(rows[0], rows[-1], strict=True))
+    merged = tuple(a if a == b else UNKNOWN for a, b in zip(rows[0], rows[-1], strict=False))
     return Step(merged, f"{view.label} has branches whose batch axes differ")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from nvaudit.model.attributes import is_opened
 from nvaudit.model.walk import attribute, operand
 
 Sizes = tuple[int, ...]
@@ -192,10 +193,10 @@ def _experts(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
 
 
 def _held_in(name: str) -> Rule:
-    """Coefficients that are an attribute, all of them for every sample."""
+    """Coefficients that are an attribute, all of them for every sample; not the identity of an opened one."""
 
     def rule(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
-        held = len(attribute(node, name, ()))
+        held = 0 if is_opened(node) else len(attribute(node, name, ()))
         sizes = sizes_of(operand(node, 0))
         samples = None if sizes is None else sizes[0] if len(sizes) > 1 else 1
         if held:

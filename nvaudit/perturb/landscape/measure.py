@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nvaudit.data import Dataset
 from nvaudit.model import LoadedModel, Rebatch
+from nvaudit.perturb.apart import BATCH
 from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.landscape.loss import Loss, settle_loss
 from nvaudit.perturb.landscape.run import Grid, LossTable, run_grid, task_digest
@@ -107,7 +108,7 @@ def measure(
         place.mkdir()
         request = PlaneRequest(
             subject.loaded, rebatch, subject.dataset, spec.images, subject.output,
-            spec.batch_size, spec.batch_norm, spec.seed, spec.provider,
+            spec.batch_size or BATCH, spec.batch_norm, spec.seed, spec.provider,
         )  # fmt: skip
         plane = build_plane(request, place)
         progress("running the unmodified model", 0, 1)

@@ -48,7 +48,9 @@ class LandscapeSpec(BaseModel):
         default=None, description="a whole number from -64 to 63"
     )
     limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description="a whole number, 1 or more")
-    batch_size: Annotated[int, Field(ge=1)] = Field(default=64, description="a whole number, 1 or more")
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="a whole number, 1 or more"
+    )
     provider: Provider = Field(
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )

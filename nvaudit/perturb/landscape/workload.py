@@ -173,6 +173,7 @@ def _build(request: PlaneRequest, folder: Path) -> Plane:
         every_device=False,
         read_noise=False,
         provider=request.provider,
+        together=dataset.together,
     )
     return Plane(base, tuple(_moved(weight, folder, i) for i, weight in enumerate(weights)))
 
@@ -250,9 +251,9 @@ def some_samples(dataset: Dataset, count: int, seed: int) -> Dataset:
     Returns
     -------
     Dataset
-        The same one if it has no more than ``count`` samples.
+        The same one if it has no more than ``count`` samples, or they influence each other.
     """
-    if dataset.count <= count:
+    if dataset.count <= count or dataset.together:
         return dataset
     chosen = np.sort(stream(seed, "landscape-samples").permutation(dataset.count)[:count])
     return replace(

@@ -65,7 +65,8 @@ class Crossbars:
         batch_size: int,
     ) -> None:
         self.network, self.where, self.how = network, tuple(where), how
-        rows = feed.rows[spread_evenly(feed.count, min(feed.count, MOST_SAMPLES))]
+        few = feed.count if feed.dataset.together else min(feed.count, MOST_SAMPLES)
+        rows = feed.rows[spread_evenly(feed.count, few)]
         # A batch of one sample is left out where there are more: it has no batch statistics.
         self._feed, self._batch_size = replace(feed, rows=rows), max(2, batch_size)
         self._splits = {split.key: split for split in splits if split.reason is None}

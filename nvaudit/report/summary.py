@@ -283,10 +283,11 @@ def _headline(
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
         f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
-        f"{result.trials} chips{_together_clause(measured)}{share_clause(where.mapped)}"
+        f"{result.trials} chips{_together_clause(measured)}"
     )
     if where.crossbar is not None and where.crossbar.not_split:
         text += f", {adc_text(where.crossbar)}"
+    text += share_clause(where.mapped)
     if verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:

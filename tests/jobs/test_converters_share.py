@@ -81,7 +81,7 @@ def test_the_report_counts_the_weights_that_go_through_converters(partly):
 def test_the_share_stands_in_the_headline_of_every_output(partly):
     """Text, Markdown, page and JUnit; and the line of what the converters cost."""
     assert partly.headline.startswith("UNDECIDED: KPP 1 %")
-    assert partly.headline.endswith(f"3 chips, 4-bit ADCs on {IN_WORDS}")
+    assert f"3 chips, 4-bit ADCs on {IN_WORDS}" in partly.headline
     out = io.StringIO()
     render_text(partly, Console(width=200, file=out))
     line = next(line for line in out.getvalue().splitlines() if line.startswith("  converted"))
@@ -101,7 +101,7 @@ def test_a_model_that_is_split_as_a_whole_needs_no_share(tmp_path):
     nodes = [helper.make_node("MatMul", ["x", "v"], ["y"])]
     report = audit(_data(_save(tmp_path, nodes, {"v": _normal(INSIDE, CLASSES)})), **FAST, adc_bits=4)
     assert (report.crossbar.share_of_weights, report.crossbar.not_split) == (1.0, ())
-    assert report.headline.endswith("3 chips")
+    assert "ADCs" not in report.headline
     assert not any("converters act" in note for note in report.notes)
 
 

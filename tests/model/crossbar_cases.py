@@ -1,6 +1,7 @@
 """Small models with one weight ``w`` each, for the tests of crossbars."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,14 @@ def save(folder: Path, case: Case, dtype: type = np.float64, dynamic: bool = Fal
 
 
 def mapped(
-    code: np.ndarray, encoding: str = "sign_magnitude", scale: np.ndarray | None = None
+    code: np.ndarray,
+    encoding: str = "sign_magnitude",
+    scale: np.ndarray | None = None,
+    top_slice: str = "lowest",
 ) -> MappedTensor:
-    """Codes in 2-bit cells."""
+    """Codes in 2-bit cells; every level counts for a power of two, so that sums are exact."""
     array: Array = layout(load_profile("rram"), bits=6, cell_bits=2, encoding=encoding)
+    array = replace(array, top_slice=top_slice)
     scale = np.asarray(STEP, np.float32) if scale is None else scale
     return MappedTensor("w", code.astype(np.int16), scale, array, 63)
 

@@ -59,6 +59,20 @@ def test_ideal_converters_change_nothing(tmp_path, name, encoding):
     assert np.array_equal(run(template, fills, x)[0], _plain(path, x))
 
 
+@pytest.mark.parametrize("name", ["conv", "transposed grouped", "gemm transB", "matmul left"])
+def test_a_narrow_top_slice_counts_for_a_third_of_a_level(tmp_path, name):
+    """The seventh bit of the offset encoding is levels 0 and 3: the same outputs, but for rounding."""
+    case = CASES[name]()
+    dtype = _type_of(name)
+    path, x = save(tmp_path, case, dtype), inputs(case, dtype)
+    tensor = mapped(case[1]["w"], "offset", top_slice="window")
+    template, fills = split(path, tensor, rows=20)
+    assert {level % 3 for level in np.unique(next(iter(fills.values())))} != {0}
+    found, wanted = run(template, fills, x)[0], _plain(path, x)
+    assert np.allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    assert tensor.array.significance[-1] == pytest.approx(64 / 3)
+
+
 @pytest.mark.parametrize("name", ["conv", "transposed grouped", "gemm transB", "matmul", "matmul left"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_each_output_may_have_its_own_scale(tmp_path, name, encoding):

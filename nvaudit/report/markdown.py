@@ -10,6 +10,7 @@ from nvaudit.report.inspection import digital_reasons, mapped_text
 from nvaudit.report.mapped import coverage_text, gate_lines, off_columns, off_rows, share_warning
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import runtime_text
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
     clean,
@@ -21,7 +22,6 @@ from nvaudit.report.wording import (
     limit_text,
     missing_bound_text,
     roughness_text,
-    runtime_text,
     shape_text,
     share_text,
     value_text,

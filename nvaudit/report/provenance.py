@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from rich.text import Text
 
 from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import runtime_text
 from nvaudit.report.terminal import heading, sentence
 from nvaudit.report.wording import (
     count_text,
     difference_text,
     duration_text,
     roughness_text,
-    runtime_text,
 )
 
 _HASH_DIGITS = 12

@@ -173,6 +173,20 @@ class RuntimeInfo(Section):
     version: str = Field(description="Of ONNX Runtime.")
 
 
+def runtime_text(found: RuntimeInfo | None) -> list[str]:
+    """Say what the samples were run on, in a line; none where the report does not know.
+
+    Parameters
+    ----------
+    found : RuntimeInfo or None
+    """
+    if found is None:
+        return []
+    first, *rest = found.providers
+    behind = f", {' and '.join(rest)} for operators that it does not have" if rest else ""
+    return [f"Run on: {first}{behind} (ONNX Runtime {found.version}; --provider {found.requested})"]
+
+
 class OperatingPointInfo(Section):
     """Where on the device profile the audit stands."""
 

@@ -8,7 +8,6 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from nvaudit.report.sections import RuntimeInfo
 from nvaudit.report.statistics.kpp import KppResult
 
 # Separators of lines, and marks that reorder or hide text.
@@ -253,17 +252,3 @@ def roughness_text(value: float, error: float | None = None) -> str:
     """
     error_text = "" if error is None else f" ± {1e3 * error:.2g}"
     return f"{1e3 * value:.4g}{error_text} ×10⁻³"
-
-
-def runtime_text(found: RuntimeInfo | None) -> list[str]:
-    """Say what the samples were run on, in a line; none where the report does not know.
-
-    Parameters
-    ----------
-    found : RuntimeInfo or None
-    """
-    if found is None:
-        return []
-    first, *rest = found.providers
-    behind = f", {' and '.join(rest)} for operators that it does not have" if rest else ""
-    return [f"Run on: {first}{behind} (ONNX Runtime {found.version}; --provider {found.requested})"]

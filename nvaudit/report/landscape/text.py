@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.sections import runtime_text
 from nvaudit.report.terminal import heading, sentence, show, table
-from nvaudit.report.wording import count_text, runtime_text
+from nvaudit.report.wording import count_text
 
 _SHADES = " .:-=+*#%@"
 _MAX_ROWS = 21

@@ -17,7 +17,8 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.result import AuditReport
-from nvaudit.report.wording import count_text, runtime_text
+from nvaudit.report.sections import runtime_text
+from nvaudit.report.wording import count_text
 
 _LABELS = {"class": "class labels", "reference": "reference outputs", "none": "no labels"}
 

@@ -146,7 +146,8 @@ def grid_of(root: Root, opset: int) -> Grid | None:
         for step in end.steps:
             if isinstance(step, Clamp):
                 low, high = max(low, step.low), min(high, step.high)
-        if stored.size and not low <= int(stored.min()) <= int(stored.max()) <= high:
+        wide = stored.astype(np.int64)  # 4-bit types have no order of their own
+        if wide.size and not low <= int(wide.min()) <= int(wide.max()) <= high:
             return None  # several stored integers stand for one
         return Grid(_narrow(scale.reshape(stored.shape)), _narrow(zero.reshape(stored.shape)), low, high)
     return None

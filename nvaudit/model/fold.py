@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -195,7 +194,7 @@ def _elements(known: Known) -> int:
 
 
 def _is_number(array: Array) -> bool:
-    return array.dtype.kind in "fiub" or array.dtype == ml_dtypes.bfloat16
+    return array.dtype.kind in "fiubV"  # V: bfloat16, float8 and the types below 8 bits
 
 
 def fold_ints(value: ir.Value, opset: int) -> Shape | None:

@@ -347,6 +347,25 @@ def test_weights_of_few_bits_keep_their_grid(tmp_path, stored_as, low, high, bit
     assert grid.codes.min() < 0 < grid.codes.max()
 
 
+def test_zero_points_of_four_bits_leave_the_grid(tmp_path):
+    """int4 has a type of its own in files, for zero points too; the weight keeps its stored integers."""
+    codes = np.array([[-5, 3, 7], [0, 1, -8]])
+    model = make_model(
+        [node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=1), node("MatMul", ["x", "d"], ["y"])],
+        [value("x", ["n", 2])], [Y], {"s": np.float32([0.1, 0.2, 0.5])}, opset=21, ir_version=10,
+    )  # fmt: skip
+    model.graph.initializer.extend(
+        [
+            helper.make_tensor("w", TensorProto.INT4, [2, 3], codes.reshape(-1).tolist()),
+            helper.make_tensor("z", TensorProto.INT4, [3], [0, 1, -1]),
+        ]
+    )
+    found = compare(tmp_path, model, {"x": numbers(3, 2)})
+    assert weights(found) == ["w"]
+    assert found["w"].weight.grid_bits == 4
+    np.testing.assert_array_equal(found["w"].weight.load().grid.codes, codes - [0, 1, -1])
+
+
 def test_two_readings_of_one_tensor_with_other_limits_are_not_one_array(tmp_path):
     """The first is mapped; the second reads other numbers and says so."""
     nodes = []

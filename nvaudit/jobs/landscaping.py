@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from nvaudit import __version__
-from nvaudit.data import load_dataset
-from nvaudit.model import analyse_batch, constants, load_model
+from nvaudit.data import LabelRules, load_dataset
+from nvaudit.model import LoadedModel, analyse_batch, constants, load_model
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.landscape.measure import Measured, Subject, measure
@@ -33,7 +33,7 @@ from nvaudit.report.landscape.result import (
 )
 from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness
 from nvaudit.report.statistics.roughness import roughness
-from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, scratch_folder, settle_output
+from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, rules_for, scratch_folder, settle_output
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -92,7 +92,7 @@ def run_landscape(
         data = None if spec.data is None else Path(spec.data)
         dataset = load_dataset(
             data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
-            scratch=folder,
+            scratch=folder, rules=_rules(spec, loaded, output),
         )  # fmt: skip
         cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
         notes += cut.notes
@@ -147,6 +147,7 @@ def session_landscape(
         seed=run.seed,
         output=session.workload.output,
         class_axis=run.class_axis,
+        ignore_labels=run.ignore_labels,
         limit=run.limit,
         batch_size=run.batch_size,
         provider=run.provider,
@@ -190,6 +191,12 @@ def median_surface(report: LandscapeReport) -> LossSurface:
         axis=report.surface.axis,
         losses=report.surface.losses[pair],
     )
+
+
+def _rules(spec: LandscapeSpec, loaded: LoadedModel, output: str) -> LabelRules:
+    """How the loss takes labels."""
+    metric = {"mse": "mse", "binary_cross_entropy": "multilabel"}.get(spec.loss or "")
+    return rules_for(loaded, output, metric, spec.ignore_labels)
 
 
 def _identity(spec: LandscapeSpec, subject: Subject) -> Identity:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nvaudit import __version__
-from nvaudit.data import Dataset, InputSpec, load_dataset
+from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
 from nvaudit.device import (
     DeviceProfile,
     OperatingPoint,
@@ -27,7 +27,18 @@ from nvaudit.device import (
 )
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.mapping.select import Decision, select
-from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.model import (
+    LoadedModel,
+    Rebatch,
+    analyse_batch,
+    cannot_be_scored,
+    class_list,
+    constants,
+    load_model,
+    output_facts,
+    scoreable_outputs,
+    scores_beside_label,
+)
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
@@ -36,6 +47,7 @@ from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.providers import Ran
+from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
@@ -164,18 +176,75 @@ def load_runnable(path: str | Path, seed: int) -> LoadedModel:
     return loaded
 
 
-def settle_output(loaded: LoadedModel, wanted: str | None) -> tuple[str, list[str]]:
-    """Which output is scored, and a note where that was our choice."""
+def settle_output(loaded: LoadedModel, wanted: str | None, option: str = "--output") -> tuple[str, list[str]]:
+    """Which output is scored, and a note where that was our choice.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    wanted : str or None
+        As given by the user. None: the scores of a classifier whose first output is its label, else the
+        first output.
+    option : str
+        How the command calls it.
+
+    Raises
+    ------
+    ModelError, OptionError
+        If there is no such output, or no metric can read it: with those that some can.
+    """
     names = [output.name for output in loaded.outputs]
     if not names:
         raise ModelError(f"{loaded.path}: the model has no outputs")
     if wanted is not None:
         if wanted not in names:
-            raise OptionError(f"--output {wanted!r} is not an output; the model has {', '.join(names)}")
+            raise OptionError(f"{option} {wanted!r} is not an output; the model has {', '.join(names)}")
+        _check_output(loaded, names.index(wanted), option)
         return wanted, []
     if len(names) == 1:
+        _check_output(loaded, 0, option)
         return names[0], []
-    return names[0], [f"the model has {len(names)} outputs; scored: '{names[0]}' (choose with --output)"]
+    scores = scores_beside_label(loaded)
+    if scores is not None:
+        why = f"the class scores beside the label '{names[0]}'; choose with {option}"
+        return scores, [f"the model has {len(names)} outputs; scored: '{scores}' ({why})"]
+    _check_output(loaded, 0, option, chosen=False)
+    return names[0], [f"the model has {len(names)} outputs; scored: '{names[0]}' (choose with {option})"]
+
+
+def _check_output(loaded: LoadedModel, index: int, option: str, *, chosen: bool = True) -> None:
+    """Refuse an output that no metric can read, and name those that some can."""
+    spec, usable = loaded.outputs[index], scoreable_outputs(loaded)
+    what = cannot_be_scored(loaded, spec)
+    if what is None and (chosen or spec.name in usable or not usable):
+        return  # an output of varying length may after all not vary on these samples
+    what = what or "of another length for each sample (it is what was found in it)"
+    others = [name for name in usable if name != spec.name]
+    cure = f"choose one that can with {option}: {', '.join(others)}"
+    if not others:
+        cure = "the model has no other that can; export it with its scores as an output"
+    raise OptionError(f"output {spec.name!r} is {what} and cannot be scored; {cure}")
+
+
+def rules_for(loaded: LoadedModel, output: str, metric: str | None, ignore: tuple[int, ...]) -> LabelRules:
+    """How labels are to be taken: by the metric, and by the model's own list of its classes.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    output : str
+        The scored one: where it holds decisions, these are the classes' own numbers already.
+    metric : str or None
+    ignore : tuple of int
+
+    Returns
+    -------
+    LabelRules
+    """
+    own = class_list(loaded)
+    decided = output_facts(loaded, output, 2).decisions
+    numbers = () if decided else own.numbers
+    return label_rules(metric, ignore, names=own.names, numbers=numbers, decided=decided)
 
 
 def input_specs(loaded: LoadedModel, rebatch: Rebatch) -> tuple[InputSpec, ...]:
@@ -208,6 +277,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         limit=spec.limit,
         seed=spec.seed,
         scratch=folder,
+        rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
     )
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
@@ -258,9 +328,25 @@ def prepare_again(session: Session, probe: Probe) -> Session:
 def settle_metric(session: Session, probe: Probe) -> Metric:
     """Settle what is measured from the unmodified model's first outputs."""
     spec, dataset = session.spec, session.dataset
-    metric = resolve_metric(spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis)
+    reading = read_output(
+        session.loaded, session.rebatch, session.workload.output, probe.output.ndim, dataset,
+        probe.rows > 1,
+    )  # fmt: skip
+    metric = resolve_metric(
+        spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis, reading
+    )
+    if probe.rows > 1:
+        session.notes.append(rows_note(session.workload.output, probe.rows))
     check_thresholds(spec, metric)
     return metric
+
+
+def rows_note(output: str, rows: int) -> str:
+    """Say that samples and positions share an axis of the output."""
+    return (
+        f"output '{output}' has {rows} rows for each sample, one after another in the order of the samples "
+        "(found by running some of them in another order)"
+    )
 
 
 def prepared(
@@ -290,6 +376,11 @@ def run_nominal(pool: Pool, session: Session, metric: Metric) -> float:
     keep, ideal = session.reference_file(metric), session.workload.ideal
     with session.timed("ideal"):
         outcome: Outcome = pool.submit("the unmodified model", "nominal", metric, keep, ideal).result()
+    if outcome.undefined:
+        session.notes.append(
+            f"the unmodified model's outputs are not numbers (NaN) for {outcome.undefined} of "
+            f"{session.dataset.count} samples; they count as wrong"
+        )
     return outcome.value
 
 

@@ -37,6 +37,9 @@ MAX_QUESTIONS = 100
 ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+IgnoreLabels = Annotated[tuple[Annotated[int, Field(ge=-(2**31), lt=2**31)], ...], Field(max_length=16)]
+IGNORE_WANTED = "at most 16 whole numbers"
+METRIC_WANTED = "top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, or module:function"
 
 
 class RunSpec(BaseModel):
@@ -67,6 +70,7 @@ class RunSpec(BaseModel):
     metric: str | None = None
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = None
     output: str | None = None
+    ignore_labels: IgnoreLabels = ()
     min_kpp: Finite | None = None
     require_mapped: Annotated[float, Field(ge=0, le=1)] | None = None
     yield_at: Annotated[tuple[Finite, ...], Field(max_length=MAX_QUESTIONS)] = ()
@@ -116,8 +120,8 @@ class RunSpec(BaseModel):
         unused = {"adc_range"} if self.adc_bits is None else set()
         if self.adc_bits is None and not self.skip_zero_groups:
             unused.add("crossbar")  # then for counting only
-        given = {name: getattr(self, name) for name in (*ADDITIONS, "skip_zero_groups")}
-        unused |= {name for name, value in given.items() if value is None or value is False}
+        given = {name: getattr(self, name) for name in (*ADDITIONS, "skip_zero_groups", "ignore_labels")}
+        unused |= {name for name, value in given.items() if value is None or value is False or value == ()}
         options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP) | unused)
         return {flag(name): value for name, value in options.items()}
 
@@ -150,6 +154,7 @@ _FLAG = {
     "percentiles": "--percentile",
     "sigmas": "--sigma",
     "time_s": "--time",
+    "ignore_labels": "--ignore-label",
     "verify_terms": "--verify-term",
 }
 """Fields whose option has another name."""
@@ -169,9 +174,10 @@ _WANTED = {
     "top_slice": "one of window, lowest",
     "encoding": "one of sign_magnitude, differential, offset",
     "scale": "one of per_tensor, per_channel",
-    "metric": "top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function",
+    "metric": METRIC_WANTED,
     "class_axis": "a whole number from -64 to 63",
     "output": "the name of an output",
+    "ignore_labels": IGNORE_WANTED,
     "min_kpp": "a finite number",
     "require_mapped": "a share from 0 to 1, such as 0.95 for 95 %",
     "yield_at": f"at most {MAX_QUESTIONS} finite numbers",

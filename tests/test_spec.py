@@ -70,6 +70,7 @@ BAD = [
     ("yield_at", (-math.inf,), "--yield-at: got -inf; use at most 100 finite numbers"),
     ("limit", 0, f"--limit: got 0; use {WHOLE}"),
     ("batch_size", 0, f"--batch-size: got 0; use {WHOLE}"),
+    ("ignore_labels", (0.5,), "--ignore-label: got 0.5; use at most 16 whole numbers"),
     ("layers", "conv*", "--layers: got 'conv*'; use a list of globs"),
     ("digital", "fc*", "--digital: got 'fc*'; use a list of globs"),
     ("time_s", -1.0, "--time: got -1.0; use a finite number of seconds, 0 or more"),

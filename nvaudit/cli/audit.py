@@ -75,7 +75,8 @@ from nvaudit.spec import RunSpec, make_spec
               "million inferences, at least 200]")  # fmt: skip
 @click.option("--roughness/--no-roughness", default=True, show_default=True,
               help="Measure the roughness of the loss landscape, or leave it out.")  # fmt: skip
-@click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, or module:function.  "
+@click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, multilabel, or "
+              "module:function.  "
               "[default: top1 with class labels, mse with reference outputs; without labels agreement where "
               "the outputs are class scores, else mse]")  # fmt: skip
 @run_options()

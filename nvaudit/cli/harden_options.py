@@ -15,6 +15,7 @@ from nvaudit.cli.options import (
     TimeType,
     addition_options,
     converter_options,
+    ignore_option,
     stack,
 )
 from nvaudit.retrain.spec import HardenSpec
@@ -225,11 +226,13 @@ def audit_options() -> Callable[[Command], Command]:
                      "the report, as `nvaudit verify-plan` makes it."),
         click.option("--yield-at", type=float, metavar="A", help="Share of the chips at or above A.  "
                      "[default: the given model's accuracy less 2 points]"),
-        click.option("--metric", help="As for `audit`.  [default: top1 with class labels]"),
+        click.option("--metric", help="As for `audit`; mse takes labels as numbers to learn, multilabel "
+                     "as 0 or 1 for each output.  [default: top1 with class labels]"),
         click.option("--output-name", metavar="NAME", help="Which output is trained and scored.  [default: "
                      "the first]"),
         click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the "
                      "shapes]"),
+        ignore_option(),
         click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
                      show_default=True, help="One quantisation scale per tensor or per output channel."),
         click.option("--layers", multiple=True, metavar="GLOB",

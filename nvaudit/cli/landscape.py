@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.options import FilePath
+from nvaudit.cli.options import FilePath, ignore_option
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.outputs import render_page_of
 from nvaudit.cli.progress import working
@@ -44,12 +44,15 @@ from nvaudit.report.plots.figures import plotly_graphs
 @click.option("--batch-norm", type=click.Choice(["stored", "recalibrated"]), default="stored",
               show_default=True, help="Statistics of batch normalisations: those stored in the model, or at "
               "every point those of the samples there.")  # fmt: skip
-@click.option("--loss", type=click.Choice(["cross_entropy", "mse"]), help="What the surface shows.  "
+@click.option("--loss", type=click.Choice(["cross_entropy", "mse", "binary_cross_entropy"]),
+              help="What the surface shows; mse takes labels as numbers where there is one for each output, "
+              "binary_cross_entropy takes a label of 0 or 1 for each.  "
               "[default: cross_entropy with class labels, mse with reference outputs; without labels "
               "cross_entropy with the unmodified model's decisions where its outputs are class scores, else "
               "mse with its outputs]")  # fmt: skip
 @click.option("--output", metavar="NAME", help="Which output the loss reads.  [default: the first]")
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
+@ignore_option()
 @click.option("--limit", type=click.IntRange(1), metavar="N",
               help="Choose among the first N samples.  [default: all]")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples at a time.  [default: 64; "

@@ -185,12 +185,20 @@ def converter_options() -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
+def ignore_option() -> Callable[[Command], Command]:
+    """Option that leaves out what is not labelled."""
+    return click.option("--ignore-label", "ignore_labels", type=int, multiple=True, metavar="V",
+                        help="A label that stands for \"not labelled\", such as 255: what has it is not "
+                        "scored; repeatable.  [default: -1 and -100]")  # fmt: skip
+
+
 def run_options() -> Callable[[Command], Command]:
     """Options that choose what is scored, on which samples, and what runs it."""
     return stack(
         click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]"),
         click.option("--class-axis", type=int,
                      help="Axis of the class scores.  [default: read from the shapes]"),
+        ignore_option(),
         click.option("--scale", type=click.Choice(["per_tensor", "per_channel"]), default="per_tensor",
                      show_default=True, help="One quantisation scale per tensor or per output channel."),
         click.option("--limit", type=click.IntRange(1), metavar="N",

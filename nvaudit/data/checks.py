@@ -119,6 +119,13 @@ def _mismatch(found: Shape, spec: InputSpec, where: str) -> str:
         f"{where}: input {spec.name!r}: the data have shape {list(found)} "
         f"and the model takes {shape_text(spec)}"
     )
+    size = None if spec.shape is None or len(spec.shape) != 1 else spec.shape[0]
+    if isinstance(size, int) and len(found) > 1 and math.prod(found[1:]) == size:
+        return (
+            f"{where}: input {spec.name!r}: the model takes one sample of shape [{size}], without a batch "
+            f"axis, and the data have shape {list(found)}; export it with one, [N, {size}] (for "
+            "torch.onnx.export: a 2-D example input and its axis 0 dynamic)"
+        )
     if spec.shape is None:
         return f"{text}; there is no batch axis {spec.batch_axis}"
     for perm, move in (((0, 3, 1, 2), "NHWC to NCHW"), ((0, 2, 3, 1), "NCHW to NHWC")):

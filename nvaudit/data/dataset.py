@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nvaudit.data.checks import sample_count
-from nvaudit.data.folder import class_folders, read_folder
-from nvaudit.data.labels import read_labels
+from nvaudit.data.folder import class_folders, holds_images, read_folder
+from nvaudit.data.labels import LabelRules, take_labels
 from nvaudit.data.npy import read_npy_file, read_npy_folder, read_npz
 from nvaudit.data.prepare import prepare_input
 from nvaudit.data.spec import Array, Dataset, InputSpec, LabelKind, Raw
@@ -33,6 +33,7 @@ def load_dataset(
     limit: int | None = None,
     seed: int = 0,
     scratch: Path,
+    rules: LabelRules | None = None,
 ) -> Dataset:
     """Load evaluation data for a model.
 
@@ -53,6 +54,8 @@ def load_dataset(
         Seed of synthetic inputs.
     scratch : Path
         Folder for converted arrays; it must outlive the dataset.
+    rules : LabelRules, optional
+        How labels are to be taken; None: by what they look like.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def load_dataset(
         if not path.is_file():
             return _synthetic(specs, limit, seed, store)
         notes = (f"data found beside the model: {path.name}",)
-    return _finish(_read(path, specs, limit, store), specs, limit, notes, store)
+    return _finish(_read(path, specs, limit, store), specs, limit, notes, store, rules)
 
 
 def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
@@ -105,15 +108,21 @@ def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: St
 def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
     if set_folders(path):
         return read_test_sets(path, specs, store)
-    if any(child.suffix == ".npy" for child in path.iterdir()):
+    arrays = {child.name for child in path.iterdir() if child.suffix == ".npy"}
+    if arrays - {"y.npy"} or (arrays and not class_folders(path) and not holds_images(path)):
         return read_npy_folder(path, specs)
-    if class_folders(path):
+    if class_folders(path) or holds_images(path):
         return read_folder(path, specs, limit, store)
     raise DataError(f"{path}: the folder holds no data; the data may be {_SOURCES}")
 
 
 def _finish(
-    raw: Raw, specs: tuple[InputSpec, ...], limit: int | None, notes: tuple[str, ...], store: Store
+    raw: Raw,
+    specs: tuple[InputSpec, ...],
+    limit: int | None,
+    notes: tuple[str, ...],
+    store: Store,
+    rules: LabelRules | None,
 ) -> Dataset:
     given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
     count = given if limit is None else min(limit, given)
@@ -125,9 +134,16 @@ def _finish(
             array = _cut(array, spec.batch_axis, 0, count)
         arrays[spec.name], more = prepare_input(array, spec, raw, store)
         notes += more
-    labels = None if raw.labels is None else raw.labels[:count]
-    labels, kind, more = read_labels(labels, reference=raw.reference, where=raw.source, store=store)
-    found = _dataset(specs, arrays, labels, kind, count, raw.source, notes + more, raw.skipped)
+    labels, text = raw.labels, raw.labels is not None and raw.labels.dtype.kind in "US"
+    if labels is not None and not text:  # names are numbered by all of them
+        labels = labels[:count]
+    read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules)
+    if text and read.values is not None:
+        read = read._replace(values=read.values[:count])
+    found = _dataset(
+        specs, arrays, read.values, read.kind, count, raw.source, notes + read.notes, raw.skipped,
+        read.ignored, read.sorted_names,
+    )  # fmt: skip
     return replace(found, given=given, parts=raw.parts)
 
 
@@ -148,6 +164,8 @@ def _dataset(
     source: str,
     notes: tuple[str, ...],
     skipped: tuple[tuple[str, str], ...],
+    ignored: tuple[int, ...] = (),
+    sorted_names: int | None = None,
 ) -> Dataset:
     axes = {spec.name: spec.batch_axis for spec in specs if spec.batch_axis is not None}
     return Dataset(
@@ -161,6 +179,8 @@ def _dataset(
         digest=digest(arrays, labels),
         notes=tuple(dict.fromkeys(notes)),
         skipped=skipped,
+        ignored=ignored,
+        sorted_names=sorted_names,
     )
 
 

@@ -1,4 +1,4 @@
-"""Source: a folder of images, one subfolder per class."""
+"""Source: a folder of images, one subfolder per class, or with a table of their labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
+from nvaudit.data.labeltable import TABLE_NAME, LabelTable, label_like, match_images, read_table
 from nvaudit.data.preprocess import FILE_NAME, Preprocess, find_preprocess, guess_layout, needed_message
 from nvaudit.data.spec import Array, InputSpec, Raw, fixed, is_float, numpy_dtype, shape_text
 from nvaudit.data.store import Store, sealed
@@ -24,24 +25,53 @@ _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr
 Skipped = list[tuple[str, str]]
 
 
+_NO_CLASS = frozenset(
+    (
+        "images",
+        "image",
+        "imgs",
+        "img",
+        "data",
+        "pictures",
+        "photos",
+        "samples",
+        "test",
+        "train",
+        "val",
+        "valid",
+    )
+)
+"""Names of a subfolder that, alone, says that it holds images, not what is on them."""
+
+
 def class_folders(path: Path) -> list[Path]:
     """Subfolders of `path`, hidden ones left out, sorted by name."""
     return sorted(child for child in path.iterdir() if not child.name.startswith(".") and child.is_dir())
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a folder has images itself, not in subfolders."""
+    return any(child.suffix.lower() in SUFFIXES for child in path.iterdir())
+
+
 def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
     """Decode the images of a folder into one uint8 array [N, H, W, C] in the scratch folder.
 
-    The samples take one image of each class in turn, so that the first `limit` of them are balanced.
+    Labels are those of ``labels.csv`` in the folder, or beside a folder that holds nothing but images;
+    without it they are the subfolders: the samples take one image of each class in turn, so that the first
+    `limit` of them are balanced. Images without either have no labels.
 
     Raises
     ------
     DataError
         If the model takes more than one input, the preprocessing is not stated, Pillow is missing, an
-        image has another size than the model takes and no ``size`` is stated, or no image is readable.
+        image has another size than the model takes and no ``size`` is stated, no image is readable, or
+        it is not told which label an image has.
     """
     spec = _only_input(path, specs)
-    preprocess = find_preprocess((path / FILE_NAME,))
+    preprocess = find_preprocess(
+        (path / FILE_NAME, *([path.parent / FILE_NAME] if holds_images(path) else []))
+    )
     if preprocess is None:
         if is_float(numpy_dtype(spec)):
             raise DataError(
@@ -50,12 +80,11 @@ def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, sto
         preprocess = Preprocess()
     pillow = _pillow(path)
     skipped: Skipped = []
-    names, notes = _class_names(path, preprocess)
-    files = list(_in_turn([_images(path, name, skipped) for name in names]))
-    images, labels = _decode(path, files, limit, _Target(path, spec, preprocess, pillow), store, skipped)
+    files, given, notes = _labelled_files(path, preprocess, skipped)
+    images, kept = _decode(path, files, limit, _Target(path, spec, preprocess, pillow), store, skipped)
     return Raw(
         inputs={spec.name: images},
-        labels=labels,
+        labels=None if given is None else given[kept],
         source=str(path),
         preprocess_paths=(path / FILE_NAME,),
         preprocess=preprocess,
@@ -63,6 +92,50 @@ def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, sto
         notes=notes,
         skipped=tuple(skipped),
     )
+
+
+def _labelled_files(
+    path: Path, preprocess: Preprocess, skipped: Skipped
+) -> tuple[list[Path], Array | None, tuple[str, ...]]:
+    """Images, the label of each, and what was assumed."""
+    flat = holds_images(path)
+    for table in (path / TABLE_NAME, *([path.parent / TABLE_NAME] if flat else [])):
+        if table.is_file():
+            return _by_table(path, read_table(table), preprocess, skipped)
+    like, folders = label_like(path), class_folders(path)
+    cure = f"write {TABLE_NAME} with the columns file and label, a row for each image"
+    if like and (flat or len(folders) < 2):
+        raise DataError(f"{path / like[0]}: labels of images are not read from it; {cure}, or move it away")
+    if flat:
+        if folders:
+            raise DataError(f"{path}: holds images and subfolders, so it is not told what their classes are")
+        images = _below(path, path, skipped)
+        return images, None, ("images without class subfolders: no labels",)
+    if preprocess.classes is None and len(folders) == 1 and folders[0].name.lower() in _NO_CLASS:
+        raise DataError(
+            f"{path}: its only subfolder is {folders[0].name!r}, which names no class, so every image would "
+            f"be of class 0; {cure}, or give {folders[0]} as the data for an audit without labels"
+        )
+    names, notes = _class_names(path, preprocess)
+    turns = list(_in_turn([_images(path, name, skipped) for name in names]))
+    notes += tuple(f"{name} is not read: the labels are the subfolders" for name in like)
+    return [file for file, _ in turns], np.asarray([label for _, label in turns], np.int64), notes
+
+
+def _by_table(
+    path: Path, table: LabelTable, preprocess: Preprocess, skipped: Skipped
+) -> tuple[list[Path], Array, tuple[str, ...]]:
+    images = match_images(table, path, _below(path, path, skipped))
+    labels, notes = table.labels, (f"labels from {table.path.name}, in the order of its rows",)
+    if labels.dtype.kind == "U" and preprocess.classes is not None:
+        strange = sorted(set(labels.tolist()) - set(preprocess.classes))
+        if strange:
+            raise DataError(
+                f"{table.path}: label {strange[0]!r:.80} is not among the {len(preprocess.classes)} "
+                f"classes of {FILE_NAME}"
+            )
+        labels = np.asarray([preprocess.classes.index(name) for name in labels.tolist()], np.int64)
+    return images, labels, notes
 
 
 def _only_input(path: Path, specs: tuple[InputSpec, ...]) -> InputSpec:
@@ -112,12 +185,17 @@ def _images(path: Path, name: str, skipped: Skipped) -> list[Path]:
     if path.resolve().is_relative_to(top.resolve()):
         skipped.append((name, "a link to a folder that holds this one"))
         return []
+    return _below(path, top, skipped)
+
+
+def _below(path: Path, top: Path, skipped: Skipped) -> list[Path]:
+    """Images of a folder and its subfolders, links to folders left out."""
     files: list[Path] = []
     for folder, children, leaves in os.walk(top, followlinks=False):
         children.sort()
         for leaf in sorted(leaves):
             file = Path(folder) / leaf
-            if leaf.startswith("."):
+            if leaf.startswith(".") or (file.parent == path and leaf in (FILE_NAME, TABLE_NAME)):
                 continue
             if file.suffix.lower() not in SUFFIXES:
                 skipped.append((str(file.relative_to(path)), "not an image by its name"))
@@ -205,17 +283,18 @@ def _dimensions(
 
 def _decode(
     path: Path,
-    files: list[tuple[Path, int]],
+    files: list[Path],
     limit: int | None,
     target: _Target,
     store: Store,
     skipped: Skipped,
-) -> tuple[Array, npt.NDArray[np.int64]]:
+) -> tuple[Array, npt.NDArray[np.intp]]:
+    """Decode images; which of the files they are."""
     room = len(files) if limit is None else min(limit, len(files))
     out: Array | None = None
-    labels: list[int] = []
-    for file, label in files:
-        if len(labels) == room:
+    kept: list[int] = []
+    for index, file in enumerate(files):
+        if len(kept) == room:
             break
         try:
             pixels = target.read(file)
@@ -227,9 +306,9 @@ def _decode(
             continue
         if out is None:
             out = store.create(np.dtype(np.uint8), (room, *pixels.shape))
-        out[len(labels)] = pixels
-        labels.append(label)
+        out[len(kept)] = pixels
+        kept.append(index)
     if out is None:
         reason = f"; the first of {len(skipped)} skipped: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(f"{path}: no readable image in its subfolders{reason}")
-    return sealed(out[: len(labels)]), np.asarray(labels, np.int64)
+    return sealed(out[: len(kept)]), np.asarray(kept, np.intp)

@@ -3,51 +3,130 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nvaudit.data.checks import check_finite
 from nvaudit.data.spec import Array, LabelKind, is_float
 from nvaudit.data.store import Store, row_slices, sealed
-from nvaudit.errors import DataError
+from nvaudit.errors import DataError, OptionError
+
+_FEW = 2
+"""Labels of so many kinds at most may be two classes."""
+
+_SHOWN = 1000
+
+
+VOID = (-1, -100)
+"""Negative labels that stand for "not labelled" in common use: scikit-learn's, and torch's ignore_index."""
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """How labels are to be taken.
+
+    Attributes
+    ----------
+    targets : bool
+        As numbers, whatever they look like (``--metric mse``).
+    several : bool
+        As 0 or 1 for each output (``--metric multilabel``).
+    given : bool
+        As they are: the user's own metric knows what they mean.
+    ignore : tuple of int
+        Labels that stand for "not labelled" (``--ignore-label``).
+    names : tuple of str
+        The model's own list of its classes; empty: it has none.
+    numbers : tuple of int
+        The model's own numbers of its classes, where these are not 0, 1, 2, …; else empty.
+    decided : bool
+        The scored output holds decisions, with which labels are compared as they are.
+    """
+
+    targets: bool = False
+    several: bool = False
+    given: bool = False
+    ignore: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+    decided: bool = False
+
+
+def label_rules(metric: str | None, ignore: tuple[int, ...] = (), **model: Any) -> LabelRules:
+    """Make the rules that a metric and the model's own list of classes imply.
+
+    Parameters
+    ----------
+    metric : str or None
+        As the user named it.
+    ignore : tuple of int
+    **model
+        ``names`` and ``numbers`` of the model's classes, and whether it has ``decided``.
+
+    Returns
+    -------
+    LabelRules
+    """
+    own = metric is not None and ":" in metric
+    return LabelRules(metric == "mse", metric == "multilabel", own, ignore, **model)
+
+
+Read = tuple[Array | None, LabelKind, tuple[str, ...]]
+
+
+class Labels(NamedTuple):
+    """Labels as :func:`read_labels` gives them, and those among them that stand for "not labelled"."""
+
+    values: Array | None
+    kind: LabelKind
+    notes: tuple[str, ...]
+    ignored: tuple[int, ...] = ()
+    sorted_names: int | None = None
 
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one pass over the labels found."""
+    """What one pass over the labels found; ``negative`` is the place of the first negative one."""
 
     whole: bool
     negative: tuple[int, ...] | None
     lowest: float
     one_hot: bool
+    below: frozenset[int]
+    counts: tuple[tuple[int, int], ...]
+    kinds: int
 
 
 def read_labels(
-    labels: Array | None, *, reference: bool, where: str, store: Store
-) -> tuple[Array | None, LabelKind, tuple[str, ...]]:
+    labels: Array | None, *, reference: bool, where: str, store: Store, rules: LabelRules | None = None
+) -> Read:
     """Bring labels to the form that metrics take.
 
     Integers and booleans are class indices, of any rank (segmentation: [N, H, W]). Floating-point values
     that are all whole and not negative are class indices too; any other floating-point values are
     per-sample targets (``"reference"``). One-hot rows are refused, because they are as likely to be
-    meant as classes as as targets. A trailing axis of size 1 is dropped from [N, 1] classes.
+    meant as classes as as targets. A trailing axis of size 1 is dropped from [N, 1] classes. Of negative
+    integers −1 and −100 stand for "not labelled"; others are refused.
 
     Parameters
     ----------
     labels : ndarray or None
-        As stored, samples on axis 0.
+        As stored, samples on axis 0; numbers or text.
     reference : bool
         The labels are known to be reference outputs.
     where : str
         Path, for messages.
     store : Store
         Where converted labels are written.
+    rules : LabelRules, optional
+        How they are to be taken, if not as above.
 
     Returns
     -------
     labels : ndarray or None
         int64 for classes, unchanged for references.
-    kind : {"class", "reference", "none"}
+    kind : {"class", "reference", "multilabel", "none"}
         What they are.
     notes : tuple of str
         What was assumed.
@@ -55,54 +134,177 @@ def read_labels(
     Raises
     ------
     DataError
-        If labels are NaN, infinite, negative integers, one-hot, or empty.
+        If labels are NaN, infinite, negative integers without a meaning, one-hot, or empty.
     """
+    read = take_labels(labels, reference=reference, where=where, store=store, rules=rules)
+    return read.values, read.kind, read.notes
+
+
+def take_labels(
+    labels: Array | None, *, reference: bool, where: str, store: Store, rules: LabelRules | None = None
+) -> Labels:
+    """As :func:`read_labels`, with the labels that stand for "not labelled"."""
+    rules = rules or LabelRules()
     if labels is None:
-        return None, "none", ()
+        return Labels(None, "none", ())
     if labels.size == 0:
         raise DataError(f"{where}: labels y: shape {list(labels.shape)} holds no values")
+    if labels.dtype.kind in "US":
+        return _named(labels, rules, where, store)
     check_finite(labels, 0, "labels y", where)
     if reference:
-        return labels, "reference", ()
-    survey = _survey(labels)
-    if survey.one_hot:
+        return Labels(labels, "reference", ())
+    if rules.targets:
+        return _targets(labels, rules)
+    survey = _survey(labels, rules)
+    if survey.one_hot and not rules.several and not rules.given:
         raise DataError(
             f"{where}: labels y: shape {list(labels.shape)} is one-hot; store class indices: y.argmax(axis=1)"
         )
     floating = is_float(labels.dtype)
-    if floating and (not survey.whole or survey.negative is not None):
-        return labels, "reference", ("labels y are floating-point targets, not class indices",)
-    if survey.negative is not None:
-        raise DataError(
-            f"{where}: labels y: {survey.lowest:.0f} at {list(survey.negative)} is negative; "
-            "class indices start at 0"
+    if floating and (not survey.whole or survey.below - set(rules.ignore)):
+        return Labels(labels, "reference", ("labels y are floating-point targets, not class indices",))
+    ignored = _ignored(survey, rules, where)
+    if ignored is None:
+        note = "labels y hold negative numbers: handed to --metric as they are"
+        return Labels(labels, "reference", (note,))
+    notes: tuple[str, ...] = (
+        (f"labels y: whole {labels.dtype.name} numbers taken as class indices",) if floating else ()
+    )
+    fate = "handed to --metric as they are" if rules.given else "not scored"
+    notes += tuple(
+        f"labels y: {value} stands for no label: {count} of {labels.size} positions are {fate}"
+        for value, count in survey.counts
+        if value in ignored
+    )
+    notes += tuple(f"--ignore-label {v}: no label is {v}" for v in rules.ignore if v not in ignored)
+    values = _as_classes(labels, store, where, flat=not rules.several)
+    if rules.several:
+        return Labels(values, "multilabel", notes, ignored)
+    renumbered, more = _own_numbers(values, rules, ignored, store)
+    return Labels(renumbered, "class", notes + more, ignored)
+
+
+def _targets(labels: Array, rules: LabelRules) -> Labels:
+    notes: tuple[str, ...] = ()
+    if not is_float(labels.dtype) or bool((np.asarray(labels[:1000]) == np.rint(labels[:1000])).all()):
+        notes = ("labels y are taken as targets, as --metric mse says",)
+    if rules.ignore:
+        raise OptionError(
+            "--ignore-label leaves out class labels; with --metric mse labels are numbers: leave it out, or "
+            "store the samples without the others"
         )
-    notes = (f"labels y: whole {labels.dtype.name} numbers taken as class indices",) if floating else ()
-    return (*_as_classes(labels, store, where), notes)
+    return Labels(labels, "reference", notes)
 
 
-def _survey(labels: Array) -> _Survey:
+def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] | None:
+    """Labels found that stand for "not labelled"; None where an own metric is to see what it likes."""
+    found = {value for value, _ in survey.counts}
+    negative = survey.below - set(rules.ignore) - set(rules.numbers)
+    if rules.decided and survey.kinds == 2:
+        negative = frozenset()  # −1 and 1, say, as the model's own decisions are
+    if negative and rules.given and not negative <= set(VOID):
+        return None
+    if negative <= set(VOID) and not (negative == {-1} and survey.kinds == 2 and not rules.several):
+        return tuple(sorted(found & ({*rules.ignore} | negative)))
+    if rules.given:
+        return None
+    if negative == {-1}:
+        raise DataError(
+            f"{where}: labels y: all labels are -1 or one other number: two classes, or one class and "
+            "samples without a label; store two classes as 0 and 1, or say --ignore-label -1"
+        )
+    place = "" if survey.negative is None else f" at {list(survey.negative)}"
+    least = max(negative - set(VOID)) if int(survey.lowest) in VOID else int(survey.lowest)
+    place = place if least == int(survey.lowest) else ""
+    raise DataError(
+        f"{where}: labels y: {least}{place} is negative; class indices start at 0; if it stands for "
+        f"no label, --ignore-label {least} leaves it out; if labels are numbers, --metric mse takes them so"
+    )
+
+
+def _named(labels: Array, rules: LabelRules, where: str, store: Store) -> Labels:
+    """Class names to indices, by the model's own list or in sorted order."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels.reshape(-1)
+    text = np.asarray(labels).astype(str)
+    found = np.unique(text)
+    if rules.targets or rules.several:
+        raise DataError(f"{where}: labels y are text, and this --metric takes numbers; store numbers")
+    names, said = np.asarray(rules.names or found), "the model's own list of classes"
+    if not rules.names:
+        said = "sorted names; the model has no list of its own"
+    strange = sorted(set(found.tolist()) - set(names.tolist()))
+    if strange:
+        raise DataError(
+            f"{where}: labels y: {strange[0][:60]!r} is not among the model's classes "
+            f"{', '.join(map(repr, names[:8].tolist()))}{', …' if len(names) > 8 else ''}"
+        )
+    order = np.argsort(names, kind="stable")
+    index = order[np.searchsorted(names, text, sorter=order)].astype(np.int64)
+    shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:8].tolist()))
+    note = f"labels y: class names numbered by {said}: {shown}{', …' if len(names) > 8 else ''}"
+    out = store.create(np.dtype(np.int64), index.shape)
+    out[...] = index
+    return Labels(sealed(out), "class", (note,), (), None if rules.names else len(names))
+
+
+def _own_numbers(
+    values: Array, rules: LabelRules, ignored: tuple[int, ...], store: Store
+) -> tuple[Array, tuple[str, ...]]:
+    """The model's own numbers of its classes to indices of its scores."""
+    own = np.asarray(rules.numbers, np.int64)
+    if not own.size or not np.isin(values, (*rules.numbers, *ignored)).all():
+        return values, ()
+    order = np.argsort(own)
+    place = order[np.searchsorted(own, values, sorter=order).clip(0, len(own) - 1)]
+    out = store.create(np.dtype(np.int64), values.shape)
+    out[...] = np.where(np.isin(values, ignored), values, place)
+    listed = ", ".join(map(str, rules.numbers[:8]))
+    return sealed(out), (f"labels y: class numbers of the model's own list ({listed}), in its order",)
+
+
+def _survey(labels: Array, rules: LabelRules) -> _Survey:
     whole, one_hot = True, labels.ndim == 2 and labels.shape[1] > 1
     negative: tuple[int, ...] | None = None
     lowest = 0.0
+    counts: dict[int, int] = {}
+    kinds: set[int] = set()
     for part in row_slices(labels):
         block = labels[part]
         if is_float(labels.dtype):
             whole = whole and bool((block == np.rint(block)).all())
-        if negative is None and labels.dtype.kind != "b" and (block < 0).any():
+        if labels.dtype.kind != "b" and negative is None and (block < 0).any():
             place = np.unravel_index(int(np.argmax(block < 0)), block.shape)
             negative = (int(place[0]) + part.start, *(int(i) for i in place[1:]))
             lowest = float(block[place])
+        if whole and labels.dtype.kind != "b":
+            _count(block, rules, counts, kinds)
         if one_hot:
             ones = block == 1
             one_hot = bool(((block == 0) | ones).all() and (ones.sum(axis=1) == 1).all())
-    return _Survey(whole, negative, lowest, one_hot)
+    found = tuple((value, count) for value, count in sorted(counts.items()) if count)
+    below = frozenset(value for value, _ in found if value < 0)
+    return _Survey(whole, negative, lowest, one_hot, below, found, len(kinds))
 
 
-def _as_classes(labels: Array, store: Store, where: str) -> tuple[Array, LabelKind]:
-    shape = labels.shape[:1] if labels.ndim == 2 and labels.shape[1] == 1 else labels.shape
+def _count(block: Array, rules: LabelRules, counts: dict[int, int], kinds: set[int]) -> None:
+    """Count labels that may stand for "not labelled"; see whether there are more than a few kinds."""
+    # Of targets there may be as many values as samples: a few are enough to refuse them as classes.
+    for value, count in zip(*np.unique(block[block < 0], return_counts=True), strict=True):
+        if len(counts) < _SHOWN or int(value) in counts:
+            counts[int(value)] = counts.get(int(value), 0) + int(count)
+    for value in rules.ignore:
+        if value >= 0:
+            counts[value] = counts.get(value, 0) + int((block == value).sum())
+    if len(kinds) <= _FEW:
+        kinds.update(int(value) for value in np.unique(block)[: _FEW + 1])
+
+
+def _as_classes(labels: Array, store: Store, where: str, *, flat: bool) -> Array:
+    shape = labels.shape[:1] if flat and labels.ndim == 2 and labels.shape[1] == 1 else labels.shape
     if labels.dtype == np.int64:
-        return labels.reshape(shape), "class"
+        return labels.reshape(shape)
     out = store.create(np.dtype(np.int64), shape)
     for part in row_slices(labels):
         block = labels[part]
@@ -110,4 +312,4 @@ def _as_classes(labels: Array, store: Store, where: str) -> tuple[Array, LabelKi
         if (block >= 2**62).any():
             raise DataError(f"{where}: labels y: {block.max()} is not a class index")
         out[part] = block.reshape(-1, *shape[1:]).astype(np.int64)
-    return sealed(out), "class"
+    return sealed(out)

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from nvaudit.data.preprocess import FILE_NAME
-from nvaudit.data.spec import Array, InputSpec, Raw, match_names
+from nvaudit.data.spec import LABEL_NAMES, Array, InputSpec, Raw, match_names
 from nvaudit.data.store import Store, open_npy
 from nvaudit.errors import DataError, EngineError
 
@@ -53,7 +53,10 @@ def read_npz(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
         chosen, labelled = match_names(members, specs, where)
         wanted = [*chosen.values(), *(["y"] if labelled else [])]
         _check_room([members[name] for name in wanted], store, where)
-        arrays = {name: _unpack(archive, members[name], store, where) for name in dict.fromkeys(wanted)}
+        arrays = {
+            name: _unpack(archive, members[name], store, where, text=labelled and name == "y")
+            for name in dict.fromkeys(wanted)
+        }
     return Raw(
         inputs={spec.name: arrays[chosen[spec.name]] for spec in specs},
         labels=arrays["y"] if labelled else None,
@@ -72,7 +75,9 @@ def _check_room(members: list[zipfile.ZipInfo], store: Store, where: str) -> Non
         )
 
 
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, store: Store, where: str) -> Array:
+def _unpack(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, store: Store, where: str, *, text: bool
+) -> Array:
     name = f"{where}: array {member.filename.removesuffix('.npy')!r}"
     target = store.new_path()
     try:
@@ -83,7 +88,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, store: Store, whe
         raise
     except (*_BAD_ZIP, OSError) as error:
         raise DataError(f"{name} cannot be unpacked: {error}; write it again") from error
-    return open_npy(target, name)
+    return open_npy(target, name, text=text)
 
 
 def _unused(names: set[str]) -> tuple[str, ...]:
@@ -110,7 +115,11 @@ def read_npy_file(path: Path, specs: tuple[InputSpec, ...]) -> Raw:
         As for `read_npy_folder`.
     """
     known = {spec.name for spec in specs}
-    files = {name: file for name, file in _npy_files(path.parent).items() if name in known | {"y"}}
+    files = {
+        name: file
+        for name, file in _npy_files(path.parent).items()
+        if name in known or name.lower() in LABEL_NAMES
+    }
     files[path.stem if path.stem in known else "x"] = path
     return _read_files(files, specs, path, (path.with_suffix(".json"), path.parent / FILE_NAME))
 
@@ -129,7 +138,7 @@ def _read_files(
         inputs={
             spec.name: open_npy(files[chosen[spec.name]], str(files[chosen[spec.name]])) for spec in specs
         },
-        labels=open_npy(files["y"], str(files["y"])) if labelled else None,
+        labels=open_npy(files["y"], str(files["y"]), text=True) if labelled else None,
         source=str(path),
         preprocess_paths=preprocess_paths,
         notes=_unused(files.keys() - used),

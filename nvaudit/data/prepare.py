@@ -16,7 +16,7 @@ from nvaudit.data.preprocess import (
     normalise,
     read_preprocess,
 )
-from nvaudit.data.spec import Array, InputSpec, Raw, is_float, is_integer, numpy_dtype
+from nvaudit.data.spec import Array, InputSpec, Raw, fixed, is_float, is_integer, numpy_dtype
 from nvaudit.data.store import Store, row_slices, sealed
 from nvaudit.errors import DataError
 
@@ -73,7 +73,7 @@ def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tupl
         If the array does not fit the input.
     """
     dtype, where = numpy_dtype(spec), raw.source
-    if array.size == 0:
+    if array.size == 0 and not _may_be_empty(array, spec):
         raise DataError(f"{where}: input {spec.name!r}: shape {list(array.shape)} holds no values")
     plan, preprocess = _Plan(), raw.preprocess
     notes: list[str] = []
@@ -100,6 +100,14 @@ def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tupl
         ready = _convert(array, spec, shape, plan, store)
     check_finite(ready, spec.batch_axis, f"input {spec.name!r}", where)
     return _read_only(ready), tuple(notes)
+
+
+def _may_be_empty(array: Array, spec: InputSpec) -> bool:
+    """Whether an array without values is what the model takes: a cache of length 0, say, before any token."""
+    if spec.shape is None or len(spec.shape) != array.ndim:
+        return spec.shape is None
+    empty = [axis for axis, size in enumerate(array.shape) if size == 0]
+    return all(axis != spec.batch_axis and not fixed(spec.shape[axis]) for axis in empty)
 
 
 def _read_only(array: Array) -> Array:
@@ -203,6 +211,8 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _convert(array: Array, spec: InputSpec, shape: tuple[int, ...], plan: _Plan, store: Store) -> Array:
     dtype = numpy_dtype(spec)
+    if array.size == 0:
+        return np.empty(shape, dtype)
     if spec.batch_axis is None:
         return np.ascontiguousarray(array).reshape(shape).astype(dtype)
     out = store.create(dtype, shape)

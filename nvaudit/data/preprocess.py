@@ -75,6 +75,15 @@ class Preprocess(BaseModel):
             raise ValueError("must not be empty")
         return value
 
+    @field_validator("scale", "mean", "std")
+    @classmethod
+    def _single_precision(cls, value: Any) -> Any:
+        # The arithmetic is done in single precision, where a smaller divisor is 0 and a larger one infinite.
+        for one in value if isinstance(value, tuple) else (value,):
+            if abs(one) > 1e30 or 0 < abs(one) < 1e-30:
+                raise ValueError("must be between 1e-30 and 1e30 in size, as the arithmetic is float32")
+        return value
+
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:

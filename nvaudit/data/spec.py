@@ -15,7 +15,12 @@ from nvaudit.data.preprocess import Layout, Preprocess
 from nvaudit.errors import DataError
 
 Array = npt.NDArray[Any]
-LabelKind = Literal["class", "reference", "none"]
+LABEL_NAMES = frozenset(
+    ("y", "label", "labels", "lbl", "target", "targets", "class", "classes", "y_true", "y_test", "y_val",
+     "y_train", "ground_truth", "gt", "annotations")
+)  # fmt: skip
+"""What labels are called elsewhere: an array of such a name must not be left unused without a word."""
+LabelKind = Literal["class", "reference", "multilabel", "none"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ class Dataset:
     labels : ndarray or None
         Labels with the samples on axis 0: int64 when `label_kind` is ``"class"``, any numeric type when
         it is ``"reference"``.
-    label_kind : {"class", "reference", "none"}
+    label_kind : {"class", "reference", "multilabel", "none"}
         ``"class"``: class indices (any number of position axes after the first). ``"reference"``: target
-        or reference outputs, good for ``mse`` only.
+        or reference outputs, good for ``mse`` only. ``"multilabel"``: 0 or 1 for each output.
     count : int
         Number of samples.
     source : str
@@ -76,6 +81,10 @@ class Dataset:
     together : int
         0: samples do not influence each other, and any of them may be run. Else they do: the set is run in
         its own order, so many at a time, and a part of it would give other outputs.
+    ignored : tuple of int
+        Labels that stand for "not labelled": the positions that have them are not scored.
+    sorted_names : int or None
+        How many class names were numbered in sorted order, which holds only if that is all classes.
     """
 
     inputs: dict[str, Array]
@@ -91,6 +100,8 @@ class Dataset:
     given: int = 0
     parts: tuple[int, ...] = ()
     together: int = 0
+    ignored: tuple[int, ...] = ()
+    sorted_names: int | None = None
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the data: source, count, label_kind, skipped, notes."""
@@ -222,4 +233,11 @@ def match_names(
             f"found {', '.join(map(repr, sorted(found))) or 'no arrays'}; "
             f"name the arrays {wanted}{either}, and the labels 'y'"
         )
-    return chosen, "y" in found and "y" not in chosen.values()
+    labelled = "y" in found and "y" not in chosen.values()
+    other = sorted(name for name in found if name.lower() in LABEL_NAMES and name not in chosen.values())
+    if not labelled and other:
+        raise DataError(
+            f"{where}: {other[0]!r} looks like the labels, which must be called 'y'; rename it, or leave "
+            "it out for a run without labels"
+        )
+    return chosen, labelled

@@ -128,7 +128,7 @@ def sealed(array: Array) -> Array:
     return view
 
 
-def open_npy(path: Path, where: str) -> Array:
+def open_npy(path: Path, where: str, *, text: bool = False) -> Array:
     """Memory-map one .npy file read-only; never unpickles.
 
     Parameters
@@ -137,11 +137,13 @@ def open_npy(path: Path, where: str) -> Array:
         The file.
     where : str
         How messages name it.
+    text : bool
+        Text is wanted too: labels may be names.
 
     Returns
     -------
     ndarray
-        Boolean, integer or floating-point, as stored.
+        Boolean, integer or floating-point, or text where it is wanted, as stored.
 
     Raises
     ------
@@ -163,7 +165,7 @@ def open_npy(path: Path, where: str) -> Array:
                 "save a plain numeric array"
             ) from error
         raise DataError(f"{where}: not a complete .npy array: {str(error)[:200]}") from error
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("biufUS" if text else "biuf"):
         raise DataError(
             f"{where}: element type {array.dtype} cannot be used; save booleans, integers or floats"
         )

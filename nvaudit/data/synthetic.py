@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,12 @@ def _constant(
 def _samples(
     name: str, axis: int, shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, store: Store
 ) -> Array:
+    need, free = math.prod(shape) * dtype.itemsize, store.free_bytes()
+    if need > free:
+        raise DataError(
+            f"input {name!r}: synthetic samples of shape {list(shape)} take {need} bytes and the scratch "
+            f"disk has {free} free; give data (--data), fewer samples (--limit), or a smaller model input"
+        )
     generator = stream(seed, "synthetic", name)
     out = store.create(dtype, shape)
     # Drawn sample by sample in order, so that a smaller set is the head of a larger one.

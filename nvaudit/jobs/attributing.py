@@ -298,12 +298,15 @@ def _run_classes(plan: AttributionPlan, session: Session, runner: VariantRunner)
     if images is None or labels is None:
         return None
     chosen = labels[spread_evenly(session.dataset.count, images)].reshape(-1)
-    found, place, counts = np.unique(chosen, return_inverse=True, return_counts=True)
+    # A score is by the share of labelled samples (see `over_set`), so that the mean is the metric.
+    kept = ~np.isin(chosen, session.dataset.ignored)
+    share = kept.mean() if runner.metric.ignore else 1.0
+    found, place, counts = np.unique(chosen[kept], return_inverse=True, return_counts=True)
     calls: list[tuple[int | None, Variant]] = [(None, WHOLE), (QUANTISED, WHOLE)]
     calls += [(trial, WHOLE) for trial in range(plan.chips)]
     what = f"attribution by class: {plan.chips} chips × {images} images"
     rows = [
-        np.bincount(place, scores, minlength=len(found)) / counts
+        np.bincount(place, scores[kept] * share, minlength=len(found)) / counts
         for scores in runner.scores(what, calls, images)
     ]
     basis = _basis(plan, session, runner.metric, images, len(calls))

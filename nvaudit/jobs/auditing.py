@@ -219,6 +219,7 @@ def _report(
         sigmas=tuple(point.sigma for point in session.points),
         sigma_unit=session.points[0].sigma_unit,
         together=session.workload.batch if session.rebatch.coupled else 0,
+        caution=metric.caution,
     )
     return summarise(
         measured,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
@@ -26,13 +27,14 @@ from nvaudit.model import (
 from nvaudit.perturb.apart import settle_cut
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.crossbar import check_noise, check_split
-from nvaudit.perturb.metrics import reference_of, resolve_metric
+from nvaudit.perturb.metrics import Reading, reference_of, resolve_metric
 from nvaudit.perturb.prepare import Placement, map_tensor
+from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.session import input_specs, load_runnable, settle_device, settle_output
+from nvaudit.session import input_specs, load_runnable, rules_for, settle_device, settle_output
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
@@ -78,6 +80,13 @@ class Job:
         """Of the scored output."""
         return self.rebatch.output_axes.get(self.output) or 0
 
+    def reading(self, output: NDArray[Any]) -> Reading:
+        """What the graph proves of the scored output, given it batch first."""
+        data, _ = self.train
+        shape = next(spec.shape for spec in self.loaded.outputs if spec.name == self.output)
+        joined = shape is not None and len(shape) == output.ndim - 1
+        return read_output(self.loaded, self.rebatch, self.output, output.ndim, data, joined)
+
 
 def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     """Read everything and decide everything; nothing has run yet.
@@ -89,7 +98,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     """
     loaded = load_runnable(spec.model, spec.seed)
     rebatch = analyse_batch(loaded.model)
-    output, notes = settle_output(loaded, spec.output_name)
+    output, notes = settle_output(loaded, spec.output_name, "--output-name")
     notes += loaded.notes
     _, points = settle_device(spec.audit_spec(loaded.path, "", ()))
     if spec.adc_bits is not None:
@@ -107,7 +116,10 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
         place = scratch / f"data-{len(list(scratch.iterdir()))}"
         place.mkdir()
         path = None if name is None else Path(name)
-        data = load_dataset(path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place)
+        data = load_dataset(
+            path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place,
+            rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
+        )  # fmt: skip
         cut = settle_cut(loaded, rebatch, data, output, spec.batch_size, spec.provider)
         notes.extend(note for note in cut.notes if note not in notes)
         return cut.dataset
@@ -212,5 +224,5 @@ def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
 
     outputs = outputs_of(executor, Feed(data, rows), job.output, job.batch_axis)
     asked = "mse" if job.spec.metric == "mse" else None
-    metric = resolve_metric(asked, outputs, None, "none", job.spec.class_axis)
+    metric = resolve_metric(asked, outputs, None, "none", job.spec.class_axis, job.reading(outputs))
     return reference_of(metric, outputs)

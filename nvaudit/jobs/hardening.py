@@ -227,12 +227,17 @@ def _held(executor: Executor) -> list[str]:
     ]
 
 
+_LOSS = {"mse": "mse", "multilabel": "binary_cross_entropy"}
+"""Losses of landscapes that take labels as a metric does."""
+
+
 def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
     """What measures the roughness of the network in training: as a file, on the validation samples."""
     data = write_samples(job, executor, scratch / "validation.npz", job.val)
     spec = make_landscape_spec(
         model=job.loaded.path, data=data, seed=job.spec.seed, output=job.output,
-        class_axis=job.spec.class_axis, workers=job.spec.workers,
+        class_axis=job.spec.class_axis, ignore_labels=job.spec.ignore_labels, workers=job.spec.workers,
+        loss=_LOSS.get(job.spec.metric or ""),
     )  # fmt: skip
 
     def judge() -> tuple[float, float | None]:
@@ -273,6 +278,7 @@ def _train(
         batch_axis=job.batch_axis,
         vat_points=job.vat_points,
         splits=job.splits,
+        read=job.reading,
     )
     shelf = None if folder is None else Shelf(folder, _identity(job, version))
     state, facts = train_network(executor, subject, spec, progress, shelf, judge)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nvaudit import __version__
-from nvaudit.data import load_dataset
-from nvaudit.model import analyse_batch, constants
+from nvaudit.data import LabelRules, load_dataset
+from nvaudit.model import LoadedModel, analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.landscape.measure import Measured, Subject, measure
@@ -39,6 +39,7 @@ from nvaudit.session import (
     Session,
     input_specs,
     load_runnable,
+    rules_for,
     scratch_folder,
     settle_output,
 )
@@ -101,7 +102,7 @@ def run_landscape(
         data = None if spec.data is None else Path(spec.data)
         dataset = load_dataset(
             data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
-            scratch=folder,
+            scratch=folder, rules=_rules(spec, loaded, output),
         )  # fmt: skip
         cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
         notes += cut.notes
@@ -156,6 +157,7 @@ def session_landscape(
         seed=run.seed,
         output=session.workload.output,
         class_axis=run.class_axis,
+        ignore_labels=run.ignore_labels,
         limit=run.limit,
         batch_size=run.batch_size,
         provider=run.provider,
@@ -199,6 +201,12 @@ def median_surface(report: LandscapeReport) -> LossSurface:
         axis=report.surface.axis,
         losses=report.surface.losses[pair],
     )
+
+
+def _rules(spec: LandscapeSpec, loaded: LoadedModel, output: str) -> LabelRules:
+    """How the loss takes labels."""
+    metric = {"mse": "mse", "binary_cross_entropy": "multilabel"}.get(spec.loss or "")
+    return rules_for(loaded, output, metric, spec.ignore_labels)
 
 
 def _identity(spec: LandscapeSpec, subject: Subject) -> Identity:

@@ -72,8 +72,21 @@ def measure_chips(
         lane = _Lane(runner, session, point, margin)
         count = lane.gate(most) if gate else None
         chips.append(lane.chips(spec.trials if count is None else count.trials, count))
-    notes = () if reason is None or spec.exhaustive else (f"every chip was run on every sample: {reason}",)
+    notes = _undefined(runner.undefined, session.dataset.count)
+    if reason is not None and not spec.exhaustive:
+        notes = (f"every chip was run on every sample: {reason}", *notes)
     return Measurement(tuple(chips), float(np.median(runner.seconds)), notes)
+
+
+def _undefined(counts: list[int], samples: int) -> tuple[str, ...]:
+    """Say on how many chips outputs are not numbers."""
+    bad = [count for count in counts if count]
+    if not bad:
+        return ()
+    return (
+        f"outputs that are not numbers (NaN): on {len(bad)} of {len(counts)} chips, for up to {max(bad)} of "
+        f"{samples} samples; they count as wrong",
+    )
 
 
 def _obstacle(session: Session, metric: Metric) -> str | None:
@@ -82,6 +95,8 @@ def _obstacle(session: Session, metric: Metric) -> str | None:
         return "--exhaustive"
     if metric.unit != "fraction":
         return f"{metric.name} has no bounds, which races need"
+    if metric.uneven:
+        return "samples have different numbers of labelled positions"
     if session.workload.read_noise:
         return (
             "read noise is drawn anew at every inference, so a chip's metric depends on the order of samples"

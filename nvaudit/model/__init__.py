@@ -3,9 +3,18 @@
 from nvaudit.model.batch.memory import activation_bytes
 from nvaudit.model.batch.rebatch import Rebatch, analyse_batch
 from nvaudit.model.batchnorm import recalibrate_batch_norm
+from nvaudit.model.classes import ClassList, class_list
 from nvaudit.model.crossbar.plan import Cells, Converter, Converters, CrossbarPlan, Split
 from nvaudit.model.crossbar.watch import add_outputs, expose_inner
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
+from nvaudit.model.outputs import (
+    OutputFacts,
+    cannot_be_scored,
+    output_facts,
+    scoreable_outputs,
+    scores_beside_label,
+    zipped_classes,
+)
 from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.template import Slot, Template, build_template
 from nvaudit.model.uses import Constant, constants
@@ -14,11 +23,13 @@ from nvaudit.model.write import filled_model
 
 __all__ = [
     "Cells",
+    "ClassList",
     "Constant",
     "Converter",
     "Converters",
     "CrossbarPlan",
     "LoadedModel",
+    "OutputFacts",
     "Rebatch",
     "Slot",
     "Split",
@@ -29,11 +40,17 @@ __all__ = [
     "add_outputs",
     "analyse_batch",
     "build_template",
+    "cannot_be_scored",
+    "class_list",
     "constants",
     "expose_inner",
     "filled_model",
     "load_model",
     "model_files",
+    "output_facts",
     "recalibrate_batch_norm",
     "reseed_read_noise",
+    "scoreable_outputs",
+    "scores_beside_label",
+    "zipped_classes",
 ]

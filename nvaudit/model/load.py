@@ -37,7 +37,7 @@ class TensorSpec:
         Its name in the graph.
     dtype : str
         A numpy type name (``"float32"``, ``"bfloat16"``), ``"string"``, or ``"sequence"``, ``"map"``,
-        ``"optional"`` for what is no tensor.
+        ``"optional"`` for what is no tensor; ``"undefined"`` where the file does not say.
     shape : tuple of int, str or None, or None
         Fixed sizes, symbolic names, None for an unknown size; None when even the rank is unknown.
     """
@@ -245,7 +245,7 @@ def _spec(value: Any) -> TensorSpec:
     """One input or output."""
     kind = value.type.WhichOneof("value")
     if kind not in ("tensor_type", "sparse_tensor_type"):
-        name = (kind or "map_type").removesuffix("_type")
+        name = (kind or "undefined").removesuffix("_type")
         return TensorSpec(value.name, name, None)
     tensor = getattr(value.type, kind)
     dtype = ir.DataType(tensor.elem_type)

@@ -19,7 +19,7 @@ from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty
 from nvaudit.perturb.margin import nominal_margin
-from nvaudit.perturb.metrics import Metric, reference_of, score
+from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
 from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
@@ -52,24 +52,33 @@ class Outcome:
     seconds : float
     gap : int or None
         Of a race that was decided: between which bands the chip lies, 0 below the first.
+    undefined : int
+        Samples with an output that is not a number.
     """
 
     value: float
     images: int
     seconds: float
     gap: int | None = None
+    undefined: int = 0
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The first outputs of the unmodified model, what they ran on, and how far re-batching moves them.
+    """The unmodified model's first outputs, what they ran on, and how far re-batching moves them.
 
-    The last is None where the model is not re-batched.
+    Attributes
+    ----------
+    rebatch_error : float or None
+        None where the model is not re-batched.
+    rows : int
+        Rows of the output that belong to one sample where the model joins them, [N·T, C]; else 1.
     """
 
     output: NDArray[Any]
     rebatch_error: float | None
     ran: Ran
+    rows: int = 1
 
 
 class Engine:
@@ -85,6 +94,9 @@ class Engine:
         self._difficulty: tuple[int, Difficulty] = (-1, Difficulty(np.empty(0), np.empty(0)))
         self._watched: Any = None
         self._verifier = Verifier()
+        self._rows = 1
+        self._undefined = 0
+        self._settled: tuple[Metric | None, Metric | None] = (None, None)
         self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
@@ -106,13 +118,32 @@ class Engine:
         count = min(w.count, max(w.batch, PROBE_SAMPLES))
         session = self._open(w.ideal)
         output = np.concatenate([out for _, _, out in self._outputs(session, w.ideal, count)])
-        ran = ran_on(runtime(), session, w.provider)
+        rows, ran = self._rows, ran_on(runtime(), session, w.provider)
+        if rows > 1:
+            self._check_rows(session, output)
         if w.ideal.path == w.original.path:
-            return Probe(output, None, ran)
+            return Probe(output, None, ran, rows)
         few = min(count, 8)
         plain = np.concatenate([out for _, _, out in self._outputs(self._open(w.original), w.original, few)])
         moved = np.abs(output[:few].astype(np.float64) - plain)
-        return Probe(output, float(moved.max(initial=0) / max(np.abs(plain).max(initial=0), 1e-30)), ran)
+        error = float(moved.max(initial=0) / max(np.abs(plain).max(initial=0), 1e-30))
+        return Probe(output, error, ran, rows)
+
+    def _check_rows(self, session: Any, output: NDArray[Any]) -> None:
+        """Prove that the rows of a joined output belong to the samples in order: run some samples anew.
+
+        In another order and another cut, each sample must give the rows that it gave before.
+        """
+        count = min(len(output), 8)
+        chosen = np.arange(count)[::-1].astype(np.intp)
+        again = [out for _, _, out in self._outputs(session, self._w.ideal, count, chosen)]
+        wanted = output[chosen].astype(np.float64)
+        span = max(float(np.abs(wanted).max(initial=0)), 1e-30)
+        if float(np.abs(np.concatenate(again) - wanted).max(initial=0)) > 1e-3 * span:
+            raise ModelError(
+                f"output '{self._w.output}' has {self._rows} rows for each sample, and they do not belong to "
+                f"the samples in order{self._instead()}"
+            )
 
     def nominal(self, metric: Metric, keep: str | None, ideal: GraphFile) -> Outcome:
         """Score the unmodified model; with ``keep`` store its outputs there as the reference."""
@@ -122,7 +153,7 @@ class Engine:
             value = self._score(session, ideal, metric, None)
         else:
             value = self._keep(session, ideal, metric, keep)
-        return Outcome(value, self._w.count, time.perf_counter() - begin)
+        return Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
 
     def mean_score(
         self, metric: Metric, keep: str | None, slots: Iterable[tuple[SlotSpec, NDArray[Any]]]
@@ -130,7 +161,7 @@ class Engine:
         """Score the template with its slots filled by the caller; NaN or infinite if its outputs overflow."""
         proto = Path(self._w.template.path).read_bytes()
         scores = self._scores(self._filled(proto, slots), self._w.template, metric, keep)
-        return sum(float(part.sum()) for part in scores) / self._w.count
+        return _sum(scores) / self._w.count
 
     def score_graph(self, metric: Metric, keep: str | None, graph: GraphFile) -> float:
         """Score any graph on the workload's data, against the reference kept by :meth:`nominal`."""
@@ -138,18 +169,20 @@ class Engine:
 
     def _keep(self, session: Any, ideal: GraphFile, metric: Metric, keep: str) -> float:
         """Store the nominal outputs, or what the metric needs of them, and score them against themselves."""
-        total = 0.0
+        total, self._undefined = 0.0, 0
         # Written, not mapped: on a full disk a write fails in good order, a map kills the process.
         try:
             with Path(keep).open("wb") as file:
                 for start, _, output in self._outputs(session, ideal, self._w.count):
+                    check_row(metric, output)
+                    self._undefined += not_numbers(output)
                     part = np.ascontiguousarray(reference_of(metric, output))
                     if start == 0:
                         header = np.lib.format.header_data_from_array_1_0(part)
                         header["shape"] = (self._w.count, *part.shape[1:])
                         np.lib.format.write_array_header_2_0(file, header)
                     part.tofile(file)
-                    total += float(score(metric, output, part).sum())
+                    total += _sum([score(metric, output, part)])
         except OSError as error:
             raise EngineError(f"{keep}: cannot be written: {error.strerror}; free some space") from error
         return self._finite(metric, total)
@@ -161,7 +194,7 @@ class Engine:
         begin = time.perf_counter()
         session = self._chip_session(point, trial, variant)
         value = self._score(session, self._w.template, metric, keep)
-        return Outcome(value, self._w.count, time.perf_counter() - begin)
+        return Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
 
     def chip_scores(
         self, metric: Metric, keep: str | None, point: int, trial: int
@@ -169,8 +202,8 @@ class Engine:
         """Score chip ``trial`` as :meth:`chip` does, and give the score of every sample."""
         begin = time.perf_counter()
         parts = list(self._scores(self._chip_session(point, trial), self._w.template, metric, keep))
-        value = self._finite(metric, sum(float(part.sum()) for part in parts))
-        outcome = Outcome(value, self._w.count, time.perf_counter() - begin)
+        value = self._finite(metric, _sum(parts))
+        outcome = Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
         return outcome, np.concatenate(parts).astype(np.float32)
 
     def variant_scores(
@@ -181,8 +214,9 @@ class Engine:
         session = self._open(graph) if trial is None else self._chip_session(point, trial, variant)
         reference, chosen = self._reference(keep), spread_evenly(self._w.count, images)
         outputs = _gather(self._outputs(session, graph, images, chosen))
+        metric = over_set(metric, _part(reference, chosen))
         scores = np.concatenate([score(metric, out, _part(reference, chosen[a:b])) for a, b, out in outputs])
-        self._finite(metric, float(scores.sum()))
+        self._finite(metric, _sum([scores]))
         return scores
 
     def margins(self, metric: Metric, keep: str | None) -> NDArray[np.float64]:
@@ -201,15 +235,19 @@ class Engine:
         race = Race(difficulty, order, task.bands)
         session, graph, reference = self._chip_session(point, trial), self._w.template, self._reference(keep)
         step = max(self._w.batch, graph.batch or 0)
-        gap, seen = None, 0
+        metric = self._over_set(metric)
+        gap, seen, undefined = None, 0, 0
         while gap is None and seen < len(order):
             chosen = order[seen : seen + step]
-            outputs = [output for _, _, output in self._outputs(session, graph, len(chosen), chosen)]
-            scores = score(metric, np.concatenate(outputs), _part(reference, chosen))
+            parts = [output for _, _, output in self._outputs(session, graph, len(chosen), chosen)]
+            outputs = np.concatenate(parts)
+            check_row(metric, outputs)
+            undefined += not_numbers(outputs)
+            scores = score(metric, outputs, _part(reference, chosen))
             gap, seen = race.see(1 - scores), seen + len(chosen)
             if gap is None and race.hopeless(len(order)):
                 break
-        return Outcome(race.estimate, seen, time.perf_counter() - begin, gap)
+        return Outcome(race.estimate, seen, time.perf_counter() - begin, gap, undefined)
 
     def _difficulty_of(self, task: RaceTask) -> Difficulty:
         if self._difficulty[0] != task.identity:
@@ -217,16 +255,26 @@ class Engine:
         return self._difficulty[1]
 
     def _score(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
-        total = sum(float(part.sum()) for part in self._scores(session, graph, metric, keep))
-        return self._finite(metric, total)
+        return self._finite(metric, _sum(self._scores(session, graph, metric, keep)))
 
     def _scores(
         self, session: Any, graph: GraphFile, metric: Metric, keep: str | None
     ) -> Iterator[NDArray[np.float64]]:
-        """Score of every sample, in pieces."""
+        """Score of every sample, in pieces; counts those whose outputs are no numbers."""
         reference = self._reference(keep)
+        metric, self._undefined = self._over_set(metric), 0
         for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
+            check_row(metric, output)
+            self._undefined += not_numbers(output)
             yield score(metric, output, _part(reference, slice(start, stop)))
+
+    def _over_set(self, metric: Metric) -> Metric:
+        """The metric scaled for this workload's samples."""
+        if not metric.ignore:
+            return metric
+        if self._settled[0] != metric:
+            self._settled = (metric, over_set(metric, self._labels))
+        return self._settled[1] or metric
 
     def _reference(self, keep: str | None) -> NDArray[Any] | None:
         return np.load(keep, mmap_mode="r") if keep is not None else self._labels
@@ -248,23 +296,59 @@ class Engine:
 
         The outputs have the batch axis first.
         """
-        size = graph.batch or self._w.batch
+        size, first = graph.batch or self._w.batch, None
         for start in range(0, count, size):
             stop = min(start + size, count)
             part = slice(start, stop) if chosen is None else chosen[start:stop]
             feeds = self._feeds(part, stop - start, graph.batch)
             (output,) = run_session(session, [self._w.output], feeds)
-            axis = self._w.output_axis
-            if axis is None and graph.batch == 1:
-                output = output[None]  # one sample per run, and the output knows of no batch
-            elif axis and output.ndim > axis:
-                output = np.moveaxis(output, axis, 0)
-            if output.ndim == 0 or len(output) not in (stop - start, graph.batch):
+            output = self._by_sample(output, stop - start, graph.batch)
+            first = output.shape[1:] if first is None else first
+            if output.shape[1:] != first:
                 raise ModelError(
-                    f"output '{self._w.output}' has shape {list(output.shape)} for {stop - start} samples; "
-                    "choose another with --output"
+                    f"output '{self._w.output}' has another shape for each sample ({list(first)}, then "
+                    f"{list(output.shape[1:])}) and cannot be scored{self._instead()}"
                 )
             yield start, stop, output[: stop - start]
+
+    def _by_sample(self, output: Any, size: int, fixed: int | None) -> NDArray[Any]:
+        """An output with the samples on its first axis.
+
+        Raises
+        ------
+        ModelError
+            If it is no numeric tensor, or does not have rows for each sample.
+        """
+        name = f"output '{self._w.output}'"
+        if self._w.columns:  # ZipMap: a dictionary of scores for each sample
+            output = np.array([[row[key] for key in self._w.columns] for row in output], np.float32)
+        if not isinstance(output, np.ndarray) or output.dtype.kind in "OSU":
+            what = "text" if isinstance(output, np.ndarray) else "a sequence or a dictionary"
+            raise ModelError(f"{name} is {what} and cannot be scored{self._instead()}")
+        axis = 0 if self._w.columns else self._w.output_axis
+        if axis is None and fixed == 1:
+            output = output[None]  # one sample per run, and the output knows of no batch
+        elif axis and output.ndim > axis:
+            output = np.moveaxis(output, axis, 0)
+        if output.ndim and len(output) in (size, fixed):
+            return np.asarray(output)
+        # Rows of samples and of positions in one axis, [N·T, C]: in order, as `_check_rows` proves.
+        fed = fixed or size
+        rows = len(output) // fed if output.ndim and not axis else 0
+        if rows < 2 or rows * fed != len(output):
+            raise ModelError(
+                f"{name} has shape {list(output.shape)} for {fed} samples, so it has no rows for each and "
+                f"cannot be scored{self._instead()}"
+            )
+        self._rows = rows
+        return np.asarray(output.reshape(fed, rows, *output.shape[1:]))
+
+    def _instead(self) -> str:
+        """What could be scored."""
+        others = [name for name in self._w.alternatives if name != self._w.output]
+        if not others:
+            return "; the model has no other output that can be"
+        return f"; choose another with --output: {', '.join(others)}"
 
     def _feeds(self, which: slice | NDArray[np.intp], size: int, fixed: int | None) -> Feeds:
         feeds: Feeds = {}
@@ -352,6 +436,12 @@ class Engine:
             ]
             self._laws = ((point, terms), [limit_terms(law, terms) for law in laws])
         return self._laws[1]
+
+
+def _sum(parts: Iterable[NDArray[np.float64]]) -> float:
+    """Sum of all scores; one beyond floating point is infinite, and refused where it is looked at."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return sum(float(part.sum()) for part in parts)
 
 
 def _part(reference: NDArray[Any] | None, which: slice | NDArray[np.intp]) -> NDArray[Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.metrics import Metric, class_last, score
+from nvaudit.perturb.metrics import Metric, class_last, over_set, score
 
 
 def nominal_margin(metric: Metric, output: NDArray[Any], target: NDArray[Any] | None) -> NDArray[np.float64]:
@@ -29,12 +29,23 @@ def nominal_margin(metric: Metric, output: NDArray[Any], target: NDArray[Any] | 
         single score column; the smallest over positions where a sample has many. It serves only to order
         samples, so its unit does not matter. A sample whose scores are not numbers comes first.
     """
+    if metric.decided:  # right or wrong is all there is
+        return score(over_set(metric, target), output, target)
+    if metric.ignore and target is not None:
+        kept = ~np.isin(target, metric.ignore)
+        margin = _positions(metric, output, np.where(kept, target, 0))
+        return _per_sample(np.where(kept.reshape(margin.shape), margin, np.inf))
+    return _per_sample(_positions(metric, output, target))
+
+
+def _positions(metric: Metric, output: NDArray[Any], target: NDArray[Any] | None) -> NDArray[np.float64]:
+    """Margin at every position."""
     if metric.class_axis is None:
         edge = 0.5 if metric.scale == "probability" else 0.0
         distance = output.astype(np.float64) - edge
         if target is not None:
             distance = np.where(target.reshape(output.shape) > edge, distance, -distance)
-        return _per_sample(distance)
+        return np.asarray(distance)
     scores = class_last(metric, output).astype(np.float64)
     if target is None:
         wanted = scores.argmax(axis=-1)[..., None]
@@ -45,9 +56,9 @@ def nominal_margin(metric: Metric, output: NDArray[Any], target: NDArray[Any] | 
     np.put_along_axis(others, wanted, -np.inf, -1)
     k = min(metric.k, scores.shape[-1] - 1)
     if k < 1:
-        return np.asarray(score(metric, output, target))
+        return np.asarray(np.zeros(own.shape))
     rival = np.partition(others, -k, axis=-1)[..., -k]
-    return _per_sample(own - rival)
+    return np.asarray(own - rival)
 
 
 def _per_sample(margin: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,66 +1,52 @@
 """Metrics: a score per sample from a batch of outputs, and what is read into the outputs' shape.
 
-Class scores are looked for on axis 1 or on the last axis, as the shapes of output and labels say; scores
-are averaged over positions (pixels, time steps). A single score column is a probability of the positive
-class if all nominal outputs lie in [0, 1], else a logit. What was assumed is said in ``Metric.assumed``.
+Outputs are class scores, or class numbers where the graph decides itself. The axis of the classes is told
+by the labels' shape, by the graph, or by ``--class-axis``; scores are averaged over positions (pixels, time
+steps). A single score column is a probability of the positive class if all nominal outputs lie in [0, 1],
+else a logit. What was assumed is said in ``Metric.assumed``.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.data.store import row_slices
 from nvaudit.errors import DataError, OptionError
+from nvaudit.perturb.scores import (
+    SMALLEST,
+    Array,
+    Metric,
+    Reading,
+    check_row,
+    class_last,
+    labelled,
+    load_function,
+    not_numbers,
+    over_set,
+    reference_of,
+    score,
+)
 
-Array = NDArray[Any]
-Scores = NDArray[np.float64]
+__all__ = [
+    "Metric",
+    "Reading",
+    "check_row",
+    "class_last",
+    "load_function",
+    "not_numbers",
+    "over_set",
+    "reference_of",
+    "resolve_metric",
+    "score",
+]
 
 _SUM_TOLERANCE = 1e-3
-_SMALLEST = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How outputs become scores; small enough to travel with every task.
-
-    Attributes
-    ----------
-    name : str
-        As the user named it: ``top1``, ``top5``, ``cross_entropy``, ``mse``, ``agreement``, or a
-        ``module:function``.
-    kind : str
-        Which rule scores a batch.
-    k : int
-        Of top-k.
-    class_axis : int or None
-        Axis of the class scores in a batch-first output; None for a single score column or no classes.
-    scale : str
-        ``logit`` or ``probability``: how scores are read by cross-entropy and by a single column.
-    higher_is_better : bool
-    unit : str
-        ``fraction``, ``nats``, ``squared error`` or ``score``.
-    against : str
-        ``labels`` or ``nominal`` (the unmodified model's outputs).
-    assumed : tuple of str
-        What was read into the shapes, in plain words.
-    """
-
-    name: str
-    kind: Literal["top_k", "cross_entropy", "mse", "agreement", "function"]
-    k: int = 1
-    class_axis: int | None = None
-    scale: Literal["logit", "probability"] = "logit"
-    higher_is_better: bool = True
-    unit: str = "fraction"
-    against: Literal["labels", "nominal"] = "labels"
-    assumed: tuple[str, ...] = ()
+_COLOURS = 4
+_NAMES = "top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, or module:function"
 
 
 def resolve_metric(
@@ -69,21 +55,26 @@ def resolve_metric(
     labels: Array | None,
     label_kind: str,
     class_axis: int | None = None,
+    reading: Reading | None = None,
 ) -> Metric:
     """Settle a metric from its name and the unmodified model's output on a first batch.
 
     Parameters
     ----------
     name : str or None
-        None chooses ``top1`` with class labels, ``mse`` with reference outputs or targets, and without
-        labels ``agreement`` where the outputs are class scores, else ``mse`` against the nominal outputs.
+        None chooses ``top1`` with class labels, ``mse`` with reference outputs or targets, ``multilabel``
+        with several labels a sample, and without labels ``agreement`` where the outputs are class scores or
+        decisions, else ``mse`` against the nominal outputs.
     output : ndarray, batch first
         Nominal outputs of the first samples.
     labels : ndarray or None, sample first
         All labels.
-    label_kind : {"class", "reference", "none"}
+    label_kind : {"class", "reference", "multilabel", "none"}
     class_axis : int, optional
         Overrides the reading of the shape.
+    reading : Reading, optional
+        What the graph proves. None: no graph is known, and of several axes that could hold the classes the
+        usual one is taken (the last of three, else axis 1).
 
     Returns
     -------
@@ -92,36 +83,89 @@ def resolve_metric(
     Raises
     ------
     OptionError
-        If the name is unknown or the metric does not fit the outputs.
+        If the name is unknown, the metric does not fit the outputs, or nothing tells the class axis.
     DataError
         If labels do not fit the outputs.
     """
     if output.ndim == 0:
         raise OptionError("the output is a single number for the whole batch; choose another with --output")
-    name = name or _default_name(output, label_kind)
-    base = _named(name)
+    known, caution = reading or Reading(), ""
+    if name is None:
+        name, caution = _default_name(output, label_kind, class_axis, reading)
+    base = replace(_named(name), row=output.shape[1:], caution=caution)
     if base.kind == "function":
-        return replace(base, higher_is_better=bool(getattr(load_function(name), "higher_is_better", True)))
+        better = bool(getattr(load_function(name), "higher_is_better", True))
+        return replace(base, higher_is_better=better, row=None)
     if label_kind == "none" or base.kind == "agreement":
         if base.kind not in ("agreement", "mse"):
             raise OptionError(f"--metric {name} needs labels; without them use agreement or mse")
         base = replace(base, against="nominal" if label_kind != "reference" else "labels")
+    if base.against == "labels" and labels is not None and label_kind != "reference":
+        base = _leave_out(base, labels, known.ignore)
     if base.kind == "mse":
         return _settle_mse(base, output, labels)
-    settled = _settle_classes(base, output, labels if label_kind == "class" else None, class_axis)
-    if label_kind == "class" and base.kind != "agreement" and labels is not None:
-        _check_labels(settled, output, labels)
+    if base.kind == "multilabel":
+        assert labels is not None
+        return _settle_multilabel(base, output, labels, known)
+    return _settle_decided(base, output, labels if label_kind == "class" else None, class_axis, reading)
+
+
+def _settle_decided(
+    base: Metric, output: Array, labels: Array | None, class_axis: int | None, reading: Reading | None
+) -> Metric:
+    """Settle a metric that compares decisions: made by the graph, or the largest of class scores."""
+    known = reading or Reading()
+    wanted = None if base.kind == "agreement" else labels
+    if known.decisions and class_axis is None:
+        return _settle_decisions(base, output, wanted, known)
+    if known.ranked and class_axis is None:
+        raise OptionError(
+            f"--metric {base.name}: {_called(known)} holds the largest scores in order and does not say "
+            "whose they are; choose the output with their classes, or the scores before the TopK, with "
+            "--output, or use --metric mse"
+        )
+    settled = _settle_classes(base, output, labels, class_axis, reading)
+    if wanted is not None:
+        _check_labels(settled, output, wanted, known.sorted_names)
     return settled
 
 
-def _default_name(output: Array, label_kind: str) -> str:
-    if label_kind == "class":
-        return "top1"
-    if label_kind == "reference":
-        return "mse"
+def _called(reading: Reading) -> str:
+    return f"output {reading.output!r}" if reading.output else "the output"
+
+
+def _default_name(
+    output: Array, label_kind: str, axis: int | None, reading: Reading | None
+) -> tuple[str, str]:
+    """The metric that fits, and what its choice rests on where that is not obvious."""
+    fixed = {"class": "top1", "reference": "mse", "multilabel": "multilabel"}
+    if label_kind in fixed:
+        return fixed[label_kind], ""
     single = output.ndim == 1 or output.shape[-1] == 1
     scores = output.ndim <= 3 and (not single or bool(((output >= 0) & (output <= 1)).all()))
-    return "agreement" if scores and output[0].size <= 100_000 else "mse"
+    small = output[0].size <= 100_000
+    if reading is None:
+        return ("agreement" if scores and small else "mse"), ""
+    if reading.decisions or (axis is not None and small):
+        return "agreement", ""
+    several = sum(size != 1 for size in output.shape[1:]) > 1
+    if not reading.ranked and not (several and not reading.scores):
+        return ("agreement" if scores and small else "mse"), ""
+    said = f"nothing proves which axis of {_called(reading)} {_per_sample(output)} holds class scores"
+    if reading.ranked:
+        said = f"{_called(reading)} holds the largest scores in order, not whose they are"
+    elif output.ndim == 4 and min(output.shape[1], output.shape[3]) <= _COLOURS:
+        return "mse", ""  # an image: nobody would take it for classes
+    elif reading.class_axis is not None:
+        # The channels of a convolution: of an image as likely as of classes.
+        if output.ndim > 3:
+            return "mse", ""
+        said = f"nothing proves that the channels of {_called(reading)} {_per_sample(output)} are classes"
+    return "mse", f"{said}, so outputs are compared as numbers; --class-axis makes it agreement"
+
+
+def _per_sample(output: Array) -> str:
+    return f"[N, {', '.join(map(str, output.shape[1:]))}]"
 
 
 def _named(name: str) -> Metric:
@@ -136,58 +180,101 @@ def _named(name: str) -> Metric:
         return Metric("mse", "mse", higher_is_better=False, unit="squared error")
     if name == "agreement":
         return Metric("agreement", "agreement")
+    if name == "multilabel":
+        return Metric("multilabel", "multilabel")
     if ":" in name:
         return Metric(name, "function", unit="score")
-    raise OptionError(
-        f"--metric {name!r} is unknown; use top1, topK (e.g. top5), cross_entropy, mse, agreement, "
-        "or module:function"
-    )
+    raise OptionError(f"--metric {name!r} is unknown; use {_NAMES}")
 
 
-def load_function(name: str) -> Any:
-    """Import a user's metric, ``function(outputs, labels) -> score per sample``.
-
-    Raises
-    ------
-    OptionError
-        If it cannot be imported, or is no function.
-    """
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a user's module most likely lies; last, so it shadows nothing
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise OptionError(f"--metric {name}: cannot import it: {_what(error)}") from error
-    if not callable(function):
-        raise OptionError(f"--metric {name}: it is of type {type(function).__name__}, not a function")
-    return function
-
-
-def _what(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+def _leave_out(metric: Metric, labels: Array, ignore: tuple[int, ...]) -> Metric:
+    """Leave out positions without a label; see whether all samples have as many of the others."""
+    if not ignore:
+        return metric
+    metric = over_set(replace(metric, ignore=ignore), labels)
+    low, high = labels.size, 0
+    for part in row_slices(labels):
+        counts = labelled(metric, np.asarray(labels[part])).reshape(len(labels[part]), -1).sum(axis=1)
+        low, high = min(low, int(counts.min())), max(high, int(counts.max()))
+    said = f"positions labelled {', '.join(map(str, ignore))} are not scored"
+    return replace(metric, uneven=bool(low < high), assumed=(said,))
 
 
 def _settle_mse(metric: Metric, output: Array, labels: Array | None) -> Metric:
-    if metric.against == "labels" and labels is not None and labels[: len(output)].size != output.size:
+    if metric.against == "labels" and labels is not None and labels[0].size != output[0].size:
         raise DataError(
             f"--metric mse: targets have shape {list(labels.shape[1:])} per sample, the output "
             f"{list(output.shape[1:])}; they must have the same number of elements"
         )
     what = "targets" if metric.against == "labels" else "the unmodified model's outputs"
-    return replace(metric, assumed=(f"squared error against {what}, mean over all elements",))
+    return replace(metric, assumed=(f"squared error against {what}, mean over all elements", *metric.assumed))
 
 
-def _settle_classes(metric: Metric, output: Array, labels: Array | None, axis: int | None) -> Metric:
+def _settle_multilabel(metric: Metric, output: Array, labels: Array, known: Reading) -> Metric:
+    if labels[0].size != output[0].size:
+        raise DataError(
+            f"--metric multilabel: labels have shape {list(labels.shape[1:])} per sample, the output "
+            f"{list(output.shape[1:])}; it takes one 0 or 1 for each output"
+        )
+    for part in row_slices(labels):
+        block = np.asarray(labels[part])
+        wrong = block[(block != 0) & (block != 1) & labelled(metric, block)]
+        if wrong.size:
+            raise DataError(f"--metric multilabel: labels are 0 or 1 for each output, found {wrong[0]}")
+    scale = _scale(output)
+    decides = f"above {0.5 if scale == 'probability' else 0} in a {scale} is a yes"
+    if known.decisions:
+        decides = "the output holds the decisions"
+    said = (
+        f"each output is a label of its own, and {decides}; the score is the share of labels that are right"
+    )
+    return replace(
+        metric, class_axis=None, scale=scale, decided=known.decisions, assumed=(said, *metric.assumed)
+    )
+
+
+def _scale(output: Array) -> Literal["logit", "probability"]:
+    """How a single score is read: a probability if all nominal outputs are within [0, 1]."""
+    return "probability" if bool(((output >= 0) & (output <= 1)).all()) else "logit"
+
+
+def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known: Reading) -> Metric:
+    """Compare class numbers: the graph decides itself, and there are no scores."""
+    ranked = None if known.ranked_axis is None else known.ranked_axis % output.ndim
+    if metric.kind == "cross_entropy" or (metric.k > 1 and ranked is None):
+        raise OptionError(
+            f"--metric {metric.name} needs class scores, and {_called(known)} holds decisions (class "
+            "numbers); choose the scores with --output, or use top1"
+        )
+    if ranked is not None and metric.k >= output.shape[ranked] > 1:
+        raise OptionError(
+            f"--metric {metric.name}: {_called(known)} has only the best {output.shape[ranked]} classes"
+        )
+    rest = [n for axis, n in enumerate(output.shape) if axis not in (0, ranked) and n != 1]
+    if labels is not None and [n for n in labels.shape[1:] if n != 1] != rest:
+        raise DataError(
+            f"labels have shape {list(labels.shape)} and {_called(known)} {list(output.shape)}, which holds "
+            "decisions (class numbers): there must be a label for each; choose another --output"
+        )
+    other = "the labels" if metric.against == "labels" else "those of the unmodified model"
+    said = f"{_called(known)} holds decisions (class numbers), compared with {other}"
+    return replace(
+        metric, class_axis=ranked, decided=True, assumed=(said, *metric.assumed),
+        caution=said,
+    )  # fmt: skip
+
+
+def _settle_classes(
+    metric: Metric, output: Array, labels: Array | None, axis: int | None, reading: Reading | None
+) -> Metric:
     single = output.ndim == 1 or (axis is None and output.ndim == 2 and output.shape[1] == 1)
-    if single:
-        unit_interval = bool(((output >= 0) & (output <= 1)).all())
-        scale: Literal["logit", "probability"] = "probability" if unit_interval else "logit"
+    axis = 1 if single else _class_axis(metric, output, labels, axis, reading)
+    if single or (output.shape[axis] == 1 and reading is not None):
+        scale = _scale(output)
         said = f"the single score column is a {scale} of the positive class"
         if metric.k > 1:
             raise OptionError(f"--metric {metric.name}: the output has a single score column")
-        return replace(metric, class_axis=None, scale=scale, assumed=(said,))
-    axis = _class_axis(output, labels, axis)
+        return replace(metric, class_axis=None, scale=scale, assumed=(said, *metric.assumed))
     classes = output.shape[axis]
     if metric.k >= classes:
         raise OptionError(f"--metric {metric.name}: the output has only {classes} classes on axis {axis}")
@@ -195,11 +282,11 @@ def _settle_classes(metric: Metric, output: Array, labels: Array | None, axis: i
     if output[0].size > classes:
         said_axis += ", averaged over positions"
     if metric.kind != "cross_entropy":
-        return replace(metric, class_axis=axis, assumed=(said_axis,))
+        return replace(metric, class_axis=axis, assumed=(said_axis, *metric.assumed))
     total = output.astype(np.float64).sum(axis=axis)
     is_probability = bool((output >= 0).all() and (np.abs(total - 1) < _SUM_TOLERANCE).all())
     said = (
-        f"the scores are probabilities (they sum to 1), floored at {_SMALLEST:.2g} in the logarithm"
+        f"the scores are probabilities (they sum to 1), floored at {SMALLEST:.2g} in the logarithm"
         if is_probability
         else "the scores are logits"
     )
@@ -207,137 +294,87 @@ def _settle_classes(metric: Metric, output: Array, labels: Array | None, axis: i
         metric,
         class_axis=axis,
         scale="probability" if is_probability else "logit",
-        assumed=(said_axis, said),
+        assumed=(said_axis, said, *metric.assumed),
     )
 
 
-def _class_axis(output: Array, labels: Array | None, axis: int | None) -> int:
+def _class_axis(
+    metric: Metric, output: Array, labels: Array | None, axis: int | None, reading: Reading | None
+) -> int:
+    """Axis of the class scores: given, or told by the labels, by the graph, by what axes there are."""
     if axis is not None:
         if not -output.ndim <= axis < output.ndim or axis % output.ndim == 0:
             raise OptionError(
                 f"--class-axis {axis}: the output has shape {list(output.shape)} (axis 0 is the batch)"
             )
         return axis % output.ndim
+    long = [a for a in range(1, output.ndim) if output.shape[a] != 1] or [1]
     if labels is not None:
-        want = [n for n in labels.shape[1:] if n != 1]
-        fits = [
-            a
-            for a in (1, output.ndim - 1)
-            if [n for i, n in enumerate(output.shape) if i not in (0, a) and n != 1] == want
-        ]
-        if not fits:
-            raise DataError(
-                f"labels have shape {list(labels.shape)} and the output {list(output.shape)}: no axis of "
-                "class scores makes them fit; choose another --output or set --class-axis"
+        long = _fitting(metric, output, labels, reading)
+    if reading is None:
+        usual = output.ndim - 1 if output.ndim == 3 else 1
+        return long[0] if labels is not None else usual
+    proved = None if reading.class_axis is None else reading.class_axis % output.ndim
+    if len(long) == 1:
+        return long[0]
+    if proved in long:
+        return int(proved or 0)
+    which = " or ".join(f"axis {a} ({output.shape[a]})" for a in long)
+    raise OptionError(
+        f"--metric {metric.name}: {_called(reading)} has shape {_per_sample(output)}, and nothing proves "
+        f"which axis holds the classes: {which}; set --class-axis"
+        + ("" if labels is not None else ", or use --metric mse, which needs none")
+    )
+
+
+def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | None) -> list[int]:
+    """Axes without which the output has the shape of the labels, and that have room for all of them."""
+    want = [n for n in labels.shape[1:] if n != 1]
+    axes = (1, output.ndim - 1) if reading is None else range(1, output.ndim)
+    fits = [a for a in axes if [n for i, n in enumerate(output.shape) if i not in (0, a) and n != 1] == want]
+    if not fits:
+        several = ""
+        if labels[0].size == output[0].size:
+            several = (
+                "; several labels per sample (0 or 1 for each output) are scored by --metric multilabel "
+                "or by one of your own, --metric module:function; --metric mse takes labels as numbers"
             )
-        return fits[0]
-    return output.ndim - 1 if output.ndim == 3 else 1
-
-
-def _check_labels(metric: Metric, output: Array, labels: Array) -> None:
-    classes = 2 if metric.class_axis is None else output.shape[metric.class_axis]
-    top = int(labels.max(initial=0))
-    if top >= classes:
-        where = int(np.argmax(labels.reshape(len(labels), -1).max(axis=1) >= classes))
         raise DataError(
-            f"label {top} is out of range: the model has {classes} classes (0 … {classes - 1}); first seen "
-            f"at sample {where}"
+            f"labels have shape {list(labels.shape)} and the output {list(output.shape)}: no axis of "
+            f"class scores makes them fit; choose another --output or set --class-axis{several}"
         )
+    top = _largest(metric, labels)
+    roomy = [a for a in fits if output.shape[a] > top]
+    return roomy if reading is not None and roomy else fits[:1] if reading is not None else fits
 
 
-def reference_of(metric: Metric, output: Array) -> Array:
-    """What must be kept of the nominal outputs for a metric ``against="nominal"``."""
-    return _decision(metric, output) if metric.kind == "agreement" else output
+def _largest(metric: Metric, labels: Array) -> int:
+    kept = labels if not metric.ignore else np.where(labelled(metric, labels), labels, 0)
+    return int(kept.max(initial=0))
 
 
-def score(metric: Metric, output: Array, target: Array | None) -> Scores:
-    """Score a batch.
-
-    Parameters
-    ----------
-    metric : Metric
-    output : ndarray, batch first
-    target : ndarray or None, batch first
-        Labels, targets, or what :func:`reference_of` kept.
-
-    Returns
-    -------
-    ndarray, float64, shape (batch,)
-        A sample whose scores are not numbers counts as wrong.
-    """
-    if metric.kind == "function":
-        return _call(metric, output, target)
-    assert target is not None
-    if metric.kind == "mse":
-        error = output.astype(np.float64) - target.reshape(output.shape)
-        return np.asarray(np.square(error).reshape(len(output), -1).mean(axis=1))
-    per_position: Array
-    if metric.kind == "cross_entropy":
-        per_position = _cross_entropy(metric, output, target)
-    elif metric.kind == "agreement" and target.dtype.kind == "f":
-        per_position = _right(metric, output, _decision(metric, target))
-    else:
-        per_position = _right(metric, output, target)
-    return np.asarray(per_position.reshape(len(output), -1).mean(axis=1, dtype=np.float64))
-
-
-def _call(metric: Metric, output: Array, target: Array | None) -> Scores:
-    function = load_function(metric.name)
-    try:
-        values = np.asarray(function(output, target), np.float64)
-    except (Exception, SystemExit) as error:  # the user's code
-        raise OptionError(
-            f"--metric {metric.name} failed on {len(output)} samples: {_what(error)}"
-        ) from error
-    if values.shape != (len(output),):
-        raise OptionError(
-            f"--metric {metric.name} returned shape {list(values.shape)} for {len(output)} samples; it must "
-            "return one score per sample"
+def _check_labels(metric: Metric, output: Array, labels: Array, names: int | None) -> None:
+    classes = 2 if metric.class_axis is None else output.shape[metric.class_axis]
+    if names is not None and names != classes:
+        raise DataError(
+            f"labels are {names} class names and the model has {classes} classes and no list of its own, so "
+            f"it is not told which name is which; number them from 0 to {classes - 1}, or, for images, state "
+            "classes in nvaudit.json"
         )
-    return values
-
-
-def class_last(metric: Metric, output: Array) -> Array:
-    """Outputs with the class scores on the last axis."""
-    return np.moveaxis(output, metric.class_axis or 0, -1)
-
-
-def _decision(metric: Metric, output: Array) -> NDArray[np.int64]:
-    if metric.class_axis is None:
-        return np.asarray(output > (0.5 if metric.scale == "probability" else 0), np.int64)
-    return np.asarray(np.argmax(output, axis=metric.class_axis))
-
-
-def _right(metric: Metric, output: Array, target: Array) -> NDArray[np.bool_]:
-    if metric.class_axis is None:
-        decision = _decision(metric, output)
-        return np.asarray((decision == target.reshape(decision.shape)) & ~np.isnan(output))
-    if metric.k == 1:
-        decision = np.argmax(output, axis=metric.class_axis)
-        right = decision == target.reshape(decision.shape)
-        # argmax of a row with a NaN is the NaN's index: never a right answer.
-        best = output.max(axis=metric.class_axis)
-        return np.asarray(right & ~np.isnan(best))
-    scores = class_last(metric, output)
-    wanted = target.reshape(scores.shape[:-1])[..., None].astype(np.int64)
-    own = np.take_along_axis(scores, wanted, -1)
-    index = np.arange(scores.shape[-1])
-    ahead = (scores > own) | ((scores == own) & (index < wanted))
-    return np.asarray((ahead.sum(axis=-1) < metric.k) & ~np.isnan(scores).any(axis=-1))
-
-
-def _cross_entropy(metric: Metric, output: Array, target: Array) -> Scores:
-    if metric.class_axis is None:
-        p = output.astype(np.float64)
-        y = target.reshape(p.shape).astype(np.float64)
-        if metric.scale == "logit":
-            return np.asarray(np.logaddexp(0, p) - y * p)
-        cost = y * np.log(np.maximum(p, _SMALLEST)) + (1 - y) * np.log(np.maximum(1 - p, _SMALLEST))
-        return np.asarray(-cost)
-    scores = class_last(metric, output).astype(np.float64)
-    wanted = target.reshape(scores.shape[:-1])[..., None].astype(np.int64)
-    own = np.take_along_axis(scores, wanted, -1)[..., 0]
-    if metric.scale == "probability":
-        return np.asarray(-np.log(np.maximum(own, _SMALLEST)))
-    peak = scores.max(axis=-1)
-    return np.asarray(np.log(np.exp(scores - peak[..., None]).sum(axis=-1)) + peak - own)
+    top = _largest(metric, labels)
+    if top < classes:
+        return
+    kept = labelled(metric, labels) if metric.ignore else np.ones(labels.shape, bool)
+    beyond = (labels >= classes) & kept
+    where = int(np.argmax(beyond.reshape(len(labels), -1).any(axis=1)))
+    hint = ""
+    if len(np.unique(labels[beyond])) == 1 and top in (255, 254, 65535):
+        hint = f"; if {top} stands for no label, --ignore-label {top} leaves it out"
+    elif metric.class_axis is None:
+        hint = (
+            "; whole numbers are taken as classes, --metric mse (landscape: --loss mse) takes them as targets"
+        )
+    raise DataError(
+        f"label {top} is out of range: the model has {classes} classes (0 … {classes - 1}); first seen "
+        f"at sample {where}{hint}"
+    )

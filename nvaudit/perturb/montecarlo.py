@@ -63,6 +63,8 @@ class ChipRunner:
         Samples that chips were run on.
     seconds : list of float
         Of every chip on all samples.
+    undefined : list of int
+        Of the chips run here: samples whose outputs are not numbers.
     """
 
     pool: Pool
@@ -74,6 +76,7 @@ class ChipRunner:
     record: ChipRecord | None = None
     images: dict[int, int] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    undefined: list[int] = field(default_factory=list)
     _known: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     _scores: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
     _settled: set[tuple[int, int]] = field(default_factory=set)
@@ -201,6 +204,7 @@ class ChipRunner:
     def _note(
         self, call: Call, outcome: Outcome, done: Callable[[Call, Outcome], Iterable[Call] | None]
     ) -> Iterable[Call]:
+        self.undefined.append(outcome.undefined)
         self.images[call.point] = self.images.get(call.point, 0) + outcome.images
         if call.task is None:
             self._known[call.point, call.trial] = outcome

@@ -17,7 +17,15 @@ from nvaudit.mapping.conductance import Encoding, layout
 from nvaudit.mapping.groups import weight_lines
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
-from nvaudit.model import LoadedModel, Rebatch, Template, Weight, build_template
+from nvaudit.model import (
+    LoadedModel,
+    Rebatch,
+    Template,
+    Weight,
+    build_template,
+    scoreable_outputs,
+    zipped_classes,
+)
 from nvaudit.perturb.collapse import read_terms
 from nvaudit.perturb.terms import Setting
 from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile, Workload, save_array
@@ -161,6 +169,8 @@ def _build(request: Request, folder: Path) -> Workload:
         read_noise=bool(with_variance),
         provider=request.provider,
         together=dataset.together,
+        alternatives=scoreable_outputs(request.loaded),
+        columns=zipped_classes(request.loaded, request.output),
     )
 
 

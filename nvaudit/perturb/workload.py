@@ -147,6 +147,10 @@ class Workload:
         ONNX Runtime execution provider.
     together : int
         As of the dataset: 0 where any samples may be run, else how many are run at a time, in order.
+    alternatives : tuple of str
+        Outputs that could be scored instead.
+    columns : tuple of int or str
+        Of an output that is a dictionary for each sample: its keys, in the order of the classes.
     """
 
     folder: str
@@ -167,6 +171,8 @@ class Workload:
     read_noise: bool
     provider: str
     together: int = 0
+    alternatives: tuple[str, ...] = ()
+    columns: tuple[int | str, ...] = ()
 
     def host(self) -> Any:
         """Make the engine that runs this workload's calls."""

@@ -14,7 +14,18 @@ from nvaudit.additions import (
     STUCK_AT,
     STUCK_AT_WANTED,
 )
-from nvaudit.spec import ADDITIONS, Encoding, Provider, Scale, SigmaUnit, TopSlice, validated
+from nvaudit.spec import (
+    ADDITIONS,
+    IGNORE_WANTED,
+    METRIC_WANTED,
+    Encoding,
+    IgnoreLabels,
+    Provider,
+    Scale,
+    SigmaUnit,
+    TopSlice,
+    validated,
+)
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 
@@ -78,12 +89,11 @@ class RemapSpec(BaseModel):
     top_slice: TopSlice | None = Field(default=None, description="one of window, lowest")
     encoding: Encoding | None = Field(default=None, description="one of sign_magnitude, differential, offset")
     scale: Scale = Field(default="per_tensor", description="one of per_tensor, per_channel")
-    metric: str | None = Field(
-        default=None, description="top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function"
-    )
+    metric: str | None = Field(default=None, description=METRIC_WANTED)
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
         default=None, description="a whole number from -64 to 63"
     )
+    ignore_labels: IgnoreLabels = Field(default=(), description=IGNORE_WANTED)
     output: str | None = Field(default=None, description="the name of an output")
     limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
     batch_size: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
@@ -123,7 +133,17 @@ class RemapSpec(BaseModel):
         """Give the options of an audit under the same conditions."""
         same = (
             *("model", "device", "data", "confidence", "seed", "bits", "cell_bits", "sigma_unit", "encoding"),
-            *("scale", "metric", "class_axis", "output", "limit", "batch_size", "layers", "digital"),
+            *(
+                "scale",
+                "metric",
+                "class_axis",
+                "ignore_labels",
+                "output",
+                "limit",
+                "batch_size",
+                "layers",
+                "digital",
+            ),
             *("time_s", "enable", "disable", "provider", "workers"),
             *ADDITIONS,
         )

@@ -18,6 +18,14 @@ from nvaudit.report.wording import (
 
 _HASH_DIGITS = 12
 
+LABELS = {
+    "class": "class labels",
+    "reference": "reference outputs",
+    "multilabel": "several labels a sample",
+    "none": "no labels",
+}
+"""What the data hold beside the inputs, in words."""
+
 
 def provenance(report: AuditReport, width: int) -> Iterable[Text]:
     """Render roughness, events, notes, and how the audit was run.
@@ -65,12 +73,11 @@ def _run(report: AuditReport) -> list[str]:
     point, model, data = report.operating_point, report.model, report.data
     name = report.device.get("name", "unnamed device")
     terms = ", ".join(point.terms) or "none"
-    labels = {"class": "class labels", "reference": "reference outputs", "none": "no labels"}
     lines = [
         f"nvaudit {report.nvaudit_version}",
         f"Model: {model.path} (opset {model.opset}; {', '.join(model.inputs)} → {', '.join(model.outputs)}; "
         f"{model.batching})",
-        f"Data: {data.source}, {count_text(data.count, 'image')}, {labels[data.label_kind]}",
+        f"Data: {data.source}, {count_text(data.count, 'image')}, {LABELS[data.label_kind]}",
         f"Device: {name} at {point.sigma_text}, t = {duration_text(point.time_s)}; noise terms: {terms}",
         *runtime_text(report.runtime),
         _trials(report),

@@ -13,7 +13,12 @@ from nvaudit.report.result import AuditReport
 from nvaudit.report.statistics.gate import overall_verdict
 from nvaudit.report.wording import clean
 
-_OPTION = {"percentiles": "--percentile", "sigmas": "--sigma", "time_s": "--time"}
+_OPTION = {
+    "percentiles": "--percentile",
+    "sigmas": "--sigma",
+    "time_s": "--time",
+    "ignore_labels": "--ignore-label",
+}
 """Fields of ``run`` whose option has another name."""
 
 _SWITCHED_OFF = {"roughness": "--no-roughness"}
@@ -47,7 +52,7 @@ def rerun_command(report: AuditReport) -> str:
 _SAME = (
     *("device", "data", "limit", "bits", "cell_bits", "encoding", "top_slice", "sigma_unit", "time_s"),
     *("stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation"),
-    *("enable", "disable", "metric", "class_axis", "scale", "layers", "digital"),
+    *("enable", "disable", "metric", "class_axis", "ignore_labels", "scale", "layers", "digital"),
 )
 """Options of an audit under which a model is hardened too."""
 

@@ -25,6 +25,8 @@ class MetricInfo(Section):
     higher_is_better: bool
     unit: str = Field(description="fraction (0 to 1), nats, squared error or score.")
     assumed: tuple[str, ...] = Field(default=(), description="What was read into the outputs' shape.")
+    caution: str = Field(default="", description="What the metric rests on that nothing proves, or that a "
+                         "reader must know before the numbers; stands in the headline.")  # fmt: skip
 
 
 class RaceInfo(Section):
@@ -142,7 +144,7 @@ class DataInfo(Section):
 
     source: str
     count: int = Field(ge=1)
-    label_kind: Literal["class", "reference", "none"]
+    label_kind: Literal["class", "reference", "multilabel", "none"]
     standard_error: float | None = Field(
         default=None, description="Binomial standard error of the nominal accuracy on this many images."
     )

@@ -52,6 +52,8 @@ class Measured:
     sigma_unit : str
     together : int
         How many samples run at a time where they influence each other, else 0.
+    caution : str
+        What a reader must know before the numbers; empty: nothing.
     """
 
     metric: str
@@ -66,6 +68,7 @@ class Measured:
     sigmas: tuple[float, ...]
     sigma_unit: str
     together: int = 0
+    caution: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,10 @@ def summarise(
         mapped_gate=share_gate,
         metric=measured.metric,
         metric_info=MetricInfo(
-            higher_is_better=measured.higher_is_better, unit=measured.unit, assumed=measured.assumed
+            higher_is_better=measured.higher_is_better,
+            unit=measured.unit,
+            assumed=measured.assumed,
+            caution=measured.caution,
         ),
         nominal=measured.nominal,
         quantised=measured.quantised,
@@ -292,7 +298,7 @@ def _headline(
         text = f"{verdict.upper()}: {text}"
     if label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
-    return text
+    return f"{text} ({measured.caution})" if measured.caution else text
 
 
 def _together_clause(measured: Measured) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
-from nvaudit.perturb.metrics import resolve_metric
+from nvaudit.perturb.metrics import Reading, resolve_metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,8 @@ class Loss:
         Weight of the distance to the given model's outputs, 0 … 1; the rest is the labels'.
     said : str
         In plain words.
+    ignore : tuple of int
+        Labels that stand for "not labelled": nothing is learned at the positions that have them.
     """
 
     kind: Literal["classes", "binary", "values"]
@@ -43,6 +45,7 @@ class Loss:
     scale: Literal["logit", "probability"]
     distill: float
     said: str
+    ignore: tuple[int, ...] = ()
 
     def __call__(self, output: Tensor, label: Tensor | None, teacher: Tensor | None) -> Tensor:
         """Mean loss of a batch.
@@ -68,6 +71,10 @@ class Loss:
     def _against_labels(self, output: Tensor, label: Tensor) -> Tensor:
         from torch.nn import functional as F
 
+        if self.ignore:
+            output, label = self._labelled(output, label)
+            if not label.numel():
+                return output.sum() * 0  # a batch without labels teaches nothing
         if self.kind == "values":
             return F.mse_loss(output.float(), label.reshape(output.shape).float())
         if self.kind == "binary":
@@ -77,6 +84,21 @@ class Loss:
             return F.binary_cross_entropy(output.clamp(_FLOOR, 1 - _FLOOR), wanted)
         logs = self.log_prob(output)
         return F.nll_loss(logs.reshape(-1, logs.shape[-1]), label.reshape(-1))
+
+    def _labelled(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions that are labelled, one after another; their scores with the classes on axis ``axis``."""
+        flat = label.reshape(-1)
+        kept = flat != self.ignore[0]
+        for value in self.ignore[1:]:
+            kept = kept & (flat != value)
+        if self.kind != "classes":
+            return output.reshape(-1)[kept], flat[kept]
+        last = output.movedim(self.axis, -1)
+        # One position a row, and as many dimensions as before, so that the class axis keeps its number.
+        rows = last.reshape(-1, last.shape[-1])[kept]
+        shape = [len(rows)] + [1] * (output.ndim - 1)
+        shape[self.axis] = last.shape[-1]
+        return rows.reshape(shape), flat[kept]
 
     def _against_teacher(self, output: Tensor, teacher: Tensor) -> Tensor:
         from torch.nn import functional as F
@@ -106,6 +128,7 @@ def settle_loss(
     label_kind: str,
     class_axis: int | None,
     distill: float | None,
+    reading: Reading | None = None,
 ) -> Loss:
     """Settle the loss from the unmodified model's first outputs.
 
@@ -113,10 +136,12 @@ def settle_loss(
     ----------
     output : ndarray, batch first
     labels : ndarray or None
-    label_kind : {"class", "reference", "none"}
+    label_kind : {"class", "reference", "multilabel", "none"}
     class_axis : int or None
     distill : float or None
         None: 0 with labels, else 1.
+    reading : Reading, optional
+        What the graph proves of the output.
 
     Returns
     -------
@@ -137,19 +162,27 @@ def settle_loss(
             "to learn from; use 1, or leave it out"
         )
     what = _what(distill)
-    metric = resolve_metric(None, output, labels, label_kind, class_axis)
+    if reading is not None and reading.decisions and class_axis is None:
+        raise OptionError(
+            f"output {reading.output!r} holds decisions (class numbers), and no gradient passes a decision; "
+            "choose the class scores with --output-name"
+        )
+    metric = resolve_metric(None, output, labels, label_kind, class_axis, reading)
+    if metric.kind == "multilabel":
+        said = f"binary cross-entropy of each output {what}".strip()
+        return Loss("binary", 0, metric.scale, distill, said, metric.ignore)
     if metric.kind == "mse":
         said = "squared error" if distill == 0 else f"squared error {what}"
         return Loss("values", 0, "logit", distill, said)
     read = None
     if label_kind == "class":
-        read = resolve_metric("cross_entropy", output, labels, label_kind, class_axis)
+        read = resolve_metric("cross_entropy", output, labels, label_kind, class_axis, reading)
     axis = read.class_axis if read is not None else metric.class_axis
     if axis is None:
         scale = read.scale if read is not None else metric.scale
-        return Loss("binary", 0, scale, distill, f"binary cross-entropy {what}".strip())
+        return Loss("binary", 0, scale, distill, f"binary cross-entropy {what}".strip(), metric.ignore)
     scale = read.scale if read is not None else _scale(output, axis)
-    return Loss("classes", axis, scale, distill, f"cross-entropy {what}".strip())
+    return Loss("classes", axis, scale, distill, f"cross-entropy {what}".strip(), metric.ignore)
 
 
 def _what(distill: float) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.metrics import Metric, reference_of, score
+from nvaudit.perturb.metrics import Metric, over_set, reference_of, score
 from nvaudit.report.statistics.kpp import kpp_index
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Batch, Feed
@@ -159,15 +159,22 @@ class Scorer:
 
     def _values(self, chips: Chips, count: int) -> NDArray[np.float64]:
         """Mean score of each chip of a stack."""
-        total, seen = np.zeros(count), 0
+        total, seen, metric = np.zeros(count), 0, self._over_rows()
         for number, batch in self._batches():
             target = self._targets.get(number)
             if target is None and batch.labels is not None:
                 target = batch.labels.cpu().numpy()
             outputs = self._outputs(batch, chips, count)
-            total += [float(score(self.metric, output, target).sum()) for output in outputs]
+            total += [float(score(metric, output, target).sum()) for output in outputs]
             seen += len(batch.rows)
         return np.asarray(total / seen, np.float64)
+
+    def _over_rows(self) -> Metric:
+        """The metric scaled for the validation samples."""
+        labels = self.feed.dataset.labels
+        if not self.metric.ignore or labels is None:
+            return self.metric
+        return over_set(self.metric, np.asarray(labels[self.feed.rows]))
 
     def _outputs(self, batch: Batch, chips: Chips, count: int) -> list[NDArray[Any]]:
         if count > 1 and self.stacked is not False:

@@ -19,7 +19,10 @@ from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.spec import (
     ADC_RANGE,
     ADDITIONS,
+    IGNORE_WANTED,
+    METRIC_WANTED,
     Encoding,
+    IgnoreLabels,
     Provider,
     RunSpec,
     Scale,
@@ -177,9 +180,8 @@ class HardenSpec(BaseModel):
     yield_at: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         default=None, description="a finite number"
     )
-    metric: str | None = Field(
-        default=None, description="top1, topK (e.g. top5), cross_entropy, mse, agreement, or module:function"
-    )
+    metric: str | None = Field(default=None, description=METRIC_WANTED)
+    ignore_labels: IgnoreLabels = Field(default=(), description=IGNORE_WANTED)
     output_name: str | None = Field(default=None, description="the name of an output")
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
         default=None, description="a whole number from -64 to 63"
@@ -285,7 +287,8 @@ class HardenSpec(BaseModel):
             how |= {name: getattr(self, name) for name in ("crossbar", "adc_bits", "dac_bits", "adc_range")}
         shared = (
             "device", "trials", "confidence", "seed", "sigma_unit", "encoding", "scale",
-            "metric", "class_axis", "layers", "digital", "time_s", "enable", "disable", "provider",
+            "metric", "class_axis", "ignore_labels", "layers", "digital", "time_s", "enable", "disable",
+            "provider",
             *ADDITIONS,
             "roughness", "workers",
         )  # fmt: skip
@@ -312,6 +315,8 @@ class HardenSpec(BaseModel):
         }  # fmt: skip
         if self.top_slice is None:
             exclude.add("top_slice")
+        if not self.ignore_labels:
+            exclude.add("ignore_labels")
         if self.trained_through is None:
             exclude |= {"adc_bits", "dac_bits", "adc_range"}
         return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}

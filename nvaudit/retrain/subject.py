@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,14 @@ from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.select import matching
 from nvaudit.model import Split, Weight
-from nvaudit.perturb.metrics import Metric, resolve_metric
+from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
 from nvaudit.retrain.feed import Feed, Rows
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.protocol import Network
 from nvaudit.retrain.prune import Pruner, make_pruner
 from nvaudit.retrain.quant import Steps, places
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.retrain.train import Task, evaluating
+from nvaudit.retrain.train import Task, by_sample, evaluating
 
 if TYPE_CHECKING:
     from nvaudit.retrain.crossbar.hardware import Crossbars
@@ -57,6 +57,8 @@ class Subject:
         What ``stability-vat`` trains at.
     splits : tuple of Split
         How each weight is split over crossbars, where training goes through them.
+    read : callable or None
+        Says what the graph proves of the scored output, given it batch first. None: the shapes decide.
     """
 
     weights: tuple[Weight, ...]
@@ -70,6 +72,7 @@ class Subject:
     batch_axis: int
     vat_points: tuple[OperatingPoint, ...] = ()
     splits: tuple[Split, ...] = ()
+    read: Callable[[NDArray[Any]], Reading] | None = None
 
 
 def settle_task(network: Network, subject: Subject, spec: HardenSpec, device: str) -> tuple[Task, Metric]:
@@ -99,13 +102,15 @@ def settle_task(network: Network, subject: Subject, spec: HardenSpec, device: st
     distill = spec.distill
     if distill is None and spec.method == "best" and subject.train.label_kind == "class":
         distill = BEST_DISTILL
-    loss = settle_loss(output, labels, subject.train.label_kind, spec.class_axis, distill)
+    reading = None if subject.read is None else subject.read(output)
+    loss = settle_loss(output, labels, subject.train.label_kind, spec.class_axis, distill, reading)
     metric = resolve_metric(
         spec.metric,
         output,
         None if subject.val.labels is None else np.asarray(subject.val.labels)[subject.val_rows],
         subject.val.label_kind,
         spec.class_axis,
+        reading,
     )
     teacher = None
     if loss.distill > 0:
@@ -175,5 +180,6 @@ def outputs_of(network: Network, feed: Feed, output: str, batch_axis: int) -> ND
     found = []
     with evaluating(network):
         for batch in feed.in_order(_IMAGES):
-            found.append(batch.own(network(batch.inputs)[output].movedim(batch_axis, 0)).cpu().numpy())
+            own = batch.own(network(batch.inputs)[output].movedim(batch_axis, 0))
+            found.append(by_sample(own, batch).cpu().numpy())
     return np.concatenate(found)

@@ -91,7 +91,8 @@ class Task:
     def scores(self, network: Network, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
         """The output of a network, batch first."""
         output = network(batch.inputs, weights)[self.output]
-        return batch.own(output.movedim(self.batch_axis, 0) if self.batch_axis else output)
+        output = output.movedim(self.batch_axis, 0) if self.batch_axis else output
+        return by_sample(batch.own(output), batch)
 
     def noisy_scores(self, batch: Batch, noise: Noise, generator: torch.Generator) -> Tensor:
         """The output of the network on one chip."""
@@ -99,6 +100,13 @@ class Task:
             return self.scores(self.network, batch, noisy_weights(self.network, self.where, noise, generator))
         with self.crossbars.programmed(noise, generator) as weights:
             return self.scores(self.network, batch, weights)
+
+
+def by_sample(output: Tensor, batch: Batch) -> Tensor:
+    """Rows of samples and of positions in one axis, [N·T, C], apart: [N, T, C]."""
+    count = len(batch.rows)
+    rows, rest = divmod(len(output), count)
+    return output if rest or rows < 2 else output.reshape(count, rows, *output.shape[1:])
 
 
 class Trainer:

@@ -17,11 +17,12 @@ from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
+from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.verify import verified_law
 from nvaudit.retrain.available import require_torch
 from nvaudit.retrain.feed import Batch, Feed, as_array
-from nvaudit.session import Session, input_specs
+from nvaudit.session import Session, input_specs, rules_for
 from nvaudit.verify.rank import Correction
 from nvaudit.verify.spec import VerifySpec
 
@@ -190,6 +191,7 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
         limit=None,
         seed=spec.run.seed,
         scratch=scratch,
+        rules=rules_for(session.loaded, session.workload.output, spec.run.metric, spec.run.ignore_labels),
     )
     if session.dataset.together:
         data = replace(data, together=min(spec.run.batch_size or data.count, data.count))
@@ -218,4 +220,5 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
         found = batch.own(batch_first(executor(batch.inputs)[output], session.workload.output_axis))
     outputs = found.float().cpu().numpy()
     labels = None if data.labels is None else np.asarray(data.labels)[feed.rows]
-    return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None)
+    reading = read_output(session.loaded, session.rebatch, session.workload.output, outputs.ndim, data)
+    return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None, reading)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
-from nvaudit.perturb.metrics import Metric, reference_of, resolve_metric
+from nvaudit.perturb.metrics import Metric, Reading, reference_of, resolve_metric
 
 LossName = Literal["cross_entropy", "mse"]
+LossOption = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,30 @@ class Loss:
 
 
 def settle_loss(
-    name: LossName | None,
+    name: LossOption | None,
     output: NDArray[Any],
     labels: NDArray[Any] | None,
     label_kind: str,
     class_axis: int | None = None,
+    reading: Reading | None = None,
 ) -> Loss:
     """Settle the loss from its name and the unmodified model's first outputs.
 
     Parameters
     ----------
-    name : {"cross_entropy", "mse"} or None
-        None chooses cross-entropy with class labels, mse with reference outputs. Without labels the
+    name : {"cross_entropy", "mse", "binary_cross_entropy"} or None
+        None chooses cross-entropy with class labels, binary cross-entropy of every output with several
+        labels a sample, mse with reference outputs. Without labels the
         unmodified model is the reference: cross-entropy with its decisions where its outputs are class
         scores, else mse with its outputs.
     output : ndarray, batch first
         Nominal outputs of the first samples.
     labels : ndarray or None, sample first
-    label_kind : {"class", "reference", "none"}
+    label_kind : {"class", "reference", "multilabel", "none"}
     class_axis : int, optional
         Overrides the reading of the outputs' shape.
+    reading : Reading, optional
+        What the graph proves of the output.
 
     Returns
     -------
@@ -68,17 +73,24 @@ def settle_loss(
         If labels do not fit the outputs.
     """
     if name is None:
-        name = _default(output, label_kind, class_axis)
+        name = _default(output, label_kind, class_axis, reading)
+    if name == "binary_cross_entropy":
+        return _binary(output, labels, label_kind, reading)
     if name == "mse":
-        kind = "reference" if label_kind == "reference" else "none"
+        kind = "reference" if label_kind == "reference" and _are_targets(output, labels) else "none"
         metric = resolve_metric("mse", output, labels if kind == "reference" else None, kind)
         return Loss(name, metric, None if kind == "reference" else metric, metric.assumed)
     if label_kind == "reference":
         raise OptionError("--loss cross_entropy needs class labels; the data has reference outputs: use mse")
+    if reading is not None and reading.decisions and class_axis is None:
+        raise OptionError(
+            f"output {reading.output!r} holds decisions (class numbers), so its loss has no slope; choose "
+            "the class scores with --output"
+        )
     if label_kind == "class":
-        metric = resolve_metric("cross_entropy", output, labels, "class", class_axis)
+        metric = resolve_metric("cross_entropy", output, labels, "class", class_axis, reading)
         return Loss(name, metric, None, metric.assumed)
-    decide = resolve_metric("agreement", output, None, "none", class_axis)
+    decide = resolve_metric("agreement", output, None, "none", class_axis, reading)
     decisions = reference_of(decide, output)
     metric = resolve_metric("cross_entropy", output, decisions, "class", decide.class_axis)
     return Loss(
@@ -89,8 +101,36 @@ def settle_loss(
     )
 
 
-def _default(output: NDArray[Any], label_kind: str, class_axis: int | None) -> LossName:
+def _are_targets(output: NDArray[Any], labels: NDArray[Any] | None) -> bool:
+    """Whether labels are numbers to compare outputs with: classes are whole, and fewer than the scores."""
+    return labels is None or labels.dtype.kind not in "iub" or labels[0].size == output[0].size
+
+
+def _binary(
+    output: NDArray[Any], labels: NDArray[Any] | None, label_kind: str, reading: Reading | None
+) -> Loss:
+    """Binary cross-entropy of every output, with a label of its own for each."""
+    if label_kind != "multilabel":
+        raise OptionError("--loss binary_cross_entropy needs labels of 0 or 1 for each output")
+    if reading is not None and reading.decisions:
+        raise OptionError(
+            f"output {reading.output!r} holds decisions, so its loss has no slope; choose the scores with "
+            "--output"
+        )
+    read = resolve_metric("multilabel", output, labels, label_kind, None, reading)
+    metric = replace(
+        read, name="cross_entropy", kind="cross_entropy", higher_is_better=False, unit="nats",
+        assumed=(f"binary cross-entropy of each output, read as a {read.scale}", *read.assumed[1:]),
+    )  # fmt: skip
+    return Loss("cross_entropy", metric, None, metric.assumed)
+
+
+def _default(
+    output: NDArray[Any], label_kind: str, class_axis: int | None, reading: Reading | None
+) -> LossOption:
+    if label_kind == "multilabel":
+        return "binary_cross_entropy"
     if label_kind != "none":
         return "cross_entropy" if label_kind == "class" else "mse"
-    metric = resolve_metric(None, output, None, "none", class_axis)
+    metric = resolve_metric(None, output, None, "none", class_axis, reading)
     return "cross_entropy" if metric.kind == "agreement" else "mse"

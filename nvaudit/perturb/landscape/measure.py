@@ -15,10 +15,12 @@ from nvaudit.perturb.landscape.loss import Loss, settle_loss
 from nvaudit.perturb.landscape.run import Grid, LossTable, run_grid, task_digest
 from nvaudit.perturb.landscape.spec import LandscapeSpec
 from nvaudit.perturb.landscape.workload import Plane, PlaneRequest, build_plane
+from nvaudit.perturb.metrics import Reading
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.providers import Ran
+from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.workers import Pool
 
@@ -40,6 +42,11 @@ class Subject:
     rebatch: Rebatch
     dataset: Dataset
     output: str
+
+    def read(self, rebatch: Rebatch, probe: Probe) -> Reading:
+        """What the graph proves of the output."""
+        rank = probe.output.ndim
+        return read_output(self.loaded, rebatch, self.output, rank, self.dataset, probe.rows > 1)
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,12 @@ def measure(
                 moved = f"it moved the outputs by {probe.rebatch_error:.1e} of their range"
                 notes = (f"re-batching was undone: {moved}",)
                 continue
-            labels, kind = subject.dataset.labels, subject.dataset.label_kind
-            loss = settle_loss(spec.loss, probe.output, labels, kind, spec.class_axis)
+            labels, kind = plane.base.labels, subject.dataset.label_kind
+            reading = subject.read(rebatch, probe)
+            loss = settle_loss(
+                spec.loss, probe.output, None if labels is None else labels.open(), kind, spec.class_axis,
+                reading,
+            )  # fmt: skip
             keep = _reference(pool, plane, loss, place)
             nominal: float = pool.submit("the unmodified model", "unmoved", loss.metric, keep).result()
             grid, images = Grid(spec.span, spec.grid, spec.pairs), plane.base.count

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from nvaudit.perturb.landscape.loss import LossName
+from nvaudit.perturb.landscape.loss import LossOption
 from nvaudit.perturb.landscape.workload import BatchNorm
-from nvaudit.spec import Provider, flag, validated
+from nvaudit.spec import IGNORE_WANTED, IgnoreLabels, Provider, flag, validated
 
 SPAN = 0.3
 """The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""
@@ -41,12 +41,15 @@ class LandscapeSpec(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="a whole number from 0 to 9223372036854775807"
     )
-    loss: LossName | None = Field(default=None, description="cross_entropy or mse")
+    loss: LossOption | None = Field(
+        default=None, description="cross_entropy, mse or binary_cross_entropy (several labels a sample)"
+    )
     batch_norm: BatchNorm = Field(default="stored", description="stored or recalibrated")
     output: str | None = Field(default=None, description="the name of an output")
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
         default=None, description="a whole number from -64 to 63"
     )
+    ignore_labels: IgnoreLabels = Field(default=(), description=IGNORE_WANTED)
     limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description="a whole number, 1 or more")
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="a whole number, 1 or more"
@@ -70,6 +73,8 @@ class LandscapeSpec(BaseModel):
         Left out are the inputs, known by their contents, and what :func:`task_digest` covers.
         """
         exclude = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss"}
+        if not self.ignore_labels:
+            exclude.add("ignore_labels")
         return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
 
 

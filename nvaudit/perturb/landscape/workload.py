@@ -21,6 +21,8 @@ from nvaudit.model import (
     build_template,
     constants,
     recalibrate_batch_norm,
+    scoreable_outputs,
+    zipped_classes,
 )
 from nvaudit.perturb.landscape.directions import Filters, filters_of, is_moved
 from nvaudit.perturb.prepare import graph_file, original_graph, slot_specs
@@ -174,6 +176,8 @@ def _build(request: PlaneRequest, folder: Path) -> Plane:
         read_noise=False,
         provider=request.provider,
         together=dataset.together,
+        alternatives=scoreable_outputs(loaded),
+        columns=zipped_classes(loaded, request.output),
     )
     return Plane(base, tuple(_moved(weight, folder, i) for i, weight in enumerate(weights)))
 

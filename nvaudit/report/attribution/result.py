@@ -72,7 +72,7 @@ class NoiseAttribution(Section):
 class ClassShare(Section):
     """The metric on the samples of one class. Lists have one entry per percentile."""
 
-    label: int = Field(ge=0)
+    label: int
     images: int = Field(ge=1)
     nominal: float
     quantised: float

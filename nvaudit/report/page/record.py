@@ -15,12 +15,11 @@ from nvaudit.report.page.content import (
     at_sigma,
     short,
 )
+from nvaudit.report.provenance import LABELS
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import runtime_text
 from nvaudit.report.wording import count_text
-
-_LABELS = {"class": "class labels", "reference": "reference outputs", "none": "no labels"}
 
 
 def notes_section(report: AuditReport) -> Section:
@@ -94,7 +93,7 @@ def inputs_section(report: AuditReport) -> Section:
         ("Model", f"{short(model.path)} (opset {model.opset}; {model.batching})"),
         ("Inputs", "; ".join(map(short, model.inputs))),
         ("Outputs", "; ".join(map(short, model.outputs))),
-        ("Data", f"{short(data.source)}, {count_text(data.count, 'image')}, {_LABELS[data.label_kind]}"),
+        ("Data", f"{short(data.source)}, {count_text(data.count, 'image')}, {LABELS[data.label_kind]}"),
         *(("Run on", line.removeprefix("Run on: ")) for line in runtime_text(report.runtime)),
         ("SHA-256 of the model", hashes.model),
         ("SHA-256 of the data", hashes.data),

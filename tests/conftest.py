@@ -14,6 +14,9 @@ from hypothesis import settings
 # as long where another process has a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Tests leave nothing in the user's cache; those about it name a folder of their own.
+os.environ["NVAUDIT_CACHE"] = "off"
+
 # A suite that is started in the background ignores Ctrl-C; commands that it starts must not inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError, OptionError
+from nvaudit.errors import ModelError, OptionError
+from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
@@ -79,7 +80,8 @@ class Engine:
         self._difficulty: tuple[int, Difficulty] = (-1, Difficulty(np.empty(0), np.empty(0)))
         self._watched: Any = None
         self._verifier = Verifier()
-        self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
+        with writing(workload.folder):
+            self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """Run one of the methods below by its name."""
@@ -132,18 +134,15 @@ class Engine:
         """Store the nominal outputs, or what the metric needs of them, and score them against themselves."""
         total = 0.0
         # Written, not mapped: on a full disk a write fails in good order, a map kills the process.
-        try:
-            with Path(keep).open("wb") as file:
-                for start, _, output in self._outputs(session, ideal, self._w.count):
-                    part = np.ascontiguousarray(reference_of(metric, output))
-                    if start == 0:
-                        header = np.lib.format.header_data_from_array_1_0(part)
-                        header["shape"] = (self._w.count, *part.shape[1:])
-                        np.lib.format.write_array_header_2_0(file, header)
-                    part.tofile(file)
-                    total += float(score(metric, output, part).sum())
-        except OSError as error:
-            raise EngineError(f"{keep}: cannot be written: {error.strerror}; free some space") from error
+        with writing(keep), Path(keep).open("wb") as file:
+            for start, _, output in self._outputs(session, ideal, self._w.count):
+                part = np.ascontiguousarray(reference_of(metric, output))
+                if start == 0:
+                    header = np.lib.format.header_data_from_array_1_0(part)
+                    header["shape"] = (self._w.count, *part.shape[1:])
+                    np.lib.format.write_array_header_2_0(file, header)
+                part.tofile(file)
+                total += float(score(metric, output, part).sum())
         return self._finite(metric, total)
 
     def chip(
@@ -298,8 +297,9 @@ class Engine:
                 fills[slot.name] = array
             return open_session(proto, fills, w.provider)
         folder = self._scratch
-        (folder / "template.onnx").write_bytes(proto)
-        with (folder / SLOT_FILE).open("wb") as file:
+        with writing(folder / "template.onnx"):
+            (folder / "template.onnx").write_bytes(proto)
+        with writing(folder / SLOT_FILE), (folder / SLOT_FILE).open("wb") as file:
             for slot, array in slots:
                 file.seek(slot.offset)
                 array.tofile(file)

@@ -87,7 +87,10 @@ def test_the_ranking_is_kept(command, model, monkeypatch):
         patch.setattr(ChipRecord, "add", stop)
         ran = command(*run, "--resume", "kept")
     assert ran.code == EXIT_INTERRUPTED
-    assert ran.err == ("nvaudit: interrupted; finished chips are kept; run the same command again to go on\n")
+    assert ran.err.startswith(
+        "nvaudit: interrupted; finished chips are kept in kept; run the same command again to go on:\n"
+        "nvaudit verify-plan "
+    )
     monkeypatch.setattr(ranked, "Sensitivity", None)
     resumed = command(*run, "--resume", "kept")
     assert resumed.code == EXIT_OK

@@ -118,7 +118,7 @@ def audit_command(
     _check_outputs(outputs, spec, resume)
     if plan:
         return _plan(spec, outputs, quiet)
-    with keeping("finished chips", resume, cache, _depends_on(spec)) as kept:
+    with keeping("finished chips", resume, cache, _depends_on(spec), reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
         if result.interrupted is not None:

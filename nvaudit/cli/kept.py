@@ -125,7 +125,11 @@ class Kept:
 
 @contextlib.contextmanager
 def keeping(
-    what: str, resume: Path | None, options: Mapping[str, Any], depends_on: Mapping[str, Any]
+    what: str,
+    resume: Path | None,
+    options: Mapping[str, Any],
+    depends_on: Mapping[str, Any],
+    reports_part: bool = False,
 ) -> Iterator[Kept]:
     """Choose the folder; a command that is interrupted or fails inside the block says how to go on.
 
@@ -139,6 +143,8 @@ def keeping(
         What :func:`cache_options` has declared; see :func:`take_cache`.
     depends_on : mapping
         Of what the work depends on: options by name. Paths are taken as absolute ones.
+    reports_part : bool
+        Whether the command reports what is done by itself as soon as anything is.
 
     Raises
     ------
@@ -151,8 +157,12 @@ def keeping(
         try:
             yield kept
         except KeyboardInterrupt:
-            nothing = "" if kept.command is not None else "nothing was written; "
-            tell(f"nvaudit: interrupted; {nothing}{kept.how_to_go_on()}")
+            if kept.command is not None:
+                tell(f"nvaudit: interrupted; {kept.how_to_go_on()}")
+            elif reports_part:  # nothing was done yet that could have been kept
+                tell("nvaudit: interrupted; nothing was written")
+            else:
+                tell(f"nvaudit: interrupted; nothing was written; {kept.how_to_go_on()}")
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except EngineError as error:  # such as a file that cannot be written at the end
             if kept.command is None:

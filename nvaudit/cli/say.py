@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-_LONGEST_WORD = 240
+_LONGEST_WORD = 400
 """Characters of a name in a message; the middle of a longer one is left out."""
 
 _LONGEST_LINE = 4000
@@ -34,7 +34,7 @@ def shortened(text: str) -> str:
     Examples
     --------
     >>> len(shortened("no such node: " + 5000 * "x"))
-    254
+    414
     """
     words = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _cut(word[0], _LONGEST_WORD), text)
     return "\n".join(_cut(line, _LONGEST_LINE) for line in words.split("\n"))

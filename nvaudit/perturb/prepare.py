@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
-from nvaudit.files import writing
 from nvaudit.mapping.conductance import Encoding, layout
 from nvaudit.mapping.groups import weight_lines
 from nvaudit.mapping.quantize import keeps_grid, quantize
@@ -85,8 +84,7 @@ def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpe
 def graph_file(template: Template, folder: Path, name: str, batch: int | None) -> GraphFile:
     """Write a template where workers find it."""
     path = folder / f"{name}.onnx"
-    with writing(path):
-        path.write_bytes(template.proto)
+    path.write_bytes(template.proto)
     digital = {
         key: save_array(folder, f"{name}-digital-{i}", np.asarray(array))
         for i, (key, array) in enumerate(template.digital.items())

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.files import writing
 from nvaudit.mapping.conductance import Array
 from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
 from nvaudit.perturb.chip import MappedTensor
@@ -41,8 +40,7 @@ def save_array(folder: Path, name: str, array: NDArray[Any], axis: int | None = 
     if isinstance(array, np.memmap) and source is not None and str(source).endswith(".npy"):
         return ArrayFile(str(source), axis, count)
     path = folder / f"{name}.npy"
-    with writing(path):
-        np.save(path, array, allow_pickle=False)
+    np.save(path, array, allow_pickle=False)
     return ArrayFile(str(path), axis, count)
 
 

@@ -3,6 +3,7 @@
 import click
 import pytest
 
+from nvaudit.cli import run
 from nvaudit.cli.commands import cli
 from nvaudit.cli.once import OnceCommand
 
@@ -16,6 +17,18 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()):
             yield from commands(found, (*path, name))
         else:
             yield (*path, name), found
+
+
+@pytest.fixture
+def command(capsys):
+    """Run as typed."""
+
+    class Ran:
+        def __init__(self, *words):
+            self.code = run([str(word) for word in words])
+            self.out, self.err = capsys.readouterr()
+
+    return Ran
 
 
 EVERY = {" ".join(path): found for path, found in commands()}

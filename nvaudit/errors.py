@@ -33,6 +33,10 @@ class OptionError(NvauditError, ValueError):
     """An option, or a combination of options, makes no sense."""
 
 
+class KeptError(OptionError):
+    """A folder of finished work is of another run, damaged, in use, or cannot be used."""
+
+
 class EngineError(NvauditError, RuntimeError):
     """Our own failure: a worker that keeps dying, a full disk, no ONNX Runtime."""
 

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from nvaudit.errors import EngineError, NvauditError, OptionError
@@ -45,7 +46,12 @@ def write_text_atomic(path: str | Path, text: str) -> None:
     EngineError
         If writing fails: a full disk, a quota, an I/O error. Nothing is left behind.
     """
-    write_bytes_atomic(path, text.encode("utf-8", errors="backslashreplace"))
+    write_bytes_atomic(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """Text as the bytes of a file; see :func:`write_text_atomic`."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -83,6 +89,21 @@ def check_writable(path: str | Path) -> None:
         raise _explain(path, error) from error
     except ValueError as error:  # a NUL byte in the path
         raise _bad_name(path, error) from error
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Name the file in what fails inside: the system's own errors of a write do not.
+
+    Raises
+    ------
+    OptionError, EngineError
+        As :func:`write_text_atomic`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explain(path, error) from error
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -154,5 +175,7 @@ def _explain(path: str | Path, error: OSError) -> NvauditError:
     code = error.errno if error.errno is not None else 0
     if code in _USER_ERRORS:
         return OptionError(f"{path}: cannot be written: {_USER_ERRORS[code]}")
+    if "requested and" in str(error):  # ndarray.tofile says how much it could write, not why no more
+        code = errno.ENOSPC
     cure = _ENGINE_ERRORS.get(code, error.strerror or str(error))
     return EngineError(f"{path}: cannot be written: {cure}")

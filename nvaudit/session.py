@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from nvaudit.device import (
     override_profile,
     profile_digest,
 )
-from nvaudit.errors import EngineError, ModelError, OptionError
+from nvaudit.errors import ModelError, OptionError
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import (
     LoadedModel,
@@ -49,6 +48,7 @@ from nvaudit.perturb.prepare import Placement, Request, build_workload, original
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.spec import RunSpec
@@ -382,20 +382,6 @@ def run_nominal(pool: Pool, session: Session, metric: Metric) -> float:
             f"{session.dataset.count} samples; they count as wrong"
         )
     return outcome.value
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder for the run's working files, gone afterwards."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="nvaudit-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise EngineError(
-            f"cannot make a folder for the run's working files: {error.strerror or error}; "
-            "set TMPDIR to a folder that can be written"
-        ) from error
-    with folder as path:
-        yield Path(path)
 
 
 def check_converters(spec: RunSpec) -> None:

@@ -14,6 +14,9 @@ from hypothesis import settings
 # as long where another process has a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Tests leave nothing in the user's cache; those about it name a folder of their own.
+os.environ["NVAUDIT_CACHE"] = "off"
+
 # A suite that is started in the background ignores Ctrl-C; commands that it starts must not inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,6 +46,33 @@ def shared_data() -> Path:
     return root
 
 
+def last_of_each(words: list[str]) -> list[str]:
+    """A command line whose later options replace earlier ones: tests change one of many."""
+    import click
+
+    from nvaudit.cli.commands import cli
+
+    found = (
+        cli.get_command(click.Context(cli), words[0]) if words[:1] and words[0][:1] not in ("", "-") else None
+    )
+    names = {
+        name: option
+        for option in (found.params if isinstance(found, click.Command) and len(words) > 1 else ())
+        if isinstance(option, click.Option) and not option.multiple and not option.is_flag
+        for name in option.opts
+    }
+    places = {names[word]: i for i, word in enumerate(words) if word in names}
+    kept, i = [], 0
+    while i < len(words):
+        option = names.get(words[i])
+        if option is not None and places[option] != i:
+            i += 1 + option.nargs
+            continue
+        kept.append(words[i])
+        i += 1
+    return kept
+
+
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Run ``nvaudit`` in this process: ``command("audit", path, "-n", 2)``.
@@ -57,7 +87,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         words = [str(argument) for argument in arguments]
         if words[:1] == ["audit"] and "--roughness" not in words:
             words.insert(1, "--no-roughness")
-        code = run(words)
+        code = run(last_of_each(words))
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 

@@ -7,15 +7,16 @@ failure; 130 interrupted.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
 import traceback
-from types import FrameType
-from typing import NoReturn
 
 import click
 
+from nvaudit.cli.interrupts import install
+from nvaudit.cli.say import show_warnings_plainly, tell
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, NvauditError
 
 _OUR_FAULT = "This is our fault. Please report it with the output of the same command under NVAUDIT_DEBUG=1."
@@ -40,20 +41,14 @@ _MACHINE = frozenset(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup and in background jobs
-            signal.signal(number, _interrupt)
+    install()
+    show_warnings_plainly()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Stop in good order; a second Ctrl-C must not cut the cleaning up short."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise KeyboardInterrupt
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done; Ctrl-C must not change the exit code
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -72,16 +67,18 @@ def run(arguments: list[str]) -> int:
     try:
         from nvaudit.cli.commands import cli  # takes a moment, in which Ctrl-C must work too
 
-        result = cli.main(arguments, prog_name="nvaudit", standalone_mode=False)
+        result = cli.main(arguments, prog_name="nvaudit", standalone_mode=False, obj=tuple(arguments))
         return result if isinstance(result, int) else 0
     except NvauditError as error:
-        click.echo(f"nvaudit: error: {error}", err=True)
+        tell(f"nvaudit: error: {error}")
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)  # with the usage, and quoting what was typed
+        tell(shown.getvalue().rstrip("\n"))
         return EXIT_BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
-        click.echo("nvaudit: interrupted; nothing was written", err=True)
+        tell("nvaudit: interrupted; nothing was written")
         return EXIT_INTERRUPTED
     except Exception as error:
         return _failed(error)
@@ -90,7 +87,7 @@ def run(arguments: list[str]) -> int:
 def _failed(error: Exception) -> int:
     """Say what failed that nobody foresaw."""
     if os.environ.get("NVAUDIT_DEBUG"):
-        traceback.print_exc()
+        tell(traceback.format_exc().rstrip("\n"))
     if isinstance(error, MemoryError):
         text = "error: out of memory; use fewer --workers, a smaller --batch-size or --limit"
     elif isinstance(error, OSError) and error.errno in _MACHINE:
@@ -98,5 +95,5 @@ def _failed(error: Exception) -> int:
         text = f"error: {where}{error.strerror}"
     else:
         text = f"internal error: {type(error).__name__}: {error}\n{_OUR_FAULT}"
-    click.echo(f"nvaudit: {text}", err=True)
+    tell(f"nvaudit: {text}")
     return EXIT_FAILURE

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from nvaudit.cli.interrupts import stoppable
+from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -19,19 +22,21 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
-from nvaudit.cli.progress import ProgressDisplay, working
-from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
+from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.say import tell
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers, run_audit
 from nvaudit.jobs.planning import plan_audit
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.report.plan import plan_json
 from nvaudit.report.plan_text import render_plan
+from nvaudit.report.result import AuditReport, with_command
 from nvaudit.report.text import render_text
 from nvaudit.spec import RunSpec, make_spec
 
 
-@click.command("audit")
+@click.command("audit", cls=OnceCommand)
 @click.argument("model", type=FilePath())
 @device_options()
 @point_options()
@@ -52,7 +57,8 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--max-trials", type=click.IntRange(1), metavar="N",
               help="Chips that the gate may draw until it is decided.  [default: --trials]")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="M",
-              help="Time after which the gate draws no more chips.  [default: no limit]")  # fmt: skip
+              help="Time after which the gate draws no more chips; without a gate the time of the whole "
+              "run, which then reports the chips that are done.  [default: no limit]")  # fmt: skip
 @click.option("--all-trials", is_flag=True,
               help="Draw all --trials also where the gate is decided by fewer.")  # fmt: skip
 @click.option("--exhaustive", is_flag=True, help="Run every chip on every sample: no races, no gate that "
@@ -87,6 +93,7 @@ from nvaudit.spec import RunSpec, make_spec
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: "
               "the same command goes on where it was cut off, or on to more --trials.  [default: none is "
               "kept]")  # fmt: skip
+@cache_options()
 @click.option("--plan", is_flag=True, help="Run only a few chips, to time them, and print what --trials can "
               "say and what it costs.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -101,6 +108,7 @@ def audit_command(
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
     outputs = take_outputs(options, report)
+    cache = take_cache(options)
     spec = make_spec(
         **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
     )
@@ -111,17 +119,36 @@ def audit_command(
     _check_outputs(outputs, spec, resume)
     if plan:
         return _plan(spec, outputs, quiet)
-    with working(quiet, resume, "finished chips") as progress:
-        result = run_audit(spec, progress, resume)
-    hand_out(result, outputs, lambda console: render_text(result, console))
-    return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
+    with keeping("finished chips", resume, cache, _depends_on(spec), reports_part=True) as kept:
+        with stoppable() as stop, ProgressDisplay(quiet) as progress:
+            result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
+        if result.interrupted is not None:
+            result = with_command(result, kept.command)
+        hand_out(result, outputs, lambda console: render_text(result, console))
+        return _finish(result, kept)
+
+
+def _finish(result: AuditReport, kept: Kept) -> int:
+    """Give the exit code; say how a run that was ended early goes on."""
+    early = result.interrupted or result.time_boxed
+    if early is None:
+        kept.done()
+        return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
+    why = "interrupted" if result.interrupted is not None else "the time is over"
+    tell(f"nvaudit: {why} after {early.done:,} of {early.wanted:,} chips; {kept.how_to_go_on()}")
+    return EXIT_OK if result.interrupted is None else EXIT_INTERRUPTED
+
+
+def _depends_on(spec: RunSpec) -> dict[str, Any]:
+    """What the chips of an audit depend on."""
+    return {"model": spec.model, "device": spec.device, "data": spec.data, **spec.chip_options()}
 
 
 def _check_gate(spec: RunSpec) -> None:
     """Refuse options of a gate where none is decided while chips are drawn."""
     given = {
         "--max-trials": spec.max_trials is not None,
-        "--max-minutes": spec.max_minutes is not None,
+        "--max-minutes": spec.max_minutes is not None and spec.min_kpp is not None,
         "--all-trials": spec.all_trials,
     }
     named = [name for name, there in given.items() if there]

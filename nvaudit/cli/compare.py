@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -21,7 +23,7 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import working
+from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.candidates import Plan, plan_comparison
@@ -33,11 +35,12 @@ from nvaudit.report.comparison.text import render_comparison
 
 _OF_THE_COMPARISON = frozenset(
     {"models", "rank_by", "baseline", "comparison", "as_json", "html", "csv", "quiet", "workers", "dask"}
+    | {"cache", "no_cache"}
 )
 """What may be given where every model is a report: nothing of it changes an audit."""
 
 
-@click.command("compare")
+@click.command("compare", cls=OnceCommand)
 @click.argument("models", nargs=-1, required=True, type=FilePath(), metavar="MODEL MODEL...")
 @device_options()
 @point_options(sweep=False)
@@ -83,6 +86,7 @@ _OF_THE_COMPARISON = frozenset(
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@cache_options()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_context
 def compare_command(
@@ -110,6 +114,7 @@ def compare_command(
     A MODEL that ends in .json is the report of an earlier audit, which is not run again.
     """
     _check_of_reports(context, models)
+    cache = take_cache(options)
     options |= {"sigmas": flatten(sigmas), "workers": default_workers() if workers is None else workers}
     plan = plan_comparison(
         models,
@@ -122,9 +127,13 @@ def compare_command(
     )
     outputs = _outputs(comparison, as_json, csv, html)
     check_outputs(outputs, dict(_inputs(plan)))
-    with working(quiet, resume, "finished chips and models") as progress:
-        found = run_comparison(plan, progress, resume, reports)
-    hand_out(found, outputs, lambda console: render_comparison(found, console))
+    with keeping(
+        "finished chips and models", resume, cache, parameters("comparison", "rank_by", "baseline")
+    ) as kept:
+        with ProgressDisplay(quiet) as progress:
+            found = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
+        hand_out(found, outputs, lambda console: render_comparison(found, console))
+        kept.done()
     return EXIT_GATE if found.verdict in ("fail", "undecided") else EXIT_OK
 
 

@@ -10,9 +10,12 @@ import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import FilePath, flatten, point_options
-from nvaudit.cli.output import printing
+from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.say import say
 from nvaudit.device import (
     DeviceProfile,
     add_terms,
@@ -27,10 +30,11 @@ from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.perturb.device_facts import DeviceFacts, device_facts
 from nvaudit.report.device_plot import plot_html, plot_lines
+from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.wording import duration_text, sigma_text
 
 
-@click.group("devices")
+@click.group("devices", cls=OnceGroup)
 def devices_group() -> None:
     """List, show, validate and fit device profiles."""
 
@@ -42,8 +46,10 @@ def list_command(as_json: bool) -> None:
     profiles = [load_profile(name) for name in profile_names()]
     if as_json:
         with printing():
-            click.echo(
-                json.dumps([{"name": p.name, "description": p.description} for p in profiles], indent=2)
+            echo_json(
+                escape_hidden(
+                    json.dumps([{"name": p.name, "description": p.description} for p in profiles], indent=2)
+                )
             )
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -52,7 +58,7 @@ def list_command(as_json: bool) -> None:
         table.add_column(title, overflow="fold")
     for p in profiles:
         cell = str(p.cell_bits) if p.cell_bits else "analog"
-        table.add_row(p.name, p.technology, cell, p.encoding, _knob(p))
+        table.add_row(*map(Text, (p.name, p.technology, cell, p.encoding, _knob(p))))
     with printing() as console:
         console.print(table)
 
@@ -125,16 +131,16 @@ def show_command(
     facts = device_facts(point)
     with printing() as console:
         if as_json:
-            click.echo(json.dumps(facts.as_json(), indent=2))
+            echo_json(escape_hidden(json.dumps(facts.as_json(), indent=2)))
         else:
             _print(facts, console)
         if plot == "-":
             for line in plot_lines(facts.draws, facts.unit):
-                click.echo(line)
+                say(line)
     if plot is not None and plot != "-":
         title = f"{device.name}, {sigma_text(point.sigma, point.sigma_unit, point.level_of)}"
         write_text_atomic(Path(plot), plot_html(facts.draws, facts.unit, title))
-        click.echo(f"plot: {plot}", err=as_json)
+        say(f"plot: {plot}", err=as_json)
 
 
 def _age(profile: DeviceProfile) -> str:
@@ -149,7 +155,7 @@ def _print(facts: DeviceFacts, console: Console) -> None:
     cells = f"{p.cell_bits} bits per cell" if p.cell_bits else "analog cells (one holds the whole code)"
     sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
     lines = [
-        (f"[bold]{p.name}[/bold]", f"{p.technology}: {p.description}"),
+        (p.name, f"{p.technology}: {p.description}"),
         (
             "source",
             f"{p.source.citation} ({p.source.where})" + (f", doi:{p.source.doi}" if p.source.doi else ""),
@@ -165,8 +171,8 @@ def _print(facts: DeviceFacts, console: Console) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, text in lines:
-        grid.add_row(name, text)
+    for i, line in enumerate(lines):  # Text: brackets in a profile are no markup
+        grid.add_row(Text(line[0], style="" if i else "bold"), Text(line[1]))
     console.print(grid)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("level", f"g, {facts.unit}", "shift, levels", "σ, levels", "σ, of full scale",
@@ -207,7 +213,7 @@ def validate_command(file: Path) -> None:
     facts = device_facts(operating_point(profile))
     terms = f"{len(profile.noise)} noise term{'' if len(profile.noise) == 1 else 's'}"
     with printing():
-        click.echo(
+        say(
             f"{file}: valid: {profile.name}, {terms}, weight sigma {facts.weight.rms:.4g} of max|W| "
             "at its default"
         )
@@ -238,4 +244,4 @@ def fit_command(csv: Path, output: Path, name: str | None, **options: Any) -> No
     profile = fit_profile(csv, name or output.stem, **options)
     write_text_atomic(output, dump_profile(profile))
     with printing():
-        click.echo(f"{output}: {profile.name}, {profile.source.fit}")
+        say(f"{output}: {profile.name}, {profile.source.fit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,13 @@ from nvaudit.cli.harden_options import (
     remap_options,
     train_options,
 )
+from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, device_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import ProgressDisplay, working
-from nvaudit.errors import EXIT_OK, OptionError
+from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.say import say, tell
+from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import METHODS, HardenSpec
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from nvaudit.ranges.spec import RemapSpec
 
 
-@click.command("harden")
+@click.command("harden", cls=OnceCommand)
 @click.argument("model", type=FilePath())
 @click.option("--method", "-m", type=click.Choice([*METHODS, "remap"]), default="best", show_default=True,
               help="best: the audited device's noise, weights clipped, a gentle second training where the "
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
 @audit_options()
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W", help="Worker processes of the "
               "audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@cache_options()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_context
 def harden_command(
@@ -76,6 +81,7 @@ def harden_command(
     **options: Any,
 ) -> int:
     """Train MODEL to survive a device, write it as ONNX, and compare the same chips before and after."""
+    cache = take_cache(options)
     given = {
         name
         for name in options
@@ -87,7 +93,7 @@ def harden_command(
     if method == "remap":
         return _remap(chosen, output, (report, html), resume, quiet)
     spec = make_harden_spec(**_without(chosen, method), method=method)
-    return _train(spec, output, (report, html), resume, quiet)
+    return _train(spec, output, (report, html), resume, cache, quiet)
 
 
 def _without(chosen: dict[str, Any], method: str) -> dict[str, Any]:
@@ -112,7 +118,12 @@ def _check_model_path(output: Path, others: dict[str, Path | None]) -> None:
 
 
 def _train(
-    spec: HardenSpec, output: Path, wanted: tuple[Path | None, Path | None], resume: Path | None, quiet: bool
+    spec: HardenSpec,
+    output: Path,
+    wanted: tuple[Path | None, Path | None],
+    resume: Path | None,
+    cache: dict[str, Any],
+    quiet: bool,
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
     from nvaudit.report.hardening.result import harden_json
@@ -120,9 +131,11 @@ def _train(
 
     outputs = _outputs(wanted, harden_json, "hardening.html:harden_page")
     check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
-    with working(quiet, resume, "finished epochs") as progress:
-        result = run_hardening(spec, output, progress, resume)
-    hand_out(result, outputs, lambda console: _show(console, render_hardening, result, output))
+    with keeping("finished epochs", resume, cache, parameters("output")) as kept:
+        with ProgressDisplay(quiet) as progress:
+            result = kept.run(lambda folder: run_hardening(spec, output, progress, folder))
+        hand_out(result, outputs, lambda console: _show(console, render_hardening, result, output))
+        kept.done()
     return EXIT_OK
 
 
@@ -134,6 +147,7 @@ def _remap(
     quiet: bool,
 ) -> int:
     """Harden without training."""
+    context = click.get_current_context()
     from nvaudit.jobs.remapping import run_remap
     from nvaudit.ranges.spec import RemapSpec, make_remap_spec
     from nvaudit.report.remap.result import remap_json
@@ -151,10 +165,26 @@ def _remap(
     spec = make_remap_spec(**options)
     outputs = _outputs(wanted, remap_json, "remap.html:remap_page")
     check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
-    with ProgressDisplay(quiet) as progress:
-        result = run_remap(spec, output, progress)
+    before = _stamp(output)
+    try:
+        with ProgressDisplay(quiet) as progress:
+            result = run_remap(spec, output, progress)
+    except KeyboardInterrupt:
+        there = "nothing was written" if _stamp(output) == before else f"{output} is written, and not audited"
+        again = shlex.join(["nvaudit", *(context.find_root().obj or ())])
+        tell(f"nvaudit: interrupted; {there}; begin again with:\n{again}")
+        return EXIT_INTERRUPTED
     hand_out(result, outputs, lambda console: _show(console, render_remap, result, output))
     return EXIT_OK
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written; None while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _outputs(
@@ -180,4 +210,4 @@ def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, 
 def _show(console: Console, render: Callable[[Any, Console], None], result: Any, output: Path) -> None:
     """Print the text, and where the model is."""
     render(result, console)
-    click.echo(f"hardened model: {output}", err=console.stderr)
+    say(f"hardened model: {output}", err=console.stderr)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, device_options, mapped_option, select_options
-from nvaudit.cli.output import printing
+from nvaudit.cli.output import echo_json, printing
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
@@ -17,13 +18,15 @@ from nvaudit.findings import inspect_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection import render_inspect
+from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.mapped import judge_share
-from nvaudit.session import input_specs, scratch_folder, settle_device
+from nvaudit.session import input_specs, settle_device
 from nvaudit.spec import make_spec
 
 
-@click.command("inspect")
+@click.command("inspect", cls=OnceCommand)
 @click.argument("model", type=FilePath())
 @device_options()
 @select_options()
@@ -66,7 +69,7 @@ def inspect_command(
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
     if as_json:
         with printing():
-            click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
+            echo_json(escape_hidden(json.dumps([row.model_dump(mode="json") for row in rows], indent=2)))
         return status
     header = [
         f"{model}: opset {loaded.opset}, IR {loaded.ir_version}, {rebatch.reason}",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ignore_option
-from nvaudit.cli.output import echo_json, printing
-from nvaudit.cli.outputs import render_page_of
-from nvaudit.cli.progress import working
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
+from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import OptionError
-from nvaudit.files import check_writable, write_bytes_atomic, write_text_atomic
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.perturb.landscape.spec import (
@@ -27,10 +25,9 @@ from nvaudit.perturb.landscape.spec import (
 )
 from nvaudit.report.landscape.result import landscape_json, surface_npz
 from nvaudit.report.landscape.text import render_landscape
-from nvaudit.report.plots.figures import plotly_graphs
 
 
-@click.command("landscape")
+@click.command("landscape", cls=OnceCommand)
 @click.argument("model", type=FilePath())
 @click.option("--data", type=FilePath(), help="Evaluation data, as for `audit`.  [default: MODEL.npz beside "
               "the model; without it the unmodified model on synthetic inputs is the reference]")  # fmt: skip
@@ -76,6 +73,7 @@ from nvaudit.report.plots.figures import plotly_graphs
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished points in this folder: the "
               "same command goes on where it was cut off, or on to more --pairs.  [default: none is "
               "kept]")  # fmt: skip
+@cache_options()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def landscape_command(
     surface: Path | None,
@@ -85,43 +83,32 @@ def landscape_command(
     resume: Path | None,
     quiet: bool,
     **options: Any,
-) -> int | None:
+) -> None:
     """Measure how rough the loss of MODEL is around its weights, and draw it."""
+    cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
-    _check_outputs(spec, {"-o": surface, "--html": html})
-    if html is not None:
-        plotly_graphs("--html")
-    with working(quiet, resume, "finished points") as progress:
-        report = run_landscape(spec, progress, resume)
-    if surface is not None:
-        write_bytes_atomic(surface, surface_npz(report))
-    if html is not None:
-        write_text_atomic(html, render_page_of("landscape.html:landscape_page", report))
-    with printing() as console:
-        if as_json:
-            echo_json(landscape_json(report))
-            return None
-        render_landscape(report, console)
-        for what, path in (("surface", surface), ("page", html)):
-            if path is not None:
-                click.echo(f"{what}: {path}")
-    return None
+    outputs = _outputs(surface, html, as_json)
+    check_outputs(outputs, _inputs(spec))
+    with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
+        with ProgressDisplay(quiet) as progress:
+            report = kept.run(lambda folder: run_landscape(spec, progress, folder))
+        hand_out(report, outputs, None if as_json else lambda console: render_landscape(report, console))
+        kept.done()
 
 
-def _check_outputs(spec: LandscapeSpec, outputs: dict[str, Path | None]) -> None:
-    """Find out before the run that the files can be written, and that they destroy no input."""
-    inputs = {
-        "the model": Path(spec.model),
-        "the data": Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz"),
-    }
-    wanted = {option: path for option, path in outputs.items() if path is not None}
-    for option, path in wanted.items():
+def _outputs(surface: Path | None, html: Path | None, as_json: bool) -> list[Output]:
+    for option, path in (("-o", surface), ("--html", html)):
         if str(path) == "-":
             raise OptionError(f"{option} -: only --json goes to standard output; name a file")
-        for what, source in inputs.items():
-            with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-                if path.samefile(source):
-                    raise OptionError(f"{option} {path}: this is {what}; choose another path")
-        check_writable(path)
-    if len({os.path.realpath(path) for path in wanted.values()}) < len(wanted):
-        raise OptionError(f"-o and --html: both are {wanted['-o']}; choose two paths")
+    wanted = [
+        Output("--json", "surface", Path("-"), landscape_json) if as_json else None,
+        Output("-o", "surface", surface, surface_npz) if surface is not None else None,
+        page_output(html, "landscape.html:landscape_page") if html is not None else None,
+    ]
+    return [output for output in wanted if output is not None]
+
+
+def _inputs(spec: LandscapeSpec) -> dict[str, Path]:
+    """What is read, with its name in words."""
+    data = Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz")
+    return {"the model": Path(spec.model), "the data": data}

@@ -5,25 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
+from nvaudit.cli.say import plain
 from nvaudit.errors import EngineError
 
 
-class PipeConsole(Console):
-    """A console that leaves a broken pipe to its caller; rich would end the process with exit code 1."""
+class PlainConsole(Console):
+    """A console that shows what a terminal would act on, and leaves a broken pipe to its caller."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render; what is rich's own, such as a colour, is no text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Pass the error on."""
+        """Pass the error on; rich would end the process with exit code 1."""
         raise  # rich calls this while it handles the error
 
 
 @contextlib.contextmanager
 def printing(stderr: bool = False) -> Iterator[Console]:
-    """Print inside this block, with the console it gives or with ``click.echo``.
+    """Print inside this block, with the console it gives or with :func:`nvaudit.cli.say.say`.
 
     Where the reader of a pipe has gone (``nvaudit … | head``), the rest is dropped in silence, so that the
     exit code stays that of the command.
@@ -39,14 +46,15 @@ def printing(stderr: bool = False) -> Iterator[Console]:
         If the output cannot be written, such as on a full disk.
     """
     try:
-        yield PipeConsole(stderr=stderr)
+        yield PlainConsole(stderr=stderr)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _discard(sys.stderr if stderr else sys.stdout)
     except OSError as error:
-        _discard(sys.stdout)
-        raise EngineError(f"standard output cannot be written: {error.strerror or error}") from error
+        _discard(sys.stderr if stderr else sys.stdout)
+        name = "standard error" if stderr else "standard output"
+        raise EngineError(f"{name} cannot be written: {error.strerror or error}") from error
 
 
 def _discard(stream: TextIO) -> None:

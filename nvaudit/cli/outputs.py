@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from rich.console import Console
 
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import echo_json, printing
-from nvaudit.errors import OptionError
-from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.cli.say import say
+from nvaudit.errors import EngineError, NvauditError, OptionError
+from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.kinds import made
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.result import AuditReport, to_json
@@ -114,7 +115,7 @@ class Output:
     path : Path
         ``-`` is standard output.
     render : callable
-        From what was found to the text, without a final newline.
+        From what was found to the text, without a final newline, or to the bytes of a binary file.
     ready : callable
         As :class:`Extra`'s.
     """
@@ -122,7 +123,7 @@ class Output:
     option: str
     name: str
     path: Path
-    render: Callable[[Any], str]
+    render: Callable[[Any], str | bytes]
     ready: Callable[[], object] = _always
 
     @property
@@ -215,7 +216,10 @@ def _check_input(output: Output, inputs: Mapping[str, Path]) -> None:
 
 
 def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], None] | None) -> None:
-    """Write every output where it is wanted, print the text where no output goes, and say what is where.
+    """Print the text, then write every output where it is wanted, and say what is where.
+
+    The text comes first and nothing that cannot be written keeps the rest back: a result of hours is not
+    lost to a disk that has filled meanwhile.
 
     Parameters
     ----------
@@ -225,19 +229,44 @@ def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], No
         At most one of them to standard output; the text then goes to standard error.
     show : callable or None
         Prints the text; None for no text.
+
+    Raises
+    ------
+    EngineError
+        Naming everything that could not be written; all else is.
     """
-    piped = None
-    for output in outputs:
-        text = output.render(found)
-        if output.to_stdout:
-            piped = text
-        else:
-            write_text_atomic(output.path, text + "\n")
-    with printing(stderr=piped is not None) as console:
-        if piped is not None:
-            echo_json(piped)
+    piped = next((output for output in outputs if output.to_stdout), None)
+    failed: list[Exception] = []
+    if piped is not None:
+        with _put_off(failed), printing():
+            echo_json(str(piped.render(found)))
+    with _put_off(failed), printing(stderr=piped is not None) as console:
         if show is not None:
             show(console)
-        for output in outputs:
-            if not output.to_stdout:
-                click.echo(f"{output.name}: {output.path}", err=piped is not None)
+    for output in outputs:
+        if output is piped:
+            continue
+        with _put_off(failed):
+            data = output.render(found)
+            write_bytes_atomic(output.path, data if isinstance(data, bytes) else encoded(data + "\n"))
+            with printing(stderr=piped is not None):
+                say(f"{output.name}: {output.path}", err=piped is not None)
+    _raise_all(failed)
+
+
+@contextlib.contextmanager
+def _put_off(failed: list[Exception]) -> Iterator[None]:
+    """Remember what fails inside instead of ending the command."""
+    try:
+        yield
+    except Exception as error:
+        failed.append(error)
+
+
+def _raise_all(failed: Sequence[Exception]) -> None:
+    """Raise what was put off: what nobody foresaw before what could not be written."""
+    for error in failed:
+        if not isinstance(error, NvauditError):
+            raise error
+    if failed:
+        raise EngineError("; ".join(dict.fromkeys(map(str, failed)))) from failed[0]

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 
-import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,7 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nvaudit.errors import EXIT_INTERRUPTED
+from nvaudit.cli.output import PlainConsole
+from nvaudit.cli.say import tell
 
 _LINE_EVERY_S = 15.0
 
@@ -32,7 +28,7 @@ class ProgressDisplay:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = PlainConsole(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._began = self._last = time.monotonic()
@@ -44,7 +40,7 @@ class ProgressDisplay:
         if not self._quiet and self._console.is_interactive and sys.stderr.isatty():
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -82,7 +78,7 @@ class ProgressDisplay:
             return
         self._last = now
         left = (now - self._began) / (done - self._first) * (total - done)
-        click.echo(f"nvaudit: {what} {done}/{total}, about {_duration(left)} left", err=True)
+        tell(f"nvaudit: {what} {done}/{total}, about {_duration(left)} left")
 
 
 def _duration(seconds: float) -> str:
@@ -91,30 +87,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-@contextlib.contextmanager
-def working(quiet: bool, resume: Path | None, kept: str) -> Iterator[ProgressDisplay]:
-    """Show the progress of a run; one that is interrupted and has kept its work says how to go on.
-
-    Parameters
-    ----------
-    quiet : bool
-    resume : Path or None
-        The folder that keeps finished work.
-    kept : str
-        What it keeps, e.g. ``finished chips``.
-
-    Raises
-    ------
-    click.exceptions.Exit
-        With the exit code of an interrupted run, if its work is kept.
-    """
-    try:
-        with ProgressDisplay(quiet) as progress:
-            yield progress
-    except KeyboardInterrupt:
-        if resume is None:
-            raise
-        click.echo(f"nvaudit: interrupted; {kept} are kept; run the same command again to go on", err=True)
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.output import printing
 from nvaudit.cli.report import read_report
+from nvaudit.cli.say import say
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable
 from nvaudit.jobs.replaying import replay
 
 
-@click.command("replay")
+@click.command("replay", cls=OnceCommand)
 @click.argument("report", type=FilePath())
 @click.option("-o", "--output", type=FilePath(), required=True, help="The ONNX file to write.")
 @click.option("--trial", type=click.IntRange(0), metavar="N", help="Which chip.  [default: the worst]")
@@ -39,4 +41,4 @@ def replay_command(
             "" if done.measured is None else "; the file measures the same"
         )
     with printing():
-        click.echo(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, {found}")
+        say(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, {found}")

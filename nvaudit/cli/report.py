@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.outputs import check_outputs, extra_outputs, hand_out, page_output, take_outputs
 from nvaudit.errors import OptionError
@@ -15,7 +16,7 @@ from nvaudit.report.kinds import KINDS, made, read_any
 from nvaudit.report.result import AuditReport, from_json
 
 
-@click.command("report")
+@click.command("report", cls=OnceCommand)
 @click.argument("report", type=FilePath())
 @extra_outputs()
 @click.option("--text", is_flag=True, help="Print the text too.  [default: only where no file is asked for]")

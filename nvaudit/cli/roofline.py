@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -18,7 +20,7 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import working
+from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.rooflining import RooflinePlan, bits_of_levels, plan_roofline, run_roofline
@@ -47,7 +49,7 @@ class NumbersType(click.ParamType[Any]):
         return tuple(found)
 
 
-@click.command("roofline")
+@click.command("roofline", cls=OnceCommand)
 @click.argument("model", type=FilePath())
 @device_options(cell_bits=False)
 @click.option("--cell-bits", type=NumbersType(), metavar="B,B,…", help="Bits per cell, such as 1,2,4 or "
@@ -81,6 +83,7 @@ class NumbersType(click.ParamType[Any]):
               help="Draw the roofline on a page that opens offline.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
               "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@cache_options()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def roofline_command(
     model: Path,
@@ -103,6 +106,7 @@ def roofline_command(
     """Audit MODEL with several numbers of levels per cell: which is best, and what limits it."""
     if cell_bits is not None and levels is not None:
         raise OptionError("--cell-bits and --levels: choose one; they say the same")
+    cache = take_cache(options)
     options |= {
         "sigmas": flatten(sigmas),
         "percentiles": (percentile,),
@@ -119,9 +123,11 @@ def roofline_command(
     )
     outputs = _outputs(report, as_json, html)
     check_outputs(outputs, _inputs(plan))
-    with working(quiet, resume, "finished chips") as progress:
-        found = run_roofline(plan, progress, resume)
-    hand_out(found, outputs, lambda console: render_roofline(found, console))
+    with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
+        with ProgressDisplay(quiet) as progress:
+            found = kept.run(lambda folder: run_roofline(plan, progress, folder))
+        hand_out(found, outputs, lambda console: render_roofline(found, console))
+        kept.done()
     return EXIT_OK
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
     converter_options,
@@ -20,7 +22,8 @@ from nvaudit.cli.options import (
     select_options,
 )
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
-from nvaudit.cli.progress import working
+from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.say import say
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
@@ -53,7 +56,7 @@ class SharesType(click.ParamType[Any]):
 _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
 
 
-@click.command("verify-plan")
+@click.command("verify-plan", cls=OnceCommand)
 @click.argument("model", type=FilePath())
 @device_options()
 @point_options(sweep=False)
@@ -94,6 +97,7 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
               help="Draw the plan on a page that opens offline.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@cache_options()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def verify_command(
     sigmas: tuple[tuple[float, ...], ...],
@@ -108,6 +112,7 @@ def verify_command(
     **options: Any,
 ) -> int:
     """Plan which weights of MODEL to write-verify: what a share of them gives, and which they are."""
+    cache = take_cache(options)
     options |= {
         "sigmas": flatten(sigmas),
         "percentiles": (percentile,),
@@ -121,9 +126,11 @@ def verify_command(
     masks = [] if plan is None else [Output("-o", "plan", plan, verify_json)]
     kept = () if resume is None else tuple(resume / name for name in KEPT_FILES)
     check_outputs([*masks, *outputs], plan_inputs(spec), kept)
-    with working(quiet, resume, "finished chips") as progress:
-        found = run_verify_plan(spec, plan, progress, resume)
-    hand_out(found, outputs, lambda console: _show(found, console))
+    with keeping("finished chips", resume, cache, parameters("plan", "shares", "target_kpp")) as work:
+        with ProgressDisplay(quiet) as progress:
+            found = work.run(lambda folder: run_verify_plan(spec, plan, progress, folder))
+        hand_out(found, outputs, lambda console: _show(found, console))
+        work.done()
     missed = found.mapped_gate is not None and found.mapped_gate.verdict == "fail"
     return EXIT_GATE if found.choice is None or missed else EXIT_OK
 
@@ -131,7 +138,7 @@ def verify_command(
 def _show(found: VerifyReport, console: Console) -> None:
     render_verify(found, console)
     if found.plan is not None:
-        click.echo(f"plan: {found.plan}", err=console.stderr)
+        say(f"plan: {found.plan}", err=console.stderr)
 
 
 def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Output]:

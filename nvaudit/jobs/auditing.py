@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
+from nvaudit.perturb.stop import Stop
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import Section, TensorDecision
+from nvaudit.report.sections import Interrupted, Section, TensorDecision, TimeBox
 from nvaudit.report.summary import Measured, Questions, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
@@ -97,7 +98,12 @@ def audit(
     return run_audit(spec, progress, resume)
 
 
-def run_audit(spec: RunSpec, progress: Progress = _quiet, resume: str | Path | None = None) -> AuditReport:
+def run_audit(
+    spec: RunSpec,
+    progress: Progress = _quiet,
+    resume: str | Path | None = None,
+    stop: Stop | None = None,
+) -> AuditReport:
     """Run a specification.
 
     Parameters
@@ -107,6 +113,8 @@ def run_audit(spec: RunSpec, progress: Progress = _quiet, resume: str | Path | N
         Called with (what, done, total).
     resume : str or Path, optional
         A folder that keeps finished chips; made if it is missing. It has no influence on results.
+    stop : Stop, optional
+        Ends the run early: the report is then of the chips that are finished.
 
     Returns
     -------
@@ -114,6 +122,8 @@ def run_audit(spec: RunSpec, progress: Progress = _quiet, resume: str | Path | N
 
     Raises
     ------
+    KeyboardInterrupt
+        If the run is interrupted before the first chip is finished, or without ``stop``.
     NvauditError
         If anything about the input is wrong, the folder is of another run, or another process uses it.
     """
@@ -122,10 +132,13 @@ def run_audit(spec: RunSpec, progress: Progress = _quiet, resume: str | Path | N
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(lock_folder(folder))
-        return prepared(spec, progress, lambda session: _measure(session, begin, progress, folder))
+        wish = Stop() if stop is None else stop
+        return prepared(spec, progress, lambda session: _measure(session, begin, progress, folder, wish))
 
 
-def _measure(session: Session, begin: float, progress: Progress, folder: Path | None) -> AuditReport | Probe:
+def _measure(
+    session: Session, begin: float, progress: Progress, folder: Path | None, stop: Stop
+) -> AuditReport | Probe:
     """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
     spec = session.spec
     session.timing["prepare"] = time.perf_counter() - begin
@@ -148,16 +161,46 @@ def _measure(session: Session, begin: float, progress: Progress, folder: Path | 
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
             crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
-        with session.timed("chips"):
-            found = measure_chips(pool, session, metric, keep, progress, record)
-        detail = None if plan is None else run_attribution(plan, session, pool, metric, progress)
-    landscape = _landscape(session, progress, folder) if spec.roughness else {}
+        with session.timed("chips"), stop.waited_for():
+            minutes = _minutes_left(spec, begin)
+            found = measure_chips(pool, session, metric, keep, progress, record, stop, minutes)
+        detail, landscape = None, {}
+        with _as_time_permits(session, stop, found, "the attribution was not made", plan is not None):
+            if plan is not None and not found.ended:
+                detail = run_attribution(plan, session, pool, metric, progress)
+    with _as_time_permits(session, stop, found, "the roughness was not measured", spec.roughness):
+        if spec.roughness and not found.ended and not stop.interrupted:
+            landscape = _landscape(session, progress, folder)
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
     with session.timed("products"):
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal, quantised.value, found, detail, landscape, coverage)
+    return _report(session, metric, nominal, quantised.value, found, detail, landscape, coverage, stop)
+
+
+def _minutes_left(spec: RunSpec, begin: float) -> float | None:
+    """What is left for the chips of a run without a gate; None for no limit. A gate has its own clock."""
+    if spec.max_minutes is None or spec.min_kpp is not None:
+        return None
+    return spec.max_minutes - (time.perf_counter() - begin) / 60
+
+
+@contextmanager
+def _as_time_permits(
+    session: Session, stop: Stop, found: Measurement, what: str, wanted: bool
+) -> Iterator[None]:
+    """Keep the chips where something after them is interrupted, and say what is missing and why."""
+    cut = found.ended or stop.interrupted
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not stop.interrupted:  # nobody who handles signals has asked for a report
+            raise
+        cut = True
+    if cut and wanted:
+        why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
+        session.notes.append(f"{what}: {why}")
 
 
 def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
@@ -201,9 +244,11 @@ def _report(
     detail: AttributionDetail | None,
     landscape: Mapping[str, Any],
     coverage: Coverage,
+    stop: Stop,
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
-    worst = max(session.points, key=lambda point: point.sigma)  # what stands at the top of the report
+    points = session.points[: len(found.chips)]
+    worst = max(points, key=lambda point: point.sigma)  # what stands at the top of the report
     rows, groups = _tensors(session, worst, landscape.get("crossbar"))
     session.timing["chip_median"] = found.chip_seconds
     measured = Measured(
@@ -216,7 +261,7 @@ def _report(
         chips=found.chips,
         samples=dataset.count,
         tolerance=spec.tolerance,
-        sigmas=tuple(point.sigma for point in session.points),
+        sigmas=tuple(point.sigma for point in points),
         sigma_unit=session.points[0].sigma_unit,
         together=session.workload.batch if session.rebatch.coupled else 0,
         caution=metric.caution,
@@ -230,6 +275,7 @@ def _report(
         mapped=coverage.share,
         **_about(session, worst),
         **landscape,
+        **_ended(spec, found, stop),
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
@@ -237,7 +283,13 @@ def _report(
         run=spec.model_dump(mode="json"),
         hashes=session.hashes(),
         events=session.events,
-        notes=[*session.notes, *found.notes, *_mapping_notes(session), *_converter_notes(landscape)],
+        notes=[
+            *session.notes,
+            *found.notes,
+            *_mapping_notes(session),
+            *_converter_notes(landscape),
+            *_missing_points(session, found),
+        ],
         nvaudit_version=__version__,
     )
 
@@ -246,6 +298,24 @@ def _converter_notes(facts: Mapping[str, Any]) -> list[str]:
     """Say which weights have no converters."""
     partly = partly_converted(facts.get("crossbar"))
     return [] if partly is None else [partly]
+
+
+def _ended(spec: RunSpec, found: Measurement, stop: Stop) -> dict[str, Any]:
+    """Say that a run was ended early."""
+    if stop.interrupted:
+        return {"interrupted": Interrupted(done=found.done, wanted=found.wanted)}
+    if found.ended and spec.max_minutes is not None:
+        return {"time_boxed": TimeBox(minutes=spec.max_minutes, done=found.done, wanted=found.wanted)}
+    return {}
+
+
+def _missing_points(session: Session, found: Measurement) -> list[str]:
+    """Say which points of a sweep an interrupted run has not come to."""
+    missing = session.points[len(found.chips) :]
+    if not missing:
+        return []
+    sigmas = ", ".join(f"{point.sigma:g}" for point in missing)
+    return [f"not begun when the run was interrupted: sigma {sigmas}"]
 
 
 def _tensors(

@@ -20,11 +20,13 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import Named, Plan, plan_comparison
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
+from nvaudit.perturb.record import forgiven
+from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.conditions import Conditions, check_same, conditions_of, point_conditions
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.result import AuditReport, from_json, to_json
-from nvaudit.session import Session, prepare, scratch_folder
+from nvaudit.session import Session, prepare
 from nvaudit.spec import RunSpec
 
 REPORT_FILE = "report.json"
@@ -190,7 +192,8 @@ def _run(spec: RunSpec, checked: Checked, progress: Progress, folder: Path | Non
     if finished is not None:
         return finished
     report = run_audit(spec, progress, folder)
-    write_text_atomic(kept, to_json(report) + "\n")
+    with forgiven(folder):
+        write_text_atomic(kept, to_json(report) + "\n")
     return report
 
 

@@ -55,7 +55,7 @@ def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[boo
     ----------
     question : GateQuestion
     judge : callable
-        Says of each of some chips whether it misses the threshold.
+        Says of each of some chips whether it misses the threshold; of fewer where the run is to end.
 
     Returns
     -------
@@ -66,7 +66,10 @@ def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[boo
     drawn = failures = 0
     while True:
         stop = min(question.most, drawn + max(FIRST_BLOCK, min(_BLOCK, drawn)))
-        failures += sum(judge(range(drawn, stop)))
+        judged = judge(range(drawn, stop))
+        failures += sum(judged)
+        if len(judged) < stop - drawn:
+            return GateCount(failures, drawn + len(judged), "the run was interrupted")
         drawn = stop
         verdicts = {
             sequential_verdict(failures, drawn, percentile, question.confidence)

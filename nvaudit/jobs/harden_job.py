@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
+from nvaudit.files import writing
 from nvaudit.mapping.select import select
 from nvaudit.model import (
     Cells,
@@ -212,7 +213,8 @@ def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Datas
         raise OptionError(
             "the model has an input named 'y', a name that is kept for labels; rename the input"
         )
-    np.savez(path, **arrays, y=labels)  # type: ignore[arg-type]
+    with writing(path):
+        np.savez(path, **arrays, y=labels)  # type: ignore[arg-type]
     return path
 
 

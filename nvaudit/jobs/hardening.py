@@ -27,6 +27,7 @@ from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
 from nvaudit.report.hardening.result import (
     HardenReport,
@@ -42,7 +43,6 @@ from nvaudit.retrain.available import require_device, require_torch
 from nvaudit.retrain.feed import Feed, as_array
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.session import scratch_folder
 from nvaudit.spec import RunSpec
 from nvaudit.verify.spec import VerifyOptions, VerifySpec
 

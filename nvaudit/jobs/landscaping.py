@@ -24,6 +24,7 @@ from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
+from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.landscape.result import (
     LandscapeHashes,
     LandscapeReport,
@@ -34,15 +35,7 @@ from nvaudit.report.landscape.result import (
 )
 from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo
 from nvaudit.report.statistics.roughness import roughness
-from nvaudit.session import (
-    REBATCH_TOLERANCE,
-    Session,
-    input_specs,
-    load_runnable,
-    rules_for,
-    scratch_folder,
-    settle_output,
-)
+from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, load_runnable, rules_for, settle_output
 
 
 def _quiet(what: str, done: int, total: int) -> None:

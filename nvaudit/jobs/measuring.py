@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.jobs.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
-from nvaudit.jobs.racing import RaceQuestion, Scouting, pilot_count, run_races, scout
+from nvaudit.jobs.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner, Progress
 from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
 from nvaudit.report.statistics.kpp import kpp_of_ranks
@@ -28,11 +30,27 @@ _CHIPS = 100
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured: the chips of each point, the median seconds of one on every sample, notes."""
+    """What was measured.
+
+    Attributes
+    ----------
+    chips : tuple of Chips
+        Of each point that was come to: all, unless the run was ended early.
+    chip_seconds : float
+        Median of one on every sample.
+    notes : tuple of str
+    done, wanted : int
+        Chips, all points together.
+    ended : bool
+        Whether the run was ended early.
+    """
 
     chips: tuple[Chips, ...]
     chip_seconds: float
     notes: tuple[str, ...]
+    done: int
+    wanted: int
+    ended: bool
 
 
 def measure_chips(
@@ -42,6 +60,8 @@ def measure_chips(
     keep: str | None,
     progress: Progress,
     record: ChipRecord | None,
+    stop: Stop,
+    minutes: float | None = None,
 ) -> Measurement:
     """Measure the chips that a specification asks for.
 
@@ -54,28 +74,53 @@ def measure_chips(
         File of the nominal outputs that the metric compares with.
     progress : callable
     record : ChipRecord or None
+    stop : Stop
+        Ends the run early.
+    minutes : float or None
+        What is left of the time for all points; only without a gate.
 
     Returns
     -------
     Measurement
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the run was interrupted before the first chip was finished.
     """
     spec = session.spec
     gate = spec.min_kpp is not None and not spec.exhaustive and not spec.all_trials
     most = spec.most_trials if gate else spec.trials
-    runner = ChipRunner(pool, metric, keep, len(session.points), most, progress, record)
+    runner = ChipRunner(pool, metric, keep, len(session.points), most, progress, record, stop)
     reason = _obstacle(session, metric)
     margin = None
     if reason is None and session.dataset.count >= _SAMPLES and most >= _CHIPS:
         margin = pool.submit("the unmodified model", "margins", metric, keep).result()
-    chips = []
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    chips, done, ended = [], 0, False
     for point in range(len(session.points)):
+        if end is not None:  # every point has its share of what is left
+            stop.end_in((end - time.monotonic()) / (len(session.points) - point))
+            runner.stopped = False
         lane = _Lane(runner, session, point, margin)
         count = lane.gate(most) if gate else None
-        chips.append(lane.chips(spec.trials if count is None else count.trials, count))
+        found = lane.chips(spec.trials if count is None else count.trials, count)
+        ended |= runner.stopped
+        if found is not None:
+            chips.append(found)
+            done += max(len(found.low), 0 if count is None else count.trials)
+        if stop.interrupted:
+            break
+    stop.end_in(None)
+    if not chips:
+        raise KeyboardInterrupt
+    stop.time_over = ended and not stop.interrupted
     notes = _undefined(runner.undefined, session.dataset.count)
     if reason is not None and not spec.exhaustive:
         notes = (f"every chip was run on every sample: {reason}", *notes)
-    return Measurement(tuple(chips), float(np.median(runner.seconds)), notes)
+    seconds = float(np.median(runner.seconds)) if runner.seconds else 0.0
+    wanted = len(session.points) * most if ended else done
+    return Measurement(tuple(chips), seconds, notes, done, wanted, ended)
 
 
 def _undefined(counts: list[int], samples: int) -> tuple[str, ...]:
@@ -117,6 +162,7 @@ class _Lane:
     point: int
     margin: NDArray[np.float64] | None
     scouting: Scouting | None = None
+    pilots: int = 0
 
     def gate(self, most: int) -> GateCount:
         """Draw chips until the gate is decided."""
@@ -140,40 +186,63 @@ class _Lane:
     def _raced(self, question: GateQuestion, margin: NDArray[np.float64]) -> Callable[[range], list[bool]]:
         # Few are enough to tell hard samples from easy ones: a gate may need no more chips than these.
         scouting = self._scout(FIRST_BLOCK, margin)
+        if scouting is None:
+            return lambda trials: []
         task = gate_task(scouting.file, scouting.identity, len(margin), question)
         pilots = len(scouting.values)
 
         def judge(trials: range) -> list[bool]:
             exact = [bool(v < question.threshold) for v in scouting.values[trials.start : trials.stop]]
-            raced = self.runner.races(self.point, trials[max(0, pilots - trials.start) :], task)
-            return exact + [
-                race.gap == 0 if value is None else value < question.threshold
-                for race, value in raced.values()
-            ]
+            rest = trials[max(0, pilots - trials.start) :]
+            raced = self.runner.races(self.point, rest, task)
+            found = exact
+            for trial in rest:
+                race, value = raced.get(trial, (None, None))
+                if value is not None:
+                    found.append(value < question.threshold)
+                elif race is not None and race.gap is not None:
+                    found.append(race.gap == 0)
+                else:  # the run is to end
+                    break
+            return found
 
         return judge
 
-    def _scout(self, trials: int, margin: NDArray[np.float64]) -> Scouting:
+    def _scout(self, trials: int, margin: NDArray[np.float64]) -> Scouting | None:
         pilots = pilot_count(trials)
         if self.scouting is None or len(self.scouting.values) != pilots:
             folder = Path(self.session.workload.folder)
+            self.pilots = max(self.pilots, pilots)
             self.scouting = scout(self.runner, self.point, pilots, margin, folder)
         return self.scouting
 
-    def chips(self, trials: int, gate: GateCount | None) -> Chips:
-        """Measure the first chips."""
+    def chips(self, trials: int, gate: GateCount | None) -> Chips | None:
+        """Measure the first chips; None where the run was ended before the first one was finished."""
+        if self.runner.stopped:  # while the gate was decided
+            return self._first(gate)
         if self.margin is None or trials < _CHIPS:
-            values = self.runner.full(self.point, range(trials))
-            return Chips.known(
-                np.array([values[trial] for trial in range(trials)]), self.runner.images[self.point], gate
-            )
+            self.runner.full(self.point, range(trials))
+            self.pilots = trials
+            return self._first(gate)
         tolerance = self.session.spec.tolerance
         chips = self._race(trials, self.margin, 0.0 if tolerance == 0 else TOLERANCE, gate)
-        if tolerance is not None and self._width(chips) > tolerance:
+        if tolerance is None or chips is None or self.runner.stopped:
+            return chips
+        if self._width(chips) > tolerance:
             chips = self._race(trials, self.margin, 0.0, gate)
         return chips
 
-    def _race(self, trials: int, margin: NDArray[np.float64], share: float, gate: GateCount | None) -> Chips:
+    def _first(self, gate: GateCount | None) -> Chips | None:
+        """The first chips that were run on every sample whatever they are like."""
+        judged = 0 if gate is None else gate.trials
+        values = self.runner.known(self.point, judged if self.margin is None and gate else self.pilots)
+        if not len(values):
+            return None
+        return Chips.known(values, self.runner.images[self.point], gate if judged else None)
+
+    def _race(
+        self, trials: int, margin: NDArray[np.float64], share: float, gate: GateCount | None
+    ) -> Chips | None:
         spec = self.session.spec
         thresholds = spec.yield_at
         if spec.min_kpp is not None and gate is None:
@@ -184,7 +253,14 @@ class _Lane:
             tuple(dict.fromkeys(thresholds)),
             RACE_ERROR * (1 - spec.confidence),
         )
-        state = run_races(self.runner, self.point, trials, question, self._scout(trials, margin))
+        scouting = self._scout(trials, margin)
+        if scouting is None:
+            return self._first(gate)
+        state = run_races(self.runner, self.point, trials, question, scouting, lambda: self.runner.stopped)
+        if self.runner.stopped:
+            begun = max(self.runner.begun.get(self.point, 0), state.pilots)
+            chips = first_chips(state, question, min(begun, trials), spec.confidence)
+            return replace(chips, images=self.runner.images[self.point], gate=gate)
         return Chips(
             state.low,
             state.high,

@@ -10,7 +10,7 @@ against depends only on earlier blocks, not on workers or order of completion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
-from nvaudit.report.statistics.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks
+from nvaudit.report.chips import Chips
+from nvaudit.report.statistics.binomial import at_least
+from nvaudit.report.statistics.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks, partial_range
 
 _MOST = 0.7
 """Share of the samples after which a race is given up: the chip is then run on all of them, in order."""
@@ -69,6 +71,8 @@ class RaceState:
         Unbiased estimate of each chip's metric; that of a pilot is exact.
     pilots : int
         The first chips, each run on every sample whatever it is like.
+    whole : ndarray, bool, shape (trial,)
+        Chips that were run on every sample whatever they are like: the pilots, and blocks without races.
     known : int
         Chips of which something is known, the first ones.
     raced, spent : int
@@ -83,6 +87,7 @@ class RaceState:
     sure_high: Floats
     estimate: Floats
     pilots: int
+    whole: NDArray[np.bool_]
     known: int = 0
     raced: int = 0
     spent: int = 0
@@ -110,7 +115,7 @@ class Scouting:
     identity: int
 
 
-def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: Path) -> Scouting:
+def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: Path) -> Scouting | None:
     """Run the first chips on every sample.
 
     Parameters
@@ -124,9 +129,13 @@ def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: P
 
     Returns
     -------
-    Scouting
+    Scouting or None
+        None where the run was ended early.
     """
-    values, scores = runner.pilots(point, range(pilots))
+    found = runner.pilots(point, range(pilots))
+    if found is None:
+        return None
+    values, scores = found
     difficulty: Difficulty = estimate_difficulty(1 - scores.astype(np.float64), margin)
     path = folder / f"difficulty-{point}-{pilots}"
     difficulty.save(path)
@@ -134,7 +143,12 @@ def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: P
 
 
 def run_races(
-    runner: ChipRunner, point: int, trials: int, question: RaceQuestion, scouting: Scouting
+    runner: ChipRunner,
+    point: int,
+    trials: int,
+    question: RaceQuestion,
+    scouting: Scouting,
+    ended: Callable[[], bool] = lambda: False,
 ) -> RaceState:
     """Race the chips of an operating point.
 
@@ -145,11 +159,14 @@ def run_races(
     trials : int
     question : RaceQuestion
     scouting : Scouting
+    ended : callable
+        Whether the run was ended early: then no more is raced.
 
     Returns
     -------
     RaceState
-        With the wanted ranks and sides known, but for the chance that the question allows.
+        With the wanted ranks and sides known, but for the chance that the question allows; of a run that was
+        ended early, what was found until then.
     """
     pilots = len(scouting.values)
     state = RaceState(
@@ -159,6 +176,7 @@ def run_races(
         sure_high=np.full(trials, np.inf),
         estimate=np.full(trials, np.nan),
         pilots=pilots,
+        whole=np.arange(trials) < pilots,
     )
     for each in (state.low, state.high, state.sure_low, state.sure_high, state.estimate):
         each[:pilots] = scouting.values
@@ -170,6 +188,8 @@ def run_races(
         _race(runner, point, trials, task, state, scouting.samples)
 
     for block in blocks(pilots, trials)[1:]:
+        if ended():
+            return state
         if state.spent > _PAYS * state.raced * scouting.samples:
             _run_all(runner, point, block, state)
             state.known = block.stop
@@ -179,7 +199,7 @@ def run_races(
         race(block)
         state.known = block.stop
     attempt = 0
-    while reach := _unsettled(state, question.ranges, attempt):
+    while not ended() and (reach := _unsettled(state, question.ranges, attempt)):
         state.reach = reach
         state.bands = _bands(state, question)
         race(_touching(state))
@@ -192,6 +212,7 @@ def _run_all(runner: ChipRunner, point: int, trials: Sequence[int], state: RaceS
     for trial, value in runner.full(point, trials).items():
         for each in (state.low, state.sure_low, state.sure_high, state.high, state.estimate):
             each[trial] = value
+        state.whole[trial] = True
 
 
 def _race(
@@ -221,6 +242,51 @@ def _race(
             state.sure_high[trial] = min(
                 (edge.value for band in over for edge in band.below if edge.sure), default=np.inf
             )
+
+
+def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence: float) -> Chips:
+    """Chips of races that were ended early: the first ones, with what is known of each.
+
+    Parameters
+    ----------
+    state : RaceState
+    question : RaceQuestion
+        Of the whole run.
+    count : int
+        How many chips were begun.
+    confidence : float
+        Of the intervals.
+
+    Returns
+    -------
+    Chips
+        A chip that was stopped wrongly is among the first ones no more often than the stated chance of each
+        chip allows: with an error ε for each, P(Binomial(count, ε) > slack) ≤ error gives the slack.
+    """
+    ranges = []
+    for rank in question.ranges:
+        if rank.percentile == 0:  # of the tail, which then looks at the pilots
+            continue
+        side = question.error / _sides(question)
+        chance = allowed_error(len(state.low) - rank.sure[0], rank.slack, side)
+        slack = next(s for s in range(count + 1) if at_least(s + 1, count, chance) <= side)
+        ranges.append(partial_range(rank.percentile, count, confidence, slack, rank.whole))
+    return Chips(
+        state.low[:count],
+        state.high[:count],
+        0,
+        state.estimate[:count],
+        min(state.pilots, count),
+        tuple(ranges),
+        question.error,
+        whole=state.whole[:count],
+        sure=(state.sure_low[:count], state.sure_high[:count]),
+    )
+
+
+def _sides(question: RaceQuestion) -> int:
+    """Ends of bands that may each be wrong."""
+    return max(1, sum(1 if r.whole else 2 for r in question.ranges) + 2 * len(question.thresholds))
 
 
 def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
@@ -298,8 +364,7 @@ def _touching(state: RaceState) -> list[int]:
 def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
     """Bands around ranges and thresholds, joined where they meet."""
     total = len(state.low)
-    sides = sum(1 if rank.whole else 2 for rank in question.ranges) + 2 * len(question.thresholds)
-    error = question.error / max(1, sides)
+    error = question.error / _sides(question)
     found = []
     for rank, (first, sure_first, sure_last, last) in zip(question.ranges, state.reach, strict=True):
         below = allowed_error(total - rank.sure[0], rank.slack, error)

@@ -11,9 +11,10 @@ from nvaudit.errors import EngineError, OptionError
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
 from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import GraphFile
 from nvaudit.report.result import AuditReport
-from nvaudit.session import Session, prepare, prepare_again, scratch_folder, settle_metric
+from nvaudit.session import Session, prepare, prepare_again, settle_metric
 from nvaudit.spec import make_spec
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nvaudit.coverage import count_coverage
 from nvaudit.errors import OptionError
-from nvaudit.files import check_writable
+from nvaudit.files import check_writable, writing
 from nvaudit.model.stored import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -164,7 +164,8 @@ def _measure(job: _Job, session: Session) -> VerifyReport | Probe:
         quantised: Outcome = pool.submit("the quantised model", "chip", metric, keep, 0, QUANTISED).result()
         with session.timed("ranking"):
             ranked = rank_weights(spec, session, correction, samples, job.progress, job.resume)
-        files = tuple(save_array(folder, f"order-{i}", place) for i, place in enumerate(ranked.place))
+        with writing(folder):
+            files = tuple(save_array(folder, f"order-{i}", place) for i, place in enumerate(ranked.place))
         chips = VerifiedChips(
             pool, metric, keep, spec.run.trials, ranked.total, files, correction.residual,
             frozenset(correction.terms), job.progress, record, ranking_task(ranked.place),

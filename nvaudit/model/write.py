@@ -55,9 +55,8 @@ def filled_model(
                 tensors[name].ClearField("data_location")
                 tensors[name].raw_data = _little_endian(array).tobytes()
     except OSError as error:
-        raise EngineError(
-            f"{data}: cannot be written: {error.strerror}; free space or choose another place"
-        ) from error
+        why = error.strerror or "the disk is full"  # ndarray.tofile does not say
+        raise EngineError(f"{data}: cannot be written: {why}; free space or choose another place") from error
     write_bytes_atomic(path, proto.SerializeToString())
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError, OptionError
+from nvaudit.errors import ModelError, OptionError
+from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.cells import place_cells, target_cells
@@ -97,7 +98,8 @@ class Engine:
         self._rows = 1
         self._undefined = 0
         self._settled: tuple[Metric | None, Metric | None] = (None, None)
-        self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
+        with writing(workload.folder):
+            self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """Run one of the methods below by its name."""
@@ -171,20 +173,17 @@ class Engine:
         """Store the nominal outputs, or what the metric needs of them, and score them against themselves."""
         total, self._undefined = 0.0, 0
         # Written, not mapped: on a full disk a write fails in good order, a map kills the process.
-        try:
-            with Path(keep).open("wb") as file:
-                for start, _, output in self._outputs(session, ideal, self._w.count):
-                    check_row(metric, output)
-                    self._undefined += not_numbers(output)
-                    part = np.ascontiguousarray(reference_of(metric, output))
-                    if start == 0:
-                        header = np.lib.format.header_data_from_array_1_0(part)
-                        header["shape"] = (self._w.count, *part.shape[1:])
-                        np.lib.format.write_array_header_2_0(file, header)
-                    part.tofile(file)
-                    total += _sum([score(metric, output, part)])
-        except OSError as error:
-            raise EngineError(f"{keep}: cannot be written: {error.strerror}; free some space") from error
+        with writing(keep), Path(keep).open("wb") as file:
+            for start, _, output in self._outputs(session, ideal, self._w.count):
+                check_row(metric, output)
+                self._undefined += not_numbers(output)
+                part = np.ascontiguousarray(reference_of(metric, output))
+                if start == 0:
+                    header = np.lib.format.header_data_from_array_1_0(part)
+                    header["shape"] = (self._w.count, *part.shape[1:])
+                    np.lib.format.write_array_header_2_0(file, header)
+                part.tofile(file)
+                total += _sum([score(metric, output, part)])
         return self._finite(metric, total)
 
     def chip(
@@ -390,8 +389,9 @@ class Engine:
                 fills[slot.name] = array
             return open_session(proto, fills, w.provider)
         folder = self._scratch
-        (folder / "template.onnx").write_bytes(proto)
-        with (folder / SLOT_FILE).open("wb") as file:
+        with writing(folder / "template.onnx"):
+            (folder / "template.onnx").write_bytes(proto)
+        with writing(folder / SLOT_FILE), (folder / SLOT_FILE).open("wb") as file:
             for slot, array in slots:
                 file.seek(slot.offset)
                 array.tofile(file)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nvaudit.errors import OptionError
+from nvaudit.errors import KeptError
+from nvaudit.files import writing
 
 LOCK_FILE = "lock"
 
@@ -34,7 +35,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     Raises
     ------
-    OptionError
+    KeptError
         If another process holds the folder (with its id), or the folder cannot be made or locked.
     """
     try:
@@ -43,16 +44,41 @@ def lock_folder(folder: Path) -> Iterator[None]:
         handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", None) or error
-        raise OptionError(
+        raise KeptError(
             f"--resume {folder}: cannot be used: {why}; name a folder that can be written"
         ) from error
     try:
         _take(handle, folder)
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        with writing(folder / LOCK_FILE):
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(handle)  # lifts the lock
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file without waiting; whether that could be done."""
+    try:
+        _lock(handle)
+    except OSError:
+        return False
+    return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of a file; also where that cannot be found out.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    handle = os.open(path, os.O_RDWR)
+    try:
+        return not try_lock(handle)
+    finally:
+        os.close(handle)
 
 
 def _take(handle: int, folder: Path) -> None:
@@ -60,13 +86,13 @@ def _take(handle: int, folder: Path) -> None:
         _lock(handle)
     except OSError as error:
         if error.errno not in _BUSY:
-            raise OptionError(
+            raise KeptError(
                 f"--resume {folder}: this file system has no locks ({error.strerror}), so two runs could "
                 "mix; name a folder on another one"
             ) from error
         holder = os.read(handle, _PID_BYTES).decode("ascii", "replace").strip()
         who = f"process {holder}" if holder.isdecimal() else "another process"
-        raise OptionError(
+        raise KeptError(
             f"--resume {folder}: {who} is at work in this folder; wait for it, or name another folder"
         ) from None
 

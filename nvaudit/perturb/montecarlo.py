@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.pilots import load_scores, save_scores
 from nvaudit.perturb.race import RaceTask
-from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.record import ChipRecord, forgiven
+from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 
 Progress = Callable[[str, int, int], None]
@@ -27,6 +30,12 @@ _TIMED_S = 1.0
 
 _LONG_S = 10.0
 """Beside this, starting a worker takes no time."""
+
+_LOOK_S = 0.2
+"""How often a run that waits for a chip looks whether it is to end."""
+
+_DRAIN_S = 10.0
+"""How long a run that is to end waits for the chips that are begun."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class ChipRunner:
         Told of every settled chip.
     record : ChipRecord or None
         Calls that it has are not run again; the others are entered as they finish.
+    stop : Stop
+        Looked at between calls. Once a run has ended early (``stopped``), nothing more is run.
     images : list of int, by operating point
         Samples that chips were run on.
     seconds : list of float
@@ -74,12 +85,16 @@ class ChipRunner:
     trials: int
     progress: Progress = lambda what, done, total: None
     record: ChipRecord | None = None
+    stop: Stop = field(default_factory=Stop)
     images: dict[int, int] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     undefined: list[int] = field(default_factory=list)
+    stopped: bool = False
+    begun: dict[int, int] = field(default_factory=dict)
     _known: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     _scores: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
     _settled: set[tuple[int, int]] = field(default_factory=set)
+    _raced: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.record is None:
@@ -96,7 +111,7 @@ class ChipRunner:
         return self.points * self.trials
 
     def full(self, point: int, trials: Iterable[int]) -> dict[int, float]:
-        """Metric of chips over all samples."""
+        """Metric of chips over all samples; of a run that was ended early, of those that are finished."""
         found: dict[int, float] = {}
         calls = [Call(point, trial) for trial in trials]
         self.run(calls, lambda call, outcome: found.__setitem__(call.trial, outcome.value))
@@ -110,7 +125,9 @@ class ChipRunner:
         Returns
         -------
         dict of int to (Outcome, float or None)
-            By trial: the race, and the metric over all samples where the race was not decided.
+            By trial: the race, and the metric over all samples where the race was not decided. Of a run
+            that was ended early, only the chips that were begun; a race that is not decided may then have
+            no metric.
         """
         races: dict[int, Outcome] = {}
         values: dict[int, float] = {}
@@ -123,10 +140,13 @@ class ChipRunner:
             return [] if outcome.gap is not None else [Call(point, call.trial)]
 
         self.run([Call(point, trial, task) for trial in trials], done)
-        return {trial: (races[trial], values.get(trial)) for trial in trials}
+        return {trial: (races[trial], values.get(trial)) for trial in trials if trial in races}
 
-    def pilots(self, point: int, trials: Sequence[int]) -> tuple[list[float], NDArray[np.float32]]:
-        """Run chips on all samples; give their metrics and scores, shape (chip, sample)."""
+    def pilots(self, point: int, trials: Sequence[int]) -> tuple[list[float], NDArray[np.float32]] | None:
+        """Run chips on all samples; give their metrics and scores, shape (chip, sample).
+
+        None where the run was ended early.
+        """
         known = {trial: self._known_pilot(point, trial) for trial in trials}
         told = self._scores.keys()
         futures: dict[int, Future[tuple[Outcome, NDArray[np.float32]]]] = {
@@ -136,9 +156,11 @@ class ChipRunner:
         }
         values, scores = [], []
         for trial, found in known.items():
+            if found is None and not self._wait_for(futures, trial, point):
+                return None
             outcome, row = futures[trial].result() if found is None else found
             if found is None and self.record is not None:
-                save_scores(self.record.path.parent, point, trial, row)
+                self._save_scores(self.record, point, trial, row)
                 if self.record.find(point, trial) is None:
                     self.record.add(point, trial, outcome)
             if (point, trial) not in told:
@@ -147,6 +169,28 @@ class ChipRunner:
             values.append(outcome.value)
             scores.append(row)
         return values, np.stack(scores)
+
+    @staticmethod
+    def _save_scores(record: ChipRecord, point: int, trial: int, row: NDArray[np.float32]) -> None:
+        with forgiven(record.path.parent):
+            save_scores(record.path.parent, point, trial, row)
+
+    def _wait_for(self, futures: Mapping[int, Future[Any]], trial: int, point: int) -> bool:
+        """Wait for a chip; whether it is finished, not given up because the run ends."""
+        until = math.inf
+        while not futures[trial].done():
+            if until == math.inf and self._must_end(point):
+                self.stopped, until = True, time.monotonic() + _DRAIN_S
+                for future in futures.values():
+                    future.cancel()
+            if time.monotonic() > until:
+                return False
+            wait([futures[trial]], timeout=_LOOK_S)
+        return not futures[trial].cancelled()
+
+    def _must_end(self, point: int) -> bool:
+        """Whether the run is to end now: one whose time is over has at least a chip to show."""
+        return self.stop.due() and (self.stop.interrupted or self.begun.get(point, 0) > 0)
 
     def _known_pilot(self, point: int, trial: int) -> tuple[Outcome, NDArray[np.float32]] | None:
         if (point, trial) in self._scores:
@@ -165,26 +209,24 @@ class ChipRunner:
         calls : iterable of Call
         done : callable
             Told of every outcome, in order of completion; may give further calls, which come first.
+
+        A run that is to end brings the chips that are begun to their end, for some seconds: in a race they
+        take long because of what they are like, and without them the others would look better.
         """
+        if self.stopped:
+            return
         todo = deque(calls)
         running: dict[Future[Outcome], Call] = {}
+        until = math.inf
         try:
-            while todo or running:
-                while todo and len(running) < self.pool.depth:
-                    call = todo.popleft()
-                    if call.task is None and (call.point, call.trial) in self._known:
-                        todo.extendleft(done(call, self._known[call.point, call.trial]) or ())
-                        continue
-                    known = (
-                        None if self.record is None else self.record.find(call.point, call.trial, call.digest)
-                    )
-                    if known is None:
-                        running[self._submit(call)] = call
-                    else:
-                        todo.extendleft(self._note(call, known, done))
-                if not running:
-                    continue
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            while (todo or running) and time.monotonic() < until:
+                if not self.stopped and self._must_end(
+                    next(iter((*running.values(), *islice(todo, 1)))).point
+                ):
+                    self.stopped, until = True, time.monotonic() + _DRAIN_S
+                    todo = self._begun_only(todo, running)
+                self._submit_some(todo, running, done)
+                finished, _ = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
                 for future in finished:
                     call = running.pop(future)
                     outcome = future.result()
@@ -192,8 +234,46 @@ class ChipRunner:
                         self.record.add(call.point, call.trial, outcome, call.digest)
                     todo.extendleft(self._note(call, outcome, done))
         finally:
-            for future in running:
-                future.cancel()
+            for future, call in running.items():
+                if not future.cancel():
+                    self._begin(call)
+
+    def _submit_some(
+        self,
+        todo: deque[Call],
+        running: dict[Future[Outcome], Call],
+        done: Callable[[Call, Outcome], Iterable[Call] | None],
+    ) -> None:
+        """Submit as many calls as the pool has use for; what is known already is not run again."""
+        while todo and len(running) < self.pool.depth:
+            call = todo.popleft()
+            if call.task is None and (call.point, call.trial) in self._known:
+                todo.extendleft(done(call, self._known[call.point, call.trial]) or ())
+                continue
+            known = None if self.record is None else self.record.find(call.point, call.trial, call.digest)
+            if known is None:
+                running[self._submit(call)] = call
+            else:
+                todo.extendleft(self._note(call, known, done))
+
+    def _begun_only(self, todo: Iterable[Call], running: dict[Future[Outcome], Call]) -> deque[Call]:
+        """Drop the calls of chips that are not begun; give those that are still to be made."""
+        left = [call for call in todo if (call.point, call.trial) in self._raced]
+        for future, call in list(running.items()):
+            if future.cancel():
+                del running[future]
+                left += [call] if (call.point, call.trial) in self._raced else []
+        return deque(sorted(left, key=lambda call: call.trial))
+
+    def _begin(self, call: Call) -> None:
+        self.begun[call.point] = max(self.begun.get(call.point, 0), call.trial + 1)
+
+    def known(self, point: int, most: int) -> NDArray[np.float64]:
+        """Metrics of the first chips that are known on all samples, without a gap, ``most`` of them."""
+        values: list[float] = []
+        while len(values) < most and (point, len(values)) in self._known:
+            values.append(self._known[point, len(values)].value)
+        return np.array(values)
 
     def _submit(self, call: Call) -> Future[Outcome]:
         what = f"trial {call.trial}"
@@ -206,6 +286,9 @@ class ChipRunner:
     ) -> Iterable[Call]:
         self.undefined.append(outcome.undefined)
         self.images[call.point] = self.images.get(call.point, 0) + outcome.images
+        self._begin(call)
+        if call.task is not None:
+            self._raced.add((call.point, call.trial))
         if call.task is None:
             self._known[call.point, call.trial] = outcome
             self.seconds.append(outcome.seconds)

@@ -14,11 +14,12 @@ nothing is written.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
 import zlib
-from collections.abc import KeysView, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +29,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from nvaudit.errors import EngineError, OptionError
+from nvaudit.errors import EngineError, KeptError
 from nvaudit.files import write_bytes_atomic
 from nvaudit.perturb.engine import Outcome
 
 RECORD_FILE = "chips.record"
 RECORD_VERSION = 2
+
+CACHE_TAG = "CACHEDIR.TAG"
+"""Tells programs that make copies of everything to leave a folder out (https://bford.info/cachedir/)."""
 
 _MAGIC = "nvaudit-chips"
 _BODY = struct.Struct("<IiQQQdd")
@@ -138,12 +142,16 @@ class ChipRecord:
         What was finished before: ``point``, ``gap``, ``task``, ``trial``, ``images``, ``value``, ``seconds``.
     dropped : int
         Bytes of an unfinished record that were dropped.
+    forgiving : bool
+        In a cache: where a call cannot be kept the run goes on, and nothing more is kept (``lost``).
     """
 
     path: Path
     rows: NDArray[Any]
     dropped: int
     _file: BinaryIO
+    forgiving: bool = False
+    lost: bool = False
     _synced: float = 0.0
 
     def __post_init__(self) -> None:
@@ -168,6 +176,8 @@ class ChipRecord:
         EngineError
             If it cannot be written.
         """
+        if self.lost:
+            return
         gap = -1 if outcome.gap is None else outcome.gap
         body = _BODY.pack(point, gap, task, trial, outcome.images, outcome.value, outcome.seconds)
         try:
@@ -177,7 +187,9 @@ class ChipRecord:
                 os.fsync(self._file.fileno())
                 self._synced = now
         except OSError as error:
-            raise _not_written(self.path, error) from error
+            if not self.forgiving:
+                raise _not_written(self.path, error) from error
+            self.lost = True
 
     def torn(self) -> list[str]:
         """Say what of the record a crash has torn, as events of a report; empty if nothing."""
@@ -195,7 +207,7 @@ class ChipRecord:
         try:
             os.fsync(self._file.fileno())
         except OSError as failed:
-            if error is None:
+            if error is None and not self.forgiving:
                 raise _not_written(self.path, failed) from failed
         finally:
             self._file.close()
@@ -224,7 +236,7 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
 
     Raises
     ------
-    OptionError
+    KeptError
         If the record is of another run (saying what differs), of another version, or damaged (with the
         offset in bytes). The file is then left as it is.
     EngineError
@@ -234,14 +246,14 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
     try:
         data = path.read_bytes() if path.exists() else None
     except OSError as error:
-        raise OptionError(f"{path}: cannot be read: {error.strerror}; name another folder") from error
+        raise KeptError(f"{path}: cannot be read: {error.strerror}; name another folder") from error
     if data is None:
         data = _header(identity)
         write_bytes_atomic(path, data)
     there, start = _read_header(path, data)
     differences = identity.differences(there)
     if differences:
-        raise OptionError(
+        raise KeptError(
             f"--resume {folder}: its chips are of another run: {'; '.join(differences)}. "
             "Run with what the folder has, or name another folder"
         )
@@ -253,7 +265,22 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
             file.truncate(end)
     except OSError as error:
         raise _not_written(path, error) from error
-    return ChipRecord(path, rows, len(data) - end, file)
+    return ChipRecord(path, rows, len(data) - end, file, is_cache(folder))
+
+
+@contextlib.contextmanager
+def forgiven(folder: Path) -> Iterator[None]:
+    """Go on where a cache cannot be written; of a folder that the user has named it is an error."""
+    try:
+        yield
+    except EngineError:
+        if not is_cache(folder):
+            raise
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether a folder lies in a cache: the user has not asked for what is kept in it."""
+    return any((above / CACHE_TAG).is_file() for above in folder.absolute().parents)
 
 
 def _not_written(path: Path, error: OSError) -> EngineError:
@@ -273,21 +300,21 @@ def _read_header(path: Path, data: bytes) -> tuple[Identity, int]:
     first, _, rest = data.partition(b"\n")
     words = first.split(b" ")
     if len(words) != 3 or words[0] != _MAGIC.encode():
-        raise OptionError(f"{path}: damaged at byte 0: not a record of finished chips; {_CURE}")
+        raise KeptError(f"{path}: damaged at byte 0: not a record of finished chips; {_CURE}")
     if words[1] != str(RECORD_VERSION).encode():
         version = words[1].decode("ascii", "replace")
-        raise OptionError(
+        raise KeptError(
             f"{path}: a record of version {version[:20]!r}; this nvaudit knows version {RECORD_VERSION}: "
             "use the nvaudit that wrote it, or name another folder"
         )
     text, end, _ = rest.partition(b"\n")
     where = len(first) + 1
     if not end or words[2] != f"{zlib.crc32(text):08x}".encode():
-        raise OptionError(f"{path}: damaged at byte {where}: the checksum does not match; {_CURE}")
+        raise KeptError(f"{path}: damaged at byte {where}: the checksum does not match; {_CURE}")
     try:
         return Identity.model_validate_json(text), where + len(text) + 1
     except ValidationError as error:
-        raise OptionError(f"{path}: damaged at byte {where}: not the identity of a run; {_CURE}") from error
+        raise KeptError(f"{path}: damaged at byte {where}: not the identity of a run; {_CURE}") from error
 
 
 def _read_rows(path: Path, data: bytes, start: int) -> NDArray[Any]:
@@ -299,12 +326,12 @@ def _read_rows(path: Path, data: bytes, start: int) -> NDArray[Any]:
     torn = view[good:]
     # The system may grow a file before it writes what is in it: zeros at the end are torn records too.
     if len(torn) > _SIZE and any(torn):
-        raise OptionError(f"{path}: damaged at byte {good}: the checksum does not match; {_CURE}")
+        raise KeptError(f"{path}: damaged at byte {good}: the checksum does not match; {_CURE}")
     rows = np.frombuffer(data, _ROW, (good - start) // _SIZE, start)
     _, firsts = np.unique(rows[["point", "trial", "task"]], return_index=True)
     if len(firsts) < len(rows):
         second = int(np.setdiff1d(np.arange(len(rows)), firsts)[0])
-        raise OptionError(f"{path}: damaged at byte {start + second * _SIZE}: a chip stands twice; {_CURE}")
+        raise KeptError(f"{path}: damaged at byte {start + second * _SIZE}: a chip stands twice; {_CURE}")
     return rows
 
 

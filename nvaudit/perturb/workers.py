@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from nvaudit.errors import EngineError, NvauditError
+from nvaudit.perturb.stop import at_abort
 
 MAX_DEATHS = 3
 CALLS_AHEAD = 4
@@ -182,6 +183,7 @@ class WorkerPool:
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._watch = contextlib.ExitStack()
 
     @property
     def width(self) -> int:
@@ -236,12 +238,21 @@ class WorkerPool:
             self._all.discard(worker)
 
     def __enter__(self) -> WorkerPool:
+        self._watch.enter_context(at_abort(self._kill))
         return self
+
+    def _kill(self) -> None:
+        for worker in tuple(self._all):
+            worker.kill()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the workers; calls not yet begun are dropped."""
+        with self._watch:
+            self._stop()
+
+    def _stop(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True

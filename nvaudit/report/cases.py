@@ -121,6 +121,26 @@ def kpp_text(kpp: KppResult, unit: str) -> str:
     )
 
 
+def ended_text(report: AuditReport, command: bool = True) -> str | None:
+    """Say of a run that was ended early how far it came and how it goes on; None of one that was not."""
+    cut, boxed = report.interrupted, report.time_boxed
+    if cut is not None:
+        text = f"{cut.done:,} of {count_text(cut.wanted, 'chip')} were done; the numbers are those of these"
+        return text if cut.command is None or not command else f"{text}. To go on: {cut.command}"
+    if boxed is not None:
+        return (
+            f"Time-boxed: {boxed.done:,} of {count_text(boxed.wanted, 'chip')} were done within "
+            f"{boxed.minutes:g} min (--max-minutes); the numbers are those of these"
+        )
+    return None
+
+
+def verdict_word(gate: GateResult, report: AuditReport) -> str:
+    """The verdict of a gate; of a run that was interrupted it is only what the chips say so far."""
+    word = gate.verdict.upper()
+    return word if report.interrupted is None else f"SO FAR {word}"
+
+
 def answer_lines(case: Case, report: AuditReport) -> list[str]:
     """Say the answer in a few lines: the verdict with its reason, what would decide it, the numbers.
 
@@ -137,9 +157,13 @@ def answer_lines(case: Case, report: AuditReport) -> list[str]:
     info = report.metric_info
     lines: list[str] = []
     if case.gate is not None:
-        lines.append(f"{case.gate.verdict.upper()}: {question_text(case.gate, info)}: {case.gate.reason}")
+        lines.append(
+            f"{verdict_word(case.gate, report)}: {question_text(case.gate, info)}: {case.gate.reason}"
+        )
         if case.gate.needed:
             lines.append(f"To decide: {case.gate.needed}")
+    ended = ended_text(report)
+    lines += [ended] if ended else []
     lines.append(kpp_text(case.kpp, info.unit))
     missing = missing_bound_text(case.kpp, info.higher_is_better)
     lines += [missing] if missing else []

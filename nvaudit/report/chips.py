@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.report.statistics.kpp import KppResult, kpp_of_ranks
 from nvaudit.report.statistics.ranks import RankRange
 
 Floats = NDArray[np.float64]
@@ -49,6 +50,10 @@ class Chips:
         Chance that the ranks are off by more than the slack.
     gate : GateCount or None
         Of a gate that drew the chips.
+    whole : ndarray, bool, shape (trial,), or None
+        Of races that were ended early: the chips that were run on every sample whatever they are like.
+    sure : tuple of ndarray, or None
+        Of such races: ``low`` and ``high`` from the evidence that a KPP may rest on.
     """
 
     low: Floats
@@ -59,6 +64,8 @@ class Chips:
     ranges: tuple[RankRange, ...] = ()
     error: float = 0.0
     gate: GateCount | None = None
+    whole: NDArray[np.bool_] | None = None
+    sure: tuple[Floats, Floats] | None = None
 
     @classmethod
     def known(cls, values: Floats, images: int, gate: GateCount | None = None) -> Chips:
@@ -73,7 +80,9 @@ class Chips:
     @property
     def mean(self) -> float:
         """Mean metric, unbiased."""
-        return float((self.low if self.estimate is None else self.estimate).mean())
+        if self.estimate is None:
+            return float(self.low.mean())
+        return float(np.nanmean(self.estimate))  # NaN: a chip that was begun when the run was ended
 
     def weights(self) -> Floats | None:
         """How many chips each exactly known one stands for; None if each for itself.
@@ -129,6 +138,47 @@ def weighted_std(values: Floats, weights: Floats | None) -> float:
 def worst_first(chips: Chips, higher_is_better: bool) -> Floats:
     """Metrics in order; only the wanted ranks are right."""
     return np.sort(chips.low) if higher_is_better else np.sort(chips.high)[::-1]
+
+
+def kpp_of_chips(chips: Chips, percentile: float, confidence: float, higher_is_better: bool) -> KppResult:
+    """K-th percentile performance of an operating point.
+
+    Where races were ended early, the ranks that the chips until then need are not the ranks that were raced
+    for. The KPP then rests on every chip that was begun if its rank is settled; an end of its interval that
+    is not settled comes from the chips that saw every sample whatever they are like, and so does the KPP
+    itself if it is not settled. Each end may thus come from two places, which share its error.
+
+    Parameters
+    ----------
+    chips : Chips
+    percentile, confidence : float
+    higher_is_better : bool
+    """
+    whole = chips.whole
+    if whole is None or chips.sure is None:
+        ordered = worst_first(chips, higher_is_better)
+        return kpp_of_ranks(
+            ordered, percentile, confidence, higher_is_better, slack_at(chips.ranges, percentile)
+        )
+    pilots = np.sort(chips.low[whole])  # only a fraction is raced for, and more of it is better
+    rank = next(r for r in chips.ranges if r.percentile == percentile)
+    low, high = np.sort(chips.low), np.sort(chips.high)
+    sure_low, sure_high = np.sort(chips.sure[0]), np.sort(chips.sure[1])
+    # A chip that was begun and not finished may lie anywhere: the value is then between two.
+    worst, best = sure_low[rank.sure[0]], sure_high[rank.sure[1]]
+    if not np.isfinite([worst, best, low[rank.index]]).all():
+        return kpp_of_ranks(pilots, percentile, confidence, True)
+    half = (1 + confidence) / 2
+    found = kpp_of_ranks(low, percentile, half, True, slack_at(chips.ranges, percentile))
+    fallback = kpp_of_ranks(pilots, percentile, half, True)
+    ends: dict[str, float | int | None] = {"width": float(best - worst)}
+    for side, values in (("low", low), ("high", high)):
+        place = getattr(found, f"{side}_rank")
+        if place is not None:
+            end = float(values[place - 1])
+            ends |= {side: end} if np.isfinite(end) else {side: getattr(fallback, side), f"{side}_rank": None}
+    missing = ends.get("low", found.low) is None
+    return found.model_copy(update={**ends, "confidence": confidence, "worst_bound_missing": missing})
 
 
 def slack_at(ranges: Sequence[RankRange], percentile: float) -> tuple[int, int]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 _SCALARS = (str, int, float, bool, type(None))
 _LINE = 100
+
+HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})
+"""Unicode categories that a terminal acts on or that nobody sees: controls, ends of lines, marks of order."""
 
 
 def write_json(value: Any) -> str:
@@ -73,7 +77,25 @@ def _flat_list(items: list[str], indent: str) -> str:
 
 
 def _scalar(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return escape_hidden(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def escape_hidden(text: str) -> str:
+    r"""Write as ``\uXXXX`` what JSON may hold raw and a terminal acts on: DEL, C1, marks that reorder text.
+
+    Examples
+    --------
+    >>> escape_hidden('"' + chr(0x85) + '"')
+    '"\\u0085"'
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(
+        (json.dumps(char)[1:-1] if char > "\x7f" else "\\u007f")
+        if char >= "\x7f" and unicodedata.category(char) in HIDDEN
+        else char
+        for char in text
+    )
 
 
 def _not_a_number(token: str) -> NoReturn:

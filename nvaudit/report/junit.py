@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from nvaudit.report.cases import Case, answer_lines, case_name, cases_of
+from nvaudit.report.cases import Case, answer_lines, case_name, cases_of, ended_text
 from nvaudit.report.mapped import MappedGate, coverage_text, gate_lines, gate_name
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import clean
@@ -30,18 +30,21 @@ def render_junit(report: AuditReport) -> str:
         One test suite with a test case for each percentile at each sigma, and one for the share of the
         products that must be on the array if that was asked for; without a final newline. A gate
         that does not hold is a failure of type ``fail``, one that could not be decided a failure of type
-        ``undecided``; without a gate the cases pass and record the numbers. Characters that XML does not
+        ``undecided``; without a gate the cases pass and record the numbers. Of a run that was interrupted
+        every case is an error of type ``interrupted``: it says neither. Characters that XML does not
         know are written as escapes such as ``\x1b``.
     """
     cases = cases_of(report)
+    cut = report.interrupted is not None
     seconds = report.timing.get("total", sum(report.timing.values()))
     share = report.mapped_gate
     tests = len(cases) + (share is not None)
-    failed = sum(_failed(case) for case in cases) + (share is not None and share.verdict != "pass")
+    failed = 0 if cut else sum(_failed(case) for case in cases)
+    failed += share is not None and share.verdict != "pass"  # counted before any chip is drawn
     counts = {
         "tests": str(tests),
         "failures": str(failed),
-        "errors": "0",
+        "errors": str(len(cases) if cut else 0),
         "time": _time(seconds),
     }
     top = ET.Element("testsuites", {"name": "nvaudit", **counts})
@@ -74,7 +77,10 @@ def _testcase(case: Case, report: AuditReport, seconds: float) -> ET.Element:
     element = ET.Element("testcase", attributes)
     lines = [clean(line) for line in answer_lines(case, report)]
     text = "\n".join([clean(report.headline), *lines])
-    if case.gate is not None and _failed(case):
+    if report.interrupted is not None:
+        message = clean(f"INTERRUPTED: {ended_text(report)}")
+        ET.SubElement(element, "error", {"type": "interrupted", "message": message}).text = text
+    elif case.gate is not None and _failed(case):
         # The message is what lists show; GitLab shows the text alone, so it says all of it again.
         first = f"{lines[0]}. {lines[1]}" if case.gate.needed else lines[0]
         failure = ET.SubElement(element, "failure", {"type": case.gate.verdict, "message": first})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from nvaudit.report.cases import Case, cases_of, deciding_point, question_text
+from nvaudit.report.cases import Case, cases_of, deciding_point, ended_text, question_text, verdict_word
 from nvaudit.report.inspection import digital_reasons, mapped_text
 from nvaudit.report.mapped import coverage_text, gate_lines, off_columns, off_rows, share_warning
 from nvaudit.report.rerun import remedy_command, rerun_command
@@ -47,7 +47,8 @@ def render_markdown(report: AuditReport) -> str:
         Without a final newline. Text from files is literal: no name can become markup, a link or a cell.
     """
     parts = [
-        f"## {_SIGN.get(report.verdict or '', '')}{literal(report.headline)}",
+        f"## {_SIGN.get(_sign_of(report), '')}{literal(report.headline)}",
+        *_ended(report),
         *_warning(report),
         *_verdicts(report),
         *_remedy(report),
@@ -107,6 +108,19 @@ def _shortened(rows: Sequence[Sequence[str]], columns: int) -> list[Sequence[str
     return [*rows[:_MOST_ROWS], [rest, *[""] * (columns - 1)]]
 
 
+def _sign_of(report: AuditReport) -> str:
+    return "undecided" if report.interrupted is not None else report.verdict or ""
+
+
+def _ended(report: AuditReport) -> Iterable[str]:
+    """Say that a run was ended early."""
+    text, cut = ended_text(report, command=False), report.interrupted
+    if text is not None:
+        yield f"**INTERRUPTED**: {literal(text)}." if cut is not None else f"{literal(text)}."
+    if cut is not None and cut.command is not None:
+        yield f"To go on:\n\n{_fenced(cut.command)}"
+
+
 def _verdicts(report: AuditReport) -> Iterable[str]:
     """Spell out the gates; of a sweep those of the point that settles the verdict."""
     point = deciding_point(report)
@@ -124,7 +138,9 @@ def _verdict(case: Case, report: AuditReport) -> str:
     gate = case.gate
     assert gate is not None
     where = f" at σ = {case.point.sigma:g} {literal(case.point.sigma_unit)}" if report.sweep else ""
-    text = f"**{gate.verdict.upper()}**{where}: {question_text(gate, report.metric_info)}. {gate.reason}."
+    text = (
+        f"**{verdict_word(gate, report)}**{where}: {question_text(gate, report.metric_info)}. {gate.reason}."
+    )
     return f"{text}\\\n**To decide:** {gate.needed}." if gate.needed else text
 
 

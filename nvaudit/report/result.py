@@ -17,6 +17,7 @@ from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
+    Interrupted,
     LossSurface,
     MetricInfo,
     ModelInfo,
@@ -27,6 +28,7 @@ from nvaudit.report.sections import (
     Section,
     SweepPoint,
     TensorDecision,
+    TimeBox,
     TrialSummary,
 )
 from nvaudit.report.statistics.gate import GateResult, Verdict, overall_verdict
@@ -61,7 +63,11 @@ class AuditReport(Section):
     nvaudit_version: str
     headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
     label_free: bool
-    verdict: Verdict | None = Field(description="Of all gates together; null without a gate.")
+    verdict: Verdict | None = Field(
+        description="Of all gates together; null without a gate, and where the run was interrupted."
+    )
+    interrupted: Interrupted | None = Field(default=None, description="Null: the run came to its end.")
+    time_boxed: TimeBox | None = Field(default=None, description="Null: the time was not used up.")
     metric: str
     metric_info: MetricInfo
     nominal: float = Field(description="Metric of the unmodified model.")
@@ -108,9 +114,20 @@ class AuditReport(Section):
         if self.verdict is not None and not every and self.mapped_gate is None:
             raise ValueError(f"verdict {self.verdict!r} without a gate; give the gate or null")
         said = joint_verdict(overall_verdict(self.gate), self.mapped_gate)
-        if (self.gate or self.mapped_gate is not None) and self.verdict != said:
+        if self.interrupted is not None:
+            if self.verdict is not None:
+                raise ValueError(f"verdict {self.verdict!r} of a run that was interrupted; give null")
+        elif (self.gate or self.mapped_gate is not None) and self.verdict != said:
             raise ValueError(f"verdict {self.verdict!r}, but the gates say {said!r}")
         return self
+
+
+def with_command(report: AuditReport, command: str | None) -> AuditReport:
+    """Say in the report of a run that was interrupted which command goes on."""
+    assert report.interrupted is not None
+    return report.model_copy(
+        update={"interrupted": report.interrupted.model_copy(update={"command": command})}
+    )
 
 
 def to_json(report: AuditReport) -> str:

@@ -39,6 +39,24 @@ class RaceInfo(Section):
                                     "interval's ranks.")  # fmt: skip
 
 
+class Interrupted(Section):
+    """A run that was cut off: the report is of the chips that were done."""
+
+    done: int = Field(ge=0, description="Chips, all points of a sweep together.")
+    wanted: int = Field(ge=1, description="Chips that the whole run would have had.")
+    command: str | None = Field(
+        default=None, description="Goes on where the run was cut off; null where no chips were kept."
+    )
+
+
+class TimeBox(Section):
+    """A run that had a time limit and used it up: the best answer within that time."""
+
+    minutes: float = Field(gt=0, description="As asked for.")
+    done: int = Field(ge=1, description="Chips, all points of a sweep together.")
+    wanted: int = Field(ge=1, description="Chips that the whole run would have had.")
+
+
 class TrialSummary(Section):
     """The metric of every simulated chip, and what it cost."""
 

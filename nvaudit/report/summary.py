@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.report.chips import Chips, slack_at, weighted_std, worst_first
+from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
@@ -22,10 +22,11 @@ from nvaudit.report.result import (
     TensorDecision,
     TrialSummary,
 )
+from nvaudit.report.sections import Interrupted, TimeBox
 from nvaudit.report.statistics.anytime import sequential_gate
 from nvaudit.report.statistics.binomial import standard_error
 from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, overall_verdict
-from nvaudit.report.statistics.kpp import YieldResult, kpp_of_ranks, yield_at, yield_of
+from nvaudit.report.statistics.kpp import YieldResult, yield_at, yield_of
 from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
 from nvaudit.report.statistics.tail_result import TailResult
 from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
@@ -105,6 +106,8 @@ def summarise(
     questions: Questions,
     *,
     tensors: Sequence[TensorDecision],
+    interrupted: Interrupted | None = None,
+    time_boxed: TimeBox | None = None,
     data: Mapping[str, Any],
     operating_point: Mapping[str, Any],
     mapped: MappedShare | None = None,
@@ -119,6 +122,8 @@ def summarise(
     tensors : sequence of TensorDecision
     data : mapping
         Fields of ``DataInfo`` but the standard error.
+    interrupted, time_boxed
+        Of a run that was ended early.
     operating_point : mapping
         Fields of ``OperatingPointInfo`` but sigma and its unit.
     mapped : MappedShare, optional
@@ -145,9 +150,12 @@ def summarise(
             label_free,
             rest["device"]["name"],
             Conditions(operating_point.get("level_of"), mapped, rest.get("crossbar")),
+            interrupted or time_boxed,
         ),
         label_free=label_free,
-        verdict=verdict,
+        verdict=verdict if interrupted is None else None,
+        interrupted=interrupted,
+        time_boxed=time_boxed,
         mapped=mapped,
         mapped_gate=share_gate,
         metric=measured.metric,
@@ -178,11 +186,7 @@ def summarise(
 def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
     chips = measured.chips[index]
     better = measured.higher_is_better
-    ordered = worst_first(chips, better)
-    kpps = tuple(
-        kpp_of_ranks(ordered, k, questions.confidence, better, slack_at(chips.ranges, k))
-        for k in questions.percentiles
-    )
+    kpps = tuple(kpp_of_chips(chips, k, questions.confidence, better) for k in questions.percentiles)
     thresholds = dict.fromkeys(
         (*questions.yield_at, *(() if questions.min_kpp is None else (questions.min_kpp,)))
     )
@@ -227,6 +231,8 @@ def _tails(measured: Measured, chips: Chips, questions: Questions) -> tuple[Tail
     """Percentiles beyond the sample, from the worst chips."""
     if not questions.tail:
         return ()
+    if chips.whole is not None:  # the tail's own ranks are not settled yet
+        chips = Chips.known(chips.low[chips.whole], chips.images)
     worst = known_worst(chips.low, chips.high, measured.higher_is_better)
     fraction = measured.unit == "fraction"
     return tuple(
@@ -284,17 +290,22 @@ def _headline(
     label_free: bool,
     device: str,
     where: Conditions,
+    early: Interrupted | TimeBox | None,
 ) -> str:
     result = worst.kpp[0]
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
         f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
-        f"{result.trials} chips{_together_clause(measured)}"
+        f"{_chips_text(result.trials, early)}{_together_clause(measured)}"
     )
+    if isinstance(early, TimeBox):
+        text += f" within {early.minutes:g} min"
     if where.crossbar is not None and where.crossbar.not_split:
         text += f", {adc_text(where.crossbar)}"
     text += share_clause(where.mapped)
-    if verdict is not None:
+    if isinstance(early, Interrupted):
+        text = f"INTERRUPTED: {text}"
+    elif verdict is not None:
         text = f"{verdict.upper()}: {text}"
     if label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
@@ -307,3 +318,12 @@ def _together_clause(measured: Measured) -> str:
         return ""
     number = count_text(measured.together, "sample")
     return f", all {number} at once" if measured.together == measured.samples else f", {number} at a time"
+
+
+def _chips_text(trials: int, early: Interrupted | TimeBox | None) -> str:
+    """How many chips a KPP rests on, and of how many."""
+    if early is None:
+        return f"{trials} chips"
+    if trials == early.done:
+        return f"{trials} of {early.wanted} chips"
+    return f"{trials} chips ({early.done} of {early.wanted} done)"

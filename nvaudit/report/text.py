@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nvaudit.report.attribution.text import attribution_section
-from nvaudit.report.cases import deciding_point
+from nvaudit.report.cases import deciding_point, ended_text, verdict_word
 from nvaudit.report.crossbar_text import crossbar_section
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
@@ -74,8 +74,15 @@ def render_text(report: AuditReport, console: Console) -> None:
 def _verdict(report: AuditReport, width: int) -> Iterable[Text]:
     info = report.metric_info
     side = "below" if info.higher_is_better else "above"
+    ended = ended_text(report)
+    if ended is not None:
+        word = "INTERRUPTED  " if report.interrupted is not None else ""
+        line = sentence(f"{word}{ended}", width, hanging="  ")
+        line.stylize("bold yellow", 0, len(word))
+        yield Text()
+        yield line
     for where, gate in _gates_to_show(report):
-        word = gate.verdict.upper()
+        word = verdict_word(gate, report)
         question = (
             f"{word}  at most {gate.percentile:g} % of chips may be {side} "
             f"{limit_text(gate.threshold, info.unit)} ({confidence_text(gate.confidence)} confidence){where}"

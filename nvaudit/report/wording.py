@@ -8,10 +8,9 @@ import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from nvaudit.report.jsontext import HIDDEN
 from nvaudit.report.statistics.kpp import KppResult
 
-# Separators of lines, and marks that reorder or hide text.
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 LABEL_FREE_CHIPS = (
@@ -209,7 +208,7 @@ def clean(text: str) -> str:
     'conv\\x1b[2J'
     """
     return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in _HIDDEN_CATEGORIES else char
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in HIDDEN else char
         for char in text
     )
 

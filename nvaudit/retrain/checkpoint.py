@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nvaudit.errors import OptionError
+from nvaudit.errors import KeptError
 from nvaudit.files import write_bytes_atomic
-from nvaudit.perturb.record import Identity
+from nvaudit.perturb.record import Identity, forgiven
 
 CHECKPOINT_FILE = "training.ckpt"
 MEASURED_FILE = "measured.ckpt"
@@ -43,7 +43,8 @@ def save_checkpoint(
 
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, "identity": identity.model_dump_json(), "state": dict(state)}, buffer)
-    write_bytes_atomic(folder / name, buffer.getvalue())
+    with forgiven(folder):
+        write_bytes_atomic(folder / name, buffer.getvalue())
 
 
 def load_checkpoint(folder: Path, identity: Identity, name: str = CHECKPOINT_FILE) -> dict[str, Any] | None:
@@ -79,14 +80,14 @@ def load_checkpoint(folder: Path, identity: Identity, name: str = CHECKPOINT_FIL
         state: dict[str, Any] = found["state"]
         readable = found["format"] == _FORMAT
     except Exception as error:  # whatever torch makes of a file that is none of its own
-        raise OptionError(
+        raise KeptError(
             f"--resume {folder}: {name} cannot be read ({type(error).__name__}); name another folder"
         ) from error
     if not readable:
-        raise OptionError(f"--resume {folder}: {name} is of another version; name another folder")
+        raise KeptError(f"--resume {folder}: {name} is of another version; name another folder")
     differences = identity.differences(there)
     if differences:
-        raise OptionError(
+        raise KeptError(
             f"--resume {folder}: it holds another training: {'; '.join(differences)}; name another folder"
         )
     return state

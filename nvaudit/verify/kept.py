@@ -21,7 +21,7 @@ from nvaudit.data import Dataset
 from nvaudit.files import write_bytes_atomic
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.record import RECORD_FILE, Identity, Input
+from nvaudit.perturb.record import RECORD_FILE, Identity, Input, forgiven
 from nvaudit.session import Session
 from nvaudit.spec import flag
 from nvaudit.verify.spec import VerifySpec
@@ -111,4 +111,5 @@ def save_ranking(folder: Path, places: Sequence[NDArray[np.int32]], said: str) -
     """Keep a ranking; as :func:`load_ranking` gives it."""
     parts = (np.ascontiguousarray(place, _PLACE).tobytes() for place in places)
     data = json.dumps(said).encode() + b"\n" + b"".join(parts)
-    write_bytes_atomic(folder / RANKING_FILE, _CRC.pack(zlib.crc32(data)) + data)
+    with forgiven(folder):
+        write_bytes_atomic(folder / RANKING_FILE, _CRC.pack(zlib.crc32(data)) + data)

@@ -139,7 +139,8 @@ def test_resume_and_progress(command, example, tmp_path):
 def test_wrong_options(command, example, options, message, tmp_path, monkeypatch):
     """Each ends with exit code 2 and its own message; nothing is written."""
     monkeypatch.chdir(tmp_path)
-    ran = command("landscape", example, *FEW, *options)
+    few = [(name, value) for name, value in zip(FEW[::2], FEW[1::2], strict=True) if name not in options]
+    ran = command("landscape", example, *(word for pair in few for word in pair), *options)
     assert ran.code == EXIT_BAD_INPUT
     assert message in " ".join(ran.err.split())
     assert ran.out == ""

@@ -74,34 +74,43 @@ def steps(block: Block) -> Iterator[Step]:
         yield Step(words[: min(ends, default=len(words))], int(stated[1]) if stated else 0, shown)
 
 
+ALIASES = {"--workers": "-j", "--trials": "-n"}
+
+
+def instead(arguments: list[str], *few: str) -> list[str]:
+    """The command with these options, or switches, in place of those that it has: none is taken twice."""
+    names = {word for word in few if word.startswith("-")}
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if ALIASES.get(word, word) not in names:
+            kept.append(word)
+        elif word != "--no-roughness":
+            next(words)  # its value
+    return [*kept, *few]
+
+
 def quickly(arguments: list[str]) -> list[str]:
     """The command on fewer chips and images, in this process; a gate still gets enough chips to pass."""
     if arguments[0] == "landscape":
-        return [*arguments, "--grid", "5", "--pairs", "2", "--images", "32", "-j", "0"]
+        return instead(arguments, "--grid", "5", "--pairs", "2", "--images", "32", "-j", "0")
     if arguments[0] == "compare" and not all(word.endswith(".json") for word in arguments[1:3]):
-        few = ["--trials", "400" if "0.9" in arguments else "10"]
-        return [*arguments, *few, "--limit", "100", "-j", "0", "--no-roughness"]
+        few = ["-n", "400" if "0.9" in arguments else "10"]
+        return instead(arguments, *few, "--limit", "100", "-j", "0", "--no-roughness")
     if arguments[0] == "roofline":
-        return [*arguments, "--trials", "3", "--limit", "50", "-j", "0"]
+        return instead(arguments, "-n", "3", "--limit", "50", "-j", "0")
     if arguments[0] == "verify-plan":
-        few = ["--trials", "3", "--limit", "50", "--sensitivity-images", "32", "-j", "0"]
-        return [*arguments, *few, "--shares", "0.1,1"]
+        few = ["-n", "3", "--limit", "50", "--sensitivity-images", "32", "-j", "0"]
+        return instead(arguments, *few, "--shares", "0.1,1")
     if arguments[0] == "harden":
-        few = ["--trials", "20", "-j", "0"]
+        few = ["-n", "20", "-j", "0"]
         training = ["--epochs", "1", "--audit-images", "40", "--no-roughness"]
-        return [*arguments, *few, *([] if "remap" in arguments else training)]
+        return instead(arguments, *few, *([] if "remap" in arguments else training))
     if arguments[0] != "audit":
         return arguments
-    few = ["--trials", "400" if "--min-kpp" in arguments else "10"]
-    return [
-        *arguments,
-        *([] if "--trials" in arguments else few),
-        "--limit",
-        "200",
-        "-j",
-        "0",
-        "--no-roughness",
-    ]
+    few = ["-n", "400" if "--min-kpp" in arguments else "10"]
+    given = "--trials" in arguments or "-n" in arguments
+    return instead(arguments, *([] if given else few), "--limit", "200", "-j", "0", "--no-roughness")
 
 
 def run_script(script: str, folder: Path) -> list[str]:

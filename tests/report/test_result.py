@@ -15,7 +15,8 @@ from nvaudit.report import TrialSummary, from_json, report_schema, schema_text, 
 from nvaudit.report.jsontext import write_json
 
 KEYS = [
-    "schema_version", "nvaudit_version", "headline", "label_free", "verdict", "metric", "metric_info",
+    "schema_version", "nvaudit_version", "headline", "label_free", "verdict", "interrupted", "time_boxed",
+    "metric", "metric_info",
     "nominal", "quantised", "kpp", "yields", "gate", "mapped", "mapped_gate", "tail", "trials", "sweep",
     "roughness", "landscape",
     "tensors", "data", "model", "runtime", "device", "device_levels", "operating_point", "crossbar",

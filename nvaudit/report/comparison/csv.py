@@ -7,6 +7,7 @@ import io
 
 from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
+from nvaudit.report.wording import clean
 
 _KPP_FIELDS = ("value", "low", "high")
 
@@ -76,4 +77,5 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[object]:
 
 
 def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    shown = clean(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvaudit.report.cases import deciding_point
+from nvaudit.report.cases import deciding_point, ended_text, verdict_word
 from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.content import (
     Big,
@@ -47,9 +47,12 @@ def hero(report: AuditReport) -> Hero:
     ----------
     report : AuditReport
     """
-    lines = []
+    ended = ended_text(report)
+    lines = [] if ended is None else [f"{ended}."]
     gates = deciding_gates(report)
     for where, gate in gates:
+        if report.interrupted is not None:
+            lines.append(f"{verdict_word(gate, report)}:")
         lines += [f"{question(report, gate)}{where}.", f"{_sentence(gate.reason)}"]
         if gate.needed:
             lines.append(f"To decide: {gate.needed}.")
@@ -62,13 +65,19 @@ def hero(report: AuditReport) -> Hero:
     lines.append(kpp_words(report, report.kpp[0]))
     chips = f"{count_text(report.trials.count, 'chip')} at {at_sigma(report.operating_point)}"
     return Hero(
-        role=report.verdict or "none",
-        word=report.verdict.upper() if report.verdict else "NO GATE",
+        role="undecided" if report.interrupted is not None else report.verdict or "none",
+        word=_word(report),
         title=_TITLES[report.verdict] if report.verdict else chips,
         lines=tuple(lines),
         numbers=_numbers(report),
         warning=warnings(_LABEL_FREE if report.label_free else None, report.mapped),
     )
+
+
+def _word(report: AuditReport) -> str:
+    if report.interrupted is not None:
+        return "INTERRUPTED"
+    return report.verdict.upper() if report.verdict else "NO GATE"
 
 
 _LABEL_FREE = (

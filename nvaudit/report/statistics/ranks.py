@@ -91,6 +91,26 @@ def rank_ranges(
     return tuple(found)
 
 
+def partial_range(percentile: float, trials: int, confidence: float, slack: int, whole: bool) -> RankRange:
+    """Ranks that a KPP of the first chips of a longer race needs; see :func:`rank_ranges`.
+
+    Parameters
+    ----------
+    percentile : float
+    trials : int
+    confidence : float
+    slack : int
+        Ranks that chips stopped wrongly may shift the KPP by.
+    whole : bool
+        All chips below it are known too.
+    """
+    low, high = interval_ranks(percentile, trials, confidence)
+    index = kpp_index(percentile, trials)
+    first = index if low is None else max(0, low - 1 - slack)
+    last = index if high is None else min(trials - 1, high - 1 + (0 if whole else slack))
+    return RankRange(percentile, index, first, last, min(slack, index), whole)
+
+
 def tail_range(chips: int) -> RankRange:
     """Ranks of the worst chips, all of them wanted."""
     return RankRange(percentile=0.0, index=chips - 1, first=0, last=chips - 1, slack=0, whole=True)

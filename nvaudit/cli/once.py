@@ -1,0 +1,60 @@
+"""Commands that take an option once: of two values click would keep the last one and say nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+class OnceCommand(click.Command):
+    """A command that refuses an option with two values, unless it is declared to be repeatable."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, after a look at what is given twice."""
+        if not ctx.resilient_parsing:
+            self._refuse_repeats(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_repeats(self, ctx: click.Context, args: Sequence[str]) -> None:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option, times in Counter(order).items():
+            if times > 1 and isinstance(option, click.Option) and not option.multiple and not option.count:
+                values = self._values(ctx, args, option)
+                if option.is_flag and len(set(values)) == 1:
+                    continue  # a switch that is given twice says nothing else
+                given = " and ".join(values)
+                raise click.UsageError(f"{_name(option)} is given {times} times: {given}; give it once", ctx)
+
+    def _values(self, ctx: click.Context, args: Sequence[str], option: click.Option) -> list[str]:
+        """Everything that was given for an option: it is parsed again as a repeatable one."""
+        every = copy.copy(option)
+        every.multiple = True
+        params, self.params = self.params, [every if param is option else param for param in self.params]
+        try:
+            found = self.make_parser(ctx).parse_args(args=list(args))[0][option.name or ""]
+        finally:
+            self.params = params
+        if option.is_flag and option.secondary_opts:
+            return [option.opts[0] if value else option.secondary_opts[0] for value in found]
+        return [option.opts[0] if option.is_flag else _shown(value, option) for value in found]
+
+
+class OnceGroup(click.Group):
+    """A group whose commands are such."""
+
+    command_class = OnceCommand
+
+
+def _shown(value: Any, option: click.Option) -> str:
+    if isinstance(value, tuple | list):
+        return repr(" ".join(map(str, value)))
+    return repr(value) if isinstance(value, str) else option.opts[0]  # given without its optional value
+
+
+def _name(option: click.Option) -> str:
+    """The long name of an option."""
+    return max(option.opts, key=len)

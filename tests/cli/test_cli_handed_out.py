@@ -1,0 +1,87 @@
+"""Finished work is not lost at the end: the text comes first, each file stands for itself."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nvaudit.cli import outputs
+from nvaudit.errors import EngineError
+from nvaudit.files import writing
+from nvaudit.perturb.lock import lock_folder
+
+FEW = ("-n", "4", "-j", "0", "--limit", "8", "--no-roughness", "-q")
+FULL = Path("/dev/full")
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+def audit(example, *more: object, stdout=subprocess.PIPE) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", "nvaudit", "audit", example, *FEW, *more]
+    return subprocess.run(
+        [str(word) for word in words], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+def test_the_text_comes_before_a_report_that_cannot_be_written(example):
+    """Exit code 3 and the path, after the whole text."""
+    ran = audit(example, "-o", FULL)
+    assert ran.returncode == 3
+    assert ran.stdout.startswith("KPP 1 % top1")
+    assert "SHA-256" in ran.stdout
+    assert "report: " not in ran.stdout
+    assert ran.stderr.startswith("nvaudit: error: /dev/full: cannot be written: the disk is full")
+
+
+def test_the_other_files_are_written(example, tmp_path):
+    """Before it and after it; what could not be written is named, everything of it."""
+    ran = audit(example, "--html", FULL, "-o", tmp_path / "r.json", "--junit", tmp_path / "j.xml")
+    assert ran.returncode == 3
+    assert json.loads((tmp_path / "r.json").read_text())["trials"]["count"] == 4
+    assert (tmp_path / "j.xml").read_text().startswith("<?xml")
+    assert f"report: {tmp_path / 'r.json'}" in ran.stdout
+    assert ran.stderr.startswith("nvaudit: error: /dev/full: cannot be written")
+
+
+def test_a_full_standard_output_keeps_no_file_back(example, tmp_path):
+    """The report is written although the text cannot be printed."""
+    with FULL.open("w") as full:
+        ran = audit(example, "-o", tmp_path / "r.json", stdout=full)
+    assert ran.returncode == 3
+    assert "standard output cannot be written: No space left on device" in ran.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["trials"]["count"] == 4
+
+
+def test_a_page_that_fails_keeps_no_file_back(command, example, tmp_path, monkeypatch):
+    """A fault of our own in one form is said at the end; text and other forms are there."""
+
+    def broken(report):
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setitem(
+        outputs.EXTRAS, "html", outputs.Extra("page", broken, "Write the report as one page.")
+    )
+    ran = command("audit", example, "-n", 2, "-j", 0, "--limit", 8, "--html", tmp_path / "p.html", "-o",
+                  tmp_path / "r.json", "--junit", tmp_path / "j.xml")  # fmt: skip
+    assert ran.code == 3
+    assert ran.out.startswith("KPP 1 %")
+    assert "ZeroDivisionError: a fault" in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.xml", "r.json"]
+
+
+def test_a_full_disk_is_named_with_its_path(tmp_path, monkeypatch):
+    """Also where the system's own error has none: the lock's process id, a working file."""
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        wanted = pytest.raises(EngineError, match=r"kept.lock: cannot be written: the disk is full")
+        with wanted, lock_folder(tmp_path / "kept"):
+            pass
+    wanted = pytest.raises(EngineError, match=r"codes.npy: cannot be written: the disk is full")
+    with wanted, writing(tmp_path / "codes.npy"):
+        raise OSError("1024 requested and 0 written")  # as ndarray.tofile says it

@@ -1,0 +1,84 @@
+"""A run that was ended early says so in every form, and never passes."""
+
+import io
+import xml.etree.ElementTree as ET
+
+import pytest
+from pydantic import ValidationError
+from report_samples import full_report
+from rich.console import Console
+
+from nvaudit.report.cases import ended_text
+from nvaudit.report.junit import render_junit
+from nvaudit.report.markdown import render_markdown
+from nvaudit.report.page.verdict import hero
+from nvaudit.report.result import AuditReport, from_json, to_json, with_command
+from nvaudit.report.sections import Interrupted, TimeBox
+from nvaudit.report.text import render_text
+
+COMMAND = "nvaudit audit model.onnx -n 5000"
+
+
+def cut_off(command: str | None = COMMAND) -> AuditReport:
+    report = full_report()
+    content = report.model_dump() | {"verdict": None, "interrupted": Interrupted(done=40, wanted=5000)}
+    content["headline"] = f"INTERRUPTED: {report.headline}"
+    return with_command(AuditReport.model_validate(content), command)
+
+
+def text_of(report: AuditReport) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    render_text(report, console)
+    return console.file.getvalue()
+
+
+def test_text_and_markdown_say_it_in_the_verdicts_place():
+    """How far it came, how to go on; the gates only say what the chips say so far."""
+    report = cut_off()
+    text, markdown = text_of(report), render_markdown(report)
+    assert text.splitlines()[2].startswith("INTERRUPTED  40 of 5,000 chips were done")
+    assert f"To go on: {COMMAND}" in text
+    assert "SO FAR " in text
+    assert "**INTERRUPTED**: 40 of 5,000 chips were done" in markdown
+    assert f"\n{COMMAND}\n" in markdown
+    assert "**SO FAR " in markdown
+    assert "To go on" not in text_of(cut_off(None))
+
+
+def test_the_page_shows_no_verdict():
+    """The word at the top is INTERRUPTED, in no colour of a verdict that holds."""
+    top = hero(cut_off())
+    assert top.word == "INTERRUPTED"
+    assert top.role == "undecided"
+    assert top.lines[0].startswith("40 of 5,000 chips were done")
+
+
+def test_junit_neither_passes_nor_fails():
+    """Every case is an error that says how to go on."""
+    top = ET.fromstring(render_junit(cut_off()))
+    cases = top.findall(".//testcase")
+    assert top.get("errors") == str(len(cases))
+    assert top.get("failures") == "0"
+    for case in cases:
+        error = case.find("error")
+        assert error.get("type") == "interrupted"
+        assert COMMAND in error.get("message")
+        assert case.find("failure") is None
+
+
+def test_a_cut_off_report_has_no_verdict():
+    """Read back it is the same; with a verdict it is refused."""
+    report = cut_off()
+    assert from_json(to_json(report), "report.json") == report
+    with pytest.raises(ValidationError, match="of a run that was interrupted; give null"):
+        AuditReport.model_validate(report.model_dump() | {"verdict": "pass"})
+
+
+def test_a_time_box_is_marked():
+    """The numbers are the answer, and what they are of is said."""
+    content = full_report().model_dump() | {"time_boxed": TimeBox(minutes=1.5, done=40, wanted=5000)}
+    report = AuditReport.model_validate(content)
+    assert ended_text(report).startswith("Time-boxed: 40 of 5,000 chips were done within 1.5 min")
+    assert "Time-boxed: 40 of 5,000 chips" in text_of(report)
+    assert "Time-boxed: 40 of 5,000 chips" in render_markdown(report)
+    assert hero(report).lines[0].startswith("Time-boxed")

@@ -7,10 +7,12 @@ failure; 130 interrupted.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
 import traceback
+import warnings
 from types import FrameType
 from typing import NoReturn
 
@@ -46,7 +48,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
+    _silence_libraries()
     sys.exit(run(sys.argv[1:]))
+
+
+def _silence_libraries() -> None:
+    """Keep remarks of libraries, meant for who programs with them, from the user of a command.
+
+    ``python -W …``, PYTHONWARNINGS and NVAUDIT_DEBUG let them through.
+    """
+    if sys.warnoptions or os.environ.get("NVAUDIT_DEBUG"):
+        return
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())  # else Python prints what no handler takes
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

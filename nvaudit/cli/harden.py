@@ -22,7 +22,7 @@ from nvaudit.cli.harden_options import (
     remap_options,
     train_options,
 )
-from nvaudit.cli.options import FilePath, device_options
+from nvaudit.cli.options import FilePath, device_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay, working
 from nvaudit.errors import EXIT_OK, OptionError
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 @audit_options()
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W", help="Worker processes of the "
               "audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_context
 def harden_command(

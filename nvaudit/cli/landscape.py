@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.options import FilePath
+from nvaudit.cli.options import FilePath, watchdog_option
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.outputs import render_page_of
 from nvaudit.cli.progress import working
@@ -73,6 +73,7 @@ from nvaudit.report.plots.figures import plotly_graphs
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished points in this folder: the "
               "same command goes on where it was cut off, or on to more --pairs.  [default: none is "
               "kept]")  # fmt: skip
+@watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def landscape_command(
     surface: Path | None,

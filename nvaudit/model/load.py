@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,9 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
     densify(proto, checked)
     if not proto.opset_import:
         proto.opset_import.add().version = 1  # what files before format version 3 mean
-    model = ir.serde.deserialize_model(proto)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it remarks on was checked above, or has no meaning to us
+        model = ir.serde.deserialize_model(proto)
     _set_folder(model, path.parent)
     _sort(model, path)
     inline_functions(model, path)

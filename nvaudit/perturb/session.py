@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError
+from nvaudit.errors import EngineError, ModelError, NvauditError
 from nvaudit.model.runtime import runtime
+from nvaudit.perturb.watchdog import guarded
 
 SLOT_FILE = "nvaudit-slots.bin"
 """The external data that a template's slots point to."""
@@ -28,6 +30,9 @@ _PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "dml": "DmlExecutionProvider",
 }
+
+_sources: WeakKeyDictionary[Any, bytes | Path] = WeakKeyDictionary()
+"""What each session was made from: read again only to say what keeps it running."""
 
 
 def _options(ort: Any) -> Any:
@@ -50,7 +55,9 @@ def _providers(ort: Any, provider: str) -> list[str]:
     return [name] if provider == "cpu" else [name, "CPUExecutionProvider"]
 
 
-def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provider: str = "cpu") -> Any:
+def open_session(
+    graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provider: str = "cpu", literal: bool = False
+) -> Any:
     """Make a session.
 
     Parameters
@@ -62,6 +69,8 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
         ONNX Runtime packs them as it does its own.
     provider : str
         Execution provider.
+    literal : bool
+        Run node by node as written, without the rewrites that change what is rounded where.
 
     Returns
     -------
@@ -74,19 +83,25 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
     """
     ort = runtime()
     options = _options(ort)
+    if literal:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if fills:
         # bfloat16 and the like have no numpy type of their own: ONNX Runtime is told the element type.
         options.add_external_initializers(list(fills), [_ort_value(ort, a) for a in fills.values()])
+    source = os.fspath(graph) if isinstance(graph, Path) else graph
+    providers = _providers(ort, provider)
     try:
-        return ort.InferenceSession(
-            os.fspath(graph) if isinstance(graph, Path) else graph,
-            options,
-            providers=_providers(ort, provider),
+        session = guarded(
+            lambda: ort.InferenceSession(source, options, providers=providers),
+            lambda: options.set_load_cancellation_flag(True),
+            lambda: _loops(graph),
         )
-    except EngineError:
+    except NvauditError:
         raise
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
+    _sources[session] = graph
+    return session
 
 
 def _ort_value(ort: Any, array: NDArray[Any]) -> Any:
@@ -102,12 +117,27 @@ def run_session(session: Any, outputs: list[str], feeds: Mapping[str, NDArray[An
     Raises
     ------
     ModelError
-        If ONNX Runtime fails on this input.
+        If ONNX Runtime fails on this input, or takes longer than a pass may.
     """
+    how = runtime().RunOptions()
+    how.log_severity_level = 4
+
+    def end() -> None:
+        how.terminate = True
+
+    source = _sources.get(session, b"")
     try:
-        return list(session.run(outputs, dict(feeds)))
+        return guarded(lambda: list(session.run(outputs, dict(feeds), how)), end, lambda: _loops(source))
+    except NvauditError:
+        raise
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model on this data: {_brief(error)}") from error
+
+
+def _loops(graph: bytes | Path) -> tuple[str, ...]:
+    from nvaudit.model.loops import loop_names  # most workers never need what reads a model
+
+    return loop_names(graph)
 
 
 def _brief(error: Exception) -> str:

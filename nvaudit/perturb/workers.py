@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from nvaudit.errors import EngineError, NvauditError
+from nvaudit.perturb.watchdog import end_calls
 
 MAX_DEATHS = 3
 CALLS_AHEAD = 4
@@ -248,6 +249,8 @@ class WorkerPool:
             workers = tuple(self._all)
         for worker in workers:
             worker.kill()  # closing a pipe would wait for the thread that reads it
+        if self._host is not None and error is not None:
+            end_calls()  # else the thread that runs it keeps the process alive until the pass is over
         self._threads.shutdown(wait=True)
         for worker in workers:
             worker.stop()

@@ -13,7 +13,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.expose import expose_values
 from nvaudit.model.graph import Graph, Network, Node
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.runtime import runtime
+from nvaudit.perturb.session import open_session, run_session
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.registry import HALVES, Array
 
@@ -142,16 +142,8 @@ def _divergence(
 
 def _run(data: bytes, names: tuple[str, ...], inputs: Mapping[str, Array]) -> dict[str, Any]:
     """Run a model literally, without the rewrites that change what is rounded where."""
-    ort = runtime()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise ModelError(f"ONNX Runtime cannot run the model on this data: {text[:400]}") from error
+    session = open_session(data, {}, literal=True)
+    return dict(zip(names, run_session(session, list(names), inputs), strict=True))
 
 
 def _all_nodes(graph: Graph) -> Iterator[Node]:

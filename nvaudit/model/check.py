@@ -190,7 +190,8 @@ def _check_declared(graph: Any, place: str, checked: Checked) -> None:
         if declared.elem_type not in (_Tensor.UNDEFINED, dtype):
             raise ModelError(
                 f"{checked.path}: {place}: input {value.name!r} is declared as "
-                f"{_type_name(declared.elem_type)} and its initializer is {_type_name(dtype)}; export the model again"
+                f"{_type_name(declared.elem_type)} and its initializer is {_type_name(dtype)}; "
+                "export the model again"
             )
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
         fits = len(dims) == len(shape) and all(

@@ -53,7 +53,7 @@ def _check_total(proto: Any, checked: Checked) -> None:
         total += nbytes
         if total > MAX_DENSE_BYTES:
             raise ModelError(
-                f"{where}: with it the model's sparse tensors need more than {MAX_DENSE_BYTES} bytes when dense; "
+                f"{where}: with it all sparse tensors need more than {MAX_DENSE_BYTES} bytes when dense; "
                 "at most 1 GiB is expanded in all: store them dense, as external data"
             )
 

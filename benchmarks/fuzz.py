@@ -5,7 +5,7 @@ warning, within its time and below 2 GiB.
 
     python benchmarks/fuzz.py --cases 100000 --seed 0 --out fuzz-out            # about an hour on one core
     python benchmarks/fuzz.py --cases 500 --kind onnx --out fuzz-out
-    python benchmarks/fuzz.py --show onnx:17 --seed 0 --out fuzz-out            # write the files of one case, print its command
+    python benchmarks/fuzz.py --show onnx:17 --seed 0 --out fuzz-out
 
 Every case follows from seed, kind and number. Cases run inside a forked process, a few hundred one after
 another; a process that hangs or dies is replaced. ``OUT/results.jsonl`` keeps one line for each: the same
@@ -44,7 +44,9 @@ _WARNING = ("Traceback (most recent call last)", "Warning:", "internal error")
 
 def main() -> int:
     """Run a campaign; exit code 1 if a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=[*KINDS, "all"], default="all")
@@ -74,17 +76,62 @@ def make_seeds(folder: Path, models: int | None = None) -> Seeds:
     few = ["-n", "6", "-j", "0", "-q", "--limit", "8"]
     model = str(EXAMPLE)
     wanted = {
-        "audit": ["audit", model, *few, "--sigma", "0.1:0.2:0.1", "--min-kpp", "0.2", "--yield-at", "0.5", "--tail", "0.1",
-                  "--attribute", "all", "-o"],
+        "audit": [
+            "audit",
+            model,
+            *few,
+            "--sigma",
+            "0.1:0.2:0.1",
+            "--min-kpp",
+            "0.2",
+            "--yield-at",
+            "0.5",
+            "--tail",
+            "0.1",
+            "--attribute",
+            "all",
+            "-o",
+        ],
         "crossbar": ["audit", model, *few, "--no-roughness", "--adc-bits", "6", "--skip-zero-groups", "-o"],
         "compare": ["compare", model, f"{folder}/copy.onnx", *few, "--no-roughness", "-o"],
         "roofline": ["roofline", model, *few, "--cell-bits", "1,2", "-o"],
         "verify": ["verify-plan", model, *few, "--ranking", "magnitude", "--report"],
-        "remap": ["harden", model, "-m", "remap", "-o", f"{folder}/h.onnx", "-n", "6", "-j", "0", "-q",
-                  "--calibration-images", "8", "--calibration-chips", "2", "--report"],
-        "harden": ["harden", model, "-m", "gaussian", "--epochs", "1", "-o", f"{folder}/h.onnx", "-n", "6", "-j", "0", "-q",
-                   "--no-roughness", "--report"],
-    }  # fmt: skip
+        "remap": [
+            "harden",
+            model,
+            "-m",
+            "remap",
+            "-o",
+            f"{folder}/h.onnx",
+            "-n",
+            "6",
+            "-j",
+            "0",
+            "-q",
+            "--calibration-images",
+            "8",
+            "--calibration-chips",
+            "2",
+            "--report",
+        ],
+        "harden": [
+            "harden",
+            model,
+            "-m",
+            "gaussian",
+            "--epochs",
+            "1",
+            "-o",
+            f"{folder}/h.onnx",
+            "-n",
+            "6",
+            "-j",
+            "0",
+            "-q",
+            "--no-roughness",
+            "--report",
+        ],
+    }
     shutil.copy(EXAMPLE, folder / "copy.onnx")
     shutil.copy(EXAMPLE.with_suffix(".npz"), folder / "copy.npz")
     for name, arguments in wanted.items():
@@ -92,9 +139,17 @@ def make_seeds(folder: Path, models: int | None = None) -> Seeds:
             _nvaudit([*arguments, str(folder / f"{name}.json")])
     landscape = folder / "landscape.json"
     if not landscape.exists():
-        landscape.write_bytes(_nvaudit(["landscape", model, "--grid", "3", "--pairs", "1", "-j", "0", "-q", "--json"]))
-    reports = [(folder / f"{name}.json").read_bytes() for name in (*wanted, "landscape") if (folder / f"{name}.json").exists()]
-    profiles = [path.read_bytes() for path in sorted((REPO / "devices").glob("*.json")) if path.name != "schema.json"]
+        landscape.write_bytes(
+            _nvaudit(["landscape", model, "--grid", "3", "--pairs", "1", "-j", "0", "-q", "--json"])
+        )
+    reports = [
+        (folder / f"{name}.json").read_bytes()
+        for name in (*wanted, "landscape")
+        if (folder / f"{name}.json").exists()
+    ]
+    profiles = [
+        path.read_bytes() for path in sorted((REPO / "devices").glob("*.json")) if path.name != "schema.json"
+    ]
     return Seeds(seed_models(models), profiles, reports)
 
 
@@ -111,7 +166,11 @@ def case_of(kind: str, number: int, seed: int, seeds: Seeds) -> Case:
 
 
 def run_cases(
-    cases: list[tuple[str, int]], seed: int, seeds: Seeds, failed: Path | None = None, hang: float = HANG_SECONDS
+    cases: list[tuple[str, int]],
+    seed: int,
+    seeds: Seeds,
+    failed: Path | None = None,
+    hang: float = HANG_SECONDS,
 ) -> Iterator[dict[str, Any]]:
     """Run cases in forked processes; yields a line for each."""
     import nvaudit.cli
@@ -147,7 +206,14 @@ def _forked(
                     os.kill(child, signal.SIGKILL)
                     kind, number = batch[finished]
                     why = "died" if ready else "hang"
-                    line = {"kind": kind, "number": number, "code": None, "fault": why, "seconds": hang, "peak": 0}
+                    line = {
+                        "kind": kind,
+                        "number": number,
+                        "code": None,
+                        "fault": why,
+                        "seconds": hang,
+                        "peak": 0,
+                    }
                 else:
                     line = json.loads(text)
                 finished += 1
@@ -194,7 +260,14 @@ def _serve(batch: list[tuple[str, int]], seed: int, seeds: Seeds, scratch: Path,
         said = (scratch / "2.txt").read_bytes().decode(errors="replace")
         peak = _peak()
         fault = _fault(code, said, peak)
-        line = {"kind": kind, "number": number, "code": code, "fault": fault, "seconds": round(seconds, 3), "peak": peak}
+        line = {
+            "kind": kind,
+            "number": number,
+            "code": code,
+            "fault": fault,
+            "seconds": round(seconds, 3),
+            "peak": peak,
+        }
         answers.write(json.dumps(line | ({"said": said[-1500:]} if fault else {})) + "\n")
         answers.flush()
         os.chdir(outside)
@@ -228,7 +301,9 @@ def write_case(case: Case, folder: Path) -> list[str]:
 def _keep(line: dict[str, Any], seed: int, seeds: Seeds, failed: Path) -> None:
     folder = failed / f"{line['kind']}-{seed}-{line['number']}"
     arguments = write_case(case_of(line["kind"], line["number"], seed, seeds), folder)
-    (folder / "command.txt").write_text(f"nvaudit {' '.join(arguments)}\n# {line['fault']}\n{line.get('said', '')}\n")
+    (folder / "command.txt").write_text(
+        f"nvaudit {' '.join(arguments)}\n# {line['fault']}\n{line.get('said', '')}\n"
+    )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -242,17 +317,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def summary(lines: list[dict[str, Any]]) -> int:
     """Print counts by kind and exit code, and what failed."""
-    print(f"{'kind':8} {'cases':>7} {'exit 0':>7} {'exit 1':>7} {'exit 2':>7} {'faults':>7} {'longest':>8} {'peak':>9}")
+    print("kind       cases  exit 0  exit 1  exit 2  faults  longest      peak")
     for kind in [*dict.fromkeys(line["kind"] for line in lines), "all"]:
         some = [line for line in lines if kind in (line["kind"], "all")]
         codes = Counter(line["code"] for line in some if not line["fault"])
         print(
-            f"{kind:8} {len(some):7} {codes[0]:7} {codes[1]:7} {codes[2]:7} {sum(bool(line['fault']) for line in some):7} "
+            f"{kind:8} {len(some):7} {codes[0]:7} {codes[1]:7} {codes[2]:7} "
+            f"{sum(bool(line['fault']) for line in some):7} "
             f"{max((line['seconds'] for line in some), default=0):7.1f}s "
             f"{max((line['peak'] for line in some), default=0) / 2**20:6.0f} MiB"
         )
-    faults = Counter((line["fault"], line.get("said", "").strip().splitlines()[-2:][0][:150] if line.get("said", "").strip() else "")
-                     for line in lines if line["fault"])  # fmt: skip
+    faults = Counter(
+        (
+            line["fault"],
+            line.get("said", "").strip().splitlines()[-2:][0][:150] if line.get("said", "").strip() else "",
+        )
+        for line in lines
+        if line["fault"]
+    )
     for (fault, said), count in faults.most_common(40):
         example = next(line for line in lines if line["fault"] == fault)
         print(f"{count:6} × {fault}: {said}   (e.g. {example['kind']}:{example['number']})")

@@ -1,7 +1,7 @@
 """Mutated inputs for fuzz.py: each case follows from the campaign's seed, its kind and its number alone.
 
-A case is a folder of files and the command that reads them. Most mutations keep the form of a file and change what
-it says (a protobuf field, a JSON value, an array header, a CSV cell); some change bytes.
+A case is a folder of files and the command that reads them. Most mutations keep the form of a file and
+change what it says (a protobuf field, a JSON value, an array header, a CSV cell); some change bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLE = REPO / "examples" / "digits_cnn.onnx"
@@ -27,7 +27,21 @@ KINDS = ("onnx", "json", "npz", "csv", "report")
 
 NUMBERS = [0, 1, -1, 2, 3, 7, 64, 255, 2**15, 2**31 - 1, 2**31, -(2**31), 2**33, 2**62, 2**63 - 1, -(2**63)]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 1e-310, 1e-30, 0.5, 1e10, 1e38, 3.4e38, 1e308, float("inf"), float("nan")]
-TEXTS = ["", "x", "y", "W", "a" * 300, "../../etc/passwd", "\x1b[31m", "NaN", "ai.onnx", "Loop", "ä€", "\x00", "-"]
+TEXTS = [
+    "",
+    "x",
+    "y",
+    "W",
+    "a" * 300,
+    "../../etc/passwd",
+    "\x1b[31m",
+    "NaN",
+    "ai.onnx",
+    "Loop",
+    "ä€",
+    "\x00",
+    "-",
+]
 VALUES = [None, True, False, [], {}, [[]], "", "x", 0, -1, 1e308, 1e-320, 2**63, 2**70, [1, 2, 3], {"a": 1}]
 
 
@@ -53,7 +67,7 @@ def make_case(kind: str, rng: random.Random, seeds: Seeds) -> Case:
     return _MAKERS[kind](rng, seeds)
 
 
-# ---- models ---------------------------------------------------------------------------------------------------
+# ---- models ----
 
 
 def seed_models(limit: int | None = None) -> list[bytes]:
@@ -84,7 +98,7 @@ def _store_inputs(model: Any, arrays: Any) -> None:
 
 
 def own_models() -> list[Any]:
-    """Small graphs of the forms that matter: products, convolutions, quantised and recurrent ones, subgraphs."""
+    """Small graphs of the forms that matter: products, convolutions, integers, recurrence, subgraphs."""
     rng = np.random.default_rng(7)
     node, value = helper.make_node, helper.make_tensor_value_info
 
@@ -104,9 +118,11 @@ def own_models() -> list[Any]:
         for op in ("Neg", "Abs")
     ]
     body = helper.make_graph(
-        [node("Identity", ["c"], ["co"]), node("Mul", ["v", "v"], ["vo"])], "b",
-        [value("i", 7, []), value("c", 9, []), value("v", 1, None)], [value("co", 9, []), value("vo", 1, None)],
-    )  # fmt: skip
+        [node("Identity", ["c"], ["co"]), node("Mul", ["v", "v"], ["vo"])],
+        "b",
+        [value("i", 7, []), value("c", 9, []), value("v", 1, None)],
+        [value("co", 9, []), value("vo", 1, None)],
+    )
     called = helper.make_function(
         "l", "f", ["a", "w"], ["b"], [node("MatMul", ["a", "w"], ["b"])], [helper.make_opsetid("", 17)]
     )
@@ -118,30 +134,77 @@ def own_models() -> list[Any]:
     )
     conv = ("N", 1, 8, 8)
     return [
-        model([product, node("Add", ["m", "b"], ["a"]), node("Softmax", ["a"], ["y"])], [stored("W", 4, 3), stored("b", 3)]),
-        model([node("Gemm", ["x", "W", "b"], ["g"], transB=1), node("Relu", ["g"], ["y"])], [stored("W", 3, 4), stored("b", 3)]),
-        model([node("Conv", ["x", "K"], ["c"]), node("MaxPool", ["c"], ["p"], kernel_shape=[2, 2]), node("Flatten", ["p"], ["f"]),
-               node("MatMul", ["f", "W"], ["y"])], [stored("K", 2, 1, 3, 3), stored("W", 18, 3)], conv),
-        model([node("DequantizeLinear", ["q", "s", "z"], ["W"]), node("MatMul", ["x", "W"], ["y"])],
-              [stored("q", 4, 3, dtype=np.int8), scale, zero]),
-        model([node("LSTM", ["x", "W", "R"], ["h"], hidden_size=2), node("Squeeze", ["h"], ["y"])],
-              [stored("W", 1, 8, 4), stored("R", 1, 8, 2)], (3, "N", 4)),
-        model([product, node("ReduceSum", ["m"], ["t"], keepdims=0), node("Greater", ["t", "s"], ["c"]),
-               node("If", ["c"], ["y"], then_branch=branch[0], else_branch=branch[1])], [stored("W", 4, 3), scale]),
-        model([product, node("Loop", ["M", "", "m"], ["y"], body=body)],
-              [stored("W", 4, 3), numpy_helper.from_array(np.int64(2), "M")]),
-        model([node("f", ["x", "W"], ["m"], domain="l"), node("f", ["m", "V"], ["y"], domain="l")],
-              [stored("W", 4, 3), stored("V", 3, 3)], functions=[called]),
+        model(
+            [product, node("Add", ["m", "b"], ["a"]), node("Softmax", ["a"], ["y"])],
+            [stored("W", 4, 3), stored("b", 3)],
+        ),
+        model(
+            [node("Gemm", ["x", "W", "b"], ["g"], transB=1), node("Relu", ["g"], ["y"])],
+            [stored("W", 3, 4), stored("b", 3)],
+        ),
+        model(
+            [
+                node("Conv", ["x", "K"], ["c"]),
+                node("MaxPool", ["c"], ["p"], kernel_shape=[2, 2]),
+                node("Flatten", ["p"], ["f"]),
+                node("MatMul", ["f", "W"], ["y"]),
+            ],
+            [stored("K", 2, 1, 3, 3), stored("W", 18, 3)],
+            conv,
+        ),
+        model(
+            [node("DequantizeLinear", ["q", "s", "z"], ["W"]), node("MatMul", ["x", "W"], ["y"])],
+            [stored("q", 4, 3, dtype=np.int8), scale, zero],
+        ),
+        model(
+            [node("LSTM", ["x", "W", "R"], ["h"], hidden_size=2), node("Squeeze", ["h"], ["y"])],
+            [stored("W", 1, 8, 4), stored("R", 1, 8, 2)],
+            (3, "N", 4),
+        ),
+        model(
+            [
+                product,
+                node("ReduceSum", ["m"], ["t"], keepdims=0),
+                node("Greater", ["t", "s"], ["c"]),
+                node("If", ["c"], ["y"], then_branch=branch[0], else_branch=branch[1]),
+            ],
+            [stored("W", 4, 3), scale],
+        ),
+        model(
+            [product, node("Loop", ["M", "", "m"], ["y"], body=body)],
+            [stored("W", 4, 3), numpy_helper.from_array(np.int64(2), "M")],
+        ),
+        model(
+            [node("f", ["x", "W"], ["m"], domain="l"), node("f", ["m", "V"], ["y"], domain="l")],
+            [stored("W", 4, 3), stored("V", 3, 3)],
+            functions=[called],
+        ),
         sparse,
-        model([product, node("BatchNormalization", ["m", "b", "b", "b", "v"], ["y"])],
-              [stored("W", 4, 3), stored("b", 3), numpy_helper.from_array(np.ones(3, np.float32), "v")]),
-        model([node("Constant", [], ["W"], value=stored("", 4, 3)), product, node("Reshape", ["m", "r"], ["y"])],
-              [numpy_helper.from_array(np.array([0, 3]), "r")]),
-        model([node("Tile", ["w", "r"], ["W"]), product, node("Identity", ["m"], ["y"])],
-              [stored("w", 4, 1), numpy_helper.from_array(np.array([1, 3]), "r")]),
-        model([node("ConstantOfShape", ["r"], ["W"], value=stored("", 1)), product, node("Identity", ["m"], ["y"])],
-              [numpy_helper.from_array(np.array([4, 3]), "r")]),
-    ]  # fmt: skip
+        model(
+            [product, node("BatchNormalization", ["m", "b", "b", "b", "v"], ["y"])],
+            [stored("W", 4, 3), stored("b", 3), numpy_helper.from_array(np.ones(3, np.float32), "v")],
+        ),
+        model(
+            [
+                node("Constant", [], ["W"], value=stored("", 4, 3)),
+                product,
+                node("Reshape", ["m", "r"], ["y"]),
+            ],
+            [numpy_helper.from_array(np.array([0, 3]), "r")],
+        ),
+        model(
+            [node("Tile", ["w", "r"], ["W"]), product, node("Identity", ["m"], ["y"])],
+            [stored("w", 4, 1), numpy_helper.from_array(np.array([1, 3]), "r")],
+        ),
+        model(
+            [
+                node("ConstantOfShape", ["r"], ["W"], value=stored("", 1)),
+                product,
+                node("Identity", ["m"], ["y"]),
+            ],
+            [numpy_helper.from_array(np.array([4, 3]), "r")],
+        ),
+    ]
 
 
 def _messages(message: Any, depth: int = 0) -> list[Any]:
@@ -211,7 +274,11 @@ def _scalar(field: Any, old: Any, rng: random.Random) -> Any:
     if field.cpp_type in kinds:
         wide = field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
         number = rng.choice([*NUMBERS, (old or 0) + rng.choice([-1, 1]), rng.randrange(30)])
-        low = 0 if field.cpp_type in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64) else -(2 ** (63 if wide else 31))
+        low = (
+            0
+            if field.cpp_type in (field.CPPTYPE_UINT32, field.CPPTYPE_UINT64)
+            else -(2 ** (63 if wide else 31))
+        )
         return max(low, min(number, 2 ** (63 if wide else 31) - 1))
     if field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
         return rng.choice(FLOATS)
@@ -220,7 +287,18 @@ def _scalar(field: Any, old: Any, rng: random.Random) -> Any:
     if field.type == field.TYPE_BYTES:
         return mutate_bytes(old or b"\0" * rng.choice([0, 1, 4, 48]), rng)
     names = [*TEXTS, "m", "W", "b", old or "x", (old or "x") + "_"]
-    names += ["Conv", "MatMul", "Gemm", "Reshape", "Add", "If", "Constant", "Transpose", "QuantizeLinear", "Dropout"]
+    names += [
+        "Conv",
+        "MatMul",
+        "Gemm",
+        "Reshape",
+        "Add",
+        "If",
+        "Constant",
+        "Transpose",
+        "QuantizeLinear",
+        "Dropout",
+    ]
     return rng.choice(names)
 
 
@@ -252,14 +330,46 @@ _MODEL_COMMANDS: list[tuple[int, list[str]]] = [
     (6, ["audit", "{m}", "-n", "2", "--no-roughness", "--device", "pcm", "--time", "1d", *_FEW, *_OUTPUTS]),
     (8, ["audit", "{m}", "-n", "2", "--no-roughness", "--adc-bits", "6", *_FEW, *_OUTPUTS]),
     (3, ["audit", "{m}", "-n", "2", "--no-roughness", "--read-noise", "0.01", *_FEW, *_OUTPUTS]),
-    (2, ["audit", "{m}", "-n", "2", "--no-roughness", "--skip-zero-groups", "-o", "{d}/r.json", *_FEW, *_OUTPUTS]),
+    (
+        2,
+        [
+            "audit",
+            "{m}",
+            "-n",
+            "2",
+            "--no-roughness",
+            "--skip-zero-groups",
+            "-o",
+            "{d}/r.json",
+            *_FEW,
+            *_OUTPUTS,
+        ],
+    ),
     (2, ["landscape", "{m}", "--grid", "3", "--pairs", "1", "--images", "2", "--batch-size", "2", *_OUTPUTS]),
     (2, ["roofline", "{m}", "-n", "2", "--cell-bits", "1,2", *_FEW, *_OUTPUTS]),
     (1, ["verify-plan", "{m}", "-n", "2", "--ranking", "magnitude", *_FEW, *_OUTPUTS]),
     (1, ["compare", "{m}", str(EXAMPLE), "-n", "2", "--no-roughness", *_FEW, *_OUTPUTS]),
-    (1, ["harden", "{m}", "-m", "remap", "-o", "{d}/h.onnx", "-n", "2", "--calibration-images", "4",
-         "--calibration-chips", "2", "--time-budget", "1", *_OUTPUTS]),
-]  # fmt: skip
+    (
+        1,
+        [
+            "harden",
+            "{m}",
+            "-m",
+            "remap",
+            "-o",
+            "{d}/h.onnx",
+            "-n",
+            "2",
+            "--calibration-images",
+            "4",
+            "--calibration-chips",
+            "2",
+            "--time-budget",
+            "1",
+            *_OUTPUTS,
+        ],
+    ),
+]
 
 
 def _onnx_case(rng: random.Random, seeds: Seeds) -> Case:
@@ -279,7 +389,7 @@ def _onnx_case(rng: random.Random, seeds: Seeds) -> Case:
     return Case({"m.onnx": data}, tuple(part.replace("{m}", "{d}/m.onnx") for part in command))
 
 
-# ---- JSON -----------------------------------------------------------------------------------------------------
+# ---- JSON ----
 
 
 def mutate_json(value: Any, rng: random.Random) -> Any:
@@ -308,7 +418,9 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
         part[key] = json.loads(json.dumps(other[name]))
     elif choice < 7 and isinstance(part[key], int | float) and not isinstance(part[key], bool):
         number = part[key]
-        part[key] = rng.choice([*NUMBERS[:10], -number, number + 1, number * 1.5, number * 1e6, 1e-310, 1e308])
+        part[key] = rng.choice(
+            [*NUMBERS[:10], -number, number + 1, number * 1.5, number * 1e6, 1e-310, 1e308]
+        )
     elif isinstance(part[key], str):
         part[key] = rng.choice([*TEXTS, part[key] + "x", part[key][::-1]])
     else:
@@ -321,7 +433,9 @@ def json_bytes(seed: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         return mutate_bytes(seed, rng)
     if rng.random() < 0.02:
-        return rng.choice([b"[" * 100_000, b'{"a":' * 50_000, b"9" * 10_000, b"", b"null", b"\xff\xfe", b'{"a":1,"a":2}'])
+        return rng.choice(
+            [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 10_000, b"", b"null", b"\xff\xfe", b'{"a":1,"a":2}']
+        )
     value = json.loads(seed)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         value = mutate_json(value, rng)
@@ -332,8 +446,13 @@ def _profile_case(rng: random.Random, seeds: Seeds) -> Case:
     if rng.random() < 0.25:  # the preprocessing beside a data file
         preprocess = b'{"scale": 255, "mean": [0.5], "std": [0.5], "layout": "NCHW", "color": "L"}'
         images = np.zeros((2, 1, 8, 8), np.uint8)
-        files = {"d.npz": npz_bytes({"x": images, "y": np.zeros(2, np.int64)}), "d.json": json_bytes(preprocess, rng)}
-        return Case(files, ("audit", str(EXAMPLE), "--data", "{d}/d.npz", "-n", "2", "--no-roughness", *_OUTPUTS))
+        files = {
+            "d.npz": npz_bytes({"x": images, "y": np.zeros(2, np.int64)}),
+            "d.json": json_bytes(preprocess, rng),
+        }
+        return Case(
+            files, ("audit", str(EXAMPLE), "--data", "{d}/d.npz", "-n", "2", "--no-roughness", *_OUTPUTS)
+        )
     files = {"p.json": json_bytes(rng.choice(seeds.profiles), rng)}
     commands = (
         ("devices", "validate", "{d}/p.json"),
@@ -359,7 +478,7 @@ def _report_case(rng: random.Random, seeds: Seeds) -> Case:
     return Case(files, command)
 
 
-# ---- arrays ---------------------------------------------------------------------------------------------------
+# ---- arrays ----
 
 
 def npz_bytes(arrays: dict[str, Any], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -368,7 +487,9 @@ def npz_bytes(arrays: dict[str, Any], method: int = zipfile.ZIP_DEFLATED) -> byt
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w", method) as archive:
         warnings.simplefilter("ignore")  # a name twice is one of the cases
         for name, array in arrays.items():
-            archive.writestr(name.rstrip("\t") + ".npy", array if isinstance(array, bytes) else npy_bytes(array))
+            archive.writestr(
+                name.rstrip("\t") + ".npy", array if isinstance(array, bytes) else npy_bytes(array)
+            )
     return out.getvalue()
 
 
@@ -379,13 +500,47 @@ def npy_bytes(array: Any) -> bytes:
     return out.getvalue()
 
 
-_DTYPES = ["float32", "float64", "float16", "int8", "uint8", "int64", "uint64", "bool", "complex64", "S3", "U2", "O",
-           "datetime64[s]", "timedelta64[s]", ">f4", ">i8", "V5", "i4,f4"]  # fmt: skip
+_DTYPES = [
+    "float32",
+    "float64",
+    "float16",
+    "int8",
+    "uint8",
+    "int64",
+    "uint64",
+    "bool",
+    "complex64",
+    "S3",
+    "U2",
+    "O",
+    "datetime64[s]",
+    "timedelta64[s]",
+    ">f4",
+    ">i8",
+    "V5",
+    "i4,f4",
+]
 
 
 def _odd_array(rng: random.Random) -> Any:
-    shape = rng.choice([(), (0,), (2,), (2, 1, 8, 8), (2, 8, 8, 1), (2, 8, 8), (1, 1, 8, 8), (2, 10), (2, 1), (3,), (2, 64),
-                        (0, 1, 8, 8), (2, 1, 8, 9), (1,) * 20])  # fmt: skip
+    shape = rng.choice(
+        [
+            (),
+            (0,),
+            (2,),
+            (2, 1, 8, 8),
+            (2, 8, 8, 1),
+            (2, 8, 8),
+            (1, 1, 8, 8),
+            (2, 10),
+            (2, 1),
+            (3,),
+            (2, 64),
+            (0, 1, 8, 8),
+            (2, 1, 8, 9),
+            (1,) * 20,
+        ]
+    )
     array = np.zeros(shape)
     if array.size and rng.random() < 0.5:
         array.flat[rng.randrange(array.size)] = rng.choice([*FLOATS, 3, 9, 10, -1, 255, 2**31])
@@ -396,10 +551,25 @@ def _odd_array(rng: random.Random) -> Any:
 
 
 def _lying_header(rng: random.Random) -> bytes:
-    shape = rng.choice(["(2, 1, 8, 8)", "(1000000000,)", "(-1,)", "(2**70,)", "(1,)*5", "(4294967296, 4294967296)", "()",
-                        "('a',)", "(9" + "9" * 400 + ",)", "(0, 4294967296)"])  # fmt: skip
-    dtype = rng.choice(["'<f4'", "'|O'", "'<f16'", "'<i8'", "[('a','<f4')]", "'<U99999999'", "'zz'", "None", "'|V0'"])
-    header = f"{{'descr': {dtype}, 'fortran_order': {rng.choice(['True', 'False', '1', 'None'])}, 'shape': {shape}}}"
+    shape = rng.choice(
+        [
+            "(2, 1, 8, 8)",
+            "(1000000000,)",
+            "(-1,)",
+            "(2**70,)",
+            "(1,)*5",
+            "(4294967296, 4294967296)",
+            "()",
+            "('a',)",
+            "(9" + "9" * 400 + ",)",
+            "(0, 4294967296)",
+        ]
+    )
+    dtype = rng.choice(
+        ["'<f4'", "'|O'", "'<f16'", "'<i8'", "[('a','<f4')]", "'<U99999999'", "'zz'", "None", "'|V0'"]
+    )
+    order = rng.choice(["True", "False", "1", "None"])
+    header = f"{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}}}"
     text = header.encode() + b" " * 20 + b"\n"
     size = rng.choice([len(text), len(text), 0, 65535])
     return b"\x93NUMPY" + bytes([rng.choice([1, 1, 2, 9]), 0]) + struct.pack("<H", size) + text + b"\0" * 512
@@ -424,14 +594,18 @@ def _npz_case(rng: random.Random, seeds: Seeds) -> Case:
     arrays = {name.replace("\x00", "0"): array for name, array in arrays.items()}
     tail = ("-n", "2", "--no-roughness", *_OUTPUTS)
     if rng.random() < 0.3:
-        files = {f"{name}.npy": a if isinstance(a, bytes) else npy_bytes(a) for name, a in arrays.items() if name in "xy"}
+        files = {
+            f"{name}.npy": a if isinstance(a, bytes) else npy_bytes(a)
+            for name, a in arrays.items()
+            if name in "xy"
+        }
         return Case(files, ("audit", str(EXAMPLE), "--data", rng.choice(["{d}", "{d}/x.npy"]), *tail))
     data = npz_bytes(arrays, method)
     data = mutate_bytes(data, rng) if choice == 7 or rng.random() < 0.1 else data
     return Case({"d.npz": data}, ("audit", str(EXAMPLE), "--data", "{d}/d.npz", *tail))
 
 
-# ---- CSV ------------------------------------------------------------------------------------------------------
+# ---- CSV ----
 
 
 def _csv_case(rng: random.Random, seeds: Seeds) -> Case:
@@ -441,9 +615,35 @@ def _csv_case(rng: random.Random, seeds: Seeds) -> Case:
     rows = [header]
     for level in range(count):
         for _ in range(rng.choice([1, 3, 40]) if raw else 1):
-            rows.append([str(level), f"{level + rng.random():.4f}", *([] if raw else [f"{rng.random():.4f}"])])
-    odd = ["", " ", "nan", "inf", "-1", "1e308", "1e-320", "1e999", "0", "4095", "4096", "2.5", "1_0", "0x1", "=1+1", '"', "'",
-           "١", "9" * 400, "a,b", "\x00", "\x1b[0m", "1;2", "1e5"]  # fmt: skip
+            rows.append(
+                [str(level), f"{level + rng.random():.4f}", *([] if raw else [f"{rng.random():.4f}"])]
+            )
+    odd = [
+        "",
+        " ",
+        "nan",
+        "inf",
+        "-1",
+        "1e308",
+        "1e-320",
+        "1e999",
+        "0",
+        "4095",
+        "4096",
+        "2.5",
+        "1_0",
+        "0x1",
+        "=1+1",
+        '"',
+        "'",
+        "١",
+        "9" * 400,
+        "a,b",
+        "\x00",
+        "\x1b[0m",
+        "1;2",
+        "1e5",
+    ]
     for _ in range(rng.choice([0, 1, 1, 1, 2, 5])):
         row = rng.choice(rows)
         choice = rng.randrange(6)
@@ -455,11 +655,15 @@ def _csv_case(rng: random.Random, seeds: Seeds) -> Case:
             del row[rng.randrange(len(row))]
         else:
             rows.insert(rng.randrange(len(rows) + 1), list(row))
-    text = rng.choice(["\n", "\n", "\r\n", "\r"]).join(rng.choice([",", ",", ",", ";", "\t"][:3 if rng.random() < 0.9 else 5]).join(row) for row in rows)
+    text = rng.choice(["\n", "\n", "\r\n", "\r"]).join(
+        rng.choice([",", ",", ",", ";", "\t"][: 3 if rng.random() < 0.9 else 5]).join(row) for row in rows
+    )
     data = text.encode(rng.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16"]))
     data = mutate_bytes(data, rng) if rng.random() < 0.15 else data
     unit = rng.choice(["us", "na", "s", "level", "full_scale"])
-    extra = rng.choice([[], [], ["--window", "0", "10"], ["--bits", "3"], ["--name", rng.choice(["x", "a" * 300, "../x"])]])
+    extra = rng.choice(
+        [[], [], ["--window", "0", "10"], ["--bits", "3"], ["--name", rng.choice(["x", "a" * 300, "../x"])]]
+    )
     return Case({"c.csv": data}, ("devices", "fit", "{d}/c.csv", "-o", "{d}/p.json", "--unit", unit, *extra))
 
 

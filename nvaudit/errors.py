@@ -33,6 +33,10 @@ class OptionError(NvauditError, ValueError):
     """An option, or a combination of options, makes no sense."""
 
 
+class InputChangedError(NvauditError, RuntimeError):
+    """An input file was written while a result was made from it."""
+
+
 class EngineError(NvauditError, RuntimeError):
     """Our own failure: a worker that keeps dying, a full disk, a missing execution provider."""
 

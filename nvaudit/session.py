@@ -26,6 +26,7 @@ from nvaudit.device import (
     profile_digest,
 )
 from nvaudit.errors import EngineError, ModelError, OptionError
+from nvaudit.files import forget_input, holding_inputs
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.model.runtime import runtime
@@ -246,7 +247,7 @@ def prepared(
     spec: RunSpec, progress: Callable[[str, int, int], None], work: Callable[[Session], Result | Probe]
 ) -> Result:
     """Prepare a run and do its work, once more if that found that re-batching changes the outputs."""
-    with scratch_folder() as folder:
+    with scratch_folder() as folder, holding_inputs():
         progress("reading model and data", 0, 1)
         session = prepare(spec, folder)
         result = work(session)
@@ -282,7 +283,10 @@ def scratch_folder() -> Iterator[Path]:
             "set TMPDIR to a folder that can be written"
         ) from error
     with folder as path:
-        yield Path(path)
+        try:
+            yield Path(path)
+        finally:
+            forget_input(path)
 
 
 def check_converters(spec: RunSpec) -> None:

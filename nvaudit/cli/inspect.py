@@ -13,6 +13,7 @@ from nvaudit.cli.output import printing
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
+from nvaudit.files import holding_inputs
 from nvaudit.findings import inspect_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import Decision, select
@@ -54,13 +55,14 @@ def inspect_command(
         require_mapped=require_mapped,
     )
     profile, _ = settle_device(spec)
-    loaded = load_model(model)
-    rebatch = analyse_batch(loaded.model)
-    decisions = select(constants(loaded), layers, digital)
-    rows = inspect_rows(
-        decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
-    )
-    coverage = _coverage(loaded, rebatch, decisions)
+    with holding_inputs():
+        loaded = load_model(model)
+        rebatch = analyse_batch(loaded.model)
+        decisions = select(constants(loaded), layers, digital)
+        rows = inspect_rows(
+            decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
+        )
+        coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)
     gate = judge_share(coverage.share, require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK

@@ -96,7 +96,7 @@ def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: St
     if suffix == ".npz":
         return read_npz(path, specs, store)
     if suffix == ".npy":
-        return read_npy_file(path, specs)
+        return read_npy_file(path, specs, store)
     raise DataError(
         f"{path}: {suffix or 'a file without a suffix'} is not a known kind; the data may be {_SOURCES}"
     )
@@ -106,7 +106,7 @@ def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store
     if set_folders(path):
         return read_test_sets(path, specs, store)
     if any(child.suffix == ".npy" for child in path.iterdir()):
-        return read_npy_folder(path, specs)
+        return read_npy_folder(path, specs, store)
     if class_folders(path):
         return read_folder(path, specs, limit, store)
     raise DataError(f"{path}: the folder holds no data; the data may be {_SOURCES}")

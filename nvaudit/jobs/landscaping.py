@@ -13,6 +13,7 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.data import load_dataset
+from nvaudit.files import holding_inputs
 from nvaudit.model import analyse_batch, constants, load_model
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
@@ -84,6 +85,7 @@ def run_landscape(
     events: list[str] = []
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
+        stack.enter_context(holding_inputs())
         progress("reading model and data", 0, 1)
         check_pool(spec.dask)
         loaded = load_model(spec.model)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.errors import EngineError, OptionError
-from nvaudit.files import check_writable
+from nvaudit.files import check_writable, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
 from nvaudit.model.regrid import with_numbers
@@ -104,6 +104,7 @@ def remap(
     return run_remap(spec, output, progress)
 
 
+@holding_inputs()
 def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) -> RemapReport:
     """Run a specification; as :func:`remap`."""
     clock = Clock(spec.time_budget)
@@ -279,6 +280,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
     error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
     half = any(values.dtype.itemsize < 4 for values in bench.values.values())
     if not best.changes_function and not error <= (_HALF_ROUNDING if half else _ROUNDING):
+        forget_input(output)
         output.unlink()
         raise EngineError(
             f"{output}: rescaling moved the outputs by {error:.1e} of their range, more than rounding does; "

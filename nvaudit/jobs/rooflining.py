@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from nvaudit import __version__
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
+from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
@@ -172,6 +173,7 @@ def plan_roofline(
     return RooflinePlan(ideal, converted, tuple(skipped), asked, tuple(_notes(base, profile, ideal)))
 
 
+@holding_inputs()
 def run_roofline(
     plan: RooflinePlan, progress: Progress = _quiet, resume: Path | None = None
 ) -> RooflineReport:

@@ -6,7 +6,6 @@ are opened, and only after their length was checked against the shape that the t
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
+from nvaudit.files import note_files
 
-_CHUNK = 1 << 22
 _KEYS = ("location", "offset", "length", "checksum")
 _PREPACKED = "prepacked"  # ONNX Runtime names what it keeps of its own this way
 
@@ -161,7 +160,7 @@ def memory_map(tensor: ir.ExternalTensor) -> np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """Hash files, streamed, in the order given.
+    """Hash the files of a model, streamed, in the order given, and note them as inputs.
 
     Parameters
     ----------
@@ -173,9 +172,4 @@ def digest_files(paths: Iterable[Path]) -> str:
     str
         SHA-256, hexadecimal.
     """
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return note_files(paths)

@@ -12,7 +12,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from nvaudit.errors import ModelError
+from nvaudit.errors import InputChangedError, ModelError
+from nvaudit.files import read_noted
 from nvaudit.model.attributes import open_linear
 from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
@@ -108,7 +109,7 @@ def load_model(path: str | Path) -> LoadedModel:
     path = Path(path)
     try:
         return _load(path)
-    except ModelError:
+    except (ModelError, InputChangedError):
         raise
     except MemoryError as error:
         raise ModelError(f"{path}: does not fit into memory; store its weights as external data") from error
@@ -189,7 +190,7 @@ def parse(path: Path) -> Any:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ModelError(f"{path}: has {size} bytes, beyond the 2 GiB of protobuf; use external data")
-        data = path.read_bytes()
+        data = read_noted(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     if not data:

@@ -282,6 +282,11 @@ def note_input(path: Path, sha256: str, before: os.stat_result, copied: bool = F
     held[key] = noted if earlier is None else replace(earlier, copied=earlier.copied and copied)
 
 
+def inputs_held() -> bool:
+    """Whether a result is being made from what is read now."""
+    return _held.get() is not None
+
+
 def forget_input(path: str | Path) -> None:
     """Leave out a file that this run itself writes, or everything in a folder of its own."""
     held = _held.get()

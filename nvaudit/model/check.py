@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.external import check_external, external_entries
+from nvaudit.model.schema import contradiction
 
 MAX_ELEMENTS = 2**48  # beyond any array that could be read, well inside a 64-bit count of bytes
 
@@ -37,10 +38,24 @@ _FIELDS: dict[int, tuple[str, float]] = {
 
 @dataclass
 class Checked:
-    """What a check found: the external data files, in order of first use."""
+    """What a check found.
+
+    Attributes
+    ----------
+    path : Path
+        The model file.
+    files : dict of Path
+        The external data files, in order of first use.
+    opsets : dict of str to int
+        Versions of the operator sets, where the check is.
+    functions : set of (str, str)
+        Domain and name of the model's own functions: what they are is theirs to say.
+    """
 
     path: Path
     files: dict[Path, None] = field(default_factory=dict)
+    opsets: dict[str, int] = field(default_factory=dict)
+    functions: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass
@@ -99,7 +114,11 @@ def check_model(proto: Any, path: Path) -> Checked:
             )
     if not proto.graph.output:
         raise ModelError(f"{path}: the graph has no outputs; there is nothing to audit")
-    checked = Checked(path)
+    checked = Checked(
+        path,
+        opsets=versions or {"": 1},
+        functions=frozenset((function.domain, function.name) for function in proto.functions),
+    )
     _check_graph(proto.graph, [], "the graph", checked)
     _check_functions(proto, checked)
     return checked
@@ -119,6 +138,7 @@ def _check_functions(proto: Any, checked: Checked) -> None:
             )
         known.add(key)
         _check_once(function.input, "is an input twice", place, checked)
+        checked.opsets = {entry.domain: entry.version for entry in function.opset_import}
         scope = set(function.input)
         _check_nodes(function.node, [_Scope(scope)], place, checked)
         _check_outputs(function.output, scope, place, checked)
@@ -250,6 +270,10 @@ def _check_nodes(nodes: Any, scopes: list[_Scope], place: str, checked: Checked)
         _check_once(
             (attribute.name for attribute in node.attribute), "is given twice", f"{label}: attribute", checked
         )
+        own = (node.domain, node.op_type) in checked.functions
+        wrong = None if own else contradiction(node, checked.opsets)
+        if wrong is not None:
+            raise ModelError(f"{checked.path}: {place}: {label}: {wrong}; export the model again")
         for attribute in node.attribute:
             _check_attribute(attribute, scopes, label, checked)
         if node.op_type == "If":

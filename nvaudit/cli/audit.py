@@ -9,6 +9,7 @@ import click
 
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -32,7 +33,7 @@ from nvaudit.spec import RunSpec, make_spec
 
 
 @click.command("audit")
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options()
 @point_options()
 @select_options()

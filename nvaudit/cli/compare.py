@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -38,7 +39,7 @@ _OF_THE_COMPARISON = frozenset(
 
 
 @click.command("compare")
-@click.argument("models", nargs=-1, required=True, type=FilePath(), metavar="MODEL MODEL...")
+@click.argument("models", nargs=-1, required=True, type=ModelPath(), metavar="MODEL MODEL...")
 @device_options()
 @point_options(sweep=False)
 @select_options()

@@ -22,7 +22,7 @@ from nvaudit.cli.harden_options import (
     remap_options,
     train_options,
 )
-from nvaudit.cli.options import FilePath, device_options, watchdog_option
+from nvaudit.cli.options import FilePath, ModelPath, device_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay, working
 from nvaudit.errors import EXIT_OK, OptionError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command("harden")
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @click.option("--method", "-m", type=click.Choice([*METHODS, "remap"]), default="best", show_default=True,
               help="best: the audited device's noise, weights clipped, a gentle second training where the "
               "first one costs accuracy without noise; trice: Algorithm 3 of the TRICE paper; gaussian, rc, "

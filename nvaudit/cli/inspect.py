@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from nvaudit.cli.options import FilePath, device_options, mapped_option, select_options
+from nvaudit.cli.options import ModelPath, device_options, mapped_option, select_options
 from nvaudit.cli.output import printing
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
@@ -25,7 +25,7 @@ from nvaudit.spec import make_spec
 
 
 @click.command("inspect")
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options()
 @select_options()
 @mapped_option()

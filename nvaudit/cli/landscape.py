@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.options import FilePath, watchdog_option
+from nvaudit.cli.options import FilePath, ModelPath, watchdog_option
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.outputs import render_page_of
 from nvaudit.cli.progress import working
@@ -31,7 +31,7 @@ from nvaudit.report.plots.figures import plotly_graphs
 
 
 @click.command("landscape")
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @click.option("--data", type=FilePath(), help="Evaluation data, as for `audit`.  [default: MODEL.npz beside "
               "the model; without it the unmodified model on synthetic inputs is the reference]")  # fmt: skip
 @click.option("--span", type=float, default=SPAN, show_default=True,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nvaudit.errors import OptionError
+from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.watchdog import LOOP_SECONDS, VARIABLE
 from nvaudit.spec import parse_sigmas, parse_time
 
@@ -28,6 +28,17 @@ class FilePath(click.ParamType[Path]):
         if str(value) == "":
             self.fail("it is empty; name a file", param, ctx)
         return Path(value)
+
+
+class ModelPath(FilePath):
+    """The path of a model: a folder such as ``.`` is no file, and has no data beside it either."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read a path that ends in a name."""
+        path = super().convert(value, param, ctx)
+        if not path.name:
+            raise ModelError(f"{path}: is not a file; give an .onnx model")
+        return path
 
 
 class CrossbarType(click.ParamType[Any]):

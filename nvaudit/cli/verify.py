@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -54,7 +55,7 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
 
 
 @click.command("verify-plan")
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options()
 @point_options(sweep=False)
 @click.option("--ranking", type=click.Choice(["swim", "magnitude", "random"]), default="swim",

@@ -1,6 +1,6 @@
 """What ONNX says of the form of a node, held against the node: everything after trusts it.
 
-Readers take an attribute for what its declared type says and an operator for what its schema says. ONNX Runtime
+Readers take an attribute for what its type says and an operator for what its schema says. ONNX Runtime
 refuses a node that contradicts its schema; so do we, before anything looks inside.
 """
 
@@ -91,11 +91,14 @@ def _of_schema(node: Any, schema: Any) -> str | None:
         ("outputs", len(node.output), schema.min_output, schema.max_output),
     ):
         if not least <= count <= most:
-            wanted = (
-                str(least) if least == most else f"{least} to {most}" if most < 2**30 else f"{least} or more"
-            )
-            return f"has {count} {what}, and ONNX wants {wanted}"
+            return f"has {count} {what}, and ONNX wants {_range(least, most)}"
     return None
+
+
+def _range(least: int, most: int) -> str:
+    if least == most:
+        return str(least)
+    return f"{least} to {most}" if most < 2**30 else f"{least} or more"
 
 
 @functools.lru_cache(maxsize=4096)

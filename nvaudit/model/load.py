@@ -18,6 +18,7 @@ from nvaudit.model.attributes import open_linear
 from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
 from nvaudit.model.external import digest_files
+from nvaudit.model.growth import check_growth
 from nvaudit.model.inline import inline_functions
 from nvaudit.model.sparse import densify
 
@@ -161,6 +162,7 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
     _set_folder(model, path.parent)
     _sort(model, path)
     inline_functions(model, path)
+    check_growth(model, path)
     open_linear(model)
     return model, tuple(checked.files)
 

@@ -123,11 +123,18 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) 
     return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds, __version__)
 
 
+def _is(output: Path, path: Path) -> bool:
+    try:
+        return path.exists() and output.exists() and output.samefile(path)
+    except OSError:  # a name that no file can have
+        return False
+
+
 def _check_output(spec: RemapSpec, output: Path) -> None:
     """Refuse to write over what goes in, before any work."""
     inputs = [Path(spec.model), Path(spec.model).with_suffix(".npz")]
     inputs += [Path(name) for name in (spec.data, spec.calibration_data) if name is not None]
-    if any(path.exists() and output.exists() and output.samefile(path) for path in inputs):
+    if any(_is(output, path) for path in inputs):
         raise OptionError(f"-o {output}: this is an input of the run; choose another path")
     check_writable(output)
 

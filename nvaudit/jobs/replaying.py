@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nvaudit.errors import EngineError, OptionError
+from nvaudit.errors import DataError, EngineError, OptionError
 from nvaudit.files import check_inputs, holding_inputs
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
 from nvaudit.perturb.engine import Engine, Probe
@@ -98,7 +98,11 @@ def replay(
         if session.rebatching_failed(probe):
             session = prepare_again(session, probe)
             engine = Engine(session.workload)
-        point = next(i for i, p in enumerate(session.points) if p.sigma == sigma)
+        point = next((i for i, p in enumerate(session.points) if p.sigma == sigma), None)
+        if point is None:
+            raise DataError(
+                f"the report has sigma {sigma:g} and its run has not; give a report as it was written"
+            )
         check_inputs()  # before anything is written, too
         _write(session, engine, output, point, trial)
         measured = _measure(session, engine, probe, output) if check else None

@@ -1,7 +1,7 @@
 """Operators that make a large tensor of a few bytes: refused where a constant says how large it would be.
 
-ONNX Runtime makes such a tensor whole, some already while it loads the model, and a file of a kilobyte would take
-all memory of the machine.
+ONNX Runtime makes such a tensor whole, some already while it loads the model, and a file of a kilobyte would
+take all memory of the machine.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def check_growth(model: ir.Model, path: Path) -> None:
         count = None if size is None else size(place.node, opset)
         if count is not None and count > MAX_GROWN:
             raise ModelError(
-                f"{path}: node {place.label!r} ({place.node.op_type}) makes a tensor of {count:.3g} elements; at "
-                f"most {MAX_GROWN} are made of constants: export the model again"
+                f"{path}: node {place.label!r} ({place.node.op_type}) makes a tensor of {count:.3g} "
+                f"elements; at most {MAX_GROWN} are made of constants: export the model again"
             )
 
 

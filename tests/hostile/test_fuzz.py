@@ -23,8 +23,26 @@ def seeds(fuzz, tmp_path_factory):
     """Without ONNX's own node tests, and with the report of one audit."""
     cases = sys.modules["fuzz_cases"]
     folder = tmp_path_factory.mktemp("seeds")
-    report = fuzz._nvaudit(["audit", str(cases.EXAMPLE), "-n", "6", "-j", "0", "-q", "--limit", "8", "--no-roughness",
-                            "--sigma", "0.1:0.2:0.1", "--min-kpp", "0.2", "-o", f"{folder}/r.json"])  # fmt: skip
+    report = fuzz._nvaudit(
+        [
+            "audit",
+            str(cases.EXAMPLE),
+            "-n",
+            "6",
+            "-j",
+            "0",
+            "-q",
+            "--limit",
+            "8",
+            "--no-roughness",
+            "--sigma",
+            "0.1:0.2:0.1",
+            "--min-kpp",
+            "0.2",
+            "-o",
+            f"{folder}/r.json",
+        ]
+    )
     assert report is not None
     models = [cases.EXAMPLE.read_bytes(), *(model.SerializeToString() for model in cases.own_models())]
     profiles = [path.read_bytes() for path in sorted((cases.REPO / "devices").glob("*m.json"))]

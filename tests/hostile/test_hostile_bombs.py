@@ -27,13 +27,8 @@ PRODUCT = node("MatMul", ["x", "W"], ["m"])
 def save(path, nodes, tensors=(), sparse=()):
     """A model of x [N, 4] and y."""
     value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [value("x", TensorProto.FLOAT, ["N", 4])],
-        [value("y", TensorProto.FLOAT, None)],
-        [WEIGHT, *tensors],
-    )
+    x, y = value("x", TensorProto.FLOAT, ["N", 4]), value("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], [WEIGHT, *tensors])
     graph.sparse_initializer.extend(sparse)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -43,12 +38,17 @@ def ints(name, *numbers):
     return numpy_helper.from_array(np.array(numbers, np.int64), name)
 
 
+def number(name, value):
+    return numpy_helper.from_array(np.int64(value), name)
+
+
 def endless(path):
     """A Loop without a trip count whose condition stays true."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [node("Identity", ["c"], ["co"]), node("Identity", ["v"], ["vo"])], "b",
-        [value("i", 7, []), value("c", 9, []), value("v", 1, None)], [value("co", 9, []), value("vo", 1, None)],
+        [value("i", 7, []), value("c", 9, []), value("v", 1, None)],
+        [value("co", 9, []), value("vo", 1, None)],
     )  # fmt: skip
     return save(path, [PRODUCT, node("Loop", ["", "", "m"], ["y"], name="forever", body=body)])
 
@@ -78,8 +78,7 @@ def test_sparse_tensors_have_a_limit_together(tmp_path):
         ([node("ConstantOfShape", ["s"], ["b"])], [ints("s", 2**16, 2**16)]),
         ([node("Expand", ["W", "s"], ["b"])], [ints("s", 2**28, 4, 3)]),
         ([node("Tile", ["W", "s"], ["b"])], [ints("s", 1, 2**28)]),
-        ([node("Range", ["s", "e", "d"], ["b"])], [ints("s", 0).__class__.FromString(numpy_helper.from_array(np.int64(0), "s").SerializeToString()),
-          numpy_helper.from_array(np.int64(2**40), "e"), numpy_helper.from_array(np.int64(1), "d")]),
+        ([node("Range", ["s", "e", "d"], ["b"])], [number("s", 0), number("e", 2**40), number("d", 1)]),
         ([node("Pad", ["W", "s"], ["b"])], [ints("s", 0, 0, 2**31, 0)]),
         ([node("RandomNormal", [], ["b"], shape=[2**16, 2**16])], []),
     ],
@@ -109,8 +108,8 @@ def test_a_pass_that_does_not_end_is_stopped(tmp_path, command):
     ran = command("audit", path, "-n", 2, "-j", 0, "-q", "--pass-timeout", 0.5)
     assert (ran.code, ran.out) == (EXIT_BAD_INPUT, "")
     assert ran.err == (
-        "nvaudit: error: a forward pass of the model has taken more than 0.5 s and was stopped: it holds the Loop "
-        "node 'forever', which may never end; export it with a bound on its iterations, or allow more with "
+        "nvaudit: error: a forward pass of the model has taken more than 0.5 s and was stopped: it holds the "
+        "Loop node 'forever', which may never end; export it with a bound on its iterations, or allow more with "
         "--pass-timeout SECONDS\n"
     )
     assert command("audit", path, "-n", 2, "-j", 1, "-q", "--pass-timeout", 0.5).err == ran.err
@@ -122,7 +121,7 @@ def test_without_the_option_only_a_loop_has_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "LOOP_SECONDS", 0.3)
     session = open_session(endless(tmp_path / "m.onnx").read_bytes(), {})
     x = {"x": np.ones((1, 4), np.float32)}
-    with pytest.raises(ModelError, match="has taken more than 0.3 s .* Loop node 'forever'"):
+    with pytest.raises(ModelError, match=r"has taken more than 0\.3 s .* Loop node 'forever'"):
         run_session(session, ["y"], x)
     assert watchdog.guarded(lambda: time.sleep(0.8), lambda: None, tuple) is None
     stopped = []
@@ -141,7 +140,7 @@ def test_without_the_option_only_a_loop_has_a_limit(tmp_path, monkeypatch):
 def test_a_limit_that_is_none_is_refused(monkeypatch, text):
     """Of the environment."""
     monkeypatch.setenv(watchdog.VARIABLE, text)
-    with pytest.raises(OptionError, match="NVAUDIT_PASS_TIMEOUT: got .*; use a number of seconds above 0"):
+    with pytest.raises(OptionError, match=r"NVAUDIT_PASS_TIMEOUT: got .*; use a number of seconds above 0"):
         watchdog.pass_limit()
 
 
@@ -152,7 +151,7 @@ def test_a_signal_ends_a_pass_in_this_process(tmp_path, number):
     command = [sys.executable, "-m", "nvaudit", "audit", str(path), "-n", "2", "-j", "0", "-q"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         busy = 0.0
-        while busy < 4:  # seconds of processor time: it is in the Loop, on a busy machine too
+        while busy < 3:  # seconds of processor time: it is in the Loop, on a busy machine too
             time.sleep(0.2)
             with open(f"/proc/{process.pid}/stat") as file:
                 busy = sum(map(int, file.read().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")

@@ -42,9 +42,11 @@ def branching(tensors=(), inner=None, outer=()):
     nodes = inner or [node("MatMul", ["x", "W"], ["o"])]
     branches = [helper.make_graph(nodes, name, [], [value("o", 1, None)], list(tensors)) for name in "te"]
     return [
-        node("ReduceSum", ["x"], ["s"], keepdims=0), node("Cast", ["s"], ["c"], to=9), *outer,
+        node("ReduceSum", ["x"], ["s"], keepdims=0),
+        node("Cast", ["s"], ["c"], to=9),
+        *outer,
         node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1]),
-    ]  # fmt: skip
+    ]
 
 
 def function(name="f"):
@@ -66,7 +68,8 @@ CASES = {
     "sparse and sparse": (model(sparses=[sparse(), sparse(FIRST)]), "the graph: 'W' is stored twice"),
     "in a branch": (model(branching([tensor(), tensor(SECOND)])), "'W' is stored twice"),
     "dense and constant": (
-        model([node("Constant", [], ["W"], value=tensor(SECOND)), PRODUCT], [tensor()]), "'W' is produced twice",
+        model([node("Constant", [], ["W"], value=tensor(SECOND)), PRODUCT], [tensor()]),
+        "'W' is produced twice",
     ),
     "input of another type": (
         model(tensors=[tensor()], inputs=[value("W", TensorProto.DOUBLE, [4, 3])]),
@@ -83,21 +86,37 @@ CASES = {
         "'y' is produced twice",
     ),
     "hidden by a branch's tensor": (
-        model(branching([tensor(SECOND)]), [tensor()]), "'W' hides a value of the same name outside of it",
+        model(branching([tensor(SECOND)]), [tensor()]),
+        "'W' hides a value of the same name outside of it",
     ),
     "hidden by a branch's node": (
-        model(branching(inner=[node("Abs", ["x"], ["t"]), node("MatMul", ["t", "W"], ["o"])],
-                        outer=[node("Neg", ["x"], ["t"])]), [tensor()]),
+        model(
+            branching(
+                inner=[node("Abs", ["x"], ["t"]), node("MatMul", ["t", "W"], ["o"])],
+                outer=[node("Neg", ["x"], ["t"])],
+            ),
+            [tensor()],
+        ),
         "'t' hides a value of the same name outside of it",
     ),
-    "functions": (model(tensors=[tensor()], functions=[function(), function()]), "function 'f' of domain 'l' is stored twice"),
-    "unknown attribute": (model([node("MatMul", ["x", "W"], ["y"], alpha=1.0)], [tensor()]),
-                          "has an attribute 'alpha', which ONNX does not know"),
-    "attribute of another type": (model([node("Gemm", ["x", "W"], ["y"], alpha=[1, 2])], [tensor()]),
-                                  "attribute 'alpha' is ints, and ONNX wants float"),
-    "missing attribute": (model([node("Cast", ["x"], ["y"])], [tensor()]), "has no attribute 'to', which ONNX requires"),
+    "functions": (
+        model(tensors=[tensor()], functions=[function(), function()]),
+        "function 'f' of domain 'l' is stored twice",
+    ),
+    "unknown attribute": (
+        model([node("MatMul", ["x", "W"], ["y"], alpha=1.0)], [tensor()]),
+        "has an attribute 'alpha', which ONNX does not know",
+    ),
+    "attribute of another type": (
+        model([node("Gemm", ["x", "W"], ["y"], alpha=[1, 2])], [tensor()]),
+        "attribute 'alpha' is ints, and ONNX wants float",
+    ),
+    "missing attribute": (
+        model([node("Cast", ["x"], ["y"])], [tensor()]),
+        "has no attribute 'to', which ONNX requires",
+    ),
     "number of inputs": (model([node("MatMul", ["x"], ["y"])], [tensor()]), "has 1 inputs, and ONNX wants 2"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

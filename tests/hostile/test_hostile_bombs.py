@@ -109,8 +109,8 @@ def test_a_pass_that_does_not_end_is_stopped(tmp_path, command):
     assert (ran.code, ran.out) == (EXIT_BAD_INPUT, "")
     assert ran.err == (
         "nvaudit: error: a forward pass of the model has taken more than 0.5 s and was stopped: it holds the "
-        "Loop node 'forever', which may never end; export it with a bound on its iterations, or allow more with "
-        "--pass-timeout SECONDS\n"
+        "Loop node 'forever', which may never end; export it with a bound on its iterations, or allow more "
+        "with --pass-timeout SECONDS\n"
     )
     assert command("audit", path, "-n", 2, "-j", 1, "-q", "--pass-timeout", 0.5).err == ran.err
     assert watchdog.VARIABLE not in os.environ

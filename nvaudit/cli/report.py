@@ -60,7 +60,7 @@ def _check_shown(
             output.render(found)
         if show is not None:
             show(Console(file=io.StringIO()))
-    except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, StopIteration, TypeError, ValueError) as error:
         if isinstance(error, NvauditError):
             raise
         raise DataError(

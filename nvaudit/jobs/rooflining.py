@@ -138,7 +138,7 @@ def plan_roofline(
 ) -> RooflinePlan:
     """Settle what is run; as :func:`roofline`. Nothing but the profile is read."""
     _check_options(options)
-    if margin is not None and not 0 <= margin < float("inf"):
+    if margin is not None and not 0 <= margin < 1e300:  # a hundred times that is shown, in points
         raise OptionError(f"--margin: got {margin:g}; use a finite number, 0 or more")
     everything = {**options, "roughness": False}
     base = make_spec(model=model, device=device, data=data, **everything)

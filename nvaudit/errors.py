@@ -37,6 +37,10 @@ class KeptError(OptionError):
     """A folder of finished work is of another run, damaged, in use, or cannot be used."""
 
 
+class InputChangedError(NvauditError, RuntimeError):
+    """An input file was written while a result was made from it."""
+
+
 class EngineError(NvauditError, RuntimeError):
     """Our own failure: a worker that keeps dying, a full disk, no ONNX Runtime."""
 

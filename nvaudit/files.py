@@ -1,16 +1,26 @@
-"""Files are written whole: a reader sees the old file or the new one, never half of one."""
+"""Files are written whole, and input files must stay as they are while a result is made from them.
+
+A reader of what is written sees the old file or the new one, never half of one.
+
+A model's external data and large arrays are mapped, not copied, and a model is opened again for every
+session: a file that is overwritten meanwhile would give numbers of two states under the hash of the first. So
+every file is noted as it is read, and looked at again before the result is given.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nvaudit.errors import EngineError, NvauditError, OptionError
+from nvaudit.errors import EngineError, InputChangedError, NvauditError, OptionError
 
 _USER_ERRORS = {
     errno.ENOENT: "its folder does not exist; create it or choose another path",
@@ -108,6 +118,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 def _write(path: Path, data: bytes) -> None:
     target = _target(path)
+    forget_input(target)
     if _is_special(target):
         target.write_bytes(data)
     else:
@@ -179,3 +190,170 @@ def _explain(path: str | Path, error: OSError) -> NvauditError:
         code = errno.ENOSPC
     cure = _ENGINE_ERRORS.get(code, error.strerror or str(error))
     return EngineError(f"{path}: cannot be written: {cure}")
+
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A file as it was read.
+
+    Attributes
+    ----------
+    name : str
+        As the user calls it.
+    size, mtime_ns : int
+    sha256 : str
+    copied : bool
+        The run goes on with a copy: what becomes of the file does not matter, unless it is read again.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    copied: bool
+
+
+_held: ContextVar[dict[str, _Noted] | None] = ContextVar("nvaudit_inputs", default=None)
+
+
+@contextlib.contextmanager
+def holding_inputs() -> Iterator[None]:
+    """Refuse the result of this block if a file that it read has changed meanwhile; blocks may be nested.
+
+    Raises
+    ------
+    InputChangedError
+        Also in place of another error that a changed file has led to.
+    """
+    outer = _held.get()
+    mine: dict[str, _Noted] = dict(outer or {})
+    token = _held.set(mine)
+    try:
+        try:
+            yield
+        except NvauditError:
+            check_inputs()
+            raise
+        check_inputs(known=outer)
+    finally:
+        _held.reset(token)
+    if outer is not None:
+        outer.update(mine)
+
+
+def check_inputs(known: dict[str, _Noted] | None = None) -> None:
+    """Look at every file again that is in use, but for those that are looked at later.
+
+    Parameters
+    ----------
+    known : dict, optional
+        What an outer block has noted.
+
+    Raises
+    ------
+    InputChangedError
+        Naming the first that has another length, time or content.
+    """
+    for path, noted in list((_held.get() or {}).items()):
+        if noted.copied or (known is not None and known.get(path) == noted):
+            continue
+        try:
+            now = os.stat(path)
+            if now.st_size != noted.size:
+                raise _changed(noted.name, f"its length was {noted.size} and is {now.st_size} bytes")
+            if now.st_mtime_ns != noted.mtime_ns:
+                raise _changed(noted.name, "it was written again")
+            if digest_file(Path(path)) != noted.sha256:
+                raise _changed(noted.name, "its content is another")
+        except OSError as error:
+            raise _changed(noted.name, f"it cannot be read any more: {error.strerror or error}") from error
+
+
+def note_input(path: Path, sha256: str, before: os.stat_result, copied: bool = False) -> None:
+    """Note a file that was read.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str
+        Of what was read.
+    before : os.stat_result
+        Of the file before it was read.
+    copied : bool
+        The run goes on with a copy.
+
+    Raises
+    ------
+    InputChangedError
+        If the file changed while it was read, or since it was read before.
+    """
+    held = _held.get()
+    if held is None:
+        return
+    now = os.stat(path)
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise _changed(str(path), "it was written while it was read")
+    key = os.path.realpath(path)
+    earlier = held.get(key)
+    if earlier is not None and earlier.sha256 != sha256:
+        raise _changed(str(path), "its content is another than when it was read first")
+    noted = _Noted(str(path), now.st_size, now.st_mtime_ns, sha256, copied)
+    held[key] = noted if earlier is None else replace(earlier, copied=earlier.copied and copied)
+
+
+def inputs_held() -> bool:
+    """Whether a result is being made from what is read now."""
+    return _held.get() is not None
+
+
+def forget_input(path: str | Path) -> None:
+    """Leave out a file that this run itself writes, or everything in a folder of its own."""
+    held = _held.get()
+    if held:
+        real = os.path.realpath(path)
+        for key in [key for key in held if key == real or key.startswith(real + os.sep)]:
+            del held[key]
+
+
+def read_noted(path: Path) -> bytes:
+    """Read a file whole and note it."""
+    before = os.stat(path)
+    data = path.read_bytes()
+    note_input(path, hashlib.sha256(data).hexdigest(), before)
+    return data
+
+
+def note_files(paths: Iterable[Path], copied: bool = False) -> str:
+    """Hash files, streamed, in the order given, and note each.
+
+    Returns
+    -------
+    str
+        SHA-256 over all of them, hexadecimal.
+    """
+    total = hashlib.sha256()
+    for path in paths:
+        before = os.stat(path)
+        single = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+                single.update(chunk)
+        note_input(path, single.hexdigest(), before, copied)
+    return total.hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of one file, streamed, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _changed(name: str, how: str) -> InputChangedError:
+    return InputChangedError(
+        f"{name}: changed while it was in use: {how}; there is no result, for it would be of two states of "
+        "the file: run again when nothing writes it"
+    )

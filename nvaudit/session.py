@@ -25,6 +25,7 @@ from nvaudit.device import (
     profile_digest,
 )
 from nvaudit.errors import ModelError, OptionError
+from nvaudit.files import holding_inputs
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import (
     LoadedModel,
@@ -353,7 +354,7 @@ def prepared(
     spec: RunSpec, progress: Callable[[str, int, int], None], work: Callable[[Session], Result | Probe]
 ) -> Result:
     """Prepare a run and do its work, once more if that found that re-batching changes the outputs."""
-    with scratch_folder() as folder:
+    with scratch_folder() as folder, holding_inputs():
         progress("reading model and data", 0, 1)
         session = prepare(spec, folder)
         result = work(session)

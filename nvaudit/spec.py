@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from nvaudit.additions import (
@@ -36,6 +36,17 @@ MAX_QUESTIONS = 100
 
 ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
 
+RAREST = 1e-9
+"""Least percentile, one chip in a hundred billion: a thousandth of what --trials can be."""
+
+
+def _not_too_rare(percentile: float) -> float:
+    if percentile < RAREST:
+        raise ValueError(f"below {RAREST:g}")
+    return percentile
+
+
+Percentile = Annotated[float, Field(gt=0, lt=100), AfterValidator(_not_too_rare)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 IgnoreLabels = Annotated[tuple[Annotated[int, Field(ge=-(2**31), lt=2**31)], ...], Field(max_length=16)]
 IGNORE_WANTED = "at most 16 whole numbers"
@@ -55,9 +66,7 @@ class RunSpec(BaseModel):
     device: str
     data: str | None = None
     trials: Annotated[int, Field(ge=1, le=100_000_000)] = 1000
-    percentiles: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=100)], ...], Field(min_length=1, max_length=MAX_QUESTIONS)
-    ] = (1.0,)
+    percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1, max_length=MAX_QUESTIONS)] = (1.0,)
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     bits: Annotated[int, Field(ge=1, le=14)] | None = None
@@ -98,7 +107,7 @@ class RunSpec(BaseModel):
     all_trials: bool = False
     max_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     max_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    tail: Annotated[tuple[Annotated[float, Field(gt=0, lt=100)], ...], Field(max_length=MAX_QUESTIONS)] = ()
+    tail: Annotated[tuple[Percentile, ...], Field(max_length=MAX_QUESTIONS)] = ()
     attribute: tuple[Attribution, ...] = ()
     attribution_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     attribution_images: Annotated[int, Field(ge=1)] | None = None
@@ -245,7 +254,10 @@ def _describe(error: ErrorDetails) -> str:
         return f"{flag(name)}: missing; give {_WANTED[name]}"
     got = repr(error["input"])
     got = got if len(got) <= _SHOWN else f"{got[: _SHOWN - 1]}…"
-    return f"{flag(name)}: got {got}; use {_WANTED[name]}"
+    least = (
+        f", {RAREST:g} at least" if error["type"] == "value_error" and name in ("percentiles", "tail") else ""
+    )
+    return f"{flag(name)}: got {got}; use {_WANTED[name]}{least}"
 
 
 def validated(kind: type[Spec], options: Mapping[str, object]) -> Spec:

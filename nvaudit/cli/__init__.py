@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -46,9 +48,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
+    _silence_libraries()
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done; Ctrl-C must not change the exit code
     sys.exit(code)
+
+
+def _silence_libraries() -> None:
+    """Keep remarks of libraries, meant for who programs with them, from the user of a command.
+
+    ``python -W …``, PYTHONWARNINGS and NVAUDIT_DEBUG let them through.
+    """
+    if sys.warnoptions or os.environ.get("NVAUDIT_DEBUG"):
+        return
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())  # else Python prints what no handler takes
 
 
 def run(arguments: list[str]) -> int:

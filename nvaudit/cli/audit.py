@@ -12,6 +12,7 @@ from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -37,7 +38,7 @@ from nvaudit.spec import RunSpec, make_spec
 
 
 @click.command("audit", cls=OnceCommand)
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options()
 @point_options()
 @select_options()

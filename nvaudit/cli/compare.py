@@ -13,6 +13,7 @@ from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -41,7 +42,7 @@ _OF_THE_COMPARISON = frozenset(
 
 
 @click.command("compare", cls=OnceCommand)
-@click.argument("models", nargs=-1, required=True, type=FilePath(), metavar="MODEL MODEL...")
+@click.argument("models", nargs=-1, required=True, type=ModelPath(), metavar="MODEL MODEL...")
 @device_options()
 @point_options(sweep=False)
 @select_options()

@@ -207,7 +207,11 @@ def _print(facts: DeviceFacts, console: Console) -> None:
 @click.argument("file", type=FilePath())
 def validate_command(file: Path) -> None:
     """Check a profile FILE; exit 2 and say what is wrong if it is not valid."""
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as error:  # a name that no file can have
+        raise OptionError(f"{str(file)[:60]}…: {error.strerror}; name a JSON profile") from error
+    if not there:
         raise OptionError(f"{file}: no such file; name a JSON profile")
     profile = load_profile(file)
     facts = device_facts(operating_point(profile))

@@ -25,7 +25,7 @@ from nvaudit.cli.harden_options import (
 )
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, device_options
+from nvaudit.cli.options import FilePath, ModelPath, device_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @click.command("harden", cls=OnceCommand)
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @click.option("--method", "-m", type=click.Choice([*METHODS, "remap"]), default="best", show_default=True,
               help="best: the audited device's noise, weights clipped, a gentle second training where the "
               "first one costs accuracy without noise; trice: Algorithm 3 of the TRICE paper; gaussian, rc, "
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 @click.option("--workers", "-j", type=click.IntRange(0), metavar="W", help="Worker processes of the "
               "audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
 @cache_options()
+@watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_context
 def harden_command(

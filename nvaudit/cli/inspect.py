@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, device_options, mapped_option, select_options
+from nvaudit.cli.options import ModelPath, device_options, mapped_option, select_options
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
+from nvaudit.files import holding_inputs
 from nvaudit.findings import inspect_rows
 from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import Decision, select
@@ -27,7 +28,7 @@ from nvaudit.spec import make_spec
 
 
 @click.command("inspect", cls=OnceCommand)
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options()
 @select_options()
 @mapped_option()
@@ -57,13 +58,14 @@ def inspect_command(
         require_mapped=require_mapped,
     )
     profile, _ = settle_device(spec)
-    loaded = load_model(model)
-    rebatch = analyse_batch(loaded.model)
-    decisions = select(constants(loaded), layers, digital)
-    rows = inspect_rows(
-        decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
-    )
-    coverage = _coverage(loaded, rebatch, decisions)
+    with holding_inputs():
+        loaded = load_model(model)
+        rebatch = analyse_batch(loaded.model)
+        decisions = select(constants(loaded), layers, digital)
+        rows = inspect_rows(
+            decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
+        )
+        coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)
     gate = judge_share(coverage.share, require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK

@@ -9,7 +9,7 @@ import click
 
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ignore_option
+from nvaudit.cli.options import FilePath, ModelPath, ignore_option, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import OptionError
@@ -28,7 +28,7 @@ from nvaudit.report.landscape.text import render_landscape
 
 
 @click.command("landscape", cls=OnceCommand)
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @click.option("--data", type=FilePath(), help="Evaluation data, as for `audit`.  [default: MODEL.npz beside "
               "the model; without it the unmodified model on synthetic inputs is the reference]")  # fmt: skip
 @click.option("--span", type=float, default=SPAN, show_default=True,
@@ -74,6 +74,7 @@ from nvaudit.report.landscape.text import render_landscape
               "same command goes on where it was cut off, or on to more --pairs.  [default: none is "
               "kept]")  # fmt: skip
 @cache_options()
+@watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def landscape_command(
     surface: Path | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from nvaudit.errors import OptionError
+from nvaudit.errors import ModelError, OptionError
+from nvaudit.perturb.watchdog import LOOP_SECONDS, VARIABLE
 from nvaudit.spec import parse_sigmas, parse_time
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -25,6 +28,17 @@ class FilePath(click.ParamType[Path]):
         if str(value) == "":
             self.fail("it is empty; name a file", param, ctx)
         return Path(value)
+
+
+class ModelPath(FilePath):
+    """The path of a model: a folder such as ``.`` is no file, and has no data beside it either."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read a path that ends in a name."""
+        path = super().convert(value, param, ctx)
+        if not path.name:
+            raise ModelError(f"{path}: is not a file; give an .onnx model")
+        return path
 
 
 class CrossbarType(click.ParamType[Any]):
@@ -217,7 +231,34 @@ def run_options() -> Callable[[Command], Command]:
         click.option("--provider", default="cpu",
                      type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
                      show_default=True, help="ONNX Runtime execution provider."),
+        watchdog_option(),
     )  # fmt: skip
+
+
+def watchdog_option() -> Callable[[Command], Command]:
+    """The limit on one pass of the model; it goes into the environment, which worker processes inherit."""
+
+    def apply(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
+        if value is None:
+            return
+        if not math.isfinite(value):
+            raise click.BadParameter(f"{value} is no number of seconds", ctx, param)
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = repr(value)
+        ctx.call_on_close(lambda: _restore(before))
+
+    return click.option(
+        "--pass-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", callback=apply,
+        expose_value=False, help="Stop a forward pass of the model that takes longer.  [default: "
+        f"{LOOP_SECONDS:g} where the model has a Loop, which may never end; else no limit]",
+    )  # fmt: skip
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = before
 
 
 def flatten(sigmas: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath
+from nvaudit.cli.options import FilePath, watchdog_option
 from nvaudit.cli.output import printing
 from nvaudit.cli.report import read_report
 from nvaudit.cli.say import say
@@ -22,6 +22,7 @@ from nvaudit.jobs.replaying import replay
 @click.option("--trial", type=click.IntRange(0), metavar="N", help="Which chip.  [default: the worst]")
 @click.option("--worst", is_flag=True, help="The worst chip of the report (the default).")
 @click.option("--sigma", type=float, help="Which point of a sweep.  [default: the largest sigma]")
+@watchdog_option()
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Run the written file on the report's data and compare.")  # fmt: skip
 def replay_command(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
-from nvaudit.cli.outputs import check_outputs, extra_outputs, hand_out, page_output, take_outputs
-from nvaudit.errors import OptionError
+from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, page_output, take_outputs
+from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.report.kinds import KINDS, made, read_any
 from nvaudit.report.result import AuditReport, from_json
 
@@ -28,7 +31,8 @@ def report_command(report: Path, text: bool, **options: Any) -> None:
     """
     outputs = take_outputs(options)
     check_outputs(outputs, {} if str(report) == "-" else {"the report": report})
-    kind, found = read_any(*_read(report))
+    text_of, name = _read(report)
+    kind, found = read_any(text_of, name)
     if kind != KINDS[0]:
         for output in outputs:
             if output.option != "--html":
@@ -37,9 +41,33 @@ def report_command(report: Path, text: bool, **options: Any) -> None:
                     "has a text and a page (--html)"
                 )
         outputs = tuple(page_output(output.path, kind.page) for output in outputs)
-    hand_out(
-        found, outputs, (lambda console: made(kind.text)(found, console)) if text or not outputs else None
-    )
+    show = (lambda console: made(kind.text)(found, console)) if text or not outputs else None
+    _check_shown(found, outputs, show, name)
+    hand_out(found, outputs, show)
+
+
+def _check_shown(
+    found: Any, outputs: Sequence[Output], show: Callable[[Console], object] | None, name: str
+) -> None:
+    """Make every form once before the first is written: a file of somebody else may contradict itself.
+
+    Raises
+    ------
+    DataError
+        If a part of it refers to another one that is not there.
+    """
+    try:
+        for output in outputs:
+            output.render(found)
+        if show is not None:
+            show(Console(file=io.StringIO()))
+    except (ArithmeticError, AssertionError, LookupError, StopIteration, TypeError, ValueError) as error:
+        if isinstance(error, NvauditError):
+            raise
+        raise DataError(
+            f"{name}: its parts contradict each other ({type(error).__name__}: {str(error)[:100]}); give a "
+            "report.json as nvaudit wrote it"
+        ) from error
 
 
 def read_report(path: Path) -> AuditReport:

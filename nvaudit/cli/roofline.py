@@ -12,6 +12,7 @@ from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -50,7 +51,7 @@ class NumbersType(click.ParamType[Any]):
 
 
 @click.command("roofline", cls=OnceCommand)
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options(cell_bits=False)
 @click.option("--cell-bits", type=NumbersType(), metavar="B,B,…", help="Bits per cell, such as 1,2,4 or "
               "1-4.  [default: 1 to the profile's; 1 to 4 for an analog device]")  # fmt: skip

@@ -13,6 +13,7 @@ from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import (
     FilePath,
+    ModelPath,
     converter_options,
     device_options,
     flatten,
@@ -57,7 +58,7 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
 
 
 @click.command("verify-plan", cls=OnceCommand)
-@click.argument("model", type=FilePath())
+@click.argument("model", type=ModelPath())
 @device_options()
 @point_options(sweep=False)
 @click.option("--ranking", type=click.Choice(["swim", "magnitude", "random"]), default="swim",

@@ -99,7 +99,7 @@ def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: St
     if suffix == ".npz":
         return read_npz(path, specs, store)
     if suffix == ".npy":
-        return read_npy_file(path, specs)
+        return read_npy_file(path, specs, store)
     raise DataError(
         f"{path}: {suffix or 'a file without a suffix'} is not a known kind; the data may be {_SOURCES}"
     )
@@ -110,7 +110,7 @@ def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store
         return read_test_sets(path, specs, store)
     arrays = {child.name for child in path.iterdir() if child.suffix == ".npy"}
     if arrays - {"y.npy"} or (arrays and not class_folders(path) and not holds_images(path)):
-        return read_npy_folder(path, specs)
+        return read_npy_folder(path, specs, store)
     if class_folders(path) or holds_images(path):
         return read_folder(path, specs, limit, store)
     raise DataError(f"{path}: the folder holds no data; the data may be {_SOURCES}")

@@ -12,8 +12,11 @@ from nvaudit.data.preprocess import FILE_NAME
 from nvaudit.data.spec import LABEL_NAMES, Array, InputSpec, Raw, match_names
 from nvaudit.data.store import Store, open_npy
 from nvaudit.errors import DataError, EngineError
+from nvaudit.files import digest_file, inputs_held, note_files
 
 _CHUNK = 1 << 20
+COPY_BYTES = 1 << 30
+"""Larger arrays are not copied out of their files."""
 # What a damaged archive makes zipfile and its decompressors raise; RuntimeError: an encrypted member.
 _BAD_ZIP = (
     zipfile.BadZipFile,
@@ -47,9 +50,8 @@ def read_npz(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
     except _BAD_ZIP as error:
         raise DataError(f"{where}: not an intact .npz archive: {error}; write it again") from error
     with archive:
-        members = {
-            info.filename.removesuffix(".npy"): info for info in archive.infolist() if not info.is_dir()
-        }
+        note_files([path], copied=True)
+        members = _members(archive, where)
         chosen, labelled = match_names(members, specs, where)
         wanted = [*chosen.values(), *(["y"] if labelled else [])]
         _check_room([members[name] for name in wanted], store, where)
@@ -64,6 +66,19 @@ def read_npz(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
         preprocess_paths=(path.with_suffix(".json"), path.parent / FILE_NAME),
         notes=_unused(members.keys() - set(wanted)),
     )
+
+
+def _members(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
+    """Arrays of an archive by name; readers disagree on which of two of one name is meant."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if info.is_dir():
+            continue
+        if name in members:
+            raise DataError(f"{where}: array {name[:60]!r} is stored twice; write the archive again")
+        members[name] = info
+    return members
 
 
 def _check_room(members: list[zipfile.ZipInfo], store: Store, where: str) -> None:
@@ -95,7 +110,7 @@ def _unused(names: set[str]) -> tuple[str, ...]:
     return (f"arrays not used: {', '.join(map(repr, sorted(names)))}",) if names else ()
 
 
-def read_npy_folder(path: Path, specs: tuple[InputSpec, ...]) -> Raw:
+def read_npy_folder(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
     """Map ``x.npy`` or one ``<input>.npy`` per input, with ``y.npy``, from one folder.
 
     Raises
@@ -103,10 +118,10 @@ def read_npy_folder(path: Path, specs: tuple[InputSpec, ...]) -> Raw:
     DataError
         If an input has no file, or a file is not an intact numeric array.
     """
-    return _read_files(_npy_files(path), specs, path, (path / FILE_NAME,))
+    return _read_files(_npy_files(path), specs, path, (path / FILE_NAME,), store)
 
 
-def read_npy_file(path: Path, specs: tuple[InputSpec, ...]) -> Raw:
+def read_npy_file(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
     """Map one .npy file as the only batched input, with ``y.npy`` and the other inputs beside it.
 
     Raises
@@ -121,7 +136,7 @@ def read_npy_file(path: Path, specs: tuple[InputSpec, ...]) -> Raw:
         if name in known or name.lower() in LABEL_NAMES
     }
     files[path.stem if path.stem in known else "x"] = path
-    return _read_files(files, specs, path, (path.with_suffix(".json"), path.parent / FILE_NAME))
+    return _read_files(files, specs, path, (path.with_suffix(".json"), path.parent / FILE_NAME), store)
 
 
 def _npy_files(folder: Path) -> dict[str, Path]:
@@ -130,16 +145,44 @@ def _npy_files(folder: Path) -> dict[str, Path]:
 
 
 def _read_files(
-    files: dict[str, Path], specs: tuple[InputSpec, ...], path: Path, preprocess_paths: tuple[Path, ...]
+    files: dict[str, Path],
+    specs: tuple[InputSpec, ...],
+    path: Path,
+    preprocess_paths: tuple[Path, ...],
+    store: Store,
 ) -> Raw:
     chosen, labelled = match_names(files, specs, str(path))
     used = {*chosen.values(), *(["y"] if labelled else [])}
     return Raw(
-        inputs={
-            spec.name: open_npy(files[chosen[spec.name]], str(files[chosen[spec.name]])) for spec in specs
-        },
-        labels=open_npy(files["y"], str(files["y"]), text=True) if labelled else None,
+        inputs={spec.name: _held(files[chosen[spec.name]], store) for spec in specs},
+        labels=_held(files["y"], store, text=True) if labelled else None,
         source=str(path),
         preprocess_paths=preprocess_paths,
         notes=_unused(files.keys() - used),
     )
+
+
+def _held(path: Path, store: Store, text: bool = False) -> Array:
+    """Map an array so that what becomes of its file does not reach the run.
+
+    A file that is overwritten in place changes what is mapped, and ends the process where it got shorter. So
+    the array is copied, like the arrays of an archive; one that is too large for that is mapped where it
+    lies, and its file is looked at again before the result is given.
+    """
+    array = open_npy(path, str(path), text=text)
+    if not inputs_held():
+        return array
+    size = path.stat().st_size
+    copied = size <= min(COPY_BYTES, store.free_bytes() // 2)
+    if copied:
+        target = store.new_path()
+        try:
+            with path.open("rb") as source:
+                store.write(target, iter(lambda: source.read(_CHUNK), b""))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        array = open_npy(target, str(path), text=text)
+    note_files([path], copied)
+    if copied and digest_file(target) != digest_file(path):
+        raise DataError(f"{path}: changed while it was read; run again when nothing writes it")
+    return array

@@ -16,6 +16,8 @@ from nvaudit.errors import ProfileError
 
 TableUnit: TypeAlias = Literal["level", "full_scale", "us", "na", "s"]
 MAX_CSV_BYTES = 64 << 20
+MAX_ROWS = MAX_BYTES // len("1, ")
+"""What a profile can hold at most: a digit and its separator for each sample."""
 _HEADERS = "level,mean,std (or states,mean,std) or level,value"
 _MICROSIEMENS_PER_SIEMENS = 1e6
 _Rows: TypeAlias = list[tuple[int, list[float]]]
@@ -126,9 +128,18 @@ def _read(csv: Path, where: str) -> bytes:
 
 def _rows(content: bytes, where: str) -> tuple[tuple[str, ...], _Rows]:
     """Read the names of the columns after the level, and each row as (level, numbers)."""
+    lines: list[tuple[int, list[str]]] = []
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
     try:
-        reader = csv_format.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        reader = csv_format.reader(text, strict=True)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                lines.append((reader.line_num, row))
+            if len(lines) > MAX_ROWS or reader.line_num > 4 * MAX_ROWS:  # before all are in memory
+                raise ProfileError(
+                    f"{where}: more than {MAX_ROWS} rows make a profile above 1 MiB; give fewer, or "
+                    "level,mean,std"
+                )
     except (UnicodeDecodeError, csv_format.Error) as error:
         raise ProfileError(f"{where}: not CSV: {error}; save it as comma-separated UTF-8 text") from None
     if not lines:

@@ -15,7 +15,7 @@ import numpy as np
 from nvaudit import __version__
 from nvaudit.data import Dataset
 from nvaudit.errors import DataError, OptionError
-from nvaudit.files import check_writable, write_text_atomic
+from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import Named, Plan, plan_comparison
 from nvaudit.perturb.montecarlo import Progress
@@ -108,6 +108,7 @@ def compare(
     )
 
 
+@holding_inputs()
 def run_comparison(
     plan: Plan, progress: Progress = _quiet, resume: Path | None = None, reports: Path | None = None
 ) -> ComparisonReport:

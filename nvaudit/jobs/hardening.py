@@ -15,7 +15,7 @@ import numpy as np
 from nvaudit import __version__
 from nvaudit.device import profile_digest
 from nvaudit.errors import OptionError
-from nvaudit.files import check_writable
+from nvaudit.files import check_inputs, check_writable, holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.harden_job import Job, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
@@ -109,6 +109,7 @@ def run_hardening(
     require_device(spec.provider)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
+        stack.enter_context(holding_inputs())
         folder = None if resume is None else Path(resume)
         if folder is not None:
             stack.enter_context(lock_folder(folder))
@@ -131,6 +132,7 @@ def run_hardening(
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
         plan = _verify_plan(job, hardened, audit_data, progress)
+        check_inputs()  # before the result is written
         _write(job.loaded, executor, output)
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin

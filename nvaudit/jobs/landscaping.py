@@ -14,6 +14,7 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.data import LabelRules, load_dataset
+from nvaudit.files import holding_inputs
 from nvaudit.model import LoadedModel, analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
@@ -86,6 +87,7 @@ def run_landscape(
     events: list[str] = []
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
+        stack.enter_context(holding_inputs())
         progress("reading model and data", 0, 1)
         check_pool(spec.dask)
         loaded = load_runnable(spec.model, spec.seed)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nvaudit import __version__
 from nvaudit.errors import EngineError, ModelError, OptionError
-from nvaudit.files import check_writable
+from nvaudit.files import check_writable, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
 from nvaudit.model.regrid import with_numbers
@@ -104,6 +104,7 @@ def remap(
     return run_remap(spec, output, progress)
 
 
+@holding_inputs()
 def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) -> RemapReport:
     """Run a specification; as :func:`remap`."""
     clock = Clock(spec.time_budget)
@@ -122,11 +123,18 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) 
     return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds, __version__)
 
 
+def _is(output: Path, path: Path) -> bool:
+    try:
+        return path.exists() and output.exists() and output.samefile(path)
+    except OSError:  # a name that no file can have
+        return False
+
+
 def _check_output(spec: RemapSpec, output: Path) -> None:
     """Refuse to write over what goes in, before any work."""
     inputs = [Path(spec.model), Path(spec.model).with_suffix(".npz")]
     inputs += [Path(name) for name in (spec.data, spec.calibration_data) if name is not None]
-    if any(path.exists() and output.exists() and output.samefile(path) for path in inputs):
+    if any(_is(output, path) for path in inputs):
         raise OptionError(f"-o {output}: this is an input of the run; choose another path")
     check_writable(output)
 
@@ -292,6 +300,7 @@ def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> flo
     error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
     half = any(values.dtype.itemsize < 4 for values in bench.values.values())
     if not best.changes_function and not error <= (_HALF_ROUNDING if half else _ROUNDING):
+        forget_input(output)
         output.unlink()
         raise EngineError(
             f"{output}: rescaling moved the outputs by {error:.1e} of their range, more than rounding does; "

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nvaudit.errors import EngineError, OptionError
+from nvaudit.errors import DataError, EngineError, OptionError
+from nvaudit.files import check_inputs, holding_inputs
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
 from nvaudit.perturb.engine import Engine, Probe
@@ -91,7 +92,7 @@ def replay(
         trial = int(worst(np.asarray(values, dtype=np.float64)))  # null becomes NaN
     if not 0 <= trial < len(values):
         raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
-    with scratch_folder() as folder:
+    with scratch_folder() as folder, holding_inputs():
         session = prepare(spec, folder)
         _same(session, report)
         engine = Engine(session.workload)
@@ -99,7 +100,12 @@ def replay(
         if session.rebatching_failed(probe):
             session = prepare_again(session, probe)
             engine = Engine(session.workload)
-        point = next(i for i, p in enumerate(session.points) if p.sigma == sigma)
+        point = next((i for i, p in enumerate(session.points) if p.sigma == sigma), None)
+        if point is None:
+            raise DataError(
+                f"the report has sigma {sigma:g} and its run has not; give a report as it was written"
+            )
+        check_inputs()  # before anything is written, too
         _write(session, engine, output, point, trial)
         measured = _measure(session, engine, probe, output) if check else None
     reported = values[trial]

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from nvaudit import __version__
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
+from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
 from nvaudit.perturb.montecarlo import Progress
@@ -138,7 +139,7 @@ def plan_roofline(
 ) -> RooflinePlan:
     """Settle what is run; as :func:`roofline`. Nothing but the profile is read."""
     _check_options(options)
-    if margin is not None and not 0 <= margin < float("inf"):
+    if margin is not None and not 0 <= margin < 1e300:  # a hundred times that is shown, in points
         raise OptionError(f"--margin: got {margin:g}; use a finite number, 0 or more")
     everything = {**options, "roughness": False}
     base = make_spec(model=model, device=device, data=data, **everything)
@@ -173,6 +174,7 @@ def plan_roofline(
     return RooflinePlan(ideal, converted, tuple(skipped), asked, tuple(_notes(base, profile, ideal)))
 
 
+@holding_inputs()
 def run_roofline(
     plan: RooflinePlan, progress: Progress = _quiet, resume: Path | None = None
 ) -> RooflineReport:

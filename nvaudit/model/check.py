@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.external import check_external
+from nvaudit.model.external import check_external, external_entries
+from nvaudit.model.schema import contradiction
 
 MAX_ELEMENTS = 2**48  # beyond any array that could be read, well inside a 64-bit count of bytes
 
@@ -36,10 +38,41 @@ _FIELDS: dict[int, tuple[str, float]] = {
 
 @dataclass
 class Checked:
-    """What a check found: the external data files, in order of first use."""
+    """What a check found.
+
+    Attributes
+    ----------
+    path : Path
+        The model file.
+    files : dict of Path
+        The external data files, in order of first use.
+    opsets : dict of str to int
+        Versions of the operator sets, where the check is.
+    functions : set of (str, str)
+        Domain and name of the model's own functions: what they are is theirs to say.
+    """
 
     path: Path
     files: dict[Path, None] = field(default_factory=dict)
+    opsets: dict[str, int] = field(default_factory=dict)
+    functions: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass
+class _Scope:
+    """The names of one graph.
+
+    Attributes
+    ----------
+    names : set of str
+        All of them; nodes need not be in order, so that a name may be used before it is produced.
+    earlier : set of str
+        What stands before the node that is looked at: what the graphs inside that node must not hide. A
+        value that is produced later may share its name with one inside, as the outputs of If often do.
+    """
+
+    names: set[str]
+    earlier: set[str] = field(default_factory=set)
 
 
 def check_model(proto: Any, path: Path) -> Checked:
@@ -67,30 +100,66 @@ def check_model(proto: Any, path: Path) -> Checked:
         raise ModelError(f"{path}: holds no ONNX graph; give an .onnx model file")
     if proto.ir_version >= 3 and not proto.opset_import:
         raise ModelError(f"{path}: declares no operator set; export the model again")
+    versions: dict[str, int] = {}
     for entry in proto.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain  # two spellings of one domain
+        if versions.setdefault(domain, entry.version) != entry.version:
+            raise ModelError(
+                f"{path}: operator set {entry.domain!r} is imported as version {versions[domain]} and as "
+                f"{entry.version}; export the model again"
+            )
         if not 1 <= entry.version < 2**31:
             raise ModelError(
                 f"{path}: operator set {entry.domain!r} has version {entry.version}; export the model again"
             )
     if not proto.graph.output:
         raise ModelError(f"{path}: the graph has no outputs; there is nothing to audit")
-    checked = Checked(path)
+    checked = Checked(
+        path,
+        opsets=versions or {"": 1},
+        functions=frozenset((function.domain, function.name) for function in proto.functions),
+    )
     _check_graph(proto.graph, [], "the graph", checked)
-    for function in proto.functions:
-        place = f"function {function.name!r}"
-        scope = set(function.input)
-        _check_nodes(function.node, [scope], place, checked)
-        _check_outputs(function.output, scope, place, checked)
+    _check_functions(proto, checked)
     return checked
 
 
-def _check_graph(graph: Any, outer: list[set[str]], place: str, checked: Checked) -> None:
+def _check_functions(proto: Any, checked: Checked) -> None:
+    """Check the functions of a model: each once, and each inside."""
+    known: set[tuple[str, str, str]] = set()
+    for function in proto.functions:
+        place = f"function {function.name!r}"
+        _check_text((function.domain, function.name, *function.input, *function.output), place, checked)
+        key = (function.domain, function.name, getattr(function, "overload", ""))
+        if key in known:
+            raise ModelError(
+                f"{checked.path}: {place} of domain {function.domain!r} is stored twice; "
+                "export the model again"
+            )
+        known.add(key)
+        _check_once(function.input, "is an input twice", place, checked)
+        checked.opsets = {entry.domain: entry.version for entry in function.opset_import}
+        scope = set(function.input)
+        _check_nodes(function.node, [_Scope(scope)], place, checked)
+        _check_outputs(function.output, scope, place, checked)
+
+
+def _check_graph(graph: Any, outer: list[_Scope], place: str, checked: Checked) -> None:
     """Check one graph and, through its nodes, the graphs inside it."""
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     _check_text((graph.name, *(value.name for value in values)), place, checked)
     scope = {value.name for value in graph.input}
     if "" in scope:
         raise ModelError(f"{checked.path}: {place}: an input without a name; export the model again")
+    sparse = [tensor.values.name for tensor in graph.sparse_initializer]
+    _check_text(sparse, place, checked)
+    # ONNX Runtime takes the first of two tensors of one name, others the last: neither is right.
+    stored = [*(tensor.name for tensor in graph.initializer), *sparse]
+    _check_once(stored, "is stored twice", place, checked)
+    _check_once((value.name for value in graph.input), "is an input twice", place, checked)
+    _check_once((value.name for value in graph.output), "is an output twice", place, checked)
+    _check_declared(graph, place, checked)
+    _check_visible(stored, outer, place, checked)
     for tensor in graph.initializer:
         if not tensor.name:
             raise ModelError(
@@ -98,9 +167,65 @@ def _check_graph(graph: Any, outer: list[set[str]], place: str, checked: Checked
             )
         check_tensor(tensor, f"initializer {tensor.name!r}", checked)
         scope.add(tensor.name)
-    scope.update(sparse.values.name for sparse in graph.sparse_initializer)
-    _check_nodes(graph.node, [*outer, scope], place, checked)
+    if "" in sparse:
+        raise ModelError(
+            f"{checked.path}: {place}: a sparse initializer without a name; export the model again"
+        )
+    scope.update(sparse)
+    _check_nodes(graph.node, [*outer, _Scope(scope)], place, checked)
     _check_outputs((value.name for value in graph.output), scope, place, checked)
+
+
+def _check_once(names: Iterable[str], what: str, place: str, checked: Checked) -> None:
+    """Every name must stand for one thing."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ModelError(f"{checked.path}: {place}: {name!r} {what}; export the model again")
+        seen.add(name)
+
+
+def _check_visible(names: Iterable[str], outer: list[_Scope], place: str, checked: Checked) -> None:
+    """No name may hide one that is visible from outside; readers disagree on which of the two is meant."""
+    for name in names:
+        if name and any(name in scope.earlier for scope in outer):
+            raise ModelError(
+                f"{checked.path}: {place}: {name!r} hides a value of the same name outside of it; "
+                "export the model again"
+            )
+
+
+def _check_declared(graph: Any, place: str, checked: Checked) -> None:
+    """What is declared of an initializer, as an input or otherwise, must be what is stored."""
+    stored = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
+    stored |= {
+        tensor.values.name: (tensor.values.data_type, tuple(tensor.dims))
+        for tensor in graph.sparse_initializer
+    }
+    for value in graph.input:
+        if value.name not in stored or value.type.WhichOneof("value") != "tensor_type":
+            continue
+        dtype, shape = stored[value.name]
+        declared = value.type.tensor_type
+        if declared.elem_type not in (_Tensor.UNDEFINED, dtype):
+            raise ModelError(
+                f"{checked.path}: {place}: input {value.name!r} is declared as "
+                f"{_type_name(declared.elem_type)} and its initializer is {_type_name(dtype)}; "
+                "export the model again"
+            )
+        dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
+        fits = len(dims) == len(shape) and all(
+            size is None or size < 1 or size == found for size, found in zip(dims, shape, strict=True)
+        )
+        if declared.HasField("shape") and not fits:
+            raise ModelError(
+                f"{checked.path}: {place}: input {value.name!r} is declared with shape {dims} and its "
+                f"initializer has {list(shape)}; export the model again"
+            )
+
+
+def _type_name(number: int) -> str:
+    return str(_Tensor.DataType.Name(number)).lower() if number in _Tensor.DataType.values() else str(number)
 
 
 def _check_text(names: Any, place: str, checked: Checked) -> None:
@@ -122,28 +247,38 @@ def _check_outputs(names: Any, scope: set[str], place: str, checked: Checked) ->
             )
 
 
-def _check_nodes(nodes: Any, scopes: list[set[str]], place: str, checked: Checked) -> None:
+def _check_nodes(nodes: Any, scopes: list[_Scope], place: str, checked: Checked) -> None:
     """Check the nodes of one graph; their outputs join the innermost scope."""
     for node in nodes:
         _check_text((node.op_type, node.domain, node.name, *node.input, *node.output), place, checked)
-    scope = scopes[-1]
+    scope = scopes[-1].names
+    scopes[-1].earlier = set(scope)
     produced = Counter(name for node in nodes for name in node.output if name)
     twice = next((name for name, count in produced.items() if count > 1 or name in scope), None)
     if twice is not None:
         raise ModelError(f"{checked.path}: {place}: {twice!r} is produced twice; export the model again")
+    _check_visible(produced, scopes[:-1], place, checked)
     scope.update(produced)
     for position, node in enumerate(nodes):
         label = f"node {node.name or position!r} ({node.op_type})"
         for name in node.input:
-            if name and not any(name in names for names in scopes):
+            if name and not any(name in outer.names for outer in scopes):
                 raise ModelError(
                     f"{checked.path}: {place}: {label}: nothing produces its input {name!r}; "
                     "export the model again"
                 )
+        _check_once(
+            (attribute.name for attribute in node.attribute), "is given twice", f"{label}: attribute", checked
+        )
+        own = (node.domain, node.op_type) in checked.functions
+        wrong = None if own else contradiction(node, checked.opsets)
+        if wrong is not None:
+            raise ModelError(f"{checked.path}: {place}: {label}: {wrong}; export the model again")
         for attribute in node.attribute:
             _check_attribute(attribute, scopes, label, checked)
         if node.op_type == "If":
             _check_branches(node, f"{checked.path}: {place}: {label}")
+        scopes[-1].earlier.update(node.output)
 
 
 def _check_branches(node: Any, where: str) -> None:
@@ -157,7 +292,7 @@ def _check_branches(node: Any, where: str) -> None:
         )
 
 
-def _check_attribute(attribute: Any, scopes: list[set[str]], label: str, checked: Checked) -> None:
+def _check_attribute(attribute: Any, scopes: list[_Scope], label: str, checked: Checked) -> None:
     """Check the tensors and graphs that an attribute holds."""
     place = f"{label}: attribute {attribute.name!r}"
     _check_text((attribute.name, attribute.ref_attr_name, attribute.t.name), place, checked)
@@ -199,7 +334,7 @@ def check_tensor(tensor: Any, place: str, checked: Checked) -> None:
         ) from error
     nbytes = math.ceil(count * bits / 8)
     if tensor.data_location == _Tensor.EXTERNAL:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
+        entries = external_entries(tensor, place, checked.path)
         checked.files[check_external(entries, nbytes, place, checked.path)] = None
         return
     if tensor.HasField("raw_data"):

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import onnx
 
 from nvaudit.errors import EngineError
-from nvaudit.files import check_writable, write_bytes_atomic
+from nvaudit.files import check_writable, forget_input, write_bytes_atomic
 
 ALIGNMENT = 4096
 """Tensors that get a new place start at a page."""
@@ -98,6 +98,7 @@ class DataFiles:
                     _patch(file, tensor, data, id(tensor) in shared)
                 file.flush()
                 os.fsync(file.fileno())
+            forget_input(copy)
             temporary.replace(copy)
         finally:
             temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ are opened, and only after their length was checked against the shape that the t
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,8 +15,42 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
+from nvaudit.files import note_files
 
-_CHUNK = 1 << 22
+_KEYS = ("location", "offset", "length", "checksum")
+_PREPACKED = "prepacked"  # ONNX Runtime names what it keeps of its own this way
+
+
+def external_entries(tensor: Any, place: str, model_path: Path) -> dict[str, str]:
+    """Read the key-value pairs of an external tensor.
+
+    Parameters
+    ----------
+    tensor : onnx.TensorProto
+        A tensor whose data are external.
+    place : str
+        The tensor in words, for messages.
+    model_path : Path
+        The model file.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    ModelError
+        If a key occurs twice or is none of the format: ONNX Runtime refuses those, other readers drop them.
+    """
+    entries: dict[str, str] = {}
+    for entry in tensor.external_data:
+        where = f"{model_path}: {place}: external data key {str(entry.key)[:60]!r}"
+        if entry.key in entries:
+            raise ModelError(f"{where} occurs twice; export the model again")
+        if entry.key not in _KEYS and not str(entry.key).startswith(_PREPACKED):
+            raise ModelError(f"{where} is unknown; ONNX has {', '.join(_KEYS)}: remove it or export again")
+        entries[entry.key] = entry.value
+    return entries
 
 
 def check_external(entries: dict[str, str], nbytes: int, place: str, model_path: Path) -> Path:
@@ -127,7 +160,7 @@ def memory_map(tensor: ir.ExternalTensor) -> np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """Hash files, streamed, in the order given.
+    """Hash the files of a model, streamed, in the order given, and note them as inputs.
 
     Parameters
     ----------
@@ -139,9 +172,4 @@ def digest_files(paths: Iterable[Path]) -> str:
     str
         SHA-256, hexadecimal.
     """
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return note_files(paths)

@@ -16,7 +16,7 @@ from onnx_ir.passes.common import InlinePass
 from nvaudit.errors import ModelError
 from nvaudit.model.walk import bodies
 
-MAX_NODES = 2_000_000  # what calls of calls may expand to
+MAX_NODES = 250_000  # what calls of calls may expand to
 
 Operator = tuple[str, str, str]
 

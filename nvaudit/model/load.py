@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from nvaudit.errors import ModelError
+from nvaudit.errors import InputChangedError, ModelError
+from nvaudit.files import read_noted
 from nvaudit.model.attributes import open_linear
 from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
 from nvaudit.model.draws import Draw, draws_note, find_draws, seed_draws
 from nvaudit.model.external import digest_files
+from nvaudit.model.growth import check_growth
 from nvaudit.model.inline import inline_functions
 from nvaudit.model.sparse import densify
 from nvaudit.model.upgrade import obstacle, upgrade
@@ -123,7 +126,7 @@ def load_model(path: str | Path, seed: int = 0) -> LoadedModel:
     path = Path(path)
     try:
         return _load(path, seed)
-    except ModelError:
+    except (ModelError, InputChangedError):
         raise
     except MemoryError as error:
         raise ModelError(f"{path}: does not fit into memory; store its weights as external data") from error
@@ -169,10 +172,13 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
     densify(proto, checked)
     if not proto.opset_import:
         proto.opset_import.add().version = 1  # what files before format version 3 mean
-    model = ir.serde.deserialize_model(proto)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it remarks on was checked above, or has no meaning to us
+        model = ir.serde.deserialize_model(proto)
     _set_folder(model, path.parent)
     _sort(model, path)
     inline_functions(model, path)
+    check_growth(model, path)
     open_linear(model)
     return model, tuple(checked.files)
 
@@ -214,7 +220,7 @@ def parse(path: Path) -> Any:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ModelError(f"{path}: has {size} bytes, beyond the 2 GiB of protobuf; use external data")
-        data = path.read_bytes()
+        data = read_noted(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     if not data:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.check import Checked, check_tensor, count_elements
 
 MAX_DENSE_BYTES = 2**30
+_STRING_BYTES = 64  # about what an empty string in a message takes
 ORIGIN_KEY = "nvaudit.origin"
 
 
@@ -31,15 +34,68 @@ def densify(proto: Any, checked: Checked) -> None:
     ModelError
         If a sparse tensor is malformed, or too large when dense.
     """
+    _check_total(proto, checked)
     _densify_graph(proto.graph, checked)
     for function in proto.functions:
         for node in function.node:
             _densify_node(node, checked)
 
 
+def _check_total(proto: Any, checked: Checked) -> None:
+    """Add up what all sparse tensors are when dense, before any is expanded: a few bytes stand for each."""
+    total = 0
+    for sparse, place in _sparse_tensors(proto):
+        where = f"{checked.path}: {place}"
+        count = count_elements(sparse.dims, where)
+        nbytes = count * _element_bytes(sparse.values, where)
+        if nbytes > MAX_DENSE_BYTES:
+            raise ModelError(f"{where}: has {count} elements when dense; at most 1 GiB is expanded")
+        total += nbytes
+        if total > MAX_DENSE_BYTES:
+            raise ModelError(
+                f"{where}: with it all sparse tensors need more than {MAX_DENSE_BYTES} bytes when dense; "
+                "at most 1 GiB is expanded in all: store them dense, as external data"
+            )
+
+
+def _sparse_tensors(proto: Any) -> Iterator[tuple[Any, str]]:
+    """Yield every sparse tensor that is expanded, at any depth, with its place in words."""
+    nodes = [node for function in proto.functions for node in function.node]
+    graphs = [proto.graph]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            for sparse in graph.sparse_initializer:
+                yield sparse, f"sparse initializer {sparse.values.name!r}"
+            nodes.extend(graph.node)
+            continue
+        node = nodes.pop()
+        for attribute in node.attribute:
+            graphs.extend(attribute.graphs)
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+            if _is_sparse_value(attribute):
+                yield attribute.sparse_tensor, f"sparse Constant {node.name!r}"
+
+
+def _is_sparse_value(attribute: Any) -> bool:
+    return bool(attribute.name == "sparse_value" and attribute.HasField("sparse_tensor"))
+
+
+def _element_bytes(tensor: Any, where: str) -> int:
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return _STRING_BYTES
+    try:
+        return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{where}: unknown element type {tensor.data_type}; export the model again"
+        ) from error
+
+
 def _densify_graph(graph: Any, checked: Checked) -> None:
     for sparse in graph.sparse_initializer:
-        graph.initializer.append(_dense(sparse, f"sparse initializer {sparse.values.name!r}", checked))
+        _dense(sparse, f"sparse initializer {sparse.values.name!r}", checked, graph.initializer.add())
     del graph.sparse_initializer[:]
     for value in (*graph.input, *graph.output, *graph.value_info):
         if _holds_map(value.type):
@@ -54,11 +110,12 @@ def _densify_node(node: Any, checked: Checked) -> None:
             _densify_graph(attribute.g, checked)
         for graph in attribute.graphs:
             _densify_graph(graph, checked)
-        if attribute.name == "sparse_value" and attribute.HasField("sparse_tensor"):
-            dense = _dense(attribute.sparse_tensor, f"sparse Constant {node.name!r}", checked)
+        if _is_sparse_value(attribute):
+            sparse = onnx.SparseTensorProto()
+            sparse.CopyFrom(attribute.sparse_tensor)
             attribute.Clear()
             attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
-            attribute.t.CopyFrom(dense)
+            _dense(sparse, f"sparse Constant {node.name!r}", checked, attribute.t)
 
 
 def _holds_map(type_proto: Any) -> bool:
@@ -69,8 +126,8 @@ def _holds_map(type_proto: Any) -> bool:
     return bool(kind == "map_type")
 
 
-def _dense(sparse: Any, place: str, checked: Checked) -> Any:
-    """The dense tensor of a sparse one, marked with its origin."""
+def _dense(sparse: Any, place: str, checked: Checked, dense: Any) -> None:
+    """Fill a tensor message with a sparse one, marked with its origin."""
     where = f"{checked.path}: {place}"
     for part in (sparse.values, sparse.indices):
         if part.data_location == onnx.TensorProto.EXTERNAL:
@@ -79,17 +136,20 @@ def _dense(sparse: Any, place: str, checked: Checked) -> Any:
     count = count_elements(sparse.dims, where)
     values = numpy_helper.to_array(sparse.values).reshape(-1)
     indices = numpy_helper.to_array(sparse.indices)
-    if count * values.itemsize > MAX_DENSE_BYTES:
-        raise ModelError(f"{where}: has {count} elements when dense; at most 1 GiB is expanded")
     flat = _flat_indices(indices, tuple(sparse.dims), where)
     if flat.size != values.size or (flat.size and not 0 <= flat.min() <= flat.max() < count):
         raise ModelError(f"{where}: its indices do not fit its shape {list(sparse.dims)}; export again")
     array = np.zeros(count, values.dtype)
     array[flat] = values
-    dense = numpy_helper.from_array(array.reshape(tuple(sparse.dims)), sparse.values.name)
+    if values.dtype.kind in "biufc" and sys.byteorder == "little":
+        # In place: a copy of the message would hold the bytes once more.
+        dense.dims.extend(sparse.dims)
+        dense.data_type, dense.name = sparse.values.data_type, sparse.values.name
+        dense.raw_data = array.tobytes()
+    else:  # text, and types that numpy does not know
+        dense.CopyFrom(numpy_helper.from_array(array.reshape(tuple(sparse.dims)), sparse.values.name))
     entry = dense.metadata_props.add()
     entry.key, entry.value = ORIGIN_KEY, "sparse"
-    return dense
 
 
 def _flat_indices(indices: Any, dims: tuple[int, ...], where: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from nvaudit.errors import EngineError, ModelError
-from nvaudit.files import write_bytes_atomic
+from nvaudit.files import forget_input, write_bytes_atomic
 from nvaudit.model.template import ALIGNMENT, Slot, Template
 from nvaudit.model.tensors import Array
 
@@ -99,6 +99,7 @@ def _write_whole(path: Path, parts: list[tuple[int, Array]]) -> None:
                 array.tofile(file)
             file.flush()
             os.fsync(file.fileno())
+        forget_input(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nvaudit.errors import EngineError
+from nvaudit.files import forget_input
 from nvaudit.perturb.lock import is_held, try_lock
 from nvaudit.perturb.stop import at_abort
 
@@ -41,6 +42,7 @@ def scratch_folder() -> Iterator[Path]:
         try:
             yield Path(path)
         finally:
+            forget_input(path)
             if owner is not None:
                 os.close(owner)
 

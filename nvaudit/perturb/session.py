@@ -6,19 +6,25 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import ModelError, NvauditError
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.providers import session_on
+from nvaudit.perturb.watchdog import guarded
 
 SLOT_FILE = "nvaudit-slots.bin"
 """The external data that a template's slots point to."""
 
 FILE_BYTES = 32 << 20
 """From this size on, weights go through a file that ONNX Runtime maps, not through its copies."""
+
+
+_sources: WeakKeyDictionary[Any, bytes | Path] = WeakKeyDictionary()
+"""What each session was made from: read again only to say what keeps it running."""
 
 
 def _options(ort: Any) -> Any:
@@ -59,15 +65,22 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
     if fills:
         # bfloat16 and the like have no numpy type of their own: ONNX Runtime is told the element type.
         options.add_external_initializers(list(fills), [_ort_value(ort, a) for a in fills.values()])
+    source = os.fspath(graph) if isinstance(graph, Path) else graph
     try:
-        return session_on(ort, os.fspath(graph) if isinstance(graph, Path) else graph, options, provider)
-    except OptionError:
+        session = guarded(
+            lambda: session_on(ort, source, options, provider),
+            lambda: options.set_load_cancellation_flag(True),
+            lambda: _loops(graph),
+        )
+    except NvauditError:
         raise
     except Exception as error:
         text = _brief(error)
         if "is not a registered function/op" in text or "Could not find an implementation" in text:
             text += "; export the model without this operator, or with another operator set"
         raise ModelError(f"ONNX Runtime cannot load the model: {text}") from error
+    _sources[session] = graph
+    return session
 
 
 def literal_session(data: bytes) -> Any:
@@ -82,9 +95,11 @@ def literal_session(data: bytes) -> Any:
     options = _options(ort)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
+    _sources[session] = data
+    return session
 
 
 def _ort_value(ort: Any, array: NDArray[Any]) -> Any:
@@ -100,12 +115,27 @@ def run_session(session: Any, outputs: list[str], feeds: Mapping[str, NDArray[An
     Raises
     ------
     ModelError
-        If ONNX Runtime fails on this input.
+        If ONNX Runtime fails on this input, or takes longer than a pass may.
     """
+    how = runtime().RunOptions()
+    how.log_severity_level = 4
+
+    def end() -> None:
+        how.terminate = True
+
+    source = _sources.get(session, b"")
     try:
-        return list(session.run(outputs, dict(feeds)))
+        return guarded(lambda: list(session.run(outputs, dict(feeds), how)), end, lambda: _loops(source))
+    except NvauditError:
+        raise
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model on this data: {_brief(error)}") from error
+
+
+def _loops(graph: bytes | Path) -> tuple[str, ...]:
+    from nvaudit.model.loops import loop_names  # most workers never need what reads a model
+
+    return loop_names(graph)
 
 
 def _brief(error: Exception) -> str:

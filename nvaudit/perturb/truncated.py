@@ -45,7 +45,8 @@ class Truncated:
         """Prepare the law of every level."""
         sign = np.where(mean < 0, -1.0, 1.0)
         spread = np.where(std > 0, std, 1.0)
-        low, high = (-limit - np.abs(mean)) / spread, (limit - np.abs(mean)) / spread
+        with np.errstate(over="ignore"):  # infinitely far away is right
+            low, high = (-limit - np.abs(mean)) / spread, (limit - np.abs(mean)) / spread
         top = log_ndtr(high)
         return cls(mean, std, limit, sign, top, np.exp(log_ndtr(low) - top))
 

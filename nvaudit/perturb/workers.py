@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol, Self
 
 from nvaudit.errors import EngineError, NvauditError
 from nvaudit.perturb.stop import at_abort
+from nvaudit.perturb.watchdog import end_calls
 
 MAX_DEATHS = 3
 CALLS_AHEAD = 4
@@ -250,15 +251,17 @@ class WorkerPool:
     ) -> None:
         """Stop the workers; calls not yet begun are dropped."""
         with self._watch:
-            self._stop()
+            self._stop(failed=error is not None)
 
-    def _stop(self) -> None:
+    def _stop(self, failed: bool) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self._closed = True
             workers = tuple(self._all)
         for worker in workers:
             worker.kill()  # closing a pipe would wait for the thread that reads it
+        if self._host is not None and failed:
+            end_calls()  # else the thread that runs it keeps the process alive until the pass is over
         self._threads.shutdown(wait=True)
         for worker in workers:
             worker.stop()

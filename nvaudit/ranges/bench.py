@@ -25,6 +25,7 @@ from nvaudit.perturb.chip import Draw
 from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.prepare import Placement, Request, build_workload
+from nvaudit.perturb.watchdog import ended_with
 from nvaudit.perturb.workload import SlotSpec, TensorFile, Workload, save_array
 from nvaudit.ranges.clip import Limit, clipped, regridded
 from nvaudit.rng import stream
@@ -101,7 +102,7 @@ class Chips:
             return [engine.chip(metric, keep, 0, trial).value for trial in trials[number::lanes]]
 
         values = np.empty(len(trials))
-        with ThreadPoolExecutor(lanes) as pool:
+        with ThreadPoolExecutor(lanes) as pool, ended_with():
             for number, found in enumerate(pool.map(lane, range(lanes))):
                 values[number::lanes] = found
         return values

@@ -24,6 +24,7 @@ from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.rescale.centre import Centres, watched_means
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.session import open_session, run_session
+from nvaudit.perturb.watchdog import ended_with
 from nvaudit.ranges.bench import Bench, Changed
 
 CHIPS = 16
@@ -77,7 +78,7 @@ def chip_moments(
     def lane(first: int) -> list[dict[str, Moments]]:
         return [_chip(bench, engines[first], graph, names, number) for number in range(first, chips, threads)]
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, ended_with():
         lanes = list(pool.map(lane, range(threads)))
     rows = [lanes[number % threads][number // threads] for number in range(chips)]
     return {

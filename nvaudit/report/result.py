@@ -30,6 +30,9 @@ from nvaudit.report.sections import (
     TensorDecision,
     TimeBox,
     TrialSummary,
+    check_chips,
+    check_filled,
+    check_once,
 )
 from nvaudit.report.statistics.gate import GateResult, Verdict, overall_verdict
 from nvaudit.report.statistics.kpp import KppResult, YieldResult
@@ -107,6 +110,19 @@ class AuditReport(Section):
     hashes: Hashes
     events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> AuditReport:
+        check_chips("trials", self.trials)
+        check_filled("kpp", self.kpp)
+        for place, point in enumerate(self.sweep):
+            check_chips(f"sweep.{place}.trials", point.trials)
+            check_filled(f"sweep.{place}.kpp", point.kpp)
+        sigmas = [point.sigma for point in self.sweep]
+        check_once("sweep", "sigma", sigmas)
+        if sigmas and self.operating_point.sigma not in sigmas:
+            raise ValueError(f"operating_point.sigma {self.operating_point.sigma:g} is not in the sweep")
+        return self
 
     @model_validator(mode="after")
     def _verdict_follows_from_gates(self) -> AuditReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -232,3 +233,21 @@ class Hashes(Section):
     model: str
     data: str
     device: str
+
+
+def check_filled(name: str, items: Sequence[object]) -> None:
+    """Refuse a list that a reader takes the first of, where it is empty."""
+    if not items:
+        raise ValueError(f"{name} is empty; a report has one at least")
+
+
+def check_once(name: str, key: str, values: Sequence[object]) -> None:
+    """Refuse entries that cannot be told apart."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"{name}: two entries have the same {key}")
+
+
+def check_chips(name: str, trials: TrialSummary) -> None:
+    """Refuse chips of which none is known."""
+    if all(value is None for value in trials.values):
+        raise ValueError(f"{name}.values knows no chip")

@@ -28,7 +28,7 @@ class LandscapeSpec(BaseModel):
 
     model: str = Field(description="the path of an ONNX file, in UTF-8")
     data: str | None = Field(default=None, description="a path, in UTF-8")
-    span: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = Field(
+    span: Annotated[float, Field(ge=1e-9, le=100, allow_inf_nan=False)] = Field(
         default=SPAN, description="a number above 0, at most 100"
     )
     grid: Annotated[int, Field(ge=3, le=1001)] = Field(

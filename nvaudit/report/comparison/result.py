@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedGate, MappedShare
-from nvaudit.report.sections import Hashes, MetricInfo, OperatingPointInfo, Section
+from nvaudit.report.sections import (
+    Hashes,
+    MetricInfo,
+    OperatingPointInfo,
+    Section,
+    check_filled,
+    check_once,
+)
 from nvaudit.report.statistics.gate import GateResult, Verdict
 from nvaudit.report.statistics.kpp import KppResult, YieldResult
 from nvaudit.report.statistics.paired import Difference
@@ -120,6 +127,24 @@ class ComparisonReport(Section):
     correlations: tuple[RankCorrelation, ...]
     notes: tuple[str, ...]
     timing: dict[str, float] = Field(description="Seconds.")
+
+    @model_validator(mode="after")
+    def _names_are_of_models(self) -> ComparisonReport:
+        check_filled("models", self.models)
+        names = [model.name for model in self.models]
+        check_once("models", "name", names)
+        wanted = {"best": self.best, "baseline": self.baseline}
+        if self.chosen is not None:
+            wanted["chosen"] = self.chosen
+        for place, difference in enumerate(self.differences):
+            wanted[f"differences.{place}.model"] = difference.model
+            wanted[f"differences.{place}.baseline"] = difference.baseline
+        for key, name in wanted.items():
+            if name not in names:
+                raise ValueError(f"{key} {name[:60]!r} is none of the models")
+        for place, model in enumerate(self.models):
+            check_filled(f"models.{place}.kpp", model.kpp)
+        return self
 
 
 def comparison_json(report: ComparisonReport) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Section
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Section, check_filled
 from nvaudit.report.statistics.kpp import KppResult
 from nvaudit.report.statistics.paired import PairedDifference
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
@@ -98,6 +98,17 @@ class VerifyReport(Section):
     hashes: Hashes
     events: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _points_are_there(self) -> VerifyReport:
+        check_filled("curve", self.curve)
+        shares = [point.share for point in self.curve]
+        if shares != sorted(set(shares)):
+            raise ValueError("curve: its shares do not ascend")
+        counts = [point.weights for point in self.curve]
+        if self.choice is not None and self.choice.weights not in counts:
+            raise ValueError(f"choice.weights {self.choice.weights}: no point of the curve has as many")
+        return self
 
 
 def verify_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,15 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
 
 def _load(path: Path, seed: int) -> LoadedModel:
     proto, upgraded = parse_upgraded(path)
-    model, files = assemble(proto, path)
+    kinds = {value.name: value.type.WhichOneof("value") for value in proto.graph.output}
+    model, files = assemble(proto, path)  # drops the types of dictionaries
     inputs, outputs = _specs(proto, path)
+    outputs = tuple(
+        replace(spec, dtype=(kinds.get(spec.name) or spec.dtype).removesuffix("_type"))
+        if spec.dtype == "undefined"
+        else spec
+        for spec in outputs
+    )
     found = find_draws(model)
     seed_draws(found, seed)
     return LoadedModel(

@@ -125,7 +125,10 @@ def test_resume_and_progress(command, example, tmp_path):
         (("--grid", "2"), "--grid: got 2; use a whole number from 3 to 1001"),
         (("--pairs", "0"), "Invalid value for '--pairs': 0 is not in the range x>=1."),
         (("--images", "0"), "Invalid value for '--images': 0 is not in the range x>=1."),
-        (("--loss", "hinge"), "Invalid value for '--loss': 'hinge' is not one of 'cross_entropy', 'mse'."),
+        (
+            ("--loss", "hinge"),
+            "Invalid value for '--loss': 'hinge' is not one of 'cross_entropy', 'mse', 'binary",
+        ),
         (("--output", "nope"), "--output 'nope' is not an output; the model has logits"),
         (("--class-axis", "7"), "--class-axis 7: the output has shape [16, 10] (axis 0 is the batch)"),
         (("--data", "nowhere.npz"), "nowhere.npz: no such file or folder"),

@@ -38,8 +38,8 @@ MESSAGES = [
     ),
     (
         ("--metric", "top3x"),
-        "--metric 'top3x' is unknown; use top1, topK (e.g. top5), cross_entropy, mse, agreement, or "
-        "module:function",
+        "--metric 'top3x' is unknown; use top1, topK (e.g. top5), cross_entropy, mse, agreement, "
+        "multilabel, or module:function",
     ),
     (("--metric", "top10"), "--metric top10: the output has only 10 classes on axis 1"),
     (("--output", "nope"), "--output 'nope' is not an output; the model has logits"),

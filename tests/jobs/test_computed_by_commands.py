@@ -163,14 +163,16 @@ def test_a_weight_of_few_bits_takes_as_many(command, tmp_path, bits):
 def test_inspect_names_the_limit_that_was_hit(command, tmp_path):
     """A weight too large to be computed is not silently left out."""
     nodes = [
-        node("ConstantOfShape", ["s"], ["big"], name="fill"),
+        node("MatMul", ["u", "v"], ["big"], name="outer"),
         node("ReduceSum", ["big", "axis"], ["sum"]),
         node("Add", ["w", "sum"], ["e"]),
     ]
-    path = mlp(tmp_path, nodes, {"w": W, "s": np.int64([100_000, 100_000, 5]), "axis": np.int64([0, 1])})
+    long = np.ones(100_000, np.float32)
+    stored = {"w": W, "u": long[:, None], "v": long[None], "axis": np.int64([0, 1])}
+    path = mlp(tmp_path, nodes, stored)
     rows = {row["name"]: row for row in json.loads(command("inspect", path, "--json").out)}
     assert rows["w"]["decision"] == "digital"
-    assert "'fill' makes 50,000,000,000 elements, above the " in rows["w"]["reason"]
+    assert "'outer' makes 10,000,000,000 elements, above the " in rows["w"]["reason"]
 
 
 def test_a_picked_expert_is_said_to_be_a_weight(command, tmp_path):

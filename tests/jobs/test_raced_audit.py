@@ -151,7 +151,6 @@ def test_a_sweep_races_at_every_point(example, many):
     ("options", "message"),
     [
         (("--max-trials", 5), "--max-trials is for a gate; give one with --min-kpp"),
-        (("--max-minutes", 5), "--max-minutes is for a gate; give one with --min-kpp"),
         (("--all-trials",), "--all-trials is for a gate; give one with --min-kpp"),
         (("--min-kpp", 0.5, "--exhaustive", "--max-trials", 5), "--max-trials and --exhaustive: choose one"),
         (("--min-kpp", 0.5, "--all-trials", "--max-trials", 5), "--all-trials and --max-trials: choose one"),

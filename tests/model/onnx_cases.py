@@ -39,7 +39,10 @@ def make_model(nodes, inputs, outputs, stored=None, *, opset=17, ir_version=8, a
         inputs = [*inputs, *(value(t.name, list(t.dims), t.data_type) for t in initializers)]
     graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
     domains = sorted({node.domain for node in nodes} - {""})
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    opsets = [
+        helper.make_opsetid("", opset),
+        *(helper.make_opsetid(domain, 3 if domain == "ai.onnx.ml" else 1) for domain in domains),
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, **extra)
 
 

@@ -228,17 +228,16 @@ def test_what_depends_on_the_input_is_not_computed(tmp_path):
 
 def test_a_result_beyond_the_limit_stays_digital_with_the_reason(tmp_path):
     """A file of a few bytes cannot make an array of any size; nothing that large is allocated."""
-    shape = np.int64([MAX_FOLDED // 8, 16])
-    nodes = [node("ConstantOfShape", ["s"], ["big"], name="fill"), node("Clip", ["big"], ["e"], name="limit")]
-    model = make_model(
-        [*nodes, node("MatMul", ["x", "e"], ["y"])], [value("x", ["n", int(shape[0])])], [Y], {"s": shape}
-    )
+    rows, columns = MAX_FOLDED // 1024, 2048
+    nodes = [node("MatMul", ["u", "v"], ["big"], name="outer"), node("Clip", ["big"], ["e"], name="limit")]
+    stored = {"u": np.ones((rows, 1), np.float32), "v": np.ones((1, columns), np.float32)}
+    model = make_model([*nodes, node("MatMul", ["x", "e"], ["y"])], [value("x", ["n", rows])], [Y], stored)
     _, found = opened(tmp_path, model)
     assert weights(found) == []
-    assert found["s"].reason.startswith(
-        f"would be computed into 'e', but ConstantOfShape 'fill' makes {2 * MAX_FOLDED:,} elements"
+    assert found["u"].reason.startswith(
+        f"would be computed into 'e', but MatMul 'outer' makes {2 * MAX_FOLDED:,} elements"
     )
-    assert "stays digital" in found["s"].reason
+    assert "stays digital" in found["u"].reason
 
 
 def test_the_limit_holds_for_all_computed_weights_together(tmp_path, monkeypatch):

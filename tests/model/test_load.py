@@ -164,7 +164,7 @@ def test_map_outputs_of_classical_models_do_not_prevent_loading(tmp_path):
     kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(FLOAT, []))
     model.graph.output.append(helper.make_value_info("y", helper.make_sequence_type_proto(kind)))
     loaded, found = opened(tmp_path, model)
-    assert loaded.outputs == (TensorSpec("y", "map", None),)
+    assert loaded.outputs == (TensorSpec("y", "sequence", None),)
     assert weights(found) == ["w"]
 
 

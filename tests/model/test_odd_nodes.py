@@ -161,4 +161,4 @@ def test_odd_models_of_the_onnx_suite_are_analysed_or_refused(tmp_path):
         except Exception as error:
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
     assert tried > 400
-    assert refused < tried / 2
+    assert tried - refused > 100, "nearly all are refused: what is analysed is hardly tried"

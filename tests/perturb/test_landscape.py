@@ -354,7 +354,7 @@ def test_a_model_without_weights_is_refused(tmp_path):
         ({"pairs": 0}, "--pairs: got 0; use a whole number from 1 to 10000"),
         ({"images": 0}, "--images: got 0; use a whole number, 1 or more"),
         ({"batch_norm": "folded"}, "--batch-norm: got 'folded'; use stored or recalibrated"),
-        ({"loss": "hinge"}, "--loss: got 'hinge'; use cross_entropy or mse"),
+        ({"loss": "hinge"}, "--loss: got 'hinge'; use cross_entropy, mse or binary_cross_entropy"),
         ({"output": "z"}, "--output 'z' is not an output; the model has y"),
         ({"sigma": 1}, "sigma: there is no such option; use one of model, data, span"),
     ],

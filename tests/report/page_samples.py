@@ -129,7 +129,7 @@ def hostile() -> AuditReport:
         metric=ATTACK,
         metric_info=plain.metric_info.model_copy(update={"assumed": (ATTACK,)}),
         tensors=rows,
-        sweep=(point, point),
+        sweep=(point.model_copy(update={"sigma": 0.05}), point),
         gate=gates,
         verdict=overall_verdict(gates),
         attribution_detail=detail((ATTACK, f"{ATTACK}2")),

@@ -8,6 +8,7 @@ import pytest
 from report_samples import report
 
 from nvaudit.cli.audit import audit_command
+from nvaudit.cli.kept import take_cache
 from nvaudit.cli.options import flatten
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.spec import RunSpec, make_spec
@@ -59,13 +60,22 @@ SPECS = {
         "write_verify": 0.1,
         "drift_compensation": True,
     },
-    "gate": {"min_kpp": 0.9, "all_trials": True, "bits": 5, "cell_bits": 2, "limit": 10, "batch_size": 3},
+    "gate": {
+        "ignore_labels": (-1, 255),
+        "min_kpp": 0.9,
+        "all_trials": True,
+        "bits": 5,
+        "cell_bits": 2,
+        "limit": 10,
+        "batch_size": 3,
+    },
 }
 
 
 def asked(words: list[str]) -> RunSpec:
     """The specification that the command line makes of some words."""
     with audit_command.make_context("audit", words) as context:
+        take_cache(context.params)
         options = {key: value for key, value in context.params.items() if key not in NOT_OF_THE_SPEC}
         return make_spec(**options, sigmas=flatten(context.params["sigmas"]))
 

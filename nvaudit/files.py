@@ -217,6 +217,19 @@ class _Noted:
 
 
 _held: ContextVar[dict[str, _Noted] | None] = ContextVar("nvaudit_inputs", default=None)
+_own: list[str] = []
+"""Folders of working files: nobody but the run itself writes there."""
+
+
+@contextlib.contextmanager
+def own_folder(path: str | Path) -> Iterator[None]:
+    """Take what lies in a folder for the run's own: it is no input, and may come and go."""
+    prefix = os.path.realpath(path) + os.sep
+    _own.append(prefix)
+    try:
+        yield
+    finally:
+        _own.remove(prefix)
 
 
 @contextlib.contextmanager
@@ -297,6 +310,8 @@ def note_input(path: Path, sha256: str, before: os.stat_result, copied: bool = F
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise _changed(str(path), "it was written while it was read")
     key = os.path.realpath(path)
+    if key.startswith(tuple(_own)):
+        return
     earlier = held.get(key)
     if earlier is not None and earlier.sha256 != sha256:
         raise _changed(str(path), "its content is another than when it was read first")
@@ -310,12 +325,10 @@ def inputs_held() -> bool:
 
 
 def forget_input(path: str | Path) -> None:
-    """Leave out a file that this run itself writes, or everything in a folder of its own."""
+    """Leave out a file that this run itself writes."""
     held = _held.get()
     if held:
-        real = os.path.realpath(path)
-        for key in [key for key in held if key == real or key.startswith(real + os.sep)]:
-            del held[key]
+        held.pop(os.path.realpath(path), None)
 
 
 def read_noted(path: Path) -> bytes:

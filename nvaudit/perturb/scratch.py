@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nvaudit.errors import EngineError
-from nvaudit.files import forget_input
+from nvaudit.files import own_folder
 from nvaudit.perturb.lock import is_held, try_lock
 from nvaudit.perturb.stop import at_abort
 
@@ -37,12 +37,11 @@ def scratch_folder() -> Iterator[Path]:
             f"cannot make a folder for the run's working files: {error.strerror or error}; "
             "set TMPDIR to a folder that can be written"
         ) from error
-    with folder as path, at_abort(folder.cleanup):
+    with folder as path, own_folder(path), at_abort(folder.cleanup):
         owner = _own(Path(path))
         try:
             yield Path(path)
         finally:
-            forget_input(path)
             if owner is not None:
                 os.close(owner)
 

@@ -23,7 +23,7 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
+from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
@@ -32,10 +32,22 @@ from nvaudit.jobs.comparing import run_comparison
 from nvaudit.report.comparison.csv import comparison_csv
 from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.comparison.result import comparison_json
-from nvaudit.report.comparison.text import render_comparison
+from nvaudit.report.kinds import print_report
 
 _OF_THE_COMPARISON = frozenset(
-    {"models", "rank_by", "baseline", "comparison", "as_json", "html", "csv", "quiet", "workers", "dask"}
+    {
+        "models",
+        "rank_by",
+        "baseline",
+        "comparison",
+        "as_json",
+        "html",
+        "markdown",
+        "csv",
+        "quiet",
+        "workers",
+        "dask",
+    }
     | {"cache", "no_cache"}
 )
 """What may be given where every model is a report: nothing of it changes an audit."""
@@ -81,8 +93,7 @@ _OF_THE_COMPARISON = frozenset(
 @click.option("--json", "as_json", is_flag=True, help="The same as -o -.")
 @click.option("--csv", type=FilePath(), metavar="FILE",
               help="Write the table as CSV; - writes it to standard output.  [default: not]")  # fmt: skip
-@click.option("--html", type=FilePath(), metavar="FILE",
-              help="Draw the comparison on a page that opens offline.  [default: not]")  # fmt: skip
+@form_options()
 @click.option("--reports", type=FilePath(), metavar="DIR",
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "
@@ -104,7 +115,7 @@ def compare_command(
     comparison: Path | None,
     as_json: bool,
     csv: Path | None,
-    html: Path | None,
+    forms: tuple[Output, ...],
     reports: Path | None,
     resume: Path | None,
     quiet: bool,
@@ -126,14 +137,14 @@ def compare_command(
         baseline=baseline,
         options=options,
     )
-    outputs = _outputs(comparison, as_json, csv, html)
+    outputs = [*_outputs(comparison, as_json, csv), *forms]
     check_outputs(outputs, dict(_inputs(plan)))
     with keeping(
         "finished chips and models", resume, cache, parameters("comparison", "rank_by", "baseline")
     ) as kept:
         with ProgressDisplay(quiet) as progress:
             found = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
-        hand_out(found, outputs, lambda console: render_comparison(found, console))
+        hand_out(found, outputs, lambda console: print_report(found, console))
         kept.done()
     return EXIT_GATE if found.verdict in ("fail", "undecided") else EXIT_OK
 
@@ -176,12 +187,11 @@ def _check_of_reports(context: click.Context, models: tuple[Path, ...]) -> None:
             )
 
 
-def _outputs(comparison: Path | None, as_json: bool, csv: Path | None, html: Path | None) -> list[Output]:
+def _outputs(comparison: Path | None, as_json: bool, csv: Path | None) -> list[Output]:
     wanted = [
         Output("-o", "comparison", comparison, comparison_json) if comparison is not None else None,
         Output("--json", "comparison", Path("-"), comparison_json) if as_json else None,
         Output("--csv", "table", csv, comparison_csv) if csv is not None else None,
-        page_output(html, "comparison.html:comparison_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

@@ -26,7 +26,7 @@ from nvaudit.cli.harden_options import (
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, device_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
+from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -51,8 +51,7 @@ if TYPE_CHECKING:
 @click.option("--report", type=FilePath(), metavar="FILE.json",
               help="Write the comparison as JSON; - writes it to standard output.  [default: only "
               "the text]")  # fmt: skip
-@click.option("--html", type=FilePath(), metavar="FILE",
-              help="Show the comparison on a page that opens offline.  [default: not]")  # fmt: skip
+@form_options()
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @data_options()
@@ -75,7 +74,7 @@ def harden_command(
     method: str,
     output: Path,
     report: Path | None,
-    html: Path | None,
+    forms: tuple[Output, ...],
     resume: Path | None,
     workers: int | None,
     quiet: bool,
@@ -90,11 +89,11 @@ def harden_command(
     }
     chosen = {name: options[name] for name in given} | {"device": options["device"]}
     chosen["workers"] = default_workers() if workers is None else workers
-    _check_model_path(output, {"--report": report, "--html": html})
+    _check_model_path(output, {"--report": report, **{form.option: form.path for form in forms}})
     if method == "remap":
-        return _remap(chosen, output, (report, html), resume, quiet)
+        return _remap(chosen, output, (report, forms), resume, quiet)
     spec = make_harden_spec(**_without(chosen, method), method=method)
-    return _train(spec, output, (report, html), resume, cache, quiet)
+    return _train(spec, output, (report, forms), resume, cache, quiet)
 
 
 def _without(chosen: dict[str, Any], method: str) -> dict[str, Any]:
@@ -121,21 +120,20 @@ def _check_model_path(output: Path, others: dict[str, Path | None]) -> None:
 def _train(
     spec: HardenSpec,
     output: Path,
-    wanted: tuple[Path | None, Path | None],
+    wanted: tuple[Path | None, tuple[Output, ...]],
     resume: Path | None,
     cache: dict[str, Any],
     quiet: bool,
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
     from nvaudit.report.hardening.result import harden_json
-    from nvaudit.report.hardening.text import render_hardening
 
-    outputs = _outputs(wanted, harden_json, "hardening.html:harden_page")
+    outputs = _outputs(wanted, harden_json)
     check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
     with keeping("finished epochs", resume, cache, parameters("output")) as kept:
         with ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_hardening(spec, output, progress, folder))
-        hand_out(result, outputs, lambda console: _show(console, render_hardening, result, output))
+        hand_out(result, outputs, lambda console: _show(console, result, output))
         kept.done()
     return EXIT_OK
 
@@ -143,7 +141,7 @@ def _train(
 def _remap(
     chosen: dict[str, Any],
     output: Path,
-    wanted: tuple[Path | None, Path | None],
+    wanted: tuple[Path | None, tuple[Output, ...]],
     resume: Path | None,
     quiet: bool,
 ) -> int:
@@ -152,7 +150,6 @@ def _remap(
     from nvaudit.jobs.remapping import run_remap
     from nvaudit.ranges.spec import RemapSpec, make_remap_spec
     from nvaudit.report.remap.result import remap_json
-    from nvaudit.report.remap.text import render_remap
 
     if resume is not None:
         raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
@@ -164,7 +161,7 @@ def _remap(
     if wrong:
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**options)
-    outputs = _outputs(wanted, remap_json, "remap.html:remap_page")
+    outputs = _outputs(wanted, remap_json)
     check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
     before = _stamp(output)
     try:
@@ -175,7 +172,7 @@ def _remap(
         again = shlex.join(["nvaudit", *(context.find_root().obj or ())])
         tell(f"nvaudit: interrupted; {there}; begin again with:\n{again}")
         return EXIT_INTERRUPTED
-    hand_out(result, outputs, lambda console: _show(console, render_remap, result, output))
+    hand_out(result, outputs, lambda console: _show(console, result, output))
     return EXIT_OK
 
 
@@ -188,14 +185,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _outputs(
-    wanted: tuple[Path | None, Path | None], as_json: Callable[[Any], str], page: str
-) -> list[Output]:
-    report, html = wanted
+def _outputs(wanted: tuple[Path | None, tuple[Output, ...]], as_json: Callable[[Any], str]) -> list[Output]:
+    report, forms = wanted
     found = [] if report is None else [Output("--report", "report", report, as_json)]
-    if html is not None:
-        found.append(page_output(html, page))
-    return found
+    return [*found, *forms]
 
 
 def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, Path]:
@@ -208,7 +201,9 @@ def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, 
     return found
 
 
-def _show(console: Console, render: Callable[[Any, Console], None], result: Any, output: Path) -> None:
+def _show(console: Console, result: Any, output: Path) -> None:
     """Print the text, and where the model is."""
-    render(result, console)
+    from nvaudit.report.kinds import print_report
+
+    print_report(result, console)
     say(f"hardened model: {output}", err=console.stderr)

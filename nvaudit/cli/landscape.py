@@ -10,7 +10,7 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, ignore_option, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
+from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import OptionError
 from nvaudit.jobs.auditing import default_workers
@@ -23,8 +23,8 @@ from nvaudit.perturb.landscape.spec import (
     LandscapeSpec,
     make_landscape_spec,
 )
+from nvaudit.report.kinds import print_report
 from nvaudit.report.landscape.result import landscape_json, surface_npz
-from nvaudit.report.landscape.text import render_landscape
 
 
 @click.command("landscape", cls=OnceCommand)
@@ -66,9 +66,7 @@ from nvaudit.report.landscape.text import render_landscape
 @click.option("-o", "--surface", type=FilePath(), metavar="FILE.npz",
               help="Write the surface here: alphas, betas, losses, fits, roughness, meta.  "
               "[default: nowhere]")  # fmt: skip
-@click.option("--html", type=FilePath(), metavar="FILE.html",
-              help="Draw the surface in 3-D and as contours on a page that opens offline.  "
-              "[default: nowhere]")  # fmt: skip
+@form_options()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished points in this folder: the "
               "same command goes on where it was cut off, or on to more --pairs.  [default: none is "
@@ -78,7 +76,7 @@ from nvaudit.report.landscape.text import render_landscape
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def landscape_command(
     surface: Path | None,
-    html: Path | None,
+    forms: tuple[Output, ...],
     as_json: bool,
     workers: int | None,
     resume: Path | None,
@@ -88,23 +86,21 @@ def landscape_command(
     """Measure how rough the loss of MODEL is around its weights, and draw it."""
     cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
-    outputs = _outputs(surface, html, as_json)
+    outputs = [*_outputs(surface, as_json), *forms]
     check_outputs(outputs, _inputs(spec))
     with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))
-        hand_out(report, outputs, None if as_json else lambda console: render_landscape(report, console))
+        hand_out(report, outputs, None if as_json else lambda console: print_report(report, console))
         kept.done()
 
 
-def _outputs(surface: Path | None, html: Path | None, as_json: bool) -> list[Output]:
-    for option, path in (("-o", surface), ("--html", html)):
-        if str(path) == "-":
-            raise OptionError(f"{option} -: only --json goes to standard output; name a file")
+def _outputs(surface: Path | None, as_json: bool) -> list[Output]:
+    if str(surface) == "-":
+        raise OptionError("-o -: only --json goes to standard output; name a file")
     wanted = [
         Output("--json", "surface", Path("-"), landscape_json) if as_json else None,
         Output("-o", "surface", surface, surface_npz) if surface is not None else None,
-        page_output(html, "landscape.html:landscape_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

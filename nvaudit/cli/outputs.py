@@ -7,12 +7,12 @@ hands out reports, is checked before the run, and the file is written whole, als
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from rich.console import Console
@@ -22,9 +22,10 @@ from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.say import say
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
-from nvaudit.report.kinds import made
+from nvaudit.report.kinds import document_of
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.result import AuditReport, to_json
+from nvaudit.report.sections import Section
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,28 +36,21 @@ def _junit(report: AuditReport) -> str:
     return render_junit(report)
 
 
-def _markdown(report: AuditReport) -> str:
-    from nvaudit.report.markdown import render_markdown
+def _markdown(report: Section) -> str:
+    if isinstance(report, AuditReport):
+        from nvaudit.report.markdown import render_markdown
 
-    return render_markdown(report)
+        return render_markdown(report)
+    from nvaudit.report.render.markdown import markdown_document
 
-
-def render_page_of(maker: str, report: Any) -> str:
-    """Make a page; what makes it is imported only now, since its templates take a moment.
-
-    Parameters
-    ----------
-    maker : str
-        ``module:function`` of :mod:`nvaudit.report`, from a report to its page.
-    report : object
-    """
-    from nvaudit.report.page.frame import render_page
-
-    return render_page(made(maker)(report))
+    return markdown_document(document_of(report))
 
 
-def _html(report: AuditReport) -> str:
-    return render_page_of("page.audit:audit_page", report)
+def render_page(report: Section) -> str:
+    """Make the page of a report of any kind; the templates take a moment, so they are imported only now."""
+    from nvaudit.report.render.html import html_document
+
+    return html_document(document_of(report))
 
 
 def _needs_plotly() -> object:
@@ -84,13 +78,13 @@ class Extra:
     """
 
     name: str
-    render: Callable[[AuditReport], str]
+    render: Callable[[Any], str]
     help: str
     ready: Callable[[], object] = _always
 
 
 EXTRAS: dict[str, Extra] = {
-    "html": Extra("page", _html, "Write the report as one page that opens offline.", _needs_plotly),
+    "html": Extra("page", render_page, "Write the report as one page that opens offline.", _needs_plotly),
     "junit": Extra(
         "JUnit",
         _junit,
@@ -132,16 +126,31 @@ class Output:
         return str(self.path) == "-"
 
 
-def page_output(path: Path, maker: str) -> Output:
-    """Give the page that ``--html`` asks for; see :func:`render_page_of`."""
-    return Output("--html", "page", path, partial(render_page_of, maker), _needs_plotly)
+FORMS = ("html", "markdown")
+"""Of ``EXTRAS``: what every report can be written as."""
+
+
+def form_options() -> Callable[[Command], Command]:
+    """Give a command the options of ``FORMS``; it takes what was asked for as ``forms``: Outputs."""
+
+    def apply(command: Command) -> Command:
+        @functools.wraps(command)
+        def take(*arguments: Any, **options: Any) -> Any:
+            return command(*arguments, forms=take_outputs(options, names=FORMS), **options)
+
+        return _declare(FORMS)(cast(Command, take))
+
+    return apply
 
 
 def extra_outputs() -> Callable[[Command], Command]:
     """Give a command the options of ``EXTRAS``; see :func:`take_outputs`."""
+    return _declare(tuple(EXTRAS))
 
+
+def _declare(names: Sequence[str]) -> Callable[[Command], Command]:
     def apply(command: Command) -> Command:
-        for name in reversed(EXTRAS):
+        for name in reversed(names):
             text = f"{EXTRAS[name].help} - writes it to standard output.  [default: not]"
             command = click.option(f"--{name}", type=FilePath(), metavar="FILE", help=text)(command)
         return command
@@ -149,7 +158,9 @@ def extra_outputs() -> Callable[[Command], Command]:
     return apply
 
 
-def take_outputs(options: dict[str, Any], report: Path | None = None) -> tuple[Output, ...]:
+def take_outputs(
+    options: dict[str, Any], report: Path | None = None, names: Iterable[str] = ("html", "junit", "markdown")
+) -> tuple[Output, ...]:
     """Take what :func:`extra_outputs` has declared out of a command's options.
 
     Parameters
@@ -158,6 +169,8 @@ def take_outputs(options: dict[str, Any], report: Path | None = None) -> tuple[O
         Loses the entries of ``EXTRAS``.
     report : Path, optional
         Where ``-o`` wants report.json.
+    names : iterable of str
+        Of ``EXTRAS``.
 
     Returns
     -------
@@ -165,8 +178,8 @@ def take_outputs(options: dict[str, Any], report: Path | None = None) -> tuple[O
         What was asked for, report.json first.
     """
     wanted = [] if report is None else [Output("-o", "report", report, to_json)]
-    for name, extra in EXTRAS.items():
-        path = options.pop(name)
+    for name in names:
+        extra, path = EXTRAS[name], options.pop(name)
         if path is not None:
             wanted.append(Output(f"--{name}", extra.name, path, extra.render, extra.ready))
     return tuple(wanted)

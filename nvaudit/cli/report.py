@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from rich.console import Console
 
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
-from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, page_output, take_outputs
+from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
 from nvaudit.errors import DataError, NvauditError, OptionError
-from nvaudit.report.kinds import KINDS, made, read_any
+from nvaudit.report.kinds import KINDS, print_report, read_any
 from nvaudit.report.result import AuditReport, from_json
 
 
@@ -33,15 +34,12 @@ def report_command(report: Path, text: bool, **options: Any) -> None:
     check_outputs(outputs, {} if str(report) == "-" else {"the report": report})
     text_of, name = _read(report)
     kind, found = read_any(text_of, name)
-    if kind != KINDS[0]:
-        for output in outputs:
-            if output.option != "--html":
-                raise OptionError(
-                    f"{output.option}: for a report of nvaudit audit; this is one of {kind.command}, which "
-                    "has a text and a page (--html)"
-                )
-        outputs = tuple(page_output(output.path, kind.page) for output in outputs)
-    show = (lambda console: made(kind.text)(found, console)) if text or not outputs else None
+    if kind != KINDS[0] and any(output.option == "--junit" for output in outputs):
+        raise OptionError(
+            f"--junit: for a report of nvaudit audit; this is one of {kind.command}, which has "
+            "a text, a page (--html) and a summary (--markdown)"
+        )
+    show = partial(print_report, found) if text or not outputs else None
     _check_shown(found, outputs, show, name)
     hand_out(found, outputs, show)
 

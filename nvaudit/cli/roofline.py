@@ -20,14 +20,14 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
+from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.rooflining import RooflinePlan, bits_of_levels, plan_roofline, run_roofline
+from nvaudit.report.kinds import print_report
 from nvaudit.report.roofline.limits import MEASURES
 from nvaudit.report.roofline.result import roofline_json
-from nvaudit.report.roofline.text import render_roofline
 
 
 class NumbersType(click.ParamType[Any]):
@@ -80,8 +80,7 @@ class NumbersType(click.ParamType[Any]):
 @click.option("-o", "--report", type=FilePath(), metavar="FILE", help="Write the roofline as JSON; - writes "
               "it to standard output, and the text to standard error.  [default: not]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as -o -.")
-@click.option("--html", type=FilePath(), metavar="FILE",
-              help="Draw the roofline on a page that opens offline.  [default: not]")  # fmt: skip
+@form_options()
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
               "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()
@@ -99,7 +98,7 @@ def roofline_command(
     workers: int | None,
     report: Path | None,
     as_json: bool,
-    html: Path | None,
+    forms: tuple[Output, ...],
     resume: Path | None,
     quiet: bool,
     **options: Any,
@@ -122,21 +121,20 @@ def roofline_command(
         margin=margin,
         options=options,
     )
-    outputs = _outputs(report, as_json, html)
+    outputs = [*_outputs(report, as_json), *forms]
     check_outputs(outputs, _inputs(plan))
     with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
             found = kept.run(lambda folder: run_roofline(plan, progress, folder))
-        hand_out(found, outputs, lambda console: render_roofline(found, console))
+        hand_out(found, outputs, lambda console: print_report(found, console))
         kept.done()
     return EXIT_OK
 
 
-def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Output]:
+def _outputs(report: Path | None, as_json: bool) -> list[Output]:
     wanted = [
         Output("-o", "roofline", report, roofline_json) if report is not None else None,
         Output("--json", "roofline", Path("-"), roofline_json) if as_json else None,
-        page_output(html, "roofline.html:roofline_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]
 

@@ -22,14 +22,14 @@ from nvaudit.cli.options import (
     run_options,
     select_options,
 )
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, page_output
+from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
+from nvaudit.report.kinds import print_report
 from nvaudit.report.verify.result import VerifyReport, verify_json
-from nvaudit.report.verify.text import render_verify
 from nvaudit.verify.kept import KEPT_FILES
 from nvaudit.verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
 
@@ -94,8 +94,7 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
 @click.option("--report", type=FilePath(), metavar="FILE.json", help="Write the plan as JSON; - writes it to "
               "standard output, and the text to standard error.  [default: only the text]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as --report -.")
-@click.option("--html", type=FilePath(), metavar="FILE",
-              help="Draw the plan on a page that opens offline.  [default: not]")  # fmt: skip
+@form_options()
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()
@@ -107,7 +106,7 @@ def verify_command(
     plan: Path | None,
     report: Path | None,
     as_json: bool,
-    html: Path | None,
+    forms: tuple[Output, ...],
     resume: Path | None,
     quiet: bool,
     **options: Any,
@@ -122,7 +121,7 @@ def verify_command(
     spec = make_verify_spec(**options)
     if plan is not None and str(plan) == "-":
         raise OptionError("-o -: masks are binary; name a file, and give --report - for the numbers")
-    outputs = _outputs(report, as_json, html)
+    outputs = [*_outputs(report, as_json), *forms]
     # The masks are written by the run, which has the ranking; here they only take part in the check.
     masks = [] if plan is None else [Output("-o", "plan", plan, verify_json)]
     kept = () if resume is None else tuple(resume / name for name in KEPT_FILES)
@@ -137,15 +136,14 @@ def verify_command(
 
 
 def _show(found: VerifyReport, console: Console) -> None:
-    render_verify(found, console)
+    print_report(found, console)
     if found.plan is not None:
         say(f"plan: {found.plan}", err=console.stderr)
 
 
-def _outputs(report: Path | None, as_json: bool, html: Path | None) -> list[Output]:
+def _outputs(report: Path | None, as_json: bool) -> list[Output]:
     wanted = [
         Output("--report", "report", report, verify_json) if report is not None else None,
         Output("--json", "report", Path("-"), verify_json) if as_json else None,
-        page_output(html, "verify.html:verify_page") if html is not None else None,
     ]
     return [output for output in wanted if output is not None]

@@ -6,12 +6,16 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
 from nvaudit.errors import DataError
 from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
 from nvaudit.report.remap.result import RemapReport
+from nvaudit.report.render.terminal import print_document
 from nvaudit.report.result import AuditReport, parsed, validated_report
 from nvaudit.report.roofline.result import RooflineReport
 from nvaudit.report.sections import Section
@@ -31,32 +35,26 @@ class Kind:
     model : type
     key : str
         A key that no other kind has.
-    text, page : str
-        ``module:function`` of :mod:`nvaudit.report`: prints it on a console, works out its page.
+    document : str
+        ``module:function`` of :mod:`nvaudit.report`: says what it found.
     """
 
     command: str
     model: type[Section]
     key: str
-    text: str
-    page: str
+    document: str
+    text: str = ""
 
 
 KINDS = (
-    Kind("nvaudit audit", AuditReport, "trials", "text:render_text", "page.audit:audit_page"),
-    Kind("nvaudit compare", ComparisonReport, "models", "comparison.text:render_comparison",
-         "comparison.html:comparison_page"),
-    Kind("nvaudit roofline", RooflineReport, "levels", "roofline.text:render_roofline",
-         "roofline.html:roofline_page"),
-    Kind("nvaudit landscape", LandscapeReport, "surface", "landscape.text:render_landscape",
-         "landscape.html:landscape_page"),
-    Kind("nvaudit harden", HardenReport, "hardened", "hardening.text:render_hardening",
-         "hardening.html:harden_page"),
-    Kind("nvaudit harden --method remap", RemapReport, "steps", "remap.text:render_remap",
-         "remap.html:remap_page"),
-    Kind("nvaudit verify-plan", VerifyReport, "curve", "verify.text:render_verify",
-         "verify.html:verify_page"),
-)  # fmt: skip
+    Kind("nvaudit audit", AuditReport, "trials", "page.audit:audit_page", "text:render_text"),
+    Kind("nvaudit compare", ComparisonReport, "models", "comparison.document:comparison_document"),
+    Kind("nvaudit roofline", RooflineReport, "levels", "roofline.document:roofline_document"),
+    Kind("nvaudit landscape", LandscapeReport, "surface", "landscape.document:landscape_document"),
+    Kind("nvaudit harden", HardenReport, "hardened", "hardening.document:harden_document"),
+    Kind("nvaudit harden --method remap", RemapReport, "steps", "remap.document:remap_document"),
+    Kind("nvaudit verify-plan", VerifyReport, "curve", "verify.document:verify_document"),
+)
 
 
 def read_any(text: str, where: str) -> tuple[Kind, Section]:
@@ -96,7 +94,32 @@ def _unknown(raw: dict[str, Any]) -> str:
     )
 
 
-def made(maker: str) -> Any:
+def document_of(report: Section) -> Document:
+    """Say what a report found; what makes its document is imported only now.
+
+    Parameters
+    ----------
+    report : Section
+        Of one of ``KINDS``.
+    """
+    made: Document = _named(_kind_of(report).document)(report)
+    return made
+
+
+def print_report(report: Section, console: Console) -> None:
+    """Print a report of any kind for a person; the first line is its headline."""
+    kind = _kind_of(report)
+    if kind.text:
+        _named(kind.text)(report, console)
+    else:
+        print_document(document_of(report), console)
+
+
+def _kind_of(report: Section) -> Kind:
+    return next(kind for kind in KINDS if isinstance(report, kind.model))
+
+
+def _named(maker: str) -> Any:
     """Import a function of :mod:`nvaudit.report` from its ``module:function``."""
     module, _, function = maker.partition(":")
     return getattr(importlib.import_module(f"nvaudit.report.{module}"), function)

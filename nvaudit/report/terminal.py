@@ -119,6 +119,37 @@ def table(
     return text
 
 
+def stacked(
+    columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]], width: int, indent: str = ""
+) -> list[Text]:
+    """Make as many tables below each other as it takes to show all columns, each with the first of them.
+
+    A table that is too wide as a whole stays a table that way: a row of ``heading: cell`` is hard to compare
+    with the next one. Only where two columns do not fit side by side is every row a paragraph.
+    """
+    room = width - len(indent)
+    cells = [[clean(cell) for cell in row] for row in rows]
+
+    def fits(chosen: Sequence[int]) -> bool:
+        return (
+            _sizes([columns[i] for i in chosen], [[row[i] for i in chosen] for row in cells], room)
+            is not None
+        )
+
+    groups: list[list[int]] = [[0]]
+    for index in range(1, len(columns)):
+        if len(groups[-1]) > 1 and not fits([*groups[-1], index]):
+            groups.append([0])
+        groups[-1].append(index)
+    if not all(map(fits, groups)):
+        return [_records(columns, cells, width, indent)]
+    tables = [
+        table([columns[i] for i in group], [[row[i] for i in group] for row in rows], width, indent)
+        for group in groups
+    ]
+    return [part for one in tables for part in (Text(), one)][1:]
+
+
 def _pad(text: str, size: int, kind: Kind) -> str:
     space = " " * max(size - cell_len(text), 0)
     return space + text if kind == "right" else text + space

@@ -354,15 +354,15 @@ def test_hostile_names_fit_a_phone(tab: Tab, pages: dict[str, Path]):
     assert tab.run("return document.documentElement.scrollWidth") <= 360
 
 
-def test_landscape_page(tab: Tab, example: Path, tmp_path: Path):
+def test_landscape_document(tab: Tab, example: Path, tmp_path: Path):
     """The page of a landscape has the same frame; one choice shows a direction pair in both drawings."""
     from nvaudit import landscape
-    from nvaudit.report.landscape.html import landscape_page
-    from nvaudit.report.page.frame import render_page
+    from nvaudit.report.landscape.document import landscape_document
+    from nvaudit.report.render.html import html_document
 
     path = tmp_path / "landscape.html"
     path.write_text(
-        render_page(landscape_page(landscape(example, grid=5, pairs=2, images=16))), encoding="utf-8"
+        html_document(landscape_document(landscape(example, grid=5, pairs=2, images=16))), encoding="utf-8"
     )
     tab.view(360)
     tab.open(path)

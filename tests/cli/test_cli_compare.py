@@ -32,10 +32,11 @@ def test_text(command, pair):
     assert ran.code == EXIT_OK
     assert ran.out.startswith("a is best of 2 by KPP 1 %: KPP 1 % top1 ")
     lines = ran.out.splitlines()
-    assert any(line.split()[:2] == ["1", "a"] for line in lines)
-    assert any(line.split()[:2] == ["1", "b"] for line in lines), "equal models share the place"
-    for title in ("top1, models by KPP", "Picture", "Differences from a", "How it was run"):
+    assert any(line.split()[:2] == ["a", "1"] for line in lines)
+    assert any(line.split()[:2] == ["b", "1"] for line in lines), "equal models share the place"
+    for title in ("The models", "Differences", "How it was run"):
         assert title in lines
+    assert "  Each model minus a." in lines
     assert "no change" in ran.out
     assert "b and a have the same chips" in " ".join(ran.out.split())
     assert max(map(len, lines)) <= 100

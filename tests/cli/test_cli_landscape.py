@@ -24,11 +24,15 @@ def test_text(command, example):
     assert len(maps) == 5
     assert {len(line) for line in maps} == {14}
     assert "@@" in "".join(maps)
-    assert "Moved: 4 weights" in ran.out
-    assert "Grid: 5 × 5 points, span ±0.3, 2 direction pairs, 16 images of 597, seed 0, batch" in ran.out
     text = " ".join(ran.out.split())
-    assert "Loss: cross-entropy against labels, 0.0" in text
-    assert "of the unmodified model; class scores on axis 1 (10 classes); the scores are logits" in text
+    assert "Weights moved 18,248 in 4 tensors" in text
+    assert (
+        "5 × 5 points from −0.3 to 0.3 filter lengths along 2 pairs of random directions, 16 images" in text
+    )
+    assert "Directions and images seed 0, batch norm stored" in text
+    assert "nats against labels" in text
+    assert "Assumed: class scores on axis 1 (10 classes)" in text
+    assert "Assumed: the scores are logits" in text
 
 
 def test_json_and_surface_agree(command, example, tmp_path):
@@ -93,12 +97,13 @@ def test_ascii_terminal(command, example, monkeypatch):
     from rich.console import Console
 
     from nvaudit import landscape
-    from nvaudit.report.landscape.text import render_landscape
+    from nvaudit.report.landscape.document import landscape_document
+    from nvaudit.report.render.terminal import print_document
 
     report = landscape(example, grid=5, pairs=1, images=8)
     console = Console(width=60, file=open(1, "w", encoding="ascii", closefd=False))  # noqa: SIM115
     with console.capture() as captured:
-        render_landscape(report, console)
+        print_document(landscape_document(report), console)
     assert captured.get().isascii()
 
 

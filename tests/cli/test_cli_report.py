@@ -46,10 +46,14 @@ def test_every_report_is_shown_again(command, example, tmp_path, made_by):
     assert ran.code == EXIT_OK, ran.err
     if made_by == "nvaudit landscape":
         report.write_text(ran.out, encoding="utf-8")
-    later = command("report", report, "--html", again, "--text")
+    summary = tmp_path / "summary.md"
+    later = command("report", report, "--html", again, "--markdown", summary, "--text")
     assert later.code == EXIT_OK, later.err
     assert again.read_text(encoding="utf-8").rstrip() == page.read_text(encoding="utf-8").rstrip()
     headline = json.loads(report.read_text(encoding="utf-8"))["headline"]
+    first, *_ = summary.read_text(encoding="utf-8").splitlines()
+    assert first.startswith("## ")
+    assert headline.split(":")[0] in first.replace("&#95;", "_")
     assert headline.split()[0] in later.out
     if made_by != "nvaudit landscape":
         assert ran.out.startswith(later.out.split(f"page: {again}")[0].rstrip("\n"))

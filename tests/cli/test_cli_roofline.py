@@ -36,7 +36,7 @@ def test_text_and_files(command, model):
     lines = ran.out.splitlines()
     assert "roofline: r.json" in lines
     assert "page: r.html" in lines
-    for title in ("What limits", "Picture", "How it was run"):
+    for title in ("Roofline", "What limits", "How it was run"):
         assert title in lines
     assert max(map(len, lines)) <= 100
     found = RooflineReport.model_validate_json(Path("r.json").read_text(encoding="utf-8"), strict=True)

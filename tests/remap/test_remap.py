@@ -15,8 +15,8 @@ from nvaudit import audit
 from nvaudit.errors import OptionError
 from nvaudit.jobs.remapping import remap
 from nvaudit.ranges.spec import make_remap_spec
+from nvaudit.report.kinds import print_report
 from nvaudit.report.remap.result import RemapReport, remap_json
-from nvaudit.report.remap.text import render_remap
 
 EXACT = {"clip": False, "recalibrate": False}
 QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0, "time_budget": 0}
@@ -183,7 +183,7 @@ def test_text_says_what_the_report_says(uneven, tmp_path):
     )  # fmt: skip
     for width in (40, 100):
         stream = StringIO()
-        render_remap(report, Console(file=stream, width=width))
+        print_report(report, Console(file=stream, width=width))
         text = stream.getvalue()
         assert max(map(len, text.splitlines())) <= width
         squeezed = " ".join(text.split())

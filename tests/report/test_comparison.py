@@ -22,10 +22,10 @@ from nvaudit.report import (
 )
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.csv import comparison_csv
-from nvaudit.report.comparison.html import comparison_page
+from nvaudit.report.comparison.document import bar_lines, comparison_document
 from nvaudit.report.comparison.result import ComparisonReport, comparison_json
-from nvaudit.report.comparison.text import bar_lines, render_comparison
-from nvaudit.report.page.frame import render_page
+from nvaudit.report.render.html import html_document
+from nvaudit.report.render.terminal import print_document
 
 CHIPS = 500
 
@@ -66,7 +66,7 @@ def compared(three) -> ComparisonReport:
 
 def shown(found, width=100):
     stream = io.StringIO()
-    render_comparison(found, Console(file=stream, width=width, legacy_windows=False))
+    print_document(comparison_document(found), Console(file=stream, width=width, legacy_windows=False))
     return stream.getvalue()
 
 
@@ -358,15 +358,17 @@ def test_ascii_terminal(compared):
     """A console without Unicode gets the same picture in ASCII."""
     buffer = io.BytesIO()
     stream = io.TextIOWrapper(buffer, encoding="ascii", write_through=True)
-    render_comparison(compared, Console(file=stream, width=100))
+    print_document(comparison_document(compared), Console(file=stream, width=100))
     assert b"# KPP, - its interval" in buffer.getvalue()
 
 
 def test_bars_stand_in_order(compared):
     """The KPP stands inside its interval, the mean to its right, and a better model further right."""
-    lines = dict(zip((m.name for m in compared.models), bar_lines(compared.models, 60), strict=True))
-    for line in lines.values():
-        assert len(line) == 60
+    drawn = bar_lines(compared, 63)[: len(compared.models)]
+    lines = dict(zip((m.name for m in compared.models), drawn, strict=True))
+    for name, line in lines.items():
+        assert line.startswith(f"{name}  ")
+        assert len(line) <= 63
         assert line.index("█") < line.index("·") < line.index("|")
         assert "─" in line
     assert lines["b"].index("█") > lines["c"].index("█")
@@ -376,7 +378,7 @@ def test_bars_of_equal_models():
     """Where nothing differs at all there is still a picture."""
     same = report(np.full(CHIPS, 0.9), nominal=0.9)
     found = compare_reports(entries(a=same, b=same), version="1")
-    assert [line.strip() for line in bar_lines(found.models, 5)] == ["█", "█"]
+    assert bar_lines(found, 5)[:2] == ["a  █", "b  █"]
     assert "a" in shown(found)
 
 
@@ -385,7 +387,7 @@ def test_hostile_names_are_harmless(compared):
     pytest.importorskip("plotly")
     name = "<script>alert(1)</script>\x1b[2J"
     found = compare_reports({name: Entry(audit(0.95, 1)), "b": Entry(audit(0.9, 2))}, version="1")
-    page = render_page(comparison_page(found))
+    page = html_document(comparison_document(found))
     assert "<script>alert" not in page
     assert "\x1b" not in page
     assert "\x1b[2J" not in shown(found)
@@ -394,7 +396,7 @@ def test_hostile_names_are_harmless(compared):
 def test_page(compared):
     """The page holds the table, two figures, and refers to no other file."""
     pytest.importorskip("plotly")
-    page = render_page(comparison_page(compared))
+    page = html_document(comparison_document(compared))
     assert len(page.encode()) < 6_000_000
     assert page.count("data-figure=") >= 2
     for name in ("a", "b", "c"):
@@ -409,7 +411,7 @@ def test_page_without_roughness():
     found = compare_reports(
         entries(a=audit(0.95, 1, roughness=None), b=audit(0.9, 2, roughness=None)), version="1"
     )
-    page = render_page(comparison_page(found))
+    page = html_document(comparison_document(found))
     assert 'id="plot-kpp"' in page
     assert 'id="plot-roughness"' not in page
     assert "No model has a roughness" in page

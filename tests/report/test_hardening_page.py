@@ -11,14 +11,14 @@ from test_verify_page import plan
 
 pytest.importorskip("plotly")
 
+from nvaudit.report.document import Table
 from nvaudit.report.groups import ZeroGroupsLayer, zero_groups_info
-from nvaudit.report.hardening.html import harden_page
+from nvaudit.report.hardening.document import harden_document
 from nvaudit.report.hardening.result import AttemptInfo, CandidateInfo, EpochInfo, TrainingInfo, harden_report
-from nvaudit.report.hardening.text import render_hardening
-from nvaudit.report.page.content import Table
-from nvaudit.report.page.frame import render_page
-from nvaudit.report.remap.html import remap_page
+from nvaudit.report.remap.document import remap_document
 from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.render.html import html_document
+from nvaudit.report.render.terminal import print_document
 
 
 def history(networks=1, epochs=3, scored=True):
@@ -53,7 +53,7 @@ def hardened(before=0.7, after=0.8, found=None, model="m.onnx", **more):
 
 
 def page_of(report):
-    return render_page(harden_page(report))
+    return html_document(harden_document(report))
 
 
 def figures(text):
@@ -65,7 +65,7 @@ def figures(text):
 def test_the_page_says_what_became_of_the_kpp():
     """The gain stands at the top, and the two histograms hold every chip, in bins that both share."""
     found = hardened()
-    page, text = harden_page(found), page_of(found)
+    page, text = harden_document(found), page_of(found)
     change = found.difference.kpp.value
     assert page.hero.title == f"KPP 1 % raised by {100 * change:.2f} points"
     assert page.hero.role == "none"
@@ -82,7 +82,7 @@ def test_the_page_says_what_became_of_the_kpp():
 
 def test_a_worse_model_is_marked():
     """What lowered the KPP is not shown as a success."""
-    hero = harden_page(hardened(0.8, 0.7)).hero
+    hero = harden_document(hardened(0.8, 0.7)).hero
     assert (hero.role, hero.word) == ("fail", "worse")
     assert "lowered by" in hero.title
 
@@ -96,7 +96,7 @@ def test_chips_that_are_all_alike_are_one_bar():
     }  # fmt: skip
     found = harden_report(alike, alike, None, False, **fields)
     assert [bars["y"] for bars in figures(page_of(found))["pair"]["data"]] == [[40], [40]]
-    assert harden_page(found).hero.title == "KPP 1 % is what it was"
+    assert harden_document(found).hero.title == "KPP 1 % is what it was"
 
 
 @pytest.mark.parametrize(("networks", "curves"), [(1, 2), (3, 6)])
@@ -106,7 +106,7 @@ def test_every_network_of_a_training_has_its_curves(networks, curves):
     drawn = figures(page_of(found))["training-figure"]["data"]
     assert len(drawn) == curves
     assert {tuple(line["x"]) for line in drawn} == {(1, 2, 3), (2, 3)}
-    table = next(one for one in harden_page(found).figures if one.name == "training-figure").numbers
+    table = next(one for one in harden_document(found).figures if one.name == "training-figure").numbers
     assert len(table.rows) == 3
 
 
@@ -119,10 +119,10 @@ def test_a_training_without_scores_has_one_row():
 
 def test_no_training_no_section():
     """Without epochs there is no curve; without a training no section."""
-    names = [section.name for section in harden_page(hardened(found=training(()))).sections]
+    names = [section.name for section in harden_document(hardened(found=training(()))).sections]
     assert "training" in names
     assert "candidates-section" not in names
-    assert [one.name for one in harden_page(hardened(found=training(()))).figures] == ["pair"]
+    assert [one.name for one in harden_document(hardened(found=training(()))).figures] == ["pair"]
 
 
 def test_candidates_of_stability_vat():
@@ -159,7 +159,7 @@ def test_two_trainings_are_compared(kept, row):
     found = two_attempts(kept)
     table = next(
         block
-        for section in harden_page(found).sections
+        for section in harden_document(found).sections
         for block in section.blocks
         if isinstance(block, Table) and block.name == "attempts"
     )
@@ -167,7 +167,7 @@ def test_two_trainings_are_compared(kept, row):
     assert [one[3] for one in table.rows] == ["", "−5.00 points", "−0.75 points"]
     assert [place for place, one in enumerate(table.rows) if one[-1] == "kept"] == [row]
     console = Console(width=100, file=StringIO())
-    render_hardening(found, console)
+    print_document(harden_document(found), console)
     text = " ".join(console.file.getvalue().split())
     assert "a gentle one followed" in text
     assert "losses without noise beyond 1.5 points count against it" in text
@@ -221,15 +221,15 @@ def remapped(**changes):
 def test_the_page_of_a_remapping():
     """The gain, every candidate as a point, the kept one filled, and every weight."""
     found = remapped()
-    page = remap_page(found)
+    page = remap_document(found)
     assert page.hero.title == "KPP 1 % raised by 10.00 points"
-    (points,) = figures(render_page(remap_page(found)))["steps"]["data"]
+    (points,) = figures(html_document(remap_document(found)))["steps"]["data"]
     assert points["x"] == [0.5, 0.6]
     assert points["marker"]["symbol"] == ["circle-open", "circle"]
-    assert "at 90 % of the range (1 weight)".replace(" %", "\N{NO-BREAK SPACE}%") in render_page(
-        remap_page(found)
+    assert "at 90 % of the range (1 weight)".replace(" %", "\N{NO-BREAK SPACE}%") in html_document(
+        remap_document(found)
     )
-    assert "clipped &lt;b&gt;" in render_page(remap_page(found))
+    assert "clipped &lt;b&gt;" in html_document(remap_document(found))
 
 
 def loss_side(least, greatest):
@@ -243,11 +243,11 @@ def test_the_worst_chip_of_a_loss_is_the_greatest():
     found = remapped(
         unit="nats", higher_is_better=False, before=loss_side(0.2, 0.9), after=loss_side(0.1, 0.6)
     )
-    (worst,) = [big for big in remap_page(found).hero.numbers if big.label == "worst chip"]
+    (worst,) = [big for big in remap_document(found).hero.numbers if big.label == "worst chip"]
     assert worst.value == "0.6"
     assert "before: 0.9" in worst.note
     old = [loss_side(0.2, None), loss_side(0.1, None)]
-    page = remap_page(remapped(unit="nats", higher_is_better=False, before=old[0], after=old[1]))
+    page = remap_document(remapped(unit="nats", higher_is_better=False, before=old[0], after=old[1]))
     assert not [big for big in page.hero.numbers if big.label == "worst chip"]
 
 
@@ -260,12 +260,12 @@ def test_groups_of_zeros_and_the_plan_are_on_the_page():
     found = hardened(verify_plan=plan()).model_copy(update={"zero_groups": zeros, "mapped": share()})
     page = page_of(found)
     text = StringIO()
-    render_hardening(found, Console(file=text, width=100))
+    print_document(harden_document(found), Console(file=text, width=100))
     said = " ".join(text.getvalue().split())
     for words in ("4 of 10 groups hold zeros only", "saves 1 of 3 crossbars of 64 × 64"):
         assert words in page
         assert words in said
-    sections = {section.name: section for section in harden_page(found).sections}
+    sections = {section.name: section for section in harden_document(found).sections}
     assert {"mapping", "verify-plan", "curve", "tensors-section"} <= set(sections)
     (table,) = [b for b in sections["tensors-section"].blocks if isinstance(b, Table) and b.name == "tensors"]
     assert [row[0] for row in table.rows] == ["<b>conv</b>", "fc"]
@@ -276,7 +276,7 @@ def test_groups_of_zeros_and_the_plan_are_on_the_page():
 def test_a_remapping_that_changed_nothing():
     """No audit was run then, and the page says so."""
     steps = tuple(step.model_copy(update={"worst_quarter": None, "kpp": None}) for step in remapped().steps)
-    page = remap_page(remapped(before=None, after=None, difference=None, steps=steps))
+    page = remap_document(remapped(before=None, after=None, difference=None, steps=steps))
     assert page.hero.title == "Nothing was changed"
     assert page.figures == ()
-    assert "Nothing was changed, so nothing was audited." in render_page(page)
+    assert "Nothing was changed, so nothing was audited." in html_document(page)

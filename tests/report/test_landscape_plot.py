@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("plotly", reason="plotly draws the figures")
 
-from nvaudit.report.landscape.text import map_lines
+from nvaudit.report.landscape.document import map_lines
 from nvaudit.report.page.surface import surface_figures
 from nvaudit.report.plots.landscape import MAX_POINTS, MAX_SURFACES, contour_figure, surface_figure
 
@@ -58,16 +58,17 @@ def test_a_flat_surface_can_be_drawn():
     assert surface_figure(AXIS, flat, ["flat"], "loss").layout.scene.zaxis.range == pytest.approx(
         (0.95, 1.05)
     )
-    assert map_lines(flat[0], 80) == [" " * 14] * 7
+    assert map_lines(flat[0], 80)[:-1] == [f"|{14 * ' '}|"] * 7
 
 
 def test_the_map_on_a_terminal():
     """x goes to the right and y up, darker where the loss is higher; a fine grid is thinned to the width."""
     rising = np.add.outer(0 * AXIS, AXIS)  # along y
     lines = map_lines(rising, 80)
-    assert len(lines) == 7
-    assert lines[0] == "@" * 14
-    assert lines[-1] == " " * 14
+    assert len(lines) == 7 + 1
+    assert lines[0] == f"|{14 * '@'}|"
+    assert lines[6] == f"|{14 * ' '}|"
+    assert lines[7] == "' ' -0.3 … '@' 0.3, in equal steps"
     assert {len(line) for line in map_lines(np.add.outer(np.arange(51.0), np.arange(51.0)), 30)} <= set(
         range(31)
     )

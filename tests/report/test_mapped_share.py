@@ -29,6 +29,7 @@ from nvaudit.report.mapped import (
 )
 from nvaudit.report.markdown import render_markdown
 from nvaudit.report.page.audit import audit_page
+from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.text import render_text
 
 
@@ -257,7 +258,11 @@ def test_the_waterfall_has_a_step_for_converters():
     """Five bars instead of four, and the caption says what each is."""
     (losses,) = [section for section in audit_page(converted()).sections if section.name == "losses"]
     figure = losses.blocks[0]
-    assert [str(name) for name in figure.data["data"][0]["x"]][:3] == ["ideal", "quantised", "converted"]
+    assert [str(name) for name in figure_data(figure.draw())["data"][0]["x"]][:3] == [
+        "ideal",
+        "quantised",
+        "converted",
+    ]
     assert "its converters make it 95.81 %" in figure.caption
 
 

@@ -15,9 +15,10 @@ from page_samples import ATTACK, Reader, everything, hostile, raced
 from report_samples import accuracies, full_report, report
 
 from nvaudit.report import AuditReport, from_json, to_json
+from nvaudit.report.document import MAX_ROWS, Code, Table
 from nvaudit.report.page import report_html
 from nvaudit.report.page.audit import audit_page
-from nvaudit.report.page.content import MAX_ROWS, Code, Table
+from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.wording import clean
 
@@ -155,7 +156,7 @@ def test_every_table_has_a_caption_and_a_region(read: Reader):
 def test_figures_show_the_report():
     """The histogram holds all chips; the waterfall ends at the KPP; the surface is the report's."""
     found = everything()
-    drawn = {figure.name: figure.data["data"] for figure in audit_page(found).figures}
+    drawn = {figure.name: figure_data(figure.draw())["data"] for figure in audit_page(found).figures}
     assert numbers(drawn["histogram"][0]["y"]).sum() == found.trials.count
     steps = numbers(drawn["waterfall"][0]["y"])
     assert np.cumsum(steps) == pytest.approx(
@@ -207,7 +208,7 @@ def test_names_are_only_text():
 
 def test_labels_of_figures_are_only_text():
     """plotly reads tags in labels: those of a name are entities, so that they are shown."""
-    drawn = {figure.name: figure.data for figure in audit_page(hostile()).figures}
+    drawn = {figure.name: figure_data(figure.draw()) for figure in audit_page(hostile()).figures}
     for label in drawn["by-tensors"]["layout"]["yaxis"]["ticktext"]:
         assert "<" not in label
         assert label.startswith("&lt;/script&gt;")
@@ -220,7 +221,7 @@ def test_raced_chips_count_by_their_weight():
     values = accuracies(400)
     found = report(values, trials=raced(values))
     page = audit_page(found)
-    drawn = {figure.name: figure.data["data"] for figure in page.figures}
+    drawn = {figure.name: figure_data(figure.draw())["data"] for figure in page.figures}
     assert numbers(drawn["histogram"][0]["y"]).sum() == pytest.approx(400)
     curve = drawn["yield"][-1]
     assert numbers(curve["y"]).max() == pytest.approx(1)
@@ -234,7 +235,8 @@ def test_raced_chips_count_by_their_weight():
 def test_plain_chips_have_a_band():
     """Where every chip is known the yield curve has a band that holds it."""
     page = audit_page(report(accuracies(300)))
-    band, curve = next(figure for figure in page.figures if figure.name == "yield").data["data"]
+    yields = next(figure for figure in page.figures if figure.name == "yield")
+    band, curve = figure_data(yields.draw())["data"]
     count = len(numbers(curve["y"]))
     high, low = numbers(band["y"])[:count], numbers(band["y"])[count:][::-1]
     assert (low <= numbers(curve["y"])).all()
@@ -247,7 +249,8 @@ def test_a_loss_reads_the_other_way(better: bool):
     """The yield falls with what is required of an accuracy, and rises with what is allowed of a loss."""
     values = accuracies(300)
     found = report(values) if better else report(1 - values, higher=False, unit="nats")
-    curve = next(f for f in audit_page(found).figures if f.name == "yield").data["data"][-1]
+    yields = next(f for f in audit_page(found).figures if f.name == "yield")
+    curve = figure_data(yields.draw())["data"][-1]
     assert (np.diff(numbers(curve["y"])) < 0).all() == better
     assert (np.diff(numbers(curve["y"])) > 0).all() != better
     side = "below" if better else "above"
@@ -282,7 +285,8 @@ def test_a_large_report_stays_small():
     text = report_html(report(values, tensors=rows))
     assert len(text.encode()) < MAX_BYTES
     assert f"The first {MAX_ROWS:,} of 5,000; report.json has all." in Reader.of(text).words
-    curve = next(f for f in audit_page(report(values)).figures if f.name == "yield").data["data"][-1]
+    yields = next(f for f in audit_page(report(values)).figures if f.name == "yield")
+    curve = figure_data(yields.draw())["data"][-1]
     assert len(numbers(curve["x"])) < 500
 
 

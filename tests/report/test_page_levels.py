@@ -10,6 +10,7 @@ from report_samples import report
 
 from nvaudit.report.device_levels import describe_levels
 from nvaudit.report.page.audit import audit_page
+from nvaudit.report.plots.figures import figure_data
 
 
 def test_levels_are_summed_up():
@@ -29,7 +30,7 @@ def test_levels_are_drawn():
     """Bars reach from quantile to quantile, dashes stand at the targets, and a table has the numbers."""
     found = everything()
     (figure,) = (figure for figure in audit_page(found).figures if figure.name == "levels")
-    traces = {trace["name"]: trace for trace in figure.data["data"]}
+    traces = {trace["name"]: trace for trace in figure_data(figure.draw())["data"]}
     ends = [y for y in traces["90 % of the devices"]["y"] if y is not None]
     assert ends == [
         q for level in found.device_levels.levels for q in (level.quantiles[0], level.quantiles[4])

@@ -8,6 +8,8 @@ import pytest
 from report_samples import IMAGES, accuracies, report, tensors
 from rich.console import Console
 
+from nvaudit.report.render.terminal import print_document
+from nvaudit.report.roofline.document import bar_lines, roofline_document
 from nvaudit.report.roofline.limits import (
     Range,
     Roof,
@@ -24,7 +26,6 @@ from nvaudit.report.roofline.result import (
     make_roofline,
     roofline_json,
 )
-from nvaudit.report.roofline.text import bar_lines, render_roofline
 
 CONVERTERS = {"--crossbar": [128, 64], "--adc-bits": 5}
 QUANTISED = 438 / IMAGES
@@ -73,7 +74,7 @@ def plain() -> RooflineReport:
 
 def shown(found, width=100):
     stream = io.StringIO()
-    render_roofline(found, Console(file=stream, width=width, legacy_windows=False))
+    print_document(roofline_document(found), Console(file=stream, width=width, legacy_windows=False))
     return stream.getvalue()
 
 
@@ -201,7 +202,7 @@ def test_text(four, width):
     assert "32 levels are left out: 16 entries <for> 32 levels" in words
     assert "converters: --crossbar 128×64, --adc-bits 5" in words
     assert "a note" in words
-    assert "▲ with ADC alone" in words
+    assert "▲ ADC alone" in words
 
 
 def test_without_converters_nothing_is_said_of_them(plain):
@@ -215,11 +216,11 @@ def test_without_converters_nothing_is_said_of_them(plain):
 
 def test_bars(four, plain):
     """Every level has its marks on one scale."""
-    lines = bar_lines(four.levels, 60)
-    assert all(len(line) == 60 for line in lines)
+    lines = bar_lines(four, 64)[:4]
+    assert all(len(line) <= 64 for line in lines)
     assert all("▲" in line and "█" in line for line in lines)
     assert lines[3].index("█") < lines[1].index("█") < lines[1].index("▲")
-    assert not any("▲" in line for line in bar_lines(plain.levels, 60))
+    assert not any("▲" in line for line in bar_lines(plain, 64))
 
 
 def test_json(four):
@@ -258,14 +259,14 @@ def test_figure(four, plain):
 def test_page(four, plain):
     """Opens offline, has the picture, and hostile text stays text."""
     pytest.importorskip("plotly")
-    from nvaudit.report.page.frame import render_page
-    from nvaudit.report.roofline.html import roofline_page
+    from nvaudit.report.render.html import html_document
+    from nvaudit.report.roofline.document import roofline_document
 
-    page = render_page(roofline_page(four))
+    page = html_document(roofline_document(four))
     assert page.startswith("<!DOCTYPE html>")
     assert "default-src &#39;none&#39;" in page
     assert '"roofline":{"data":[' in page
     assert "&lt;for&gt;" in page
     assert "<for>" not in page
-    assert [figure.name for figure in roofline_page(plain).figures] == ["roofline"]
-    assert len(roofline_page(four).hero.numbers) == 4
+    assert [figure.name for figure in roofline_document(plain).figures] == ["roofline"]
+    assert len(roofline_document(four).hero.numbers) == 4

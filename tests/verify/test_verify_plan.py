@@ -174,7 +174,7 @@ def test_target_that_no_share_reaches(command, model):
     assert found["choice"] is None
     assert found["plan"] is None
     assert sum(row["verified"] for row in found["tensors"]) == found["curve"][-1]["weights"]
-    assert "reaches 97 %; larger --shares, harden or remap may" in " ".join(ran.err.split())
+    assert "Larger --shares, harden or remap may reach it" in " ".join(ran.err.split())
     assert "no share of 18,248 weights (random) that was tried reaches 97 %" in found["headline"]
     assert "no plan was written" in " ".join(ran.err.split())
 

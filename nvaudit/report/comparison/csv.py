@@ -1,39 +1,17 @@
-"""A comparison as CSV: one line for each model, numbers as they are."""
+"""The records of a comparison: one for each model, numbers as they are."""
 
 from __future__ import annotations
 
-import csv
-import io
-
 from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
-from nvaudit.report.wording import clean
+from nvaudit.report.render.csv import csv_text
 
 _KPP_FIELDS = ("value", "low", "high")
 
-# What a spreadsheet would take for a formula, in a name that somebody else has chosen.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 def comparison_csv(report: ComparisonReport) -> str:
-    r"""Write the table.
-
-    Parameters
-    ----------
-    report : ComparisonReport
-
-    Returns
-    -------
-    str
-        With a heading, without a final newline; RFC 4180 but for the ends of lines, which are ``\n``.
-        Floats are exact; what is missing is empty.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_heading(report))
-    for model in report.models:
-        writer.writerow(["" if cell is None else cell for cell in _row(report, model)])
-    return buffer.getvalue().removesuffix("\n")
+    """Write the table of models, see :func:`nvaudit.report.render.csv.csv_text`."""
+    return csv_text(_heading(report), [_row(report, model) for model in report.models])
 
 
 def _heading(report: ComparisonReport) -> list[str]:
@@ -62,7 +40,7 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[object]:
     difference = next((item.kpp for item in report.differences if item.model == model.name), None)
     rough = model.roughness
     return [
-        model.place, _safe(model.name), _safe(model.model), _safe(report.metric),
+        model.place, model.name, model.model, report.metric,
         model.nominal, model.quantised, model.mean, model.std,
         *(cell for found in model.kpp for cell in (found.value, found.low, found.high)),
         *(cell for item in model.yields for cell in (item.share, item.low, item.high)),
@@ -74,8 +52,3 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[object]:
         *((None,) * 2 if model.mapped is None
           else (model.mapped.share_of_products, model.mapped.share_of_weights)),
     ]  # fmt: skip
-
-
-def _safe(text: str) -> str:
-    shown = clean(text)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown

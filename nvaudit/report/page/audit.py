@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from nvaudit.report.page.content import Page, Section, at_sigma, file_name, short
+from nvaudit.report.document import Document, Section, at_sigma, file_name, short
 from nvaudit.report.page.distribution import chips_section, sweep_section, yield_section
-from nvaudit.report.page.frame import render_page
 from nvaudit.report.page.hardware import crossbar_section, device_section, mapping_section
 from nvaudit.report.page.losses import losses_section
 from nvaudit.report.page.record import cite_section, inputs_section, notes_section, rerun_section
 from nvaudit.report.page.surface import landscape_section
 from nvaudit.report.page.verdict import gate_section, hero, tail_section
+from nvaudit.report.render.html import html_document
 from nvaudit.report.result import AuditReport
 
 
@@ -30,10 +30,10 @@ def report_html(report: AuditReport) -> str:
     OptionError
         If plotly is not installed.
     """
-    return render_page(audit_page(report))
+    return html_document(audit_page(report))
 
 
-def audit_page(report: AuditReport) -> Page:
+def audit_page(report: AuditReport) -> Document:
     """Work out what stands on the page of an audit.
 
     Parameters
@@ -60,7 +60,7 @@ def audit_page(report: AuditReport) -> Page:
         inputs_section(report),
         cite_section(report),
     ]
-    return Page(
+    return Document(
         title=report.headline,
         subject=model,
         subtitle=f"{report.metric} on {device} at {at_sigma(point)}",

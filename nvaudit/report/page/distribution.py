@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nvaudit.report.page.content import (
+from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
@@ -18,7 +18,6 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.page.verdict import caveats
 from nvaudit.report.plots.chips import Known, Mark, histogram_figure, yield_curve, yield_figure
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.sweep import sweep_figure
 from nvaudit.report.result import AuditReport, SweepPoint
 from nvaudit.report.wording import (
@@ -47,7 +46,7 @@ def chips_section(report: AuditReport) -> Section:
     figure = histogram_figure(chips, _marks(report), report.metric, unit, _resolution(chips, report))
     blocks: list[Block] = [
         Paragraph(_whole(report), "lead"),
-        Figure("histogram", _histogram_words(report), figure_data(figure), _chip_numbers(report)),
+        Figure("histogram", _histogram_words(report), lambda: figure, _chip_numbers(report)),
     ]
     if text := _race_words(report):
         blocks.insert(1, Paragraph(text, "note"))
@@ -89,7 +88,7 @@ def yield_section(report: AuditReport) -> Section:
     intro = "Read it as: if a product needs this much, so many of the chips will do."
     if text := _race_words(report):
         intro += f" {text}"
-    return Section("yield", "Yield", (Paragraph(intro), Figure("yield", words, figure_data(figure), numbers)))
+    return Section("yield", "Yield", (Paragraph(intro), Figure("yield", words, lambda: figure, numbers)))
 
 
 def sweep_section(report: AuditReport) -> Section | None:
@@ -117,7 +116,7 @@ def sweep_section(report: AuditReport) -> Section | None:
     intro = "The same chips at every σ: each point is the same draw of devices, spread more widely."
     return Section(
         "sweep", "Over the spread of the devices",
-        (Paragraph(intro), Figure("sweep", words, figure_data(figure)), _sweep_table(points, unit)),
+        (Paragraph(intro), Figure("sweep", words, lambda: figure), _sweep_table(points, unit)),
     )  # fmt: skip
 
 

@@ -10,9 +10,7 @@ from pydantic import JsonValue
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import COLUMNS, crossbar_text, layer_row
 from nvaudit.report.device_levels import DeviceLevels
-from nvaudit.report.groups import zero_groups_text
-from nvaudit.report.inspection import mapped_text
-from nvaudit.report.page.content import (
+from nvaudit.report.document import (
     Block,
     Cell,
     Facts,
@@ -25,8 +23,9 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
+from nvaudit.report.groups import zero_groups_text
+from nvaudit.report.inspection import mapped_text
 from nvaudit.report.page.share import share_blocks
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.levels import levels_figure
 from nvaudit.report.result import AuditReport, TensorDecision
 from nvaudit.report.wording import count_text, duration_text, shape_text
@@ -174,7 +173,7 @@ def _levels(levels: DeviceLevels, at: str) -> Figure:
     numbers = Table(
         "level-numbers", f"Conductance of each level, {levels.unit}", columns, rows, tuple(range(9))
     )
-    return Figure("levels", words, figure_data(figure), numbers)
+    return Figure("levels", words, lambda: figure, numbers)
 
 
 def _terms(noise: list[JsonValue], active: set[str]) -> Table:

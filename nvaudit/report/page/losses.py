@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from nvaudit.report.attribution.result import ClassAttribution, NoiseAttribution
-from nvaudit.report.page.content import (
+from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
@@ -18,7 +18,6 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.losses import (
     MAX_BARS,
     Part,
@@ -89,7 +88,7 @@ def _waterfall(report: AuditReport) -> Figure:
     )
     if waterfall_base(values) > 0:
         words += " The axis does not begin at zero."
-    return Figure("waterfall", words, figure_data(figure))
+    return Figure("waterfall", words, lambda: figure)
 
 
 def _parts(report: AuditReport, part: NoiseAttribution) -> list[Block]:
@@ -148,7 +147,7 @@ def _parts(report: AuditReport, part: NoiseAttribution) -> list[Block]:
             f"{_amount(part.standard_error, unit)} from them, which the intervals do not contain."
         )
     return [
-        Figure(f"by-{part.kind}", words, figure_data(figure)),
+        Figure(f"by-{part.kind}", words, lambda: figure),
         table,
         *(Paragraph(note, "note") for note in notes),
     ]
@@ -204,7 +203,7 @@ def _classes(report: AuditReport, part: ClassAttribution) -> list[Block]:
         ("class", "images", "ideal", "quantised", "mean", name), shown, (0, 1, 2, 3, 4, 5),
         sortable=len(rows) > 8,
     )  # fmt: skip
-    return [Figure("by-classes", words, figure_data(figure)), table]
+    return [Figure("by-classes", words, lambda: figure), table]
 
 
 def _costs(report: AuditReport, attribution: dict[str, float]) -> Table:

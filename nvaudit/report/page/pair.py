@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvaudit.report.page.content import Big
+from nvaudit.report.document import KeyFigure
 from nvaudit.report.wording import difference_text, value_text
 
 
@@ -23,7 +23,7 @@ def change_title(name: str, change: float, unit: str) -> str:
     )
 
 
-def before_after(name: str, before: float, after: float, unit: str, *, main: bool = False) -> Big:
+def before_after(name: str, before: float, after: float, unit: str, *, main: bool = False) -> KeyFigure:
     """Show a number as it is now, and what it was.
 
     Parameters
@@ -36,4 +36,4 @@ def before_after(name: str, before: float, after: float, unit: str, *, main: boo
         Whether it is the largest.
     """
     change = difference_text(after - before, unit)
-    return Big(name, value_text(after, unit), f"before: {value_text(before, unit)}; {change}", main)
+    return KeyFigure(name, value_text(after, unit), f"before: {value_text(before, unit)}; {change}", main)

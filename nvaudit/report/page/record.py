@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from nvaudit.report.page.content import (
+from nvaudit.report.document import (
     Block,
     Bullets,
     Code,
@@ -16,9 +16,9 @@ from nvaudit.report.page.content import (
     short,
 )
 from nvaudit.report.provenance import LABELS
+from nvaudit.report.record import runtime_rows
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import runtime_text
 from nvaudit.report.wording import count_text
 
 
@@ -94,7 +94,7 @@ def inputs_section(report: AuditReport) -> Section:
         ("Inputs", "; ".join(map(short, model.inputs))),
         ("Outputs", "; ".join(map(short, model.outputs))),
         ("Data", f"{short(data.source)}, {count_text(data.count, 'image')}, {LABELS[data.label_kind]}"),
-        *(("Run on", line.removeprefix("Run on: ")) for line in runtime_text(report.runtime)),
+        *runtime_rows(report.runtime),
         ("SHA-256 of the model", hashes.model),
         ("SHA-256 of the data", hashes.data),
         ("SHA-256 of the device", hashes.device),

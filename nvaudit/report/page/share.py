@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nvaudit.report.document import MAX_ROWS, Block, KeyFigure, Paragraph, Table, short
 from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
-from nvaudit.report.page.content import MAX_ROWS, Big, Block, Paragraph, Table, short
 
 
 def warnings(first: str | None, found: MappedShare | None) -> str | None:
@@ -13,7 +13,7 @@ def warnings(first: str | None, found: MappedShare | None) -> str | None:
     return " ".join(parts) or None
 
 
-def share_numbers(found: MappedShare | None) -> list[Big]:
+def share_numbers(found: MappedShare | None) -> list[KeyFigure]:
     """The share as a number that stands out; none where it is not known."""
     if found is None or found.share is None:
         return []
@@ -21,7 +21,7 @@ def share_numbers(found: MappedShare | None) -> list[Big]:
         note = f"{found.products:,} of {found.products_total:,} products"
     else:
         note = f"{found.weights:,} of {found.weights_total:,} {found.noun}"
-    return [Big("On the array", part_text(found.share), note)]
+    return [KeyFigure("On the array", part_text(found.share), note)]
 
 
 def share_blocks(found: MappedShare | None) -> list[Block]:

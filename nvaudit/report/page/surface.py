@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.report.page.content import Figure, Paragraph, Section
-from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.document import MEDIA, PAGE, Figure, Paragraph, Section, Sketch
 from nvaudit.report.plots.landscape import contour_figure, surface_figure, surface_names
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Roughness
@@ -15,8 +16,10 @@ from nvaudit.report.wording import count_text, roughness_text
 Float = NDArray[np.float64]
 
 
-def surface_figures(grid: Float, losses: Float, names: list[str], loss: str) -> tuple[Figure, Figure]:
-    """Draw surfaces in 3-D and as contours.
+def surface_figures(
+    grid: Float, losses: Float, names: list[str], loss: str, sketch: Sketch | None = None, sketched: int = 0
+) -> tuple[Figure, ...]:
+    """Draw surfaces in 3-D and as contours, and one of them with characters.
 
     Parameters
     ----------
@@ -28,27 +31,40 @@ def surface_figures(grid: Float, losses: Float, names: list[str], loss: str) -> 
         One for each surface.
     loss : str
         Name of the loss, with its unit.
+    sketch : callable, optional
+        Draws the surface number ``sketched`` where there are no pictures.
 
     Returns
     -------
     tuple of Figure
     """
-    middle = int(np.argmin(np.abs(grid)))
-    first = losses[0]
-    words = (
-        f"Loss over the plane of two random directions through the trained weights, which are in the middle: "
-        f"{first[middle, middle]:.4g} there, from {first.min():.4g} to {first.max():.4g} over the plane"
-    )
     shown = surface_names(names)
     offers = tuple(shown) if len(shown) > 1 else ()
-    words += f" ({shown[0]})" if offers else ""
-    solid = figure_data(surface_figure(grid, losses, names, loss))
-    flat = figure_data(contour_figure(grid, losses, names, loss))
+    words = _surface_words(grid, losses[0], shown[0] if offers else "")
     above = f"{words}. Height and colour: the loss."
     below = f"{words}. Seen from above; lines join points of equal loss, the cross marks the trained weights."
+    surface = partial(surface_figure, grid, losses, names, loss)
+    contours = partial(contour_figure, grid, losses, names, loss)
+    pictures = (
+        Figure("surface", above, surface, tall=True, solid=True, offers=offers, media=PAGE),
+        Figure("contours", below, contours, tall=True, offers=offers, media=PAGE),
+    )
+    if sketch is None:
+        return pictures
+    text = _surface_words(grid, losses[sketched], names[sketched] if len(names) > 1 else "")
+    flat = Figure("map", f"{text}.", sketch=sketch, media=MEDIA - PAGE)
+    return (*pictures, flat)
+
+
+def _surface_words(grid: Float, surface: Float, name: str) -> str:
+    """Say a surface, and which of several it is."""
+    middle = int(np.argmin(np.abs(grid)))
+    span = f"x and y from {grid.min():g} to {grid.max():g} filter lengths"
+    low, high = surface.min(), surface.max()
+    of = f" ({name})" if name else ""
     return (
-        Figure("surface", above, solid, tall=True, solid=True, offers=offers),
-        Figure("contours", below, flat, tall=True, offers=offers),
+        f"Loss over the plane of two random directions through the trained weights, which are in the middle "
+        f"({span}): {surface[middle, middle]:.4g} there, from {low:.4g} to {high:.4g} over the plane{of}"
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from nvaudit.report.cases import deciding_point, ended_text, verdict_word
-from nvaudit.report.mapped import gate_lines
-from nvaudit.report.page.content import (
-    Big,
+from nvaudit.report.document import (
     Block,
     Hero,
+    KeyFigure,
     Number,
     Paragraph,
     Section,
@@ -15,6 +14,7 @@ from nvaudit.report.page.content import (
     at_sigma,
     unit_words,
 )
+from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.share import share_numbers, warnings
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport
@@ -130,10 +130,10 @@ def kpp_words(report: AuditReport, result: KppResult) -> str:
     )
 
 
-def _numbers(report: AuditReport) -> tuple[Big, ...]:
+def _numbers(report: AuditReport) -> tuple[KeyFigure, ...]:
     unit, trials = report.metric_info.unit, report.trials
     found = [
-        Big(
+        KeyFigure(
             kpp_name(result.percentile),
             value_text(result.value, unit),
             f"{interval_text(result.low, result.high, unit)}, {confidence_text(result.confidence)} interval",
@@ -143,10 +143,10 @@ def _numbers(report: AuditReport) -> tuple[Big, ...]:
     ]
     found += [
         *(
-            Big(step.name.capitalize(), value_text(step.value, unit), step.cause)
+            KeyFigure(step.name.capitalize(), value_text(step.value, unit), step.cause)
             for step in noiseless_steps(report)
         ),
-        Big(
+        KeyFigure(
             "Mean chip", value_text(trials.mean, unit), f"± {value_text(trials.std, unit)} standard deviation"
         ),
     ]
@@ -154,7 +154,7 @@ def _numbers(report: AuditReport) -> tuple[Big, ...]:
     for item in report.yields[:2]:
         reach = "at least" if item.direction == "at_least" else "at most"
         found.append(
-            Big(
+            KeyFigure(
                 f"Yield, {reach} {limit_text(item.threshold, unit)}",
                 share_text(item.share),
                 f"[{share_text(item.low)}, {share_text(item.high)}], {confidence_text(item.confidence)}",

@@ -13,7 +13,6 @@ from nvaudit.report.wording import (
     difference_text,
     duration_text,
     kpp_name,
-    limit_text,
     value_text,
 )
 
@@ -41,21 +40,8 @@ def _ends(found: Difference, unit: str) -> str:
     return f" ({difference_text(found.low, unit)} to {difference_text(found.high, unit)})"
 
 
-def choice_text(report: VerifyReport) -> str:
-    """What is to be verified and why, or what to do where no share reaches the target."""
-    choice = report.choice
-    if choice is None:
-        assert report.target is not None
-        target = limit_text(report.target, report.metric_info.unit)
-        return f"none: no share that was tried reaches {target}; {_otherwise(report)} may"
-    return (
-        f"verify {share_words(choice.share)}, {choice.weights:,} of {count_text(report.weights, 'weight')}, "
-        f"{choice.devices:,} of {count_text(report.devices, 'device')}: {choice.why}{_short(choice)}"
-    )
-
-
 def reason_text(report: VerifyReport) -> str:
-    """As :func:`choice_text`, without what the headline says."""
+    """Why this share, or what to do where no share reaches the target."""
     choice = report.choice
     if choice is None:
         text = _otherwise(report)
@@ -96,5 +82,4 @@ def condition_rows(report: VerifyReport) -> list[tuple[str, str]]:
             f"{report.data.source}, {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
         ),
         *([] if report.mapped is None else [("On the array", coverage_text(report.mapped))]),
-        ("Time", ", ".join(f"{name} {value:.3g} s" for name, value in report.timing.items())),
     ]

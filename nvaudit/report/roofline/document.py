@@ -1,24 +1,26 @@
-"""A roofline as one page that opens offline."""
+"""What the report of a roofline says."""
 
 from __future__ import annotations
 
-from nvaudit.report.page.content import (
-    Big,
-    Block,
+from functools import partial
+
+from nvaudit.report.document import (
     Bullets,
     Cell,
+    Document,
+    Facts,
     Figure,
     Hero,
+    KeyFigure,
     Number,
-    Page,
     Section,
     Table,
     file_name,
     short,
 )
 from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.roofline import roofline_figure
+from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.roofline.result import LevelResult, RooflineReport
 from nvaudit.report.roofline.words import (
     ALONE_WORDS,
@@ -33,23 +35,28 @@ from nvaudit.report.roofline.words import (
     size_cells,
     skipped_lines,
 )
-from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, interval_text, value_text
+from nvaudit.report.wording import LABEL_FREE_CHIPS, interval_text, value_text, wrap
+
+_BAR_COLUMNS = 60
+_ROUNDING = 1e-12
+
+_QUANTISED, _ADC, _MEAN, _KPP = "|", "▲", "·", "█"
 
 
-def roofline_page(report: RooflineReport) -> Page:
-    """Work out what stands on the page of a roofline.
+def roofline_document(report: RooflineReport) -> Document:
+    """Say what a roofline found.
 
     Parameters
     ----------
     report : RooflineReport
     """
     name = file_name(report.model.path)
-    return Page(
+    return Document(
         title=report.headline,
         subject=name,
         subtitle=f"{report.metric} on {short(report.device)} by the number of levels per cell",
         hero=_hero(report),
-        sections=(_roofline(report), _verdicts(report), _cost(report), _record(report)),
+        sections=(_roofline(report), _verdicts(report), _cost(report), _notes(report), _record(report)),
         version=report.nvaudit_version,
     )
 
@@ -62,13 +69,13 @@ def _hero(report: RooflineReport) -> Hero:
         found = level.realistic.at(report.rank_by)
         note = f"{measure_name(report)}, {interval_text(found.low, found.high, unit)}; {words[level.limit]}"
         value = value_text(found.value, unit)
-        numbers.append(Big(f"{level.levels} levels", value, note, main=level.levels == report.best))
-    lines = (f"{report.headline}.", *(f"{text}." for text in (cheaper_text(report),) if text is not None))
+        numbers.append(KeyFigure(f"{level.levels} levels", value, note, main=level.levels == report.best))
+    cheaper = cheaper_text(report)
     return Hero(
         role="none",
         word="",
         title=f"{report.best} levels per cell are best by {measure_name(report)}",
-        lines=lines,
+        lines=() if cheaper is None else (f"{cheaper}.",),
         numbers=(*numbers, *share_numbers(report.mapped)),
         warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
@@ -88,7 +95,9 @@ def _roofline(report: RooflineReport) -> Section:
         f"{report.metric} over the levels per cell: the ceilings of {ceilings}, and what the chips reach; "
         f"the bands are the intervals of {measure_name(report)}. The numbers are those of the table."
     )
-    figure = Figure("roofline", caption, figure_data(roofline_figure(report)), tall=True)
+    figure = Figure(
+        "roofline", caption, partial(roofline_figure, report), tall=True, sketch=partial(bar_lines, report)
+    )
     return Section("roofline-section", "Roofline", (figure, table))
 
 
@@ -123,12 +132,59 @@ def _cost(report: RooflineReport) -> Section:
     return Section("cost-section", "Devices and crossbars", (table, *share_blocks(report.mapped)))
 
 
-def _record(report: RooflineReport) -> Section:
-    lines = [*condition_lines(report), *report.notes]
+def _notes(report: RooflineReport) -> Section:
+    lines = list(report.notes)
     for level in report.levels:
         lines += [f"{level.levels} levels: {text}" for text in (*level.notes, *level.events)]
+    return Section("notes", "Notes", (Bullets(tuple(lines)),) if lines else ())
+
+
+def _record(report: RooflineReport) -> Section:
     hashes = report.levels[0].hashes
-    lines += [f"SHA-256 of the model: {hashes.model}", f"SHA-256 of the data: {hashes.data}"]
-    lines.append(f"{count_text(len(report.levels), 'number')} of levels in {report.timing['total']:.3g} s")
-    blocks: tuple[Block, ...] = (Bullets(tuple(lines)),)
-    return Section("record", "How it was run", blocks)
+    rows = [
+        ("nvaudit", report.nvaudit_version),
+        *time_text(report.timing),
+        *hash_rows(hashes.model, hashes.data, hashes.device),
+    ]
+    return Section(
+        "record", "How it was run", (Bullets(tuple(condition_lines(report))), Facts(tuple(rows))), folded=True
+    )
+
+
+def bar_lines(report: RooflineReport, width: int) -> list[str]:
+    """Draw every number of levels on a common scale.
+
+    Parameters
+    ----------
+    report : RooflineReport
+    width : int
+        Columns at hand; at least 10 are drawn.
+
+    Returns
+    -------
+    list of str
+        One line for each number of levels, then what the marks are.
+    """
+    unit, longest = report.metric_info.unit, max(len(str(level.levels)) for level in report.levels)
+    size = max(min(_BAR_COLUMNS, width - longest - 2), 10)
+    values = [value for level in report.levels for value, _ in _marks(level)]
+    low, high = min(values), max(values)
+    flat = high - low <= _ROUNDING * max(abs(low), abs(high))
+    lines = []
+    for level in report.levels:
+        line = [" "] * size
+        for value, mark in _marks(level):
+            line[0 if flat else round((value - low) / (high - low) * (size - 1))] = mark
+        lines.append(f"{level.levels:>{longest}}  {''.join(line)}".rstrip())
+    adc = "" if report.converters is None else f", {_ADC} ADC alone"
+    what = "" if report.converters is None else " with both"
+    marks = f"{_QUANTISED} quantised{adc}, {_MEAN} mean of the chips{what}, {_KPP} KPP{what}"
+    return [*lines, *wrap(f"from {value_text(low, unit)} to {value_text(high, unit)}: {marks}", width)]
+
+
+def _marks(level: LevelResult) -> list[tuple[float, str]]:
+    """Give what is drawn of a level; later marks stand before earlier ones."""
+    found = [(level.quantised, _QUANTISED)]
+    if level.adc is not None:
+        found.append((level.adc, _ADC))
+    return [*found, (level.realistic.mean, _MEAN), (level.realistic.kpp.value, _KPP)]

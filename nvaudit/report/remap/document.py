@@ -1,15 +1,18 @@
-"""A remapping as one page that opens offline."""
+"""What the report of a remapping says."""
 
 from __future__ import annotations
 
-from nvaudit.report.page.content import (
-    Big,
+from functools import partial
+
+from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
+    Document,
+    Facts,
     Figure,
     Hero,
-    Page,
+    KeyFigure,
     Paragraph,
     Section,
     Table,
@@ -18,8 +21,8 @@ from nvaudit.report.page.content import (
 )
 from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.remap import steps_figure
+from nvaudit.report.record import time_text
 from nvaudit.report.remap.result import RemapAudit, RemapReport
 from nvaudit.report.remap.words import (
     PAIR_COLUMNS,
@@ -29,23 +32,23 @@ from nvaudit.report.remap.words import (
     step_row,
     tensor_row,
 )
-from nvaudit.report.wording import LABEL_FREE_CHIPS, duration_text, kpp_name
+from nvaudit.report.wording import LABEL_FREE_CHIPS, kpp_name
 
 
-def remap_page(report: RemapReport) -> Page:
-    """Work out what stands on the page of a remapping.
+def remap_document(report: RemapReport) -> Document:
+    """Say what a remapping found.
 
     Parameters
     ----------
     report : RemapReport
     """
     name = file_name(str(report.run.get("model", "")))
-    return Page(
+    return Document(
         title=report.headline,
         subject=name,
         subtitle=f"{report.metric} before and after --method remap, σ = {report.sigma:g} {report.sigma_unit}",
         hero=_hero(report),
-        sections=(_pair(report), _steps(report), _tensors(report), _record(report)),
+        sections=(_pair(report), _steps(report), _tensors(report), _notes(report), _record(report)),
         version=report.nvaudit_version,
     )
 
@@ -54,7 +57,7 @@ def _hero(report: RemapReport) -> Hero:
     before, after, unit = report.before, report.after, report.unit
     name = kpp_name(report.percentile)
     change, title = 0.0, "Nothing was changed"
-    numbers: tuple[Big, ...] = ()
+    numbers: tuple[KeyFigure, ...] = ()
     if before is not None and after is not None:
         change = after.kpp - before.kpp
         title = change_title(name, change, unit)
@@ -70,7 +73,7 @@ def _hero(report: RemapReport) -> Hero:
         role="fail" if worse else "none",
         word="worse" if worse else "",
         title=title,
-        lines=(f"{report.headline}.", exact),
+        lines=(exact,),
         numbers=(*numbers, *share_numbers(report.mapped)),
         warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
@@ -99,14 +102,21 @@ def _steps(report: RemapReport) -> Section:
             "What candidates are ranked by, on the calibration images and chips; filled: kept, pale: given "
             "up after fewer chips than the others."
         )
-        blocks.append(Figure("steps", caption, figure_data(steps_figure(report))))
+        blocks.append(Figure("steps", caption, partial(steps_figure, report)))
     columns = (*step_columns(report)[1:-1], "result")
     rows = []
     for step in report.steps:
         kept, *cells, why = step_row(step, report.unit)
         rows.append((*cells, kept or why))
     blocks.append(
-        Table("step-rows", "Every candidate, in order.", columns, tuple(rows), numeric=(1, 2, 3, 4, 5))
+        Table(
+            "step-rows",
+            "Every candidate, in order.",
+            columns,
+            tuple(rows),
+            numeric=(1, 2, 3, 4, 5),
+            whole=True,
+        )
     )
     if report.not_tried:
         blocks.append(Bullets(tuple(f"Not tried: {text}" for text in report.not_tried)))
@@ -121,12 +131,16 @@ def _tensors(report: RemapReport) -> Section:
     return Section("weights", "Weights", (table, *share_blocks(report.mapped)))
 
 
+def _notes(report: RemapReport) -> Section:
+    return Section("notes", "Notes", (Bullets(report.notes),) if report.notes else ())
+
+
 def _record(report: RemapReport) -> Section:
-    lines = [
-        *report.notes,
-        f"Device: {report.run.get('device')}; seed {report.run.get('seed')}",
-        "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
-        f"Remapped model: {report.output}",
-        *(f"SHA-256, {name}: {value}" for name, value in report.hashes.model_dump().items()),
-    ]
-    return Section("record", "How it was run", (Bullets(tuple(lines)),))
+    hashes = report.hashes.model_dump().items()
+    rows = (
+        ("Device", f"{report.run.get('device')}; seed {report.run.get('seed')}"),
+        ("Remapped model", report.output),
+        *time_text(report.timing),
+        *((f"SHA-256 of the {name.replace('_', ' ')}", value) for name, value in hashes),
+    )
+    return Section("record", "How it was run", (Facts(rows),), folded=True)

@@ -1,8 +1,8 @@
-"""A comparison as one page that opens offline."""
+"""What the report of a comparison says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 
 from nvaudit.report.comparison.plots import kpp_figure, roughness_figure
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
@@ -22,33 +22,53 @@ from nvaudit.report.comparison.words import (
     share_warnings,
     verdict_of_difference,
 )
-from nvaudit.report.page.content import Big, Block, Bullets, Figure, Hero, Number, Page, Section, Table, short
-from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.document import (
+    Block,
+    Bullets,
+    Document,
+    Facts,
+    Figure,
+    Hero,
+    KeyFigure,
+    Number,
+    Section,
+    Table,
+    short,
+)
+from nvaudit.report.record import time_text
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
+    clean,
     count_text,
     interval_text,
     kpp_name,
     roughness_text,
     value_text,
+    wrap,
 )
 
+_MAX_NAME = 24
+_BAR_COLUMNS = 60
+_ROUNDING = 1e-12
 
-def comparison_page(report: ComparisonReport) -> Page:
-    """Work out what stands on the page of a comparison.
+_IDEAL, _MEAN, _KPP, _RANGE = "|", "·", "█", "─"
+
+
+def comparison_document(report: ComparisonReport) -> Document:
+    """Say what a comparison found.
 
     Parameters
     ----------
     report : ComparisonReport
     """
     point = report.operating_point
-    return Page(
+    return Document(
         title=report.headline,
         subject=f"{count_text(len(report.models), 'model')} compared",
         subtitle=f"{report.metric} on {short(report.device)} at σ = {point.sigma:g} "
         f"{point.sigma_unit.replace('_', ' ')}",
         hero=_hero(report),
-        sections=(_models(report), _differences(report), _roughness(report), _record(report)),
+        sections=(_models(report), _differences(report), _roughness(report), _notes(report), _record(report)),
         version=report.nvaudit_version,
     )
 
@@ -57,7 +77,7 @@ def _hero(report: ComparisonReport) -> Hero:
     unit = report.metric_info.unit
     best = next(model for model in report.models if model.name == (report.chosen or report.best))
     numbers = [
-        Big(short(model.name), value_text(model.kpp[0].value, unit),
+        KeyFigure(short(model.name), value_text(model.kpp[0].value, unit),
             f"{kpp_name(report.percentile)}, {interval_text(model.kpp[0].low, model.kpp[0].high, unit)}",
             main=model is best)
         for model in report.models[:6]
@@ -73,7 +93,7 @@ def _hero(report: ComparisonReport) -> Hero:
         role=report.verdict or "none",
         word=report.verdict.upper() if report.verdict else "NO GATE",
         title=title,
-        lines=tuple(line for line in (gate_text(report), f"{report.headline}.") if line),
+        lines=tuple(line for line in (gate_text(report),) if line),
         numbers=tuple(numbers),
         warning=" ".join(warnings) or None,
     )
@@ -92,7 +112,8 @@ def _models(report: ComparisonReport) -> Section:
         "kpp",
         f"Ideal, mean chip and {kpp_name(report.percentile)} of each model; the bars are the intervals of "
         "the KPP. The numbers are those of the table.",
-        figure_data(kpp_figure(report)),
+        partial(kpp_figure, report),
+        sketch=partial(bar_lines, report),
     )
     blocks: list[Block] = [figure, table]
     if lines := tuple(f"{line}." for line in bound_remarks(report)):
@@ -130,33 +151,88 @@ def _differences(report: ComparisonReport) -> Section:
         for item in report.differences
     )  # fmt: skip
     columns = ("model", kpp_name(report.percentile), "by the interval", "mean", "chips")
+    if not rows:
+        return Section("differences", "Differences", ())
     table = Table("differences", f"Each model minus {short(report.baseline)}.", columns, rows)
-    return Section("differences", "Differences", (table, _bullets(difference_remarks(report))))
+    return Section("differences", "Differences", (table, Bullets(tuple(difference_remarks(report)))))
 
 
 def _roughness(report: ComparisonReport) -> Section:
-    figure = roughness_figure(report)
     lines = [f"{correlation_text(found)}." for found in report.correlations]
     blocks: list[Block] = [Bullets(tuple(lines or ["No model has a roughness."]))]
-    if figure is not None:
+    if sum(model.roughness is not None for model in report.models) > 1:
         words = "; ".join(
             f"{short(model.name)} {roughness_text(model.roughness.value, model.roughness.standard_error)}"
             for model in report.models
             if model.roughness is not None
         )
         caption = f"KPP over roughness, with the interval and the standard error. Roughness: {words}."
-        blocks.insert(0, Figure("roughness", caption, figure_data(figure)))
+        blocks.insert(0, Figure("roughness", caption, partial(roughness_figure, report)))
     return Section("roughness", "Roughness as a forecast", tuple(blocks))
 
 
+def _notes(report: ComparisonReport) -> Section:
+    own = [f"{model.name}: {text}" for model in report.models for text in (*model.notes, *model.events)]
+    lines = (*report.notes, *own)
+    return Section("notes", "Notes", (Bullets(lines),) if lines else ())
+
+
 def _record(report: ComparisonReport) -> Section:
-    lines = [*condition_lines(report), *report.notes]
+    lines = condition_lines(report)
     for model in report.models:
         read = "" if model.report is None else f", read from {model.report}"
         lines.append(f"{model.name}: {model.model}{read}")
-        lines += [f"{model.name}: {text}" for text in (*model.notes, *model.events)]
-    return Section("record", "How it was run", (_bullets(lines),))
+    rows = (("nvaudit", report.nvaudit_version), *time_text(report.timing))
+    return Section("record", "How it was run", (Bullets(tuple(lines)), Facts(rows)), folded=True)
 
 
-def _bullets(lines: Iterable[str]) -> Bullets:
-    return Bullets(tuple(lines))
+def bar_lines(report: ComparisonReport, width: int) -> list[str]:
+    """Draw KPP, interval, mean and ideal of each model on a common scale.
+
+    Parameters
+    ----------
+    report : ComparisonReport
+    width : int
+        Columns at hand; the scale takes at least 10.
+
+    Returns
+    -------
+    list of str
+        One line for each model (what falls on the same column: the KPP stands before the rest), then what
+        the marks are.
+    """
+    names = [_middle_cut(clean(model.name), _MAX_NAME) for model in report.models]
+    longest = max(map(len, names))
+    columns = max(min(_BAR_COLUMNS, width - longest - 2), 10)
+    values = [value for model in report.models for value in _marks(model) if value is not None]
+    low, high, unit = min(values), max(values), report.metric_info.unit
+    same = high - low <= _ROUNDING * max(abs(low), abs(high))
+
+    def column(value: float) -> int:
+        return 0 if same else round((value - low) / (high - low) * (columns - 1))
+
+    lines = []
+    for name, model in zip(names, report.models, strict=True):
+        cells = [" "] * columns
+        found = model.kpp[0]
+        ends = [found.value if end is None else end for end in (found.low, found.high)]
+        first, last = sorted(column(end) for end in ends)
+        cells[first : last + 1] = _RANGE * (last + 1 - first)
+        for value, mark in ((model.nominal, _IDEAL), (model.mean, _MEAN), (found.value, _KPP)):
+            cells[column(value)] = mark
+        lines.append(f"{name:<{longest}}  {''.join(cells)}".rstrip())
+    marks = f"{_KPP} KPP, {_RANGE} its interval, {_MEAN} mean of the chips, {_IDEAL} ideal"
+    return [*lines, *wrap(f"from {value_text(low, unit)} to {value_text(high, unit)}: {marks}", width)]
+
+
+def _middle_cut(name: str, most: int) -> str:
+    """Cut a name in its middle: names of one family differ at their ends."""
+    if len(name) <= most:
+        return name
+    head = (most - 1) // 2
+    return f"{name[:head]}…{name[head + 1 - most :]}"
+
+
+def _marks(model: ComparedModel) -> tuple[float | None, ...]:
+    found = model.kpp[0]
+    return found.low, found.high, found.value, model.mean, model.nominal

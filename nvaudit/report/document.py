@@ -1,12 +1,17 @@
-"""What a page is made of: sections of blocks, which the templates know how to show."""
+"""What a report says: a document of sections and blocks, written once and shown on every medium.
+
+A report's numbers are its result; its words stand here, in one document, which ``report.render`` shows on a
+terminal, as Markdown and as a page. A section or a block may name the media that it is for; nothing else
+differs between media.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 MAX_ROWS = 1000
 """A table on a page has at most this many rows, so that a page stays small; report.json has all."""
@@ -14,6 +19,14 @@ MAX_ROWS = 1000
 _NAME = 160
 _ONE_LINE, _ONE_OF_MANY = 30, 18
 _FEW_COLUMNS = 7
+
+
+Medium = Literal["terminal", "markdown", "page"]
+MEDIA: frozenset[Medium] = frozenset(("terminal", "markdown", "page"))
+PAGE: frozenset[Medium] = frozenset(("page",))
+
+Sketch = Callable[[int], Sequence[str]]
+"""Draws a figure with characters, in at most so many columns."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,8 @@ class Number:
 Cell = str | Number
 
 
-def _text(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
+    """Give what a cell shows."""
     return cell if isinstance(cell, str) else cell.text
 
 
@@ -37,6 +51,7 @@ class Paragraph:
 
     text: str
     role: Literal["", "lead", "note"] = ""
+    media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "paragraph"
 
 
@@ -45,6 +60,7 @@ class Bullets:
     """A list of sentences."""
 
     items: tuple[str, ...]
+    media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "bullets"
 
 
@@ -53,6 +69,7 @@ class Facts:
     """Names with their values."""
 
     rows: tuple[tuple[str, str], ...]
+    media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "facts"
 
 
@@ -62,6 +79,7 @@ class Code:
 
     text: str
     name: str
+    media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "code"
 
     @property
@@ -87,6 +105,8 @@ class Table:
         Whether a reader may sort and filter it.
     choices : int or None
         A column whose values a filter offers.
+    whole : bool
+        Whether a terminal shows every row, however many there are.
     """
 
     name: str
@@ -96,13 +116,15 @@ class Table:
     numeric: tuple[int, ...] = ()
     sortable: bool = False
     choices: int | None = None
+    whole: bool = False
+    media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "table"
 
     @property
     def wide(self) -> tuple[int, ...]:
         """Columns whose text needs several lines."""
         longest = [
-            max((len(_text(row[i])) for row in self.rows), default=0) for i in range(len(self.columns))
+            max((len(cell_text(row[i])) for row in self.rows), default=0) for i in range(len(self.columns))
         ]
         most = _ONE_OF_MANY if self.many else _ONE_LINE
         return tuple(i for i, length in enumerate(longest) if length > most)
@@ -112,12 +134,18 @@ class Table:
         """Whether it has so many columns that they must stand close to fit a page."""
         return len(self.columns) > _FEW_COLUMNS
 
+    def side(self, column: int) -> Literal["left", "right", "fold"]:
+        """How a column of plain text is set: numbers to the right, what is long in several lines."""
+        if column in self.numeric:
+            return "right"
+        return "fold" if column in self.wide or column == 0 else "left"
+
     @property
     def offered(self) -> list[str]:
         """Values that the filter offers."""
         if self.choices is None:
             return []
-        return sorted({_text(row[self.choices]) for row in self.rows})
+        return sorted({cell_text(row[self.choices]) for row in self.rows})
 
 
 @dataclass(frozen=True)
@@ -127,11 +155,11 @@ class Figure:
     Attributes
     ----------
     name : str
-        Unique on the page; letters and hyphens.
+        Unique in the document; letters and hyphens.
     caption : str
         States the numbers.
-    data : dict
-        Traces and layout, for plotly.
+    draw : callable
+        Makes the plotly figure; called for a page only, so that nothing else needs plotly. None: no picture.
     numbers : Table or None
         Folded away below the chart.
     tall : bool
@@ -140,22 +168,20 @@ class Figure:
         Whether it is in 3-D, to be turned.
     offers : tuple of str
         Names of the surfaces of which one is shown.
+    sketch : callable or None
+        Draws it with characters, for media without pictures; None where the caption says it all.
     """
 
     name: str
     caption: str
-    data: dict[str, Any]
+    draw: Callable[[], Any] | None = None
     numbers: Table | None = None
     tall: bool = False
     solid: bool = False
     offers: tuple[str, ...] = ()
+    sketch: Sketch | None = None
+    media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "figure"
-
-    @property
-    def height(self) -> int | None:
-        """Height in pixels that the chart asks for, if it does."""
-        height = self.data["layout"].get("height")
-        return None if height is None else int(height)
 
 
 Block = Paragraph | Bullets | Facts | Code | Table | Figure
@@ -163,15 +189,17 @@ Block = Paragraph | Bullets | Facts | Code | Table | Figure
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a heading."""
+    """A part of a document with a heading; folded away where a medium can do that."""
 
     name: str
     title: str
     blocks: tuple[Block, ...]
+    folded: bool = False
+    media: frozenset[Medium] = MEDIA
 
 
 @dataclass(frozen=True)
-class Big:
+class KeyFigure:
     """A number that stands out."""
 
     label: str
@@ -193,7 +221,9 @@ class Hero:
         The verdict in a sentence.
     lines : tuple of str
         What it rests on.
-    numbers : tuple of Big
+    numbers : tuple of KeyFigure
+    about : str
+        What the numbers are of: the metric, and whether higher is better.
     warning : str or None
         What a reader must know before anything else.
     """
@@ -202,13 +232,26 @@ class Hero:
     word: str
     title: str
     lines: tuple[str, ...]
-    numbers: tuple[Big, ...]
+    numbers: tuple[KeyFigure, ...]
+    about: str = ""
     warning: str | None = None
 
 
 @dataclass(frozen=True)
-class Page:
-    """A whole page."""
+class Document:
+    """What a report says.
+
+    Attributes
+    ----------
+    title : str
+        The headline: the result in one line.
+    subject, subtitle : str
+        What was examined, and how, e.g. the name of a model.
+    hero : Hero
+    sections : tuple of Section
+    version : str
+        Of nvaudit.
+    """
 
     title: str
     subject: str
@@ -216,11 +259,27 @@ class Page:
     hero: Hero
     sections: tuple[Section, ...]
     version: str
-    figures: tuple[Figure, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        found = (block for section in self.sections for block in section.blocks)
-        object.__setattr__(self, "figures", tuple(block for block in found if isinstance(block, Figure)))
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """All charts of the page, in order."""
+        blocks = (block for section in for_medium(self.sections, "page") for block in section.blocks)
+        return tuple(
+            block for block in for_medium(blocks, "page") if isinstance(block, Figure) and block.draw
+        )
+
+
+class _OnMedia(Protocol):
+    @property
+    def media(self) -> frozenset[Medium]: ...
+
+
+Part = TypeVar("Part", bound=_OnMedia)
+
+
+def for_medium(parts: Iterable[Part], medium: Medium) -> list[Part]:
+    """Leave out what is meant for other media."""
+    return [part for part in parts if medium in part.media]
 
 
 class Point(Protocol):

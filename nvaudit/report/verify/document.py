@@ -1,20 +1,20 @@
-"""A write-verify plan as one page that opens offline."""
+"""What the report of a write-verify plan says."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
-from nvaudit.report.mapped import gate_lines
-from nvaudit.report.page.content import (
-    Big,
+from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
+    Document,
     Facts,
     Figure,
     Hero,
+    KeyFigure,
     Number,
-    Page,
     Paragraph,
     Section,
     Table,
@@ -22,9 +22,10 @@ from nvaudit.report.page.content import (
     limited,
     short,
 )
+from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.verify import verify_figure
+from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.verify.result import VerifyChoice, VerifyPoint, VerifyReport, VerifyTensor, share_words
 from nvaudit.report.verify.words import condition_rows, gain_lines, reason_text
 from nvaudit.report.wording import (
@@ -41,14 +42,14 @@ from nvaudit.report.wording import (
 )
 
 
-def verify_page(report: VerifyReport) -> Page:
-    """Work out what stands on the page of a plan.
+def verify_document(report: VerifyReport) -> Document:
+    """Say what a plan found.
 
     Parameters
     ----------
     report : VerifyReport
     """
-    return Page(
+    return Document(
         title=report.headline,
         subject=file_name(str(report.run.get("model", ""))),
         subtitle=f"{report.metric} on {short(report.device)} by the share of weights that are write-verified",
@@ -58,9 +59,9 @@ def verify_page(report: VerifyReport) -> Page:
     )
 
 
-def plan_sections(report: VerifyReport) -> tuple[Section, ...]:
-    """What a plan says, without what it rests on: also on the page of a hardening."""
-    return (_curve(report), _tensors(report))
+def plan_sections(report: VerifyReport) -> tuple[Section, Section]:
+    """What a plan says, without what it rests on: the curve, and the tensors."""
+    return _curve(report), _tensors(report)
 
 
 def _hero(report: VerifyReport) -> Hero:
@@ -76,7 +77,7 @@ def _hero(report: VerifyReport) -> Hero:
     else:
         title = f"Verify {share_words(choice.share)} of the weights for {value_text(choice.kpp, unit)}"
         role, word = ("none", "") if report.target is None else ("pass", "Reached")
-    lines = [f"{report.headline}.", f"{reason_text(report)}."]
+    lines = [f"{reason_text(report)}."]
     if choice is not None and _is_open(report, choice):
         ends = _interval(_at(report, choice.weights), unit)
         lines.append(
@@ -113,7 +114,7 @@ def _is_open(report: VerifyReport, choice: VerifyChoice) -> bool:
     return end is None or (end < report.target if better else end > report.target)
 
 
-def _numbers(report: VerifyReport) -> tuple[Big, ...]:
+def _numbers(report: VerifyReport) -> tuple[KeyFigure, ...]:
     """The KPP of the plan, or of the largest share where there is none; two to compare with, and the work."""
     unit, choice = report.metric_info.unit, report.choice
     main = report.curve[-1] if choice is None else _at(report, choice.weights)
@@ -123,16 +124,16 @@ def _numbers(report: VerifyReport) -> tuple[Big, ...]:
         if point is not main:
             bigs.append(_big(point, f"{name}, {_verified(point)}", unit))
     if len(bigs) < 3:
-        bigs.append(Big("Without noise", value_text(report.quantised, unit), "the quantised model"))
+        bigs.append(KeyFigure("Without noise", value_text(report.quantised, unit), "the quantised model"))
     if len(bigs) < 3:
-        bigs.append(Big("As given", value_text(report.nominal, unit), "the unmodified model"))
+        bigs.append(KeyFigure("As given", value_text(report.nominal, unit), "the unmodified model"))
     note = f"of {count_text(report.devices, 'device')}; {main.saved:,} need none"
-    return (*bigs, Big("Write-verify operations", f"{main.devices:,}", note))
+    return (*bigs, KeyFigure("Write-verify operations", f"{main.devices:,}", note))
 
 
-def _big(point: VerifyPoint, name: str, unit: str, *, main: bool = False) -> Big:
+def _big(point: VerifyPoint, name: str, unit: str, *, main: bool = False) -> KeyFigure:
     note = f"{_interval(point, unit)}; mean {value_text(point.mean, unit)}"
-    return Big(name, value_text(point.kpp.value, unit), note, main=main)
+    return KeyFigure(name, value_text(point.kpp.value, unit), note, main=main)
 
 
 def _verified(point: VerifyPoint) -> str:
@@ -141,7 +142,7 @@ def _verified(point: VerifyPoint) -> str:
 
 def _curve(report: VerifyReport) -> Section:
     name = kpp_name(report.curve[0].kpp.percentile)
-    figure = Figure("verify", _words(report), figure_data(verify_figure(report)), tall=True)
+    figure = Figure("verify", _words(report), partial(verify_figure, report), tall=True)
     said = (
         "What each share gives. Gains, with their intervals, are against the same chips with none verified; "
         "devices are write-verify operations."
@@ -149,7 +150,7 @@ def _curve(report: VerifyReport) -> Section:
     points = ", points" if report.metric_info.unit == "fraction" else ""
     columns = ("share", name, "interval", f"gain{points}", "mean", "worst", "devices", "weights")
     rows = tuple(_row(report, point) for point in report.curve)
-    table = Table("shares", said, columns, rows, numeric=tuple(range(len(columns))))
+    table = Table("shares", said, columns, rows, numeric=tuple(range(len(columns))), whole=True)
     gains = tuple(f"{line[0].upper()}{line[1:]}." for line in gain_lines(report))
     return Section("curve", "What verifying gives", (figure, table, Bullets(gains)))
 
@@ -234,10 +235,11 @@ def _notes(report: VerifyReport) -> Section:
 
 
 def _record(report: VerifyReport) -> Section:
-    hashes = (("model", report.hashes.model), ("data", report.hashes.data), ("device", report.hashes.device))
+    hashes = report.hashes
     rows = (
         *condition_rows(report),
-        *((f"SHA-256 of the {what}", digest) for what, digest in hashes),
+        *time_text(report.timing),
+        *hash_rows(hashes.model, hashes.data, hashes.device),
         ("nvaudit", report.nvaudit_version),
     )
-    return Section("record", "How it was run", (Facts(rows),))
+    return Section("record", "How it was run", (Facts(rows),), folded=True)

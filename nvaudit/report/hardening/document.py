@@ -1,7 +1,23 @@
-"""A hardening as one page that opens offline: the same chips before and after, and how it was done."""
+"""What the report of a hardening says: the same chips before and after, and how it was done."""
 
 from __future__ import annotations
 
+from functools import partial
+
+from nvaudit.report.document import (
+    Block,
+    Bullets,
+    Document,
+    Facts,
+    Figure,
+    Hero,
+    Paragraph,
+    Section,
+    Table,
+    file_name,
+    limited,
+    short,
+)
 from nvaudit.report.groups import zero_groups_text
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.hardening.words import (
@@ -22,42 +38,32 @@ from nvaudit.report.hardening.words import (
     through_lines,
     training_text,
 )
-from nvaudit.report.page.content import (
-    Block,
-    Bullets,
-    Figure,
-    Hero,
-    Page,
-    Paragraph,
-    Section,
-    Table,
-    file_name,
-    limited,
-    short,
-)
 from nvaudit.report.page.hardware import crossbar_section
 from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
-from nvaudit.report.verify.html import plan_sections
-from nvaudit.report.verify.words import choice_text
+from nvaudit.report.verify.document import plan_sections
+from nvaudit.report.verify.words import reason_text
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
 
 
-def harden_page(report: HardenReport) -> Page:
-    """Work out what stands on the page of a hardening.
+def harden_document(report: HardenReport) -> Document:
+    """Say what a hardening found.
 
     Parameters
     ----------
     report : HardenReport
     """
     sections = (
-        _chips(report), _array(report), crossbar_section(report.crossbar), _candidates(report),
-        _training(report), *_plan(report),
-    )  # fmt: skip
+        _chips(report),
+        _array(report),
+        crossbar_section(report.crossbar),
+        _candidates(report),
+        _training(report),
+        *_plan(report),
+    )
     name = file_name(report.model)
-    return Page(
+    return Document(
         title=report.headline,
         subject=name,
         subtitle=f"{report.metric} before and after --method {report.method}, {short(report.device)} at "
@@ -84,7 +90,7 @@ def _hero(report: HardenReport) -> Hero:
         role="fail" if worse else "none",
         word="worse" if worse else "",
         title=change_title(name, change.value, unit),
-        lines=(f"{report.headline}.",),
+        lines=(),
         numbers=(*numbers, *share_numbers(report.mapped)),
         warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
@@ -99,7 +105,7 @@ def _chips(report: HardenReport) -> Section:
         "those of the table."
     )
     blocks: tuple[Block, ...] = (
-        Figure("pair", caption, figure_data(pair_figure(report)), tall=True),
+        Figure("pair", caption, partial(pair_figure, report), tall=True),
         Table("sides", f"Both models on the same {chips}.", columns, tuple(rows), numeric=(1, 2, 3)),
         Bullets(tuple(f"{line}." for line in interval_lines(report))),
     )
@@ -119,7 +125,7 @@ def _plan(report: HardenReport) -> tuple[Section, ...]:
     plan = report.verify_plan
     if plan is None:
         return ()
-    lead = (Paragraph(f"{plan.headline}."), Paragraph(f"{choice_text(plan)}."))
+    lead = (Paragraph(f"{plan.headline}.", "lead"), Paragraph(f"{reason_text(plan)}."))
     return (
         Section("verify-plan", "Write-verify plan of the hardened model", lead),
         *plan_sections(plan),
@@ -133,7 +139,7 @@ def _candidates(report: HardenReport) -> Section | None:
     caption = "KPP of each candidate over its roughness, with the spread over direction pairs; orange: kept."
     rows, columns = tuple(candidate_rows(report, found)), candidate_columns(report)
     blocks: tuple[Block, ...] = (
-        Figure("candidates", caption, figure_data(candidates_figure(report, found))),
+        Figure("candidates", caption, partial(candidates_figure, report, found)),
         Table(
             "candidate-rows",
             CANDIDATES_NOTES[found.kept_by or "roughness"],
@@ -173,7 +179,7 @@ def _epochs(report: HardenReport, found: TrainingInfo) -> Figure:
     ends = f"from {_values(first)} in the first to {_values(last)} in the last"
     caption = f"Loss of each of {epochs}{scored}: {ends}."
     numbers = Table("epochs", f"Every epoch.{cut}", epoch_columns(found), shown, numeric=(0,))
-    return Figure("training-figure", caption, figure_data(training_figure(found, unit, name)), numbers)
+    return Figure("training-figure", caption, partial(training_figure, found, unit, name), numbers)
 
 
 def _scored(found: TrainingInfo) -> bool:
@@ -185,16 +191,10 @@ def _values(losses: tuple[float, ...]) -> str:
 
 
 def _rest(report: HardenReport) -> tuple[Section, ...]:
-    parts = (
-        ("notes", "Notes", [*report.notes, *report.events]),
-        (
-            "record",
-            "How it was run",
-            [
-                *run_lines(report),
-                f"Hardened model: {report.hardened}",
-                *(f"SHA-256, {name}: {value}" for name, value in report.hashes.items()),
-            ],
-        ),
+    notes = (*report.notes, *report.events)
+    record = [*run_lines(report), f"Hardened model: {report.hardened}"]
+    hashes = tuple((f"SHA-256, {name}", value) for name, value in report.hashes.items())
+    return (
+        Section("notes", "Notes", (Bullets(notes),) if notes else ()),
+        Section("record", "How it was run", (Bullets(tuple(record)), Facts(hashes)), folded=True),
     )
-    return tuple(Section(name, title, (Bullets(tuple(lines)),)) for name, title, lines in parts if lines)

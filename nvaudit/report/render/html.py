@@ -1,4 +1,4 @@
-"""The frame of every page: one file, no request to anywhere, the same look."""
+"""A document as a page: one file, no request to anywhere, the same look."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from nvaudit.report.page.content import Page
-from nvaudit.report.plots.figures import plotly_library
+from nvaudit.report.document import Block, Document, Section, for_medium
+from nvaudit.report.plots.figures import figure_data, plotly_library
 from nvaudit.report.plots.theme import FONT, PALETTE, swaps
 from nvaudit.report.wording import clean
 
@@ -21,12 +21,12 @@ _MAX_TEXT = 4000
 _HIDDEN = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def render_page(page: Page) -> str:
+def html_document(document: Document) -> str:
     """Make a page.
 
     Parameters
     ----------
-    page : Page
+    document : Document
 
     Returns
     -------
@@ -39,30 +39,37 @@ def render_page(page: Page) -> str:
     OptionError
         If plotly is not installed.
     """
-    scripts = [_script(text) for text in (plotly_library(), _read("page.js"))] if page.figures else []
-    if not page.figures:
-        scripts = [_script(_read("page.js"))]
+    figures = {figure.name: figure_data(figure.draw()) for figure in document.figures if figure.draw}
+    libraries = [plotly_library()] if figures else []
+    scripts = [_script(text) for text in (*libraries, _read("page.js"))]
     style = _variables() + _read("page.css")
-    numbered = {figure.name: i for i, figure in enumerate(page.figures, start=1)}
     text = (
         _environment()
         .get_template("page.html")
         .render(
-            page=page,
-            number=numbered,
+            page=document,
+            sections=_sections(document),
+            number={name: i for i, name in enumerate(figures, start=1)},
+            height={name: data["layout"].get("height") for name, data in figures.items()},
             style=Markup(style),
             scripts=[Markup(script) for script in scripts],
             policy=_policy(scripts),
-            data=Markup(_data(page)),
+            data=Markup(_data(figures)),
         )
     )
     return str(text)
 
 
+def _sections(document: Document) -> list[tuple[Section, list[Block]]]:
+    """The sections of the page with their blocks; one without blocks is left out."""
+    sections = [(s, for_medium(s.blocks, "page")) for s in for_medium(document.sections, "page")]
+    return [(section, blocks) for section, blocks in sections if blocks]
+
+
 def _environment() -> Environment:
     """Templates that escape everything; names from models are hostile input."""
     environment = Environment(
-        loader=PackageLoader("nvaudit.report.page", "templates"),
+        loader=PackageLoader("nvaudit.report.render", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,
@@ -94,7 +101,7 @@ def _breakable(text: str) -> Markup:
 
 
 def _read(name: str) -> str:
-    return files("nvaudit.report.page").joinpath(name).read_text(encoding="utf-8")
+    return files("nvaudit.report.render").joinpath(name).read_text(encoding="utf-8")
 
 
 def _script(text: str) -> str:
@@ -102,12 +109,9 @@ def _script(text: str) -> str:
     return text.replace("</script", "<\\/script")
 
 
-def _data(page: Page) -> str:
+def _data(figures: dict[str, dict[str, Any]]) -> str:
     """Figures and colours as JSON that cannot end its element."""
-    content: dict[str, Any] = {
-        "figures": {figure.name: figure.data for figure in page.figures},
-        "dark": swaps(),
-    }
+    content: dict[str, Any] = {"figures": figures, "dark": swaps()}
     return json.dumps(content, separators=(",", ":")).translate(_HIDDEN)
 
 

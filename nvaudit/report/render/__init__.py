@@ -1,0 +1,1 @@
+"""A document in each form: terminal, Markdown, page, tables."""

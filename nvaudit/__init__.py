@@ -7,6 +7,8 @@ first used, so that ``import nvaudit`` is light.
 
 from typing import TYPE_CHECKING, Any
 
+from nvaudit._version import __version__
+
 if TYPE_CHECKING:
     from nvaudit.jobs.auditing import audit
     from nvaudit.jobs.comparing import compare
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from nvaudit.report.roofline.result import RooflineReport
     from nvaudit.report.verify.result import VerifyReport
 
-__version__ = "0.1.0"
 __all__ = [
     "AuditReport",
     "ComparisonReport",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
 from nvaudit.device import (
     DeviceProfile,

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 
 _HOME = {
     "audit": "audit:audit_command",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError

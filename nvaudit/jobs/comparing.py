@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.data import Dataset
 from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.device import profile_digest
 from nvaudit.errors import OptionError
 from nvaudit.files import check_inputs, check_writable, holding_inputs

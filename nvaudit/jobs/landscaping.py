@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.data import LabelRules, load_dataset
 from nvaudit.files import holding_inputs
 from nvaudit.model import LoadedModel, analyse_batch, constants

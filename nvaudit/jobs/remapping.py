@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.files import check_writable, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit

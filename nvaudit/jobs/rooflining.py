@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
@@ -18,8 +18,9 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
+from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.limits import MEASURES, Measure
-from nvaudit.report.roofline.result import Asked, LevelAudits, RooflineReport, SkippedLevel, make_roofline
+from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
 from nvaudit.spec import RunSpec, flag, make_spec
 

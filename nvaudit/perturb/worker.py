@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from nvaudit.errors import EngineError, NvauditError
+from nvaudit.perturb.hosts import host_of
 from nvaudit.perturb.workers import receive, send
 
 
@@ -24,7 +25,7 @@ def main() -> None:
         while True:
             method, args = receive(pipe_in)
             try:
-                host = host or setup.host()
+                host = host or host_of(setup)
                 answer: tuple[str, object] = ("ok", host.call(method, args))
             except NvauditError as error:
                 answer = ("error", error)

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from nvaudit.errors import EngineError, NvauditError
+from nvaudit.perturb.hosts import Host, host_of
 from nvaudit.perturb.stop import at_abort
 from nvaudit.perturb.watchdog import end_calls
 
@@ -34,13 +35,6 @@ CALLS_AHEAD = 4
 
 _CURE = "If memory is short, use fewer --workers or a smaller --batch-size"
 _HEADER = struct.Struct("<Q")
-
-
-class Host(Protocol):
-    """What a worker runs calls on: made once per worker from the setup."""
-
-    def call(self, method: str, args: tuple[Any, ...]) -> Any:
-        """Run one call."""
 
 
 class Pool(Protocol):
@@ -178,7 +172,7 @@ class WorkerPool:
         self._cure = cure
         self._setup = setup
         self._on_event = on_event
-        self._host: Host | None = setup.host() if count == 0 else None
+        self._host: Host | None = host_of(setup) if count == 0 else None
         self._threads = ThreadPoolExecutor(self._width, thread_name_prefix="nvaudit-worker")
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all: set[_Worker] = set()

@@ -173,9 +173,3 @@ class Workload:
     together: int = 0
     alternatives: tuple[str, ...] = ()
     columns: tuple[int | str, ...] = ()
-
-    def host(self) -> Any:
-        """Make the engine that runs this workload's calls."""
-        from nvaudit.perturb.engine import Engine  # ONNX Runtime is loaded only where chips run
-
-        return Engine(self)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.findings import measured_late
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.metrics import Metric

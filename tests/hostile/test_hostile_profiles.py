@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nvaudit.device import DeviceProfile, evaluate, load_profile, parse_profile, profile_names
-from nvaudit.device.checks import laws_of
 from nvaudit.device.load import MAX_BYTES
+from nvaudit.device.profile import laws_of
 from nvaudit.errors import ProfileError
 from nvaudit.rng import stream
 

@@ -9,6 +9,7 @@ from report_samples import IMAGES, accuracies, report, tensors
 from rich.console import Console
 
 from nvaudit.report.render.terminal import print_document
+from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.document import bar_lines, roofline_document
 from nvaudit.report.roofline.limits import (
     Range,
@@ -18,14 +19,7 @@ from nvaudit.report.roofline.limits import (
     limit_of,
     range_of_mean,
 )
-from nvaudit.report.roofline.result import (
-    Asked,
-    LevelAudits,
-    RooflineReport,
-    SkippedLevel,
-    make_roofline,
-    roofline_json,
-)
+from nvaudit.report.roofline.result import RooflineReport, SkippedLevel, roofline_json
 
 CONVERTERS = {"--crossbar": [128, 64], "--adc-bits": 5}
 QUANTISED = 438 / IMAGES

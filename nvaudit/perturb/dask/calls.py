@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit import __version__
+from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.dask.files import FileRef
+from nvaudit.perturb.hosts import Host, host_of
 from nvaudit.perturb.metrics import load_function
-from nvaudit.perturb.workers import Host
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class CheckedSetup:
 
     def host(self) -> Host:
         """Make what the child process runs calls on."""
-        return _CheckedHost(self.setup.host())
+        return _CheckedHost(host_of(self.setup))
 
 
 class _CheckedHost:

@@ -65,12 +65,6 @@ class Plane:
     base: Workload
     weights: tuple[MovedWeight, ...]
 
-    def host(self) -> Any:
-        """Make the engine that runs this landscape's calls."""
-        from nvaudit.perturb.landscape.engine import PlaneEngine  # loads ONNX Runtime
-
-        return PlaneEngine(self)
-
 
 @dataclass(frozen=True)
 class PlaneRequest:

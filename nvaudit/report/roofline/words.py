@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from nvaudit.report.mapped import coverage_text, share_clause
 from nvaudit.report.roofline.limits import Limit, Roof
+from nvaudit.report.roofline.result import ChipsPoint, LevelResult, RooflineReport
 from nvaudit.report.sections import MetricInfo
 from nvaudit.report.wording import (
     confidence_text,
@@ -21,9 +21,6 @@ from nvaudit.report.wording import (
     share_of_weights_text,
     value_text,
 )
-
-if TYPE_CHECKING:
-    from nvaudit.report.roofline.result import ChipsPoint, LevelResult, RooflineReport
 
 LIMIT_WORDS: dict[Limit, str] = {
     "device": "device limits", "adc": "ADC limits", "both": "device and ADC limit",

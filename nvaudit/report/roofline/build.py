@@ -1,0 +1,188 @@
+"""From audits with different numbers of levels to the report of a roofline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from nvaudit.report.comparison.measures import size_of
+from nvaudit.report.result import AuditReport
+from nvaudit.report.roofline.limits import (
+    Measure,
+    Roof,
+    default_margin,
+    judge,
+)
+from nvaudit.report.roofline.result import ChipsPoint, LevelResult, RooflineReport, SkippedLevel
+from nvaudit.report.roofline.words import headline, verdict_words
+
+
+@dataclass(frozen=True)
+class LevelAudits:
+    """The audits of one number of levels.
+
+    Attributes
+    ----------
+    cell_bits : int
+    ideal : AuditReport
+        With ideal converters.
+    converted : AuditReport or None
+        With the converters asked for, if there are any.
+    """
+
+    cell_bits: int
+    ideal: AuditReport
+    converted: AuditReport | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the audits.
+
+    Attributes
+    ----------
+    rank_by : Measure
+    margin : float or None
+        None for the default.
+    converters : mapping or None
+        Their options.
+    """
+
+    rank_by: Measure = "kpp"
+    margin: float | None = None
+    converters: Mapping[str, JsonValue] | None = None
+
+
+def make_roofline(
+    audits: Sequence[LevelAudits],
+    skipped: Sequence[SkippedLevel],
+    asked: Asked,
+    *,
+    version: str,
+    notes: Sequence[str] = (),
+    seconds: float,
+) -> RooflineReport:
+    """Put audits with different numbers of levels into one report.
+
+    Parameters
+    ----------
+    audits : sequence of LevelAudits
+        One or more, of the same model, data and options.
+    skipped : sequence of SkippedLevel
+    asked : Asked
+    version : str
+        Of nvaudit.
+    notes : sequence of str
+    seconds : float
+        Of everything.
+
+    Returns
+    -------
+    RooflineReport
+    """
+    first = audits[0].ideal
+    info = first.metric_info
+    margin = default_margin(info.unit, first.quantised) if asked.margin is None else asked.margin
+    levels = tuple(
+        _level(one, asked.rank_by, margin) for one in sorted(audits, key=lambda one: one.cell_bits)
+    )
+    best, cheapest = _choose(levels, asked.rank_by, margin, info.higher_is_better)
+    report = RooflineReport(
+        nvaudit_version=version,
+        headline="",
+        label_free=first.label_free,
+        metric=first.metric,
+        metric_info=info,
+        nominal=first.nominal,
+        device=str(first.device.get("name")),
+        converters=None if asked.converters is None else dict(asked.converters),
+        percentile=first.kpp[0].percentile,
+        confidence=first.kpp[0].confidence,
+        rank_by=asked.rank_by,
+        margin=margin,
+        levels=levels,
+        skipped=tuple(skipped),
+        best=best.levels,
+        cheapest=cheapest.levels,
+        mapped=first.mapped,
+        data=first.data,
+        model=first.model,
+        runtime=first.runtime,
+        notes=(*notes, *_common(levels)),
+        timing={"total": seconds},
+    )
+    shared = set(_common(levels))
+    own = tuple(
+        level.model_copy(update={"notes": tuple(note for note in level.notes if note not in shared)})
+        for level in levels
+    )
+    return report.model_copy(update={"headline": headline(report), "levels": own})
+
+
+def _level(audits: LevelAudits, rank_by: Measure, margin: float) -> LevelResult:
+    ideal, converted = audits.ideal, audits.converted
+    device = _chips(ideal)
+    both = None if converted is None else _chips(converted)
+    roof = Roof(
+        quantised=ideal.quantised,
+        device=device.at(rank_by),
+        adc=None if converted is None else converted.quantised,
+        both=None if both is None else both.at(rank_by),
+    )
+    info = ideal.metric_info
+    limit, settled = judge(roof, margin, info.higher_is_better)
+    runs = [run for run in (ideal, converted) if run is not None]
+    return LevelResult(
+        levels=2**audits.cell_bits,
+        cell_bits=audits.cell_bits,
+        slices=max(tensor.slices or 1 for tensor in ideal.tensors),
+        quantised=ideal.quantised,
+        device=device,
+        adc=roof.adc,
+        both=both,
+        limit=limit,
+        settled=settled,
+        verdict=verdict_words(roof, limit, settled, info),
+        share_converted=None if runs[-1].crossbar is None else runs[-1].crossbar.share_of_weights,
+        size=size_of(runs[-1].tensors),  # with converters the crossbars that were really filled
+        operating_point=ideal.operating_point,
+        run=ideal.run,
+        hashes=ideal.hashes,
+        seconds=sum(run.timing.get("total", 0.0) for run in runs),
+        notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
+        events=tuple(event for run in runs for event in run.events),
+    )
+
+
+def _chips(report: AuditReport) -> ChipsPoint:
+    chips = report.trials
+    return ChipsPoint(
+        mean=chips.mean,
+        mean_error=chips.std / math.sqrt(chips.count) if chips.count > 1 else None,
+        std=chips.std,
+        kpp=report.kpp[0],
+        trials=chips.count,
+        images_evaluated=chips.images_evaluated,
+        images_exhaustive=chips.images_exhaustive,
+        exact=chips.exact,
+    )
+
+
+def _choose(
+    levels: Sequence[LevelResult], rank_by: Measure, margin: float, higher_is_better: bool
+) -> tuple[LevelResult, LevelResult]:
+    """Find the best number of levels, and the smallest array within the margin of it."""
+    sign = 1.0 if higher_is_better else -1.0
+    value = {level.levels: sign * level.realistic.at(rank_by).value for level in levels}
+    best = min(levels, key=lambda level: (-value[level.levels], level.size.devices))
+    alike = [level for level in levels if value[best.levels] - value[level.levels] <= margin]
+    return best, min(alike, key=lambda level: (level.size.devices, -value[level.levels]))
+
+
+def _common(levels: Sequence[LevelResult]) -> Iterator[str]:
+    """Give the notes that every level has."""
+    every = [set(level.notes) for level in levels]
+    return (note for note in levels[0].notes if all(note in notes for notes in every))

@@ -56,8 +56,18 @@ def open_linear(model: ir.Model) -> None:
 
 
 def is_opened(node: ir.Node) -> bool:
-    """Whether a product was put before a linear model, which has the identity and zeros left."""
-    return node.metadata_props.get(ORIGIN_KEY) == _OPENED
+    """Whether a product was put before a linear model, which has the identity and zeros left.
+
+    A file that was written from an opened model has no mark of ours, and the same numbers.
+    """
+    if node.domain != DOMAIN or node.op_type not in _LINEAR:
+        return False
+    if node.metadata_props.get(ORIGIN_KEY) == _OPENED:
+        return True
+    count = _outputs(node)
+    matrix = np.asarray(attribute(node, "coefficients", ()), np.float32)
+    same = matrix.size == count * count > 0 and np.array_equal(matrix.reshape(count, count), np.eye(count))
+    return bool(same and not np.any(attribute(node, "intercepts", ())))
 
 
 def listed_coefficients(graph: ir.Graph) -> Iterator[Coefficients]:
@@ -73,10 +83,7 @@ def listed_coefficients(graph: ir.Graph) -> Iterator[Coefficients]:
         if node.domain != DOMAIN:
             continue
         for given in node.attributes.values():
-            opened = node.metadata_props.get(ORIGIN_KEY) == _OPENED and given.name in (
-                "coefficients",
-                "intercepts",
-            )
+            opened = is_opened(node) and given.name in _REPLACED
             size = 0 if opened or given.is_ref() else _size(given)
             if size:
                 where = f"attribute of {node.op_type} '{place.label}'"
@@ -112,6 +119,8 @@ def _is_linear(node: ir.Node) -> bool:
     outputs = _outputs(node)
     count, added = len(attribute(node, "coefficients", ())), len(attribute(node, "intercepts", ()))
     optional = added == 0 and node.op_type == "LinearRegressor"
+    if is_opened(node):
+        return False
     return outputs > 0 and (added == outputs or optional) and count > 0 and count % outputs == 0
 
 

@@ -36,11 +36,11 @@ _OPERANDS: dict[tuple[str, int], str] = {
     ("DynamicQuantizeMatMul", 4): "bias",
     ("MatMulIntegerToFloat", 6): "bias",
     ("MatMulNBits", 5): "bias",
-    **{(op, 3): "bias" for op in ("LSTM", "GRU", "RNN")},
-    **{(op, 4): "sequence lengths" for op in ("LSTM", "GRU", "RNN")},
-    **{(op, 5): "initial state" for op in ("LSTM", "GRU", "RNN")},
-    ("LSTM", 6): "initial cell state",
-    ("LSTM", 7): "peephole weights",
+    **{(op, 3): "bias" for op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")},
+    **{(op, 4): "sequence lengths" for op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")},
+    **{(op, 5): "initial state" for op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")},
+    **{(op, 6): "initial cell state" for op in ("LSTM", "DynamicQuantizeLSTM")},
+    **{(op, 7): "peephole weights" for op in ("LSTM", "DynamicQuantizeLSTM")},
     ("Reshape", 1): "shape operand",
     ("Expand", 1): "shape operand",
     ("Tile", 1): "repeats",
@@ -152,6 +152,11 @@ def _operand(place: Place, end: End, analysis: Analysis) -> str | None:
         return f"{part} of {name}"
     if node.op_type == "Gather":
         return f"embedding table ({name}) stays digital"
+    if node.op_type == "DynamicQuantizeLSTM":
+        return (
+            f"weight of {name}: it rounds its state at every step, which no float operator does; stays "
+            "digital: audit the model from before it was quantised"
+        )
     if node.op_type in _OPAQUE:
         return f"weight of {name}: this operator unpacks it itself; stays digital"
     if node.op_type in ("Loop", "Scan"):
@@ -186,6 +191,7 @@ def _quantisation_part(op_type: str, index: int) -> str | None:
         "MatMulIntegerToFloat": ("", "", "scale", "scale", "zero point", "zero point"),
         "QGemm": ("", "scale", "zero point", "", "scale", "zero point", "", "scale", "zero point"),
         "MatMulNBits": ("", "", "scales", "zero points"),
+        "DynamicQuantizeLSTM": (*("",) * 8, "scale", "zero point", "scale", "zero point"),
     }.get(op_type, ())
     part = names[index] if index < len(names) else ""
     return f"quantisation {part}" if part else None

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx import defs, version_converter
 
+from nvaudit.model.broadcast import shapes, spell_out
 from nvaudit.model.cause import cause
 from nvaudit.model.check import check_model
 from nvaudit.model.walk import places
@@ -104,6 +105,7 @@ def _converted(proto: Any) -> Any:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value <= 0:
                 dim.dim_value = _STAND_IN
+    spell_out(given)
     new = version_converter.convert_version(given, FIRST_OPSET)
     stored = {tensor.name: tensor for tensor in new.graph.initializer}
     if set(stored) < {tensor.name for tensor in proto.graph.initializer}:
@@ -116,7 +118,17 @@ def _converted(proto: Any) -> Any:
                 value.CopyFrom(old[value.name])
     del new.metadata_props[:]
     new.metadata_props.extend(proto.metadata_props)
+    _check_same_shapes(proto, new)
     return new
+
+
+def _check_same_shapes(proto: Any, new: Any) -> None:
+    """Refuse what the converter made another network of: a value whose shape contradicts the file's."""
+    after = shapes(new)
+    for name, shape in shapes(proto).items():
+        other = after.get(name, shape)
+        if len(other) != len(shape) or any(a and b and a != b for a, b in zip(shape, other, strict=True)):
+            raise ValueError(f"it changes the shape of {name!r} from {list(shape)} to {list(other)}")
 
 
 def obstacle(model: ir.Model, path: Path) -> str | None:

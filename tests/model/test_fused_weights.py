@@ -21,6 +21,8 @@ from onnx_cases import (
 from nvaudit.model import build_template
 from nvaudit.model.blocks import block_size
 from nvaudit.model.load import load_model
+from nvaudit.model.regrid import with_numbers
+from nvaudit.model.rewrite import write_model
 from nvaudit.model.uses import constants
 
 node = helper.make_node
@@ -369,6 +371,20 @@ def test_linear_models_of_ai_onnx_ml_are_products(tmp_path, kind, scaled):
         assert "offset in an attribute of Scaler" in found["Scaler_0/offset"].reason
 
 
+@pytest.mark.parametrize("kind", LINEAR)
+def test_a_written_linear_model_is_not_opened_twice(tmp_path, kind):
+    """What was opened, written and read again has the same weights: the identity that is left is none."""
+    op, outputs, attributes = LINEAR[kind]
+    made, outs, coefficients = linear(op, outputs, **attributes)
+    model = make_model([made], [value("x", ["n", 6])], outs)
+    loaded, found = opened(tmp_path, model)
+    write_model(with_numbers(loaded, {"model/coefficients": 2 * coefficients}), tmp_path / "again.onnx")
+    again = {entry.name: entry for entry in constants(load_model(tmp_path / "again.onnx"))}
+    assert weights(again) == ["model/coefficients"]
+    np.testing.assert_array_equal(again["model/coefficients"].weight.load().values, 2 * coefficients)
+    assert set(again) == set(found)
+
+
 def test_coefficients_that_are_not_opened_are_listed(tmp_path):
     """Trees and kernels: every attribute with numbers stands among the digital tensors, with the reason."""
     tree = node(
@@ -396,3 +412,20 @@ def test_a_regressor_without_intercepts(tmp_path):
     (weight,) = (c.weight for c in constants(loaded) if c.weight)
     assert weight.shape == (1, 3)
     compare(tmp_path, model, {"x": numbers(4, 3)})
+
+
+def test_a_quantised_lstm_names_its_operands(tmp_path):
+    """Weights that it rounds with its state stay digital with a way out; scales and biases are no weights."""
+    inputs = ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"]
+    stored = {
+        "w": integers(1, 4, 12), "r": integers(1, 3, 12), "b": numbers(1, 24),
+        "ws": numbers(1), "wz": np.zeros(1, np.int8), "rs": numbers(1), "rz": np.zeros(1, np.int8),
+    }  # fmt: skip
+    made = node("DynamicQuantizeLSTM", inputs, ["y"], domain=MS, hidden_size=3, name="cells")
+    _, found = opened(tmp_path, make_model([made], [value("x", ["t", "n", 4])], [Y], stored))
+    assert weights(found) == []
+    for name in ("w", "r"):
+        assert "audit the model from before it was quantised" in found[name].reason
+    assert found["b"].reason == "bias of DynamicQuantizeLSTM 'cells'"
+    assert found["rs"].reason == "quantisation scale of DynamicQuantizeLSTM 'cells'"
+    assert found["wz"].reason == "quantisation zero point of DynamicQuantizeLSTM 'cells'"

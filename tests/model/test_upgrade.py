@@ -4,13 +4,15 @@ import re
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from onnx import helper
 from onnx_cases import make_model, numbers, save, value
 
 import nvaudit
 from nvaudit.errors import ModelError
-from nvaudit.model import constants, load_model
+from nvaudit.model import constants, load_model, upgrade
 from nvaudit.model.load import LoadedModel
 
 
@@ -47,6 +49,64 @@ def test_an_old_file_is_audited_as_the_converter_brings_it(tmp_path, batch):
     assert report.nominal == 1.0
     assert any("operator set 6" in note and "brought it to 7" in note for note in report.notes)
     assert [row.name for row in report.tensors if row.decision == "mapped"] == ["w1", "w2"]
+
+
+ALONG = {
+    # operator, shape of the first operand, of the second, attributes, where numpy has the second
+    "bias of channels": ("Add", (4, 4, 5, 5), (4,), {"broadcast": 1, "axis": 1}, (4, 1, 1)),
+    "as many channels as columns": ("Mul", (3, 4, 4, 4), (4,), {"broadcast": 1, "axis": 1}, (4, 1, 1)),
+    "two axes": ("Sub", (2, 4, 6, 5), (4, 6), {"broadcast": 1, "axis": 1}, (4, 6, 1)),
+    "from behind": ("Div", (2, 4, 6), (4,), {"broadcast": 1, "axis": -2}, (4, 1)),
+    "rows": ("Pow", (5, 5), (5,), {"broadcast": 1, "axis": 0}, (5, 1)),
+    "the last axes": ("Add", (2, 4, 5, 6), (5, 6), {"broadcast": 1}, (5, 6)),
+    "slopes": ("PRelu", (2, 4, 4, 4), (4,), {}, (4, 1, 1)),
+    "one slope": ("PRelu", (2, 4, 4, 4), (1,), {}, (1, 1, 1)),
+    "slopes of columns": ("PRelu", (3, 4), (4,), {}, (4,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALONG)
+@pytest.mark.parametrize("batch", ["N", None], ids=["free", "fixed"])
+def test_the_old_broadcasting_keeps_its_axis(tmp_path, case, batch):
+    """The second operand of old operator sets lies where ``axis`` says, PRelu's slopes on the channels."""
+    operator, first, second, attributes, place = ALONG[case]
+    other = np.abs(numbers(*second, seed=1)) + 0.5
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]) if operator == "Pow" else helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node(operator, ["a", "b"], ["y"], **attributes),
+    ]
+    free = batch if attributes.get("axis") != 0 else None  # a constant along the batch fixes it
+    shape = [free or first[0], *first[1:]]
+    model = make_model(nodes, [value("x", shape)], [value("y", shape)], {"b": other}, opset=6, ir_version=4)
+    path = save(tmp_path, model)
+    x = numbers(*first, seed=2)
+    a = np.abs(x) if operator == "Pow" else -x
+    b = other.reshape(place)
+    right = {
+        "Add": lambda: a + b, "Sub": lambda: a - b, "Mul": lambda: a * b, "Div": lambda: a / b,
+        "Pow": lambda: a**b, "PRelu": lambda: np.where(a < 0, a * b, a),
+    }[operator]()  # fmt: skip
+    loaded = load_model(path)
+    assert any("brought it to 7" in note for note in loaded.notes)
+    session = ort.InferenceSession(ir.to_proto(loaded.model).SerializeToString())
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], right, rtol=1e-5)
+
+
+def test_a_conversion_into_another_network_is_refused(tmp_path, monkeypatch):
+    """What the converter gives another shape is no conversion: the value is named."""
+    convert = upgrade.version_converter.convert_version
+
+    def wrong(model, version):
+        new = convert(model, version)
+        new.graph.node[0].op_type = "Transpose"
+        return new
+
+    monkeypatch.setattr(upgrade.version_converter, "convert_version", wrong)
+    nodes = [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Add", ["h", "b"], ["y"], broadcast=1)]
+    ends = [value("x", [2, 3])], [value("y", None)]
+    path = save(tmp_path, make_model(nodes, *ends, {"b": numbers(3)}, opset=6, ir_version=4))
+    with pytest.raises(ModelError, match=r"changes the shape of 'h' from \[2, 3\] to \[3, 2\]"):
+        nvaudit.audit(path, trials=1, workers=0)
 
 
 @pytest.mark.parametrize("method", ["remap", "gaussian"])

@@ -8,6 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.model import load_model
+from nvaudit.model.graph import Node
+from nvaudit.retrain.executor.compile import _unsupported
 from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.executor.parity import check_parity
 
@@ -212,6 +214,100 @@ def test_where_the_gradient_stops_is_named(command, tmp_path):
     ran = command("harden", given, *FEW, "-o", tmp_path / "h.onnx")
     assert ran.code == 2
     assert "no gradient passes node 'to_whole' (Cast)" in ran.err
+
+
+def normed(folder, between="Relu", behind="Identity"):
+    """Two layers whose weights are all computed: each over a norm that the graph takes of it."""
+    nodes = []
+    for w in ("W1", "W2"):
+        nodes += [
+            helper.make_node("MatMul", [f"{w}_u", w], [f"{w}_uw"]),
+            helper.make_node("MatMul", [f"{w}_uw", f"{w}_v"], [f"{w}_s"]),
+            helper.make_node("Div", [w, f"{w}_s"], [f"{w}_n"]),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["x", "W1_n"], ["h"]),
+        helper.make_node(between, ["h"], ["r"], "between"),
+        helper.make_node("MatMul", ["r", "W2_n"], ["scores"]),
+        helper.make_node(behind, ["scores"], ["y"], "behind"),
+    ]
+    stored = {"W1": W1, "W2": W2}
+    for w in ("W1", "W2"):
+        left, _, right = np.linalg.svd(stored[w])
+        stored |= {f"{w}_u": left[:, 0], f"{w}_v": right[0]}
+    return save(folder, nodes, [info("x", TensorProto.FLOAT, ["N", 12])],
+                [info("y", TensorProto.FLOAT, ["N", 5])], stored,
+                {"x": X, "y": np.arange(40) % 5})  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["gaussian", "trice", "correctnet"])
+def test_a_network_of_computed_weights_alone(command, tmp_path, method):
+    """No weight on the array is stored as it is (spectral norm): what they are computed from is trained."""
+    given, out = normed(tmp_path), tmp_path / "h.onnx"
+    few = [method if word == "gaussian" else word for word in FEW]
+    ran = command("harden", given, *few, "-o", out)
+    assert ran.code == 0, ran.err
+    assert {"W1", "W2"} <= whole_graph_is_kept(given, out)
+
+
+def test_a_sum_that_is_always_one_has_a_gradient(command, tmp_path):
+    """The outputs of a softmax add up to 1 whatever the weights are: not taken for an output that is flat."""
+    ran = command("harden", normed(tmp_path, behind="Softmax"), *FEW, "-o", tmp_path / "h.onnx")
+    assert ran.code == 0, ran.err
+    assert "no gradient" not in ran.out
+
+
+def test_a_dictionary_of_scores_is_trained_as_its_columns(command, tmp_path):
+    """The scores that skl2onnx wraps into a dictionary for each sample (ZipMap): by default, and by name."""
+    nodes = [
+        *layers(),
+        helper.make_node("Softmax", ["scores"], ["p"]),
+        helper.make_node("ArgMax", ["p"], ["label"], axis=1, keepdims=0),
+        helper.make_node("ZipMap", ["p"], ["prob"], domain="ai.onnx.ml", classlabels_int64s=list(range(5))),
+    ]
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    outputs = [
+        info("label", TensorProto.INT64, ["N"]),
+        helper.make_value_info("prob", helper.make_sequence_type_proto(kind)),
+    ]
+    y = (np.maximum(X @ W1, 0) @ W2).argmax(1)
+    given = save(tmp_path, nodes, [info("x", TensorProto.FLOAT, ["N", 12])], outputs, {"W1": W1, "W2": W2},
+                 {"x": X, "y": y}, domains=[("ai.onnx.ml", 3)])  # fmt: skip
+    for more in ((), ("--output-name", "prob")):
+        out = tmp_path / f"h{len(more)}.onnx"
+        ran = command("harden", given, *FEW, *more, "-o", out)
+        assert ran.code == 0, ran.err
+        assert whole_graph_is_kept(given, out) == {"W1", "W2"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "cure"),
+    [
+        ("MatMulNBits", "com.microsoft", "before it was quantised"),
+        ("Conv", "com.microsoft.nchwc", "before it, and optimise the hardened one"),
+        ("LinearClassifier", "ai.onnx.ml", "with MatMul or Gemm in its place"),
+        ("StringNormalizer", "", "supported are: Abs"),
+    ],
+)
+def test_what_to_do_about_weights_in_a_form_of_their_own(operator, domain, cure):
+    """The refusal says what to harden instead, where the operator tells it; else what is supported."""
+    node = Node(operator, domain, 17, "n", ("x",), ("y",), {})
+    with_cure = str(_unsupported(node, "m.onnx"))
+    assert cure in with_cure
+    assert ("supported are" in with_cure) == (operator == "StringNormalizer")
+
+
+def test_computed_weights_that_no_gradient_reaches(command, tmp_path):
+    """Rounding has a gradient, and it is zero: named as where it has none; weights behind it are trained."""
+    out = tmp_path / "h.onnx"
+    for operator in ("Floor", "Sign", "Ceil"):
+        ran = command("harden", normed(tmp_path, behind=operator), *FEW, "-o", out)
+        assert ran.code == 2
+        assert f"no gradient passes node 'behind' ({operator})" in ran.err
+        assert not out.exists()
+    ran = command("harden", normed(tmp_path, between="Floor"), *FEW, "-o", out)
+    assert ran.code == 0, ran.err
+    assert "no gradient of 'y' reaches 'W1_n': not trained" in " ".join(ran.out.split())
 
 
 @pytest.mark.parametrize("method", ["remap", "gaussian"])

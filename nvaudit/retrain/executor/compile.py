@@ -277,11 +277,24 @@ class Compiler:
         return Body(scope.table, inputs, outputs, scope.captures, steps)
 
 
+_CURES = {
+    "com.microsoft.MatMulNBits": "its weights are packed codes that it unpacks itself; harden the model from "
+    "before it was quantised, and quantise the hardened one",
+    "com.microsoft.nchwc": "ONNX Runtime saved this file after its own optimisation for one kind of CPU; "
+    "harden the file from before it, and optimise the hardened one",
+    "ai.onnx.ml.Linear": "its coefficients stand in an attribute of the node; export it with MatMul or "
+    "Gemm in its place (a linear layer of torch or keras)",
+}
+"""What to do about operators that hold weights in a form of their own, by how their names start."""
+
+
 def _unsupported(node: Node, path: str) -> RefusedNode:
     name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    known = ", ".join(supported())
+    cure = next((cure for start, cure in _CURES.items() if name.startswith(start)), None)
+    if cure is None:
+        cure = f"supported are: {', '.join(supported())}; export the model without it"
     return RefusedNode(
-        f"{path}: node {node.name!r}: operator {name} cannot be trained; supported are: {known}; "
-        "export the model without it, or use a method that needs no training",
+        f"{path}: node {node.name!r}: operator {name} cannot be trained; {cure}, or use a method that needs "
+        "no training (--method remap)",
         node.name,
     )

@@ -226,6 +226,12 @@ class Executor(torch.nn.Module):
         found = (s.key for s in self.network.stored if s.origin == COMPUTED and s.key in self.weights)
         return tuple(found)
 
+    def behind(self, key: str) -> list[Parameter]:
+        """Parameters that are trained and that a weight on a crossbar is, or is computed from."""
+        folded = self.network.folded.get(key)
+        keys = {key} if folded is None else self._program.names[folded.names[0]].keys
+        return [weight for name, weight in self.weights.items() if name in keys and weight.requires_grad]
+
     def load_values(self, values: Mapping[str, Array | Tensor]) -> None:
         """Set parameters and statistics, by key, from what ``values`` gives.
 

@@ -103,6 +103,8 @@ def tolerance_of(network: Network) -> float:
 
 def difference(wanted: Any, found: Any) -> float:
     """Largest difference as a share of the largest magnitude; infinite where shapes differ."""
+    if isinstance(wanted, list) and wanted and isinstance(wanted[0], dict):
+        wanted = np.array([list(row.values()) for row in wanted])  # ZipMap
     if not isinstance(wanted, np.ndarray) or not isinstance(found, torch.Tensor):
         return 0.0  # sequences and text are not compared
     theirs = wanted.astype(np.float64)

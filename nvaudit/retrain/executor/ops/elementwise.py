@@ -60,6 +60,12 @@ def _binary(op: Op) -> Function:
     return aligned(op, _BINARY[op.node.op_type])
 
 
+@op("ZipMap", domains=("ai.onnx.ml",))
+def _zip_map(op: Op) -> Function:
+    """A dictionary of scores for each sample: here the scores, a column for each key in order."""
+    return lambda scores: scores
+
+
 @op("Pow")
 def _pow(op: Op) -> Function:
     exponent = op.known(1)

@@ -137,7 +137,8 @@ def _finish(
     labels, text = raw.labels, raw.labels is not None and raw.labels.dtype.kind in "US"
     if labels is not None and not text:  # names are numbered by all of them
         labels = labels[:count]
-    read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules)
+    read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules,
+                       names=raw.names)  # fmt: skip
     if text and read.values is not None:
         read = read._replace(values=read.values[:count])
     found = _dataset(

@@ -80,7 +80,7 @@ def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, sto
         preprocess = Preprocess()
     pillow = _pillow(path)
     skipped: Skipped = []
-    files, given, notes = _labelled_files(path, preprocess, skipped)
+    files, given, names, notes = _labelled_files(path, preprocess, skipped)
     images, kept = _decode(path, files, limit, _Target(path, spec, preprocess, pillow), store, skipped)
     return Raw(
         inputs={spec.name: images},
@@ -91,17 +91,20 @@ def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, sto
         stored="NHWC",
         notes=notes,
         skipped=tuple(skipped),
+        names=names,
     )
 
 
 def _labelled_files(
     path: Path, preprocess: Preprocess, skipped: Skipped
-) -> tuple[list[Path], Array | None, tuple[str, ...]]:
-    """Images, the label of each, and what was assumed."""
+) -> tuple[list[Path], Array | None, tuple[str, ...], tuple[str, ...]]:
+    """Images, the label of each, the names of all classes where labels are names, and what was assumed."""
     flat = holds_images(path)
     for table in (path / TABLE_NAME, *([path.parent / TABLE_NAME] if flat else [])):
         if table.is_file():
-            return _by_table(path, read_table(table), preprocess, skipped)
+            images, labels, notes = _by_table(path, read_table(table), preprocess, skipped)
+            known = np.unique(labels).tolist() if labels.dtype.kind == "U" else ()
+            return images, labels, tuple(known), notes
     like, folders = label_like(path), class_folders(path)
     cure = f"write {TABLE_NAME} with the columns file and label, a row for each image"
     if like and (flat or len(folders) < 2):
@@ -110,7 +113,7 @@ def _labelled_files(
         if folders:
             raise DataError(f"{path}: holds images and subfolders, so it is not told what their classes are")
         images = _below(path, path, skipped)
-        return images, None, ("images without class subfolders: no labels",)
+        return images, None, (), ("images without class subfolders: no labels",)
     if preprocess.classes is None and len(folders) == 1 and folders[0].name.lower() in _NO_CLASS:
         raise DataError(
             f"{path}: its only subfolder is {folders[0].name!r}, which names no class, so every image would "
@@ -119,7 +122,13 @@ def _labelled_files(
     names, notes = _class_names(path, preprocess)
     turns = list(_in_turn([_images(path, name, skipped) for name in names]))
     notes += tuple(f"{name} is not read: the labels are the subfolders" for name in like)
-    return [file for file, _ in turns], np.asarray([label for _, label in turns], np.int64), notes
+    files, places = [file for file, _ in turns], np.asarray([place for _, place in turns], np.int64)
+    if preprocess.classes is not None:
+        return files, places, (), notes
+    numbers, more = _numbers(names)
+    if numbers is None:  # which class a name is, the model's own list or the number of its classes tells
+        return files, np.asarray(names)[places], names, notes + more
+    return files, np.asarray(numbers, np.int64)[places], (), notes + more
 
 
 def _by_table(
@@ -158,16 +167,10 @@ def _pillow(path: Path) -> ModuleType:
 
 
 def _class_names(path: Path, preprocess: Preprocess) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    found = [folder.name for folder in class_folders(path)]
+    """Subfolders in the order of their labels as far as the folder tells, and what was assumed."""
+    found = tuple(folder.name for folder in class_folders(path))
     if preprocess.classes is None:
-        names = tuple(found)
-        numbers = all(name.isdecimal() for name in names)
-        if numbers and sorted(names, key=int) != list(names):
-            return names, (
-                f"classes are numbered in text order ({', '.join(names[:4])}, …), not by value; "
-                f"state classes in {FILE_NAME} for another order",
-            )
-        return names, ()
+        return found, ()
     stray = [name for name in found if name not in preprocess.classes]
     if stray:
         raise DataError(
@@ -176,6 +179,28 @@ def _class_names(path: Path, preprocess: Preprocess) -> tuple[tuple[str, ...], t
         )
     absent = [name for name in preprocess.classes if name not in found]
     return preprocess.classes, ((f"classes without a subfolder: {', '.join(absent)}",) if absent else ())
+
+
+def _numbers(names: tuple[str, ...]) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Class numbers that names of subfolders are, if they are; and what was assumed.
+
+    Names 1 to n may count from 1, and training tools that sort names as text have "10" before "2": both are
+    told by the number of classes alone, as words are.
+    """
+    if not all(name.isdecimal() for name in names):
+        return None, ()
+    values = tuple(map(int, names))
+    count, ordered = len(values), sorted(values)
+    if ordered == list(range(count)) and list(values) == ordered:
+        return values, ()
+    if ordered in (list(range(count)), list(range(1, count + 1))):
+        if list(values) == ordered:
+            return None, ()
+        return None, (
+            f"classes are numbered in text order ({', '.join(names[:4])}, …), not by value; "
+            f"state classes in {FILE_NAME} for another order",
+        )
+    return values, ("the subfolders are numbers, and not of all classes: taken as the classes' own numbers",)
 
 
 def _images(path: Path, name: str, skipped: Skipped) -> list[Path]:

@@ -141,16 +141,25 @@ def read_labels(
 
 
 def take_labels(
-    labels: Array | None, *, reference: bool, where: str, store: Store, rules: LabelRules | None = None
+    labels: Array | None,
+    *,
+    reference: bool,
+    where: str,
+    store: Store,
+    rules: LabelRules | None = None,
+    names: tuple[str, ...] = (),
 ) -> Labels:
-    """As :func:`read_labels`, with the labels that stand for "not labelled"."""
+    """As :func:`read_labels`, with the labels that stand for "not labelled".
+
+    ``names`` are all class names of the source, where labels in text may not hold every one.
+    """
     rules = rules or LabelRules()
     if labels is None:
         return Labels(None, "none", ())
     if labels.size == 0:
         raise DataError(f"{where}: labels y: shape {list(labels.shape)} holds no values")
     if labels.dtype.kind in "US":
-        return _named(labels, rules, where, store)
+        return _named(labels, rules, where, store, names)
     check_finite(labels, 0, "labels y", where)
     if reference:
         return Labels(labels, "reference", ())
@@ -223,7 +232,7 @@ def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] 
     )
 
 
-def _named(labels: Array, rules: LabelRules, where: str, store: Store) -> Labels:
+def _named(labels: Array, rules: LabelRules, where: str, store: Store, given: tuple[str, ...]) -> Labels:
     """Class names to indices, by the model's own list or in sorted order."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.reshape(-1)
@@ -231,7 +240,7 @@ def _named(labels: Array, rules: LabelRules, where: str, store: Store) -> Labels
     found = np.unique(text)
     if rules.targets or rules.several:
         raise DataError(f"{where}: labels y are text, and this --metric takes numbers; store numbers")
-    names, said = np.asarray(rules.names or found), "the model's own list of classes"
+    names, said = np.asarray(rules.names or given or found), "the model's own list of classes"
     if not rules.names:
         said = "sorted names; the model has no list of its own"
     strange = sorted(set(found.tolist()) - set(names.tolist()))

@@ -131,6 +131,8 @@ class Raw:
         Layout of the stored images when the source knows it.
     notes, skipped, parts
         As in `Dataset`.
+    names : tuple of str
+        All class names that the source has, where labels are text and may not hold every one.
     """
 
     inputs: Mapping[str, Array]
@@ -143,6 +145,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     parts: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def numpy_dtype(spec: InputSpec) -> np.dtype[Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from nvaudit.data import Dataset, InputSpec, load_dataset
 def load(tmp_path: Path) -> Callable[..., Dataset]:
     """load_dataset with a model path and a scratch folder of the test's own."""
 
-    def call(path: Path | None, *specs: InputSpec, limit: int | None = None, seed: int = 0) -> Dataset:
+    def call(
+        path: Path | None, *specs: InputSpec, limit: int | None = None, seed: int = 0, **more: Any
+    ) -> Dataset:
         return load_dataset(
             path,
             specs,
@@ -22,6 +25,7 @@ def load(tmp_path: Path) -> Callable[..., Dataset]:
             limit=limit,
             seed=seed,
             scratch=tmp_path / "scratch",
+            **more,
         )
 
     return call

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nvaudit.data import InputSpec
+from nvaudit.data.labels import LabelRules
 from nvaudit.errors import DataError
 from nvaudit.rng import stream
 
@@ -98,11 +99,65 @@ def test_stated_classes_give_the_label_order(load, image_folder):
 
 def test_numbered_classes_in_text_order_are_noted(load, image_folder):
     """ "10" sorts before "2": the dataset says so."""
-    data = load(image_folder({n: [picture(0, 6, 5, 3)] for n in ("1", "2", "10")}, {}), RGB)
+    data = load(image_folder({str(n): [picture(0, 6, 5, 3)] for n in range(11)}, {}), RGB)
     assert data.notes[0] == (
-        "classes are numbered in text order (1, 10, 2, …), not by value; "
+        "classes are numbered in text order (0, 1, 10, 2, …), not by value; "
         "state classes in nvaudit.json for another order"
     )
+    assert data.labels.tolist() == list(range(11))
+    assert data.sorted_names == 11
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "counted"),
+    [
+        (("cat", "dog"), [0, 1], 2),
+        (("0", "1", "2"), [0, 1, 2], None),
+        (("00", "01", "02"), [0, 1, 2], None),
+        (("3", "7"), [3, 7], None),
+        (("1", "2", "3"), [0, 1, 2], 3),
+        (("7", "10"), [10, 7], None),
+    ],
+)
+def test_what_the_names_of_subfolders_tell(load, image_folder, names, labels, counted):
+    """Numbers are class numbers; words, and numbers that may count from 1, hold for all classes only."""
+    data = load(image_folder({name: [picture(0, 6, 5, 3)] for name in names}, {}), RGB)
+    assert data.labels.tolist() == labels
+    assert data.sorted_names == counted
+
+
+def test_subfolders_follow_the_models_own_list(load, image_folder):
+    """A few of the classes are enough where the model names them; one that it does not know is refused."""
+    folder = image_folder({name: [picture(0, 6, 5, 3)] for name in ("owl", "cat")}, {})
+    rules = LabelRules(names=("cat", "dog", "owl"))
+    data = load(folder, RGB, rules=rules)
+    assert data.labels.tolist() == [0, 2]
+    assert data.sorted_names is None
+    with pytest.raises(DataError, match=r"'owl' is not among the model's classes 'cat', 'dog'"):
+        load(folder, RGB, rules=LabelRules(names=("cat", "dog")))
+
+
+@pytest.mark.parametrize("words", [("audit",), ("landscape",), ("harden", "--epochs", 1)])
+def test_a_few_of_the_classes_by_name_are_refused(command, example, image_folder, tmp_path, words):
+    """The example has ten classes without names: three subfolders with words do not tell which."""
+    tiles = {name: [picture(i, 8, 8) for i in range(2)] for name in ("eight", "seven", "three")}
+    out = ("-o", tmp_path / "h.onnx") if words[0] == "harden" else ()
+    ran = command(words[0], example, "--data", image_folder(tiles, {}), *words[1:], *out, "-q")
+    assert ran.code == 2
+    assert "labels are 3 class names and the model has 10 classes" in ran.err
+    assert "classes in nvaudit.json" in ran.err
+    assert not out or not out[1].exists()
+
+
+def test_an_empty_class_and_a_limit_move_no_label(load, image_folder):
+    """Names are numbered by all subfolders, whichever images are read."""
+    shown = {name: [picture(i, 6, 5, 3) for i in range(2)] for name in ("ant", "cow", "dog")}
+    folder = image_folder(shown, {})
+    (folder / "bee").mkdir()
+    assert load(folder, RGB).labels.tolist() == [0, 2, 3, 0, 2, 3]
+    data = load(folder, RGB, limit=2)
+    assert data.labels.tolist() == [0, 2]
+    assert data.sorted_names == 4
 
 
 def test_unreadable_images_are_skipped_and_listed(load, image_folder):

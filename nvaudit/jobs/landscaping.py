@@ -257,7 +257,7 @@ def landscape_report(
     label_free = dataset.label_kind == "none"
     return LandscapeReport(
         nvaudit_version=__version__,
-        headline=headline(found, label_free),
+        headline=headline(found, label_free, measured.loss.caution),
         label_free=label_free,
         roughness=found,
         loss=LossInfo(

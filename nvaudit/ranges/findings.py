@@ -95,7 +95,9 @@ def remap_report(
     mapped = None if pair is None else pair[1].mapped
     return RemapReport(
         nvaudit_version=version,
-        headline=_headline(outcome, pair, difference) + share_clause(mapped),
+        headline=_headline(outcome, pair, difference)
+        + share_clause(mapped)
+        + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
         output=str(output),
         metric=outcome.metric.name,
         unit=outcome.metric.unit,

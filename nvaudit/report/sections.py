@@ -29,6 +29,10 @@ class MetricInfo(Section):
     caution: str = Field(default="", description="What the metric rests on that nothing proves, or that a "
                          "reader must know before the numbers; stands in the headline.")  # fmt: skip
 
+    def cautioned(self, headline: str) -> str:
+        """A headline with what the metric rests on."""
+        return f"{headline} ({self.caution})" if self.caution else headline
+
 
 class RaceInfo(Section):
     """How chips were stopped before they had seen every sample, and what that may have changed."""

@@ -115,8 +115,11 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
         left=correction.left,
         metric=metric.name,
         metric_info=MetricInfo(
-            higher_is_better=metric.higher_is_better, unit=metric.unit, assumed=metric.assumed
-        ),
+            higher_is_better=metric.higher_is_better,
+            unit=metric.unit,
+            assumed=metric.assumed,
+            caution=metric.caution,
+        ),  # fmt: skip
         nominal=found.nominal,
         quantised=found.quantised,
         mapped=found.mapped,

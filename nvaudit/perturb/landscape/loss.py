@@ -27,12 +27,15 @@ class Loss:
         What is kept of the unmodified model's outputs, to stand for the labels; None: the data has them.
     assumed : tuple of str
         What was read into the outputs, in plain words.
+    caution : str
+        What the choice of the loss rests on where nothing proves it; stands in the headline.
     """
 
     name: LossName
     metric: Metric
     keep: Metric | None
     assumed: tuple[str, ...]
+    caution: str = ""
 
 
 def settle_loss(
@@ -72,8 +75,20 @@ def settle_loss(
     DataError
         If labels do not fit the outputs.
     """
+    caution = ""
     if name is None:
-        name = _default(output, label_kind, class_axis, reading)
+        name, caution = _default(output, label_kind, class_axis, reading)
+    return replace(_of_name(name, output, labels, label_kind, class_axis, reading), caution=caution)
+
+
+def _of_name(
+    name: LossOption,
+    output: NDArray[Any],
+    labels: NDArray[Any] | None,
+    label_kind: str,
+    class_axis: int | None,
+    reading: Reading | None,
+) -> Loss:
     if name == "binary_cross_entropy":
         return _binary(output, labels, label_kind, reading)
     if name == "mse":
@@ -127,10 +142,11 @@ def _binary(
 
 def _default(
     output: NDArray[Any], label_kind: str, class_axis: int | None, reading: Reading | None
-) -> LossOption:
+) -> tuple[LossOption, str]:
+    """The loss that fits, and what its choice rests on where that is not obvious."""
     if label_kind == "multilabel":
-        return "binary_cross_entropy"
+        return "binary_cross_entropy", ""
     if label_kind != "none":
-        return "cross_entropy" if label_kind == "class" else "mse"
+        return "cross_entropy" if label_kind == "class" else "mse", ""
     metric = resolve_metric(None, output, None, "none", class_axis, reading)
-    return "cross_entropy" if metric.kind == "agreement" else "mse"
+    return "cross_entropy" if metric.kind == "agreement" else "mse", metric.caution

@@ -310,4 +310,4 @@ def _headline(report: ComparisonReport) -> str:
         text = f"{report.verdict.upper()}: {text}"
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed models only): {text}"
-    return text
+    return info.cautioned(text)

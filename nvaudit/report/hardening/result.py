@@ -235,8 +235,10 @@ def harden_report(
     )
     point = before.operating_point
     return HardenReport(
-        headline=_headline(sides, difference, info, label_free, rest["device"], after.crossbar)
-        + share_clause(after.mapped),
+        headline=info.cautioned(
+            _headline(sides, difference, info, label_free, rest["device"], after.crossbar)
+            + share_clause(after.mapped)
+        ),
         label_free=label_free,
         operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}"
         f"{'' if point.level_of is None else ' ' + point.level_of}), time {point.time_s:g} s",

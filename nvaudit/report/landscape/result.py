@@ -102,13 +102,15 @@ def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:
     )
 
 
-def headline(found: Roughness, label_free: bool) -> str:
+def headline(found: Roughness, label_free: bool, caution: str = "") -> str:
     """Say the result in one line.
 
     Parameters
     ----------
     found : Roughness
     label_free : bool
+    caution : str
+        What the choice of the loss rests on.
     """
     if found.spread is None:
         value = roughness_text(found.value)
@@ -119,6 +121,7 @@ def headline(found: Roughness, label_free: bool) -> str:
             f"Roughness {value} ({found.loss}; mean and standard error of {found.pairs} direction pairs, "
             f"their spread {1e3 * found.spread:.3g}; lower is more stable)"
         )
+    text += f" ({caution})" if caution else ""
     if label_free:
         return f"LABEL-FREE (no labels: the unmodified model is the reference): {text}"
     return text

@@ -78,7 +78,7 @@ def headline(report: RooflineReport) -> str:
         text += f"; converters{share_of_weights_text(share)}"
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
-    return text
+    return info.cautioned(text)
 
 
 def limits_text(report: RooflineReport) -> str:

@@ -151,7 +151,7 @@ def verify_report(
     if label_free:
         text = f"LABEL-FREE (no labels: agreement with the unperturbed model): {text}"
     return VerifyReport(
-        headline=text,
+        headline=metric_info.cautioned(text),
         label_free=label_free,
         ranking=ranking,
         device=device,

@@ -119,7 +119,7 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
             unit=metric.unit,
             assumed=metric.assumed,
             caution=metric.caution,
-        ),  # fmt: skip
+        ),
         nominal=found.nominal,
         quantised=found.quantised,
         mapped=found.mapped,

@@ -1,6 +1,7 @@
 """Files of old operator sets and with operators of other domains: upgraded where possible, else named."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -90,6 +91,31 @@ def test_the_old_broadcasting_keeps_its_axis(tmp_path, case, batch):
     assert any("brought it to 7" in note for note in loaded.notes)
     session = ort.InferenceSession(ir.to_proto(loaded.model).SerializeToString())
     np.testing.assert_allclose(session.run(None, {"x": x})[0], right, rtol=1e-5)
+
+
+def test_the_old_models_of_onnx_itself_give_their_stored_outputs():
+    """Every model of onnx's backend tests before operator set 7, brought to 7 or run as it is."""
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data"
+    seen = converted = 0
+    for path in sorted(folder.rglob("model.onnx")):
+        versions = [entry.version for entry in onnx.load(path).opset_import if entry.domain == ""]
+        if not versions or versions[0] >= 7:
+            continue
+        loaded = load_model(path)
+        seen, converted = seen + 1, converted + bool(loaded.notes)
+        session = ort.InferenceSession(ir.to_proto(loaded.model).SerializeToString())
+        arrays = {
+            kind: [
+                onnx.numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes()))
+                for file in sorted(path.parent.glob(f"test_data_set_0/{kind}_*.pb"))
+            ]
+            for kind in ("input", "output")
+        }
+        feed = {spec.name: x for spec, x in zip(session.get_inputs(), arrays["input"], strict=True)}
+        for found, stored in zip(session.run(None, feed), arrays["output"], strict=True):
+            np.testing.assert_allclose(found, stored, rtol=1e-3, atol=1e-5, err_msg=str(path.parent.name))
+    assert seen > 50
+    assert converted > 20
 
 
 def test_a_conversion_into_another_network_is_refused(tmp_path, monkeypatch):

@@ -243,7 +243,8 @@ def rules_for(loaded: LoadedModel, output: str, metric: str | None, ignore: tupl
     LabelRules
     """
     own = class_list(loaded)
-    decided = output_facts(loaded, output, 2).decisions
+    facts = output_facts(loaded, output, 2)
+    decided = facts.decisions and facts.one_hot_axis is None  # a one-hot's places are numbered from 0
     numbers = () if decided else own.numbers
     return label_rules(metric, ignore, names=own.names, numbers=numbers, decided=decided)
 

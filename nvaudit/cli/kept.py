@@ -26,8 +26,8 @@ from click.core import ParameterSource
 from nvaudit.cli.options import FilePath, stack
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError
-from nvaudit.perturb.lock import is_held, try_lock
-from nvaudit.perturb.record import CACHE_TAG
+from nvaudit.perturb.lock import LOCK_FILE, is_held, try_lock
+from nvaudit.perturb.record import CACHE_TAG, RECORD_FILE, has_chips
 from nvaudit.perturb.scratch import OWNER_FILE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -92,7 +92,7 @@ class Kept:
         """
         if self.folder is None or self.own:
             return work(self.folder)
-        if self.folder.exists():
+        if _holds_work(self.folder):
             tell(f"nvaudit: going on with the {self.what} of an earlier run, in {self.folder}")
         try:
             return work(self.folder)
@@ -109,7 +109,7 @@ class Kept:
     @property
     def command(self) -> str | None:
         """The command that goes on; None if nothing is kept."""
-        if self.folder is None or not (self.own or self.folder.exists()):
+        if self.folder is None or not (self.own or _holds_work(self.folder)):
             return None
         return shlex.join(["nvaudit", *self.arguments])
 
@@ -119,6 +119,8 @@ class Kept:
             return (
                 f"{self.what} are kept in {self.folder}; run the same command again to go on:\n{self.command}"
             )
+        if self.folder is not None:
+            return f"there are no {self.what} yet that could be kept"
         why = f" ({self.why_not})" if self.why_not else ""
         return f"nothing is kept{why}; with --resume DIR the same command goes on where it was cut off"
 
@@ -222,19 +224,28 @@ def _absolute(value: Any) -> Any:
 
 
 def _take(folder: Path, stack: contextlib.ExitStack) -> bool:
-    """Lock a folder of the cache until the stack ends, and remove it then if nothing is in it."""
+    """Lock a folder of the cache until the stack ends, and remove it then if no work is in it."""
     handle = os.open(folder / OWNER_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     if not try_lock(handle):
         os.close(handle)
         return False
 
     def leave() -> None:
-        if not (folder / _WORK).exists():
+        if not _holds_work(folder / _WORK):
             shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
     stack.callback(leave)
     return True
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether anything is finished in a folder: a refused run leaves a lock, an early end an empty record."""
+    return any(
+        has_chips(path) if path.name == RECORD_FILE else path.name != LOCK_FILE
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def _default_root() -> Path | None:

@@ -315,7 +315,10 @@ def _write(loaded: LoadedModel, executor: Executor, path: Path) -> None:
 def _audit(
     job: Job, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
 ) -> AuditReport:
-    return run_audit(_audit_spec(job, model, data, given=given), progress, folder)
+    report = run_audit(_audit_spec(job, model, data, given=given), progress, folder)
+    # The file of samples is gone afterwards: they are the user's.
+    data_info = report.data.model_copy(update={"source": job.test[0].source})
+    return report.model_copy(update={"data": data_info})
 
 
 def _audit_spec(job: Job, model: Path, data: Path, *, given: bool = False) -> RunSpec:
@@ -332,7 +335,8 @@ def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> Verif
     """Plan the write-verify of the hardened model on the samples of the audits, if asked for."""
     if not job.spec.verify_plan:
         return None
-    return run_verify_plan(VerifySpec(_audit_spec(job, model, data), VerifyOptions()), None, progress)
+    plan = run_verify_plan(VerifySpec(_audit_spec(job, model, data), VerifyOptions()), None, progress)
+    return plan.model_copy(update={"data": plan.data.model_copy(update={"source": job.test[0].source})})
 
 
 def _report(

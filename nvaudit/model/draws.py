@@ -22,7 +22,7 @@ RANDOM = frozenset(
 )
 """Operators that draw whatever their attributes are."""
 
-_DROPOUTS = {"Dropout": 2, "BiasDropout": 4, "BitmaskDropout": 2, "BitmaskBiasDropout": 4}
+DROPOUTS = {"Dropout": 2, "BiasDropout": 4, "BitmaskDropout": 2, "BitmaskBiasDropout": 4}
 """Operators that draw in training mode, and the input that says whether they are in it."""
 
 _MICROSOFT_SAMPLING = frozenset(["Sampling"])
@@ -86,7 +86,7 @@ def _found(model: ir.Model) -> Iterator[Draw]:
         if node.op_type == "BatchNormalization" and node.domain == "" and in_training(node, opset):
             yield Draw(node, label, "BatchNormalization in training mode", address, by_batch=True)
         elif draws(node, opset):
-            mode = " in training mode" if node.op_type in _DROPOUTS else ""
+            mode = " in training mode" if node.op_type in DROPOUTS else ""
             yield Draw(node, label, f"{node.op_type}{mode}", address, seeded=seeded)
 
 
@@ -104,13 +104,13 @@ def draws(node: ir.Node, opset: int) -> bool:
             return True
         return node.op_type == "Dropout" and opset >= _TRAINED_BY_INPUT and _on(node)
     if node.domain == "com.microsoft":
-        return node.op_type in _MICROSOFT_SAMPLING or (node.op_type in _DROPOUTS and _on(node))
+        return node.op_type in _MICROSOFT_SAMPLING or (node.op_type in DROPOUTS and _on(node))
     return False
 
 
 def _on(node: ir.Node) -> bool:
     """Whether a Dropout is not provably off."""
-    index = _DROPOUTS[node.op_type]
+    index = DROPOUTS[node.op_type]
     mode, ratio = operand(node, index), operand(node, index - 1)
     return mode is not None and _known(mode) is not False and (ratio is None or _known(ratio) is not False)
 

@@ -64,6 +64,9 @@ class OutputFacts:
     decisions : bool
         It holds class numbers (ArgMax, indices of TopK, comparisons, integers that are no quantised
         numbers), not scores.
+    one_hot_axis : int or None
+        Of decisions: the axis along which the class that was decided has another number than the others
+        (OneHot, Hardmax).
     ranked_axis : int or None
         Of decisions: the axis along which the classes are ranked, best first (indices of TopK).
     class_axis : int or None
@@ -79,6 +82,7 @@ class OutputFacts:
     class_axis: int | None = None
     scores: bool = False
     ranked: bool = False
+    one_hot_axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,9 @@ def _facts(value: ir.Value | None, dtype: str, rank: int, loaded: LoadedModel) -
     if value is None:
         return OutputFacts()
     fixed = constant_values(loaded.model.graph)
+    one_hot = _one_hot_axis(value, rank, fixed, loaded.opset)
+    if one_hot is not None:
+        return OutputFacts(decisions=True, one_hot_axis=one_hot)
     ranked = _ranked(value)
     if _is_decision(value, fixed) or (_whole(dtype) and not _is_number(value, dtype, rank)):
         axis = attribute(ranked[0], "axis", -1) if ranked is not None and ranked[1] == 1 else None
@@ -130,6 +137,30 @@ def _facts(value: ir.Value | None, dtype: str, rank: int, loaded: LoadedModel) -
     if found is None:
         return OutputFacts()
     return OutputFacts(class_axis=found.axis, scores=found.scores)
+
+
+def _one_hot_axis(value: ir.Value | None, rank: int, fixed: set[ir.Value], opset: int) -> int | None:
+    """The axis of a 1 for the class that the model decided on, where that is all an output holds."""
+    node = _through(value, _SAME)
+    if node is None or node.op_type not in ("OneHot", "Hardmax"):
+        return None
+    if node.op_type == "OneHot":
+        index, values = operand(node, 0), operand(node, 2)
+        if not _is_decision(index, fixed) or values is None or not _rises(values):
+            return None
+    found = _find_axis(value, rank, fixed, opset)
+    return None if found is None else found.axis % rank
+
+
+def _rises(values: ir.Value) -> bool:
+    """Whether the class has the larger of OneHot's two numbers, [off, on]."""
+    tensor, node = values.const_value, values.producer()
+    if tensor is None and node is not None and node.op_type == "Constant":
+        tensor = attribute(node, "value")
+    if tensor is None:
+        return False
+    off, on = read_tensor(tensor).reshape(-1).tolist()
+    return bool(on > off)
 
 
 def cannot_be_scored(loaded: LoadedModel, spec: TensorSpec) -> str | None:
@@ -275,7 +306,7 @@ def _find_axis(
         return _find_axis(operand(node, index), size, fixed, opset, depth + 1)
 
     op = node.op_type
-    if op in ("Softmax", "LogSoftmax", "Hardmax"):
+    if op in ("Softmax", "LogSoftmax", "Hardmax", "OneHot"):
         return _softmax_axis(node, rank, opset)
     if op in _CONVOLUTIONS:
         return _Axis(1, False, _channels(node))
@@ -298,6 +329,8 @@ def _find_axis(
 
 
 def _softmax_axis(node: ir.Node, rank: int, opset: int) -> _Axis | None:
+    if node.op_type == "OneHot":
+        return _Axis(attribute(node, "axis", -1) % rank, True)
     # Before operator set 13 a softmax runs over all axes from its own on, not over one.
     axis = attribute(node, "axis", -1 if opset >= 13 else 1)
     axis %= max(rank, 1)

@@ -250,16 +250,22 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
         raise OptionError(
             f"--metric {metric.name}: {_called(known)} has only the best {output.shape[ranked]} classes"
         )
-    rest = [n for axis, n in enumerate(output.shape) if axis not in (0, ranked) and n != 1]
+    axis = ranked if known.one_hot_axis is None else known.one_hot_axis
+    rest = [n for i, n in enumerate(output.shape) if i not in (0, axis) and n != 1]
     if labels is not None and [n for n in labels.shape[1:] if n != 1] != rest:
+        each = "decision" if axis is None else f"sample and position, without axis {axis} (the classes)"
         raise DataError(
             f"labels have shape {list(labels.shape)} and {_called(known)} {list(output.shape)}, which holds "
-            "decisions (class numbers): there must be a label for each; choose another --output"
+            f"decisions (class numbers): there must be one label for each {each}; choose another --output"
         )
     other = "the labels" if metric.against == "labels" else "those of the unmodified model"
     said = f"{_called(known)} holds decisions (class numbers), compared with {other}"
+    if known.one_hot_axis is not None:
+        said = f"{_called(known)} holds decisions (one-hot on axis {axis}), compared with {other}"
+        if labels is not None:
+            _check_labels(replace(metric, class_axis=axis), output, labels, known.sorted_names)
     return replace(
-        metric, class_axis=ranked, decided=True, assumed=(said, *metric.assumed),
+        metric, class_axis=axis, decided=known.one_hot_axis is None, assumed=(said, *metric.assumed),
         caution=said,
     )  # fmt: skip
 
@@ -267,6 +273,7 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
 def _settle_classes(
     metric: Metric, output: Array, labels: Array | None, axis: int | None, reading: Reading | None
 ) -> Metric:
+    given = axis
     single = output.ndim == 1 or (axis is None and output.ndim == 2 and output.shape[1] == 1)
     axis = 1 if single else _class_axis(metric, output, labels, axis, reading)
     if single or (output.shape[axis] == 1 and reading is not None):
@@ -282,7 +289,8 @@ def _settle_classes(
     if output[0].size > classes:
         said_axis += ", averaged over positions"
     if metric.kind != "cross_entropy":
-        return replace(metric, class_axis=axis, assumed=(said_axis, *metric.assumed))
+        caution = metric.caution or _unproved(output, labels, given, reading)
+        return replace(metric, class_axis=axis, assumed=(said_axis, *metric.assumed), caution=caution)
     total = output.astype(np.float64).sum(axis=axis)
     is_probability = bool((output >= 0).all() and (np.abs(total - 1) < _SUM_TOLERANCE).all())
     said = (
@@ -295,6 +303,16 @@ def _settle_classes(
         class_axis=axis,
         scale="probability" if is_probability else "logit",
         assumed=(said_axis, said, *metric.assumed),
+    )
+
+
+def _unproved(output: Array, labels: Array | None, axis: int | None, reading: Reading | None) -> str:
+    """What the headline says where channels are taken as classes because classes were asked for."""
+    several = sum(size != 1 for size in output.shape[1:]) > 1
+    if labels is not None or axis is not None or reading is None or reading.scores or not several:
+        return ""
+    return (
+        f"the channels of {_called(reading)} {_per_sample(output)} are taken as classes, which nothing proves"
     )
 
 

@@ -63,6 +63,14 @@ _FOLLOWS = {"device": ("--bits", "--cell-bits", "--encoding"), "data": ("--limit
 _CURE = "nothing was changed; put back a copy of the file, or name another folder to begin anew"
 
 
+def has_chips(path: Path) -> bool:
+    """Whether a record holds a finished call, and not only the lines that say of which run it is."""
+    with path.open("rb") as file:
+        file.readline()
+        file.readline()
+        return bool(file.read(_SIZE))
+
+
 class Input(BaseModel):
     """Something that went into a run: its name, for messages, and its SHA-256."""
 

@@ -47,6 +47,8 @@ class Reading:
         Labels that stand for "not labelled".
     sorted_names : int or None
         Labels are so many class names, numbered in sorted order.
+    one_hot_axis : int or None
+        Of decisions: the axis along which the class that was decided has the largest number.
     """
 
     output: str = ""
@@ -57,6 +59,7 @@ class Reading:
     ranked: bool = False
     ignore: tuple[int, ...] = ()
     sorted_names: int | None = None
+    one_hot_axis: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from nvaudit.cli.kept import Kept
 
 COMMAND = (sys.executable, "-m", "nvaudit")
 MANY = ("-n", "200000", "--limit", "32")
@@ -95,6 +98,36 @@ def test_the_same_command_goes_on_by_itself(tmp_path, example):
     plain = start(*words, "--no-cache", cache=cache)
     plain.communicate(timeout=120)
     assert json.loads(report.read_text())["trials"]["values"] == whole["trials"]["values"]
+
+
+def test_a_refused_run_keeps_nothing(tmp_path, example):
+    """Bad input leaves nothing in the cache, and no later run says that it goes on with what is not there."""
+    cache, data = tmp_path / "cache", tmp_path / "d.npz"
+    with np.load(example.with_suffix(".npz")) as arrays:
+        np.savez(data, **{**arrays, "y": np.full(len(arrays["y"]), 77)})
+    words = ("audit", example, "--data", data, *MANY, "-j", 0, "--no-roughness")
+    for _ in range(2):
+        process = start(*words, cache=cache)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (2, "")
+        assert "label 77 is out of range" in err
+        assert "going on" not in err
+        assert [path.name for path in cache.iterdir()] == ["CACHEDIR.TAG"]
+
+
+def test_work_that_is_not_begun_is_not_kept(tmp_path):
+    """A folder with a lock and a record without chips, which an early end leaves, holds nothing."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "lock").write_text("1")
+    kept = Kept(folder, False, "finished chips")
+    assert kept.command is None
+    assert "no finished chips yet" in kept.how_to_go_on()
+    (folder / "chips.record").write_bytes(b"first line\nsecond line\n")
+    assert kept.command is None
+    with (folder / "chips.record").open("ab") as record:
+        record.write(bytes(52))
+    assert kept.command == "nvaudit"
 
 
 def test_chips_of_another_model_are_thrown_away(tmp_path, example):

@@ -257,6 +257,49 @@ def test_the_branch_that_runs_is_counted(limit, off, tmp_path):
     assert (other.products, other.products_total, other.share_of_weights) == (36, 36, 0.6)
 
 
+def test_a_weight_that_is_drawn_at_inference_is_off_the_array(tmp_path):
+    """Bayesian layers, w = mean + spread · noise: no activation, so the share does not leave them out."""
+    nodes = [
+        helper.make_node("RandomNormalLike", ["mean"], ["noise"], name="draw"),
+        helper.make_node("Mul", ["spread", "noise"], ["n"]),
+        helper.make_node("Add", ["mean", "n"], ["w"]),
+        helper.make_node("MatMul", ["v", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "c"], ["out"]),
+    ]
+    stored = [weight("mean", 6, 4), weight("spread", 6, 4), weight("c", 4, 3)]
+    found = covered(save(tmp_path / "m.onnx", nodes, stored, [V]))
+    assert (found.products, found.products_total) == (12, 36)
+    assert (found.weights, found.weights_total, found.activation_products) == (12, 36, 0)
+    assert found.off[0].reason == "its weight is drawn at random at inference by RandomNormalLike 'draw'"
+
+
+def test_a_weight_with_dropout_is_off_the_array(tmp_path):
+    """DropConnect: Dropout in training mode on a weight."""
+    nodes = [
+        helper.make_node("Dropout", ["a", "ratio", "training"], ["w"], name="drop"),
+        helper.make_node("MatMul", ["v", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "c"], ["out"]),
+    ]
+    flags = [
+        numpy_helper.from_array(np.float32(0.5), "ratio"),
+        numpy_helper.from_array(np.array(True), "training"),
+    ]
+    found = covered(save(tmp_path / "m.onnx", nodes, [weight("a", 6, 4), weight("c", 4, 3), *flags], [V]))
+    assert (found.products, found.products_total, found.off[0].weight) == (12, 36, "a")
+
+
+def test_noise_on_activations_is_no_weight(tmp_path):
+    """What is drawn in the shape of an activation depends on the input, and so does a product with it."""
+    nodes = [
+        helper.make_node("MatMul", ["s", "a"], ["h"]),
+        helper.make_node("RandomNormalLike", ["h"], ["noise"]),
+        helper.make_node("Transpose", ["noise"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["h", "t"], ["out"]),
+    ]
+    found = covered(save(tmp_path / "m.onnx", nodes, [weight("a", 6, 4)], [S]))
+    assert (found.share_of_products, found.activation_products) == (1.0, 5 * 5 * 4)
+
+
 def test_a_branch_that_is_known_is_counted_without_a_run(tmp_path):
     """A constant condition needs no data."""
     nodes = [helper.make_node("If", ["go"], ["h"], then_branch=branches("MatMul")[2].attribute[1].g,

@@ -88,6 +88,27 @@ def test_what_topk_gives(tmp_path):
     assert (facts.decisions, facts.ranked_axis) == (True, 1)
 
 
+ONE_HOT = [CONV, ARGMAX, node("OneHot", ["a", "depth", "values"], ["h"], axis=1)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "values", "axis"),
+    [
+        ([*ONE_HOT, node("Squeeze", ["h", "two"], ["y"])], [0, 1], 1),
+        ([*ONE_HOT, node("Squeeze", ["h", "two"], ["y"])], [1, 0], None),
+        ([CONV, node("Hardmax", ["s"], ["y"], axis=1)], [0, 1], 1),
+        ([node("Cast", ["x"], ["a"], to=7), node("OneHot", ["a", "depth", "values"], ["y"])], [0, 1], None),
+    ],
+    ids=["one-hot", "one-cold", "hardmax", "of the input"],
+)
+def test_a_one_hot_of_what_was_decided_is_decisions(tmp_path, nodes, values, axis):
+    """OneHot of an arg max, and Hardmax, with the axis of the classes; not where 0 marks the class."""
+    stored = {"depth": np.array(4), "values": np.array(values, np.float32), "two": np.array([2])}
+    loaded = load(tmp_path, nodes, None, stored=stored)
+    facts = output_facts(loaded, "y", 4)
+    assert (facts.one_hot_axis, facts.decisions) == (axis, axis is not None)
+
+
 AXES = {
     "softmax": ([CONV, node("Softmax", ["s"], ["y"], axis=1)], 4, (1, True)),
     "softmax between transposes": (

@@ -48,6 +48,43 @@ def test_decisions_of_another_shape_than_the_labels_are_refused():
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, bool])
+def test_one_hot_decisions_score_as_the_scores_before_them(dtype):
+    """Each decision counts once, not once for every class; what needs scores is refused."""
+    noisy = SCORES + RNG.standard_normal(SCORES.shape).astype(np.float32)
+    decided, other = (np.moveaxis(np.eye(4, dtype=dtype)[s.argmax(1)], -1, 1) for s in (SCORES, noisy))
+    reading = Reading("y", decisions=True, one_hot_axis=1)
+    metric = resolve_metric(None, decided, None, "none", None, reading)
+    wanted = (noisy.argmax(1) == SCORES.argmax(1)).mean(axis=1)
+    assert metric.name == "agreement"
+    assert score(metric, other, reference_of(metric, decided)) == pytest.approx(wanted)
+    top1 = resolve_metric(None, decided, SCORES.argmax(1), "class", None, reading)
+    assert score(top1, other, SCORES.argmax(1)) == pytest.approx(wanted)
+    assert "one-hot on axis 1" in top1.caution
+    with pytest.raises(OptionError, match="choose the scores"):
+        resolve_metric("cross_entropy", decided, SCORES.argmax(1), "class", None, reading)
+    with pytest.raises(DataError, match="label 7 is out of range: the model has 4 classes"):
+        resolve_metric("top1", decided, SCORES.argmax(1) + 4, "class", None, reading)
+
+
+def test_labels_for_every_rank_are_told_what_is_wanted():
+    """Labels of the same shape as ranked decisions: the axis that they must not have is named."""
+    reading = Reading("i", decisions=True, ranked_axis=1)
+    with pytest.raises(DataError, match=r"one label for each sample and position, without axis 1"):
+        resolve_metric("top1", np.zeros((6, 3), int), np.zeros((6, 3), int), "class", None, reading)
+
+
+def test_channels_that_are_taken_as_classes_because_it_was_asked_for_are_said():
+    """Agreement over the channels of a convolution: in the headline, unless the axis was given."""
+    reading = Reading("y", class_axis=1)
+    metric = resolve_metric("agreement", SCORES, None, "none", None, reading)
+    assert metric.class_axis == 1
+    assert "channels of output 'y' [N, 4, 5] are taken as classes, which nothing proves" in metric.caution
+    assert resolve_metric("agreement", SCORES, None, "none", 1, reading).caution == ""
+    proved = Reading("y", class_axis=1, scores=True)
+    assert resolve_metric("agreement", SCORES, None, "none", None, proved).caution == ""
+
+
 def test_ranked_decisions_score_top_k():
     """Indices of TopK: top1 looks at the first, top2 at the first two, as the scores would."""
     flat = SCORES[:, :, 0]

@@ -289,6 +289,7 @@ def test_validation_and_test_data(command, example, tmp_path):
     assert found["training"]["samples"] == 300
     assert found["training"]["validation_samples"] == 100
     assert found["data"]["count"] == 40
+    assert Path(found["data"]["source"]).exists()  # the user's data, not a file of the run
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nvaudit.model.analysis import FLOATS
+from nvaudit.model.draws import DROPOUTS, RANDOM
 from nvaudit.model.fold import fold, fold_ints
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.macs.rules import Sizes, SizesOf, Term, terms
@@ -191,8 +192,50 @@ class _Finder:
         index = fixed[0] if fixed else picked[0] if len(picked) == 1 else None
         found = None if index is None else traces[index]
         if found is None:
-            return Product(name, node.op_type, count)
+            return self._drawn(node, term, count, name) or Product(name, node.op_type, count)
         return self._weighted(place, term, count, name, found)
+
+    def _drawn(self, node: ir.Node, term: Term, count: int | None, name: str) -> Product | None:
+        """A product with a weight that is drawn anew at inference (Bayesian layers: mean + spread · noise).
+
+        Such an operand is no constant, and no activation either: no sample has any influence on it.
+        """
+        for index in term.operands:
+            value = operand(node, index)
+            drawing = None if value is None else self._drawing(value)
+            if value is None or drawing is None:
+                continue
+            roots = self._roots(value)
+            largest = max(roots, key=lambda i: self.constants[i].size, default=None)
+            weight = name if largest is None else self.constants[largest].name
+            size = self.sizes.of(value)
+            stored = 0 if largest is None else self.constants[largest].size
+            return Product(
+                name, node.op_type, count, tuple(dict.fromkeys(roots)), (), weight,
+                stored if size is None else math.prod(size),
+                f"its weight is drawn at random at inference by {drawing.op_type} "
+                f"'{drawing.name or drawing.op_type}'",
+            )  # fmt: skip
+        return None
+
+    def _drawing(self, value: ir.Value) -> ir.Node | None:
+        """The random operator in what a value is computed from; None where an input has a part in it."""
+        found, pending, met = None, [value], {value}
+        for _ in range(_MAX_STEPS):
+            if not pending:
+                return found
+            current = pending.pop()
+            if current in self.constant:
+                continue
+            node = current.producer()
+            if node is None or current in self.outer or any(True for _ in bodies(node)):
+                return None
+            if node.op_type in RANDOM or node.op_type in DROPOUTS:
+                found = node
+            fresh = [v for v in node.inputs if v is not None and v not in met]
+            met.update(fresh)
+            pending += fresh
+        return None
 
     def _weighted(self, place: Place, term: Term, count: int | None, name: str, found: _Trace) -> Product:
         """A product with a weight."""

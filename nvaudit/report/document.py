@@ -224,7 +224,7 @@ class Hero:
     numbers : tuple of KeyFigure
     about : str
         What the numbers are of: the metric, and whether higher is better.
-    warning : str or None
+    warnings : tuple of str
         What a reader must know before anything else.
     """
 
@@ -234,7 +234,7 @@ class Hero:
     lines: tuple[str, ...]
     numbers: tuple[KeyFigure, ...]
     about: str = ""
-    warning: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

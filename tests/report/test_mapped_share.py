@@ -42,7 +42,7 @@ def text_of(audit, width=100):
 def page_words(page):
     """Everything that a page says, without its charts."""
     hero = page.hero
-    parts = [page.title, *hero.lines, hero.warning or "", hero.title, hero.word]
+    parts = [page.title, *hero.lines, *hero.warnings, hero.title, hero.word]
     parts += [f"{big.label}: {big.value} ({big.note})" for big in hero.numbers]
     for section in page.sections:
         for block in section.blocks:

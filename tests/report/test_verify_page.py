@@ -220,8 +220,8 @@ def test_one_share(page_of):
 
 def test_label_free(page_of):
     """The page warns before anything else."""
-    assert page_of(plan(label_free=True)).hero.warning.startswith("Label-free")
-    assert page_of(plan()).hero.warning is None
+    assert page_of(plan(label_free=True)).hero.warnings[0].startswith("Label-free")
+    assert page_of(plan()).hero.warnings == ()
 
 
 @pytest.mark.parametrize(

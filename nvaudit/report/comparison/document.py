@@ -95,7 +95,7 @@ def _hero(report: ComparisonReport) -> Hero:
         title=title,
         lines=tuple(line for line in (gate_text(report),) if line),
         numbers=tuple(numbers),
-        warning=" ".join(warnings) or None,
+        warnings=tuple(warnings),
     )
 
 

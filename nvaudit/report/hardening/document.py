@@ -92,7 +92,7 @@ def _hero(report: HardenReport) -> Hero:
         title=change_title(name, change.value, unit),
         lines=(),
         numbers=(*numbers, *share_numbers(report.mapped)),
-        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 

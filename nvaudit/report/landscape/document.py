@@ -68,7 +68,7 @@ def _hero(report: LandscapeReport) -> Hero:
         KeyFigure("Weights moved", f"{report.moved_numbers:,}", moved),
     )
     return Hero("none", "", "How rough the loss is around the weights", (roughness_words(found),), numbers,
-                warning=_LABEL_FREE if report.label_free else None)  # fmt: skip
+                warnings=(_LABEL_FREE,) if report.label_free else ())  # fmt: skip
 
 
 def _surface(report: LandscapeReport) -> Section:

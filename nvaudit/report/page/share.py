@@ -6,11 +6,10 @@ from nvaudit.report.document import MAX_ROWS, Block, KeyFigure, Paragraph, Table
 from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
 
 
-def warnings(first: str | None, found: MappedShare | None) -> str | None:
+def warnings(first: str | None, found: MappedShare | None) -> tuple[str, ...]:
     """What a reader must know before anything else: a warning of the page's own, and that of the share."""
     about = share_warning(found)
-    parts = [text for text in (first, None if about is None else f"{about}.") if text]
-    return " ".join(parts) or None
+    return tuple(text for text in (first, None if about is None else f"{about}.") if text)
 
 
 def share_numbers(found: MappedShare | None) -> list[KeyFigure]:

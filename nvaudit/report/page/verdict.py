@@ -70,7 +70,7 @@ def hero(report: AuditReport) -> Hero:
         title=_TITLES[report.verdict] if report.verdict else chips,
         lines=tuple(lines),
         numbers=_numbers(report),
-        warning=warnings(_LABEL_FREE if report.label_free else None, report.mapped),
+        warnings=warnings(_LABEL_FREE if report.label_free else None, report.mapped),
     )
 
 

@@ -75,7 +75,7 @@ def _hero(report: RemapReport) -> Hero:
         title=title,
         lines=(exact,),
         numbers=(*numbers, *share_numbers(report.mapped)),
-        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 

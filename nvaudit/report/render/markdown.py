@@ -64,8 +64,8 @@ def literal(text: str) -> str:
 
 
 def _hero(hero: Hero) -> Iterator[str]:
-    if hero.warning:
-        yield f"⚠️ **Warning:** {literal(hero.warning)}"
+    for text in hero.warnings:
+        yield f"⚠️ **Warning:** {literal(text)}"
     if hero.role != "none":
         yield f"**{literal(hero.word)}**: {literal(hero.title)}"
     if hero.lines:

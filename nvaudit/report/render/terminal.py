@@ -48,8 +48,8 @@ def print_document(document: Document, console: Console) -> None:
 
 def _hero(hero: Hero, width: int) -> Iterator[Text]:
     """What must be known first, the verdict with its reasons, then the numbers that stand out."""
-    if hero.warning:
-        yield sentence(f"WARNING: {hero.warning}", width, hanging=_INDENT, style="bold yellow")
+    for text in hero.warnings:
+        yield sentence(f"WARNING: {text}", width, hanging=_INDENT, style="bold yellow")
     if hero.role != "none":
         line = sentence(f"{hero.word}  {hero.title}", width, hanging=_INDENT)
         line.stylize(_STYLE[hero.role], 0, len(hero.word))

@@ -77,7 +77,7 @@ def _hero(report: RooflineReport) -> Hero:
         title=f"{report.best} levels per cell are best by {measure_name(report)}",
         lines=() if cheaper is None else (f"{cheaper}.",),
         numbers=(*numbers, *share_numbers(report.mapped)),
-        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 

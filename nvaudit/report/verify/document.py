@@ -93,7 +93,7 @@ def _hero(report: VerifyReport) -> Hero:
         title=title,
         lines=tuple(lines),
         numbers=(*_numbers(report), *share_numbers(report.mapped)),
-        warning=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
     )
 
 

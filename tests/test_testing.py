@@ -217,7 +217,7 @@ def test_nothing_is_loaded_where_it_is_not_used(suite):
             assert pytestconfig.pluginmanager.has_plugin("nvaudit")
             assert not {HEAVY} & set(sys.modules)
             ours = {{name for name in sys.modules if name.partition(".")[0] == "nvaudit"}}
-            assert ours == {{"nvaudit", "nvaudit.pytest_plugin"}}
+            assert ours == {{"nvaudit", "nvaudit._version", "nvaudit.pytest_plugin"}}
         """
     )
     assert done.returncode == 0, done.stdout + done.stderr

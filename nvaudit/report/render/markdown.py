@@ -125,6 +125,8 @@ def _figure(block: Figure) -> Iterator[str]:
     if block.sketch is not None:
         yield _fenced("\n".join(line.rstrip() for line in block.sketch(_SKETCH_COLUMNS)), "text")
     yield literal(block.caption)
+    if block.sketch is None and block.numbers is not None:
+        yield from _table(block.numbers)
 
 
 def _cut(items: Sequence[str], more: str) -> list[str]:

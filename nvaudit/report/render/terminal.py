@@ -94,7 +94,9 @@ def _table(block: Table, width: int) -> Iterator[Text]:
 
 
 def _figure(block: Figure, width: int) -> Iterator[Text]:
-    """The sketch of a figure, where it has one; what the figure says, in any case."""
+    """The sketch of a figure, else its numbers, if it has them; what the figure says, in any case."""
     if block.sketch is not None:
         yield Text("\n".join((_INDENT + line).rstrip() for line in block.sketch(width - len(_INDENT))))
     yield sentence(block.caption, width, _INDENT, _INDENT)
+    if block.sketch is None and block.numbers is not None:
+        yield from _table(block.numbers, width)

@@ -326,7 +326,7 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 _OUTPUTS = ["-q", "-j", "0", "--pass-timeout", "5"]
-_FEW = ["--limit", "2", "--batch-size", "2"]
+_FEW = ["--limit", "2"]
 _MODEL_COMMANDS: list[tuple[int, list[str]]] = [
     (30, ["inspect", "{m}"]),
     (4, ["inspect", "{m}", "--json"]),
@@ -349,7 +349,7 @@ _MODEL_COMMANDS: list[tuple[int, list[str]]] = [
             *_OUTPUTS,
         ],
     ),
-    (2, ["landscape", "{m}", "--grid", "3", "--pairs", "1", "--images", "2", "--batch-size", "2", *_OUTPUTS]),
+    (2, ["landscape", "{m}", "--grid", "3", "--pairs", "1", "--images", "2", *_OUTPUTS]),
     (2, ["roofline", "{m}", "-n", "2", "--cell-bits", "1,2", *_FEW, *_OUTPUTS]),
     (1, ["verify-plan", "{m}", "-n", "2", "--ranking", "magnitude", *_FEW, *_OUTPUTS]),
     (1, ["compare", "{m}", str(EXAMPLE), "-n", "2", "--no-roughness", *_FEW, *_OUTPUTS]),

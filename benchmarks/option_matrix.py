@@ -24,6 +24,8 @@ from fuzz_cases import EXAMPLE
 VALUES = ("0", "-1", "1e308", "1e-310", "nan", "inf", "9223372036854775808", "")
 SECONDS = 60
 _FEW = ["-n", "2", "-j", "0", "-q"]
+_REMAP = ["--calibration-images", "4", "--calibration-chips", "2", "--time-budget", "5"]
+_TRAIN = ["--epochs", "1", "--limit", "16", "--no-roughness"]
 COMMANDS: dict[str, list[str]] = {
     "audit": ["audit", "{m}", "--limit", "8", "--no-roughness", *_FEW],
     "audit pcm": ["audit", "{m}", "--limit", "8", "--no-roughness", "-d", "pcm", *_FEW],
@@ -34,10 +36,8 @@ COMMANDS: dict[str, list[str]] = {
     "roofline": ["roofline", "{m}", "--cell-bits", "1,2", "--limit", "8", *_FEW],
     "landscape": ["landscape", "{m}", "--grid", "3", "--pairs", "1", "--images", "4", "-j", "0", "-q"],
     "verify-plan": ["verify-plan", "{m}", "--ranking", "magnitude", "--limit", "8", *_FEW],
-    "harden remap": ["harden", "{m}", "-m", "remap", "--calibration-images", "4", "--calibration-chips", "2"]
-    + ["--time-budget", "5", "-o", "{d}/h.onnx", *_FEW],
-    "harden": ["harden", "{m}", "-m", "gaussian", "--epochs", "1", "--limit", "16", "-o", "{d}/h.onnx"]
-    + ["--no-roughness", *_FEW],
+    "harden remap": ["harden", "{m}", "-m", "remap", *_REMAP, "-o", "{d}/h.onnx", *_FEW],
+    "harden": ["harden", "{m}", "-m", "gaussian", *_TRAIN, "-o", "{d}/h.onnx", *_FEW],
     "replay": ["replay", "{d}/r.json", "-o", "{d}/c.onnx"],
     "devices fit": ["devices", "fit", "{d}/c.csv", "-o", "{d}/p.json", "--unit", "us"],
     "devices show": ["devices", "show", "rram"],

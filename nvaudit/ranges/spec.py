@@ -18,6 +18,8 @@ from nvaudit.spec import (
     ADDITIONS,
     IGNORE_WANTED,
     METRIC_WANTED,
+    MOST_WORKERS,
+    WORKERS_WANTED,
     Encoding,
     IgnoreLabels,
     Provider,
@@ -120,7 +122,7 @@ class RemapSpec(BaseModel):
     provider: Provider = Field(
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = Field(default=0, description=WORKERS_WANTED)
 
     @field_validator("model", "device", "data", "calibration_data")
     @classmethod

@@ -153,7 +153,7 @@ def own_models() -> list[Any]:
                 node("Flatten", ["p"], ["f"]),
                 node("MatMul", ["f", "W"], ["y"]),
             ],
-            [stored("K", 2, 1, 3, 3), stored("W", 18, 3)],
+            [stored("K", 2, 1, 3, 3), stored("W", 50, 3)],
             conv,
         ),
         model(

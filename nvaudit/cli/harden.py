@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 @crossbar_options()
 @remap_options()
 @audit_options()
-@click.option("--workers", "-j", type=click.IntRange(0, MOST_WORKERS), metavar="W", help="Worker processes of "
-              "the audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@click.option("--workers", "-j", type=click.IntRange(0, MOST_WORKERS), metavar="W",
+              help="Worker processes of the audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
 @cache_options()
 @watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")

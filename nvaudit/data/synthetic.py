@@ -72,9 +72,9 @@ def _check_size(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     need = math.prod(one) * dtype.itemsize
     if need > _MOST_SAMPLE_BYTES:
         raise DataError(
-            f"input {spec.name!r}: one sample of shape {str(one)[:60]} takes {need:.4g} bytes, and samples of at "
-            f"most {_MOST_SAMPLE_BYTES >> 30} GiB are made up; give data (--data), or export the model with a "
-            "smaller input"
+            f"input {spec.name!r}: one sample of shape {str(one)[:60]} takes {need:.4g} bytes, and samples "
+            f"of at most {_MOST_SAMPLE_BYTES >> 30} GiB are made up; give data (--data), or export the model "
+            "with a smaller input"
         )
 
 

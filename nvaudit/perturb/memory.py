@@ -11,8 +11,8 @@ from nvaudit.errors import DataError, ModelError
 from nvaudit.model import LoadedModel, Rebatch, activation_bytes
 
 SAMPLE_BYTES = 1 << 30
-"""Memory that activations of one sample may take where no batch size is given: a network for images takes some
-ten megabytes, a segmentation of volumes of 128³ voxels less than a gigabyte."""
+"""Memory that activations of one sample may take where no batch size is given: a network for images takes
+some ten megabytes, a segmentation of volumes of 128³ voxels less than a gigabyte."""
 
 _MEMORY_MAX = Path("/sys/fs/cgroup/memory.max")
 _MEMINFO = Path("/proc/meminfo")

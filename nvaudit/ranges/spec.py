@@ -63,8 +63,8 @@ class RemapSpec(BaseModel):
     calibration_chips: Annotated[int, Field(ge=2, le=100_000)] = Field(
         default=CHIPS, description="a whole number from 2 to 100000"
     )
-    time_budget: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=TIME_BUDGET_S, description="a finite number of seconds, 0 (no limit) or more"
+    time_budget: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = Field(
+        default=TIME_BUDGET_S, description="a finite number of seconds, 0 (no limit) to 1e9"
     )
     trials: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
         default=TRIALS, description="a whole number from 0 (no audit) to 100000000"

@@ -56,6 +56,15 @@ def check_pass(loaded: LoadedModel, rebatch: Rebatch, batch: int, chosen: bool) 
         )
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def available_bytes() -> int:
     """Memory that this process may still take, as far as the system says."""
     known = [sys.maxsize]

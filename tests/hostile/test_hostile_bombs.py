@@ -147,6 +147,27 @@ def test_without_the_option_only_a_loop_has_a_limit(tmp_path, monkeypatch):
         watchdog.guarded(sleep, lambda: stopped.append(1), tuple)
 
 
+def test_a_loop_that_grows_is_stopped(tmp_path, monkeypatch):
+    """No shape tells how much it will take; half of what is free is the end of it."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", ["c"], ["co"]), node("Concat", ["v", "row"], ["vo"], axis=0)],
+        "b",
+        [value("i", 7, []), value("c", 9, []), value("v", 1, None)],
+        [value("co", 9, []), value("vo", 1, None)],
+    )
+    many = numpy_helper.from_array(np.ones((2**20, 3), np.float32), "row")
+    loop = node("Loop", ["M", "", "m"], ["l"], name="growing", body=body)
+    last = node("ReduceMax", ["l"], ["y"], axes=[0])
+    path = save(tmp_path / "m.onnx", [PRODUCT, loop, last], [many, number("M", 200)])
+    monkeypatch.setattr(watchdog, "available_bytes", lambda: 2**27)
+    session = open_session(path.read_bytes(), {})
+    with pytest.raises(
+        ModelError, match=r"half of the memory that was free .* the Loop node 'growing', which"
+    ):
+        run_session(session, ["y"], {"x": np.ones((1, 4), np.float32)})
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon"])
 def test_a_limit_that_is_none_is_refused(monkeypatch, text):
     """Of the environment."""

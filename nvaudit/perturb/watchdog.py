@@ -212,8 +212,8 @@ def _weigh(entry: _Call) -> None:
     if held > entry.most and (names := entry.loops()):
         entry.message = (
             "a forward pass of the model has taken more than half of the memory that was free and was "
-            f"stopped: {_holds(names)}, which may make larger and larger tensors; export it with a bound on its "
-            "iterations, or use a smaller --batch-size"
+            f"stopped: {_holds(names)}, which may make larger and larger tensors; export it with a bound on "
+            "its iterations, or use a smaller --batch-size"
         )
         entry.end()
 

@@ -45,6 +45,10 @@ TEXTS = [
 VALUES = [None, True, False, [], {}, [[]], "", "x", 0, -1, 1e308, 1e-320, 2**63, 2**70, [1, 2, 3], {"a": 1}]
 
 
+_DENSE, _IMAGES = 1, 3
+"""Places of small models among the seeds: one of 4 inputs, one of [N, 1, 8, 8] images."""
+
+
 @dataclass(frozen=True)
 class Case:
     """Files and a command: ``{d}`` in an argument stands for the folder of the files."""
@@ -149,7 +153,7 @@ def own_models() -> list[Any]:
                 node("Flatten", ["p"], ["f"]),
                 node("MatMul", ["f", "W"], ["y"]),
             ],
-            [stored("K", 2, 1, 3, 3), stored("W", 18, 3)],
+            [stored("K", 2, 1, 3, 3), stored("W", 50, 3)],
             conv,
         ),
         model(
@@ -322,7 +326,7 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 _OUTPUTS = ["-q", "-j", "0", "--pass-timeout", "5"]
-_FEW = ["--limit", "2", "--batch-size", "2"]
+_FEW = ["--limit", "2"]
 _MODEL_COMMANDS: list[tuple[int, list[str]]] = [
     (30, ["inspect", "{m}"]),
     (4, ["inspect", "{m}", "--json"]),
@@ -345,7 +349,7 @@ _MODEL_COMMANDS: list[tuple[int, list[str]]] = [
             *_OUTPUTS,
         ],
     ),
-    (2, ["landscape", "{m}", "--grid", "3", "--pairs", "1", "--images", "2", "--batch-size", "2", *_OUTPUTS]),
+    (2, ["landscape", "{m}", "--grid", "3", "--pairs", "1", "--images", "2", *_OUTPUTS]),
     (2, ["roofline", "{m}", "-n", "2", "--cell-bits", "1,2", *_FEW, *_OUTPUTS]),
     (1, ["verify-plan", "{m}", "-n", "2", "--ranking", "magnitude", *_FEW, *_OUTPUTS]),
     (1, ["compare", "{m}", str(EXAMPLE), "-n", "2", "--no-roughness", *_FEW, *_OUTPUTS]),
@@ -450,15 +454,16 @@ def _profile_case(rng: random.Random, seeds: Seeds) -> Case:
             "d.npz": npz_bytes({"x": images, "y": np.zeros(2, np.int64)}),
             "d.json": json_bytes(preprocess, rng),
         }
+        files["m.onnx"] = seeds.models[_IMAGES]
         return Case(
-            files, ("audit", str(EXAMPLE), "--data", "{d}/d.npz", "-n", "2", "--no-roughness", *_OUTPUTS)
+            files, ("audit", "{d}/m.onnx", "--data", "{d}/d.npz", "-n", "2", "--no-roughness", *_OUTPUTS)
         )
-    files = {"p.json": json_bytes(rng.choice(seeds.profiles), rng)}
+    files = {"p.json": json_bytes(rng.choice(seeds.profiles), rng), "m.onnx": seeds.models[_DENSE]}
     commands = (
         ("devices", "validate", "{d}/p.json"),
         ("devices", "show", "{d}/p.json", "--json"),
         ("devices", "show", "{d}/p.json", "--plot"),
-        ("audit", str(EXAMPLE), "-d", "{d}/p.json", "-n", "2", "--no-roughness", *_FEW, *_OUTPUTS),
+        ("audit", "{d}/m.onnx", "-d", "{d}/p.json", "-n", "2", "--no-roughness", *_FEW, *_OUTPUTS),
     )
     return Case(files, rng.choices(commands, (5, 2, 1, 2))[0])
 
@@ -472,7 +477,7 @@ def _report_case(rng: random.Random, seeds: Seeds) -> Case:
         ("replay", "{d}/r.json", "-o", "{d}/chip.onnx"),
         ("compare", "{d}/r.json", "{d}/s.json", "--json"),
     )
-    command = rng.choices(commands, (4, 5, 3, 1, 2))[0]
+    command = rng.choices(commands, (8, 6, 6, 1, 4))[0]
     if "{d}/s.json" in command:
         files["s.json"] = seeds.reports[0]
     return Case(files, command)
@@ -577,7 +582,7 @@ def _lying_header(rng: random.Random) -> bytes:
 
 def _npz_case(rng: random.Random, seeds: Seeds) -> Case:
     images: Any = np.random.default_rng(0).random((4, 1, 8, 8)).astype(np.float32)
-    arrays: dict[str, Any] = {"x": images, "y": np.arange(4) % 10}
+    arrays: dict[str, Any] = {"x": images, "y": np.arange(4) % 3}
     which = rng.choice(["x", "y"])
     choice = rng.randrange(8)
     if choice < 3:
@@ -599,10 +604,12 @@ def _npz_case(rng: random.Random, seeds: Seeds) -> Case:
             for name, a in arrays.items()
             if name in "xy"
         }
-        return Case(files, ("audit", str(EXAMPLE), "--data", rng.choice(["{d}", "{d}/x.npy"]), *tail))
+        files["m.onnx"] = seeds.models[_IMAGES]
+        return Case(files, ("audit", "{d}/m.onnx", "--data", rng.choice(["{d}", "{d}/x.npy"]), *tail))
     data = npz_bytes(arrays, method)
     data = mutate_bytes(data, rng) if choice == 7 or rng.random() < 0.1 else data
-    return Case({"d.npz": data}, ("audit", str(EXAMPLE), "--data", "{d}/d.npz", *tail))
+    files = {"d.npz": data, "m.onnx": seeds.models[_IMAGES]}
+    return Case(files, ("audit", "{d}/m.onnx", "--data", "{d}/d.npz", *tail))
 
 
 # ---- CSV ----

@@ -33,6 +33,9 @@ Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml
 
 MAX_SWEEP = 1000
 MAX_QUESTIONS = 100
+MOST_WORKERS = 4096
+"""Worker processes: beyond any machine."""
+WORKERS_WANTED = f"a whole number from 0 to {MOST_WORKERS}"
 
 ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
 
@@ -112,7 +115,7 @@ class RunSpec(BaseModel):
     attribution_trials: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     attribution_images: Annotated[int, Field(ge=1)] | None = None
     roughness: bool = True
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 0
     dask: str | None = None
 
     @property
@@ -219,7 +222,7 @@ _WANTED = {
     "attribution_trials": "a whole number from 1 to 100000000",
     "attribution_images": "a whole number, 1 or more",
     "roughness": "true or false",
-    "workers": "a whole number, 0 or more",
+    "workers": WORKERS_WANTED,
     "dask": "the address of a scheduler, or its scheduler file",
 }
 _SHOWN = 60

@@ -33,6 +33,7 @@ from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import METHODS, HardenSpec
+from nvaudit.spec import MOST_WORKERS
 
 if TYPE_CHECKING:
     from nvaudit.ranges.spec import RemapSpec
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
 @crossbar_options()
 @remap_options()
 @audit_options()
-@click.option("--workers", "-j", type=click.IntRange(0), metavar="W", help="Worker processes of the "
-              "audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@click.option("--workers", "-j", type=click.IntRange(0, MOST_WORKERS), metavar="W",
+              help="Worker processes of the audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
 @cache_options()
 @watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")

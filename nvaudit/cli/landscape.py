@@ -25,6 +25,7 @@ from nvaudit.perturb.landscape.spec import (
 )
 from nvaudit.report.kinds import print_report
 from nvaudit.report.landscape.result import landscape_json, surface_npz
+from nvaudit.spec import MOST_WORKERS
 
 
 @click.command("landscape", cls=OnceCommand)
@@ -56,7 +57,7 @@ from nvaudit.report.landscape.result import landscape_json, surface_npz
               "all of them where samples influence each other]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
               help="Same seed, same directions and samples.")  # fmt: skip
-@click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
+@click.option("--workers", "-j", type=click.IntRange(0, MOST_WORKERS), metavar="W",
               help="Worker processes; 0 runs in this one.  [default: all cores]")  # fmt: skip
 @click.option("--dask", metavar="ADDRESS", help="Run points on the Dask cluster of this scheduler (its "
               "address, or its scheduler file).  [default: worker processes on this machine]")  # fmt: skip

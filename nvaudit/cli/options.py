@@ -13,7 +13,7 @@ import click
 
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.watchdog import LOOP_SECONDS, VARIABLE
-from nvaudit.spec import parse_sigmas, parse_time
+from nvaudit.spec import MOST_WORKERS, parse_sigmas, parse_time
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -224,7 +224,7 @@ def run_options() -> Callable[[Command], Command]:
                      help="Same seed, same chips."),
         click.option("--every-device", is_flag=True,
                      help="Draw every device even where one draw per weight is exact."),
-        click.option("--workers", "-j", type=click.IntRange(0), metavar="W",
+        click.option("--workers", "-j", type=click.IntRange(0, MOST_WORKERS), metavar="W",
                      help="Worker processes; 0 runs in this one.  [default: all cores]"),
         click.option("--dask", metavar="ADDRESS", help="Run chips on the Dask cluster of this scheduler (its "
                      "address, or its scheduler file).  [default: worker processes on this machine]"),

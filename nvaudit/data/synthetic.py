@@ -20,6 +20,7 @@ _RATE_HZ = 16000
 # 36 ms at 16 kHz: long enough for speech models that look at one 32 ms frame with its context.
 _AUDIO_FRAME = 576
 _COLOURS = 3
+_MOST_SAMPLE_BYTES = 1 << 30
 
 
 def make_synthetic(
@@ -57,11 +58,24 @@ def make_synthetic(
     for spec in specs:
         shape = _shape(spec, count, audio, chosen, notes)
         dtype = numpy_dtype(spec)
+        _check_size(spec, shape, dtype)
         if spec.batch_axis is None:
             inputs[spec.name] = _constant(spec, shape, dtype, seed, notes)
         else:
             inputs[spec.name] = _samples(spec.name, spec.batch_axis, shape, dtype, seed, store)
     return inputs, tuple(dict.fromkeys(notes))
+
+
+def _check_size(spec: InputSpec, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse to make up a sample that a forward pass could hardly hold."""
+    one = [size for axis, size in enumerate(shape) if axis != spec.batch_axis]
+    need = math.prod(one) * dtype.itemsize
+    if need > _MOST_SAMPLE_BYTES:
+        raise DataError(
+            f"input {spec.name!r}: one sample of shape {str(one)[:60]} takes {need:.4g} bytes, and samples "
+            f"of at most {_MOST_SAMPLE_BYTES >> 30} GiB are made up; give data (--data), or export the model "
+            "with a smaller input"
+        )
 
 
 def _is_rate(spec: InputSpec) -> bool:

@@ -28,6 +28,8 @@ from nvaudit.device.terms import (
 GRID_POINTS = 257
 MAX_LOG_SIGMA = 5.0
 MAX_NU = 1.0
+# Devices are drawn in float32, squares of their errors included; no device errs by a thousandth of this.
+MAX_WINDOWS = 1e6
 _LEVELS_HINT = "an analog cell (cell_bits null) has no levels; set cell_bits, or use a law of g"
 
 # Printable text on one line: a profile is shown on terminals.
@@ -35,6 +37,8 @@ Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1
 Encoding: TypeAlias = Literal["sign_magnitude", "differential", "offset"]
 KnobUnit: TypeAlias = Literal["level", "full_scale", "weight_max", "log", "multiplier"]
 MAX_TERMS = 32
+_LEAST_CONDUCTANCE = 1e-9
+_LEAST_WINDOW = 1e-3
 
 
 class _Section(BaseModel):
@@ -61,6 +65,14 @@ class Window(_Section):
     def _in_order(self) -> Window:
         if self.min >= self.max:
             raise fault("min", f"{self.min:g} is not below max {self.max:g}; make min < max")
+        # Conductances are float32: of a window that is narrow beside its end, or next to 0, nothing is left.
+        if self.max < _LEAST_CONDUCTANCE or self.max - self.min < _LEAST_WINDOW * self.max:
+            raise fault(
+                "max",
+                f"{self.max:g} {'µS' if self.unit == 'us' else 'nA'} leaves no window above min {self.min:g} "
+                f"that float32 resolves; max must be at least {_LEAST_CONDUCTANCE:g}, and min below "
+                f"{1 - _LEAST_WINDOW:g} of it",
+            )
         return self
 
 
@@ -231,6 +243,7 @@ def check_profile(profile: DeviceProfile) -> None:
         _check_laws(profile, term, path)
         if isinstance(term, Table):
             _check_table(profile, term, path)
+        _check_reach(profile, term, path)
         timed = isinstance(term, Drift | LogDecay) or (isinstance(term, Clip) and term.timed)
         if timed and profile.time is None:
             what = "kind" if isinstance(term, Drift | LogDecay) else "timed"
@@ -315,13 +328,18 @@ def _check_length(profile: DeviceProfile, found: int, path: str) -> None:
         )
 
 
-def _check_values(profile: DeviceProfile, term: NoiseTerm, key: str, law: Law, path: str) -> None:
-    """Refuse a spread that is negative anywhere, and an exponent beyond any device."""
-    scale = profile.scale
+def _grid(scale: Scale) -> tuple[IntArray, FloatArray]:
+    """Levels on which laws are checked, and their conductances."""
     level = np.unique(
         np.linspace(0, scale.levels - 1, min(scale.levels, GRID_POINTS)).round().astype(np.int64)
     )
-    value = evaluate(law, level=level, g=scale.conductance(level), g_max=scale.g_max)
+    return level, scale.conductance(level)
+
+
+def _check_values(profile: DeviceProfile, term: NoiseTerm, key: str, law: Law, path: str) -> None:
+    """Refuse a spread that is negative anywhere, and an exponent beyond any device."""
+    level, g = _grid(profile.scale)
+    value = evaluate(law, level=level, g=g, g_max=profile.scale.g_max)
     if key in ("sigma", "nu_std") and float(value.min()) < 0.0:
         worst = int(value.argmin())
         raise fault(
@@ -339,6 +357,58 @@ def _check_values(profile: DeviceProfile, term: NoiseTerm, key: str, law: Law, p
             raise fault(
                 path, f"reaches {value.max() * knob:.3g}; a log-normal sigma is at most {MAX_LOG_SIGMA:g}"
             )
+
+
+def _check_reach(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
+    """Refuse what moves a conductance by more than :data:`MAX_WINDOWS` times the window."""
+    unit = _unit_of(term)
+    if unit == "log":
+        return
+    factor, scale = _conductance_per(profile, unit), profile.scale
+    for key, value in _numbers_of(profile, term):
+        reached = float(np.abs(value).max()) * factor / scale.full_scale
+        if not reached <= MAX_WINDOWS:
+            raise fault(
+                f"{path}.{key}",
+                f"reaches {reached:.3g} times the window of conductances; at most {MAX_WINDOWS:g} can be "
+                "computed in float32; correct the number or its unit",
+            )
+
+
+def _conductance_per(profile: DeviceProfile, unit: str | None) -> float:
+    """How much conductance one of a term's unit is at most, the knob at the end of its range."""
+    knob, scale = profile.sigma, profile.scale
+    if unit is None:  # the limits of a clip
+        return 1.0
+    multiplier = knob.max if knob is not None and (unit == "sigma" or knob.unit == "multiplier") else 1.0
+    own = knob.unit if unit == "sigma" and knob is not None else unit
+    if own == "relative":
+        return multiplier * scale.g_max
+    if own == "weight_max":
+        return multiplier * scale.full_scale
+    if own in ("level", "full_scale"):
+        return multiplier * scale.factor(own)
+    return multiplier
+
+
+_PLAIN_NUMBERS = {"log_decay": ("mean_per_ln_s", "std_const", "std_per_ln_s"), "clip": ("min", "max")}
+
+
+def _numbers_of(profile: DeviceProfile, term: NoiseTerm) -> Iterator[tuple[str, FloatArray]]:
+    """What a term shifts and spreads conductances by, in its unit, with the keys."""
+    if isinstance(term, Normal | Shared | Read):
+        level, g = _grid(profile.scale)
+        for key, law in laws_of(term):
+            yield key, evaluate(law, level=level, g=g, g_max=profile.scale.g_max)
+        return
+    for key in _PLAIN_NUMBERS.get(term.kind, ()):
+        if getattr(term, key) is not None:
+            yield key, np.array([getattr(term, key)])
+    if isinstance(term, Table):
+        for index, row in enumerate(term.levels or ()):
+            yield f"levels.{index}", np.array([row.mean, row.std])
+        for index, values in enumerate(term.samples or ()):
+            yield f"samples.{index}", np.array(values)
 
 
 def _check_table(profile: DeviceProfile, term: Table, path: str) -> None:

@@ -27,8 +27,15 @@ Known = Array | list[Array]
 """A tensor, or a sequence of tensors."""
 
 MAX_FOLDED = 2**29
-"""Elements of all computed arrays that are alive at one time, and by which the computed weights of a model
-may together exceed what is stored; no known exporter leaves larger weights to be computed at run time."""
+"""Elements of all computed arrays that are alive at one time, whatever is stored."""
+
+MAX_ADDED = 2**25
+"""Elements by which the computed weights of a model may together exceed what is stored. A file of a few bytes
+can ask for any number; exporters leave products, masks and copies to be computed that are as large as what
+they come from, or small."""
+
+WHILE_ADDED, WHILE_STORED = 2 * MAX_ADDED, 4
+"""Elements of all computed arrays that are alive at one time: so many, and so many times what is stored."""
 
 MAX_WORK = 2**37
 """Multiplications for the computed weights of a model: some ten seconds of one core."""
@@ -36,7 +43,7 @@ MAX_WORK = 2**37
 MAX_SECONDS = 30.0
 """Time that one operator with graphs inside (Loop, Scan, If) may take; its work is not known before."""
 
-_ARENA_BYTES = 2**32  # memory that such an operator may take
+_ARENA_BYTES = 2**30  # memory that such an operator may take
 _SMALL = 4096  # elements of an array that shape inference may look at
 _IR_VERSION = 10  # read by every ONNX Runtime in use
 

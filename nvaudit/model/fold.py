@@ -9,7 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.model.chains import Shape
-from nvaudit.model.evaluate import MAX_FOLDED, MAX_WORK, Known, NotFolded, evaluate
+from nvaudit.model.evaluate import (
+    MAX_ADDED,
+    MAX_FOLDED,
+    MAX_WORK,
+    WHILE_ADDED,
+    WHILE_STORED,
+    Known,
+    NotFolded,
+    evaluate,
+)
 from nvaudit.model.tensors import Array, read_tensor
 from nvaudit.model.walk import attribute, captured, is_constant_node
 
@@ -68,7 +77,7 @@ class Budget:
         Multiplications.
     """
 
-    elements: int = MAX_FOLDED
+    elements: int = MAX_ADDED
     work: int = MAX_WORK
 
 
@@ -90,7 +99,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     opset : int
         Version of the default operator set.
     limit : int
-        Elements of all computed arrays that are alive at one time.
+        Elements of all computed arrays that are alive at one time; what is stored may set a lower one.
     budget : Budget, optional
         What is left for the whole model; it is reduced.
 
@@ -108,6 +117,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
         If a stored tensor cannot be decoded.
     """
     order, stored = _order(value)
+    limit = min(limit, WHILE_ADDED + WHILE_STORED * sum(array.size for array in stored.values()))
     uses = Counter(v for node in order for v in {*_inputs(node)})
     uses[value] += 1
     known: dict[ir.Value, Known] = dict(stored)
@@ -146,7 +156,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
 def _charge(budget: Budget, work: int, more: int) -> None:
     if more > budget.elements:
         raise NotFolded(
-            f"computed weights would exceed the stored ones by more than {MAX_FOLDED:,} elements together"
+            f"computed weights would exceed the stored ones by more than {MAX_ADDED:,} elements together"
         )
     budget.elements -= max(more, 0)
     budget.work -= work

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model import LoadedModel, Rebatch, activation_bytes, constants
+from nvaudit.perturb.memory import check_pass
 from nvaudit.perturb.session import open_session, run_session
 from nvaudit.rng import stream
 
@@ -108,6 +109,7 @@ def settle_cut(
     influence = rebatch.influence_on(output)
     rebatch = replace(rebatch, coupled=bool(influence.mixed or influence.by_range))
     usual = min(BATCH if batch_size is None else batch_size, dataset.count)
+    check_pass(loaded, rebatch, rebatch.fixed_batch or usual, chosen=batch_size is not None)
     if influence.proved_apart:
         return Cut(rebatch, dataset, usual)
     trial = _Trial(loaded, rebatch, dataset, output, provider)

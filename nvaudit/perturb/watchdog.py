@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nvaudit.errors import ModelError, OptionError
+from nvaudit.perturb.memory import available_bytes, resident_bytes
 
 Result = TypeVar("Result")
 
@@ -52,6 +53,9 @@ class _Call:
         Why it was ended; empty while it was not.
     looked : bool
         Its model was read for Loop nodes.
+    most : float
+        Bytes of this process beyond which a call with a Loop is ended: what there were at its begin, and half
+        of what was free.
     """
 
     end: Callable[[], None]
@@ -60,6 +64,7 @@ class _Call:
     limit: float | None
     message: str = ""
     looked: bool = False
+    most: float = math.inf
 
 
 _calls: dict[int, _Call] = {}
@@ -195,6 +200,22 @@ def _look() -> None:
         for entry in list(_calls.values()):
             if now - entry.begin > (LOOP_SECONDS if entry.limit is None else entry.limit):
                 _judge(entry)
+            elif not entry.message and now - entry.begin > _TICK:
+                _weigh(entry)
+
+
+def _weigh(entry: _Call) -> None:
+    """End a call whose Loop makes its tensors larger and larger: no shape tells that beforehand."""
+    held = resident_bytes()
+    if math.isinf(entry.most):
+        entry.most = held + available_bytes() / 2
+    if held > entry.most and (names := entry.loops()):
+        entry.message = (
+            "a forward pass of the model has taken more than half of the memory that was free and was "
+            f"stopped: {_holds(names)}, which may make larger and larger tensors; export it with a bound on "
+            "its iterations, or use a smaller --batch-size"
+        )
+        entry.end()
 
 
 def _judge(entry: _Call) -> None:
@@ -211,11 +232,15 @@ def _judge(entry: _Call) -> None:
     seconds = LOOP_SECONDS if entry.limit is None else entry.limit
     entry.message = f"a forward pass of the model has taken more than {seconds:g} s and was stopped"
     if names:
-        shown = ", ".join(repr(name[:60]) for name in names[:3]) + (", …" if len(names) > 3 else "")
         entry.message += (
-            f": it holds {'Loop nodes' if len(names) > 1 else 'the Loop node'} {shown}, which may never end; "
-            "export it with a bound on its iterations, or allow more with --pass-timeout SECONDS"
+            f": {_holds(names)}, which may never end; export it with a bound on its iterations, or allow "
+            "more with --pass-timeout SECONDS"
         )
     else:
         entry.message += "; allow more with --pass-timeout SECONDS, or use a smaller --batch-size"
     entry.end()
+
+
+def _holds(names: tuple[str, ...]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"it holds {'Loop nodes' if len(names) > 1 else 'the Loop node'} {shown}"

@@ -18,6 +18,8 @@ from nvaudit.spec import (
     ADDITIONS,
     IGNORE_WANTED,
     METRIC_WANTED,
+    MOST_WORKERS,
+    WORKERS_WANTED,
     Encoding,
     IgnoreLabels,
     Provider,
@@ -61,8 +63,8 @@ class RemapSpec(BaseModel):
     calibration_chips: Annotated[int, Field(ge=2, le=100_000)] = Field(
         default=CHIPS, description="a whole number from 2 to 100000"
     )
-    time_budget: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=TIME_BUDGET_S, description="a finite number of seconds, 0 (no limit) or more"
+    time_budget: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = Field(
+        default=TIME_BUDGET_S, description="a finite number of seconds, 0 (no limit) to 1e9"
     )
     trials: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
         default=TRIALS, description="a whole number from 0 (no audit) to 100000000"
@@ -120,7 +122,7 @@ class RemapSpec(BaseModel):
     provider: Provider = Field(
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = Field(default=0, description=WORKERS_WANTED)
 
     @field_validator("model", "device", "data", "calibration_data")
     @classmethod

@@ -207,7 +207,7 @@ def _chips(report: AuditReport, width: int) -> Iterable[Text]:
 def _resolution(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], report: AuditReport) -> float:
     """Find the step of an accuracy over n images, 0 where the values are not such multiples."""
     count = report.data.count
-    if report.metric_info.unit != "fraction":
+    if report.metric_info.unit != "fraction" or not bool(((values >= 0) & (values <= 1)).all()):
         return 0.0
     steps = values * count
     return 1 / count if np.allclose(steps, np.rint(steps), rtol=0, atol=1e-6) else 0.0

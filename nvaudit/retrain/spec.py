@@ -21,6 +21,8 @@ from nvaudit.spec import (
     ADDITIONS,
     IGNORE_WANTED,
     METRIC_WANTED,
+    MOST_WORKERS,
+    WORKERS_WANTED,
     Encoding,
     IgnoreLabels,
     Provider,
@@ -192,7 +194,7 @@ class HardenSpec(BaseModel):
     provider: Provider = Field(
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = Field(default=0, description=WORKERS_WANTED)
 
     @field_validator("vat_sigmas")
     @classmethod

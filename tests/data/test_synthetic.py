@@ -96,6 +96,14 @@ def test_an_input_without_a_shape_needs_data(load):
         load(None, InputSpec("a", "float32", None, 0))
 
 
+@pytest.mark.parametrize("axis", [0, None])
+def test_a_sample_of_gigabytes_is_not_made_up(load, axis):
+    """Whether it is one of a batch or the same for all; a file of a few bytes can declare any size."""
+    wanted = r"^input .a.: one sample of shape \[.*8589934592\] takes 3.436e\+10 bytes, .* of at most 1 GiB"
+    with pytest.raises(DataError, match=wanted):
+        load(None, InputSpec("b", "float32", ("N", 2), 0), InputSpec("a", "float32", (1, 2**33), axis))
+
+
 def test_data_beside_the_model_are_found(tmp_path, load):
     """MODEL.npz is used when no data are named, and the dataset says so."""
     np.savez(tmp_path / "model.npz", a=np.zeros((2, 3, 8, 8), np.float32), y=np.array([0, 1]))

@@ -1,5 +1,6 @@
 """A few bytes that stand for much memory or for endless time: refused at once, or stopped with a message."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -8,15 +9,25 @@ import time
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nvaudit.device import fit as fit_module
 from nvaudit.device.fit import fit_profile
-from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, ModelError, OptionError, ProfileError
+from nvaudit.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    DataError,
+    ModelError,
+    OptionError,
+    ProfileError,
+)
+from nvaudit.model import activation_bytes, analyse_batch, constants
+from nvaudit.model.evaluate import MAX_ADDED
 from nvaudit.model.growth import MAX_GROWN
 from nvaudit.model.load import load_model
-from nvaudit.perturb import watchdog
+from nvaudit.perturb import memory, watchdog
 from nvaudit.perturb.session import open_session, run_session
 
 node = helper.make_node
@@ -136,6 +147,27 @@ def test_without_the_option_only_a_loop_has_a_limit(tmp_path, monkeypatch):
         watchdog.guarded(sleep, lambda: stopped.append(1), tuple)
 
 
+def test_a_loop_that_grows_is_stopped(tmp_path, monkeypatch):
+    """No shape tells how much it will take; half of what is free is the end of it."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", ["c"], ["co"]), node("Concat", ["v", "row"], ["vo"], axis=0)],
+        "b",
+        [value("i", 7, []), value("c", 9, []), value("v", 1, None)],
+        [value("co", 9, []), value("vo", 1, None)],
+    )
+    many = numpy_helper.from_array(np.ones((2**20, 3), np.float32), "row")
+    loop = node("Loop", ["M", "", "m"], ["l"], name="growing", body=body)
+    last = node("ReduceMax", ["l"], ["y"], axes=[0])
+    path = save(tmp_path / "m.onnx", [PRODUCT, loop, last], [many, number("M", 200)])
+    monkeypatch.setattr(watchdog, "available_bytes", lambda: 2**27)
+    session = open_session(path.read_bytes(), {})
+    with pytest.raises(
+        ModelError, match=r"half of the memory that was free .* the Loop node 'growing', which"
+    ):
+        run_session(session, ["y"], {"x": np.ones((1, 4), np.float32)})
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon"])
 def test_a_limit_that_is_none_is_refused(monkeypatch, text):
     """Of the environment."""
@@ -159,3 +191,87 @@ def test_a_signal_ends_a_pass_in_this_process(tmp_path, number):
         said = process.communicate(timeout=60)[1]
     assert process.returncode == EXIT_INTERRUPTED
     assert said.splitlines()[0].startswith("nvaudit: interrupted") or "interrupted" in said
+
+
+def doubled(start, times):
+    """A chain of Concat, each of its own result twice."""
+    names = [start, *(f"d{i}" for i in range(times))]
+    return [node("Concat", [a, a], [b], axis=0) for a, b in itertools.pairwise(names)], names[-1]
+
+
+def growing(kind):
+    """Nodes and tensors of a model whose pass takes much of little."""
+    reduced = node("ReduceSum", ["b"], ["r"], keepdims=0)
+    last = [node("Cast", ["r"], ["f"], to=1), node("Add", ["m", "f"], ["y"])]
+    row = node("Unsqueeze", ["m", "axis"], ["u"])
+    if kind == "Concat of weights":
+        chain, end = doubled("W", 30)
+        return [*chain, node("ReduceSum", [end], ["r"], keepdims=0), PRODUCT, *last], []
+    if kind == "Concat":
+        chain, end = doubled("m", 28)
+        return [PRODUCT, *chain, node("ReduceSum", [end], ["r"], keepdims=0), *last], []
+    ones = numpy_helper.from_array(np.ones((2**17, 1), np.float32), "c")
+    if kind == "MatMul":
+        flat = ints("flat", 1, 2**17)
+        outer = [node("Reshape", ["c", "flat"], ["t"]), node("MatMul", ["c", "t"], ["b"])]
+        return [PRODUCT, *outer, reduced, *last], [ones, flat]
+    if kind == "Expand":
+        made = node("Expand", ["u", "to"], ["b"])
+        return [PRODUCT, row, made, reduced, *last], [ints("axis", 0), ints("to", 2**28, 1, 1)]
+    scales = numpy_helper.from_array(np.array([1, 1, 2**14, 2**14], np.float32), "to")
+    four = node("Reshape", ["m", "four"], ["u"])
+    made = node("Resize", ["u", "", "to"], ["b"])
+    return [PRODUCT, four, made, reduced, *last], [ints("four", -1, 1, 1, 3), scales]
+
+
+@pytest.mark.parametrize("kind", ["Concat of weights", "Concat", "MatMul", "Expand", "Resize"])
+def test_a_pass_that_makes_much_of_little_is_refused(tmp_path, command, kind):
+    """Before it runs: at one sample already it takes gigabytes."""
+    path = save(tmp_path / "m.onnx", *growing(kind))
+    ran = command("audit", path, "-n", 2, "-j", 0, "-q", "--limit", 2)
+    assert (ran.code, ran.out) == (EXIT_BAD_INPUT, "")
+    assert "more than 1 GiB" in ran.err
+    assert "--batch-size" in ran.err
+
+
+def test_the_memory_of_a_pass_may_be_asked_for_but_not_beyond_the_machine(tmp_path, monkeypatch):
+    """With a batch size the user takes the memory of a sample; what is not there is refused still."""
+    loaded = load_model(save(tmp_path / "m.onnx", *growing("Expand")))
+    rebatch = analyse_batch(loaded.model)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2**35)
+    with pytest.raises(ModelError, match="take 3 GiB, more than 1 GiB"):
+        memory.check_pass(loaded, rebatch, 2, chosen=False)
+    memory.check_pass(loaded, rebatch, 2, chosen=True)
+    with pytest.raises(DataError, match=r"of 64 samples take 192 GiB and 32 GiB of memory are free; use a"):
+        memory.check_pass(loaded, rebatch, 64, chosen=True)
+
+
+def test_the_memory_of_this_machine_is_read():
+    """Whole numbers of bytes, more than a test takes."""
+    assert 2**26 < memory.available_bytes() <= sys.maxsize
+
+
+def test_a_small_file_cannot_make_weights_of_any_size(tmp_path):
+    """An outer product of short vectors stays digital, and a weight behind a chain of copies too."""
+    outer = [node("MatMul", ["u", "v"], ["b"]), PRODUCT, node("MatMul", ["m", "b"], ["y"])]
+    tall = numpy_helper.from_array(np.ones((3, 1), np.float32), "u")
+    wide = numpy_helper.from_array(np.ones((1, MAX_ADDED), np.float32), "v")
+    found = {one.name: one for one in constants(load_model(save(tmp_path / "o.onnx", outer, [tall, wide])))}
+    assert [name for name, one in found.items() if one.weight is not None] == ["W"]
+    assert "more than 33,554,432 elements" in found["v"].reason
+    chain, end = doubled("W", 24)
+    graph = [*chain, node("Slice", [end, "from", "to"], ["b"]), node("MatMul", ["x", "b"], ["y"])]
+    path = save(tmp_path / "c.onnx", graph, [ints("from", 0), ints("to", 4)])
+    (found,) = (one for one in constants(load_model(path)) if one.name == "W")
+    assert found.weight is None
+    assert "above the limit of" in found.reason
+
+
+def test_a_value_without_a_type_counts_as_float32(tmp_path):
+    """A file may state the type UNDEFINED; the estimate of memory does not fail on it."""
+    loaded = load_model(save(tmp_path / "m.onnx", [PRODUCT, node("Relu", ["m"], ["y"])]))
+    rebatch = analyse_batch(loaded.model)
+    known = activation_bytes(loaded.model, rebatch, 4)
+    for one in loaded.model.graph:
+        one.outputs[0].dtype = ir.DataType.UNDEFINED
+    assert activation_bytes(loaded.model, rebatch, 4) == known

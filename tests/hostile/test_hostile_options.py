@@ -68,7 +68,11 @@ USAGE = [
     (("--trials", "x"), "Invalid value for '--trials' / '-n': 'x' is not a valid integer range."),
     (("--limit", "0"), "Invalid value for '--limit': 0 is not in the range x>=1."),
     (("--bits", "20"), "Invalid value for '--bits': 20 is not in the range 1<=x<=14."),
-    (("--workers", "-1"), "Invalid value for '--workers' / '-j': -1 is not in the range x>=0."),
+    (("--workers", "-1"), "Invalid value for '--workers' / '-j': -1 is not in the range 0<=x<=4096."),
+    (
+        ("--workers", "9223372036854775808"),
+        "Invalid value for '--workers' / '-j': 9223372036854775808 is not in the range 0<=x<=4096.",
+    ),
     (("--crossbar", "256"), "Invalid value for '--crossbar': '256' is not a size; write e.g. 256x256"),
     (
         ("--time", "soon"),

@@ -52,6 +52,49 @@ def test_a_number_that_overflows_is_refused() -> None:
         parse_profile(text, "evil.json")
 
 
+def sonos(**changes: object) -> dict[str, object]:
+    """A profile in nA with parts replaced."""
+    data: dict[str, object] = json.loads((DEVICES / "sonos_day0.json").read_text(encoding="utf-8"))
+    return data | changes
+
+
+def constant(value: float) -> dict[str, object]:
+    return {"kind": "constant", "value": value}
+
+
+FAR = [
+    ({"kind": "normal", "sigma": constant(1e11), "unit": "relative"}, "sigma"),
+    ({"kind": "normal", "sigma": constant(0), "mean": constant(-1e11), "unit": "full_scale"}, "mean"),
+    ({"kind": "shared", "sigma": constant(1e11), "unit": "full_scale", "scope": "chip"}, "sigma"),
+    ({"kind": "read", "sigma": constant(1e11), "unit": "full_scale"}, "sigma"),
+    ({"kind": "clip", "max": 1e12}, "max"),
+    (
+        {
+            "kind": "normal",
+            "sigma": {"kind": "polynomial", "coefficients": [0.0] * 15 + [1.0], "of": "g"},
+            "unit": "na",
+        },
+        "sigma",
+    ),
+]
+
+
+@pytest.mark.parametrize(("term", "key"), FAR, ids=[f"{term['kind']}-{key}" for term, key in FAR])
+def test_what_leaves_the_window_by_far_is_refused(term: dict[str, object], key: str) -> None:
+    """Devices are drawn in float32: such an error overflows there, and the numbers of a report with it."""
+    with pytest.raises(
+        ProfileError, match=rf"noise\.0\.{key}: reaches .* times the window .* at most 1e\+06"
+    ):
+        parse_profile(json.dumps(sonos(noise=[term], sigma=None)), "far.json")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1e-12), (1599.9, 1600.0), (0.0, 1e-300)])
+def test_a_window_that_float32_does_not_resolve_is_refused(low: float, high: float) -> None:
+    """Next to 0, or narrow beside its end."""
+    with pytest.raises(ProfileError, match=r"window\.max: .* leaves no window above min"):
+        parse_profile(json.dumps(sonos(window={"unit": "na", "min": low, "max": high})), "narrow.json")
+
+
 def test_a_tower_of_pieces_is_refused() -> None:
     """A law nested in itself beyond the depth limit is refused."""
     law: dict[str, Any] = {"kind": "constant", "value": 1}

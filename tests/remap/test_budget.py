@@ -127,3 +127,5 @@ def test_a_negative_budget_is_refused():
     """The message says what may be given."""
     with pytest.raises(OptionError, match="--time-budget: got -1; use a finite number of seconds, 0"):
         make_remap_spec(model="m", time_budget=-1)
+    with pytest.raises(OptionError, match=r"--time-budget: got 1e\+308; .* \(no limit\) to 1e9"):
+        make_remap_spec(model="m", time_budget=1e308)

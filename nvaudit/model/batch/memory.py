@@ -12,6 +12,8 @@ from nvaudit.model.batch.walk import infer_shapes, subgraphs
 _UNKNOWN_BYTES = 4
 """Of a number whose type the file does not tell: float32."""
 
+_NO_WIDTH = (None, ir.DataType.STRING, ir.DataType.UNDEFINED)
+
 
 def activation_bytes(model: ir.Model, rebatch: Rebatch, count: int) -> int:
     """Estimate the memory that activations take in a run on so many samples.
@@ -42,7 +44,7 @@ def activation_bytes(model: ir.Model, rebatch: Rebatch, count: int) -> int:
     def size(value: ir.Value) -> int:
         dims = shapes.get(value, ())
         kind = value.dtype
-        bits = kind.bitwidth if kind is not None and kind != ir.DataType.STRING else 8 * _UNKNOWN_BYTES
+        bits = 8 * _UNKNOWN_BYTES if kind in _NO_WIDTH else kind.bitwidth
         return prod(d or 1 for d in dims) * (bits or 8 * _UNKNOWN_BYTES) // 8
 
     held = most = sum(size(value) for value in model.graph.inputs if value in last)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from nvaudit.perturb.landscape.loss import LossOption
 from nvaudit.perturb.landscape.workload import BatchNorm
-from nvaudit.spec import IGNORE_WANTED, IgnoreLabels, Provider, flag, validated
+from nvaudit.spec import IGNORE_WANTED, MOST_WORKERS, WORKERS_WANTED, IgnoreLabels, Provider, flag, validated
 
 SPAN = 0.3
 """The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""
@@ -58,7 +58,7 @@ class LandscapeSpec(BaseModel):
         default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
     )
     dask: str | None = Field(default=None, description="the address of a scheduler, or its scheduler file")
-    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="a whole number, 0 or more")
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = Field(default=0, description=WORKERS_WANTED)
 
     @field_validator("model", "data")
     @classmethod

@@ -41,8 +41,8 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 
 WHOLE = "a whole number, 1 or more"
-POSITIVE = "a finite number above 0"
-NOT_NEGATIVE = "a finite number, 0 or more"
+POSITIVE = "a finite number above 0, at most 1e30"
+NOT_NEGATIVE = "a finite number, 0 or more, at most 1e30"
 
 TRICE_EPOCHS = 100
 EPOCHS = 20
@@ -57,8 +57,9 @@ VAT_SIGMAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 CROSSBAR = (256, 256)
 """Of S, section 6.1; groups are as long as a crossbar has rows."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Training is done in float32, where a larger number is infinite.
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 

@@ -415,3 +415,23 @@ def test_mutated_models_end_in_a_model_error_or_load(tmp_path, shared_data, name
     assert not all(outcomes)
     assert capfd.readouterr() == ("", "")
     assert sys.getrecursionlimit() == 1000
+
+
+@pytest.mark.parametrize("changes", [{"hidden_size": 5}, {"direction": ""}, {"direction": "bidirectional"}])
+def test_a_recurrent_layer_that_contradicts_its_weights(tmp_path, command, changes):
+    """It is not written out for converters, and ONNX Runtime says what is wrong where there are none."""
+    value, rng = onnx.helper.make_tensor_value_info, np.random.default_rng(0)
+    stored = [
+        onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in (("W", (1, 12, 2)), ("R", (1, 12, 3)))
+    ]
+    layer = onnx.helper.make_node("LSTM", ["x", "W", "R"], ["y"], **({"hidden_size": 3} | changes))
+    graph = onnx.helper.make_graph([layer], "g", [value("x", 1, [3, 1, 2])], [value("y", 1, None)], stored)
+    path = tmp_path / "m.onnx"
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    ran = command("audit", path, "-n", 2, "-j", 0, "-q", "--adc-bits", 6)
+    assert (ran.code, ran.out) == (2, "")
+    assert "LSTM has weights of other sizes than its hidden_size and direction say" in ran.err
+    assert command("audit", path, "-n", 2, "-j", 0, "-q").code == 2

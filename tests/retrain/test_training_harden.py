@@ -298,7 +298,10 @@ def test_validation_and_test_data(command, example, tmp_path):
     [
         (("--method", "magic"), "Invalid value for '--method' / '-m': 'magic' is not one of 'best', 'trice'"),
         (("--lr", "0"), "--lr: got 0.0; use a finite number above 0, at most 1e30"),
-        (("--clip-weights", "1e308"), "--clip-weights: got 1e+308; use a finite number above 0, at most 1e30"),
+        (
+            ("--clip-weights", "1e308"),
+            "--clip-weights: got 1e+308; use a finite number above 0, at most 1e30",
+        ),
         (("--th", "-1"), "--th: got -1.0; use a finite number, 0 or more, at most 1e30"),
         (("--val-split", "1"), "--val-split: got 1.0; use a number above 0 and below 1"),
         (("--distill", "2"), "--distill: got 2.0; use a number from 0 to 1"),

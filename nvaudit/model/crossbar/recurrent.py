@@ -54,11 +54,30 @@ def why_not_unrolled(node: ir.Node) -> str | None:
         return f"its {node.op_type} has sequence lengths, clipping, or other activations or layout than usual"
     if operand(node, 7) is not None:
         return f"its {node.op_type} has peepholes"
+    if not _fits(node, directions):
+        return f"its {node.op_type} has weights of other sizes than its hidden_size and direction say"
     x = operand(node, 0)
     length = x.shape[0] if x is not None and x.shape is not None and len(x.shape) == 3 else None
     if not isinstance(length, int) or not 1 <= length <= MOST_STEPS:
         return f"its {node.op_type} has sequences of no fixed length from 1 to {MOST_STEPS}"
     return None
+
+
+def _fits(node: ir.Node, directions: int) -> bool:
+    """Whether a layer's attributes fit its weights; ONNX Runtime refuses others when it loads the model."""
+    hidden = int(attribute(node, "hidden_size", 0))
+    if str(attribute(node, "direction", "forward")) not in ("forward", "reverse", "bidirectional"):
+        return False
+    for index, columns in ((1, None), (2, hidden)):
+        value = operand(node, index)
+        shape = None if value is None or value.shape is None else list(value.shape)
+        if shape is not None and (
+            len(shape) != 3
+            or shape[:2] != [directions, _GATES[node.op_type] * hidden]
+            or columns not in (None, shape[2])
+        ):
+            return False
+    return True
 
 
 @dataclass(frozen=True)

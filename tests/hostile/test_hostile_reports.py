@@ -82,3 +82,15 @@ def test_what_no_rule_foresees_is_found_before_anything_is_written(edited, examp
     ran = edited(("audit", example), "-o", lambda report: None, ("junit", "html"))
     assert (ran.code, ran.out) == (EXIT_BAD_INPUT, "")
     assert "its parts contradict each other (IndexError: list index out of range)" in ran.err
+
+
+def test_an_accuracy_beyond_one_is_shown_without_a_remark(command, example, tmp_path, recwarn):
+    """Text and page look for the step of an accuracy; one of 1e308 has none, and nothing overflows."""
+    path = tmp_path / "r.json"
+    assert command("audit", example, "-n", 6, "-j", 0, "-q", "--limit", 8, "-o", path).code == 0
+    report = json.loads(path.read_text())
+    report["trials"]["values"][0] = 1e308
+    path.write_text(json.dumps(report))
+    ran = command("report", path, "--text", "--html", tmp_path / "r.html")
+    assert ran.code in (0, 2)
+    assert not [str(one.message) for one in recwarn if "overflow" in str(one.message)]

@@ -166,9 +166,10 @@ def _marks(report: AuditReport) -> list[Mark]:
 def _resolution(chips: Known, report: AuditReport) -> float:
     """Find the step of an accuracy over n images, 0 where the values are not such multiples."""
     count = report.data.count
-    if report.metric_info.unit != "fraction":
+    values = chips.values
+    if report.metric_info.unit != "fraction" or not bool(((values >= 0) & (values <= 1)).all()):
         return 0.0
-    steps = chips.values * count
+    steps = values * count
     return 1 / count if np.allclose(steps, np.rint(steps), rtol=0, atol=1e-6) else 0.0
 
 

@@ -3,7 +3,7 @@
 Claim backed: whatever the input, a command ends with exit code 0, 1 or 2, without a traceback or a library's
 warning, within its time and below 2 GiB.
 
-    python benchmarks/fuzz.py --cases 100000 --seed 0 --out fuzz-out            # three quarters of an hour of one core
+    python benchmarks/fuzz.py --cases 100000 --seed 0 --out fuzz-out  # 45 minutes of one core
     python benchmarks/fuzz.py --cases 500 --kind onnx --out fuzz-out
     python benchmarks/fuzz.py --show onnx:17 --seed 0 --out fuzz-out
 

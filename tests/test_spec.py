@@ -91,7 +91,7 @@ BAD = [
     ("adc_range", "percentile:101", f"--adc-range: got 'percentile:101'; use {_WANTED['adc_range']}"),
     ("every_device", "maybe", "--every-device: got 'maybe'; use true or false"),
     ("provider", "tpu", f"--provider: got 'tpu'; use {PROVIDERS}"),
-    ("workers", -1, "--workers: got -1; use a whole number, 0 or more"),
+    ("workers", -1, "--workers: got -1; use a whole number from 0 to 4096"),
     ("device", 3, "--device: got 3; use the name of a profile or the path of one, in UTF-8"),
     ("data", 3, "--data: got 3; use a path, in UTF-8"),
     ("model", None, "MODEL: got None; use the path of an ONNX file, in UTF-8"),

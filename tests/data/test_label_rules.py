@@ -128,10 +128,13 @@ def test_a_model_without_a_batch_axis_is_told(load, tmp_path):
         load(tmp_path / "d.npz", InputSpec("a", "float32", (3,), 0))
 
 
-def test_synthetic_inputs_beyond_the_disk_are_refused_with_the_shape(load):
-    """Before anything is written."""
-    with pytest.raises(DataError, match=r"input 'a': synthetic samples of shape \[256, 1, 8589934592\]"):
+def test_synthetic_inputs_beyond_all_bounds_are_refused_with_the_shape(load, monkeypatch):
+    """Before anything is written: one sample of more than a GiB, and all of them together beyond the disk."""
+    with pytest.raises(DataError, match=r"input 'a': one sample of shape \[1, 8589934592\] takes 3.436e\+10"):
         load(None, InputSpec("a", "float32", ("N", 1, 2**33), 0))
+    monkeypatch.setattr(Store, "free_bytes", lambda self: 10**6)
+    with pytest.raises(DataError, match=r"input 'a': synthetic samples of shape \[256, 1, 65536\]"):
+        load(None, InputSpec("a", "float32", ("N", 1, 2**16), 0))
 
 
 @pytest.mark.parametrize("text", ['{"std": [1e-320]}', '{"scale": 1e-40}', '{"mean": 1e300}'])

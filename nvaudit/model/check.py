@@ -159,6 +159,9 @@ def _check_graph(graph: Any, outer: list[_Scope], place: str, checked: Checked) 
     _check_once((value.name for value in graph.input), "is an input twice", place, checked)
     _check_once((value.name for value in graph.output), "is an output twice", place, checked)
     _check_declared(graph, place, checked)
+    _check_sizes(graph, place, checked)
+    if not outer:
+        _check_typed(graph, place, checked)
     _check_visible(stored, outer, place, checked)
     for tensor in graph.initializer:
         if not tensor.name:
@@ -192,6 +195,25 @@ def _check_visible(names: Iterable[str], outer: list[_Scope], place: str, checke
             raise ModelError(
                 f"{checked.path}: {place}: {name!r} hides a value of the same name outside of it; "
                 "export the model again"
+            )
+
+
+def _check_typed(graph: Any, place: str, checked: Checked) -> None:
+    """An input of the model needs a type: onnx's shape inference reads it unseen, and ends the process."""
+    for value in graph.input:
+        if value.type.WhichOneof("value") is None:
+            raise ModelError(
+                f"{checked.path}: {place}: input {value.name!r} has no type; export the model again"
+            )
+
+
+def _check_sizes(graph: Any, place: str, checked: Checked) -> None:
+    """Exporters write -1 for a size that is not known; ONNX Runtime counts on the least integers as sizes."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if any(size < -(2**31) for size in sizes):
+            raise ModelError(
+                f"{checked.path}: {place}: {value.name!r} is declared with shape {sizes}; export it again"
             )
 
 

@@ -20,6 +20,7 @@ from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty
 from nvaudit.perturb.margin import nominal_margin
+from nvaudit.perturb.memory import available_bytes
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
@@ -359,6 +360,11 @@ class Engine:
             part = array[(slice(None),) * axis + (which,)]
             if fixed and size < fixed:
                 # The last batch of a model with a fixed batch: repeat the last sample, ignore the surplus.
+                if part.nbytes // max(size, 1) * fixed > available_bytes():
+                    raise ModelError(
+                        f"input {name!r} takes {fixed} samples at once, more than fit into memory; export "
+                        "the model with a smaller batch"
+                    )
                 pad = [(0, fixed - size) if i == axis else (0, 0) for i in range(part.ndim)]
                 part = np.pad(part, pad, mode="edge")
             feeds[name] = np.ascontiguousarray(part)

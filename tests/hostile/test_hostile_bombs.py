@@ -275,3 +275,34 @@ def test_a_value_without_a_type_counts_as_float32(tmp_path):
     for one in loaded.model.graph:
         one.outputs[0].dtype = ir.DataType.UNDEFINED
     assert activation_bytes(loaded.model, rebatch, 4) == known
+
+
+def _declared(tmp_path, *, shape, typed=True):
+    """A product whose input is declared in an odd way."""
+    path = tmp_path / "m.onnx"
+    weights = [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights),
+                              opset_imports=[helper.make_opsetid("", 17)], ir_version=8)  # fmt: skip
+    if not typed:
+        model.graph.input[0].ClearField("type")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_inputs_that_end_the_process_elsewhere_are_refused(tmp_path):
+    """Without a type (onnx's shape inference), and with the least integer as a size (ONNX Runtime)."""
+    with pytest.raises(ModelError, match=r"input 'x' has no type"):
+        load_model(_declared(tmp_path, shape=["N", 4], typed=False))
+    with pytest.raises(ModelError, match=r"'x' is declared with shape \[-9223372036854775808, 4\]"):
+        load_model(_declared(tmp_path, shape=[-(2**63), 4]))
+    assert load_model(_declared(tmp_path, shape=[-1, 4])).inputs[0].shape == (None, 4)
+
+
+def test_a_fixed_batch_beyond_memory_is_refused(tmp_path, command):
+    """The few samples there are would be repeated as often as the batch wants."""
+    ran = command("audit", _declared(tmp_path, shape=[2**31 - 1, 4]), "-n", 2, "-j", 0, "--limit", 2)
+    assert ran.code == 2, ran.err
+    assert "2147483647 samples" in ran.err

@@ -133,4 +133,7 @@ def _thinned(grid: Float, losses: Float, names: list[str]) -> tuple[Float, Float
     """Keep what can be drawn: some surfaces, and not more points than a screen shows."""
     step = -(-len(grid) // MAX_POINTS)
     few = losses[:MAX_SURFACES, ::step, ::step]
-    return np.round(grid[::step], 9), np.round(few, 7), names[:MAX_SURFACES]
+    with np.errstate(over="ignore"):  # rounding multiplies first; what overflows there is not rounded
+        axis, height = np.round(grid[::step], 9), np.round(few, 7)
+    axis = np.where(np.isfinite(axis), axis, grid[::step])
+    return axis, np.where(np.isfinite(height), height, few), names[:MAX_SURFACES]

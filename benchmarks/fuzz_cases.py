@@ -6,6 +6,7 @@ change what it says (a protobuf field, a JSON value, an array header, a CSV cell
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -408,7 +409,7 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
 
     walk(value)
     if not places:
-        return rng.choice(VALUES)
+        return copy.deepcopy(rng.choice(VALUES))
     part, key = rng.choice(places)
     choice = rng.randrange(10)
     if choice == 0:
@@ -428,7 +429,7 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
     elif isinstance(part[key], str):
         part[key] = rng.choice([*TEXTS, part[key] + "x", part[key][::-1]])
     else:
-        part[key] = rng.choice(VALUES)
+        part[key] = copy.deepcopy(rng.choice(VALUES))
     return value
 
 

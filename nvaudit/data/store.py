@@ -155,6 +155,7 @@ def open_npy(path: Path, where: str, *, text: bool = False) -> Array:
         # Python versions are read without remark.
         with np.errstate(over="raise"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _check_header(path)
             array: Array = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
@@ -170,6 +171,20 @@ def open_npy(path: Path, where: str, *, text: bool = False) -> Array:
             f"{where}: element type {array.dtype} cannot be used; save booleans, integers or floats"
         )
     return array
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a size below 0 and elements of no bytes: NumPy divides by their size, and the process ends."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"its header declares the shape {shape}")
+    if dtype.itemsize == 0 and dtype.kind not in "US":
+        raise ValueError(f"its header declares elements of no bytes ({dtype})")
 
 
 def blocks(array: Array) -> Iterator[Array]:

@@ -135,7 +135,8 @@ def _unclipped(law: Law, level: IntArray, g: FloatArray, g_max: float) -> FloatA
             x = np.maximum(_argument(law.of, g, g_max), X_FLOOR)
             return np.asarray(law.scale * x**law.exponent, dtype=np.float64)
         case Saturating():
-            x = _argument(law.of, g, g_max) / law.decay
+            with np.errstate(over="ignore"):  # beyond all numbers the law has saturated
+                x = _argument(law.of, g, g_max) / law.decay
             # exp(-700) is still a normal number: no underflow, and 1 − it is 1.
             return -law.amplitude * np.expm1(-np.minimum(x, _LARGEST_EXPONENT))
         case Piecewise():

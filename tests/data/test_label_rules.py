@@ -144,3 +144,15 @@ def test_preprocessing_beyond_single_precision_is_refused(load, tmp_path, text):
     (tmp_path / "d.json").write_text(text)
     with pytest.raises(DataError, match=r"(std|scale|mean): .*between 1e-30 and 1e30"):
         load(tmp_path / "d.npz", X)
+
+
+def test_headers_that_end_numpy_are_refused(load, tmp_path):
+    """A negative size with elements of no bytes makes NumPy divide by zero in C."""
+    for descr, shape in (("|V0", "(-1,)"), ("<f4", "(-4, 3)"), ("|V0", "(4,)")):
+        header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        path = tmp_path / "x.npy"
+        path.write_bytes(
+            b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
+        )
+        with pytest.raises(DataError, match=r"x\.npy: not a complete \.npy array: its header declares"):
+            load(path, X)

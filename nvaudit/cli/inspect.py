@@ -97,5 +97,5 @@ def _coverage(loaded: LoadedModel, rebatch: Rebatch, decisions: Sequence[Decisio
             specs = input_specs(loaded, rebatch)
             dataset = load_dataset(None, specs, model_path=loaded.path, limit=1, scratch=folder)
             return count_coverage(loaded, rebatch, decisions, dataset)
-    except NvauditError:
+    except (NvauditError, MemoryError):  # a model fixed at more samples than fit cannot be fed either
         return coverage

@@ -188,6 +188,7 @@ def _warm_up(seeds: Seeds) -> None:
     from nvaudit import cli
 
     with tempfile.TemporaryDirectory(prefix="nvaudit-fuzz-") as scratch, open(os.devnull, "w") as nowhere:
+        before = os.environ.get("NVAUDIT_CACHE")
         os.environ["NVAUDIT_CACHE"] = f"{scratch}/cache"
         profile, report, model = (f"{scratch}/{name}" for name in ("p.json", "r.json", "m.onnx"))
         Path(profile).write_bytes(seeds.profiles[0])
@@ -204,7 +205,10 @@ def _warm_up(seeds: Seeds) -> None:
                 ["report", report, "--junit", f"{scratch}/r.xml"],
             ):
                 cli.run(arguments)
-        del os.environ["NVAUDIT_CACHE"]
+        if before is None:
+            del os.environ["NVAUDIT_CACHE"]
+        else:
+            os.environ["NVAUDIT_CACHE"] = before
     gc.freeze()
 
 

@@ -37,6 +37,23 @@ class Ran:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def our_environment():
+    """A test that changes a variable of ours for those after it fails itself, not one of them."""
+    before = ours_set()
+    yield
+    after = ours_set()
+    for name in after:
+        del os.environ[name]
+    os.environ.update(before)
+    assert after == before
+
+
+def ours_set() -> dict[str, str]:
+    """The variables that nvaudit reads."""
+    return {name: value for name, value in os.environ.items() if name.startswith("NVAUDIT_")}
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of reference models and data; the test is skipped where it is absent."""

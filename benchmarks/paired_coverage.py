@@ -16,10 +16,10 @@ import math
 import numpy as np
 from scipy import stats
 
-from nvaudit.report.statistics.binomial import interval_ranks
-from nvaudit.report.statistics.kpp import kpp_index
-from nvaudit.report.statistics.paired import kpp_difference, mean_difference
 from nvaudit.rng import stream
+from nvaudit.stats.binomial import interval_ranks
+from nvaudit.stats.kpp import kpp_index
+from nvaudit.stats.paired import kpp_difference, mean_difference
 
 CONFIDENCE = 0.95
 Z = stats.norm.ppf((1 + CONFIDENCE) / 2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nvaudit.report.remap.result import RemapReport
     from nvaudit.report.result import AuditReport
     from nvaudit.report.roofline.result import RooflineReport
-    from nvaudit.report.verify.result import VerifyReport
+    from nvaudit.report.write_verify.result import VerifyReport
 
 __all__ = [
     "AuditReport",
@@ -60,7 +60,7 @@ _HOME = {
     "LandscapeReport": "nvaudit.report.landscape.result",
     "RemapReport": "nvaudit.report.remap.result",
     "RooflineReport": "nvaudit.report.roofline.result",
-    "VerifyReport": "nvaudit.report.verify.result",
+    "VerifyReport": "nvaudit.report.write_verify.result",
 }
 
 

@@ -36,7 +36,7 @@ from nvaudit.retrain.spec import METHODS, HardenSpec
 from nvaudit.spec import MOST_WORKERS
 
 if TYPE_CHECKING:
-    from nvaudit.ranges.spec import RemapSpec
+    from nvaudit.remapping.spec import RemapSpec
 
 
 @click.command("harden", cls=OnceCommand)
@@ -149,7 +149,7 @@ def _remap(
     """Harden without training."""
     context = click.get_current_context()
     from nvaudit.jobs.remapping import run_remap
-    from nvaudit.ranges.spec import RemapSpec, make_remap_spec
+    from nvaudit.remapping.spec import RemapSpec, make_remap_spec
     from nvaudit.report.remap.result import remap_json
 
     if resume is not None:

@@ -29,9 +29,9 @@ from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
 from nvaudit.report.kinds import print_report
-from nvaudit.report.verify.result import VerifyReport, verify_json
-from nvaudit.verify.kept import KEPT_FILES
-from nvaudit.verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
+from nvaudit.report.write_verify.result import VerifyReport, verify_json
+from nvaudit.write_verify.kept import KEPT_FILES
+from nvaudit.write_verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
 
 
 class SharesType(click.ParamType[Any]):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.report.chips import GateCount
-from nvaudit.report.statistics.anytime import PASS_LEAK, fail_leak, sequential_verdict
+from nvaudit.stats.anytime import PASS_LEAK, fail_leak, sequential_verdict
 
 FIRST_BLOCK = 16
 _BLOCK = 64

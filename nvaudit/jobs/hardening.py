@@ -38,13 +38,13 @@ from nvaudit.report.hardening.result import (
     training_info,
 )
 from nvaudit.report.result import AuditReport
-from nvaudit.report.verify.result import VerifyReport
+from nvaudit.report.write_verify.result import VerifyReport
 from nvaudit.retrain.available import require_device, require_torch
 from nvaudit.retrain.feed import Feed, as_array
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.spec import RunSpec
-from nvaudit.verify.spec import VerifyOptions, VerifySpec
+from nvaudit.write_verify.spec import VerifyOptions, VerifySpec
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor

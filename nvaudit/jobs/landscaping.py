@@ -35,8 +35,8 @@ from nvaudit.report.landscape.result import (
     pair_fits,
 )
 from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo
-from nvaudit.report.statistics.roughness import roughness
 from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, load_runnable, rules_for, settle_output
+from nvaudit.stats.roughness import roughness
 
 
 def _quiet(what: str, done: int, total: int) -> None:

@@ -18,10 +18,10 @@ from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
-from nvaudit.report.statistics.kpp import kpp_of_ranks
-from nvaudit.report.statistics.nested_tails import tail_chips
-from nvaudit.report.statistics.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
 from nvaudit.session import Session
+from nvaudit.stats.kpp import kpp_of_ranks
+from nvaudit.stats.nested_tails import tail_chips
+from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
 
 _SAMPLES = 1000
 _CHIPS = 100

@@ -21,8 +21,8 @@ from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.report.chips import Chips
-from nvaudit.report.statistics.binomial import at_least
-from nvaudit.report.statistics.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks, partial_range
+from nvaudit.stats.binomial import at_least
+from nvaudit.stats.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks, partial_range
 
 _MOST = 0.7
 """Share of the samples after which a race is given up: the chip is then run on all of them, in order."""

@@ -21,9 +21,9 @@ from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
-from nvaudit.ranges.activations import Watcher, watched_axes
-from nvaudit.ranges.bench import Bench, Conditions, subset
-from nvaudit.ranges.budget import (
+from nvaudit.remapping.activations import Watcher, watched_axes
+from nvaudit.remapping.bench import Bench, Conditions, subset
+from nvaudit.remapping.budget import (
     PROBED,
     Clock,
     Cost,
@@ -33,12 +33,12 @@ from nvaudit.ranges.budget import (
     tail_seconds,
     timed,
 )
-from nvaudit.ranges.choose import COSTS, Candidate, Search
-from nvaudit.ranges.findings import Outcome, remap_report
-from nvaudit.ranges.limits import has_mean, relative_spread
-from nvaudit.ranges.program import Basis
-from nvaudit.ranges.spec import RemapSpec, make_remap_spec
-from nvaudit.ranges.trial import Trial
+from nvaudit.remapping.choose import COSTS, Candidate, Search
+from nvaudit.remapping.findings import Outcome, remap_report
+from nvaudit.remapping.limits import has_mean, relative_spread
+from nvaudit.remapping.program import Basis
+from nvaudit.remapping.spec import RemapSpec, make_remap_spec
+from nvaudit.remapping.trial import Trial
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, prepared, settle_metric
@@ -89,7 +89,7 @@ def remap(
     progress : callable
         Called with (what, done, total).
     **options
-        The fields of :class:`nvaudit.ranges.spec.RemapSpec`.
+        The fields of :class:`nvaudit.remapping.spec.RemapSpec`.
 
     Returns
     -------

@@ -20,18 +20,18 @@ from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.workload import save_array
-from nvaudit.report.statistics.kpp import kpp
-from nvaudit.report.verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.report.wording import limit_text
+from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.session import Session, check_threshold, prepared, run_nominal, run_probe, settle_device
-from nvaudit.verify.findings import Found, plan_report
-from nvaudit.verify.kept import plan_identity, ranking_task
-from nvaudit.verify.masks import write_masks
-from nvaudit.verify.measure import VerifiedChips, count_of, search_target
-from nvaudit.verify.rank import Correction, settle_correction
-from nvaudit.verify.ranked import Ranked, rank_weights
-from nvaudit.verify.sensitive import check_torch, ranking_samples
-from nvaudit.verify.spec import VerifySpec, make_verify_spec
+from nvaudit.stats.kpp import kpp
+from nvaudit.write_verify.findings import Found, plan_report
+from nvaudit.write_verify.kept import plan_identity, ranking_task
+from nvaudit.write_verify.masks import write_masks
+from nvaudit.write_verify.measure import VerifiedChips, count_of, search_target
+from nvaudit.write_verify.rank import Correction, settle_correction
+from nvaudit.write_verify.ranked import Ranked, rank_weights
+from nvaudit.write_verify.sensitive import check_torch, ranking_samples
+from nvaudit.write_verify.spec import VerifySpec, make_verify_spec
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -66,7 +66,7 @@ def verify_plan(
         A folder that keeps finished chips and the ranking; made if it is missing. It has no influence on
         results.
     **options
-        The fields of :class:`nvaudit.verify.spec.VerifyOptions` and of :class:`nvaudit.spec.RunSpec`.
+        The fields of :class:`nvaudit.write_verify.spec.VerifyOptions` and of :class:`nvaudit.spec.RunSpec`.
 
     Returns
     -------

@@ -17,9 +17,9 @@ from nvaudit.report.result import (
     schema_text,
     to_json,
 )
-from nvaudit.report.statistics.binomial import clopper_pearson, interval_ranks, trials_for_bound
-from nvaudit.report.statistics.gate import GateResult, Verdict, decide, overall_verdict, verdict_of
-from nvaudit.report.statistics.kpp import KppResult, YieldResult, kpp, kpp_index, yield_at
+from nvaudit.stats.binomial import clopper_pearson, interval_ranks, trials_for_bound
+from nvaudit.stats.gate import GateResult, Verdict, decide, overall_verdict, verdict_of
+from nvaudit.stats.kpp import KppResult, YieldResult, kpp, kpp_index, yield_at
 
 __all__ = [
     "AuditReport",

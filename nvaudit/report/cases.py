@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
-from nvaudit.report.statistics.gate import GateResult, overall_verdict
-from nvaudit.report.statistics.kpp import KppResult
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
     confidence_text,
@@ -18,6 +16,8 @@ from nvaudit.report.wording import (
     missing_bound_text,
     value_text,
 )
+from nvaudit.stats.gate import GateResult, overall_verdict
+from nvaudit.stats.kpp import KppResult
 
 
 @dataclass(frozen=True)

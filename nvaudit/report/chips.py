@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.report.statistics.kpp import KppResult, kpp_of_ranks
-from nvaudit.report.statistics.ranks import RankRange
+from nvaudit.stats.kpp import KppResult, kpp_of_ranks
+from nvaudit.stats.ranks import RankRange
 
 Floats = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from nvaudit.report.render.terminal import print_document
 from nvaudit.report.result import AuditReport, parsed, validated_report
 from nvaudit.report.roofline.result import RooflineReport
 from nvaudit.report.sections import Section
-from nvaudit.report.verify.result import VerifyReport
+from nvaudit.report.write_verify.result import VerifyReport
 
 _MOST_KEYS = 5
 
@@ -53,7 +53,7 @@ KINDS = (
     Kind("nvaudit landscape", LandscapeReport, "surface", "landscape.document:landscape_document"),
     Kind("nvaudit harden", HardenReport, "hardened", "hardening.document:harden_document"),
     Kind("nvaudit harden --method remap", RemapReport, "steps", "remap.document:remap_document"),
-    Kind("nvaudit verify-plan", VerifyReport, "curve", "verify.document:verify_document"),
+    Kind("nvaudit verify-plan", VerifyReport, "curve", "write_verify.document:verify_document"),
 )
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from nvaudit.report.sections import Section
-from nvaudit.report.statistics.gate import Verdict
 from nvaudit.report.wording import count_text
+from nvaudit.stats.gate import Verdict
 
 MOST_OFF = 0.03
 """A larger share of the products or of their weights that is off the array is warned of."""

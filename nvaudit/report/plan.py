@@ -10,8 +10,8 @@ from pydantic import Field
 
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.sections import Section
-from nvaudit.report.statistics.anytime import sequential_verdict
-from nvaudit.report.statistics.binomial import (
+from nvaudit.stats.anytime import sequential_verdict
+from nvaudit.stats.binomial import (
     at_most,
     check_confidence,
     check_percentile,
@@ -21,8 +21,8 @@ from nvaudit.report.statistics.binomial import (
     trials_for_bound,
     within,
 )
-from nvaudit.report.statistics.gate import verdict_of
-from nvaudit.report.statistics.kpp import kpp_index
+from nvaudit.stats.gate import verdict_of
+from nvaudit.stats.kpp import kpp_index
 
 FAILURES = (0, 1, 2, 5)
 """Failing chips for which the trials of a passing gate are worked out."""

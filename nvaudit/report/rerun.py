@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.result import AuditReport
-from nvaudit.report.statistics.gate import overall_verdict
 from nvaudit.report.wording import clean
+from nvaudit.stats.gate import overall_verdict
 
 _OPTION = {
     "percentiles": "--percentile",

@@ -34,9 +34,9 @@ from nvaudit.report.sections import (
     check_filled,
     check_once,
 )
-from nvaudit.report.statistics.gate import GateResult, Verdict, overall_verdict
-from nvaudit.report.statistics.kpp import KppResult, YieldResult
-from nvaudit.report.statistics.tail_result import TailResult
+from nvaudit.stats.gate import GateResult, Verdict, overall_verdict
+from nvaudit.stats.kpp import KppResult, YieldResult
+from nvaudit.stats.tail_result import TailResult
 
 __all__ = [
     "AuditReport",

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nvaudit.report.statistics.gate import GateResult
-from nvaudit.report.statistics.kpp import KppResult, YieldResult
-from nvaudit.report.statistics.tail_result import TailResult
 from nvaudit.report.wording import sigma_text
+from nvaudit.stats.gate import GateResult
+from nvaudit.stats.kpp import KppResult, YieldResult
+from nvaudit.stats.tail_result import TailResult
 
 
 class Section(BaseModel):

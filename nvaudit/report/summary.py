@@ -23,13 +23,13 @@ from nvaudit.report.result import (
     TrialSummary,
 )
 from nvaudit.report.sections import Interrupted, TimeBox
-from nvaudit.report.statistics.anytime import sequential_gate
-from nvaudit.report.statistics.binomial import standard_error
-from nvaudit.report.statistics.gate import GateResult, Verdict, decide_count, overall_verdict
-from nvaudit.report.statistics.kpp import YieldResult, yield_at, yield_of
-from nvaudit.report.statistics.tail import known_worst, metric_steps, tail_kpp
-from nvaudit.report.statistics.tail_result import TailResult
 from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
+from nvaudit.stats.anytime import sequential_gate
+from nvaudit.stats.binomial import standard_error
+from nvaudit.stats.gate import GateResult, Verdict, decide_count, overall_verdict
+from nvaudit.stats.kpp import YieldResult, yield_at, yield_of
+from nvaudit.stats.tail import known_worst, metric_steps, tail_kpp
+from nvaudit.stats.tail_result import TailResult
 
 
 @dataclass(frozen=True)

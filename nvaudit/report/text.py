@@ -18,7 +18,6 @@ from nvaudit.report.mapped_text import share_gate_lines, share_warning_lines
 from nvaudit.report.provenance import provenance
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport, SweepPoint, TrialSummary
-from nvaudit.report.statistics.gate import GateResult, Verdict
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.terminal import Kind, heading, sentence, show, table
@@ -34,6 +33,7 @@ from nvaudit.report.wording import (
     share_text,
     value_text,
 )
+from nvaudit.stats.gate import GateResult, Verdict
 
 __all__ = ["render_inspect", "render_text"]
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from nvaudit.report.jsontext import HIDDEN
-from nvaudit.report.statistics.kpp import KppResult
+from nvaudit.stats.kpp import KppResult
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.perturb.metrics import Metric, over_set, reference_of, score
-from nvaudit.report.statistics.kpp import kpp_index
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Batch, Feed
 from nvaudit.retrain.noise import Noise, no_noise, torch_generator
 from nvaudit.retrain.prune import with_devices
 from nvaudit.retrain.quant import quantise_all
 from nvaudit.retrain.train import Task, evaluating
+from nvaudit.stats.kpp import kpp_index
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ import pytest
 
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
 from nvaudit.report.landscape.result import LandscapeReport
-from nvaudit.report.statistics.roughness import roughness
+from nvaudit.stats.roughness import roughness
 
 FEW = ("--grid", 5, "--pairs", 2, "--images", 16, "-j", 0)
 

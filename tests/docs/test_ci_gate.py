@@ -14,7 +14,7 @@ from junitparser import JUnitXml
 from ruamel.yaml import YAML
 
 from nvaudit import __version__
-from nvaudit.report.statistics.anytime import sequential_verdict
+from nvaudit.stats.anytime import sequential_verdict
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ci-gate.md").read_text(encoding="utf-8")

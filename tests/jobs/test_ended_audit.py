@@ -9,9 +9,9 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.perturb.stop import Stop
 from nvaudit.report.chips import Chips, kpp_of_chips
 from nvaudit.report.result import from_json, to_json
-from nvaudit.report.statistics.kpp import kpp
-from nvaudit.report.statistics.ranks import partial_range, rank_ranges
 from nvaudit.spec import make_spec
+from nvaudit.stats.kpp import kpp
+from nvaudit.stats.ranks import partial_range, rank_ranges
 
 
 def ended(example, after, data=None, **options):

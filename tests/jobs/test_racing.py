@@ -11,10 +11,10 @@ from nvaudit.perturb.difficulty import estimate_difficulty, load_difficulty
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.race import Race, sample_order
 from nvaudit.report.chips import Chips, weighted_std
-from nvaudit.report.statistics.binomial import interval_ranks
-from nvaudit.report.statistics.kpp import kpp, kpp_index
-from nvaudit.report.statistics.ranks import allowed_error, blocks, rank_ranges
 from nvaudit.rng import stream
+from nvaudit.stats.binomial import interval_ranks
+from nvaudit.stats.kpp import kpp, kpp_index
+from nvaudit.stats.ranks import allowed_error, blocks, rank_ranges
 
 SAMPLES = 1200
 TRIALS = 300

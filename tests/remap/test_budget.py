@@ -10,10 +10,10 @@ import pytest
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
 from nvaudit.jobs.remapping import remap
-from nvaudit.ranges.bench import Conditions
-from nvaudit.ranges.budget import Clock, Cost, checked_samples, fitted
-from nvaudit.ranges.spec import make_remap_spec
-from nvaudit.ranges.trial import Trial
+from nvaudit.remapping.bench import Conditions
+from nvaudit.remapping.budget import Clock, Cost, checked_samples, fitted
+from nvaudit.remapping.spec import make_remap_spec
+from nvaudit.remapping.trial import Trial
 
 
 def trial(*chips, higher=True):

@@ -17,8 +17,8 @@ from nvaudit.model.rescale.centre import find_centres
 from nvaudit.model.rescale.centre_apply import with_centres
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.metrics import resolve_metric
-from nvaudit.ranges.bench import Bench, Conditions
-from nvaudit.ranges.centre import ChipMoments, chip_moments, clean_moments
+from nvaudit.remapping.bench import Bench, Conditions
+from nvaudit.remapping.centre import ChipMoments, chip_moments, clean_moments
 
 RNG = np.random.Generator(np.random.PCG64(5))
 ONLY = {"equalise": False, "clip": False, "trials": 0, "calibration_chips": 4}

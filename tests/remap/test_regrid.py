@@ -14,7 +14,7 @@ from nvaudit.model import constants, load_model
 from nvaudit.model.decode import IntegerGrid
 from nvaudit.model.regrid import code_ranges, with_numbers
 from nvaudit.model.rewrite import write_model
-from nvaudit.ranges.clip import regridded
+from nvaudit.remapping.clip import regridded
 
 RNG = np.random.Generator(np.random.PCG64(7))
 CODES = RNG.integers(-31, 32, (8, 6)).astype(np.int8)

@@ -14,7 +14,7 @@ from scaling_cases import outputs, random_model, samples
 from nvaudit import audit
 from nvaudit.errors import OptionError
 from nvaudit.jobs.remapping import remap
-from nvaudit.ranges.spec import make_remap_spec
+from nvaudit.remapping.spec import make_remap_spec
 from nvaudit.report.kinds import print_report
 from nvaudit.report.remap.result import RemapReport, remap_json
 

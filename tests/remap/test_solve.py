@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvaudit.ranges.clip import balanced_limit, clipped, deviations_limit
-from nvaudit.ranges.solve import SHARP, SOFT, Term, noise_of, solve
+from nvaudit.remapping.clip import balanced_limit, clipped, deviations_limit
+from nvaudit.remapping.solve import SHARP, SOFT, Term, noise_of, solve
 
 
 def numbers(*shape, seed=0):

@@ -10,10 +10,10 @@ from nvaudit.report.comparison.difference import (
     difference_of_mean,
     independent_difference,
 )
-from nvaudit.report.statistics.binomial import interval_ranks
-from nvaudit.report.statistics.kpp import kpp
-from nvaudit.report.statistics.paired import kpp_difference
 from nvaudit.rng import stream
+from nvaudit.stats.binomial import interval_ranks
+from nvaudit.stats.kpp import kpp
+from nvaudit.stats.paired import kpp_difference
 
 CONFIDENCE = 0.95
 REPEATS = 300

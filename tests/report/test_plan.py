@@ -21,7 +21,7 @@ from nvaudit.report.plan import (
     trials_to_pass,
 )
 from nvaudit.report.plan_text import about, render_plan
-from nvaudit.report.statistics.gate import verdict_of
+from nvaudit.stats.gate import verdict_of
 
 COSTS = Costs(images=500, points=1, workers=2, timed=64, chip_s=0.01, start_s=1.0)
 SUBJECT = Subject(metric="top1", unit="fraction", nominal=0.9, label_free=False, device="rram")

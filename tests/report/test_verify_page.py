@@ -6,8 +6,7 @@ import pytest
 from report_samples import IMAGES, accuracies
 
 from nvaudit.report import DataInfo, Hashes, MetricInfo, kpp
-from nvaudit.report.statistics.paired import paired_difference
-from nvaudit.report.verify.result import (
+from nvaudit.report.write_verify.result import (
     VerifyChoice,
     VerifyPoint,
     VerifyReport,
@@ -15,7 +14,8 @@ from nvaudit.report.verify.result import (
     verify_json,
     verify_report,
 )
-from nvaudit.report.verify.words import reason_text
+from nvaudit.report.write_verify.words import reason_text
+from nvaudit.stats.paired import paired_difference
 
 WEIGHTS, EACH = 1000, 4
 MEANS = {0: 0.6, 10: 0.7, 100: 0.92, 1000: 0.97}
@@ -71,7 +71,7 @@ def plan(counts=tuple(MEANS), chosen=100, target=None, chips=500, **changes) -> 
 def page_of():
     """Work out a page; plotly draws its figure."""
     pytest.importorskip("plotly")
-    from nvaudit.report.verify.document import verify_document
+    from nvaudit.report.write_verify.document import verify_document
 
     return verify_document
 
@@ -89,7 +89,7 @@ def test_page():
     """Opens offline, has the picture, the hashes and the events, and hostile text stays text."""
     pytest.importorskip("plotly")
     from nvaudit.report.render.html import html_document
-    from nvaudit.report.verify.document import verify_document
+    from nvaudit.report.write_verify.document import verify_document
 
     page = html_document(verify_document(plan()))
     assert page.startswith("<!DOCTYPE html>")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nvaudit.report.sections import Section
-from nvaudit.report.statistics.kpp import kpp
-from nvaudit.report.statistics.paired import PairedDifference, paired_difference
+from nvaudit.stats.kpp import kpp
+from nvaudit.stats.paired import PairedDifference, paired_difference
 
 Floats = NDArray[np.float64]
 Part = Literal["tensors", "terms"]

@@ -15,10 +15,10 @@ from nvaudit.report.attribution.result import (
     NoiseShare,
 )
 from nvaudit.report.sections import MetricInfo
-from nvaudit.report.statistics.kpp import kpp_index
-from nvaudit.report.statistics.paired import Difference
 from nvaudit.report.terminal import Kind, heading, sentence, table
 from nvaudit.report.wording import confidence_text, count_text, interval_text, kpp_name, value_text
+from nvaudit.stats.kpp import kpp_index
+from nvaudit.stats.paired import Difference
 
 _BAR = 8
 _MAX_ROWS = 12

@@ -37,7 +37,6 @@ from nvaudit.report.comparison.result import (
 )
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
-from nvaudit.report.statistics.gate import Verdict
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -48,6 +47,7 @@ from nvaudit.report.wording import (
     sigma_text,
     value_text,
 )
+from nvaudit.stats.gate import Verdict
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Three intervals, each with at least the stated confidence:
 
 ``chips``
     Every chip of both is known, and there are as many. The chips are compared one by one, as
-    :mod:`nvaudit.report.statistics.paired` does; that holds whether the two models see the same chips,
+    :mod:`nvaudit.stats.paired` does; that holds whether the two models see the same chips,
     other ones, or chips that share a part of their devices. The more they share, the narrower it is.
 ``intervals``
     The chips of the two are independent, and not all are known, or too few for the first. The two intervals
@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.report.result import AuditReport
-from nvaudit.report.statistics.binomial import at_least, at_most, first_true, within
-from nvaudit.report.statistics.kpp import KppResult
-from nvaudit.report.statistics.paired import Difference, kpp_difference, mean_difference
-from nvaudit.report.statistics.ranks import rank_ranges
+from nvaudit.stats.binomial import at_least, at_most, first_true, within
+from nvaudit.stats.kpp import KppResult
+from nvaudit.stats.paired import Difference, kpp_difference, mean_difference
+from nvaudit.stats.ranks import rank_ranges
 
 Relation: TypeAlias = Literal["same", "partly_shared", "independent"]
 Method: TypeAlias = Literal["chips", "intervals", "bounds"]

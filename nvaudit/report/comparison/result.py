@@ -18,9 +18,9 @@ from nvaudit.report.sections import (
     check_filled,
     check_once,
 )
-from nvaudit.report.statistics.gate import GateResult, Verdict
-from nvaudit.report.statistics.kpp import KppResult, YieldResult
-from nvaudit.report.statistics.paired import Difference
+from nvaudit.stats.gate import GateResult, Verdict
+from nvaudit.stats.kpp import KppResult, YieldResult
+from nvaudit.stats.paired import Difference
 
 ImageRelation = Literal["same", "different", "unknown"]
 

@@ -42,9 +42,9 @@ from nvaudit.report.page.hardware import crossbar_section
 from nvaudit.report.page.pair import before_after, change_title
 from nvaudit.report.page.share import share_blocks, share_numbers, warnings
 from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
-from nvaudit.report.verify.document import plan_sections
-from nvaudit.report.verify.words import reason_text
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
+from nvaudit.report.write_verify.document import plan_sections
+from nvaudit.report.write_verify.words import reason_text
 
 
 def harden_document(report: HardenReport) -> Document:

@@ -14,10 +14,10 @@ from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare, share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import DataInfo, MetricInfo, Section
-from nvaudit.report.statistics.kpp import KppResult, YieldResult, kpp, yield_at
-from nvaudit.report.statistics.paired import PairedDifference, paired_difference
-from nvaudit.report.verify.result import VerifyReport
 from nvaudit.report.wording import difference_text, kpp_name, value_text
+from nvaudit.report.write_verify.result import VerifyReport
+from nvaudit.stats.kpp import KppResult, YieldResult, kpp, yield_at
+from nvaudit.stats.paired import PairedDifference, paired_difference
 
 YIELD_MARGIN = 0.02
 """By default the yield is the share of chips that lose at most this much of the given model's accuracy."""

@@ -12,8 +12,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, RuntimeInfo, Section
-from nvaudit.report.statistics.roughness import Score
 from nvaudit.report.wording import roughness_text
+from nvaudit.stats.roughness import Score
 
 Losses = tuple[tuple[tuple[float, ...], ...], ...]
 

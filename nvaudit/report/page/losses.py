@@ -28,9 +28,9 @@ from nvaudit.report.plots.losses import (
     waterfall_figure,
 )
 from nvaudit.report.result import AuditReport
-from nvaudit.report.statistics.paired import Difference
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import confidence_text, count_text, difference_text, kpp_name, value_text
+from nvaudit.stats.paired import Difference
 
 _WHAT = {"tensors": "tensor", "terms": "noise term"}
 

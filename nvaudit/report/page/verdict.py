@@ -18,8 +18,6 @@ from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.share import share_numbers, warnings
 from nvaudit.report.rerun import remedy_command
 from nvaudit.report.result import AuditReport
-from nvaudit.report.statistics.gate import GateResult
-from nvaudit.report.statistics.kpp import KppResult
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tail_text import tail_lines
 from nvaudit.report.wording import (
@@ -32,6 +30,8 @@ from nvaudit.report.wording import (
     share_text,
     value_text,
 )
+from nvaudit.stats.gate import GateResult
+from nvaudit.stats.kpp import KppResult
 
 _TITLES = {
     "pass": "The gate holds",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nvaudit.report.histogram import bin_values
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, flag, layout, percent_axis
-from nvaudit.report.statistics.binomial import clopper_pearson
+from nvaudit.stats.binomial import clopper_pearson
 
 Float = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, layout, percent_axis
-from nvaudit.report.verify.result import VerifyReport, share_words
 from nvaudit.report.wording import kpp_name, limit_text
+from nvaudit.report.write_verify.result import VerifyReport, share_words
 
 _GAP = 0.15
 """Least distance of two ticks, as a part of the axis, so that their names do not touch on a phone."""

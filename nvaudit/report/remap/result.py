@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.sections import Section
-from nvaudit.report.statistics.paired import PairedDifference
+from nvaudit.stats.paired import PairedDifference
 
 
 class RemapStep(Section):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from scipy.special import ndtri
 
-from nvaudit.report.statistics.kpp import KppResult
+from nvaudit.stats.kpp import KppResult
 
 Limit = Literal["device", "adc", "both", "neither"]
 Measure = Literal["kpp", "mean"]

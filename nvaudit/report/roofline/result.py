@@ -25,7 +25,7 @@ from nvaudit.report.sections import (
     RuntimeInfo,
     Section,
 )
-from nvaudit.report.statistics.kpp import KppResult
+from nvaudit.stats.kpp import KppResult
 
 
 class ChipsPoint(Section):

@@ -1,0 +1,260 @@
+"""Measure candidates: a few simulated chips on a few images, the same for every candidate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.data import Dataset
+from nvaudit.device import OperatingPoint
+from nvaudit.mapping.conductance import Encoding
+from nvaudit.mapping.quantize import keeps_grid, quantize
+from nvaudit.mapping.select import select
+from nvaudit.model import LoadedModel, Weight, analyse_batch, constants
+from nvaudit.model.decode import IntegerGrid
+from nvaudit.model.regrid import code_ranges
+from nvaudit.model.rewrite import editable_weights
+from nvaudit.perturb.chip import Draw
+from nvaudit.perturb.engine import Engine, place
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.prepare import Placement, Request, build_workload
+from nvaudit.perturb.watchdog import ended_with
+from nvaudit.perturb.workload import SlotSpec, TensorFile, Workload, save_array
+from nvaudit.remapping.clip import Limit, clipped, regridded
+from nvaudit.rng import stream
+
+Numbers = NDArray[Any] | IntegerGrid
+"""A weight's numbers: floats, or codes on another integer grid."""
+
+Changed = Mapping[str, Numbers]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all candidates are measured under.
+
+    Attributes
+    ----------
+    point : OperatingPoint
+    bits, cell_bits, encoding, per_channel
+        How weights are mapped; see :class:`nvaudit.perturb.prepare.Placement`.
+    layers, digital : tuple of str
+        Which weights are.
+    dataset : Dataset
+        The calibration images.
+    output : str
+    metric : Metric
+    keep : str or None
+        The original model's outputs, where the metric compares with these.
+    batch : int
+    seed : int
+    chips : int
+    threads : int
+    provider : str
+    """
+
+    point: OperatingPoint
+    bits: int
+    cell_bits: int | None
+    encoding: Encoding | None
+    per_channel: bool
+    layers: tuple[str, ...]
+    digital: tuple[str, ...]
+    dataset: Dataset
+    output: str
+    metric: Metric
+    keep: str | None
+    batch: int
+    seed: int
+    chips: int
+    threads: int
+    provider: str
+
+
+def floats(numbers: Numbers) -> NDArray[Any]:
+    """What numbers stand for."""
+    if isinstance(numbers, IntegerGrid):
+        return np.asarray(numbers.codes.astype(np.float32) * numbers.scale, np.float32)
+    return numbers
+
+
+class Chips:
+    """A model with its weights settled, open for running chips side by side."""
+
+    def __init__(self, workload: Workload, conditions: Conditions) -> None:
+        self.conditions = conditions
+        threads = max(1, min(conditions.threads, conditions.chips))
+        self.engines = [Engine(workload) for _ in range(threads)]
+
+    def run(self, trials: Sequence[int]) -> NDArray[np.float64]:
+        """Score chips by number; :data:`nvaudit.perturb.engine.QUANTISED` is the one without noise."""
+        metric, keep, lanes = self.conditions.metric, self.conditions.keep, len(self.engines)
+
+        def lane(number: int) -> list[float]:
+            engine = self.engines[number]
+            return [engine.chip(metric, keep, 0, trial).value for trial in trials[number::lanes]]
+
+        values = np.empty(len(trials))
+        with ThreadPoolExecutor(lanes) as pool, ended_with():
+            for number, found in enumerate(pool.map(lane, range(lanes))):
+                values[number::lanes] = found
+        return values
+
+
+class Bench:
+    """One structure of the model; its weights may still be replaced.
+
+    Attributes
+    ----------
+    workload : Workload
+    weights : dict of str to Weight
+        Those on the array, by key.
+    values : dict of str to ndarray
+        Their numbers, in the primary layout.
+    grids : dict of str to IntegerGrid
+        The codes of those that are stored as integers.
+    ranges : dict of str to (int, int)
+        Least and largest code of those whose integer grid may be chosen anew.
+    editable : dict of str to str or None
+        Why the numbers of a weight cannot be changed.
+    """
+
+    def __init__(self, loaded: LoadedModel, conditions: Conditions, folder: Path) -> None:
+        folder.mkdir()
+        self.loaded, self.conditions, self.folder = loaded, conditions, folder
+        how = Placement(conditions.bits, conditions.cell_bits, conditions.encoding, conditions.per_channel)
+        decisions = select(constants(loaded), conditions.layers, conditions.digital)
+        request = Request(
+            loaded=loaded,
+            rebatch=analyse_batch(loaded.model),
+            decisions=decisions,
+            points=(conditions.point,),
+            how=how,
+            dataset=conditions.dataset,
+            output=conditions.output,
+            batch=conditions.batch,
+            seed=conditions.seed,
+            every_device=False,
+            provider=conditions.provider,
+        )
+        self.workload: Workload = build_workload(request, folder)
+        found = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
+        self.weights: dict[str, Weight] = {weight.key: weight for weight in found}
+        self.values: dict[str, NDArray[Any]] = {}
+        self.grids: dict[str, IntegerGrid] = {}
+        self.ranges: dict[str, tuple[int, int]] = {}
+        self.editable: dict[str, str | None] = editable_weights(loaded.model, list(self.weights))
+        for key, weight in self.weights.items():
+            read = weight.load()
+            self.values[key] = read.values
+            if read.grid is not None and keeps_grid(read.grid.storage_bits):
+                self.grids[key] = read.grid
+        for key, ends in code_ranges(loaded.model, list(self.grids)).items():
+            self.editable[key] = ends if isinstance(ends, str) else None
+            if not isinstance(ends, str):
+                self.ranges[key] = ends
+        self._count = itertools.count()
+
+    def cut(self, limits: Mapping[str, Limit]) -> dict[str, Numbers]:
+        """Weights cut off at limits, in their primary layout; those on a grid get a finer one."""
+        return {
+            key: regridded(self.grids[key], limit, *self.ranges[key])
+            if key in self.ranges
+            else clipped(self.values[key], limit)
+            for key, limit in limits.items()
+        }
+
+    def nominal(self, changed: Changed, samples: Workload | None = None, keep: str | None = None) -> float:
+        """Score the model with some weights replaced, without quantisation and noise.
+
+        Parameters
+        ----------
+        changed : mapping of str to ndarray or IntegerGrid
+            By key, in the primary layout.
+        samples : Workload, optional
+            Gives other inputs and labels than the calibration images.
+        keep : str or None
+            The original model's outputs on these samples, where the metric compares with them.
+
+        Returns
+        -------
+        float
+        """
+        workload = self.workload
+        if samples is None:
+            keep = self.conditions.keep
+        else:
+            workload = replace(workload, inputs=samples.inputs, labels=samples.labels, count=samples.count)
+        slots = self._exact(changed, workload)
+        with np.errstate(all="ignore"):
+            return Engine(workload).mean_score(self.conditions.metric, keep, slots)
+
+    def chips(self, changed: Changed) -> Chips:
+        """Open the model, with some weights replaced, for running chips."""
+        return Chips(self._with(changed), self.conditions)
+
+    def exact_slots(self, changed: Changed) -> dict[str, NDArray[Any]]:
+        """What fills the template's places without quantisation and noise, by name."""
+        return {slot.name: array for slot, array in self._exact(changed, self.workload)}
+
+    def engine(self, changed: Changed) -> Engine:
+        """Open the model with some weights replaced."""
+        return Engine(self._with(changed))
+
+    def _exact(self, changed: Changed, workload: Workload) -> list[tuple[SlotSpec, NDArray[Any]]]:
+        values = self.values | {key: floats(array) for key, array in changed.items()}
+        keys = [tensor.key for tensor in workload.tensors]
+        return [(slot, place(Draw(values[keys[slot.tensor]], None), slot)) for slot in workload.slots]
+
+    def _with(self, changed: Changed) -> Workload:
+        """The workload with other codes for the weights that changed."""
+        tensors = tuple(
+            self._mapped(tensor, changed[tensor.key]) if tensor.key in changed else tensor
+            for tensor in self.workload.tensors
+        )
+        return replace(self.workload, tensors=tensors)
+
+    def _mapped(self, tensor: TensorFile, numbers: Numbers) -> TensorFile:
+        if isinstance(numbers, IntegerGrid):
+            code, scale = numbers.codes.astype(np.int16), np.asarray(numbers.scale, np.float32)
+        else:
+            axes = self.weights[tensor.key].channel_axes if self.conditions.per_channel else ()
+            codes = quantize(numbers, self.conditions.bits, axes)
+            code, scale = codes.code, codes.scale
+        file = save_array(self.folder, f"changed-{next(self._count)}", code)
+        return replace(tensor, code=file, scale=scale, peak_code=int(np.abs(code).max(initial=0)))
+
+
+def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """Choose samples at random, in their own order.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    count : int
+        How many; all where there are no more, or where samples influence each other.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        With arrays of its own.
+    """
+    if dataset.count <= count or dataset.together:
+        return dataset
+    chosen = np.sort(stream(seed, "calibration").choice(dataset.count, count, replace=False))
+    inputs = {
+        name: np.ascontiguousarray(np.take(array, chosen, axis=dataset.batch_axes[name]))
+        if name in dataset.batch_axes
+        else array
+        for name, array in dataset.inputs.items()
+    }
+    labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[chosen])
+    return replace(dataset, inputs=inputs, labels=labels, count=count)

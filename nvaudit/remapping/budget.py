@@ -1,0 +1,141 @@
+"""How much of the calibration fits into its time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.workload import Workload
+from nvaudit.remapping.bench import Bench, Conditions, subset
+from nvaudit.remapping.trial import FIRST
+
+_FEW, _MANY = 8, 40
+"""Samples on which the model is timed."""
+
+_SHORT, _WHOLE = 10, 3
+"""Candidates that should be measured on the first chips, and on all."""
+
+_SIDE_BY_SIDE = 0.7
+"""What a thread adds where several run side by side."""
+
+_FEWEST = ((96, 8), (64, 4))
+"""Images and chips that calibrate at least, and at the very least."""
+
+_CHECKED = 128
+"""Samples, at least, on which the nominal loss of what is chosen is measured again."""
+
+PROBED = 128
+"""Samples on which the outputs of the original and of what is written are compared."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time that a calibration may take.
+
+    Attributes
+    ----------
+    budget_s : float
+        Seconds; 0 for no limit.
+    begin : float
+        When it began, by :func:`time.perf_counter`.
+    """
+
+    budget_s: float
+    begin: float = field(default_factory=time.perf_counter)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left; infinite without a limit."""
+        if not self.budget_s:
+            return float("inf")
+        return max(self.begin + self.budget_s - time.perf_counter(), 0.0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a chip takes on one core: so much to be set up, and so much for each sample."""
+
+    chip_s: float
+    sample_s: float
+
+
+def timed(bench: Bench) -> Cost:
+    """Time chips of two sizes.
+
+    Parameters
+    ----------
+    bench : Bench
+        The original model.
+    """
+    seconds = []
+    for count in (_FEW, _MANY):
+        workload = first_samples(bench.workload, count)
+        engine, begin = Engine(workload), time.perf_counter()
+        engine.chip(bench.conditions.metric, bench.conditions.keep, 0, 0)
+        seconds.append((time.perf_counter() - begin, workload.count))
+    (short, few), (long, many) = seconds
+    each = max(long - short, 0.0) / max(many - few, 1) or long / many
+    return Cost(max(short - few * each, 0.0), each)
+
+
+def first_samples(workload: Workload, count: int) -> Workload:
+    """A workload on its first samples; on all where these influence each other."""
+    if workload.together:
+        return workload
+    count = min(count, workload.count)
+    inputs = {
+        name: file if file.axis is None else replace(file, count=count)
+        for name, file in workload.inputs.items()
+    }
+    labels = None if workload.labels is None else replace(workload.labels, count=count)
+    return replace(workload, inputs=inputs, labels=labels, count=count)
+
+
+def fitted(conditions: Conditions, cost: Cost, room_s: float, seed: int) -> Conditions:
+    """Take fewer images, then fewer chips, until enough candidates fit into the time.
+
+    Parameters
+    ----------
+    conditions : Conditions
+    cost : Cost
+    room_s : float
+        Seconds for all candidates.
+    seed : int
+        Decides which images stay.
+
+    Returns
+    -------
+    Conditions
+        The same ones where they fit.
+    """
+    images, chips = conditions.dataset.count, conditions.chips
+    room_s *= max(_SIDE_BY_SIDE * conditions.threads, 1.0)
+    for fewest_images, fewest_chips in _FEWEST:
+        while _seconds(cost, images, chips) > room_s and images > fewest_images:
+            images = max(fewest_images, images * 3 // 4)
+        while _seconds(cost, images, chips) > room_s and chips > fewest_chips:
+            chips = max(fewest_chips, chips * 3 // 4)
+    if (images, chips) == (conditions.dataset.count, conditions.chips):
+        return conditions
+    return replace(conditions, dataset=subset(conditions.dataset, images, seed), chips=chips)
+
+
+def _seconds(cost: Cost, images: int, chips: int) -> float:
+    """What enough candidates take on one core."""
+    passes = _SHORT * (FIRST + 2) + _WHOLE * (chips + 2)
+    return passes * (cost.chip_s + images * cost.sample_s)
+
+
+def tail_seconds(cost: Cost, samples: int) -> float:
+    """Seconds to keep for what comes after the search: the check on more samples, and the written model's."""
+    return 4 * cost.chip_s + cost.sample_s * (2 * min(samples, _CHECKED) + min(samples, PROBED))
+
+
+def checked_samples(cost: Cost, samples: int, left_s: float) -> int:
+    """On how many samples the nominal loss can be measured again."""
+    if not np.isfinite(left_s):
+        return samples
+    return min(samples, max(_CHECKED, int(left_s / (3 * max(cost.sample_s, 1e-9)))))

@@ -1,0 +1,298 @@
+"""Try what may help, keep what does: candidates in a fixed order, each measured on the same chips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nvaudit.errors import ModelError
+from nvaudit.model.rescale.centre import Centres, find_centres
+from nvaudit.model.rescale.centre_apply import with_centres
+from nvaudit.model.rescale.plan import Insert
+from nvaudit.model.rescale.walk import Sizes
+from nvaudit.perturb.engine import QUANTISED
+from nvaudit.remapping.bench import Bench, Changed, Conditions, Numbers
+from nvaudit.remapping.centre import CHIPS, chip_moments, clean_moments
+from nvaudit.remapping.limits import Limits, by_balance, by_deviations
+from nvaudit.remapping.program import Basis, Rescaling, rescale
+from nvaudit.remapping.solve import SHARP, SOFT
+from nvaudit.remapping.trial import FIRST, Trial
+
+Tell = Callable[[str, int, int], None]
+
+_INSERTED = {"columns": "factors behind weights", "both": "factors behind and before weights"}
+
+BEHIND = "is behind on the first chips"
+COSTS = "costs too much of the nominal metric"
+LATE = "the time budget ran out"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A structure with limits for its weights, and what it measures.
+
+    Attributes
+    ----------
+    name : str
+    bench : Bench
+        The structure.
+    rescaling : Rescaling
+        How it came about.
+    limits : mapping of str to float or ndarray
+        Where weights are cut off; empty for nowhere.
+    trial : Trial
+    seconds : float
+    corrected : tuple of str
+        Weights whose results have other means, or pass through another batch normalisation.
+    """
+
+    name: str
+    bench: Bench
+    rescaling: Rescaling
+    limits: Limits
+    trial: Trial
+    seconds: float
+    corrected: tuple[str, ...] = ()
+
+    @property
+    def changes_function(self) -> bool:
+        """Whether it computes something else than the original, by more than rounding."""
+        return bool(self.limits) or bool(self.corrected)
+
+    def arrays(self) -> dict[str, Numbers]:
+        """The weights that are cut off, in their primary layout."""
+        return self.bench.cut(self.limits)
+
+
+@dataclass
+class Search:
+    """Candidates tried so far, in order, with the reasons of those that were not kept.
+
+    Attributes
+    ----------
+    basis : Basis
+    original : Bench
+    folder : Path
+    allowance : callable
+        How much of the nominal metric may be lost, given what the original measures.
+    tell : callable
+        Progress.
+    deadline : float
+        Moment of :func:`time.perf_counter` after which nothing new is begun.
+    untried : list of str
+        What there was no time for.
+    cut_short : set of str
+        Candidates for which there was time on some chips only.
+    impossible : list of str
+        What the model has no place for, each with the reason.
+    centres : Centres or None
+        Where means can be corrected, once that is known.
+    """
+
+    basis: Basis
+    original: Bench
+    folder: Path
+    allowance: Callable[[Trial], float]
+    tell: Tell
+    deadline: float = float("inf")
+    tried: list[Candidate] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    untried: list[str] = field(default_factory=list)
+    cut_short: set[str] = field(default_factory=set)
+    impossible: list[str] = field(default_factory=list)
+    centres: Centres | None = None
+    _pass: float = 0.0
+
+    @property
+    def conditions(self) -> Conditions:
+        """What all candidates are measured under."""
+        return self.original.conditions
+
+    @property
+    def allowed(self) -> float:
+        """How much of the nominal metric may be lost."""
+        return self.allowance(self.tried[0].trial)
+
+    def structures(self, inserts: tuple[Insert, ...], equalise: bool) -> None:
+        """Measure the model as it is, then rescaled in every way that is allowed."""
+        self._structure("original", "none", 0.0)
+        if equalise:
+            self._structure("equalised", "none", SHARP)
+        for insert in inserts:
+            self._structure(_INSERTED[insert], insert, SHARP)
+
+    def clippings(self, spread: Mapping[str, float], equalise: bool) -> None:
+        """Clip the weights of the best structure, then of one that leaves room for it."""
+        if not any(spread.values()):
+            return
+        good = [c for c in self.tried if self._whole(c) and c.name not in self.refused]
+        start = max(good[1:] or good, key=_order)  # what clips well as it is clips better rescaled
+        if self.best().name in self.cut_short:
+            start = self.best()
+        self._family(start, by_balance(start.bench, start.rescaling.power, spread))
+        insert = next((key for key, name in _INSERTED.items() if name == start.name), "none")
+        if start is not self.tried[0] and not start.corrected and (equalise or insert != "none"):
+            # Less sharp scales are worse by themselves and sometimes better once large weights are cut off.
+            soft = self._structure(f"{start.name}, for clipping", insert, SOFT)  # type: ignore[arg-type]
+            if soft is not None:
+                self._family(soft, by_balance(soft.bench, soft.rescaling.power, spread))
+        self._family(start, by_deviations(start.bench))
+
+    def best(self) -> Candidate:
+        """The candidate with the best worst chips among those that cost no more than is allowed."""
+        best = self.tried[0]
+        for candidate in self.tried[1:]:
+            if candidate.name in self.cut_short:  # fewer chips decide only where they are sure
+                count = len(candidate.trial.chips)
+                rival = best.trial.on(count)
+                better = candidate.trial.beats(rival) and rival.behind(candidate.trial)
+            else:
+                better = candidate.trial.beats(best.trial)
+            if better and candidate.name not in self.refused:
+                best = candidate
+        return best
+
+    def loss(self, trial: Trial) -> float:
+        """How much of the nominal metric a candidate loses."""
+        return trial.sign * (self.tried[0].trial.nominal - trial.nominal)
+
+    @property
+    def _slack(self) -> float:
+        """One image: few images cannot tell less, and more of them decide in the end."""
+        count = self.conditions.dataset.count
+        return 1.000001 / count if self.conditions.metric.unit == "fraction" else 0.0
+
+    def late(self, name: str, passes: int = FIRST + 2) -> bool:
+        """Whether there is no time for one more candidate; then it counts as not tried."""
+        if time.perf_counter() + passes * self._pass <= self.deadline:
+            return False
+        self.untried.append(name)
+        return True
+
+    def corrections(self, seen: Mapping[str, Sizes]) -> None:
+        """Correct, in the best candidate, the means that noise and clipping shift."""
+        best = self.best()
+        if best.bench.workload.template.batch is not None:
+            self.impossible.append("correcting means: the batch size of the model cannot be changed")
+            return
+        centres = find_centres(best.bench.loaded.model, best.bench.values, seen)
+        kinds = [("normalisations re-estimated", True)] if centres.norms else []
+        if not centres.norms:
+            self.impossible.append("re-estimating batch normalisations: there are none")
+        if centres.spots:
+            kinds.append(("means corrected", False))
+        else:
+            self.impossible.append("correcting means: no bias or normalisation takes them up")
+        self.centres = centres
+        for what, norms in kinds:
+            name = f"{best.name}, {what}"
+            if not self.late(name, 2 * FIRST + 2):
+                self.tell(name, len(self.tried), len(self.tried) + 1)
+                try:
+                    self._corrected(name, best, centres, norms)
+                except ModelError as error:  # a mean that cannot be taken in this element type
+                    self.impossible.append(f"{name}: {error}")
+
+    def _corrected(self, name: str, base: Candidate, centres: Centres, norms: bool) -> None:
+        changed = base.arrays()
+        clean = clean_moments(base.bench, centres, norms=norms)
+        found = chip_moments(base.bench, changed, centres, clean, self._chips_in_time(), norms=norms)
+        spots = {spot.value: spot.key for spot in centres.spots}
+        shifts = {value: found[value].shift(clean[value]) for value in spots if value in found}
+        shifts = {value: shift for value, shift in shifts.items() if shift.any()}
+        statistics = {value: found[value].pooled for value in centres.norms if value in found}
+        numbers = [*shifts.values(), *(n for pair in statistics.values() for n in pair)]
+        if not numbers or not all(np.isfinite(array).all() for array in numbers):
+            self.impossible.append(f"{name}: nothing shifts beyond chance")
+            return
+        loaded = with_centres(base.bench.loaded, centres, shifts, statistics)
+        rescaling = replace(base.rescaling, loaded=loaded)
+        touched = tuple(spot.key for spot in centres.spots if spot.value in shifts or norms)
+        self.candidate(name, self.bench(rescaling), rescaling, base.limits, touched or ("",))
+
+    def _chips_in_time(self) -> int:
+        """On how many chips means are taken: a quarter of the time left at most."""
+        left = self.deadline - time.perf_counter()
+        return CHIPS if 4 * CHIPS * self._pass <= left else max(FIRST, int(left / (4 * self._pass)))
+
+    def candidate(
+        self, name: str, bench: Bench, rescaling: Rescaling, limits: Limits, corrected: tuple[str, ...] = ()
+    ) -> Candidate:
+        """Measure a candidate and remember it."""
+        begin = time.perf_counter()
+        trial, reason = self._measured(bench, bench.cut(limits))
+        found = Candidate(name, bench, rescaling, limits, trial, time.perf_counter() - begin, corrected)
+        self.tried.append(found)
+        if reason == LATE:
+            self.cut_short.add(name)
+        elif reason:
+            self.refused[name] = reason
+        return found
+
+    def bench(self, rescaling: Rescaling) -> Bench:
+        """Set a structure up."""
+        return Bench(rescaling.loaded, self.conditions, self.folder / f"structure-{len(self.tried)}")
+
+    def _structure(self, name: str, insert: Insert, exponent: float) -> Candidate | None:
+        if self.tried and self.late(name):
+            return None
+        self.tell(name, len(self.tried), len(self.tried) + 1)
+        rescaling = rescale(self.basis, insert, exponent)
+        if self.tried and not rescaling.moved:
+            return None  # there is nothing to rescale: it is the original
+        bench = self.bench(rescaling) if self.tried else self.original
+        return self.candidate(name, bench, rescaling, {})
+
+    def _measured(self, bench: Bench, changed: Changed) -> tuple[Trial, str]:
+        """Measure a candidate as far as it is worth it; and why it cannot be kept, or nothing."""
+        higher = self.conditions.metric.higher_is_better
+        nominal = bench.nominal(changed)
+        trial = Trial(nominal, float("nan"), np.empty(0), higher)
+        first = not self.tried
+        if not first and not (np.isfinite(nominal) and self.loss(trial) <= self.allowed + self._slack):
+            return trial, COSTS
+        total, begin = self.conditions.chips, time.perf_counter()
+        few = total if first else min(FIRST, total)
+        try:
+            chips = bench.chips(changed)
+            trial = replace(trial, chips=chips.run(range(few)))
+            self._pass = (time.perf_counter() - begin) / few
+            if not first and trial.behind(self.best().trial):
+                return trial, BEHIND
+            if not first and time.perf_counter() + (total - few + 1) * self._pass > self.deadline:
+                return trial, LATE
+            values = chips.run([QUANTISED, *range(few, total)])
+        except ModelError as error:  # its outputs overflow
+            if first:
+                raise
+            return trial, str(error)
+        return Trial(nominal, float(values[0]), np.concatenate([trial.chips, values[1:]]), higher), ""
+
+    def _family(self, structure: Candidate, levels: Iterator[tuple[str, Limits]]) -> None:
+        """Try levels until one costs too much, or does worse than the one before: the next cut off more."""
+        before = structure
+        for what, limits in levels:
+            name = f"{structure.name}, {what}"
+            if not limits:
+                continue
+            if self.late(name):
+                return
+            self.tell(name, len(self.tried), len(self.tried) + 1)
+            found = self.candidate(name, structure.bench, structure.rescaling, limits)
+            if self.refused.get(name, BEHIND) != BEHIND:
+                return
+            if found.trial.behind(before.trial) or before.trial.beats(found.trial):
+                return
+            before = found
+
+    def _whole(self, candidate: Candidate) -> bool:
+        return len(candidate.trial.chips) == self.conditions.chips
+
+
+def _order(candidate: Candidate) -> tuple[float, float]:
+    trial = candidate.trial
+    return trial.sign * trial.worst, trial.sign * trial.mean

@@ -1,0 +1,310 @@
+"""From what a search found to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nvaudit.device import OperatingPoint
+from nvaudit.perturb.metrics import Metric
+from nvaudit.remapping.choose import COSTS, LATE, Candidate, Search
+from nvaudit.remapping.limits import narrowing
+from nvaudit.remapping.spec import RemapSpec
+from nvaudit.remapping.trial import Trial
+from nvaudit.report.mapped import share_clause
+from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.result import AuditReport
+from nvaudit.report.wording import count_text, difference_text, interval_text, kpp_name, value_text
+from nvaudit.stats.kpp import kpp_index
+from nvaudit.stats.paired import PairedDifference, paired_difference
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes
+    ----------
+    search : Search
+    best : Candidate
+    spread : mapping of str to float
+        Spread of weights as a fraction of the range.
+    metric : Metric
+    point : OperatingPoint
+    label_free : bool
+    samples, checked, images : int
+        Samples of the set, those on which the loss was measured again, and those that calibrated.
+    source : str
+    hashes : mapping of str to str
+    batch_size : int or None
+        Samples that ran at a time, at most.
+    error : float
+        Largest difference of the written model's outputs, relative to the largest output.
+    notes : tuple of str
+    """
+
+    search: Search
+    best: Candidate
+    spread: Mapping[str, float]
+    metric: Metric
+    point: OperatingPoint
+    label_free: bool
+    samples: int
+    checked: int
+    images: int
+    source: str
+    hashes: Mapping[str, str]
+    batch_size: int | None
+    error: float
+    notes: tuple[str, ...]
+
+
+def remap_report(
+    spec: RemapSpec,
+    outcome: Outcome,
+    pair: tuple[AuditReport, AuditReport] | None,
+    output: Path,
+    digest: str,
+    seconds: Mapping[str, float],
+    version: str,
+) -> RemapReport:
+    """Put what was found into a report.
+
+    Parameters
+    ----------
+    spec : RemapSpec
+    outcome : Outcome
+    pair : tuple of AuditReport, or None
+        Before and after on the same chips.
+    output : Path
+    digest : str
+        SHA-256 of the written model.
+    seconds : mapping of str to float
+    version : str
+
+    Returns
+    -------
+    RemapReport
+    """
+    difference = None if pair is None else _difference(spec, *pair, outcome.metric.higher_is_better)
+    best = outcome.best
+    chips = count_text(outcome.search.conditions.chips, "chip")
+    mapped = None if pair is None else pair[1].mapped
+    return RemapReport(
+        nvaudit_version=version,
+        headline=_headline(outcome, pair, difference)
+        + share_clause(mapped)
+        + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
+        output=str(output),
+        metric=outcome.metric.name,
+        unit=outcome.metric.unit,
+        higher_is_better=outcome.metric.higher_is_better,
+        label_free=outcome.label_free,
+        percentile=spec.percentile,
+        sigma=outcome.point.sigma,
+        sigma_unit=outcome.point.sigma_unit,
+        calibration=f"{chips} on {count_text(outcome.images, 'image')} of {outcome.samples:,} from "
+        f"{outcome.source}; these are other chips than those of the audit",
+        steps=tuple(_steps(spec, outcome)),
+        not_tried=(*(f"{name}: {LATE}" for name in outcome.search.untried), *outcome.search.impossible),
+        tensors=tuple(_tensors(outcome)),
+        exact=not best.changes_function,
+        added_factors=_added(outcome),
+        before=None if pair is None else _side(pair[0]),
+        after=None if pair is None else _side(pair[1]),
+        difference=difference,
+        mapped=mapped,
+        notes=tuple(_notes(spec, outcome)),
+        timing=dict(seconds),
+        run={**spec.model_dump(mode="json"), "batch_size": outcome.batch_size},
+        hashes=RemapHashes(**outcome.hashes, output=digest),
+    )
+
+
+def _difference(
+    spec: RemapSpec, before: AuditReport, after: AuditReport, higher_is_better: bool
+) -> PairedDifference:
+    return paired_difference(
+        np.asarray(before.trials.values, np.float64),
+        np.asarray(after.trials.values, np.float64),
+        spec.percentile,
+        spec.confidence,
+        higher_is_better,
+    )
+
+
+def _side(report: AuditReport) -> RemapAudit:
+    result = report.kpp[0]
+    return RemapAudit(
+        nominal=report.nominal,
+        quantised=report.quantised,
+        kpp=result.value,
+        low=result.low,
+        high=result.high,
+        mean=report.trials.mean,
+        min=report.trials.min,
+        worst=report.trials.min if report.metric_info.higher_is_better else report.trials.max,
+    )
+
+
+def _steps(spec: RemapSpec, outcome: Outcome) -> list[RemapStep]:
+    rows = []
+    for candidate in outcome.search.tried:
+        trial, kept = candidate.trial, candidate is outcome.best
+        reason = outcome.search.refused.get(candidate.name, "")
+        if not kept and not reason and candidate.name in outcome.search.cut_short:
+            reason = LATE
+        if not kept and not reason:
+            reason = "the start" if candidate is outcome.search.tried[0] else "another is better"
+        rows.append(
+            RemapStep(
+                name=candidate.name,
+                nominal=trial.nominal,
+                chips=len(trial.chips),
+                quantised=_number(trial.quantised),
+                kpp=_kpp(trial, spec.percentile),
+                worst_quarter=_number(trial.worst),
+                mean=_number(trial.mean),
+                seconds=candidate.seconds,
+                kept=kept,
+                reason=reason,
+            )
+        )
+    return rows
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _kpp(trial: Trial, percentile: float) -> float | None:
+    if not len(trial.chips):
+        return None
+    ordered = np.sort(trial.sign * trial.chips)
+    return trial.sign * float(ordered[kpp_index(percentile, len(ordered))])
+
+
+def _tensors(outcome: Outcome) -> list[RemapTensor]:
+    best, rows = outcome.best, []
+    rescaling, changed = best.rescaling, best.name != outcome.search.tried[0].name
+    held = {**rescaling.reasons, **rescaling.refused}
+    for key, values in best.bench.values.items():
+        limit, fixed = best.limits.get(key), best.bench.editable[key]
+        narrower = None if limit is None else narrowing(best.bench, key, limit)
+        ratio = rescaling.noise.get(key, 1.0) * (1.0 if narrower is None else narrower)
+        same = all(c.rescaling is not rescaling for c in outcome.search.tried[1:])
+        rows.append(
+            RemapTensor(
+                name=key,
+                op=best.bench.weights[key].op,
+                scales="refused" if key in held else "unchanged" if same or not changed else "rescaled",
+                scales_reason=held.get(key, ""),
+                clip=narrower,
+                clipped=0 if limit is None else int(np.count_nonzero(np.abs(values) > limit)),
+                corrected=key in best.corrected,
+                correct_reason="" if key in best.corrected else _not_corrected(outcome, key),
+                clip_reason="" if limit is not None else _not_clipped(outcome, key, fixed),
+                noise=None if fixed is not None else ratio,
+            )
+        )
+    return rows
+
+
+def _not_clipped(outcome: Outcome, key: str, fixed: str | None) -> str:
+    if fixed is not None:
+        return fixed
+    if not outcome.spread.get(key):
+        return "carries no noise"
+    return "nothing lies beyond the limit" if outcome.best.limits else "clipping did not pay"
+
+
+def _not_corrected(outcome: Outcome, key: str) -> str:
+    centres = outcome.search.centres
+    if centres is None:
+        return "was not tried"
+    refused = centres.refused.get(key)
+    if refused is not None:
+        return refused
+    return "its mean did not shift beyond chance" if outcome.best.corrected else "correcting did not pay"
+
+
+def _added(outcome: Outcome) -> int:
+    """Channels with a new factor in front of or behind a weight."""
+    before = sum(1 for node in outcome.search.basis.loaded.model.graph if node.op_type == "Mul")
+    after = sum(1 for node in outcome.best.rescaling.loaded.model.graph if node.op_type == "Mul")
+    return after - before
+
+
+def _headline(
+    outcome: Outcome, pair: tuple[AuditReport, AuditReport] | None, difference: PairedDifference | None
+) -> str:
+    unit, best = outcome.metric.unit, outcome.best
+    where = f"{outcome.point.profile.name}, σ = {outcome.point.sigma:g} {outcome.point.sigma_unit}"
+    what = "nothing helps: the model is unchanged" if best is outcome.search.tried[0] else best.name
+    if pair is None or difference is None:
+        start, end = outcome.search.tried[0].trial, best.trial
+        return (
+            f"worst quarter of the calibration chips {value_text(start.worst, unit)} → "
+            f"{value_text(end.worst, unit)} ({what}; {where})"
+        )
+    result = pair[1].kpp[0]
+    interval = interval_text(difference.kpp.low, difference.kpp.high, unit)
+    gain = difference_text(difference.kpp.value, unit)
+    return (
+        f"{kpp_name(result.percentile)} {value_text(pair[0].kpp[0].value, unit)} → "
+        f"{value_text(result.value, unit)}: {gain} {interval} on the same "
+        f"{count_text(difference.chips, 'chip')} ({what}; {where})"
+    )
+
+
+def _notes(spec: RemapSpec, outcome: Outcome) -> list[str]:
+    notes = list(outcome.notes)
+    if outcome.best.changes_function:
+        what = "clipping changes" if not outcome.best.corrected else "correcting means changes"
+        notes.append(
+            f"{what} the function: the nominal metric before and after says by how much; measured "
+            f"on {count_text(outcome.checked, 'image')} before it was kept"
+        )
+    elif outcome.best is not outcome.search.tried[0]:
+        notes.append(
+            f"the written model computes the same: largest difference {outcome.error:.1e} of the output range"
+        )
+    notes.extend(_dearer(spec, outcome))
+    if outcome.search.conditions.chips < spec.calibration_chips or _fewer_images(spec, outcome):
+        notes.append(
+            f"the time budget of {spec.time_budget:g} s left time for fewer calibration images or chips than "
+            "wanted; another machine may choose otherwise: --time-budget 0 takes the time it needs"
+        )
+    if outcome.label_free:
+        notes.append(
+            "there are no labels: candidates are compared with the original model's outputs, the audit "
+            "afterwards with the written model's own"
+        )
+    if spec.calibration_data is None and not outcome.label_free:
+        notes.append("calibration images are among those of the audit; its chips are new")
+    return notes
+
+
+def _dearer(spec: RemapSpec, outcome: Outcome) -> list[str]:
+    """What would help more and costs more of the nominal metric than is allowed."""
+    best, unit = outcome.best.trial, outcome.metric.unit
+    refused = [
+        candidate
+        for candidate in outcome.search.tried
+        if outcome.search.refused.get(candidate.name, "").startswith(COSTS) and candidate.trial.beats(best)
+    ]
+    if not refused:
+        return []
+    top = max(refused, key=lambda candidate: candidate.trial.sign * candidate.trial.worst)
+    return [
+        f"{top.name} brings the worst quarter to {value_text(top.trial.worst, unit)} instead of "
+        f"{value_text(best.worst, unit)} and costs more of the nominal metric than --max-clean-loss "
+        f"{spec.max_clean_loss:g} allows"
+    ]
+
+
+def _fewer_images(spec: RemapSpec, outcome: Outcome) -> bool:
+    return outcome.images < min(spec.calibration_images, outcome.samples)

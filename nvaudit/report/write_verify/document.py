@@ -1,0 +1,251 @@
+"""What the report of a write-verify plan says."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from nvaudit.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Document,
+    Facts,
+    Figure,
+    Hero,
+    KeyFigure,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+    file_name,
+    limited,
+    short,
+)
+from nvaudit.report.mapped import gate_lines
+from nvaudit.report.page.share import share_blocks, share_numbers, warnings
+from nvaudit.report.plots.verify import verify_figure
+from nvaudit.report.record import hash_rows, time_text
+from nvaudit.report.wording import (
+    LABEL_FREE_CHIPS,
+    confidence_text,
+    count_text,
+    difference_text,
+    interval_text,
+    kpp_name,
+    limit_text,
+    missing_bound_text,
+    shape_text,
+    value_text,
+)
+from nvaudit.report.write_verify.result import (
+    VerifyChoice,
+    VerifyPoint,
+    VerifyReport,
+    VerifyTensor,
+    share_words,
+)
+from nvaudit.report.write_verify.words import condition_rows, gain_lines, reason_text
+
+
+def verify_document(report: VerifyReport) -> Document:
+    """Say what a plan found.
+
+    Parameters
+    ----------
+    report : VerifyReport
+    """
+    return Document(
+        title=report.headline,
+        subject=file_name(str(report.run.get("model", ""))),
+        subtitle=f"{report.metric} on {short(report.device)} by the share of weights that are write-verified",
+        hero=_hero(report),
+        sections=(*plan_sections(report), _notes(report), _record(report)),
+        version=report.nvaudit_version,
+    )
+
+
+def plan_sections(report: VerifyReport) -> tuple[Section, Section]:
+    """What a plan says, without what it rests on: the curve, and the tensors."""
+    return _curve(report), _tensors(report)
+
+
+def _hero(report: VerifyReport) -> Hero:
+    choice, unit = report.choice, report.metric_info.unit
+    role: Literal["pass", "fail", "none"] = "none"
+    if choice is None:
+        assert report.target is not None
+        title, role, word = (
+            f"No share that was tried reaches {limit_text(report.target, unit)}",
+            "fail",
+            "Missed",
+        )
+    else:
+        title = f"Verify {share_words(choice.share)} of the weights for {value_text(choice.kpp, unit)}"
+        role, word = ("none", "") if report.target is None else ("pass", "Reached")
+    lines = [f"{reason_text(report)}."]
+    if choice is not None and _is_open(report, choice):
+        ends = _interval(_at(report, choice.weights), unit)
+        lines.append(
+            f"The interval of this KPP, {ends}, has values that miss the target: with other chips the share "
+            "may be another. --trials makes the interval narrower."
+        )
+    lines += [f"{text}." for text in gate_lines(report.mapped_gate, report.mapped)]
+    if report.mapped_gate is not None and report.mapped_gate.verdict == "fail":
+        role, word = "fail", "FAIL"
+    return Hero(
+        role=role,
+        word=word,
+        title=title,
+        lines=tuple(lines),
+        numbers=(*_numbers(report), *share_numbers(report.mapped)),
+        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+    )
+
+
+def _at(report: VerifyReport, weights: int) -> VerifyPoint:
+    return next(point for point in report.curve if point.weights == weights)
+
+
+def _interval(point: VerifyPoint, unit: str) -> str:
+    return interval_text(point.kpp.low, point.kpp.high, unit)
+
+
+def _is_open(report: VerifyReport, choice: VerifyChoice) -> bool:
+    """Whether the bad end of the interval of the KPP that was chosen misses the target, or is missing."""
+    if report.target is None:
+        return False
+    found, better = _at(report, choice.weights).kpp, report.metric_info.higher_is_better
+    end = found.low if better else found.high
+    return end is None or (end < report.target if better else end > report.target)
+
+
+def _numbers(report: VerifyReport) -> tuple[KeyFigure, ...]:
+    """The KPP of the plan, or of the largest share where there is none; two to compare with, and the work."""
+    unit, choice = report.metric_info.unit, report.choice
+    main = report.curve[-1] if choice is None else _at(report, choice.weights)
+    name = kpp_name(main.kpp.percentile)
+    bigs = [_big(main, f"{name}, {_verified(main)}", unit, main=True)]
+    for point in (*report.curve[:1], *report.curve[1:][-1:]):
+        if point is not main:
+            bigs.append(_big(point, f"{name}, {_verified(point)}", unit))
+    if len(bigs) < 3:
+        bigs.append(KeyFigure("Without noise", value_text(report.quantised, unit), "the quantised model"))
+    if len(bigs) < 3:
+        bigs.append(KeyFigure("As given", value_text(report.nominal, unit), "the unmodified model"))
+    note = f"of {count_text(report.devices, 'device')}; {main.saved:,} need none"
+    return (*bigs, KeyFigure("Write-verify operations", f"{main.devices:,}", note))
+
+
+def _big(point: VerifyPoint, name: str, unit: str, *, main: bool = False) -> KeyFigure:
+    note = f"{_interval(point, unit)}; mean {value_text(point.mean, unit)}"
+    return KeyFigure(name, value_text(point.kpp.value, unit), note, main=main)
+
+
+def _verified(point: VerifyPoint) -> str:
+    return f"{share_words(point.share)} verified"
+
+
+def _curve(report: VerifyReport) -> Section:
+    name = kpp_name(report.curve[0].kpp.percentile)
+    figure = Figure("verify", _words(report), partial(verify_figure, report), tall=True)
+    said = (
+        "What each share gives. Gains, with their intervals, are against the same chips with none verified; "
+        "devices are write-verify operations."
+    )
+    points = ", points" if report.metric_info.unit == "fraction" else ""
+    columns = ("share", name, "interval", f"gain{points}", "mean", "worst", "devices", "weights")
+    rows = tuple(_row(report, point) for point in report.curve)
+    table = Table("shares", said, columns, rows, numeric=tuple(range(len(columns))), whole=True)
+    gains = tuple(f"{line[0].upper()}{line[1:]}." for line in gain_lines(report))
+    return Section("curve", "What verifying gives", (figure, table, Bullets(gains)))
+
+
+def _words(report: VerifyReport) -> str:
+    """What the figure shows."""
+    unit, first, most = report.metric_info.unit, report.curve[0], report.curve[-1]
+    none, best = (value_text(point.kpp.value, unit) for point in (first, most))
+    words = (
+        f"{kpp_name(first.kpp.percentile)} and mean {report.metric} of the same "
+        f"{count_text(first.kpp.trials, 'chip')} over the share of the weights that are verified; shares lie "
+        f"at their square roots. The band is the {confidence_text(first.kpp.confidence)} interval of the KPP."
+        f" With none the KPP is {none}, with {share_words(most.share)} {best}."
+    )
+    if report.choice is not None:
+        chosen = f"{share_words(report.choice.share)} for {value_text(report.choice.kpp, unit)}"
+        words += f" The ring is the plan: {chosen}."
+    bounds = (missing_bound_text(point.kpp, report.metric_info.higher_is_better) for point in report.curve)
+    missing = dict.fromkeys(text for text in bounds if text is not None)
+    if missing:
+        words += f" Where the interval has no bound the band ends at the KPP; {'; '.join(missing)}."
+    return words
+
+
+def _row(report: VerifyReport, point: VerifyPoint) -> tuple[Cell, ...]:
+    unit, choice = report.metric_info.unit, report.choice
+    chosen = " (plan)" if choice is not None and choice.weights == point.weights else ""
+    return (
+        Number(point.share, f"{share_words(point.share)}{chosen}"),
+        Number(point.kpp.value, value_text(point.kpp.value, unit)),
+        Number(point.kpp.low, _interval(point, unit)),
+        _gain(point, unit),
+        *(Number(value, value_text(value, unit)) for value in (point.mean, point.worst)),
+        *(Number(count, f"{count:,}") for count in (point.devices, point.weights)),
+    )
+
+
+def _gain(point: VerifyPoint, unit: str) -> Cell:
+    if point.difference is None:
+        return ""
+    found = point.difference.kpp
+    ends = (found.value, found.low, found.high)
+    texts = [difference_text(end, unit).removesuffix(" points") for end in ends if end is not None]
+    interval = f" ({texts[1]} to {texts[2]})" if len(texts) == len(ends) else ""
+    return Number(found.value, f"{texts[0]}{interval}")
+
+
+def _tensors(report: VerifyReport) -> Section:
+    rows, cut = limited([_tensor(row) for row in report.tensors])
+    if report.choice is None:
+        caption = f"There is no plan; what {share_words(report.curve[-1].share)} of the weights would be."
+    else:
+        caption = f"Where the {count_text(report.choice.weights, 'weight')} of the plan are."
+        if report.plan is not None:
+            caption += f" {report.plan} has the mask of each."
+    table = Table(
+        "tensors", f"{caption}{cut}",
+        ("tensor", "operator", "stored as", "kind", "verify", "of", "share", "devices"), rows,
+        numeric=(4, 5, 6, 7), sortable=True,
+    )  # fmt: skip
+    return Section("tensors-section", "Weights to verify", (table, *share_blocks(report.mapped)))
+
+
+def _tensor(row: VerifyTensor) -> tuple[Cell, ...]:
+    share = row.verified / row.weights if row.weights else 0.0
+    return (
+        short(row.name), short(row.op), shape_text(row.shape), row.stored,
+        *(Number(count, f"{count:,}") for count in (row.verified, row.weights)),
+        Number(share, share_words(share)), Number(row.devices, f"{row.devices:,}"),
+    )  # fmt: skip
+
+
+def _notes(report: VerifyReport) -> Section:
+    result = report.curve[0].kpp
+    assumed = [f"Assumed: {text}" for text in report.metric_info.assumed]
+    skipped = [f"Left out of the data: {': '.join(item)}" for item in report.data.skipped]
+    lines = (*report.notes, *assumed, *report.data.notes, *skipped, f"KPP: {result.definition}")
+    blocks: list[Block] = [Bullets(lines)]
+    if report.events:
+        blocks += [Paragraph("What happened on the way:"), Bullets(report.events)]
+    return Section("notes", "Notes", tuple(blocks))
+
+
+def _record(report: VerifyReport) -> Section:
+    hashes = report.hashes
+    rows = (
+        *condition_rows(report),
+        *time_text(report.timing),
+        *hash_rows(hashes.model, hashes.data, hashes.device),
+        ("nvaudit", report.nvaudit_version),
+    )
+    return Section("record", "How it was run", (Facts(rows),), folded=True)

@@ -1,0 +1,207 @@
+"""The report of a write-verify plan: what verifying a share of the weights gives, and which ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Section, check_filled
+from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
+from nvaudit.stats.kpp import KppResult
+from nvaudit.stats.paired import PairedDifference
+
+POINT = 0.01
+"""Without a target the plan is the smallest share that loses no more than this against the largest share: of
+a fraction; of another metric, this part of the quantised model's value."""
+
+
+class VerifyPoint(Section):
+    """The chips with a share of the weights verified."""
+
+    share: float = Field(ge=0, le=1)
+    weights: int = Field(ge=0, description="Verified.")
+    devices: int = Field(ge=0, description="Write-verify operations: devices of these weights.")
+    saved: int = Field(ge=0, description="Write-verify operations that verifying everything takes more.")
+    kpp: KppResult
+    mean: float
+    worst: float = Field(description="The worst chip.")
+    difference: PairedDifference | None = Field(
+        default=None, description="Against the same chips with no weight verified; null for these."
+    )
+    values: tuple[float, ...] = Field(description="Of every chip, in order of the trials.")
+
+
+class VerifyChoice(Section):
+    """The share that the plan is for."""
+
+    share: float = Field(ge=0, le=1)
+    weights: int = Field(ge=0)
+    devices: int = Field(ge=0)
+    saved: int = Field(ge=0)
+    kpp: float
+    why: str
+    short: float | None = Field(
+        default=None, description="The largest share tried that is not enough; null if the smallest one is."
+    )
+
+
+class VerifyTensor(Section):
+    """What the plan verifies of one tensor."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...] = Field(description="As it is stored, and so of its mask.")
+    stored: str = Field(description="initializer, constant, attribute, sparse, or folded (computed).")
+    weights: int = Field(ge=0)
+    devices: int = Field(ge=0)
+    verified: int = Field(ge=0, description="Weights to verify.")
+
+
+class VerifyReport(Section):
+    """A write-verify plan."""
+
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
+    label_free: bool
+    ranking: Literal["swim", "magnitude", "random"]
+    ranked_by: str = Field(description="What the ranking rests on, in plain words.")
+    device: str
+    sigma: float
+    sigma_unit: str
+    time_s: float
+    verify_sigma: float = Field(description="Spread that verifying leaves, in the unit of sigma.")
+    reduced: tuple[str, ...] = Field(description="Noise terms that verifying reduces.")
+    left: tuple[str, ...] = Field(description="Noise terms that it cannot reduce.")
+    metric: str
+    metric_info: MetricInfo
+    nominal: float = Field(description="Metric of the unmodified model.")
+    quantised: float = Field(description="Metric after mapping, without noise.")
+    weights: int = Field(ge=1, description="On the array.")
+    devices: int = Field(ge=1)
+    curve: tuple[VerifyPoint, ...] = Field(description="The same chips at every share, ascending.")
+    target: float | None = None
+    choice: VerifyChoice | None = Field(description="Null where no share reaches the target.")
+    tensors: tuple[VerifyTensor, ...] = Field(description="Of the choice; without one of the largest share.")
+    plan: str | None = Field(default=None, description="The file of masks.")
+    mapped: MappedShare | None = Field(
+        default=None, description="How much of the model's products is on the array; null in older reports."
+    )
+    mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
+    data: DataInfo
+    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
+    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    hashes: Hashes
+    events: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _points_are_there(self) -> VerifyReport:
+        check_filled("curve", self.curve)
+        shares = [point.share for point in self.curve]
+        if shares != sorted(set(shares)):
+            raise ValueError("curve: its shares do not ascend")
+        counts = [point.weights for point in self.curve]
+        if self.choice is not None and self.choice.weights not in counts:
+            raise ValueError(f"choice.weights {self.choice.weights}: no point of the curve has as many")
+        return self
+
+
+def verify_report(
+    curve: Sequence[VerifyPoint],
+    choice: VerifyChoice | None,
+    *,
+    label_free: bool,
+    ranking: Literal["swim", "magnitude", "random"],
+    device: str,
+    metric_info: MetricInfo,
+    target: float | None,
+    weights: int,
+    devices: int,
+    mapped: MappedShare | None = None,
+    require_mapped: float | None = None,
+    **rest: Any,
+) -> VerifyReport:
+    """Put a report together; the line that stands first is made here.
+
+    Parameters
+    ----------
+    curve : sequence of VerifyPoint
+    choice : VerifyChoice or None
+    label_free, ranking, device, metric_info, target, weights, devices, mapped
+        Fields of :class:`VerifyReport`.
+    require_mapped : float, optional
+        The share of the products that must be on the array.
+    **rest
+        Its other fields.
+
+    Returns
+    -------
+    VerifyReport
+    """
+    text = _headline(curve, choice, metric_info.unit, target, device, ranking, weights)
+    gate = None if mapped is None else judge_share(mapped, require_mapped)
+    text += share_clause(mapped)
+    if gate is not None and gate.verdict == "fail":
+        text = f"FAIL: {text}"
+    if label_free:
+        text = f"LABEL-FREE (no labels: agreement with the unperturbed model): {text}"
+    return VerifyReport(
+        headline=metric_info.cautioned(text),
+        label_free=label_free,
+        ranking=ranking,
+        device=device,
+        metric_info=metric_info,
+        target=target,
+        weights=weights,
+        devices=devices,
+        mapped=mapped,
+        mapped_gate=gate,
+        curve=tuple(curve),
+        choice=choice,
+        **rest,
+    )
+
+
+def _headline(
+    curve: Sequence[VerifyPoint],
+    choice: VerifyChoice | None,
+    unit: str,
+    target: float | None,
+    device: str,
+    ranking: str,
+    weights: int,
+) -> str:
+    begin = f"{kpp_name(curve[0].kpp.percentile)} on {device}"
+    none, most = (value_text(point.kpp.value, unit) for point in (curve[0], curve[-1]))
+    ends = f"none {none}, {share_words(curve[-1].share)} {most}"
+    of = f"of {count_text(weights, 'weight')} ({ranking})"
+    if choice is None:
+        assert target is not None
+        return f"{begin}: no share {of} that was tried reaches {limit_text(target, unit)}: {ends}"
+    return (
+        f"{begin}: verify {share_words(choice.share)} {of} for {value_text(choice.kpp, unit)}; {ends}; "
+        f"{choice.saved:,} of {count_text(choice.saved + choice.devices, 'device')} need no write-verify"
+    )
+
+
+def share_words(share: float) -> str:
+    """Show a share of the weights.
+
+    Examples
+    --------
+    >>> share_words(0.05), share_words(1.0), share_words(0.0)
+    ('5 %', 'all', 'none')
+    """
+    if share in (0.0, 1.0):
+        return "all" if share else "none"
+    return f"{100 * share:.3g} %"
+
+
+def verify_json(report: VerifyReport) -> str:
+    """Write a plan as JSON text, without a line feed at its end."""
+    return write_json(report.model_dump(mode="json"))

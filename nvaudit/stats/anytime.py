@@ -1,0 +1,185 @@
+r"""The gate while chips are still being drawn: verdicts that hold whenever one stops.
+
+For "too many chips fail" (p ≥ p₀) the likelihood ratio Π (p₁/p₀)^x ((1−p₁)/(1−p₀))^(1−x) of any p₁ < p₀ is a
+supermartingale, and so is a mixture of them: it ever reaches 1/α with probability at most α (Ville, 1939;
+Robbins, Ann. Math. Stat. 41 (1970) 1397). Likewise for p ≤ p₀ with p₁ > p₀. A chip that is judged from a part
+of the samples may be misjudged; each has a chance of its own to be, so failures are still independent, only
+their share may be off by as much: p₀ is moved by that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.stats.binomial import check_confidence, check_percentile
+from nvaudit.stats.gate import GateResult, Verdict, count_text, percent_text
+
+PASS_LEAK = 0.01
+"""Chance that a failing chip is taken for a passing one."""
+
+FAIL_LEAK = 0.05
+"""Chance that a passing chip is taken for a failing one, as a share of the failures that are allowed."""
+
+_BETTER = np.array([[0.0, 0.9], [0.1, 0.04], [0.3, 0.03], [0.6, 0.03]])
+"""Alternatives to p₀ as shares of it, with their weights: most on chips that never fail."""
+
+_WORSE = 2.0 ** np.arange(1, 8)
+"""Alternatives as multiples of p₀, of equal weight."""
+
+
+def fail_leak(percentile: float) -> float:
+    """Chance that a passing chip is taken for a failing one, for a gate at a percentile."""
+    return FAIL_LEAK * percentile / 100
+
+
+def pass_evidence(failures: int, trials: int, prob: float) -> float:
+    """Log of the wealth against "at least ``prob`` of the chips fail"."""
+    share, weight = _BETTER.T
+    return _mixture(share * prob, weight, failures, trials, prob)
+
+
+def fail_evidence(failures: int, trials: int, prob: float) -> float:
+    """Log of the wealth against "at most ``prob`` of the chips fail"."""
+    share = np.unique(np.minimum(_WORSE * prob, 1 - (1 - prob) / 100))
+    return _mixture(share, np.full(len(share), 1 / len(share)), failures, trials, prob)
+
+
+def _mixture(
+    share: NDArray[np.float64], weight: NDArray[np.float64], failures: int, trials: int, prob: float
+) -> float:
+    with np.errstate(divide="ignore"):
+        hit = np.log(share) - math.log(prob)
+    hits = failures * hit if failures else np.zeros_like(hit)
+    misses = (trials - failures) * (np.log1p(-share) - math.log1p(-prob))
+    logs = hits + misses
+    top = logs.max()
+    return float(top + math.log(float(np.exp(logs - top) @ weight)))
+
+
+def sequential_verdict(failures: int, trials: int, percentile: float, confidence: float) -> Verdict:
+    """Verdict after some chips; valid at any number of them.
+
+    Parameters
+    ----------
+    failures, trials : int
+        Chips judged to miss the threshold, and all chips drawn.
+    percentile : float
+        k: percent of the chips that may miss it.
+    confidence : float
+        Of each verdict.
+
+    Returns
+    -------
+    {"pass", "fail", "undecided"}
+
+    Examples
+    --------
+    >>> sequential_verdict(0, 312, 1, 0.95), sequential_verdict(3, 16, 1, 0.95)
+    ('pass', 'fail')
+    """
+    prob = float(check_percentile(percentile))
+    check_confidence(confidence)
+    wanted = -math.log(1 - confidence)
+    if pass_evidence(failures, trials, prob * (1 - PASS_LEAK)) >= wanted:
+        return "pass"
+    leak = fail_leak(percentile)
+    if fail_evidence(failures, trials, prob + leak * (1 - prob)) >= wanted:
+        return "fail"
+    return "undecided"
+
+
+def failure_bounds(failures: int, trials: int, percentile: float, confidence: float) -> tuple[float, float]:
+    """One-sided bounds of the share of all chips that miss the threshold; valid at any stopping time."""
+    from scipy.optimize import brentq  # takes a quarter of a second to load
+
+    wanted = -math.log(1 - confidence)
+    leak = fail_leak(percentile)
+    ends = 1e-9, 1 - 1e-9
+
+    def root(function: object, low: float, high: float) -> float:
+        return float(brentq(function, low, high, xtol=1e-9))
+
+    def too_many(prob: float) -> float:
+        return pass_evidence(failures, trials, prob) - wanted
+
+    def too_few(prob: float) -> float:
+        return fail_evidence(failures, trials, prob) - wanted
+
+    high = root(too_many, *ends) / (1 - PASS_LEAK) if too_many(ends[0]) < 0 < too_many(ends[1]) else 1.0
+    low = 0.0
+    if too_few(ends[0]) > 0 > too_few(ends[1]):
+        low = max(0.0, (root(too_few, *ends) - leak) / (1 - leak))
+    return low, min(1.0, high)
+
+
+def sequential_gate(
+    failures: int,
+    trials: int,
+    threshold: float,
+    percentile: float,
+    confidence: float,
+    higher_is_better: bool,
+    stopped: str,
+) -> GateResult:
+    """Say what a gate that draws chips until it is decided has found.
+
+    Parameters
+    ----------
+    failures, trials : int
+    threshold : float
+    percentile, confidence : float
+    higher_is_better : bool
+    stopped : str
+        Why no more chips were drawn, for a gate that is undecided.
+
+    Returns
+    -------
+    GateResult
+    """
+    verdict = sequential_verdict(failures, trials, percentile, confidence)
+    low, high = failure_bounds(failures, trials, percentile, confidence)
+    bound = {
+        "pass": f"at most {percent_text(high)}",
+        "fail": f"at least {percent_text(low)}",
+        "undecided": f"between {percent_text(low)} and {percent_text(high)}",
+    }[verdict]
+    side = "below" if higher_is_better else "above"
+    return GateResult(
+        threshold=threshold,
+        percentile=percentile,
+        confidence=confidence,
+        verdict=verdict,
+        failures=failures,
+        trials=trials,
+        failure_low=low,
+        failure_high=high,
+        reason=(
+            f"{count_text(failures, trials, side)} {threshold:.10g}; with {percent_text(confidence)} "
+            f"confidence {bound} of all chips are, and {'only ' if verdict == 'fail' else ''}"
+            f"{percentile:g} % may be"
+        ),
+        needed=f"{stopped}; {_needed(failures, trials, percentile, confidence)}"
+        if verdict == "undecided"
+        else None,
+        sequential=True,
+    )
+
+
+def _needed(failures: int, trials: int, percentile: float, confidence: float) -> str:
+    """Say how many further chips, all passing, would pass the gate."""
+    prob = percentile / 100 * (1 - PASS_LEAK)
+    wanted = -math.log(1 - confidence)
+    low, high = trials, 2 * trials + 16
+    while pass_evidence(failures, high, prob) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if pass_evidence(failures, middle, prob) >= wanted else (middle, high)
+    more = high - trials
+    return (
+        f"{more:,} more chip{'' if more == 1 else 's'} without a {'further ' if failures else ''}failure "
+        "would pass (--max-trials)"
+    )

@@ -1,0 +1,170 @@
+"""From measured chips to the report of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit._version import __version__
+from nvaudit.findings import measured_late
+from nvaudit.model.stored import StoredWeight
+from nvaudit.perturb.metrics import Metric
+from nvaudit.report.mapped import MappedShare
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo
+from nvaudit.report.write_verify.result import (
+    VerifyChoice,
+    VerifyPoint,
+    VerifyReport,
+    VerifyTensor,
+    verify_report,
+)
+from nvaudit.session import Session
+from nvaudit.stats.binomial import standard_error
+from nvaudit.stats.kpp import kpp
+from nvaudit.stats.paired import paired_difference
+from nvaudit.write_verify.rank import Correction
+from nvaudit.write_verify.ranked import Ranked, per_weight
+from nvaudit.write_verify.spec import VerifySpec
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run of a plan has found.
+
+    Attributes
+    ----------
+    metric : Metric
+    nominal, quantised : float
+    correction : Correction
+    ranked : Ranked
+    values : mapping of int to ndarray
+        By number of verified weights, 0 among them: the metric of every chip.
+    choice : VerifyChoice or None
+    stored : mapping of str to StoredWeight
+    plan : Path or None
+        The file of masks, if one was written.
+    mapped : MappedShare
+    """
+
+    metric: Metric
+    nominal: float
+    quantised: float
+    correction: Correction
+    ranked: Ranked
+    values: Mapping[int, Floats]
+    choice: VerifyChoice | None
+    stored: Mapping[str, StoredWeight]
+    plan: Path | None
+    mapped: MappedShare
+
+
+def _point(spec: VerifySpec, found: Found, count: int) -> VerifyPoint:
+    ranked, values, better = found.ranked, found.values[count], found.metric.higher_is_better
+    devices, every = ranked.devices(count), ranked.devices(ranked.total)
+    difference = None
+    if count:
+        none, confidence = found.values[0], spec.run.confidence
+        difference = paired_difference(none, values, spec.percentile, confidence, better)
+    return VerifyPoint(
+        share=count / ranked.total,
+        weights=count,
+        devices=devices,
+        saved=every - devices,
+        kpp=kpp(values, spec.percentile, spec.run.confidence, better),
+        mean=float(values.mean()),
+        worst=float(values.min() if better else values.max()),
+        difference=difference,
+        values=tuple(values.tolist()),
+    )
+
+
+def _tensors(session: Session, found: Found) -> list[VerifyTensor]:
+    ranked = found.ranked
+    count = max(found.values) if found.choice is None else found.choice.weights
+    operators = {d.constant.weight.key: d.constant.weight.op for d in session.decisions if d.constant.weight}
+    return [
+        VerifyTensor(
+            name=tensor.key,
+            op=operators[tensor.key],
+            shape=found.stored[tensor.key].shape,
+            stored=found.stored[tensor.key].origin,
+            weights=tensor.code.size,
+            devices=tensor.code.size * per_weight(tensor.array),
+            verified=int(np.count_nonzero(place < count)),
+        )
+        for tensor, place in zip(ranked.tensors, ranked.place, strict=True)
+    ]
+
+
+def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyReport:
+    """Make the report of a plan."""
+    data, point, metric = session.dataset, session.points[0], found.metric
+    ranked, correction = found.ranked, found.correction
+    return verify_report(
+        [_point(spec, found, count) for count in sorted(found.values)],
+        found.choice,
+        label_free=data.label_kind == "none",
+        ranking=spec.own.ranking,
+        ranked_by=ranked.said,
+        device=point.profile.name,
+        sigma=point.sigma,
+        sigma_unit=point.sigma_unit,
+        time_s=point.time_s,
+        verify_sigma=correction.sigma,
+        reduced=correction.terms,
+        left=correction.left,
+        metric=metric.name,
+        metric_info=MetricInfo(
+            higher_is_better=metric.higher_is_better,
+            unit=metric.unit,
+            assumed=metric.assumed,
+            caution=metric.caution,
+        ),
+        nominal=found.nominal,
+        quantised=found.quantised,
+        mapped=found.mapped,
+        require_mapped=spec.run.require_mapped,
+        weights=ranked.total,
+        devices=ranked.devices(ranked.total),
+        target=spec.own.target_kpp,
+        tensors=tuple(_tensors(session, found)),
+        plan=None if found.plan is None else str(found.plan),
+        data=DataInfo(
+            **data.facts(),
+            standard_error=standard_error(found.nominal, data.count, metric.name, metric.unit),
+        ),
+        timing=session.timing,
+        run={**spec.dump(), "batch_size": session.spec.batch_size},
+        hashes=Hashes(**session.hashes()),
+        events=tuple(session.events),
+        notes=tuple(_notes(spec, session, found)),
+        nvaudit_version=__version__,
+    )
+
+
+def _notes(spec: VerifySpec, session: Session, found: Found) -> list[str]:
+    notes = [*session.notes, *measured_late(session.points[0].profile)]
+    if found.correction.sigma == 0:
+        notes.append(
+            "verified devices hold their targets exactly, which is the most that verifying can give; "
+            "--verify-sigma says what a real loop leaves"
+        )
+    if spec.own.ranking == "swim" and spec.own.sensitivity_data is None:
+        notes.append(
+            "the ranking looked at samples that the chips are scored on, though not at their labels; "
+            "--sensitivity-data gives it others"
+        )
+    folded = [key for key, where in found.stored.items() if where.origin == "folded"]
+    if folded:
+        notes.append(
+            "computed in the graph, so that the mask is that of the computed value: " + ", ".join(folded)
+        )
+    if found.choice is None:
+        notes.append("no plan was written, because no share reaches the target")
+    return notes

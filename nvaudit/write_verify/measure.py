@@ -1,0 +1,161 @@
+"""The metric of the same chips with more and more weights verified."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.perturb.engine import Outcome
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.pools import as_finished
+from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.variant import WHOLE, Variant
+from nvaudit.perturb.verify import Verified
+from nvaudit.perturb.workers import Pool
+from nvaudit.perturb.workload import ArrayFile
+
+STEPS = 6
+"""Shares that the search for a target tries at most, beside those asked for."""
+
+RESOLUTION = 0.1
+"""The search ends where the share that reaches the target is known to this part of itself."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class VerifiedChips:
+    """Runs chips with some weights verified, each number of weights once.
+
+    Attributes
+    ----------
+    pool : Pool
+    metric : Metric
+    keep : str or None
+        File of the nominal outputs that the metric compares with.
+    trials : int
+    total : int
+        Weights on the array.
+    order : tuple of ArrayFile
+        The ranking; see :class:`nvaudit.perturb.verify.Verified`.
+    residual : float
+    terms : frozenset of str
+    progress : callable
+        Told (what, done, total).
+    record : ChipRecord or None
+        Chips that it has are not run again; the others are entered as they finish.
+    task : int
+        Of the record: which ranking verified weights follow; see :func:`.kept.ranking_task`.
+    values : dict of int to ndarray
+        By number of verified weights: the metric of every chip.
+    found : int
+        Chips that the record had.
+    """
+
+    pool: Pool
+    metric: Metric
+    keep: str | None
+    trials: int
+    total: int
+    order: tuple[ArrayFile, ...]
+    residual: float
+    terms: frozenset[str]
+    progress: Progress
+    record: ChipRecord | None = None
+    task: int = 0
+    values: dict[int, Floats] = field(default_factory=dict)
+    found: int = 0
+
+    def run(self, count: int, label: str) -> Floats:
+        """Score every chip with ``count`` weights verified; ``label`` is for the progress."""
+        if count in self.values:
+            return self.values[count]
+        verified = Verified(self.order, count, self.residual, self.terms) if count else None
+        variant = Variant(verified=verified) if verified else WHOLE
+        what = f"chips with {share_name(count, self.total)} of the weights verified{label}"
+        values, todo = self._known(count)
+        known = self.trials - len(todo)
+        self.progress(what, known, self.trials)
+
+        def submit(trial: int) -> Future[Outcome]:
+            return self.pool.submit(f"trial {trial}", "chip", self.metric, self.keep, 0, trial, variant)
+
+        for done, (trial, outcome) in enumerate(as_finished(self.pool, todo, submit), known + 1):
+            if self.record is not None:
+                self.record.add(count, trial, outcome, self._task(count))
+            values[trial] = outcome.value
+            self.progress(what, done, self.trials)
+        self.values[count] = values
+        return values
+
+    def _known(self, count: int) -> tuple[Floats, list[int]]:
+        """What the record has of the chips with ``count`` weights verified, and the trials that are left."""
+        values, todo = np.full(self.trials, np.nan), list[int]()
+        for trial in range(self.trials):
+            known = None if self.record is None else self.record.find(count, trial, self._task(count))
+            if known is None:
+                todo.append(trial)
+            else:
+                values[trial] = known.value
+        self.found += self.trials - len(todo)
+        return values, todo
+
+    def _task(self, count: int) -> int:
+        return self.task if count else 0  # no ranking matters where nothing is verified
+
+
+def count_of(share: float, total: int) -> int:
+    """Weights that a share is: rounded, and at least one where the share is above 0."""
+    return max(round(share * total), 1 if share > 0 else 0)
+
+
+def share_name(count: int, total: int) -> str:
+    """Show a share, e.g. ``5 %``."""
+    return f"{100 * count / total:.3g} %"
+
+
+def search_target(
+    known: list[int], reaches: Callable[[int], bool], total: int
+) -> tuple[int | None, int | None]:
+    """Find the smallest number of weights that reaches a target.
+
+    Parameters
+    ----------
+    known : list of int
+        Numbers that are tried in any case.
+    reaches : callable
+        Whether a number does, measured when it is asked for.
+    total : int
+        Weights on the array.
+
+    Returns
+    -------
+    enough : int or None
+        The smallest number tried that reaches it, as all larger ones that were tried do; None if none does.
+    short : int or None
+        The largest below it that was tried and does not; None if ``enough`` is the smallest of all.
+    """
+    tried = {count: reaches(count) for count in sorted(set(known))}
+    for _ in range(STEPS):
+        enough, short = _edge(tried)
+        if enough is None or short is None or enough - short <= max(1, math.ceil(RESOLUTION * enough)):
+            break
+        middle = round(math.sqrt(short * enough)) if 4 * short > enough else (short + enough) // 2
+        middle = min(max(middle, short + 1), enough - 1)
+        tried[middle] = reaches(middle)
+    return _edge(tried)
+
+
+def _edge(tried: dict[int, bool]) -> tuple[int | None, int | None]:
+    enough = None
+    for count in sorted(tried, reverse=True):
+        if not tried[count]:
+            return enough, count
+        enough = count
+    return enough, None

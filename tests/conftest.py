@@ -28,6 +28,10 @@ settings.load_profile("fixed")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "digits_cnn.onnx"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-goldens", action="store_true", help="Write tests/golden anew.")
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command left behind."""

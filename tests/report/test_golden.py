@@ -1,0 +1,110 @@
+"""Every kind of report in every form, as files under ``tests/golden``.
+
+A case is a folder with what is rendered: ``report.json``, written by a small run once and read by every
+version since, or ``command.txt``, the words of a command that gives the same everywhere. Beside it stands
+each form of it. To add a case, add a folder with one of the two; to accept a change that is meant, run
+
+    pytest tests/report/test_golden.py --rewrite-goldens
+
+and read the difference that git shows.
+"""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nvaudit._version import __version__
+from nvaudit.cli.outputs import render_page
+from nvaudit.report.comparison.csv import comparison_csv
+from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.kinds import print_report, read_any
+from nvaudit.report.plan import Plan, plan_json
+from nvaudit.report.plan_text import render_plan
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
+WIDTH = 80
+
+
+def forms_of(case: str, command: Callable[..., object]) -> dict[str, str]:
+    """Every form of a case, by the name of its file."""
+    folder = GOLDEN / case
+    if (folder / "command.txt").exists():
+        return forms_of_command((folder / "command.txt").read_text(encoding="utf-8").split(), command)
+    source = (folder / "report.json").read_text(encoding="utf-8")
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=WIDTH)
+    if json.loads(source).get("kind") == "plan":
+        plan = Plan.model_validate_json(source, strict=True)
+        render_plan(plan, console)
+        return {"terminal.txt": buffer.getvalue(), "written.json": plan_json(plan) + "\n"}
+    _, report = read_any(source, f"{case}/report.json")
+    print_report(report, console)
+    forms = {
+        "terminal.txt": buffer.getvalue(),
+        "markdown.md": markdown_of(report) + "\n",
+        "page.html": without_libraries(render_page(report)) + "\n",
+        "written.json": write_json(report.model_dump(mode="json")) + "\n",
+    }
+    if isinstance(report, ComparisonReport):
+        forms["table.csv"] = comparison_csv(report) + "\n"
+    return forms
+
+
+def markdown_of(report) -> str:
+    from nvaudit.cli.outputs import EXTRAS
+
+    return str(EXTRAS["markdown"].render(report))
+
+
+def forms_of_command(words: list[str], command: Callable[..., object]) -> dict[str, str]:
+    forms = {}
+    for name, options in {"terminal.txt": [], "written.json": ["--json"]}.items():
+        ran = command(*words, *options)
+        assert ran.code == 0, ran.err
+        forms[name] = ran.out.replace(__version__, "VERSION")
+    return forms
+
+
+def without_libraries(page: str) -> str:
+    """A page without what is the same in every page; of each chart what it is of, not its coordinates."""
+    page = re.sub(r"<style>.*?</style>", "<style></style>", page, flags=re.S)
+    page = re.sub(r"sha256-[\w+/=]*", "sha256", page)
+    found = re.search(r'<script type="application/json" id="content">(.*?)</script>', page, flags=re.S)
+    charts = "" if found is None else json.dumps(json.loads(found[1])["figures"])
+    page = re.sub(r"<script.*?</script>", "<script></script>", page, flags=re.S)
+    return page.replace("<script></script>", f"<!-- charts:\n{charts_text(charts)}-->", 1)
+
+
+def charts_text(charts: str) -> str:
+    """Names of charts with their traces, axes and what is written in them."""
+    lines = []
+    for name, figure in json.loads(charts or "{}").items():
+        traces = ", ".join(f"{trace['type']} {trace.get('name', '')}".strip() for trace in figure["data"])
+        layout = figure["layout"]
+        axes = [
+            (axis.get("title") or {}).get("text", "") for key, axis in layout.items() if "axis" in key[1:6]
+        ]
+        notes = [note.get("text", "") for note in layout.get("annotations", ())]
+        lines += [f"{name}: {traces}", *(f"  {text}" for text in (*axes, *notes) if text)]
+    return "".join(f"{line}\n" for line in lines).replace("--", "- -")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case, command, example, monkeypatch, request):
+    """Every form is what the file says, and there is no file of a form that does not exist."""
+    monkeypatch.chdir(example.parents[1])
+    forms, folder = forms_of(case, command), GOLDEN / case
+    if request.config.getoption("--rewrite-goldens"):
+        for name, text in forms.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    written = {path.name for path in folder.iterdir()} - {"report.json", "command.txt"}
+    assert written == set(forms)
+    for name, text in forms.items():
+        assert text == (folder / name).read_text(encoding="utf-8"), f"{case}/{name}"

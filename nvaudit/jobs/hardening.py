@@ -21,7 +21,7 @@ from nvaudit.jobs.harden_job import Job, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
 from nvaudit.model import LoadedModel
-from nvaudit.model.expose import expose_values
+from nvaudit.model.message import whole_message
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.montecarlo import Progress
@@ -116,7 +116,7 @@ def run_hardening(
         progress("reading model and data", 0, 1)
         job = prepare_job(spec, scratch)
         if spec.provider != "cpu":  # before training, not in the audits after it
-            open_session(expose_values(job.loaded, inner=False)[0], {}, spec.provider)
+            open_session(whole_message(job.loaded), {}, spec.provider)
         job, executor = _executor(job)
         job = replace(job, notes=(*job.notes, *_held(executor)))
         audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)

@@ -21,7 +21,7 @@ from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
-from nvaudit.remapping.activations import Watcher, watched_axes
+from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, Conditions, subset
 from nvaudit.remapping.budget import (
     PROBED,
@@ -150,10 +150,12 @@ def _choose(
     folder = Path(session.workload.folder)
     original, cost = _original(spec, session, settle_metric(session, probe), folder, clock)
     conditions = original.conditions
-    watcher = Watcher(session.loaded, conditions.dataset, spec.provider)
-    seen = watcher.sizes()
+    calibration = conditions.dataset
+    seen = activation_sizes(session.loaded, calibration, session.rebatch, spec.provider)
     layers = plan_scaling(session.loaded.model, list(original.values), seen=seen).layers
-    moments = watcher.moments(watched_axes(layers), min(WATCHED, conditions.dataset.count))
+    moments = activation_moments(
+        session.loaded, calibration, watched_axes(layers), WATCHED, session.rebatch, spec.provider
+    )
     basis = Basis(session.loaded, original.values, seen, moments)
     room_s = _MARGIN * clock.left_s - tail_seconds(cost, session.dataset.count)
     search = Search(

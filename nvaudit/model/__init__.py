@@ -5,7 +5,6 @@ from nvaudit.model.batch.rebatch import Rebatch, analyse_batch
 from nvaudit.model.batchnorm import recalibrate_batch_norm
 from nvaudit.model.classes import ClassList, class_list
 from nvaudit.model.crossbar.plan import Cells, Converter, Converters, CrossbarPlan, Split
-from nvaudit.model.crossbar.watch import add_outputs, expose_inner
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
 from nvaudit.model.outputs import (
     OutputFacts,
@@ -37,13 +36,11 @@ __all__ = [
     "TensorSpec",
     "Weight",
     "activation_bytes",
-    "add_outputs",
     "analyse_batch",
     "build_template",
     "cannot_be_scored",
     "class_list",
     "constants",
-    "expose_inner",
     "filled_model",
     "load_model",
     "model_files",

@@ -21,11 +21,11 @@ from nvaudit.model import (
     Split,
     Template,
     build_template,
-    expose_inner,
 )
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.prepare import Request, graph_file, noisy_in_reading, slot_specs
+from nvaudit.perturb.probe import InnerProbe, exposing
 from nvaudit.perturb.terms import in_weight_space
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.workload import Workload
@@ -195,14 +195,15 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     ideal = CrossbarPlan(how.rows, cells)
     template = _template(request, plain, ideal, noisy=set())
     check_split(template.splits, request.loaded.path)
-    shown, given = expose_inner(
-        template, [name for split in template.splits for name in (*split.inputs, *split.sums)]
+    shown, outputs = exposing(
+        _with_template(plain, template, folder, "calibrate"),
+        [name for split in template.splits for name in (*split.inputs, *split.sums)],
+        folder,
+        "calibrate",
     )
-    watched = _with_template(plain, shown, folder, "calibrate")
-    engine = Engine(watched)
-    seen = [_as_given(split, given) for split in template.splits]
-    sizes = _sizes(engine, seen, plain.together)
-    spreads, samples = _watch(engine, seen, sizes, plain.count, plain.together)
+    probe = Engine(shown).inner(outputs)
+    sizes = _sizes(probe, template.splits, plain.together)
+    spreads, samples = _watch(probe, template.splits, sizes, plain.count, plain.together)
     splits = tuple(_if_reached(split, spreads) for split in template.splits)
     check_split(splits, request.loaded.path)
     tensors = {tensor.key: tensor for tensor in plain.tensors}
@@ -223,7 +224,7 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     noisy = noisy_in_reading(plain.tensors, request.points)
     workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
     if not request.rebatch.coupled and not request.loaded.draws:  # another cut is another draw
-        sums = [sizes[name] for split in seen for name in split.sums]
+        sums = [sizes[name] for split in template.splits for name in split.sums]
         workload = replace(workload, batch=samples_at_once(sums, plain.batch))
     return CrossbarRun(workload, plain, layers, samples, how)
 
@@ -274,12 +275,6 @@ def check_split(splits: Sequence[Split], model: Path) -> None:
         "simulated: "
         f"{'; '.join(named)}; leave --adc-bits out"
     )
-
-
-def _as_given(split: Split, given: Mapping[str, str]) -> Split:
-    """A split with its values by the names under which the watched template returns them."""
-    inputs, sums = (tuple(given[name] for name in names) for names in (split.inputs, split.sums))
-    return replace(split, inputs=inputs, sums=sums)
 
 
 def _if_reached(split: Split, spreads: Mapping[str, tuple[Spread, Spread]]) -> Split:
@@ -338,7 +333,7 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
     return min(most, max(FEWEST_AT_ONCE, 1 << max(0, fitting.bit_length() - 1)))
 
 
-def _sizes(engine: Engine, splits: Sequence[Split], together: int) -> dict[str, int]:
+def _sizes(probe: InnerProbe, splits: Sequence[Split], together: int) -> dict[str, int]:
     """Bytes of every input and of the column sums of every row block, for one sample."""
     done = [split for split in splits if split.reason is None]
     # Sums of one weight are of one size, so one of each tells what they take; in bodies any may be left out.
@@ -348,13 +343,12 @@ def _sizes(engine: Engine, splits: Sequence[Split], together: int) -> dict[str, 
     if not told:
         return {}
     some = np.arange(together or 1)
-    values = engine.watch(told, some)
-    found = {name: -(-value.nbytes // len(some)) for name, value in zip(told, values, strict=True)}
+    found = {name: -(-value.nbytes // len(some)) for name, value in probe.run(some, told).items()}
     return {name: found.get(name, found[group[0]]) for group in groups for name in group}
 
 
 def _watch(
-    engine: Engine, splits: Sequence[Split], sizes: Mapping[str, int], count: int, together: int
+    probe: InnerProbe, splits: Sequence[Split], sizes: Mapping[str, int], count: int, together: int
 ) -> tuple[dict[str, tuple[Spread, Spread]], int]:
     """The distributions of inputs and column sums of every split weight."""
     spreads = {split.key: (Spread(), Spread()) for split in splits if split.reason is None}
@@ -371,10 +365,10 @@ def _watch(
         at_once = int(np.clip(RUN_BYTES // max(1, sum(sizes[name] for name in names)), 1, MOST_AT_ONCE))
         at_once = together or at_once
         for start in range(0, len(chosen), at_once):
-            values = engine.watch(names, chosen[start : start + at_once])
-            for number, array in enumerate(values):
-                for spread in takers[names[number % len(names)]]:
-                    spread.add(array)
+            for _, values in probe.batches(chosen[start : start + at_once], names, at_once):
+                for name, array in values.items():
+                    for spread in takers[name]:
+                        spread.add(array)
     return spreads, len(chosen)
 
 

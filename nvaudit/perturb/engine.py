@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty
 from nvaudit.perturb.margin import nominal_margin
-from nvaudit.perturb.memory import available_bytes
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
+from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
-from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, open_session, run_session
+from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
@@ -37,8 +37,6 @@ PROBE_SAMPLES = 512
 
 GATHER_BYTES = 1 << 20
 """Outputs are scored in pieces of about this size."""
-
-Feeds = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,6 @@ class Engine:
         self._tensors = [tensor.open() for tensor in workload.tensors]
         self._laws: tuple[tuple[int, frozenset[str] | None], list[TensorLaw]] = ((-1, None), [])
         self._difficulty: tuple[int, Difficulty] = (-1, Difficulty(np.empty(0), np.empty(0)))
-        self._watched: Any = None
         self._verifier = Verifier()
         self._rows = 1
         self._undefined = 0
@@ -300,7 +297,7 @@ class Engine:
         for start in range(0, count, size):
             stop = min(start + size, count)
             part = slice(start, stop) if chosen is None else chosen[start:stop]
-            feeds = self._feeds(part, stop - start, graph.batch)
+            feeds = feed_samples(self._inputs, self._axes, part, stop - start, graph.batch)
             (output,) = run_session(session, [self._w.output], feeds)
             output = self._by_sample(output, stop - start, graph.batch)
             first = output.shape[1:] if first is None else first
@@ -349,26 +346,6 @@ class Engine:
         if not others:
             return "; the model has no other output that can be"
         return f"; choose another with --output: {', '.join(others)}"
-
-    def _feeds(self, which: slice | NDArray[np.intp], size: int, fixed: int | None) -> Feeds:
-        feeds: Feeds = {}
-        for name, array in self._inputs.items():
-            axis = self._axes[name]
-            if axis is None:
-                feeds[name] = array
-                continue
-            part = array[(slice(None),) * axis + (which,)]
-            if fixed and size < fixed:
-                # The last batch of a model with a fixed batch: repeat the last sample, ignore the surplus.
-                if part.nbytes // max(size, 1) * fixed > available_bytes():
-                    raise ModelError(
-                        f"input {name!r} takes {fixed} samples at once, more than fit into memory; export "
-                        "the model with a smaller batch"
-                    )
-                pad = [(0, fixed - size) if i == axis else (0, 0) for i in range(part.ndim)]
-                part = np.pad(part, pad, mode="edge")
-            feeds[name] = np.ascontiguousarray(part)
-        return feeds
 
     def _open(self, graph: GraphFile) -> Any:
         fills = {name: file.open() for name, file in graph.digital.items()}
@@ -424,14 +401,12 @@ class Engine:
                 if slot.tensor == index:
                     yield slot, place(draw, slot)
 
-    def watch(self, names: list[str], samples: NDArray[np.intp]) -> list[NDArray[Any]]:
-        """Inner values of the quantised template, which has them among its outputs, on chosen samples."""
-        graph = self._w.template
-        session = self._watched = self._watched or self._chip_session(0, QUANTISED)
-        size = graph.batch or len(samples)
-        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
-        found = [run_session(session, names, self._feeds(part, len(part), graph.batch)) for part in parts]
-        return [array for arrays in found for array in arrays]
+    def inner(
+        self, outputs: Mapping[str, str], point: int = 0, trial: int = QUANTISED, variant: Variant = WHOLE
+    ) -> InnerProbe:
+        """Open a chip with inner values in sight; see :func:`nvaudit.perturb.probe.exposing`."""
+        session = self._chip_session(point, trial, variant)
+        return InnerProbe(session, outputs, self._inputs, self._axes, self._w.template.batch)
 
     def _tensor_laws(self, point: int, terms: frozenset[str] | None = None) -> list[TensorLaw]:
         if self._laws[0] != (point, terms):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nvaudit.errors import ModelError, NvauditError
 from nvaudit.model.runtime import runtime
+from nvaudit.perturb.memory import available_bytes
 from nvaudit.perturb.providers import session_on
 from nvaudit.perturb.watchdog import guarded
 
@@ -130,6 +131,51 @@ def run_session(session: Any, outputs: list[str], feeds: Mapping[str, NDArray[An
         raise
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model on this data: {_brief(error)}") from error
+
+
+def feed_samples(
+    inputs: Mapping[str, NDArray[Any]],
+    axes: Mapping[str, int | None],
+    which: slice | NDArray[np.intp],
+    size: int,
+    fixed: int | None,
+) -> dict[str, NDArray[Any]]:
+    """Cut a batch out of all samples.
+
+    Parameters
+    ----------
+    inputs : mapping of str to ndarray
+        All samples of every input.
+    axes : mapping of str to int or None
+        The batch axis of each; None or missing: the same for every sample.
+    which : slice or ndarray of int
+        Samples of the batch, ``size`` of them.
+    size : int
+    fixed : int or None
+        The batch size of a model that has one: the last sample is repeated up to it.
+
+    Raises
+    ------
+    ModelError
+        If a fixed batch is beyond memory.
+    """
+    feeds: dict[str, NDArray[Any]] = {}
+    for name, array in inputs.items():
+        axis = axes.get(name)
+        if axis is None:
+            feeds[name] = np.asarray(array)
+            continue
+        part = array[(slice(None),) * axis + (which,)]
+        if fixed and size < fixed:
+            if part.nbytes // max(size, 1) * fixed > available_bytes():
+                raise ModelError(
+                    f"input {name!r} takes {fixed} samples at once, more than fit into memory; export "
+                    "the model with a smaller batch"
+                )
+            pad = [(0, fixed - size) if i == axis else (0, 0) for i in range(part.ndim)]
+            part = np.pad(part, pad, mode="edge")
+        feeds[name] = np.ascontiguousarray(part)
+    return feeds
 
 
 def _loops(graph: bytes | Path) -> tuple[str, ...]:

@@ -12,17 +12,12 @@ from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
-from nvaudit.model import LoadedModel, analyse_batch
+from nvaudit.model import LoadedModel, Rebatch
 from nvaudit.model.rescale.plan import Layer
-from nvaudit.model.watch import watched
-from nvaudit.perturb.prepare import original_batch
-from nvaudit.perturb.session import open_session, run_session
+from nvaudit.perturb.probe import Values, probe_model
 
 Floats = NDArray[np.float64]
 Sizes = tuple[int | None, ...]
-
-_ELEMENTS = 1 << 24
-"""Numbers that activations of one batch may hold together."""
 
 
 @dataclass(frozen=True)
@@ -44,87 +39,77 @@ class Moments:
         return np.maximum(self.square - self.mean**2, 0)
 
 
-class Watcher:
-    """Runs a model and looks at what is between its operators."""
+def activation_sizes(
+    loaded: LoadedModel, dataset: Dataset, rebatch: Rebatch, provider: str = "cpu"
+) -> dict[str, Sizes]:
+    """Sizes of every activation of the main graph; None where they depend on the number of samples.
 
-    def __init__(self, loaded: LoadedModel, dataset: Dataset, provider: str = "cpu") -> None:
-        self.loaded, self.dataset, self.provider = loaded, dataset, provider
-        self.rebatch = analyse_batch(loaded.model)
-        self.free = self.rebatch.status == "rebatched"
-        self.fixed = None if self.free else original_batch(loaded, self.rebatch)
-        self.fixed = self.fixed or dataset.together or None
-        self._open: tuple[tuple[str, ...] | None, Any, list[str]] | None = None
+    Empty where the model has an activation that cannot be returned: sizes only help to recognise layers.
+    """
+    try:
+        probe = probe_model(loaded, dataset, rebatch=rebatch, provider=provider)
+        # What differs between a batch of two and one of three is the batch axis, or a multiple of it.
+        counts = (probe.fixed,) if probe.fixed else (2, 3)
+        first, *more = (_shapes(probe.run(np.arange(count).clip(max=dataset.count - 1))) for count in counts)
+    except NvauditError:
+        return {}
+    if not more:
+        return dict(first)
+    (second,) = more
+    return {
+        name: tuple(a if a == b else None for a, b in zip(shape, second[name], strict=True))
+        for name, shape in first.items()
+        if len(shape) == len(second.get(name, ()))
+    }
 
-    def sizes(self) -> dict[str, Sizes]:
-        """Sizes of every activation; None where they depend on the number of samples."""
-        try:
-            runs = [self._run(None, 0, count) for count in ((self.fixed,) if self.fixed else (2, 3))]
-        except NvauditError:  # an activation that cannot be returned: sizes are a help only
-            return {}
-        first = {name: array.shape for name, array in runs[0].items()}
-        if len(runs) == 1:
-            return dict(first)
-        second = {name: array.shape for name, array in runs[1].items()}
-        return {
-            name: tuple(a if a == b else None for a, b in zip(shape, second[name], strict=True))
-            for name, shape in first.items()
-            if len(shape) == len(second.get(name, ()))
-        }
 
-    def moments(self, axes: Collection[tuple[str, int]], images: int) -> dict[tuple[str, int], Moments]:
-        """Moments of activations.
+def activation_moments(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    axes: Collection[tuple[str, int]],
+    images: int,
+    rebatch: Rebatch,
+    provider: str = "cpu",
+) -> dict[tuple[str, int], Moments]:
+    """Moments of channels of activations.
 
-        Parameters
-        ----------
-        axes : collection of (str, int)
-            Names, and channel axes counted from the end.
-        images : int
-            Samples that are looked at, at most.
+    Parameters
+    ----------
+    loaded : LoadedModel
+    dataset : Dataset
+    axes : collection of (str, int)
+        Names, and channel axes counted from the end.
+    images : int
+        Samples that are looked at: the first of the data, in whole batches where the batch size is fixed.
+    rebatch : Rebatch
+    provider : str
 
-        Returns
-        -------
-        dict of (str, int) to Moments
-            Those that could be watched.
-        """
-        names = {name for name, _ in axes}
-        sums: dict[tuple[str, int], list[Any]] = {}
-        count = min(images, self.dataset.count) if names else 0
-        start, size = 0, self.fixed or 1
-        while start < count:
-            found = self._run(names, start, min(start + size, count))
-            for name, axis in axes:
-                array = found.get(name)
-                if array is not None and array.ndim >= -axis:
-                    _collect(sums.setdefault((name, axis), [0.0, 0.0, 0]), array, axis)
-            start += size
-            if self.fixed is None:  # as many samples at a time as fit
-                each = sum(array.size for array in found.values()) // size
-                size = int(np.clip(_ELEMENTS // max(each, 1), 1, 64))
-        return {
-            key: Moments(total / number, square / number) for key, (total, square, number) in sums.items()
-        }
+    Returns
+    -------
+    dict of (str, int) to Moments
+        Without those whose activation is no float tensor with such an axis, or is not computed.
+    """
+    sums: dict[tuple[str, int], list[Any]] = {}
+    names = {name for name, _ in axes}
+    if not names:
+        return {}
+    probe = probe_model(loaded, dataset, names, rebatch=rebatch, provider=provider)
+    step = probe.fixed or 1
+    samples = np.arange(-(-min(images, dataset.count) // step) * step).clip(max=dataset.count - 1)
+    for _, values in probe.batches(samples):
+        for name, axis in axes:
+            array = values.get(name)
+            if array is not None and _is_float(array) and array.ndim >= -axis:
+                _collect(sums.setdefault((name, axis), [0.0, 0.0, 0]), array, axis)
+    return {key: Moments(total / number, square / number) for key, (total, square, number) in sums.items()}
 
-    def _run(self, names: Collection[str] | None, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        session, found = self._session(names)
-        feeds: dict[str, NDArray[Any]] = {}
-        for name, array in self.dataset.inputs.items():
-            axis = self.dataset.batch_axes.get(name)
-            if axis is None:
-                feeds[name] = np.asarray(array)
-                continue
-            chosen = np.arange(start, start + (self.fixed or stop - start)).clip(max=self.dataset.count - 1)
-            feeds[name] = np.ascontiguousarray(np.take(array, chosen, axis=axis))
-        fed = {name: feeds[name] for name in found if name in feeds}
-        wanted = [name for name in found if name not in fed]
-        outputs = dict(zip(wanted, run_session(session, wanted, feeds), strict=True)) | fed
-        return {name: a for name, a in outputs.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
 
-    def _session(self, names: Collection[str] | None) -> tuple[Any, list[str]]:
-        key = None if names is None else tuple(sorted(names))
-        if self._open is None or self._open[0] != key:
-            template, found = watched(self.loaded, free=self.free, names=names)
-            self._open = (key, open_session(template.proto, template.digital, self.provider), found)
-        return self._open[1], self._open[2]
+def _is_float(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
+
+
+def _shapes(values: Values) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in values.items() if _is_float(array)}
 
 
 def _collect(sums: list[Any], array: NDArray[Any], axis: int) -> None:

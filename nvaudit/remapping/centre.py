@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.rescale.centre import Centres, watched_means
 from nvaudit.perturb.engine import Engine
-from nvaudit.perturb.session import open_session, run_session
+from nvaudit.perturb.probe import InnerProbe
+from nvaudit.perturb.session import open_session
 from nvaudit.perturb.watchdog import ended_with
 from nvaudit.remapping.bench import Bench, Changed
 
@@ -111,13 +112,10 @@ def _run(
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     session = open_session(graph, {**digital, **fills}, workload.provider)
     chosen = np.linspace(0, data.count - 1, min(IMAGES, data.count)).round().astype(np.int64)
-    feeds = {
-        name: np.ascontiguousarray(np.take(array, chosen, axis=data.batch_axes[name]))
-        if name in data.batch_axes
-        else np.asarray(array)
-        for name, array in data.inputs.items()
-    }
-    wanted = [name for pair in names.values() for name in pair]
+    outputs = {name: name for pair in names.values() for name in pair}
     with np.errstate(all="ignore"):
-        found = [array.astype(np.float64) for array in run_session(session, wanted, feeds)]
-    return {name: (found[2 * i], found[2 * i + 1]) for i, name in enumerate(names)}
+        found = InnerProbe(session, outputs, data.inputs, data.batch_axes).run(chosen)
+    return {
+        name: (found[mean].astype(np.float64), found[variance].astype(np.float64))
+        for name, (mean, variance) in names.items()
+    }

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from nvaudit.mapping.quantize import dequantize
-from nvaudit.model import Slot, Template, add_outputs, filled_model, load_model
+from nvaudit.model import Slot, Template, filled_model, load_model
+from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import Draw
 from nvaudit.perturb.engine import place
@@ -92,7 +93,7 @@ def values_of(
     path: Path, names: list[str], feed: dict[str, NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """Inner values by ONNX Runtime."""
-    proto = add_outputs(Template(path.read_bytes(), (), {}, {}), names).proto
+    proto = expose(path.read_bytes(), names)[0]
     shown = path.with_name("shown.onnx")
     shown.write_bytes(proto)
     return open_session(shown, {}).run(names, feed)

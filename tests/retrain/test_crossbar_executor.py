@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 
-from nvaudit.model import add_outputs, load_model
-from nvaudit.model.template import Template
+from nvaudit.model import load_model
+from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import draw_cells, place_cells, target_cells
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.session import open_session
@@ -32,7 +32,7 @@ def _chip(session, folder, trial):
     workload = session.workload
     proto = Path(workload.template.path).read_bytes()
     rounded = [n.output[0] for n in onnx.ModelProto.FromString(proto).graph.node if n.op_type == "Round"]
-    shown = add_outputs(Template(proto, (), {}, {}), rounded)
+    shown = expose(proto, rounded)[0]
     fills = {}
     for slot in workload.slots:
         tensor = workload.tensors[slot.tensor].open()
@@ -40,7 +40,7 @@ def _chip(session, folder, trial):
         fills[slot.name] = place_cells(
             target_cells(tensor) if trial is None else draw_cells(law, 0, trial), slot
         )
-    model = onnx.ModelProto.FromString(shown.proto)
+    model = onnx.ModelProto.FromString(shown)
     for tensor in model.graph.initializer:
         if tensor.name in fills:
             tensor.CopyFrom(onnx.numpy_helper.from_array(fills[tensor.name], tensor.name))

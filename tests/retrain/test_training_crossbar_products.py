@@ -19,11 +19,11 @@ from nvaudit.model import (
     Converters,
     CrossbarPlan,
     Split,
-    add_outputs,
     build_template,
     load_model,
 )
 from nvaudit.model.crossbar.plan import row_blocks
+from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import device_factors
 from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.retrain.crossbar import products
@@ -93,7 +93,7 @@ def test_the_codes_are_the_audits(tmp_path, monkeypatch):
         for node in onnx.ModelProto.FromString(template.proto).graph.node
         if node.op_type == "Round"
     ]
-    wanted = run(add_outputs(template, rounded), fills, x, rounded)
+    wanted = run(replace(template, proto=expose(template.proto, rounded)[0]), fills, x, rounded)
     seen, real = [], products.codes
 
     def spy(values, converter, half_up):

@@ -19,7 +19,7 @@ from torch import Tensor
 from nvaudit.errors import ModelError
 from nvaudit.model.graph import Graph, Network, Node
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.part import part_of
+from nvaudit.model.message import part_message
 from nvaudit.perturb.session import literal_session, run_session
 from nvaudit.retrain.executor.ops.registry import supported, to_tensor
 
@@ -33,7 +33,7 @@ class Before:
 
     def __init__(self, loaded: LoadedModel, names: Sequence[str], *, fresh: bool) -> None:
         self._names, self._fresh = list(names), fresh
-        self._data, self._inputs = part_of(loaded, names)
+        self._data, self._inputs = part_message(loaded, names)
         self._session: Any = None
 
     def __call__(self, inputs: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from nvaudit.errors import ModelError
-from nvaudit.model.expose import expose_values
 from nvaudit.model.graph import Graph, Network, Node
 from nvaudit.model.load import LoadedModel
+from nvaudit.model.message import whole_message
+from nvaudit.model.probe import expose, inner_values
 from nvaudit.perturb.session import literal_session, run_session
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.registry import HALVES, Array
@@ -75,9 +77,9 @@ def check_parity(
         If they differ by more; the message names the first node whose result differs.
     """
     allowed = tolerance_of(executor.network) if tolerance is None else tolerance
-    data, every = expose_values(loaded, inner=False)
-    names = tuple(name for name in every if name in executor.outputs)
-    wanted = _run(data, names, inputs)
+    message = whole_message(loaded)
+    names = executor.outputs
+    wanted = _run(message, names, inputs)
     mode = executor.training
     executor.eval()
     try:
@@ -85,7 +87,7 @@ def check_parity(
             found = executor(_tensors(inputs))
             error = max((difference(wanted[name], found[name]) for name in names), default=0.0)
             if not error <= allowed:
-                raise _divergence(executor, loaded, inputs, allowed, error)
+                raise _divergence(executor, loaded.path, message, inputs, allowed, error)
     finally:
         executor.train(mode)
     return Parity(error, allowed)
@@ -122,13 +124,13 @@ def difference(wanted: Any, found: Any) -> float:
 
 
 def _divergence(
-    executor: Executor, loaded: LoadedModel, inputs: Mapping[str, Array], allowed: float, error: float
+    executor: Executor, path: Path, message: bytes, inputs: Mapping[str, Array], allowed: float, error: float
 ) -> ModelError:
     """Name the first node whose result differs."""
-    data, names = expose_values(loaded, inner=True)
-    wanted = _run(data, names, inputs)
+    data, outputs = expose(message, inner_values(message))
+    wanted = _run(data, [name for name in outputs if name not in inputs], inputs)
     found = executor.trace(_tensors(inputs))
-    text = f"{loaded.path}: in torch an output differs from ONNX Runtime's by {error:.1e} of its range"
+    text = f"{path}: in torch an output differs from ONNX Runtime's by {error:.1e} of its range"
     for node in executor.network.graph.nodes:
         for name in node.outputs:
             if name in found and name in wanted and not difference(wanted[name], found[name]) <= allowed:
@@ -150,7 +152,7 @@ def _tensors(inputs: Mapping[str, Array]) -> dict[str, Any]:
     }
 
 
-def _run(data: bytes, names: tuple[str, ...], inputs: Mapping[str, Array]) -> dict[str, Any]:
+def _run(data: bytes, names: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Any]:
     """Run a model literally, without the rewrites that change what is rounded where."""
     return dict(zip(names, run_session(literal_session(data), list(names), inputs), strict=True))
 

@@ -1,64 +1,61 @@
-"""A template that returns inner values too, at any depth: what the ranges of converters are set by."""
+"""A graph that also returns values from its inside, at any depth.
+
+This is the only place that turns inner values into outputs. :class:`nvaudit.perturb.probe.InnerProbe` runs
+such a graph on samples, batch by batch, for whoever needs to know what activations are like: ranges of
+converters, scales of channels, moments of a layer's inputs, means on one chip.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-if TYPE_CHECKING:
-    from nvaudit.model.template import Template
+
+def inner_values(proto: bytes) -> list[str]:
+    """Names of the inputs of a model, then of what the nodes of its main graph make, in order."""
+    graph = onnx.ModelProto.FromString(proto).graph
+    made = [name for node in graph.node for name in node.output if name]
+    return [value.name for value in graph.input] + made
 
 
-def expose_inner(template: Template, names: Sequence[str]) -> tuple[Template, dict[str, str]]:
-    """Let a template return inner values too.
+def expose(proto: bytes, names: Collection[str]) -> tuple[bytes, dict[str, str]]:
+    """Let a model return inner values too, behind its own outputs.
 
     A value of a body leaves it as another output of the operator that holds the body: flat, in single
     precision; of a Loop or Scan that of all rounds; of an If nothing where the other branch was taken.
+    ONNX Runtime fuses less around a value that is an output, so results may round elsewhere than in the
+    model itself: a measurement compares graphs that expose the same values.
 
     Parameters
     ----------
-    template : Template
-    names : sequence of str
+    proto : bytes
+        A message; its external data are not read.
+    names : collection of str
         Of values of the main graph or of bodies of If, Loop and Scan; unique in the model.
 
     Returns
     -------
-    Template
-        With these values behind the model's own outputs, each once.
+    bytes
+        The message with these values among its outputs, each once.
     dict of str to str
-        The output that gives each value.
+        The output that gives each value; an input of the model is its own. Values that the message does not
+        compute (no output depends on them, so they were left out) are missing.
     """
-    proto = onnx.ModelProto.FromString(template.proto)
-    already = {value.name for value in proto.graph.output}
-    found = _names(proto.graph)
-    inner = {name for name in names if name not in found}
-    given = {name: name for name in names if name in found}
-    given |= {name: made for name, made in _leave(proto.graph, inner).items() if name in inner}
-    for name in dict.fromkeys(given[name] for name in names):
-        if name not in already:
-            proto.graph.output.add(name=name)
-    return replace(template, proto=proto.SerializeToString()), given
-
-
-def add_outputs(template: Template, names: Sequence[str]) -> Template:
-    """Let a template return inner values of its main graph too.
-
-    Parameters
-    ----------
-    template : Template
-    names : sequence of str
-
-    Returns
-    -------
-    Template
-        With these values behind the model's own outputs, each once.
-    """
-    return expose_inner(template, names)[0]
+    model = onnx.ModelProto.FromString(proto)
+    graph = model.graph
+    outer = _names(graph)
+    given = {name: name for name in names if name in outer}
+    inner = {name for name in names if name not in outer}
+    given |= {name: output for name, output in _leave(graph, inner).items() if name in inner}
+    already = {value.name for value in (*graph.output, *graph.input)}
+    for output in dict.fromkeys(given[name] for name in names if name in given):
+        if output not in already:
+            graph.output.add(name=output)
+    return model.SerializeToString(), given
 
 
 def _names(graph: Any) -> set[str]:
@@ -84,6 +81,7 @@ def _leave(graph: Any, wanted: Collection[str]) -> dict[str, str]:
                 _collect(graph, node, body, inner, given[name])
                 continue
             for each in bodies:
+                # Both branches of an If return equally many values; the other one gives an empty value.
                 each.output.add(name=_flat(each, inner) if each is body else _nothing(each, inner))
             node.output.append(given[name])
         _widen(node, len(outs))
@@ -91,8 +89,12 @@ def _leave(graph: Any, wanted: Collection[str]) -> dict[str, str]:
 
 
 def _collect(graph: Any, node: Any, body: Any, name: str, given: str) -> None:
-    """Gather the values of all rounds of a Loop: what grows is a state, since outputs have one shape."""
-    states = len(body.input) - 2
+    """Gather the values of all rounds of a Loop.
+
+    What a Loop stacks up over its rounds must have one shape in each, which a value of a branch inside has
+    not. So the values are joined in a state that grows from round to round: states may change their shape.
+    """
+    states = len(body.input) - 2  # behind the number of the round and the condition
     start = numpy_helper.from_array(np.zeros(0, np.float32), f"{name}/none_yet")
     graph.initializer.append(start)
     node.input.extend([""] * (2 - len(node.input)))
@@ -102,6 +104,7 @@ def _collect(graph: Any, node: Any, body: Any, name: str, given: str) -> None:
     body.node.append(helper.make_node("Concat", [f"{name}/so_far", _flat(body, name)], [joined], axis=0))
     outputs = list(body.output)
     del body.output[:]
+    # Outputs of a body: the condition, the states, what is stacked up. Those of the node lack the condition.
     body.output.extend([*outputs[: 1 + states], onnx.ValueInfoProto(name=joined), *outputs[1 + states :]])
     names = list(node.output)
     node.output[:] = [*names[:states], given, *names[states:]]
@@ -116,7 +119,6 @@ def _flat(body: Any, name: str) -> str:
 
 
 def _nothing(body: Any, name: str) -> str:
-    """What an If gives where the other branch was taken."""
     empty = numpy_helper.from_array(np.zeros(0, np.float32))
     body.node.append(helper.make_node("Constant", [], [f"{name}/nothing"], value=empty))
     return f"{name}/nothing"

@@ -1,0 +1,66 @@
+"""A model, or the part of it that computes some values, as one message for a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from nvaudit.errors import ModelError
+from nvaudit.model.batch.rebatch import rebatch
+from nvaudit.model.build import remove_unused
+from nvaudit.model.cause import cause
+from nvaudit.model.load import LoadedModel
+
+
+def whole_message(loaded: LoadedModel) -> bytes:
+    """Write a model as one message, its batch size free where it can be.
+
+    Raises
+    ------
+    ModelError
+        If the model is beyond what one message can hold (2 GiB).
+    """
+    model = loaded.model.clone()
+    rebatch(model)
+    return _message(model, f"{loaded.path}: cannot be written as one message", "; it is too large to compare")
+
+
+def part_message(loaded: LoadedModel, names: Sequence[str]) -> tuple[bytes, tuple[str, ...]]:
+    """Write the part of a model that computes some values of its main graph.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        It is not changed.
+    names : sequence of str
+        The values: the outputs of the part, in this order.
+
+    Returns
+    -------
+    tuple of bytes and tuple of str
+        The message, its batch size free where the model's can be; and the inputs that it still needs.
+
+    Raises
+    ------
+    ModelError
+        If the part is beyond what one message can hold (2 GiB).
+    """
+    model = loaded.model.clone()
+    rebatch(model)
+    graph = model.graph
+    made = {value.name: value for node in graph for value in node.outputs}
+    graph.outputs[:] = [made[name] for name in names]
+    remove_unused(graph)
+    needed = [value for value in graph.inputs if value.uses() or value.is_initializer()]
+    graph.inputs[:] = needed
+    data = _message(model, f"{loaded.path}: its first part cannot be written as one message")
+    return data, tuple(value.name or "" for value in needed if not value.is_initializer())
+
+
+def _message(model: ir.Model, failed: str, advice: str = "") -> bytes:
+    try:
+        inside = ir.external_data.load_to_model(model)
+        return bytes(ir.serde.serialize_model(inside).SerializeToString())
+    except Exception as error:
+        raise ModelError(f"{failed}: {cause(error)}{advice}") from error

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "rng": {"errors"},
     "additions": set(),
     "spec": {"additions", "errors"},
-    "stats": {"errors", "report"},
+    "stats": {"errors"},
     "report": {"errors", "files", "stats"},
     "device": BASE,
     "model": BASE | {"device"},

@@ -20,8 +20,8 @@ from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
 from nvaudit.session import Session
 from nvaudit.stats.kpp import kpp_of_ranks
-from nvaudit.stats.nested_tails import tail_chips
 from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
+from nvaudit.stats.tail import tail_chips
 
 _SAMPLES = 1000
 _CHIPS = 100

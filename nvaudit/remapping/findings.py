@@ -15,11 +15,11 @@ from nvaudit.remapping.limits import narrowing
 from nvaudit.remapping.spec import RemapSpec
 from nvaudit.remapping.trial import Trial
 from nvaudit.report.mapped import share_clause
+from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import count_text, difference_text, interval_text, kpp_name, value_text
 from nvaudit.stats.kpp import kpp_index
-from nvaudit.stats.paired import PairedDifference, paired_difference
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Pure statistics of the chips' metric, the audit report, and its renderers."""
 
+from nvaudit.report.gates import GateResult, decide
 from nvaudit.report.result import (
     AuditReport,
     DataInfo,
@@ -18,7 +19,7 @@ from nvaudit.report.result import (
     to_json,
 )
 from nvaudit.stats.binomial import clopper_pearson, interval_ranks, trials_for_bound
-from nvaudit.stats.gate import GateResult, Verdict, decide, overall_verdict, verdict_of
+from nvaudit.stats.gate import Verdict, overall_verdict, verdict_of
 from nvaudit.stats.kpp import KppResult, YieldResult, kpp, kpp_index, yield_at
 
 __all__ = [

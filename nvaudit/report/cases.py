@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
 from nvaudit.report.steps import noiseless_steps
@@ -16,7 +17,7 @@ from nvaudit.report.wording import (
     missing_bound_text,
     value_text,
 )
-from nvaudit.stats.gate import GateResult, overall_verdict
+from nvaudit.stats.gate import overall_verdict
 from nvaudit.stats.kpp import KppResult
 
 

@@ -11,6 +11,7 @@ from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
+from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import read_json, short_repr, write_json
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
@@ -34,9 +35,9 @@ from nvaudit.report.sections import (
     check_filled,
     check_once,
 )
-from nvaudit.stats.gate import GateResult, Verdict, overall_verdict
+from nvaudit.report.tails import TailResult
+from nvaudit.stats.gate import Verdict, overall_verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
-from nvaudit.stats.tail_result import TailResult
 
 __all__ = [
     "AuditReport",

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nvaudit.report.gates import GateResult
+from nvaudit.report.tails import TailResult
 from nvaudit.report.wording import sigma_text
-from nvaudit.stats.gate import GateResult
 from nvaudit.stats.kpp import KppResult, YieldResult
-from nvaudit.stats.tail_result import TailResult
 
 
 class Section(BaseModel):

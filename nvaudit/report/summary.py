@@ -11,6 +11,7 @@ import numpy as np
 from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
+from nvaudit.report.gates import GateResult, gate_result
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import (
     AuditReport,
@@ -23,13 +24,13 @@ from nvaudit.report.result import (
     TrialSummary,
 )
 from nvaudit.report.sections import Interrupted, TimeBox
+from nvaudit.report.tails import TailResult, tail_result
 from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
 from nvaudit.stats.anytime import sequential_gate
 from nvaudit.stats.binomial import standard_error
-from nvaudit.stats.gate import GateResult, Verdict, decide_count, overall_verdict
+from nvaudit.stats.gate import Verdict, decide_count, overall_verdict
 from nvaudit.stats.kpp import YieldResult, yield_at, yield_of
 from nvaudit.stats.tail import known_worst, metric_steps, tail_kpp
-from nvaudit.stats.tail_result import TailResult
 
 
 @dataclass(frozen=True)
@@ -234,16 +235,21 @@ def _tails(measured: Measured, chips: Chips, questions: Questions) -> tuple[Tail
     if chips.whole is not None:  # the tail's own ranks are not settled yet
         chips = Chips.known(chips.low[chips.whole], chips.images)
     worst = known_worst(chips.low, chips.high, measured.higher_is_better)
-    fraction = measured.unit == "fraction"
+    fraction, trials = measured.unit == "fraction", len(chips.low)
     return tuple(
-        tail_kpp(
-            worst,
-            len(chips.low),
+        tail_result(
+            tail_kpp(
+                worst,
+                trials,
+                percentile,
+                questions.confidence,
+                measured.higher_is_better,
+                steps=metric_steps(worst, measured.samples) if fraction else None,
+                worst_possible=0.0 if fraction else None,
+            ),
             percentile,
             questions.confidence,
-            measured.higher_is_better,
-            steps=metric_steps(worst, measured.samples) if fraction else None,
-            worst_possible=0.0 if fraction else None,
+            trials,
         )
         for percentile in questions.tail
     )
@@ -269,16 +275,17 @@ def _gates(chips: Chips, questions: Questions, better: bool) -> tuple[GateResult
         return ()
     if gate is not None:
         return tuple(
-            sequential_gate(
-                gate.failures, gate.trials, threshold, k, questions.confidence, better, gate.stopped
+            gate_result(
+                sequential_gate(gate.failures, gate.trials, threshold, k, questions.confidence),
+                better,
+                gate.stopped,
             )
             for k in questions.percentiles
         )
     result = _yield(chips, threshold, questions, better)
+    failures = result.trials - result.passing
     return tuple(
-        decide_count(
-            result.trials - result.passing, result.trials, threshold, k, questions.confidence, better
-        )
+        gate_result(decide_count(failures, result.trials, threshold, k, questions.confidence), better)
         for k in questions.percentiles
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nvaudit.report.tails import TailResult
 from nvaudit.report.wording import confidence_text, count_text, interval_text, kpp_name, value_text
-from nvaudit.stats.tail_result import TailResult
 
 
 def tail_lines(result: TailResult, unit: str) -> list[str]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from nvaudit.report.attribution.text import attribution_section
 from nvaudit.report.cases import deciding_point, ended_text, verdict_word
 from nvaudit.report.crossbar_text import crossbar_section
+from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import zero_groups_section
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
 from nvaudit.report.inspection import mapping_section, render_inspect
@@ -33,7 +34,7 @@ from nvaudit.report.wording import (
     share_text,
     value_text,
 )
-from nvaudit.stats.gate import GateResult, Verdict
+from nvaudit.stats.gate import Verdict
 
 __all__ = ["render_inspect", "render_text"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.stats.binomial import check_confidence, check_percentile
-from nvaudit.stats.gate import GateResult, Verdict, count_text, percent_text
+from nvaudit.stats.gate import Gate, Needed, Verdict
 
 PASS_LEAK = 0.01
 """Chance that a failing chip is taken for a passing one."""
@@ -116,38 +116,22 @@ def failure_bounds(failures: int, trials: int, percentile: float, confidence: fl
 
 
 def sequential_gate(
-    failures: int,
-    trials: int,
-    threshold: float,
-    percentile: float,
-    confidence: float,
-    higher_is_better: bool,
-    stopped: str,
-) -> GateResult:
-    """Say what a gate that draws chips until it is decided has found.
+    failures: int, trials: int, threshold: float, percentile: float, confidence: float
+) -> Gate:
+    """Decide a gate for which chips are drawn until it is decided; the numbers hold whenever one stops.
 
     Parameters
     ----------
     failures, trials : int
+        Chips judged to miss the threshold, and all chips drawn.
     threshold : float
+        In the metric's own unit.
     percentile, confidence : float
-    higher_is_better : bool
-    stopped : str
-        Why no more chips were drawn, for a gate that is undecided.
-
-    Returns
-    -------
-    GateResult
+        As in :func:`sequential_verdict`.
     """
     verdict = sequential_verdict(failures, trials, percentile, confidence)
     low, high = failure_bounds(failures, trials, percentile, confidence)
-    bound = {
-        "pass": f"at most {percent_text(high)}",
-        "fail": f"at least {percent_text(low)}",
-        "undecided": f"between {percent_text(low)} and {percent_text(high)}",
-    }[verdict]
-    side = "below" if higher_is_better else "above"
-    return GateResult(
+    return Gate(
         threshold=threshold,
         percentile=percentile,
         confidence=confidence,
@@ -156,20 +140,13 @@ def sequential_gate(
         trials=trials,
         failure_low=low,
         failure_high=high,
-        reason=(
-            f"{count_text(failures, trials, side)} {threshold:.10g}; with {percent_text(confidence)} "
-            f"confidence {bound} of all chips are, and {'only ' if verdict == 'fail' else ''}"
-            f"{percentile:g} % may be"
-        ),
-        needed=f"{stopped}; {_needed(failures, trials, percentile, confidence)}"
-        if verdict == "undecided"
-        else None,
+        needed=_needed(failures, trials, percentile, confidence) if verdict == "undecided" else None,
         sequential=True,
     )
 
 
-def _needed(failures: int, trials: int, percentile: float, confidence: float) -> str:
-    """Say how many further chips, all passing, would pass the gate."""
+def _needed(failures: int, trials: int, percentile: float, confidence: float) -> Needed:
+    """Find after how many chips the gate passes if no further one fails."""
     prob = percentile / 100 * (1 - PASS_LEAK)
     wanted = -math.log(1 - confidence)
     low, high = trials, 2 * trials + 16
@@ -178,8 +155,4 @@ def _needed(failures: int, trials: int, percentile: float, confidence: float) ->
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if pass_evidence(failures, middle, prob) >= wanted else (middle, high)
-    more = high - trials
-    return (
-        f"{more:,} more chip{'' if more == 1 else 's'} without a {'further ' if failures else ''}failure "
-        "would pass (--max-trials)"
-    )
+    return Needed(high)

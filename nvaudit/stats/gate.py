@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
-
-import numpy as np
-from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
 
 from nvaudit.stats.binomial import (
     at_least,
@@ -18,85 +15,104 @@ from nvaudit.stats.binomial import (
     first_true,
     within,
 )
-from nvaudit.stats.kpp import chip_values, reaches
 
 Verdict: TypeAlias = Literal["pass", "fail", "undecided"]
 
 # More trials than this are not a useful answer to "what would decide it".
-_MOST_TRIALS = 100_000_000
+MOST_TRIALS = 100_000_000
 
 
-class GateResult(BaseModel):
-    """What the trials say about one threshold."""
+@dataclass(frozen=True)
+class Needed:
+    """Trials that would decide an undecided gate, those done included.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
+    Attributes
+    ----------
+    clean : int or None
+        Passes if no further chip fails; None: more than :data:`MOST_TRIALS`.
+    outcome : {"pass", "fail"} or None
+        What the share of failures seen so far points to; None: no chip has failed.
+    at_this_share : int or None
+        About so many give that outcome at that share; None: the share is too close to the allowed one.
+    """
 
-    threshold: float = Field(description="In the metric's own unit; accuracies are 0 to 1.")
-    percentile: float = Field(gt=0, lt=100, description="Percent of the chips that may miss the threshold.")
-    confidence: float = Field(description="Of each verdict, one-sided.")
+    clean: int | None
+    outcome: Literal["pass", "fail"] | None = None
+    at_this_share: int | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the trials say about one threshold.
+
+    Attributes
+    ----------
+    threshold : float
+        In the metric's own unit.
+    percentile : float
+        Percent of the chips that may miss it.
+    confidence : float
+        Of each verdict, one-sided.
+    verdict : {"pass", "fail", "undecided"}
+    failures, trials : int
+        Chips that miss the threshold, and all chips.
+    failure_low, failure_high : float
+        One-sided bounds of the share of all chips that miss it.
+    needed : Needed or None
+        None once it is decided.
+    sequential : bool
+        Chips were drawn until it was decided; the bounds hold at any stopping time.
+    """
+
+    threshold: float
+    percentile: float
+    confidence: float
     verdict: Verdict
-    failures: int = Field(ge=0, description="Chips that miss the threshold.")
-    trials: int = Field(ge=1)
-    failure_low: float = Field(description="One-sided lower bound of the share of all chips that miss it.")
-    failure_high: float = Field(description="One-sided upper bound of that share.")
-    reason: str
-    needed: str | None = Field(description="What would decide it; null once it is decided.")
-    sequential: bool = Field(
-        default=False, description="Chips were drawn until it was decided; bounds hold at any stopping time."
-    )
+    failures: int
+    trials: int
+    failure_low: float
+    failure_high: float
+    needed: Needed | None
+    sequential: bool = False
 
 
-def decide(
-    values: ArrayLike, threshold: float, percentile: float, confidence: float, higher_is_better: bool
-) -> GateResult:
-    """Decide whether P(a < T) ≤ k/100 (for a loss: P(a > T)).
+def decide_count(failures: int, trials: int, threshold: float, percentile: float, confidence: float) -> Gate:
+    """Decide whether P(a chip misses the threshold) ≤ k/100, from a number of trials fixed beforehand.
 
     Parameters
     ----------
-    values : array_like, shape (trial,)
-        Metric of each simulated chip.
+    failures, trials : int
+        Chips that miss the threshold, and all chips. A chip exactly on it does not miss it.
     threshold : float
-        T, in the metric's own unit. A chip exactly on it does not miss it.
+        In the metric's own unit.
     percentile : float
         k, between 0 and 100.
     confidence : float
-        A verdict is wrong with at most 1 - confidence, for a number of trials fixed beforehand.
-    higher_is_better : bool
+        A verdict is wrong with at most 1 - confidence.
 
     Returns
     -------
-    GateResult
+    Gate
         ``pass`` if the one-sided Clopper-Pearson upper bound of the failure probability is at most k %,
         ``fail`` if the lower bound is above k %, else ``undecided`` with what would decide it.
 
     Raises
     ------
-    DataError
-        If there are no values or one is not finite.
     OptionError
-        If the threshold, percentile or confidence makes no sense.
+        If the percentile or the confidence makes no sense.
 
     Examples
     --------
-    >>> decide([0.9] * 299, 0.8, 1, 0.95, higher_is_better=True).verdict
+    >>> decide_count(0, 299, 0.8, 1, 0.95).verdict
     'pass'
-    >>> decide([0.9] * 298, 0.8, 1, 0.95, higher_is_better=True).needed
-    '1 more trial without a failure would pass (299 in all)'
+    >>> decide_count(0, 298, 0.8, 1, 0.95).needed
+    Needed(clean=299, outcome=None, at_this_share=None)
     """
-    array = chip_values(values)
-    failures = array.size - int(np.count_nonzero(reaches(array, threshold, higher_is_better)))
-    return decide_count(failures, array.size, threshold, percentile, confidence, higher_is_better)
-
-
-def decide_count(
-    failures: int, trials: int, threshold: float, percentile: float, confidence: float, higher_is_better: bool
-) -> GateResult:
-    """Decide from a count of chips that miss the threshold; see :func:`decide`."""
     prob = float(check_percentile(percentile))
     check_confidence(confidence)
     verdict = verdict_of(failures, trials, percentile, confidence)
     low, high = clopper_pearson(failures, trials, confidence, sided=1)
-    return GateResult(
+    return Gate(
         threshold=threshold,
         percentile=percentile,
         confidence=confidence,
@@ -105,20 +121,16 @@ def decide_count(
         trials=trials,
         failure_low=low,
         failure_high=high,
-        reason=(
-            f"{count_text(failures, trials, 'below' if higher_is_better else 'above')} {threshold:.10g}; "
-            f"with {percent_text(confidence)} confidence {_bound_text(verdict, low, high)} of all chips are, "
-            f"and {'only ' if verdict == 'fail' else ''}{percentile:g} % may be"
-        ),
         needed=_needed(failures, trials, prob, 1 - confidence) if verdict == "undecided" else None,
     )
 
 
 def verdict_of(failures: int, trials: int, percentile: float, confidence: float) -> Verdict:
-    """Verdict after ``failures`` in ``trials``; see :func:`decide`."""
+    """Verdict after ``failures`` in ``trials``; see :func:`decide_count`."""
     prob = float(check_percentile(percentile))
     error = 1 - confidence
-    # The Clopper-Pearson bounds are these two tests, inverted.
+    # The Clopper-Pearson bounds are these two tests, inverted: high ≤ p₀ if and only if P(X ≤ x; p₀) ≤ α, and
+    # low > p₀ if and only if P(X ≥ x; p₀) < α. Asking the tails is exact where a bound lies on p₀.
     if within(at_most(failures, trials, prob), error):
         return "pass"
     if at_least(failures, trials, prob) < error / (1 + 1e-12):
@@ -126,53 +138,30 @@ def verdict_of(failures: int, trials: int, percentile: float, confidence: float)
     return "undecided"
 
 
-def overall_verdict(gates: Iterable[GateResult]) -> Verdict | None:
+class Decided(Protocol):
+    """Whatever has a verdict."""
+
+    @property
+    def verdict(self) -> Verdict: ...  # noqa: D102
+
+
+def overall_verdict(gates: Iterable[Decided]) -> Verdict | None:
     """One verdict for several gates: the worst of them, or None without a gate."""
     verdicts = {gate.verdict for gate in gates}
     order: tuple[Verdict, ...] = ("fail", "undecided", "pass")
     return next((verdict for verdict in order if verdict in verdicts), None)
 
 
-def percent_text(prob: float) -> str:
-    """Show a probability in percent."""
-    return f"{100 * prob:.3g} %"
+def _needed(failures: int, trials: int, prob: float, error: float) -> Needed:
+    """Find what would decide an undecided gate."""
 
+    def first(holds: Callable[[int], bool]) -> int | None:
+        return first_true(holds, trials + 1, MOST_TRIALS)
 
-def count_text(failures: int, trials: int, side: str) -> str:
-    """Say how many chips miss a threshold."""
-    return f"{failures:,} of {trials:,} {'chip is' if trials == 1 else 'chips are'} {side}"
-
-
-def _bound_text(verdict: Verdict, low: float, high: float) -> str:
-    if verdict == "pass":
-        return f"at most {percent_text(high)}"
-    if verdict == "fail":
-        return f"at least {percent_text(low)}"
-    return f"between {percent_text(low)} and {percent_text(high)}"
-
-
-def _more(count: int) -> str:
-    return f"{count:,} more trial{'' if count == 1 else 's'}"
-
-
-def _needed(failures: int, trials: int, prob: float, error: float) -> str:
-    """Say in plain words what would decide an undecided gate."""
-    clean = first_true(lambda n: within(at_most(failures, n, prob), error), trials + 1, _MOST_TRIALS)
-    best = (
-        f"more than {_MOST_TRIALS:,} trials"
-        if clean is None
-        else f"{_more(clean - trials)} without a {'further ' if failures else ''}failure would pass "
-        f"({clean:,} in all)"
-    )
+    clean = first(lambda n: within(at_most(failures, n, prob), error))
     if not failures:
-        return best
+        return Needed(clean)
     share = failures / trials
     if share < prob:
-        outcome = "pass"
-        total = first_true(lambda n: within(at_most(share * n, n, prob), error), trials + 1, _MOST_TRIALS)
-    else:
-        outcome = "fail"
-        total = first_true(lambda n: within(at_least(share * n, n, prob), error), trials + 1, _MOST_TRIALS)
-    if total is None:
-        return f"the failure share is too close to {percent_text(prob)} for more trials to settle; {best}"
-    return f"about {_more(total - trials)} at this failure share would {outcome}; {best}"
+        return Needed(clean, "pass", first(lambda n: within(at_most(share * n, n, prob), error)))
+    return Needed(clean, "fail", first(lambda n: within(at_least(share * n, n, prob), error)))

@@ -1,4 +1,4 @@
-"""Generalised Pareto law of a tail: fit to rounded data, and the interval of a quantile.
+"""Generalised Pareto law of a tail: fit to rounded data, its goodness, and the interval of a quantile.
 
 A tail is read as counts in cells: the metric is a multiple of one step (an accuracy over n images moves in
 steps of 1/n), so a value says only that the underlying excess lies within half a step. The likelihood is
@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import boxcox, stdtrit
+from scipy.special import boxcox, chdtrc, chndtr, stdtrit
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -27,6 +27,8 @@ SHAPE_RANGE = (-0.5, 0.5)
 
 _IMPOSSIBLE = -1e6  # log-likelihood of what cannot be: finite, so that the optimiser can step back
 _STRETCH = 1.3  # of the quantile, while an end of its interval is searched
+_TEST_GROUPS = 50  # of the Anderson-Darling statistic; more change no p-value noticeably
+_INFORMATION_GROUPS = 1000  # of the Fisher information
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def log_likelihood(tail: Tail, scale: float, shape: float) -> float:
     return max(float(tail.counts @ cells), _IMPOSSIBLE)
 
 
-def fit(tail: Tail) -> Fit:
+def fit_tail(tail: Tail) -> Fit:
     """Maximise the likelihood over scale and shape."""
     mean = float(tail.counts @ tail.edges[0]) / tail.size + tail.step / 2
     farthest = float(tail.edges[0, -1])
@@ -122,13 +124,13 @@ def _minimise(
     return float(found.fun), point
 
 
-def quantile(tail: Tail, found: Fit, prob: float) -> float:
+def quantile(tail: Tail, law: Fit, prob: float) -> float:
     """Excess beyond which the share ``prob`` of the whole sample's law lies."""
-    return float(excess(tail.size / tail.trials / prob, found.scale, found.shape))
+    return float(excess(tail.size / tail.trials / prob, law.scale, law.shape))
 
 
 def quantile_interval(
-    tail: Tail, found: Fit, prob: float, confidence: float, limit: float
+    tail: Tail, law: Fit, prob: float, confidence: float, limit: float
 ) -> tuple[float, float]:
     """Profile-likelihood interval of :func:`quantile`.
 
@@ -140,17 +142,11 @@ def quantile_interval(
 
     Parameters
     ----------
-    tail : Tail
-    found : Fit
     prob : float
         Below ``tail.size / tail.trials``.
     confidence : float
     limit : float
         Largest possible excess, may be infinite; an end stops there.
-
-    Returns
-    -------
-    low, high : float
 
     References
     ----------
@@ -158,26 +154,26 @@ def quantile_interval(
     """
     freedom = tail.size - 2
     cut = tail.size * np.log1p(stdtrit(freedom, (1 + confidence) / 2) ** 2 / freedom)
-    best = quantile(tail, found, prob)
+    best = quantile(tail, law, prob)
     return (
-        _profile_end(tail, found, prob, cut, best, 1 / _STRETCH, limit),
-        _profile_end(tail, found, prob, cut, best, _STRETCH, limit),
+        _profile_end(tail, law, prob, cut, best, 1 / _STRETCH, limit),
+        _profile_end(tail, law, prob, cut, best, _STRETCH, limit),
     )
 
 
 def _profile_end(
-    tail: Tail, found: Fit, prob: float, cut: float, best: float, stretch: float, limit: float
+    tail: Tail, law: Fit, prob: float, cut: float, best: float, stretch: float, limit: float
 ) -> float:
     """Search for one end, outwards from the best value."""
     from scipy.optimize import brentq
 
-    start = [found.shape, 0.0]
+    start = [law.shape, 0.0]
     seen: dict[float, float] = {}
 
     def beyond(z: float) -> float:
         # Nuisance parameters move little from one z to the next; a z has one answer, whoever asks.
         if z not in seen:
-            value, point = _profile_deviance(tail, found, prob, z, start)
+            value, point = _profile_deviance(tail, law, prob, z, start)
             start[:] = point
             seen[z] = float(np.sqrt(max(value, 0.0)) - np.sqrt(cut))
         return seen[z]
@@ -193,7 +189,7 @@ def _profile_end(
 
 
 def _profile_deviance(
-    tail: Tail, found: Fit, prob: float, z: float, start: list[float]
+    tail: Tail, law: Fit, prob: float, z: float, start: list[float]
 ) -> tuple[float, list[float]]:
     """Least deviance over shape and share of the tail, and where it is."""
     size, trials = tail.size, tail.trials
@@ -206,10 +202,109 @@ def _profile_deviance(
             return -_IMPOSSIBLE
         scale = z / float(excess(exceed / prob, 1.0, shape))
         binomial = size * log_ratio + (trials - size) * (np.log1p(-exceed) - np.log1p(-share))
-        value = 2 * (found.log_likelihood - log_likelihood(tail, scale, shape) - binomial)
+        value = 2 * (law.log_likelihood - log_likelihood(tail, scale, shape) - binomial)
         return float(min(value, -_IMPOSSIBLE))
 
     # Positive shapes have no end point that an excess could lie beyond.
     begin = start if deviance(np.array(start)) < -_IMPOSSIBLE else [0.05, 0.0]
     least, best = _minimise(deviance, begin, [SHAPE_RANGE, (-1, 1)])
     return least, best.tolist()
+
+
+def goodness(tail: Tail, law: Fit) -> float | None:
+    """p-value of the Anderson-Darling statistic A² of grouped data with both parameters estimated.
+
+    Cells are joined to at most 50 groups of nearly equal probability. With o the observed and H the
+    fitted cumulative shares, Z = sqrt(k)(o - H) and weights t_j = (p_j + p_{j+1})/2,
+    A² = Σ t_j Z_j² / (H_j (1 - H_j)). Under the fitted law Z is asymptotically normal with covariance
+    min(H_i, H_j) - H_i H_j - (∂H_i)ᵀ I⁻¹ (∂H_j), I being the Fisher information, so A² is a sum of
+    independent χ²₁ weighted by eigenvalues.
+
+    Returns
+    -------
+    float or None
+        None where the tail has too few groups to test two parameters.
+
+    References
+    ----------
+    Choulakian and Stephens, Technometrics 43 (2001) 478 (the test, for continuous data); Choulakian,
+    Lockhart and Stephens, Canadian J. Statistics 22 (1994) 125 (the statistic, for grouped data).
+    """
+    size = tail.size
+    edges = _equal_groups(tail.step, law, min(_TEST_GROUPS, size))
+    # Two parameters are fitted, and the shares sum to one.
+    if edges.size < 3 or tail.counts.size < 4:
+        return None
+    shares, slopes = _shares(edges, law)
+    free = slice(0, 1) if law.at_limit else slice(0, 2)
+    information = _information(_equal_groups(tail.step, law, _INFORMATION_GROUPS), law)[free, free]
+    centres = tail.edges[0] + tail.step / 2
+    observed = np.cumsum(np.histogram(centres, [0.0, *edges], weights=tail.counts)[0]) / size
+    covariance = (
+        np.minimum.outer(shares, shares)
+        - np.outer(shares, shares)
+        - slopes[free].T @ np.linalg.solve(information, slopes[free])
+    )
+    group = np.diff(shares, prepend=0.0, append=1.0)
+    weight = (group[:-1] + group[1:]) / 2 / (shares * (1 - shares))
+    root = np.sqrt(weight)
+    weights: FloatArray = np.linalg.eigvalsh(root[:, None] * covariance * root).astype(np.float64)
+    return chi_square_sum_above(float(size * weight @ (observed - shares) ** 2), weights[weights > 1e-9])
+
+
+def _equal_groups(step: float, law: Fit, groups: int) -> FloatArray:
+    """Inner edges of groups of equal probability, moved to the edges of cells."""
+    inner = excess(groups / np.arange(groups - 1, 0, -1), law.scale, law.shape)
+    edges: FloatArray = np.unique(np.rint(inner / step)) * step
+    # A share that rounds to 1 would divide by zero.
+    return edges[(edges > 0) & (log_survival(edges, law.scale, law.shape) > -12)]
+
+
+def _shares(edges: FloatArray, law: Fit) -> tuple[FloatArray, FloatArray]:
+    """Share of the tail below each edge, shape (edge,), and its slope in log scale and shape, (2, edge)."""
+
+    def below(log_scale: float, shape: float) -> FloatArray:
+        share: FloatArray = -np.expm1(log_survival(edges, law.scale * np.exp(log_scale), shape))
+        return share
+
+    h = 1e-4
+    slopes = [
+        below(h, law.shape) - below(-h, law.shape),
+        below(0, law.shape + h) - below(0, law.shape - h),
+    ]
+    return below(0, law.shape), np.stack(slopes) / (2 * h)
+
+
+def _information(edges: FloatArray, law: Fit) -> FloatArray:
+    """Fisher information of one excess about log scale and shape, from the groups between the edges."""
+    shares, slopes = _shares(edges, law)
+    steps = np.diff(slopes, axis=1, prepend=0.0, append=0.0)
+    probs = np.maximum(np.diff(shares, prepend=0.0, append=1.0), 1e-15)
+    matrix: FloatArray = (steps / probs) @ steps.T
+    return matrix
+
+
+def chi_square_sum_above(value: float, weights: FloatArray) -> float:
+    """P(Σ w_j X_j > value) for independent X_j ~ χ²₁, by matching four cumulants.
+
+    Near 5 % it is right to about half a per cent; exact where all weights are equal.
+
+    References
+    ----------
+    Liu, Tang and Zhang, Computational Statistics & Data Analysis 53 (2009) 853.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(chi_square_sum_above(5.991, np.array([1.0, 1.0])), 4)
+    0.05
+    """
+    c1, c2, c3, c4 = (float(np.sum(weights**power)) for power in (1, 2, 3, 4))
+    s1, s2 = c3 / c2**1.5, c4 / c2**2
+    a, delta = 1 / s1, 0.0
+    if s1**2 > s2 * (1 + 1e-12):
+        a = 1 / (s1 - np.sqrt(s1**2 - s2))
+        delta = s1 * a**3 - a**2
+    freedom = a**2 - 2 * delta
+    point = max((value - c1) / np.sqrt(c2) * a + freedom + delta, 0.0)
+    return float(1 - chndtr(point, freedom, delta) if delta else chdtrc(freedom, point))

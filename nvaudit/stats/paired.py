@@ -19,19 +19,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
 from scipy.special import stdtrit
 
 from nvaudit.errors import DataError
-from nvaudit.report.sections import Section
 from nvaudit.stats.binomial import (
     at_least,
     at_most,
-    check_confidence,
     check_percentile,
     first_true,
     trials_for_bound,
@@ -51,73 +50,56 @@ _WORST, _BEST, _SIDES = 0.5, 0.1, 0.4
 Floats = NDArray[np.float64]
 
 
-class Difference(Section):
-    """A difference, after minus before, in the metric's unit, with its interval."""
+@dataclass(frozen=True)
+class NoInterval:
+    """Why the chips give no interval.
+
+    Attributes
+    ----------
+    code : str
+        ``few_chips``: it needs more; ``same``: all have the same difference; ``few_depart``: too few depart
+        from the most common one; ``unbounded``: there is no bound on one side.
+    count : int
+        Chips needed (``few_chips``) or chips that depart (``few_depart``), else 0.
+    """
+
+    code: Literal["few_chips", "same", "few_depart", "unbounded"]
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; ``low`` and ``high`` are None where ``missing`` says why."""
 
     value: float
-    low: float | None = Field(description="Lower end of the interval; null where the chips give none.")
-    high: float | None = Field(description="Upper end of the interval; null where the chips give none.")
-    missing: str | None = Field(default=None, description="Why there is no interval.")
+    low: float | None = None
+    high: float | None = None
+    missing: NoInterval | None = None
 
 
-class PairedDifference(Section):
-    """How the same chips changed: after minus before, in the metric's unit."""
-
-    chips: int = Field(ge=1)
-    differing: int = Field(ge=0, description="Chips whose value changed.")
-    confidence: float = Field(description="Two-sided, equal tails, of each interval by itself.")
-    mean: Difference
-    percentile: float = Field(gt=0, lt=100)
-    kpp: Difference = Field(description="KPP after minus KPP before; not the KPP of the differences.")
-
-
-def paired_difference(
-    before: ArrayLike, after: ArrayLike, percentile: float, confidence: float, higher_is_better: bool
-) -> PairedDifference:
-    """Compare two audits chip by chip.
+def paired_values(before: ArrayLike, after: ArrayLike) -> tuple[Floats, Floats]:
+    """Check that two audits have the same chips, and every one of them.
 
     Parameters
     ----------
     before, after : array_like, shape (trial,)
-        Metric of each chip; the same chip at the same place.
-    percentile : float
-        k of the KPP, between 0 and 100, counted from the worst chip.
-    confidence : float
-        Of each interval.
-    higher_is_better : bool
+        Metric of each chip; the same chip at the same place; None where it is not known.
 
     Returns
     -------
-    PairedDifference
+    before, after : ndarray, float64, shape (trial,)
 
     Raises
     ------
     DataError
         If a value is missing or not finite, or the two have not the same chips.
-    OptionError
-        If the percentile or the confidence makes no sense.
-
-    Examples
-    --------
-    >>> result = paired_difference(range(1000), range(5, 1005), 1, 0.95, higher_is_better=True)
-    >>> result.mean.value, result.kpp.value
-    (5.0, 5.0)
     """
-    check_percentile(percentile)
-    check_confidence(confidence)
     first, second = _complete(before), _complete(after)
     if first.size != second.size:
         raise DataError(
             f"{first.size} chips before and {second.size} after: differences are paired; give the same chips"
         )
-    return PairedDifference(
-        chips=first.size,
-        differing=int(np.count_nonzero(first != second)),
-        confidence=confidence,
-        mean=mean_difference(first, second, confidence),
-        percentile=percentile,
-        kpp=kpp_difference(first, second, percentile, confidence, higher_is_better),
-    )
+    return first, second
 
 
 def _complete(values: ArrayLike) -> Floats:
@@ -132,7 +114,7 @@ def _complete(values: ArrayLike) -> Floats:
     return chip_values(values)
 
 
-def mean_difference(before: Floats, after: Floats, confidence: float) -> Difference:
+def mean_difference(before: Floats, after: Floats, confidence: float) -> Estimate:
     """Mean of paired differences with its interval.
 
     Parameters
@@ -144,22 +126,21 @@ def mean_difference(before: Floats, after: Floats, confidence: float) -> Differe
 
     Returns
     -------
-    Difference
+    Estimate
         Without an interval for fewer than 20 chips, or where fewer than 4 of them depart from the most
         common difference: then rare chips decide, and these have not been seen.
     """
     differences, n = after - before, before.size
     value = float(differences.mean())
-    missing = None
     if n < FEWEST_CHIPS:
-        missing = f"needs {FEWEST_CHIPS} chips"
-    elif (departing := _departing(differences, before, after)) < FEWEST_DIFFERING:
-        rare = f"only {departing} of {n:,} chips depart from the common difference"
-        missing = rare if departing else "all chips have the same difference"
-    if missing is not None:
-        return Difference(value=value, low=None, high=None, missing=missing)
+        return Estimate(value, missing=NoInterval("few_chips", FEWEST_CHIPS))
+    departing = _departing(differences, before, after)
+    if departing < FEWEST_DIFFERING:
+        return Estimate(
+            value, missing=NoInterval("few_depart", departing) if departing else NoInterval("same")
+        )
     low, high = _mean_interval(differences, confidence)
-    return Difference(value=value, low=low, high=high)
+    return Estimate(value, low, high)
 
 
 def _departing(differences: Floats, before: Floats, after: Floats) -> int:
@@ -190,7 +171,7 @@ def _mean_interval(values: Floats, confidence: float) -> tuple[float, float]:
 
 def kpp_difference(
     before: Floats, after: Floats, percentile: float, confidence: float, higher_is_better: bool
-) -> Difference:
+) -> Estimate:
     """KPP after minus KPP before, with its interval.
 
     Parameters
@@ -204,7 +185,7 @@ def kpp_difference(
 
     Returns
     -------
-    Difference
+    Estimate
         Without an interval where the chips do not bound a KPP on its worst side.
     """
     if not higher_is_better:  # the worst are the largest: turn both, so that before and after change places
@@ -216,9 +197,9 @@ def kpp_difference(
     low = _shift_bound(after, before, prob, error)
     if high is None or low is None:
         needed = chips_for_kpp_difference(percentile, confidence)
-        why = f"needs {needed:,} chips" if before.size < needed else "too few chips"
-        return Difference(value=value, low=None, high=None, missing=why)
-    return Difference(value=value, low=0.0 - low, high=high)
+        few = before.size < needed
+        return Estimate(value, missing=NoInterval("few_chips", needed) if few else NoInterval("unbounded"))
+    return Estimate(value, 0.0 - low, high)
 
 
 def chips_for_kpp_difference(percentile: float, confidence: float) -> int:

@@ -1,6 +1,9 @@
 """Percentiles beyond the sample: a generalised-Pareto tail fit, its interval, and when it refuses.
 
-Of the nested tails that fit (:mod:`nvaudit.stats.nested_tails`), the largest gives the value.
+The worst chips are cut into nested tails, each 1/√2 of the next larger one. From the smallest upwards each
+must pass the goodness test; the first that fails, and all larger ones, are left out. The tests of the few
+tails that are too small to be used alone decide whether anything is left; a later rejection only shortens
+the tail that is used. Of the tails that are left, the largest gives the value.
 The interval holds the profile-likelihood intervals of all tails between it and a third of it, so that it is
 wider where the answer depends on where the tail begins.
 """
@@ -10,31 +13,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nvaudit.errors import OptionError
-from nvaudit.report.wording import count_text
 from nvaudit.stats.binomial import (
     check_confidence,
     check_percentile,
     interval_ranks,
     trials_for_bound,
 )
-from nvaudit.stats.gpd import FloatArray, quantile, quantile_interval
+from nvaudit.stats.gpd import Fit, FloatArray, Tail, fit_tail, goodness, quantile, quantile_interval
 from nvaudit.stats.kpp import chip_values
-from nvaudit.stats.nested_tails import (
-    FEWEST,
-    LEVEL,
-    Candidate,
-    Grid,
-    accepted,
-    make_grid,
-    nested_tails,
-    tail_chips,
-)
-from nvaudit.stats.tail_result import TailRefusal, TailResult
+
+LEVEL = 0.05
+"""A tail whose goodness has a smaller p-value is rejected."""
+
+FEWEST = 20
+"""Chips in the smallest tail."""
+
+_TAIL = 80  # chips in the largest tail of few chips; of more it grows, its share shrinks: trials^(2/3)
+_FINE = 1000  # steps in which a continuous metric is read, from the threshold to the tail's median
+
 
 REACH = 10
 """A percentile may lie so many times beyond the worst chip: at least 1/10 chip is expected below it."""
@@ -44,10 +46,64 @@ _JOINED = 3
 
 
 @dataclass(frozen=True)
-class _Question:
-    percentile: float
-    confidence: float
-    trials: int
+class TailEstimate:
+    """A percentile beyond the sample.
+
+    Attributes
+    ----------
+    value, low, high : float
+        Extrapolated, in the metric's unit, with its interval.
+    tail_chips : int
+        Worst chips that the value is fitted to.
+    threshold : float
+        Of the metric, where that tail begins.
+    shape, scale : float
+        ξ, and σ in the metric's unit.
+    goodness : float
+        p-value of the Anderson-Darling test.
+    joined : tuple of int
+        Sizes of the tails whose intervals are joined.
+    """
+
+    value: float
+    low: float
+    high: float
+    tail_chips: int
+    threshold: float
+    shape: float
+    scale: float
+    goodness: float
+    joined: tuple[int, ...]
+
+
+RefusalCode: TypeAlias = Literal["inside", "too_far", "few_chips", "too_coarse", "misfit"]
+
+
+@dataclass(frozen=True)
+class NoTail:
+    """Why there is no estimate.
+
+    Attributes
+    ----------
+    code : str
+        ``inside``: the chips bound the percentile without a law; ``too_far``: fewer than 1/10 chip is
+        expected beyond the worst; ``few_chips``: too short a tail, or too few chips known exactly;
+        ``too_coarse``: the worst chips take too few values; ``misfit``: they follow no smooth law.
+    needed : int or None
+        Trials that give an answer; None where more trials are not the way.
+    known : int or None
+        Worst chips known exactly, where these are too few.
+    tail_chips : int or None
+        Size of the tail that does not fit.
+    goodness : float or None
+        Its p-value.
+    """
+
+    code: RefusalCode
+    needed: int | None = None
+    known: int | None = None
+    tail_chips: int | None = None
+    goodness: float | None = None
 
 
 def metric_steps(values: ArrayLike, images: int) -> int | None:
@@ -99,7 +155,7 @@ def tail_kpp(
     *,
     steps: int | None = None,
     worst_possible: float | None = None,
-) -> TailResult:
+) -> TailEstimate | NoTail:
     """Estimate a percentile that lies beyond the sample, or refuse.
 
     Parameters
@@ -122,7 +178,7 @@ def tail_kpp(
 
     Returns
     -------
-    TailResult
+    TailEstimate or NoTail
 
     Raises
     ------
@@ -144,97 +200,165 @@ def tail_kpp(
         raise OptionError(f"{values.size} worst chips of {trials} trials: give the number of all chips")
     if steps is not None and metric_steps(values, steps) is None:
         raise OptionError(f"the metric is not a multiple of 1/{steps}: leave steps out")
-    question = _Question(percentile, confidence, trials)
-    refusal = _out_of_reach(question)
+    refusal = _out_of_reach(percentile, confidence, trials)
     if refusal is not None:
-        return _refused(question, refusal)
+        return refusal
     grid = make_grid(values, trials, higher_is_better, steps)
     limit = math.inf if worst_possible is None else grid.sign * (worst_possible - grid.origin) / grid.step
     tails = nested_tails(np.sort(grid.units(values))[::-1], trials, limit)
     usable = accepted(tails)
     if not usable or usable[-1].tail.size < 2 * FEWEST:
-        return _refused(question, _unusable(question, tails, values.size))
-    return _estimate(question, usable, grid, limit)
+        return _unusable(tails, values.size, percentile, confidence, trials)
+    return _estimate(usable, grid, limit, percentile, confidence)
 
 
-def _refused(question: _Question, refusal: TailRefusal) -> TailResult:
-    return TailResult(
-        percentile=question.percentile,
-        confidence=question.confidence,
-        trials=question.trials,
-        refusal=refusal,
-    )
-
-
-def _out_of_reach(question: _Question) -> TailRefusal | None:
-    percentile, trials = question.percentile, question.trials
-    if interval_ranks(float(percentile), trials, float(question.confidence))[0] is not None:
-        return TailRefusal(
-            code="inside",
-            reason=f"{trials:,} chips bound this percentile without assuming any law",
-            advice=f"ask for it with --percentile {percentile:.10g}",
-        )
+def _out_of_reach(percentile: float, confidence: float, trials: int) -> NoTail | None:
+    if interval_ranks(float(percentile), trials, float(confidence))[0] is not None:
+        return NoTail("inside")
+    # Below the worst of n chips lie k/100·n chips in the mean: at least 1/REACH of one.
     least = math.ceil(1 / (REACH * check_percentile(percentile)))
-    if trials < least:
-        return TailRefusal(
-            code="too_far",
-            reason=f"it lies more than {REACH} times beyond {count_text(trials, 'chip')}",
-            advice=f"use at least {least:,} trials",
-        )
-    return None
+    return NoTail("too_far", needed=least) if trials < least else None
 
 
-def _unusable(question: _Question, tails: Sequence[Candidate], known: int) -> TailRefusal:
-    trials = question.trials
+def _unusable(
+    tails: Sequence[Candidate], known: int, percentile: float, confidence: float, trials: int
+) -> NoTail:
     if tail_chips(trials) <= 2 * FEWEST:
-        return TailRefusal(
-            code="few_chips",
-            reason=f"{count_text(trials, 'chip')} have too short a tail to fit",
-            advice=f"use at least {8 * FEWEST:,} trials",
-        )
+        return NoTail("few_chips", needed=8 * FEWEST)
     if known <= 2 * FEWEST:
-        return TailRefusal(
-            code="few_chips",
-            reason=f"only the {known:,} worst chips are known exactly, and the fit needs {2 * FEWEST + 1}",
-            advice="evaluate every chip on every image (--exhaustive)",
-        )
-    surely = trials_for_bound(question.percentile, question.confidence, sided=2)
+        return NoTail("few_chips", known=known)
+    bounding = trials_for_bound(percentile, confidence, sided=2)
     rejected = next((c for c in tails if c.goodness < LEVEL), None)
     if rejected is None:
-        return TailRefusal(
-            code="too_coarse",
-            reason="the worst chips take too few different values to see their law",
-            advice=f"use more images, or {surely:,} trials, which bound it without assuming any law",
-        )
-    return TailRefusal(
-        code="misfit",
-        reason=f"the worst {rejected.tail.size} chips do not follow one smooth law (generalised Pareto; "
-        f"Anderson-Darling p = {rejected.goodness:.2g}), as when some chips fail in a way of their own",
-        advice=f"use {surely:,} trials, which bound it without assuming any law",
-    )
+        return NoTail("too_coarse", needed=bounding)
+    return NoTail("misfit", needed=bounding, tail_chips=rejected.tail.size, goodness=rejected.goodness)
 
 
-def _estimate(question: _Question, usable: Sequence[Candidate], grid: Grid, limit: float) -> TailResult:
-    prob = float(check_percentile(question.percentile))
+def _estimate(
+    usable: Sequence[Candidate], grid: Grid, limit: float, percentile: float, confidence: float
+) -> TailEstimate:
+    prob = float(check_percentile(percentile))
     best = usable[-1]
     joined = [c for c in usable if c.tail.size >= best.tail.size / _JOINED]
     ends = [
         c.start + end
         for c in joined
-        for end in quantile_interval(c.tail, c.found, prob, question.confidence, limit - c.start)
+        for end in quantile_interval(c.tail, c.fit, prob, confidence, limit - c.start)
     ]
     low, high = sorted((grid.value(min(ends)), grid.value(max(ends))))
-    return TailResult(
-        percentile=question.percentile,
-        confidence=question.confidence,
-        trials=question.trials,
-        value=grid.value(min(best.start + quantile(best.tail, best.found, prob), limit)),
+    return TailEstimate(
+        value=grid.value(min(best.start + quantile(best.tail, best.fit, prob), limit)),
         low=low,
         high=high,
         tail_chips=best.tail.size,
         threshold=grid.origin + grid.sign * grid.step * best.start,
-        shape=best.found.shape,
-        scale=best.found.scale * grid.step,
+        shape=best.fit.shape,
+        scale=best.fit.scale * grid.step,
         goodness=best.goodness,
         joined=tuple(c.tail.size for c in joined),
     )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The steps of the metric: units count them, and larger is worse.
+
+    Attributes
+    ----------
+    origin, step : float
+        In the metric's unit.
+    steps : int or None
+        The metric is a multiple of 1/steps; None if continuous.
+    sign : int
+        1 for a loss, -1 where higher is better.
+    """
+
+    origin: float
+    step: float
+    steps: int | None
+    sign: int
+
+    def units(self, values: FloatArray) -> FloatArray:
+        """Whole numbers of steps, but for rounding."""
+        units: FloatArray = self.sign * (values - self.origin) / self.step
+        return units
+
+    def value(self, units: float) -> float:
+        """Turn a quantile in units into one of the metric."""
+        if self.steps is not None:
+            # The quantile of the metric is the rounded quantile of what lies beneath.
+            return self.sign * round(units) / self.steps + 0.0
+        return self.origin + self.sign * self.step * units
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tail, where it begins (in units), its fit, and the fit's p-value."""
+
+    tail: Tail
+    start: float
+    fit: Fit
+    goodness: float
+
+
+def tail_chips(trials: int) -> int:
+    """Worst chips that must be known exactly for :func:`tail_kpp` to use all it can.
+
+    Examples
+    --------
+    >>> tail_chips(1000), tail_chips(300)
+    (101, 76)
+    """
+    return int(min(max(round(trials ** (2 / 3)), _TAIL), trials // 4)) + 1
+
+
+def make_grid(values: FloatArray, trials: int, higher_is_better: bool, steps: int | None) -> Grid:
+    """Find the steps; a continuous metric is read in steps far finer than its tail."""
+    sign = -1 if higher_is_better else 1
+    if steps is not None:
+        return Grid(0.0, 1 / steps, steps, sign)
+    ordered = np.sort(sign * values)[::-1]
+    last = min(tail_chips(trials), ordered.size) - 1
+    spread = ordered[last // 2] - ordered[last]
+    step = float(spread if spread > 0 else ordered[0] - ordered[last]) / _FINE
+    return Grid(sign * float(ordered[last]), step or 1.0, None, sign)
+
+
+def nested_tails(units: FloatArray, trials: int, limit: float) -> list[Candidate]:
+    """Fit the tails; those too coarse to be tested are left out.
+
+    Parameters
+    ----------
+    units : ndarray, float64, shape (chip,)
+        Of the worst chips, or all; worst first.
+    trials : int
+        Chips in all.
+    limit : float
+        Worst possible value, in units; its cell has no end.
+
+    Returns
+    -------
+    list of Candidate
+        Smallest tail first.
+    """
+    units = np.rint(units)
+    size: float = min(tail_chips(trials), units.size) - 1
+    candidates: dict[int, Candidate] = {}
+    while size >= FEWEST:
+        start = float(units[int(size)]) + 0.5
+        beyond, counts = np.unique(units[units > start] - start - 0.5, return_counts=True)
+        if counts.sum() >= FEWEST and int(counts.sum()) not in candidates:
+            upper = np.where(beyond + start + 0.5 >= limit - 1e-6, np.inf, beyond + 1)
+            tail = Tail(np.stack([beyond, upper]), counts.astype(np.float64), 1.0, trials)
+            law = fit_tail(tail)
+            p_value = goodness(tail, law)
+            if p_value is not None:
+                candidates[tail.size] = Candidate(tail, start, law, p_value)
+        size /= math.sqrt(2)
+    return [candidates[key] for key in sorted(candidates)]
+
+
+def accepted(candidates: list[Candidate]) -> list[Candidate]:
+    """Tails below the first that does not fit."""
+    first = next((i for i, c in enumerate(candidates) if c.goodness < LEVEL), len(candidates))
+    return list(candidates[:first])

@@ -14,6 +14,7 @@ from nvaudit.findings import measured_late
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
+from nvaudit.report.paired import paired_difference
 from nvaudit.report.sections import DataInfo, Hashes, MetricInfo
 from nvaudit.report.write_verify.result import (
     VerifyChoice,
@@ -25,7 +26,6 @@ from nvaudit.report.write_verify.result import (
 from nvaudit.session import Session
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.kpp import kpp
-from nvaudit.stats.paired import paired_difference
 from nvaudit.write_verify.rank import Correction
 from nvaudit.write_verify.ranked import Ranked, per_weight
 from nvaudit.write_verify.spec import VerifySpec

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nvaudit.jobs.gating import GateQuestion, draw_until_decided, gate_task
+from nvaudit.report.gates import gate_result
 from nvaudit.rng import stream
 from nvaudit.stats.anytime import (
     PASS_LEAK,
@@ -79,12 +80,16 @@ def test_the_bounds_hold_at_the_stopping_time():
 
 def test_an_undecided_gate_says_what_would_decide_it():
     """The number of further chips is the one that passes."""
-    gate = sequential_gate(1, 100, 0.9, 1.0, CONFIDENCE, True, "100 chips were drawn")
+    gate = sequential_gate(1, 100, 0.9, 1.0, CONFIDENCE)
     assert gate.verdict == "undecided"
     assert gate.sequential
-    more = int(gate.needed.split("; ")[1].split()[0].replace(",", ""))
-    assert sequential_verdict(1, 100 + more, 1.0, CONFIDENCE) == "pass"
-    assert sequential_verdict(1, 100 + more - 1, 1.0, CONFIDENCE) == "undecided"
+    enough = gate.needed.clean
+    assert sequential_verdict(1, enough, 1.0, CONFIDENCE) == "pass"
+    assert sequential_verdict(1, enough - 1, 1.0, CONFIDENCE) == "undecided"
+    assert gate_result(gate, True, "100 chips were drawn").needed == (
+        f"100 chips were drawn; {enough - 100:,} more chips without a further failure would pass "
+        "(--max-trials)"
+    )
 
 
 def test_time_is_a_limit():

@@ -8,14 +8,15 @@ from nvaudit.rng import stream
 from nvaudit.stats.gpd import (
     SHAPE_RANGE,
     Tail,
+    chi_square_sum_above,
     excess,
-    fit,
+    fit_tail,
+    goodness,
     log_likelihood,
     log_survival,
     quantile,
     quantile_interval,
 )
-from nvaudit.stats.gpd_goodness import chi_square_sum_above, goodness
 
 SHAPES = [-0.5, -0.2, 0.0, 1e-12, 0.3, 1.0]
 
@@ -62,7 +63,7 @@ def test_likelihood_of_cells_adds_up_to_one():
 def test_fit_finds_the_most_likely_law(shape, step):
     """No other start or optimiser finds a likelier law within the allowed shapes."""
     tail = tail_of(drawn(shape, 100, 2), step)
-    found = fit(tail)
+    found = fit_tail(tail)
     assert log_likelihood(tail, found.scale, found.shape) == found.log_likelihood
     other = optimize.differential_evolution(
         lambda point: -log_likelihood(tail, np.exp(point[0]), point[1]),
@@ -76,7 +77,7 @@ def test_fit_finds_the_most_likely_law(shape, step):
 @pytest.mark.parametrize("step", [0.01, 0.3])
 def test_fit_is_not_biased_by_rounding(step):
     """Over many samples the mean shape and scale are right, however coarse the steps are."""
-    found = [fit(tail_of(drawn(0.1, 400, 3, i), step)) for i in range(40)]
+    found = [fit_tail(tail_of(drawn(0.1, 400, 3, i), step)) for i in range(40)]
     assert np.mean([law.shape for law in found]) == pytest.approx(0.1, abs=0.04)
     assert np.mean([law.scale for law in found]) == pytest.approx(1.0, abs=0.04)
 
@@ -98,7 +99,7 @@ def test_tail_of_a_sum_of_chi_squares(weights):
 def test_goodness_rejects_a_true_law_as_often_as_stated(shape, step, size):
     """P-values of true laws are below 0.05 in about 5 % and below 0.5 in about half of the cases."""
     tails = (tail_of(drawn(shape, size, 4, i), step) for i in range(150))
-    p_values = np.array([goodness(tail, fit(tail)) for tail in tails])
+    p_values = np.array([goodness(tail, fit_tail(tail)) for tail in tails])
     assert 0.005 <= (p_values < 0.05).mean() <= 0.05 + 3.5 * (0.05 * 0.95 / 150) ** 0.5
     assert 0.38 <= (p_values < 0.5).mean() <= 0.64
 
@@ -107,20 +108,20 @@ def test_goodness_rejects_a_gap():
     """A tail with a gap and a bump beyond it is no generalised Pareto tail."""
     y = np.concatenate([drawn(-0.2, 50, 5), 6 + 0.3 * stream(3, "test bump").standard_normal(20)])
     tail = tail_of(y, 0.01)
-    assert goodness(tail, fit(tail)) < 1e-3
+    assert goodness(tail, fit_tail(tail)) < 1e-3
 
 
 def test_goodness_needs_groups():
     """Too few different values cannot be tested."""
     tail = tail_of([0.5] * 30 + [1.5] * 10 + [2.5] * 3, 1.0)
-    assert goodness(tail, fit(tail)) is None
+    assert goodness(tail, fit_tail(tail)) is None
 
 
 @pytest.mark.parametrize(("shape", "prob"), [(-0.3, 1e-3), (0.2, 1e-4)])
 def test_interval_is_the_profile_of_the_likelihood(shape, prob):
     """At both ends the best that a grid of shapes and shares reaches is the deviance that is allowed."""
     tail = tail_of(drawn(shape, 80, 6), 0.01)
-    found = fit(tail)
+    found = fit_tail(tail)
     low, high = quantile_interval(tail, found, prob, 0.95, np.inf)
     assert low < quantile(tail, found, prob) < high
     cut = 80 * np.log1p(stats.t.ppf(0.975, 78) ** 2 / 78)
@@ -139,7 +140,7 @@ def test_interval_is_the_profile_of_the_likelihood(shape, prob):
 def test_interval_stops_at_the_limit():
     """No end lies beyond the worst value that the metric can take."""
     tail = tail_of(drawn(0.3, 60, 7), 0.01)
-    found = fit(tail)
+    found = fit_tail(tail)
     low, high = quantile_interval(tail, found, 1e-4, 0.95, np.inf)
     middle = quantile(tail, found, 1e-4)
     assert quantile_interval(tail, found, 1e-4, 0.95, middle) == (pytest.approx(low, rel=5e-3), middle)
@@ -150,7 +151,7 @@ def test_interval_stops_at_the_limit():
 def test_interval_widens_with_confidence_and_distance():
     """More confidence and rarer chips take a wider interval."""
     tail = tail_of(drawn(0.0, 60, 8), 0.01)
-    found = fit(tail)
+    found = fit_tail(tail)
 
     def width(prob, confidence):
         low, high = quantile_interval(tail, found, prob, confidence, np.inf)

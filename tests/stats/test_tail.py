@@ -8,11 +8,10 @@ from scipy import optimize, stats
 
 from nvaudit.errors import DataError, OptionError
 from nvaudit.report.tail_text import tail_lines
+from nvaudit.report.tails import TailRefusal, TailResult, tail_result
 from nvaudit.rng import stream
 from nvaudit.stats.kpp import kpp_index
-from nvaudit.stats.nested_tails import FEWEST, tail_chips
-from nvaudit.stats.tail import REACH, known_worst, metric_steps, tail_kpp
-from nvaudit.stats.tail_result import TailRefusal, TailResult
+from nvaudit.stats.tail import FEWEST, REACH, known_worst, metric_steps, tail_chips, tail_kpp
 
 REPEATS = 300
 
@@ -23,11 +22,15 @@ def accuracies(trials: int, images: int, *address: int) -> np.ndarray:
     return np.rint(np.clip(0.96 + 0.007 * rng.standard_normal(trials), 0, 1) * images) / images
 
 
+def asked(values, trials, percentile: float, confidence: float = 0.95, higher=True, **options) -> TailResult:
+    """The estimate as the report holds it."""
+    found = tail_kpp(values, trials, percentile, confidence, higher, **options)
+    return tail_result(found, percentile, confidence, trials)
+
+
 def of_accuracies(values, percentile: float = 0.1, images: int | None = 10_000, **options) -> TailResult:
-    return tail_kpp(
-        values, options.pop("trials", len(values)), percentile, options.pop("confidence", 0.95), True,
-        steps=images, worst_possible=0.0, **options,
-    )  # fmt: skip
+    trials, confidence = options.pop("trials", len(values)), options.pop("confidence", 0.95)
+    return asked(values, trials, percentile, confidence, steps=images, worst_possible=0.0, **options)
 
 
 def contaminated(share: float, away: float):
@@ -67,7 +70,7 @@ def studied(law: str, trials: int, percentile: float, repeats: int) -> tuple[int
     answers = covered = too_good = 0
     for i in range(repeats):
         values = draw(stream(11, f"tail {law}", trials, i), trials)
-        result = tail_kpp(values, trials, percentile, 0.95, True)
+        result = asked(values, trials, percentile)
         if result.refusal is None:
             answers += 1
             covered += result.low <= truth <= result.high
@@ -203,7 +206,7 @@ def test_no_estimate_from_too_few_known_chips():
 def test_no_estimate_from_too_coarse_a_metric(values):
     """Refused: all chips alike, or hardly any different values in the tail."""
     for steps in (100, None):
-        result = tail_kpp(values, len(values), 0.05, 0.95, True, steps=steps)
+        result = asked(values, len(values), 0.05, steps=steps)
         assert refused(result) == "too_coarse"
 
 
@@ -211,7 +214,7 @@ def test_no_estimate_when_the_tail_does_not_fit():
     """Refused: 2 % of the chips fail in a way of their own; the advice gives trials that need no law."""
     draw, _ = LAWS["bad chips far"]
     for i in range(5):
-        result = tail_kpp(draw(stream(7, "bad", i), 1000), 1000, 0.1, 0.95, True)
+        result = asked(draw(stream(7, "bad", i), 1000), 1000, 0.1)
         assert refused(result) == "misfit"
         assert "do not follow one smooth law" in result.refusal.reason
         assert result.refusal.advice.startswith("use 3,688 trials")

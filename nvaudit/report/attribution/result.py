@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.sections import Section
 from nvaudit.stats.kpp import kpp
-from nvaudit.stats.paired import PairedDifference, paired_difference
 
 Floats = NDArray[np.float64]
 Part = Literal["tensors", "terms"]

@@ -14,11 +14,11 @@ from nvaudit.report.attribution.result import (
     NoiseAttribution,
     NoiseShare,
 )
+from nvaudit.report.paired import Difference
 from nvaudit.report.sections import MetricInfo
 from nvaudit.report.terminal import Kind, heading, sentence, table
 from nvaudit.report.wording import confidence_text, count_text, interval_text, kpp_name, value_text
 from nvaudit.stats.kpp import kpp_index
-from nvaudit.stats.paired import Difference
 
 _BAR = 8
 _MAX_ROWS = 12

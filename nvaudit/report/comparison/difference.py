@@ -25,10 +25,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.report.paired import Difference, difference
 from nvaudit.report.result import AuditReport
 from nvaudit.stats.binomial import at_least, at_most, first_true, within
 from nvaudit.stats.kpp import KppResult
-from nvaudit.stats.paired import Difference, kpp_difference, mean_difference
+from nvaudit.stats.paired import kpp_difference, mean_difference
 from nvaudit.stats.ranks import rank_ranges
 
 Relation: TypeAlias = Literal["same", "partly_shared", "independent"]
@@ -103,7 +104,8 @@ def difference_of_kpp(
     """
     if before.complete and after.complete and before.values.size == after.values.size:
         percentile = before.result.percentile
-        found = kpp_difference(before.values, after.values, percentile, confidence, higher_is_better)
+        estimate = kpp_difference(before.values, after.values, percentile, confidence, higher_is_better)
+        found = difference(estimate, before.values.size)
         if found.low is not None or relation != "independent":
             return found, "chips"
     if relation == "independent":
@@ -130,7 +132,7 @@ def difference_of_mean(before: ChipSample, after: ChipSample, confidence: float,
         return Difference(value=value, low=None, high=None, missing=_STOPPED)
     if before.values.size != after.values.size:
         return Difference(value=value, low=None, high=None, missing=_NUMBERS)
-    return mean_difference(before.values, after.values, confidence)
+    return difference(mean_difference(before.values, after.values, confidence), before.values.size)
 
 
 def independent_difference(before: KppResult, after: KppResult) -> Difference:

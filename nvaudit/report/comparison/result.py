@@ -8,8 +8,10 @@ from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
+from nvaudit.report.gates import GateResult
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedGate, MappedShare
+from nvaudit.report.paired import Difference
 from nvaudit.report.sections import (
     Hashes,
     MetricInfo,
@@ -18,9 +20,8 @@ from nvaudit.report.sections import (
     check_filled,
     check_once,
 )
-from nvaudit.stats.gate import GateResult, Verdict
+from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
-from nvaudit.stats.paired import Difference
 
 ImageRelation = Literal["same", "different", "unknown"]
 

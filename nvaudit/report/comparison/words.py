@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport, ModelDifference
 from nvaudit.report.mapped import part_text, share_warning
+from nvaudit.report.paired import Difference
 from nvaudit.report.wording import (
     confidence_text,
     converters_text,
@@ -20,7 +21,6 @@ from nvaudit.report.wording import (
     share_text,
     value_text,
 )
-from nvaudit.stats.paired import Difference
 
 MEASURE_NAMES: dict[Measure, str] = {
     "kpp": "KPP", "mean": "mean", "nominal": "ideal", "yield": "yield", "roughness": "roughness",

@@ -12,12 +12,12 @@ from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare, share_clause
+from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import DataInfo, MetricInfo, Section
 from nvaudit.report.wording import difference_text, kpp_name, value_text
 from nvaudit.report.write_verify.result import VerifyReport
 from nvaudit.stats.kpp import KppResult, YieldResult, kpp, yield_at
-from nvaudit.stats.paired import PairedDifference, paired_difference
 
 YIELD_MARGIN = 0.02
 """By default the yield is the share of chips that lose at most this much of the given model's accuracy."""

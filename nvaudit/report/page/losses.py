@@ -18,6 +18,7 @@ from nvaudit.report.document import (
     limited,
     short,
 )
+from nvaudit.report.paired import Difference
 from nvaudit.report.plots.losses import (
     MAX_BARS,
     Part,
@@ -30,7 +31,6 @@ from nvaudit.report.plots.losses import (
 from nvaudit.report.result import AuditReport
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import confidence_text, count_text, difference_text, kpp_name, value_text
-from nvaudit.stats.paired import Difference
 
 _WHAT = {"tensors": "tensor", "terms": "noise term"}
 

@@ -14,6 +14,7 @@ from nvaudit.report.document import (
     at_sigma,
     unit_words,
 )
+from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import gate_lines
 from nvaudit.report.page.share import share_numbers, warnings
 from nvaudit.report.rerun import remedy_command
@@ -30,7 +31,6 @@ from nvaudit.report.wording import (
     share_text,
     value_text,
 )
-from nvaudit.stats.gate import GateResult
 from nvaudit.stats.kpp import KppResult
 
 _TITLES = {

@@ -8,8 +8,8 @@ from pydantic import Field, JsonValue
 
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare
+from nvaudit.report.paired import PairedDifference
 from nvaudit.report.sections import Section
-from nvaudit.stats.paired import PairedDifference
 
 
 class RemapStep(Section):

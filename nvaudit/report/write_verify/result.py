@@ -9,10 +9,10 @@ from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
+from nvaudit.report.paired import PairedDifference
 from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Section, check_filled
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
 from nvaudit.stats.kpp import KppResult
-from nvaudit.stats.paired import PairedDifference
 
 POINT = 0.01
 """Without a target the plan is the smallest share that loses no more than this against the largest share: of

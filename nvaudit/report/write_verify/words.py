@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nvaudit.report.mapped import coverage_text
+from nvaudit.report.paired import Difference
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -14,7 +15,6 @@ from nvaudit.report.wording import (
     value_text,
 )
 from nvaudit.report.write_verify.result import VerifyChoice, VerifyReport, share_words
-from nvaudit.stats.paired import Difference
 
 
 def gain_lines(report: VerifyReport) -> Iterator[str]:

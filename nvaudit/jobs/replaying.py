@@ -11,6 +11,7 @@ from nvaudit.errors import DataError, EngineError, OptionError
 from nvaudit.files import check_inputs, holding_inputs
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
+from nvaudit.model.layout import UNMOVED
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import GraphFile
@@ -139,7 +140,7 @@ def _write(session: Session, engine: Engine, output: Path, point: int, trial: in
     if workload.read_noise:
         proto = reseed_read_noise(proto, workload.seed, trial)
     slots = tuple(
-        Slot(slot.name, workload.tensors[slot.tensor].key, slot.dtype, slot.shape, (), slot.offset)
+        Slot(slot.name, workload.tensors[slot.tensor].key, slot.dtype, slot.shape, UNMOVED, slot.offset)
         for slot in workload.slots
     )
     digital = {name: file.open() for name, file in workload.template.digital.items()}

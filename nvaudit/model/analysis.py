@@ -10,19 +10,16 @@ import onnx_ir as ir
 
 from nvaudit.model.chains import (
     KEEPING,
-    Layout,
     Quantize,
     Reshape,
-    Shape,
     State,
     Step,
     Transpose,
     follow,
-    invert,
-    move_shape,
 )
 from nvaudit.model.evaluate import NotFolded
 from nvaudit.model.fold import Budget, computed, fold, fold_ints, stored_array
+from nvaudit.model.layout import Layout, Shape
 from nvaudit.model.picks import find_pick, picks
 from nvaudit.model.roles import Role, find_role, takes_weights
 from nvaudit.model.sparse import ORIGIN_KEY
@@ -300,12 +297,10 @@ def _end(place: Place, index: int, steps: tuple[Step, ...], state: State, role: 
         return End(place, place.path, index, (*steps, role.unpack), unpacked, role)
     if role is None or not role.view:
         return End(place, place.path, index, steps, state, role)
-    shape = state.shape
-    for move in role.view:
-        steps = (*steps, Transpose(move[1]) if move[0] == "transpose" else Reshape(move[1]))
-        shape = move_shape(shape, move)
-    taken = Taken(state.shape, invert(state.shape, role.view))
-    return End(place, place.path, index, steps, State(shape, state.dtype), role, taken)
+    view = (Transpose(argument) if kind == "transpose" else Reshape(argument) for kind, argument in role.view)
+    primary = State(role.view.shape(state.shape), state.dtype)
+    taken = Taken(state.shape, role.view.inverse(state.shape))
+    return End(place, place.path, index, (*steps, *view), primary, role, taken)
 
 
 def _name_apart(roots: list[Root]) -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from nvaudit.model.layout import Layout, Shape
 from nvaudit.model.walk import attribute, operand
 
-Shape = tuple[int, ...]
 Ints = Callable[[ir.Value], Shape | None]
-Layout = tuple[tuple[str, Shape], ...]
 
 
 @dataclass(frozen=True)
@@ -157,108 +156,13 @@ def _keep(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State] 
 
 
 def layout_of(start: Shape, steps: tuple[Step, ...]) -> Layout:
-    """Keep the moves of a chain, in the simplest form.
-
-    Parameters
-    ----------
-    start : tuple of int
-        Shape before the chain.
-    steps : tuple of Step
-        The chain.
-
-    Returns
-    -------
-    tuple of (str, tuple of int)
-        ``("transpose", perm)`` and ``("reshape", shape)``, in order.
-    """
-    moves: list[tuple[str, Shape]] = []
-    for step in steps:
-        if isinstance(step, Transpose):
-            moves.append(("transpose", step.perm))
-        elif isinstance(step, Reshape):
-            moves.append(("reshape", step.shape))
-    return simplify(start, tuple(moves))
-
-
-def invert(start: Shape, layout: Layout) -> Layout:
-    """Undo a layout.
-
-    Parameters
-    ----------
-    start : tuple of int
-        Shape before the layout.
-    layout : tuple
-        Moves from there.
-
-    Returns
-    -------
-    tuple of (str, tuple of int)
-        Moves that lead back to ``start``.
-    """
-    moves: list[tuple[str, Shape]] = []
-    shape = start
-    for kind, value in layout:
-        if kind == "transpose":
-            back = ("transpose", tuple(value.index(axis) for axis in range(len(value))))
-        else:
-            back = ("reshape", shape)
-        moves.insert(0, back)
-        shape = move_shape(shape, (kind, value))
-    return tuple(moves)
-
-
-def move_shape(shape: Shape, move: tuple[str, Shape]) -> Shape:
-    """Compute the shape after one move.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape before.
-    move : tuple of (str, tuple of int)
-        The move.
-
-    Returns
-    -------
-    tuple of int
-        Shape after.
-    """
-    return tuple(shape[axis] for axis in move[1]) if move[0] == "transpose" else move[1]
-
-
-def simplify(start: Shape, layout: Layout) -> Layout:
-    """Merge neighbouring moves and drop those that do nothing.
-
-    Parameters
-    ----------
-    start : tuple of int
-        Shape before the layout.
-    layout : tuple
-        Moves from there.
-
-    Returns
-    -------
-    tuple of (str, tuple of int)
-        An equivalent layout; ``()`` if nothing moves.
-
-    Examples
-    --------
-    >>> simplify((2, 3), (("transpose", (1, 0)), ("transpose", (1, 0))))
-    ()
-    """
-    kept: list[tuple[str, Shape]] = []
-    for kind, value in layout:
-        if kept and kept[-1][0] == kind:
-            before = kept.pop()[1]
-            value = tuple(before[axis] for axis in value) if kind == "transpose" else value
-        kept.append((kind, value))
-    shape, moves = start, []
-    for move in kept:
-        after = move_shape(shape, move)
-        idle = move[1] == tuple(range(len(move[1]))) if move[0] == "transpose" else after == shape
-        if not idle:
-            moves.append(move)
-        shape = after
-    return tuple(moves) if len(moves) == len(layout) else simplify(start, tuple(moves))
+    """Keep the moves of a chain that begins with the shape ``start``, in the simplest form."""
+    moves = [
+        ("transpose", step.perm) if isinstance(step, Transpose) else ("reshape", step.shape)
+        for step in steps
+        if isinstance(step, Transpose | Reshape)
+    ]
+    return Layout(moves).simplified(start)
 
 
 def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.chains import Cast, Clamp, Quantize, Reshape, Shape, Step, Transpose, Unpack, integer_range
+from nvaudit.model.chains import Cast, Clamp, Quantize, Reshape, Step, Transpose, Unpack, integer_range
 from nvaudit.model.fold import fold
+from nvaudit.model.layout import Shape
 from nvaudit.model.roles import Decode
 from nvaudit.model.tensors import Array
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from nvaudit.model.chains import Shape
 from nvaudit.model.evaluate import (
     MAX_ADDED,
     MAX_FOLDED,
@@ -19,6 +18,7 @@ from nvaudit.model.evaluate import (
     NotFolded,
     evaluate,
 )
+from nvaudit.model.layout import Shape
 from nvaudit.model.tensors import Array, read_tensor
 from nvaudit.model.walk import attribute, captured, is_constant_node
 

@@ -12,8 +12,8 @@ from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.cause import cause
-from nvaudit.model.chains import Layout, invert, layout_of
 from nvaudit.model.fold import stored_array
+from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.model.load import LoadedModel, TensorSpec
 from nvaudit.model.parameters import Grid, Part, find_parts, grid_of
 from nvaudit.model.settle import Knows, settle_unknown
@@ -24,18 +24,10 @@ from nvaudit.model.weights import choose
 
 @dataclass(frozen=True)
 class Moves:
-    """How a weight is laid out: steps ``("transpose", perm)`` and ``("reshape", shape)``.
+    """From the value in the graph to the primary layout of ``Weight``, and back."""
 
-    Attributes
-    ----------
-    forth : tuple of (str, tuple of int)
-        From the value in the graph to the primary layout of ``Weight``.
-    back : tuple of (str, tuple of int)
-        From the primary layout to the value in the graph.
-    """
-
-    forth: Layout = ()
-    back: Layout = ()
+    forth: Layout = UNMOVED
+    back: Layout = UNMOVED
 
 
 @dataclass(frozen=True)
@@ -299,11 +291,8 @@ class _Reader:
 
 
 def _moves(root: Root) -> Moves:
-    mapped = choose(root).mapped
-    if not mapped:
-        return Moves()
-    forth = layout_of(root.state.shape, mapped[0].steps)
-    return Moves(forth, invert(root.state.shape, forth))
+    choice = choose(root)
+    return Moves(choice.to_primary, choice.to_stored)
 
 
 def _dtype_name(dtype: ir.DataType) -> str:

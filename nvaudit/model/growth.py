@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.chains import Shape
 from nvaudit.model.fold import fold_ints, stored_array
+from nvaudit.model.layout import Shape
 from nvaudit.model.walk import attribute, operand, places
 
 MAX_GROWN = 2**29

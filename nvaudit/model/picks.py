@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from nvaudit.model.chains import Ints, Shape
+from nvaudit.model.chains import Ints
+from nvaudit.model.layout import Shape
 from nvaudit.model.roles import IsConstant, Matrix, Role, find_role
 from nvaudit.model.walk import attribute, operand
 

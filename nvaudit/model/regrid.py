@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from nvaudit.model.analysis import End, Root, analyse
 from nvaudit.model.build import Names
-from nvaudit.model.chains import Quantize, invert, layout_of
+from nvaudit.model.chains import Quantize
 from nvaudit.model.decode import IntegerGrid, decode_values
 from nvaudit.model.fold import fold, stored_array
 from nvaudit.model.load import LoadedModel
@@ -85,11 +85,7 @@ def set_grids(model: ir.Model, grids: Mapping[str, IntegerGrid]) -> None:
         assert stored is not None
         old = _scale(root, analysis.opset).astype(np.float64)
         ratio = np.divide(new.scale, old, out=np.ones(old.shape), where=old != 0)
-        codes = new.codes
-        for kind, argument in invert(
-            root.state.shape, layout_of(root.state.shape, choose(root).mapped[0].steps)
-        ):
-            codes = codes.transpose(argument) if kind == "transpose" else codes.reshape(argument)
+        codes = choose(root).to_stored.apply(new.codes)
         for site in sites:
             put_constant(site.node, site.index, partial(_followed, ratio=ratio, steps=site.steps), names)
         store_array(root.value, (codes + grid.zero).astype(stored.dtype))

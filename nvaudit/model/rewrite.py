@@ -15,7 +15,7 @@ from nvaudit.files import check_writable, write_bytes_atomic
 from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.build import Names
 from nvaudit.model.cause import cause
-from nvaudit.model.chains import Quantize, invert, layout_of
+from nvaudit.model.chains import Quantize
 from nvaudit.model.decode import decode_values
 from nvaudit.model.draws import drop_seeds
 from nvaudit.model.fold import fold, stored_array
@@ -86,11 +86,9 @@ def set_weights(model: ir.Model, arrays: Mapping[str, Array]) -> None:
         By key, in the primary layout; cast to the stored type.
     """
     for root in _wanted(analyse(model), list(arrays)):
-        shape = root.state.shape
-        values = np.asarray(arrays[root.key])
-        for kind, argument in invert(shape, layout_of(shape, choose(root).mapped[0].steps)):
-            values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
-        store_array(root.value, np.ascontiguousarray(values.astype(root.state.dtype.numpy())).reshape(shape))
+        values = choose(root).to_stored.apply(np.asarray(arrays[root.key]))
+        values = np.ascontiguousarray(values.astype(root.state.dtype.numpy())).reshape(root.state.shape)
+        store_array(root.value, values)
 
 
 def put_constant(node: ir.Node, index: int, change: Callable[[Array], Array], names: Names) -> None:

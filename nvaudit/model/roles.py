@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from nvaudit.model.blocks import block_size
-from nvaudit.model.chains import Layout, Shape, Unpack
+from nvaudit.model.chains import Unpack
+from nvaudit.model.layout import UNMOVED, Layout, Shape
 from nvaudit.model.walk import attribute, operand
 
 IsConstant = Callable[[ir.Value | None], bool]
@@ -63,7 +64,7 @@ class Role:
     matrix: Matrix
     decode: Decode | None = None
     product: str = ""
-    view: Layout = ()
+    view: Layout = UNMOVED
     unpack: Unpack | None = None
 
 
@@ -148,7 +149,7 @@ def _blocked_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConsta
     if outputs % groups:
         return None
     matrix = Matrix(groups, math.prod(shape[1:]), outputs // groups)
-    return Role((0,), matrix, view=(("reshape", cut), ("transpose", perm), ("reshape", shape)))
+    return Role((0,), matrix, view=Layout([("reshape", cut), ("transpose", perm), ("reshape", shape)]))
 
 
 def _conv_transpose(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:

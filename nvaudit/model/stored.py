@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import analyse
 from nvaudit.model.cause import cause
-from nvaudit.model.chains import Layout, invert, layout_of
+from nvaudit.model.layout import Layout
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.tensors import Array
 from nvaudit.model.weights import choose
@@ -27,8 +27,8 @@ class StoredWeight:
         several tensors; then name and layout are those of the computed value).
     shape : tuple of int
         As it is stored.
-    back : tuple of (str, tuple of int)
-        Moves ``("transpose", perm)`` and ``("reshape", shape)`` from the primary layout to the stored one.
+    back : Layout
+        From the primary layout to the stored one.
     """
 
     key: str
@@ -38,9 +38,7 @@ class StoredWeight:
 
     def stored(self, values: Array) -> Array:
         """Bring an array from the weight's primary layout to the stored one."""
-        for kind, argument in self.back:
-            values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
-        return values
+        return self.back.apply(values)
 
 
 def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, StoredWeight]:
@@ -65,8 +63,7 @@ def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, Stor
         found = {}
         for root in analyse(loaded.model).roots:
             if root.key in keys:
-                layout = layout_of(root.state.shape, choose(root).mapped[0].steps)
-                back = invert(root.state.shape, layout)
+                back = choose(root).to_stored
                 found[root.key] = StoredWeight(root.key, root.origin, root.state.shape, back)
         return found
     except ModelError:

@@ -19,12 +19,12 @@ from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.build import Names, remove_unused
 from nvaudit.model.cause import cause
-from nvaudit.model.chains import Layout
 from nvaudit.model.crossbar.plan import CrossbarPlan, Split
 from nvaudit.model.crossbar.recurrent import find_lengths, unroll, why_not_unrolled
 from nvaudit.model.crossbar.split import MIN_OPSET, split_weight
 from nvaudit.model.digital import SLOT_FILE, take_large
 from nvaudit.model.integer import rewrite_integer
+from nvaudit.model.layout import Layout
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.readnoise import add_read_noise, takes_read_noise
 from nvaudit.model.tensors import Array
@@ -49,16 +49,15 @@ class Slot:
         Element type it takes.
     shape : tuple of int
         Shape it takes.
-    transform : tuple of (str, tuple of int)
-        ``("transpose", perm)`` and ``("reshape", shape)``, from the weight's primary layout to the slot.
+    transform : Layout
+        From the weight's primary layout to the slot.
     offset : int
         Where its bytes start in ``nvaudit-slots.bin``.
     variance : bool
         Takes the variance of one read of each weight instead of the weights.
     cells : bool
         Takes the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
-        from (device, *primary layout), and may hold ``("slice", (axis, start, stop))`` and ``("keep", (axis,
-        start, stop))``, which puts zeros outside.
+        from (device, *primary layout).
     factor : float
     """
 
@@ -85,12 +84,7 @@ class Slot:
         ndarray
             A contiguous array of the slot's shape and type.
         """
-        for kind, argument in self.transform:
-            if kind == "slice":  # along the first axis: a part of a recurrent weight
-                values = values[argument[1] : argument[2]]
-            else:
-                values = values.transpose(argument) if kind == "transpose" else values.reshape(argument)
-        return self.cast(values).reshape(self.shape)
+        return self.cast(self.transform.apply(values)).reshape(self.shape)
 
     def cast(self, values: Array) -> Array:
         """Bring an array to the slot's element type.
@@ -285,7 +279,7 @@ class _SlotMaker:
             slot = slots[index - 1]
             dtype = ir.DataType.from_numpy(_numpy_type(slot.dtype))
             value = self._initializer(f"{slot.weight_key}/part", dtype, shape)
-            layout = (*slot.transform, *steps)
+            layout = slot.transform.then(steps)
             made = Slot(value.name or "", slot.weight_key, slot.dtype, shape, layout)
             self.open_slots[slot.weight_key, layout, dtype] = (made, value)
             return value

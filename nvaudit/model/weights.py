@@ -8,10 +8,11 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root
-from nvaudit.model.chains import Clamp, Layout, Quantize, Unpack, invert, layout_of, simplify
+from nvaudit.model.chains import Clamp, Quantize, Unpack, layout_of
 from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
 from nvaudit.model.evaluate import NotFolded
 from nvaudit.model.fold import computed, stored_array
+from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.model.roles import Matrix
 from nvaudit.model.tensors import Array, find_bad
 
@@ -149,11 +150,24 @@ class _Source:
 
 @dataclass(frozen=True)
 class Choice:
-    """The ends of a constant, split; ``layouts`` lead from the primary layout to each mapped end."""
+    """The ends of a constant, split.
+
+    Attributes
+    ----------
+    mapped : list of End
+        Weight uses of one array.
+    layouts : list of Layout
+        From the primary layout to each of these.
+    digital : list of End
+    to_primary, to_stored : Layout
+        From the stored layout to the primary one, and back.
+    """
 
     mapped: list[End]
     layouts: list[Layout]
     digital: list[End]
+    to_primary: Layout = UNMOVED
+    to_stored: Layout = UNMOVED
 
 
 def choose(root: Root) -> Choice:
@@ -175,16 +189,17 @@ def choose(root: Root) -> Choice:
     first = _reading(weights[0])
     mapped = [end for end in weights if _reading(end) == first]
     taken = {id(end) for end in mapped}
-    primary = layout_of(root.state.shape, mapped[0].steps)
-    back = invert(root.state.shape, primary)
-    start = mapped[0].state.shape
+    stored = root.state.shape
+    to_primary = layout_of(stored, mapped[0].steps)
+    to_stored = to_primary.inverse(stored)
     layouts = [
-        simplify(
-            start, (*back, *layout_of(root.state.shape, end.steps), *(end.taken.back if end.taken else ()))
+        to_stored.then(layout_of(stored, end.steps), end.taken.back if end.taken else ()).simplified(
+            mapped[0].state.shape
         )
         for end in mapped
     ]
-    return Choice(mapped, layouts, [end for end in root.ends if id(end) not in taken])
+    digital = [end for end in root.ends if id(end) not in taken]
+    return Choice(mapped, layouts, digital, to_primary, to_stored)
 
 
 def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> Weight:

@@ -202,20 +202,6 @@ def place_cells(cells: Cells, slot: SlotSpec) -> NDArray[np.floating]:
     if slot.variance:
         factor *= factor
         values = cells.read_variance if cells.read_variance is not None else np.zeros_like(cells.levels)
-    for step, argument in slot.transform:
-        if step == "transpose":
-            values = values.transpose(argument)
-        elif step == "reshape":
-            values = values.reshape(argument)
-        else:
-            axis, start, stop = argument
-            inside = (slice(None),) * axis + (slice(start, stop),)
-            if step == "keep":
-                kept = np.zeros_like(values)
-                kept[inside] = values[inside]
-                values = kept
-            else:
-                values = values[inside]
     made: NDArray[np.floating] = np.empty(slot.shape, slot.dtype)
-    np.multiply(values.reshape(slot.shape), np.asarray(factor, slot.dtype), out=made)
+    np.multiply(slot.transform.apply(values).reshape(slot.shape), np.asarray(factor, slot.dtype), out=made)
     return made

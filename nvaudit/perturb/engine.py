@@ -452,12 +452,7 @@ def place(draw: Draw, slot: SlotSpec) -> NDArray[Any]:
     array = draw.weights
     if slot.variance:
         array = draw.read_variance if draw.read_variance is not None else np.zeros_like(draw.weights)
-    for step, argument in slot.transform:
-        if step == "slice":  # along the first axis: a part of a recurrent weight
-            array = array[argument[1] : argument[2]]
-            continue
-        array = array.transpose(argument) if step == "transpose" else array.reshape(argument)
-    return np.ascontiguousarray(array, dtype=_dtype(slot.dtype))
+    return np.ascontiguousarray(slot.transform.apply(array), dtype=_dtype(slot.dtype))
 
 
 def _dtype(name: str) -> Any:

@@ -79,7 +79,7 @@ def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpe
             tensor=index_of[slot.weight_key],
             dtype=slot.dtype,
             shape=tuple(slot.shape),
-            transform=tuple((step, tuple(argument)) for step, argument in slot.transform),
+            transform=slot.transform,
             variance=slot.variance,
             offset=slot.offset,
             cells=slot.cells,

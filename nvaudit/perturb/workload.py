@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Array
 from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
+from nvaudit.model.layout import Layout
 from nvaudit.perturb.chip import MappedTensor
 
 
@@ -77,8 +78,8 @@ class SlotSpec:
     dtype : str
         Element type that the graph wants.
     shape : tuple of int
-    transform : tuple
-        Steps from the primary layout: ``("transpose", perm)`` or ``("reshape", shape)``.
+    transform : Layout
+        From the primary layout.
     variance : bool
         Holds the variance of a read instead of the weights.
     offset : int
@@ -93,7 +94,7 @@ class SlotSpec:
     tensor: int
     dtype: str
     shape: tuple[int, ...]
-    transform: tuple[tuple[str, tuple[int, ...]], ...]
+    transform: Layout
     variance: bool
     offset: int
     cells: bool = False

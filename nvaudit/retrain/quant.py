@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,12 @@ from nvaudit.mapping.conductance import Array, layout
 from nvaudit.mapping.groups import group_numbers, weight_lines
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.model import Weight
+from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.retrain.protocol import Network
 from nvaudit.retrain.ternary import ternarise
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-Steps = tuple[tuple[str, tuple[int, ...]], ...]
-"""How a stored tensor is made from the primary layout: transposes and reshapes."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Place:
 def places(
     weights: Sequence[Weight],
     profile: DeviceProfile,
-    layouts: Mapping[str, Steps],
+    layouts: Mapping[str, Layout],
     *,
     per_channel: bool,
     ternary: bool = False,
@@ -101,7 +98,7 @@ def places(
     weights : sequence of Weight
     profile : DeviceProfile
         Its ``weight_bits`` are H.
-    layouts : mapping of str to Steps
+    layouts : mapping of str to Layout
         How each weight's stored layout is made from its primary one.
     per_channel : bool
         One scale per output channel instead of one per tensor.
@@ -116,14 +113,14 @@ def places(
     """
     found = []
     for weight in weights:
-        bits, grid, steps = profile.weight_bits, None, layouts.get(weight.key, ())
+        bits, grid, steps = profile.weight_bits, None, layouts.get(weight.key, UNMOVED)
         if weight.is_integer:
             own = weight.load().grid
             peak = 0 if own is None else int(np.abs(own.codes).max(initial=0)).bit_length()
             if own is not None and keeps_grid(max(own.storage_bits, peak)):
                 bits, grid = max(own.storage_bits, peak), np.asarray(own.scale, np.float32)
                 if grid.size > 1:
-                    grid = np.array(rearranged(np.broadcast_to(grid, weight.shape), steps), order="C")
+                    grid = np.array(steps.apply(np.broadcast_to(grid, weight.shape)), order="C")
         axes = stored_axes(weight.shape, weight.channel_axes, steps)
         scale_axes = axes if per_channel and grid is None else ()
         array = layout(profile, bits=bits)
@@ -134,20 +131,13 @@ def places(
     return tuple(found)
 
 
-def _groups(weight: Weight, steps: Steps, rows: int) -> Groups:
+def _groups(weight: Weight, steps: Layout, rows: int) -> Groups:
     """Number the groups of a weight, in its stored layout."""
     number = group_numbers(tuple(weight.shape), weight_lines(weight), rows)
-    return Groups(np.array(rearranged(number, steps), order="C"), int(number.max(initial=-1)) + 1)
+    return Groups(np.array(steps.apply(number), order="C"), int(number.max(initial=-1)) + 1)
 
 
-def rearranged(array: NDArray[Any], steps: Steps) -> NDArray[Any]:
-    """Bring an array from the primary layout to the stored one."""
-    for step, argument in steps:
-        array = array.transpose(argument) if step == "transpose" else array.reshape(argument)
-    return array
-
-
-def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Steps) -> tuple[int, ...]:
+def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Layout) -> tuple[int, ...]:
     """Find where axes of the primary layout are in the stored one.
 
     Parameters
@@ -155,7 +145,7 @@ def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Steps) -> tupl
     shape : sequence of int
         Primary.
     axes : sequence of int
-    steps : Steps
+    steps : Layout
 
     Returns
     -------
@@ -164,7 +154,7 @@ def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Steps) -> tupl
 
     Examples
     --------
-    >>> stored_axes((3, 5), (1,), (("transpose", (1, 0)),))
+    >>> stored_axes((3, 5), (1,), Layout([("transpose", (1, 0))]))
     (0,)
     """
     if not axes or 0 in shape:
@@ -172,7 +162,7 @@ def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Steps) -> tupl
     keep = {axis % len(shape) for axis in axes}
     index = np.arange(math.prod(shape[a] for a in sorted(keep)))
     index = index.reshape([n if a in keep else 1 for a, n in enumerate(shape)])
-    there = rearranged(np.broadcast_to(index, tuple(shape)), steps)
+    there = steps.apply(np.broadcast_to(index, tuple(shape)))
     moves = tuple(axis for axis in range(there.ndim) if not bool((there == there.take([0], axis=axis)).all()))
     count = math.prod(there.shape[axis] for axis in moves)
     return moves if count == index.size else ()

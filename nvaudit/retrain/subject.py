@@ -15,12 +15,13 @@ from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.select import matching
 from nvaudit.model import Split, Weight
+from nvaudit.model.layout import Layout
 from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
 from nvaudit.retrain.feed import Feed, Rows
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.protocol import Network
 from nvaudit.retrain.prune import Pruner, make_pruner
-from nvaudit.retrain.quant import Steps, places
+from nvaudit.retrain.quant import places
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Task, by_sample, evaluating
 
@@ -42,7 +43,7 @@ class Subject:
     ----------
     weights : tuple of Weight
         Those on the array.
-    layouts : mapping of str to Steps
+    layouts : mapping of str to Layout
         How the stored layout of each is made from its primary one.
     point : OperatingPoint
         Of the device, with its profile.
@@ -62,7 +63,7 @@ class Subject:
     """
 
     weights: tuple[Weight, ...]
-    layouts: Mapping[str, Steps]
+    layouts: Mapping[str, Layout]
     point: OperatingPoint
     train: Dataset
     train_rows: Rows

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model import Slot, Template, filled_model, load_model
+from nvaudit.model.layout import UNMOVED
 from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import Draw
@@ -36,7 +37,8 @@ def quantised_file(session: Session, folder: Path) -> Path:
         whole = Draw(dequantize(tensor.code, tensor.scale), None)
         arrays[slot.name] = place_cells(target_cells(tensor), slot) if slot.cells else place(whole, slot)
     slots = tuple(
-        Slot(s.name, workload.tensors[s.tensor].key, s.dtype, s.shape, (), s.offset) for s in workload.slots
+        Slot(s.name, workload.tensors[s.tensor].key, s.dtype, s.shape, UNMOVED, s.offset)
+        for s in workload.slots
     )
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     path = folder / "chip.onnx"

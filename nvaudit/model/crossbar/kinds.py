@@ -11,12 +11,9 @@ import onnx_ir as ir
 
 from nvaudit.model.crossbar.plan import Block
 from nvaudit.model.crossbar.recurrent import why_not_unrolled
+from nvaudit.model.layout import Layout, Move
 from nvaudit.model.tensors import Array
 from nvaudit.model.walk import attribute
-
-Steps = tuple[tuple[str, tuple[int, ...]], ...]
-"""Like a layout, with ``("slice", (axis, start, stop))`` and ``("keep", (axis, start, stop))``, which puts
-zeros outside."""
 
 
 class Refused(Exception):
@@ -69,7 +66,7 @@ class Kind:
             return 1
         return self.shape[0 if self.form == "left" or self.transposed else 1]
 
-    def arrangement(self, block: Block, devices: int, blocks: int) -> tuple[Steps, tuple[int, ...]]:
+    def arrangement(self, block: Block, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
         """Steps from the stacked devices, (device, *shape), to the slot of one row block; and its shape.
 
         Raises
@@ -93,23 +90,23 @@ class Kind:
                 self.shape[1] * devices,
                 *self.shape[2:],
             )
-            return (*cut, ("transpose", (1, 2, 0, *axes)), ("reshape", wanted)), wanted
+            return Layout([*cut, ("transpose", (1, 2, 0, *axes)), ("reshape", wanted)]), wanted
         if self.form == "left":
             wanted = (self.shape[0] * devices, stop - start)
-            return (*cut, ("transpose", (1, 0, 2)), ("reshape", wanted)), wanted
+            return Layout([*cut, ("transpose", (1, 0, 2)), ("reshape", wanted)]), wanted
         wanted = (devices, stop - start, self.outputs)
         if len(self.shape) == 1:
             whole = (devices, self.shape[0], 1)
             cut = [("slice", (1, start, stop))] if blocks > 1 else []
-            return (("reshape", whole), *cut), wanted
+            return Layout([("reshape", whole), *cut]), wanted
         turn = [("transpose", (0, 2, 1))] if self.transposed else []
         cut = [("slice", (1, start, stop))] if blocks > 1 else []
-        return (*turn, *cut), wanted
+        return Layout([*turn, *cut]), wanted
 
-    def _conv(self, block: Block, devices: int, blocks: int) -> tuple[Steps, tuple[int, ...]]:
+    def _conv(self, block: Block, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
         outputs, channels, *kernel = self.shape
         start, stop = block.channels
-        steps: list[tuple[str, tuple[int, ...]]] = []
+        steps: list[Move] = []
         whole = block.rows == (start * self.kernel, stop * self.kernel)
         if blocks > 1 and (self.groups > 1 or not whole):
             # Groups keep their input whole: the rows of other crossbars are zero in this one.
@@ -123,7 +120,7 @@ class Kind:
             channels = stop - start
         wanted = (outputs * devices, channels, *kernel)
         axes = tuple(range(2, len(self.shape) + 1))
-        return (*steps, ("transpose", (1, 0, *axes)), ("reshape", wanted)), wanted
+        return Layout([*steps, ("transpose", (1, 0, *axes)), ("reshape", wanted)]), wanted
 
     def narrows(self, blocks: int) -> bool:
         """Whether a row block takes only its own input channels."""

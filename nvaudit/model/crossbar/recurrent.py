@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from nvaudit.model.build import Builder, Names
+from nvaudit.model.layout import Layout, Move
 from nvaudit.model.walk import attribute, operand
 
 MOST_STEPS = 256
@@ -20,9 +21,8 @@ _USUAL = {"LSTM": [["sigmoid", "tanh", "tanh"]], "GRU": [["sigmoid", "tanh"]], "
 """Activations of one direction that a layer is written out with; the first are the default."""
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
-Steps = tuple[tuple[str, tuple[int, ...]], ...]
-MakePart = Callable[[int, Steps, tuple[int, int]], ir.Value]
-"""From 1 for W or 2 for R, steps from the operator's layout, and a shape: an open place for a part of it."""
+MakePart = Callable[[int, Layout, tuple[int, int]], ir.Value]
+"""From 1 for W or 2 for R, moves from the operator's layout, and a shape: an open place for a part of it."""
 
 
 def find_lengths(model: ir.Model) -> None:
@@ -125,17 +125,17 @@ class _Writer:
         x, bias = operand(self.node, 0), operand(self.node, 3)
         assert x is not None
         rows = _GATES[self.kind] * self.hidden
-        own: Steps = (("slice", (0, number, number + 1)),)
-        turn: Steps = (("transpose", (1, 0)),)
-        w = part(1, (*own, ("reshape", (rows, inputs)), *turn), (inputs, rows))
+        own: Move = ("slice", (0, number, number + 1))
+        turn: Move = ("transpose", (1, 0))
+        w = part(1, Layout([own, ("reshape", (rows, inputs)), turn]), (inputs, rows))
         # A GRU that resets before its product multiplies two different states.
         cuts = [(0, rows)]
         if self.kind == "GRU" and not self.whole:
             cuts = [(0, 2 * self.hidden), (2 * self.hidden, rows)]
         recurrent = []
         for start, stop in cuts:
-            some: Steps = (("slice", (0, start, stop)),) if len(cuts) > 1 else ()
-            steps = (*own, ("reshape", (rows, self.hidden)), *some, *turn)
+            some: list[Move] = [("slice", (0, start, stop))] if len(cuts) > 1 else []
+            steps = Layout([own, ("reshape", (rows, self.hidden)), *some, turn])
             recurrent.append(part(2, steps, (self.hidden, stop - start)))
         gates = self.op("MatMul", x, w)
         rest = None

@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.model.build import Builder, Names
-from nvaudit.model.chains import Layout
-from nvaudit.model.crossbar.kinds import Kind, Refused, Steps, use_kind
+from nvaudit.model.crossbar.kinds import Kind, Refused, use_kind
 from nvaudit.model.crossbar.nodes import Digital, Weighting, rewrite_use
 from nvaudit.model.crossbar.plan import Block, Converters, CrossbarPlan, Split, cut_blocks
+from nvaudit.model.layout import Layout
 from nvaudit.model.tensors import Array
 from nvaudit.model.walk import bodies, graphs
 
@@ -44,7 +44,7 @@ class CellSlot:
     ----------
     dtype : str
     shape : tuple of int
-    steps : tuple
+    steps : Layout
         From the stacked devices, (device, *primary layout), to the slot.
     factor : float
         ADC codes per level.
@@ -53,7 +53,7 @@ class CellSlot:
 
     dtype: str
     shape: tuple[int, ...]
-    steps: Steps
+    steps: Layout
     factor: float
     value: ir.Value
 
@@ -108,7 +108,7 @@ def split_weight(
     for part in parts:
         own = [
             CellSlot(
-                str(part.work.numpy()), wanted, (*part.lifted, *steps), factor,
+                str(part.work.numpy()), wanted, part.lifted.then(steps), factor,
                 initializer(f"{part.name}/block{number}", part.work, wanted),
             )
             for number, (steps, wanted) in enumerate(part.arrangements)
@@ -141,8 +141,8 @@ class _Part:
     kind: Kind
     weighting: Weighting
     blocks: tuple[Block, ...]
-    arrangements: list[tuple[Steps, tuple[int, ...]]]
-    lifted: Steps
+    arrangements: list[tuple[Layout, tuple[int, ...]]]
+    lifted: Layout
     work: ir.DataType
     direction: tuple[int, ...]
     inside: bool
@@ -173,7 +173,7 @@ def _part(
         weighting=weighting,
         blocks=blocks,
         arrangements=[kind.arrangement(block, devices, len(blocks)) for block in blocks],
-        lifted=tuple(_lift(step, devices) for step in layout),
+        lifted=layout.with_devices(devices),
         work=ir.DataType.DOUBLE if dtype == "float64" else ir.DataType.FLOAT,
         direction=next((argument for step, argument in layout if step == "slice"), ()),
         inside=any(use.node.graph is not graph for use in uses),
@@ -218,12 +218,7 @@ def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Lay
     if cells.scale.size == 1:
         lone = float(cells.scale.reshape(-1)[0])
         return Weighting(np.full((1, kind.outputs), lone), True, cells)
-    for step, argument in layout:
-        if step == "slice":
-            scale = scale[argument[1] : argument[2]]
-        else:
-            scale = scale.transpose(argument) if step == "transpose" else scale.reshape(argument)
-    table = kind.by_output(scale).reshape(kind.outputs, kind.channels, kind.kernel)
+    table = kind.by_output(layout.apply(scale)).reshape(kind.outputs, kind.channels, kind.kernel)
     if (table != table[:, :, :1]).any():
         raise Refused("its quantisation scale differs within the kernel of an input channel")
     table = table[:, :, 0]
@@ -244,13 +239,3 @@ def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Lay
         )
     starts = [0, *cuts.tolist()]
     return Weighting(np.array(table[:, starts]).T, False, cells, cuts=tuple(starts[1:]))
-
-
-def _lift(step: tuple[str, tuple[int, ...]], devices: int) -> tuple[str, tuple[int, ...]]:
-    """A step of a layout with the devices as a first axis."""
-    name, argument = step
-    if name == "slice":
-        return name, (argument[0] + 1, *argument[1:])
-    if name == "transpose":
-        return name, (0, *(axis + 1 for axis in argument))
-    return name, (devices, *argument)

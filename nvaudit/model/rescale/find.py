@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from nvaudit.model.analysis import Root, analyse
-from nvaudit.model.chains import Layout
+from nvaudit.model.layout import Layout
 from nvaudit.model.rescale.channels import FIXED, Ids, Label
 from nvaudit.model.rescale.linear import find_linear
 from nvaudit.model.rescale.plan import ConstantEdit, Insert, Insertion, Layer, NormEdit, Plan

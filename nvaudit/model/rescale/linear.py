@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.model.analysis import Root
-from nvaudit.model.chains import Shape
+from nvaudit.model.layout import Shape
 from nvaudit.model.rescale.channels import Ids
 from nvaudit.model.rescale.walk import Walk
 from nvaudit.model.walk import attribute, operand

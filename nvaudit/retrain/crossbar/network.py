@@ -7,7 +7,7 @@ gradient is that of the unsplit network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model import Slot, Template, filled_model, load_model
+from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.perturb.cells import device_factors, place_cells, target_cells
 from nvaudit.perturb.chip import Draw, MappedTensor
 from nvaudit.perturb.engine import place
@@ -46,7 +47,8 @@ def crossbar_executor(workload: Workload, folder: Path) -> Executor:
         whole = Draw(dequantize(tensor.code, tensor.scale), None)
         arrays[slot.name] = place_cells(target_cells(tensor), slot) if slot.cells else place(whole, slot)
     slots = tuple(
-        Slot(s.name, workload.tensors[s.tensor].key, s.dtype, s.shape, (), s.offset) for s in workload.slots
+        Slot(s.name, workload.tensors[s.tensor].key, s.dtype, s.shape, UNMOVED, s.offset)
+        for s in workload.slots
     )
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     path = folder / "crossbar-executor.onnx"
@@ -98,19 +100,11 @@ def _placed(levels: Tensor, slot: SlotSpec) -> Tensor:
     return arranged(levels, slot.transform).reshape(slot.shape) * slot.factor
 
 
-def arranged(levels: Tensor, steps: Sequence[tuple[str, tuple[int, ...]]]) -> Tensor:
-    """Lay devices out by the steps of a slot; its last reshape is left out."""
-    for step, argument in steps:
-        if step == "transpose":
-            levels = levels.permute(argument)
-        elif step == "reshape":
-            levels = levels.reshape(argument)
-        else:
-            axis, start, stop = argument
-            inside = levels.narrow(axis, start, stop - start)
-            if step == "keep":
-                kept = torch.zeros_like(levels)
-                levels = torch.slice_scatter(kept, inside, axis, start, stop)
-            else:
-                levels = inside
-    return levels
+def arranged(levels: Tensor, steps: Layout) -> Tensor:
+    """Lay devices out by the moves of a slot; its last reshape is left out."""
+    return steps.apply(levels, torch.permute, _only)
+
+
+def _only(values: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    part = values.narrow(axis, start, stop - start)
+    return torch.slice_scatter(torch.zeros_like(values), part, axis, start, stop)

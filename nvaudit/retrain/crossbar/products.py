@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvaudit.model.crossbar.kinds import Kind, Steps
+from nvaudit.model.crossbar.kinds import Kind
 from nvaudit.model.crossbar.plan import Converter, Converters
 from nvaudit.model.graph import Node
+from nvaudit.model.layout import Layout
 from nvaudit.retrain.crossbar.network import arranged
 
 _ROUND = 11
@@ -45,14 +46,14 @@ class Tile:
     ----------
     channels : tuple of int
         First input channel and the one after the last.
-    steps : Steps
+    steps : Layout
         From (device, *weight as its operator takes it) to the operand of this block's product.
     shape : tuple of int
         Of that operand.
     """
 
     channels: tuple[int, int]
-    steps: Steps
+    steps: Layout
     shape: tuple[int, ...]
 
 

@@ -13,6 +13,7 @@ from torch.nn import Parameter
 
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.graph import Network, read_network
+from nvaudit.model.layout import UNMOVED
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.settle import COMPUTED
 from nvaudit.retrain.executor.before import Before, trained_part
@@ -252,7 +253,7 @@ class Executor(torch.nn.Module):
                     "use values of the same model"
                 )
             with torch.no_grad():
-                tensors[key].copy_(moved(given, self._moves[key].forth if key in self._moves else ()))
+                tensors[key].copy_(moved(given, self._moves[key].forth if key in self._moves else UNMOVED))
 
     def seed(self, seed: int) -> None:
         """Seed what draws the masks of dropout."""
@@ -351,7 +352,7 @@ class Executor(torch.nn.Module):
 
     def _stored(self, key: str, tensor: Tensor) -> Tensor:
         """A parameter in the stored layout."""
-        return moved(tensor.detach(), self._moves[key].back if key in self._moves else ())
+        return moved(tensor.detach(), self._moves[key].back if key in self._moves else UNMOVED)
 
     def _no_weight(self, key: str) -> ModelError:
         return ModelError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from nvaudit.model.chains import Layout
+from nvaudit.model.layout import Layout
 from nvaudit.retrain.executor.program import NOTHING, Step, Table
 
 Kind = Literal["constant", "weight", "data"]
@@ -69,6 +70,4 @@ class Scope:
 
 def moved(value: Tensor, layout: Layout) -> Tensor:
     """Lay a tensor out differently."""
-    for kind, argument in layout:
-        value = value.permute(argument) if kind == "transpose" else value.reshape(argument)
-    return value
+    return layout.apply(value, torch.permute)

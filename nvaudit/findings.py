@@ -10,12 +10,12 @@ import numpy as np
 
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.mapping.conductance import Array, Encoding, layout
-from nvaudit.mapping.crossbar import Crossbar, crossbars
 from nvaudit.mapping.groups import saved
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision
+from nvaudit.mapping.tiling import Crossbar, tiling_of, tiling_of_split
 from nvaudit.model import Weight
-from nvaudit.perturb.crossbar import CrossbarRun, Layer, crossbar_count, utilisation
+from nvaudit.perturb.crossbar import CrossbarRun, Layer
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer, NotSplit
@@ -91,17 +91,18 @@ def crossbar_info(run: CrossbarRun, quantised_ideal: float) -> CrossbarInfo:
 
 def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
     split, dac, adc = layer.split, layer.converters.dac, layer.converters.adc
+    tiling = tiling_of_split(split, layer.array, Crossbar(run.how.rows, run.how.cols))
     unit = (1.0 if dac is None else dac.step) * (1.0 if adc is None else adc.step)
     return CrossbarLayer(
         name=split.key,
         reason=split.reason,
         weights=layer.weights,
         scaling=split.scaling,
-        crossbars=0 if split.reason else crossbar_count(layer, run.how),
+        crossbars=0 if split.reason else tiling.crossbars,
         matrices=split.groups,
-        rows=tuple(block.used for block in split.blocks),
-        columns=split.columns * layer.array.slices * layer.array.polarities,
-        utilisation=None if split.reason else utilisation(layer, run.how),
+        rows=tiling.rows,
+        columns=tiling.columns,
+        utilisation=None if split.reason else tiling.utilisation,
         signed_inputs=layer.signed,
         dac_step=None if dac is None else dac.step,
         dac_codes=None if dac is None else (dac.low, dac.high),
@@ -230,7 +231,6 @@ def _row(
     }
     if array is None or size is None or weight is None:
         return TensorDecision(decision="digital", op=ops, **common)
-    matrix = weight.matrix
     if math.prod(constant.shape) != constant.size:  # several weights in one stored byte
         common["shape"] = list(weight.shape)
     return TensorDecision(
@@ -239,7 +239,7 @@ def _row(
         bits=array.bits,
         slices=array.slices,
         devices=constant.size * array.slices * array.polarities,
-        crossbars=crossbars(matrix.groups, matrix.rows, matrix.cols, array, size),
+        crossbars=tiling_of(weight.matrix, array, size).crossbars,
         scale=scale,
         weight_sigma=weight_sigma,
         **common,

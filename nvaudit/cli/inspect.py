@@ -16,8 +16,8 @@ from nvaudit.data import load_dataset
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
 from nvaudit.files import holding_inputs
 from nvaudit.findings import inspect_rows
-from nvaudit.mapping.crossbar import Crossbar
 from nvaudit.mapping.select import Decision, select
+from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection import render_inspect

@@ -26,7 +26,7 @@ from nvaudit.findings import (
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measuring import Measurement, measure_chips
-from nvaudit.mapping.crossbar import Crossbar
+from nvaudit.mapping.tiling import Crossbar
 from nvaudit.perturb.device_facts import device_facts
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder

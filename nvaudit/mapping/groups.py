@@ -8,7 +8,6 @@ Reference: the stability paper, sections 4.4.1 and 6.2.1 (Kx × Ky × Ng weights
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,15 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.mapping.conductance import Array
-from nvaudit.mapping.crossbar import Crossbar, Lines
-from nvaudit.model import Weight
-from nvaudit.model.crossbar.plan import row_blocks
-
-
-def weight_lines(weight: Weight) -> Lines:
-    """Rows and columns of a weight's crossbars."""
-    kernel = math.prod(weight.shape[2:]) if "Conv" in weight.op else 1
-    return Lines(weight.channel_axes, weight.matrix.rows, weight.matrix.cols, kernel)
+from nvaudit.mapping.tiling import Crossbar, Lines, device_columns, row_starts, side_by_side
+from nvaudit.model.layout import matrix_layout
 
 
 def zero_groups(matrix: NDArray[np.generic], rows: Sequence[int], cols: Sequence[int]) -> NDArray[np.bool_]:
@@ -56,50 +48,6 @@ def zero_groups(matrix: NDArray[np.generic], rows: Sequence[int], cols: Sequence
     return np.repeat(np.repeat(used == 0, down, axis=0), across, axis=1)
 
 
-def row_starts(count: int, lines: Lines, rows: int) -> list[int]:
-    """First rows of the groups of a tensor, all its matrices counted through.
-
-    Parameters
-    ----------
-    count : int
-        Rows of the tensor, of all matrices together.
-    lines : Lines
-    rows : int
-        Of a crossbar. Where kernels fit it, it holds whole channels, as crossbars with converters do.
-
-    Examples
-    --------
-    >>> row_starts(144, Lines(axes=(0,), rows=144, kernel=9), 72)
-    [0, 72]
-    """
-    one = lines.rows or count
-    kernel = lines.kernel if one % lines.kernel == 0 else 1
-    starts = [block.rows[0] for block in row_blocks(one // kernel, kernel, rows)]
-    return [first + start for first in range(0, count, max(one, 1)) for start in starts]
-
-
-def as_matrix(array: NDArray[np.generic], lines: Lines) -> NDArray[np.generic]:
-    """Bring a tensor into the form (rows, columns), all its matrices counted through."""
-    order, columns = _order(array.ndim, lines)
-    turned = array.transpose(order)
-    rows = int(np.prod(turned.shape[: array.ndim - columns], dtype=np.int64))
-    cols = int(np.prod(turned.shape[array.ndim - columns :], dtype=np.int64))
-    return turned.reshape(rows, cols)
-
-
-def from_matrix(matrix: NDArray[np.generic], shape: tuple[int, ...], lines: Lines) -> NDArray[np.generic]:
-    """Undo :func:`as_matrix`."""
-    order, _ = _order(len(shape), lines)
-    turned = matrix.reshape([shape[axis] for axis in order])
-    return turned.transpose(np.argsort(order)) if order else turned
-
-
-def _order(ndim: int, lines: Lines) -> tuple[list[int], int]:
-    """Axes with those that count the columns last, and how many these are."""
-    axes = [axis % ndim for axis in lines.axes] if ndim else []
-    return [axis for axis in range(ndim) if axis not in axes] + axes, len(axes)
-
-
 def group_numbers(shape: tuple[int, ...], lines: Lines, rows: int) -> NDArray[np.int64]:
     """Say which group each weight belongs to.
 
@@ -116,13 +64,14 @@ def group_numbers(shape: tuple[int, ...], lines: Lines, rows: int) -> NDArray[np
     ndarray, int64
         From 0, in that shape.
     """
-    down, across = as_matrix(np.empty(shape, np.bool_), lines).shape
+    layout = matrix_layout(shape, lines.axes)
+    down, across = layout.shape(shape)
     if down * across == 0:
         return np.zeros(shape, np.int64)
     starts = row_starts(down, lines, rows)
     block = np.repeat(np.arange(len(starts)), np.diff([*starts, down]))
     number = block[:, None] * across + np.arange(across)
-    return np.asarray(from_matrix(number, shape, lines), np.int64)
+    return np.asarray(layout.inverse(shape).apply(number), np.int64)
 
 
 def unmapped(code: NDArray[np.integer], lines: Lines, rows: int) -> NDArray[np.bool_] | None:
@@ -141,11 +90,12 @@ def unmapped(code: NDArray[np.integer], lines: Lines, rows: int) -> NDArray[np.b
     ndarray of bool or None
         In the shape of ``code``; None where every group is needed.
     """
-    matrix = as_matrix(code, lines)
+    layout = matrix_layout(code.shape, lines.axes)
+    matrix = layout.apply(code)
     if matrix.size == 0:
         return None
-    found = zero_groups(matrix, row_starts(matrix.shape[0], lines, rows), range(matrix.shape[1]))
-    return np.asarray(from_matrix(found, code.shape, lines), np.bool_) if found.any() else None
+    zero = zero_groups(matrix, row_starts(matrix.shape[0], lines, rows), range(matrix.shape[1]))
+    return np.asarray(layout.inverse(code.shape).apply(zero), np.bool_) if zero.any() else None
 
 
 @dataclass(frozen=True)
@@ -178,30 +128,24 @@ def saved(code: NDArray[np.integer], lines: Lines, array: Array, size: Crossbar)
         Codes in the primary layout.
     lines : Lines
     array : Array
-        A weight column takes ``slices × polarities`` device columns.
     size : Crossbar
-
-    Returns
-    -------
-    Saved
-        A crossbar holds rows of one block of one matrix; the columns that are left move up.
     """
-    matrix = as_matrix(code, lines)
+    matrix = matrix_layout(code.shape, lines.axes).apply(code)
     if matrix.size == 0:
         return Saved(0, 0, 0, 0, 0, 0)
     starts = row_starts(matrix.shape[0], lines, size.rows)
     zero = zero_groups(matrix, starts, range(matrix.shape[1]))
     gone = zero[starts]
-    wide = lines.cols or matrix.shape[1]
-    each = array.slices * array.polarities
-    first = range(0, matrix.shape[1], wide)
-    left = np.add.reduceat(~gone, first, axis=1, dtype=np.int64)
-    whole = np.add.reduceat(np.ones_like(gone), first, axis=1, dtype=np.int64)
+    # Device columns of each row block of each matrix, with and without groups of zeros. What is left moves
+    # up, within a matrix and a row block only: two crossbars that are each half empty remain two.
+    first = range(0, matrix.shape[1], lines.cols or matrix.shape[1])
+    left = np.add.reduceat(~gone, first, axis=1, dtype=np.int64) * device_columns(array)
+    every = np.add.reduceat(np.ones_like(gone), first, axis=1, dtype=np.int64) * device_columns(array)
     return Saved(
         groups=gone.size,
         zero_groups=int(gone.sum()),
         weights=matrix.size,
         zero_weights=int(zero.sum()),
-        crossbars=int((-(-whole * each // size.cols)).sum()),
-        kept=int((-(-left * each // size.cols)).sum()),
+        crossbars=int(np.sum(side_by_side(every, size))),
+        kept=int(np.sum(side_by_side(left, size))),
     )

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from nvaudit.model.chains import Ints
 from nvaudit.model.layout import Shape
-from nvaudit.model.roles import IsConstant, Matrix, Role, find_role
+from nvaudit.model.roles import IsConstant, Role, find_role
 from nvaudit.model.walk import attribute, operand
 
 MAX_DISTANCE = 16
@@ -70,7 +70,7 @@ def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, 
     return replace(
         role,
         channel_axes=tuple(channels),
-        matrix=Matrix(count, matrix.rows, matrix.cols),
+        matrix=replace(matrix, groups=count),
         product=f"{kind}, picked by {node.op_type}",
     )
 

@@ -32,11 +32,14 @@ class Matrix:
         Inputs of each.
     cols : int
         Outputs of each.
+    kernel : int
+        Rows of one input channel: positions of the kernel of a convolution.
     """
 
     groups: int
     rows: int
     cols: int
+    kernel: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ def _conv_role(node: ir.Node, shape: Shape, decode: Decode | None = None) -> Rol
     groups = attribute(node, "group", 1)
     if len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
-    return Role((0,), Matrix(groups, math.prod(shape[1:]), shape[0] // groups), decode)
+    kernel = math.prod(shape[2:])
+    return Role((0,), Matrix(groups, math.prod(shape[1:]), shape[0] // groups, kernel), decode)
 
 
 def _conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
@@ -148,7 +152,7 @@ def _blocked_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConsta
         perm = (0, len(cut) - 1, 1, len(cut) - 2, *axes)
     if outputs % groups:
         return None
-    matrix = Matrix(groups, math.prod(shape[1:]), outputs // groups)
+    matrix = Matrix(groups, math.prod(shape[1:]), outputs // groups, math.prod(kernel))
     return Role((0,), matrix, view=Layout([("reshape", cut), ("transpose", perm), ("reshape", shape)]))
 
 
@@ -156,7 +160,8 @@ def _conv_transpose(node: ir.Node, index: int, shape: Shape, is_constant: IsCons
     groups = attribute(node, "group", 1)
     if index != 1 or len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
-    return Role((1,), Matrix(groups, shape[0] // groups * math.prod(shape[2:]), shape[1]))
+    kernel = math.prod(shape[2:])
+    return Role((1,), Matrix(groups, shape[0] // groups * kernel, shape[1], kernel))
 
 
 def _matmul_role(

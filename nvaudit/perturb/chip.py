@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Shared
 from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
-from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
 from nvaudit.mapping.groups import unmapped
+from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.perturb.collapse import (
     CodeLaw,
     active_terms,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device.terms import Shared
-from nvaudit.mapping.crossbar import Lines, lines_of
+from nvaudit.mapping.tiling import Lines, lines_of
 from nvaudit.rng import stream
 
 Float = NDArray[np.float32]

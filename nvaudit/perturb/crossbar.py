@@ -470,18 +470,3 @@ def _rounded_down(value: float) -> float:
     """The next smaller number with few significant bits."""
     mantissa, exponent = np.frexp(value)
     return float(np.ldexp(np.floor(mantissa * 2**STEP_BITS), exponent - STEP_BITS))
-
-
-def crossbar_count(layer: Layer, how: ConverterSpec) -> int:
-    """Crossbars that a weight fills."""
-    split, array = layer.split, layer.array
-    wide = -(-split.columns * array.slices * array.polarities // how.cols)
-    return split.groups * len(split.blocks) * wide
-
-
-def utilisation(layer: Layer, how: ConverterSpec) -> float:
-    """Share of the devices of its crossbars that a weight uses."""
-    split, array = layer.split, layer.array
-    used = sum(block.used for block in split.blocks) * split.groups * split.columns
-    devices = used * array.slices * array.polarities
-    return devices / (crossbar_count(layer, how) * how.rows * how.cols)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint, Shared
 from nvaudit.mapping.conductance import Array
-from nvaudit.mapping.crossbar import Lines
+from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import collapse, read_terms
 from nvaudit.perturb.terms import Setting, in_weight_space

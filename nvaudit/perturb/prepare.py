@@ -14,9 +14,9 @@ from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
 from nvaudit.mapping.conductance import Encoding, layout
-from nvaudit.mapping.groups import weight_lines
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
+from nvaudit.mapping.tiling import weight_lines
 from nvaudit.model import (
     LoadedModel,
     Rebatch,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Array
-from nvaudit.mapping.crossbar import ONE_COLUMN, Lines
+from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.model.layout import Layout
 from nvaudit.perturb.chip import MappedTensor
 

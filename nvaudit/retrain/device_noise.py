@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.crossbar import Lines
+from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.cells import draw_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import CodeLaw, collapse, read_terms

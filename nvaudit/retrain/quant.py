@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
 from nvaudit.mapping.conductance import Array, layout
-from nvaudit.mapping.groups import group_numbers, weight_lines
+from nvaudit.mapping.groups import group_numbers
 from nvaudit.mapping.quantize import keeps_grid
+from nvaudit.mapping.tiling import weight_lines
 from nvaudit.model import Weight
 from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.retrain.protocol import Network

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import (
@@ -13,7 +11,6 @@ from nvaudit.mapping.conductance import (
     stored_codes,
     target_conductance,
 )
-from nvaudit.mapping.crossbar import Crossbar, crossbars
 from nvaudit.mapping.slices import digits, recombine
 
 RRAM = load_profile("rram")
@@ -113,20 +110,3 @@ def test_layout_takes_its_defaults_from_the_profile():
     assert layout(RRAM, bits=8) == Array("sign_magnitude", 8, 2, 8, 3, 0.0, 3.0)
     assert layout(MILO, bits=8) == Array("differential", 8, 8, 8, 255, 50.0, 225.0)
     assert layout(RRAM, bits=8, cell_bits=4, encoding="offset") == Array("offset", 8, 4, 9, 15, 0.0, 15.0)
-
-
-sizes = st.integers(1, 40)
-
-
-@given(st.integers(1, 4), sizes, sizes, st.integers(1, 8), st.sampled_from(ENCODINGS), sizes, sizes)
-def test_crossbars_are_the_tiles_that_hold_a_device(groups, rows, cols, cell_bits, encoding, high, wide):
-    """The count equals that of marking the crossbar of every single device."""
-    array = layout(RRAM, bits=8, cell_bits=cell_bits, encoding=encoding)
-    device_cols = cols * array.slices * array.polarities
-    tiles = {
-        (group, row // high, col // wide)
-        for group in range(groups)
-        for row in range(rows)
-        for col in range(device_cols)
-    }
-    assert crossbars(groups, rows, cols, array, Crossbar(high, wide)) == len(tiles)

@@ -21,7 +21,7 @@ from scipy import stats
 
 from nvaudit.device import load_profile, operating_point
 from nvaudit.mapping.conductance import layout
-from nvaudit.mapping.crossbar import Lines, lines_of
+from nvaudit.mapping.tiling import Lines, lines_of
 from nvaudit.perturb.cells import draw_cells
 from nvaudit.perturb.chip import BLOCK, MappedTensor, TensorLaw
 from nvaudit.perturb.common import Tiles

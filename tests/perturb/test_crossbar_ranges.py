@@ -7,16 +7,15 @@ from hypothesis import strategies as st
 
 from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import layout
+from nvaudit.mapping.tiling import Crossbar, tiling_of_split
 from nvaudit.model import Split
 from nvaudit.model.crossbar.plan import Block
 from nvaudit.perturb.crossbar import (
     ConverterSpec,
     Spread,
     _groups,
-    crossbar_count,
     samples_at_once,
     settle_layer,
-    utilisation,
 )
 
 SPLIT = Split("w", None, (Block((0, 24), (0, 216)), Block((24, 40), (216, 360))), 1, 40, ("x",), ("a", "b"))
@@ -123,9 +122,9 @@ def test_a_layer_that_never_sees_anything_still_has_steps():
 def test_crossbars_are_counted_by_row_blocks_and_device_columns():
     """40 outputs × 4 slices × 2 polarities take two crossbars for each of two row blocks."""
     layer = _found("max", [0, 1], [0, 9])
-    how = ConverterSpec(256, 256, 4, None, "max")
-    assert crossbar_count(layer, how) == 4
-    assert utilisation(layer, how) == pytest.approx(360 * 320 / (4 * 256 * 256))
+    tiling = tiling_of_split(layer.split, layer.array, Crossbar(256, 256))
+    assert tiling.crossbars == 4
+    assert tiling.utilisation == pytest.approx(360 * 320 / (4 * 256 * 256))
 
 
 def test_values_are_watched_in_groups_that_fit():

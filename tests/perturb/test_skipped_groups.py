@@ -5,7 +5,7 @@ import pytest
 
 from nvaudit.device import load_profile, operating_point
 from nvaudit.mapping.conductance import layout
-from nvaudit.mapping.crossbar import Lines
+from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.cells import device_factors, device_offset, draw_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 

@@ -8,8 +8,8 @@ import torch
 from training_nets import Net, place, point, recipe, scorer, task
 
 from nvaudit.errors import OptionError
-from nvaudit.mapping.crossbar import Lines
 from nvaudit.mapping.groups import group_numbers
+from nvaudit.mapping.tiling import Lines
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.loop import Plan, run_epochs
 from nvaudit.retrain.noise import no_noise, noisy_weights, torch_generator

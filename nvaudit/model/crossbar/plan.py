@@ -149,7 +149,7 @@ def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tu
     Examples
     --------
     >>> [(block.rows, block.part) for block in cut_blocks(24, 1, 16, (20,))]
-    [((0, 12), 0), ((12, 20), 0), ((20, 24), 1)]
+    [((0, 16), 0), ((16, 20), 0), ((20, 24), 1)]
     """
     ends = (0, *cuts, channels)
     return tuple(

@@ -68,10 +68,9 @@ def add_terms(
     data = profile.model_dump(mode="json")
     noise: list[dict[str, Any]] = data["noise"]
     if correlated is not None:
-        tables = sum(term["kind"] == "table" for term in noise)
-        noise.insert(tables, _shared(correlated))
+        noise.insert(sum(term.place == "first" for term in profile.noise), _shared(correlated))
     if stuck_at is not None:
-        before_reads = sum(term["kind"] != "read" for term in noise)
+        before_reads = len(noise) - sum(term.place == "last" for term in profile.noise)
         low, high = _groups("--stuck-at", STUCK_AT, STUCK_AT_WANTED, stuck_at)
         stuck = {"kind": "stuck_at", "name": "added_stuck_at", "p_low": float(low), "p_high": float(high)}
         noise.insert(before_reads, stuck)

@@ -174,3 +174,27 @@ def evaluate(law: Law, *, level: IntArray, g: FloatArray, g_max: float) -> Float
     if law.min is None and law.max is None:
         return value
     return np.clip(value, law.min, law.max)
+
+
+def scaled_law(law: Law, factor: float) -> Law:
+    """Multiply a law by a factor of 0 or more, its bounds included."""
+    changed: dict[str, object] = {
+        name: None if bound is None else factor * bound
+        for name, bound in (("min", law.min), ("max", law.max))
+    }
+    match law:
+        case Constant():
+            changed["value"] = factor * law.value
+        case Levels():
+            changed["values"] = tuple(factor * value for value in law.values)
+        case Polynomial():
+            changed["coefficients"] = tuple(factor * value for value in law.coefficients)
+        case Log():
+            changed |= {"slope": factor * law.slope, "intercept": factor * law.intercept}
+        case Power():
+            changed["scale"] = factor * law.scale
+        case Saturating():
+            changed["amplitude"] = factor * law.amplitude
+        case Piecewise():
+            changed |= {"below": scaled_law(law.below, factor), "above": scaled_law(law.above, factor)}
+    return law.model_copy(update=changed)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nvaudit.device.profile import DeviceProfile, SigmaKnob
-from nvaudit.device.terms import Drift, LogDecay, NoiseTerm, Normal, Read
+from nvaudit.device.profile import DeviceProfile, SigmaKnob, unit_of
+from nvaudit.device.terms import NoiseTerm, Normal
 from nvaudit.errors import ProfileError
 
 _ADDITIVE_UNITS = ("level", "full_scale", "weight_max")
@@ -106,7 +106,7 @@ def operating_point(
     _check_tolerance(profile, terms, unit)
     if write_verify is not None:
         terms = _verified(profile, terms, write_verify)
-    if drift_compensation and not any(isinstance(term, Drift | LogDecay) for term in terms):
+    if drift_compensation and not any(term.ages for term in terms):
         raise ProfileError(
             f"drift-compensation: no term of profile {profile.name!r} that is switched on changes with time; "
             "leave it out"
@@ -171,7 +171,7 @@ def _sigma_unit(profile: DeviceProfile, asked: str | None) -> str:
 def _check_weight_space(profile: DeviceProfile) -> None:
     """Refuse sigma in weight space where a term other than `normal` would take it."""
     for term in profile.noise:
-        if isinstance(term, Read) and term.unit == "sigma":
+        if unit_of(term) == "sigma" and "weight_max" not in term.knob_units:
             raise ProfileError(
                 f"sigma-unit: 'weight_max' does not fit the {term.kind!r} term {term.name!r} of profile "
                 f"{profile.name!r}; use one of level, full_scale"

@@ -10,24 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nvaudit.device.law import LAW_TYPES, FloatArray, IntArray, Law, Levels, Piecewise, evaluate, fault
-from nvaudit.device.terms import (
-    Clip,
-    Drift,
-    LogDecay,
-    Lognormal,
-    NoiseTerm,
-    Normal,
-    NotNegative,
-    Read,
-    Shared,
-    Slug,
-    Table,
-)
+from nvaudit.device.terms import NoiseTerm, NotNegative, Slug, Table
 
 # An analog cell is checked on a grid that holds both ends.
 GRID_POINTS = 257
-MAX_LOG_SIGMA = 5.0
-MAX_NU = 1.0
 # Devices are drawn in float32, squares of their errors included; no device errs by a thousandth of this.
 MAX_WINDOWS = 1e6
 _LEVELS_HINT = "an analog cell (cell_bits null) has no levels; set cell_bits, or use a law of g"
@@ -244,9 +230,8 @@ def check_profile(profile: DeviceProfile) -> None:
         if isinstance(term, Table):
             _check_table(profile, term, path)
         _check_reach(profile, term, path)
-        timed = isinstance(term, Drift | LogDecay) or (isinstance(term, Clip) and term.timed)
-        if timed and profile.time is None:
-            what = "kind" if isinstance(term, Drift | LogDecay) else "timed"
+        if term.is_timed and profile.time is None:
+            what = "kind" if term.ages else "timed"
             raise fault(f"{path}.{what}", f"{term.kind!r} needs the key 'time' in the profile; add it")
         names.add(term.name)
         previous.append(term)
@@ -254,18 +239,20 @@ def check_profile(profile: DeviceProfile) -> None:
 
 def _check_order(term: NoiseTerm, previous: list[NoiseTerm], path: str) -> None:
     """Require tables first (they replace the target) and reads last (they see the finished chip)."""
-    if isinstance(term, Table) and not all(isinstance(other, Table) for other in previous):
-        raise fault(f"{path}.kind", "a 'table' replaces the target conductance; move it to the front")
-    if previous and isinstance(previous[-1], Read) and not isinstance(term, Read):
+    if term.place == "first" and any(other.place != "first" for other in previous):
+        raise fault(f"{path}.kind", f"a {term.kind!r} replaces the target conductance; move it to the front")
+    if previous and previous[-1].place == "last" and term.place != "last":
         raise fault(f"{path}.kind", f"{term.kind!r} comes after a 'read'; move the read terms to the end")
 
 
-def _unit_of(term: NoiseTerm) -> str | None:
-    return term.unit if isinstance(term, Normal | Shared | Lognormal | Read | LogDecay | Table) else None
+def unit_of(term: NoiseTerm) -> str | None:
+    """The unit of a term; None where its numbers have none."""
+    unit: str | None = getattr(term, "unit", None)
+    return unit
 
 
 def _check_units(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
-    unit = _unit_of(term)
+    unit = unit_of(term)
     if unit in ("us", "na") and (profile.window is None or profile.window.unit != unit):
         found = "null" if profile.window is None else repr(profile.window.unit)
         raise fault(f"{path}.unit", f"{unit!r} is not the unit of the window ({found}); make them equal")
@@ -282,16 +269,11 @@ def _check_sigma_unit(profile: DeviceProfile, term: NoiseTerm, path: str) -> Non
         raise fault(
             f"{path}.unit", "'sigma' has no unit under a 'multiplier' knob; state the unit of the law"
         )
-    allowed: tuple[str, ...] = ("level", "full_scale")
-    if isinstance(term, Lognormal):
-        allowed = ("log",)
-    elif isinstance(term, Normal):
-        allowed = ("level", "full_scale", "weight_max")
-    if knob not in allowed:
+    if knob not in term.knob_units:
         raise fault(
             f"{path}.unit",
             f"'sigma' takes the unit {knob!r} of the knob, which a {term.kind!r} term cannot have; "
-            f"use one of {', '.join(allowed)} in sigma.unit",
+            f"use one of {', '.join(term.knob_units)} in sigma.unit",
         )
 
 
@@ -347,21 +329,23 @@ def _check_values(profile: DeviceProfile, term: NoiseTerm, key: str, law: Law, p
             f"the spread is {value[worst]:.3g} at level {level[worst]}; a spread is 0 or more, "
             f"set its key 'min' to 0 to floor it",
         )
-    if isinstance(term, Drift) and float(np.abs(value).max()) > MAX_NU:
-        raise fault(path, f"reaches {np.abs(value).max():.3g}; a drift exponent is at most {MAX_NU:g}")
-    if isinstance(term, Lognormal) and key == "sigma":
-        knob = 1.0
-        if profile.sigma is not None and (term.unit == "sigma" or profile.sigma.unit == "multiplier"):
-            knob = profile.sigma.max
-        if float(value.max()) * knob > MAX_LOG_SIGMA:
-            raise fault(
-                path, f"reaches {value.max() * knob:.3g}; a log-normal sigma is at most {MAX_LOG_SIGMA:g}"
-            )
+    if term.law_limit is not None:
+        limit, noun = term.law_limit
+        reached = float(np.abs(value).max()) * _most(profile, unit_of(term))
+        if reached > limit:
+            raise fault(path, f"reaches {reached:.3g}; {noun} is at most {limit:g}")
+
+
+def _most(profile: DeviceProfile, unit: str | None) -> float:
+    """What a law in a unit is multiplied by at most: the end of the knob's range, where the knob acts."""
+    knob = profile.sigma
+    acts = knob is not None and unit is not None and (unit == "sigma" or knob.unit == "multiplier")
+    return knob.max if knob is not None and acts else 1.0
 
 
 def _check_reach(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
     """Refuse what moves a conductance by more than :data:`MAX_WINDOWS` times the window."""
-    unit = _unit_of(term)
+    unit = unit_of(term)
     if unit == "log":
         return
     factor, scale = _conductance_per(profile, unit), profile.scale
@@ -380,7 +364,7 @@ def _conductance_per(profile: DeviceProfile, unit: str | None) -> float:
     knob, scale = profile.sigma, profile.scale
     if unit is None:  # the limits of a clip
         return 1.0
-    multiplier = knob.max if knob is not None and (unit == "sigma" or knob.unit == "multiplier") else 1.0
+    multiplier = _most(profile, unit)
     own = knob.unit if unit == "sigma" and knob is not None else unit
     if own == "relative":
         return multiplier * scale.g_max
@@ -391,24 +375,13 @@ def _conductance_per(profile: DeviceProfile, unit: str | None) -> float:
     return multiplier
 
 
-_PLAIN_NUMBERS = {"log_decay": ("mean_per_ln_s", "std_const", "std_per_ln_s"), "clip": ("min", "max")}
-
-
 def _numbers_of(profile: DeviceProfile, term: NoiseTerm) -> Iterator[tuple[str, FloatArray]]:
     """What a term shifts and spreads conductances by, in its unit, with the keys."""
-    if isinstance(term, Normal | Shared | Read):
+    if term.moves:
         level, g = _grid(profile.scale)
         for key, law in laws_of(term):
             yield key, evaluate(law, level=level, g=g, g_max=profile.scale.g_max)
-        return
-    for key in _PLAIN_NUMBERS.get(term.kind, ()):
-        if getattr(term, key) is not None:
-            yield key, np.array([getattr(term, key)])
-    if isinstance(term, Table):
-        for index, row in enumerate(term.levels or ()):
-            yield f"levels.{index}", np.array([row.mean, row.std])
-        for index, values in enumerate(term.samples or ()):
-            yield f"samples.{index}", np.array(values)
+    yield from term.plain_numbers()
 
 
 def _check_table(profile: DeviceProfile, term: Table, path: str) -> None:

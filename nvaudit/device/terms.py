@@ -1,16 +1,22 @@
 """Noise terms: the effects that move a conductance away from its target, one class per effect.
 
-A term only says what happens; the sampler that draws it stands in `nvaudit.perturb`.
+A term says what happens, and what a profile with it must keep to; what it does to devices stands beside its
+entry in the table of :mod:`nvaudit.perturb.terms`. Nothing else in the project asks for the kind of a term.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nvaudit.device.law import LARGEST, Law, Number, fault
+from nvaudit.device.law import LARGEST, FloatArray, Law, Number, fault
+
+MAX_LOG_SIGMA = 5.0
+MAX_NU = 1.0
 
 SLUG = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Slug = Annotated[str, Field(pattern=SLUG)]
@@ -29,9 +35,57 @@ class _Part(BaseModel):
 
 
 class _Term(_Part):
-    """What all terms share."""
+    """What all terms share.
+
+    Attributes
+    ----------
+    place : {"first", "middle", "last"}
+        Where a profile must have it: first what replaces the target, last what sees the finished chip.
+    ages : bool
+        It is what time does after programming.
+    programming : bool
+        It is an error of programming, which reading back finds and writing again corrects.
+    limits : bool
+        It makes no noise, and only limits what other terms do.
+    moves : bool
+        Its laws give conductances, in its unit.
+    knob_units : tuple of str
+        Units of the sigma knob that its unit ``sigma`` may stand for.
+    law_limit : tuple or None
+        Largest magnitude of its laws, and what that limits; None: only the window does.
+    """
+
+    place: ClassVar[Literal["first", "middle", "last"]] = "middle"
+    ages: ClassVar[bool] = False
+    programming: ClassVar[bool] = False
+    limits: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    knob_units: ClassVar[tuple[str, ...]] = ("level", "full_scale")
+    law_limit: ClassVar[tuple[float, str] | None] = None
 
     enabled: bool = True
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it acts only once time has passed."""
+        return self.ages
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether its errors are limited by a tolerance."""
+        return False
+
+    def acts_on_weights(self, knob_unit: str) -> bool:
+        """Whether it is stated as a fraction of max|W| and so acts on weights, not devices."""
+        return False
+
+    def of_one_weight(self, devices: int) -> Self:
+        """Itself for weights each of which is a chip of its own, of so many devices."""
+        return self
+
+    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+        """What it moves conductances by, in its unit, apart from its laws: key and numbers."""
+        yield from ()
 
 
 class Normal(_Term):
@@ -41,12 +95,25 @@ class Normal(_Term):
     error is within ± tolerance: the normal is truncated there.
     """
 
+    programming: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
+    knob_units: ClassVar[tuple[str, ...]] = ("level", "full_scale", "weight_max")
+
     kind: Literal["normal"]
     name: Slug = "normal"
     sigma: Law
     mean: Law | None = None
     unit: NormalUnit
     tolerance: NotNegative | None = None
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether there is a tolerance."""
+        return self.tolerance is not None
+
+    def acts_on_weights(self, knob_unit: str) -> bool:
+        """Whether its unit is, or stands for, max|W|."""
+        return self.unit == "weight_max" or (self.unit == "sigma" and knob_unit == "weight_max")
 
 
 class Shared(_Term):
@@ -55,6 +122,8 @@ class Shared(_Term):
     A tile is `tile` = (rows, columns) devices of the tensor's crossbars, counted from their first row and
     column; a weight column takes slices × polarities neighbouring device columns.
     """
+
+    moves: ClassVar[bool] = True
 
     kind: Literal["shared"]
     name: Slug = "shared"
@@ -71,6 +140,11 @@ class Shared(_Term):
             raise fault("tile", f"{what}; {do}")
         return self
 
+    def of_one_weight(self, devices: int) -> Self:
+        """A component of its own for each weight: tiles of one row and no more than its devices."""
+        cols = devices if self.tile is None else min(devices, self.tile[1])
+        return self.model_copy(update={"scope": "tile", "tile": (1, cols)})
+
 
 class Lognormal(_Term):
     """r · exp(θ) on the resistance or g · exp(θ) on the conductance, θ ~ N(0, sigma²).
@@ -78,6 +152,10 @@ class Lognormal(_Term):
     `preserve` says which statistic of the named quantity keeps its target: the median (θ centred at 0,
     S Table 2) or the mean (θ centred at −sigma²/2).
     """
+
+    programming: ClassVar[bool] = True
+    knob_units: ClassVar[tuple[str, ...]] = ("log",)
+    law_limit: ClassVar[tuple[float, str] | None] = (MAX_LOG_SIGMA, "a log-normal sigma")
 
     kind: Literal["lognormal"]
     name: Slug = "lognormal"
@@ -105,6 +183,9 @@ class StuckAt(_Term):
 class Drift(_Term):
     """g · ((t + t0)/t0)^(−nu), nu per device. Reference: Nandakumar et al., ICECS 2019."""
 
+    ages: ClassVar[bool] = True
+    law_limit: ClassVar[tuple[float, str] | None] = (MAX_NU, "a drift exponent")
+
     kind: Literal["drift"]
     name: Slug = "drift"
     nu_mean: Law
@@ -116,12 +197,19 @@ class Drift(_Term):
 class LogDecay(_Term):
     """For t > 0: g + mean_per_ln_s · ln t + N(0, (std_const + std_per_ln_s · ln t)²), t in seconds."""
 
+    ages: ClassVar[bool] = True
+
     kind: Literal["log_decay"]
     name: Slug = "log_decay"
     mean_per_ln_s: Number
     std_const: NotNegative
     std_per_ln_s: Number
     unit: ConductanceUnit
+
+    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+        """Shift and spread at ln t = 1."""
+        for key in ("mean_per_ln_s", "std_const", "std_per_ln_s"):
+            yield key, np.array([getattr(self, key)])
 
 
 class OneOverF(_Part):
@@ -133,6 +221,9 @@ class OneOverF(_Part):
 
 class Read(_Term):
     """Normal noise of each read, drawn anew for every inference; `relative` is of the current g."""
+
+    place: ClassVar[Literal["first", "middle", "last"]] = "last"
+    moves: ClassVar[bool] = True
 
     kind: Literal["read"]
     name: Slug = "read"
@@ -155,6 +246,9 @@ class Table(_Term):
     In unit `full_scale` 0 is g_min and 1 is g_max; in `level` units 1 is one level spacing above g_min.
     """
 
+    place: ClassVar[Literal["first", "middle", "last"]] = "first"
+    programming: ClassVar[bool] = True
+
     kind: Literal["table"]
     name: Slug = "table"
     unit: ConductanceUnit
@@ -168,12 +262,21 @@ class Table(_Term):
             raise fault("levels", f"{found} of levels and samples given; give exactly one")
         return self
 
+    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+        """What was measured, level by level."""
+        for index, row in enumerate(self.levels or ()):
+            yield f"levels.{index}", np.array([row.mean, row.std])
+        for index, values in enumerate(self.samples or ()):
+            yield f"samples.{index}", np.array(values)
+
 
 class Clip(_Term):
     """Limit g to [min, max], in the unit of the window (levels where there is none).
 
     With ``timed`` it limits what time does: at time 0, right after programming, it does nothing.
     """
+
+    limits: ClassVar[bool] = True
 
     kind: Literal["clip"]
     name: Slug = "clip"
@@ -189,13 +292,24 @@ class Clip(_Term):
             raise fault("min", f"{self.min:g} is not below max {self.max:g}; make min < max")
         return self
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether it limits what time does, and nothing before."""
+        return self.timed
+
+    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+        """Its ends."""
+        for key in ("min", "max"):
+            if getattr(self, key) is not None:
+                yield key, np.array([getattr(self, key)])
+
 
 NoiseTerm: TypeAlias = Annotated[
     Normal | Shared | Lognormal | StuckAt | Drift | LogDecay | Read | Table | Clip,
     Field(discriminator="kind"),
 ]
-TERM_TYPES = (Normal, Shared, Lognormal, StuckAt, Drift, LogDecay, Read, Table, Clip)
-TERM_KINDS = ("normal", "shared", "lognormal", "stuck_at", "drift", "log_decay", "read", "table", "clip")
+TERM_TYPES: tuple[type[_Term], ...] = get_args(get_args(NoiseTerm)[0])
+TERM_KINDS: tuple[str, ...] = tuple(get_args(kind.model_fields["kind"].annotation)[0] for kind in TERM_TYPES)
 
 
 def one_over_f_factor(noise: OneOverF | None, time_s: float) -> float:
@@ -204,9 +318,9 @@ def one_over_f_factor(noise: OneOverF | None, time_s: float) -> float:
     Parameters
     ----------
     noise : OneOverF or None
-        The parameters of the read term.
+        None: there is none.
     time_s : float
-        Time since programming, seconds, ≥ 0.
+        Since programming, seconds, ≥ 0.
 
     Returns
     -------
@@ -226,17 +340,7 @@ def one_over_f_factor(noise: OneOverF | None, time_s: float) -> float:
 def log_decay_at(term: LogDecay, time_s: float) -> tuple[float, float]:
     """Mean shift and standard deviation of a logarithmic decay, in the term's unit; (0, 0) at time 0.
 
-    Parameters
-    ----------
-    term : LogDecay
-        The decay.
-    time_s : float
-        Time since programming, seconds, ≥ 0.
-
-    Returns
-    -------
-    mean, std : float
-        Shift (negative for a loss) and spread, ≥ 0.
+    ``time_s`` is the time since programming, in seconds, ≥ 0; the shift is negative for a loss.
     """
     if time_s <= 0.0:
         return 0.0, 0.0

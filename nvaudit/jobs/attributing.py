@@ -203,7 +203,7 @@ def _split_terms(session: Session, point: int, notes: list[str]) -> Split | None
     return Split(
         "terms",
         {name: (Variant(terms=frozenset({name})), Variant(terms=every - {name})) for name in terms},
-        kept=tuple(term.name for term in at.terms if term.kind == "clip"),
+        kept=tuple(term.name for term in at.terms if term.limits),
     )
 
 

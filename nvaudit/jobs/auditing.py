@@ -372,7 +372,7 @@ def _noise_notes(point: OperatingPoint) -> list[str]:
         f"{point.sigma_unit if term.unit == 'sigma' else term.unit}) were written again, so devices are "
         "drawn one by one"
         for term in point.terms
-        if isinstance(term, Normal) and term.tolerance is not None
+        if isinstance(term, Normal) and term.is_truncated
     ]
     if notes:
         notes += measured_late(point.profile)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
 from nvaudit.perturb.chip import Float, MappedTensor, TensorLaw, blocks
-from nvaudit.perturb.collapse import CodeLaw, active_terms
-from nvaudit.perturb.terms import in_weight_space, normal_moments
+from nvaudit.perturb.collapse import CodeLaw
+from nvaudit.perturb.terms import active_terms, effect
 from nvaudit.perturb.workload import SlotSpec
 from nvaudit.rng import stream
 
@@ -138,8 +138,7 @@ def _tables(law: TensorLaw, collapsed: CodeLaw) -> _Tables:
     code = np.arange(-top, top + 1)
     mean, variance = np.zeros(len(at.level)), np.zeros(len(at.level))
     for term in active_terms(law.point, at):
-        assert not in_weight_space(term, law.point)
-        moments = normal_moments(term, at)
+        moments = effect(term, at).moments()
         assert moments is not None
         mean, variance = mean + moments[0] / array.step, variance + (moments[1] / array.step) ** 2
     targets = _targets(code.astype(np.int16), array)

@@ -10,26 +10,20 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Shared
+from nvaudit.device import NoiseTerm, OperatingPoint, Shared
 from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
-from nvaudit.perturb.collapse import (
-    CodeLaw,
-    active_terms,
-    collapse,
-    read_terms,
-    weight_space_moments,
-)
+from nvaudit.perturb.collapse import CodeLaw, collapse
 from nvaudit.perturb.common import Block, Streams, Tiles, draw_component
 from nvaudit.perturb.terms import (
     Levels,
     Sampler,
     Setting,
-    in_weight_space,
-    is_timed,
+    active_terms,
+    effect,
     read_spread,
-    sampler,
+    read_terms,
     shared_spread,
 )
 from nvaudit.perturb.truncated import Truncated
@@ -255,22 +249,18 @@ class TensorLaw:
     def streams(self, seed: int, trial: int) -> Streams:
         """Make what the devices of one chip are drawn from."""
         gain = 1.0
-        if self.point.drift_compensation and any(map(is_timed, self._active)):
+        if self.point.drift_compensation and any(term.is_timed for term in self._active):
             now = self._total(seed, trial, aged=True)
             gain = self._total(seed, trial, aged=False) / now if now > 0 else 1.0
         return self._streams(seed, trial, gain)
 
     def _streams(self, seed: int, trial: int, gain: float) -> Streams:
         key = self.tensor.key
+        common = {t.name: draw_component(t, self._tiles(t), seed, trial, key) for t in self._shared}
         own = {
             t.name: stream(seed, f"program:{t.name}", trial, key)
             for t in self._active
-            if not isinstance(t, Shared)
-        }
-        common = {
-            t.name: draw_component(t, self._tiles(t), seed, trial, key)
-            for t in self._active
-            if isinstance(t, Shared)
+            if t.name not in common
         }
         return Streams(own, common, gain)
 
@@ -304,32 +294,30 @@ class TensorLaw:
         """Terms that act on devices: how (None: by a common component), and whether time does it."""
         at = self.setting
         return tuple(
-            (t.name, None if isinstance(t, Shared) else sampler(t, at), is_timed(t))
+            (t.name, effect(t, at).sampler(), t.is_timed)
             for t in self._active
-            if not in_weight_space(t, self.point)
+            if not t.acts_on_weights(self.point.sigma_unit)
         )
+
+    @cached_property
+    def _shared(self) -> tuple[Shared, ...]:
+        return tuple(term for term in self._active if isinstance(term, Shared))
 
     @cached_property
     def _common(self) -> dict[str, Float]:
         """Spread per level of the common components."""
-        shared = (term for term in self._active if isinstance(term, Shared))
-        return {term.name: shared_spread(term, self.setting).astype(np.float32) for term in shared}
+        return {term.name: shared_spread(term, self.setting).astype(np.float32) for term in self._shared}
 
     @cached_property
     def _on_weights(self) -> tuple[tuple[str, Truncated | tuple[Float, Float]], ...]:
         """Terms that act on weights: mean and spread per code."""
-        top = 2**self.tensor.array.bits - 1
-        tables: list[tuple[str, Truncated | tuple[Float, Float]]] = []
-        for term in self._active:
-            if in_weight_space(term, self.point):
-                code = np.arange(-top, top + 1)
-                shift, std = weight_space_moments(term, self.setting, code, self.tensor.peak_code)
-                if isinstance(term, Normal) and term.tolerance is not None:
-                    limit = np.full(len(code), term.tolerance * self.tensor.peak_code)
-                    tables.append((term.name, Truncated.of(shift, std, limit)))
-                else:
-                    tables.append((term.name, (shift.astype(np.float32), std.astype(np.float32))))
-        return tuple(tables)
+        top, peak = 2**self.tensor.array.bits - 1, self.tensor.peak_code
+        code = np.arange(-top, top + 1)
+        return tuple(
+            (term.name, effect(term, self.setting).weight_law(code, peak))
+            for term in self._active
+            if term.acts_on_weights(self.point.sigma_unit)
+        )
 
     @cached_property
     def _reads(self) -> tuple[tuple[Float, bool], ...]:

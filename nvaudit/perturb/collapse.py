@@ -12,16 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import NoiseTerm, Normal, OperatingPoint, Read, evaluate
+from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
-from nvaudit.perturb.terms import (
-    Setting,
-    in_weight_space,
-    is_idle,
-    is_timed,
-    is_truncated,
-    normal_moments,
-)
+from nvaudit.perturb.terms import Setting, active_terms, effect
 
 
 @dataclass(frozen=True)
@@ -40,33 +33,13 @@ class CodeLaw:
     top: int
 
 
-def active_terms(point: OperatingPoint, at: Setting) -> tuple[NoiseTerm, ...]:
-    """Terms that change anything at this operating point, read noise excluded, in order.
-
-    A clip that nothing noisy precedes is dropped too: targets lie inside the window.
-    """
-    active: list[NoiseTerm] = []
-    for term in point.terms:
-        if isinstance(term, Read) or is_idle(term, at) or (term.kind == "clip" and not active):
-            continue
-        active.append(term)
-    return tuple(active)
-
-
-def read_terms(point: OperatingPoint, at: Setting) -> tuple[Read, ...]:
-    """Read-noise terms that are not silent at this operating point."""
-    return tuple(term for term in point.terms if isinstance(term, Read) and not is_idle(term, at))
-
-
 def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | None:
     """Collapse the active terms to one normal per weight, or None where that would not be exact.
 
     Parameters
     ----------
     point : OperatingPoint
-        Profile, sigma and time.
     array : Array
-        How codes are stored.
     peak_code : int
         The tensor's largest code magnitude, which stands for max|W|.
 
@@ -85,39 +58,20 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
     code = np.arange(-top, top + 1)
     mean, variance = np.zeros(len(code)), np.zeros(len(code))
     for term in active_terms(point, at):
-        if is_truncated(term) or (point.drift_compensation and is_timed(term)):
+        if term.is_truncated or (point.drift_compensation and term.is_timed):
             return None
-        if in_weight_space(term, point):
-            shift, spread = weight_space_moments(term, at, code, peak_code)
+        if term.acts_on_weights(point.sigma_unit):
+            shift, spread = effect(term, at).on_weights(code, peak_code)
             mean, variance = mean + shift, variance + spread**2
             continue
-        moments = normal_moments(term, at)
+        moments = effect(term, at).moments()
         if moments is None:
             return None
+        # W/s = Σ_d f_d l_d with independent devices: means add up as f_d m_d, variances as (f_d σ_d)², for
+        # the polarities p, slices i and the level l_d that the code puts on each, f_d = ± 2**(iB).
         per_level_mean, per_level_std = (part / array.step for part in moments)
         for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
             for weight, level in zip(array.significance, slice_levels(stored, array), strict=True):
                 mean += sign * weight * per_level_mean[level]
                 variance += (weight * per_level_std[level]) ** 2
     return CodeLaw(mean, np.sqrt(variance), top)
-
-
-def weight_space_moments(
-    term: NoiseTerm, at: Setting, code: NDArray[np.integer], peak_code: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and spread, in code units, of a term stated as a fraction of max|W|.
-
-    Its law sees |W|/max|W| as the relative conductance; a law per level sees equal parts of that range, as
-    in the FeFET model of the TRICE authors' code (inner levels: 0.25 < |W|/max|W| < 0.75).
-    """
-    assert isinstance(term, Normal)
-    knob = at.point.sigma if term.unit == "sigma" else at.multiplier
-    magnitude = np.abs(code)
-    part = magnitude / max(peak_code, 1)
-    levels = at.array.top_level + 1
-    level = np.minimum((part * levels).astype(np.int64), levels - 1)
-    spread = evaluate(term.sigma, level=level, g=part, g_max=1.0) * knob * peak_code
-    if term.mean is None:
-        return np.zeros(len(code)), np.abs(spread)
-    shift = evaluate(term.mean, level=level, g=part, g_max=1.0) * knob * peak_code
-    return np.where(code < 0, -shift, shift), np.abs(spread)

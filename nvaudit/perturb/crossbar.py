@@ -26,7 +26,6 @@ from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.prepare import Request, graph_file, noisy_in_reading, slot_specs
 from nvaudit.perturb.probe import InnerProbe, exposing
-from nvaudit.perturb.terms import in_weight_space
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.workload import Workload
 
@@ -243,7 +242,7 @@ def check_noise(points: Sequence[OperatingPoint]) -> None:
                 "--adc-bits and --drift-compensation: choose one; the factor acts behind converters, whose "
                 "ranges follow what is in front of them"
             )
-        named = [term.name for term in point.terms if in_weight_space(term, point)]
+        named = [term.name for term in point.terms if term.acts_on_weights(point.sigma_unit)]
         if named:
             raise OptionError(
                 f"--adc-bits: the noise term {named[0]!r} is stated as a fraction of max|W|, not for "

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import OperatingPoint, Shared
+from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Array
 from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
-from nvaudit.perturb.collapse import collapse, read_terms
-from nvaudit.perturb.terms import Setting, in_weight_space
+from nvaudit.perturb.collapse import collapse
+from nvaudit.perturb.terms import Setting, read_terms
 
 _DRAWS = 1 << 20
 
@@ -76,18 +76,14 @@ def _one_device(point: OperatingPoint, array: Array) -> tuple[Array, OperatingPo
     """One device as an array of its own, without the terms that act on weights."""
     bits = max(1, array.top_level.bit_length())
     single = replace(array, encoding="sign_magnitude", bits=bits, stored_bits=bits, cell_bits=bits)
-    return single, replace(point, terms=tuple(t for t in point.terms if not in_weight_space(t, point)))
+    terms = tuple(term for term in point.terms if not term.acts_on_weights(point.sigma_unit))
+    return single, replace(point, terms=terms)
 
 
 def _weight_by_weight(point: OperatingPoint, array: Array) -> OperatingPoint:
     """Give each weight a common component of its own: its law is that of one weight over many chips."""
-    width = array.slices * array.polarities
-
-    def own(term: Shared) -> Shared:
-        cols = width if term.tile is None else min(width, term.tile[1])
-        return term.model_copy(update={"scope": "tile", "tile": (1, cols)})
-
-    return replace(point, terms=tuple(own(t) if isinstance(t, Shared) else t for t in point.terms))
+    devices = array.slices * array.polarities
+    return replace(point, terms=tuple(term.of_one_weight(devices) for term in point.terms))
 
 
 def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Moments:

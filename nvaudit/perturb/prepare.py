@@ -26,8 +26,7 @@ from nvaudit.model import (
     scoreable_outputs,
     zipped_classes,
 )
-from nvaudit.perturb.collapse import read_terms
-from nvaudit.perturb.terms import Setting
+from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile, Workload, save_array
 
 

@@ -1,4 +1,4 @@
-"""Noise terms as arithmetic on conductances: one sampler per kind of term.
+"""What each noise term does to conductances: one class for each kind of term, in one table.
 
 Every law is evaluated on the target conductance of a device. Because devices have few levels, each law
 becomes a table over levels once per run, and a sampler looks its numbers up.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import Law, NoiseTerm, OperatingPoint, evaluate, log_decay_at, one_over_f_factor
+from nvaudit.device.law import scaled_law
 from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, Shared, StuckAt, Table
 from nvaudit.mapping.conductance import Array, target_conductance
 from nvaudit.perturb.truncated import Truncated
 
 Float = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Levels = NDArray[np.integer]
 Sampler = Callable[[Levels, Float, np.random.Generator], Float]
 """(levels, present conductance, generator) → new conductance; never changes its inputs."""
@@ -75,167 +78,288 @@ class Setting:
         return 1.0  # us, na: the window's own unit; log: a factor's exponent
 
 
-def in_weight_space(term: NoiseTerm, point: OperatingPoint) -> bool:
-    """Whether a term is stated as a fraction of max|W| and so acts on weights, not devices."""
-    return isinstance(term, Normal) and (
-        term.unit == "weight_max" or (term.unit == "sigma" and point.sigma_unit == "weight_max")
-    )
+AnyTerm = TypeVar("AnyTerm", bound=NoiseTerm)
 
 
-def normal_moments(term: NoiseTerm, at: Setting) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Mean shift and standard deviation per level, if the term adds an independent normal, else None.
+@dataclass(frozen=True)
+class Effect(Generic[AnyTerm]):
+    """One term at one operating point; each kind of term has a subclass, entered in :data:`EFFECTS`.
 
-    Of a normal with a tolerance they are those before it is truncated.
+    A term that adds an independent normal to each device gives ``moments``; sampler, idleness and the
+    collapse to one draw per weight follow. Any other says what it does by itself.
     """
-    if isinstance(term, Normal):
+
+    term: AnyTerm
+    at: Setting
+
+    def moments(self) -> tuple[Doubles, Doubles] | None:
+        """Mean shift and standard deviation per level, if it adds an independent normal, else None.
+
+        Of a normal with a tolerance they are those before it is truncated.
+        """
+        return None
+
+    def is_idle(self) -> bool:
+        """Whether it changes nothing here (and so costs no draws)."""
+        moments = self.moments()
+        return moments is not None and not (moments[0].any() or moments[1].any())
+
+    def sampler(self) -> Sampler | None:
+        """How it acts on each device by itself; None if it does not (``shared``, ``read``)."""
+        moments = self.moments()
+        return None if moments is None else _add_normal(*moments)
+
+    def reduced(self, factor: float) -> NoiseTerm:
+        """Give the term with its spread and its mean shift multiplied by a factor of 0 or more.
+
+        Only of errors of programming.
+        """
+        raise TypeError(f"writing again does not correct a {self.term.kind!r} term")
+
+    def on_weights(self, code: NDArray[np.integer], peak_code: int) -> tuple[Doubles, Doubles]:
+        """Mean and spread, in code units, of a term stated as a fraction of max|W|."""
+        raise TypeError(f"a {self.term.kind!r} term acts on devices")
+
+    def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Float, Float]:
+        """Give ``on_weights`` in the form it is drawn from: mean and spread, or a truncated normal."""
+        shift, std = self.on_weights(code, peak_code)
+        return shift.astype(np.float32), std.astype(np.float32)
+
+
+class _Normal(Effect[Normal]):
+    def moments(self) -> tuple[Doubles, Doubles]:
+        term, at = self.term, self.at
         unit = at.unit(term.unit)
         mean = at.law(term.mean) * unit if term.mean is not None else np.zeros(len(at.level))
         return mean, np.abs(at.law(term.sigma) * unit)
-    if isinstance(term, LogDecay):
-        shift, spread = log_decay_at(term, at.point.time_s)
-        unit = at.unit(term.unit) * np.ones(len(at.level))
+
+    def sampler(self) -> Sampler:
+        if self.term.tolerance is None:
+            return _add_normal(*self.moments())
+        # The tolerance is not multiplied by the knob: it is what the writing circuit checks.
+        at, (mean, std) = self.at, self.moments()
+        unit = at.knob_unit if self.term.unit == "sigma" else at.plain_unit(self.term.unit)
+        law = Truncated.of(mean, std, np.broadcast_to(self.term.tolerance * np.asarray(unit), mean.shape))
+        return lambda level, g, gen: np.asarray(g + law.draw(level, gen))
+
+    def reduced(self, factor: float) -> NoiseTerm:
+        mean = None if self.term.mean is None else scaled_law(self.term.mean, factor)
+        return self.term.model_copy(update={"sigma": scaled_law(self.term.sigma, factor), "mean": mean})
+
+    def on_weights(self, code: NDArray[np.integer], peak_code: int) -> tuple[Doubles, Doubles]:
+        # The law sees |W|/max|W| as the relative conductance; a law per level sees equal parts of that range,
+        # as in the FeFET model of the TRICE authors' code (inner levels: 0.25 < |W|/max|W| < 0.75).
+        term, at = self.term, self.at
+        knob = at.point.sigma if term.unit == "sigma" else at.multiplier
+        part = np.abs(code) / max(peak_code, 1)
+        levels = at.array.top_level + 1
+        level = np.minimum((part * levels).astype(np.int64), levels - 1)
+        spread = evaluate(term.sigma, level=level, g=part, g_max=1.0) * knob * peak_code
+        if term.mean is None:
+            return np.zeros(len(code)), np.abs(spread)
+        shift = evaluate(term.mean, level=level, g=part, g_max=1.0) * knob * peak_code
+        return np.where(code < 0, -shift, shift), np.abs(spread)
+
+    def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Float, Float]:
+        if self.term.tolerance is None:
+            return super().weight_law(code, peak_code)
+        limit = np.full(len(code), self.term.tolerance * peak_code)
+        return Truncated.of(*self.on_weights(code, peak_code), limit)
+
+
+class _Shared(Effect[Shared]):
+    def is_idle(self) -> bool:
+        return not shared_spread(self.term, self.at).any()
+
+
+class _Lognormal(Effect[Lognormal]):
+    """Multiply g by e^−θ (on resistance) or e^θ, θ ~ N(0, σ²), if asked shifted so that the mean stays."""
+
+    def _sigma(self) -> Doubles:
+        return np.asarray(self.at.law(self.term.sigma) * self.at.unit(self.term.unit))
+
+    def is_idle(self) -> bool:
+        return not self._sigma().any()
+
+    def sampler(self) -> Sampler:
+        sigma = self._sigma()
+        # E[e^θ] = e^(σ²/2): preserving the mean of r or g divides by it. On r, g = 1/r gains e^(+σ²/2).
+        shift = 0.5 * sigma**2 if self.term.preserve == "mean" else np.zeros_like(sigma)
+        sign = -1.0 if self.term.on == "resistance" else 1.0
+        spread, offset = (sign * sigma).astype(np.float32), (-sign * shift).astype(np.float32)
+        return lambda level, g, gen: g * np.exp(offset[level] + spread[level] * _draw(gen, g))
+
+    def reduced(self, factor: float) -> NoiseTerm:
+        return self.term.model_copy(update={"sigma": scaled_law(self.term.sigma, factor)})
+
+
+class _StuckAt(Effect[StuckAt]):
+    def is_idle(self) -> bool:
+        return self.term.p_low == 0 and self.term.p_high == 0
+
+    def sampler(self) -> Sampler:
+        term, array = self.term, self.at.array
+        low, high = np.float32(array.g_min), np.float32(array.g_max)
+
+        def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+            u = gen.random(g.shape)
+            stuck = np.where(u < term.p_low, low, high)
+            return np.where(u < term.p_low + term.p_high, stuck, g).astype(np.float32)
+
+        return sample
+
+
+class _Drift(Effect[Drift]):
+    """g · ((t + t0) / t0)^−ν with one ν per device, ν ~ N(mean, std²) or its absolute value."""
+
+    def is_idle(self) -> bool:
+        return self.at.point.time_s == 0
+
+    def sampler(self) -> Sampler:
+        term, at = self.term, self.at
+        log_ratio = np.float32(np.log((at.point.time_s + term.t0_s) / term.t0_s))
+        mean = at.law(term.nu_mean).astype(np.float32)
+        std = (at.law(term.nu_std) * at.multiplier).astype(np.float32)
+
+        def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+            nu = mean[level] + std[level] * _draw(gen, g)
+            if term.nu_law == "folded_normal":
+                nu = np.abs(nu)
+            return g * np.exp(-nu * log_ratio)
+
+        return sample
+
+
+class _LogDecay(Effect[LogDecay]):
+    def moments(self) -> tuple[Doubles, Doubles]:
+        shift, spread = log_decay_at(self.term, self.at.point.time_s)
+        unit = self.at.unit(self.term.unit) * np.ones(len(self.at.level))
         return unit * shift, unit * spread
-    if isinstance(term, Table) and term.levels is not None:
-        rows = sorted(term.levels, key=lambda row: row.level)
-        base, unit = table_origin(term, at), at.plain_unit(term.unit)
+
+
+class _Read(Effect[Read]):
+    def is_idle(self) -> bool:
+        return not read_spread(self.term, self.at).any()
+
+
+class _Table(Effect[Table]):
+    def _origin(self) -> float:
+        """Where it counts from: g_min in level or full-scale units; in µS or nA it is the conductance."""
+        return 0.0 if self.term.unit in ("us", "na") else self.at.array.g_min
+
+    def moments(self) -> tuple[Doubles, Doubles] | None:
+        at = self.at
+        if self.term.levels is None:
+            return None
+        rows = sorted(self.term.levels, key=lambda row: row.level)
+        base, unit = self._origin(), at.plain_unit(self.term.unit)
         off = base + unit * np.array([row.mean for row in rows]) - at.target
         return at.multiplier * off, at.multiplier * unit * np.array([row.std for row in rows])
-    return None
+
+    def is_idle(self) -> bool:
+        return super().is_idle() if self.term.levels is not None else self.at.multiplier == 0
+
+    def sampler(self) -> Sampler | None:
+        at = self.at
+        if self.term.samples is None:
+            return super().sampler()
+        base, unit = self._origin(), at.plain_unit(self.term.unit)
+        target, scale = at.target.astype(np.float32), np.float32(at.multiplier)
+        # The samples of all levels in one row: those of a level begin at `start` and are `count` in number.
+        flat = np.concatenate([base + unit * np.array(row) for row in self.term.samples]).astype(np.float32)
+        count = np.array([len(row) for row in self.term.samples])
+        start = np.concatenate([[0], np.cumsum(count)[:-1]])
+
+        def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+            pick = start[level] + (gen.random(g.shape) * count[level]).astype(np.int64)
+            return np.asarray(g + scale * (flat[pick] - target[level]))
+
+        return sample
+
+    def reduced(self, factor: float) -> NoiseTerm:
+        # A table states conductances, not errors: what is multiplied is their distance from the target.
+        target = (self.at.target - self._origin()) / self.at.plain_unit(self.term.unit)
+        if self.term.levels is not None:
+            rows = [
+                row.model_copy(
+                    update={
+                        "mean": float(target[row.level] + factor * (row.mean - target[row.level])),
+                        "std": factor * row.std,
+                    }
+                )
+                for row in self.term.levels
+            ]
+            return self.term.model_copy(update={"levels": tuple(rows)})
+        samples = tuple(
+            tuple(float(goal + factor * (value - goal)) for value in values)
+            for goal, values in zip(target, self.term.samples or (), strict=False)
+        )
+        return self.term.model_copy(update={"samples": samples})
 
 
-def is_truncated(term: NoiseTerm) -> bool:
-    """Whether a term's errors are limited by a tolerance."""
-    return isinstance(term, Normal) and term.tolerance is not None
+class _Clip(Effect[Clip]):
+    def is_idle(self) -> bool:
+        return self.term.timed and self.at.point.time_s == 0
+
+    def sampler(self) -> Sampler:
+        low = -np.inf if self.term.min is None else self.term.min
+        high = np.inf if self.term.max is None else self.term.max
+        return lambda level, g, gen: np.clip(g, np.float32(low), np.float32(high))
 
 
-def is_timed(term: NoiseTerm) -> bool:
-    """Whether a term is what time does after programming."""
-    return isinstance(term, Drift | LogDecay) or (isinstance(term, Clip) and term.timed)
+EFFECTS: dict[type, type[Effect[Any]]] = {
+    Normal: _Normal,
+    Shared: _Shared,
+    Lognormal: _Lognormal,
+    StuckAt: _StuckAt,
+    Drift: _Drift,
+    LogDecay: _LogDecay,
+    Read: _Read,
+    Table: _Table,
+    Clip: _Clip,
+}
+"""What each kind of term does."""
 
 
-def shared_spread(term: Shared, at: Setting) -> NDArray[np.float64]:
+def effect(term: NoiseTerm, at: Setting) -> Effect[Any]:
+    """A term at an operating point, on the devices of an array."""
+    return EFFECTS[type(term)](term, at)
+
+
+def shared_spread(term: Shared, at: Setting) -> Doubles:
     """Standard deviation of a common component per level."""
     return np.abs(at.law(term.sigma) * at.unit(term.unit))
 
 
-def table_origin(term: Table, at: Setting) -> float:
-    """Where a table counts from: g_min in level or full-scale units; in µS or nA it is the conductance."""
-    return 0.0 if term.unit in ("us", "na") else at.array.g_min
+def read_spread(term: Read, at: Setting) -> Doubles:
+    """Standard deviation of one read per level; with unit ``relative`` per unit of present conductance."""
+    unit = at.multiplier if term.unit == "relative" else at.unit(term.unit)
+    return np.abs(at.law(term.sigma) * unit) * one_over_f_factor(term.one_over_f, at.point.time_s)
 
 
-def is_idle(term: NoiseTerm, at: Setting) -> bool:
-    """Whether a term changes nothing at this operating point (and so costs no draws)."""
-    moments = normal_moments(term, at)
-    if moments is not None:
-        return not (moments[0].any() or moments[1].any())
-    if isinstance(term, Shared):
-        return not shared_spread(term, at).any()
-    if isinstance(term, Lognormal):
-        return not (at.law(term.sigma) * at.unit(term.unit)).any()
-    if isinstance(term, StuckAt):
-        return term.p_low == 0 and term.p_high == 0
-    if isinstance(term, Drift) or (isinstance(term, Clip) and term.timed):
-        return at.point.time_s == 0
-    if isinstance(term, Read):
-        return not read_spread(term, at).any()
-    return isinstance(term, Table) and at.multiplier == 0
+def active_terms(point: OperatingPoint, at: Setting) -> tuple[NoiseTerm, ...]:
+    """Terms that change anything at this operating point, read noise excluded, in order.
+
+    A clip that nothing noisy precedes is dropped too: targets lie inside the window.
+    """
+    active: list[NoiseTerm] = []
+    for term in point.terms:
+        if term.place == "last" or effect(term, at).is_idle() or (term.limits and not active):
+            continue
+        active.append(term)
+    return tuple(active)
 
 
-def sampler(term: NoiseTerm, at: Setting) -> Sampler:
-    """Make the sampler of a term that acts on each device by itself (all but ``shared`` and ``read``)."""
-    moments = normal_moments(term, at)
-    if isinstance(term, Normal) and term.tolerance is not None:
-        assert moments is not None
-        return _truncated(term.tolerance, *moments, term, at)
-    if moments is not None:
-        return _normal(*moments)
-    if isinstance(term, Lognormal):
-        return _lognormal(term, at)
-    if isinstance(term, StuckAt):
-        return _stuck_at(term, at)
-    if isinstance(term, Drift):
-        return _drift(term, at)
-    if isinstance(term, Table):
-        return _samples(term, at)
-    assert isinstance(term, Clip)
-    low = -np.inf if term.min is None else term.min
-    high = np.inf if term.max is None else term.max
-    return lambda level, g, gen: np.clip(g, np.float32(low), np.float32(high))
+def read_terms(point: OperatingPoint, at: Setting) -> tuple[Read, ...]:
+    """Read-noise terms that are not silent at this operating point."""
+    return tuple(term for term in point.terms if isinstance(term, Read) and not effect(term, at).is_idle())
 
 
 def _draw(gen: np.random.Generator, like: NDArray[np.generic]) -> Float:
     return gen.standard_normal(like.shape, dtype=np.float32)
 
 
-def _normal(mean: NDArray[np.float64], std: NDArray[np.float64]) -> Sampler:
+def _add_normal(mean: Doubles, std: Doubles) -> Sampler:
     """g + N(mean, σ²), both per level."""
     shift, spread = mean.astype(np.float32), std.astype(np.float32)
     return lambda level, g, gen: np.asarray(g + (shift[level] + spread[level] * _draw(gen, g)))
-
-
-def _truncated(
-    tolerance: float, mean: NDArray[np.float64], std: NDArray[np.float64], term: Normal, at: Setting
-) -> Sampler:
-    """g + an error that was written again until it was within the tolerance."""
-    unit = at.knob_unit if term.unit == "sigma" else at.plain_unit(term.unit)
-    law = Truncated.of(mean, std, np.broadcast_to(tolerance * np.asarray(unit), mean.shape))
-    return lambda level, g, gen: np.asarray(g + law.draw(level, gen))
-
-
-def _lognormal(term: Lognormal, at: Setting) -> Sampler:
-    """Multiply g by e^−θ (on resistance) or e^θ, θ ~ N(0, σ²), if asked shifted so that the mean stays."""
-    sigma = at.law(term.sigma) * at.unit(term.unit)
-    # E[e^θ] = e^(σ²/2): preserving the mean of r or g divides by it. On r, g = 1/r gains e^(+σ²/2).
-    shift = 0.5 * sigma**2 if term.preserve == "mean" else np.zeros_like(sigma)
-    sign = -1.0 if term.on == "resistance" else 1.0
-    spread, offset = (sign * sigma).astype(np.float32), (-sign * shift).astype(np.float32)
-    return lambda level, g, gen: g * np.exp(offset[level] + spread[level] * _draw(gen, g))
-
-
-def _stuck_at(term: StuckAt, at: Setting) -> Sampler:
-    """Each device independently at g_min with p_low, at g_max with p_high."""
-    low, high = np.float32(at.array.g_min), np.float32(at.array.g_max)
-
-    def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
-        u = gen.random(g.shape)
-        stuck = np.where(u < term.p_low, low, high)
-        return np.where(u < term.p_low + term.p_high, stuck, g).astype(np.float32)
-
-    return sample
-
-
-def _drift(term: Drift, at: Setting) -> Sampler:
-    """g · ((t + t0) / t0)^−ν with one ν per device, ν ~ N(mean, std²) or its absolute value."""
-    log_ratio = np.float32(np.log((at.point.time_s + term.t0_s) / term.t0_s))
-    mean = at.law(term.nu_mean).astype(np.float32)
-    std = (at.law(term.nu_std) * at.multiplier).astype(np.float32)
-
-    def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
-        nu = mean[level] + std[level] * _draw(gen, g)
-        if term.nu_law == "folded_normal":
-            nu = np.abs(nu)
-        return g * np.exp(-nu * log_ratio)
-
-    return sample
-
-
-def _samples(term: Table, at: Setting) -> Sampler:
-    """Replace g by one of the values that were measured at its level."""
-    assert term.samples is not None
-    base, unit = table_origin(term, at), at.plain_unit(term.unit)
-    target, scale = at.target.astype(np.float32), np.float32(at.multiplier)
-    flat = np.concatenate([base + unit * np.array(row) for row in term.samples]).astype(np.float32)
-    count = np.array([len(row) for row in term.samples])
-    start = np.concatenate([[0], np.cumsum(count)[:-1]])
-
-    def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
-        pick = start[level] + (gen.random(g.shape) * count[level]).astype(np.int64)
-        return np.asarray(g + scale * (flat[pick] - target[level]))
-
-    return sample
-
-
-def read_spread(term: Read, at: Setting) -> NDArray[np.float64]:
-    """Standard deviation of one read per level; with unit ``relative`` per unit of present conductance."""
-    unit = at.multiplier if term.unit == "relative" else at.unit(term.unit)
-    return np.abs(at.law(term.sigma) * unit) * one_over_f_factor(term.one_over_f, at.point.time_s)

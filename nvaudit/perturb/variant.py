@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import Array
 from nvaudit.perturb.chip import TensorLaw
-from nvaudit.perturb.collapse import active_terms, read_terms
-from nvaudit.perturb.terms import Setting
+from nvaudit.perturb.terms import Setting, active_terms, read_terms
 from nvaudit.perturb.verify import Verified
 
 
@@ -65,7 +64,7 @@ def limit_terms(law: TensorLaw, terms: frozenset[str] | None) -> TensorLaw:
     """
     if terms is None:
         return law
-    kept = tuple(term for term in law.point.terms if term.kind == "clip" or term.name in terms)
+    kept = tuple(term for term in law.point.terms if term.limits or term.name in terms)
     return TensorLaw(
         law.tensor,
         replace(law.point, terms=kept),
@@ -85,7 +84,7 @@ def acting_terms(point: OperatingPoint, arrays: Iterable[Array]) -> tuple[str, .
     for array in set(arrays):
         at = Setting.of(point, array)
         terms = (*active_terms(point, at), *read_terms(point, at))
-        acting.update(term.name for term in terms if term.kind != "clip")
+        acting.update(term.name for term in terms if not term.limits)
     return tuple(term.name for term in point.terms if term.name in acting)
 
 

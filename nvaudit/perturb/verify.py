@@ -17,16 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.device import Law, NoiseTerm, OperatingPoint
-from nvaudit.device.law import Constant, Levels, Log, Piecewise, Polynomial, Power, Saturating
-from nvaudit.device.terms import Lognormal, Normal, Table
+from nvaudit.device import OperatingPoint
 from nvaudit.perturb.cells import Cells, draw_cells
 from nvaudit.perturb.chip import Draw, Float, TensorLaw
-from nvaudit.perturb.terms import Setting, table_origin
+from nvaudit.perturb.terms import effect
 from nvaudit.perturb.workload import ArrayFile
-
-PROGRAMMING = (Normal, Lognormal, Table)
-"""Terms that are errors of programming, which reading back finds and writing again corrects."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Verified:
 
 def programming_terms(point: OperatingPoint) -> tuple[str, ...]:
     """Names of the terms of an operating point that are errors of programming."""
-    return tuple(term.name for term in point.terms if isinstance(term, PROGRAMMING))
+    return tuple(term.name for term in point.terms if term.programming)
 
 
 def verified_law(law: TensorLaw, residual: float, terms: Iterable[str]) -> TensorLaw:
@@ -79,7 +74,7 @@ def verified_law(law: TensorLaw, residual: float, terms: Iterable[str]) -> Tenso
         if term.name not in names:
             kept.append(term)
         elif residual > 0:
-            kept.append(reduced_term(term, law.setting, residual))
+            kept.append(effect(term, law.setting).reduced(residual))
     return TensorLaw(
         law.tensor,
         replace(law.point, terms=tuple(kept)),
@@ -87,82 +82,6 @@ def verified_law(law: TensorLaw, residual: float, terms: Iterable[str]) -> Tenso
         freeze_read=law.freeze_read,
         keep_tables=law.keep_tables,
     )
-
-
-def reduced_term(term: NoiseTerm, at: Setting, factor: float) -> NoiseTerm:
-    """A programming error with its spread and its mean shift multiplied by a factor.
-
-    Parameters
-    ----------
-    term : Normal, Lognormal or Table
-    at : Setting
-        The devices: a table states conductances, not errors.
-    factor : float
-        0 or more.
-
-    Returns
-    -------
-    NoiseTerm
-    """
-    if isinstance(term, Normal):
-        mean = None if term.mean is None else scaled_law(term.mean, factor)
-        return term.model_copy(update={"sigma": scaled_law(term.sigma, factor), "mean": mean})
-    if isinstance(term, Lognormal):
-        return term.model_copy(update={"sigma": scaled_law(term.sigma, factor)})
-    assert isinstance(term, Table)
-    target = (at.target - table_origin(term, at)) / at.plain_unit(term.unit)
-    if term.levels is not None:
-        rows = [
-            row.model_copy(
-                update={
-                    "mean": float(target[row.level] + factor * (row.mean - target[row.level])),
-                    "std": factor * row.std,
-                }
-            )
-            for row in term.levels
-        ]
-        return term.model_copy(update={"levels": tuple(rows)})
-    assert term.samples is not None
-    samples = tuple(
-        tuple(float(goal + factor * (value - goal)) for value in values)
-        for goal, values in zip(target, term.samples, strict=False)
-    )
-    return term.model_copy(update={"samples": samples})
-
-
-def scaled_law(law: Law, factor: float) -> Law:
-    """Multiply a law by a factor, its bounds included.
-
-    Parameters
-    ----------
-    law : Law
-    factor : float
-        0 or more.
-
-    Returns
-    -------
-    Law
-    """
-    changed: dict[str, object] = {
-        name: None if bound is None else factor * bound
-        for name, bound in (("min", law.min), ("max", law.max))
-    }
-    match law:
-        case Constant():
-            changed["value"] = factor * law.value
-        case Levels():
-            changed["values"] = tuple(factor * value for value in law.values)
-        case Polynomial():
-            changed["coefficients"] = tuple(factor * value for value in law.coefficients)
-        case Log():
-            changed |= {"slope": factor * law.slope, "intercept": factor * law.intercept}
-        case Power():
-            changed["scale"] = factor * law.scale
-        case Saturating():
-            changed["amplitude"] = factor * law.amplitude
-        case Piecewise():
-            changed |= {"below": scaled_law(law.below, factor), "above": scaled_law(law.above, factor)}
-    return law.model_copy(update=changed)
 
 
 class Verifier:

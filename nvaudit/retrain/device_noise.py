@@ -17,9 +17,9 @@ from nvaudit.device import OperatingPoint
 from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.cells import draw_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
-from nvaudit.perturb.collapse import CodeLaw, collapse, read_terms
+from nvaudit.perturb.collapse import CodeLaw, collapse
 from nvaudit.perturb.moments import code_moments
-from nvaudit.perturb.terms import Setting
+from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.retrain.noise import relative_spread
 from nvaudit.retrain.quant import Place, Quantised
 from nvaudit.rng import stream

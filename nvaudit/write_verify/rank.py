@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
+from nvaudit.device.terms import TERM_TYPES
 from nvaudit.errors import OptionError
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
-from nvaudit.perturb.collapse import collapse, read_terms
+from nvaudit.perturb.collapse import collapse
 from nvaudit.perturb.moments import code_moments
-from nvaudit.perturb.terms import Setting
-from nvaudit.perturb.verify import PROGRAMMING, programming_terms, verified_law
+from nvaudit.perturb.terms import Setting, read_terms
+from nvaudit.perturb.verify import programming_terms, verified_law
 from nvaudit.rng import stream
 
 Floats = NDArray[np.float64]
@@ -73,7 +74,7 @@ def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str])
             )
     chosen = tuple(name for name in own if name in terms) if terms else own
     if not chosen:
-        kinds = ", ".join(str(kind.model_fields["name"].default) for kind in PROGRAMMING)
+        kinds = ", ".join(str(kind.model_fields["name"].default) for kind in TERM_TYPES if kind.programming)
         raise OptionError(
             f"profile {point.profile.name!r} has no error of programming in effect (a term of kind {kinds}), "
             f"only {', '.join(names) or 'no noise'}: there is nothing to verify"

@@ -50,6 +50,21 @@ def test_sigma_nan_is_refused() -> None:
         operating_point(RRAM, math.nan)
 
 
+@pytest.mark.parametrize("kind", ["shared", "read"])
+def test_weight_max_is_refused_where_another_term_takes_sigma(kind: str) -> None:
+    """A term that acts on devices cannot be as large as a fraction of the weights."""
+    data = RRAM.model_dump()
+    term = {"kind": kind, "sigma": {"kind": "constant", "value": 1.0}, "unit": "sigma"}
+    data["noise"] = [*data["noise"], term | ({"scope": "chip"} if kind == "shared" else {})]
+    refused(
+        f"sigma-unit: 'weight_max' does not fit the {kind!r} term {kind!r} of profile 'rram'; "
+        "use one of level, full_scale",
+        DeviceProfile(**data),
+        0.1,
+        "weight_max",
+    )
+
+
 def test_zero_sigma_is_allowed_where_the_range_starts_above_it() -> None:
     """No noise is always a valid question."""
     data = RRAM.model_dump()

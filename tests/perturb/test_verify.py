@@ -5,10 +5,10 @@ import pytest
 from noise_cases import constant, make_law, make_profile
 
 from nvaudit.device import evaluate, operating_point
-from nvaudit.device.law import Constant, Levels, Log, Piecewise, Polynomial, Power, Saturating
+from nvaudit.device.law import Constant, Levels, Log, Piecewise, Polynomial, Power, Saturating, scaled_law
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.perturb.cells import device_factors, draw_cells
-from nvaudit.perturb.verify import Verified, Verifier, programming_terms, scaled_law, verified_law
+from nvaudit.perturb.verify import Verified, Verifier, programming_terms, verified_law
 from nvaudit.perturb.workload import save_array
 from nvaudit.rng import stream
 

@@ -81,7 +81,7 @@ class RunSpec(BaseModel):
     scale: Scale = "per_tensor"
     metric: str | None = None
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = None
-    output: str | None = None
+    output_name: str | None = None
     ignore_labels: IgnoreLabels = ()
     min_kpp: Finite | None = None
     require_mapped: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -135,7 +135,7 @@ class RunSpec(BaseModel):
         given = {name: getattr(self, name) for name in (*ADDITIONS, "skip_zero_groups", "ignore_labels")}
         unused |= {name for name, value in given.items() if value is None or value is False or value == ()}
         options = self.model_dump(mode="json", exclude=set(_NOT_OF_A_CHIP) | unused)
-        return {flag(name): value for name, value in options.items()}
+        return {record_key(name): value for name, value in options.items()}
 
     @field_validator("sigmas", "percentiles", "yield_at", "tail")
     @classmethod
@@ -188,7 +188,7 @@ _WANTED = {
     "scale": "one of per_tensor, per_channel",
     "metric": METRIC_WANTED,
     "class_axis": "a whole number from -64 to 63",
-    "output": "the name of an output",
+    "output_name": "the name of an output",
     "ignore_labels": IGNORE_WANTED,
     "min_kpp": "a finite number",
     "require_mapped": "a share from 0 to 1, such as 0.95 for 95 %",
@@ -312,6 +312,11 @@ def flag(name: str) -> str:
     ('--batch-size', '--sigma')
     """
     return _FLAG.get(name, f"--{name.replace('_', '-')}")
+
+
+def record_key(name: str) -> str:
+    """Name of a field in the records of ``--resume``: the first one it had, so that old folders go on."""
+    return "--output" if name == "output_name" else flag(name)
 
 
 def parse_sigmas(texts: tuple[str, ...]) -> tuple[float, ...]:

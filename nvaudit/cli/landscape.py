@@ -10,8 +10,10 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, ignore_option, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.renamed import RenamedOption
+from nvaudit.cli.say import tell
 from nvaudit.errors import OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.landscaping import run_landscape
@@ -24,7 +26,7 @@ from nvaudit.perturb.landscape.spec import (
     make_landscape_spec,
 )
 from nvaudit.report.kinds import print_report
-from nvaudit.report.landscape.result import landscape_json, surface_npz
+from nvaudit.report.landscape.result import surface_npz
 from nvaudit.spec import MOST_WORKERS
 
 
@@ -48,7 +50,8 @@ from nvaudit.spec import MOST_WORKERS
               "[default: cross_entropy with class labels, mse with reference outputs; without labels "
               "cross_entropy with the unmodified model's decisions where its outputs are class scores, else "
               "mse with its outputs]")  # fmt: skip
-@click.option("--output", metavar="NAME", help="Which output the loss reads.  [default: the first]")
+@click.option("--output-name", metavar="NAME", cls=RenamedOption, was=("--output",),
+              help="Which output the loss reads.  [default: the first]")  # fmt: skip
 @click.option("--class-axis", type=int, help="Axis of the class scores.  [default: read from the shapes]")
 @ignore_option()
 @click.option("--limit", type=click.IntRange(1), metavar="N",
@@ -64,11 +67,10 @@ from nvaudit.spec import MOST_WORKERS
 @click.option("--provider", default="cpu",
               type=click.Choice(["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]),
               show_default=True, help="ONNX Runtime execution provider.")  # fmt: skip
-@click.option("-o", "--surface", type=FilePath(), metavar="FILE.npz",
+@click.option("--surface", type=FilePath(), metavar="FILE.npz",
               help="Write the surface here: alphas, betas, losses, fits, roughness, meta.  "
               "[default: nowhere]")  # fmt: skip
-@form_options()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@output_options("landscape")
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished points in this folder: the "
               "same command goes on where it was cut off, or on to more --pairs.  [default: none is "
               "kept]")  # fmt: skip
@@ -77,8 +79,7 @@ from nvaudit.spec import MOST_WORKERS
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def landscape_command(
     surface: Path | None,
-    forms: tuple[Output, ...],
-    as_json: bool,
+    outputs: tuple[Output, ...],
     workers: int | None,
     resume: Path | None,
     quiet: bool,
@@ -87,23 +88,27 @@ def landscape_command(
     """Measure how rough the loss of MODEL is around its weights, and draw it."""
     cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
-    outputs = [*_outputs(surface, as_json), *forms]
-    check_outputs(outputs, _inputs(spec))
+    wanted = _with_surface(surface, outputs)
+    check_outputs(wanted, _inputs(spec))
     with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))
-        hand_out(report, outputs, None if as_json else lambda console: print_report(report, console))
+        hand_out(report, wanted, lambda console: print_report(report, console))
         kept.done()
 
 
-def _outputs(surface: Path | None, as_json: bool) -> list[Output]:
+def _with_surface(surface: Path | None, outputs: tuple[Output, ...]) -> list[Output]:
+    """Put the surface among what is written; ``-o FILE.npz`` asked for it before -o was the report."""
+    wanted = []
+    for output in outputs:
+        if output.option == "-o" and output.path.suffix == ".npz":
+            tell(f"nvaudit: -o {output.path}: the surface is now written by --surface, and -o is the report; "
+                 "the old spelling goes with the next release")  # fmt: skip
+            output = Output("-o", "surface", output.path, surface_npz)
+        wanted.append(output)
     if str(surface) == "-":
-        raise OptionError("-o -: only --json goes to standard output; name a file")
-    wanted = [
-        Output("--json", "surface", Path("-"), landscape_json) if as_json else None,
-        Output("-o", "surface", surface, surface_npz) if surface is not None else None,
-    ]
-    return [output for output in wanted if output is not None]
+        raise OptionError("--surface -: a surface is binary; name a file, and give -o - for the numbers")
+    return [*([] if surface is None else [Output("--surface", "surface", surface, surface_npz)]), *wanted]
 
 
 def _inputs(spec: LandscapeSpec) -> dict[str, Path]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from nvaudit.cli.renamed import RenamedOption
+
 
 class OnceCommand(click.Command):
     """A command that refuses an option with two values, unless it is declared to be repeatable."""
@@ -17,6 +19,9 @@ class OnceCommand(click.Command):
         """Parse as click does, after a look at what is given twice."""
         if not ctx.resilient_parsing:
             self._refuse_repeats(ctx, args)
+            for option in self.params:
+                if isinstance(option, RenamedOption):
+                    option.note(args)
         return super().parse_args(ctx, args)
 
     def _refuse_repeats(self, ctx: click.Context, args: Sequence[str]) -> None:

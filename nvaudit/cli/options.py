@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nvaudit.cli.renamed import RenamedOption
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.watchdog import LOOP_SECONDS, VARIABLE
 from nvaudit.spec import MOST_WORKERS, parse_sigmas, parse_time
@@ -209,7 +210,8 @@ def ignore_option() -> Callable[[Command], Command]:
 def run_options() -> Callable[[Command], Command]:
     """Options that choose what is scored, on which samples, and what runs it."""
     return stack(
-        click.option("--output", metavar="NAME", help="Which output is scored.  [default: the first]"),
+        click.option("--output-name", metavar="NAME", cls=RenamedOption, was=("--output",),
+                     help="Which output is scored.  [default: the first]"),
         click.option("--class-axis", type=int,
                      help="Axis of the class scores.  [default: read from the shapes]"),
         ignore_option(),

@@ -96,7 +96,7 @@ class RemapSpec(BaseModel):
         default=None, description="a whole number from -64 to 63"
     )
     ignore_labels: IgnoreLabels = Field(default=(), description=IGNORE_WANTED)
-    output: str | None = Field(default=None, description="the name of an output")
+    output_name: str | None = Field(default=None, description="the name of an output")
     limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
     batch_size: Annotated[int, Field(ge=1)] | None = Field(default=None, description=_WHOLE)
     layers: tuple[str, ...] = Field(default=(), description="a list of globs")
@@ -140,7 +140,7 @@ class RemapSpec(BaseModel):
                 "metric",
                 "class_axis",
                 "ignore_labels",
-                "output",
+                "output_name",
                 "limit",
                 "batch_size",
                 "layers",

@@ -293,7 +293,7 @@ class HardenSpec(BaseModel):
             "metric", "class_axis", "ignore_labels", "layers", "digital", "time_s", "enable", "disable",
             "provider",
             *ADDITIONS,
-            "roughness", "workers",
+            "roughness", "workers", "output_name",
         )  # fmt: skip
         return make_spec(
             **{name: getattr(self, name) for name in shared},
@@ -302,7 +302,6 @@ class HardenSpec(BaseModel):
             data=data,
             percentiles=(self.percentile,),
             sigmas=() if self.sigma is None else (self.sigma,),
-            output=self.output_name,
             yield_at=yield_at,
             exhaustive=True,
         )

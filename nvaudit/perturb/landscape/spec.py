@@ -8,7 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from nvaudit.perturb.landscape.loss import LossOption
 from nvaudit.perturb.landscape.workload import BatchNorm
-from nvaudit.spec import IGNORE_WANTED, MOST_WORKERS, WORKERS_WANTED, IgnoreLabels, Provider, flag, validated
+from nvaudit.spec import (
+    IGNORE_WANTED,
+    MOST_WORKERS,
+    WORKERS_WANTED,
+    IgnoreLabels,
+    Provider,
+    record_key,
+    validated,
+)
 
 SPAN = 0.3
 """The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""
@@ -45,7 +53,7 @@ class LandscapeSpec(BaseModel):
         default=None, description="cross_entropy, mse or binary_cross_entropy (several labels a sample)"
     )
     batch_norm: BatchNorm = Field(default="stored", description="stored or recalibrated")
-    output: str | None = Field(default=None, description="the name of an output")
+    output_name: str | None = Field(default=None, description="the name of an output")
     class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
         default=None, description="a whole number from -64 to 63"
     )
@@ -75,7 +83,9 @@ class LandscapeSpec(BaseModel):
         exclude = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss"}
         if not self.ignore_labels:
             exclude.add("ignore_labels")
-        return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
+        return {
+            record_key(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()
+        }
 
 
 def make_landscape_spec(**options: object) -> LandscapeSpec:

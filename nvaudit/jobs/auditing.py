@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit._version import __version__
 from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
@@ -281,10 +280,7 @@ def _report(
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
-        timing=session.timing,
         run=spec.model_dump(mode="json"),
-        hashes=session.hashes(),
-        events=session.events,
         notes=[
             *session.notes,
             *found.notes,
@@ -292,7 +288,6 @@ def _report(
             *_converter_notes(landscape),
             *_missing_points(session, found),
         ],
-        nvaudit_version=__version__,
     )
 
 
@@ -338,12 +333,10 @@ def _tensors(
 
 
 def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
-    """Describe the data, the model and the device."""
+    """Describe the data and the device, besides what every report says."""
     return {
+        **session.header(),
         "data": session.dataset.facts(),
-        "model": {**session.loaded.facts(), "batching": _batching(session)},
-        "runtime": session.runtime(),
-        "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
         "operating_point": {
             "time_s": worst.time_s,
@@ -351,14 +344,6 @@ def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
             "level_of": worst.level_of,
         },
     }
-
-
-def _batching(session: Session) -> str:
-    """How samples are put together, in words."""
-    reason, batch = session.rebatch.reason, session.workload.batch
-    if session.crossbar is None or batch == session.crossbar.plain.batch:
-        return reason
-    return f"{reason}; {batch} at a time, for the size of the column sums"
 
 
 def _levels(point: OperatingPoint) -> DeviceLevels:

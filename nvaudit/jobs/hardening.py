@@ -31,6 +31,7 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
 from nvaudit.renamed import takes_old
 from nvaudit.report.hardening.result import (
+    HardenHashes,
     HardenReport,
     TrainingInfo,
     beyond_limit,
@@ -382,18 +383,16 @@ def _report(
         job.test[0].labels is None,
         nvaudit_version=__version__,
         method=job.spec.method,
-        device=job.point.profile.name,
         training=training,
-        model=str(job.loaded.path),
         hardened=str(output),
         timing=timing,
         run=job.spec.model_dump(mode="json"),
-        hashes={
-            "model": job.loaded.digest,
-            "hardened": after.hashes.model,
-            "data": job.train[0].digest,
-            "device": profile_digest(job.point.profile),
-        },
+        hashes=HardenHashes(
+            model=job.loaded.digest,
+            hardened=after.hashes.model,
+            data=job.train[0].digest,
+            device=profile_digest(job.point.profile),
+        ),
         events=(*before.events, *after.events),
         notes=tuple(dict.fromkeys(notes)),
     )

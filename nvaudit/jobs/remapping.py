@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit._version import __version__
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.files import check_writable, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
@@ -122,7 +121,7 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) 
         pair = _audits(spec, output, progress)
         seconds["audits"] = time.perf_counter() - clock.begin - seconds["calibration"]
     seconds["total"] = time.perf_counter() - clock.begin
-    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds, __version__)
+    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds)
 
 
 def _is(output: Path, path: Path) -> bool:
@@ -187,7 +186,7 @@ def _choose(
         checked=checked,
         images=conditions.dataset.count,
         source=session.dataset.source,
-        hashes=session.hashes(),
+        header=session.header(),
         batch_size=session.spec.batch_size,
         error=error,
         notes=tuple(session.notes),

@@ -10,8 +10,9 @@ from nvaudit.model.operators import OPERATORS, find_operator
 from nvaudit.model.roles import _RULES as ROLES
 
 NAMES = {
-    "bias", "quantisation scale", "quantisation zero point", "quantisation scales", "quantisation zero points",
-    "sequence lengths", "initial state", "initial cell state", "peephole weights",
+    "bias", "quantisation scale", "quantisation zero point",
+    "quantisation scales", "quantisation zero points", "sequence lengths",
+    "initial state", "initial cell state", "peephole weights",
 }  # fmt: skip
 
 
@@ -39,8 +40,9 @@ def test_inputs_are_onnx_own(name):
     for index, words in operator.named.items():
         own = schema.inputs[index].name.lower()
         wanted = {
-            "bias": ("b", "c"), "shift": ("b", "bias"), "scale": ("scale",), "running mean": ("input_mean", "mean"),
-            "running variance": ("input_var", "var"), "sequence lengths": ("sequence_lens",),
+            "bias": ("b", "c"), "shift": ("b", "bias"), "scale": ("scale",),
+            "running mean": ("input_mean", "mean"), "running variance": ("input_var", "var"),
+            "sequence lengths": ("sequence_lens",),
             "initial state": ("initial_h",), "initial cell state": ("initial_c",), "peephole weights": ("p",),
         }.get(words)  # fmt: skip
         if words == "quantisation scale":

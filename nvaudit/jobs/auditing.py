@@ -30,9 +30,9 @@ from nvaudit.perturb.device_facts import device_facts
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
@@ -55,17 +55,13 @@ def default_workers() -> int:
         return os.cpu_count() or 1
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="output_name")
 def audit(
     model: str | Path,
     device: str | Path = "rram",
     data: str | Path | None = None,
     *,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> AuditReport:
@@ -101,7 +97,7 @@ def audit(
 
 def run_audit(
     spec: RunSpec,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     stop: Stop | None = None,
 ) -> AuditReport:

@@ -24,9 +24,9 @@ from nvaudit.model import LoadedModel
 from nvaudit.model.message import whole_message
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
 from nvaudit.renamed import takes_old
@@ -55,10 +55,6 @@ if TYPE_CHECKING:
 _PARITY_SAMPLES = 16
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="out")
 def harden(
     model: str | Path,
@@ -66,7 +62,7 @@ def harden(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> HardenReport:
@@ -103,7 +99,7 @@ def harden(
 
 
 def run_hardening(
-    spec: HardenSpec, output: Path, progress: Progress = _quiet, resume: str | Path | None = None
+    spec: HardenSpec, output: Path, progress: Progress = quiet, resume: str | Path | None = None
 ) -> HardenReport:
     """Run a specification; as :func:`harden`."""
     begin = time.perf_counter()
@@ -249,7 +245,7 @@ def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             path = Path(folder) / "candidate.onnx"
             _write(job.loaded, executor, path)
-            found = run_landscape(spec.model_copy(update={"model": str(path)}), _quiet).roughness
+            found = run_landscape(spec.model_copy(update={"model": str(path)}), quiet).roughness
         return found.value, found.spread
 
     return judge

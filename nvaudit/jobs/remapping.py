@@ -19,7 +19,7 @@ from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, Conditions, subset
 from nvaudit.remapping.budget import (
@@ -61,10 +61,6 @@ _HALF_ROUNDING = 5e-2
 """Largest difference, relative to the largest output, that rescaling may make by rounding."""
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="out")
 def remap(
     model: str | Path,
@@ -72,7 +68,7 @@ def remap(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     **options: Any,
 ) -> RemapReport:
     """Write a model that computes the same, or nearly, and survives device noise better.
@@ -106,7 +102,7 @@ def remap(
 
 
 @holding_inputs()
-def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) -> RemapReport:
+def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -> RemapReport:
     """Run a specification; as :func:`remap`."""
     clock = Clock(spec.time_budget)
     output = Path(output)

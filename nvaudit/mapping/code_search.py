@@ -60,13 +60,15 @@ class Spread:
             place = np.rint(np.asarray(values, np.float64) / safe * BINS).astype(np.int64) + BINS
             counts += np.bincount(np.clip(place, 0, 2 * BINS).reshape(-1), minlength=2 * BINS + 1)
         used = np.flatnonzero(counts)
-        return cls((used - BINS).astype(np.float64) / BINS, counts[used] / max(1, counts.sum()))
+        at: Doubles = used.astype(np.float64) / BINS - 1.0
+        return cls(at, counts[used] / max(1, counts.sum()))
 
     @property
     def folded(self) -> Spread:
         """The distribution of magnitudes."""
-        at, place = np.unique(np.abs(self.at), return_inverse=True)
-        return Spread(at, np.bincount(place, self.share, len(at)))
+        magnitude: Doubles = np.abs(self.at)
+        at, place = np.unique(magnitude, return_inverse=True)
+        return Spread(at, np.asarray(np.bincount(place, self.share, len(at)), np.float64))
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,22 @@
 A weight on n devices of levels 0 … L − 1 is ``W = s · sgn · Σ_d f_d l_d`` with significances f_d, scale
 ``s = max|W| / T`` and ``T = (L − 1) Σ f``. If the devices err independently with variance σ²(l) at level l
 (in squared level spacings), the weight errs with ``Var W = s² Σ_d f_d² σ²(l_d)``. Slices of significance 1,
-2^B, 4^B … give each value one representation and let the top slice make most of the noise. Closer significances
-give a value several representations, of which the least noisy one is taken, and average the noise: bits that
-lie far below it are spent on that.
+2^B, 4^B … give each value one representation and let the top slice make most of the noise. Significances
+that lie closer give a value several, of which the least noisy one is taken, and average the noise: bits that
+are finer than the noise are spent on that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nvaudit.mapping.slices import digits
 
 Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 
@@ -116,6 +118,7 @@ class Code:
         return hash(self._key)
 
 
+@lru_cache(maxsize=64)
 def slice_code(
     bits: int, cell_bits: int, encoding: Encoding, stretch: int = 1, zero: int | None = None
 ) -> Code:
@@ -133,26 +136,33 @@ def slice_code(
     zero : int, optional
         Stored value of a zero weight; by default 2^H − 1 with ``offset``.
 
-    Returns
-    -------
-    Code
-
     Examples
     --------
     >>> slice_code(8, 2, "sign_magnitude").text
     '64,16,4,1'
     """
-    value = np.arange(2**bits)
-    starts = range(0, bits, cell_bits)
-    table = np.stack([(value >> start) & (2**cell_bits - 1) for start in starts]).astype(np.int16)
+    table = digits(np.arange(2**bits), bits, cell_bits)
     table[-1] *= stretch
-    significances = [2.0**start for start in starts]
+    significances = [2.0 ** (i * cell_bits) for i in range(len(table))]
     significances[-1] /= stretch
-    if encoding == "differential":  # the idle device stays at level 0
-        table = np.concatenate([table, np.zeros_like(table)])
     if zero is None:
         zero = 2 ** (bits - 1) - 1 if encoding == "offset" else 0
-    return Code(tuple(significances), 2**cell_bits, encoding, _frozen(table), zero)
+    return _as_code(significances, 2**cell_bits, encoding, table, zero)
+
+
+@lru_cache(maxsize=64)
+def level_code(top: int, encoding: Encoding) -> Code:
+    """One device that holds the whole stored value, 0 … top, as its level."""
+    zero = top // 2 if encoding == "offset" else 0
+    return _as_code([1.0], top + 1, encoding, np.arange(top + 1, dtype=np.int16)[None], zero)
+
+
+def _as_code(
+    significances: list[float], levels: int, encoding: Encoding, table: NDArray[np.int16], zero: int
+) -> Code:
+    if encoding == "differential":  # the idle device of a pair stays at level 0
+        table = np.concatenate([table, np.zeros_like(table)])
+    return Code(tuple(significances), levels, encoding, _frozen(table), zero)
 
 
 def least_noisy_code(

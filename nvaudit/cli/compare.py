@@ -73,7 +73,7 @@ _OF_THE_COMPARISON = frozenset(
               help="Measure the roughness of the loss landscapes, or leave it out.")  # fmt: skip
 @click.option("--metric", help="As for `audit`, the same for all.  [default: by the labels and outputs]")
 @run_options()
-@output_options("compare", was=("--comparison",))
+@output_options("compare", gate=True, was=("--comparison",))
 @click.option("--reports", type=FilePath(), metavar="DIR",
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "

@@ -50,7 +50,7 @@ _MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--outp
               "lc, rt, lt (right/left censored/truncated), lognormal, device: that noise; none: "
               "quantisation-aware only; correctnet: Lipschitz regularisation; stability-vat: "
               "the least rough of several spreads; remap: no training.")  # fmt: skip
-@output_options("harden", "remap", product=_MODEL)
+@output_options("harden", "remap", product=_MODEL, gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @data_options()

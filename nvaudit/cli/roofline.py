@@ -76,7 +76,7 @@ class NumbersType(click.ParamType[Any]):
               "make in a KPP, as for `audit`.  [default: a tenth of the ranks of its interval]")  # fmt: skip
 @click.option("--metric", help="As for `audit`.  [default: by the labels and outputs]")
 @run_options()
-@output_options("roofline")
+@output_options("roofline", gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
               "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()

@@ -94,7 +94,7 @@ _DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval.")
 @click.option("--metric", help="As for `audit`.  [default: by the labels and outputs]")
 @run_options()
-@output_options("verify-plan", product=_MASKS)
+@output_options("verify-plan", product=_MASKS, gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()

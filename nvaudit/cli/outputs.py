@@ -37,10 +37,6 @@ def _junit(report: AuditReport) -> str:
 
 
 def _markdown(report: Section) -> str:
-    if isinstance(report, AuditReport):
-        from nvaudit.report.markdown import render_markdown
-
-        return render_markdown(report)
     from nvaudit.report.render.markdown import markdown_document
 
     return markdown_document(document_of(report))
@@ -178,11 +174,19 @@ def take_outputs(
         What was asked for, report.json first.
     """
     wanted = [] if report is None else [Output("-o", "report", report, to_json)]
-    for name in names:
-        extra, path = EXTRAS[name], options.pop(name)
-        if path is not None:
-            wanted.append(Output(f"--{name}", extra.name, path, extra.render, extra.ready))
+    wanted += [form_output(name, path) for name in names if (path := options.pop(name)) is not None]
     return tuple(wanted)
+
+
+def form_output(name: str, path: Path) -> Output:
+    """A form of ``EXTRAS`` that is to be written."""
+    extra = EXTRAS[name]
+    return Output(f"--{name}", extra.name, path, extra.render, extra.ready)
+
+
+def json_output(wanted: bool, render: Callable[[Any], str]) -> tuple[Output, ...]:
+    """What ``--json`` asks for: JSON instead of text; the lines that say what is where go elsewhere then."""
+    return (Output("--json", "JSON", Path("-"), render),) if wanted else ()
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: Iterable[Path] = ()) -> None:

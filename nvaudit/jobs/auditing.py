@@ -36,8 +36,7 @@ from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.stop import Stop
 from nvaudit.report.attribution.result import AttributionDetail
-from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.crossbar_text import partly_converted
+from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from nvaudit._version import __version__
 from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.montecarlo import Progress, time_chips
-from nvaudit.report.plan import Costs, Plan, Subject, make_plan
+from nvaudit.report.plan.result import Costs, Plan, Subject, make_plan
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec
 
@@ -57,6 +58,7 @@ def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
             nominal=nominal,
             label_free=session.dataset.label_kind == "none",
             device=session.profile.name,
+            nvaudit_version=__version__,
         ),
         Costs(
             images=session.dataset.count,

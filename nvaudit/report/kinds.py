@@ -10,10 +10,13 @@ from rich.console import Console
 
 from nvaudit.errors import DataError
 from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
+from nvaudit.report.inspection.result import InspectReport
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.plan.result import Plan
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.render.terminal import print_document
 from nvaudit.report.result import AuditReport, parsed, validated_report
@@ -34,7 +37,7 @@ class Kind:
         That writes it.
     model : type
     key : str
-        A key that no other kind has.
+        A key that no other kind has; empty where every report says its kind itself.
     document : str
         ``module:function`` of :mod:`nvaudit.report`: says what it found.
     """
@@ -43,17 +46,20 @@ class Kind:
     model: type[Section]
     key: str
     document: str
-    text: str = ""
 
 
 KINDS = (
-    Kind("nvaudit audit", AuditReport, "trials", "page.audit:audit_page", "text:render_text"),
+    Kind("nvaudit audit", AuditReport, "trials", "audit.document:audit_document"),
     Kind("nvaudit compare", ComparisonReport, "models", "comparison.document:comparison_document"),
     Kind("nvaudit roofline", RooflineReport, "levels", "roofline.document:roofline_document"),
     Kind("nvaudit landscape", LandscapeReport, "surface", "landscape.document:landscape_document"),
     Kind("nvaudit harden", HardenReport, "hardened", "hardening.document:harden_document"),
     Kind("nvaudit harden --method remap", RemapReport, "steps", "remap.document:remap_document"),
     Kind("nvaudit verify-plan", VerifyReport, "curve", "write_verify.document:verify_document"),
+    Kind("nvaudit audit --plan", Plan, "", "plan.document:plan_document"),
+    Kind("nvaudit inspect", InspectReport, "", "inspection.document:inspect_document"),
+    Kind("nvaudit devices show", DeviceReport, "", "device.document:device_document"),
+    Kind("nvaudit devices list", ProfileList, "", "device.document:profiles_document"),
 )
 
 
@@ -77,17 +83,24 @@ def read_any(text: str, where: str) -> tuple[Kind, Section]:
         If the text is no report of this version; says where and what was found.
     """
     raw = parsed(text, where)
-    kind = next((kind for kind in KINDS if kind.key in raw), None)
+    kind = next((kind for kind in KINDS if _is_of(kind, raw)), None)
     if kind is None:
         raise DataError(f"{where}: {_unknown(raw)}")
     return kind, validated_report(kind.model, text, where, kind.command)
+
+
+def _is_of(kind: Kind, raw: dict[str, Any]) -> bool:
+    if "kind" in raw:
+        named = kind.model.model_fields.get("kind")
+        return named is not None and raw["kind"] == named.default
+    return kind.key in raw
 
 
 def _unknown(raw: dict[str, Any]) -> str:
     """Say that a JSON object is of no kind, with what it has, and which kinds there are."""
     found = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key != "schema_version"]
     more = ", …" if len(raw) > _MOST_KEYS else ""
-    kinds = "; ".join(f"{kind.command} ({kind.key!r})" for kind in KINDS)
+    kinds = "; ".join(f"{kind.command} ({kind.key or 'kind'!r})" for kind in KINDS)
     return (
         f"a report of no kind that is known: it has {', '.join(found) or 'no keys'}{more}; give the JSON of "
         f"one of these, each told by a key of its own: {kinds}"
@@ -102,24 +115,12 @@ def document_of(report: Section) -> Document:
     report : Section
         Of one of ``KINDS``.
     """
-    made: Document = _named(_kind_of(report).document)(report)
+    kind = next(kind for kind in KINDS if isinstance(report, kind.model))
+    module, _, function = kind.document.partition(":")
+    made: Document = getattr(importlib.import_module(f"nvaudit.report.{module}"), function)(report)
     return made
 
 
 def print_report(report: Section, console: Console) -> None:
     """Print a report of any kind for a person; the first line is its headline."""
-    kind = _kind_of(report)
-    if kind.text:
-        _named(kind.text)(report, console)
-    else:
-        print_document(document_of(report), console)
-
-
-def _kind_of(report: Section) -> Kind:
-    return next(kind for kind in KINDS if isinstance(report, kind.model))
-
-
-def _named(maker: str) -> Any:
-    """Import a function of :mod:`nvaudit.report` from its ``module:function``."""
-    module, _, function = maker.partition(":")
-    return getattr(importlib.import_module(f"nvaudit.report.{module}"), function)
+    print_document(document_of(report), console)

@@ -23,9 +23,8 @@ from nvaudit.cli.outputs import render_page
 from nvaudit.report.comparison.csv import comparison_csv
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.jsontext import write_json
-from nvaudit.report.kinds import print_report, read_any
-from nvaudit.report.plan import Plan, plan_json
-from nvaudit.report.plan_text import render_plan
+from nvaudit.report.kinds import document_of, print_report, read_any
+from nvaudit.report.render.markdown import markdown_document
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -39,16 +38,11 @@ def forms_of(case: str, command: Callable[..., object]) -> dict[str, str]:
         return forms_of_command((folder / "command.txt").read_text(encoding="utf-8").split(), command)
     source = (folder / "report.json").read_text(encoding="utf-8")
     buffer = io.StringIO()
-    console = Console(file=buffer, width=WIDTH)
-    if json.loads(source).get("kind") == "plan":
-        plan = Plan.model_validate_json(source, strict=True)
-        render_plan(plan, console)
-        return {"terminal.txt": buffer.getvalue(), "written.json": plan_json(plan) + "\n"}
     _, report = read_any(source, f"{case}/report.json")
-    print_report(report, console)
+    print_report(report, Console(file=buffer, width=WIDTH))
     forms = {
         "terminal.txt": buffer.getvalue(),
-        "markdown.md": markdown_of(report) + "\n",
+        "markdown.md": markdown_document(document_of(report)) + "\n",
         "page.html": without_libraries(render_page(report)) + "\n",
         "written.json": write_json(report.model_dump(mode="json")) + "\n",
     }
@@ -57,18 +51,21 @@ def forms_of(case: str, command: Callable[..., object]) -> dict[str, str]:
     return forms
 
 
-def markdown_of(report) -> str:
-    from nvaudit.cli.outputs import EXTRAS
-
-    return str(EXTRAS["markdown"].render(report))
+OPTIONS = {
+    "terminal.txt": (),
+    "markdown.md": ("--markdown", "-"),
+    "page.html": ("--html", "-"),
+    "written.json": ("--json",),
+}
 
 
 def forms_of_command(words: list[str], command: Callable[..., object]) -> dict[str, str]:
     forms = {}
-    for name, options in {"terminal.txt": [], "written.json": ["--json"]}.items():
+    for name, options in OPTIONS.items():
         ran = command(*words, *options)
         assert ran.code == 0, ran.err
-        forms[name] = ran.out.replace(__version__, "VERSION")
+        text = without_libraries(ran.out) if name == "page.html" else ran.out
+        forms[name] = text.replace(__version__, "VERSION")
     return forms
 
 

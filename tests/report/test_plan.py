@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import binom
 
-from nvaudit.report.plan import (
+from nvaudit.report.jsontext import write_json
+from nvaudit.report.kinds import print_report
+from nvaudit.report.plan.document import duration_estimate
+from nvaudit.report.plan.result import (
     MOST_TRIALS,
     Costs,
     Plan,
     Subject,
     gate_limits,
     make_plan,
-    plan_json,
     trials_to_pass,
 )
-from nvaudit.report.plan_text import about, render_plan
 from nvaudit.stats.gate import verdict_of
 
 COSTS = Costs(images=500, points=1, workers=2, timed=64, chip_s=0.01, start_s=1.0)
@@ -31,9 +32,13 @@ def plan(trials=1000, percentiles=(1.0,), confidence=0.95, costs=COSTS, subject=
     return make_plan(subject, costs, trials=trials, percentiles=percentiles, confidence=confidence)
 
 
+def written(made: Plan) -> str:
+    return write_json(made.model_dump(mode="json"))
+
+
 def text(made: Plan, width=100) -> str:
     console = Console(file=io.StringIO(), width=width)
-    render_plan(made, console)
+    print_report(made, console)
     return console.file.getvalue()
 
 
@@ -127,8 +132,8 @@ def test_the_finite_set(metric, unit, wanted):
 def test_json_comes_back():
     """The JSON holds the whole plan, every number exact."""
     made = plan(percentiles=(1.0, 1e-7))
-    assert Plan.model_validate_json(plan_json(made)) == made
-    assert json.loads(plan_json(made))["percentiles"][1]["interval"]["trials"] is None
+    assert Plan.model_validate_json(written(made)) == made
+    assert json.loads(written(made))["percentiles"][1]["interval"]["trials"] is None
 
 
 def test_words():
@@ -136,11 +141,15 @@ def test_words():
     assert text(plan()) == (
         "PLAN (nothing was audited): top1 on rram, 1,000 chips, 500 images\n"
         "\n"
+        "  chips     1,000  as given\n"
+        "  images  500,000  inferences, every chip on every image\n"
+        "  time       11 s  10 ms a chip\n"
+        "\n"
         "KPP 1 %, 95 % confidence\n"
         "  1,000 chips: the KPP is the 11th worst chip, its interval is [4th worst, 18th worst].\n"
         "  1,000 chips: a gate passes with at most 4 failing chips, fails with 16 or more, and is undecided\n"
         "    otherwise.\n"
-        "\n"
+        "  What each answer takes.\n"
         "  for                                         chips   images  time\n"
         "  ────────────────────────────────────────────────────────────────\n"
         "  this run                                    1,000  500,000  11 s\n"
@@ -150,14 +159,14 @@ def test_words():
         "  a gate that passes with 2 failing chips       628  314,000   8 s\n"
         "  a gate that passes with 5 failing chips     1,049  524,500  12 s\n"
         "\n"
-        "Times are estimated from 64 chips run with 2 workers: 10 ms a chip, and 1 s before the first.\n"
-        "Images and times are those of every chip on every image (--exhaustive). With many images chips "
-        "stop\n"
-        "  as soon as they surely do not matter, which mostly leaves a tenth to a quarter of both.\n"
-        "The figures of a gate are for a fixed number of chips (--all-trials). By default it draws chips\n"
-        "  until it is decided: 307 if none fails, fewer if many do.\n"
-        "The evaluation set is finite too: the standard error of the ideal top1, 90.00 %, on 500 images is\n"
-        "  1.34 %; more chips do not make it smaller.\n"
+        "How to read it\n"
+        "  Times are estimated from 64 chips run with 2 workers: 10 ms a chip, and 1 s before the first.\n"
+        "  Images and times are those of every chip on every image (--exhaustive). With many images chips\n"
+        "    stop as soon as they surely do not matter, which mostly leaves a tenth to a quarter of both.\n"
+        "  The figures of a gate are for a fixed number of chips (--all-trials). By default it draws chips\n"
+        "    until it is decided: 307 if none fails, fewer if many do.\n"
+        "  The evaluation set is finite too: the standard error of the ideal top1, 90.00 %, on 500 images "
+        "is\n    1.34 %; more chips do not make it smaller.\n"
     )
 
 
@@ -194,4 +203,4 @@ def test_words_where_there_is_nothing():
 )  # fmt: skip
 def test_times(seconds, shown):
     """A time is rounded up, and never to 60 of anything."""
-    assert about(seconds) == shown
+    assert duration_estimate(seconds) == shown

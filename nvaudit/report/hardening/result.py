@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.crossbar_text import adc_text
+from nvaudit.report.crossbar import CrossbarInfo, adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare, share_clause

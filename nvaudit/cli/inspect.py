@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
+from nvaudit._version import __version__
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, device_options, mapped_option, select_options
-from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output_options
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
+from nvaudit.device import profile_digest
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
 from nvaudit.files import holding_inputs
 from nvaudit.findings import inspect_rows
@@ -20,11 +23,20 @@ from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.report.inspection import render_inspect
+from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
+from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
+from nvaudit.report.sections import InputHashes
 from nvaudit.session import input_specs, settle_device
 from nvaudit.spec import make_spec
+
+_ASKED = ("model", "device", "bits", "cell_bits", "encoding", "top_slice", "crossbar", "require_mapped")
+
+
+def _rows_json(found: InspectReport) -> str:
+    rows = [row.model_dump(mode="json") for row in found.tensors]
+    return escape_hidden(json.dumps(rows, indent=2))
 
 
 @click.command("inspect", cls=OnceCommand)
@@ -32,7 +44,7 @@ from nvaudit.spec import make_spec
 @device_options()
 @select_options()
 @mapped_option()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@output_options("inspect", gate=True, old_json=OldJson("the list of tensors", _rows_json))
 def inspect_command(
     model: Path,
     device: str,
@@ -44,7 +56,7 @@ def inspect_command(
     digital: tuple[str, ...],
     crossbar: tuple[int, int],
     require_mapped: float | None,
-    as_json: bool,
+    outputs: tuple[Output, ...],
 ) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(
@@ -57,6 +69,7 @@ def inspect_command(
         crossbar=crossbar,
         require_mapped=require_mapped,
     )
+    check_outputs(outputs, {"the model": model, "the device profile": Path(device)})
     profile, _ = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
@@ -69,18 +82,20 @@ def inspect_command(
     rows = coverage.rows(rows)
     gate = judge_share(coverage.share, require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
-    if as_json:
-        with printing():
-            echo_json(escape_hidden(json.dumps([row.model_dump(mode="json") for row in rows], indent=2)))
-        return status
-    header = [
-        f"{model}: opset {loaded.opset}, IR {loaded.ir_version}, {rebatch.reason}",
-        f"device {profile.name}: {profile.weight_bits} weight bits, "
-        + (f"{profile.cell_bits} bits per cell" if profile.cell_bits else "analog cells")
-        + f", {profile.encoding}, crossbars of {crossbar[0]}x{crossbar[1]}",
-    ]
-    with printing() as console:
-        render_inspect(rows, header, console, coverage.share, gate)
+    found = inspect_report(
+        nvaudit_version=__version__,
+        model={**loaded.facts(), "batching": rebatch.reason},
+        device=profile.model_dump(mode="json"),
+        hashes=InputHashes(model=loaded.digest, device=profile_digest(profile)),
+        run={name: value for name, value in spec.model_dump(mode="json").items() if name in _ASKED}
+        | {"layers": list(layers), "digital": list(digital)},
+        ir_version=loaded.ir_version,
+        crossbar=crossbar,
+        tensors=tuple(rows),
+        mapped=coverage.share,
+        mapped_gate=gate,
+    )
+    hand_out(found, outputs, partial(print_report, found))
     return status
 
 

@@ -27,17 +27,12 @@ from nvaudit.report.header import Header
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import KINDS, csv_of, document_of, junit_of
 from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.result import AuditReport
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Render = Callable[[Any], str | bytes]
 
 
 def _markdown(report: Header) -> str:
-    if isinstance(report, AuditReport):
-        from nvaudit.report.markdown import render_markdown
-
-        return render_markdown(report)
     from nvaudit.report.render.markdown import markdown_document
 
     return markdown_document(document_of(report))
@@ -253,6 +248,12 @@ def _wanted(given: Mapping[str, Any], old_json: OldJson | None) -> tuple[Output,
             render = functools.partial(csv_of, table=table) if name == "csv" and table else extra.render
             wanted.append(Output(f"--{name}", extra.name, path, render, extra.ready))
     return tuple(wanted)
+
+
+def form_output(name: str, path: Path) -> Output:
+    """A form of ``EXTRAS`` that is to be written."""
+    extra = EXTRAS[name]
+    return Output(f"--{name}", extra.name, path, extra.render, extra.ready)
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: Iterable[Path] = ()) -> None:

@@ -77,7 +77,7 @@ def test_every_output_says_so_and_can_be_read_back(reports):
     for report in reports:
         console = Console(file=io.StringIO(), width=200)
         print_report(report, console)
-        texts.append(console.file.getvalue())
+        texts.append(" ".join(console.file.getvalue().split()))
     assert "Groups of zeros" not in texts[0]
     assert "70 of 306 groups hold zeros only (23.63 % of the mapped weights)" in texts[1]
     assert "saves 2 of 12 crossbars of 64 × 64" in texts[1]

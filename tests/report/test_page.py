@@ -57,7 +57,7 @@ def test_sections_stand_in_order(read: Reader):
     """The verdict comes first, then the evidence, then what it rests on and how to repeat it."""
     names = [element.get("id") for element in read.all("section")]
     assert names == [
-        "verdict", "chips", "yield", "sweep", "losses", "gate", "landscape", "mapping", "device", "notes",
+        "verdict", "chips", "yield", "sweep", "losses", "gate", "mapping", "device", "landscape", "notes",
         "record", "rerun", "cite",
     ]  # fmt: skip
     links = [element["href"] for element in read.all("a") if element.get("href") != "#main"]
@@ -140,8 +140,8 @@ def test_every_figure_is_said_in_words(read: Reader):
     """A chart is an image to a screen reader, named by a caption that states its numbers."""
     charts = [element for element in read.all("div") if element.get("role") == "img"]
     assert [chart["data-figure"] for chart in charts] == list(figures(read)) == [
-        "histogram", "yield", "sweep", "waterfall", "by-tensors", "by-terms", "by-classes", "surface",
-        "contours", "levels",
+        "histogram", "yield", "sweep", "waterfall", "by-tensors", "by-terms", "by-classes", "levels",
+        "surface", "contours",
     ]  # fmt: skip
     for chart in document_of(everything()).figures:
         assert re.search(r"\d", chart.caption), chart.name

@@ -19,9 +19,9 @@ def mapping_section(report: AuditReport) -> Section:
     digital = [tensor for tensor in report.tensors if tensor.decision == "digital"]
     stay = f"{count_text(len(digital), 'tensor')} stay{'s' if len(digital) == 1 else ''} digital"
     text = f"{mapped_text(mapped)}. {stay if digital else 'Nothing stays digital'}."
-    if report.zero_groups is not None:
-        text += f" {zero_groups_text(report.zero_groups)}."
     blocks: list[Block] = [Paragraph(text, "lead"), *share_blocks(report.mapped)]
+    if report.zero_groups is not None:
+        blocks.append(Paragraph(f"Groups of zeros: {zero_groups_text(report.zero_groups)}."))
     if reasons := digital_reasons(digital):
         rows = tuple((reason, Number(count, f"{count:,}")) for reason, count in reasons)
         table = Table("reasons", "What stays digital.", ("reason", "tensors"), rows, numeric=(1,))

@@ -74,10 +74,10 @@ def audit_document(report: AuditReport) -> Document:
         losses_section(report),
         _gates(report),
         _tails(report),
-        _landscape(report),
         mapping_section(report),
         crossbar_section(report.crossbar),
         device_section(report),
+        _landscape(report),
         notes_section(report),
         record_section(report),
         rerun_section(report),
@@ -187,9 +187,6 @@ def _numbers(report: AuditReport) -> Iterator[KeyFigure]:
             )
             yield KeyFigure(f"{kpp_name(tail.percentile)}, extrapolated", value_text(tail.value, unit), ends)
     yield from share_numbers(report.mapped)
-    if (found := report.roughness) is not None:
-        value = roughness_text(found.value, found.standard_error)
-        yield KeyFigure("roughness", value, "lower is more stable")
 
 
 def _yield_figure(item: YieldResult, unit: str) -> KeyFigure:

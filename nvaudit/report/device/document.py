@@ -243,11 +243,13 @@ def _given(value: JsonValue) -> JsonValue:
 
 
 def _age(profile: Mapping[str, JsonValue], time_s: float) -> str:
-    """When the devices are looked at; the time does not matter where no law of the profile reads it."""
+    """When the devices are looked at."""
     measured = profile.get("measured_after_s")
-    if isinstance(measured, int | float) and not profile.get("time"):
+    if profile.get("time"):
+        return f"{duration_text(time_s)} after programming"
+    if isinstance(measured, int | float):
         return f"always {duration_text(float(measured))} after programming, as it was measured"
-    return f"{duration_text(time_s)} after programming"
+    return "at any time after programming"
 
 
 def _cells(profile: Mapping[str, JsonValue]) -> str:

@@ -47,6 +47,10 @@ from nvaudit.report.wording import (
 from nvaudit.stats.kpp import kpp_index
 
 _WHAT = {"tensors": "tensor", "terms": "noise term"}
+_READING = (
+    "Back: what the chips regain when this alone is ideal. Lost alone: the mean loss when only this is noisy. "
+    "Share: the average of mean back and lost alone, of the mean loss."
+)
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,10 @@ def losses_section(report: AuditReport) -> Section:
     blocks: list[Block] = [_waterfall(report)]
     detail, info = report.attribution_detail, report.metric_info
     if detail is not None:
-        for part in (detail.tensors, detail.terms):
-            if part is not None and part.items:
-                blocks += _parts(info, part)
+        parts = [part for part in (detail.tensors, detail.terms) if part is not None and part.items]
+        blocks += [Paragraph(_READING, "note")] if parts else []
+        for part in parts:
+            blocks += _parts(info, part)
         if detail.classes is not None and detail.classes.classes:
             blocks += _classes(report, detail.classes)
         if detail.notes:
@@ -198,9 +203,7 @@ def _explained(part: NoiseAttribution, scale: _Scale) -> Iterator[str]:
     )
     yield (
         f"All noise together costs {total} on average and {worst} in {name}; each alone, summed, {alone} on "
-        "average. Back: what the chips regain when this alone is ideal. Lost alone: the mean loss when only "
-        "this is noisy. Share: the average of mean back and lost alone, of the mean loss. Intervals: "
-        f"{confidence_text(loss.confidence)} each, paired chip by chip."
+        f"average. Intervals: {confidence_text(loss.confidence)} each, paired chip by chip."
     )
     if (missing := part.items[0].given_back[0].kpp.missing) is not None:
         rank = kpp_index(part.percentiles[0], part.chips) + 1

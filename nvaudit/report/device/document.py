@@ -152,7 +152,7 @@ def device_blocks(
         ("Cells", _cells(profile)),
         ("Window", _window(profile.get("window"))),
         ("Signs", _ENCODINGS.get(_text(profile.get("encoding")), _text(profile.get("encoding")))),
-        ("Sigma: default, range", _knob(profile.get("sigma"))),
+        ("Sigma: default, range", _knob(profile["sigma"]) if "sigma" in profile else ""),
         ("Valid range", _text(profile.get("valid_range"))),
         *_source(profile.get("source")),
     ]

@@ -42,8 +42,6 @@ class Checked:
 
     Attributes
     ----------
-    path : Path
-        The model file.
     files : dict of Path
         The external data files, in order of first use.
     opsets : dict of str to int
@@ -80,8 +78,6 @@ def check_model(proto: Any, path: Path) -> Checked:
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The parsed file.
     path : Path
         The file, for messages and for its external data.
 
@@ -333,8 +329,6 @@ def check_tensor(tensor: Any, place: str, checked: Checked) -> None:
 
     Parameters
     ----------
-    tensor : onnx.TensorProto
-        The tensor.
     place : str
         The tensor in words, for messages.
     checked : Checked
@@ -377,15 +371,8 @@ def count_elements(dims: Any, where: str) -> int:
 
     Parameters
     ----------
-    dims : sequence of int
-        The shape as stored.
     where : str
         File and tensor, for messages.
-
-    Returns
-    -------
-    int
-        Their product.
 
     Raises
     ------

@@ -28,10 +28,6 @@ class DataFiles:
 
     Parameters
     ----------
-    model : Path
-        The old model.
-    path : Path
-        The new one.
     files : sequence of Path
         The old model's data files.
     """

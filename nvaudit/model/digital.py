@@ -21,8 +21,6 @@ def take_large(model: ir.Model, slots: set[str], names: Names) -> dict[str, Arra
         The model; it is changed.
     slots : set of str
         Initializers of the main graph that are left alone.
-    names : Names
-        Gives moved tensors fresh names.
 
     Returns
     -------

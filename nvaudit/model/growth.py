@@ -28,8 +28,6 @@ def check_growth(model: ir.Model, path: Path) -> None:
     ----------
     model : onnx_ir.Model
         Sorted, its functions inlined.
-    path : Path
-        Its file, for messages.
 
     Raises
     ------

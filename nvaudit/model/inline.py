@@ -28,8 +28,6 @@ def inline_functions(model: ir.Model, path: Path) -> None:
     ----------
     model : onnx_ir.Model
         The model; it is changed.
-    path : Path
-        Its file, for messages.
 
     Raises
     ------

@@ -31,8 +31,6 @@ def part_message(loaded: LoadedModel, names: Sequence[str]) -> tuple[bytes, tupl
 
     Parameters
     ----------
-    loaded : LoadedModel
-        It is not changed.
     names : sequence of str
         The values: the outputs of the part, in this order.
 

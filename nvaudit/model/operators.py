@@ -38,7 +38,6 @@ class Operator:
 
     Attributes
     ----------
-    family : str
     weights : tuple of int
         Inputs that may be the weight; of a pair, either.
     named : mapping of int to str

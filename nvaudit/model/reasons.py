@@ -54,12 +54,6 @@ def explain(root: Root, analysis: Analysis, kept: list[End], folded: dict[ir.Nod
 
     Parameters
     ----------
-    root : Root
-        The constant.
-    analysis : Analysis
-        The model.
-    kept : list of End
-        Its digital ends.
     folded : dict of onnx_ir.Node to str
         Nodes whose result is computed, or could not be, with what becomes of it.
 

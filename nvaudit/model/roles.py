@@ -27,8 +27,6 @@ class Matrix:
 
     Attributes
     ----------
-    groups : int
-        Number of separate matrices.
     rows : int
         Inputs of each.
     cols : int
@@ -80,7 +78,6 @@ def find_role(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) 
 
     Parameters
     ----------
-    node : onnx_ir.Node
     index : int
         Position of the operand among its inputs.
     shape : tuple of int

@@ -37,8 +37,6 @@ def contradiction(node: Any, opsets: Mapping[str, int]) -> str | None:
 
     Parameters
     ----------
-    node : onnx.NodeProto
-        A node of any domain; nothing is known of the operators of most others.
     opsets : mapping of str to int
         Version of each imported domain.
 

@@ -44,16 +44,6 @@ class StoredWeight:
 def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, StoredWeight]:
     """Find where weights are stored.
 
-    Parameters
-    ----------
-    loaded : LoadedModel
-    keys : collection of str
-        Of :class:`nvaudit.model.Weight`.
-
-    Returns
-    -------
-    dict of str to StoredWeight
-
     Raises
     ------
     ModelError

@@ -59,7 +59,6 @@ class Slot:
     cells : bool
         Takes the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
         from (device, *primary layout).
-    factor : float
     """
 
     name: str
@@ -144,8 +143,6 @@ def build_template(
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
     weight_keys : sequence of str
         Keys of the weights that are on the array.
     batch : {"keep", "free"}
@@ -155,11 +152,6 @@ def build_template(
         slot for its variance is added.
     crossbars : CrossbarPlan, optional
         Weights to split over crossbars.
-
-    Returns
-    -------
-    Template
-        The template.
 
     Raises
     ------

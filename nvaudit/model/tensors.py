@@ -65,11 +65,6 @@ def _unpack(tensor: ir.ExternalTensor) -> Array:
 def find_bad(array: Array) -> int:
     """Count values that are not finite.
 
-    Parameters
-    ----------
-    array : ndarray
-        Any numeric array.
-
     Returns
     -------
     int

@@ -40,13 +40,6 @@ _FEW = 3
 def upgrade(proto: Any, path: Path) -> tuple[Any, str | None]:
     """Bring a message of an old operator set to the first one that ONNX Runtime has.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The message; it is not changed.
-    path : Path
-        Its file.
-
     Returns
     -------
     tuple of onnx.ModelProto and str or None
@@ -138,8 +131,6 @@ def obstacle(model: ir.Model, path: Path) -> str | None:
     ----------
     model : onnx_ir.Model
         Functions inlined.
-    path : Path
-        Its file.
 
     Returns
     -------

@@ -27,10 +27,6 @@ class Constant:
         Its name, unique as ``Weight.key`` is.
     path : str
         The graph it is in, ``""`` for the main one.
-    dtype : str
-        Stored element type.
-    shape : tuple of int
-        Stored shape.
     size : int
         Number of elements; of a weight, as its operator multiplies by them (several may share a byte).
     origin : str
@@ -61,11 +57,6 @@ class Constant:
 def constants(loaded: LoadedModel) -> list[Constant]:
     """List every constant of a model.
 
-    Parameters
-    ----------
-    loaded : LoadedModel
-        The model.
-
     Returns
     -------
     list of Constant
@@ -92,11 +83,6 @@ def constants(loaded: LoadedModel) -> list[Constant]:
 
 def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:
     """Find the nodes whose result becomes part of a computed weight.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        The model.
 
     Returns
     -------

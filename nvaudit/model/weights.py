@@ -25,8 +25,6 @@ class WeightUse:
     ----------
     node_name : str
         Its name, or operator and position.
-    op_type : str
-        Its operator.
     domain : str
         Domain of the operator, ``""`` for ONNX's own.
     input_index : int
@@ -69,8 +67,6 @@ class Weight:
     ----------
     key : str
         Unique name: the constant's own, with its graph's path where several share it.
-    op : str
-        Operator of the first use.
     product : str
         What multiplies by it there, in words; its operator, unless that picks from a stack of weights.
     shape : tuple of int
@@ -83,8 +79,6 @@ class Weight:
         Bits of the integers of this grid.
     channel_axes : tuple of int
         Output-channel axes of the primary layout; ``()`` for a single output.
-    matrix : Matrix
-        Crossbar matrices.
     uses : tuple of WeightUse
         Every operator that takes it as a weight, in graph order.
     """
@@ -103,11 +97,6 @@ class Weight:
 
     def load(self) -> WeightValues:
         """Read the numbers; nothing is kept, so that large models fit.
-
-        Returns
-        -------
-        WeightValues
-            Values and integer grid.
 
         Raises
         ------
@@ -158,7 +147,6 @@ class Choice:
         Weight uses of one array.
     layouts : list of Layout
         From the primary layout to each of these.
-    digital : list of End
     to_primary, to_stored : Layout
         From the stored layout to the primary one, and back.
     """
@@ -172,11 +160,6 @@ class Choice:
 
 def choose(root: Root) -> Choice:
     """Split the ends of a constant into weight uses of one array, and digital ones.
-
-    Parameters
-    ----------
-    root : Root
-        The constant.
 
     Returns
     -------
@@ -207,19 +190,8 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
 
     Parameters
     ----------
-    root : Root
-        The constant.
     choice : Choice
         Its ends; at least one is mapped.
-    analysis : Analysis
-        The model.
-    path : str
-        Its file, for messages.
-
-    Returns
-    -------
-    Weight
-        The description; no number is read.
     """
     end = choice.mapped[0]
     role, place = end.role, end.place
@@ -247,11 +219,6 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
 
 def dtype_name(dtype: ir.DataType) -> str:
     """Name an element type as numpy does.
-
-    Parameters
-    ----------
-    dtype : onnx_ir.DataType
-        The type.
 
     Returns
     -------

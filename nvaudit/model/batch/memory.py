@@ -20,8 +20,6 @@ def activation_bytes(model: ir.Model, rebatch: Rebatch, count: int) -> int:
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     rebatch : Rebatch
         Where its batch is.
     count : int

@@ -91,8 +91,6 @@ def infer_shapes(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> 
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     batch_dims : mapping of str to (int, int)
         For an input: axis, and the size to assume there.
 
@@ -114,8 +112,6 @@ def infer_sizes(model: ir.Model, known: Mapping[str, tuple[int, ...]]) -> Shapes
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     known : mapping of str to tuple of int
         All sizes of values of the main graph: of the inputs, and of others where inference needs help.
 
@@ -240,8 +236,6 @@ def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     axes : mapping of str to int
         Batch axis per graph input; inputs not named are shared by all samples.
     batch : int
@@ -251,10 +245,6 @@ def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *
     by_size : bool
         Where the rules know nothing, take the only axis of size `batch` for the batch axis. Right where
         `batch` is a number that stands for a free dimension, wrong where it is 1.
-
-    Returns
-    -------
-    Walk
     """
     found = Walk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))

@@ -35,8 +35,6 @@ class Product:
     ----------
     name : str
         Of the operator: its own, or operator and position, behind its graph.
-    op : str
-        Its type.
     products : int or None
         Multiply-accumulates in one run of the model; None where that cannot be known beforehand.
     constants : tuple of int
@@ -84,13 +82,8 @@ def find_products(
 
     Parameters
     ----------
-    loaded : LoadedModel
-    constants : sequence of Constant
-        Of this model.
     inputs : mapping of str to tuple of int
         Sizes of the inputs, with the batch.
-    seen : Seen, optional
-        What a run has shown.
 
     Returns
     -------

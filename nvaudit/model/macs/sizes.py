@@ -25,7 +25,6 @@ class Seen:
 
     Attributes
     ----------
-    sizes : dict of str to tuple of int
     branches : dict of str to bool
         Conditions of If.
     """
@@ -54,16 +53,7 @@ class KnownSizes:
 
 
 def known_sizes(model: ir.Model, inputs: Mapping[str, Sizes], seen: Seen) -> KnownSizes:
-    """Infer the sizes of every value, in bodies too.
-
-    Parameters
-    ----------
-    model : onnx_ir.Model
-        Left unchanged.
-    inputs : mapping of str to tuple of int
-        Sizes of the inputs.
-    seen : Seen
-    """
+    """Infer the sizes of every value, in bodies too."""
     known = {**inputs, **seen.sizes}
     shapes = infer_sizes(model, known)
     # Inference forgets the sizes of a value whose type it does not know.
@@ -81,8 +71,6 @@ def asking(
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
     free : bool
         Whether to free a fixed batch size where that is provably the same model.
     sizes, branches : collection of str

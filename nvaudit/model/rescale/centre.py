@@ -39,10 +39,6 @@ class Spot:
 
     Attributes
     ----------
-    key : str
-        Its weight.
-    value : str
-        What it makes.
     axis, rank, channels : int
         The channel axis of that, its axes, and its channels.
     into : {"norm", "bias", "add", "new"}
@@ -67,7 +63,6 @@ class Centres:
 
     Attributes
     ----------
-    spots : tuple of Spot
     norms : tuple of str
         Batch normalisations by stored statistics in the main graph: what they make.
     refused : dict of str to str
@@ -84,8 +79,6 @@ def find_centres(model: ir.Model, keys: Collection[str], seen: Mapping[str, Size
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        A sorted model without functions; it is not changed.
     keys : collection of str
         Weights on the array.
     seen : mapping of str to tuple, optional
@@ -180,7 +173,6 @@ def watched_means(
     ----------
     proto : bytes
         A message with the values of :class:`Centres`.
-    centres : Centres
     norms : bool
         Batch normalisations use the statistics of the batch at hand; what they take is returned instead of
         what the layer before them makes.

@@ -27,10 +27,6 @@ def with_centres(
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
-    centres : Centres
-        Its spots.
     shifts : mapping of str to ndarray, float64, shape (channel,)
         What is taken off results of layers, by :attr:`Spot.value`.
     norms : mapping of str to (ndarray, ndarray)

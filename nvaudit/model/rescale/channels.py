@@ -25,10 +25,6 @@ class Label:
 
     Attributes
     ----------
-    axis : int
-        The axis that counts channels.
-    rank : int
-        Number of axes.
     ids : ndarray, int64, shape (channel,)
         The variable of each channel.
     """

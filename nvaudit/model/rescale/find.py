@@ -40,8 +40,6 @@ def plan_scaling(
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        A sorted model without functions; it is not changed.
     keys : collection of str
         Weights on the array.
     insert : {"none", "columns", "both"}
@@ -51,10 +49,6 @@ def plan_scaling(
         constant absorbs the scale already.
     seen : mapping of str to tuple, optional
         Sizes of activations that were seen when the model ran.
-
-    Returns
-    -------
-    Plan
     """
     planner = _Planner(Walk(model, seen), keys, insert, private)
     for place in places(model.graph):

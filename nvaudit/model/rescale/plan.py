@@ -21,8 +21,6 @@ class Layer:
 
     Attributes
     ----------
-    key : str
-        The weight's.
     op, node : str
         Its operator, and the operator's name.
     source, result : str

@@ -21,8 +21,6 @@ class Walk:
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        The model; it is not changed.
     seen : mapping of str to tuple
         Sizes that were seen when the model ran, by the name of the value.
     """

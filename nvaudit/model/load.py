@@ -19,8 +19,7 @@ from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
 from nvaudit.model.draws import Draw, draws_note, find_draws, seed_draws
 from nvaudit.model.external import digest_files
-from nvaudit.model.growth import check_growth
-from nvaudit.model.inline import inline_functions
+from nvaudit.model.inline import check_growth, inline_functions
 from nvaudit.model.sparse import densify
 from nvaudit.model.upgrade import obstacle, upgrade
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from nvaudit.model.analysis import Root
 from nvaudit.model.layout import Shape
 from nvaudit.model.operators import Family, is_float, operator_of
-from nvaudit.model.rescale.channels import Ids
+from nvaudit.model.rescale.plan import Ids
 from nvaudit.model.rescale.walk import Walk
 from nvaudit.model.walk import attribute, operand
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nvaudit.data.spec import Array, InputSpec, Raw
 from nvaudit.data.store import Store, sealed
 from nvaudit.errors import DataError
-from nvaudit.model.tensor_pb import read_tensor_pb
+from nvaudit.model.tensors import read_tensor_pb
 
 REFERENCE_NOTE = "labels are reference outputs, not class labels (output_0.pb)"
 

@@ -12,7 +12,7 @@ from typing import Any
 from nvaudit.coverage import count_coverage
 from nvaudit.errors import OptionError
 from nvaudit.files import check_writable, writing
-from nvaudit.model.stored import stored_weights
+from nvaudit.model.weights import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nvaudit.errors import ModelError
-from nvaudit.model.rescale.centre import Centres, find_centres
-from nvaudit.model.rescale.centre_apply import with_centres
+from nvaudit.model.rescale.centre import Centres, find_centres, with_centres
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rescale.walk import Sizes
 from nvaudit.perturb.engine import QUANTISED

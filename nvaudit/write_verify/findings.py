@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.findings import measured_late
-from nvaudit.model.stored import StoredWeight
+from nvaudit.model.weights import StoredWeight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import paired_difference

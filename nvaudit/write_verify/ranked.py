@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
 from nvaudit.mapping.conductance import Array
-from nvaudit.model.stored import StoredWeight
+from nvaudit.model.weights import StoredWeight
 from nvaudit.perturb.chip import MappedTensor
 from nvaudit.perturb.schedule import Progress
 from nvaudit.session import Session

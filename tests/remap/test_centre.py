@@ -13,8 +13,7 @@ from nvaudit.data import InputSpec, load_dataset
 from nvaudit.device import load_profile, operating_point
 from nvaudit.jobs.remapping import remap
 from nvaudit.model import load_model
-from nvaudit.model.rescale.centre import find_centres
-from nvaudit.model.rescale.centre_apply import with_centres
+from nvaudit.model.rescale.centre import find_centres, with_centres
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.remapping.bench import Bench, Conditions

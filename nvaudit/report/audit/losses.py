@@ -48,8 +48,8 @@ from nvaudit.stats.kpp import kpp_index
 
 _WHAT = {"tensors": "tensor", "terms": "noise term"}
 _READING = (
-    "Back: what the chips regain when this alone is ideal. Lost alone: the mean loss when only this is noisy. "
-    "Share: the average of mean back and lost alone, of the mean loss."
+    "Back: what the chips regain when this alone is ideal. Lost alone: the mean loss when only this is "
+    "noisy. Share: the average of mean back and lost alone, of the mean loss."
 )
 
 

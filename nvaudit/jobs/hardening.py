@@ -133,7 +133,9 @@ def run_hardening(
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
         plan = _verify_plan(job, hardened, audit_data, progress)
-        check_inputs()  # before the result is written
+        # The model is written once more, from the same values: the audited copy lies in the scratch folder,
+        # and nothing may stand at the output path before the inputs are known to be what was trained on.
+        check_inputs()
         update_values(job.loaded, executor.values(), output)
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin

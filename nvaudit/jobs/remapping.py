@@ -109,7 +109,8 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
     }
     check_product(output, inputs)
     data = spec.data if spec.calibration_data is None else spec.calibration_data
-    # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones.
+    # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones, and
+    # the best of many candidates on some chips is better there than it is (it was chosen for its luck, too).
     calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1))
     outcome = prepared(calibration, progress, lambda session: _choose(spec, session, output, progress, clock))
     seconds = {"calibration": time.perf_counter() - clock.begin}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nvaudit.coverage import count_coverage
-from nvaudit.files import check_product, writing
+from nvaudit.files import check_product, write_bytes_atomic, writing
 from nvaudit.model.weights import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -25,7 +25,7 @@ from nvaudit.session import Session, check_threshold, prepared, run_nominal, run
 from nvaudit.stats.kpp import kpp
 from nvaudit.write_verify.correction import Correction, settle_correction
 from nvaudit.write_verify.measure import VerifiedChips, count_of, search_target
-from nvaudit.write_verify.ranking import RankedWeights, rank_weights, write_masks
+from nvaudit.write_verify.ranking import RankedWeights, mask_bytes, rank_weights
 from nvaudit.write_verify.reporting import MeasuredPlan, plan_report
 from nvaudit.write_verify.resume import plan_identity, ranking_task
 from nvaudit.write_verify.spec import VerifySpec, make_verify_spec
@@ -158,7 +158,7 @@ def _measure(job: _PlanJob, session: Session) -> VerifyReport | Probe:
     stored = stored_weights(session.loaded, [tensor.key for tensor in ranked.tensors])
     plan = None if choice is None else job.output
     if plan is not None and choice is not None:
-        write_masks(plan, ranked.masks(choice.weights, stored))
+        write_bytes_atomic(plan, mask_bytes(ranked.masks(choice.weights, stored)))
     with session.timed("products"):
         mapped = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset).share
     session.timing["total"] = time.perf_counter() - job.begin

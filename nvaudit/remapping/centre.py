@@ -85,6 +85,7 @@ def chip_moments(
     threads = max(1, min(bench.conditions.threads, chips))
     engines = [bench.engine(changed) for _ in range(threads)]
 
+    # Chips other than those that rank candidates, so that a correction is not fitted to its judges.
     def lane(first: int) -> list[dict[str, MeanAndVariance]]:
         return [_chip(bench, engines[first], graph, names, number) for number in range(first, chips, threads)]
 

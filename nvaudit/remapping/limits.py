@@ -120,6 +120,8 @@ def relative_spread(bench: Bench) -> dict[str, float]:
         array = tensors[key].array
         if array not in known:
             known[array] = code_moments(conditions.point, array)
+        # σ of a weight as a share of its range: of a grid that the file fixes the range is its largest code,
+        # else the weights reach the top code 2^H − 1 by construction.
         if key in bench.grids:
             codes = bench.grids[key].codes
             top = largest_code(*bench.ranges[key], codes) if key in bench.ranges else int(np.abs(codes).max())

@@ -75,6 +75,8 @@ def timed(bench: Bench) -> Cost:
         engine, begin = Engine(workload), time.perf_counter()
         engine.chip(bench.conditions.metric, bench.conditions.keep, 0, 0)
         seconds.append((time.perf_counter() - begin, workload.count))
+    # Two sizes, one line: seconds = chip_s + samples · sample_s. Where noise of the clock turns the slope
+    # negative, all of the longer run is counted as samples.
     (short, few), (long, many) = seconds
     each = max(long - short, 0.0) / max(many - few, 1) or long / many
     return Cost(max(short - few * each, 0.0), each)
@@ -109,6 +111,7 @@ def fitted(conditions: BenchConditions, cost: Cost, room_s: float, seed: int) ->
         The same ones where they fit.
     """
     samples, chips = conditions.dataset.count, conditions.chips
+    # Samples first: a metric on fewer of them is only less sharp, while a worst quarter of few chips is luck.
     room_s *= max(_SIDE_BY_SIDE * conditions.threads, 1.0)
     for fewest_samples, fewest_chips in _FEWEST:
         while _seconds(cost, samples, chips) > room_s and samples > fewest_samples:

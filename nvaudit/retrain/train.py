@@ -90,6 +90,8 @@ class Task:
         self, network: TrainableNetwork, batch: Batch, weights: dict[str, Tensor] | None = None
     ) -> Tensor:
         """The output of a network, batch first."""
+        # Losses, metrics and the choice of samples index the first axis; a graph may have its batch on
+        # another (a sequence model: [time, batch, class]).
         output = network(batch.inputs, weights)[self.output]
         output = output.movedim(self.batch_axis, 0) if self.batch_axis else output
         return by_sample(batch.own(output), batch)
@@ -104,6 +106,8 @@ class Task:
 
 def by_sample(output: Tensor, batch: Batch) -> Tensor:
     """Rows of samples and of positions in one axis, [N·T, C], apart: [N, T, C]."""
+    # A model may join samples and positions (a decoder that flattens them before its last product). The rows
+    # are then a multiple of the samples, sample by sample; anything else is left as it is.
     count = len(batch.rows)
     rows, rest = divmod(len(output), count)
     return output if rest or rows < 2 else output.reshape(count, rows, *output.shape[1:])

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
-from nvaudit.files import write_bytes_atomic
 from nvaudit.mapping.conductance import Array
 from nvaudit.model.weights import StoredWeight
 from nvaudit.perturb.chip import MappedTensor
@@ -197,8 +196,3 @@ def mask_bytes(masks: Mapping[str, NDArray[np.bool_]]) -> bytes:
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, member.getvalue())
     return packed.getvalue()
-
-
-def write_masks(path: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-    """Write masks to a file; as :func:`mask_bytes`."""
-    write_bytes_atomic(path, mask_bytes(masks))

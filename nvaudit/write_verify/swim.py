@@ -86,6 +86,8 @@ class LossCurvature:
         # A model with a fixed batch takes full batches only; others take a smaller last one.
         full_only = fixed and not data.together
         self._batches = max(1, count // self._size) if full_only else math.ceil(count / self._size)
+        # Estimates are batches × probes; with few batches each is probed more often. A probe costs a backward
+        # pass, a batch a forward pass too, so that many small batches are sharper for the same work.
         self._probes = max(1, math.ceil(FEWEST / self._batches))
         feed = Feed(data, spread_evenly(data.count, count))
         with _advised():

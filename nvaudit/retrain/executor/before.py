@@ -110,7 +110,7 @@ def trained_part(
     """
 
     def obstacle(node: Node) -> bool:
-        return any(inner.name in refused for inner in _inner(node))
+        return any(inner.name in refused for inner in with_bodies(node))
 
     graph = network.graph
     if not any(map(obstacle, graph.nodes)):
@@ -132,12 +132,12 @@ def trained_part(
     return Trained(
         replace(network, graph=Graph((*graph.inputs, *cut), tuple(wanted), tuple(rest))),
         cut,
-        any(inner.name in draws for node in before for inner in _inner(node)),
+        any(inner.name in draws for node in before for inner in with_bodies(node)),
     )
 
 
 def _refuse_draws(network: Network, node: Node, draws: Mapping[str, str]) -> None:
-    for inner in _inner(node):
+    for inner in with_bodies(node):
         if inner.name in draws:
             raise ModelError(
                 f"{network.path}: node {inner.name!r}: operator {draws[inner.name]} behind the first weight "
@@ -147,18 +147,18 @@ def _refuse_draws(network: Network, node: Node, draws: Mapping[str, str]) -> Non
             )
 
 
-def _inner(node: Node) -> Iterator[Node]:
+def with_bodies(node: Node) -> Iterator[Node]:
     """The node and those in its bodies."""
     yield node
     for value in node.attributes.values():
         if isinstance(value, Graph):
             for inside in value.nodes:
-                yield from _inner(inside)
+                yield from with_bodies(inside)
 
 
 def _read(node: Node) -> Iterator[str]:
     """Names that a node reads, in its bodies too."""
-    for inner in _inner(node):
+    for inner in with_bodies(node):
         yield from (name for name in inner.inputs if name)
         for value in inner.attributes.values():
             if isinstance(value, Graph):

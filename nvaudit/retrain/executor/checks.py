@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from nvaudit.errors import ModelError
-from nvaudit.model.graph import Graph, Network, Node
+from nvaudit.model.graph import Network
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.message import whole_message
 from nvaudit.model.probe import expose, inner_values
 from nvaudit.perturb.session import literal_session, run_session
-from nvaudit.retrain.executor.before import upstream
+from nvaudit.retrain.executor.before import upstream, with_bodies
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.registry import HALVES, Array
 
+# Relative to the largest magnitude of a value, not to each number: sums in another order err by the size of
+# their terms, and a number near zero has no size of its own.
 TOLERANCE = 1e-4
 """Of a value's largest magnitude, for float32 graphs: sums in another order, through many layers."""
 
@@ -95,7 +97,7 @@ def check_parity(
 
 def tolerance_of(network: Network) -> float:
     """The default tolerance of a network."""
-    operators = {node.op_type for node in _all_nodes(network.graph)}
+    operators = {inner.op_type for node in network.graph.nodes for inner in with_bodies(node)}
     if operators & {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm"}:
         return GRID_TOLERANCE
     if any(stored.dtype in HALVES for stored in network.stored):
@@ -157,14 +159,6 @@ def _run(data: bytes, names: Sequence[str], inputs: Mapping[str, Array]) -> dict
     return dict(zip(names, run_session(literal_session(data), list(names), inputs), strict=True))
 
 
-def _all_nodes(graph: Graph) -> Iterator[Node]:
-    for node in graph.nodes:
-        yield node
-        for value in node.attributes.values():
-            if isinstance(value, Graph):
-                yield from _all_nodes(value)
-
-
 def check_finite(executor: Executor, inputs: Mapping[str, Any], output: str) -> None:
     """Refuse an output that overflows before anything is trained: it has no gradient, and no copy agrees.
 
@@ -224,6 +218,8 @@ def check_gradient(executor: Executor, inputs: Mapping[str, Any], output: str) -
             if parameters and scores is not None and scores.requires_grad:
                 total = _mixed(scores)
                 gradients = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
+            # A gradient that is zero everywhere reaches nothing: rounding gives that, and so does a branch
+            # that the data never take.
             reached = {
                 one
                 for one, gradient in zip(parameters, gradients, strict=True)

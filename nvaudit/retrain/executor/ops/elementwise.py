@@ -108,6 +108,9 @@ def _mean(op: Op) -> Function:
     return lambda *values: total(*values) / len(values)
 
 
+# Round passes its gradient straight through, since exported quantisation is written with it. Floor, Ceil and
+# Sign keep theirs, which is 0: a model means a step by them. Where one of these stands between the weights
+# and the trained output, nvaudit.retrain.executor.checks.check_gradient names it before any training.
 _UNARY: dict[str, Function] = {
     "Abs": torch.abs,
     "Neg": torch.neg,

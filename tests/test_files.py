@@ -128,7 +128,7 @@ def test_devices_are_written_not_replaced():
 
 
 def test_a_product_is_no_input(tmp_path):
-    """A file that goes in is refused under any of its names, with what it is; others are free, and not made."""
+    """A file that goes in is refused under any of its names; another one is free, and is not made."""
     model = tmp_path / "m.onnx"
     model.write_bytes(b"model")
     (tmp_path / "link.onnx").symlink_to(model)

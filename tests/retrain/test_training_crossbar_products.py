@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nvaudit.data import Dataset
-from nvaudit.device import load_profile
+from nvaudit.device import load_profile, override_profile
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import layout
 from nvaudit.model import (
@@ -42,8 +42,9 @@ FINE = Converter(4.0, -31, 31)
 
 
 def _place(encoding="sign_magnitude", scale=STEP):
-    array = layout(load_profile("rram"), bits=6, cell_bits=2, encoding=encoding)
-    array = replace(array, top_slice="lowest")  # every level counts for a power of two: sums are exact
+    # The lowest levels of a top slice: every level counts for a power of two, and sums are exact.
+    profile = override_profile(load_profile("rram"), top_slice="lowest")
+    array = layout(profile, bits=6, cell_bits=2, encoding=encoding)
     return ArrayPlace("w", array, (), (), 1, np.asarray(scale, np.float32))
 
 

@@ -109,6 +109,9 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     ModelError
         If a stored tensor cannot be decoded.
     """
+    # A few bytes can ask for arrays of any size (Expand, Tile, ConstantOfShape), so what is alive at one
+    # time is bounded by what the file stores: weights are put together from stored ones, not made of
+    # nothing. Every array goes as soon as its last reader has run.
     order, stored = _order(value)
     limit = min(limit, WHILE_ADDED + WHILE_STORED * sum(array.size for array in stored.values()))
     uses = Counter(v for node in order for v in {*_inputs(node)})

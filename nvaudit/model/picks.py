@@ -40,16 +40,16 @@ def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, 
     Role or None
         None where no matrices are picked (rows of a table are embeddings), or no product takes them.
     """
-    found, chosen = None, []
+    product, chosen = None, []
     for value, axes in _picked(node, index, shape, ints):
         own = {axis.source for axis in axes} - {None}
         chosen = [axis for axis in range(len(shape)) if axis not in own]
-        found = _product(value, axes, is_constant, ints, MAX_DISTANCE)
-        if found is not None:
+        product = _product(value, axes, is_constant, ints, MAX_DISTANCE)
+        if product is not None:
             break
-    if found is None:
+    if product is None:
         return None
-    role, last, kind = found
+    role, last, kind = product
     matrix = role.matrix
     sources = {last[axis].source for axis in role.channel_axes} - {None}
     channels = sorted({*chosen, *(axis for axis in sources if axis is not None and axis >= 0)})
@@ -140,9 +140,9 @@ def _product(
                 return role, axes, node.op_type
             continue
         moved = _moved(node, use.idx, axes, ints) if left else None
-        found = None if moved is None else _product(node.outputs[0], moved, is_constant, ints, left - 1)
-        if found is not None:
-            return found
+        behind = None if moved is None else _product(node.outputs[0], moved, is_constant, ints, left - 1)
+        if behind is not None:
+            return behind
     return None
 
 

@@ -180,6 +180,9 @@ def _build(
         if key not in roots or not choose(roots[key]).mapped:
             raise ModelError(f"{loaded.path}: {key!r} is not a weight of this model; see `nvaudit inspect`")
         maker.open(roots[key], analysis)
+    # Order matters: a recurrent operator is written out while its slots are whole; what is split has its
+    # places replaced; noise of reading needs to know in which places, whole or split, the weight has ended
+    # up.
     if crossbars is not None:
         maker.unroll(set(crossbars.cells))
     for key in dict.fromkeys(keys):

@@ -172,6 +172,8 @@ def choose(root: Root) -> Choice:
     weights = [end for end in root.ends if end.role is not None]
     if not weights:
         return Choice([], [], list(root.ends))
+    # One array of devices holds one set of numbers: ends that read others (another scale of the same
+    # integers) cannot share it and stay digital.
     first = _reading(weights[0])
     mapped = [end for end in weights if _reading(end) == first]
     taken = {id(end) for end in mapped}

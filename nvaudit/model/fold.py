@@ -16,6 +16,7 @@ from nvaudit.model.evaluate import (
     WHILE_STORED,
     Known,
     NotFolded,
+    elements,
     evaluate,
 )
 from nvaudit.model.layout import Shape
@@ -135,12 +136,12 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
         for output, result in zip(node.outputs, results, strict=True):
             if result is not None and uses[output]:
                 known[output] = result
-                alive += _elements(result)
+                alive += elements(result)
         for used in inputs:
             uses[used] -= 1
             if not uses[used]:
                 gone = known.pop(used)
-                alive -= 0 if used in stored else _elements(gone)
+                alive -= 0 if used in stored else elements(gone)
     result = known[value]
     if isinstance(result, list) or not _is_number(result):
         raise NotFolded(f"{value.name!r} is no tensor of numbers")
@@ -193,10 +194,6 @@ def _versions(node: ir.Node, opset: int) -> dict[str, int]:
     graph = node.graph
     own = {} if graph is None else dict(graph.opset_imports)
     return {**_VERSIONS, **own, "": opset}
-
-
-def _elements(known: Known) -> int:
-    return sum(part.size for part in known) if isinstance(known, list) else int(known.size)
 
 
 def _is_number(array: Array) -> bool:

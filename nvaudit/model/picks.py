@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from nvaudit.model.chains import Ints
+from nvaudit.model.chains import Ints, listed_axes
 from nvaudit.model.layout import Shape
 from nvaudit.model.roles import IsConstant, Role, find_role
 from nvaudit.model.walk import attribute, operand
@@ -168,13 +168,8 @@ def _transposed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
     return tuple(axes[axis] for axis in perm) if sorted(perm) == list(range(len(axes))) else None
 
 
-def _named(node: ir.Node, ints: Ints) -> Shape | None:
-    given = operand(node, 1)
-    return tuple(attribute(node, "axes", ())) if given is None else ints(given)
-
-
 def _squeezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
-    named = _named(node, ints)
+    named = listed_axes(node, ints)
     if not named:
         return tuple(axis for axis in axes if axis.size != 1)
     gone = {axis % len(axes) for axis in named}
@@ -182,7 +177,7 @@ def _squeezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
 
 
 def _unsqueezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
-    named = _named(node, ints)
+    named = listed_axes(node, ints)
     if not named:
         return None
     rank = len(axes) + len(named)

@@ -19,7 +19,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.build import Names, remove_unused
-from nvaudit.model.cause import cause
+from nvaudit.model.cause import graph_errors
 from nvaudit.model.crossbar.plan import CrossbarPlan, Split
 from nvaudit.model.crossbar.recurrent import find_lengths, unroll, why_not_unrolled
 from nvaudit.model.crossbar.split import MIN_OPSET, split_weight
@@ -158,14 +158,8 @@ def build_template(
     ModelError
         If a key is not a weight of the model, or the graph cannot be rewritten.
     """
-    try:
+    with graph_errors(loaded.path, "rewritten"):
         return _build(loaded, list(weight_keys), batch, read_noise, crossbars)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{loaded.path}: the graph cannot be rewritten: {cause(error)}; check it with onnx.checker"
-        ) from error
 
 
 def _build(

@@ -13,25 +13,26 @@ from rich.table import Table
 from rich.text import Text
 
 from nvaudit.cli.once import OnceGroup
-from nvaudit.cli.options import FilePath, flatten, point_options
+from nvaudit.cli.options import FilePath, spec_options
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.say import say
 from nvaudit.device import (
     DeviceProfile,
-    add_terms,
     dump_profile,
     fit_profile,
     load_profile,
     operating_point,
-    override_profile,
     profile_names,
 )
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
+from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.perturb.device_facts import DeviceFacts, device_facts
 from nvaudit.report.device_plot import plot_html, plot_lines
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.wording import duration_text, sigma_text
+from nvaudit.session import settle_device
+from nvaudit.spec import make_spec
 
 
 @click.group("devices", cls=OnceGroup)
@@ -70,64 +71,28 @@ def _knob(profile: DeviceProfile) -> str:
 
 @devices_group.command("show")
 @click.argument("profile", metavar="NAME|FILE")
-@click.option(
-    "--bits",
-    type=click.IntRange(1, 14),
-    metavar="H",
-    help="Magnitude bits of a weight.  [default: the profile's]",
+@spec_options(
+    MappingOptions,
+    DeviceOptions,
+    without=("device", "scale", "layers", "digital"),
+    own={"sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"}},
 )
-@click.option(
-    "--cell-bits", type=click.IntRange(1, 8), metavar="B", help="Bits per device.  [default: the profile's]"
-)
-@click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
-              help="How signs are stored.  [default: the profile's]")  # fmt: skip
-@click.option("--top-slice", type=click.Choice(["window", "lowest"]),
-              help="Levels of a top slice of fewer bits.  [default: window]")  # fmt: skip
-@point_options(sweep=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
               help="Draw the law of every level: in the terminal, or into FILE.html.")  # fmt: skip
 def show_command(
     profile: str,
-    bits: int | None,
-    cell_bits: int | None,
-    encoding: Any,
-    top_slice: Any,
-    sigmas: tuple[tuple[float, ...], ...],
-    sigma_unit: str | None,
-    time_s: float | None,
-    enable: tuple[str, ...],
-    disable: tuple[str, ...],
-    stuck_at: str | None,
-    read_noise: str | None,
-    correlated: str | None,
-    write_verify: float | None,
-    drift_compensation: bool,
     as_json: bool,
     plot: str | None,
+    **options: Any,
 ) -> None:
     """Show a profile: sigma of every level, and what it makes of a weight."""
     if as_json and plot == "-":
         raise OptionError("--json and --plot both print; use one of them, or give --plot a FILE.html")
-    device = load_profile(profile)
-    if bits or cell_bits or encoding or top_slice:
-        device = override_profile(
-            device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding, top_slice=top_slice
-        )
-    device = add_terms(device, stuck_at=stuck_at, read_noise=read_noise, correlated=correlated)
-    values = flatten(sigmas)
-    if len(values) > 1:
-        raise OptionError(f"--sigma: show one operating point at a time, got {len(values)}")
-    point = operating_point(
-        device,
-        values[0] if values else None,
-        sigma_unit,
-        time_s,
-        enable,
-        disable,
-        write_verify=write_verify,
-        drift_compensation=drift_compensation,
-    )
+    device, points = settle_device(make_spec(model="-", device=profile, **options))
+    if len(points) > 1:
+        raise OptionError(f"--sigma: show one operating point at a time, got {len(points)}")
+    point = points[0]
     facts = device_facts(point)
     with printing() as console:
         if as_json:

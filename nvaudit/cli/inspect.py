@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import ModelPath, device_options, mapped_option, select_options
+from nvaudit.cli.options import ModelPath, spec_options
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
@@ -24,50 +25,34 @@ from nvaudit.report.inspection import render_inspect
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.mapped import judge_share
 from nvaudit.session import input_specs, settle_device
-from nvaudit.spec import make_spec
+from nvaudit.spec import RunSpec, make_spec
+
+_OF_THE_MAPPING = ("bits", "cell_bits", "encoding", "top_slice", "layers", "digital", "crossbar")
 
 
 @click.command("inspect", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@device_options()
-@select_options()
-@mapped_option()
+@spec_options(RunSpec, only=("device", *_OF_THE_MAPPING, "require_mapped"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def inspect_command(
-    model: Path,
-    device: str,
-    bits: int | None,
-    cell_bits: int | None,
-    encoding: str | None,
-    top_slice: str | None,
-    layers: tuple[str, ...],
-    digital: tuple[str, ...],
-    crossbar: tuple[int, int],
-    require_mapped: float | None,
-    as_json: bool,
-) -> int:
+def inspect_command(model: Path, as_json: bool, **options: Any) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
-    spec = make_spec(
-        model=model,
-        device=device,
-        bits=bits,
-        cell_bits=cell_bits,
-        encoding=encoding,
-        top_slice=top_slice,
-        crossbar=crossbar,
-        require_mapped=require_mapped,
-    )
+    spec = make_spec(model=model, **options)
     profile, _ = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
         rebatch = analyse_batch(loaded.model)
-        decisions = select(constants(loaded), layers, digital)
+        decisions = select(constants(loaded), spec.layers, spec.digital)
         rows = inspect_rows(
-            decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
+            decisions,
+            profile,
+            Crossbar(*spec.crossbar),
+            profile.weight_bits,
+            profile.cell_bits,
+            profile.encoding,
         )
         coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)
-    gate = judge_share(coverage.share, require_mapped)
+    gate = judge_share(coverage.share, spec.require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
     if as_json:
         with printing():
@@ -77,7 +62,7 @@ def inspect_command(
         f"{model}: opset {loaded.opset}, IR {loaded.ir_version}, {rebatch.reason}",
         f"device {profile.name}: {profile.weight_bits} weight bits, "
         + (f"{profile.cell_bits} bits per cell" if profile.cell_bits else "analog cells")
-        + f", {profile.encoding}, crossbars of {crossbar[0]}x{crossbar[1]}",
+        + f", {profile.encoding}, crossbars of {spec.crossbar[0]}x{spec.crossbar[1]}",
     ]
     with printing() as console:
         render_inspect(rows, header, console, coverage.share, gate)

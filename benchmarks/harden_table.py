@@ -27,7 +27,7 @@ from typing import Any
 
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.hardening import harden
-from nvaudit.report.hardening.result import harden_json
+from nvaudit.report.jsontext import to_json
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, method: str, sigma: float, seed: int, folde
         options.model,
         options.device,
         options.train,
-        output=folder / f"{name}.onnx",
+        out=folder / f"{name}.onnx",
         progress=lambda what, done, total: tell(name, what, done, total),
         method=kind,
         sigma=sigma,
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace, method: str, sigma: float, seed: int, folde
         workers=default_workers(),
         **chosen,
     )
-    text = harden_json(report)
+    text = to_json(report)
     kept.write_text(text + "\n", encoding="utf-8")
     read: dict[str, Any] = json.loads(text)
     return read

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--only", default="*")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
     spec = importlib.util.spec_from_file_location("load", options.data / "load.py")
     assert spec is not None
@@ -56,8 +56,8 @@ def main() -> None:
             row = one_model(model, loader, options, Path(scratch))
             print(row, flush=True)
             lines.append(row)
-    if options.output:
-        options.output.write_text("\n".join(lines) + "\n")
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
 
 
 def one_model(model: dict[str, Any], loader: Any, options: argparse.Namespace, scratch: Path) -> str:

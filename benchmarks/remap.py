@@ -40,7 +40,7 @@ def main() -> None:
             given.model,
             given.device,
             given.data,
-            output=Path(folder) / "remapped.onnx",
+            out=Path(folder) / "remapped.onnx",
             **{name: getattr(given, name) for name in OPTIONS},
         )
     print(f"{given.model.stem}: {report.headline}\n")

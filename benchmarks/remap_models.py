@@ -24,7 +24,7 @@ from typing import Any
 
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.remapping import remap
-from nvaudit.report.remap.result import remap_json
+from nvaudit.report.jsontext import to_json
 
 HEAD = (
     "| model | device | clean before | after | KPP 1 % before | after | change [95 %] | mean before | after "
@@ -80,14 +80,14 @@ def one(
                 model,
                 device,
                 data,
-                output=folder / f"{model.stem}-{Path(device).stem}.onnx",
+                out=folder / f"{model.stem}-{Path(device).stem}.onnx",
                 sigma=given.sigma,
                 trials=given.trials,
                 limit=given.limit,
                 workers=given.workers,
                 **settings(given.option),
             )
-            kept.write_text(remap_json(report) + "\n", encoding="utf-8")
+            kept.write_text(to_json(report) + "\n", encoding="utf-8")
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         print(row(model.stem, device, found), flush=True)
     except Exception as error:  # one model that fails must not end a run over many

@@ -39,6 +39,8 @@ class Option:
         The flag, where it is not the name of the field; without dashes it is an argument.
     short : str
         A second flag, such as ``-k``.
+    was : tuple of str
+        Flags of one release ago, the oldest first: still taken, with a note.
     metavar : str
         What stands for the value in the help.
     wanted : str
@@ -57,6 +59,7 @@ class Option:
     unset: str = ""
     name: str = ""
     short: str = ""
+    was: tuple[str, ...] = ()
     metavar: str = ""
     wanted: str = ""
     read: Callable[[str], object] | None = None
@@ -107,6 +110,12 @@ class Options(BaseModel):
             raise OptionError("; ".join(_messages(cls, error.errors(include_url=False)))) from None
 
     @classmethod
+    def record_key(cls, name: str) -> str:
+        """Name of a field in what ``--resume`` keeps: the first flag it had, so that old folders go on."""
+        field = fields_of(cls).get(name)
+        return field.option.was[0] if field is not None and field.option.was else cls.flag(name)
+
+    @classmethod
     def refusal(cls, name: str, value: object) -> str:
         """Say that a value of a field is none that may be given."""
         field = fields_of(cls)[name]
@@ -119,7 +128,7 @@ class Options(BaseModel):
         """
         values = self.model_dump(mode="json", include=set(names))
         return {
-            self.flag(name): value
+            self.record_key(name): value
             for name, value in values.items()
             if value is not None and value is not False and value != []
         }

@@ -382,9 +382,15 @@ class DataOptions(Options):
         ),
     ] = None
     limit: Annotated[Count | None, Option("Use only the first N samples.", unset="all", metavar="N")] = None
-    output: Annotated[
+    output_name: Annotated[
         str | None,
-        Option("Which output is scored.", unset="the first", metavar="NAME", wanted="the name of an output"),
+        Option(
+            "Which output is scored.",
+            unset="the first",
+            was=("--output",),
+            metavar="NAME",
+            wanted="the name of an output",
+        ),
     ] = None
     class_axis: Annotated[
         Annotated[int, Field(ge=-64, le=63)] | None,

@@ -177,7 +177,7 @@ def load_runnable(path: str | Path, seed: int) -> LoadedModel:
     return loaded
 
 
-def settle_output(loaded: LoadedModel, wanted: str | None, option: str = "--output") -> tuple[str, list[str]]:
+def settle_output(loaded: LoadedModel, wanted: str | None) -> tuple[str, list[str]]:
     """Which output is scored, and a note where that was our choice.
 
     Parameters
@@ -186,8 +186,6 @@ def settle_output(loaded: LoadedModel, wanted: str | None, option: str = "--outp
     wanted : str or None
         As given by the user. None: the scores of a classifier whose first output is its label, else the
         first output.
-    option : str
-        How the command calls it.
 
     Raises
     ------
@@ -199,21 +197,21 @@ def settle_output(loaded: LoadedModel, wanted: str | None, option: str = "--outp
         raise ModelError(f"{loaded.path}: the model has no outputs")
     if wanted is not None:
         if wanted not in names:
-            raise OptionError(f"{option} {wanted!r} is not an output; the model has {', '.join(names)}")
-        _check_output(loaded, names.index(wanted), option)
+            raise OptionError(f"--output-name {wanted!r} is not an output; the model has {', '.join(names)}")
+        _check_output(loaded, names.index(wanted))
         return wanted, []
     if len(names) == 1:
-        _check_output(loaded, 0, option)
+        _check_output(loaded, 0)
         return names[0], []
     scores = scores_beside_label(loaded)
     if scores is not None:
-        why = f"the class scores beside the label '{names[0]}'; choose with {option}"
+        why = f"the class scores beside the label '{names[0]}'; choose with --output-name"
         return scores, [f"the model has {len(names)} outputs; scored: '{scores}' ({why})"]
-    _check_output(loaded, 0, option, chosen=False)
-    return names[0], [f"the model has {len(names)} outputs; scored: '{names[0]}' (choose with {option})"]
+    _check_output(loaded, 0, chosen=False)
+    return names[0], [f"the model has {len(names)} outputs; scored: '{names[0]}' (choose with --output-name)"]
 
 
-def _check_output(loaded: LoadedModel, index: int, option: str, *, chosen: bool = True) -> None:
+def _check_output(loaded: LoadedModel, index: int, *, chosen: bool = True) -> None:
     """Refuse an output that no metric can read, and name those that some can."""
     spec, usable = loaded.outputs[index], scoreable_outputs(loaded)
     what = cannot_be_scored(loaded, spec)
@@ -221,7 +219,7 @@ def _check_output(loaded: LoadedModel, index: int, option: str, *, chosen: bool 
         return  # an output of varying length may after all not vary on these samples
     what = what or "of another length for each sample (it is what was found in it)"
     others = [name for name in usable if name != spec.name]
-    cure = f"choose one that can with {option}: {', '.join(others)}"
+    cure = f"choose one that can with --output-name: {', '.join(others)}"
     if not others:
         cure = "the model has no other that can; export it with its scores as an output"
     raise OptionError(f"output {spec.name!r} is {what} and cannot be scored; {cure}")
@@ -265,7 +263,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     rebatch = analyse_batch(loaded.model)
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
-    output, notes = settle_output(loaded, spec.output)
+    output, notes = settle_output(loaded, spec.output_name)
     decisions = select(constants(loaded), spec.layers, spec.digital)
     if not any(d.mapped for d in decisions):
         raise ModelError(

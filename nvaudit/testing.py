@@ -183,7 +183,7 @@ def _keep(report: AuditReport) -> Path | None:
     if not folder:
         return None
     from nvaudit.files import write_text_atomic
-    from nvaudit.report.result import to_json
+    from nvaudit.report.jsontext import to_json
 
     test = os.environ.get(_CURRENT_TEST, "").rpartition(" ")[0] or Path(report.model.path).stem
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", test).strip("_.")[-_LONGEST_NAME:]

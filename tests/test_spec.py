@@ -56,7 +56,7 @@ BAD = [
     ("scale", "per_row", "--scale: got 'per_row'; use one of per_tensor, per_channel"),
     ("metric", 5, f"--metric: got 5; use {WANTED['metric']}"),
     ("class_axis", 64, "--class-axis: got 64; use a whole number from -64 to 63"),
-    ("output", 1, "--output: got 1; use the name of an output"),
+    ("output_name", 1, "--output-name: got 1; use the name of an output"),
     ("exhaustive", "perhaps", "--exhaustive: got 'perhaps'; use true or false"),
     ("tolerance", -0.1, "--tolerance: got -0.1; use a finite number, 0 or more"),
     ("all_trials", 7, "--all-trials: got 7; use true or false"),

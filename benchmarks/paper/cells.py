@@ -90,7 +90,7 @@ def trained(setting: Setting, name: str, method: str, sigma: float, seed: int, *
         setting.model,
         setting.device,
         setting.train,
-        output=path,
+        out=path,
         method=method,
         sigma=sigma,
         sigma_unit=setting.sigma_unit,

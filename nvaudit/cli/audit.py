@@ -11,7 +11,7 @@ from nvaudit.cli.interrupts import stoppable
 from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -19,7 +19,6 @@ from nvaudit.jobs.auditing import default_workers, run_audit
 from nvaudit.jobs.planning import plan_audit
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
-from nvaudit.report.plan import plan_json
 from nvaudit.report.plan_text import render_plan
 from nvaudit.report.result import AuditReport, with_command
 from nvaudit.report.text import render_text
@@ -30,10 +29,7 @@ from nvaudit.spec import RunSpec, make_spec
 @click.argument("model", type=ModelPath())
 @spec_options(RunSpec)
 @watchdog_option()
-@click.option("-o", "--report", type=FilePath(),
-              help="Write report.json here; - writes it to standard output, and the text to standard error.  "
-              "[default: only the text]")  # fmt: skip
-@extra_outputs()
+@output_options("audit", "plan", gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: "
               "the same command goes on where it was cut off, or on to more --trials.  [default: none is "
               "kept]")  # fmt: skip
@@ -42,7 +38,7 @@ from nvaudit.spec import RunSpec, make_spec
               "say and what it costs.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def audit_command(
-    report: Path | None,
+    outputs: tuple[Output, ...],
     quiet: bool,
     workers: int | None,
     resume: Path | None,
@@ -50,7 +46,6 @@ def audit_command(
     **options: Any,
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
-    outputs = take_outputs(options, report)
     cache = take_cache(options)
     spec = make_spec(**options, workers=default_workers() if workers is None else workers)
     _check_gate(spec)
@@ -113,12 +108,11 @@ def _check_attribution(spec: RunSpec) -> None:
 def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
     """Print what a run would say and cost."""
     for output in outputs:
-        if output.option != "-o":
+        if output.option in ("--junit", "--html", "--markdown"):
             raise OptionError(f"--plan and {output.option}: choose one; a plan has no result to report")
     with ProgressDisplay(quiet) as progress:
         plan = plan_audit(spec, progress)
-    written = [Output("-o", "plan", output.path, plan_json) for output in outputs]
-    hand_out(plan, written, lambda console: render_plan(plan, console))
+    hand_out(plan, outputs, lambda console: render_plan(plan, console))
     return EXIT_OK
 
 

@@ -12,32 +12,17 @@ from click.core import ParameterSource
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
+from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.candidates import CompareOptions, Plan, plan_comparison
 from nvaudit.jobs.comparing import run_comparison
-from nvaudit.report.comparison.csv import comparison_csv
-from nvaudit.report.comparison.result import comparison_json
 from nvaudit.report.kinds import print_report
 from nvaudit.spec import EffortOptions, RunSpec
 
 _OF_THE_COMPARISON = frozenset(
-    {
-        "models",
-        "rank_by",
-        "baseline",
-        "comparison",
-        "as_json",
-        "html",
-        "markdown",
-        "csv",
-        "quiet",
-        "workers",
-        "dask",
-    }
-    | {"cache", "no_cache"}
+    {*OUTPUT_PARAMETERS, "models", "rank_by", "baseline", "quiet", "workers", "dask", "cache", "no_cache"}
 )
 """What may be given where every model is a report: nothing of it changes an audit."""
 
@@ -71,12 +56,7 @@ _OF_THE_COMPARISON = frozenset(
     },
 )
 @watchdog_option()
-@click.option("-o", "--comparison", type=FilePath(), metavar="FILE", help="Write the comparison as JSON; - "
-              "writes it to standard output, and the text to standard error.  [default: not]")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="The same as -o -.")
-@click.option("--csv", type=FilePath(), metavar="FILE",
-              help="Write the table as CSV; - writes it to standard output.  [default: not]")  # fmt: skip
-@form_options()
+@output_options("compare", was=("--comparison",))
 @click.option("--reports", type=FilePath(), metavar="DIR",
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "
@@ -94,10 +74,7 @@ def compare_command(
     rank_by: str,
     baseline: str | None,
     workers: int | None,
-    comparison: Path | None,
-    as_json: bool,
-    csv: Path | None,
-    forms: tuple[Output, ...],
+    outputs: tuple[Output, ...],
     reports: Path | None,
     resume: Path | None,
     quiet: bool,
@@ -119,11 +96,8 @@ def compare_command(
         baseline=baseline,
         options=options,
     )
-    outputs = [*_outputs(comparison, as_json, csv), *forms]
     check_outputs(outputs, dict(_inputs(plan)))
-    with keeping(
-        "finished chips and models", resume, cache, parameters("comparison", "rank_by", "baseline")
-    ) as kept:
+    with keeping("finished chips and models", resume, cache, parameters("rank_by", "baseline")) as kept:
         with ProgressDisplay(quiet) as progress:
             found = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
         hand_out(found, outputs, lambda console: print_report(found, console))
@@ -167,15 +141,6 @@ def _check_of_reports(context: click.Context, models: tuple[Path, ...]) -> None:
                 f"{parameter.opts[0]}: the models are reports, which are not run again; leave it out, or "
                 "give ONNX models"
             )
-
-
-def _outputs(comparison: Path | None, as_json: bool, csv: Path | None) -> list[Output]:
-    wanted = [
-        Output("-o", "comparison", comparison, comparison_json) if comparison is not None else None,
-        Output("--json", "comparison", Path("-"), comparison_json) if as_json else None,
-        Output("--csv", "table", csv, comparison_csv) if csv is not None else None,
-    ]
-    return [output for output in wanted if output is not None]
 
 
 def _inputs(plan: Plan) -> Iterable[tuple[str, Path]]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import FilePath, spec_options
 from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import Product, product_option
 from nvaudit.cli.say import say
 from nvaudit.device import (
     DeviceProfile,
@@ -190,8 +191,7 @@ def validate_command(file: Path) -> None:
 
 @devices_group.command("fit")
 @click.argument("csv", type=FilePath())
-@click.option("-o", "--output", "output", type=FilePath(), required=True,
-              help="Where the profile goes.")  # fmt: skip
+@product_option(Product("PROFILE.json", "Where the profile goes.", was=("--output",), required=True))
 @click.option("--name", help="Name of the profile.  [default: that of the output file]")
 @click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
               show_default=True, help="Unit of the conductances in CSV.")  # fmt: skip
@@ -208,9 +208,9 @@ def validate_command(file: Path) -> None:
               default="sign_magnitude", show_default=True, help="How signs are stored.")  # fmt: skip
 @click.option("--bits", "weight_bits", type=click.IntRange(1, 14), default=8, show_default=True,
               help="Default magnitude bits of a weight.")  # fmt: skip
-def fit_command(csv: Path, output: Path, name: str | None, **options: Any) -> None:
+def fit_command(csv: Path, out: Path, name: str | None, **options: Any) -> None:
     """Make a profile from measurements: CSV with columns level,mean,std or level,value."""
-    profile = fit_profile(csv, name or output.stem, **options)
-    write_text_atomic(output, dump_profile(profile))
+    profile = fit_profile(csv, name or out.stem, **options)
+    write_text_atomic(out, dump_profile(profile))
     with printing():
-        say(f"{output}: {profile.name}, {profile.source.fit}")
+        say(f"{out}: {profile.name}, {profile.source.fit}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
+from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -24,16 +24,13 @@ from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spe
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec, MethodOptions
 
+_MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--output",), required=True)
+
 
 @click.command("harden", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
 @spec_options(MethodOptions)
-@click.option("-o", "--output", type=FilePath(), required=True, metavar="HARDENED.onnx",
-              help="Where the hardened model goes.")  # fmt: skip
-@click.option("--report", type=FilePath(), metavar="FILE.json",
-              help="Write the comparison as JSON; - writes it to standard output.  [default: only "
-              "the text]")  # fmt: skip
-@form_options()
+@output_options("harden", "remap", product=_MODEL)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @spec_options(
@@ -57,9 +54,8 @@ def harden_command(
     context: click.Context,
     /,
     method: str,
-    output: Path,
-    report: Path | None,
-    forms: tuple[Output, ...],
+    out: Path,
+    outputs: tuple[Output, ...],
     resume: Path | None,
     workers: int | None,
     quiet: bool,
@@ -74,13 +70,13 @@ def harden_command(
     }
     chosen = {name: options[name] for name in given} | {"device": options["device"]}
     chosen["workers"] = default_workers() if workers is None else workers
-    _check_model_path(output, {"--report": report, **{form.option: form.path for form in forms}})
+    _check_model_path(out, outputs)
     if method == "remap":
-        return _remap(chosen, output, (report, forms), resume, quiet)
+        return _remap(chosen, out, outputs, resume, quiet)
     if wrong := set(chosen) & set(CalibrationOptions.model_fields):
         raise OptionError(f"{_flags(wrong)}: for --method remap, not {method}; leave it out")
     spec = make_harden_spec(**chosen, method=method)
-    return _train(spec, output, (report, forms), resume, cache, quiet)
+    return _train(spec, out, outputs, resume, cache, quiet)
 
 
 def _flags(names: Iterable[str]) -> str:
@@ -89,66 +85,61 @@ def _flags(names: Iterable[str]) -> str:
     return ", ".join(options[name] for name in sorted(names))
 
 
-def _check_model_path(output: Path, others: dict[str, Path | None]) -> None:
+def _check_model_path(out: Path, outputs: Sequence[Output]) -> None:
     """Refuse a model that cannot be a file of its own."""
-    if str(output) == "-":
+    if str(out) == "-":
         raise OptionError("-o -: a model may be several files; name a file")
-    for option, path in others.items():
-        if path is not None and str(path) != "-" and os.path.realpath(path) == os.path.realpath(output):
-            raise OptionError(f"-o and {option}: both are {output}; choose two paths")
+    for output in outputs:
+        if not output.to_stdout and os.path.realpath(output.path) == os.path.realpath(out):
+            raise OptionError(f"-o and {output.option}: both are {out}; choose two paths")
 
 
 def _train(
     spec: HardenSpec,
-    output: Path,
-    wanted: tuple[Path | None, tuple[Output, ...]],
+    out: Path,
+    outputs: Sequence[Output],
     resume: Path | None,
     cache: dict[str, Any],
     quiet: bool,
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
-    from nvaudit.report.hardening.result import harden_json
 
-    outputs = _outputs(wanted, harden_json)
     check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
-    with keeping("finished epochs", resume, cache, parameters("output")) as kept:
+    with keeping("finished epochs", resume, cache, parameters()) as kept:
         with ProgressDisplay(quiet) as progress:
-            result = kept.run(lambda folder: run_hardening(spec, output, progress, folder))
-        hand_out(result, outputs, lambda console: _show(console, result, output))
+            result = kept.run(lambda folder: run_hardening(spec, out, progress, folder))
+        hand_out(result, outputs, lambda console: _show(console, result, out))
         kept.done()
     return EXIT_OK
 
 
 def _remap(
     chosen: dict[str, Any],
-    output: Path,
-    wanted: tuple[Path | None, tuple[Output, ...]],
+    out: Path,
+    outputs: Sequence[Output],
     resume: Path | None,
     quiet: bool,
 ) -> int:
     """Harden without training."""
     context = click.get_current_context()
     from nvaudit.jobs.remapping import run_remap
-    from nvaudit.report.remap.result import remap_json
 
     if resume is not None:
         raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
-    options = {("output" if name == "output_name" else name): value for name, value in chosen.items()}
-    if wrong := set(chosen) - {*map(RemapSpec.called, RemapSpec.model_fields), "output_name"}:
+    if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
-    spec = make_remap_spec(**options)
-    outputs = _outputs(wanted, remap_json)
+    spec = make_remap_spec(**chosen)
     check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
-    before = _stamp(output)
+    before = _stamp(out)
     try:
         with ProgressDisplay(quiet) as progress:
-            result = run_remap(spec, output, progress)
+            result = run_remap(spec, out, progress)
     except KeyboardInterrupt:
-        there = "nothing was written" if _stamp(output) == before else f"{output} is written, and not audited"
+        there = "nothing was written" if _stamp(out) == before else f"{out} is written, and not audited"
         again = shlex.join(["nvaudit", *(context.find_root().obj or ())])
         tell(f"nvaudit: interrupted; {there}; begin again with:\n{again}")
         return EXIT_INTERRUPTED
-    hand_out(result, outputs, lambda console: _show(console, result, output))
+    hand_out(result, outputs, lambda console: _show(console, result, out))
     return EXIT_OK
 
 
@@ -161,12 +152,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _outputs(wanted: tuple[Path | None, tuple[Output, ...]], as_json: Callable[[Any], str]) -> list[Output]:
-    report, forms = wanted
-    found = [] if report is None else [Output("--report", "report", report, as_json)]
-    return [*found, *forms]
-
-
 def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, Path]:
     """What is read, with its name in words."""
     data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
@@ -177,9 +162,9 @@ def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, 
     return found
 
 
-def _show(console: Console, result: Any, output: Path) -> None:
+def _show(console: Console, result: Any, out: Path) -> None:
     """Print the text, and where the model is."""
     from nvaudit.report.kinds import print_report
 
     print_report(result, console)
-    say(f"hardened model: {output}", err=console.stderr)
+    say(f"hardened model: {out}", err=console.stderr)

@@ -24,6 +24,7 @@ import click
 from click.core import ParameterSource
 
 from nvaudit.cli.options import FilePath, stack
+from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError
 from nvaudit.perturb.lock import LOCK_FILE, is_held, try_lock
@@ -38,7 +39,7 @@ _DAYS = 30
 _MOST_BYTES = 1 << 30
 _NAME_DIGITS = 20
 _NO_INFLUENCE = ("workers", "dask")
-_SHOWN = ("html", "as_json", "csv", "report", "reports", "resume", "cache", "no_cache", "quiet")
+_SHOWN = (*OUTPUT_PARAMETERS, "reports", "resume", "cache", "no_cache", "quiet")
 _WORK = "work"
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Finished work of nvaudit; may be removed at any time.\n"

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from nvaudit.cli.renamed import RenamedOption
+
 _OTHERS = "Options"
 
 
@@ -19,6 +21,9 @@ class OnceCommand(click.Command):
         """Parse as click does, after a look at what is given twice."""
         if not ctx.resilient_parsing:
             self._refuse_repeats(ctx, args)
+            for option in self.params:
+                if isinstance(option, RenamedOption):
+                    option.note(args)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

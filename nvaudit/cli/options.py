@@ -12,6 +12,7 @@ import click
 from click.types import OptionHelpExtra
 from pydantic_core import PydanticUndefined
 
+from nvaudit.cli.renamed import RenamedOption
 from nvaudit.declare import Field, Options, fields_of, parts_of
 from nvaudit.errors import ModelError
 from nvaudit.options import RunOptions
@@ -59,7 +60,7 @@ class FieldType(click.ParamType[Any]):
         return f"[{'|'.join(self._field.choices)}]" if self._field.choices else None
 
 
-class SectionOption(click.Option):
+class SectionOption(RenamedOption):
     """An option that stands in a section of the help."""
 
     def __init__(self, *arguments: Any, section: str, **options: Any) -> None:
@@ -114,7 +115,13 @@ def _click_option(field: Field, section: str, called: str) -> Callable[[Command]
     """Make one option of a field; its value comes to the command under the name that a caller would use."""
     option, default = field.option, field.default
     flags = [field.flag, *([option.short] if option.short else [])]
-    given: dict[str, Any] = {"cls": FieldOption, "field": field, "section": section, "help": option.help}
+    given: dict[str, Any] = {
+        "cls": FieldOption,
+        "field": field,
+        "section": section,
+        "help": option.help,
+        "was": option.was,
+    }
     if field.switch:
         if option.off_only:
             return click.option(f"--no-{field.flag[2:]}", called, flag_value=False, default=None, **given)

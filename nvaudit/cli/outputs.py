@@ -17,23 +17,20 @@ from typing import Any, TypeVar, cast
 import click
 from rich.console import Console
 
-from nvaudit.cli.options import FilePath
+from nvaudit.cli.options import FilePath, stack
 from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.renamed import RenamedOption
 from nvaudit.cli.say import say
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
-from nvaudit.report.kinds import document_of
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.kinds import KINDS, csv_of, document_of, junit_of
 from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.result import AuditReport, to_json
+from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Section
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _junit(report: AuditReport) -> str:
-    from nvaudit.report.junit import render_junit
-
-    return render_junit(report)
+Render = Callable[[Any], str | bytes]
 
 
 def _markdown(report: Section) -> str:
@@ -78,22 +75,40 @@ class Extra:
     """
 
     name: str
-    render: Callable[[Any], str]
+    render: Render
     help: str
     ready: Callable[[], object] = _always
 
 
 EXTRAS: dict[str, Extra] = {
     "html": Extra("page", render_page, "Write the report as one page that opens offline.", _needs_plotly),
-    "junit": Extra(
-        "JUnit",
-        _junit,
-        "Write the gate as JUnit XML, a test case for each percentile and sigma, and one for "
-        "--require-mapped.",
-    ),
+    "junit": Extra("JUnit", junit_of, "Write the gates as JUnit XML, a test case for each."),
     "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced."),
+    "csv": Extra("table", csv_of, "Write a table of the report as CSV: the main one, or --csv-table."),
 }
 """By the name of the option."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a command makes for the next tool besides its report: what its ``-o`` writes.
+
+    Attributes
+    ----------
+    metavar : str
+        Such as ``HARDENED.onnx``.
+    help : str
+        Of the option.
+    was : tuple of str
+        Its old long names.
+    required : bool
+        Whether the command must be given a place for it.
+    """
+
+    metavar: str
+    help: str
+    was: tuple[str, ...] = ()
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ class Output:
     option: str
     name: str
     path: Path
-    render: Callable[[Any], str | bytes]
+    render: Render
     ready: Callable[[], object] = _always
 
     @property
@@ -126,62 +141,92 @@ class Output:
         return str(self.path) == "-"
 
 
-FORMS = ("html", "markdown")
-"""Of ``EXTRAS``: what every report can be written as."""
+OUTPUT_PARAMETERS = ("out", "report", "as_json", *EXTRAS, "csv_table")
+"""Names of the parameters that :func:`output_options` declares: nothing of them changes what is found."""
+
+_STDOUT = "- writes it to standard output, and the text to standard error."
 
 
-def form_options() -> Callable[[Command], Command]:
-    """Give a command the options of ``FORMS``; it takes what was asked for as ``forms``: Outputs."""
+def product_option(product: Product) -> Callable[[Command], Command]:
+    """Declare ``-o``/``--out`` of a command that makes something else than a report."""
+    return click.option(
+        "-o", "--out", type=FilePath(), metavar=product.metavar, required=product.required,
+        help=product.help, cls=RenamedOption, was=product.was,
+    )  # fmt: skip
+
+
+def output_options(
+    *kinds: str, product: Product | None = None, gate: bool = False, was: tuple[str, ...] = ()
+) -> Callable[[Command], Command]:
+    """Give a command everything that its report can be written as.
+
+    The command takes what was asked for as ``outputs``: tuple of :class:`Output`, the JSON first; with a
+    product also ``out``: Path or None, which it writes itself.
+
+    Parameters
+    ----------
+    *kinds : str
+        Names of the kinds of report that it may write, for the names of their tables; none for any.
+    product : Product, optional
+        What ``-o`` writes; without one it writes the JSON report, as ``--report`` does everywhere.
+    gate : bool
+        Whether the report has verdicts, or numbers for a build server's list: then it has ``--junit``.
+    was : tuple of str
+        Old long names of ``-o`` for the report.
+    """
+    extras = tuple(name for name in EXTRAS if gate or name != "junit")
+    json_help = f"Write the report as JSON; {_STDOUT}  [default: not]"
+    first = product_option(product) if product is not None else click.option(
+        "-o", "--out", type=FilePath(), metavar="FILE", help=json_help, cls=RenamedOption, was=was
+    )  # fmt: skip
+    same = "" if product is not None else "The same as -o: "
+    declared = stack(
+        first,
+        click.option("--report", type=FilePath(), metavar="FILE", help=same + json_help),
+        click.option("--json", "as_json", is_flag=True, help="The same as --report -."),
+        *(
+            click.option(f"--{name}", type=FilePath(), metavar="FILE",
+                         help=f"{EXTRAS[name].help} - writes it to standard output.  [default: not]")
+            for name in extras
+        ),
+        _table_option(kinds),
+    )  # fmt: skip
 
     def apply(command: Command) -> Command:
         @functools.wraps(command)
         def take(*arguments: Any, **options: Any) -> Any:
-            return command(*arguments, forms=take_outputs(options, names=FORMS), **options)
+            given = {name: options.pop(name) for name in OUTPUT_PARAMETERS if name in options}
+            if product is not None:
+                options["out"] = given.pop("out")
+            return command(*arguments, outputs=_wanted(given), **options)
 
-        return _declare(FORMS)(cast(Command, take))
-
-    return apply
-
-
-def extra_outputs() -> Callable[[Command], Command]:
-    """Give a command the options of ``EXTRAS``; see :func:`take_outputs`."""
-    return _declare(tuple(EXTRAS))
-
-
-def _declare(names: Sequence[str]) -> Callable[[Command], Command]:
-    def apply(command: Command) -> Command:
-        for name in reversed(names):
-            text = f"{EXTRAS[name].help} - writes it to standard output.  [default: not]"
-            command = click.option(f"--{name}", type=FilePath(), metavar="FILE", help=text)(command)
-        return command
+        return declared(cast(Command, take))
 
     return apply
 
 
-def take_outputs(
-    options: dict[str, Any], report: Path | None = None, names: Iterable[str] = ("html", "junit", "markdown")
-) -> tuple[Output, ...]:
-    """Take what :func:`extra_outputs` has declared out of a command's options.
+def _table_option(kinds: tuple[str, ...]) -> Callable[[Command], Command]:
+    """Declare the choice among the tables of some kinds of report."""
+    names = dict.fromkeys(name for kind in KINDS if kind.name in kinds for name in kind.tables)
+    text = f"Which table --csv writes: {', '.join(names) or 'one of those of the report'}."
+    return click.option(
+        "--csv-table", type=click.Choice(list(names)) if names else str, metavar="NAME",
+        help=f"{text}  [default: {next(iter(names), 'the main one')}]",
+    )  # fmt: skip
 
-    Parameters
-    ----------
-    options : dict
-        Loses the entries of ``EXTRAS``.
-    report : Path, optional
-        Where ``-o`` wants report.json.
-    names : iterable of str
-        Of ``EXTRAS``.
 
-    Returns
-    -------
-    tuple of Output
-        What was asked for, report.json first.
-    """
-    wanted = [] if report is None else [Output("-o", "report", report, to_json)]
-    for name in names:
-        extra, path = EXTRAS[name], options.pop(name)
-        if path is not None:
-            wanted.append(Output(f"--{name}", extra.name, path, extra.render, extra.ready))
+def _wanted(given: Mapping[str, Any]) -> tuple[Output, ...]:
+    """What was asked for, the JSON first."""
+    places = [("-o", given.get("out")), ("--report", given["report"])]
+    places += [("--json", Path("-"))] if given["as_json"] else []
+    wanted = [Output(option, "report", path, to_json) for option, path in places if path is not None]
+    table = given["csv_table"]
+    if table is not None and given["csv"] is None:
+        raise OptionError("--csv-table: for --csv; name a file with it")
+    for name, extra in EXTRAS.items():
+        if (path := given.get(name)) is not None:
+            render = functools.partial(csv_of, table=table) if name == "csv" and table else extra.render
+            wanted.append(Output(f"--{name}", extra.name, path, render, extra.ready))
     return tuple(wanted)
 
 

@@ -9,6 +9,7 @@ import click
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, watchdog_option
 from nvaudit.cli.output import printing
+from nvaudit.cli.outputs import Product, product_option
 from nvaudit.cli.report import read_report
 from nvaudit.cli.say import say
 from nvaudit.errors import OptionError
@@ -18,7 +19,7 @@ from nvaudit.jobs.replaying import replay
 
 @click.command("replay", cls=OnceCommand)
 @click.argument("report", type=FilePath())
-@click.option("-o", "--output", type=FilePath(), required=True, help="The ONNX file to write.")
+@product_option(Product("CHIP.onnx", "The ONNX file to write.", was=("--output",), required=True))
 @click.option("--trial", type=click.IntRange(0), metavar="N", help="Which chip.  [default: the worst]")
 @click.option("--worst", is_flag=True, help="The worst chip of the report (the default).")
 @click.option("--sigma", type=float, help="Which point of a sweep.  [default: the largest sigma]")
@@ -26,13 +27,13 @@ from nvaudit.jobs.replaying import replay
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Run the written file on the report's data and compare.")  # fmt: skip
 def replay_command(
-    report: Path, output: Path, trial: int | None, worst: bool, sigma: float | None, check: bool
+    report: Path, out: Path, trial: int | None, worst: bool, sigma: float | None, check: bool
 ) -> None:
     """Write one simulated chip of REPORT.json as an ordinary ONNX model."""
     if worst and trial is not None:
         raise OptionError("--worst and --trial: choose one")
-    check_writable(output)
-    done = replay(read_report(report), output, trial=trial, sigma=sigma, check=check)
+    check_writable(out)
+    done = replay(read_report(report), out, trial=trial, sigma=sigma, check=check)
     if done.reported is None:
         found = "stopped early in the report" + (
             "" if done.measured is None else f"; the file measures {done.measured!r}"

@@ -14,25 +14,24 @@ from rich.console import Console
 
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
-from nvaudit.cli.outputs import Output, check_outputs, extra_outputs, hand_out, take_outputs
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.report.kinds import KINDS, print_report, read_any
 from nvaudit.report.result import AuditReport, from_json
 
 
 @click.command("report", cls=OnceCommand)
-@click.argument("report", type=FilePath())
-@extra_outputs()
+@click.argument("source", metavar="REPORT", type=FilePath())
+@output_options(gate=True)
 @click.option("--text", is_flag=True, help="Print the text too.  [default: only where no file is asked for]")
-def report_command(report: Path, text: bool, **options: Any) -> None:
+def report_command(source: Path, outputs: tuple[Output, ...], text: bool) -> None:
     """Write REPORT.json in other forms; - reads standard input.
 
     It is that of `audit -o`, or of compare, roofline, landscape, harden or verify-plan, which have a text and
     a page. The exit code says only whether that worked, whatever the verdict in the report is.
     """
-    outputs = take_outputs(options)
-    check_outputs(outputs, {} if str(report) == "-" else {"the report": report})
-    text_of, name = _read(report)
+    check_outputs(outputs, {} if str(source) == "-" else {"the report": source})
+    text_of, name = _read(source)
     kind, found = read_any(text_of, name)
     if kind != KINDS[0] and any(output.option == "--junit" for output in outputs):
         raise OptionError(

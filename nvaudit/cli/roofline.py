@@ -10,7 +10,7 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, form_options, hand_out
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
@@ -23,7 +23,6 @@ from nvaudit.jobs.rooflining import (
     run_roofline,
 )
 from nvaudit.report.kinds import print_report
-from nvaudit.report.roofline.result import roofline_json
 from nvaudit.spec import RunSpec
 
 
@@ -48,10 +47,7 @@ from nvaudit.spec import RunSpec
     },
 )
 @watchdog_option()
-@click.option("-o", "--report", type=FilePath(), metavar="FILE", help="Write the roofline as JSON; - writes "
-              "it to standard output, and the text to standard error.  [default: not]")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="The same as -o -.")
-@form_options()
+@output_options("roofline")
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
               "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()
@@ -65,9 +61,7 @@ def roofline_command(
     rank_by: str,
     margin: float | None,
     workers: int | None,
-    report: Path | None,
-    as_json: bool,
-    forms: tuple[Output, ...],
+    outputs: tuple[Output, ...],
     resume: Path | None,
     quiet: bool,
     **options: Any,
@@ -86,7 +80,6 @@ def roofline_command(
         margin=margin,
         options=options,
     )
-    outputs = [*_outputs(report, as_json), *forms]
     check_outputs(outputs, _inputs(plan))
     with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
@@ -94,14 +87,6 @@ def roofline_command(
         hand_out(found, outputs, lambda console: print_report(found, console))
         kept.done()
     return EXIT_OK
-
-
-def _outputs(report: Path | None, as_json: bool) -> list[Output]:
-    wanted = [
-        Output("-o", "roofline", report, roofline_json) if report is not None else None,
-        Output("--json", "roofline", Path("-"), roofline_json) if as_json else None,
-    ]
-    return [output for output in wanted if output is not None]
 
 
 def _inputs(plan: RooflinePlan) -> dict[str, Path]:

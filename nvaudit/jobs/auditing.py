@@ -35,6 +35,7 @@ from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.stop import Stop
+from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import partly_converted
@@ -59,6 +60,7 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(output="output_name")
 def audit(
     model: str | Path,
     device: str | Path = "rram",

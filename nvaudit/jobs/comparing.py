@@ -22,6 +22,7 @@ from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.renamed import takes_old
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.conditions import Conditions, check_same, conditions_of, point_conditions
 from nvaudit.report.comparison.result import ComparisonReport
@@ -49,6 +50,7 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(output="output_name")
 def compare(
     models: Sequence[Named],
     device: Named = "rram",

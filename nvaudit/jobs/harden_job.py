@@ -99,7 +99,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
     """
     loaded = load_runnable(spec.model, spec.seed)
     rebatch = analyse_batch(loaded.model)
-    output, notes = settle_output(loaded, spec.output, "--output-name")
+    output, notes = settle_output(loaded, spec.output_name)
     notes += loaded.notes
     _, points = settle_device(spec.audit_spec(loaded.path, "", ()))
     if spec.adc_bits is not None:

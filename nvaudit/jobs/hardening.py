@@ -29,6 +29,7 @@ from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
+from nvaudit.renamed import takes_old
 from nvaudit.report.hardening.result import (
     HardenReport,
     TrainingInfo,
@@ -57,12 +58,13 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(output="out")
 def harden(
     model: str | Path,
     device: str | Path = "rram",
     data: str | Path | None = None,
     *,
-    output: str | Path,
+    out: str | Path,
     progress: Progress = _quiet,
     resume: str | Path | None = None,
     **options: Any,
@@ -77,7 +79,7 @@ def harden(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Data to train on; without it ``MODEL.npz`` beside the model.
-    output : str or Path
+    out : str or Path
         The ONNX file to write.
     progress : callable
         Called with (what, done, total).
@@ -96,7 +98,7 @@ def harden(
         If anything about the input is wrong, torch is missing, or training diverges.
     """
     spec = make_harden_spec(model=model, device=device, data=data, **options)
-    return run_hardening(spec, Path(output), progress, resume)
+    return run_hardening(spec, Path(out), progress, resume)
 
 
 def run_hardening(
@@ -237,7 +239,7 @@ def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
     """What measures the roughness of the network in training: as a file, on the validation samples."""
     data = write_samples(job, executor, scratch / "validation.npz", job.val)
     spec = make_landscape_spec(
-        model=job.loaded.path, data=data, seed=job.spec.seed, output=job.output,
+        model=job.loaded.path, data=data, seed=job.spec.seed, output_name=job.output,
         class_axis=job.spec.class_axis, ignore_labels=job.spec.ignore_labels, workers=job.spec.workers,
         loss=_LOSS.get(job.spec.metric or ""),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.renamed import takes_old
 from nvaudit.report.landscape.result import (
     LandscapeHashes,
     LandscapeReport,
@@ -43,6 +44,7 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(output="output_name")
 def landscape(
     model: str | Path,
     data: str | Path | None = None,
@@ -92,7 +94,7 @@ def run_landscape(
         check_pool(spec.dask)
         loaded = load_runnable(spec.model, spec.seed)
         rebatch = analyse_batch(loaded.model)
-        output, notes = settle_output(loaded, spec.output)
+        output, notes = settle_output(loaded, spec.output_name)
         notes += loaded.notes
         data = None if spec.data is None else Path(spec.data)
         dataset = load_dataset(
@@ -150,7 +152,7 @@ def session_landscape(
         model=run.model,
         data=run.data,
         seed=run.seed,
-        output=session.workload.output,
+        output_name=session.workload.output,
         class_axis=run.class_axis,
         ignore_labels=run.ignore_labels,
         limit=run.limit,

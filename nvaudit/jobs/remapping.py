@@ -39,6 +39,7 @@ from nvaudit.remapping.limits import has_mean, relative_spread
 from nvaudit.remapping.program import Basis
 from nvaudit.remapping.spec import RemapSpec, make_remap_spec
 from nvaudit.remapping.trial import Trial
+from nvaudit.renamed import takes_old
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, prepared, settle_metric
@@ -65,12 +66,13 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(output="out")
 def remap(
     model: str | Path,
     device: str | Path = "rram",
     data: str | Path | None = None,
     *,
-    output: str | Path,
+    out: str | Path,
     progress: Progress = _quiet,
     **options: Any,
 ) -> RemapReport:
@@ -84,7 +86,7 @@ def remap(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Data, as for an audit: a part of it calibrates, all of it audits.
-    output : str or Path
+    out : str or Path
         The ONNX file to write.
     progress : callable
         Called with (what, done, total).
@@ -101,7 +103,7 @@ def remap(
         If anything about the input is wrong, or a file cannot be written.
     """
     spec = make_remap_spec(model=model, device=device, data=data, **options)
-    return run_remap(spec, output, progress)
+    return run_remap(spec, out, progress)
 
 
 @holding_inputs()

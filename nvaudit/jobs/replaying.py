@@ -15,6 +15,7 @@ from nvaudit.model.layout import UNMOVED
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import GraphFile
+from nvaudit.renamed import takes_old
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, prepare, prepare_again, settle_metric
 from nvaudit.spec import make_spec
@@ -43,9 +44,10 @@ class Replayed:
     measured: float | None
 
 
+@takes_old(output="out")
 def replay(
     report: AuditReport,
-    output: Path,
+    out: Path,
     *,
     trial: int | None = None,
     sigma: float | None = None,
@@ -57,7 +59,7 @@ def replay(
     ----------
     report : AuditReport
         Names the model, the data, the device and the seed.
-    output : Path
+    out : Path
         The ONNX file to write.
     trial : int, optional
         Which chip; by default the worst.
@@ -107,8 +109,8 @@ def replay(
                 f"the report has sigma {sigma:g} and its run has not; give a report as it was written"
             )
         check_inputs()  # before anything is written, too
-        _write(session, engine, output, point, trial)
-        measured = _measure(session, engine, probe, output) if check else None
+        _write(session, engine, out, point, trial)
+        measured = _measure(session, engine, probe, out) if check else None
     reported = values[trial]
     if measured is not None and reported is not None and measured != reported:
         reason = "another version of ONNX Runtime or another processor rounds otherwise"
@@ -116,9 +118,9 @@ def replay(
             named = listed(session.loaded.draws)
             reason = f"results of {named} follow a seed only in one version of ONNX Runtime and of nvaudit"
         raise EngineError(
-            f"{output}: written, but it measures {measured!r} where the report has {reported!r}; {reason}"
+            f"{out}: written, but it measures {measured!r} where the report has {reported!r}; {reason}"
         )
-    return Replayed(output, trial, sigma, reported, measured)
+    return Replayed(out, trial, sigma, reported, measured)
 
 
 def _same(session: Session, report: AuditReport) -> None:

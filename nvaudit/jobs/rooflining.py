@@ -20,6 +20,7 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
+from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.limits import Measure
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
@@ -118,6 +119,7 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(output="output_name")
 def roofline(
     model: str | Path,
     device: str | Path = "rram",

@@ -20,6 +20,7 @@ from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.workload import save_array
+from nvaudit.renamed import takes_old
 from nvaudit.report.wording import limit_text
 from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.session import Session, check_threshold, prepared, run_nominal, run_probe, settle_device
@@ -38,12 +39,13 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+@takes_old(plan="out", output="output_name")
 def verify_plan(
     model: str | Path,
     device: str | Path = "rram",
     data: str | Path | None = None,
     *,
-    plan: str | Path | None = None,
+    out: str | Path | None = None,
     progress: Progress = _quiet,
     resume: str | Path | None = None,
     **options: Any,
@@ -58,7 +60,7 @@ def verify_plan(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Evaluation data, as for :func:`nvaudit.audit`.
-    plan : str or Path, optional
+    out : str or Path, optional
         The ``.npz`` file to write: for each initializer on the array a mask of the weights to verify.
     progress : callable
         Called with (what, done, total).
@@ -80,7 +82,7 @@ def verify_plan(
     """
     spec = make_verify_spec(model=model, device=device, data=data, **options)
     return run_verify_plan(
-        spec, None if plan is None else Path(plan), progress, None if resume is None else Path(resume)
+        spec, None if out is None else Path(out), progress, None if resume is None else Path(resume)
     )
 
 

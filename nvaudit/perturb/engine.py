@@ -345,7 +345,7 @@ class Engine:
         others = [name for name in self._w.alternatives if name != self._w.output]
         if not others:
             return "; the model has no other output that can be"
-        return f"; choose another with --output: {', '.join(others)}"
+        return f"; choose another with --output-name: {', '.join(others)}"
 
     def _open(self, graph: GraphFile) -> Any:
         fills = {name: file.open() for name, file in graph.digital.items()}

@@ -88,7 +88,9 @@ def resolve_metric(
         If labels do not fit the outputs.
     """
     if output.ndim == 0:
-        raise OptionError("the output is a single number for the whole batch; choose another with --output")
+        raise OptionError(
+            "the output is a single number for the whole batch; choose another with --output-name"
+        )
     known, caution = reading or Reading(), ""
     if name is None:
         name, caution = _default_name(output, label_kind, class_axis, reading)
@@ -122,7 +124,7 @@ def _settle_decided(
         raise OptionError(
             f"--metric {base.name}: {_called(known)} holds the largest scores in order and does not say "
             "whose they are; choose the output with their classes, or the scores before the TopK, with "
-            "--output, or use --metric mse"
+            "--output-name, or use --metric mse"
         )
     settled = _settle_classes(base, output, labels, class_axis, reading)
     if wanted is not None:
@@ -244,7 +246,7 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
     if metric.kind == "cross_entropy" or (metric.k > 1 and ranked is None):
         raise OptionError(
             f"--metric {metric.name} needs class scores, and {_called(known)} holds decisions (class "
-            "numbers); choose the scores with --output, or use top1"
+            "numbers); choose the scores with --output-name, or use top1"
         )
     if ranked is not None and metric.k >= output.shape[ranked] > 1:
         raise OptionError(
@@ -256,7 +258,8 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
         each = "decision" if axis is None else f"sample and position, without axis {axis} (the classes)"
         raise DataError(
             f"labels have shape {list(labels.shape)} and {_called(known)} {list(output.shape)}, which holds "
-            f"decisions (class numbers): there must be one label for each {each}; choose another --output"
+            f"decisions (class numbers): there must be one label for each {each}; choose another "
+            "--output-name"
         )
     other = "the labels" if metric.against == "labels" else "those of the unmodified model"
     said = f"{_called(known)} holds decisions (class numbers), compared with {other}"
@@ -359,7 +362,7 @@ def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | No
             )
         raise DataError(
             f"labels have shape {list(labels.shape)} and the output {list(output.shape)}: no axis of "
-            f"class scores makes them fit; choose another --output or set --class-axis{several}"
+            f"class scores makes them fit; choose another --output-name or set --class-axis{several}"
         )
     top = _largest(metric, labels)
     roomy = [a for a in fits if output.shape[a] > top]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
+from nvaudit.report.records import Cell, Tables, flat, records_of
 from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
@@ -176,3 +177,60 @@ def answer_lines(case: Case, report: AuditReport) -> list[str]:
     if report.label_free:
         lines.append("LABEL-FREE: there were no labels; this compares with the unperturbed model only")
     return lines
+
+
+def tables(report: AuditReport) -> Tables:
+    """The questions with their answers, every chip, every tensor, and where the loss comes from."""
+    detail = report.attribution_detail
+    found = {
+        "points": records_of(_case_row(case, report) for case in cases_of(report)),
+        "chips": records_of(
+            {
+                "sigma": point.sigma,
+                "trial": trial,
+                "value": value,
+                "weight": None if point.trials.weights is None else point.trials.weights[trial],
+            }
+            for point in points_of(report)
+            for trial, value in enumerate(point.trials.values)
+        ),
+        "tensors": records_of(flat(tensor) for tensor in report.tensors),
+    }
+    for part in () if detail is None else (detail.tensors, detail.terms):
+        if part is not None:
+            found[f"attribution_{part.kind}"] = records_of(flat(item) for item in part.items)
+    if detail is not None and detail.classes is not None:
+        kpps = [f"kpp_{percentile:.10g}" for percentile in detail.classes.percentiles]
+        found["attribution_classes"] = records_of(
+            {**flat(item), **dict(zip(kpps, item.kpp, strict=True))} for item in detail.classes.classes
+        )
+    return found
+
+
+def _case_row(case: Case, report: AuditReport) -> dict[str, Cell]:
+    """One question with its answer and the numbers without noise beside it."""
+    trials, gate = case.point.trials, case.gate
+    row: dict[str, Cell] = {
+        "sigma": case.point.sigma,
+        "sigma_unit": case.point.sigma_unit,
+        "percentile": case.kpp.percentile,
+        "kpp": case.kpp.value,
+        "kpp_low": case.kpp.low,
+        "kpp_high": case.kpp.high,
+        "confidence": case.kpp.confidence,
+        "chips": trials.count,
+        "mean": trials.mean,
+        "std": trials.std,
+        "min": trials.min,
+        "max": trials.max,
+        "metric": report.metric,
+        "nominal": report.nominal,
+        "quantised": report.quantised,
+    }
+    for item in case.point.yields:
+        name = f"yield_{item.threshold:.10g}"
+        row |= {name: item.share, f"{name}_low": item.low, f"{name}_high": item.high}
+    if gate is not None:
+        row |= {"threshold": gate.threshold, "verdict": gate.verdict, "gate_failures": gate.failures}
+        row |= {"gate_chips": gate.trials, "failure_low": gate.failure_low, "failure_high": gate.failure_high}
+    return row

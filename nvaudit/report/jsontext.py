@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from pydantic import BaseModel
+
 _SCALARS = (str, int, float, bool, type(None))
 _LINE = 100
 
@@ -24,6 +26,11 @@ def write_json(value: Any) -> str:
         If a number is not finite.
     """
     return "".join(_pieces(value, ""))
+
+
+def to_json(report: BaseModel) -> str:
+    """Write a report of any kind as JSON, without a final newline; equal reports give equal text."""
+    return write_json(report.model_dump(mode="json"))
 
 
 def read_json(text: str) -> Any:

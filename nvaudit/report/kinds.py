@@ -8,13 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
-from nvaudit.errors import DataError
+from nvaudit.errors import DataError, OptionError
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.records import Tables
 from nvaudit.report.remap.result import RemapReport
+from nvaudit.report.render.csv import csv_text
 from nvaudit.report.render.terminal import print_document
 from nvaudit.report.result import AuditReport, parsed, validated_report
 from nvaudit.report.roofline.result import RooflineReport
@@ -30,6 +32,7 @@ class Kind:
 
     Attributes
     ----------
+    name : str
     command : str
         That writes it.
     model : type
@@ -37,24 +40,62 @@ class Kind:
         A key that no other kind has.
     document : str
         ``module:function`` of :mod:`nvaudit.report`: says what it found.
+    records : str
+        Module of :mod:`nvaudit.report` whose ``tables(report)`` gives its tables as records.
+    tables : tuple of str
+        The names that these may have, the main one first.
+    text : str
+        As ``document``: prints it, where the document does not say everything yet.
     """
 
+    name: str
     command: str
     model: type[Section]
     key: str
     document: str
+    records: str
+    tables: tuple[str, ...]
     text: str = ""
 
 
 KINDS = (
-    Kind("nvaudit audit", AuditReport, "trials", "page.audit:audit_page", "text:render_text"),
-    Kind("nvaudit compare", ComparisonReport, "models", "comparison.document:comparison_document"),
-    Kind("nvaudit roofline", RooflineReport, "levels", "roofline.document:roofline_document"),
-    Kind("nvaudit landscape", LandscapeReport, "surface", "landscape.document:landscape_document"),
-    Kind("nvaudit harden", HardenReport, "hardened", "hardening.document:harden_document"),
-    Kind("nvaudit harden --method remap", RemapReport, "steps", "remap.document:remap_document"),
-    Kind("nvaudit verify-plan", VerifyReport, "curve", "write_verify.document:verify_document"),
-)
+    Kind(
+        "audit", "nvaudit audit", AuditReport, "trials",
+        document="page.audit:audit_page", records="cases", text="text:render_text",
+        tables=("points", "chips", "tensors", "attribution_tensors", "attribution_terms",
+                "attribution_classes"),
+    ),
+    Kind(
+        "compare", "nvaudit compare", ComparisonReport, "models",
+        document="comparison.document:comparison_document", records="comparison.records",
+        tables=("models", "differences", "correlations"),
+    ),
+    Kind(
+        "roofline", "nvaudit roofline", RooflineReport, "levels",
+        document="roofline.document:roofline_document", records="roofline.result",
+        tables=("levels", "skipped"),
+    ),
+    Kind(
+        "landscape", "nvaudit landscape", LandscapeReport, "surface",
+        document="landscape.document:landscape_document", records="landscape.result",
+        tables=("fits", "surface"),
+    ),
+    Kind(
+        "harden", "nvaudit harden", HardenReport, "hardened",
+        document="hardening.document:harden_document", records="hardening.result",
+        tables=("models", "chips", "epochs", "verify_plan"),
+    ),
+    Kind(
+        "remap", "nvaudit harden --method remap", RemapReport, "steps",
+        document="remap.document:remap_document", records="remap.result",
+        tables=("steps", "tensors", "audits"),
+    ),
+    Kind(
+        "verify-plan", "nvaudit verify-plan", VerifyReport, "curve",
+        document="write_verify.document:verify_document", records="write_verify.result",
+        tables=("curve", "tensors", "chips"),
+    ),
+)  # fmt: skip
 
 
 def read_any(text: str, where: str) -> tuple[Kind, Section]:
@@ -104,6 +145,36 @@ def document_of(report: Section) -> Document:
     """
     made: Document = _named(_kind_of(report).document)(report)
     return made
+
+
+def csv_of(report: Section, table: str | None = None) -> str:
+    """Write a table of a report as CSV, without a final newline.
+
+    Parameters
+    ----------
+    report : Section
+        Of one of ``KINDS``.
+    table : str, optional
+        Its name; by default the main one.
+
+    Raises
+    ------
+    OptionError
+        Naming the tables that there are, where it has none of that name.
+    """
+    tables: Tables = importlib.import_module(f"nvaudit.report.{_kind_of(report).records}").tables(report)
+    name = next(iter(tables)) if table is None else table
+    if name not in tables:
+        raise OptionError(f"--csv-table {name!r}: this report has {', '.join(tables)}; name one of these")
+    return csv_text(tables[name].columns, tables[name].rows)
+
+
+def junit_of(report: Section) -> str:
+    """Write the gates of a report as JUnit XML, without a final newline."""
+    from nvaudit.report.junit import render_junit
+
+    assert isinstance(report, AuditReport)
+    return render_junit(report)
 
 
 def print_report(report: Section, console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvaudit.report.jsontext import write_json
+from nvaudit.report.records import Tables, flat, records_of
 from nvaudit.report.sections import Section
 from nvaudit.stats.anytime import sequential_verdict
 from nvaudit.stats.binomial import (
@@ -245,6 +245,13 @@ def _percentile(percentile: float, trials: int, confidence: float, costs: Costs)
     )
 
 
-def plan_json(plan: Plan) -> str:
-    """Write a plan as JSON, without a final newline."""
-    return write_json(plan.model_dump(mode="json"))
+def tables(plan: Plan) -> Tables:
+    """What the trials say about each percentile, and what gates take that pass with some failures."""
+    return {
+        "percentiles": records_of(flat(item) for item in plan.percentiles),
+        "gates": records_of(
+            {"percentile": item.percentile, "failures": gate.failures, **flat(gate.need)}
+            for item in plan.percentiles
+            for gate in item.gates
+        ),
+    }

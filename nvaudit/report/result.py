@@ -13,7 +13,7 @@ from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
-from nvaudit.report.jsontext import read_json, short_repr, write_json
+from nvaudit.report.jsontext import read_json, short_repr, to_json
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
 from nvaudit.report.sections import (
     DataInfo,
@@ -25,6 +25,7 @@ from nvaudit.report.sections import (
     OperatingPointInfo,
     RaceInfo,
     Roughness,
+    Run,
     RuntimeInfo,
     Section,
     SweepPoint,
@@ -107,7 +108,7 @@ class AuditReport(Section):
     )
     attribution_detail: AttributionDetail | None = None
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
-    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    run: Run = Field(description="The full specification of the run.")
     hashes: Hashes
     events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
     notes: tuple[str, ...] = ()
@@ -145,21 +146,6 @@ def with_command(report: AuditReport, command: str | None) -> AuditReport:
     return report.model_copy(
         update={"interrupted": report.interrupted.model_copy(update={"command": command})}
     )
-
-
-def to_json(report: AuditReport) -> str:
-    """Write a report as JSON: keys in a fixed order, floats exact, lists of numbers on few lines.
-
-    Parameters
-    ----------
-    report : AuditReport
-
-    Returns
-    -------
-    str
-        Without a final newline; equal reports give equal text.
-    """
-    return write_json(report.model_dump(mode="json"))
 
 
 def from_json(text: str, where: str) -> AuditReport:

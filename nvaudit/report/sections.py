@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from nvaudit.renamed import current_fields
 from nvaudit.report.gates import GateResult
 from nvaudit.report.tails import TailResult
 from nvaudit.report.wording import sigma_text
 from nvaudit.stats.kpp import KppResult, YieldResult
+
+Run: TypeAlias = Annotated[dict[str, JsonValue], BeforeValidator(current_fields)]
+"""The full specification of a run; names of before are read as today's."""
 
 
 class Section(BaseModel):

@@ -91,7 +91,8 @@ def curvature(
             if not parts.requires_grad:
                 raise OptionError(
                     f"--ranking swim: the output {output!r} has no gradient with respect to any weight (a "
-                    "whole number, or a rounded one); choose another with --output, or --ranking magnitude"
+                    "whole number, or a rounded one); choose another with --output-name, or --ranking "
+                    "magnitude"
                 )
             rows += count
             generator = torch_generator("cpu", seed, "curvature", number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -319,8 +318,6 @@ class HardenSpec(
 ):
     """One hardening, complete. The fields are the options of ``nvaudit harden``."""
 
-    one: ClassVar[Mapping[str, str]] = {**OnePoint.one, "output": "output_name"}
-
     method: Annotated[Method, MethodOptions.option("method")] = "best"
     # As for an audit, but for words, limits and defaults.
     data: Annotated[
@@ -335,9 +332,9 @@ class HardenSpec(
     limit: Annotated[
         Count | None, DataOptions.option("limit", help="Use only the first N samples of --data.")
     ] = None
-    output: Annotated[
+    output_name: Annotated[
         str | None,
-        DataOptions.option("output", name="--output-name", help="Which output is trained and scored."),
+        DataOptions.option("output_name", was=(), help="Which output is trained and scored."),
     ] = None
     metric: Annotated[
         str | None,

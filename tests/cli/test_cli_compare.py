@@ -49,7 +49,7 @@ def test_files(command, pair):
         "compare", *pair, *FEW, "-o", "c.json", "--csv", "c.csv", "--html", "c.html", "--reports", "reports"
     )
     assert ran.code == EXIT_OK
-    for line in ("comparison: c.json", "table: c.csv", "page: c.html"):
+    for line in ("report: c.json", "table: c.csv", "page: c.html"):
         assert line in ran.out.splitlines()
     found = ComparisonReport.model_validate_json(Path("c.json").read_text(encoding="utf-8"), strict=True)
     rows = list(csv.DictReader(io.StringIO(Path("c.csv").read_text(encoding="utf-8"))))

@@ -75,7 +75,7 @@ def test_version(command):
         (("audit",), "Missing argument 'MODEL'."),
         (("audit", "m.onnx", "--nope"), "No such option '--nope'."),
         (("audit", "m.onnx", "more"), "Got unexpected extra argument (more)"),
-        (("devices", "fit", "m.csv"), "Missing option '-o' / '--output'."),
+        (("devices", "fit", "m.csv"), "Missing option '-o' / '--out'."),
     ],
 )
 def test_wrong_usage(command, arguments, message):

@@ -38,7 +38,7 @@ def test_text(command, example):
 def test_json_and_surface_agree(command, example, tmp_path):
     """The JSON on standard output and the .npz hold the same surface, and the roughness follows from it."""
     path = tmp_path / "surface.npz"
-    ran = command("landscape", example, *FEW, "--json", "-o", path)
+    ran = command("landscape", example, *FEW, "--json", "--surface", path)
     assert ran.code == EXIT_OK
     report = LandscapeReport.model_validate_json(ran.out, strict=True)
     assert report.roughness.pairs == 2
@@ -134,12 +134,12 @@ def test_resume_and_progress(command, example, tmp_path):
             ("--loss", "hinge"),
             "--loss: got 'hinge'; use one of cross_entropy, mse, binary_cross_entropy",
         ),
-        (("--output", "nope"), "--output 'nope' is not an output; the model has logits"),
+        (("--output-name", "nope"), "--output-name 'nope' is not an output; the model has logits"),
         (("--class-axis", "7"), "--class-axis 7: the output has shape [16, 10] (axis 0 is the batch)"),
         (("--data", "nowhere.npz"), "nowhere.npz: no such file or folder"),
         (("--data", ""), "--data: got ''; use a path, in UTF-8"),
         (("-o", "no/folder/s.npz"), "no/folder/s.npz: cannot be written: its folder does not exist"),
-        (("-o", "-"), "-o -: only --json goes to standard output; name a file"),
+        (("--surface", "-"), "--surface -: a surface is binary; name a file"),
         (("-o", "same", "--html", "same"), "-o and --html: both are same; choose two paths"),
         (("--seed", "99999999999999999999"), "--seed: got 99999999999999999999; use a whole number from 0"),
     ],
@@ -162,7 +162,7 @@ def test_inputs_are_not_overwritten(command, example, tmp_path):
     model, data = tmp_path / "digits_cnn.onnx", tmp_path / "digits_cnn.npz"
     for path, what in ((model, "the model"), (data, "the data")):
         before = path.read_bytes()
-        ran = command("landscape", model, *FEW, "-o", path)
+        ran = command("landscape", model, *FEW, "--surface", path)
         assert ran.code == EXIT_BAD_INPUT
-        assert f"-o {path}: this is {what}; choose another path" in ran.err
+        assert f"--surface {path}: this is {what}; choose another path" in ran.err
         assert path.read_bytes() == before

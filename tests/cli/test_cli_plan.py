@@ -33,7 +33,7 @@ def test_a_plan_as_json(command, example, tmp_path, workers):
     options = ("--plan", "-j", workers, "--limit", 32, "-k", 1, "-k", 5, "--sigma", 0.1, "--sigma", 0.2)
     ran = command("audit", example, *options, "-o", path)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.endswith(f"plan: {path}\n")
+    assert ran.out.endswith(f"report: {path}\n")
     plan = Plan.model_validate_json(path.read_text())
     assert (plan.trials, plan.points, plan.images, plan.timing.workers) == (1000, 2, 32, workers)
     assert plan.given.images == 2 * 1000 * 32

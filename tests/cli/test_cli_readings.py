@@ -104,22 +104,22 @@ def boxes(tmp_path):
 @pytest.mark.parametrize(("make", "wanted"), [(sequence, "s"), (boxes, "g")])
 @pytest.mark.parametrize("words", [("audit",), ("audit", "--adc-bits", 6), ("verify-plan",), ("landscape",)])
 def test_outputs_that_no_metric_reads_are_refused_with_those_that_can(command, tmp_path, make, wanted, words):
-    """Exit 2 and a name that works with --output, in every command that scores."""
+    """Exit 2 and a name that works with --output-name, in every command that scores."""
     path = make(tmp_path)
     few = ("-j", 0, "-q") if words[0] == "landscape" else FEW[:5]
     ran = command(words[0], path, *words[1:], *few)
     assert ran.code == 2
-    assert f"with --output: {wanted}" in ran.err
+    assert f"with --output-name: {wanted}" in ran.err
     if words == ("audit",):
-        assert report(command, tmp_path, path, "--output", wanted)["trials"]["count"] == 4
+        assert report(command, tmp_path, path, "--output-name", wanted)["trials"]["count"] == 4
 
 
 def test_an_output_of_another_length_for_each_sample_is_refused_when_it_is_chosen(command, tmp_path):
     """The lengths that were met, and what to choose."""
-    ran = command("audit", boxes(tmp_path), *FEW, "--output", "sel")
+    ran = command("audit", boxes(tmp_path), *FEW, "--output-name", "sel")
     assert ran.code == 2
     assert "output 'sel' has another shape for each sample" in ran.err
-    assert "with --output: g" in ran.err
+    assert "with --output-name: g" in ran.err
 
 
 def test_a_classifier_with_a_label_in_text_is_scored_by_its_scores(command, tmp_path):
@@ -132,11 +132,11 @@ def test_a_classifier_with_a_label_in_text_is_scored_by_its_scores(command, tmp_
     found = report(command, tmp_path, path)
     assert (found["metric"], found["nominal"]) == ("top1", 1.0)
     assert any("scored: 's' (the class scores beside the label 'n'" in note for note in found["notes"])
-    ran = command("audit", path, *FEW, "--output", "n")
+    ran = command("audit", path, *FEW, "--output-name", "n")
     assert (ran.code, "output 'n' is text and cannot be scored" in ran.err) == (2, True)
 
 
-@pytest.mark.parametrize("output", [(), ("--output", "p")])
+@pytest.mark.parametrize("output", [(), ("--output-name", "p")])
 def test_dictionaries_of_scores_are_scored(command, tmp_path, output):
     """ZipMap with the model's own numbers of classes: as the scores that it was made from."""
     numbered = np.array([3, 5, 7, 8, 9])

@@ -33,7 +33,7 @@ def test_text_and_files(command, model):
     )
     assert ran.code == EXIT_OK
     lines = ran.out.splitlines()
-    assert "roofline: r.json" in lines
+    assert "report: r.json" in lines
     assert "page: r.html" in lines
     for title in ("Roofline", "What limits", "How it was run"):
         assert title in lines

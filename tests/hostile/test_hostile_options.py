@@ -42,7 +42,7 @@ MESSAGES = [
         "multilabel, or module:function",
     ),
     (("--metric", "top10"), "--metric top10: the output has only 10 classes on axis 1"),
-    (("--output", "nope"), "--output 'nope' is not an output; the model has logits"),
+    (("--output-name", "nope"), "--output-name 'nope' is not an output; the model has logits"),
     (("--class-axis", "7"), "--class-axis 7: the output has shape [8, 10] (axis 0 is the batch)"),
     (("--class-axis", "0"), "--class-axis 0: the output has shape [8, 10] (axis 0 is the batch)"),
     (("--class-axis", "99"), "--class-axis: got 99; use a whole number from -64 to 63"),
@@ -82,7 +82,7 @@ UNREADABLE = [
 ]
 
 USAGE = [
-    (("-o", ""), "Invalid value for '-o' / '--report': it is empty; name a file"),
+    (("-o", ""), "Invalid value for '-o' / '--out': it is empty; name a file"),
 ]
 
 

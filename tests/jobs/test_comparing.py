@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from nvaudit import audit, compare, landscape
 from nvaudit.errors import DataError, ModelError, NvauditError, OptionError
 from nvaudit.jobs import auditing, candidates, comparing
-from nvaudit.report.result import to_json
+from nvaudit.report.jsontext import to_json
 from nvaudit.rng import stream
 
 FEW = {"trials": 20, "limit": 40, "sigmas": (0.3,), "roughness": False}

@@ -95,7 +95,7 @@ def test_training_changes_what_a_computed_weight_comes_from(tmp_path):
     """The graph comes back as it was, with other numbers in the tensors that it computes the weight from."""
     nodes = [node("MatMul", ["a", "b"], ["ab"]), node("Add", ["w", "ab"], ["e"])]
     path = mlp(tmp_path, nodes, {"w": W, "a": W[:, :2], "b": W[:2]})
-    harden(path, "rram", output=tmp_path / "hard.onnx", method="gaussian", epochs=1, trials=4, keep="last")
+    harden(path, "rram", out=tmp_path / "hard.onnx", method="gaussian", epochs=1, trials=4, keep="last")
     before, after = onnx.load(path), onnx.load(tmp_path / "hard.onnx")
     assert [n.op_type for n in after.graph.node] == [n.op_type for n in before.graph.node]
     old = {t.name: numpy_helper.to_array(t) for t in before.graph.initializer}
@@ -107,7 +107,7 @@ def test_training_leaves_weights_that_torch_cannot_compute(tmp_path):
     """Unique is not known in torch: the weight is computed once, has noise on it, and is said to be left."""
     nodes = [node("Unique", ["w"], ["u"], sorted=1), node("Reshape", ["u", "s"], ["e"])]
     path = mlp(tmp_path, nodes, {"w": W, "s": np.int64([16, 5])})
-    report = harden(path, "rram", output=tmp_path / "hard.onnx", epochs=1, trials=4, keep="last")
+    report = harden(path, "rram", out=tmp_path / "hard.onnx", epochs=1, trials=4, keep="last")
     assert any("not trained, as torch lacks an operator" in note and ": u" in note for note in report.notes)
     old = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     new = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "hard.onnx").graph.initializer}
@@ -118,7 +118,7 @@ def test_training_leaves_weights_that_torch_cannot_compute(tmp_path):
 def test_remap_leaves_a_computed_weight_and_says_so(tmp_path):
     """Its stored parts are as they were; the written model computes the same weight."""
     path = mlp(tmp_path, [node("Clip", ["w", "", "hi"], ["e"])], {"w": W, "hi": np.float32(1)})
-    report = remap(path, "rram", output=tmp_path / "hard.onnx", trials=4)
+    report = remap(path, "rram", out=tmp_path / "hard.onnx", trials=4)
     (row,) = (tensor for tensor in report.tensors if tensor.name == "e")
     assert "is computed from other constants in the graph" in str(row)
     new = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "hard.onnx").graph.initializer}

@@ -133,7 +133,7 @@ def _compared(model, **how):
 
 
 def _hardened(model, **how):
-    harden(model, output=model.parent / "out.onnx", method="gaussian", epochs=1, **how)
+    harden(model, out=model.parent / "out.onnx", method="gaussian", epochs=1, **how)
 
 
 @pytest.mark.parametrize("command", [audit, roofline, _compared, _hardened])

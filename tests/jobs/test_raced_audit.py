@@ -8,7 +8,7 @@ from quick import audit
 
 from nvaudit.files import write_text_atomic
 from nvaudit.perturb.record import RECORD_FILE
-from nvaudit.report.result import to_json
+from nvaudit.report.jsontext import to_json
 
 SIGMA = (0.3,)
 TRIALS = 150

@@ -12,7 +12,7 @@ from nvaudit.cli import run
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.jobs.replaying import replay
-from nvaudit.report.result import to_json
+from nvaudit.report.jsontext import to_json
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
 

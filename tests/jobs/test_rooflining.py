@@ -8,7 +8,7 @@ from nvaudit.device import load_profile
 from nvaudit.errors import NvauditError, OptionError, ProfileError
 from nvaudit.jobs import rooflining
 from nvaudit.jobs.rooflining import plan_roofline
-from nvaudit.report.roofline.result import roofline_json
+from nvaudit.report.jsontext import to_json
 
 FEW = {"trials": 12, "limit": 60, "workers": 0}
 SMALL = {"trials": 3, "limit": 40, "workers": 0}
@@ -210,7 +210,7 @@ def test_equal_runs_give_equal_text(example):
     def text(workers):
         one = roofline(example, DEVICE, cell_bits=(2,), **(SMALL | {"workers": workers}))
         level = one.levels[0].model_copy(update={"seconds": 0.0, "run": {**one.levels[0].run, "workers": 0}})
-        return roofline_json(one.model_copy(update={"levels": (level,), "timing": {}}))
+        return to_json(one.model_copy(update={"levels": (level,), "timing": {}}))
 
     assert text(0) == text(1)
 

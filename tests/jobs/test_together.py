@@ -142,7 +142,7 @@ def test_remap_compare_and_verify_plan_run_it_whole(tmp_path, model):
     """What they measure is what an audit measures."""
     trials, data, written = 20, str(model.with_suffix(".npz")), tmp_path / "r.onnx"
     alone = audit(model, trials=trials).kpp[0].value
-    remapped = nvaudit.remap(model, output=written, trials=trials, calibration_images=10, calibration_chips=4)
+    remapped = nvaudit.remap(model, out=written, trials=trials, calibration_images=10, calibration_chips=4)
     assert (remapped.before.nominal, remapped.before.kpp) == (1, alone)
     assert remapped.run["batch_size"] == N
     assert f"on {N} images of {N}" in remapped.calibration
@@ -179,7 +179,7 @@ def test_training_keeps_samples_together(stream_model, tmp_path, options):
     pytest.importorskip("torch")
     report = nvaudit.harden(
         stream_model,
-        output=tmp_path / "h.onnx",
+        out=tmp_path / "h.onnx",
         epochs=1,
         trials=5,
         roughness=False,

@@ -355,7 +355,7 @@ def test_a_model_without_weights_is_refused(tmp_path):
         ({"images": 0}, "--images: got 0; use a whole number, 1 or more"),
         ({"batch_norm": "folded"}, "--batch-norm: got 'folded'; use stored or recalibrated"),
         ({"loss": "hinge"}, "--loss: got 'hinge'; use cross_entropy, mse or binary_cross_entropy"),
-        ({"output": "z"}, "--output 'z' is not an output; the model has y"),
+        ({"output_name": "z"}, "--output-name 'z' is not an output; the model has y"),
         ({"sigma": 1}, "sigma: there is no such option; use one of model, data, span"),
     ],
 )

@@ -88,7 +88,7 @@ def test_metrics_that_need_labels(name):
 
 def test_a_scalar_output_is_refused():
     """One number for a whole batch has no score per sample."""
-    with pytest.raises(OptionError, match="choose another with --output"):
+    with pytest.raises(OptionError, match="choose another with --output-name"):
         resolve_metric(None, np.float32(3.0), LABELS, "class")
 
 

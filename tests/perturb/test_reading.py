@@ -36,7 +36,7 @@ def test_decisions_are_compared_as_labels():
 @pytest.mark.parametrize("name", ["cross_entropy", "top2"])
 def test_what_needs_scores_is_refused_for_decisions(name):
     """The output is named, and what to choose."""
-    with pytest.raises(OptionError, match=r"'y' holds decisions .* choose the scores with --output"):
+    with pytest.raises(OptionError, match=r"'y' holds decisions .* choose the scores with --output-name"):
         resolve_metric(name, SCORES.argmax(1), SCORES.argmax(1), "class", None, Reading("y", decisions=True))
 
 

@@ -100,7 +100,7 @@ def digits(tmp_path):
 def test_what_there_was_no_time_for_is_reported(digits, tmp_path):
     """With next to no time the original is measured and written; every other step says it was not tried."""
     report = remap(
-        digits, "rram", output=tmp_path / "o.onnx", sigma=0.4, trials=0, time_budget=0.001,
+        digits, "rram", out=tmp_path / "o.onnx", sigma=0.4, trials=0, time_budget=0.001,
         calibration_chips=2, calibration_images=16,
     )  # fmt: skip
     assert [step.name for step in report.steps] == ["original"]
@@ -112,7 +112,7 @@ def test_what_there_was_no_time_for_is_reported(digits, tmp_path):
 def test_given_up_steps_say_on_how_many_chips(digits, tmp_path):
     """Every step gives its chips; only complete ones are kept, and without a limit time is no reason."""
     report = remap(
-        digits, "rram", output=tmp_path / "o.onnx", sigma=0.4, trials=0, time_budget=0, calibration_chips=8,
+        digits, "rram", out=tmp_path / "o.onnx", sigma=0.4, trials=0, time_budget=0, calibration_chips=8,
         calibration_images=32,
     )  # fmt: skip
     assert {step.chips for step in report.steps} <= {0, 4, 8}

@@ -162,7 +162,7 @@ def deep(folder):
 def test_lost_conductance_is_made_good(tmp_path):
     """Devices lose 60 %: weights shrink and biases do not; corrected, the network shrinks as a whole."""
     path = deep(tmp_path)
-    report = remap(path, device(tmp_path, -0.6, 0.0), output=tmp_path / "o.onnx", max_clean_loss=1.0, **ONLY)
+    report = remap(path, device(tmp_path, -0.6, 0.0), out=tmp_path / "o.onnx", max_clean_loss=1.0, **ONLY)
     before, after = report.steps[0], next(step for step in report.steps if step.kept)
     assert after.name == "original, means corrected"
     assert before.worst_quarter < 0.8
@@ -179,7 +179,7 @@ def test_lost_conductance_is_made_good(tmp_path):
 def test_a_correction_that_costs_too_much_is_refused(tmp_path):
     """What helps the chips and costs the noiseless model more than is allowed is not kept, and says so."""
     report = remap(
-        deep(tmp_path), device(tmp_path, -0.6, 0.0), output=tmp_path / "o.onnx", max_clean_loss=0.0, **ONLY
+        deep(tmp_path), device(tmp_path, -0.6, 0.0), out=tmp_path / "o.onnx", max_clean_loss=0.0, **ONLY
     )
     step = next(step for step in report.steps if step.name.endswith("means corrected"))
     assert (step.kept, step.chips, step.mean) == (False, 0, None)
@@ -206,7 +206,7 @@ def normed(folder):
 def test_normalisations_are_re_estimated_from_what_chips_make(tmp_path):
     """Behind a re-estimated normalisation every channel has the mean and spread that it is meant to have."""
     path, x = normed(tmp_path)
-    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.0, max_clean_loss=1.0, bits=12, **ONLY)
+    report = remap(path, "rram", out=tmp_path / "o.onnx", sigma=0.0, max_clean_loss=1.0, bits=12, **ONLY)
     step = next(step for step in report.steps if step.name == "original, normalisations re-estimated")
     assert step.chips > 0
     loaded = load_model(path)

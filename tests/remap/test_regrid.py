@@ -225,7 +225,7 @@ def test_remap_clips_integer_weights_and_writes_integers(tmp_path):
     report = remap(
         path,
         "rram",
-        output=tmp_path / "o.onnx",
+        out=tmp_path / "o.onnx",
         sigma=0.4,
         trials=40,
         calibration_chips=8,
@@ -258,7 +258,7 @@ def test_what_helps_and_costs_too_much_is_named(tmp_path):
     x[:, 0] *= 0.3
     np.savez(tmp_path / "m.npz", x=x, y=(x @ (codes * np.float32(0.02))).argmax(1))
     report = remap(
-        path, "rram", output=tmp_path / "o.onnx", sigma=0.4, trials=0, calibration_chips=8,
+        path, "rram", out=tmp_path / "o.onnx", sigma=0.4, trials=0, calibration_chips=8,
         calibration_images=40, max_clean_loss=0.0, recalibrate=False, time_budget=0,
     )  # fmt: skip
     dear = [step for step in report.steps if step.chips == 8 and step.reason.startswith("costs too much")]

@@ -15,8 +15,9 @@ from nvaudit import audit
 from nvaudit.errors import OptionError
 from nvaudit.jobs.remapping import remap
 from nvaudit.remapping.spec import make_remap_spec
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
-from nvaudit.report.remap.result import RemapReport, remap_json
+from nvaudit.report.remap.result import RemapReport
 
 EXACT = {"clip": False, "recalibrate": False}
 QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0, "time_budget": 0}
@@ -55,7 +56,7 @@ def test_equalising_helps_and_changes_nothing_else(uneven, tmp_path):
     before = uneven.read_bytes()
     out = tmp_path / "out.onnx"
     report = remap(
-        uneven, "rram", output=out, sigma=0.3, trials=40, limit=300, calibration_chips=6,
+        uneven, "rram", out=out, sigma=0.3, trials=40, limit=300, calibration_chips=6,
         calibration_images=100, **EXACT,
     )  # fmt: skip
     assert uneven.read_bytes() == before
@@ -76,7 +77,7 @@ def test_equalising_helps_and_changes_nothing_else(uneven, tmp_path):
 
 def test_every_step_and_every_weight_is_reported(uneven, tmp_path):
     """One step is kept, each other one says why not, and each weight says what became of it."""
-    report = remap(uneven, "rram", output=tmp_path / "o.onnx", sigma=0.3, **QUICK)
+    report = remap(uneven, "rram", out=tmp_path / "o.onnx", sigma=0.3, **QUICK)
     assert report.steps[0].name == "original"
     assert sum(step.kept for step in report.steps) == 1
     assert all(step.reason for step in report.steps if not step.kept)
@@ -84,9 +85,9 @@ def test_every_step_and_every_weight_is_reported(uneven, tmp_path):
     assert names == ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"]
     assert all(t.clip is not None or t.clip_reason for t in report.tensors)
     assert all(t.noise < 1.05 for t in report.tensors)
-    again = RemapReport.model_validate_json(remap_json(report))
+    again = RemapReport.model_validate_json(to_json(report))
     assert again == report
-    assert json.loads(remap_json(report))["run"]["digital_scale"] == "absorb"
+    assert json.loads(to_json(report))["run"]["digital_scale"] == "absorb"
 
 
 @pytest.mark.parametrize("digital_scale", ["absorb", "insert", "insert-both"])
@@ -94,7 +95,7 @@ def test_factors_are_added_only_where_they_are_allowed(uneven, tmp_path, digital
     """By default no operator is added; with insert the factors are ordinary Mul nodes."""
     out = tmp_path / "o.onnx"
     report = remap(
-        uneven, "rram", output=out, sigma=0.4, clip=False, recalibrate=False, digital_scale=digital_scale,
+        uneven, "rram", out=out, sigma=0.4, clip=False, recalibrate=False, digital_scale=digital_scale,
         **QUICK,
     )  # fmt: skip
     added = len(onnx.load(out).graph.node) - len(onnx.load(uneven).graph.node)
@@ -106,7 +107,7 @@ def test_factors_are_added_only_where_they_are_allowed(uneven, tmp_path, digital
 
 def test_without_noise_nothing_is_clipped(uneven, tmp_path):
     """With perfect devices no clipping is tried, and every weight says why."""
-    report = remap(uneven, "rram", output=tmp_path / "o.onnx", sigma=0.0, **QUICK)
+    report = remap(uneven, "rram", out=tmp_path / "o.onnx", sigma=0.0, **QUICK)
     assert not any("clipped" in step.name for step in report.steps)
     assert {tensor.clip_reason for tensor in report.tensors} == {"carries no noise"}
 
@@ -114,14 +115,14 @@ def test_without_noise_nothing_is_clipped(uneven, tmp_path):
 def test_same_specification_gives_the_same_file(uneven, tmp_path):
     """Nothing depends on the number of workers or on time."""
     for name, workers in (("a", 0), ("b", 2)):
-        remap(uneven, "rram", output=tmp_path / name, sigma=0.3, workers=workers, **QUICK)
+        remap(uneven, "rram", out=tmp_path / name, sigma=0.3, workers=workers, **QUICK)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_clean_loss_is_bounded(uneven, tmp_path):
     """With no loss allowed, what is written is as accurate as the original on all samples."""
     report = remap(
-        uneven, "rram", output=tmp_path / "o.onnx", sigma=0.4, max_clean_loss=0.0,
+        uneven, "rram", out=tmp_path / "o.onnx", sigma=0.4, max_clean_loss=0.0,
         calibration_chips=4, calibration_images=48, trials=2,
     )  # fmt: skip
     assert report.after.nominal >= report.before.nominal
@@ -131,7 +132,7 @@ def test_clean_loss_is_bounded(uneven, tmp_path):
 
 def test_without_labels_the_original_is_the_reference(unlabelled, tmp_path):
     """Synthetic inputs calibrate too, and the report says what was compared."""
-    report = remap(unlabelled, "rram", output=tmp_path / "o.onnx", sigma=0.3, **QUICK)
+    report = remap(unlabelled, "rram", out=tmp_path / "o.onnx", sigma=0.3, **QUICK)
     assert report.label_free
     assert report.metric == "agreement"
     assert report.steps[0].nominal == 1.0
@@ -148,7 +149,7 @@ def test_half_precision_comes_back_as_half_precision(tmp_path):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    report = remap(path, "rram", output=tmp_path / "o.onnx", sigma=0.3, **EXACT, **QUICK)
+    report = remap(path, "rram", out=tmp_path / "o.onnx", sigma=0.3, **EXACT, **QUICK)
     assert report.exact
     out = onnx.load(tmp_path / "o.onnx")
     assert {t.data_type for t in out.graph.initializer} == {TensorProto.FLOAT16}
@@ -161,9 +162,9 @@ def test_an_input_is_never_written_over(uneven):
     """The model and its data cannot be the output, and nothing is written then."""
     before = uneven.read_bytes()
     with pytest.raises(OptionError, match="this is an input of the run"):
-        remap(uneven, "rram", output=uneven, **QUICK)
+        remap(uneven, "rram", out=uneven, **QUICK)
     with pytest.raises(OptionError, match="this is an input of the run"):
-        remap(uneven, "rram", output=uneven.with_suffix(".npz"), **QUICK)
+        remap(uneven, "rram", out=uneven.with_suffix(".npz"), **QUICK)
     assert uneven.read_bytes() == before
 
 
@@ -178,7 +179,7 @@ def test_wrong_options_name_what_is_allowed():
 def test_text_says_what_the_report_says(uneven, tmp_path):
     """Headline first, then before and after, the steps and every weight, at any width."""
     report = remap(
-        uneven, "rram", output=tmp_path / "o.onnx", sigma=0.3, trials=4, limit=60,
+        uneven, "rram", out=tmp_path / "o.onnx", sigma=0.3, trials=4, limit=60,
         calibration_chips=4, calibration_images=48,
     )  # fmt: skip
     for width in (40, 100):

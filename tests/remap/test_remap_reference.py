@@ -34,7 +34,7 @@ def run(shared_data, loader, folder, name, images, **options):
     np.savez(data, **feeds, y=y)
     model = shared_data / "models" / f"{name}.onnx"
     return remap(
-        model, "rram", data, output=folder / "out.onnx", workers=2, calibration_images=images,
+        model, "rram", data, out=folder / "out.onnx", workers=2, calibration_images=images,
         sigma_unit="weight_max", **options,
     )  # fmt: skip
 

@@ -21,9 +21,10 @@ from nvaudit.report import (
     yield_at,
 )
 from nvaudit.report.comparison.build import Entry, compare_reports
-from nvaudit.report.comparison.csv import comparison_csv
 from nvaudit.report.comparison.document import bar_lines, comparison_document
-from nvaudit.report.comparison.result import ComparisonReport, comparison_json
+from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.kinds import csv_of
 from nvaudit.report.render.html import html_document
 from nvaudit.report.render.terminal import print_document
 
@@ -298,7 +299,7 @@ def test_a_given_baseline(three):
 
 def test_json_reads_back(compared):
     """The JSON holds the comparison exactly, and equal comparisons give equal text."""
-    text = comparison_json(compared)
+    text = to_json(compared)
     assert ComparisonReport.model_validate_json(text, strict=True) == compared
     assert json.loads(text)["models"][0]["places"] == {
         "kpp": 1, "mean": 1, "nominal": 1, "yield": 1, "roughness": 1, "size": 1
@@ -307,7 +308,7 @@ def test_json_reads_back(compared):
 
 def test_csv(compared):
     """A line for each model, with exact numbers; what is missing is empty."""
-    rows = list(csv.DictReader(io.StringIO(comparison_csv(compared))))
+    rows = list(csv.DictReader(io.StringIO(csv_of(compared))))
     assert [row["model"] for row in rows] == ["b", "a", "c"]
     for row, model in zip(rows, compared.models, strict=True):
         assert float(row["kpp_1"]) == model.kpp[0].value
@@ -322,7 +323,7 @@ def test_csv_holds_no_formula():
     """A name that a spreadsheet would compute is text."""
     hostile = audit(0.95, 1, model=ModelInfo(path="=cmd()", opset=1, inputs=(), outputs=(), batching=""))
     found = compare_reports({"=1+1": Entry(hostile), "b": Entry(audit(0.9, 2))}, version="1")
-    rows = list(csv.DictReader(io.StringIO(comparison_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(csv_of(found))))
     assert (rows[0]["model"], rows[0]["path"]) == ("'=1+1", "'=cmd()")
 
 

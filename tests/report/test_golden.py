@@ -20,11 +20,9 @@ from rich.console import Console
 
 from nvaudit._version import __version__
 from nvaudit.cli.outputs import render_page
-from nvaudit.report.comparison.csv import comparison_csv
-from nvaudit.report.comparison.result import ComparisonReport
-from nvaudit.report.jsontext import write_json
-from nvaudit.report.kinds import print_report, read_any
-from nvaudit.report.plan import Plan, plan_json
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.kinds import csv_of, print_report, read_any
+from nvaudit.report.plan import Plan
 from nvaudit.report.plan_text import render_plan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -43,18 +41,16 @@ def forms_of(case: str, command: Callable[..., object]) -> dict[str, str]:
     if json.loads(source).get("kind") == "plan":
         plan = Plan.model_validate_json(source, strict=True)
         render_plan(plan, console)
-        return {"terminal.txt": buffer.getvalue(), "written.json": plan_json(plan) + "\n"}
+        return {"terminal.txt": buffer.getvalue(), "written.json": to_json(plan) + "\n"}
     _, report = read_any(source, f"{case}/report.json")
     print_report(report, console)
-    forms = {
+    return {
         "terminal.txt": buffer.getvalue(),
         "markdown.md": markdown_of(report) + "\n",
         "page.html": without_libraries(render_page(report)) + "\n",
-        "written.json": write_json(report.model_dump(mode="json")) + "\n",
+        "written.json": to_json(report) + "\n",
+        "table.csv": csv_of(report) + "\n",
     }
-    if isinstance(report, ComparisonReport):
-        forms["table.csv"] = comparison_csv(report) + "\n"
-    return forms
 
 
 def markdown_of(report) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import binom
 
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.plan import (
     MOST_TRIALS,
     Costs,
@@ -17,7 +18,6 @@ from nvaudit.report.plan import (
     Subject,
     gate_limits,
     make_plan,
-    plan_json,
     trials_to_pass,
 )
 from nvaudit.report.plan_text import about, render_plan
@@ -127,8 +127,8 @@ def test_the_finite_set(metric, unit, wanted):
 def test_json_comes_back():
     """The JSON holds the whole plan, every number exact."""
     made = plan(percentiles=(1.0, 1e-7))
-    assert Plan.model_validate_json(plan_json(made)) == made
-    assert json.loads(plan_json(made))["percentiles"][1]["interval"]["trials"] is None
+    assert Plan.model_validate_json(to_json(made)) == made
+    assert json.loads(to_json(made))["percentiles"][1]["interval"]["trials"] is None
 
 
 def test_words():

@@ -9,10 +9,11 @@ from report_samples import report
 
 from nvaudit.cli.audit import audit_command
 from nvaudit.cli.kept import take_cache
+from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.spec import RunSpec, make_spec
 
-NOT_OF_THE_SPEC = {"report", "quiet", "workers", "resume", "plan", "html", "junit", "markdown"}
+NOT_OF_THE_SPEC = {*OUTPUT_PARAMETERS, "quiet", "workers", "resume", "plan"}
 SPECS = {
     "defaults": {},
     "numbers": {
@@ -38,7 +39,7 @@ SPECS = {
         "digital": ("`a`", 'b"c'),
         "enable": ("aging",),
         "metric": "own:margin",
-        "output": "é",
+        "output_name": "é",
         "encoding": "offset",
         "top_slice": "lowest",
         "scale": "per_channel",
@@ -144,7 +145,7 @@ def test_a_gate_that_fails_suggests_hardening_without_training():
     assert words[:2] == ["nvaudit", "harden"]
     context = harden_command.make_context("harden", words[2:])
     given = context.params
-    assert (given["method"], given["device"], str(given["output"])) == ("remap", "rram", "net_remapped.onnx")
+    assert (given["method"], given["device"], str(given["out"])) == ("remap", "rram", "net_remapped.onnx")
     assert (str(given["data"]), given["sigma_unit"], given["time_s"]) == ("my d.npz", "weight_max", 60.0)
     assert (given["bits"], given["layers"]) == (4, ("a", "-b"))
     assert given["sigma"] == (made.operating_point.sigma,)

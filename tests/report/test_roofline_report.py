@@ -8,6 +8,7 @@ import pytest
 from report_samples import IMAGES, accuracies, report, tensors
 from rich.console import Console
 
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.render.terminal import print_document
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.document import bar_lines, roofline_document
@@ -19,7 +20,7 @@ from nvaudit.report.roofline.limits import (
     limit_of,
     range_of_mean,
 )
-from nvaudit.report.roofline.result import RooflineReport, SkippedLevel, roofline_json
+from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 
 CONVERTERS = {"--crossbar": [128, 64], "--adc-bits": 5}
 QUANTISED = 438 / IMAGES
@@ -219,9 +220,9 @@ def test_bars(four, plain):
 
 def test_json(four):
     """Reads back as it was, and is the same for equal reports."""
-    text = roofline_json(four)
+    text = to_json(four)
     assert RooflineReport.model_validate_json(text, strict=True) == four
-    assert text == roofline_json(four.model_copy())
+    assert text == to_json(four.model_copy())
     assert json.loads(text)["levels"][0]["limit"] == "adc"
 
 

@@ -6,13 +6,13 @@ import pytest
 from report_samples import IMAGES, accuracies
 
 from nvaudit.report import DataInfo, Hashes, MetricInfo, kpp
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.paired import paired_difference
 from nvaudit.report.write_verify.result import (
     VerifyChoice,
     VerifyPoint,
     VerifyReport,
     VerifyTensor,
-    verify_json,
     verify_report,
 )
 from nvaudit.report.write_verify.words import reason_text
@@ -242,4 +242,4 @@ def test_ticks(largest, ticks):
 def test_json_reads_back():
     """What is written is what was found."""
     found = plan(target=0.8)
-    assert VerifyReport.model_validate_json(verify_json(found), strict=True) == found
+    assert VerifyReport.model_validate_json(to_json(found), strict=True) == found

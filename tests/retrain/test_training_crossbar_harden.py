@@ -120,7 +120,7 @@ def test_training_through_coarse_converters_is_better(example, tmp_path):
     found = {}
     for through in (False, True):
         report = nvaudit.harden(
-            example, "rram", example.with_suffix(".npz"), output=tmp_path / "h.onnx", method="none",
+            example, "rram", example.with_suffix(".npz"), out=tmp_path / "h.onnx", method="none",
             hardware_aware=through, limit=400, epochs=6, trials=10, audit_images=80, workers=0,
             roughness=False, adc_bits=3, crossbar=(72, 64), adc_range="percentile:99",
         )  # fmt: skip

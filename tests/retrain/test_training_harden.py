@@ -97,7 +97,7 @@ def test_methods(command, example, tmp_path, options):
 def test_reset_forgets_the_given_weights(example, tmp_path):
     """From scratch nothing of the model is left: what comes out does not depend on it."""
     nvaudit.harden(
-        example, output=tmp_path / "h.onnx", method="none", reset=True, epochs=1, trials=5, lr=1e-6,
+        example, out=tmp_path / "h.onnx", method="none", reset=True, epochs=1, trials=5, lr=1e-6,
         audit_images=20, roughness=False,
     )  # fmt: skip
     old, new = weights(example), weights(tmp_path / "h.onnx")

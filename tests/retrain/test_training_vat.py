@@ -107,7 +107,7 @@ def test_the_landscapes_are_those_of_the_quantised_models(example, data, tmp_pat
     """Of A around the given weights, of B and D around 3-bit codes times their scale, as on the array."""
     words = dict(zip(data[::2], data[1::2], strict=True))
     report = nvaudit.harden(
-        example, "rram_65nm", words["--data"], output=tmp_path / "h.onnx", val_data=words["--val-data"],
+        example, "rram_65nm", words["--data"], out=tmp_path / "h.onnx", val_data=words["--val-data"],
         test_data=words["--test-data"], method="stability-vat", vat_sigmas=(0.1,), bits=3, epochs=1, trials=2,
         train_trials=2, audit_images=20, roughness=False, workers=0,
     )  # fmt: skip

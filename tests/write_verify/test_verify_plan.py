@@ -85,11 +85,11 @@ def test_workers_have_no_influence(model):
 def test_masks_have_the_initializers_names_and_layout(model, tmp_path):
     """The file has a mask for each mapped initializer, set for as many weights as the report says."""
     plan = nvaudit.verify_plan(
-        model, "rram", ranking="magnitude", shares=(0.1, 1.0), target_kpp=0.0, plan="a.npz", **FEW, **LOUD
+        model, "rram", ranking="magnitude", shares=(0.1, 1.0), target_kpp=0.0, out="a.npz", **FEW, **LOUD
     )
     assert plan.choice.share == 0
     plan = nvaudit.verify_plan(
-        model, "rram", ranking="magnitude", shares=(0.1,), plan="plan.npz", **FEW, **LOUD
+        model, "rram", ranking="magnitude", shares=(0.1,), out="plan.npz", **FEW, **LOUD
     )
     assert plan.plan == "plan.npz"
     weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(model).graph.initializer}
@@ -105,7 +105,7 @@ def test_masks_have_the_initializers_names_and_layout(model, tmp_path):
     assert chosen.size == plan.choice.weights == round(0.1 * plan.weights)
     assert chosen.min() > other.max() - 0.01  # up to the rounding of the mapping
     before = Path("plan.npz").read_bytes()
-    nvaudit.verify_plan(model, "rram", ranking="magnitude", shares=(0.1,), plan="plan.npz", **FEW, **LOUD)
+    nvaudit.verify_plan(model, "rram", ranking="magnitude", shares=(0.1,), out="plan.npz", **FEW, **LOUD)
     assert Path("plan.npz").read_bytes() == before
 
 
@@ -129,7 +129,7 @@ def test_mask_of_a_weight_behind_a_transpose_has_the_stored_layout(tmp_path):
     np.savez(tmp_path / "d.npz", x=x, y=(x @ weight.T).argmax(axis=1))
     nvaudit.verify_plan(
         tmp_path / "t.onnx", "rram", tmp_path / "d.npz", ranking="magnitude", shares=(0.3,), trials=12,
-        plan=tmp_path / "p.npz", **LOUD,
+        out=tmp_path / "p.npz", **LOUD,
     )  # fmt: skip
     with np.load(tmp_path / "p.npz") as masks:
         assert masks.files == ["file"]

@@ -26,7 +26,7 @@ def test_few_verified_weights_save_a_trained_network(shared_data, tmp_path):
     }  # fmt: skip
     plan, by_size = (
         nvaudit.verify_plan(
-            model, "rram", tmp_path / "d.npz", ranking=ranking, plan=tmp_path / f"{ranking}.npz", **options
+            model, "rram", tmp_path / "d.npz", ranking=ranking, out=tmp_path / f"{ranking}.npz", **options
         )
         for ranking in ("swim", "magnitude")
     )

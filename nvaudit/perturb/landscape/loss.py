@@ -100,7 +100,7 @@ def _of_name(
     if reading is not None and reading.decisions and class_axis is None:
         raise OptionError(
             f"output {reading.output!r} holds decisions (class numbers), so its loss has no slope; choose "
-            "the class scores with --output"
+            "the class scores with --output-name"
         )
     if label_kind == "class":
         metric = resolve_metric("cross_entropy", output, labels, "class", class_axis, reading)
@@ -130,7 +130,7 @@ def _binary(
     if reading is not None and reading.decisions:
         raise OptionError(
             f"output {reading.output!r} holds decisions, so its loss has no slope; choose the scores with "
-            "--output"
+            "--output-name"
         )
     read = resolve_metric("multilabel", output, labels, label_kind, None, reading)
     metric = replace(

@@ -85,7 +85,9 @@ class LandscapeSpec(ClusterOptions, RunOptions, DataOptions, PlaneOptions, Model
     limit: Annotated[Count | None, DataOptions.option("limit", help="Choose among the first N samples.")] = (
         None
     )
-    output: Annotated[str | None, DataOptions.option("output", help="Which output the loss reads.")] = None
+    output_name: Annotated[
+        str | None, DataOptions.option("output_name", help="Which output the loss reads.")
+    ] = None
     batch_size: Annotated[Count | None, RunOptions.option("batch_size", help="Samples at a time.")] = None
     dask: Annotated[
         str | None,

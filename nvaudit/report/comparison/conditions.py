@@ -15,7 +15,7 @@ from nvaudit.report.result import AuditReport
 Conditions: TypeAlias = Mapping[str, Any]
 
 # Options in which runs may differ without a word: what the models are, and how they are run.
-_OWN = frozenset({"model", "data", "workers", "dask", "output", "batch_size", "provider"})
+_OWN = frozenset({"model", "data", "workers", "dask", "output_name", "batch_size", "provider"})
 
 
 def conditions_of(report: AuditReport) -> Conditions:

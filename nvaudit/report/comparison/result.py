@@ -9,13 +9,13 @@ from pydantic import Field, JsonValue, model_validator
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.gates import GateResult
-from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedGate, MappedShare
 from nvaudit.report.paired import Difference
 from nvaudit.report.sections import (
     Hashes,
     MetricInfo,
     OperatingPointInfo,
+    Run,
     Section,
     check_filled,
     check_once,
@@ -70,7 +70,7 @@ class ComparedModel(Section):
     images_evaluated: int = Field(ge=0)
     images_exhaustive: int = Field(ge=0)
     seconds: float | None
-    run: dict[str, JsonValue] = Field(description="The full specification of the audit.")
+    run: Run = Field(description="The full specification of the audit.")
     hashes: Hashes
     notes: tuple[str, ...]
     events: tuple[str, ...]
@@ -146,8 +146,3 @@ class ComparisonReport(Section):
         for place, model in enumerate(self.models):
             check_filled(f"models.{place}.kpp", model.kpp)
         return self
-
-
-def comparison_json(report: ComparisonReport) -> str:
-    """Write a comparison as JSON; equal comparisons give equal text, without a final newline."""
-    return write_json(report.model_dump(mode="json"))

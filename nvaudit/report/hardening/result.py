@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
-from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare, share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
+from nvaudit.report.records import Cell, Tables, flat, records_of
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import DataInfo, MetricInfo, Section
+from nvaudit.report.sections import DataInfo, MetricInfo, Run, Section
 from nvaudit.report.wording import difference_text, kpp_name, value_text
 from nvaudit.report.write_verify.result import VerifyReport
 from nvaudit.stats.kpp import KppResult, YieldResult, kpp, yield_at
@@ -200,7 +200,7 @@ class HardenReport(Section):
     model: str
     hardened: str = Field(description="Where the hardened model was written.")
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
-    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    run: Run = Field(description="The full specification of the run.")
     hashes: dict[str, str] = Field(description="SHA-256 of both models, the data and the device.")
     events: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -299,11 +299,6 @@ def _headline(
     return text
 
 
-def harden_json(report: HardenReport) -> str:
-    """Write a report as JSON, without a final newline."""
-    return write_json(report.model_dump(mode="json"))
-
-
 def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float) -> list[str]:
     """Say that the candidate that was kept for its roughness is not the one that bears the device best.
 
@@ -377,3 +372,31 @@ def _hardware_aware(facts: Mapping[str, Any] | None) -> HardwareAware | None:
     return HardwareAware(
         **{name: value for name, value in facts.items() if name != "whole"} | {"layers": layers}
     )
+
+
+def tables(report: HardenReport) -> Tables:
+    """Both models, their chips, and the training epoch by epoch."""
+    sides = {"before": report.before, "after": report.after}
+    found = {
+        "models": records_of({"model": name, **flat(side)} for name, side in sides.items()),
+        "chips": records_of(
+            {"trial": trial, "before": before, "after": after}
+            for trial, (before, after) in enumerate(
+                zip(report.before.values, report.after.values, strict=True)
+            )
+        ),
+    }
+    if report.training is not None:
+        found["epochs"] = records_of(_epoch(epoch) for epoch in report.training.history)
+    if report.verify_plan is not None:
+        found["verify_plan"] = records_of(flat(point) for point in report.verify_plan.curve)
+    return found
+
+
+def _epoch(epoch: EpochInfo) -> dict[str, Cell]:
+    """One row; what TRICE has three of gets a number behind its name."""
+    row: dict[str, Cell] = {"epoch": epoch.epoch}
+    for name in ("sigma", "loss", "kpp", "clean_loss"):
+        values = getattr(epoch, name)
+        row |= {name if len(values) == 1 else f"{name}_{place}": v for place, v in enumerate(values)}
+    return row | {"winner": epoch.winner}

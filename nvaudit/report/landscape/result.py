@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
-from nvaudit.report.jsontext import write_json
-from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, RuntimeInfo, Section
+from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, Run, RuntimeInfo, Section
 from nvaudit.report.wording import roughness_text
 from nvaudit.stats.roughness import Score
 
@@ -77,7 +77,7 @@ class LandscapeReport(Section):
     model: ModelInfo
     runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
-    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    run: Run = Field(description="The full specification of the run.")
     hashes: LandscapeHashes
     events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
     notes: tuple[str, ...] = ()
@@ -127,11 +127,6 @@ def headline(found: Roughness, label_free: bool, caution: str = "") -> str:
     return text
 
 
-def landscape_json(report: LandscapeReport) -> str:
-    """Write a report as JSON; equal reports give equal text, without a final newline."""
-    return write_json(report.model_dump(mode="json"))
-
-
 def surface_npz(report: LandscapeReport) -> bytes:
     """Write the surface as an ``.npz`` file.
 
@@ -158,3 +153,21 @@ def surface_npz(report: LandscapeReport) -> bytes:
         meta=np.array(json.dumps(meta, ensure_ascii=False)),
     )
     return buffer.getvalue()
+
+
+def tables(report: LandscapeReport) -> Tables:
+    """The fits of the direction pairs, and every point of the surfaces."""
+    names = ("w4", "w3", "w2", "w1", "w0")
+    axis = report.surface.axis
+    return {
+        "fits": records_of(
+            {"pair": pair, **flat(fit), **dict(zip(names, fit.coefficients, strict=True))}
+            for pair, fit in enumerate(report.fits)
+        ),
+        "surface": records_of(
+            {"pair": pair, "x": x, "y": y, "loss": loss}
+            for pair, surface in enumerate(report.surface.losses)
+            for x, losses in zip(axis, surface, strict=True)
+            for y, loss in zip(axis, losses, strict=True)
+        ),
+    }

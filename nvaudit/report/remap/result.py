@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
-from nvaudit.report.sections import Section
+from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.sections import Run, Section
 
 
 class RemapStep(Section):
@@ -106,10 +106,15 @@ class RemapReport(Section):
     )
     notes: tuple[str, ...] = ()
     timing: dict[str, float] = Field(default_factory=dict)
-    run: dict[str, JsonValue]
+    run: Run
     hashes: RemapHashes
 
 
-def remap_json(report: RemapReport) -> str:
-    """Write a remapping as JSON text, without a line feed at its end."""
-    return write_json(report.model_dump(mode="json"))
+def tables(report: RemapReport) -> Tables:
+    """The candidates, the tensors, and the audits before and after."""
+    audits = {"before": report.before, "after": report.after}
+    return {
+        "steps": records_of(flat(step) for step in report.steps),
+        "tensors": records_of(flat(tensor) for tensor in report.tensors),
+        "audits": records_of({"model": name, **flat(one)} for name, one in audits.items() if one is not None),
+    }

@@ -19,8 +19,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     ----------
     columns : sequence of str
     rows : iterable of sequence of object
-        Floats are written exactly; None is an empty cell; text that a spreadsheet would take for a formula
-        gets an apostrophe before it.
+        Floats are written exactly; None is an empty cell; truth is true or false; text that a spreadsheet
+        would take for a formula gets an apostrophe before it.
 
     Returns
     -------
@@ -38,4 +38,6 @@ def _cell(value: object) -> object:
     if isinstance(value, str):
         shown = clean(value)
         return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else value

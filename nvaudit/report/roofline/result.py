@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.comparison.result import ModelSize
-from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedShare
+from nvaudit.report.records import Tables, flat, records_of
 from nvaudit.report.roofline.limits import (
     Limit,
     Measure,
@@ -22,6 +22,7 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    Run,
     RuntimeInfo,
     Section,
 )
@@ -65,7 +66,7 @@ class LevelResult(Section):
         default=None, description="Share of the mapped weights that go through converters; null without."
     )
     operating_point: OperatingPointInfo
-    run: dict[str, JsonValue] = Field(description="The specification of the audit without converters.")
+    run: Run = Field(description="The specification of the audit without converters.")
     hashes: Hashes
     seconds: float
     notes: tuple[str, ...]
@@ -117,6 +118,9 @@ class RooflineReport(Section):
     timing: dict[str, float] = Field(description="Seconds.")
 
 
-def roofline_json(report: RooflineReport) -> str:
-    """Write a roofline as JSON; equal rooflines give equal text, without a final newline."""
-    return write_json(report.model_dump(mode="json"))
+def tables(report: RooflineReport) -> Tables:
+    """The numbers of levels, and those that were left out."""
+    return {
+        "levels": records_of(flat(level, ("run", "hashes", "notes", "events")) for level in report.levels),
+        "skipped": records_of(flat(level) for level in report.skipped),
+    }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
-from nvaudit.report.jsontext import write_json
 from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
 from nvaudit.report.paired import PairedDifference
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Section, check_filled
+from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Run, Section, check_filled
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
 from nvaudit.stats.kpp import KppResult
 
@@ -94,7 +94,7 @@ class VerifyReport(Section):
     mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     data: DataInfo
     timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
-    run: dict[str, JsonValue] = Field(description="The full specification of the run.")
+    run: Run = Field(description="The full specification of the run.")
     hashes: Hashes
     events: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -202,6 +202,14 @@ def share_words(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def verify_json(report: VerifyReport) -> str:
-    """Write a plan as JSON text, without a line feed at its end."""
-    return write_json(report.model_dump(mode="json"))
+def tables(report: VerifyReport) -> Tables:
+    """The shares, what is verified of each tensor, and the chips at every share."""
+    return {
+        "curve": records_of(flat(point) for point in report.curve),
+        "tensors": records_of(flat(tensor) for tensor in report.tensors),
+        "chips": records_of(
+            {"trial": trial, "share": point.share, "value": value}
+            for point in report.curve
+            for trial, value in enumerate(point.values)
+        ),
+    }

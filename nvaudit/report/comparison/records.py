@@ -1,17 +1,22 @@
-"""The records of a comparison: one for each model, numbers as they are."""
+"""The tables of a comparison as records."""
 
 from __future__ import annotations
 
 from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
-from nvaudit.report.render.csv import csv_text
+from nvaudit.report.records import Cell, Records, Tables, flat, records_of
 
 _KPP_FIELDS = ("value", "low", "high")
 
 
-def comparison_csv(report: ComparisonReport) -> str:
-    """Write the table of models, see :func:`nvaudit.report.render.csv.csv_text`."""
-    return csv_text(_heading(report), [_row(report, model) for model in report.models])
+def tables(report: ComparisonReport) -> Tables:
+    """The models, their differences from the baseline, and how measures agree about the order."""
+    models = Records(tuple(_heading(report)), tuple(tuple(_row(report, model)) for model in report.models))
+    return {
+        "models": models,
+        "differences": records_of(flat(item) for item in report.differences),
+        "correlations": records_of(flat(item) for item in report.correlations),
+    }
 
 
 def _heading(report: ComparisonReport) -> list[str]:
@@ -36,7 +41,7 @@ def _heading(report: ComparisonReport) -> list[str]:
     ]  # fmt: skip
 
 
-def _row(report: ComparisonReport, model: ComparedModel) -> list[object]:
+def _row(report: ComparisonReport, model: ComparedModel) -> list[Cell]:
     difference = next((item.kpp for item in report.differences if item.model == model.name), None)
     rough = model.roughness
     return [

@@ -1,0 +1,83 @@
+"""Tables of a report as records: numbers as they are, one column each, for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+
+from nvaudit.stats.kpp import KppResult, YieldResult
+
+Cell: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Records:
+    """A table; every row has a cell for each column."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+Tables: TypeAlias = Mapping[str, Records]
+"""The tables of a report by name, its main one first."""
+
+
+def records_of(rows: Iterable[Mapping[str, Cell]]) -> Records:
+    """Line rows up under the columns that any of them has, in the order of their first appearance.
+
+    Examples
+    --------
+    >>> records_of([{"a": 1}, {"a": 2, "b": 3}])
+    Records(columns=('a', 'b'), rows=((1, None), (2, 3)))
+    """
+    rows = list(rows)
+    named = dict.fromkeys(name for row in rows for name in row)
+    # A part that only some rows have is one empty cell in the others, and columns of its own in these.
+    parts = {name for name in named if any(other.startswith(f"{name}_") for other in named)}
+    empty = {name for name in parts if all(row.get(name) is None for row in rows)}
+    columns = tuple(name for name in named if name not in empty)
+    return Records(columns, tuple(tuple(row.get(name) for name in columns) for row in rows))
+
+
+def flat(item: BaseModel, without: Sequence[str] = ()) -> dict[str, Cell]:
+    """Give the numbers and words of a part of a report as one row.
+
+    Parts of a part get its name before theirs; a KPP is ``kpp_1`` with ``_low`` and ``_high``, a yield
+    ``yield_0.9`` likewise. A shape is written ``3x3``, words in a list are joined by semicolons. Lists of
+    numbers and of parts have no place in a row and are left out, as are tables of options.
+    """
+    return dict(_cells(item, "", frozenset(without)))
+
+
+def _cells(item: BaseModel, prefix: str, without: frozenset[str]) -> Iterator[tuple[str, Cell]]:
+    for name in type(item).model_fields:
+        if name not in without:
+            yield from _cell(f"{prefix}{name}", getattr(item, name))
+
+
+def _cell(name: str, value: Any) -> Iterator[tuple[str, Cell]]:
+    if value is None or isinstance(value, str | int | float):
+        yield name, value
+    elif isinstance(value, KppResult):
+        yield from _interval(f"{name}_{value.percentile:.10g}", value.value, value)
+    elif isinstance(value, YieldResult):
+        yield from _interval(f"{name}_{value.threshold:.10g}", value.share, value)
+    elif isinstance(value, BaseModel):
+        yield from _cells(value, f"{name}_", frozenset())
+    elif isinstance(value, tuple) and value:
+        if isinstance(value[0], KppResult | YieldResult):
+            for one in value:
+                yield from _cell(name.removesuffix("s"), one)
+        elif name.endswith("shape"):
+            yield name, "x".join(map(str, value))
+        elif all(isinstance(one, str) for one in value):
+            yield name, "; ".join(value)
+
+
+def _interval(name: str, value: float, found: KppResult | YieldResult) -> Iterator[tuple[str, Cell]]:
+    yield name, value
+    yield f"{name}_low", found.low
+    yield f"{name}_high", found.high

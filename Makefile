@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format dist check-minimal check-gpu-extra test-no-torch clean
+.PHONY: help demo test test-slow lint format schema dist check-minimal check-gpu-extra test-no-torch clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ lint: $(VENV)/.stamp-dev ## ruff and mypy
 format: $(VENV)/.stamp-dev ## reformat and apply ruff's safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schema: $(VENV)/.stamp-dev ## write the JSON schemas of reports and of device profiles anew
+	$(BIN)/python -m nvaudit.report nvaudit/report/schemas
+	$(BIN)/python -m nvaudit.device > devices/schema.json
 
 dist: $(VENV)/.stamp-dev ## build the source archive, and from it the wheel, into dist/
 	rm -rf dist

@@ -26,7 +26,7 @@ import onnxruntime as ort
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import resolve_metric
-from nvaudit.perturb.montecarlo import run_trials
+from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.session import prepare
 from nvaudit.spec import make_spec
@@ -63,11 +63,11 @@ def row(model: Path, data: Path, options: argparse.Namespace) -> str:
         one = paired(plain_1, lambda: engine.chip(metric, None, 0, next(trial)), options.repeats)
         cores = default_workers()
         with WorkerPool(cores, workload) as pool:
-            run_trials(pool, metric, None, 1, 2 * cores)  # workers started, caches warm
 
             def audit() -> None:
-                run_trials(pool, metric, None, 1, 2 * cores)
+                ChipRunner(pool, metric, None, 1, 2 * cores).full(0, range(2 * cores))
 
+            audit()  # workers started, caches warm
             many = paired(plain_all, audit, options.repeats)
     per_chip = [seconds / (2 * cores) for seconds in many[1]]
     medians = [statistics.median(times) for times in (*one, many[0], per_chip)]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nvaudit.device import DeviceProfile, OperatingPoint
-from nvaudit.mapping.conductance import Array, Encoding, layout
+from nvaudit.mapping.codes import Encoding
+from nvaudit.mapping.conductance import Array, layout
 from nvaudit.mapping.groups import saved
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision

@@ -52,6 +52,7 @@ from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
+from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.spec import RunSpec
 
 Result = TypeVar("Result")
@@ -96,6 +97,33 @@ class Session:
             "data": self.dataset.digest,
             "device": profile_digest(self.profile),
         }
+
+    def header(self) -> dict[str, Any]:
+        """What every report says of a session: fields of :class:`nvaudit.report.header.Header`."""
+        point = self.points[0]
+        return {
+            "nvaudit_version": __version__,
+            "model": {**self.loaded.facts(), "batching": self._batching()},
+            "device": self.profile.model_dump(mode="json"),
+            "operating_point": OperatingPointInfo(
+                sigma=point.sigma,
+                sigma_unit=point.sigma_unit,
+                level_of=point.level_of,
+                time_s=point.time_s,
+                terms=tuple(term.name for term in point.terms),
+            ),
+            "runtime": self.runtime(),
+            "hashes": self.hashes(),
+            "timing": self.timing,
+            "events": tuple(self.events),
+        }
+
+    def _batching(self) -> str:
+        """How samples are put together, in words."""
+        reason, batch = self.rebatch.reason, self.workload.batch
+        if self.crossbar is None or batch == self.crossbar.plain.batch:
+            return reason
+        return f"{reason}; {batch} at a time, for the size of the column sums"
 
     def identity(self, metric: Metric) -> Identity:
         """Everything that the values of the chips depend on."""

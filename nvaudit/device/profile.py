@@ -322,7 +322,7 @@ def _check_values(profile: DeviceProfile, term: NoiseTerm, key: str, law: Law, p
     """Refuse a spread that is negative anywhere, and an exponent beyond any device."""
     level, g = _grid(profile.scale)
     value = evaluate(law, level=level, g=g, g_max=profile.scale.g_max)
-    if key in ("sigma", "nu_std") and float(value.min()) < 0.0:
+    if key in term.spreads and float(value.min()) < 0.0:
         worst = int(value.argmin())
         raise fault(
             path,

@@ -49,6 +49,8 @@ class _Term(_Part):
         It makes no noise, and only limits what other terms do.
     moves : bool
         Its laws give conductances, in its unit.
+    spreads : tuple of str
+        Laws of spreads, which are 0 or more.
     knob_units : tuple of str
         Units of the sigma knob that its unit ``sigma`` may stand for.
     law_limit : tuple or None
@@ -60,6 +62,7 @@ class _Term(_Part):
     programming: ClassVar[bool] = False
     limits: ClassVar[bool] = False
     moves: ClassVar[bool] = False
+    spreads: ClassVar[tuple[str, ...]] = ("sigma",)
     knob_units: ClassVar[tuple[str, ...]] = ("level", "full_scale")
     law_limit: ClassVar[tuple[float, str] | None] = None
 
@@ -184,6 +187,7 @@ class Drift(_Term):
     """g · ((t + t0)/t0)^(−nu), nu per device. Reference: Nandakumar et al., ICECS 2019."""
 
     ages: ClassVar[bool] = True
+    spreads: ClassVar[tuple[str, ...]] = ("nu_std",)
     law_limit: ClassVar[tuple[float, str] | None] = (MAX_NU, "a drift exponent")
 
     kind: Literal["drift"]

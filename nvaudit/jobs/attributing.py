@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nvaudit.errors import OptionError
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.variant import WHOLE, Variant, acting_terms, spread_evenly
 from nvaudit.perturb.variant_scores import VariantRunner
 from nvaudit.perturb.workers import Pool
@@ -228,7 +228,7 @@ def run_attribution(
     session: Session,
     pool: Pool,
     metric: Metric,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = quiet,
 ) -> AttributionDetail:
     """Run the chips of an attribution.
 

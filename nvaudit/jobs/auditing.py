@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit._version import __version__
 from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
@@ -31,9 +30,9 @@ from nvaudit.perturb.device_facts import device_facts
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
@@ -56,17 +55,13 @@ def default_workers() -> int:
         return os.cpu_count() or 1
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="output_name")
 def audit(
     model: str | Path,
     device: str | Path = "rram",
     data: str | Path | None = None,
     *,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> AuditReport:
@@ -102,7 +97,7 @@ def audit(
 
 def run_audit(
     spec: RunSpec,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     stop: Stop | None = None,
 ) -> AuditReport:
@@ -281,10 +276,7 @@ def _report(
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
-        timing=session.timing,
         run=spec.model_dump(mode="json"),
-        hashes=session.hashes(),
-        events=session.events,
         notes=[
             *session.notes,
             *found.notes,
@@ -292,7 +284,6 @@ def _report(
             *_converter_notes(landscape),
             *_missing_points(session, found),
         ],
-        nvaudit_version=__version__,
     )
 
 
@@ -338,12 +329,10 @@ def _tensors(
 
 
 def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
-    """Describe the data, the model and the device."""
+    """Describe the data and the device, besides what every report says."""
     return {
+        **session.header(),
         "data": session.dataset.facts(),
-        "model": {**session.loaded.facts(), "batching": _batching(session)},
-        "runtime": session.runtime(),
-        "device": session.profile.model_dump(mode="json"),
         "device_levels": _levels(worst),
         "operating_point": {
             "time_s": worst.time_s,
@@ -351,14 +340,6 @@ def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
             "level_of": worst.level_of,
         },
     }
-
-
-def _batching(session: Session) -> str:
-    """How samples are put together, in words."""
-    reason, batch = session.rebatch.reason, session.workload.batch
-    if session.crossbar is None or batch == session.crossbar.plain.batch:
-        return reason
-    return f"{reason}; {batch} at a time, for the size of the column sums"
 
 
 def _levels(point: OperatingPoint) -> DeviceLevels:

@@ -18,9 +18,9 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import Named, Plan, plan_comparison
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
+from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.renamed import takes_old
 from nvaudit.report.comparison.build import Entry, compare_reports
@@ -46,10 +46,6 @@ class Checked:
     batch_size: int | None
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="output_name")
 def compare(
     models: Sequence[Named],
@@ -58,7 +54,7 @@ def compare(
     *,
     rank_by: str = "kpp",
     baseline: Named | None = None,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: Named | None = None,
     reports: Named | None = None,
     **options: Any,
@@ -112,7 +108,7 @@ def compare(
 
 @holding_inputs()
 def run_comparison(
-    plan: Plan, progress: Progress = _quiet, resume: Path | None = None, reports: Path | None = None
+    plan: Plan, progress: Progress = quiet, resume: Path | None = None, reports: Path | None = None
 ) -> ComparisonReport:
     """Run a plan; as :func:`compare`."""
     begin = time.perf_counter()
@@ -123,7 +119,7 @@ def run_comparison(
     for number, (name, spec) in enumerate(plan.specs.items(), 1):
         folder = None if resume is None else resume / _folder_name(name, spec)
         label = f"{name} ({number} of {len(plan.specs)})"
-        report = _run(spec, checked[name], _labelled(progress, label), folder)
+        report = _run(spec, checked[name], labelled(progress, label), folder)
         entries[name] = Entry(report, checked[name].labels)
         if reports is not None:
             write_text_atomic(reports / f"{_slug(name)}.json", to_json(report) + "\n")
@@ -215,11 +211,6 @@ def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None
         and report.hashes.model_dump() == dict(checked.hashes)
     )
     return report if same else None
-
-
-def _labelled(progress: Progress, label: str) -> Progress:
-    """Say of which model the progress is."""
-    return lambda what, done, total: progress(f"{label}: {what}", done, total)
 
 
 def _folder_name(name: str, spec: RunSpec) -> str:

@@ -24,13 +24,14 @@ from nvaudit.model import LoadedModel
 from nvaudit.model.message import whole_message
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
 from nvaudit.renamed import takes_old
 from nvaudit.report.hardening.result import (
+    HardenHashes,
     HardenReport,
     TrainingInfo,
     beyond_limit,
@@ -54,10 +55,6 @@ if TYPE_CHECKING:
 _PARITY_SAMPLES = 16
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="out")
 def harden(
     model: str | Path,
@@ -65,7 +62,7 @@ def harden(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> HardenReport:
@@ -102,7 +99,7 @@ def harden(
 
 
 def run_hardening(
-    spec: HardenSpec, output: Path, progress: Progress = _quiet, resume: str | Path | None = None
+    spec: HardenSpec, output: Path, progress: Progress = quiet, resume: str | Path | None = None
 ) -> HardenReport:
     """Run a specification; as :func:`harden`."""
     begin = time.perf_counter()
@@ -248,7 +245,7 @@ def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             path = Path(folder) / "candidate.onnx"
             _write(job.loaded, executor, path)
-            found = run_landscape(spec.model_copy(update={"model": str(path)}), _quiet).roughness
+            found = run_landscape(spec.model_copy(update={"model": str(path)}), quiet).roughness
         return found.value, found.spread
 
     return judge
@@ -382,18 +379,16 @@ def _report(
         job.test[0].labels is None,
         nvaudit_version=__version__,
         method=job.spec.method,
-        device=job.point.profile.name,
         training=training,
-        model=str(job.loaded.path),
         hardened=str(output),
         timing=timing,
         run=job.spec.model_dump(mode="json"),
-        hashes={
-            "model": job.loaded.digest,
-            "hardened": after.hashes.model,
-            "data": job.train[0].digest,
-            "device": profile_digest(job.point.profile),
-        },
+        hashes=HardenHashes(
+            model=job.loaded.digest,
+            hardened=after.hashes.model,
+            data=job.train[0].digest,
+            device=profile_digest(job.point.profile),
+        ),
         events=(*before.events, *after.events),
         notes=tuple(dict.fromkeys(notes)),
     )

@@ -22,9 +22,9 @@ from nvaudit.perturb.landscape.measure import Measured, Subject, measure
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.perturb.landscape.workload import fixed_tensors, moved_weights
 from nvaudit.perturb.lock import lock_folder
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.renamed import takes_old
 from nvaudit.report.landscape.result import (
@@ -40,16 +40,12 @@ from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, load_runnab
 from nvaudit.stats.roughness import roughness
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="output_name")
 def landscape(
     model: str | Path,
     data: str | Path | None = None,
     *,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> LandscapeReport:
@@ -82,7 +78,7 @@ def landscape(
 
 
 def run_landscape(
-    spec: LandscapeSpec, progress: Progress = _quiet, resume: str | Path | None = None
+    spec: LandscapeSpec, progress: Progress = quiet, resume: str | Path | None = None
 ) -> LandscapeReport:
     """Run a specification; as :func:`landscape`."""
     begin = time.perf_counter()
@@ -124,7 +120,7 @@ def run_landscape(
 
 
 def session_landscape(
-    session: Session, progress: Progress = _quiet, resume: Path | None = None
+    session: Session, progress: Progress = quiet, resume: Path | None = None
 ) -> LandscapeReport:
     """Measure the landscape of a session's model on its data, with the default settings.
 

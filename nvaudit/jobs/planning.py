@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from nvaudit.perturb.engine import Probe
-from nvaudit.perturb.montecarlo import Progress, time_chips
+from nvaudit.perturb.montecarlo import time_chips
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.report.plan import Costs, Plan, Subject, make_plan
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec
 
 
-def plan_audit(spec: RunSpec, progress: Progress = lambda what, done, total: None) -> Plan:
+def plan_audit(spec: RunSpec, progress: Progress = quiet) -> Plan:
     """Work out what the trials of a specification can say and what they cost.
 
     The unmodified model and a few chips are run, to measure the time; nothing is audited.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit._version import __version__
 from nvaudit.errors import EngineError, ModelError, OptionError
 from nvaudit.files import check_writable, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
@@ -20,7 +19,7 @@ from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, Conditions, subset
 from nvaudit.remapping.budget import (
@@ -62,10 +61,6 @@ _HALF_ROUNDING = 5e-2
 """Largest difference, relative to the largest output, that rescaling may make by rounding."""
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="out")
 def remap(
     model: str | Path,
@@ -73,7 +68,7 @@ def remap(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     **options: Any,
 ) -> RemapReport:
     """Write a model that computes the same, or nearly, and survives device noise better.
@@ -107,7 +102,7 @@ def remap(
 
 
 @holding_inputs()
-def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) -> RemapReport:
+def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -> RemapReport:
     """Run a specification; as :func:`remap`."""
     clock = Clock(spec.time_budget)
     output = Path(output)
@@ -122,7 +117,7 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = _quiet) 
         pair = _audits(spec, output, progress)
         seconds["audits"] = time.perf_counter() - clock.begin - seconds["calibration"]
     seconds["total"] = time.perf_counter() - clock.begin
-    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds, __version__)
+    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds)
 
 
 def _is(output: Path, path: Path) -> bool:
@@ -187,7 +182,7 @@ def _choose(
         checked=checked,
         images=conditions.dataset.count,
         source=session.dataset.source,
-        hashes=session.hashes(),
+        header=session.header(),
         batch_size=session.spec.batch_size,
         error=error,
         notes=tuple(session.notes),

@@ -18,8 +18,8 @@ from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
+from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.limits import Measure
@@ -115,10 +115,6 @@ class RooflinePlan:
     notes: tuple[str, ...]
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(output="output_name")
 def roofline(
     model: str | Path,
@@ -128,7 +124,7 @@ def roofline(
     cell_bits: Iterable[int] | None = None,
     rank_by: str = "kpp",
     margin: float | None = None,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> RooflineReport:
@@ -224,7 +220,7 @@ def plan_roofline(
 
 @holding_inputs()
 def run_roofline(
-    plan: RooflinePlan, progress: Progress = _quiet, resume: Path | None = None
+    plan: RooflinePlan, progress: Progress = quiet, resume: Path | None = None
 ) -> RooflineReport:
     """Run a plan; as :func:`roofline`."""
     begin = time.perf_counter()
@@ -242,7 +238,7 @@ def run_roofline(
             words = "with converters" if what == "adc" else "ideal converters"
             label = f"{2**bits} levels, {words} ({done} of {total})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
-            found[what] = run_audit(run, _labelled(progress, label), folder)
+            found[what] = run_audit(run, labelled(progress, label), folder)
         audits.append(LevelAudits(bits, found["ideal"], found.get("adc")))
     return make_roofline(
         audits,
@@ -339,8 +335,3 @@ def _notes(spec: RunSpec, profile: DeviceProfile, ideal: Mapping[int, RunSpec]) 
             f"{', '.join(between)} levels do not lie on the profile's {2**own}: what the profile gives for "
             "each level is interpolated between its neighbours"
         )
-
-
-def _labelled(progress: Progress, label: str) -> Progress:
-    """Say of which audit the progress is."""
-    return lambda what, done, total: progress(f"{label}: {what}", done, total)

@@ -16,9 +16,9 @@ from nvaudit.model.stored import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.workload import save_array
 from nvaudit.renamed import takes_old
 from nvaudit.report.wording import limit_text
@@ -35,10 +35,6 @@ from nvaudit.write_verify.sensitive import check_torch, ranking_samples
 from nvaudit.write_verify.spec import VerifySpec, make_verify_spec
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 @takes_old(plan="out", output="output_name")
 def verify_plan(
     model: str | Path,
@@ -46,7 +42,7 @@ def verify_plan(
     data: str | Path | None = None,
     *,
     out: str | Path | None = None,
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
     resume: str | Path | None = None,
     **options: Any,
 ) -> VerifyReport:
@@ -100,7 +96,7 @@ class _Job:
 
 
 def run_verify_plan(
-    spec: VerifySpec, output: Path | None = None, progress: Progress = _quiet, resume: Path | None = None
+    spec: VerifySpec, output: Path | None = None, progress: Progress = quiet, resume: Path | None = None
 ) -> VerifyReport:
     """Run a specification; as :func:`verify_plan`.
 

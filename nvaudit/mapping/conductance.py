@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,51 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.slices import digits, slice_widths
+from nvaudit.mapping.codes import Code, Encoding, level_code, slice_code
+from nvaudit.mapping.slices import slice_widths
 
 TopSlice = Literal["window", "lowest"]
-Encoding = Literal["sign_magnitude", "differential", "offset"]
 
 
 @dataclass(frozen=True)
 class Array:
-    """How one tensor's codes lie in devices.
+    """How one tensor's weights lie in devices.
 
     Attributes
     ----------
-    encoding : str
-        ``sign_magnitude``: one device per slice, the sign kept digitally; ``differential``: two devices
-        per slice, the idle one at level 0; ``offset``: the code shifted to be non-negative and a noiseless
-        reference subtracted, zero landing exactly on a level.
+    code : Code
+        Levels of every device for each value of a weight: slices, or another code.
     bits : int
-        Magnitude bits H of a code.
+        Bits H that hold the magnitude of a value.
     cell_bits : int
         Bits B that one device holds.
-    stored_bits : int
-        Bits of what is stored: H, or H + 1 with ``offset``.
     top_level : int
         The level at g_max: 2**B − 1, or for an analog device (one device holds the whole code) the
         largest stored code.
     g_min, g_max : float
         Window in the profile's unit; 0 and ``top_level`` for a profile without a window.
-    top_slice : str
-        ``window``: a top slice of fewer bits uses every k-th level, as large a k as the window holds;
-        ``lowest``: only the lowest levels.
+    narrow_top : int
+        Bits of the top slice when it is narrower than the others, else 0.
     """
 
-    encoding: Encoding
+    code: Code
     bits: int
     cell_bits: int
-    stored_bits: int
     top_level: int
     g_min: float
     g_max: float
-    top_slice: TopSlice = "window"
+    narrow_top: int = 0
+
+    @property
+    def encoding(self) -> Encoding:
+        """How signs are held; see :class:`nvaudit.mapping.codes.Code`."""
+        return self.code.encoding
 
     @property
     def slices(self) -> int:
-        """Devices per weight and polarity, S."""
-        return len(slice_widths(self.stored_bits, self.cell_bits))
+        """Devices per weight and polarity."""
+        return len(self.code.significances)
 
     @property
     def polarities(self) -> int:
@@ -66,29 +66,14 @@ class Array:
         return (self.g_max - self.g_min) / self.top_level
 
     @property
-    def stretch(self) -> tuple[int, ...]:
-        """Levels from one digit to the next in each slice, least significant first."""
-        found = [1] * self.slices
-        if self.narrow_top and self.top_slice == "window":
-            found[-1] = self.top_level // (2**self.narrow_top - 1)
-        return tuple(found)
+    def top(self) -> int:
+        """Largest magnitude of a value: 2**H − 1 of slices."""
+        return self.code.top
 
     @property
     def significance(self) -> tuple[float, ...]:
-        """What one level of each slice counts for, in code units: ``2**(i·B)`` over the slice's stretch.
-
-        Examples
-        --------
-        >>> Array("sign_magnitude", 7, 2, 7, 3, 0.0, 3.0).significance
-        (1.0, 4.0, 16.0, 21.333333333333332)
-        """
-        return tuple(2.0 ** (i * self.cell_bits) / k for i, k in enumerate(self.stretch))
-
-    @property
-    def narrow_top(self) -> int:
-        """Bits of the top slice when it is narrower than the others, else 0."""
-        width = slice_widths(self.stored_bits, self.cell_bits)[-1]
-        return width if width < self.cell_bits else 0
+        """What one level of each device counts for, in units of the value, least significant first."""
+        return self.code.significances
 
 
 def layout(
@@ -98,7 +83,7 @@ def layout(
     cell_bits: int | None = None,
     encoding: Encoding | None = None,
 ) -> Array:
-    """Decide how codes of ``bits`` magnitude bits are stored in devices of a profile.
+    """Decide how codes of ``bits`` magnitude bits are stored as slices in devices of a profile.
 
     Parameters
     ----------
@@ -111,52 +96,103 @@ def layout(
     encoding : str, optional
         By default the profile's.
 
-    Returns
-    -------
-    Array
+    Examples
+    --------
+    >>> from nvaudit.device import load_profile
+    >>> layout(load_profile("rram"), bits=7).significance
+    (1.0, 4.0, 16.0, 21.333333333333332)
     """
     encoding = encoding or profile.encoding
     stored = bits + 1 if encoding == "offset" else bits
     cell = cell_bits or profile.cell_bits
     if cell is None:
         # An analog device spans its window with exactly the codes in use: 0 … 2(2^H − 1) when shifted.
-        cell = stored
         top = 2 * (2**bits - 1) if encoding == "offset" else 2**bits - 1
-    else:
-        top = 2**cell - 1
+        return _on_window(profile, level_code(top, encoding), bits, stored, top)
+    width = slice_widths(stored, cell)[-1]
+    narrow = width if width < cell else 0
+    top = 2**cell - 1
+    stretch = top // (2**narrow - 1) if narrow and profile.top_slice == "window" else 1
+    return _on_window(profile, slice_code(stored, cell, encoding, stretch), bits, cell, top, narrow)
+
+
+def code_layout(profile: DeviceProfile, code: Code) -> Array:
+    """Store values of a code in devices of a profile."""
+    return _on_window(profile, code, code.top.bit_length(), (code.levels - 1).bit_length(), code.levels - 1)
+
+
+def one_device(array: Array) -> Array:
+    """One device of an array as an array of its own, whose value is its level."""
+    top = array.top_level
+    bits = max(1, top.bit_length())
+    return Array(level_code(top, "sign_magnitude"), bits, bits, top, array.g_min, array.g_max)
+
+
+def _on_window(
+    profile: DeviceProfile, code: Code, bits: int, cell_bits: int, top: int, narrow: int = 0
+) -> Array:
     window = profile.window
     g_min, g_max = (window.min, window.max) if window else (0.0, float(top))
-    return Array(encoding, bits, cell, stored, top, g_min, g_max, profile.top_slice)
+    return Array(code, bits, cell_bits, top, g_min, g_max, narrow)
 
 
-def stored_codes(code: NDArray[np.integer], array: Array) -> tuple[NDArray[np.integer], ...]:
-    """Non-negative codes of each polarity for signed codes."""
-    if array.encoding == "sign_magnitude":
-        return (np.abs(code),)
-    if array.encoding == "differential":
-        return np.maximum(code, 0), np.maximum(-code, 0)
-    return (code + (2**array.bits - 1),)
+@dataclass(frozen=True)
+class Held:
+    """What one device of each of several weights is to hold.
+
+    Attributes
+    ----------
+    significance : float
+        What one of its levels counts for, in units of the value.
+    sign : ndarray, float32, or float
+        Factor by which it enters the weight; a zero weight counts as positive.
+    level : ndarray, int16
+        Its level, 0 … ``top_level``.
+    """
+
+    significance: float
+    sign: NDArray[np.float32] | float
+    level: NDArray[np.int16]
 
 
-def slice_levels(stored: NDArray[np.integer], array: Array) -> NDArray[np.int16]:
-    """Level of every slice's device for non-negative codes, shape (slice, *stored.shape).
+def held_levels(value: NDArray[np.integer], array: Array) -> Iterator[Held]:
+    """Give every device of some weights: polarity by polarity, least significant first.
+
+    Parameters
+    ----------
+    value : ndarray of int
+        Signed values of the weights, magnitude 0 … ``array.top``.
+    array : Array
 
     Examples
     --------
-    >>> slice_levels(np.array([0b1000001]), Array("sign_magnitude", 7, 2, 7, 3, 0.0, 3.0)).ravel()
-    array([1, 0, 0, 3], dtype=int16)
+    >>> from nvaudit.device import load_profile
+    >>> array = layout(load_profile("rram"), bits=7)
+    >>> [int(one.level[0]) for one in held_levels(np.array([-0b1000011]), array)]
+    [3, 0, 0, 3]
     """
-    found = digits(stored, array.stored_bits, array.cell_bits)
-    if array.stretch[-1] != 1:
-        found[-1] *= array.stretch[-1]
-    return found
-
-
-def polarity_signs(code: NDArray[np.integer], array: Array) -> tuple[NDArray[np.float32] | float, ...]:
-    """Factor by which each polarity's deviation enters the weight; a zero weight counts as positive."""
-    if array.encoding == "sign_magnitude":
-        return (np.where(code < 0, np.float32(-1), np.float32(1)),)
-    return (1.0, -1.0) if array.encoding == "differential" else (1.0,)
+    code, encoding = array.code, array.encoding
+    factors = code.significances
+    if encoding == "offset":
+        place = value + code.zero
+        for factor, row in zip(factors, code.table, strict=True):
+            yield Held(factor, 1.0, row[place])
+        return
+    place, negative = np.abs(value), value < 0
+    if encoding == "differential":
+        plus, minus = code.table[: len(factors)], code.table[len(factors) :]
+        for sign, own, other in ((1.0, plus, minus), (-1.0, minus, plus)):
+            for d, factor in enumerate(factors):
+                # A negative weight is the positive one with its two columns exchanged.
+                yield Held(factor, sign, np.where(negative, other[d][place], own[d][place]))
+        return
+    sign_of_weight = np.where(negative, np.float32(-1), np.float32(1))
+    for factor, row in zip(factors, code.table, strict=True):
+        level = row[place]
+        if encoding == "sign_magnitude":
+            yield Held(factor, sign_of_weight, level)
+        else:
+            yield Held(factor, np.where(level < 0, -sign_of_weight, sign_of_weight), np.abs(level))
 
 
 def target_conductance(level: NDArray[np.integer], array: Array) -> NDArray[np.float64]:

@@ -69,7 +69,7 @@ def quantize(values: NDArray[np.floating], bits: int, channel_axes: tuple[int, .
 
     Examples
     --------
-    >>> quantize(np.array([-1.0, 0.5, 0.0]), 2).code
+    >>> quantize(np.array([-1.0, 0.6, 0.0]), 2).code
     array([-3,  2,  0], dtype=int16)
     """
     if not 1 <= bits <= MAX_BITS:

@@ -75,7 +75,9 @@ def tiling_of(matrix: Matrix, array: Array, size: Crossbar) -> Tiling:
 
     Examples
     --------
-    >>> two_bit = Array("sign_magnitude", 8, 2, 8, 3, 0.0, 3.0)
+    >>> from nvaudit.device import load_profile
+    >>> from nvaudit.mapping.conductance import layout
+    >>> two_bit = layout(load_profile("rram"), bits=8)
     >>> tiling_of(Matrix(1, 784, 256), two_bit, Crossbar()).crossbars
     16
     >>> tiling_of(Matrix(1, 256 * 9, 64, kernel=9), two_bit, Crossbar()).rows[0]

@@ -19,9 +19,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from nvaudit.model.cause import cause
+from nvaudit.model.macs.rules import terms
 from nvaudit.model.runtime import runtime
 from nvaudit.model.tensors import Array
-from nvaudit.model.walk import attribute, bodies, captured
+from nvaudit.model.walk import bodies, captured
 
 Known = Array | list[Array]
 """A tensor, or a sequence of tensors."""
@@ -84,7 +85,7 @@ def evaluate(
     bound = None if None in shapes else sum(math.prod(shape) for shape in shapes if shape is not None)
     if bound is not None and bound > limit:
         raise NotFolded(_too_large(bound, limit))
-    work = _work(node, [None if v is None else inputs[v] for v in node.inputs], shapes)
+    work = _work(node, inputs, shapes)
     if work > MAX_WORK:
         raise NotFolded(f"takes {work:,} multiplications, above the limit of {MAX_WORK:,}")
     results = _run(node, model, feeds, guarded=bound is None or next(bodies(node), None) is not None)
@@ -181,26 +182,18 @@ def _shapes(model: Any) -> list[tuple[int, ...] | None]:
     return shapes
 
 
-def _work(node: ir.Node, operands: Sequence[Known | None], shapes: Sequence[tuple[int, ...] | None]) -> int:
-    """Multiplications of an operator; what is not counted here takes a few for each element."""
-    given: list[tuple[int, ...]] = [o.shape if isinstance(o, np.ndarray) else () for o in operands]
-    out = math.prod(shapes[0]) if shapes and shapes[0] is not None else 0
-    kind = node.op_type
-    if kind in ("MatMul", "FusedMatMul", "TransposeMatMul", "Gemm", "FusedGemm", "MatMulInteger"):
-        return out * max(given[0], default=1)
-    if kind in ("Conv", "FusedConv", "ConvInteger"):
-        return out * math.prod(given[1][1:])
-    if kind == "ConvTranspose":
-        return math.prod(given[0]) * math.prod(given[1][1:])
-    if kind in ("LSTM", "GRU", "RNN"):
-        return math.prod(given[0][:2]) * (math.prod(given[1]) + math.prod(given[2]))
-    if kind == "Einsum":
-        terms = str(attribute(node, "equation", "")).replace(" ", "").partition("->")[0].split(",")
-        sizes: dict[str, int] = {}
-        for term, shape in zip(terms, given, strict=False):
-            sizes |= dict(zip(term.replace(".", ""), shape, strict=False))
-        return max(math.prod(sizes.values()), out)
-    return out + sum(math.prod(shape) for shape in given)
+def _work(node: ir.Node, inputs: Mapping[ir.Value, Known], shapes: Sequence[tuple[int, ...] | None]) -> int:
+    """Multiplications of an operator; one that makes no products takes a few for each element."""
+    sizes = {value: known.shape for value, known in inputs.items() if isinstance(known, np.ndarray)}
+    made = [value for value in node.outputs if value.name]
+    sizes |= {value: shape for value, shape in zip(made, shapes, strict=True) if shape is not None}
+
+    def sizes_of(value: ir.Value | None) -> tuple[int, ...] | None:
+        return None if value is None else sizes.get(value)
+
+    products = sum(term.products or 0 for term in terms(node, sizes_of))
+    elements = sum(math.prod(sizes_of(value) or ()) for value in (*node.inputs, *made[:1]))
+    return max(products, elements)
 
 
 def _run(node: ir.Node, model: Any, feeds: Mapping[str, Known], *, guarded: bool) -> list[Known]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nvaudit.model.load import LoadedModel, TensorSpec
+from nvaudit.model.operators import Operator, operator_of
 from nvaudit.model.tensors import read_tensor
 from nvaudit.model.walk import attribute, constant_values, operand
 
@@ -46,12 +47,6 @@ _SPATIAL = frozenset((
     "Resize", "Upsample", "Pad", "AveragePool", "MaxPool", "LpPool", "GlobalAveragePool",
     "GlobalMaxPool", "DepthToSpace", "QLinearAveragePool", "QLinearGlobalAveragePool",
 ))  # fmt: skip
-_CONVOLUTIONS = frozenset(("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv"))
-_PRODUCTS: dict[str, int] = {
-    **dict.fromkeys(("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "MatMulNBits"), 1),
-    **dict.fromkeys(("QLinearMatMul", "QGemm"), 3),
-    **dict.fromkeys(("MatMulIntegerToFloat", "DynamicQuantizeMatMul"), 1),
-}
 _COUNTED = frozenset(["NonMaxSuppression", "NonZero", "Unique", "Compress", "StringSplit"])
 
 
@@ -308,10 +303,12 @@ def _find_axis(
     op = node.op_type
     if op in ("Softmax", "LogSoftmax", "Hardmax", "OneHot"):
         return _softmax_axis(node, rank, opset)
-    if op in _CONVOLUTIONS:
-        return _Axis(1, False, _channels(node))
-    if op in _PRODUCTS:
-        weight = operand(node, _PRODUCTS[op])
+    operator = operator_of(node)
+    if operator is not None and operator.family in ("convolution", "transposed convolution"):
+        last = op.startswith("Nhwc") or attribute(node, "channels_last", 0)
+        return None if last else _Axis(1, False, _channels(node, operator))
+    if operator is not None and operator.family in ("matrix product", "Gemm", "packed"):
+        weight = operand(node, operator.weights[-1])
         return _Axis(-1, True, _columns(node, weight)) if weight in fixed else None
     if op in _ELEMENTWISE:
         return before()
@@ -419,13 +416,14 @@ def _numbers(value: ir.Value | None) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(int(i) for i in read_tensor(tensor).reshape(-1))
 
 
-def _channels(node: ir.Node) -> int | None:
-    index = {"QLinearConv": 3}.get(node.op_type, 1)
-    shape = None if (weight := operand(node, index)) is None else weight.shape
+def _channels(node: ir.Node, operator: Operator) -> int | None:
+    weight = operand(node, operator.weights[0])
+    shape = None if weight is None else weight.shape
     if shape is None or len(shape) < 2:
         return None
-    size = shape[1] if node.op_type == "ConvTranspose" else shape[0]
-    if node.op_type == "ConvTranspose" and isinstance(size, int):
+    transposed = operator.family == "transposed convolution"
+    size = shape[1] if transposed else shape[0]
+    if transposed and isinstance(size, int):
         size *= attribute(node, "group", 1)
     return size if isinstance(size, int) else None
 

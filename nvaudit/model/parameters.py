@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import FLOATS, Analysis, End, Root
-from nvaudit.model.chains import Clamp, Unpack, integer_range
+from nvaudit.model.chains import Clamp, Unpack, integer_range, layout_of
 from nvaudit.model.decode import decode_values
 from nvaudit.model.fold import stored_array
+from nvaudit.model.operators import operator_of
 from nvaudit.model.tensors import Array, find_bad
 from nvaudit.model.walk import Place, bodies, places
 from nvaudit.model.weights import choose
@@ -22,32 +23,18 @@ Part = Literal["weight", "bias", "norm", "table", "statistic", "other"]
 MAX_SHIFT = 1e3
 """Added constants with larger entries are masks, not biases."""
 
-# Operands of operators that are parameters by the operator's own definition.
+_PARTS: dict[str, Part] = {
+    "bias": "bias",
+    "peephole weights": "bias",
+    "scale": "norm",
+    "shift": "norm",
+    "running mean": "statistic",
+    "running variance": "statistic",
+}
+"""By what the table of operators calls an operand."""
+
+# Of operators that neither multiply by a matrix nor normalise.
 _OPERANDS: dict[tuple[str, int], Part] = {
-    ("Conv", 2): "bias",
-    ("FusedConv", 2): "bias",
-    ("ConvTranspose", 2): "bias",
-    ("Gemm", 2): "bias",
-    ("LSTM", 3): "bias",
-    ("LSTM", 7): "bias",
-    ("GRU", 3): "bias",
-    ("RNN", 3): "bias",
-    ("Attention", 2): "bias",
-    ("BatchNormalization", 1): "norm",
-    ("BatchNormalization", 2): "norm",
-    ("BatchNormalization", 3): "statistic",
-    ("BatchNormalization", 4): "statistic",
-    ("InstanceNormalization", 1): "norm",
-    ("InstanceNormalization", 2): "norm",
-    ("LayerNormalization", 1): "norm",
-    ("LayerNormalization", 2): "norm",
-    ("GroupNormalization", 1): "norm",
-    ("GroupNormalization", 2): "norm",
-    ("SkipLayerNormalization", 2): "norm",
-    ("SkipLayerNormalization", 3): "norm",
-    ("SkipLayerNormalization", 4): "bias",
-    ("RMSNormalization", 1): "norm",
-    ("SimplifiedLayerNormalization", 1): "norm",
     ("PRelu", 1): "norm",
     ("BiasGelu", 1): "bias",
     ("FastGelu", 1): "bias",
@@ -137,7 +124,7 @@ def grid_of(root: Root, opset: int) -> Grid | None:
         if grid is None or any(isinstance(step, Unpack) for step in end.steps):
             continue  # also where several integers share a stored byte
         place = np.arange(stored.size, dtype=np.int64).reshape(stored.shape)
-        order = _moved(place, end).reshape(-1)
+        order = layout_of(root.state.shape, end.steps).apply(place).reshape(-1)
         scale = np.empty(stored.size, np.float32)
         zero = np.empty(stored.size, np.float32)
         scale[order] = np.broadcast_to(grid.scale, grid.codes.shape).reshape(-1)
@@ -158,14 +145,6 @@ def _parameter_ends(root: Root) -> list[End]:
     return mapped or [end for end in root.ends if end.place is not None and _operand(end) is not None]
 
 
-def _moved(array: Array, end: End) -> Array:
-    for step in end.steps:
-        perm, shape = getattr(step, "perm", None), getattr(step, "shape", None)
-        array = array.transpose(perm) if perm is not None else array
-        array = array.reshape(shape) if shape is not None else array
-    return array
-
-
 def _narrow(array: Array) -> Array:
     """Keep one entry along each axis on which nothing changes."""
     for axis in range(array.ndim):
@@ -178,6 +157,9 @@ def _narrow(array: Array) -> Array:
 def _operand(end: End) -> Part | None:
     assert end.place is not None
     node = end.place.node
+    operator = operator_of(node)
+    if operator is not None:
+        return _PARTS.get(operator.named.get(end.index, ""))
     return _OPERANDS.get((node.op_type, end.index)) if node.domain in ("", "com.microsoft") else None
 
 

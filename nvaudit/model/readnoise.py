@@ -14,11 +14,11 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.model.build import Builder, Names
+from nvaudit.model.operators import is_float, operator_of
 from nvaudit.rng import stream
 
 _PREFIX = "nvaudit_read_noise"
 _FLOAT = ir.DataType.FLOAT
-_WEIGHT_INPUT = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), "Einsum": (0, 1)}
 _GEMM_OPSET = 11  # from here on the bias is optional
 
 
@@ -31,11 +31,13 @@ def takes_read_noise(slot: ir.Value, opset: int) -> bool:
 
 
 def _takes(node: ir.Node, index: int, opset: int) -> bool:
-    if node.domain not in ("", "ai.onnx") or index not in _WEIGHT_INPUT.get(node.op_type, ()):
+    if is_float(node, "einsum"):
+        return len(node.inputs) == 2
+    if is_float(node, "Gemm") and opset < _GEMM_OPSET:
         return False
-    if node.op_type == "Gemm" and opset < _GEMM_OPSET:
-        return False
-    return node.op_type != "Einsum" or len(node.inputs) == 2
+    operator = operator_of(node)
+    linear = is_float(node, "convolution", "transposed convolution", "matrix product", "Gemm")
+    return linear and operator is not None and index in operator.weights
 
 
 def add_read_noise(slot: ir.Value, variance: ir.Value, names: Names) -> None:

@@ -5,42 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from nvaudit.model.analysis import FLOATS, Analysis, End, Root
+from nvaudit.model.operators import Operator, operator_of
 from nvaudit.model.roles import takes_weights
 from nvaudit.model.walk import Place, operand
 
 _ARITHMETIC = frozenset(
     ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mod", "Where", "PRelu", "Sum", "Mean"]
 )
-_NORMS = {
-    "BatchNormalization": ("scale", "shift", "running mean", "running variance"),
-    "InstanceNormalization": ("scale", "shift"),
-    "LayerNormalization": ("scale", "shift"),
-    "GroupNormalization": ("scale", "shift"),
-    "RMSNormalization": ("scale",),
-    "SimplifiedLayerNormalization": ("scale",),
-    "SkipLayerNormalization": ("skip", "scale", "shift", "bias"),
-    "SkipSimplifiedLayerNormalization": ("skip", "scale", "bias"),
-}
 _OPERANDS: dict[tuple[str, int], str] = {
-    ("Conv", 2): "bias",
-    ("ConvTranspose", 2): "bias",
-    ("FusedConv", 2): "bias",
-    ("NhwcFusedConv", 2): "bias",
-    ("DeformConv", 3): "bias",
-    **{("MoE", index): "bias" for index in (3, 5, 7)},
-    ("Gemm", 2): "bias",
-    ("FusedGemm", 2): "bias",
-    ("Attention", 2): "bias",
-    ("QLinearConv", 8): "bias",
-    ("QGemm", 6): "bias",
-    ("DynamicQuantizeMatMul", 4): "bias",
-    ("MatMulIntegerToFloat", 6): "bias",
-    ("MatMulNBits", 5): "bias",
-    **{(op, 3): "bias" for op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")},
-    **{(op, 4): "sequence lengths" for op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")},
-    **{(op, 5): "initial state" for op in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")},
-    **{(op, 6): "initial cell state" for op in ("LSTM", "DynamicQuantizeLSTM")},
-    **{(op, 7): "peephole weights" for op in ("LSTM", "DynamicQuantizeLSTM")},
     ("Reshape", 1): "shape operand",
     ("Expand", 1): "shape operand",
     ("Tile", 1): "repeats",
@@ -65,26 +37,10 @@ _OPERANDS: dict[tuple[str, int], str] = {
         (op, 1): "axes" for op in ("Squeeze", "Unsqueeze", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2")
     },
 }
-_PRODUCTS = frozenset(
-    [
-        "MatMul",
-        "Gemm",
-        "FusedMatMul",
-        "TransposeMatMul",
-        "FusedGemm",
-        "MatMulInteger",
-        "QLinearMatMul",
-        "Einsum",
-    ]
-)
+_FLOAT_PRODUCTS = ("matrix product", "Gemm", "einsum")
 # Operators with weights inside that cannot be replaced by an array of single numbers.
 _OPAQUE = frozenset(
     [
-        "MatMulBnb4",
-        "MatMulFpQ4",
-        "QAttention",
-        "DynamicQuantizeLSTM",
-        "QMoE",
         "QLinearGlobalAveragePool",
         "QOrderedMatMul",
         "QOrderedAttention",
@@ -134,9 +90,9 @@ def _one(root: Root, end: End, analysis: Analysis, folded: dict[ir.Node, str]) -
         return f"empty operand of {name}"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear") and end.index:
         return f"quantisation {'scale' if end.index == 1 else 'zero point'} of {name}"
-    if node.op_type in _NORMS:
-        parts = _NORMS[node.op_type]
-        return f"{parts[min(end.index, len(parts)) - 1] if end.index else 'input'} of {name}"
+    operator = operator_of(node)
+    if operator is not None and operator.family == "normalisation":
+        return f"{operator.named[min(end.index, len(operator.named))] if end.index else 'input'} of {name}"
     if end.role is not None:
         return f"second quantisation of one stored tensor, by {name}; stays digital there"
     return _operand(place, end, analysis) or f"operand {end.index} of {name}"
@@ -145,9 +101,8 @@ def _one(root: Root, end: End, analysis: Analysis, folded: dict[ir.Node, str]) -
 def _operand(place: Place, end: End, analysis: Analysis) -> str | None:
     """The reason by operator and position."""
     node, name = place.node, f"{place.node.op_type} '{place.label}'"
-    part = _OPERANDS.get((node.op_type, end.index))
-    if part is None:
-        part = _quantisation_part(node.op_type, end.index)
+    operator = operator_of(node)
+    part = _OPERANDS.get((node.op_type, end.index)) if operator is None else operator.named.get(end.index)
     if part is not None:
         return f"{part} of {name}"
     if node.op_type == "Gather":
@@ -157,15 +112,23 @@ def _operand(place: Place, end: End, analysis: Analysis) -> str | None:
             f"weight of {name}: it rounds its state at every step, which no float operator does; stays "
             "digital: audit the model from before it was quantised"
         )
-    if node.op_type in _OPAQUE:
+    if node.op_type in _OPAQUE or _is_opaque(operator):
         return f"weight of {name}: this operator unpacks it itself; stays digital"
     if node.op_type in ("Loop", "Scan"):
         return f"initial state of {name}"
-    if node.op_type in _PRODUCTS or takes_weights(node):
+    if operator is not None:
         return _refused(place, end, analysis)
     if node.op_type in _ARITHMETIC:
         return _arithmetic(place, end)
     return None
+
+
+def _is_opaque(operator: Operator | None) -> bool:
+    return (
+        operator is not None
+        and not operator.mapped
+        and operator.family in ("packed", "projection", "experts")
+    )
 
 
 def _refused(place: Place, end: End, analysis: Analysis) -> str:
@@ -175,26 +138,11 @@ def _refused(place: Place, end: End, analysis: Analysis) -> str:
         return f"operand of {name}, whose operands are all constant"
     if end.state.dtype not in FLOATS and not end.state.dtype.is_integer():
         return f"operand of {name} of type {end.state.dtype.name}; stays digital"
-    if node.op_type in ("MatMul", "Gemm", "Einsum", "FusedMatMul") and end.state.dtype not in FLOATS:
+    operator = operator_of(node)
+    floats = operator is not None and operator.family in _FLOAT_PRODUCTS and not operator.decode
+    if floats and end.state.dtype not in FLOATS:
         return f"operand of {name}, which multiplies integers; stays digital"
     return f"operand {end.index} of {name}: this form of the operator is not mapped; stays digital"
-
-
-def _quantisation_part(op_type: str, index: int) -> str | None:
-    """Scales and zero points of the integer operators."""
-    names = {
-        "QLinearConv": ("", "scale", "zero point", "", "scale", "zero point", "scale", "zero point"),
-        "QLinearMatMul": ("", "scale", "zero point", "", "scale", "zero point", "scale", "zero point"),
-        "MatMulInteger": ("", "", "zero point", "zero point"),
-        "ConvInteger": ("", "", "zero point", "zero point"),
-        "DynamicQuantizeMatMul": ("", "", "scale", "zero point"),
-        "MatMulIntegerToFloat": ("", "", "scale", "scale", "zero point", "zero point"),
-        "QGemm": ("", "scale", "zero point", "", "scale", "zero point", "", "scale", "zero point"),
-        "MatMulNBits": ("", "", "scales", "zero points"),
-        "DynamicQuantizeLSTM": (*("",) * 8, "scale", "zero point", "scale", "zero point"),
-    }.get(op_type, ())
-    part = names[index] if index < len(names) else ""
-    return f"quantisation {part}" if part else None
 
 
 def _arithmetic(place: Place, end: End) -> str:

@@ -20,14 +20,12 @@ from nvaudit.model.chains import Quantize
 from nvaudit.model.decode import IntegerGrid, decode_values
 from nvaudit.model.fold import fold, stored_array
 from nvaudit.model.load import LoadedModel
+from nvaudit.model.operators import operator_of
 from nvaudit.model.parameters import grid_of
 from nvaudit.model.rewrite import put_constant, set_weights, store_array
 from nvaudit.model.tensors import Array
 from nvaudit.model.walk import operand
 from nvaudit.model.weights import choose
-
-# Of the integer operators with a scale of their own: the input with an int32 bias.
-_BIAS = {"QLinearConv": 8, "QGemm": 6}
 
 _BARE = frozenset({"MatMulInteger", "ConvInteger"})
 
@@ -159,8 +157,9 @@ def _sites_of(root: Root, end: End, opset: int) -> list[_Site] | str:
         return "is rounded to another integer grid inside the graph"
     if decode.scale is not None:
         sites = [_Site(node, index) for index, value in enumerate(node.inputs) if value is decode.scale]
-        bias = _BIAS.get(node.op_type)
-        if bias is not None and operand(node, bias) is not None:
+        operator = operator_of(node)
+        bias = None if operator is None else operator.bias
+        if bias is not None and operand(node, bias) is not None:  # int32, in steps of both scales
             sites.append(_Site(node, bias, steps=True))
         return sites if len(sites) == len({s.steps for s in sites}) else "shares its scale with its operand"
     return _factor_behind(node, opset) if node.op_type in _BARE else "has no scale that can be changed"
@@ -171,7 +170,9 @@ def _quantised_bias(node: ir.Node, opset: int) -> list[_Site]:
 
     Runtimes take it for granted that its step is the product of the operands' steps, so it has to stay so.
     """
-    bias = operand(node, 2) if node.op_type in ("Conv", "ConvTranspose", "Gemm") else None
+    operator = operator_of(node)
+    takes_bias = operator is not None and operator.family in ("convolution", "transposed convolution", "Gemm")
+    bias = operand(node, operator.bias) if takes_bias and operator and operator.bias is not None else None
     maker = None if bias is None else bias.producer()
     if maker is None or maker.op_type != "DequantizeLinear" or maker.inputs[0] is None:
         return []

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from nvaudit.model.blocks import block_size
 from nvaudit.model.chains import Unpack
 from nvaudit.model.layout import UNMOVED, Layout, Shape
+from nvaudit.model.operators import Family, Operator, operator_of
 from nvaudit.model.walk import attribute, operand
 
 IsConstant = Callable[[ir.Value | None], bool]
@@ -71,7 +72,7 @@ class Role:
     unpack: Unpack | None = None
 
 
-Rule = Callable[[ir.Node, int, Shape, IsConstant], "Role | None"]
+Rule = Callable[[ir.Node, Operator, int, Shape, IsConstant], "Role | None"]
 
 
 def find_role(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
@@ -80,7 +81,6 @@ def find_role(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) 
     Parameters
     ----------
     node : onnx_ir.Node
-        The operator.
     index : int
         Position of the operand among its inputs.
     shape : tuple of int
@@ -93,41 +93,39 @@ def find_role(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) 
     Role or None
         None where the operand is no weight.
     """
-    rule = _RULES.get((node.domain, node.op_type))
-    if rule is None or is_constant(node.outputs[0]):
+    operator = operator_of(node)
+    if operator is None or not operator.mapped or is_constant(node.outputs[0]):
         return None
-    return rule(node, index, shape, is_constant)
+    return _RULES[operator.family](node, operator, index, shape, is_constant)
 
 
 def takes_weights(node: ir.Node) -> bool:
-    """Whether an operator has an operand that can be a weight.
-
-    Parameters
-    ----------
-    node : onnx_ir.Node
-        The operator.
-
-    Returns
-    -------
-    bool
-        True if ``find_role`` knows it.
-    """
-    return (node.domain, node.op_type) in _RULES
+    """Whether an operator has an operand that can be a weight."""
+    operator = operator_of(node)
+    return operator is not None and operator.mapped
 
 
-def _conv_role(node: ir.Node, shape: Shape, decode: Decode | None = None) -> Role | None:
-    groups = attribute(node, "group", 1)
-    if len(shape) < 3 or groups < 1 or shape[0] % groups:
+def _decode(node: ir.Node, operator: Operator, index: int, axis: int) -> Decode | None:
+    if index not in operator.decode:
         return None
-    kernel = math.prod(shape[2:])
-    return Role((0,), Matrix(groups, math.prod(shape[1:]), shape[0] // groups, kernel), decode)
+    scale, zero = operator.decode[index]
+    return Decode(None if scale is None else operand(node, scale), operand(node, zero), axis)
 
 
-def _conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    return _conv_role(node, shape) if index == 1 else None
+def _conv(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
+    """[output, input of the group, *kernel]."""
+    groups = attribute(node, "group", 1)
+    if index not in operator.weights or len(shape) < 3 or groups < 1 or shape[0] % groups:
+        return None
+    matrix = Matrix(groups, math.prod(shape[1:]), shape[0] // groups, math.prod(shape[2:]))
+    return Role((0,), matrix, _decode(node, operator, index, 0))
 
 
-def _blocked_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+def _blocked_conv(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
     """Conv of a file that ONNX Runtime saved after its own optimisation: [O, I, *kernel] in blocks.
 
     Output channels are cut into blocks whose channels lie next to each other, and so are input channels but
@@ -156,9 +154,12 @@ def _blocked_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConsta
     return Role((0,), matrix, view=Layout([("reshape", cut), ("transpose", perm), ("reshape", shape)]))
 
 
-def _conv_transpose(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+def _conv_transpose(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
+    """[input, output of the group, *kernel]."""
     groups = attribute(node, "group", 1)
-    if index != 1 or len(shape) < 3 or groups < 1 or shape[0] % groups:
+    if index not in operator.weights or len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
     kernel = math.prod(shape[2:])
     return Role((1,), Matrix(groups, shape[0] // groups * kernel, shape[1], kernel))
@@ -179,57 +180,48 @@ def _matmul_role(
     return Role(axes, Matrix(math.prod(shape[:-2]), shape[inner], shape[outer]), decode)
 
 
-def _pair(node: ir.Node, index: int, is_constant: IsConstant, first: int, second: int) -> bool | None:
-    """Whether the operand is the left one of a pair whose other one is not constant; None if neither."""
-    if index not in (first, second):
+def _product(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
+    """One operand of a pair whose other one is not constant."""
+    if index not in operator.weights or (operator.decode and index not in operator.decode):
         return None
-    other = operand(node, second if index == first else first)
-    return None if other is None or is_constant(other) else index == first
-
-
-def _matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    left = _pair(node, index, is_constant, 0, 1)
-    return None if left is None else _matmul_role(shape, left)
-
-
-def _fused_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    left = _pair(node, index, is_constant, 0, 1)
+    first, second = operator.weights
+    left = index == first
+    other = operand(node, second if left else first)
+    if other is None or is_constant(other):
+        return None
     side = "A" if left else "B"
-    if left is None or attribute(node, f"transBatch{side}", 0):
+    if attribute(node, f"transBatch{side}", 0) or (operator.family == "Gemm" and len(shape) != 2):
         return None
-    return _matmul_role(shape, left, bool(attribute(node, f"trans{side}", 0)))
-
-
-def _gemm(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    left = _pair(node, index, is_constant, 0, 1)
-    if left is None or len(shape) != 2:
+    if operator.decode and node.domain and len(shape) < 2:
         return None
-    return _matmul_role(shape, left, bool(attribute(node, "transA" if left else "transB", 0)))
+    transposed = bool(attribute(node, f"trans{side}", 0))
+    # Scales and zero points may differ along the axis of the outputs: columns on the right, rows on the left.
+    axis = max(len(shape) - (2 if left != transposed else 1), 0)
+    return _matmul_role(shape, left, transposed, _decode(node, operator, index, axis))
 
 
-def _recurrent(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    if index not in (1, 2) or len(shape) != 3:
-        return None
-    return Role((0, 1), Matrix(shape[0], shape[2], shape[1]))
-
-
-def _attention(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    inputs = _PROJECTIONS.get(node.op_type, (1,))
-    return Role((1,), Matrix(1, shape[0], shape[1])) if index in inputs and len(shape) == 2 else None
-
-
-# Where the fused operators of attention take matrices, other than as their second input.
-_PROJECTIONS = {"LongformerAttention": (1, 4), "DecoderAttention": (2, 3)}
-
-
-def _experts(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    """Stacks of a mixture of experts: [expert, output, input]."""
-    if index not in (2, 4, 6) or len(shape) != 3:
+def _recurrent(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
+    """[direction, gates × hidden, input]."""
+    if index not in operator.weights or len(shape) != 3:
         return None
     return Role((0, 1), Matrix(shape[0], shape[2], shape[1]))
 
 
-def _einsum(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+def _attention(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
+    if index not in operator.weights or len(shape) != 2:
+        return None
+    return Role((1,), Matrix(1, shape[0], shape[1]))
+
+
+def _einsum(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
     """Any equation that sums over an axis of the operand.
 
     Axes that other operands have too and the result keeps make separate matrices; those that only this
@@ -302,45 +294,10 @@ def split_einsum(equation: str, count: int) -> tuple[list[str] | None, str]:
     return terms, right
 
 
-def _integer_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    left = _pair(node, index, is_constant, 0, 1)
-    if left is None:
-        return None
-    zero = operand(node, 2 if left else 3)
-    return _matmul_role(shape, left, False, Decode(None, zero, max(len(shape) - (2 if left else 1), 0)))
-
-
-def _integer_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    return _conv_role(node, shape, Decode(None, operand(node, 3), 0)) if index == 1 else None
-
-
-def _linear_conv(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    if index != 3:
-        return None
-    return _conv_role(node, shape, Decode(operand(node, 4), operand(node, 5), 0))
-
-
-def _linear_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    left = _pair(node, index, is_constant, 0, 3)
-    if left is None:
-        return None
-    axis = max(len(shape) - (2 if left else 1), 0)
-    return _matmul_role(shape, left, False, Decode(operand(node, index + 1), operand(node, index + 2), axis))
-
-
-def _dynamic_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    if index != 1 or len(shape) < 2:
-        return None
-    return _matmul_role(shape, False, False, Decode(operand(node, 2), operand(node, 3), len(shape) - 1))
-
-
-def _float_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    if _pair(node, index, is_constant, 0, 1) is not False or len(shape) < 2:
-        return None
-    return _matmul_role(shape, False, False, Decode(operand(node, 3), operand(node, 5), len(shape) - 1))
-
-
-def _packed_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
+def _packed(
+    node: ir.Node, operator: Operator, index: int, shape: Shape, is_constant: IsConstant
+) -> Role | None:
+    """MatMulNBits: K inputs × N outputs of a few bits each, several to a byte."""
     scale, zero = operand(node, 2), operand(node, 3)
     sizes = (attribute(node, "K", 0), attribute(node, "N", 0))
     bits, block = attribute(node, "bits", 4), attribute(node, "block_size", 0)
@@ -352,45 +309,16 @@ def _packed_matmul(node: ir.Node, index: int, shape: Shape, is_constant: IsConst
     return None if role is None else replace(role, unpack=Unpack(bits, block, sizes, scale, zero))
 
 
-def _linear_gemm(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
-    if index != 3 or len(shape) != 2 or is_constant(operand(node, 0)):
-        return None
-    transposed = bool(attribute(node, "transB", 0))
-    decode = Decode(operand(node, 4), operand(node, 5), 0 if transposed else 1)
-    return _matmul_role(shape, False, transposed, decode)
-
-
-_RULES: dict[tuple[str, str], Rule] = {
-    ("", "Conv"): _conv,
-    ("", "ConvTranspose"): _conv_transpose,
-    ("", "DeformConv"): _conv,
-    ("", "MatMul"): _matmul,
-    ("", "Gemm"): _gemm,
-    ("", "LSTM"): _recurrent,
-    ("", "GRU"): _recurrent,
-    ("", "RNN"): _recurrent,
-    ("", "Einsum"): _einsum,
-    ("", "MatMulInteger"): _integer_matmul,
-    ("", "ConvInteger"): _integer_conv,
-    ("", "QLinearConv"): _linear_conv,
-    ("", "QLinearMatMul"): _linear_matmul,
-    ("com.microsoft", "FusedConv"): _conv,
-    ("com.microsoft", "NhwcFusedConv"): _conv,
-    ("com.microsoft.nchwc", "Conv"): _blocked_conv,
-    ("com.microsoft", "ConvTransposeWithDynamicPads"): _conv_transpose,
-    ("com.microsoft", "FusedMatMul"): _fused_matmul,
-    ("com.microsoft", "TransposeMatMul"): _fused_matmul,
-    ("com.microsoft", "FusedMatMulActivation"): _fused_matmul,
-    ("com.microsoft", "GemmFastGelu"): _matmul,
-    ("com.microsoft", "FusedGemm"): _gemm,
-    ("com.microsoft", "Attention"): _attention,
-    ("com.microsoft", "PackedAttention"): _attention,
-    ("com.microsoft", "LongformerAttention"): _attention,
-    ("com.microsoft", "DecoderAttention"): _attention,
-    ("com.microsoft", "MoE"): _experts,
-    ("com.microsoft", "QLinearConv"): _linear_conv,
-    ("com.microsoft", "DynamicQuantizeMatMul"): _dynamic_matmul,
-    ("com.microsoft", "MatMulIntegerToFloat"): _float_matmul,
-    ("com.microsoft", "QGemm"): _linear_gemm,
-    ("com.microsoft", "MatMulNBits"): _packed_matmul,
+_RULES: dict[Family, Rule] = {
+    "convolution": _conv,
+    "deformable convolution": _conv,
+    "blocked convolution": _blocked_conv,
+    "transposed convolution": _conv_transpose,
+    "matrix product": _product,
+    "Gemm": _product,
+    "einsum": _einsum,
+    "recurrent": _recurrent,
+    "projection": _attention,
+    "experts": _recurrent,  # stacks are laid out alike: [expert, output, input]
+    "packed": _packed,
 }

@@ -26,6 +26,7 @@ from nvaudit.model.digital import SLOT_FILE, take_large
 from nvaudit.model.integer import rewrite_integer
 from nvaudit.model.layout import Layout
 from nvaudit.model.load import LoadedModel
+from nvaudit.model.operators import is_float
 from nvaudit.model.readnoise import add_read_noise, takes_read_noise
 from nvaudit.model.tensors import Array
 from nvaudit.model.walk import graphs
@@ -255,12 +256,7 @@ class _SlotMaker:
 
     def unroll(self, keys: set[str]) -> None:
         """Write recurrent operators out whose weights are all to be split over crossbars."""
-        recurrent = [
-            node
-            for inner, _ in graphs(self.graph)
-            for node in inner
-            if node.op_type in ("LSTM", "GRU", "RNN")
-        ]
+        recurrent = [node for inner, _ in graphs(self.graph) for node in inner if is_float(node, "recurrent")]
         if recurrent:
             find_lengths(self.model)
         at = {id(value): place for place, (_, value) in self.open_slots.items()}

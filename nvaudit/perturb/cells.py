@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
+from nvaudit.mapping.conductance import Array, held_levels
 from nvaudit.perturb.chip import Float, MappedTensor, TensorLaw, blocks
 from nvaudit.perturb.collapse import CodeLaw
 from nvaudit.perturb.terms import active_terms, effect
@@ -38,20 +38,13 @@ class Cells:
 
 
 def device_factors(array: Array) -> tuple[float, ...]:
-    """What each device of a weight counts for, in code units: ``± 2**(i·B)``.
-
-    Examples
-    --------
-    >>> device_factors(Array("differential", 4, 2, 4, 3, 0.0, 3.0))
-    (1.0, 4.0, -1.0, -4.0)
-    """
-    signs = (1.0, -1.0)[: array.polarities]
-    return tuple(sign * weight for sign in signs for weight in array.significance)
+    """What each device of a weight counts for, in code units: ``± 2**(i·B)`` of slices."""
+    return array.code.factors
 
 
 def device_offset(array: Array) -> int:
     """What the devices of a zero weight add up to, in code units."""
-    return int(2**array.bits - 1) if array.encoding == "offset" else 0
+    return array.code.zero
 
 
 def target_cells(tensor: MappedTensor) -> Cells:
@@ -99,7 +92,8 @@ def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
     step = np.float32(array.step)
     for _, block, _ in blocks(tensor.code, tensor.scale):
         for d, device in enumerate(law.devices(tensor.code[block], block, streams)):
-            out[(d, *block)] = _single(device.sign) * (device.level + device.deviation / step)
+            held = device.held
+            out[(d, *block)] = _single(held.sign) * (held.level + device.deviation / step)
             noisy = noisy or bool(device.reads)
             variance[(d, *block)] = sum((np.square(one / step) for one in device.reads), np.float32(0))
     return Cells(out, variance if noisy else None)
@@ -107,11 +101,7 @@ def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
 
 def _targets(code: NDArray[np.int16], array: Array) -> list[tuple[Float | float, NDArray[np.int16]]]:
     """Sign and level of each device."""
-    return [
-        (_single(sign), level)
-        for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True)
-        for level in slice_levels(stored, array)
-    ]
+    return [(_single(held.sign), held.level) for held in held_levels(code, array)]
 
 
 def _single(sign: Float | float) -> Float | float:

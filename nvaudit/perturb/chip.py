@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import NoiseTerm, OperatingPoint, Shared
-from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
+from nvaudit.mapping.conductance import Array, Held, held_levels
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.perturb.collapse import CodeLaw, collapse
@@ -83,21 +83,15 @@ class Device:
 
     Attributes
     ----------
-    slice : int
-        Its slice, 0 the least significant.
-    sign : ndarray or float
-        Factor by which it enters the weight.
-    level : ndarray of int
-        What it was to hold.
+    held : Held
+        What it was to hold, and how it enters the weight.
     deviation : ndarray, float32
         Programmed less target conductance, in the window's unit.
     reads : list of ndarray
         Standard deviation of one read, term by term, in the window's unit.
     """
 
-    slice: int
-    sign: Float | float
-    level: NDArray[np.integer]
+    held: Held
     deviation: Float
     reads: list[Float]
 
@@ -205,12 +199,12 @@ class TensorLaw:
         array = self.tensor.array
         deviation, read = np.zeros(code.shape, np.float32), np.zeros(code.shape, np.float32)
         for device in self.devices(code, block, streams):
-            weight = np.float32(array.significance[device.slice] / array.step)
-            deviation += device.sign * weight * device.deviation
+            weight = np.float32(device.held.significance / array.step)
+            deviation += device.held.sign * weight * device.deviation
             for one in device.reads:
                 read += np.square(weight * one)
         for name, law in self._on_weights:
-            index = code.astype(np.int64) + 2**array.bits - 1
+            index = code.astype(np.int64) + array.top
             if isinstance(law, Truncated):
                 deviation += law.draw(index, streams.own[name])
                 continue
@@ -223,16 +217,14 @@ class TensorLaw:
         """Draw the devices of a block of weights: polarity by polarity, least significant slice first."""
         array = self.tensor.array
         target = self.setting.target.astype(np.float32)
-        number, gain = 0, np.float32(streams.gain)
-        for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
-            for i, level in enumerate(slice_levels(stored, array)):
-                wanted = target[level]
-                g = self._programmed(level, wanted, number, block, streams)
-                reads = [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
-                if gain != 1:
-                    g, reads = gain * g, [gain * one for one in reads]
-                yield Device(i, sign, level, g - wanted, reads)
-                number += 1
+        gain = np.float32(streams.gain)
+        for number, held in enumerate(held_levels(code, array)):
+            level, wanted = held.level, target[held.level]
+            g = self._programmed(level, wanted, number, block, streams)
+            reads = [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
+            if gain != 1:
+                g, reads = gain * g, [gain * one for one in reads]
+            yield Device(held, g - wanted, reads)
 
     def _programmed(
         self, level: Levels, wanted: Float, number: int, block: Block, streams: Streams, aged: bool = True
@@ -269,12 +261,10 @@ class TensorLaw:
         array, target = self.tensor.array, self.setting.target.astype(np.float32)
         streams, total = self._streams(seed, trial, 1.0), 0.0
         for _, block, _ in blocks(self.tensor.code, self.tensor.scale):
-            number, there = 0, None if self.skipped is None else ~self.skipped[block]
-            for stored in stored_codes(self.tensor.code[block], array):
-                for level in slice_levels(stored, array):
-                    g = self._programmed(level, target[level], number, block, streams, aged)
-                    total += float((g if there is None else g[there]).sum(dtype=np.float64))
-                    number += 1
+            there = None if self.skipped is None else ~self.skipped[block]
+            for number, held in enumerate(held_levels(self.tensor.code[block], array)):
+                g = self._programmed(held.level, target[held.level], number, block, streams, aged)
+                total += float((g if there is None else g[there]).sum(dtype=np.float64))
         return total
 
     def _tiles(self, term: Shared) -> Tiles | None:
@@ -311,7 +301,7 @@ class TensorLaw:
     @cached_property
     def _on_weights(self) -> tuple[tuple[str, Truncated | tuple[Float, Float]], ...]:
         """Terms that act on weights: mean and spread per code."""
-        top, peak = 2**self.tensor.array.bits - 1, self.tensor.peak_code
+        top, peak = self.tensor.array.top, self.tensor.peak_code
         code = np.arange(-top, top + 1)
         return tuple(
             (term.name, effect(term, self.setting).weight_law(code, peak))

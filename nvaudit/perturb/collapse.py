@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Array, polarity_signs, slice_levels, stored_codes
+from nvaudit.mapping.conductance import Array, held_levels
 from nvaudit.perturb.terms import Setting, active_terms, effect
 
 
@@ -54,7 +54,7 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
     TRICE paper, Eq. 13–14, with σ per level as in Eq. 15.
     """
     at = Setting.of(point, array)
-    top = 2**array.bits - 1
+    top = array.top
     code = np.arange(-top, top + 1)
     mean, variance = np.zeros(len(code)), np.zeros(len(code))
     for term in active_terms(point, at):
@@ -70,8 +70,7 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
         # W/s = Σ_d f_d l_d with independent devices: means add up as f_d m_d, variances as (f_d σ_d)², for
         # the polarities p, slices i and the level l_d that the code puts on each, f_d = ± 2**(iB).
         per_level_mean, per_level_std = (part / array.step for part in moments)
-        for sign, stored in zip(polarity_signs(code, array), stored_codes(code, array), strict=True):
-            for weight, level in zip(array.significance, slice_levels(stored, array), strict=True):
-                mean += sign * weight * per_level_mean[level]
-                variance += (weight * per_level_std[level]) ** 2
+        for held in held_levels(code, array):
+            mean += held.sign * held.significance * per_level_mean[held.level]
+            variance += (held.significance * per_level_std[held.level]) ** 2
     return CodeLaw(mean, np.sqrt(variance), top)

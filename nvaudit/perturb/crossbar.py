@@ -426,8 +426,9 @@ def settle_layer(
         reach = most * array.top_level * max(block.used for block in split.blocks)
     else:
         reach = sums.reach(how.method)
-    # Signs kept digitally mean that a column has devices of both signs.
-    adc = _converter(reach / step, how.adc_bits, signed or array.encoding == "sign_magnitude")
+    # Signs kept digitally, and devices that add or subtract, give column sums of both signs.
+    both = array.encoding in ("sign_magnitude", "sign_per_device")
+    adc = _converter(reach / step, how.adc_bits, signed or both)
     adc = replace(adc, step=1.0 / _rounded_down(1.0 / adc.step))
     _check_factors(split, step, adc.step, np.asarray(scale, np.float64))
     return Layer(split, Converters(dac, adc), array, sums.beyond(adc.high * adc.step * step), signed)

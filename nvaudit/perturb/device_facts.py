@@ -88,7 +88,7 @@ def device_facts(point: OperatingPoint) -> DeviceFacts:
     shown = np.unique(
         np.linspace(0, array.top_level, min(_MOST_LEVELS, array.top_level + 1)).round().astype(int)
     )
-    top = 2**array.bits - 1
+    top = array.top
     sigma, shift = at_code.std / top, at_code.mean / top
     return DeviceFacts(
         point=point,

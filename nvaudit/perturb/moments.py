@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import Array, one_device
 from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import collapse
@@ -47,7 +47,7 @@ class Moments:
 
 def code_moments(point: OperatingPoint, array: Array) -> Moments:
     """Moments of the deviation of a weight, for every signed code (read noise of one read included)."""
-    top = 2**array.bits - 1
+    top = array.top
     return _moments(point, array, np.arange(-top, top + 1))
 
 
@@ -74,10 +74,8 @@ def level_draws(
 
 def _one_device(point: OperatingPoint, array: Array) -> tuple[Array, OperatingPoint]:
     """One device as an array of its own, without the terms that act on weights."""
-    bits = max(1, array.top_level.bit_length())
-    single = replace(array, encoding="sign_magnitude", bits=bits, stored_bits=bits, cell_bits=bits)
     terms = tuple(term for term in point.terms if not term.acts_on_weights(point.sigma_unit))
-    return single, replace(point, terms=terms)
+    return one_device(array), replace(point, terms=terms)
 
 
 def _weight_by_weight(point: OperatingPoint, array: Array) -> OperatingPoint:
@@ -88,7 +86,7 @@ def _weight_by_weight(point: OperatingPoint, array: Array) -> OperatingPoint:
 
 def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Moments:
     at = Setting.of(point, array)
-    peak = 2**array.bits - 1
+    peak = array.top
     law = None if read_terms(point, at) else collapse(point, array, peak)
     if law is not None:
         return Moments(code, law.mean[code + law.top], law.std[code + law.top], "exact")

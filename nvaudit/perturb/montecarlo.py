@@ -5,37 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.pilots import load_scores, save_scores
 from nvaudit.perturb.race import RaceTask
-from nvaudit.perturb.record import ChipRecord, forgiven
+from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.schedule import Ending, Progress, completed, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
-
-Progress = Callable[[str, int, int], None]
-"""Told (what, done, total)."""
 
 _TIMED_S = 1.0
 """A round of chips of at least this length tells how long one takes."""
 
 _LONG_S = 10.0
 """Beside this, starting a worker takes no time."""
-
-_LOOK_S = 0.2
-"""How often a run that waits for a chip looks whether it is to end."""
-
-_DRAIN_S = 10.0
-"""How long a run that is to end waits for the chips that are begun."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ class ChipRunner:
     keep: str | None
     points: int
     trials: int
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = quiet
     record: ChipRecord | None = None
     stop: Stop = field(default_factory=Stop)
     images: dict[int, int] = field(default_factory=dict)
@@ -148,58 +137,42 @@ class ChipRunner:
         None where the run was ended early.
         """
         known = {trial: self._known_pilot(point, trial) for trial in trials}
-        told = self._scores.keys()
-        futures: dict[int, Future[tuple[Outcome, NDArray[np.float32]]]] = {
-            trial: self.pool.submit(f"trial {trial}", "chip_scores", self.metric, self.keep, point, trial)
-            for trial, found in known.items()
-            if found is None
-        }
-        values, scores = [], []
-        for trial, found in known.items():
-            if found is None and not self._wait_for(futures, trial, point):
-                return None
-            outcome, row = futures[trial].result() if found is None else found
-            if found is None and self.record is not None:
-                self._save_scores(self.record, point, trial, row)
-                if self.record.find(point, trial) is None:
-                    self.record.add(point, trial, outcome)
-            if (point, trial) not in told:
-                self._note(Call(point, trial), outcome, lambda call, outcome: None)
-            self._scores[point, trial] = row
-            values.append(outcome.value)
-            scores.append(row)
-        return values, np.stack(scores)
+        found = {trial: pilot for trial, pilot in known.items() if pilot is not None}
 
-    @staticmethod
-    def _save_scores(record: ChipRecord, point: int, trial: int, row: NDArray[np.float32]) -> None:
-        with forgiven(record.path.parent):
-            save_scores(record.path.parent, point, trial, row)
+        def submit(call: Call) -> Future[tuple[Outcome, NDArray[np.float32]]]:
+            return self.pool.submit(
+                f"trial {call.trial}", "chip_scores", self.metric, self.keep, point, call.trial
+            )
 
-    def _wait_for(self, futures: Mapping[int, Future[Any]], trial: int, point: int) -> bool:
-        """Wait for a chip; whether it is finished, not given up because the run ends."""
-        until = math.inf
-        while not futures[trial].done():
-            if until == math.inf and self._must_end(point):
-                self.stopped, until = True, time.monotonic() + _DRAIN_S
-                for future in futures.values():
-                    future.cancel()
-            if time.monotonic() > until:
-                return False
-            wait([futures[trial]], timeout=_LOOK_S)
-        return not futures[trial].cancelled()
+        def note(trial: int, pilot: tuple[Outcome, NDArray[np.float32]]) -> None:
+            if (point, trial) not in self._scores:
+                self._note(Call(point, trial), pilot[0])
+                self._scores[point, trial] = pilot[1]
+
+        for trial, pilot in found.items():
+            note(trial, pilot)
+        todo = deque(Call(point, trial) for trial in trials if trial not in found)
+        for call, pilot, _ in completed(self.pool, todo, submit, ending=Ending(self._ends)):
+            found[call.trial] = pilot
+            if self.record is not None:
+                self.record.add_pilot(point, call.trial, *pilot)
+            note(call.trial, pilot)
+        if len(found) < len(trials):
+            return None
+        return [found[trial][0].value for trial in trials], np.stack([found[trial][1] for trial in trials])
 
     def _must_end(self, point: int) -> bool:
         """Whether the run is to end now: one whose time is over has at least a chip to show."""
         return self.stop.due() and (self.stop.interrupted or self.begun.get(point, 0) > 0)
 
+    def _ends(self, call: Call) -> bool:
+        self.stopped = self.stopped or self._must_end(call.point)
+        return self.stopped
+
     def _known_pilot(self, point: int, trial: int) -> tuple[Outcome, NDArray[np.float32]] | None:
         if (point, trial) in self._scores:
             return self._known[point, trial], self._scores[point, trial]
-        outcome = None if self.record is None else self.record.find(point, trial)
-        if self.record is None or outcome is None:
-            return None
-        scores = load_scores(self.record.path.parent, point, trial, outcome.images)
-        return None if scores is None else (outcome, scores)
+        return None if self.record is None else self.record.find_pilot(point, trial)
 
     def run(self, calls: Iterable[Call], done: Callable[[Call, Outcome], Iterable[Call] | None]) -> None:
         """Run calls.
@@ -209,61 +182,28 @@ class ChipRunner:
         calls : iterable of Call
         done : callable
             Told of every outcome, in order of completion; may give further calls, which come first.
-
-        A run that is to end brings the chips that are begun to their end, for some seconds: in a race they
-        take long because of what they are like, and without them the others would look better.
         """
         if self.stopped:
             return
         todo = deque(calls)
-        running: dict[Future[Outcome], Call] = {}
-        until = math.inf
-        try:
-            while (todo or running) and time.monotonic() < until:
-                if not self.stopped and self._must_end(
-                    next(iter((*running.values(), *islice(todo, 1)))).point
-                ):
-                    self.stopped, until = True, time.monotonic() + _DRAIN_S
-                    todo = self._begun_only(todo, running)
-                self._submit_some(todo, running, done)
-                finished, _ = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    call = running.pop(future)
-                    outcome = future.result()
-                    if self.record is not None:
-                        self.record.add(call.point, call.trial, outcome, call.digest)
-                    todo.extendleft(self._note(call, outcome, done))
-        finally:
-            for future, call in running.items():
-                if not future.cancel():
-                    self._begin(call)
+        ending = Ending(self._ends, self._begun_only, self._begin)
+        for call, outcome, known in completed(self.pool, todo, self._submit, self._recall, ending):
+            if not known and self.record is not None:
+                self.record.add(call.point, call.trial, outcome, call.digest)
+            if call.task is not None or (call.point, call.trial) not in self._known:
+                self._note(call, outcome)
+            todo.extendleft(done(call, outcome) or ())
 
-    def _submit_some(
-        self,
-        todo: deque[Call],
-        running: dict[Future[Outcome], Call],
-        done: Callable[[Call, Outcome], Iterable[Call] | None],
-    ) -> None:
-        """Submit as many calls as the pool has use for; what is known already is not run again."""
-        while todo and len(running) < self.pool.depth:
-            call = todo.popleft()
-            if call.task is None and (call.point, call.trial) in self._known:
-                todo.extendleft(done(call, self._known[call.point, call.trial]) or ())
-                continue
-            known = None if self.record is None else self.record.find(call.point, call.trial, call.digest)
-            if known is None:
-                running[self._submit(call)] = call
-            else:
-                todo.extendleft(self._note(call, known, done))
+    def _recall(self, call: Call) -> Outcome | None:
+        """What is known of a call already, from this run or the record."""
+        if call.task is None and (call.point, call.trial) in self._known:
+            return self._known[call.point, call.trial]
+        return None if self.record is None else self.record.find(call.point, call.trial, call.digest)
 
-    def _begun_only(self, todo: Iterable[Call], running: dict[Future[Outcome], Call]) -> deque[Call]:
+    def _begun_only(self, calls: Iterable[Call]) -> Iterable[Call]:
         """Drop the calls of chips that are not begun; give those that are still to be made."""
-        left = [call for call in todo if (call.point, call.trial) in self._raced]
-        for future, call in list(running.items()):
-            if future.cancel():
-                del running[future]
-                left += [call] if (call.point, call.trial) in self._raced else []
-        return deque(sorted(left, key=lambda call: call.trial))
+        begun = (call for call in calls if (call.point, call.trial) in self._raced)
+        return sorted(begun, key=lambda call: call.trial)
 
     def _begin(self, call: Call) -> None:
         self.begun[call.point] = max(self.begun.get(call.point, 0), call.trial + 1)
@@ -281,94 +221,24 @@ class ChipRunner:
             return self.pool.submit(what, "chip", self.metric, self.keep, call.point, call.trial)
         return self.pool.submit(what, "race", self.metric, self.keep, call.point, call.trial, call.task)
 
-    def _note(
-        self, call: Call, outcome: Outcome, done: Callable[[Call, Outcome], Iterable[Call] | None]
-    ) -> Iterable[Call]:
+    def _note(self, call: Call, outcome: Outcome) -> None:
         self.undefined.append(outcome.undefined)
         self.images[call.point] = self.images.get(call.point, 0) + outcome.images
         self._begin(call)
-        if call.task is not None:
-            self._raced.add((call.point, call.trial))
         if call.task is None:
             self._known[call.point, call.trial] = outcome
             self.seconds.append(outcome.seconds)
+        else:
+            self._raced.add((call.point, call.trial))
         if call.task is None or outcome.gap is not None:
-            self.settle(call.point, call.trial)
-        return done(call, outcome) or ()
+            self._settle(call.point, call.trial)
 
-    def settle(self, point: int, trial: int) -> None:
+    def _settle(self, point: int, trial: int) -> None:
         """Count a chip that needs nothing more, once."""
         before = len(self._settled)
         self._settled.add((point, trial))
         if len(self._settled) > before:
             self.progress("chips", len(self._settled), self.total)
-
-
-@dataclass(frozen=True)
-class TrialTable:
-    """The metric of every chip, each run on all samples.
-
-    Attributes
-    ----------
-    values : ndarray, float64, shape (point, trial)
-    images : int
-        Inferences made.
-    chip_seconds : float
-        Median seconds of one chip inside a worker.
-    wall_seconds : float
-    """
-
-    values: NDArray[np.float64]
-    images: int
-    chip_seconds: float
-    wall_seconds: float
-
-
-def run_trials(
-    pool: Pool,
-    metric: Metric,
-    keep: str | None,
-    points: int,
-    trials: int,
-    progress: Progress = lambda what, done, total: None,
-    order: NDArray[np.integer] | None = None,
-    record: ChipRecord | None = None,
-) -> TrialTable:
-    """Run every chip at every operating point on all samples.
-
-    Parameters
-    ----------
-    pool : Pool
-        Whose workers run the chips.
-    metric : Metric
-        What is measured.
-    keep : str or None
-        File of the nominal outputs that the metric compares with.
-    points, trials : int
-        Operating points and chips at each.
-    progress : callable
-        Told of every finished chip.
-    order : ndarray of int, optional
-        Order in which the chips are run; it has no influence on the values.
-    record : ChipRecord, optional
-        Chips that it has are not run again; the others are entered as they finish.
-
-    Returns
-    -------
-    TrialTable
-    """
-    sequence = range(points * trials) if order is None else order.tolist()
-    values = np.full((points, trials), np.nan)
-    runner = ChipRunner(pool, metric, keep, points, trials, progress, record)
-    begin = time.perf_counter()
-
-    def done(call: Call, outcome: Outcome) -> None:
-        values[call.point, call.trial] = outcome.value
-
-    runner.run((Call(*divmod(index, trials)) for index in sequence), done)
-    return TrialTable(
-        values, sum(runner.images.values()), float(np.median(runner.seconds)), time.perf_counter() - begin
-    )
 
 
 @dataclass(frozen=True)
@@ -385,9 +255,8 @@ def time_chips(pool: Pool, metric: Metric, keep: str | None, point: int) -> Pace
     Parameters
     ----------
     pool, metric, keep
-        As in :func:`run_trials`.
+        As of a :class:`ChipRunner`.
     point : int
-        The operating point.
 
     Returns
     -------
@@ -409,7 +278,10 @@ def time_chips(pool: Pool, metric: Metric, keep: str | None, point: int) -> Pace
 def _round(pool: Pool, metric: Metric, keep: str | None, point: int, size: int) -> float:
     """Seconds that some chips take."""
     begin = time.perf_counter()
-    futures = [pool.submit(f"trial {trial}", "chip", metric, keep, point, trial) for trial in range(size)]
-    for future in futures:
-        future.result()
+
+    def submit(trial: int) -> Future[Outcome]:
+        return pool.submit(f"trial {trial}", "chip", metric, keep, point, trial)
+
+    for _ in completed(pool, deque(range(size)), submit):
+        pass
     return time.perf_counter() - begin

@@ -1,16 +1,11 @@
-"""Chooses where calls run, and keeps them running."""
+"""Chooses where calls run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from nvaudit.perturb.workers import Pool, WorkerPool
-
-Call = TypeVar("Call")
-Result = TypeVar("Result")
 
 
 def open_pool(
@@ -72,31 +67,3 @@ def check_pool(dask: str | None) -> None:
         from nvaudit.perturb.dask.cluster import Cluster
 
         Cluster(dask).close()
-
-
-def as_finished(
-    pool: Pool, calls: Iterable[Call], submit: Callable[[Call], Future[Result]]
-) -> Iterator[tuple[Call, Result]]:
-    """Run calls, never more at once than the pool has use for.
-
-    Parameters
-    ----------
-    pool : Pool
-    calls : iterable
-    submit : callable
-        Hands one call to the pool.
-
-    Yields
-    ------
-    (call, result)
-        In order of completion.
-    """
-    left = iter(calls)
-    running: dict[Future[Result], Call] = {}
-    while True:
-        room = max(1, pool.depth) - len(running)
-        running.update((submit(call), call) for call in islice(left, max(0, room)))
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()

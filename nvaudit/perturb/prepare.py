@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
-from nvaudit.mapping.conductance import Encoding, layout
+from nvaudit.mapping.codes import Encoding
+from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import weight_lines

@@ -208,6 +208,27 @@ class ChipRecord:
                 raise _not_written(self.path, error) from error
             self.lost = True
 
+    def find_pilot(self, point: int, trial: int) -> tuple[Outcome, NDArray[np.float32]] | None:
+        """A chip of an earlier run with its scores, shape (sample,); None if these were not kept whole."""
+        outcome, path = self.find(point, trial), self._pilot_file(point, trial)
+        if outcome is None or not path.exists():
+            return None
+        crc, data = path.read_bytes()[: _CRC.size], path.read_bytes()[_CRC.size :]
+        if len(data) != 4 * outcome.images or crc != _CRC.pack(zlib.crc32(data)):
+            return None
+        return outcome, np.frombuffer(data, np.float32)
+
+    def add_pilot(self, point: int, trial: int, outcome: Outcome, scores: NDArray[np.float32]) -> None:
+        """Keep a chip that was run on every sample, and its scores beside the record."""
+        data = scores.astype(np.float32).tobytes()
+        with forgiven(self.path.parent):
+            write_bytes_atomic(self._pilot_file(point, trial), _CRC.pack(zlib.crc32(data)) + data)
+        if self.find(point, trial) is None:
+            self.add(point, trial, outcome)
+
+    def _pilot_file(self, point: int, trial: int) -> Path:
+        return self.path.parent / f"pilot-{point}-{trial}.scores"
+
     def torn(self) -> list[str]:
         """Say what of the record a crash has torn, as events of a report; empty if nothing."""
         if not self.dropped:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress, in_order
 from nvaudit.perturb.variant import Variant
 from nvaudit.perturb.workers import Pool
 
@@ -57,14 +56,14 @@ class VariantRunner:
         ndarray, float64, shape (images,)
             In the order of the calls, so that sums over them do not depend on who was fast.
         """
-        waiting, todo = deque[Future[NDArray[np.float64]]](), deque(calls)
         self.progress(what, 0, len(calls))
-        while todo or waiting:
-            while todo and len(waiting) < max(1, self.pool.depth):
-                trial, variant = todo.popleft()
-                who = "the unmodified model" if trial is None else f"trial {trial}"
-                arguments = (self.metric, self.keep, self.point, trial, variant, images)
-                waiting.append(self.pool.submit(who, "variant_scores", *arguments))
-            scores = waiting.popleft().result()
-            self.progress(what, len(calls) - len(todo) - len(waiting), len(calls))
+
+        def submit(call: tuple[int | None, Variant]) -> Future[NDArray[np.float64]]:
+            trial, variant = call
+            who = "the unmodified model" if trial is None else f"trial {trial}"
+            arguments = (self.metric, self.keep, self.point, trial, variant, images)
+            return self.pool.submit(who, "variant_scores", *arguments)
+
+        for done, (_, scores) in enumerate(in_order(self.pool, calls, submit), 1):
+            self.progress(what, done, len(calls))
             yield scores

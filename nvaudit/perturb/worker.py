@@ -8,8 +8,7 @@ import sys
 import traceback
 
 from nvaudit.errors import EngineError, NvauditError
-from nvaudit.perturb.hosts import host_of
-from nvaudit.perturb.workers import receive, send
+from nvaudit.perturb.workers import host_of, receive, send
 
 
 def main() -> None:

@@ -25,7 +25,6 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from nvaudit.errors import EngineError, NvauditError
-from nvaudit.perturb.hosts import Host, host_of
 from nvaudit.perturb.stop import at_abort
 from nvaudit.perturb.watchdog import end_calls
 
@@ -35,6 +34,36 @@ CALLS_AHEAD = 4
 
 _CURE = "If memory is short, use fewer --workers or a smaller --batch-size"
 _HEADER = struct.Struct("<Q")
+
+
+class Host(Protocol):
+    """What a worker runs calls on: made once per worker from the setup."""
+
+    def call(self, method: str, args: tuple[Any, ...]) -> Any:
+        """Run one call."""
+
+
+def host_of(setup: Any) -> Host:
+    """Make what serves the calls of a pool; ONNX Runtime is loaded only here, where chips run.
+
+    Parameters
+    ----------
+    setup : Workload, Plane or object
+        Data, which travels to workers. What is neither of the two makes its own host: ``setup.host()``.
+    """
+    from nvaudit.perturb.landscape.workload import Plane
+    from nvaudit.perturb.workload import Workload
+
+    if isinstance(setup, Workload):
+        from nvaudit.perturb.engine import Engine
+
+        return Engine(setup)
+    if isinstance(setup, Plane):
+        from nvaudit.perturb.landscape.engine import PlaneEngine
+
+        return PlaneEngine(setup)
+    host: Host = setup.host()
+    return host
 
 
 class Pool(Protocol):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Encoding
+from nvaudit.mapping.codes import Encoding
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import select
 from nvaudit.model import LoadedModel, Weight, analyse_batch, constants

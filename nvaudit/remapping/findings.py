@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from nvaudit.remapping.spec import RemapSpec
 from nvaudit.remapping.trial import Trial
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
-from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import MetricInfo
 from nvaudit.report.wording import count_text, difference_text, interval_text, kpp_name, value_text
 from nvaudit.stats.kpp import kpp_index
 
@@ -38,7 +40,8 @@ class Outcome:
     samples, checked, images : int
         Samples of the set, those on which the loss was measured again, and those that calibrated.
     source : str
-    hashes : mapping of str to str
+    header : mapping of str to object
+        What every report says of the session; see :meth:`nvaudit.session.Session.header`.
     batch_size : int or None
         Samples that ran at a time, at most.
     error : float
@@ -56,7 +59,7 @@ class Outcome:
     checked: int
     images: int
     source: str
-    hashes: Mapping[str, str]
+    header: Mapping[str, Any]
     batch_size: int | None
     error: float
     notes: tuple[str, ...]
@@ -69,7 +72,6 @@ def remap_report(
     output: Path,
     digest: str,
     seconds: Mapping[str, float],
-    version: str,
 ) -> RemapReport:
     """Put what was found into a report.
 
@@ -83,7 +85,6 @@ def remap_report(
     digest : str
         SHA-256 of the written model.
     seconds : mapping of str to float
-    version : str
 
     Returns
     -------
@@ -93,13 +94,21 @@ def remap_report(
     best = outcome.best
     chips = count_text(outcome.search.conditions.chips, "chip")
     mapped = None if pair is None else pair[1].mapped
+    hashes = outcome.header["hashes"]
     return RemapReport(
-        nvaudit_version=version,
+        **{**outcome.header, "timing": dict(seconds), "hashes": {**hashes, "output": digest}},
         headline=_headline(outcome, pair, difference)
         + share_clause(mapped)
         + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
         output=str(output),
         metric=outcome.metric.name,
+        metric_info=MetricInfo(
+            higher_is_better=outcome.metric.higher_is_better,
+            unit=outcome.metric.unit,
+            assumed=outcome.metric.assumed,
+            caution=outcome.metric.caution,
+        ),
+        data=None if pair is None else pair[0].data,
         unit=outcome.metric.unit,
         higher_is_better=outcome.metric.higher_is_better,
         label_free=outcome.label_free,
@@ -118,9 +127,7 @@ def remap_report(
         difference=difference,
         mapped=mapped,
         notes=tuple(_notes(spec, outcome)),
-        timing=dict(seconds),
         run={**spec.model_dump(mode="json"), "batch_size": outcome.batch_size},
-        hashes=RemapHashes(**outcome.hashes, output=digest),
     )
 
 

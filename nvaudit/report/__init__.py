@@ -14,8 +14,6 @@ from nvaudit.report.result import (
     TensorDecision,
     TrialSummary,
     from_json,
-    report_schema,
-    schema_text,
     to_json,
 )
 from nvaudit.stats.binomial import clopper_pearson, interval_ranks, trials_for_bound
@@ -45,8 +43,6 @@ __all__ = [
     "kpp",
     "kpp_index",
     "overall_verdict",
-    "report_schema",
-    "schema_text",
     "to_json",
     "trials_for_bound",
     "verdict_of",

@@ -1,7 +1,9 @@
-"""Write the JSON schema of reports: ``python -m nvaudit.report > nvaudit/report/report.schema.json``."""
+"""Write the JSON schema of every kind of report into a folder: ``python -m nvaudit.report FOLDER``."""
 
 import sys
+from pathlib import Path
 
-from nvaudit.report.result import schema_text
+from nvaudit.report.kinds import KINDS, schema_text
 
-sys.stdout.buffer.write(schema_text().encode())
+for kind in KINDS:
+    Path(sys.argv[1], f"{kind.name}.schema.json").write_bytes(schema_text(kind).encode())

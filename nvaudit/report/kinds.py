@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,15 @@ from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.reading import keys_text, parsed, validated
 from nvaudit.report.records import Tables
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.render.csv import csv_text
 from nvaudit.report.render.terminal import print_document
-from nvaudit.report.result import AuditReport, parsed, validated_report
+from nvaudit.report.result import AuditReport
 from nvaudit.report.roofline.result import RooflineReport
 from nvaudit.report.sections import Section
 from nvaudit.report.write_verify.result import VerifyReport
-
-_MOST_KEYS = 5
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class Kind:
     command : str
         That writes it.
     model : type
-    key : str
-        A key that no other kind has.
     document : str
         ``module:function`` of :mod:`nvaudit.report`: says what it found.
     records : str
@@ -51,7 +49,6 @@ class Kind:
     name: str
     command: str
     model: type[Section]
-    key: str
     document: str
     records: str
     tables: tuple[str, ...]
@@ -60,38 +57,38 @@ class Kind:
 
 KINDS = (
     Kind(
-        "audit", "nvaudit audit", AuditReport, "trials",
+        "audit", "nvaudit audit", AuditReport,
         document="page.audit:audit_page", records="cases", text="text:render_text",
         tables=("points", "chips", "tensors", "attribution_tensors", "attribution_terms",
                 "attribution_classes"),
     ),
     Kind(
-        "compare", "nvaudit compare", ComparisonReport, "models",
+        "compare", "nvaudit compare", ComparisonReport,
         document="comparison.document:comparison_document", records="comparison.records",
         tables=("models", "differences", "correlations"),
     ),
     Kind(
-        "roofline", "nvaudit roofline", RooflineReport, "levels",
+        "roofline", "nvaudit roofline", RooflineReport,
         document="roofline.document:roofline_document", records="roofline.result",
         tables=("levels", "skipped"),
     ),
     Kind(
-        "landscape", "nvaudit landscape", LandscapeReport, "surface",
+        "landscape", "nvaudit landscape", LandscapeReport,
         document="landscape.document:landscape_document", records="landscape.result",
         tables=("fits", "surface"),
     ),
     Kind(
-        "harden", "nvaudit harden", HardenReport, "hardened",
+        "harden", "nvaudit harden", HardenReport,
         document="hardening.document:harden_document", records="hardening.result",
         tables=("models", "chips", "epochs", "verify_plan"),
     ),
     Kind(
-        "remap", "nvaudit harden --method remap", RemapReport, "steps",
+        "remap", "nvaudit harden --method remap", RemapReport,
         document="remap.document:remap_document", records="remap.result",
         tables=("steps", "tensors", "audits"),
     ),
     Kind(
-        "verify-plan", "nvaudit verify-plan", VerifyReport, "curve",
+        "verify-plan", "nvaudit verify-plan", VerifyReport,
         document="write_verify.document:verify_document", records="write_verify.result",
         tables=("curve", "tensors", "chips"),
     ),
@@ -118,21 +115,23 @@ def read_any(text: str, where: str) -> tuple[Kind, Section]:
         If the text is no report of this version; says where and what was found.
     """
     raw = parsed(text, where)
-    kind = next((kind for kind in KINDS if kind.key in raw), None)
+    kind = next((kind for kind in KINDS if kind.name == raw.get("kind")), None)
     if kind is None:
-        raise DataError(f"{where}: {_unknown(raw)}")
-    return kind, validated_report(kind.model, text, where, kind.command)
+        known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
+        found = f"kind {short_repr(raw['kind'])}" if "kind" in raw else keys_text(raw)
+        raise DataError(
+            f"{where}: a report of no kind that is known: it has {found}; give the JSON of one of these: "
+            f"{known}"
+        )
+    return kind, validated(kind.model, raw, where, kind.command)
 
 
-def _unknown(raw: dict[str, Any]) -> str:
-    """Say that a JSON object is of no kind, with what it has, and which kinds there are."""
-    found = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key != "schema_version"]
-    more = ", …" if len(raw) > _MOST_KEYS else ""
-    kinds = "; ".join(f"{kind.command} ({kind.key!r})" for kind in KINDS)
-    return (
-        f"a report of no kind that is known: it has {', '.join(found) or 'no keys'}{more}; give the JSON of "
-        f"one of these, each told by a key of its own: {kinds}"
-    )
+def schema_text(kind: Kind) -> str:
+    """Write the JSON schema (draft 2020-12) of a kind of report, as it is committed in ``schemas/``."""
+    # Serialisation: what a reader of a report may rely on, so every key is required.
+    schema = kind.model.model_json_schema(mode="serialization")
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n"
 
 
 def document_of(report: Section) -> Document:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
@@ -13,8 +12,10 @@ from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
-from nvaudit.report.jsontext import read_json, short_repr, to_json
+from nvaudit.report.header import Header
+from nvaudit.report.jsontext import short_repr, to_json
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
+from nvaudit.report.reading import parsed, validated
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
@@ -27,7 +28,6 @@ from nvaudit.report.sections import (
     Roughness,
     Run,
     RuntimeInfo,
-    Section,
     SweepPoint,
     TensorDecision,
     TimeBox,
@@ -55,19 +55,14 @@ __all__ = [
     "TensorDecision",
     "TrialSummary",
     "from_json",
-    "report_schema",
-    "schema_text",
     "to_json",
 ]
 
 
-class AuditReport(Section):
+class AuditReport(Header):
     """Everything an audit found, and what is needed to run it again."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
-    label_free: bool
+    kind: Literal["audit"] = "audit"
     verdict: Verdict | None = Field(
         description="Of all gates together; null without a gate, and where the run was interrupted."
     )
@@ -92,7 +87,6 @@ class AuditReport(Section):
     tensors: tuple[TensorDecision, ...]
     data: DataInfo
     model: ModelInfo
-    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
     device: dict[str, JsonValue] = Field(description="The full device profile.")
     device_levels: DeviceLevels | None = Field(
         default=None, description="The law of each level at the operating point."
@@ -107,11 +101,8 @@ class AuditReport(Section):
         description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",
     )
     attribution_detail: AttributionDetail | None = None
-    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: Run = Field(description="The full specification of the run.")
     hashes: Hashes
-    events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
-    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _parts_agree(self) -> AuditReport:
@@ -149,7 +140,7 @@ def with_command(report: AuditReport, command: str | None) -> AuditReport:
 
 
 def from_json(text: str, where: str) -> AuditReport:
-    """Read a report.
+    """Read the report of an audit; one that an earlier version wrote too.
 
     Parameters
     ----------
@@ -157,74 +148,13 @@ def from_json(text: str, where: str) -> AuditReport:
     where : str
         File name, for messages.
 
-    Returns
-    -------
-    AuditReport
-
     Raises
     ------
     DataError
-        If the text is not a report of this version; says where and what was found.
+        If the text is no report of an audit; says where and what was found.
     """
-    parsed(text, where)
-    return validated_report(AuditReport, text, where, "nvaudit audit")
-
-
-Report = TypeVar("Report", bound=BaseModel)
-
-
-def parsed(text: str, where: str) -> dict[str, Any]:
-    """Read the JSON of a report of this version, of whatever kind.
-
-    Raises
-    ------
-    DataError
-    """
-    try:
-        raw = read_json(text)
-    except ValueError as error:
-        raise DataError(f"{where}: not a report: {error}; give a report.json of nvaudit audit") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if not isinstance(raw, dict) or version != 1 or isinstance(version, bool):
-        raise DataError(
-            f"{where}: schema_version: got {short_repr(version)}: this nvaudit reads version 1; "
-            "give a report.json of nvaudit audit"
-        )
-    return raw
-
-
-def validated_report(model: type[Report], text: str, where: str, command: str) -> Report:
-    """Validate the JSON of a report that a command has written.
-
-    Raises
-    ------
-    DataError
-        Naming the first field that is wrong.
-    """
-    try:
-        return model.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise DataError(f"{where}: {_first_problem(error)}; give a report.json of {command}") from error
-
-
-def report_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of ``report.json``."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        # Serialisation: what a reader of a report may rely on, so every key is required.
-        **AuditReport.model_json_schema(mode="serialization"),
-    }
-
-
-def schema_text() -> str:
-    """Text of the committed ``report.schema.json``."""
-    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the report as a whole"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    got = "" if first["type"] in ("missing", "value_error") else f"got {short_repr(first['input'])}: "
-    return f"{place}: {got}{first['msg']}{more}"
+    raw = parsed(text, where)
+    kind = raw.get("kind", "audit")
+    if kind != "audit":
+        raise DataError(f"{where}: kind: got {short_repr(kind)}; give a report.json of nvaudit audit")
+    return validated(AuditReport, raw, where, "nvaudit audit")

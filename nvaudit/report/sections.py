@@ -180,13 +180,13 @@ class DataInfo(Section):
 
 
 class ModelInfo(Section):
-    """The audited model."""
+    """The model that was given; of harden and remap, older files know its path only."""
 
     path: str
-    opset: int
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    batching: str = Field(description="How images are put into batches, in plain words.")
+    opset: int | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    batching: str = Field(default="", description="How images are put into batches, in plain words.")
 
 
 class RuntimeInfo(Section):
@@ -235,7 +235,15 @@ class OperatingPointInfo(Section):
         return sigma_text(self.sigma, self.sigma_unit, self.level_of).replace("sigma", "σ =", 1)
 
 
-class Hashes(Section):
+class InputHashes(Section):
+    """SHA-256 of what went in; null: there was no such input."""
+
+    model: str | None = None
+    data: str | None = None
+    device: str | None = None
+
+
+class Hashes(InputHashes):
     """SHA-256 of what went in."""
 
     model: str

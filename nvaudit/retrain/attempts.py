@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress
 from nvaudit.retrain.budget import Budget
 from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
 from nvaudit.retrain.score import Scorer

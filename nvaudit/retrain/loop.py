@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import Identity
+from nvaudit.perturb.schedule import Progress
 from nvaudit.retrain.budget import Budget
 from nvaudit.retrain.checkpoint import load_checkpoint, save_checkpoint
 from nvaudit.retrain.noise import Noise

@@ -80,7 +80,7 @@ class Place:
     @property
     def top(self) -> int:
         """Largest magnitude of a code."""
-        return int(2**self.array.bits - 1)
+        return self.array.top
 
 
 def places(

@@ -7,7 +7,7 @@ from typing import Any
 
 from nvaudit.errors import OptionError
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain import correctnet
 from nvaudit.retrain.attempts import run_attempts

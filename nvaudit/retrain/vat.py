@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress
 from nvaudit.retrain.checkpoint import MEASURED_FILE, load_checkpoint, save_checkpoint
 from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
 from nvaudit.retrain.noise import Noise, no_noise

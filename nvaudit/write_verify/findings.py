@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit._version import __version__
 from nvaudit.findings import measured_late
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import paired_difference
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo
+from nvaudit.report.sections import DataInfo, MetricInfo
 from nvaudit.report.write_verify.result import (
     VerifyChoice,
     VerifyPoint,
@@ -112,7 +111,7 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
         label_free=data.label_kind == "none",
         ranking=spec.own.ranking,
         ranked_by=ranked.said,
-        device=point.profile.name,
+        **session.header(),
         sigma=point.sigma,
         sigma_unit=point.sigma_unit,
         time_s=point.time_s,
@@ -139,12 +138,8 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
             **data.facts(),
             standard_error=standard_error(found.nominal, data.count, metric.name, metric.unit),
         ),
-        timing=session.timing,
         run={**spec.dump(), "batch_size": session.spec.batch_size},
-        hashes=Hashes(**session.hashes()),
-        events=tuple(session.events),
         notes=tuple(_notes(spec, session, found)),
-        nvaudit_version=__version__,
     )
 
 

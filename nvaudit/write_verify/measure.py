@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -12,9 +13,8 @@ from numpy.typing import NDArray
 
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
-from nvaudit.perturb.pools import as_finished
 from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.schedule import Progress, completed
 from nvaudit.perturb.variant import WHOLE, Variant
 from nvaudit.perturb.verify import Verified
 from nvaudit.perturb.workers import Pool
@@ -79,35 +79,28 @@ class VerifiedChips:
         verified = Verified(self.order, count, self.residual, self.terms) if count else None
         variant = Variant(verified=verified) if verified else WHOLE
         what = f"chips with {share_name(count, self.total)} of the weights verified{label}"
-        values, todo = self._known(count)
-        known = self.trials - len(todo)
-        self.progress(what, known, self.trials)
-
-        def submit(trial: int) -> Future[Outcome]:
-            return self.pool.submit(f"trial {trial}", "chip", self.metric, self.keep, 0, trial, variant)
-
-        for done, (trial, outcome) in enumerate(as_finished(self.pool, todo, submit), known + 1):
-            if self.record is not None:
-                self.record.add(count, trial, outcome, self._task(count))
-            values[trial] = outcome.value
-            self.progress(what, done, self.trials)
-        self.values[count] = values
-        return values
-
-    def _known(self, count: int) -> tuple[Floats, list[int]]:
-        """What the record has of the chips with ``count`` weights verified, and the trials that are left."""
-        values, todo = np.full(self.trials, np.nan), list[int]()
+        values, task = np.full(self.trials, np.nan), self.task if count else 0  # no ranking matters for none
+        todo = deque[int]()
         for trial in range(self.trials):
-            known = None if self.record is None else self.record.find(count, trial, self._task(count))
+            known = None if self.record is None else self.record.find(count, trial, task)
             if known is None:
                 todo.append(trial)
             else:
                 values[trial] = known.value
-        self.found += self.trials - len(todo)
-        return values, todo
+        kept = self.trials - len(todo)
+        self.found += kept
+        self.progress(what, kept, self.trials)
 
-    def _task(self, count: int) -> int:
-        return self.task if count else 0  # no ranking matters where nothing is verified
+        def submit(trial: int) -> Future[Outcome]:
+            return self.pool.submit(f"trial {trial}", "chip", self.metric, self.keep, 0, trial, variant)
+
+        for done, (trial, outcome, _) in enumerate(completed(self.pool, todo, submit), kept + 1):
+            if self.record is not None:
+                self.record.add(count, trial, outcome, task)
+            values[trial] = outcome.value
+            self.progress(what, done, self.trials)
+        self.values[count] = values
+        return values
 
 
 def count_of(share: float, total: int) -> int:

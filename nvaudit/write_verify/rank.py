@@ -97,7 +97,7 @@ def noise_removed(tensor: MappedTensor, point: OperatingPoint, correction: Corre
     """What verifying takes off the mean squared error of each weight, in squared weight units."""
     after = verified_law(TensorLaw(tensor, point), correction.residual, correction.terms)
     table = squared_error(tensor, point) - squared_error(tensor, after.point)
-    index = np.asarray(tensor.code).astype(np.int64) + 2**tensor.array.bits - 1
+    index = np.asarray(tensor.code).astype(np.int64) + tensor.array.top
     removed: Floats = np.maximum(table, 0.0)[index] * np.square(tensor.scale.astype(np.float64))
     return removed
 

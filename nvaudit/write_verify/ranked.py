@@ -13,7 +13,7 @@ from nvaudit.data import Dataset
 from nvaudit.mapping.conductance import Array
 from nvaudit.model.stored import StoredWeight
 from nvaudit.perturb.chip import MappedTensor
-from nvaudit.perturb.montecarlo import Progress
+from nvaudit.perturb.schedule import Progress
 from nvaudit.session import Session
 from nvaudit.write_verify.kept import load_ranking, save_ranking
 from nvaudit.write_verify.rank import Correction, magnitude, noise_removed, places, random_scores

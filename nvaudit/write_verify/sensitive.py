@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.reading import read_output
+from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.verify import verified_law
 from nvaudit.retrain.available import require_torch

@@ -10,7 +10,7 @@ import pytest
 import nvaudit.report
 from nvaudit import __version__
 
-SCHEMA = Path(nvaudit.report.__file__).with_name("report.schema.json")
+SCHEMA = Path(nvaudit.report.__file__).with_name("schemas") / "audit.schema.json"
 FEW = ("-n", 4, "-j", 0, "--limit", 32)
 
 

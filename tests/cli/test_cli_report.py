@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
-from nvaudit.report.kinds import KINDS, read_any
+from nvaudit.report.kinds import read_any
 
 FEW = ("--device", "fefet1", "-n", 4, "-j", 0, "-q")
 MADE = {
@@ -61,13 +61,6 @@ def test_every_report_is_shown_again(command, example, tmp_path, made_by):
     assert refused.code == EXIT_BAD_INPUT
     assert f"--junit: for a report of nvaudit audit; this is one of {made_by}, which" in refused.err
     assert not (tmp_path / "j.xml").exists()
-
-
-def test_no_kind_can_be_taken_for_another():
-    """The key that tells a kind stands in no other, and must be there."""
-    for kind in KINDS:
-        assert kind.model.model_fields[kind.key].is_required()
-        assert all(kind.key not in other.model.model_fields for other in KINDS if other is not kind)
 
 
 def test_a_wrong_report_is_measured_by_its_own_kind(command, tmp_path):

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvaudit.device import DeviceProfile, dump_profile, load_profile, parse_profile
+from nvaudit.device.terms import TERM_KINDS
 from nvaudit.errors import ProfileError
 
-TERMS = "normal, shared, lognormal, stuck_at, drift, log_decay, read, table, clip"
+TERMS = ", ".join(TERM_KINDS)
 LAWS = "constant, levels, polynomial, log, power, saturating, piecewise"
 Edit = Callable[[dict[str, Any]], object]
 

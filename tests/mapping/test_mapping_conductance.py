@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from nvaudit.device import load_profile
-from nvaudit.mapping.conductance import (
-    Array,
-    layout,
-    polarity_signs,
-    stored_codes,
-    target_conductance,
-)
-from nvaudit.mapping.slices import digits, recombine
+from nvaudit.mapping.codes import slice_code
+from nvaudit.mapping.conductance import Array, held_levels, layout, target_conductance
 
 RRAM = load_profile("rram")
 MILO = load_profile("rram_milo2021")  # analog, 50 … 225 µS
@@ -26,41 +20,41 @@ def all_codes(bits):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(("bits", "cell_bits"), [(1, 1), (4, 2), (7, 2), (8, 3), (8, 4), (14, 4), (5, 8)])
 def test_what_is_stored_reconstructs_every_code(bits, cell_bits, encoding):
-    """For every code, Σ sign · stored, less the offset's reference, is the code again."""
+    """For every code, Σ sign · significance · level, less the offset's reference, is the code again."""
     array = layout(RRAM, bits=bits, cell_bits=cell_bits, encoding=encoding)
     code = all_codes(bits)
-    stored, signs = stored_codes(code, array), polarity_signs(code, array)
-    assert len(stored) == len(signs) == array.polarities
+    assert array.top == 2**bits - 1
+    devices = list(held_levels(code, array))
+    assert len(devices) == array.slices * array.polarities
     total = np.zeros(len(code))
-    for sign, one in zip(signs, stored, strict=True):
-        assert one.min() >= 0
-        digit = digits(one, array.stored_bits, array.cell_bits)
-        assert len(digit) == array.slices
-        assert digit.max() <= array.top_level
-        total += sign * recombine(digit, array.cell_bits)
+    for held in devices:
+        assert 0 <= held.level.min() <= held.level.max() <= array.top_level
+        total += held.sign * held.significance * held.level
     reference = 2**bits - 1 if encoding == "offset" else 0
-    assert (total - reference == code).all()
+    np.testing.assert_allclose(total - reference, code, atol=1e-9)
 
 
 def test_zero_lands_on_a_level_with_offset():
     """The shifted zero is a whole level of every slice: no rounding, so zero weights are exactly zero."""
     array = layout(RRAM, bits=8, encoding="offset")
-    (stored,) = stored_codes(np.zeros(1, np.int16), array)
-    assert stored.tolist() == [255]
-    assert digits(stored, array.stored_bits, array.cell_bits).ravel().tolist() == [3, 3, 3, 3, 0]
+    assert array.code.zero == 255
+    levels = [int(held.level[0]) for held in held_levels(np.zeros(1, np.int16), array)]
+    assert levels == [3, 3, 3, 3, 0]
 
 
 def test_the_sign_of_a_weight_is_kept_digitally():
     """With sign_magnitude a deviation enters with the weight's sign; a zero weight counts as positive."""
-    (sign,) = polarity_signs(np.array([-5, -1, 0, 1, 5]), layout(RRAM, bits=8))
-    assert sign.tolist() == [-1, -1, 1, 1, 1]
+    for held in held_levels(np.array([-5, -1, 0, 1, 5]), layout(RRAM, bits=8)):
+        assert np.asarray(held.sign).tolist() == [-1, -1, 1, 1, 1]
 
 
 def test_the_idle_device_of_a_pair_is_at_level_zero():
     """With differential devices exactly one polarity holds a magnitude."""
-    plus, minus = stored_codes(all_codes(4), layout(RRAM, bits=4, encoding="differential"))
-    assert (np.minimum(plus, minus) == 0).all()
-    assert (np.maximum(plus, minus) == np.abs(all_codes(4))).all()
+    sums = {1.0: np.zeros(31), -1.0: np.zeros(31)}
+    for held in held_levels(all_codes(4), layout(RRAM, bits=4, encoding="differential")):
+        sums[float(held.sign)] += held.significance * held.level
+    assert (np.minimum(sums[1.0], sums[-1.0]) == 0).all()
+    assert (np.maximum(sums[1.0], sums[-1.0]) == np.abs(all_codes(4))).all()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -80,7 +74,7 @@ def test_an_analog_device_spans_its_window_with_the_codes_in_use(encoding):
     """One device holds the whole code, and the largest stored code is the top level."""
     array = layout(MILO, bits=6, encoding=encoding)
     assert array.slices == 1
-    assert max(one.max() for one in stored_codes(all_codes(6), array)) == array.top_level
+    assert max(held.level.max() for held in held_levels(all_codes(6), array)) == array.top_level
 
 
 def test_without_a_window_conductance_is_the_level():
@@ -107,6 +101,8 @@ def test_a_narrower_top_slice_is_told(bits, cell_bits, encoding, narrow):
 
 def test_layout_takes_its_defaults_from_the_profile():
     """Cell bits and encoding are the profile's unless given."""
-    assert layout(RRAM, bits=8) == Array("sign_magnitude", 8, 2, 8, 3, 0.0, 3.0)
-    assert layout(MILO, bits=8) == Array("differential", 8, 8, 8, 255, 50.0, 225.0)
-    assert layout(RRAM, bits=8, cell_bits=4, encoding="offset") == Array("offset", 8, 4, 9, 15, 0.0, 15.0)
+    two, whole = slice_code(8, 2, "sign_magnitude"), slice_code(8, 8, "differential")
+    assert layout(RRAM, bits=8) == Array(two, 8, 2, 3, 0.0, 3.0)
+    assert layout(MILO, bits=8) == Array(whole, 8, 8, 255, 50.0, 225.0)
+    offset = layout(RRAM, bits=8, cell_bits=4, encoding="offset")
+    assert offset == Array(slice_code(9, 4, "offset", 15), 8, 4, 15, 0.0, 15.0, 1)

@@ -1,15 +1,12 @@
 """A top slice that holds fewer bits than a device: its levels are spread over the window."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nvaudit.device import load_profile, operating_point, override_profile, profile_digest
-from nvaudit.mapping.conductance import layout, slice_levels, stored_codes
-from nvaudit.mapping.slices import digits
+from nvaudit.mapping.conductance import held_levels, layout
 from nvaudit.perturb.moments import code_moments
 
 ENCODINGS = st.sampled_from(["sign_magnitude", "differential", "offset"])
@@ -20,23 +17,23 @@ def test_slices_add_up_to_the_code_and_stay_within_the_window(bits, cell_bits, e
     """Σ significance · level is the stored code; the top slice reaches as high as whole levels go."""
     array = layout(load_profile("rram"), bits=bits, cell_bits=cell_bits, encoding=encoding)
     code = np.arange(-(2**bits - 1), 2**bits)
-    for stored in stored_codes(code, array):
-        levels = slice_levels(stored, array)
-        assert np.tensordot(array.significance, levels, 1) == pytest.approx(stored.astype(float), rel=1e-12)
-        assert 0 <= levels.min() <= levels.max() <= array.top_level
+    devices = list(held_levels(code, array))
+    total = sum(held.sign * held.significance * held.level for held in devices)
+    assert total - array.code.zero == pytest.approx(code.astype(float), rel=1e-12, abs=1e-9)
+    assert all(0 <= held.level.min() <= held.level.max() <= array.top_level for held in devices)
     if array.narrow_top:
-        most = (2**array.narrow_top - 1) * array.stretch[-1]
+        most = array.code.table[array.slices - 1].max()
         assert most <= array.top_level < most + 2**array.narrow_top - 1
 
 
 @given(st.integers(1, 14), st.integers(1, 8), ENCODINGS)
 def test_nothing_changes_where_the_bits_divide_or_the_lowest_levels_are_wanted(bits, cell_bits, encoding):
     """The papers' slices (T-12), digit by digit."""
-    array = layout(load_profile("rram"), bits=bits, cell_bits=cell_bits, encoding=encoding)
-    if array.narrow_top:
-        array = replace(array, top_slice="lowest")
-    stored = np.arange(min(2**array.stored_bits, 500))
-    assert np.array_equal(slice_levels(stored, array), digits(stored, array.stored_bits, cell_bits))
+    profile = override_profile(load_profile("rram"), top_slice="lowest")
+    array = layout(profile, bits=bits, cell_bits=cell_bits, encoding=encoding)
+    stored = np.arange(array.code.stored)
+    for i, row in enumerate(array.code.table[: array.slices]):
+        assert np.array_equal(row, stored // 2 ** (i * cell_bits) % 2**cell_bits)
     assert array.significance == tuple(2.0 ** (i * cell_bits) for i in range(array.slices))
 
 
@@ -54,7 +51,7 @@ def test_seven_bits_in_cells_of_two_are_as_quiet_as_the_window_allows(top_slice,
 def test_a_bit_alone_is_the_ends_of_the_window():
     """Ternary weights in cells of sixteen levels: level 15, where the device is measured to be quiet."""
     array = layout(load_profile("rram_65nm"), bits=1)
-    assert slice_levels(np.array([0, 1]), array).ravel().tolist() == [0, 15]
+    assert next(held_levels(np.array([0, 1]), array)).level.tolist() == [0, 15]
 
 
 def test_a_profile_keeps_its_digest():

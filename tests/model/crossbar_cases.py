@@ -1,7 +1,6 @@
 """Small models with one weight ``w`` each, for the tests of crossbars."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from nvaudit.device import load_profile
+from nvaudit.device import load_profile, override_profile
 from nvaudit.mapping.conductance import Array, layout
 from nvaudit.model import Cells, Converters, CrossbarPlan, Template, build_template, load_model
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
@@ -99,8 +98,8 @@ def mapped(
     top_slice: str = "lowest",
 ) -> MappedTensor:
     """Codes in 2-bit cells; every level counts for a power of two, so that sums are exact."""
-    array: Array = layout(load_profile("rram"), bits=6, cell_bits=2, encoding=encoding)
-    array = replace(array, top_slice=top_slice)
+    profile = override_profile(load_profile("rram"), top_slice=top_slice)
+    array: Array = layout(profile, bits=6, cell_bits=2, encoding=encoding)
     scale = np.asarray(STEP, np.float32) if scale is None else scale
     return MappedTensor("w", code.astype(np.int16), scale, array, 63)
 

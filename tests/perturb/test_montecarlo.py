@@ -12,7 +12,8 @@ from quick import audit
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import resolve_metric
-from nvaudit.perturb.montecarlo import run_trials
+from nvaudit.perturb.montecarlo import Call, ChipRunner
+from nvaudit.perturb.schedule import quiet
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.session import prepare
 from nvaudit.spec import make_spec
@@ -27,6 +28,15 @@ def spec_of(**options):
     return make_spec(model=MODEL, device="rram", limit=LIMIT, trials=TRIALS, sigmas=SIGMAS, **options)
 
 
+def run_chips(pool, metric, points, trials, order=None, progress=quiet):
+    """Metric of every chip, shape (point, trial), in any order, and the runner; NaN for chips left out."""
+    values = np.full((points, trials), np.nan)
+    runner = ChipRunner(pool, metric, None, points, trials, progress)
+    calls = [Call(*divmod(int(i), trials)) for i in (range(points * trials) if order is None else order)]
+    runner.run(calls, lambda call, outcome: values.__setitem__((call.point, call.trial), outcome.value))
+    return values, runner
+
+
 @contextmanager
 def running(folder, workers, **options):
     """A prepared run: a function that runs its trials, the pool, and the list of events."""
@@ -37,7 +47,7 @@ def running(folder, workers, **options):
         metric = resolve_metric(None, probe.output, session.dataset.labels, session.dataset.label_kind)
 
         def run(**more):
-            return run_trials(pool, metric, None, len(SIGMAS), TRIALS, **more)
+            return run_chips(pool, metric, len(SIGMAS), TRIALS, **more)[0]
 
         yield run, pool, session.events
 
@@ -46,7 +56,7 @@ def running(folder, workers, **options):
 def values(tmp_path_factory):
     """Values of the plain run in this process, shape (sigma, trial)."""
     with running(tmp_path_factory.mktemp("plain") / "run", 0) as (run, _, _):
-        return run().values
+        return run()
 
 
 def test_values_are_fractions_that_vary(values):
@@ -61,7 +71,7 @@ def test_values_are_fractions_that_vary(values):
 def test_the_number_of_workers_does_not_matter(workers, values, tmp_path):
     """In other processes, one or two of them, the values are bit for bit the same."""
     with running(tmp_path / "run", workers) as (run, _, events):
-        assert run().values.tobytes() == values.tobytes()
+        assert run().tobytes() == values.tobytes()
     assert events == []
 
 
@@ -70,7 +80,7 @@ def test_the_order_of_trials_does_not_matter(workers, values, tmp_path):
     """Shuffled over trials and operating points, the values are the same."""
     order = np.random.default_rng(0).permutation(2 * TRIALS)
     with running(tmp_path / "run", workers) as (run, _, _):
-        assert run(order=order).values.tobytes() == values.tobytes()
+        assert run(order=order).tobytes() == values.tobytes()
 
 
 def test_a_run_survives_a_killed_worker(values, tmp_path):
@@ -82,7 +92,7 @@ def test_a_run_survives_a_killed_worker(values, tmp_path):
                 worker = sorted(pool._all, key=lambda w: w._process.pid)[0]
                 os.kill(worker._process.pid, signal.SIGKILL)
 
-        assert run(progress=kill_one).values.tobytes() == values.tobytes()
+        assert run(progress=kill_one).tobytes() == values.tobytes()
     assert len(events) == 1
     assert "signal SIGKILL; replaced" in events[0]
 
@@ -90,19 +100,23 @@ def test_a_run_survives_a_killed_worker(values, tmp_path):
 def test_progress_and_counts(tmp_path):
     """Every chip is told once, in order of completion; images and seconds are counted."""
     told = []
-    with running(tmp_path / "run", 0) as (run, _, _):
-        table = run(progress=lambda *step: told.append(step))
+    session = prepare(spec_of(), tmp_path)
+    with WorkerPool(0, session.workload) as pool:
+        probe = pool.submit("probe", "probe").result()
+        metric = resolve_metric(None, probe.output, session.dataset.labels, session.dataset.label_kind)
+        _, runner = run_chips(pool, metric, len(SIGMAS), TRIALS, progress=lambda *step: told.append(step))
     assert {what for what, _, _ in told} == {"chips"}
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     assert told[-1] == ("chips", 2 * TRIALS, 2 * TRIALS)
-    assert table.images == 2 * TRIALS * LIMIT
-    assert 0 < table.chip_seconds < table.wall_seconds
+    assert runner.images == {0: TRIALS * LIMIT, 1: TRIALS * LIMIT}
+    assert len(runner.seconds) == 2 * TRIALS
+    assert min(runner.seconds) > 0
 
 
 def test_part_of_a_run_is_the_same_part(values, tmp_path):
     """Trials 3 and 9 alone have the values they have in the full run; the others stay unknown."""
     with running(tmp_path / "run", 0) as (run, _, _):
-        some = run(order=np.array([TRIALS + 3, 9])).values
+        some = run(order=np.array([TRIALS + 3, 9]))
     assert some[1, 3] == values[1, 3]
     assert some[0, 9] == values[0, 9]
     assert np.isnan(some).sum() == 2 * TRIALS - 2
@@ -115,7 +129,7 @@ def test_batches_may_only_flip_ties(values, tmp_path):
     flip: at most one image in a chip here.
     """
     with running(tmp_path / "run", 0, batch_size=7) as (run, _, _):
-        other = run().values
+        other = run()
     assert np.abs(np.rint((other - values) * LIMIT)).max() <= 1
     drawn = []
     for size in (7, 64):
@@ -137,7 +151,7 @@ def test_batches_may_only_flip_ties(values, tmp_path):
 def test_seeds_make_other_chips(values, tmp_path):
     """Another seed gives another table of values."""
     with running(tmp_path / "run", 0, seed=1) as (run, _, _):
-        assert (run().values != values).any()
+        assert (run() != values).any()
 
 
 def test_a_noiseless_chip_is_the_quantised_model(tmp_path):
@@ -153,8 +167,8 @@ def test_a_noiseless_chip_is_the_quantised_model(tmp_path):
             probe = pool.submit("probe", "probe").result()
             metric = resolve_metric("cross_entropy", probe.output, session.dataset.labels, "class")
             quantised = pool.submit("quantised", "chip", metric, None, 0, QUANTISED).result()
-            table = run_trials(pool, metric, None, 1, 2)
-        assert (table.values == quantised.value).all()
+            chips, _ = run_chips(pool, metric, 1, 2)
+        assert (chips == quantised.value).all()
 
 
 def test_fast_and_device_by_device_have_one_law(tmp_path):
@@ -175,7 +189,7 @@ def test_fast_and_device_by_device_have_one_law(tmp_path):
         with WorkerPool(0, session.workload) as pool:
             probe = pool.submit("probe", "probe").result()
             metric = resolve_metric("cross_entropy", probe.output, session.dataset.labels, "class")
-            found.append(run_trials(pool, metric, None, 1, 60).values[0])
+            found.append(run_chips(pool, metric, 1, 60)[0][0])
     one, other = found
     assert not (one == other).any()
     z = (one.mean() - other.mean()) / np.sqrt(one.var(ddof=1) / 60 + other.var(ddof=1) / 60)

@@ -11,10 +11,18 @@ from test_verify_page import plan
 
 pytest.importorskip("plotly")
 
+from nvaudit.report import MetricInfo, ModelInfo
 from nvaudit.report.document import Table
 from nvaudit.report.groups import ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.hardening.document import harden_document
-from nvaudit.report.hardening.result import AttemptInfo, CandidateInfo, EpochInfo, TrainingInfo, harden_report
+from nvaudit.report.hardening.result import (
+    AttemptInfo,
+    CandidateInfo,
+    EpochInfo,
+    HardenHashes,
+    TrainingInfo,
+    harden_report,
+)
 from nvaudit.report.remap.document import remap_document
 from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.render.html import html_document
@@ -42,11 +50,18 @@ def training(rows, **more):
     return TrainingInfo(**fields | more)
 
 
+HASHES = HardenHashes(model="1", data="2", device="3", hardened="4")
+
+
 def hardened(before=0.7, after=0.8, found=None, model="m.onnx", **more):
-    sides = [report(accuracies(500, mean, address=place)) for place, mean in enumerate((before, after))]
+    given = ModelInfo(path=model, opset=17)
+    sides = [
+        report(accuracies(500, mean, address=place), model=given)
+        for place, mean in enumerate((before, after))
+    ]
     fields = {
-        "method": "best", "device": "rram", "training": training(history()) if found is None else found,
-        "model": model, "hardened": "h.onnx", "nvaudit_version": "1", "run": {"seed": 3}, "hashes": {},
+        "method": "best", "training": training(history()) if found is None else found,
+        "hardened": "h.onnx", "nvaudit_version": "1", "run": {"seed": 3}, "hashes": HASHES,
         "timing": {"total": 2.0},
     }  # fmt: skip
     return harden_report(sides[0], sides[1], None, more.pop("label_free", False), **fields | more)
@@ -91,8 +106,8 @@ def test_chips_that_are_all_alike_are_one_bar():
     """A model that noise does not touch has nothing to bin."""
     alike = report((0.75,) * 40)
     fields = {
-        "method": "none", "device": "rram", "model": "m", "hardened": "h", "nvaudit_version": "1", "run": {},
-        "hashes": {}, "training": None,
+        "method": "none", "hardened": "h", "nvaudit_version": "1", "run": {}, "hashes": HASHES,
+        "training": None,
     }  # fmt: skip
     found = harden_report(alike, alike, None, False, **fields)
     assert [bars["y"] for bars in figures(page_of(found))["pair"]["data"]] == [[40], [40]]
@@ -206,6 +221,8 @@ def remapped(**changes):
     given = hardened()
     fields = {
         "nvaudit_version": "1", "headline": "KPP 1 % 50.00 % → 60.00 %", "output": "r.onnx", "metric": "top1",
+        "metric_info": MetricInfo(higher_is_better=True, unit="fraction"), "model": ModelInfo(path="m.onnx"),
+        "device": {"name": "rram"},
         "unit": "fraction", "higher_is_better": True, "label_free": False, "percentile": 1.0, "sigma": 0.1,
         "sigma_unit": "level", "calibration": "16 chips on 20 images",
         "steps": (step("original", False, 0.5), step("clipped <b>", True, 0.6)),

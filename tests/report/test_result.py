@@ -11,18 +11,17 @@ from report_samples import full_report, report
 
 import nvaudit.report
 from nvaudit.errors import DataError
-from nvaudit.report import TrialSummary, from_json, report_schema, schema_text, to_json
+from nvaudit.report import TrialSummary, from_json, to_json
 from nvaudit.report.jsontext import write_json
+from nvaudit.report.kinds import KINDS, schema_text
 
 KEYS = [
-    "schema_version", "nvaudit_version", "headline", "label_free", "verdict", "interrupted", "time_boxed",
-    "metric", "metric_info",
-    "nominal", "quantised", "kpp", "yields", "gate", "mapped", "mapped_gate", "tail", "trials", "sweep",
-    "roughness", "landscape",
-    "tensors", "data", "model", "runtime", "device", "device_levels", "operating_point", "crossbar",
-    "zero_groups",
-    "attribution",
-    "attribution_detail", "timing", "run", "hashes", "events", "notes",
+    "kind", "schema_version", "nvaudit_version", "libraries", "headline", "label_free", "metric",
+    "metric_info", "model", "data", "device", "operating_point", "runtime", "run", "hashes", "timing",
+    "events", "notes",
+    "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate", "mapped",
+    "mapped_gate", "tail", "trials", "sweep", "roughness", "landscape", "tensors", "device_levels",
+    "crossbar", "zero_groups", "attribution", "attribution_detail",
 ]  # fmt: skip
 
 
@@ -56,19 +55,25 @@ def test_lists_of_numbers_stay_compact():
     assert max(map(len, text.splitlines())) < 200
 
 
-def test_schema_is_fresh():
-    """The committed schema is that of the code.
+SCHEMAS = Path(nvaudit.report.__file__).with_name("schemas")
 
-    If not: python -m nvaudit.report > nvaudit/report/report.schema.json
-    """
-    committed = Path(nvaudit.report.__file__).with_name("report.schema.json")
-    assert committed.read_text(encoding="utf-8") == schema_text()
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_schemas_are_fresh(kind):
+    """The committed schema of every kind is that of the code; if not: make schema."""
+    committed = SCHEMAS / f"{kind.name}.schema.json"
+    assert committed.read_text(encoding="utf-8") == schema_text(kind)
+
+
+def test_there_is_no_schema_of_another_kind():
+    """A file of a kind that is gone is no promise any more."""
+    assert {path.name for path in SCHEMAS.iterdir()} == {f"{kind.name}.schema.json" for kind in KINDS}
 
 
 @pytest.mark.parametrize("make", [report, full_report])
 def test_report_obeys_the_schema(make):
     """Reports validate against the schema; a foreign key or a missing one does not."""
-    validator = jsonschema.Draft202012Validator(report_schema())
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text(KINDS[0])))
     content = json.loads(to_json(make()))
     validator.validate(content)
     assert not validator.is_valid(content | {"extra": 1})

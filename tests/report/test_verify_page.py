@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from report_samples import IMAGES, accuracies
 
-from nvaudit.report import DataInfo, Hashes, MetricInfo, kpp
+from nvaudit.report import DataInfo, Hashes, MetricInfo, ModelInfo, OperatingPointInfo, kpp
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.paired import paired_difference
 from nvaudit.report.write_verify.result import (
@@ -35,6 +35,9 @@ def point(count, values, none):
     )
 
 
+POINT = OperatingPointInfo(sigma=0.3, sigma_unit="level", time_s=0.0, terms=("programming", "drift"))
+
+
 def plan(counts=tuple(MEANS), chosen=100, target=None, chips=500, **changes) -> VerifyReport:
     """A plan as a run would make it."""
     values = {count: accuracies(chips, MEANS[count]) for count in counts}
@@ -47,7 +50,9 @@ def plan(counts=tuple(MEANS), chosen=100, target=None, chips=500, **changes) -> 
             kpp=found.kpp.value, why="the smallest <share>", short=0.01 if chosen > 10 else None,
         )  # fmt: skip
     content = {
-        "label_free": False, "ranking": "swim", "ranked_by": "second derivative", "device": "rram",
+        "label_free": False, "ranking": "swim", "ranked_by": "second derivative",
+        "device": {"name": "rram"}, "model": ModelInfo(path="folder/net.onnx"),
+        "operating_point": POINT,
         "sigma": 0.3, "sigma_unit": "level", "time_s": 0.0, "verify_sigma": 0.0, "reduced": ("programming",),
         "left": ("drift",), "metric": "top1",
         "metric_info": MetricInfo(higher_is_better=True, unit="fraction", assumed=("scores on axis 1",)),

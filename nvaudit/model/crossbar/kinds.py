@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import onnx_ir as ir
 
 from nvaudit.model.crossbar.plan import Block
 from nvaudit.model.crossbar.recurrent import why_not_unrolled
 from nvaudit.model.layout import Layout, Move
+from nvaudit.model.operators import find_operator, is_float
 from nvaudit.model.tensors import Array
 from nvaudit.model.walk import attribute
 
@@ -161,43 +163,43 @@ def use_kind(node: ir.Node, index: int) -> Kind:
     assert value is not None
     assert value.shape is not None
     shape = tuple(int(size) for size in value.shape if isinstance(size, int))
-    if node.op_type in ("LSTM", "GRU", "RNN"):
+    if is_float(node, "recurrent"):
         raise Refused(why_not_unrolled(node) or "not all weights of its operator are to be split")
-    rule = _KINDS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if rule is None:
-        raise Refused(f"its operator {node.op_type} is not taken apart into column sums")
-    return rule(node, index, shape)
+    return kind_of(node.op_type, node.domain, partial(attribute, node), index, shape)
 
 
-def _conv_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
-    return Kind("conv", shape, attribute(node, "group", 1))
+def kind_of(
+    op_type: str, domain: str, attribute: Callable[[str, Any], Any], index: int, shape: tuple[int, ...]
+) -> Kind:
+    """How an operator takes a weight of some shape at one of its inputs.
 
+    Parameters
+    ----------
+    op_type, domain : str
+    attribute : callable
+        From the name of an attribute and its default to its value.
+    index : int
+    shape : tuple of int
 
-def _deconv_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
-    return Kind("deconv", shape, attribute(node, "group", 1))
-
-
-def _matmul_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
+    Raises
+    ------
+    Refused
+        If it is not split.
+    """
+    operator = find_operator(op_type, domain) if domain in ("", "ai.onnx") else None
+    family = None if operator is None or operator.decode else operator.family
+    if family == "convolution":
+        return Kind("conv", shape, attribute("group", 1))
+    if family == "transposed convolution":
+        return Kind("deconv", shape, attribute("group", 1))
+    if family not in ("matrix product", "Gemm"):
+        raise Refused(f"its operator {op_type} is not taken apart into column sums")
     if len(shape) > 2:
         raise Refused("it is a stack of matrices, one for each item of a batch")
-    if index == 0:
-        if len(shape) == 1:
-            raise Refused("it is a vector on the left of a matrix product")
-        return Kind("left", shape)
-    return Kind("right", shape)
-
-
-def _gemm_kind(node: ir.Node, index: int, shape: tuple[int, ...]) -> Kind:
-    if index == 0:
-        if attribute(node, "transA", 0):
-            raise Refused("it is the transposed left side of a Gemm")
-        return Kind("left", shape)
-    return Kind("right", shape, transposed=bool(attribute(node, "transB", 0)))
-
-
-_KINDS: dict[str, Callable[[ir.Node, int, tuple[int, ...]], Kind]] = {
-    "Conv": _conv_kind,
-    "ConvTranspose": _deconv_kind,
-    "MatMul": _matmul_kind,
-    "Gemm": _gemm_kind,
-}
+    if index:
+        return Kind("right", shape, transposed=bool(attribute("transB", 0)))
+    if len(shape) == 1:
+        raise Refused("it is a vector on the left of a matrix product")
+    if attribute("transA", 0):
+        raise Refused(f"it is the transposed left side of a {op_type}")
+    return Kind("left", shape)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nvaudit.model.attributes import is_opened
+from nvaudit.model.operators import Family, Operator, operator_of
 from nvaudit.model.walk import attribute, operand
 
 Sizes = tuple[int, ...]
@@ -42,7 +43,7 @@ class Term:
     attribute: str = ""
 
 
-Rule = Callable[[ir.Node, SizesOf], Iterator[Term]]
+Rule = Callable[[ir.Node, Operator, SizesOf], Iterator[Term]]
 
 
 def terms(node: ir.Node, sizes_of: SizesOf) -> list[Term]:
@@ -59,12 +60,14 @@ def terms(node: ir.Node, sizes_of: SizesOf) -> list[Term]:
     list of Term
         Empty for an operator that makes none.
     """
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    rule = _RULES.get((domain, node.op_type))
-    if rule is None or not node.outputs:
+    operator = operator_of(node)
+    if not node.outputs:
         return []
     try:
-        return list(rule(node, sizes_of))
+        if operator is not None and operator.family in _RULES:
+            return list(_RULES[operator.family](node, operator, sizes_of))
+        other = _OTHERS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+        return [] if other is None else list(other(node, sizes_of))
     except (IndexError, TypeError, ValueError, ZeroDivisionError):
         # Sizes or attributes that the operator does not have: what it makes of them is not known.
         return [Term(tuple(range(len(node.inputs))), None)]
@@ -78,40 +81,32 @@ def _count(sizes: Sizes | None) -> int | None:
     return None if sizes is None else math.prod(sizes)
 
 
-def _conv_at(index: int) -> Rule:
+def _conv(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every output element sums over the channels of its group and the kernel: W.shape[1:] of them."""
-
-    def rule(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
-        weight = sizes_of(operand(node, index))
-        kernel = None if weight is None or len(weight) < 3 else math.prod(weight[1:])
-        yield Term((index,), _times(_count(sizes_of(node.outputs[0])), kernel))
-
-    return rule
+    weight = sizes_of(operand(node, operator.weights[0]))
+    kernel = None if weight is None or len(weight) < 3 else math.prod(weight[1:])
+    yield Term(operator.weights, _times(_count(sizes_of(node.outputs[0])), kernel))
 
 
-def _conv_transpose(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
+def _conv_transpose(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every input element is multiplied with the weights of its channel, W.shape[1:]."""
     weight = sizes_of(operand(node, 1))
     kernel = None if weight is None or len(weight) < 3 else math.prod(weight[1:])
     yield Term((1,), _times(_count(sizes_of(operand(node, 0))), kernel))
 
 
-def _matmul_at(left: int, right: int) -> Rule:
+def _matmul(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every output element sums over the axis that both operands share."""
-
-    def rule(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
-        first, second = sizes_of(operand(node, left)), sizes_of(operand(node, right))
-        inner = None
-        if first:
-            inner = first[-2 if attribute(node, "transA", 0) and len(first) > 1 else -1]
-        elif second:
-            inner = second[-1 if len(second) == 1 or attribute(node, "transB", 0) else -2]
-        yield Term((left, right), _times(_count(sizes_of(node.outputs[0])), inner))
-
-    return rule
+    first, second = (sizes_of(operand(node, index)) for index in operator.weights)
+    inner = None
+    if first:
+        inner = first[-2 if attribute(node, "transA", 0) and len(first) > 1 else -1]
+    elif second:
+        inner = second[-1 if len(second) == 1 or attribute(node, "transB", 0) else -2]
+    yield Term(operator.weights, _times(_count(sizes_of(node.outputs[0])), inner))
 
 
-def _einsum(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
+def _einsum(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """One product for each combination of labels, if one is summed over; broadcast axes are labels too."""
     left, arrow, right = attribute(node, "equation", "").replace(" ", "").partition("->")
     labels = left.split(",")
@@ -139,7 +134,7 @@ def _spelt_out(labels: str, rank: int) -> list[str]:
     return [*head, *(f"...{hidden - number}" for number in range(hidden)), *tail]
 
 
-def _recurrent(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
+def _recurrent(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every step of every sequence takes all of W and of R."""
     sequence = sizes_of(operand(node, 0))
     steps = None if sequence is None or len(sequence) != 3 else math.prod(sequence[:2])
@@ -147,8 +142,10 @@ def _recurrent(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
         yield Term((index,), _times(steps, _count(sizes_of(operand(node, index)))))
 
 
-def _joint_attention(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
+def _joint_attention(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """One matrix projects to queries, keys and values; these are multiplied with each other then."""
+    if node.op_type not in ("Attention", "QAttention"):
+        return  # PackedAttention and the others do not say how many products they make
     tokens, weight = sizes_of(operand(node, 0)), sizes_of(operand(node, 1))
     rows = None if tokens is None or len(tokens) != 3 else tokens[0] * tokens[1]
     yield Term((1,), _times(rows, _count(weight)))
@@ -168,7 +165,7 @@ def _attention(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
     yield Term((), _times(_count(sizes_of(node.outputs[0])), length))
 
 
-def _packed(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
+def _packed(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """A weight of K × N that the operator unpacks itself."""
     result = sizes_of(node.outputs[0])
     first = sizes_of(operand(node, 0))
@@ -177,13 +174,13 @@ def _packed(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
     yield Term((1,), _times(_count(result), inner), _times(inner, outer))
 
 
-def _experts(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
+def _experts(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every token takes k of the E experts of each stack."""
     tokens = sizes_of(operand(node, 0))
     rows = None if tokens is None else math.prod(tokens[:-1])
     quantised = node.op_type == "QMoE"
     packed = 8 // attribute(node, "expert_weight_bits", 4) if quantised else 1
-    for index in (2, 5, 8) if quantised else (2, 4, 6):
+    for index in operator.weights:
         stack = sizes_of(operand(node, index))
         if operand(node, index) is None:
             continue
@@ -192,7 +189,7 @@ def _experts(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
         yield Term((index,), _times(rows, attribute(node, "k", 1), each), held)
 
 
-def _held_in(name: str) -> Rule:
+def _held_in(name: str) -> Callable[[ir.Node, SizesOf], Iterator[Term]]:
     """Coefficients that are an attribute, all of them for every sample; not the identity of an opened one."""
 
     def rule(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
@@ -205,37 +202,26 @@ def _held_in(name: str) -> Rule:
     return rule
 
 
-_MICROSOFT = "com.microsoft"
-_TABLE: dict[str, dict[Rule, tuple[str, ...]]] = {
-    "": {
-        _conv_at(1): ("Conv", "ConvInteger", "DeformConv"),
-        _conv_at(3): ("QLinearConv",),
-        _conv_transpose: ("ConvTranspose",),
-        _matmul_at(0, 1): ("MatMul", "Gemm", "MatMulInteger"),
-        _matmul_at(0, 3): ("QLinearMatMul",),
-        _einsum: ("Einsum",),
-        _recurrent: ("LSTM", "GRU", "RNN"),
-        _attention: ("Attention",),
-    },
-    _MICROSOFT: {
-        _conv_at(1): ("FusedConv", "NhwcConv", "NhwcFusedConv"),
-        _conv_at(3): ("QLinearConv",),
-        _conv_transpose: ("ConvTransposeWithDynamicPads",),
-        _matmul_at(0, 1): (
-            *("FusedMatMul", "TransposeMatMul", "FusedGemm", "FusedMatMulActivation", "GemmFastGelu"),
-            *("GemmFloat8", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger16"),
-        ),
-        _matmul_at(0, 3): ("QGemm",),
-        _recurrent: ("DynamicQuantizeLSTM",),
-        _joint_attention: ("Attention", "QAttention"),
-        _attention: ("MultiHeadAttention", "GroupQueryAttention"),
-        _packed: ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"),
-        _experts: ("MoE", "QMoE"),
-    },
-    "com.microsoft.nchwc": {_conv_at(1): ("Conv",)},
-    "ai.onnx.ml": {
-        _held_in("coefficients"): ("LinearClassifier", "LinearRegressor"),
-        _held_in("support_vectors"): ("SVMClassifier", "SVMRegressor"),
-    },
+_RULES: dict[Family, Rule] = {
+    "convolution": _conv,
+    "blocked convolution": _conv,
+    "deformable convolution": _conv,
+    "transposed convolution": _conv_transpose,
+    "matrix product": _matmul,
+    "Gemm": _matmul,
+    "einsum": _einsum,
+    "recurrent": _recurrent,
+    "projection": _joint_attention,
+    "packed": _packed,
+    "experts": _experts,
 }
-_RULES = {(domain, op): rule for domain, rules in _TABLE.items() for rule, ops in rules.items() for op in ops}
+# Operators that have no weight among their inputs.
+_OTHERS = {
+    ("", "Attention"): _attention,
+    ("com.microsoft", "MultiHeadAttention"): _attention,
+    ("com.microsoft", "GroupQueryAttention"): _attention,
+    ("ai.onnx.ml", "LinearClassifier"): _held_in("coefficients"),
+    ("ai.onnx.ml", "LinearRegressor"): _held_in("coefficients"),
+    ("ai.onnx.ml", "SVMClassifier"): _held_in("support_vectors"),
+    ("ai.onnx.ml", "SVMRegressor"): _held_in("support_vectors"),
+}

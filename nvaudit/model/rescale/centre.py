@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.build import Builder, Names
+from nvaudit.model.operators import is_float, operator_of
 from nvaudit.model.rescale.find import is_plain_norm
 from nvaudit.model.rescale.linear import Linear, find_linear
 from nvaudit.model.rescale.walk import Sizes, Walk
@@ -149,7 +150,8 @@ def _taker(node: ir.Node, found: Linear, walk: Walk) -> tuple[Into | None, str]:
         return "bias", ""
     if behind is not None and _addend(behind, 1 - uses[0].idx, found, walk):
         return "add", ""
-    if node.op_type != "MatMul" and not (node.op_type == "Gemm" and walk.opset < _OPTIONAL_BIAS):
+    takes_bias = (operator := operator_of(node)) is not None and operator.bias is not None
+    if takes_bias and not (is_float(node, "Gemm") and walk.opset < _OPTIONAL_BIAS):
         return "new", ""
     return None, f"{node.op_type} has no bias, and nothing behind it takes a correction up"
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from nvaudit.model.analysis import Root
 from nvaudit.model.layout import Shape
+from nvaudit.model.operators import Family, is_float, operator_of
 from nvaudit.model.rescale.channels import Ids
 from nvaudit.model.rescale.walk import Walk
 from nvaudit.model.walk import attribute, operand
@@ -74,8 +75,9 @@ def find_linear(
     Linear or None
     """
     root = root_at(1)
-    rule = _RULES.get(node.op_type)
-    if root is None or rule is None or node.domain != "" or root_at(0) is not None:
+    operator = operator_of(node)
+    rule = None if operator is None or not is_float(node, *_RULES) else _RULES[operator.family]
+    if root is None or rule is None or root_at(0) is not None:
         return None
     end = next(end for end in root.ends if end.place is not None and end.place.node is node)
     bias = operand(node, 2)
@@ -136,9 +138,9 @@ def _matmul(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: W
     return Linear(root, 0, -1, -1, rank, rank, shape[0], shape[1], source, result, None, dtype)
 
 
-_RULES: dict[str, Callable[[ir.Node, Root, Shape, ir.DataType, Walk], Linear | None]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+_RULES: dict[Family, Callable[[ir.Node, Root, Shape, ir.DataType, Walk], Linear | None]] = {
+    "convolution": _conv,
+    "transposed convolution": _conv_transpose,
     "Gemm": _gemm,
-    "MatMul": _matmul,
+    "matrix product": _matmul,
 }

@@ -16,8 +16,8 @@ from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.dask.files import FileRef
-from nvaudit.perturb.hosts import Host, host_of
 from nvaudit.perturb.metrics import load_function
+from nvaudit.perturb.workers import Host, host_of
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from nvaudit.perturb.landscape.run import Grid, LossTable, run_grid, task_digest
 from nvaudit.perturb.landscape.spec import LandscapeSpec
 from nvaudit.perturb.landscape.workload import Plane, PlaneRequest, build_plane
 from nvaudit.perturb.metrics import Reading
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.workers import Pool
 
 
@@ -79,7 +79,7 @@ def measure(
     spec: LandscapeSpec,
     subject: Subject,
     folder: Path,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = quiet,
     *,
     tolerance: float,
     on_event: Callable[[str], None] = lambda text: None,

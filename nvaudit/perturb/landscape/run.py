@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import product
@@ -12,9 +13,8 @@ from numpy.typing import NDArray
 
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
-from nvaudit.perturb.pools import as_finished
 from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.schedule import Progress, completed, quiet
 from nvaudit.perturb.workers import Pool
 
 
@@ -69,7 +69,7 @@ def run_grid(
     metric: Metric,
     keep: str | None,
     grid: Grid,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = quiet,
     record: ChipRecord | None = None,
     task: int = 1,
 ) -> LossTable:
@@ -101,30 +101,23 @@ def run_grid(
     seconds: list[float] = []
     images = 0
 
-    def note(pair: int, index: int, outcome: Outcome) -> None:
-        nonlocal images
-        losses[pair, index] = outcome.value
-        seconds.append(outcome.seconds)
-        images += outcome.images
-        progress("loss landscape", len(seconds), total)
-
     def submit(call: tuple[int, int]) -> Future[Outcome]:
         pair, index = call
         a, b = divmod(index, grid.points)
         what = f"point {index} of direction pair {pair}"
         return pool.submit(what, "point", metric, keep, pair, float(axis[a]), float(axis[b]))
 
-    todo = []
-    for call in product(range(grid.pairs), range(grid.points**2)):
-        known = record.find(*call, task) if record is not None else None
-        if known is None:
-            todo.append(call)
-        else:
-            note(*call, known)
-    for (pair, index), outcome in as_finished(pool, todo, submit):
-        if record is not None:
+    def known(call: tuple[int, int]) -> Outcome | None:
+        return None if record is None else record.find(*call, task)
+
+    todo = deque(product(range(grid.pairs), range(grid.points**2)))
+    for (pair, index), outcome, found in completed(pool, todo, submit, known):
+        if record is not None and not found:
             record.add(pair, index, outcome, task)
-        note(pair, index, outcome)
+        losses[pair, index] = outcome.value
+        seconds.append(outcome.seconds)
+        images += outcome.images
+        progress("loss landscape", len(seconds), total)
     shape = (grid.pairs, grid.points, grid.points)
     return LossTable(axis, losses.reshape(shape), images, float(np.median(seconds)))
 

@@ -133,7 +133,8 @@ def compare_reports(
         verdict=_verdict(models) if shared.gated else None,
         metric=first.metric,
         metric_info=first.metric_info,
-        device=str(first.device.get("name")),
+        device=first.device,
+        runtime=first.runtime,
         operating_point=first.operating_point,
         converters=_converters(list(reports.values())),
         percentile=first.kpp[0].percentile,
@@ -299,7 +300,7 @@ def _headline(report: ComparisonReport) -> str:
     text = (
         f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
         f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
-        f"({confidence_text(found.confidence)}) on {report.device}, {sigma}, "
+        f"({confidence_text(found.confidence)}) on {report.device_name}, {sigma}, "
         f"{count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
     )
     if model.share_converted is not None and model.share_converted < 1:

@@ -65,7 +65,7 @@ def comparison_document(report: ComparisonReport) -> Document:
     return Document(
         title=report.headline,
         subject=f"{count_text(len(report.models), 'model')} compared",
-        subtitle=f"{report.metric} on {short(report.device)} at σ = {point.sigma:g} "
+        subtitle=f"{report.metric} on {short(report.device_name)} at σ = {point.sigma:g} "
         f"{point.sigma_unit.replace('_', ' ')}",
         hero=_hero(report),
         sections=(_models(report), _differences(report), _roughness(report), _notes(report), _record(report)),

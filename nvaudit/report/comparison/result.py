@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.gates import GateResult
+from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedGate, MappedShare
 from nvaudit.report.paired import Difference
 from nvaudit.report.sections import (
@@ -97,13 +98,10 @@ class ModelDifference(Section):
     )
 
 
-class ComparisonReport(Section):
+class ComparisonReport(Header):
     """Several models on one device, ranked."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
-    label_free: bool
+    kind: Literal["compare"] = "compare"
     rank_by: Measure
     best: str = Field(description="First by the measure.")
     chosen: str | None = Field(
@@ -113,7 +111,7 @@ class ComparisonReport(Section):
     verdict: Verdict | None = Field(description="pass if a model passes the gate; null without a gate.")
     metric: str
     metric_info: MetricInfo
-    device: str
+    device: dict[str, JsonValue]
     operating_point: OperatingPointInfo
     converters: dict[str, JsonValue] | None = Field(
         default=None,
@@ -126,8 +124,6 @@ class ComparisonReport(Section):
     baseline: str
     differences: tuple[ModelDifference, ...] = Field(description="Of the others from the baseline.")
     correlations: tuple[RankCorrelation, ...]
-    notes: tuple[str, ...]
-    timing: dict[str, float] = Field(description="Seconds.")
 
     @model_validator(mode="after")
     def _names_are_of_models(self) -> ComparisonReport:

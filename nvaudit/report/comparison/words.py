@@ -182,7 +182,7 @@ def condition_lines(report: ComparisonReport) -> list[str]:
     return [
         f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
         f"{confidence_text(report.confidence)} confidence, {count} of each model",
-        f"Device: {report.device} at {point.sigma_text}, t = "
+        f"Device: {report.device_name} at {point.sigma_text}, t = "
         f"{duration_text(point.time_s)}; noise terms: {', '.join(point.terms) or 'none'}"
         + ("" if report.converters is None else f"; converters: {converters_text(report.converters)}"),
     ]

@@ -32,6 +32,7 @@ from nvaudit.report.hardening.words import (
     interval_lines,
     kept_text,
     of_attempt,
+    point_text,
     run_lines,
     side_rows,
     stages_text,
@@ -62,12 +63,12 @@ def harden_document(report: HardenReport) -> Document:
         _training(report),
         *_plan(report),
     )
-    name = file_name(report.model)
+    name = file_name(report.model.path)
     return Document(
         title=report.headline,
         subject=name,
-        subtitle=f"{report.metric} before and after --method {report.method}, {short(report.device)} at "
-        f"{report.operating_point}",
+        subtitle=f"{report.metric} before and after --method {report.method}, {short(report.device_name)} at "
+        f"{point_text(report.operating_point)}",
         hero=_hero(report),
         sections=(*(section for section in sections if section is not None), *_rest(report)),
         version=report.nvaudit_version,
@@ -193,7 +194,7 @@ def _values(losses: tuple[float, ...]) -> str:
 def _rest(report: HardenReport) -> tuple[Section, ...]:
     notes = (*report.notes, *report.events)
     record = [*run_lines(report), f"Hardened model: {report.hardened}"]
-    hashes = tuple((f"SHA-256, {name}", value) for name, value in report.hashes.items())
+    hashes = tuple((f"SHA-256, {name}", value) for name, value in report.hashes.model_dump().items())
     return (
         Section("notes", "Notes", (Bullets(notes),) if notes else ()),
         Section("record", "How it was run", (Bullets(tuple(record)), Facts(hashes)), folded=True),

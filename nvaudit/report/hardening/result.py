@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
+from nvaudit.report.header import Header, versions_with_torch
 from nvaudit.report.mapped import MappedShare, share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.records import Cell, Tables, flat, records_of
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import DataInfo, MetricInfo, Run, Section
+from nvaudit.report.sections import (
+    DataInfo,
+    Hashes,
+    MetricInfo,
+    ModelInfo,
+    OperatingPointInfo,
+    Run,
+    Section,
+)
 from nvaudit.report.wording import difference_text, kpp_name, value_text
 from nvaudit.report.write_verify.result import VerifyReport
 from nvaudit.stats.kpp import KppResult, YieldResult, kpp, yield_at
@@ -165,18 +174,20 @@ class TrainingInfo(Section):
     history: tuple[EpochInfo, ...]
 
 
-class HardenReport(Section):
-    """Before and after."""
+class HardenHashes(Hashes):
+    """SHA-256 of what went in and came out; the data are those of the training."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str = Field(
-        description="The result in one line; begins LABEL-FREE without labels, WORSE where it is."
-    )
-    label_free: bool
+    hardened: str
+
+
+class HardenReport(Header):
+    """Before and after; the headline begins WORSE where the hardened model is."""
+
+    kind: Literal["harden"] = "harden"
+    libraries: dict[str, str] = Field(default_factory=versions_with_torch)
     method: str
-    device: str
-    operating_point: str
+    device: dict[str, JsonValue]
+    operating_point: OperatingPointInfo
     metric: str
     metric_info: MetricInfo
     before: HardenSide
@@ -197,13 +208,10 @@ class HardenReport(Section):
         default=None, description="How much of the products of the hardened model is on the array."
     )
     data: DataInfo = Field(description="Of the audits.")
-    model: str
+    model: ModelInfo
     hardened: str = Field(description="Where the hardened model was written.")
-    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: Run = Field(description="The full specification of the run.")
-    hashes: dict[str, str] = Field(description="SHA-256 of both models, the data and the device.")
-    events: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    hashes: HardenHashes
 
 
 def harden_report(
@@ -233,15 +241,16 @@ def harden_report(
     difference = paired_difference(
         sides[0].values, sides[1].values, first.percentile, first.confidence, info.higher_is_better
     )
-    point = before.operating_point
     return HardenReport(
         headline=info.cautioned(
-            _headline(sides, difference, info, label_free, rest["device"], after.crossbar)
+            _headline(sides, difference, info, label_free, before.device_name, after.crossbar)
             + share_clause(after.mapped)
         ),
         label_free=label_free,
-        operating_point=f"sigma {point.sigma:g} ({point.sigma_unit}"
-        f"{'' if point.level_of is None else ' ' + point.level_of}), time {point.time_s:g} s",
+        model=before.model,
+        device=before.device,
+        operating_point=before.operating_point,
+        runtime=before.runtime,
         metric=before.metric,
         metric_info=info,
         before=sides[0],

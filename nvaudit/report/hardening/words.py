@@ -11,6 +11,7 @@ from nvaudit.report.hardening.result import (
     beyond_limit,
 )
 from nvaudit.report.mapped import coverage_text, part_text
+from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -27,6 +28,12 @@ CANDIDATES_NOTES = {
     "kpp": "On validation samples; the one of the best KPP on the audited device is kept.",
 }
 """By what the choice goes by."""
+
+
+def point_text(point: OperatingPointInfo) -> str:
+    """Name the operating point of both audits."""
+    level_of = "" if point.level_of is None else f" {point.level_of}"
+    return f"sigma {point.sigma:g} ({point.sigma_unit}{level_of}), time {point.time_s:g} s"
 
 
 def side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
@@ -268,8 +275,8 @@ def mapped_lines(report: HardenReport) -> list[str]:
 def run_lines(report: HardenReport) -> list[str]:
     """How it was run."""
     return [
-        f"Model: {report.model}",
-        f"Device: {report.device}, {report.operating_point}",
+        f"Model: {report.model.path}",
+        f"Device: {report.device_name}, {point_text(report.operating_point)}",
         *mapped_lines(report),
         f"Audited on {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
         "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),

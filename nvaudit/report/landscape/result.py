@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, ModelInfo, Roughness, Run, RuntimeInfo, Section
+from nvaudit.report.sections import DataInfo, InputHashes, ModelInfo, Roughness, Run, Section
 from nvaudit.report.wording import roughness_text
 from nvaudit.stats.roughness import Score
 
@@ -52,20 +53,17 @@ class Surface(Section):
         return self
 
 
-class LandscapeHashes(Section):
+class LandscapeHashes(InputHashes):
     """SHA-256 of what went in."""
 
     model: str
     data: str
 
 
-class LandscapeReport(Section):
+class LandscapeReport(Header):
     """Everything a landscape found, and what is needed to run it again."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
-    label_free: bool
+    kind: Literal["landscape"] = "landscape"
     roughness: Roughness
     loss: LossInfo
     fits: tuple[PairFit, ...]
@@ -75,12 +73,8 @@ class LandscapeReport(Section):
     fixed: dict[str, str] = Field(description="Tensors with two or more dimensions that were not, and why.")
     data: DataInfo
     model: ModelInfo
-    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
-    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: Run = Field(description="The full specification of the run.")
     hashes: LandscapeHashes
-    events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
-    notes: tuple[str, ...] = ()
 
 
 def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
+from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import Run, Section
+from nvaudit.report.sections import Hashes, MetricInfo, ModelInfo, Run, Section
 
 
 class RemapStep(Section):
@@ -67,26 +68,23 @@ class RemapAudit(Section):
     )
 
 
-class RemapHashes(Section):
+class RemapHashes(Hashes):
     """SHA-256 of what went in and came out."""
 
-    model: str
-    data: str
-    device: str
     output: str
 
 
-class RemapReport(Section):
-    """A remapping."""
+class RemapReport(Header):
+    """A remapping; ``unit``, ``higher_is_better``, ``sigma`` and ``sigma_unit`` repeat the header."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str
+    kind: Literal["remap"] = "remap"
     output: str
     metric: str
+    metric_info: MetricInfo
+    model: ModelInfo
+    device: dict[str, JsonValue]
     unit: str
     higher_is_better: bool
-    label_free: bool
     percentile: float
     sigma: float
     sigma_unit: str
@@ -104,8 +102,6 @@ class RemapReport(Section):
         default=None,
         description="How much of the written model's products is on the array; null without audits.",
     )
-    notes: tuple[str, ...] = ()
-    timing: dict[str, float] = Field(default_factory=dict)
     run: Run
     hashes: RemapHashes
 

@@ -18,6 +18,7 @@ from nvaudit.report.roofline.limits import (
 )
 from nvaudit.report.roofline.result import ChipsPoint, LevelResult, RooflineReport, SkippedLevel
 from nvaudit.report.roofline.words import headline, verdict_words
+from nvaudit.report.sections import InputHashes
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def make_roofline(
         metric=first.metric,
         metric_info=info,
         nominal=first.nominal,
-        device=str(first.device.get("name")),
+        device=first.device,
+        hashes=InputHashes(model=first.hashes.model, data=first.hashes.data),
         converters=None if asked.converters is None else dict(asked.converters),
         percentile=first.kpp[0].percentile,
         confidence=first.kpp[0].confidence,

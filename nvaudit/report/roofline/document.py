@@ -54,7 +54,7 @@ def roofline_document(report: RooflineReport) -> Document:
     return Document(
         title=report.headline,
         subject=name,
-        subtitle=f"{report.metric} on {short(report.device)} by the number of levels per cell",
+        subtitle=f"{report.metric} on {short(report.device_name)} by the number of levels per cell",
         hero=_hero(report),
         sections=(_roofline(report), _verdicts(report), _cost(report), _notes(report), _record(report)),
         version=report.nvaudit_version,

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.comparison.result import ModelSize
+from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Tables, flat, records_of
 from nvaudit.report.roofline.limits import (
@@ -23,7 +24,6 @@ from nvaudit.report.sections import (
     ModelInfo,
     OperatingPointInfo,
     Run,
-    RuntimeInfo,
     Section,
 )
 from nvaudit.stats.kpp import KppResult
@@ -86,17 +86,14 @@ class SkippedLevel(Section):
     reason: str
 
 
-class RooflineReport(Section):
+class RooflineReport(Header):
     """A model on one device, by the number of levels per cell."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
-    label_free: bool
+    kind: Literal["roofline"] = "roofline"
     metric: str
     metric_info: MetricInfo
     nominal: float = Field(description="Of the unmodified model.")
-    device: str
+    device: dict[str, JsonValue]
     converters: dict[str, JsonValue] | None = Field(
         description="The options of the converters, by name on the command line; null without converters."
     )
@@ -113,9 +110,6 @@ class RooflineReport(Section):
     )
     data: DataInfo
     model: ModelInfo
-    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
-    notes: tuple[str, ...]
-    timing: dict[str, float] = Field(description="Seconds.")
 
 
 def tables(report: RooflineReport) -> Tables:

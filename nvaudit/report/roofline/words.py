@@ -70,7 +70,7 @@ def headline(report: RooflineReport) -> str:
     text = (
         f"{report.best} levels are {among}: {name} {report.metric} {value_text(found.value, info.unit)} "
         f"{interval_text(found.low, found.high, info.unit)} ({confidence_text(report.confidence)}) on "
-        f"{report.device}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
+        f"{report.device_name}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
         f"{share_clause(report.mapped)}"
     )
     share = level.share_converted
@@ -180,7 +180,7 @@ def condition_lines(report: RooflineReport) -> list[str]:
     return [
         f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
         f"{confidence_text(report.confidence)} confidence, {chips} of each number of levels, from one seed",
-        f"Device: {report.device}, t = {duration_text(point.time_s)}; noise terms: "
+        f"Device: {report.device_name}, t = {duration_text(point.time_s)}; noise terms: "
         f"{', '.join(point.terms) or 'none'}; converters: {converters_text(report.converters)}",
         f"Model: {report.model.path}; data: {report.data.source}, {count_text(report.data.count, 'image')}",
         *([] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]),

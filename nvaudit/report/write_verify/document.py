@@ -58,7 +58,8 @@ def verify_document(report: VerifyReport) -> Document:
     return Document(
         title=report.headline,
         subject=file_name(str(report.run.get("model", ""))),
-        subtitle=f"{report.metric} on {short(report.device)} by the share of weights that are write-verified",
+        subtitle=f"{report.metric} on {short(report.device_name)} by the share of weights that are "
+        "write-verified",
         hero=_hero(report),
         sections=(*plan_sections(report), _notes(report), _record(report)),
         version=report.nvaudit_version,

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
 from nvaudit.report.paired import PairedDifference
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, Run, Section, check_filled
+from nvaudit.report.sections import (
+    DataInfo,
+    Hashes,
+    MetricInfo,
+    ModelInfo,
+    OperatingPointInfo,
+    Run,
+    Section,
+    check_filled,
+)
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
 from nvaudit.stats.kpp import KppResult
 
@@ -61,16 +71,15 @@ class VerifyTensor(Section):
     verified: int = Field(ge=0, description="Weights to verify.")
 
 
-class VerifyReport(Section):
-    """A write-verify plan."""
+class VerifyReport(Header):
+    """A write-verify plan; ``sigma``, ``sigma_unit`` and ``time_s`` repeat the operating point."""
 
-    schema_version: Literal[1] = 1
-    nvaudit_version: str
-    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
-    label_free: bool
+    kind: Literal["verify-plan"] = "verify-plan"
     ranking: Literal["swim", "magnitude", "random"]
     ranked_by: str = Field(description="What the ranking rests on, in plain words.")
-    device: str
+    model: ModelInfo
+    device: dict[str, JsonValue]
+    operating_point: OperatingPointInfo
     sigma: float
     sigma_unit: str
     time_s: float
@@ -93,11 +102,8 @@ class VerifyReport(Section):
     )
     mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     data: DataInfo
-    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
     run: Run = Field(description="The full specification of the run.")
     hashes: Hashes
-    events: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _points_are_there(self) -> VerifyReport:
@@ -117,7 +123,7 @@ def verify_report(
     *,
     label_free: bool,
     ranking: Literal["swim", "magnitude", "random"],
-    device: str,
+    device: dict[str, JsonValue],
     metric_info: MetricInfo,
     target: float | None,
     weights: int,
@@ -143,7 +149,7 @@ def verify_report(
     -------
     VerifyReport
     """
-    text = _headline(curve, choice, metric_info.unit, target, device, ranking, weights)
+    text = _headline(curve, choice, metric_info.unit, target, str(device.get("name")), ranking, weights)
     gate = None if mapped is None else judge_share(mapped, require_mapped)
     text += share_clause(mapped)
     if gate is not None and gate.verdict == "fail":

@@ -72,7 +72,7 @@ def condition_rows(report: VerifyReport) -> list[tuple[str, str]]:
     return [
         (
             "Device",
-            f"{report.device}, sigma {report.sigma:g} ({report.sigma_unit}), time "
+            f"{report.device_name}, sigma {report.sigma:g} ({report.sigma_unit}), time "
             f"{duration_text(report.time_s)}",
         ),
         ("Verifying", f"reduces {', '.join(report.reduced)} and leaves {kept}{left}"),

@@ -86,7 +86,7 @@ def _levels(weight: Tensor, tensor: MappedTensor) -> Tensor:
     """Levels of the devices of a weight, (device, *weight)."""
     scale = torch.from_numpy(np.array(tensor.scale)).to(weight)
     step = torch.where(scale > 0, scale, torch.ones_like(scale))
-    top = 2**tensor.array.bits - 1
+    top = tensor.array.top
     wanted = torch.clamp(weight / step, -top, top)
     code = torch.round(wanted.detach()).cpu().numpy().astype(np.int16)
     held = target_cells(MappedTensor(tensor.key, code, tensor.scale, tensor.array, tensor.peak_code)).levels

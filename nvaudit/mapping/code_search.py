@@ -1,0 +1,320 @@
+"""Search for the code of least rms error on a device, and share devices out between layers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.mapping.codes import MOST_VALUE, Code, Doubles, Encoding, least_noisy_code, rounding
+
+Family = Literal["powers", "integers"]
+"""``powers``: significances are powers of two, so that column sums are shifted and added; ``integers``: any
+whole numbers, which takes a multiplication for each column sum."""
+
+BINS = 2048
+"""Bins of |w|/max|w| that a search looks at."""
+
+LARGEST = 64
+"""Largest significance that a search tries."""
+
+EVERY = 6
+"""Codes of so many significances, powers of two, are all tried; of more, those near good ones."""
+
+WORTH = 2e-3
+"""A search goes on while a step takes away this share of the error."""
+
+MOST_TRIED = 2000
+"""Codes of one number of devices after which a search by steps ends with the best so far."""
+
+_RATIOS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+_STEPS = (-8, -4, -2, -1, 1, 2, 4, 8)
+_OFFSETS = 12
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How weights are distributed over −max|W| … max|W|.
+
+    Attributes
+    ----------
+    at : ndarray, float64
+        w / max|W| of each bin.
+    share : ndarray, float64
+        Of the weights; sums to 1.
+    """
+
+    at: Doubles
+    share: Doubles
+
+    @classmethod
+    def of(cls, tensors: Iterable[tuple[NDArray[np.floating], NDArray[np.floating] | float]]) -> Spread:
+        """Count the weights of tensors, each with its max|W| (broadcastable; 0 where all are zero)."""
+        counts = np.zeros(2 * BINS + 1, np.int64)
+        for values, peak in tensors:
+            safe = np.where(np.asarray(peak) > 0, peak, 1.0)
+            place = np.rint(np.asarray(values, np.float64) / safe * BINS).astype(np.int64) + BINS
+            counts += np.bincount(np.clip(place, 0, 2 * BINS).reshape(-1), minlength=2 * BINS + 1)
+        used = np.flatnonzero(counts)
+        at: Doubles = used.astype(np.float64) / BINS - 1.0
+        return cls(at, counts[used] / max(1, counts.sum()))
+
+    @property
+    def folded(self) -> Spread:
+        """The distribution of magnitudes."""
+        magnitude: Doubles = np.abs(self.at)
+        at, place = np.unique(magnitude, return_inverse=True)
+        return Spread(at, np.asarray(np.bincount(place, self.share, len(at)), np.float64))
+
+
+@dataclass(frozen=True)
+class CodeError:
+    """What a code makes of weights, root mean square as a share of max|W|.
+
+    Attributes
+    ----------
+    total : float
+        Rounding and spread together.
+    rounding, noise : float
+    """
+
+    total: float
+    rounding: float
+    noise: float
+
+
+def code_error(code: Code, variance: Doubles, weights: Spread, *, aware: bool = True) -> CodeError:
+    """Expected error of weights on a code.
+
+    Parameters
+    ----------
+    code : Code
+    variance : ndarray, float64, shape (L,)
+        Of one device at each level, in squared level spacings.
+    weights : Spread
+    aware : bool
+        Weights take the value of least expected error; else the nearest one.
+    """
+    scaled = weights.at * code.top
+    value = rounding(code, variance if aware else None)(scaled).astype(np.int64)
+    off = float(weights.share @ np.square(value - scaled))
+    noise = float(weights.share @ code.value_variance(variance)[value + code.top])
+    total, off, noise = (float(np.sqrt(part)) / code.top for part in (off + noise, off, noise))
+    return CodeError(total, off, noise)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best code of a search, its error, and how many codes were tried."""
+
+    code: Code
+    error: CodeError
+    tried: int
+
+
+class CodeSearch:
+    """Searches codes for one device, encoding and distribution of weights; remembers what it has tried.
+
+    Parameters
+    ----------
+    variance : ndarray, float64, shape (L,)
+        Of one device at each level, in squared level spacings.
+    encoding : str
+    weights : Spread
+    family : {"powers", "integers"}
+    """
+
+    def __init__(
+        self, variance: Doubles, encoding: Encoding, weights: Spread, family: Family = "powers"
+    ) -> None:
+        # Signs matter where values are shifted only; without them there is half as much to look at.
+        self.weights = weights if encoding == "offset" else weights.folded
+        self.variance, self.encoding, self.family = variance, encoding, family
+        self._tried: dict[tuple[int, ...], tuple[Code, CodeError]] = {}
+        self._best: dict[int, Found] = {}
+        self._end = 0
+
+    @property
+    def per_significance(self) -> int:
+        """Devices that one significance takes."""
+        return 2 if self.encoding == "differential" else 1
+
+    def best(self, devices: int) -> Found:
+        """Find the code of least rms error on so many devices.
+
+        Of ``powers`` with up to six significances every code is tried. Beyond, and of ``integers``, a
+        significance is changed at a time while that helps, from geometric series of several ratios and from
+        the best code of one device fewer.
+
+        Raises
+        ------
+        ValueError
+            If the devices cannot be that many, or no code of them fits.
+        """
+        count, rest = divmod(devices, self.per_significance)
+        if rest or count < 1:
+            raise ValueError(f"{self.encoding} takes {self.per_significance} devices each, got {devices}")
+        if count not in self._best:
+            before = len(self._tried)
+            found = self._search(count)
+            code, error = self._score(found)
+            self._best[count] = Found(code, error, len(self._tried) - before)
+        return self._best[count]
+
+    def _search(self, count: int) -> tuple[int, ...]:
+        if self.family == "powers" and count <= EVERY:
+            powers = [2**i for i in range(LARGEST.bit_length())]
+            # A common factor changes the scale only, so one significance is 1.
+            every = ((1, *rest) for rest in itertools.combinations_with_replacement(powers, count - 1))
+            return self._least(every)
+        starts = self._starts(count)
+        self._end = len(self._tried) + MOST_TRIED
+        return self._least([self._descend(start) for start in starts])
+
+    def _starts(self, count: int) -> list[tuple[int, ...]]:
+        """Where to begin: geometric series, and the best code of one device fewer with another device."""
+        series = [[min(LARGEST, round(ratio**i)) for i in range(count)] for ratio in _RATIOS]
+        starts = [self._in_family(one) for one in series]
+        if count > 1:
+            fewer = self._search_before(count - 1)
+            starts += [self._in_family([*fewer, one]) for one in (fewer[0], fewer[-1])]
+        if self.family == "integers":
+            powers = CodeSearch(self.variance, self.encoding, self.weights)
+            powers._tried = self._tried
+            starts.append(powers._search(count))
+        fits = [one for one in dict.fromkeys(starts) if self._fits(one)]
+        if not fits:
+            raise ValueError(f"{count} devices of {len(self.variance)} levels count beyond {MOST_VALUE}")
+        return fits
+
+    def _search_before(self, count: int) -> list[int]:
+        return [int(one) for one in self.best(count * self.per_significance).code.significances]
+
+    def _in_family(self, f: Sequence[int]) -> tuple[int, ...]:
+        if self.family == "powers":
+            return tuple(sorted(1 << max(0, round(float(np.log2(one)))) for one in f))
+        return tuple(sorted(f))
+
+    def _descend(self, start: tuple[int, ...]) -> tuple[int, ...]:
+        """Change one significance at a time while that helps."""
+        now = start
+        while True:
+            near = [one for one in self._near(now) if self._fits(one)]
+            best = self._least([now, *near])
+            gained = self._score(best)[1].total <= (1.0 - WORTH) * self._score(now)[1].total
+            if not gained or len(self._tried) > self._end:
+                return best
+            now = best
+
+    def _near(self, f: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
+        for i, one in enumerate(f):
+            others = f[:i] + f[i + 1 :]
+            changed = (2 * one, one // 2) if self.family == "powers" else [one + step for step in _STEPS]
+            yield from (tuple(sorted((*others, new))) for new in changed if 1 <= new <= LARGEST)
+
+    def _fits(self, f: tuple[int, ...]) -> bool:
+        return (len(self.variance) - 1) * sum(f) <= MOST_VALUE
+
+    def _least(self, codes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+        # Of equal errors the smaller range: fewer bits in every column sum.
+        fitting = [one for one in codes if self._fits(one)]
+        return min(fitting, key=lambda one: (round(self._score(one)[1].total, 9), sum(one), one))
+
+    def _score(self, f: tuple[int, ...]) -> tuple[Code, CodeError]:
+        if f not in self._tried:
+            self._tried[f] = best_zero(f, self.variance, self.encoding, self.weights)
+        return self._tried[f]
+
+
+def best_zero(
+    significances: Sequence[int], variance: Doubles, encoding: Encoding, weights: Spread
+) -> tuple[Code, CodeError]:
+    """Give the least noisy code of some significances, with ``offset`` at the best stored value of zero.
+
+    Most weights are near zero, so that the representation of zero decides: one digit in the top device and
+    no others is quieter than digits in all, and draws less current. The quietest values in the middle half
+    of the range are tried, and the middle.
+    """
+    code = least_noisy_code(significances, variance, encoding)
+    error = code_error(code, variance, weights)
+    if encoding != "offset":
+        return code, error
+    last = code.stored - 1
+    # Every stored value's own variance does not depend on where zero lies.
+    held = np.square(np.asarray(code.factors))[:, None] * variance[np.abs(code.table)]
+    exact = np.asarray(code.factors) @ code.table == np.arange(code.stored)
+    noise = np.where(exact, held.sum(axis=0), np.inf)
+    middle = np.arange(last // 4, last - last // 4 + 1)
+    # Of equally quiet ones that nearer to the middle: it leaves the larger range.
+    order = np.lexsort((np.abs(2 * middle - last), noise[middle]))
+    quiet = middle[order[:_OFFSETS]]
+    best = code, error
+    for zero in np.unique(quiet[(quiet > 0) & (quiet < last)]).tolist():
+        other = Code(code.significances, code.levels, encoding, code.table, zero)
+        found = code_error(other, variance, weights)
+        if found.total < best[1].total - 1e-12:
+            best = other, found
+    return best
+
+
+def allocate(
+    power: Mapping[str, Sequence[float]], cost: Mapping[str, Sequence[float]], budget: float
+) -> dict[str, int]:
+    """Share a budget out between layers: min Σ_l P_l(k_l) subject to Σ_l cost_l(k_l) ≤ budget.
+
+    Choices are taken one after another, each time the step from a layer's present choice to a dearer one
+    that takes away most noise for its cost; what no longer fits is left out. On the convex hull of every
+    P_l that is the optimum of the Lagrangian, and differs from the whole-number optimum by the last step.
+
+    Parameters
+    ----------
+    power : mapping of str to sequence of float
+        Of each layer, the relative noise power of each choice.
+    cost : mapping of str to sequence of float
+        What each choice takes (devices, or crossbars), ascending.
+    budget : float
+
+    Returns
+    -------
+    dict of str to int
+        The choice of each layer.
+
+    Raises
+    ------
+    ValueError
+        If the cheapest choices already cost more than the budget.
+
+    Examples
+    --------
+    >>> allocate({"a": [4.0, 1.0], "b": [4.0, 3.0]}, {"a": [1, 2], "b": [1, 2]}, 3)
+    {'a': 1, 'b': 0}
+    """
+    chosen = dict.fromkeys(power, 0)
+    room = budget - sum(float(cost[layer][0]) for layer in power)
+    if room < 0:
+        raise ValueError(f"the least choices cost {budget - room:g}, more than the budget of {budget:g}")
+    while True:
+        steps = [
+            (_gain(power[layer], cost[layer], chosen[layer], k), layer, k)
+            for layer in power
+            for k in range(chosen[layer] + 1, len(power[layer]))
+            if cost[layer][k] - cost[layer][chosen[layer]] <= room + 1e-9
+        ]
+        best = max(steps, key=lambda step: step[0], default=(0.0, "", 0))
+        if best[0] <= 0:
+            return chosen
+        _, layer, k = best
+        room -= cost[layer][k] - cost[layer][chosen[layer]]
+        chosen[layer] = k
+
+
+def _gain(power: Sequence[float], cost: Sequence[float], now: int, then: int) -> float:
+    """Noise taken away for the cost; free steps count as the best of all."""
+    less, more = power[now] - power[then], cost[then] - cost[now]
+    if more <= 0:
+        return np.inf if less > 0 else 0.0
+    return less / more

@@ -1,0 +1,73 @@
+"""The header: what every report says of itself, whatever command wrote it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from nvaudit.report.sections import (
+    DataInfo,
+    InputHashes,
+    MetricInfo,
+    ModelInfo,
+    OperatingPointInfo,
+    Run,
+    RuntimeInfo,
+    Section,
+)
+
+_LIBRARIES = ("numpy", "scipy", "onnx", "onnxruntime", "torch")
+
+
+def library_versions(names: tuple[str, ...] = _LIBRARIES[:-1]) -> dict[str, str]:
+    """Give the versions of what numbers come from, as far as it is loaded."""
+    loaded = ((name, sys.modules.get(name)) for name in names)
+    return {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded if module}
+
+
+def versions_with_torch() -> dict[str, str]:
+    """As :func:`library_versions`, of a command that trains."""
+    return library_versions(_LIBRARIES)
+
+
+class Header(Section):
+    """What every report says of itself; a kind of report adds what it found.
+
+    A kind narrows ``kind`` to its own name, and to what is always there those of the fields that may be null.
+    They are null where a kind has none or several (the models of a comparison), and in files of a version
+    that did not write them.
+    """
+
+    kind: str = Field(description="Which report this is; see its own schema.")
+    schema_version: Literal[1] = 1
+    nvaudit_version: str
+    libraries: dict[str, str] = Field(
+        default_factory=library_versions,
+        description="Versions of the libraries that numbers come from; empty in older files.",
+    )
+    headline: str = Field(description="The result in one line; begins LABEL-FREE without labels.")
+    label_free: bool = False
+    metric: str | None = None
+    metric_info: MetricInfo | None = None
+    model: ModelInfo | None = None
+    data: DataInfo | None = None
+    device: dict[str, JsonValue] | None = Field(
+        default=None, description="The full device profile; in older files of some kinds only its name."
+    )
+    operating_point: OperatingPointInfo | None = None
+    runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
+    run: Run = Field(
+        default_factory=dict,
+        description="The full specification of the run; empty where each part of the report has its own.",
+    )
+    hashes: InputHashes | None = None
+    timing: dict[str, float] = Field(default_factory=dict, description="Seconds.")
+    events: tuple[str, ...] = Field(default=(), description="What happened on the way: a worker replaced …")
+    notes: tuple[str, ...] = ()
+
+    @property
+    def device_name(self) -> str:
+        """Name of the device's profile."""
+        return str((self.device or {}).get("name", "unnamed device"))

@@ -208,6 +208,26 @@ class Field:
             raise OptionError(f"{self.flag}: got {_shown(text)}; use {self.wanted}")
         return value
 
+    def words(self, value: JsonValue) -> list[str]:
+        """Give what is typed for a value, as JSON has it; nothing for one that holds without a word."""
+        if self.switch:
+            off = [f"--no-{self.flag[2:]}"] if self.default is not False else []
+            return [self.flag] if value and self.default is not True else [] if value else off
+        if value is None or value == []:
+            return []
+        items = value if self.many and isinstance(value, list) else [value]
+        texts = [self._text(item) for item in items]
+        return [
+            word
+            for text in texts
+            for word in ([f"{self.flag}={text}"] if text.startswith("-") else [self.flag, text])
+        ]
+
+    def _text(self, value: JsonValue) -> str:
+        if isinstance(value, float) and self.option.write is str:
+            return repr(value).removesuffix(".0")
+        return self.option.write(value)
+
 
 @cache
 def fields_of(spec: type[Options]) -> Mapping[str, Field]:

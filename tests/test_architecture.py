@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "options": {"declare", "errors"},
     "spec": {"declare", "options", "errors"},
     "stats": {"errors"},
-    "report": {"errors", "files", "renamed", "stats"},
+    "report": {"declare", "errors", "files", "options", "renamed", "spec", "stats"},
     "device": BASE,
     "model": BASE | {"device"},
     "data": BASE | {"device", "model"},  # model: ONNX's own test data are protobuf files

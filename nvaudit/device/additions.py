@@ -11,6 +11,9 @@ from nvaudit.device.profile import DeviceProfile
 from nvaudit.errors import OptionError
 from nvaudit.options import CORRELATED, DEFAULT_UNIT, READ_NOISE, STUCK_AT, DeviceOptions
 
+ADDED_TERMS = ("stuck_at", "read_noise", "correlated")
+"""Options that add a term, as :func:`add_terms` takes them; the others choose the operating point."""
+
 
 def add_terms(
     profile: DeviceProfile,

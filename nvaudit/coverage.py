@@ -12,8 +12,7 @@ from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
 from nvaudit.mapping.select import Decision
 from nvaudit.model import LoadedModel, Rebatch
-from nvaudit.model.macs.find import Product, Products, find_products
-from nvaudit.model.macs.sizes import Seen, asking
+from nvaudit.model.macs.find import Product, Products, Seen, asking, find_products
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.session import open_session, run_session
 from nvaudit.report.mapped import MappedShare, OffProduct

@@ -56,7 +56,7 @@ _OF_THE_COMPARISON = frozenset(
     },
 )
 @watchdog_option()
-@output_options("compare", was=("--comparison",))
+@output_options("compare", gate=True, was=("--comparison",))
 @click.option("--reports", type=FilePath(), metavar="DIR",
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "

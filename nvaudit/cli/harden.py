@@ -30,7 +30,7 @@ _MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--outp
 @click.command("harden", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
 @spec_options(MethodOptions)
-@output_options("harden", "remap", product=_MODEL)
+@output_options("harden", "remap", product=_MODEL, gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @spec_options(

@@ -23,17 +23,17 @@ from nvaudit.cli.renamed import RenamedOption
 from nvaudit.cli.say import say
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
+from nvaudit.report.header import Header
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import KINDS, csv_of, document_of, junit_of
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import Section
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Render = Callable[[Any], str | bytes]
 
 
-def _markdown(report: Section) -> str:
+def _markdown(report: Header) -> str:
     if isinstance(report, AuditReport):
         from nvaudit.report.markdown import render_markdown
 
@@ -43,7 +43,7 @@ def _markdown(report: Section) -> str:
     return markdown_document(document_of(report))
 
 
-def render_page(report: Section) -> str:
+def render_page(report: Header) -> str:
     """Make the page of a report of any kind; the templates take a moment, so they are imported only now."""
     from nvaudit.report.render.html import html_document
 

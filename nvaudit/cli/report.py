@@ -16,7 +16,7 @@ from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import DataError, NvauditError, OptionError
-from nvaudit.report.kinds import KINDS, print_report, read_any
+from nvaudit.report.kinds import print_report, read_any
 from nvaudit.report.result import AuditReport, from_json
 
 
@@ -32,12 +32,7 @@ def report_command(source: Path, outputs: tuple[Output, ...], text: bool) -> Non
     """
     check_outputs(outputs, {} if str(source) == "-" else {"the report": source})
     text_of, name = _read(source)
-    kind, found = read_any(text_of, name)
-    if kind != KINDS[0] and any(output.option == "--junit" for output in outputs):
-        raise OptionError(
-            f"--junit: for a report of nvaudit audit; this is one of {kind.command}, which has "
-            "a text, a page (--html) and a summary (--markdown)"
-        )
+    _, found = read_any(text_of, name)
     show = partial(print_report, found) if text or not outputs else None
     _check_shown(found, outputs, show, name)
     hand_out(found, outputs, show)

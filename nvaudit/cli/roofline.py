@@ -47,7 +47,7 @@ from nvaudit.spec import RunSpec
     },
 )
 @watchdog_option()
-@output_options("roofline")
+@output_options("roofline", gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
               "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()

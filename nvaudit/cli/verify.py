@@ -21,7 +21,7 @@ from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.write_verify.result import VerifyReport
 from nvaudit.spec import RunSpec
-from nvaudit.write_verify.kept import KEPT_FILES
+from nvaudit.write_verify.resume import KEPT_FILES
 from nvaudit.write_verify.spec import OF_ONE_AUDIT, TRIALS, VerifyOptions, make_verify_spec
 
 _MASKS = Product(
@@ -48,7 +48,7 @@ _MASKS = Product(
     },
 )
 @watchdog_option()
-@output_options("verify-plan", product=_MASKS)
+@output_options("verify-plan", product=_MASKS, gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()

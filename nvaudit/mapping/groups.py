@@ -55,9 +55,6 @@ def group_numbers(shape: tuple[int, ...], lines: Lines, rows: int) -> NDArray[np
     ----------
     shape : tuple of int
         Of the weights, in the primary layout.
-    lines : Lines
-    rows : int
-        Of a crossbar.
 
     Returns
     -------
@@ -81,9 +78,6 @@ def unmapped(code: NDArray[np.integer], lines: Lines, rows: int) -> NDArray[np.b
     ----------
     code : ndarray of int
         Codes in the primary layout.
-    lines : Lines
-    rows : int
-        Of a crossbar.
 
     Returns
     -------
@@ -104,7 +98,6 @@ class Saved:
 
     Attributes
     ----------
-    groups, zero_groups : int
     weights, zero_weights : int
         All, and those in groups of zeros.
     crossbars, kept : int
@@ -126,9 +119,6 @@ def saved(code: NDArray[np.integer], lines: Lines, array: Array, size: Crossbar)
     ----------
     code : ndarray of int
         Codes in the primary layout.
-    lines : Lines
-    array : Array
-    size : Crossbar
     """
     matrix = matrix_layout(code.shape, lines.axes).apply(code)
     if matrix.size == 0:

@@ -63,11 +63,6 @@ def matching(glob: str, names: Sequence[str]) -> list[str]:
     A name itself means that one alone, whatever characters it has. Exporters put brackets into names; where a
     glob with brackets read as sets of characters matches nothing, they are taken literally.
 
-    Parameters
-    ----------
-    glob : str
-    names : sequence of str
-
     Returns
     -------
     list of str

@@ -35,8 +35,6 @@ class Tiling:
 
     Attributes
     ----------
-    size : Crossbar
-    matrices : int
     rows : tuple of int
         Rows in use in each row block of a matrix.
     columns : int
@@ -135,7 +133,6 @@ def lines_of(shape: tuple[int, ...], lines: Lines) -> tuple[NDArray[np.intp], ND
     ----------
     shape : tuple of int
         Of the weights, in the primary layout.
-    lines : Lines
 
     Returns
     -------
@@ -170,9 +167,6 @@ def row_starts(count: int, lines: Lines, rows: int) -> list[int]:
     ----------
     count : int
         Rows of the tensor, of all matrices together.
-    lines : Lines
-    rows : int
-        Of a crossbar.
 
     Examples
     --------

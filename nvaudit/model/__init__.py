@@ -1,7 +1,6 @@
 """The only package that knows ONNX: load, find weights, open places for them, re-batch."""
 
-from nvaudit.model.batch.memory import activation_bytes
-from nvaudit.model.batch.rebatch import Rebatch, analyse_batch
+from nvaudit.model.batch.rebatch import Rebatch, activation_bytes, analyse_batch
 from nvaudit.model.batchnorm import recalibrate_batch_norm
 from nvaudit.model.classes import ClassList, class_list
 from nvaudit.model.crossbar.plan import Cells, Converter, Converters, CrossbarPlan, Split

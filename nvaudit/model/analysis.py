@@ -98,11 +98,6 @@ class Analysis:
 def analyse(model: ir.Model) -> Analysis:
     """Follow every constant of a model.
 
-    Parameters
-    ----------
-    model : onnx_ir.Model
-        A sorted model without functions; it is not changed.
-
     Returns
     -------
     Analysis

@@ -71,13 +71,7 @@ def is_opened(node: ir.Node) -> bool:
 
 
 def listed_coefficients(graph: ir.Graph) -> Iterator[Coefficients]:
-    """Yield what operators hold in attributes and no device holds.
-
-    Parameters
-    ----------
-    graph : onnx_ir.Graph
-        The main graph.
-    """
+    """Yield what operators hold in attributes and no device holds."""
     for place in places(graph):
         node = place.node
         if node.domain != DOMAIN:

@@ -17,8 +17,6 @@ class Builder:
     ----------
     before : onnx_ir.Node
         New nodes go in front of it, in the order made.
-    names : Names
-        Gives their outputs fresh names.
     """
 
     def __init__(self, before: ir.Node, names: Names) -> None:
@@ -32,19 +30,8 @@ class Builder:
 
         Parameters
         ----------
-        op_type : str
-            Its operator.
-        *inputs : onnx_ir.Value or None
-            Its inputs.
         attributes : dict or iterable of onnx_ir.Attr, optional
             Plain Python values by name, or attributes as they are.
-        domain : str
-            Domain of the operator.
-
-        Returns
-        -------
-        onnx_ir.Value
-            Its output.
         """
         given = attributes or {}
         made = (
@@ -60,18 +47,7 @@ class Builder:
         return node.outputs[0]
 
     def constant(self, array: Any) -> ir.Value:
-        """Add a Constant node.
-
-        Parameters
-        ----------
-        array : ndarray
-            Its value.
-
-        Returns
-        -------
-        onnx_ir.Value
-            Its output.
-        """
+        """Add a Constant node."""
         return self.node("Constant", attributes={"value": ir.tensor(np.ascontiguousarray(array))})
 
     def replace(self, output: ir.Value) -> None:
@@ -105,11 +81,6 @@ class Names:
 
     def fresh(self, name: str) -> str:
         """Make a name that nothing has yet.
-
-        Parameters
-        ----------
-        name : str
-            The wish.
 
         Returns
         -------

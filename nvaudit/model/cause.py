@@ -4,11 +4,6 @@
 def cause(error: BaseException) -> str:
     """Describe an error of a library by its innermost cause, in one short line.
 
-    Parameters
-    ----------
-    error : BaseException
-        An error that may wrap others.
-
     Returns
     -------
     str

@@ -109,12 +109,6 @@ def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[Step | 
 
     Parameters
     ----------
-    node : onnx_ir.Node
-        The node that consumes the tensor.
-    index : int
-        At which input.
-    state : State
-        The tensor at this input.
     ints : callable
         Gives the integers of a constant value, None if it is not constant.
 

@@ -40,10 +40,6 @@ class ClassList:
 def class_list(loaded: LoadedModel) -> ClassList:
     """Find the model's own list of its classes.
 
-    Parameters
-    ----------
-    loaded : LoadedModel
-
     Returns
     -------
     ClassList

@@ -51,16 +51,10 @@ def decode_values(
 
     Parameters
     ----------
-    stored : ndarray
-        The tensor as stored.
-    dtype : onnx_ir.DataType
-        Its element type.
     steps : tuple of Step
         The chain to its first weight use.
     decode : Decode or None
         How the operator itself reads integers, None for an operator on floats.
-    opset : int
-        Version of the default operator set.
 
     Returns
     -------
@@ -170,13 +164,6 @@ def _clamp_bits(step: Clamp) -> int:
 
 def grid_bits(dtype: ir.DataType, steps: tuple[Step, ...]) -> int | None:
     """Bits of the integers that a chain leaves a tensor on, without reading it.
-
-    Parameters
-    ----------
-    dtype : onnx_ir.DataType
-        Stored element type.
-    steps : tuple of Step
-        The chain.
 
     Returns
     -------

@@ -40,7 +40,6 @@ class Draw:
 
     Attributes
     ----------
-    node : onnx_ir.Node
     label : str
         Its name with its graph's path; operator and position where it has none.
     what : str
@@ -64,11 +63,6 @@ class Draw:
 def find_draws(model: ir.Model) -> tuple[Draw, ...]:
     """Find the nodes whose results differ from run to run, at any depth; functions must be inlined.
 
-    Parameters
-    ----------
-    model : onnx_ir.Model
-        Left unchanged.
-
     Returns
     -------
     tuple of Draw
@@ -91,14 +85,7 @@ def _found(model: ir.Model) -> Iterator[Draw]:
 
 
 def draws(node: ir.Node, opset: int) -> bool:
-    """Whether a node draws random numbers, or may: a Dropout that is not provably off counts.
-
-    Parameters
-    ----------
-    node : onnx_ir.Node
-    opset : int
-        Version of the default operator set.
-    """
+    """Whether a node draws random numbers, or may: a Dropout that is not provably off counts."""
     if node.domain in ("", "ai.onnx"):
         if node.op_type in RANDOM:
             return True
@@ -137,8 +124,6 @@ def seed_draws(found: tuple[Draw, ...], seed: int) -> None:
     ----------
     found : tuple of Draw
         Of a model, which is changed.
-    seed : int
-        Of the run.
     """
     for draw in found:
         if draw.by_batch or draw.seeded:
@@ -159,10 +144,6 @@ def drop_seeds(model: ir.Model) -> None:
 
 def draws_note(found: tuple[Draw, ...]) -> tuple[str, ...]:
     """Say which nodes draw, and what their draws follow.
-
-    Parameters
-    ----------
-    found : tuple of Draw
 
     Returns
     -------

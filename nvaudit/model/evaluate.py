@@ -60,8 +60,6 @@ def evaluate(
 
     Parameters
     ----------
-    node : onnx_ir.Node
-        The operator.
     inputs : mapping of onnx_ir.Value to ndarray or list of ndarray
         Its inputs, and what graphs inside it read from outside.
     versions : mapping of str to int

@@ -30,12 +30,6 @@ def external_entries(tensor: Any, place: str, model_path: Path) -> dict[str, str
         A tensor whose data are external.
     place : str
         The tensor in words, for messages.
-    model_path : Path
-        The model file.
-
-    Returns
-    -------
-    dict of str to str
 
     Raises
     ------
@@ -64,8 +58,6 @@ def check_external(entries: dict[str, str], nbytes: int, place: str, model_path:
         Bytes that the declared type and shape need.
     place : str
         The tensor in words, for messages.
-    model_path : Path
-        The model file.
 
     Returns
     -------

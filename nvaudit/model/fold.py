@@ -28,11 +28,6 @@ _VERSIONS = {"com.microsoft": 1, "com.microsoft.nchwc": 1, "ai.onnx.ml": 3}
 def stored_array(value: ir.Value) -> Array | None:
     """Read the array of an initializer or Constant node.
 
-    Parameters
-    ----------
-    value : onnx_ir.Value
-        Any value.
-
     Returns
     -------
     ndarray or None
@@ -96,8 +91,6 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     ----------
     value : onnx_ir.Value
         A constant value (see ``walk.constant_values``).
-    opset : int
-        Version of the default operator set.
     limit : int
         Elements of all computed arrays that are alive at one time; what is stored may set a lower one.
     budget : Budget, optional
@@ -209,13 +202,6 @@ def _is_number(array: Array) -> bool:
 
 def fold_ints(value: ir.Value, opset: int) -> Shape | None:
     """Compute a constant list of integers, such as a shape or axes.
-
-    Parameters
-    ----------
-    value : onnx_ir.Value
-        A constant value.
-    opset : int
-        Version of the default operator set.
 
     Returns
     -------

@@ -42,8 +42,6 @@ class Stored:
         The value's name in the network.
     dtype : str
         Stored element type, as numpy names it.
-    shape : tuple of int
-        Stored shape.
     origin : str
         ``"initializer"``, ``"constant"``, ``"sparse"``, ``"attribute"`` or ``"computed"``.
     part : {"weight", "bias", "norm", "table", "statistic", "other"}
@@ -130,10 +128,6 @@ class Network:
 
     Attributes
     ----------
-    path : str
-        The file, for messages.
-    graph : Graph
-        The main graph.
     stored : tuple of Stored
         Every stored tensor at any depth, by which Constant nodes are replaced.
     folded : dict of str to Folded
@@ -161,8 +155,6 @@ def read_network(loaded: LoadedModel, *, free_batch: bool = True, knows: Knows |
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
     free_batch : bool
         Make a fixed batch size free where that is provably the same model.
     knows : callable, optional

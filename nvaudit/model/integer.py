@@ -30,14 +30,8 @@ def rewrite_integer(node: ir.Node, index: int, slot: ir.Value, names: Names, ops
     ----------
     node : onnx_ir.Node
         An operator with a role that has a ``decode``; it is removed from its graph.
-    index : int
-        Position of its weight.
     slot : onnx_ir.Value
         The float weight: scale × (integer - zero).
-    names : Names
-        Gives new nodes fresh names.
-    opset : int
-        Version of the default operator set.
 
     Raises
     ------

@@ -19,8 +19,7 @@ from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
 from nvaudit.model.draws import Draw, draws_note, find_draws, seed_draws
 from nvaudit.model.external import digest_files
-from nvaudit.model.growth import check_growth
-from nvaudit.model.inline import inline_functions
+from nvaudit.model.inline import check_growth, inline_functions
 from nvaudit.model.sparse import densify
 from nvaudit.model.upgrade import obstacle, upgrade
 
@@ -36,8 +35,6 @@ class TensorSpec:
 
     Attributes
     ----------
-    name : str
-        Its name in the graph.
     dtype : str
         A numpy type name (``"float32"``, ``"bfloat16"``), ``"string"``, or ``"sequence"``, ``"map"``,
         ``"optional"`` for what is no tensor; ``"undefined"`` where the file does not say.
@@ -56,8 +53,6 @@ class LoadedModel:
 
     Attributes
     ----------
-    path : Path
-        The file.
     model : onnx_ir.Model
         The graph; shared, to be cloned before it is changed.
     digest : str
@@ -66,8 +61,6 @@ class LoadedModel:
         What must be fed; inputs with an initializer are left out.
     outputs : tuple of TensorSpec
         What the model returns.
-    opset : int
-        Version of the default operator set.
     ir_version : int
         Version of the file format.
     draws : tuple of Draw
@@ -112,11 +105,6 @@ def load_model(path: str | Path, seed: int = 0) -> LoadedModel:
     seed : int
         Of the run, for what the model draws at random; see :mod:`nvaudit.model.draws`.
 
-    Returns
-    -------
-    LoadedModel
-        The checked model.
-
     Raises
     ------
     ModelError
@@ -155,8 +143,6 @@ def assemble(proto: Any, path: Path) -> tuple[ir.Model, tuple[Path, ...]]:
     ----------
     proto : onnx.ModelProto
         The message; it is changed.
-    path : Path
-        Its file.
 
     Returns
     -------

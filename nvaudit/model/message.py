@@ -1,9 +1,12 @@
-"""A model, or the part of it that computes some values, as one message for a runtime."""
+"""A model, or the part of it that computes some values, as one message for a runtime; and its Loop nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
@@ -31,8 +34,6 @@ def part_message(loaded: LoadedModel, names: Sequence[str]) -> tuple[bytes, tupl
 
     Parameters
     ----------
-    loaded : LoadedModel
-        It is not changed.
     names : sequence of str
         The values: the outputs of the part, in this order.
 
@@ -64,3 +65,33 @@ def _message(model: ir.Model, failed: str, advice: str = "") -> bytes:
         return bytes(ir.serde.serialize_model(inside).SerializeToString())
     except Exception as error:
         raise ModelError(f"{failed}: {cause(error)}{advice}") from error
+
+
+def loop_names(graph: bytes | Path) -> tuple[str, ...]:
+    """Name the Loop nodes of a model, at any depth.
+
+    Parameters
+    ----------
+    graph : bytes or Path
+        A serialised model, or its file; external data are not read.
+
+    Returns
+    -------
+    tuple of str
+        Names of the nodes, of an unnamed one its first output; empty where the model cannot be read.
+    """
+    try:
+        proto = onnx.ModelProto.FromString(graph if isinstance(graph, bytes) else graph.read_bytes())
+    except Exception:  # it was read before: only a hint is lost
+        return ()
+    found: list[str] = []
+    graphs: list[Any] = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            if node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
+                found.append(node.name or next(filter(None, node.output), "Loop"))
+            for attribute in node.attribute:
+                graphs.extend(attribute.graphs)
+                if attribute.HasField("g"):
+                    graphs.append(attribute.g)
+    return tuple(found)

@@ -2,7 +2,7 @@
 
 Whoever asks which input of an operator is a weight, what kind of product it makes, or what another input is
 called, asks here: :mod:`nvaudit.model.roles` for channels and crossbar matrices, :mod:`nvaudit.model.macs`
-for counts of products, :mod:`nvaudit.model.crossbar.kinds` for column sums, :mod:`nvaudit.model.reasons` for
+for counts of products, :mod:`nvaudit.model.crossbar.kinds` for column sums, :mod:`nvaudit.model.uses` for
 words, :mod:`nvaudit.model.parameters` for what is trained.
 """
 
@@ -38,7 +38,6 @@ class Operator:
 
     Attributes
     ----------
-    family : str
     weights : tuple of int
         Inputs that may be the weight; of a pair, either.
     named : mapping of int to str

@@ -94,15 +94,10 @@ def output_facts(loaded: LoadedModel, name: str, rank: int) -> OutputFacts:
 
     Parameters
     ----------
-    loaded : LoadedModel
     name : str
         Of a tensor among its outputs.
     rank : int
         How many dimensions it has, as measured.
-
-    Returns
-    -------
-    OutputFacts
     """
     value = next((v for v in loaded.model.graph.outputs if v.name == name), None)
     if value is None:

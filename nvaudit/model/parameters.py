@@ -73,13 +73,6 @@ class Grid:
 def find_parts(graph: ir.Graph, analysis: Analysis) -> dict[str, Part]:
     """Tell what each stored tensor is.
 
-    Parameters
-    ----------
-    graph : onnx_ir.Graph
-        The main graph.
-    analysis : Analysis
-        Its constants.
-
     Returns
     -------
     dict of str to str
@@ -97,13 +90,6 @@ def find_parts(graph: ir.Graph, analysis: Analysis) -> dict[str, Part]:
 
 def grid_of(root: Root, opset: int) -> Grid | None:
     """Find the integer grid of a stored tensor, in the layout in which it is stored.
-
-    Parameters
-    ----------
-    root : Root
-        The tensor.
-    opset : int
-        Version of the default operator set.
 
     Returns
     -------

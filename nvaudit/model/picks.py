@@ -35,19 +35,6 @@ _Axes = tuple[_Axis, ...]
 def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, ints: Ints) -> Role | None:
     """Find the role of a constant stack from which an operator picks.
 
-    Parameters
-    ----------
-    node : onnx_ir.Node
-        The operator that picks.
-    index : int
-        Position of the stack among its inputs.
-    shape : tuple of int
-        Shape of the stack.
-    is_constant : callable
-        Whether a value is constant.
-    ints : callable
-        Integers of a constant value.
-
     Returns
     -------
     Role or None

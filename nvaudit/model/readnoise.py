@@ -49,8 +49,6 @@ def add_read_noise(slot: ir.Value, variance: ir.Value, names: Names) -> None:
         The weights; see :func:`takes_read_noise`.
     variance : onnx_ir.Value
         Variance of one read of each weight: float32, the slot's shape.
-    names : Names
-        Gives new nodes fresh names.
     """
     for use in list(slot.uses()):
         _add(use.node, use.idx, variance, names)
@@ -108,10 +106,6 @@ def reseed_read_noise(proto: bytes, seed: int, *address: int) -> bytes:
     ----------
     proto : bytes
         A template with read noise.
-    seed : int
-        The run's seed.
-    *address : int
-        The chip.
 
     Returns
     -------

@@ -44,8 +44,6 @@ def code_ranges(model: ir.Model, keys: Sequence[str]) -> dict[str, tuple[int, in
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        The model; it is not changed.
     keys : sequence of str
         Weights that are stored as integers.
 

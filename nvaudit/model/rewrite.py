@@ -33,14 +33,8 @@ def weight_values(model: ir.Model, keys: Sequence[str]) -> dict[str, Array]:
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        The model.
     keys : sequence of str
         Weights whose stored numbers are these floats.
-
-    Returns
-    -------
-    dict of str to ndarray
     """
     analysis = analyse(model)
     values = {}
@@ -96,14 +90,10 @@ def put_constant(node: ir.Node, index: int, change: Callable[[Array], Array], na
 
     Parameters
     ----------
-    node : onnx_ir.Node
-        The node.
     index : int
         Which of its inputs.
     change : callable
         From the old array to the new one.
-    names : Names
-        Gives a copy its name.
     """
     value = node.inputs[index]
     assert value is not None
@@ -131,10 +121,6 @@ def write_model(loaded: LoadedModel, path: str | Path, *, max_bytes: int = MAX_O
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
-    path : str or Path
-        The ONNX file to write.
     max_bytes : int
         Bytes of tensors from which on they go to the file beside it in any case.
 

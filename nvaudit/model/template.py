@@ -2,7 +2,8 @@
 
 Every use of a chosen weight gets an initializer of its own, a slot, directly at the operator; what stood
 between (Transpose, Cast, DequantizeLinear …) is folded into the numbers that fill the slot. Slots are
-declared as external data: a session is made from a small message and arrays in memory, its constants.
+declared as external data: a session is made from a small message and arrays in memory, its constants. Tensors
+that stay digital travel in the message where they are small, and beside it like slots where they are large.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from nvaudit.model.cause import cause
 from nvaudit.model.crossbar.plan import CrossbarPlan, Split
 from nvaudit.model.crossbar.recurrent import find_lengths, unroll, why_not_unrolled
 from nvaudit.model.crossbar.split import MIN_OPSET, split_weight
-from nvaudit.model.digital import SLOT_FILE, take_large
 from nvaudit.model.integer import rewrite_integer
 from nvaudit.model.layout import Layout
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import is_float
 from nvaudit.model.readnoise import add_read_noise, takes_read_noise
-from nvaudit.model.tensors import Array
-from nvaudit.model.walk import graphs
+from nvaudit.model.tensors import Array, read_tensor
+from nvaudit.model.walk import graphs, is_constant_node, places
 from nvaudit.model.weights import choose
 
 ALIGNMENT = 64
@@ -59,7 +59,6 @@ class Slot:
     cells : bool
         Takes the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
         from (device, *primary layout).
-    factor : float
     """
 
     name: str
@@ -144,8 +143,6 @@ def build_template(
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
     weight_keys : sequence of str
         Keys of the weights that are on the array.
     batch : {"keep", "free"}
@@ -155,11 +152,6 @@ def build_template(
         slot for its variance is added.
     crossbars : CrossbarPlan, optional
         Weights to split over crossbars.
-
-    Returns
-    -------
-    Template
-        The template.
 
     Raises
     ------
@@ -347,3 +339,81 @@ def _numpy_type(name: str) -> np.dtype[np.generic]:
 
 
 _SHORT = {"float32": "FLOAT", "float64": "DOUBLE"}
+
+
+SLOT_FILE = "nvaudit-slots.bin"
+MAX_INLINE_BYTES = 2**20
+
+
+def take_large(model: ir.Model, slots: set[str], names: Names) -> dict[str, Array]:
+    """Move large digital tensors to initializers of the main graph, and make small external ones inline.
+
+    Parameters
+    ----------
+    model : onnx_ir.Model
+        The model; it is changed.
+    slots : set of str
+        Initializers of the main graph that are left alone.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The large tensors by initializer name; memory-mapped where the model's are.
+
+    Raises
+    ------
+    ModelError
+        If a tensor cannot be read.
+    """
+    taken: dict[str, Array] = {}
+    for graph, path in list(graphs(model.graph)):
+        for value in list(graph.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or (not path and value.name in slots):
+                continue
+            if _is_large(tensor) and not value.is_graph_output():
+                hoisted = value if not path else _hoist(model.graph, value, tensor, names)
+                taken[hoisted.name or ""] = read_tensor(tensor)
+            elif isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(read_tensor(tensor), dtype=tensor.dtype, name=tensor.name)
+    for place in list(places(model.graph)):
+        if is_constant_node(place.node):
+            _take_constant(model.graph, place.node, names, taken)
+    return taken
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor is handed over beside the message; text and packed types cannot be."""
+    if tensor.dtype == ir.DataType.STRING or tensor.nbytes <= MAX_INLINE_BYTES:
+        return False
+    return tensor.dtype == ir.DataType.BFLOAT16 or tensor.dtype.numpy().kind in "fiubc"
+
+
+def _take_constant(main: ir.Graph, node: ir.Node, names: Names, taken: dict[str, Array]) -> None:
+    """A Constant node, if it holds a large or external tensor."""
+    attribute = node.attributes.get("value")
+    if attribute is None or attribute.type != ir.AttributeType.TENSOR:
+        return
+    tensor, output = attribute.as_tensor(), node.outputs[0]
+    if _is_large(tensor) and not output.is_graph_output():
+        hoisted = _hoist(main, output, tensor, names)
+        taken[hoisted.name or ""] = read_tensor(tensor)
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+    elif isinstance(tensor, ir.ExternalTensor):
+        inline = ir.Tensor(read_tensor(tensor), dtype=tensor.dtype, name=tensor.name)
+        node.attributes["value"] = ir.AttrTensor("value", inline)
+
+
+def _hoist(main: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol, names: Names) -> ir.Value:
+    """Put an initializer of the main graph in the place of a value."""
+    name = names.fresh(f"{value.name}/digital")
+    shape = ir.Shape(tensor.shape.numpy())
+    stand_in = ir.ExternalTensor(SLOT_FILE, 0, 0, tensor.dtype, shape=shape, name=name)
+    hoisted = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=stand_in)
+    main.register_initializer(hoisted)
+    graph = value.graph
+    value.replace_all_uses_with(hoisted)
+    if value.is_initializer() and graph is not None and value.name is not None:
+        del graph.initializers[value.name]
+    return hoisted

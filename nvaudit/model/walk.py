@@ -33,8 +33,6 @@ class Place:
 
     Attributes
     ----------
-    node : onnx_ir.Node
-        The node.
     path : str
         The graph it is in: ``""`` for the main one, else e.g. ``"If_12/then_branch"``.
     label : str
@@ -48,11 +46,6 @@ class Place:
 
 def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """Yield the graphs that a node holds, with the attribute that holds each.
-
-    Parameters
-    ----------
-    node : onnx_ir.Node
-        Any node.
 
     Yields
     ------
@@ -72,13 +65,6 @@ def bodies(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
 def graphs(graph: ir.Graph, path: str = "") -> Iterator[tuple[ir.Graph, str]]:
     """Yield a graph and every graph inside it, with their paths.
 
-    Parameters
-    ----------
-    graph : onnx_ir.Graph
-        The outermost graph.
-    path : str
-        Its own path.
-
     Yields
     ------
     tuple of onnx_ir.Graph and str
@@ -91,20 +77,7 @@ def graphs(graph: ir.Graph, path: str = "") -> Iterator[tuple[ir.Graph, str]]:
 
 
 def places(graph: ir.Graph, path: str = "") -> Iterator[Place]:
-    """Yield every node at any depth; the nodes of a body follow the node that holds it.
-
-    Parameters
-    ----------
-    graph : onnx_ir.Graph
-        The outermost graph, sorted.
-    path : str
-        Its own path.
-
-    Yields
-    ------
-    Place
-        Node, path and label.
-    """
+    """Yield every node at any depth; the nodes of a body follow the node that holds it."""
     for number, node in enumerate(graph):
         label = _label(node, number)
         yield Place(node, path, label)
@@ -138,11 +111,6 @@ def constant_values(graph: ir.Graph) -> set[ir.Value]:
 def captured(node: ir.Node) -> list[ir.Value]:
     """List what the graphs inside a node read from outside, each value once.
 
-    Parameters
-    ----------
-    node : onnx_ir.Node
-        Any node.
-
     Returns
     -------
     list of onnx_ir.Value
@@ -162,11 +130,6 @@ def captured(node: ir.Node) -> list[ir.Value]:
 def is_constant_node(node: ir.Node) -> bool:
     """Whether a node is ONNX's Constant.
 
-    Parameters
-    ----------
-    node : onnx_ir.Node
-        Any node.
-
     Returns
     -------
     bool
@@ -180,10 +143,6 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
 
     Parameters
     ----------
-    node : onnx_ir.Node
-        The node.
-    name : str
-        The attribute's name.
     default : object
         What it is when the node does not give it.
 
@@ -198,13 +157,6 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
 
 def operand(node: ir.Node, index: int) -> ir.Value | None:
     """Read one input.
-
-    Parameters
-    ----------
-    node : onnx_ir.Node
-        The node.
-    index : int
-        Position of the input.
 
     Returns
     -------

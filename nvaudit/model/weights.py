@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.analysis import Analysis, End, Root
+from nvaudit.model.analysis import Analysis, End, Root, analyse
+from nvaudit.model.cause import cause
 from nvaudit.model.chains import Clamp, Quantize, Unpack, layout_of
 from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
 from nvaudit.model.evaluate import NotFolded
 from nvaudit.model.fold import computed, stored_array
 from nvaudit.model.layout import UNMOVED, Layout
+from nvaudit.model.load import LoadedModel
 from nvaudit.model.roles import Matrix
 from nvaudit.model.tensors import Array, find_bad
 
@@ -25,8 +28,6 @@ class WeightUse:
     ----------
     node_name : str
         Its name, or operator and position.
-    op_type : str
-        Its operator.
     domain : str
         Domain of the operator, ``""`` for ONNX's own.
     input_index : int
@@ -69,8 +70,6 @@ class Weight:
     ----------
     key : str
         Unique name: the constant's own, with its graph's path where several share it.
-    op : str
-        Operator of the first use.
     product : str
         What multiplies by it there, in words; its operator, unless that picks from a stack of weights.
     shape : tuple of int
@@ -83,8 +82,6 @@ class Weight:
         Bits of the integers of this grid.
     channel_axes : tuple of int
         Output-channel axes of the primary layout; ``()`` for a single output.
-    matrix : Matrix
-        Crossbar matrices.
     uses : tuple of WeightUse
         Every operator that takes it as a weight, in graph order.
     """
@@ -103,11 +100,6 @@ class Weight:
 
     def load(self) -> WeightValues:
         """Read the numbers; nothing is kept, so that large models fit.
-
-        Returns
-        -------
-        WeightValues
-            Values and integer grid.
 
         Raises
         ------
@@ -158,7 +150,6 @@ class Choice:
         Weight uses of one array.
     layouts : list of Layout
         From the primary layout to each of these.
-    digital : list of End
     to_primary, to_stored : Layout
         From the stored layout to the primary one, and back.
     """
@@ -172,11 +163,6 @@ class Choice:
 
 def choose(root: Root) -> Choice:
     """Split the ends of a constant into weight uses of one array, and digital ones.
-
-    Parameters
-    ----------
-    root : Root
-        The constant.
 
     Returns
     -------
@@ -207,19 +193,8 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
 
     Parameters
     ----------
-    root : Root
-        The constant.
     choice : Choice
         Its ends; at least one is mapped.
-    analysis : Analysis
-        The model.
-    path : str
-        Its file, for messages.
-
-    Returns
-    -------
-    Weight
-        The description; no number is read.
     """
     end = choice.mapped[0]
     role, place = end.role, end.place
@@ -247,11 +222,6 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
 
 def dtype_name(dtype: ir.DataType) -> str:
     """Name an element type as numpy does.
-
-    Parameters
-    ----------
-    dtype : onnx_ir.DataType
-        The type.
 
     Returns
     -------
@@ -284,3 +254,53 @@ def _origin(value: ir.Value | None) -> object:
     if array is None or array.size > 1 << 16 or array.dtype.kind == "U":
         return value
     return (str(array.dtype), array.shape, array.tobytes())
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """The stored tensor that a weight is.
+
+    Attributes
+    ----------
+    key : str
+        Of the weight: the tensor's name, with its graph's path where several share it.
+    origin : str
+        ``"initializer"``, ``"constant"``, ``"attribute"``, ``"sparse"``, or ``"folded"`` (computed from
+        several tensors; then name and layout are those of the computed value).
+    shape : tuple of int
+        As it is stored.
+    back : Layout
+        From the primary layout to the stored one.
+    """
+
+    key: str
+    origin: str
+    shape: tuple[int, ...]
+    back: Layout
+
+    def stored(self, values: Array) -> Array:
+        """Bring an array from the weight's primary layout to the stored one."""
+        return self.back.apply(values)
+
+
+def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, StoredWeight]:
+    """Find where weights are stored.
+
+    Raises
+    ------
+    ModelError
+        If the graph cannot be analysed.
+    """
+    try:
+        found = {}
+        for root in analyse(loaded.model).roots:
+            if root.key in keys:
+                back = choose(root).to_stored
+                found[root.key] = StoredWeight(root.key, root.origin, root.state.shape, back)
+        return found
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{loaded.path}: the graph cannot be analysed: {cause(error)}; check it with onnx.checker"
+        ) from error

@@ -25,8 +25,6 @@ def filled_model(
 
     Parameters
     ----------
-    template : Template
-        The template.
     arrays : mapping of str to ndarray
         One array per slot name, in the slot's shape (see ``Slot.fill``).
     path : str or Path

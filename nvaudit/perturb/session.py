@@ -179,7 +179,7 @@ def feed_samples(
 
 
 def _loops(graph: bytes | Path) -> tuple[str, ...]:
-    from nvaudit.model.loops import loop_names  # most workers never need what reads a model
+    from nvaudit.model.message import loop_names  # most workers never need what reads a model
 
     return loop_names(graph)
 

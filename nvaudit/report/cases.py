@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
-from nvaudit.report.records import Cell, Tables, flat, records_of
+from nvaudit.report.records import Cell, Check, Tables, flat, number_text, records_of, share_check
 from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
@@ -234,3 +235,61 @@ def _case_row(case: Case, report: AuditReport) -> dict[str, Cell]:
         row |= {"threshold": gate.threshold, "verdict": gate.verdict, "gate_failures": gate.failures}
         row |= {"gate_chips": gate.trials, "failure_low": gate.failure_low, "failure_high": gate.failure_high}
     return row
+
+
+def checks(report: AuditReport) -> list[Check]:
+    """Ask each percentile at each sigma, and the share on the array; an interrupted run answers none."""
+    found = [_check(case, report) for case in cases_of(report)]
+    share = report.mapped_gate  # counted before any chip is drawn
+    return found if share is None else [*found, share_check(share, report.mapped)]
+
+
+def _check(case: Case, report: AuditReport) -> Check:
+    gate, trials, lines = case.gate, case.point.trials, answer_lines(case, report)
+    numbers: dict[str, float | None] = {
+        **kpp_numbers(case.kpp),
+        "chips": trials.count,
+        "mean": trials.mean,
+    }
+    if gate is not None:
+        numbers |= gate_numbers(gate)
+    if report.interrupted is not None:
+        message = f"INTERRUPTED: {ended_text(report)}"
+        return Check(case_name(case, report), "interrupted", tuple(lines), numbers, message)
+    # The message is what lists show; GitLab shows the text alone, so that has all of it again.
+    message = f"{lines[0]}. {lines[1]}" if gate is not None and gate.needed else ""
+    verdict = None if gate is None else gate.verdict
+    return Check(case_name(case, report), verdict, tuple(lines), numbers, message)
+
+
+def kpp_numbers(kpp: KppResult) -> dict[str, float | None]:
+    """Give a KPP with its interval."""
+    return {"kpp": kpp.value, "kpp_low": kpp.low, "kpp_high": kpp.high, "confidence": kpp.confidence}
+
+
+def gate_numbers(gate: GateResult) -> dict[str, float | None]:
+    """Give what a gate was decided by."""
+    return {
+        "threshold": gate.threshold,
+        "gate_failures": gate.failures,
+        "gate_chips": gate.trials,
+        "failure_low": gate.failure_low,
+        "failure_high": gate.failure_high,
+    }
+
+
+def facts(report: AuditReport) -> Iterator[tuple[str, str]]:
+    """Give what a build server keeps of an audit besides its checks."""
+    yield "nominal", repr(report.nominal)
+    yield "quantised", repr(report.quantised)
+    if report.crossbar is not None:
+        yield "adc_bits", str(report.crossbar.adc_bits)
+        yield "share_of_weights_converted", number_text(report.crossbar.share_of_weights)
+        yield "not_converted", ", ".join(layer.name for layer in report.crossbar.whole) or "none"
+        yield "quantised_ideal", repr(report.crossbar.quantised_ideal)
+    if report.mapped is not None:
+        yield "share_of_products", number_text(report.mapped.share_of_products)
+        yield "share_of_weights", number_text(report.mapped.share_of_weights)
+    if report.roughness is not None:
+        yield "roughness", repr(report.roughness.value)
+        yield "roughness_standard_error", number_text(report.roughness.standard_error)

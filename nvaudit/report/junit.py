@@ -1,4 +1,4 @@
-"""The audit as JUnit XML, for Jenkins, GitLab and everything else that reads test results.
+"""The checks of a report as JUnit XML, for Jenkins, GitLab and everything else that reads test results.
 
 Only elements and attributes of the schema that Jenkins checks against (``junit-10.xsd``) are used. It has no
 properties of a test case, so that a case's numbers stand in the suite's properties, under the case's name,
@@ -8,160 +8,104 @@ and in the text of the case.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from nvaudit.report.cases import Case, answer_lines, case_name, cases_of, ended_text
-from nvaudit.report.mapped import MappedGate, coverage_text, gate_lines, gate_name
-from nvaudit.report.result import AuditReport
+from nvaudit.report.header import Header
+from nvaudit.report.records import Check, number_text
 from nvaudit.report.wording import clean
 
 
-def render_junit(report: AuditReport) -> str:
-    r"""Write an audit as JUnit XML.
+def junit_text(
+    report: Header, command: str, checks: Sequence[Check], facts: Iterable[tuple[str, str]] = ()
+) -> str:
+    r"""Write a report as JUnit XML.
 
     Parameters
     ----------
-    report : AuditReport
+    report : Header
+    command : str
+        That wrote it: the name of the suite.
+    checks : sequence of Check
+        Its questions: a test case each.
+    facts : iterable of (str, str)
+        What the suite's properties say besides what stands in the header.
 
     Returns
     -------
     str
-        One test suite with a test case for each percentile at each sigma, and one for the share of the
-        products that must be on the array if that was asked for; without a final newline. A gate
-        that does not hold is a failure of type ``fail``, one that could not be decided a failure of type
-        ``undecided``; without a gate the cases pass and record the numbers. Of a run that was interrupted
-        every case is an error of type ``interrupted``: it says neither. Characters that XML does not
-        know are written as escapes such as ``\x1b``.
+        One test suite, without a final newline. A check that does not hold is a failure of type ``fail``, one
+        that could not be decided a failure of type ``undecided``; where nothing was demanded the case passes
+        and records the numbers. A check that an interrupted run does not answer is an error of type
+        ``interrupted``. Characters that XML does not know are written as escapes such as ``\x1b``.
     """
-    cases = cases_of(report)
-    cut = report.interrupted is not None
     seconds = report.timing.get("total", sum(report.timing.values()))
-    share = report.mapped_gate
-    tests = len(cases) + (share is not None)
-    failed = 0 if cut else sum(_failed(case) for case in cases)
-    failed += share is not None and share.verdict != "pass"  # counted before any chip is drawn
+    found = Counter(check.verdict for check in checks)
     counts = {
-        "tests": str(tests),
-        "failures": str(failed),
-        "errors": str(len(cases) if cut else 0),
-        "time": _time(seconds),
+        "tests": str(len(checks)),
+        "failures": str(found["fail"] + found["undecided"]),
+        "errors": str(found["interrupted"]),
+        "time": f"{seconds:.3f}",
     }
     top = ET.Element("testsuites", {"name": "nvaudit", **counts})
-    suite = ET.SubElement(top, "testsuite", {"name": "nvaudit audit", **counts, "skipped": "0"})
+    suite = ET.SubElement(top, "testsuite", {"name": command, **counts, "skipped": str(found["skipped"])})
     properties = ET.SubElement(suite, "properties")
-    for name, value in (*_run_properties(report), *_case_properties(report, cases)):
+    for name, value in (*_header_properties(report), *facts, *_numbers(checks)):
         ET.SubElement(properties, "property", {"name": clean(name), "value": clean(value)})
-    for case in cases:
-        suite.append(_testcase(case, report, seconds / tests))
-    if share is not None:
-        suite.append(_share_case(share, report, seconds / tests))
+    for check in checks:
+        suite.append(_testcase(check, report, seconds / len(checks)))
     ET.indent(top)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(top, encoding="unicode")
 
 
-def _failed(case: Case) -> bool:
-    return case.gate is not None and case.gate.verdict != "pass"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.3f}"
-
-
-def _testcase(case: Case, report: AuditReport, seconds: float) -> ET.Element:
-    attributes = {
-        "classname": _class_name(report),
-        "name": clean(case_name(case, report)),
-        "time": _time(seconds),
-    }
+def _testcase(check: Check, report: Header, seconds: float) -> ET.Element:
+    attributes = {"classname": _class_name(report), "name": clean(check.name), "time": f"{seconds:.3f}"}
     element = ET.Element("testcase", attributes)
-    lines = [clean(line) for line in answer_lines(case, report)]
-    text = "\n".join([clean(report.headline), *lines])
-    if report.interrupted is not None:
-        message = clean(f"INTERRUPTED: {ended_text(report)}")
+    text = "\n".join(clean(line) for line in (report.headline, *check.lines))
+    message = clean(check.message or check.lines[0])
+    if check.verdict == "interrupted":
         ET.SubElement(element, "error", {"type": "interrupted", "message": message}).text = text
-    elif case.gate is not None and _failed(case):
-        # The message is what lists show; GitLab shows the text alone, so it says all of it again.
-        first = f"{lines[0]}. {lines[1]}" if case.gate.needed else lines[0]
-        failure = ET.SubElement(element, "failure", {"type": case.gate.verdict, "message": first})
-        failure.text = text
+    elif check.verdict in ("fail", "undecided"):
+        ET.SubElement(element, "failure", {"type": str(check.verdict), "message": message}).text = text
     else:
+        if check.verdict == "skipped":
+            ET.SubElement(element, "skipped", {"message": message})
         ET.SubElement(element, "system-out").text = text
     return element
 
 
-def _share_case(gate: MappedGate, report: AuditReport, seconds: float) -> ET.Element:
-    """The gate of the share that is on the array."""
-    attributes = {"classname": _class_name(report), "name": gate_name(gate), "time": _time(seconds)}
-    element = ET.Element("testcase", attributes)
-    lines = [clean(line) for line in gate_lines(gate, report.mapped)]
-    lines += [] if report.mapped is None else [clean(coverage_text(report.mapped))]
-    text = "\n".join([clean(report.headline), *lines])
-    if gate.verdict != "pass":
-        ET.SubElement(element, "failure", {"type": gate.verdict, "message": lines[0]}).text = text
-    else:
-        ET.SubElement(element, "system-out").text = text
-    return element
-
-
-def _class_name(report: AuditReport) -> str:
+def _class_name(report: Header) -> str:
     """Model and device, dotted as a class is: what stands before the last dot is shown as the package."""
-    model = PurePosixPath(report.model.path.replace("\\", "/")).stem
-    parts = (model, str(report.device.get("name", "device")))
+    path = report.kind if report.model is None else report.model.path
+    parts = (PurePosixPath(path.replace("\\", "/")).stem, report.device_name)
     return ".".join(["nvaudit", *(clean(part).replace(".", "_") for part in parts)])
 
 
-def _run_properties(report: AuditReport) -> Iterable[tuple[str, str]]:
+def _header_properties(report: Header) -> Iterable[tuple[str, str]]:
     yield "nvaudit_version", report.nvaudit_version
-    yield "model", report.model.path
-    yield "model_sha256", report.hashes.model
-    yield "device", str(report.device.get("name", ""))
-    yield "device_sha256", report.hashes.device
-    yield "data", report.data.source
-    yield "data_sha256", report.hashes.data
-    yield "samples", str(report.data.count)
+    hashes, data, info = report.hashes, report.data, report.metric_info
+    for what, value in (
+        ("model", None if report.model is None else report.model.path),
+        ("device", None if report.device is None else report.device_name),
+        ("data", None if data is None else data.source),
+    ):
+        if value is not None:
+            yield what, value
+        if (digest := getattr(hashes, what, None)) is not None:
+            yield f"{what}_sha256", digest
+    if data is not None:
+        yield "samples", str(data.count)
     yield "label_free", str(report.label_free).lower()
     yield "seed", str(report.run.get("seed", ""))
-    yield "verdict", report.verdict or "none"
-    yield "metric", report.metric
-    yield "unit", report.metric_info.unit
-    yield "nominal", repr(report.nominal)
-    yield "quantised", repr(report.quantised)
-    if report.crossbar is not None:
-        yield "adc_bits", str(report.crossbar.adc_bits)
-        yield "share_of_weights_converted", _number(report.crossbar.share_of_weights)
-        yield "not_converted", ", ".join(layer.name for layer in report.crossbar.whole) or "none"
-        yield "quantised_ideal", repr(report.crossbar.quantised_ideal)
-    if report.mapped is not None:
-        yield "share_of_products", _number(report.mapped.share_of_products)
-        yield "share_of_weights", _number(report.mapped.share_of_weights)
-    if report.roughness is not None:
-        yield "roughness", repr(report.roughness.value)
-        yield "roughness_standard_error", _number(report.roughness.standard_error)
+    yield "verdict", getattr(report, "verdict", None) or "none"
+    if report.metric is not None:
+        yield "metric", report.metric
+    if info is not None:
+        yield "unit", info.unit
 
 
-def _case_properties(report: AuditReport, cases: Iterable[Case]) -> Iterable[tuple[str, str]]:
-    for case in cases:
-        name, trials, gate = case_name(case, report), case.point.trials, case.gate
-        numbers: dict[str, float | None] = {
-            "kpp": case.kpp.value,
-            "kpp_low": case.kpp.low,
-            "kpp_high": case.kpp.high,
-            "confidence": case.kpp.confidence,
-            "chips": trials.count,
-            "mean": trials.mean,
-        }
-        if gate is not None:
-            numbers |= {
-                "threshold": gate.threshold,
-                "gate_failures": gate.failures,
-                "gate_chips": gate.trials,
-                "failure_low": gate.failure_low,
-                "failure_high": gate.failure_high,
-            }
-        for key, number in numbers.items():
-            yield f"{name}: {key}", _number(number)
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else repr(value)
+def _numbers(checks: Iterable[Check]) -> Iterable[tuple[str, str]]:
+    for check in checks:
+        for key, number in check.numbers.items():
+            yield f"{check.name}: {key}", number_text(number)

@@ -13,6 +13,7 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
+from nvaudit.report.header import Header
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
 from nvaudit.report.reading import keys_text, parsed, validated
@@ -22,7 +23,6 @@ from nvaudit.report.render.csv import csv_text
 from nvaudit.report.render.terminal import print_document
 from nvaudit.report.result import AuditReport
 from nvaudit.report.roofline.result import RooflineReport
-from nvaudit.report.sections import Section
 from nvaudit.report.write_verify.result import VerifyReport
 
 
@@ -39,7 +39,8 @@ class Kind:
     document : str
         ``module:function`` of :mod:`nvaudit.report`: says what it found.
     records : str
-        Module of :mod:`nvaudit.report` whose ``tables(report)`` gives its tables as records.
+        Module of :mod:`nvaudit.report` with ``tables(report)``, its tables as records, and, where it answers
+        questions, ``checks(report)`` and, for what else a build server keeps, ``facts(report)``.
     tables : tuple of str
         The names that these may have, the main one first.
     text : str
@@ -48,7 +49,7 @@ class Kind:
 
     name: str
     command: str
-    model: type[Section]
+    model: type[Header]
     document: str
     records: str
     tables: tuple[str, ...]
@@ -95,7 +96,7 @@ KINDS = (
 )  # fmt: skip
 
 
-def read_any(text: str, where: str) -> tuple[Kind, Section]:
+def read_any(text: str, where: str) -> tuple[Kind, Header]:
     """Read a report of whatever kind.
 
     Parameters
@@ -107,7 +108,7 @@ def read_any(text: str, where: str) -> tuple[Kind, Section]:
     Returns
     -------
     kind : Kind
-    report : Section
+    report : Header
 
     Raises
     ------
@@ -134,24 +135,24 @@ def schema_text(kind: Kind) -> str:
     return json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n"
 
 
-def document_of(report: Section) -> Document:
+def document_of(report: Header) -> Document:
     """Say what a report found; what makes its document is imported only now.
 
     Parameters
     ----------
-    report : Section
+    report : Header
         Of one of ``KINDS``.
     """
     made: Document = _named(_kind_of(report).document)(report)
     return made
 
 
-def csv_of(report: Section, table: str | None = None) -> str:
+def csv_of(report: Header, table: str | None = None) -> str:
     """Write a table of a report as CSV, without a final newline.
 
     Parameters
     ----------
-    report : Section
+    report : Header
         Of one of ``KINDS``.
     table : str, optional
         Its name; by default the main one.
@@ -161,22 +162,32 @@ def csv_of(report: Section, table: str | None = None) -> str:
     OptionError
         Naming the tables that there are, where it has none of that name.
     """
-    tables: Tables = importlib.import_module(f"nvaudit.report.{_kind_of(report).records}").tables(report)
+    tables: Tables = _records(_kind_of(report)).tables(report)
     name = next(iter(tables)) if table is None else table
     if name not in tables:
         raise OptionError(f"--csv-table {name!r}: this report has {', '.join(tables)}; name one of these")
     return csv_text(tables[name].columns, tables[name].rows)
 
 
-def junit_of(report: Section) -> str:
-    """Write the gates of a report as JUnit XML, without a final newline."""
-    from nvaudit.report.junit import render_junit
+def junit_of(report: Header) -> str:
+    """Write the checks of a report as JUnit XML, without a final newline.
 
-    assert isinstance(report, AuditReport)
-    return render_junit(report)
+    Raises
+    ------
+    OptionError
+        If a report of this kind answers no question.
+    """
+    from nvaudit.report.junit import junit_text
+
+    kind = _kind_of(report)
+    module = _records(kind)
+    if not hasattr(module, "checks"):
+        raise OptionError(f"--junit: a report of {kind.command} asks nothing of the chips; leave it out")
+    facts = module.facts(report) if hasattr(module, "facts") else ()
+    return junit_text(report, kind.command, module.checks(report), facts)
 
 
-def print_report(report: Section, console: Console) -> None:
+def print_report(report: Header, console: Console) -> None:
     """Print a report of any kind for a person; the first line is its headline."""
     kind = _kind_of(report)
     if kind.text:
@@ -185,8 +196,12 @@ def print_report(report: Section, console: Console) -> None:
         print_document(document_of(report), console)
 
 
-def _kind_of(report: Section) -> Kind:
+def _kind_of(report: Header) -> Kind:
     return next(kind for kind in KINDS if isinstance(report, kind.model))
+
+
+def _records(kind: Kind) -> Any:
+    return importlib.import_module(f"nvaudit.report.{kind.records}")
 
 
 def _named(maker: str) -> Any:

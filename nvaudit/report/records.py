@@ -1,13 +1,15 @@
-"""Tables of a report as records: numbers as they are, one column each, for CSV."""
+"""What programs read of a report: its tables as records, for CSV, and its questions as checks, for JUnit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel
 
+from nvaudit.report.mapped import MappedGate, MappedShare, coverage_text, gate_lines, gate_name
+from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
 
 Cell: TypeAlias = str | int | float | bool | None
@@ -81,3 +83,39 @@ def _interval(name: str, value: float, found: KppResult | YieldResult) -> Iterat
     yield name, value
     yield f"{name}_low", found.low
     yield f"{name}_high", found.high
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question with its answer: a test case on a build server.
+
+    Attributes
+    ----------
+    name : str
+        The same in every run with the same options.
+    verdict : {"pass", "fail", "undecided", "skipped", "interrupted"} or None
+        None: nothing was demanded, the numbers are only recorded. Skipped: it does not hold, and need not,
+        since another candidate is the result.
+    lines : tuple of str
+        The answer in words; where there is a verdict the first line says it with its reason.
+    numbers : mapping of str to float or None
+    message : str
+        What lists of test cases show where it does not hold; empty: the first line.
+    """
+
+    name: str
+    verdict: Verdict | Literal["skipped", "interrupted"] | None
+    lines: tuple[str, ...]
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+    message: str = ""
+
+
+def share_check(gate: MappedGate, found: MappedShare | None) -> Check:
+    """Ask for the share of the products that must be on the array."""
+    lines = [*gate_lines(gate, found), *([] if found is None else [coverage_text(found)])]
+    return Check(gate_name(gate), gate.verdict, tuple(lines))
+
+
+def number_text(value: float | None) -> str:
+    """Write a number exactly, for a place that holds text."""
+    return "none" if value is None else repr(value)

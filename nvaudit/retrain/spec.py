@@ -437,9 +437,6 @@ class HardenSpec(
 
         Parameters
         ----------
-        model : Path
-        data : str
-        yield_at : tuple of float
         given : bool
             Of the given model: it is not ternary, and has the profile's bits.
         """

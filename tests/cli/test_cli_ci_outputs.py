@@ -11,7 +11,7 @@ import pytest
 from junitparser import JUnitXml
 
 from nvaudit.cli.outputs import EXTRAS
-from nvaudit.report.junit import render_junit
+from nvaudit.report.kinds import junit_of
 from nvaudit.report.markdown import render_markdown
 from nvaudit.report.result import from_json
 
@@ -60,7 +60,7 @@ def test_files_are_written_whatever_the_verdict(command, example, tmp_path, thre
     assert ran.code == code, ran.err
     report = from_json(files["report.json"].read_text(encoding="utf-8"), "report.json")
     assert report.verdict == verdict
-    assert files["junit.xml"].read_text(encoding="utf-8") == render_junit(report) + "\n"
+    assert files["junit.xml"].read_text(encoding="utf-8") == junit_of(report) + "\n"
     assert files["summary.md"].read_text(encoding="utf-8") == render_markdown(report) + "\n"
     (suite,) = JUnitXml.fromfile(str(files["junit.xml"]))
     assert [result.type for case in suite for result in case.result] == [verdict] * (code == 1)
@@ -161,7 +161,7 @@ def test_a_report_in_other_forms(command, saved, tmp_path):
     ran = command("report", saved, "--junit", tmp_path / "j.xml", "--markdown", tmp_path / "m.md")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == f"JUnit: {tmp_path / 'j.xml'}\nMarkdown: {tmp_path / 'm.md'}\n"
-    assert (tmp_path / "j.xml").read_text(encoding="utf-8") == render_junit(audit) + "\n"
+    assert (tmp_path / "j.xml").read_text(encoding="utf-8") == junit_of(audit) + "\n"
     assert (tmp_path / "m.md").read_text(encoding="utf-8") == render_markdown(audit) + "\n"
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from junitparser import JUnitXml
 
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
 from nvaudit.report.kinds import read_any
@@ -57,10 +58,18 @@ def test_every_report_is_shown_again(command, example, tmp_path, made_by):
     assert headline.split()[0] in later.out
     if made_by != "nvaudit landscape":
         assert ran.out.startswith(later.out.split(f"page: {again}")[0].rstrip("\n"))
-    refused = command("report", report, "--junit", tmp_path / "j.xml")
-    assert refused.code == EXIT_BAD_INPUT
-    assert f"--junit: for a report of nvaudit audit; this is one of {made_by}, which" in refused.err
-    assert not (tmp_path / "j.xml").exists()
+    ran = command("report", report, "--junit", tmp_path / "j.xml", "--csv", tmp_path / "t.csv")
+    if made_by == "nvaudit landscape":
+        assert ran.code == EXIT_BAD_INPUT
+        assert "--junit: a report of nvaudit landscape asks nothing of the chips; leave it out" in ran.err
+        assert not (tmp_path / "t.csv").exists()
+    else:
+        assert ran.code == EXIT_OK, ran.err
+        (suite,) = JUnitXml.fromfile(str(tmp_path / "j.xml"))
+        assert suite.name == made_by
+        assert suite.tests == len(list(suite)) > 0
+        assert suite.failures == 0
+        assert len((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()) > 1
 
 
 def test_a_wrong_report_is_measured_by_its_own_kind(command, tmp_path):

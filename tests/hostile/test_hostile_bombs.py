@@ -25,7 +25,7 @@ from nvaudit.errors import (
 )
 from nvaudit.model import activation_bytes, analyse_batch, constants
 from nvaudit.model.evaluate import MAX_ADDED
-from nvaudit.model.growth import MAX_GROWN
+from nvaudit.model.inline import MAX_GROWN
 from nvaudit.model.load import load_model
 from nvaudit.perturb import memory, watchdog
 from nvaudit.perturb.session import open_session, run_session

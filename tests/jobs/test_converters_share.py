@@ -14,7 +14,7 @@ from nvaudit.jobs.comparing import compare
 from nvaudit.jobs.hardening import harden
 from nvaudit.jobs.replaying import replay
 from nvaudit.jobs.rooflining import roofline
-from nvaudit.report.junit import render_junit
+from nvaudit.report.kinds import junit_of
 from nvaudit.report.markdown import render_markdown
 from nvaudit.report.page.audit import audit_page
 from nvaudit.report.result import from_json, to_json
@@ -87,7 +87,7 @@ def test_the_share_stands_in_the_headline_of_every_output(partly):
     line = next(line for line in out.getvalue().splitlines() if line.startswith("  converted"))
     assert line.endswith(f"by 4-bit ADCs on {IN_WORDS}")
     assert "Not split, ideal converters: w: its operator Einsum" in out.getvalue()
-    junit = render_junit(partly)
+    junit = junit_of(partly)
     assert f'name="share_of_weights_converted" value="{SHARE!r}"' in junit
     assert 'name="not_converted" value="w"' in junit
     for shown in (junit, render_markdown(partly), str(audit_page(partly))):

@@ -19,10 +19,10 @@ from onnx_cases import (
 )  # fmt: skip
 
 from nvaudit.model import build_template
-from nvaudit.model.blocks import block_size
 from nvaudit.model.load import load_model
 from nvaudit.model.regrid import with_numbers
 from nvaudit.model.rewrite import write_model
+from nvaudit.model.roles import block_size
 from nvaudit.model.uses import constants
 
 node = helper.make_node

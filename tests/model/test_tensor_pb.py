@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from nvaudit.errors import DataError
-from nvaudit.model.tensor_pb import read_tensor_pb
+from nvaudit.model.tensors import read_tensor_pb
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -9,7 +9,7 @@ from report_samples import full_report
 from rich.console import Console
 
 from nvaudit.report.cases import ended_text
-from nvaudit.report.junit import render_junit
+from nvaudit.report.kinds import junit_of
 from nvaudit.report.markdown import render_markdown
 from nvaudit.report.page.verdict import hero
 from nvaudit.report.result import AuditReport, from_json, to_json, with_command
@@ -55,7 +55,7 @@ def test_the_page_shows_no_verdict():
 
 def test_junit_neither_passes_nor_fails():
     """Every case is an error that says how to go on."""
-    top = ET.fromstring(render_junit(cut_off()))
+    top = ET.fromstring(junit_of(cut_off()))
     cases = top.findall(".//testcase")
     assert top.get("errors") == str(len(cases))
     assert top.get("failures") == "0"

@@ -11,7 +11,7 @@ from junitparser import Failure, JUnitXml
 from report_samples import accuracies, full_report, report
 
 from nvaudit.report.cases import case_name, cases_of
-from nvaudit.report.junit import render_junit
+from nvaudit.report.kinds import junit_of
 from nvaudit.report.result import AuditReport, ModelInfo
 
 # What junit-10.xsd of Jenkins' xUnit plugin lets stand where: required and other attributes, children.
@@ -30,6 +30,8 @@ SCHEMA = {
         {"skipped", "error", "failure", "system-out", "system-err"},
     ),
     "failure": ((), {"type", "message"}, set()),
+    "error": ((), {"type", "message"}, set()),
+    "skipped": ((), {"type", "message"}, set()),
     "system-out": ((), set(), set()),
 }  # fmt: skip
 HOSTILE = "evil\x00\x1b[2J\r\n\x85]]><b a='\"'>&amp;\ufffe\ud800\u202e😀.onnx"
@@ -47,13 +49,13 @@ def wrong_places(element: ET.Element) -> list[str]:
 
 def parsed(audit: AuditReport) -> ET.Element:
     """The document, as any XML parser reads its bytes."""
-    return ET.fromstring(render_junit(audit).encode("utf-8"))
+    return ET.fromstring(junit_of(audit).encode("utf-8"))
 
 
 def verdicts(values: np.ndarray) -> tuple[str, str, list[Failure]]:
     """Verdict of the report, and name and results of its only case in a real consumer."""
     audit = report(values)
-    (suite,) = JUnitXml.fromstring(render_junit(audit).encode())
+    (suite,) = JUnitXml.fromstring(junit_of(audit).encode())
     (case,) = suite
     return audit.verdict, case.name, list(case.result)
 
@@ -91,7 +93,7 @@ def test_the_schema_check_can_fail():
 @pytest.mark.parametrize("audit", AUDITS.values(), ids=AUDITS.keys())
 def test_counts_agree(audit):
     """A real consumer counts the same tests and failures as the attributes say, and the same time."""
-    text = render_junit(audit()).encode()
+    text = junit_of(audit()).encode()
     stated = JUnitXml.fromstring(text)
     counted = JUnitXml.fromstring(text)
     for suite in counted:
@@ -137,7 +139,7 @@ def test_undecided_is_a_failure_of_its_own_type():
 def test_without_a_gate_the_numbers_are_recorded():
     """One passing case, whose numbers are in the suite's properties to the last digit."""
     audit = report(gate=(), verdict=None, yields=())
-    (suite,) = JUnitXml.fromstring(render_junit(audit).encode())
+    (suite,) = JUnitXml.fromstring(junit_of(audit).encode())
     (case,) = suite
     assert case.is_passed
     assert case.name == "KPP 1 % of top1, sigma 0.1 level"
@@ -156,7 +158,7 @@ def test_without_a_gate_the_numbers_are_recorded():
 def test_a_sweep_has_a_case_for_each_percentile_at_each_sigma():
     """The names are all different: GitLab drops cases whose name is there already."""
     audit = full_report()
-    (suite,) = JUnitXml.fromstring(render_junit(audit).encode())
+    (suite,) = JUnitXml.fromstring(junit_of(audit).encode())
     names = [case.name for case in suite]
     assert len(set(names)) == len(names) == 6
     assert names == [case_name(case, audit) for case in cases_of(audit)]
@@ -197,6 +199,6 @@ def test_hostile_names_stay_text():
 def test_any_name_gives_xml(name):
     """Whatever a file is called, the document parses and is the same after its line breaks."""
     audit = report(headline=name, model=ModelInfo(path=name, opset=1, inputs=(), outputs=(), batching=""))
-    text = render_junit(audit)
+    text = junit_of(audit)
     assert ET.fromstring(text.encode("utf-8")).find("testsuite") is not None
-    assert render_junit(audit) == text
+    assert junit_of(audit) == text

@@ -14,8 +14,7 @@ from nvaudit.errors import DataError
 from nvaudit.report import OperatingPointInfo, SweepPoint, decide, from_json, kpp, overall_verdict, to_json
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.junit import render_junit
-from nvaudit.report.kinds import KINDS, read_any
+from nvaudit.report.kinds import KINDS, junit_of, read_any
 from nvaudit.report.mapped import (
     MOST_OFF,
     MappedShare,
@@ -77,7 +76,7 @@ def test_a_share_never_reads_as_all_or_nothing_unless_it_is(value, shown):
 def test_the_share_is_in_every_medium():
     """Figures, the operator that is off and its reason are in text, Markdown, page and JUnit."""
     audit = report(mapped=share())
-    for words in (*media(audit), render_junit(audit)):
+    for words in (*media(audit), junit_of(audit)):
         assert "95.0 % of the products" in words
         assert "950 of 1,000" in words
     for words in media(audit):
@@ -151,7 +150,7 @@ def test_a_missed_share_fails_in_every_medium():
     for words in media(audit):
         assert re.search(r"FAIL\W+at least 99 % of the products must be on the array, 95.0 % are", words)
         assert "nvaudit harden" not in words
-    suite = ET.fromstring(render_junit(audit).encode()).find("testsuite")
+    suite = ET.fromstring(junit_of(audit).encode()).find("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     case = suite.findall("testcase")[-1]
     assert case.get("name") == "share of the products on the array at least 99 %"
@@ -251,7 +250,7 @@ def test_converters_are_not_called_mapping():
         assert "points by mapping" not in words
         assert "98.16 %" in words
         assert "95.81 %" in words
-    assert "quantised 98.16 %, converted 95.81 %" in render_junit(converted())
+    assert "quantised 98.16 %, converted 95.81 %" in junit_of(converted())
 
 
 def test_the_waterfall_has_a_step_for_converters():

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from nvaudit.model.batch import layout, products  # they enter their rules into the table
+from nvaudit.model.batch import layout  # noqa: F401 -- enters its rules into the table
 from nvaudit.model.batch.node import (
     NO_INFLUENCE,
     SHARED,
@@ -26,8 +26,6 @@ from nvaudit.model.batch.node import (
 )
 from nvaudit.model.batch.rules import RULES
 from nvaudit.model.draws import draws
-
-__all__ = ["Shapes", "Walk", "infer_shapes", "layout", "products", "walk"]
 
 #: Constants up to this many bytes may be shapes, which shape inference needs to see.
 SMALL_BYTES = 1024
@@ -91,8 +89,6 @@ def infer_shapes(model: ir.Model, batch_dims: Mapping[str, tuple[int, int]]) -> 
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     batch_dims : mapping of str to (int, int)
         For an input: axis, and the size to assume there.
 
@@ -114,8 +110,6 @@ def infer_sizes(model: ir.Model, known: Mapping[str, tuple[int, ...]]) -> Shapes
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     known : mapping of str to tuple of int
         All sizes of values of the main graph: of the inputs, and of others where inference needs help.
 
@@ -240,8 +234,6 @@ def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        Left unchanged.
     axes : mapping of str to int
         Batch axis per graph input; inputs not named are shared by all samples.
     batch : int
@@ -251,10 +243,6 @@ def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *
     by_size : bool
         Where the rules know nothing, take the only axis of size `batch` for the batch axis. Right where
         `batch` is a number that stands for a free dimension, wrong where it is 1.
-
-    Returns
-    -------
-    Walk
     """
     found = Walk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))

@@ -32,8 +32,6 @@ class Kind:
         ``conv``, ``deconv`` (ConvTranspose), ``right`` and ``left`` (the side of a matrix product).
     shape : tuple of int
         The weight as the operator takes it.
-    groups : int
-        Independent matrices.
     transposed : bool
         Of ``right``: stored as [output, input].
     """
@@ -175,10 +173,8 @@ def kind_of(
 
     Parameters
     ----------
-    op_type, domain : str
     attribute : callable
         From the name of an attribute and its default to its value.
-    index : int
     shape : tuple of int
 
     Raises

@@ -30,9 +30,6 @@ class Weighting:
     ----------
     scale : ndarray, float64, shape (part, output)
         Weight units per code.
-    uniform : bool
-        Whether it is the same for all outputs.
-    cells : Cells
     inputs : ndarray, float64, shape (group, channel), or None
         What the inputs are multiplied by before the DACs.
     cuts : tuple of int
@@ -104,15 +101,8 @@ def rewrite_use(
     ----------
     build : Builder
         Stands before the operator, which is removed.
-    kind : Kind
-        How it takes the weight.
-    blocks : sequence of Block
     slots : sequence of onnx_ir.Value
         The devices of each row block.
-    digital : Digital
-        Converters and factors.
-    inside : bool
-        Whether the operator is in the body of another one.
 
     Returns
     -------

@@ -109,7 +109,6 @@ class Split:
 
     Attributes
     ----------
-    key : str
     reason : str or None
         Why it was not split; None if it was.
     blocks : tuple of Block
@@ -142,7 +141,6 @@ def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tu
 
     Parameters
     ----------
-    channels, kernel, rows : int
     cuts : sequence of int
         Channels at which a new part begins, in order; without the first.
 
@@ -175,12 +173,6 @@ def row_blocks(channels: int, kernel: int, rows: int) -> tuple[Block, ...]:
         Input channels of one matrix.
     kernel : int
         Positions of the kernel; 1 for a matrix product.
-    rows : int
-        Rows of a crossbar.
-
-    Returns
-    -------
-    tuple of Block
 
     Examples
     --------

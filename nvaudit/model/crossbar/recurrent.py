@@ -229,12 +229,6 @@ def unroll(node: ir.Node, part: MakePart, inputs: int, names: Names, opset: int)
         One that :func:`why_not_unrolled` has nothing against; it is removed.
     part : callable
         Makes the open place for a part of W or R.
-    inputs : int
-        Size of an input.
-    names : Names
-        Gives new nodes fresh names.
-    opset : int
-        Version of the default operator set.
     """
     writer = _Writer(node, names, opset)
     x = operand(node, 0)

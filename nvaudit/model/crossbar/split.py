@@ -42,13 +42,11 @@ class CellSlot:
 
     Attributes
     ----------
-    dtype : str
     shape : tuple of int
     steps : Layout
         From the stacked devices, (device, *primary layout), to the slot.
     factor : float
         ADC codes per level.
-    value : onnx_ir.Value
     """
 
     dtype: str
@@ -72,20 +70,8 @@ def split_weight(
 
     Parameters
     ----------
-    key : str
-        The weight.
-    shape : tuple of int
-        Its primary layout.
     places : sequence
         Its slots, already opened.
-    plan : CrossbarPlan
-        What to split and how.
-    graph : onnx_ir.Graph
-        The main graph.
-    names : Names
-        Gives new nodes fresh names.
-    opset : int
-        Version of the default operator set.
     initializer : callable
         Makes an open initializer from a wished name, a type and a shape.
 

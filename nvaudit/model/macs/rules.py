@@ -51,7 +51,6 @@ def terms(node: ir.Node, sizes_of: SizesOf) -> list[Term]:
 
     Parameters
     ----------
-    node : onnx_ir.Node
     sizes_of : callable
         Gives the sizes of a value, or None where one of them is not known.
 

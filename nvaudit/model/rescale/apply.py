@@ -37,8 +37,6 @@ def rescaled(
 
     Parameters
     ----------
-    loaded : LoadedModel
-        The model; it is not changed.
     keys : tuple of str
         Weights on the array.
     insert, private, seen

@@ -1,4 +1,4 @@
-"""Where the mean of what a layer makes can be corrected, and how it is measured.
+"""Where the mean of what a layer makes can be corrected, how it is measured, and how it is written.
 
 Noise with a mean, clipping, and a Relu behind zero-mean noise all shift the mean of what follows. A bias, the
 mean of a batch normalisation, or a constant that is added takes the shift up. To measure shifts of all layers
@@ -9,7 +9,7 @@ then shows is its own shift, not that of the layers before it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -19,12 +19,15 @@ import onnx_ir as ir
 
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.build import Builder, Names
+from nvaudit.model.fold import fold
+from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import is_float, operator_of
 from nvaudit.model.rescale.find import is_plain_norm
 from nvaudit.model.rescale.linear import Linear, find_linear
 from nvaudit.model.rescale.walk import Sizes, Walk
+from nvaudit.model.rewrite import put_constant
 from nvaudit.model.tensors import Array
-from nvaudit.model.walk import places
+from nvaudit.model.walk import attribute, operand, places
 from nvaudit.model.weights import choose
 
 _AXES_ARE_INPUTS = 18  # of ReduceMean
@@ -39,10 +42,6 @@ class Spot:
 
     Attributes
     ----------
-    key : str
-        Its weight.
-    value : str
-        What it makes.
     axis, rank, channels : int
         The channel axis of that, its axes, and its channels.
     into : {"norm", "bias", "add", "new"}
@@ -67,7 +66,6 @@ class Centres:
 
     Attributes
     ----------
-    spots : tuple of Spot
     norms : tuple of str
         Batch normalisations by stored statistics in the main graph: what they make.
     refused : dict of str to str
@@ -84,8 +82,6 @@ def find_centres(model: ir.Model, keys: Collection[str], seen: Mapping[str, Size
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        A sorted model without functions; it is not changed.
     keys : collection of str
         Weights on the array.
     seen : mapping of str to tuple, optional
@@ -180,7 +176,6 @@ def watched_means(
     ----------
     proto : bytes
         A message with the values of :class:`Centres`.
-    centres : Centres
     norms : bool
         Batch normalisations use the statistics of the batch at hand; what they take is returned instead of
         what the layer before them makes.
@@ -282,3 +277,72 @@ def _by_batch(node: ir.Node, names: Names, opset: int, model: ir.Model, replaced
         node.replace_input_with(3, _cast(build, mean, dtype))
         node.replace_input_with(4, _cast(build, variance, dtype))
     return mean.name or "", variance.name or ""
+
+
+def with_centres(
+    loaded: LoadedModel,
+    centres: Centres,
+    shifts: Mapping[str, Array],
+    norms: Mapping[str, tuple[Array, Array]],
+) -> LoadedModel:
+    """Make a model with corrected means.
+
+    Parameters
+    ----------
+    shifts : mapping of str to ndarray, float64, shape (channel,)
+        What is taken off results of layers, by :attr:`Spot.value`.
+    norms : mapping of str to (ndarray, ndarray)
+        Mean and variance for batch normalisations, by what they make.
+    """
+    model = loaded.model.clone()
+    names = Names(model.graph)
+    makers = {value.name: node for node in model.graph for value in node.outputs}
+    for spot in centres.spots:
+        if spot.value in shifts:
+            _shift(makers[spot.value], spot, shifts[spot.value], names, model)
+    for name, statistics in norms.items():
+        for index, new in zip((3, 4), statistics, strict=True):
+            put_constant(makers[name], index, lambda old, n=new: n.astype(old.dtype), names)  # type: ignore[misc]
+    return replace(loaded, model=model)
+
+
+def _shift(node: ir.Node, spot: Spot, shift: Array, names: Names, model: ir.Model) -> None:
+    if spot.into == "norm":
+        behind = next(iter(node.outputs[0].uses())).node
+        put_constant(behind, 3, lambda a: (a.astype(np.float64) + shift).astype(a.dtype), names)
+        return
+    if spot.into == "add":
+        use = next(iter(node.outputs[0].uses()))
+        shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
+        put_constant(use.node, 1 - use.idx, lambda a: _less(a, shift.reshape(shape)), names)
+        return
+    own = shift / attribute(node, "beta", 1.0) if node.op_type == "Gemm" else shift
+    if spot.into == "new":
+        tensor = ir.tensor((-own).astype(spot.dtype.numpy()), name=names.fresh(f"{spot.value}/bias"))
+        kind = ir.TensorType(spot.dtype)
+        value = ir.Value(name=tensor.name, type=kind, shape=ir.Shape(own.shape), const_value=tensor)
+        model.graph.register_initializer(value)
+        node.resize_inputs(3)
+        node.replace_input_with(2, value)
+        return
+    maker = None if (bias := operand(node, 2)) is None else bias.producer()
+    if maker is not None and maker.op_type == "DequantizeLinear" and maker.inputs[1] is not None:
+        step = fold(maker.inputs[1], model.opset_imports.get("", 1))
+        assert step is not None
+        put_constant(maker, 0, lambda a: _less_codes(a, own, step), names)
+        return
+    put_constant(node, 2, lambda a: _less(a, own), names)
+
+
+def _less(array: Array, shift: Array) -> Array:
+    wide = array.astype(np.float64) - shift
+    while wide.ndim > max(array.ndim, 1) and wide.shape[0] == 1:
+        wide = wide[0]
+    return wide.astype(array.dtype)
+
+
+def _less_codes(codes: Array, shift: Array, step: Array) -> Array:
+    """An integer bias, in its own steps."""
+    ends = np.iinfo(codes.dtype)
+    wide = np.rint(codes - shift / step.astype(np.float64))
+    return np.clip(wide, ends.min, ends.max).astype(codes.dtype)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from nvaudit.model.analysis import Root
 from nvaudit.model.layout import Shape
 from nvaudit.model.operators import Family, is_float, operator_of
-from nvaudit.model.rescale.channels import Ids
+from nvaudit.model.rescale.plan import Ids
 from nvaudit.model.rescale.walk import Walk
 from nvaudit.model.walk import attribute, operand
 
@@ -22,8 +22,6 @@ class Linear:
 
     Attributes
     ----------
-    root : Root
-        The weight.
     source_index : int
         Input with the activation.
     source_axis, result_axis : int
@@ -61,18 +59,10 @@ def find_linear(
 
     Parameters
     ----------
-    node : onnx_ir.Node
-        The operator.
     root_at : callable
         The editable weight at one of its inputs.
-    walk : Walk
-        The walk over the graph.
     integer_bias : bool
         Whether a bias may be stored as integers.
-
-    Returns
-    -------
-    Linear or None
     """
     root = root_at(1)
     operator = operator_of(node)

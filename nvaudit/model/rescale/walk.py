@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.model.fold import fold, fold_ints
-from nvaudit.model.rescale.channels import Label, Variables
+from nvaudit.model.rescale.plan import Label, Variables
 from nvaudit.model.tensors import Array
 from nvaudit.model.walk import constant_values
 
@@ -21,8 +21,6 @@ class Walk:
 
     Parameters
     ----------
-    model : onnx_ir.Model
-        The model; it is not changed.
     seen : mapping of str to tuple
         Sizes that were seen when the model ran, by the name of the value.
     """

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+from nvaudit.report.cases import gate_numbers, kpp_numbers, kpp_text, question_text, wanted_text
 from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
-from nvaudit.report.records import Cell, Records, Tables, flat, records_of
+from nvaudit.report.records import Cell, Check, Records, Tables, flat, records_of, share_check
+from nvaudit.report.wording import kpp_name
 
 _KPP_FIELDS = ("value", "low", "high")
 
@@ -57,3 +62,29 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[Cell]:
         *((None,) * 2 if model.mapped is None
           else (model.mapped.share_of_products, model.mapped.share_of_weights)),
     ]  # fmt: skip
+
+
+def checks(report: ComparisonReport) -> list[Check]:
+    """Ask every model for every percentile; one that fails is no failure where another one was chosen."""
+    return [check for model in report.models for check in _checks_of(model, report)]
+
+
+def _checks_of(model: ComparedModel, report: ComparisonReport) -> Iterator[Check]:
+    info = report.metric_info
+    for kpp in model.kpp:
+        gate = next((gate for gate in model.gate if gate.percentile == kpp.percentile), None)
+        name, lines = f"{kpp_name(kpp.percentile)} of {report.metric}", [kpp_text(kpp, info.unit)]
+        numbers = kpp_numbers(kpp) | {"chips": model.trials, "mean": model.mean}
+        if gate is not None:
+            name += f" {wanted_text(gate, info)}"
+            lines.insert(0, f"{gate.verdict.upper()}: {question_text(gate, info)}: {gate.reason}")
+            numbers |= gate_numbers(gate)
+        check = Check(name, None if gate is None else gate.verdict, tuple(lines), numbers)
+        yield _of_model(check, model, report)
+    if model.mapped_gate is not None:
+        yield _of_model(share_check(model.mapped_gate, model.mapped), model, report)
+
+
+def _of_model(check: Check, model: ComparedModel, report: ComparisonReport) -> Check:
+    needed = check.verdict in ("fail", "undecided") and report.verdict == "pass"
+    return replace(check, name=f"{model.name}: {check.name}", verdict="skipped" if needed else check.verdict)

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.report.cases import kpp_numbers, kpp_text
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.crossbar_text import adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header, versions_with_torch
 from nvaudit.report.mapped import MappedShare, share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
-from nvaudit.report.records import Cell, Tables, flat, records_of
+from nvaudit.report.records import Cell, Check, Tables, flat, records_of
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import (
     DataInfo,
@@ -409,3 +410,16 @@ def _epoch(epoch: EpochInfo) -> dict[str, Cell]:
         values = getattr(epoch, name)
         row |= {name if len(values) == 1 else f"{name}_{place}": v for place, v in enumerate(values)}
     return row | {"winner": epoch.winner}
+
+
+def checks(report: HardenReport) -> list[Check]:
+    """Record what both models reach; nothing is demanded of them."""
+    return [
+        Check(
+            f"{name} model: {kpp_name(side.kpp.percentile)} of {report.metric}",
+            None,
+            (kpp_text(side.kpp, report.metric_info.unit),),
+            kpp_numbers(side.kpp) | {"chips": side.kpp.trials, "mean": side.mean, "nominal": side.nominal},
+        )
+        for name, side in (("given", report.before), ("hardened", report.after))
+    ]

@@ -9,8 +9,9 @@ from pydantic import Field, JsonValue
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
-from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.records import Check, Tables, flat, records_of
 from nvaudit.report.sections import Hashes, MetricInfo, ModelInfo, Run, Section
+from nvaudit.report.wording import kpp_name, value_text
 
 
 class RemapStep(Section):
@@ -114,3 +115,17 @@ def tables(report: RemapReport) -> Tables:
         "tensors": records_of(flat(tensor) for tensor in report.tensors),
         "audits": records_of({"model": name, **flat(one)} for name, one in audits.items() if one is not None),
     }
+
+
+def checks(report: RemapReport) -> list[Check]:
+    """Record what both models reach; nothing is demanded of them."""
+    return [
+        Check(
+            f"{name} model: {kpp_name(report.percentile)} of {report.metric}",
+            None,
+            (f"{kpp_name(report.percentile)} {value_text(side.kpp, report.unit)}",),
+            {"kpp": side.kpp, "kpp_low": side.low, "kpp_high": side.high, "mean": side.mean},
+        )
+        for name, side in (("given", report.before), ("remapped", report.after))
+        if side is not None
+    ]

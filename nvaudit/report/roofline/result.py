@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.report.cases import kpp_numbers, kpp_text
 from nvaudit.report.comparison.result import ModelSize
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
-from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.records import Check, Tables, flat, records_of
 from nvaudit.report.roofline.limits import (
     Limit,
     Measure,
@@ -26,6 +27,7 @@ from nvaudit.report.sections import (
     Run,
     Section,
 )
+from nvaudit.report.wording import kpp_name
 from nvaudit.stats.kpp import KppResult
 
 
@@ -118,3 +120,17 @@ def tables(report: RooflineReport) -> Tables:
         "levels": records_of(flat(level, ("run", "hashes", "notes", "events")) for level in report.levels),
         "skipped": records_of(flat(level) for level in report.skipped),
     }
+
+
+def checks(report: RooflineReport) -> list[Check]:
+    """Record what every number of levels reaches; nothing is demanded of them."""
+    return [
+        Check(
+            f"{level.levels} levels per cell: {kpp_name(report.percentile)} of {report.metric}",
+            None,
+            (level.verdict, kpp_text(level.realistic.kpp, report.metric_info.unit)),
+            kpp_numbers(level.realistic.kpp)
+            | {"chips": level.realistic.trials, "mean": level.realistic.mean, "devices": level.size.devices},
+        )
+        for level in report.levels
+    ]

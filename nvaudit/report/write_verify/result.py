@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from nvaudit.report.cases import kpp_numbers, kpp_text
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedGate, MappedShare, judge_share, share_clause
 from nvaudit.report.paired import PairedDifference
-from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.records import Check, Tables, flat, records_of, share_check
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
@@ -22,6 +23,7 @@ from nvaudit.report.sections import (
     check_filled,
 )
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
+from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult
 
 POINT = 0.01
@@ -219,3 +221,26 @@ def tables(report: VerifyReport) -> Tables:
             for trial, value in enumerate(point.values)
         ),
     }
+
+
+def checks(report: VerifyReport) -> list[Check]:
+    """Ask whether a share reaches the target, and for the share on the array."""
+    info, choice = report.metric_info, report.choice
+    chosen = [point for point in report.curve if choice is not None and point.weights == choice.weights]
+    point = chosen[0] if chosen else report.curve[-1]
+    name = f"{kpp_name(point.kpp.percentile)} of {report.metric} with write-verify"
+    lines = [f"{kpp_text(point.kpp, info.unit)}, {share_words(point.share)} of the weights verified"]
+    verdict: Verdict | None = None
+    if report.target is not None:
+        verdict = "fail" if choice is None else "pass"
+        name += f" at {'least' if info.higher_is_better else 'most'} {limit_text(report.target, info.unit)}"
+        why = "no share that was tried reaches it" if choice is None else choice.why
+        lines.insert(0, f"{verdict.upper()}: {why}")
+    numbers = kpp_numbers(point.kpp) | {
+        "share": point.share,
+        "devices": point.devices,
+        "target": report.target,
+    }
+    asked = [Check(name, verdict, tuple(lines), numbers)]
+    gate = report.mapped_gate
+    return asked if gate is None else [*asked, share_check(gate, report.mapped)]

@@ -16,6 +16,7 @@ import numpy as np
 from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
 from nvaudit.device import (
+    ADDED_TERMS,
     DeviceProfile,
     OperatingPoint,
     add_terms,
@@ -40,6 +41,7 @@ from nvaudit.model import (
     scores_beside_label,
 )
 from nvaudit.model.runtime import runtime
+from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
@@ -171,24 +173,12 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
             encoding=spec.encoding,
             top_slice=spec.top_slice,
         )
-    profile = add_terms(
-        profile, stuck_at=spec.stuck_at, read_noise=spec.read_noise, correlated=spec.correlated
-    )
+    own = {
+        name: getattr(spec, name) for name in DeviceOptions.model_fields if name not in ("device", "sigmas")
+    }
+    profile = add_terms(profile, **{name: own.pop(name) for name in ADDED_TERMS})
     sigmas: Sequence[float | None] = spec.sigmas or (None,)
-    points = tuple(
-        operating_point(
-            profile,
-            sigma,
-            spec.sigma_unit,
-            spec.time_s,
-            spec.enable,
-            spec.disable,
-            write_verify=spec.write_verify,
-            drift_compensation=spec.drift_compensation,
-        )
-        for sigma in sigmas
-    )
-    return profile, points
+    return profile, tuple(operating_point(profile, sigma, **own) for sigma in sigmas)
 
 
 def load_runnable(path: str | Path, seed: int) -> LoadedModel:

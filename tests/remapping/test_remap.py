@@ -170,7 +170,9 @@ def test_an_input_is_never_written_over(uneven):
 
 def test_wrong_options_name_what_is_allowed():
     """A message gives the option, what was found and what may be given."""
-    with pytest.raises(OptionError, match="--digital-scale: got 'all'; use absorb, insert or insert-both"):
+    with pytest.raises(
+        OptionError, match="--digital-scale: got 'all'; use one of absorb, insert, insert-both"
+    ):
         make_remap_spec(model="m", digital_scale="all")
     with pytest.raises(OptionError, match="epochs: there is no such option"):
         make_remap_spec(model="m", epochs=3)

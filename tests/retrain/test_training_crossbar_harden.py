@@ -295,7 +295,7 @@ def test_candidates_of_stability_vat_go_through_crossbars(example, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--adc-bits", "1"), "Invalid value for '--adc-bits': 1 is not in the range 2<=x<=16"),
+        (("--adc-bits", "1"), "--adc-bits: got 1; use a whole number from 2 to 16"),
         (("--dac-bits", "6"), "--dac-bits is for crossbars with converters; give --adc-bits too"),
         (("--adc-range", "full_scale"), "--adc-range is for crossbars with converters; give --adc-bits too"),
         (("--adc-range", "most", "--adc-bits", "4"), "--adc-range: got 'most'; use max, full_scale, or"),

@@ -24,10 +24,13 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection import render_inspect
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.mapped import judge_share
-from nvaudit.session import input_specs, settle_device
+from nvaudit.session import input_specs, settle_codes, settle_device
 from nvaudit.spec import RunSpec, make_spec
 
-_OF_THE_MAPPING = ("bits", "cell_bits", "encoding", "top_slice", "layers", "digital", "crossbar")
+_OF_THE_MAPPING = (
+    *("bits", "cell_bits", "encoding", "top_slice", "code", "devices_per_weight", "allocate"),
+    *("layers", "digital", "crossbar"),
+)
 
 
 @click.command("inspect", cls=OnceCommand)
@@ -37,7 +40,7 @@ _OF_THE_MAPPING = ("bits", "cell_bits", "encoding", "top_slice", "layers", "digi
 def inspect_command(model: Path, as_json: bool, **options: Any) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
-    profile, _ = settle_device(spec)
+    profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
         rebatch = analyse_batch(loaded.model)
@@ -49,6 +52,7 @@ def inspect_command(model: Path, as_json: bool, **options: Any) -> int:
             profile.weight_bits,
             profile.cell_bits,
             profile.encoding,
+            settle_codes(spec, points, decisions),
         )
         coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)

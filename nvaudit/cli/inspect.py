@@ -29,10 +29,13 @@ from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import input_specs, settle_device
+from nvaudit.session import input_specs, settle_codes, settle_device
 from nvaudit.spec import RunSpec, make_spec
 
-_OF_THE_MAPPING = ("bits", "cell_bits", "encoding", "top_slice", "layers", "digital", "crossbar")
+_OF_THE_MAPPING = (
+    *("bits", "cell_bits", "encoding", "top_slice", "code", "devices_per_weight", "allocate"),
+    *("layers", "digital", "crossbar"),
+)
 
 _ASKED = ("model", "device", *_OF_THE_MAPPING, "require_mapped")
 
@@ -50,7 +53,7 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
     check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
-    profile, _ = settle_device(spec)
+    profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
         rebatch = analyse_batch(loaded.model)
@@ -62,6 +65,7 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
             profile.weight_bits,
             profile.cell_bits,
             profile.encoding,
+            settle_codes(spec, points, decisions),
         )
         coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)

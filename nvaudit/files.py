@@ -15,7 +15,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,6 +99,28 @@ def check_writable(path: str | Path) -> None:
         raise _explain(path, error) from error
     except ValueError as error:  # a NUL byte in the path
         raise _bad_name(path, error) from error
+
+
+def check_product(path: Path, inputs: Mapping[str, str | Path | None], option: str = "-o") -> None:
+    """Find out before long work that a file can be written, and that it destroys nothing that goes in.
+
+    Parameters
+    ----------
+    inputs : mapping of str to path, or None
+        What is read, by its name in words; None where nothing is.
+    option : str
+        That names the file, for the message.
+
+    Raises
+    ------
+    OptionError, EngineError
+        As :func:`check_writable`; also if the file is an input, under whatever name.
+    """
+    for what, name in inputs.items():
+        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
+            if name is not None and path.samefile(name):
+                raise OptionError(f"{option} {path}: this is {what}; choose another path")
+    check_writable(path)
 
 
 @contextlib.contextmanager

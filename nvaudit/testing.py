@@ -105,7 +105,6 @@ def failure_text(report: AuditReport, kept: Path | None = None) -> str:
 
     Parameters
     ----------
-    report : AuditReport
     kept : Path, optional
         Where its report.json is.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nvaudit.errors import EngineError, OptionError
-from nvaudit.files import check_writable, write_bytes_atomic, write_text_atomic
+from nvaudit.files import check_product, check_writable, write_bytes_atomic, write_text_atomic
 
 
 def test_text_is_written_as_it_is(tmp_path):
@@ -125,3 +125,19 @@ def test_devices_are_written_not_replaced():
         write_text_atomic("/dev/full", "x")
     assert Path("/dev/null").is_char_device()
     assert Path("/dev/full").is_char_device()
+
+
+def test_a_product_is_no_input(tmp_path):
+    """A file that goes in is refused under any of its names; another one is free, and is not made."""
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"model")
+    (tmp_path / "link.onnx").symlink_to(model)
+    inputs = {"the data": tmp_path / "missing.npz", "the profile": None, "the model": str(model)}
+    for name in ("m.onnx", "link.onnx"):
+        with pytest.raises(OptionError, match=rf"^--out .*{name}: this is the model; choose another path$"):
+            check_product(tmp_path / name, inputs, "--out")
+    check_product(tmp_path / "new.onnx", inputs)
+    assert not (tmp_path / "new.onnx").exists()
+    assert model.read_bytes() == b"model"
+    with pytest.raises(OptionError, match="its folder does not exist"):
+        check_product(tmp_path / "nowhere" / "new.onnx", inputs)

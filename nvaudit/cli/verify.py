@@ -31,7 +31,7 @@ from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.write_verify.result import VerifyReport
-from nvaudit.write_verify.kept import KEPT_FILES
+from nvaudit.write_verify.resume import KEPT_FILES
 from nvaudit.write_verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
 
 

@@ -48,91 +48,85 @@ def sample_count(
     return count
 
 
-def fit_shape(found: Shape, spec: InputSpec, where: str, *, flatten: bool = False) -> Shape:
+def fit_shape(shape: Shape, spec: InputSpec, where: str, *, flatten: bool = False) -> Shape:
     """Shape with which an array feeds an input.
 
     Dimensions of size 1 are added or removed as the model wants; anything else must fit as it is.
 
     Parameters
     ----------
-    found : tuple of int
-        Shape of the array.
-    spec : InputSpec
-        The input.
-    where : str
-        Path, for the message.
     flatten : bool
         Also accept any shape with as many elements per sample (grey images for a dense layer).
 
     Returns
     -------
     tuple of int
-        `found`, or the shape to which the array is to be reshaped.
+        `shape`, or the shape to which the array is to be reshaped.
 
     Raises
     ------
     DataError
         If the shapes do not fit; the message names a transpose or reshape that would.
     """
-    if spec.shape is None or _fits(found, spec.shape, spec.batch_axis):
-        return found
-    head, wanted = _split(found, spec)
+    if spec.shape is None or _fits(shape, spec.shape, spec.batch_axis):
+        return shape
+    head, wanted = _split(shape, spec)
     if wanted is not None:
-        padded = _with_ones(found[len(head) :], wanted)
+        padded = _with_ones(shape[len(head) :], wanted)
         if padded is not None:
             return (*head, *padded)
-        if flatten and _same_size(found[len(head) :], wanted):
+        if flatten and _same_size(shape[len(head) :], wanted):
             return (*head, *(int(size) for size in wanted if isinstance(size, int)))
-    raise DataError(_mismatch(found, spec, where))
+    raise DataError(_mismatch(shape, spec, where))
 
 
-def _split(found: Shape, spec: InputSpec) -> tuple[Shape, tuple[int | str | None, ...] | None]:
+def _split(shape: Shape, spec: InputSpec) -> tuple[Shape, tuple[int | str | None, ...] | None]:
     """Split off the batch size, and the wanted shape of a sample; None when the batch is elsewhere."""
     if spec.shape is None or spec.batch_axis not in (None, 0):
         return (), None
-    return (found[:1], spec.shape[1:]) if spec.batch_axis == 0 else ((), spec.shape)
+    return (shape[:1], spec.shape[1:]) if spec.batch_axis == 0 else ((), spec.shape)
 
 
-def _fits(found: Shape, wanted: Sequence[int | str | None], batch_axis: int | None) -> bool:
-    return len(found) == len(wanted) and all(
+def _fits(shape: Shape, wanted: Sequence[int | str | None], batch_axis: int | None) -> bool:
+    return len(shape) == len(wanted) and all(
         axis == batch_axis or not fixed(want) or want == got
-        for axis, (got, want) in enumerate(zip(found, wanted, strict=True))
+        for axis, (got, want) in enumerate(zip(shape, wanted, strict=True))
     )
 
 
-def _with_ones(found: Shape, wanted: Sequence[int | str | None]) -> Shape | None:
-    """`found` with dimensions of size 1 moved to where `wanted` has them, if that is all that differs."""
-    rest = [size for size in found if size != 1]
+def _with_ones(shape: Shape, wanted: Sequence[int | str | None]) -> Shape | None:
+    """`shape` with dimensions of size 1 moved to where `wanted` has them, if that is all that differs."""
+    rest = [size for size in shape if size != 1]
     if not _fits(tuple(rest), [size for size in wanted if size != 1], None):
         return None
     sizes = iter(rest)
     return tuple(1 if size == 1 else next(sizes) for size in wanted)
 
 
-def _same_size(found: Shape, wanted: Sequence[int | str | None]) -> bool:
+def _same_size(shape: Shape, wanted: Sequence[int | str | None]) -> bool:
     numbers = [size for size in wanted if isinstance(size, int) and fixed(size)]
-    return len(numbers) == len(wanted) and math.prod(numbers) == math.prod(found)
+    return len(numbers) == len(wanted) and math.prod(numbers) == math.prod(shape)
 
 
-def _mismatch(found: Shape, spec: InputSpec, where: str) -> str:
+def _mismatch(shape: Shape, spec: InputSpec, where: str) -> str:
     text = (
-        f"{where}: input {spec.name!r}: the data have shape {list(found)} "
+        f"{where}: input {spec.name!r}: the data have shape {list(shape)} "
         f"and the model takes {shape_text(spec)}"
     )
     size = None if spec.shape is None or len(spec.shape) != 1 else spec.shape[0]
-    if isinstance(size, int) and len(found) > 1 and math.prod(found[1:]) == size:
+    if isinstance(size, int) and len(shape) > 1 and math.prod(shape[1:]) == size:
         return (
             f"{where}: input {spec.name!r}: the model takes one sample of shape [{size}], without a batch "
-            f"axis, and the data have shape {list(found)}; export it with one, [N, {size}] (for "
+            f"axis, and the data have shape {list(shape)}; export it with one, [N, {size}] (for "
             "torch.onnx.export: a 2-D example input and its axis 0 dynamic)"
         )
     if spec.shape is None:
         return f"{text}; there is no batch axis {spec.batch_axis}"
     for perm, move in (((0, 3, 1, 2), "NHWC to NCHW"), ((0, 2, 3, 1), "NCHW to NHWC")):
-        if len(found) == 4 and _fits(tuple(found[axis] for axis in perm), spec.shape, spec.batch_axis):
+        if len(shape) == 4 and _fits(tuple(shape[axis] for axis in perm), spec.shape, spec.batch_axis):
             return f"{text}; a transpose would fit: store x.transpose{perm} ({move})"
-    head, wanted = _split(found, spec)
-    if head and wanted is not None and _same_size(found[1:], wanted):
+    head, wanted = _split(shape, spec)
+    if head and wanted is not None and _same_size(shape[1:], wanted):
         sizes = ", ".join(map(str, wanted))
         return f"{text}; a sample has as many elements: store x.reshape(len(x), {sizes})"
     return text
@@ -152,13 +146,13 @@ def check_finite(array: Array, axis: int | None, name: str, where: str) -> None:
     bad, first = 0, None
     for part in row_slices(rows):
         wrong = ~np.isfinite(rows[part])
-        found = int(np.count_nonzero(wrong))
-        if found and first is None:
+        wrong_here = int(np.count_nonzero(wrong))
+        if wrong_here and first is None:
             place = [int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape)]
             place[0] += part.start
             place.insert(axis or 0, place.pop(0))
             first = place if array.ndim else []
-        bad += found
+        bad += wrong_here
     if bad:
         raise DataError(
             f"{where}: {name}: {bad} of {array.size} values are NaN or infinite as {array.dtype.name}, "
@@ -178,7 +172,11 @@ def check_castable(array: Array, dtype: np.dtype[Any], spec: InputSpec, where: s
     head = f"{where}: input {spec.name!r}"
     if source == dtype or is_float(dtype):
         return
-    if is_float(source) and not _whole_constant(array, spec):
+    # A constant (a sampling rate, say) is often stored as a float that holds a whole number; samples are not.
+    whole_constant = spec.batch_axis is None and bool(
+        np.isfinite(array).all() and (array == np.rint(array)).all()
+    )
+    if is_float(source) and not whole_constant:
         raise DataError(f"{head} takes {dtype.name} and the data are {source.name}; store {dtype.name}")
     low, high = _range(dtype)
     for part in row_slices(array.reshape(-1) if array.ndim == 0 else array):
@@ -188,12 +186,6 @@ def check_castable(array: Array, dtype: np.dtype[Any], spec: InputSpec, where: s
                 f"{head} takes {dtype.name} ({low} to {high}) and the data hold "
                 f"{block.min()} to {block.max()}; store values in range"
             )
-
-
-def _whole_constant(array: Array, spec: InputSpec) -> bool:
-    return (
-        spec.batch_axis is None and bool(np.isfinite(array).all()) and bool((array == np.rint(array)).all())
-    )
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[int, int]:

@@ -46,8 +46,6 @@ def load_dataset(
         or else seeded synthetic inputs without labels.
     inputs : sequence of InputSpec
         Graph inputs in graph order.
-    model_path : Path
-        The model file.
     limit : int or None
         Use the first `limit` samples.
     seed : int
@@ -141,11 +139,11 @@ def _finish(
                        names=raw.names)  # fmt: skip
     if text and read.values is not None:
         read = read._replace(values=read.values[:count])
-    found = _dataset(
+    dataset = _dataset(
         specs, arrays, read.values, read.kind, count, raw.source, notes + read.notes, raw.skipped,
         read.ignored, read.sorted_names,
     )  # fmt: skip
-    return replace(found, given=given, parts=raw.parts)
+    return replace(dataset, given=given, parts=raw.parts)
 
 
 def _synthetic(specs: tuple[InputSpec, ...], limit: int | None, seed: int, store: Store) -> Dataset:
@@ -194,8 +192,6 @@ def batch(dataset: Dataset, start: int, stop: int) -> dict[str, Array]:
 
     Parameters
     ----------
-    dataset : Dataset
-        The data.
     start, stop : int
         Range of samples, 0 ≤ start < stop; what lies beyond the last sample is cut off.
 

@@ -60,23 +60,27 @@ def label_rules(metric: str | None, ignore: tuple[int, ...] = (), **model: Any) 
     ----------
     metric : str or None
         As the user named it.
-    ignore : tuple of int
     **model
         ``names`` and ``numbers`` of the model's classes, and whether it has ``decided``.
-
-    Returns
-    -------
-    LabelRules
     """
     own = metric is not None and ":" in metric
     return LabelRules(metric == "mse", metric == "multilabel", own, ignore, **model)
 
 
-Read = tuple[Array | None, LabelKind, tuple[str, ...]]
-
-
 class Labels(NamedTuple):
-    """Labels as :func:`read_labels` gives them, and those among them that stand for "not labelled"."""
+    """What :func:`take_labels` gives.
+
+    Attributes
+    ----------
+    values : ndarray or None
+        int64 for classes, unchanged for references.
+    notes : tuple of str
+        What was assumed.
+    ignored : tuple of int
+        Labels that occur and stand for "not labelled".
+    sorted_names : int or None
+        How many class names were numbered in sorted order.
+    """
 
     values: Array | None
     kind: LabelKind
@@ -87,9 +91,9 @@ class Labels(NamedTuple):
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one pass over the labels found; ``negative`` is the place of the first negative one."""
+    """What one pass over the labels sees; ``negative`` is the place of the first negative one."""
 
-    whole: bool
+    integral: bool
     negative: tuple[int, ...] | None
     lowest: float
     one_hot: bool
@@ -98,9 +102,15 @@ class _Survey:
     kinds: int
 
 
-def read_labels(
-    labels: Array | None, *, reference: bool, where: str, store: Store, rules: LabelRules | None = None
-) -> Read:
+def take_labels(
+    labels: Array | None,
+    *,
+    reference: bool,
+    where: str,
+    store: Store,
+    rules: LabelRules | None = None,
+    names: tuple[str, ...] = (),
+) -> Labels:
     """Bring labels to the form that metrics take.
 
     Integers and booleans are class indices, of any rank (segmentation: [N, H, W]). Floating-point values
@@ -115,43 +125,15 @@ def read_labels(
         As stored, samples on axis 0; numbers or text.
     reference : bool
         The labels are known to be reference outputs.
-    where : str
-        Path, for messages.
-    store : Store
-        Where converted labels are written.
     rules : LabelRules, optional
         How they are to be taken, if not as above.
-
-    Returns
-    -------
-    labels : ndarray or None
-        int64 for classes, unchanged for references.
-    kind : {"class", "reference", "multilabel", "none"}
-        What they are.
-    notes : tuple of str
-        What was assumed.
+    names : tuple of str
+        All class names of the source, where labels in text may not hold every one.
 
     Raises
     ------
     DataError
         If labels are NaN, infinite, negative integers without a meaning, one-hot, or empty.
-    """
-    read = take_labels(labels, reference=reference, where=where, store=store, rules=rules)
-    return read.values, read.kind, read.notes
-
-
-def take_labels(
-    labels: Array | None,
-    *,
-    reference: bool,
-    where: str,
-    store: Store,
-    rules: LabelRules | None = None,
-    names: tuple[str, ...] = (),
-) -> Labels:
-    """As :func:`read_labels`, with the labels that stand for "not labelled".
-
-    ``names`` are all class names of the source, where labels in text may not hold every one.
     """
     rules = rules or LabelRules()
     if labels is None:
@@ -171,7 +153,7 @@ def take_labels(
             f"{where}: labels y: shape {list(labels.shape)} is one-hot; store class indices: y.argmax(axis=1)"
         )
     floating = is_float(labels.dtype)
-    if floating and (not survey.whole or survey.below - set(rules.ignore)):
+    if floating and (not survey.integral or survey.below - set(rules.ignore)):
         return Labels(labels, "reference", ("labels y are floating-point targets, not class indices",))
     ignored = _ignored(survey, rules, where)
     if ignored is None:
@@ -207,15 +189,16 @@ def _targets(labels: Array, rules: LabelRules) -> Labels:
 
 
 def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] | None:
-    """Labels found that stand for "not labelled"; None where an own metric is to see what it likes."""
-    found = {value for value, _ in survey.counts}
+    """Labels that occur and stand for "not labelled"; None where an own metric is to see what it likes."""
+    present = {value for value, _ in survey.counts}
     negative = survey.below - set(rules.ignore) - set(rules.numbers)
     if rules.decided and survey.kinds == 2:
         negative = frozenset()  # −1 and 1, say, as the model's own decisions are
     if negative and rules.given and not negative <= set(VOID):
         return None
+    # −1 beside one other number is two classes as likely as one class and gaps: that has to be said.
     if negative <= set(VOID) and not (negative == {-1} and survey.kinds == 2 and not rules.several):
-        return tuple(sorted(found & ({*rules.ignore} | negative)))
+        return tuple(sorted(present & ({*rules.ignore} | negative)))
     if rules.given:
         return None
     if negative == {-1}:
@@ -237,13 +220,13 @@ def _named(labels: Array, rules: LabelRules, where: str, store: Store, given: tu
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.reshape(-1)
     text = np.asarray(labels).astype(str)
-    found = np.unique(text)
+    present = np.unique(text)
     if rules.targets or rules.several:
         raise DataError(f"{where}: labels y are text, and this --metric takes numbers; store numbers")
-    names, said = np.asarray(rules.names or given or found), "the model's own list of classes"
+    names, source = np.asarray(rules.names or given or present), "the model's own list of classes"
     if not rules.names:
-        said = "sorted names; the model has no list of its own"
-    strange = sorted(set(found.tolist()) - set(names.tolist()))
+        source = "sorted names; the model has no list of its own"
+    strange = sorted(set(present.tolist()) - set(names.tolist()))
     if strange:
         raise DataError(
             f"{where}: labels y: {strange[0][:60]!r} is not among the model's classes "
@@ -252,7 +235,7 @@ def _named(labels: Array, rules: LabelRules, where: str, store: Store, given: tu
     order = np.argsort(names, kind="stable")
     index = order[np.searchsorted(names, text, sorter=order)].astype(np.int64)
     shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:8].tolist()))
-    note = f"labels y: class names numbered by {said}: {shown}{', …' if len(names) > 8 else ''}"
+    note = f"labels y: class names numbered by {source}: {shown}{', …' if len(names) > 8 else ''}"
     out = store.create(np.dtype(np.int64), index.shape)
     out[...] = index
     return Labels(sealed(out), "class", (note,), (), None if rules.names else len(names))
@@ -274,7 +257,7 @@ def _own_numbers(
 
 
 def _survey(labels: Array, rules: LabelRules) -> _Survey:
-    whole, one_hot = True, labels.ndim == 2 and labels.shape[1] > 1
+    integral, one_hot = True, labels.ndim == 2 and labels.shape[1] > 1
     negative: tuple[int, ...] | None = None
     lowest = 0.0
     counts: dict[int, int] = {}
@@ -282,19 +265,19 @@ def _survey(labels: Array, rules: LabelRules) -> _Survey:
     for part in row_slices(labels):
         block = labels[part]
         if is_float(labels.dtype):
-            whole = whole and bool((block == np.rint(block)).all())
+            integral = integral and bool((block == np.rint(block)).all())
         if labels.dtype.kind != "b" and negative is None and (block < 0).any():
             place = np.unravel_index(int(np.argmax(block < 0)), block.shape)
             negative = (int(place[0]) + part.start, *(int(i) for i in place[1:]))
             lowest = float(block[place])
-        if whole and labels.dtype.kind != "b":
+        if integral and labels.dtype.kind != "b":
             _count(block, rules, counts, kinds)
         if one_hot:
             ones = block == 1
             one_hot = bool(((block == 0) | ones).all() and (ones.sum(axis=1) == 1).all())
-    found = tuple((value, count) for value, count in sorted(counts.items()) if count)
-    below = frozenset(value for value, _ in found if value < 0)
-    return _Survey(whole, negative, lowest, one_hot, below, found, len(kinds))
+    nonzero = tuple((value, count) for value, count in sorted(counts.items()) if count)
+    below = frozenset(value for value, _ in nonzero if value < 0)
+    return _Survey(integral, negative, lowest, one_hot, below, nonzero, len(kinds))
 
 
 def _count(block: Array, rules: LabelRules, counts: dict[int, int], kinds: set[int]) -> None:

@@ -25,7 +25,7 @@ _TO_NHWC = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Conversion:
     """How a block of stored samples becomes a block of the input."""
 
     perm: tuple[int, ...] | None = None
@@ -53,12 +53,8 @@ def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tupl
     ----------
     array : ndarray
         Stored samples, already cut to the number wanted.
-    spec : InputSpec
-        The input that it feeds.
     raw : Raw
         Its source: path, and where the preprocessing is stated.
-    store : Store
-        Where converted arrays are written.
 
     Returns
     -------
@@ -75,31 +71,33 @@ def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tupl
     dtype, where = numpy_dtype(spec), raw.source
     if array.size == 0 and not _may_be_empty(array, spec):
         raise DataError(f"{where}: input {spec.name!r}: shape {list(array.shape)} holds no values")
-    plan, preprocess = _Plan(), raw.preprocess
+    conversion, preprocess = _Conversion(), raw.preprocess
     notes: list[str] = []
     if spec.batch_axis is not None and is_float(dtype) and is_integer(array.dtype):
         preprocess = preprocess or _required(array, spec, raw)
     elif preprocess is None and is_float(dtype):
         notes += _not_applied(raw)
     if preprocess is not None:
-        plan = _plan(array.shape, spec, preprocess, raw.stored, where)
+        conversion = _conversion(array.shape, spec, preprocess, raw.stored, where)
         if not is_float(dtype):
-            plan = replace(plan, preprocess=None)
-        notes += _describe(spec, plan)
+            conversion = replace(conversion, preprocess=None)
+        notes += _describe(spec, conversion)
     check_castable(array, dtype, spec, where)
-    moved = array.shape if plan.perm is None else tuple(array.shape[axis] for axis in plan.perm)
-    grey = preprocess is not None and _channels(moved, plan) == 1
+    moved = array.shape if conversion.perm is None else tuple(array.shape[axis] for axis in conversion.perm)
+    grey = preprocess is not None and _channels(moved, conversion) == 1
     shape = fit_shape(moved, spec, where, flatten=grey)
     if shape != moved:
         notes.append(f"input {spec.name!r}: shape {list(moved)} read as {list(shape)}")
-    if array.dtype.name != dtype.name and plan.preprocess is None:
+    if array.dtype.name != dtype.name and conversion.preprocess is None:
         notes.append(f"input {spec.name!r}: {array.dtype.name} converted to {dtype.name}")
-    if array.dtype == dtype and array.flags.c_contiguous and plan == _Plan():
+    if array.dtype == dtype and array.flags.c_contiguous and conversion == _Conversion():
         ready = array.reshape(shape)
     else:
-        ready = _convert(array, spec, shape, plan, store)
+        ready = _convert(array, spec, shape, conversion, store)
     check_finite(ready, spec.batch_axis, f"input {spec.name!r}", where)
-    return _read_only(ready), tuple(notes)
+    view = ready.view()
+    view.flags.writeable = False
+    return view, tuple(notes)
 
 
 def _may_be_empty(array: Array, spec: InputSpec) -> bool:
@@ -110,15 +108,9 @@ def _may_be_empty(array: Array, spec: InputSpec) -> bool:
     return all(axis != spec.batch_axis and not fixed(spec.shape[axis]) for axis in empty)
 
 
-def _read_only(array: Array) -> Array:
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def _required(array: Array, spec: InputSpec, raw: Raw) -> Preprocess:
-    found = find_preprocess(raw.preprocess_paths)
-    if found is None:
+    preprocess = find_preprocess(raw.preprocess_paths)
+    if preprocess is None:
         if not raw.preprocess_paths:
             raise DataError(
                 f"{raw.source}: input {spec.name!r} takes {spec.dtype} and the data are {array.dtype.name}; "
@@ -126,7 +118,7 @@ def _required(array: Array, spec: InputSpec, raw: Raw) -> Preprocess:
             )
         path = raw.preprocess_paths[0]
         raise DataError(needed_message(raw.source, spec.name, array.dtype.name, spec.dtype, path))
-    return found
+    return preprocess
 
 
 def _not_applied(raw: Raw) -> list[str]:
@@ -140,13 +132,13 @@ def _not_applied(raw: Raw) -> list[str]:
     return []
 
 
-def _plan(
+def _conversion(
     shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess, stored: Layout | None, where: str
-) -> _Plan:
+) -> _Conversion:
     numbers = max(len(preprocess.mean), len(preprocess.std))
     if len(shape) != 4:
         _check_channels(preprocess, 1, where)
-        return _Plan(preprocess=preprocess)
+        return _Conversion(preprocess=preprocess)
     stored = stored or guess_layout(shape)
     wanted = preprocess.layout or guess_layout(spec.shape or ()) or stored
     stored = stored or wanted
@@ -156,7 +148,7 @@ def _plan(
                 f"{where}: input {spec.name!r}: shape {list(shape)} does not tell the channels; "
                 'state "layout" in the preprocessing file'
             )
-        return _Plan(preprocess=preprocess)
+        return _Conversion(preprocess=preprocess)
     axis = 1 if stored == "NCHW" else 3
     if preprocess.size is not None and preprocess.size != tuple(
         s for i, s in enumerate(shape) if i not in (0, axis)
@@ -169,7 +161,7 @@ def _plan(
     perm = None
     if stored != wanted:
         perm = _TO_NCHW if wanted == "NCHW" else _TO_NHWC
-    return _Plan(perm, 1 if wanted == "NCHW" else 3, preprocess.color == "BGR", preprocess)
+    return _Conversion(perm, 1 if wanted == "NCHW" else 3, preprocess.color == "BGR", preprocess)
 
 
 def _check_channels(preprocess: Preprocess, channels: int, where: str) -> None:
@@ -186,20 +178,20 @@ def _check_channels(preprocess: Preprocess, channels: int, where: str) -> None:
         )
 
 
-def _channels(shape: tuple[int, ...], plan: _Plan) -> int | None:
-    if plan.channel_axis is not None:
-        return shape[plan.channel_axis]
+def _channels(shape: tuple[int, ...], conversion: _Conversion) -> int | None:
+    if conversion.channel_axis is not None:
+        return shape[conversion.channel_axis]
     return 1 if len(shape) == 3 else None
 
 
-def _describe(spec: InputSpec, plan: _Plan) -> list[str]:
+def _describe(spec: InputSpec, conversion: _Conversion) -> list[str]:
     words = []
-    if plan.perm is not None:
-        words.append("NHWC moved to NCHW" if plan.perm == _TO_NCHW else "NCHW moved to NHWC")
-    if plan.flip:
+    if conversion.perm is not None:
+        words.append("NHWC moved to NCHW" if conversion.perm == _TO_NCHW else "NCHW moved to NHWC")
+    if conversion.flip:
         words.append("RGB turned to BGR")
-    if plan.preprocess is not None:
-        p = plan.preprocess
+    if conversion.preprocess is not None:
+        p = conversion.preprocess
         words.append(f"(value / {p.scale:g} − {_numbers(p.mean)}) / {_numbers(p.std)}")
     return [f"input {spec.name!r}: {', '.join(words)}"] if words else []
 
@@ -209,7 +201,9 @@ def _numbers(values: tuple[float, ...]) -> str:
     return listed if len(values) == 1 else f"[{listed}]"
 
 
-def _convert(array: Array, spec: InputSpec, shape: tuple[int, ...], plan: _Plan, store: Store) -> Array:
+def _convert(
+    array: Array, spec: InputSpec, shape: tuple[int, ...], conversion: _Conversion, store: Store
+) -> Array:
     dtype = numpy_dtype(spec)
     if array.size == 0:
         return np.empty(shape, dtype)
@@ -220,6 +214,6 @@ def _convert(array: Array, spec: InputSpec, shape: tuple[int, ...], plan: _Plan,
     # A number too large for float16 becomes infinite here; the check for finite values names it.
     with np.errstate(over="ignore", invalid="ignore"):
         for part in row_slices(source):
-            block = plan.apply(source[part])
+            block = conversion.apply(source[part])
             target[part] = block.reshape(target[part].shape).astype(dtype)
     return sealed(out)

@@ -29,8 +29,6 @@ class InputSpec:
 
     Attributes
     ----------
-    name : str
-        Name of the graph input.
     dtype : str
         NumPy name of the element type, e.g. ``"float32"`` or ``"bfloat16"``.
     shape : tuple of (int, str or None), or None
@@ -64,8 +62,6 @@ class Dataset:
     label_kind : {"class", "reference", "multilabel", "none"}
         ``"class"``: class indices (any number of position axes after the first). ``"reference"``: target
         or reference outputs, good for ``mse`` only. ``"multilabel"``: 0 or 1 for each output.
-    count : int
-        Number of samples.
     source : str
         Where the data came from, or ``"synthetic"``.
     digest : str
@@ -111,14 +107,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source found, before anything is converted.
+    """What a source gives, before anything is converted.
 
     Attributes
     ----------
     inputs : mapping of str to ndarray
         Arrays under the names of the graph inputs, as stored.
-    labels : ndarray or None
-        Labels as stored.
     source : str
         Path, for messages and for the report.
     reference : bool
@@ -198,18 +192,14 @@ def shape_text(spec: InputSpec) -> str:
 
 
 def match_names(
-    found: Mapping[str, Any], specs: tuple[InputSpec, ...], where: str
+    names: Mapping[str, Any], specs: tuple[InputSpec, ...], where: str
 ) -> tuple[dict[str, str], bool]:
     """Decide which stored array feeds which input.
 
     Parameters
     ----------
-    found : mapping of str
+    names : mapping of str
         Stored arrays by name; only the names are looked at.
-    specs : tuple of InputSpec
-        Inputs of the graph.
-    where : str
-        Path, for messages.
 
     Returns
     -------
@@ -223,9 +213,9 @@ def match_names(
     DataError
         If an input has no array.
     """
-    chosen = {spec.name: spec.name for spec in specs if spec.name in found}
+    chosen = {spec.name: spec.name for spec in specs if spec.name in names}
     batched = [spec.name for spec in specs if spec.batch_axis is not None]
-    if len(batched) == 1 and batched[0] not in chosen and "x" in found and "x" not in chosen:
+    if len(batched) == 1 and batched[0] not in chosen and "x" in names and "x" not in chosen:
         chosen[batched[0]] = "x"
     missing = [spec.name for spec in specs if spec.name not in chosen]
     if missing:
@@ -233,11 +223,11 @@ def match_names(
         either = f" ('x' may stand for {batched[0]!r})" if len(batched) == 1 else ""
         raise DataError(
             f"{where}: no array for input {', '.join(map(repr, missing))}: "
-            f"found {', '.join(map(repr, sorted(found))) or 'no arrays'}; "
+            f"found {', '.join(map(repr, sorted(names))) or 'no arrays'}; "
             f"name the arrays {wanted}{either}, and the labels 'y'"
         )
-    labelled = "y" in found and "y" not in chosen.values()
-    other = sorted(name for name in found if name.lower() in LABEL_NAMES and name not in chosen.values())
+    labelled = "y" in names and "y" not in chosen.values()
+    other = sorted(name for name in names if name.lower() in LABEL_NAMES and name not in chosen.values())
     if not labelled and other:
         raise DataError(
             f"{where}: {other[0]!r} looks like the labels, which must be called 'y'; rename it, or leave "

@@ -106,6 +106,8 @@ def _no_room(root: Path, need: int, free: int) -> str:
 def _reserve(path: Path) -> None:
     if not hasattr(os, "posix_fallocate"):
         return
+    # A file made by writing its last byte is sparse: its blocks are taken when they are first written through
+    # the map, and a full disk then ends the process with a signal, not an error.
     with path.open("r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -133,8 +135,6 @@ def open_npy(path: Path, where: str, *, text: bool = False) -> Array:
 
     Parameters
     ----------
-    path : Path
-        The file.
     where : str
         How messages name it.
     text : bool

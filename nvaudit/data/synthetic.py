@@ -30,14 +30,8 @@ def make_synthetic(
 
     Parameters
     ----------
-    specs : tuple of InputSpec
-        Inputs of the graph.
-    count : int
-        Number of samples.
     seed : int
         The run's seed; the first n of more samples are the same.
-    store : Store
-        Where the arrays are written.
 
     Returns
     -------

@@ -19,12 +19,12 @@ def set_folders(path: Path) -> list[Path]:
     if _count(path, "input") > 0:
         return [path]
     named = [folder for folder in path.iterdir() if folder.name.startswith("test_data_set_")]
-    return sorted((folder for folder in named if folder.is_dir()), key=_order)
 
+    def order(folder: Path) -> tuple[int, str]:
+        digits = re.search(r"(\d+)$", folder.name)
+        return (int(digits[1]) if digits else 0, folder.name)
 
-def _order(folder: Path) -> tuple[int, str]:
-    digits = re.search(r"(\d+)$", folder.name)
-    return (int(digits[1]) if digits else 0, folder.name)
+    return sorted((folder for folder in named if folder.is_dir()), key=order)
 
 
 def _count(folder: Path, kind: str) -> int:

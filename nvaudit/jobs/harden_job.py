@@ -42,21 +42,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class HardenJob:
     """What a hardening has settled before anything is trained.
 
     Attributes
     ----------
-    spec : HardenSpec
-    loaded : LoadedModel
-    rebatch : Rebatch
-    point : OperatingPoint
     weights : tuple of Weight
         On the array.
     output : str
         The scored one.
     train, val, test : tuple of (Dataset, rows)
-    notes : tuple of str
     vat_points : tuple of OperatingPoint
         What ``stability-vat`` trains at.
     splits : tuple of Split
@@ -89,7 +84,7 @@ class Job:
         return read_output(self.loaded, self.rebatch, self.output, output.ndim, data, joined)
 
 
-def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
+def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
     """Read everything and decide everything; nothing has run yet.
 
     Raises
@@ -155,7 +150,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> Job:
                 "the training samples included (--test-data gives them others); an epoch has "
                 f"{count_text(Feed(given, train).steps(0), 'step')}, so more --epochs may be needed"
             )
-    return Job(
+    return HardenJob(
         spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
         _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], scratch),
     )  # fmt: skip
@@ -200,7 +195,7 @@ def _splits(
     return template.splits if spec.trained_through is not None else ()
 
 
-def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Dataset, Rows]) -> Path:
+def write_samples(job: HardenJob, executor: Executor, path: Path, samples: tuple[Dataset, Rows]) -> Path:
     """Write samples to audit on; without labels the given model's outputs are the reference."""
     data, rows = samples
     arrays = {}
@@ -218,7 +213,7 @@ def write_samples(job: Job, executor: Executor, path: Path, samples: tuple[Datas
     return path
 
 
-def _labels(job: Job, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
+def _labels(job: HardenJob, executor: Executor, samples: tuple[Dataset, Rows]) -> Any:
     data, rows = samples
     if data.labels is not None:
         return np.asarray(data.labels)[rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
 from contextlib import ExitStack
@@ -15,13 +14,13 @@ import numpy as np
 from nvaudit._version import __version__
 from nvaudit.device import profile_digest
 from nvaudit.errors import OptionError
-from nvaudit.files import check_inputs, check_writable, holding_inputs
+from nvaudit.files import check_inputs, check_product, holding_inputs
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.jobs.harden_job import Job, prepare_job, write_samples
+from nvaudit.jobs.harden_job import HardenJob, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
-from nvaudit.model import LoadedModel
 from nvaudit.model.message import whole_message
+from nvaudit.model.update import update_values
 from nvaudit.perturb.landscape.spec import make_landscape_spec
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.prepare import original_batch
@@ -85,10 +84,6 @@ def harden(
     **options
         The fields of :class:`nvaudit.retrain.spec.HardenSpec`.
 
-    Returns
-    -------
-    HardenReport
-
     Raises
     ------
     NvauditError
@@ -103,7 +98,14 @@ def run_hardening(
 ) -> HardenReport:
     """Run a specification; as :func:`harden`."""
     begin = time.perf_counter()
-    check_output(spec, output)
+    inputs = {
+        "the model": spec.model,
+        "the data": spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz")),
+        "--val-data": spec.val_data,
+        "--test-data": spec.test_data,
+        "the device profile": spec.device,
+    }
+    check_product(output, inputs)
     version = require_torch(spec.method)
     require_device(spec.provider)
     with ExitStack() as stack:
@@ -124,15 +126,17 @@ def run_hardening(
         training, scoring = _train(job, executor, version, folder, progress, judge)
         timing["training"] = time.perf_counter() - begin - timing["prepare"]
         hardened = scratch / "hardened.onnx"
-        _write(job.loaded, executor, hardened)
+        update_values(job.loaded, executor.values(), hardened)
         audits = [
             _audit(job, path, audit_data, progress, None if folder is None else folder / name, given=given)
             for name, path, given in (("before", job.loaded.path, True), (_after(training), hardened, False))
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
         plan = _verify_plan(job, hardened, audit_data, progress)
-        check_inputs()  # before the result is written
-        _write(job.loaded, executor, output)
+        # The model is written once more, from the same values: the audited copy lies in the scratch folder,
+        # and nothing may stand at the output path before the inputs are known to be what was trained on.
+        check_inputs()
+        update_values(job.loaded, executor.values(), output)
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin
     report = _report(job, audits, training, output, timing)
@@ -146,32 +150,10 @@ def _after(training: TrainingInfo) -> str:
     return f"after-sigma-{training.candidates[training.kept_candidate].sigma:g}"
 
 
-def check_output(spec: HardenSpec, output: Path) -> None:
-    """Find out before the run that the result can be written, and that it destroys no input.
-
-    Raises
-    ------
-    OptionError
-    """
-    inputs = {
-        "the model": spec.model,
-        "the data": spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz")),
-        "--val-data": spec.val_data,
-        "--test-data": spec.test_data,
-        "the device profile": spec.device,
-    }
-    for what, name in inputs.items():
-        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-            if name is not None and output.samefile(name):
-                raise OptionError(f"-o {output}: this is {what}; choose another path")
-    check_writable(output)
-
-
-def _executor(job: Job) -> tuple[Job, Executor]:
+def _executor(job: HardenJob) -> tuple[HardenJob, Executor]:
     """The job with what it trains, and the model in torch, which agrees with ONNX Runtime on the data."""
-    from nvaudit.retrain.executor.gradient import check_finite, check_gradient
+    from nvaudit.retrain.executor.checks import check_finite, check_gradient, check_parity
     from nvaudit.retrain.executor.module import build_executor
-    from nvaudit.retrain.executor.parity import check_parity
 
     executor = build_executor(job.loaded, outputs=(job.output,))
     job = _trained(job, executor)
@@ -187,7 +169,7 @@ def _executor(job: Job) -> tuple[Job, Executor]:
     return job, executor
 
 
-def _trained(job: Job, executor: Executor) -> Job:
+def _trained(job: HardenJob, executor: Executor) -> HardenJob:
     """Leave out the weights that the trained output does not depend on.
 
     Raises
@@ -232,7 +214,7 @@ _LOSS = {"mse": "mse", "multilabel": "binary_cross_entropy"}
 """Losses of landscapes that take labels as a metric does."""
 
 
-def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
+def _judge(job: HardenJob, executor: Executor, scratch: Path) -> Judge:
     """What measures the roughness of the network in training: as a file, on the validation samples."""
     data = write_samples(job, executor, scratch / "validation.npz", job.val)
     spec = make_landscape_spec(
@@ -244,15 +226,15 @@ def _judge(job: Job, executor: Executor, scratch: Path) -> Judge:
     def judge() -> tuple[float, float | None]:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             path = Path(folder) / "candidate.onnx"
-            _write(job.loaded, executor, path)
-            found = run_landscape(spec.model_copy(update={"model": str(path)}), quiet).roughness
-        return found.value, found.spread
+            update_values(job.loaded, executor.values(), path)
+            roughness = run_landscape(spec.model_copy(update={"model": str(path)}), quiet).roughness
+        return roughness.value, roughness.spread
 
     return judge
 
 
 def _train(
-    job: Job,
+    job: HardenJob,
     executor: Executor,
     version: str,
     folder: Path | None,
@@ -260,14 +242,14 @@ def _train(
     judge: Judge | None,
 ) -> tuple[TrainingInfo, float]:
     """Train in place; how it went, and the seconds that scores took."""
-    from nvaudit.retrain.executor.layouts import stored_layouts
-    from nvaudit.retrain.loop import Shelf
+    from nvaudit.retrain.checkpoint import CheckpointFolder
+    from nvaudit.retrain.quant import stored_layouts
     from nvaudit.retrain.run import train_network
-    from nvaudit.retrain.subject import Subject
+    from nvaudit.retrain.subject import TrainingSubject
 
     spec = job.spec
     keys = [weight.key for weight in job.weights]
-    subject = Subject(
+    subject = TrainingSubject(
         weights=job.weights,
         layouts=stored_layouts(job.loaded, job.weights, executor.clean(keys)),
         point=job.point,
@@ -281,8 +263,8 @@ def _train(
         splits=job.splits,
         read=job.reading,
     )
-    shelf = None if folder is None else Shelf(folder, _identity(job, version))
-    state, facts = train_network(executor, subject, spec, progress, shelf, judge)
+    checkpoints = None if folder is None else CheckpointFolder(folder, _identity(job, version))
+    state, facts = train_network(executor, subject, spec, progress, checkpoints, judge)
     info = training_info(
         state.history,
         facts,
@@ -293,7 +275,7 @@ def _train(
     return info, float(facts["score_seconds"])
 
 
-def _identity(job: Job, version: str) -> Identity:
+def _identity(job: HardenJob, version: str) -> Identity:
     """Everything that the trained weights depend on."""
     inputs = {
         "model": Input(name=str(job.loaded.path), sha256=job.loaded.digest),
@@ -305,14 +287,8 @@ def _identity(job: Job, version: str) -> Identity:
     return Identity(inputs=inputs, options=job.spec.training_options(), versions=versions)
 
 
-def _write(loaded: LoadedModel, executor: Executor, path: Path) -> None:
-    from nvaudit.retrain.writeback import write_back
-
-    write_back(loaded, executor.values(), path)
-
-
 def _audit(
-    job: Job, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
+    job: HardenJob, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
 ) -> AuditReport:
     report = run_audit(_audit_spec(job, model, data, given=given), progress, folder)
     # The file of samples is gone afterwards: they are the user's.
@@ -320,18 +296,18 @@ def _audit(
     return report.model_copy(update={"data": data_info})
 
 
-def _audit_spec(job: Job, model: Path, data: Path, *, given: bool = False) -> RunSpec:
+def _audit_spec(job: HardenJob, model: Path, data: Path, *, given: bool = False) -> RunSpec:
     spec = job.spec
     if job.test[0].labels is None and spec.metric == "agreement":
         spec = spec.model_copy(update={"metric": None})  # the labels are the given model's decisions
-    found = spec.audit_spec(model, str(data), (), given=given)
+    audit = spec.audit_spec(model, str(data), (), given=given)
     if job.test[0].together:
-        found = found.model_copy(update={"batch_size": job.test[0].together})
-    return found
+        audit = audit.model_copy(update={"batch_size": job.test[0].together})
+    return audit
 
 
-def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> VerifyReport | None:
-    """Plan the write-verify of the hardened model on the samples of the audits, if asked for."""
+def _verify_plan(job: HardenJob, model: Path, data: Path, progress: Progress) -> VerifyReport | None:
+    """TrainingPlan the write-verify of the hardened model on the samples of the audits, if asked for."""
     if not job.spec.verify_plan:
         return None
     plan = run_verify_plan(VerifySpec(_audit_spec(job, model, data), VerifyOptions()), None, progress)
@@ -339,7 +315,7 @@ def _verify_plan(job: Job, model: Path, data: Path, progress: Progress) -> Verif
 
 
 def _report(
-    job: Job, audits: list[AuditReport], training: TrainingInfo, output: Path, timing: dict[str, float]
+    job: HardenJob, audits: list[AuditReport], training: TrainingInfo, output: Path, timing: dict[str, float]
 ) -> HardenReport:
     before, after = audits
     notes = [*job.notes, *job.train[0].notes]

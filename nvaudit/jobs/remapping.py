@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.errors import EngineError, ModelError, OptionError
-from nvaudit.files import check_writable, forget_input, holding_inputs
+from nvaudit.errors import EngineError, ModelError
+from nvaudit.files import check_product, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.model import load_model
 from nvaudit.model.regrid import with_numbers
@@ -21,8 +21,13 @@ from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
-from nvaudit.remapping.bench import Bench, Conditions, subset
-from nvaudit.remapping.budget import (
+from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, subset
+from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
+from nvaudit.remapping.limits import has_mean, relative_spread
+from nvaudit.remapping.program import RescalingBasis
+from nvaudit.remapping.reporting import RemapOutcome, remap_report
+from nvaudit.remapping.spec import RemapSpec, make_remap_spec
+from nvaudit.remapping.time_budget import (
     PROBED,
     Clock,
     Cost,
@@ -32,12 +37,6 @@ from nvaudit.remapping.budget import (
     tail_seconds,
     timed,
 )
-from nvaudit.remapping.choose import COSTS, Candidate, Search
-from nvaudit.remapping.findings import Outcome, remap_report
-from nvaudit.remapping.limits import has_mean, relative_spread
-from nvaudit.remapping.program import Basis
-from nvaudit.remapping.spec import RemapSpec, make_remap_spec
-from nvaudit.remapping.trial import Trial
 from nvaudit.renamed import takes_old
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
@@ -88,10 +87,6 @@ def remap(
     **options
         The fields of :class:`nvaudit.remapping.spec.RemapSpec`.
 
-    Returns
-    -------
-    RemapReport
-
     Raises
     ------
     NvauditError
@@ -106,9 +101,16 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
     """Run a specification; as :func:`remap`."""
     clock = Clock(spec.time_budget)
     output = Path(output)
-    _check_output(spec, output)
+    inputs = {
+        "the model": spec.model,
+        "the data": Path(spec.model).with_suffix(".npz") if spec.data is None else spec.data,
+        "the calibration data": spec.calibration_data,
+        "the device profile": spec.device,
+    }
+    check_product(output, inputs)
     data = spec.data if spec.calibration_data is None else spec.calibration_data
-    # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones.
+    # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones, and
+    # the best of many candidates on some chips is better there than it is (it was chosen for its luck, too).
     calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1))
     outcome = prepared(calibration, progress, lambda session: _choose(spec, session, output, progress, clock))
     seconds = {"calibration": time.perf_counter() - clock.begin}
@@ -120,25 +122,9 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
     return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds)
 
 
-def _is(output: Path, path: Path) -> bool:
-    try:
-        return path.exists() and output.exists() and output.samefile(path)
-    except OSError:  # a name that no file can have
-        return False
-
-
-def _check_output(spec: RemapSpec, output: Path) -> None:
-    """Refuse to write over what goes in, before any work."""
-    inputs = [Path(spec.model), Path(spec.model).with_suffix(".npz")]
-    inputs += [Path(name) for name in (spec.data, spec.calibration_data) if name is not None]
-    if any(_is(output, path) for path in inputs):
-        raise OptionError(f"-o {output}: this is an input of the run; choose another path")
-    check_writable(output)
-
-
 def _choose(
     spec: RemapSpec, session: Session, output: Path, progress: Progress, clock: Clock
-) -> Outcome | Probe:
+) -> RemapOutcome | Probe:
     """Find the best candidate and write it; the probe if re-batching turned out to change the outputs."""
     probe = Engine(first_samples(session.workload, PROBED)).probe()
     if session.rebatching_failed(probe):
@@ -153,10 +139,10 @@ def _choose(
     moments = activation_moments(
         session.loaded, calibration, watched_axes(layers), WATCHED, session.rebatch, spec.provider
     )
-    basis = Basis(session.loaded, original.values, seen, moments)
+    basis = RescalingBasis(session.loaded, original.values, seen, moments)
     room_s = _MARGIN * clock.left_s - tail_seconds(cost, session.dataset.count)
-    search = Search(
-        basis, original, folder, lambda trial: _allowed(spec, trial, conditions.metric), progress,
+    search = RemapSearch(
+        basis, original, folder, lambda measured: _allowed(spec, measured, conditions.metric), progress,
         deadline=time.perf_counter() + room_s,
     )  # fmt: skip
     search.structures(_INSERTS[spec.digital_scale], spec.equalise)
@@ -171,7 +157,7 @@ def _choose(
     checked = checked_samples(cost, session.dataset.count, clock.left_s)
     best = _that_holds(search, session, checked)
     error = _write(best, session, probe, output)
-    return Outcome(
+    return RemapOutcome(
         search=search,
         best=best,
         spread=spread,
@@ -180,7 +166,7 @@ def _choose(
         label_free=session.dataset.label_kind == "none",
         samples=session.dataset.count,
         checked=checked,
-        images=conditions.dataset.count,
+        calibrated=conditions.dataset.count,
         source=session.dataset.source,
         header=session.header(),
         batch_size=session.spec.batch_size,
@@ -201,7 +187,7 @@ def _original(
     return (bench if fits is conditions else _bench(session, fits, folder / "original")), cost
 
 
-def _bench(session: Session, conditions: Conditions, folder: Path) -> Bench:
+def _bench(session: Session, conditions: BenchConditions, folder: Path) -> Bench:
     """Set the original up; its outputs are kept where the metric compares with them."""
     bench = Bench(session.loaded, conditions, folder)
     if conditions.metric.against == "nominal":
@@ -211,9 +197,9 @@ def _bench(session: Session, conditions: Conditions, folder: Path) -> Bench:
     return bench
 
 
-def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> Conditions:
+def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> BenchConditions:
     profile, work = session.profile, session.workload
-    return Conditions(
+    return BenchConditions(
         point=session.points[0],
         bits=profile.weight_bits,
         cell_bits=profile.cell_bits,
@@ -248,14 +234,14 @@ def check_finite(session: Session, probe: Probe) -> None:
         )
 
 
-def _allowed(spec: RemapSpec, first: Trial, metric: Metric) -> float:
+def _allowed(spec: RemapSpec, first: ChipScores, metric: Metric) -> float:
     """Nominal loss that is allowed; of a metric that is no fraction, relative to what noise costs."""
     if metric.unit == "fraction":
         return spec.max_clean_loss
     return spec.max_clean_loss * max(abs(first.nominal), abs(first.mean - first.nominal))
 
 
-def _that_holds(search: Search, session: Session, checked: int) -> Candidate:
+def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCandidate:
     """The best candidate whose nominal loss is allowed on more samples than the calibration images."""
     best, original = search.best(), search.tried[0]
     if best is original or not best.changes_function:
@@ -271,13 +257,13 @@ def _that_holds(search: Search, session: Session, checked: int) -> Candidate:
         if best is original or not best.changes_function:
             return best
         after = best.bench.nominal(best.arrays(), bench.workload, keep)
-        lost = best.trial.sign * (before - after)
+        lost = best.measured.sign * (before - after)
         if lost <= search.allowed:
             return best
         search.refused[best.name] = f"{COSTS} on {checked} samples"
 
 
-def _write(best: Candidate, session: Session, probe: Probe, output: Path) -> float:
+def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -> float:
     """Write a candidate, read it back and compare it with the original; the largest relative difference."""
     changed = with_numbers(best.rescaling.loaded, best.arrays())
     write_model(changed, output)

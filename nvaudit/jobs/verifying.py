@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nvaudit.coverage import count_coverage
-from nvaudit.errors import OptionError
-from nvaudit.files import check_writable, writing
+from nvaudit.files import check_product, write_bytes_atomic, writing
 from nvaudit.model.weights import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -25,14 +23,13 @@ from nvaudit.report.wording import limit_text
 from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.session import Session, check_threshold, prepared, run_nominal, run_probe, settle_device
 from nvaudit.stats.kpp import kpp
-from nvaudit.write_verify.findings import Found, plan_report
-from nvaudit.write_verify.kept import plan_identity, ranking_task
-from nvaudit.write_verify.masks import write_masks
+from nvaudit.write_verify.correction import Correction, settle_correction
 from nvaudit.write_verify.measure import VerifiedChips, count_of, search_target
-from nvaudit.write_verify.rank import Correction, settle_correction
-from nvaudit.write_verify.ranked import Ranked, rank_weights
-from nvaudit.write_verify.sensitive import check_torch, ranking_samples
+from nvaudit.write_verify.ranking import RankedWeights, mask_bytes, rank_weights
+from nvaudit.write_verify.reporting import MeasuredPlan, plan_report
+from nvaudit.write_verify.resume import plan_identity, ranking_task
 from nvaudit.write_verify.spec import VerifySpec, make_verify_spec
+from nvaudit.write_verify.swim import check_torch, ranking_samples
 
 
 @takes_old(plan="out", output="output_name")
@@ -66,10 +63,6 @@ def verify_plan(
     **options
         The fields of :class:`nvaudit.write_verify.spec.VerifyOptions` and of :class:`nvaudit.spec.RunSpec`.
 
-    Returns
-    -------
-    VerifyReport
-
     Raises
     ------
     NvauditError
@@ -83,7 +76,7 @@ def verify_plan(
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PlanJob:
     """What is asked for, and what was settled before the session; ``torch`` is the version that ranks."""
 
     spec: VerifySpec
@@ -104,12 +97,12 @@ def run_verify_plan(
     """
     begin = time.perf_counter()
     if output is not None:
-        _check_output(spec, output)
+        check_product(output, plan_inputs(spec))
     torch = check_torch() if spec.own.ranking == "swim" else None
     _, points = settle_device(spec.run)
     correction = settle_correction(points[0], spec.own.verify_sigma, spec.own.verify_terms)
     check_pool(spec.run.dask)
-    job = _Job(spec, correction, output, resume, torch, begin, progress)
+    job = _PlanJob(spec, correction, output, resume, torch, begin, progress)
     with ExitStack() as stack:
         if resume is not None:
             stack.enter_context(lock_folder(resume))
@@ -119,26 +112,17 @@ def run_verify_plan(
 def plan_inputs(spec: VerifySpec) -> dict[str, Path]:
     """What a plan reads, with its name in words: no output may be one of these files."""
     run = spec.run
-    found = {
+    inputs = {
         "the model": Path(run.model),
         "the data": Path(run.data) if run.data is not None else Path(run.model).with_suffix(".npz"),
         "the device profile": Path(run.device),
     }
     if spec.own.sensitivity_data is not None:
-        found["--sensitivity-data"] = Path(spec.own.sensitivity_data)
-    return found
+        inputs["--sensitivity-data"] = Path(spec.own.sensitivity_data)
+    return inputs
 
 
-def _check_output(spec: VerifySpec, output: Path) -> None:
-    """Find out before the run that the masks can be written, and that they destroy no input."""
-    for what, path in plan_inputs(spec).items():
-        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-            if output.samefile(path):
-                raise OptionError(f"-o {output}: this is {what}; choose another path")
-    check_writable(output)
-
-
-def _measure(job: _Job, session: Session) -> VerifyReport | Probe:
+def _measure(job: _PlanJob, session: Session) -> VerifyReport | Probe:
     """Rank, run the chips, choose; the probe if re-batching turned out to change the outputs."""
     session.timing["prepare"] = time.perf_counter() - job.begin
     spec, correction = job.spec, job.correction
@@ -174,24 +158,24 @@ def _measure(job: _Job, session: Session) -> VerifyReport | Probe:
     stored = stored_weights(session.loaded, [tensor.key for tensor in ranked.tensors])
     plan = None if choice is None else job.output
     if plan is not None and choice is not None:
-        write_masks(plan, ranked.masks(choice.weights, stored))
+        write_bytes_atomic(plan, mask_bytes(ranked.masks(choice.weights, stored)))
     with session.timed("products"):
         mapped = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset).share
     session.timing["total"] = time.perf_counter() - job.begin
-    found = Found(
+    measured = MeasuredPlan(
         metric, nominal, quantised.value, correction, ranked, chips.values, choice, stored, plan, mapped
     )
-    return plan_report(spec, session, found)
+    return plan_report(spec, session, measured)
 
 
-def _resumed(job: _Job, chips: VerifiedChips) -> list[str]:
+def _resumed(job: _PlanJob, chips: VerifiedChips) -> list[str]:
     """Say what a record has given."""
     total = len(chips.values) * chips.trials
-    return [f"resumed: {chips.found} of {total} chips were read from {job.resume}"] if chips.found else []
+    return [f"resumed: {chips.resumed} of {total} chips were read from {job.resume}"] if chips.resumed else []
 
 
 def _choose(
-    spec: VerifySpec, chips: VerifiedChips, ranked: Ranked, metric: Metric, quantised: float
+    spec: VerifySpec, chips: VerifiedChips, ranked: RankedWeights, metric: Metric, quantised: float
 ) -> VerifyChoice | None:
     """Run the chips at every share asked for, and find the smallest that does."""
     counts = sorted({count_of(share, ranked.total) for share in spec.own.shares})
@@ -200,8 +184,8 @@ def _choose(
     sign, target = (1 if metric.higher_is_better else -1), spec.own.target_kpp
 
     def value(count: int) -> float:
-        found = chips.run(count, ", looking for the target")
-        return kpp(found, spec.percentile, spec.run.confidence, metric.higher_is_better).value
+        values = chips.run(count, ", looking for the target")
+        return kpp(values, spec.percentile, spec.run.confidence, metric.higher_is_better).value
 
     if target is not None:
         why = f"the smallest share tried whose KPP reaches {limit_text(target, metric.unit)}"

@@ -1,4 +1,4 @@
-"""Codes to bit slices and back (T-12): one digit of at most B bits per device."""
+"""Codes to bit slices (T-12): one digit of at most B bits per device."""
 
 from __future__ import annotations
 
@@ -52,9 +52,3 @@ def digits(code: NDArray[np.integer], bits: int, cell_bits: int) -> NDArray[np.i
     mask = 2**cell_bits - 1
     count = len(slice_widths(bits, cell_bits))
     return np.stack([(code >> (i * cell_bits)) & mask for i in range(count)]).astype(np.int16)
-
-
-def recombine(digit: NDArray[np.generic], cell_bits: int) -> NDArray[np.float64]:
-    """Shift and add: ``Σ_i 2**(i·B) g_i`` over the first axis; digits may be fractional (T-14)."""
-    weight = 2.0 ** (cell_bits * np.arange(digit.shape[0]))
-    return np.tensordot(weight, digit.astype(np.float64), axes=1)

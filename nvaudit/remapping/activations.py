@@ -1,4 +1,4 @@
-"""What activations are like on calibration images: sizes, and moments of every channel."""
+"""What activations are like on calibration samples: sizes, and moments of every channel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Sizes = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Moments:
+class ChannelMoments:
     """Of one channel axis of an activation, over samples and positions.
 
     Attributes
@@ -67,26 +67,22 @@ def activation_moments(
     loaded: LoadedModel,
     dataset: Dataset,
     axes: Collection[tuple[str, int]],
-    images: int,
+    samples: int,
     rebatch: Rebatch,
     provider: str = "cpu",
-) -> dict[tuple[str, int], Moments]:
+) -> dict[tuple[str, int], ChannelMoments]:
     """Moments of channels of activations.
 
     Parameters
     ----------
-    loaded : LoadedModel
-    dataset : Dataset
     axes : collection of (str, int)
         Names, and channel axes counted from the end.
-    images : int
+    samples : int
         Samples that are looked at: the first of the data, in whole batches where the batch size is fixed.
-    rebatch : Rebatch
-    provider : str
 
     Returns
     -------
-    dict of (str, int) to Moments
+    dict of (str, int) to ChannelMoments
         Without those whose activation is no float tensor with such an axis, or is not computed.
     """
     sums: dict[tuple[str, int], list[Any]] = {}
@@ -95,13 +91,15 @@ def activation_moments(
         return {}
     probe = probe_model(loaded, dataset, names, rebatch=rebatch, provider=provider)
     step = probe.fixed or 1
-    samples = np.arange(-(-min(images, dataset.count) // step) * step).clip(max=dataset.count - 1)
-    for _, values in probe.batches(samples):
+    first = np.arange(-(-min(samples, dataset.count) // step) * step).clip(max=dataset.count - 1)
+    for _, values in probe.batches(first):
         for name, axis in axes:
             array = values.get(name)
             if array is not None and _is_float(array) and array.ndim >= -axis:
                 _collect(sums.setdefault((name, axis), [0.0, 0.0, 0]), array, axis)
-    return {key: Moments(total / number, square / number) for key, (total, square, number) in sums.items()}
+    return {
+        key: ChannelMoments(total / number, square / number) for key, (total, square, number) in sums.items()
+    }
 
 
 def _is_float(array: Any) -> bool:

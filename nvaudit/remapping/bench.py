@@ -1,4 +1,4 @@
-"""Measure candidates: a few simulated chips on a few images, the same for every candidate."""
+"""Measure candidates: a few simulated chips on a few samples, the same for every candidate."""
 
 from __future__ import annotations
 
@@ -30,6 +30,81 @@ from nvaudit.perturb.workload import SlotSpec, TensorFile, Workload, save_array
 from nvaudit.remapping.clip import Limit, clipped, regridded
 from nvaudit.rng import stream
 
+WORST_SHARE = 0.25
+"""The share of the chips, counted from the worst, whose mean ranks candidates: a KPP of few chips is one
+chip, and chance decides between close candidates."""
+
+FIRST_CHIPS = 4
+"""Chips after which a candidate that is behind by more than chance is given up."""
+
+
+@dataclass(frozen=True)
+class ChipScores:
+    """What a candidate measures.
+
+    Attributes
+    ----------
+    nominal : float
+        Metric of the candidate without quantisation and noise.
+    quantised : float
+        Metric of its codes, without noise; NaN where no chip was run.
+    chips : ndarray, float64, shape (chip,)
+        Fewer than all where it was given up.
+    """
+
+    nominal: float
+    quantised: float
+    chips: NDArray[np.float64]
+    higher_is_better: bool
+
+    @property
+    def sign(self) -> int:
+        """Turns the metric into one of which more is better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def worst(self) -> float:
+        """Mean of the worst quarter of the chips; NaN of none."""
+        if not len(self.chips):
+            return float("nan")
+        ordered = np.sort(self.sign * self.chips)
+        return self.sign * float(ordered[: max(1, int(np.ceil(WORST_SHARE * len(ordered))))].mean())
+
+    @property
+    def mean(self) -> float:
+        """Mean of all chips; NaN of none."""
+        return float(self.chips.mean()) if len(self.chips) else float("nan")
+
+    def beats(self, other: ChipScores) -> bool:
+        """Whether the worst chips are better and the mean is not behind; it decides between equals."""
+        sign, count = self.sign, len(other.chips)
+        mine, its = (sign * self.worst, sign * self.mean), (sign * other.worst, sign * other.mean)
+        return len(self.chips) == count > 0 and mine > its and not self.behind(other)
+
+    def on(self, chips: int) -> ChipScores:
+        """What the first chips say."""
+        return replace(self, chips=self.chips[:chips])
+
+    def behind(self, rival: ChipScores) -> bool:
+        """Whether it is worse than a rival on the same chips, by more than a standard error.
+
+        Examples
+        --------
+        >>> rival = Measurement(1.0, 1.0, np.array([0.8, 0.7, 0.9, 0.8, 0.8]), True)
+        >>> Measurement(1.0, 1.0, np.array([0.7, 0.6, 0.8, 0.7]), True).behind(rival)
+        True
+        >>> Measurement(1.0, 1.0, np.array([0.7, 0.8, 0.9, 0.8]), True).behind(rival)
+        False
+        """
+        # Paired: on one chip number both have the same draws, and what these have in common cancels in the
+        # difference. Behind: mean(gain) < −s / √n. A NaN is behind.
+        count = min(len(self.chips), len(rival.chips))
+        if count < 2:
+            return False
+        gain = self.sign * (self.chips[:count] - rival.chips[:count])
+        return not float(gain.mean()) >= -float(gain.std(ddof=1)) / np.sqrt(count)
+
+
 Numbers = NDArray[Any] | IntegerGrid
 """A weight's numbers: floats, or codes on another integer grid."""
 
@@ -37,27 +112,19 @@ Changed = Mapping[str, Numbers]
 
 
 @dataclass(frozen=True)
-class Conditions:
+class BenchConditions:
     """What all candidates are measured under.
 
     Attributes
     ----------
-    point : OperatingPoint
     bits, cell_bits, encoding, per_channel
         How weights are mapped; see :class:`nvaudit.perturb.prepare.Placement`.
     layers, digital : tuple of str
         Which weights are.
     dataset : Dataset
-        The calibration images.
-    output : str
-    metric : Metric
+        The calibration samples.
     keep : str or None
         The original model's outputs, where the metric compares with these.
-    batch : int
-    seed : int
-    chips : int
-    threads : int
-    provider : str
     """
 
     point: OperatingPoint
@@ -85,10 +152,10 @@ def floats(numbers: Numbers) -> NDArray[Any]:
     return numbers
 
 
-class Chips:
+class OpenChips:
     """A model with its weights settled, open for running chips side by side."""
 
-    def __init__(self, workload: Workload, conditions: Conditions) -> None:
+    def __init__(self, workload: Workload, conditions: BenchConditions) -> None:
         self.conditions = conditions
         threads = max(1, min(conditions.threads, conditions.chips))
         self.engines = [Engine(workload) for _ in range(threads)]
@@ -101,10 +168,11 @@ class Chips:
             engine = self.engines[number]
             return [engine.chip(metric, keep, 0, trial).value for trial in trials[number::lanes]]
 
+        # Lane i runs chips i, i + lanes, …: a chip is the same whichever lane runs it.
         values = np.empty(len(trials))
         with ThreadPoolExecutor(lanes) as pool, ended_with():
-            for number, found in enumerate(pool.map(lane, range(lanes))):
-                values[number::lanes] = found
+            for number, scores in enumerate(pool.map(lane, range(lanes))):
+                values[number::lanes] = scores
         return values
 
 
@@ -113,7 +181,6 @@ class Bench:
 
     Attributes
     ----------
-    workload : Workload
     weights : dict of str to Weight
         Those on the array, by key.
     values : dict of str to ndarray
@@ -126,7 +193,7 @@ class Bench:
         Why the numbers of a weight cannot be changed.
     """
 
-    def __init__(self, loaded: LoadedModel, conditions: Conditions, folder: Path) -> None:
+    def __init__(self, loaded: LoadedModel, conditions: BenchConditions, folder: Path) -> None:
         folder.mkdir()
         self.loaded, self.conditions, self.folder = loaded, conditions, folder
         how = Placement(conditions.bits, conditions.cell_bits, conditions.encoding, conditions.per_channel)
@@ -145,8 +212,8 @@ class Bench:
             provider=conditions.provider,
         )
         self.workload: Workload = build_workload(request, folder)
-        found = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
-        self.weights: dict[str, Weight] = {weight.key: weight for weight in found}
+        mapped = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
+        self.weights: dict[str, Weight] = {weight.key: weight for weight in mapped}
         self.values: dict[str, NDArray[Any]] = {}
         self.grids: dict[str, IntegerGrid] = {}
         self.ranges: dict[str, tuple[int, int]] = {}
@@ -179,13 +246,9 @@ class Bench:
         changed : mapping of str to ndarray or IntegerGrid
             By key, in the primary layout.
         samples : Workload, optional
-            Gives other inputs and labels than the calibration images.
+            Gives other inputs and labels than the calibration samples.
         keep : str or None
             The original model's outputs on these samples, where the metric compares with them.
-
-        Returns
-        -------
-        float
         """
         workload = self.workload
         if samples is None:
@@ -196,9 +259,9 @@ class Bench:
         with np.errstate(all="ignore"):
             return Engine(workload).mean_score(self.conditions.metric, keep, slots)
 
-    def chips(self, changed: Changed) -> Chips:
+    def chips(self, changed: Changed) -> OpenChips:
         """Open the model, with some weights replaced, for running chips."""
-        return Chips(self._with(changed), self.conditions)
+        return OpenChips(self._with(changed), self.conditions)
 
     def exact_slots(self, changed: Changed) -> dict[str, NDArray[Any]]:
         """What fills the template's places without quantisation and noise, by name."""
@@ -237,10 +300,8 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
 
     Parameters
     ----------
-    dataset : Dataset
     count : int
         How many; all where there are no more, or where samples influence each other.
-    seed : int
 
     Returns
     -------

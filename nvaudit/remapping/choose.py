@@ -14,14 +14,12 @@ from nvaudit.model.rescale.centre import Centres, find_centres, with_centres
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rescale.walk import Sizes
 from nvaudit.perturb.engine import QUANTISED
-from nvaudit.remapping.bench import Bench, Changed, Conditions, Numbers
+from nvaudit.perturb.schedule import Progress
+from nvaudit.remapping.bench import FIRST_CHIPS, Bench, BenchConditions, Changed, ChipScores, Numbers
 from nvaudit.remapping.centre import CHIPS, chip_moments, clean_moments
 from nvaudit.remapping.limits import Limits, by_balance, by_deviations
-from nvaudit.remapping.program import Basis, Rescaling, rescale
+from nvaudit.remapping.program import Rescaling, RescalingBasis, rescale
 from nvaudit.remapping.solve import SHARP, SOFT
-from nvaudit.remapping.trial import FIRST, Trial
-
-Tell = Callable[[str, int, int], None]
 
 _INSERTED = {"columns": "factors behind weights", "both": "factors behind and before weights"}
 
@@ -31,20 +29,17 @@ LATE = "the time budget ran out"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RemapCandidate:
     """A structure with limits for its weights, and what it measures.
 
     Attributes
     ----------
-    name : str
     bench : Bench
         The structure.
     rescaling : Rescaling
         How it came about.
     limits : mapping of str to float or ndarray
         Where weights are cut off; empty for nowhere.
-    trial : Trial
-    seconds : float
     corrected : tuple of str
         Weights whose results have other means, or pass through another batch normalisation.
     """
@@ -53,7 +48,7 @@ class Candidate:
     bench: Bench
     rescaling: Rescaling
     limits: Limits
-    trial: Trial
+    measured: ChipScores
     seconds: float
     corrected: tuple[str, ...] = ()
 
@@ -68,18 +63,13 @@ class Candidate:
 
 
 @dataclass
-class Search:
+class RemapSearch:
     """Candidates tried so far, in order, with the reasons of those that were not kept.
 
     Attributes
     ----------
-    basis : Basis
-    original : Bench
-    folder : Path
     allowance : callable
         How much of the nominal metric may be lost, given what the original measures.
-    tell : callable
-        Progress.
     deadline : float
         Moment of :func:`time.perf_counter` after which nothing new is begun.
     untried : list of str
@@ -92,13 +82,13 @@ class Search:
         Where means can be corrected, once that is known.
     """
 
-    basis: Basis
+    basis: RescalingBasis
     original: Bench
     folder: Path
-    allowance: Callable[[Trial], float]
-    tell: Tell
+    allowance: Callable[[ChipScores], float]
+    tell: Progress
     deadline: float = float("inf")
-    tried: list[Candidate] = field(default_factory=list)
+    tried: list[RemapCandidate] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     untried: list[str] = field(default_factory=list)
     cut_short: set[str] = field(default_factory=set)
@@ -107,14 +97,14 @@ class Search:
     _pass: float = 0.0
 
     @property
-    def conditions(self) -> Conditions:
+    def conditions(self) -> BenchConditions:
         """What all candidates are measured under."""
         return self.original.conditions
 
     @property
     def allowed(self) -> float:
         """How much of the nominal metric may be lost."""
-        return self.allowance(self.tried[0].trial)
+        return self.allowance(self.tried[0].measured)
 
     def structures(self, inserts: tuple[Insert, ...], equalise: bool) -> None:
         """Measure the model as it is, then rescaled in every way that is allowed."""
@@ -128,8 +118,11 @@ class Search:
         """Clip the weights of the best structure, then of one that leaves room for it."""
         if not any(spread.values()):
             return
-        good = [c for c in self.tried if self._whole(c) and c.name not in self.refused]
-        start = max(good[1:] or good, key=_order)  # what clips well as it is clips better rescaled
+        every = self.conditions.chips
+        good = [c for c in self.tried if len(c.measured.chips) == every and c.name not in self.refused]
+        # Clipping starts from a rescaled structure where there is one, even if the original measures better:
+        # what clips well as it is clips better rescaled.
+        start = max(good[1:] or good, key=_order)
         if self.best().name in self.cut_short:
             start = self.best()
         self._family(start, by_balance(start.bench, start.rescaling.power, spread))
@@ -141,31 +134,33 @@ class Search:
                 self._family(soft, by_balance(soft.bench, soft.rescaling.power, spread))
         self._family(start, by_deviations(start.bench))
 
-    def best(self) -> Candidate:
+    def best(self) -> RemapCandidate:
         """The candidate with the best worst chips among those that cost no more than is allowed."""
         best = self.tried[0]
         for candidate in self.tried[1:]:
-            if candidate.name in self.cut_short:  # fewer chips decide only where they are sure
-                count = len(candidate.trial.chips)
-                rival = best.trial.on(count)
-                better = candidate.trial.beats(rival) and rival.behind(candidate.trial)
+            if candidate.name in self.cut_short:
+                # Measured on some of the chips only: it has to be better on these, and the rival worse than
+                # it by more than their standard error, before it may stand for all of them.
+                count = len(candidate.measured.chips)
+                rival = best.measured.on(count)
+                better = candidate.measured.beats(rival) and rival.behind(candidate.measured)
             else:
-                better = candidate.trial.beats(best.trial)
+                better = candidate.measured.beats(best.measured)
             if better and candidate.name not in self.refused:
                 best = candidate
         return best
 
-    def loss(self, trial: Trial) -> float:
+    def loss(self, measured: ChipScores) -> float:
         """How much of the nominal metric a candidate loses."""
-        return trial.sign * (self.tried[0].trial.nominal - trial.nominal)
+        return measured.sign * (self.tried[0].measured.nominal - measured.nominal)
 
     @property
-    def _slack(self) -> float:
-        """One image: few images cannot tell less, and more of them decide in the end."""
+    def _one_sample(self) -> float:
+        """What one sample counts: few of them cannot tell less, and more decide in the end."""
         count = self.conditions.dataset.count
         return 1.000001 / count if self.conditions.metric.unit == "fraction" else 0.0
 
-    def late(self, name: str, passes: int = FIRST + 2) -> bool:
+    def late(self, name: str, passes: int = FIRST_CHIPS + 2) -> bool:
         """Whether there is no time for one more candidate; then it counts as not tried."""
         if time.perf_counter() + passes * self._pass <= self.deadline:
             return False
@@ -189,21 +184,23 @@ class Search:
         self.centres = centres
         for what, norms in kinds:
             name = f"{best.name}, {what}"
-            if not self.late(name, 2 * FIRST + 2):
+            if not self.late(name, 2 * FIRST_CHIPS + 2):
                 self.tell(name, len(self.tried), len(self.tried) + 1)
                 try:
                     self._corrected(name, best, centres, norms)
                 except ModelError as error:  # a mean that cannot be taken in this element type
                     self.impossible.append(f"{name}: {error}")
 
-    def _corrected(self, name: str, base: Candidate, centres: Centres, norms: bool) -> None:
+    def _corrected(self, name: str, base: RemapCandidate, centres: Centres, norms: bool) -> None:
         changed = base.arrays()
         clean = clean_moments(base.bench, centres, norms=norms)
-        found = chip_moments(base.bench, changed, centres, clean, self._chips_in_time(), norms=norms)
+        left = self.deadline - time.perf_counter()  # means may take a quarter of it
+        in_time = CHIPS if 4 * CHIPS * self._pass <= left else max(FIRST_CHIPS, int(left / (4 * self._pass)))
+        noisy = chip_moments(base.bench, changed, centres, clean, in_time, norms=norms)
         spots = {spot.value: spot.key for spot in centres.spots}
-        shifts = {value: found[value].shift(clean[value]) for value in spots if value in found}
+        shifts = {value: noisy[value].shift(clean[value]) for value in spots if value in noisy}
         shifts = {value: shift for value, shift in shifts.items() if shift.any()}
-        statistics = {value: found[value].pooled for value in centres.norms if value in found}
+        statistics = {value: noisy[value].pooled for value in centres.norms if value in noisy}
         numbers = [*shifts.values(), *(n for pair in statistics.values() for n in pair)]
         if not numbers or not all(np.isfinite(array).all() for array in numbers):
             self.impossible.append(f"{name}: nothing shifts beyond chance")
@@ -213,30 +210,26 @@ class Search:
         touched = tuple(spot.key for spot in centres.spots if spot.value in shifts or norms)
         self.candidate(name, self.bench(rescaling), rescaling, base.limits, touched or ("",))
 
-    def _chips_in_time(self) -> int:
-        """On how many chips means are taken: a quarter of the time left at most."""
-        left = self.deadline - time.perf_counter()
-        return CHIPS if 4 * CHIPS * self._pass <= left else max(FIRST, int(left / (4 * self._pass)))
-
     def candidate(
         self, name: str, bench: Bench, rescaling: Rescaling, limits: Limits, corrected: tuple[str, ...] = ()
-    ) -> Candidate:
+    ) -> RemapCandidate:
         """Measure a candidate and remember it."""
         begin = time.perf_counter()
-        trial, reason = self._measured(bench, bench.cut(limits))
-        found = Candidate(name, bench, rescaling, limits, trial, time.perf_counter() - begin, corrected)
-        self.tried.append(found)
+        measured, reason = self._measure(bench, bench.cut(limits))
+        seconds = time.perf_counter() - begin
+        candidate = RemapCandidate(name, bench, rescaling, limits, measured, seconds, corrected)
+        self.tried.append(candidate)
         if reason == LATE:
             self.cut_short.add(name)
         elif reason:
             self.refused[name] = reason
-        return found
+        return candidate
 
     def bench(self, rescaling: Rescaling) -> Bench:
         """Set a structure up."""
         return Bench(rescaling.loaded, self.conditions, self.folder / f"structure-{len(self.tried)}")
 
-    def _structure(self, name: str, insert: Insert, exponent: float) -> Candidate | None:
+    def _structure(self, name: str, insert: Insert, exponent: float) -> RemapCandidate | None:
         if self.tried and self.late(name):
             return None
         self.tell(name, len(self.tried), len(self.tried) + 1)
@@ -246,32 +239,36 @@ class Search:
         bench = self.bench(rescaling) if self.tried else self.original
         return self.candidate(name, bench, rescaling, {})
 
-    def _measured(self, bench: Bench, changed: Changed) -> tuple[Trial, str]:
+    def _measure(self, bench: Bench, changed: Changed) -> tuple[ChipScores, str]:
         """Measure a candidate as far as it is worth it; and why it cannot be kept, or nothing."""
+        # Cheapest first: the nominal metric (one pass), then a few chips, which rule out what is behind by
+        # more than chance, and the other chips only for what is left.
         higher = self.conditions.metric.higher_is_better
         nominal = bench.nominal(changed)
-        trial = Trial(nominal, float("nan"), np.empty(0), higher)
+        measured = ChipScores(nominal, float("nan"), np.empty(0), higher)
         first = not self.tried
-        if not first and not (np.isfinite(nominal) and self.loss(trial) <= self.allowed + self._slack):
-            return trial, COSTS
+        if not first and not (
+            np.isfinite(nominal) and self.loss(measured) <= self.allowed + self._one_sample
+        ):
+            return measured, COSTS
         total, begin = self.conditions.chips, time.perf_counter()
-        few = total if first else min(FIRST, total)
+        few = total if first else min(FIRST_CHIPS, total)
         try:
             chips = bench.chips(changed)
-            trial = replace(trial, chips=chips.run(range(few)))
+            measured = replace(measured, chips=chips.run(range(few)))
             self._pass = (time.perf_counter() - begin) / few
-            if not first and trial.behind(self.best().trial):
-                return trial, BEHIND
+            if not first and measured.behind(self.best().measured):
+                return measured, BEHIND
             if not first and time.perf_counter() + (total - few + 1) * self._pass > self.deadline:
-                return trial, LATE
+                return measured, LATE
             values = chips.run([QUANTISED, *range(few, total)])
         except ModelError as error:  # its outputs overflow
             if first:
                 raise
-            return trial, str(error)
-        return Trial(nominal, float(values[0]), np.concatenate([trial.chips, values[1:]]), higher), ""
+            return measured, str(error)
+        return ChipScores(nominal, float(values[0]), np.concatenate([measured.chips, values[1:]]), higher), ""
 
-    def _family(self, structure: Candidate, levels: Iterator[tuple[str, Limits]]) -> None:
+    def _family(self, structure: RemapCandidate, levels: Iterator[tuple[str, Limits]]) -> None:
         """Try levels until one costs too much, or does worse than the one before: the next cut off more."""
         before = structure
         for what, limits in levels:
@@ -281,17 +278,14 @@ class Search:
             if self.late(name):
                 return
             self.tell(name, len(self.tried), len(self.tried) + 1)
-            found = self.candidate(name, structure.bench, structure.rescaling, limits)
+            candidate = self.candidate(name, structure.bench, structure.rescaling, limits)
             if self.refused.get(name, BEHIND) != BEHIND:
                 return
-            if found.trial.behind(before.trial) or before.trial.beats(found.trial):
+            if candidate.measured.behind(before.measured) or before.measured.beats(candidate.measured):
                 return
-            before = found
-
-    def _whole(self, candidate: Candidate) -> bool:
-        return len(candidate.trial.chips) == self.conditions.chips
+            before = candidate
 
 
-def _order(candidate: Candidate) -> tuple[float, float]:
-    trial = candidate.trial
-    return trial.sign * trial.worst, trial.sign * trial.mean
+def _order(candidate: RemapCandidate) -> tuple[float, float]:
+    measured = candidate.measured
+    return measured.sign * measured.worst, measured.sign * measured.mean

@@ -97,7 +97,10 @@ def balanced_limit(
     share = np.broadcast_to(power, values.shape).reshape(-1).astype(np.float64)
     order = np.argsort(-size, kind="stable")
     size, share = size[order], share[order]
-    # Sums over the k largest weights. While just these are cut off, the cost is a parabola in the limit.
+    # With |W| in descending order and just the k largest cut off, the cost is a parabola in the limit c:
+    # caution (S₂ − 2 c S₁ + c² S₀) + noise c², S_j = Σ_{i≤k} p_i |W_i|^j, whose lowest point is
+    # c = caution S₁ / (caution S₀ + noise), if it lies between the k-th and the next weight. So all k are
+    # tried at once, each with its lowest point moved into its interval.
     zeroth, first, second = (np.concatenate([[0.0], np.cumsum(share * size**k)]) for k in (0, 1, 2))
     noise = spread**2 * zeroth[-1]
     low, high = np.append(size, 0.0), np.concatenate([[peak], size])

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 def by_deviations(bench: Bench) -> Iterator[tuple[str, Limits]]:
     """Limits at so many standard deviations."""
     for number in DEVIATIONS:
-
+        # The number is bound as a default: a closure would see the last one of the loop.
         def limit(values: NDArray[Any], power: Floats, share: float, n: float = number) -> float:
             return deviations_limit(values, n)
 
@@ -44,7 +44,6 @@ def by_balance(
 
     Parameters
     ----------
-    bench : Bench
     powers : mapping of str to ndarray
         What an error of a weight, squared, adds to the error of the results, per pair of channels; where
         it is not known all count alike.
@@ -63,7 +62,7 @@ def _limits(
     bench: Bench, powers: Mapping[str, Floats], spread: Mapping[str, float], find: Any
 ) -> dict[str, Limit]:
     """Limits of the weights that can be clipped; those that cut nothing off are left out."""
-    found: dict[str, Limit] = {}
+    limits: dict[str, Limit] = {}
     for key, values in bench.values.items():
         if bench.editable[key] is not None or not values.size:
             continue
@@ -75,8 +74,8 @@ def _limits(
         )
         limit = _separate(bench, key, values, shaped, spread.get(key, 0.0), find)
         if np.any(np.asarray(limit) < peaks(bench, key) * (1 - 1e-6)):
-            found[key] = limit
-    return found
+            limits[key] = limit
+    return limits
 
 
 def _separate(
@@ -114,26 +113,28 @@ def narrowing(bench: Bench, key: str, limit: Limit) -> float:
 
 def relative_spread(bench: Bench) -> dict[str, float]:
     """Spread of each weight on the array as a fraction of its tensor's range, root mean square."""
-    conditions, found = bench.conditions, dict[str, float]()
+    conditions, spread = bench.conditions, dict[str, float]()
     known: dict[Array, Moments] = {}
     tensors = {tensor.key: tensor for tensor in bench.workload.tensors}
     for key, values in bench.values.items():
         array = tensors[key].array
         if array not in known:
             known[array] = code_moments(conditions.point, array)
+        # σ of a weight as a share of its range: of a grid that the file fixes the range is its largest code,
+        # else the weights reach the top code 2^H − 1 by construction.
         if key in bench.grids:
             codes = bench.grids[key].codes
             top = largest_code(*bench.ranges[key], codes) if key in bench.ranges else int(np.abs(codes).max())
-            found[key] = known[array].rms(codes) / max(top, 1)
+            spread[key] = known[array].rms(codes) / max(top, 1)
             continue
-        found[key] = known[array].rms(quantize(values, conditions.bits).code) / (2**conditions.bits - 1)
-    return found
+        spread[key] = known[array].rms(quantize(values, conditions.bits).code) / (2**conditions.bits - 1)
+    return spread
 
 
 def has_mean(bench: Bench) -> bool:
     """Whether the device moves the mean of a weight by a share of its spread that matters."""
     for tensor in bench.workload.tensors:
-        found = code_moments(bench.conditions.point, tensor.array)
-        if float(np.square(found.mean).mean()) > _MATTERS**2 * float(np.square(found.std).mean()):
+        moments = code_moments(bench.conditions.point, tensor.array)
+        if float(np.square(moments.mean).mean()) > _MATTERS**2 * float(np.square(moments.std).mean()):
             return True
     return False

@@ -14,26 +14,25 @@ from nvaudit.model.rescale.apply import rescaled
 from nvaudit.model.rescale.find import plan_scaling
 from nvaudit.model.rescale.plan import Insert, Layer, Plan
 from nvaudit.model.rescale.walk import Sizes
-from nvaudit.remapping.activations import Moments
-from nvaudit.remapping.solve import Floats, Ids, Term, noise_of, solve
+from nvaudit.remapping.activations import ChannelMoments
+from nvaudit.remapping.solve import Floats, Ids, ProgramTerm, noise_of, solve
 
 _FLOOR = 1e-3
-"""A channel that was silent on the calibration images may speak on others: its least share of the mean."""
+"""A channel that was silent on the calibration samples may speak on others: its least share of the mean."""
 
 _HALF_LIMIT = 2.0
 _LIMIT = 6.0
 """Largest |ln t|: half precision has no room for more."""
 
-Known = Mapping[tuple[str, int], Moments]
+MomentsByAxis = Mapping[tuple[str, int], ChannelMoments]
 
 
 @dataclass(frozen=True)
-class Basis:
+class RescalingBasis:
     """What every program of a model needs.
 
     Attributes
     ----------
-    loaded : LoadedModel
     values : mapping of str to ndarray
         The weights on the array, in their primary layout.
     seen : mapping of str to tuple
@@ -45,7 +44,7 @@ class Basis:
     loaded: LoadedModel
     values: Mapping[str, NDArray[Any]]
     seen: Mapping[str, Sizes]
-    moments: Known
+    moments: MomentsByAxis
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -62,22 +61,22 @@ def absorbed_sides(plan: Plan) -> frozenset[str]:
         for layer in plan.layers
         for side, ids in (("in", layer.source_ids), ("out", layer.result_ids))
     }
-    for side, found in sides.items():
-        for number in found:
+    for side, numbers in sides.items():
+        for number in numbers:
             users.setdefault(number, set()).add(side)
     return frozenset(
-        side for side, found in sides.items() if all(n != 0 and users[n] == {side} for n in found)
+        side for side, numbers in sides.items() if all(n != 0 and users[n] == {side} for n in numbers)
     )
 
 
-def result_gain(layer: Layer, moments: Known) -> Floats:
+def result_gain(layer: Layer, moments: MomentsByAxis) -> Floats:
     """Square of the digital factor that follows each result channel, over the power of all of them."""
     gain = np.ones(layer.channels) if layer.gain is None else layer.gain**2
     power = _moment(moments, layer.result, layer.result_axis, layer.channels, "variance")
     return np.asarray(gain / max(float((gain * power).sum()), 1e-30))
 
 
-def noise_power(layer: Layer, values: NDArray[Any], moments: Known) -> Floats:
+def noise_power(layer: Layer, values: NDArray[Any], moments: MomentsByAxis) -> Floats:
     """How much an error of each pair of channels, squared, adds to the relative error of the results."""
     shape = values.shape[:2]
     sources = int(layer.source_at.max()) + 1
@@ -87,22 +86,22 @@ def noise_power(layer: Layer, values: NDArray[Any], moments: Known) -> Floats:
     return np.broadcast_to(square[layer.source_at] * gain[layer.result_at], shape).astype(np.float64)
 
 
-def _moment(moments: Known, name: str, axis: int, size: int, what: str) -> Floats:
-    found = moments.get((name, axis))
-    numbers = None if found is None else getattr(found, what)
+def _moment(moments: MomentsByAxis, name: str, axis: int, size: int, what: str) -> Floats:
+    known = moments.get((name, axis))
+    numbers = None if known is None else getattr(known, what)
     if numbers is None or numbers.shape != (size,) or not np.isfinite(numbers).all() or not numbers.any():
         return np.ones(size)
     return np.asarray(numbers)
 
 
-def terms_of(plan: Plan, basis: Basis, classes: Ids) -> list[Term]:
+def terms_of(plan: Plan, basis: RescalingBasis, classes: Ids) -> list[ProgramTerm]:
     """The program of a plan: one term for each use of a weight."""
     terms = []
     for layer in plan.layers:
         values = basis.values[layer.key].astype(np.float64)
         taps = values.reshape(*values.shape[:2], -1)
         terms.append(
-            Term(
+            ProgramTerm(
                 magnitude=np.abs(taps).max(axis=2, initial=0.0),
                 power=noise_power(layer, values, basis.moments) * taps.shape[2],
                 source=classes[layer.source_ids],
@@ -144,20 +143,15 @@ class Rescaling:
     moved: bool
 
 
-def rescale(basis: Basis, insert: Insert, exponent: float) -> Rescaling:
+def rescale(basis: RescalingBasis, insert: Insert, exponent: float) -> Rescaling:
     """Find the best scales and write them into a copy of the model.
 
     Parameters
     ----------
-    basis : Basis
     insert : {"none", "columns", "both"}
         Where digital factors may be added.
     exponent : float
         See :func:`nvaudit.remapping.solve.solve`; 0 leaves the model as it is.
-
-    Returns
-    -------
-    Rescaling
     """
     model, keys = basis.loaded.model, basis.keys
     plan = plan_scaling(model, keys, "none", seen=basis.seen)
@@ -166,6 +160,9 @@ def rescale(basis: Basis, insert: Insert, exponent: float) -> Rescaling:
         plan = plan_scaling(model, keys, insert, private=private, seen=basis.seen)
     classes, reasons = plan.variables.classes()
     half = any(values.dtype.itemsize < 4 for values in basis.values.values())
+    # Scales of one class are equal (both ends of a residual sum, say) and class 0 keeps its scale, so that
+    # the unknowns are u = ln t of the classes. t of every layer follows, and so does what it does to the
+    # noise.
     terms, size = terms_of(plan, basis, classes), int(classes.max()) + 1
     limit = _HALF_LIMIT if half else _LIMIT
     u = np.zeros(size) if exponent == 0 else solve(terms, size, exponent=exponent, limit=limit)
@@ -183,6 +180,7 @@ def rescale(basis: Basis, insert: Insert, exponent: float) -> Rescaling:
         before = noise_of(term, np.zeros(size))
         ratio = float(np.sqrt(noise_of(term, u) / before)) if before > 0 else 1.0
         noise[layer.key] = max(noise.get(layer.key, 0.0), ratio)
+        # W_ji became W_ji t_i / t_j: an error of the new weight counts (t_j / t_i)² times as much.
         here = term.power * np.exp(-2 * (u[term.source] - u[term.result]))
         power[layer.key] = here + power.get(layer.key, 0.0)
     return Rescaling(done, tuple(plan.layers), dict(plan.refused), held, noise, power, bool(np.any(u != 0)))

@@ -13,13 +13,12 @@ of neighbouring channels (Nagel et al. 2019) are the special case without data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from nvaudit.remapping.descend import descend
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -37,7 +36,7 @@ _TINY = 1e-30
 
 
 @dataclass(frozen=True)
-class Term:
+class ProgramTerm:
     """One weight in the program.
 
     Attributes
@@ -57,19 +56,20 @@ class Term:
     result: Ids
 
 
-def noise_of(term: Term, u: Floats) -> float:
+def noise_of(term: ProgramTerm, u: Floats) -> float:
     """Relative noise of one weight, in units of ν², with the true maximum as its range."""
     shift = u[term.source] - u[term.result]
     peak = float((term.magnitude * np.exp(shift)).max(initial=0.0))
     return peak**2 * float(np.sum(_full(term.power, term) * np.exp(-2 * shift)))
 
 
-def solve(terms: Sequence[Term], classes: int, *, exponent: float = SHARP, limit: float = 6.0) -> Floats:
+def solve(
+    terms: Sequence[ProgramTerm], classes: int, *, exponent: float = SHARP, limit: float = 6.0
+) -> Floats:
     """Find the scales with the least relative noise.
 
     Parameters
     ----------
-    terms : sequence of Term
     classes : int
         Number of classes of equal scales, the fixed one included.
     exponent : float
@@ -107,18 +107,22 @@ def solve(terms: Sequence[Term], classes: int, *, exponent: float = SHARP, limit
     return u
 
 
-def _objective(terms: Sequence[Term], u: Floats, p: float) -> tuple[float, Floats]:
+def _objective(terms: Sequence[ProgramTerm], u: Floats, p: float) -> tuple[float, Floats]:
     """Sum of the smooth relative noises, and its gradient."""
     total, slope = 0.0, np.zeros_like(u)
     for term in terms:
         shift = np.broadcast_to(u[term.source] - u[term.result], term.magnitude.shape)
+        # The range max |W| e^shift is not differentiable where two weights tie; the p-norm (Σ (|W|
+        # e^shift)^p)^(1/p) is, and tends to it. Logarithms less the largest keep p = 40 from overflow.
         high = np.log(np.maximum(term.magnitude, _TINY)) + shift
         top = high.max()
         parts = np.exp(p * (high - top))
-        whole = parts.sum()
+        norm = parts.sum()
         through = _full(term.power, term) * np.exp(-2 * shift)
-        value = float(np.exp(2 * (top + np.log(whole) / p)) * through.sum())
-        share = 2 * value * (parts / whole - through / through.sum())
+        value = float(np.exp(2 * (top + np.log(norm) / p)) * through.sum())
+        # d ln value / d shift: twice each pair's share of the range, less twice its share of the noise that
+        # is let through.
+        share = 2 * value * (parts / norm - through / through.sum())
         total += value
         slope += np.bincount(_spread(term.source, share), share.reshape(-1), len(u))
         slope -= np.bincount(_spread(term.result, share), share.reshape(-1), len(u))
@@ -129,5 +133,98 @@ def _spread(ids: Ids, like: Floats) -> Ids:
     return np.broadcast_to(ids, like.shape).reshape(-1)
 
 
-def _full(power: Floats, term: Term) -> Floats:
+def _full(power: Floats, term: ProgramTerm) -> Floats:
     return np.broadcast_to(power, term.magnitude.shape)
+
+
+# Limited-memory BFGS (J. Nocedal, Math. Comp. 35 (1980) 773). Written out because a library's version calls
+# threaded linear algebra on a handful of numbers, which costs more than the objective itself where cores are
+# shared.
+Objective = Callable[[Floats], tuple[float, Floats]]
+
+_MEMORY = 10
+_ARMIJO = 1e-4
+"""Share of the decrease that the slope promises which a step must bring (Armijo's condition)."""
+
+_SHRINK = 0.5
+_MOST_HALVINGS = 30
+
+
+def descend(objective: Objective, start: Floats, *, steps: int = 60, tolerance: float = 1e-7) -> Floats:
+    """Minimise a smooth convex function of a thousand numbers or so.
+
+    Parameters
+    ----------
+    objective : callable
+        Value and gradient at a point.
+    start : ndarray, float64, shape (n,)
+    steps : int
+        Iterations at most.
+    tolerance : float
+        Relative decrease at which to stop.
+
+    Returns
+    -------
+    ndarray, float64, shape (n,)
+        A point that is no worse than the start.
+
+    Examples
+    --------
+    >>> descend(lambda x: (float(((x - 2) ** 2).sum()), 2 * (x - 2)), np.zeros(3)).round(3)
+    array([2., 2., 2.])
+    """
+    point = start.astype(np.float64)
+    value, slope = objective(point)
+    pairs: deque[tuple[Floats, Floats, float]] = deque(maxlen=_MEMORY)
+    for _ in range(steps):
+        way = _direction(slope, pairs)
+        fall = float(np.dot(way, slope))
+        if fall >= 0:  # rounding: go straight down
+            pairs.clear()
+            way, fall = -slope, -float(np.dot(slope, slope))
+        step_taken = _search(objective, point, value, way, fall)
+        if step_taken is None:
+            break
+        new, new_value, new_slope = step_taken
+        # The pair (step, change of the slope) is curvature information only while their product is positive;
+        # rounding near the minimum can turn it negative, and the inverse Hessian would lose its sign.
+        step, change = new - point, new_slope - slope
+        bend = float(np.dot(step, change))
+        if bend > 1e-12 * float(np.dot(change, change)):
+            pairs.append((step, change, 1 / bend))
+        settled = value - new_value <= tolerance * abs(value)
+        point, value, slope = new, new_value, new_slope
+        if settled:
+            break
+    return point
+
+
+def _direction(slope: Floats, pairs: deque[tuple[Floats, Floats, float]]) -> Floats:
+    """Minus the approximate inverse Hessian times the gradient (two-loop recursion)."""
+    way, factors = -slope, []
+    for step, change, rho in reversed(pairs):
+        factor = rho * float(np.dot(step, way))
+        factors.append(factor)
+        way = way - factor * change
+    if pairs:
+        step, change, rho = pairs[-1]
+        way = way / (rho * float(np.dot(change, change)))
+    else:
+        way = way / max(float(np.abs(slope).max(initial=0.0)), 1e-30)  # a first step of at most 1
+    for (step, change, rho), factor in zip(pairs, reversed(factors), strict=True):
+        way = way + (factor - rho * float(np.dot(change, way))) * step
+    return way
+
+
+def _search(
+    objective: Objective, point: Floats, value: float, way: Floats, fall: float
+) -> tuple[Floats, float, Floats] | None:
+    """Halve the step until the value falls enough."""
+    length = 1.0
+    for _ in range(_MOST_HALVINGS):
+        new = point + length * way
+        new_value, new_slope = objective(new)
+        if np.isfinite(new_value) and new_value <= value + _ARMIJO * length * fall:
+            return new, new_value, new_slope
+        length *= _SHRINK
+    return None

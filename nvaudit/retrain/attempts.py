@@ -4,7 +4,7 @@ Bold training (weights within one standard deviation, a high rate) bears noise b
 from where it was; with few samples it does not find back to its accuracy without noise. A gentle one stays
 near. Which of them a model needs is not known beforehand, so it is tried: the second is trained only where
 the first one lost more without noise than is free, or is worth less than the given network. All networks are
-scored on the same chips and held-out samples; what they are worth is :meth:`Budget.worth`.
+scored on the same chips and held-out samples; what they are worth is :meth:`CleanLossBudget.worth`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nvaudit.perturb.schedule import Progress
-from nvaudit.retrain.budget import Budget
-from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
-from nvaudit.retrain.score import Scorer
+from nvaudit.retrain.checkpoint import CheckpointFolder
+from nvaudit.retrain.loop import TrainingPlan, TrainingState, naming, run_epochs
+from nvaudit.retrain.score import CleanLossBudget, Scorer
+from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Snapshot, Trainer
 
+BEST_CLIP = 1.0
+"""Standard deviations at which --method best clips weights."""
+
+GENTLE_LR = 3e-4
+GENTLE_CLIP = 2.5
+"""Of the second training of --method best: few weights are changed at the beginning, and none goes far."""
+
+BOLD, GENTLE = "bold", "gentle"
+
+
+def recipes_of(spec: HardenSpec) -> tuple[tuple[str, Recipe], ...]:
+    """Give the ways to train in the order in which they are tried, with their names.
+
+    There is a second one only for ``best`` with its own learning rate and clipping.
+    """
+    clip = spec.clip_weights
+    if clip is None and spec.method == "best":
+        clip = BEST_CLIP
+    first = Recipe(
+        epochs=spec.run_epochs,
+        batch_size=spec.step_samples,
+        optimiser=spec.optimiser,
+        lr=spec.rate,
+        weight_decay=spec.weight_decay,
+        schedule=spec.schedule,
+        clip_gradient=spec.clip_gradient,
+        clip_weights=clip,
+        augment=spec.augment,
+        draws=spec.draws,
+        seed=spec.seed,
+    )
+    chosen_by_user = spec.lr is not None or spec.clip_weights is not None or spec.optimiser != "adam"
+    if spec.method != "best" or chosen_by_user:
+        return ((BOLD, first),)
+    return (BOLD, first), (GENTLE, replace(first, lr=GENTLE_LR, clip_weights=GENTLE_CLIP))
+
+
 COMPARED_SHARE = 0.2
-"""Chips of the comparison: a score takes about half so many inferences of those that a training made."""
+"""Inferences of a comparison as a share of those of a training."""
 
 FEWEST_COMPARED = 100
+"""Chips of a comparison at least."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +69,6 @@ class Attempt:
 
     Attributes
     ----------
-    name : str
-    lr : float
-        Learning rate.
     clip_weights : float or None
         Standard deviations that weights were kept within.
     kpp : float
@@ -51,12 +87,12 @@ class Attempt:
 def run_attempts(
     trainer: Callable[[Recipe], Trainer],
     recipes: Sequence[tuple[str, Recipe]],
-    plan: Plan,
+    plan: TrainingPlan,
     scorer: Scorer,
-    budget: Budget,
+    budget: CleanLossBudget,
     progress: Progress,
-    shelf: Shelf | None,
-) -> tuple[State, list[Attempt], int | None]:
+    checkpoints: CheckpointFolder | None,
+) -> tuple[TrainingState, list[Attempt], int | None]:
     """Train until a network is worth more than the given one at no cost; the network ends as the best.
 
     Parameters
@@ -66,40 +102,41 @@ def run_attempts(
     recipes : sequence of (str, Recipe)
         In the order in which they are tried, with their names, which are those of the folders of their
         checkpoints from the second on.
-    plan : Plan
-    scorer : Scorer
-        Of the network.
-    budget : Budget
-        Of the network.
-    progress : callable
-        Called with (what, done, total).
-    shelf : Shelf or None
 
     Returns
     -------
-    state : State
+    state : TrainingState
         Of the training that is kept; where the given network is, of the best of those that were tried.
     attempts : list of Attempt
+        In the order in which they were tried.
     kept : int or None
         Which of them; None: the given network.
     """
     _, first = recipes[0]
     start = trainer(first).snapshot()
-    chips = _compared_chips(first, scorer)
+    # A step costs about two inferences more than a score does: so a comparison stays cheap beside a training.
+    wanted = int(COMPARED_SHARE * first.epochs * scorer.task.feed.count / scorer.feed.count)
+    chips = min(scorer.trials, max(FEWEST_COMPARED, wanted))
     given = scorer.kpp(first.epochs, chips)
     attempts: list[Attempt] = []
-    ends: list[tuple[State, Snapshot]] = []
+    ends: list[tuple[TrainingState, Snapshot]] = []
     for name, recipe in recipes:
         trainer(recipe).restore(start)
         one = trainer(recipe)  # where weights are clipped follows from the weights it begins with
-        own = shelf if shelf is None or not attempts else shelf.inner(name, "attempt")
+        own = checkpoints if checkpoints is None or not attempts else checkpoints.inner(name, "attempt")
         state = run_epochs(
-            one, replace(plan, keep="last", budget=None), scorer, _told(progress, name, attempts), own
+            one,
+            replace(plan, keep="last", budget=None),
+            scorer,
+            naming(progress, name) if attempts else progress,
+            own,
         )
-        found = Attempt(name, recipe.lr, recipe.clip_weights, scorer.kpp(first.epochs, chips), budget.loss())
-        attempts.append(found)
+        # Chips of the epoch after the last: no epoch was scored on them, and all attempts share them.
+        kpp = scorer.kpp(first.epochs, chips)
+        attempt = Attempt(name, recipe.lr, recipe.clip_weights, kpp, budget.loss())
+        attempts.append(attempt)
         ends.append((state, one.snapshot()))
-        if budget.is_free(found.clean_loss) and _worth(budget, found) >= budget.worth(given, 0.0):
+        if budget.is_free(attempt.clean_loss) and _worth(budget, attempt) >= budget.worth(given, 0.0):
             break
     # Of equals the first; a network that is ruled out is still the better of two such ones by its KPP.
     best = max(range(len(attempts)), key=lambda i: (_worth(budget, attempts[i]), -i))
@@ -111,19 +148,5 @@ def run_attempts(
     return state, attempts, best if kept else None
 
 
-def _worth(budget: Budget, attempt: Attempt) -> float:
+def _worth(budget: CleanLossBudget, attempt: Attempt) -> float:
     return budget.worth(attempt.kpp, attempt.clean_loss)
-
-
-def _compared_chips(recipe: Recipe, scorer: Scorer) -> int:
-    """How many chips keep the scores cheap beside a training."""
-    passes = recipe.epochs * scorer.task.feed.count
-    wanted = int(COMPARED_SHARE * passes / scorer.feed.count)
-    return min(scorer.trials, max(FEWEST_COMPARED, wanted))
-
-
-def _told(progress: Progress, name: str, before: list[Attempt]) -> Progress:
-    """Say which training it is, from the second on."""
-    if not before:
-        return progress
-    return lambda what, done, total: progress(what.replace("training", f"training, {name}", 1), done, total)

@@ -21,8 +21,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nvaudit.retrain.protocol import Network
-from nvaudit.retrain.quant import Place
+from nvaudit.retrain.protocol import TrainableNetwork
+from nvaudit.retrain.quant import ArrayPlace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ def bound(sigma: float, k: float = 1.0) -> float:
     return k / (mean + 3 * spread)
 
 
-def matrix_of(weight: Tensor, place: Place) -> Tensor:
+def matrix_of(weight: Tensor, place: ArrayPlace) -> Tensor:
     """A weight as a matrix, outputs × inputs."""
     if not place.channel_axes or weight.ndim < 2:
         return weight.reshape(1, -1)
@@ -57,13 +57,12 @@ def matrix_of(weight: Tensor, place: Place) -> Tensor:
     return front.reshape(math.prod(front.shape[: len(axes)]), -1)
 
 
-def penalty(network: Network, where: Sequence[Place], sigma: float, beta: float) -> Tensor:
+def penalty(network: TrainableNetwork, where: Sequence[ArrayPlace], sigma: float, beta: float) -> Tensor:
     """The regularisation term.
 
     Parameters
     ----------
-    network : Network
-    where : sequence of Place
+    where : sequence of ArrayPlace
         Weights on the array.
     sigma : float
         Of the variation that is expected.
@@ -82,6 +81,7 @@ def penalty(network: Network, where: Sequence[Place], sigma: float, beta: float)
     clean = network.clean([place.key for place in where])
     for place in where:
         matrix = matrix_of(clean[place.key], place)
+        # W Wᵀ and Wᵀ W have the same eigenvalues but for zeros, and no multiple of the identity has these.
         small = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
         gram = small @ small.T
         identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -21,7 +21,7 @@ from nvaudit.perturb.collapse import CodeLaw, collapse
 from nvaudit.perturb.moments import code_moments
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.retrain.noise import relative_spread
-from nvaudit.retrain.quant import Place, Quantised
+from nvaudit.retrain.quant import ArrayPlace, Quantised
 from nvaudit.rng import stream
 
 if TYPE_CHECKING:
@@ -43,19 +43,12 @@ class DeviceNoise:
         self._laws: dict[tuple[str, int], CodeLaw | None] = {}
         self._tables: dict[tuple[str, int, str], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, place: Place, weight: Quantised, generator: torch.Generator) -> Tensor:
+    def __call__(self, place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> Tensor:
         """One draw of the deviation."""
         return self.draw(place, weight, generator, 1)[0]
 
-    def draw(self, place: Place, weight: Quantised, generator: torch.Generator, count: int) -> Tensor:
+    def draw(self, place: ArrayPlace, weight: Quantised, generator: torch.Generator, count: int) -> Tensor:
         """Draw the deviation of a weight on several chips.
-
-        Parameters
-        ----------
-        place : Place
-        weight : Quantised
-        generator : torch.Generator
-        count : int
 
         Returns
         -------
@@ -67,6 +60,8 @@ class DeviceNoise:
             return self._devices(place, weight, generator, count, peak)
         import torch
 
+        # Exact collapse: if all terms are normal the sum over a weight's devices is normal, with mean and
+        # spread that depend on its code only. One draw per weight then has the law of one draw per device.
         code = weight.code
         mean, std = self._table(place, peak, law, code)
         z = torch.randn((count, *code.shape), generator=generator, dtype=code.dtype, device=code.device)
@@ -75,18 +70,18 @@ class DeviceNoise:
         index = code.long() + law.top
         return z.mul_(std[index] * weight.scale).add_(mean[index] * weight.scale)
 
-    def _peak_code(self, place: Place, weight: Quantised) -> int:
+    def _peak_code(self, place: ArrayPlace, weight: Quantised) -> int:
         # A scale that follows the weights puts the largest at the top code.
         return place.top if place.grid is None else int(weight.code.abs().amax())
 
-    def _law(self, place: Place, peak: int) -> CodeLaw | None:
+    def _law(self, place: ArrayPlace, peak: int) -> CodeLaw | None:
         key = (place.key, peak)
         if key not in self._laws:
             reads = read_terms(self._point, Setting.of(self._point, place.array))
             self._laws[key] = None if reads else collapse(self._point, place.array, peak)
         return self._laws[key]
 
-    def _table(self, place: Place, peak: int, law: CodeLaw, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _table(self, place: ArrayPlace, peak: int, law: CodeLaw, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and spread per code, as single numbers where all codes have the same."""
         import torch
 
@@ -99,7 +94,7 @@ class DeviceNoise:
         return self._tables[key]
 
     def _devices(
-        self, place: Place, weight: Quantised, generator: torch.Generator, count: int, peak: int
+        self, place: ArrayPlace, weight: Quantised, generator: torch.Generator, count: int, peak: int
     ) -> Tensor:
         import torch
 
@@ -108,14 +103,8 @@ class DeviceNoise:
         drawn = np.stack([law.draw(seed, trial).weights for trial in range(count)])
         return torch.as_tensor(drawn, device=weight.values.device).to(weight.values.dtype) - weight.values
 
-    def levels(self, place: Place, weight: Quantised, generator: torch.Generator) -> NDArray[np.float32]:
+    def levels(self, place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> NDArray[np.float32]:
         """Draw every device of a weight on one chip, each from its own law; what is read once is drawn too.
-
-        Parameters
-        ----------
-        place : Place
-        weight : Quantised
-        generator : torch.Generator
 
         Returns
         -------
@@ -124,13 +113,15 @@ class DeviceNoise:
         """
         seed = _seed(generator)
         law = self._chip_law(place, weight, self._peak_code(place, weight))
+        # Read noise has a law of its own per pass; frozen to one draw per step it is the noise of one read of
+        # the whole batch, which is what a gradient step sees.
         drawn = draw_cells(law, seed, 0)
         if drawn.read_variance is None:
             return drawn.levels
         z = stream(seed, "read", 0, place.key).standard_normal(drawn.levels.shape, dtype=np.float32)
         return np.asarray(drawn.levels + np.sqrt(drawn.read_variance) * z, np.float32)
 
-    def _chip_law(self, place: Place, weight: Quantised, peak: int) -> TensorLaw:
+    def _chip_law(self, place: ArrayPlace, weight: Quantised, peak: int) -> TensorLaw:
         tensor = mapped_tensor(place, weight, peak)
         return TensorLaw(tensor, self._point, every_device=True, freeze_read=True, keep_tables=False)
 
@@ -142,7 +133,7 @@ def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
-def mapped_tensor(place: Place, weight: Quantised, peak: int | None = None) -> MappedTensor:
+def mapped_tensor(place: ArrayPlace, weight: Quantised, peak: int | None = None) -> MappedTensor:
     """A weight on its grid, as the audit's code takes it."""
     code = weight.code.cpu().numpy().astype(np.int16)
     scale = weight.scale.float().cpu().numpy()
@@ -150,19 +141,13 @@ def mapped_tensor(place: Place, weight: Quantised, peak: int | None = None) -> M
     return MappedTensor(place.key, code, scale, place.array, peak, Lines(place.channel_axes))
 
 
-def device_sigma(point: OperatingPoint, where: Sequence[Place], grids: Mapping[str, Quantised]) -> float:
+def device_sigma(point: OperatingPoint, where: Sequence[ArrayPlace], grids: Mapping[str, Quantised]) -> float:
     """Spread that the device makes of a weight, as a fraction of max|W|: root mean square over all weights.
 
     Parameters
     ----------
-    point : OperatingPoint
-    where : sequence of Place
     grids : mapping of str to Quantised
         The weights on their grids.
-
-    Returns
-    -------
-    float
     """
     spreads = []
     for place in where:

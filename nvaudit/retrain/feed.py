@@ -28,8 +28,6 @@ class Batch:
 
     Attributes
     ----------
-    inputs : dict of str to Tensor
-    labels : Tensor or None
     rows : ndarray of int
         Which samples of the data these are.
     places : ndarray of int or None
@@ -53,11 +51,8 @@ class Feed:
 
     Attributes
     ----------
-    dataset : Dataset
     rows : ndarray of int
         The samples that belong to it.
-    device : str
-        Of torch.
     """
 
     dataset: Dataset
@@ -77,6 +72,8 @@ class Feed:
         """
         import torch
 
+        # Where samples influence each other (an axis that is no batch: frames of a film), the model is fed
+        # the run that they belong to, and losses and scores are taken at the samples that were asked for.
         fed, places, together = rows, None, self.dataset.together
         if together:
             start = int(rows[0]) // together * together
@@ -155,10 +152,8 @@ def split_rows(count: int, share: float, seed: int) -> tuple[Rows, Rows]:
 
     Parameters
     ----------
-    count : int
     share : float
         Of the samples that validate, above 0 and below 1.
-    seed : int
 
     Returns
     -------
@@ -218,17 +213,6 @@ def augmented(batch: Batch, augment: Augment, dataset: Dataset, rng: np.random.G
     """Flip images at random left to right, and shift them by up to an eighth of their size.
 
     Those that influence each other, such as the frames of a film, are flipped and shifted alike.
-
-    Parameters
-    ----------
-    batch : Batch
-    augment : {"none", "flip", "crop", "flip+crop"}
-    dataset : Dataset
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Batch
     """
     import torch
 

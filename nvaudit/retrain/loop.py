@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from nvaudit.perturb.record import Identity
 from nvaudit.perturb.schedule import Progress
-from nvaudit.retrain.budget import Budget
-from nvaudit.retrain.checkpoint import load_checkpoint, save_checkpoint
+from nvaudit.retrain.checkpoint import CheckpointFolder
 from nvaudit.retrain.noise import Noise
-from nvaudit.retrain.score import Scorer
+from nvaudit.retrain.score import CleanLossBudget, Scorer
 from nvaudit.retrain.train import Snapshot, Trainer, recalibrate
 from nvaudit.retrain.trice import SIDES, Interval, winner
 
@@ -20,7 +17,7 @@ Keep = Literal["best", "better", "last"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How a training goes.
 
     Attributes
@@ -40,7 +37,7 @@ class Plan:
         Whether training begins with a trained network, which then takes part in the choice of the best.
     since : int
         Epoch, from 0, from which on a network can be the result.
-    budget : Budget or None
+    budget : CleanLossBudget or None
         What a network may lose without noise to be the result.
     """
 
@@ -51,11 +48,11 @@ class Plan:
     keep: Keep
     given: bool = False
     since: int = 0
-    budget: Budget | None = None
+    budget: CleanLossBudget | None = None
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training is; all of it goes into a checkpoint."""
 
     epoch: int
@@ -84,80 +81,51 @@ class State:
         }
 
     @classmethod
-    def unpacked(cls, found: Mapping[str, Any]) -> State:
+    def unpacked(cls, packed: Mapping[str, Any]) -> TrainingState:
         """From a checkpoint."""
-        ends = found["interval"]
+        ends = packed["interval"]
         interval = None if ends is None else Interval(*ends)
         return cls(
-            found["epoch"], found["lanes"], interval, found["best"], found["best_epoch"], found["kept"],
-            history=found["history"],
+            packed["epoch"], packed["lanes"], interval, packed["best"], packed["best_epoch"], packed["kept"],
+            history=packed["history"],
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """Where checkpoints are kept, and what they are tied to."""
-
-    folder: Path
-    identity: Identity
-
-    def inner(self, name: str, mark: str, without: tuple[str, ...] = ()) -> Shelf:
-        """Make a shelf of its own for one of several trainings.
-
-        Parameters
-        ----------
-        name : str
-            Of its folder.
-        mark : str
-            What sets it apart, beside what all depend on.
-        without : tuple of str
-            Options that one of them does not know of.
-        """
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        options = {key: value for key, value in self.identity.options.items() if key not in without}
-        own = Identity(
-            inputs=self.identity.inputs, options={**options, mark: name}, versions=self.identity.versions
-        )
-        return Shelf(folder, own)
+def naming(progress: Progress, name: str) -> Progress:
+    """Say which training it is, where one run has several."""
+    return lambda what, done, total: progress(what.replace("training", f"training, {name}", 1), done, total)
 
 
 def run_epochs(
-    trainer: Trainer, plan: Plan, scorer: Scorer, progress: Progress, shelf: Shelf | None
-) -> State:
+    trainer: Trainer,
+    plan: TrainingPlan,
+    scorer: Scorer,
+    progress: Progress,
+    checkpoints: CheckpointFolder | None,
+) -> TrainingState:
     """Train; the trainer's network ends as the result.
-
-    Parameters
-    ----------
-    trainer : Trainer
-    plan : Plan
-    scorer : Scorer
-        Of the trainer's network.
-    progress : callable
-        Called with (what, epochs done, epochs).
-    shelf : Shelf or None
 
     Returns
     -------
-    State
+    TrainingState
         With what happened in every epoch.
     """
     given = trainer.snapshot()
-    found = None if shelf is None else load_checkpoint(shelf.folder, shelf.identity)
-    if found is None:
+    packed = None if checkpoints is None else checkpoints.load()
+    if packed is None:
         lanes = [given] * (1 if plan.interval is None else 3)
-        state = State(0, lanes, plan.interval)
+        state = TrainingState(0, lanes, plan.interval)
         if plan.given and plan.keep == "best" and trainer.recipe.epochs:
             state.best, state.best_epoch, state.kept = scorer.kpp(0), 0, lanes[0]
     else:
-        state = State.unpacked(found)
+        state = TrainingState.unpacked(packed)
     epochs = trainer.recipe.epochs
     progress("training: epochs", state.epoch, epochs)
     while state.epoch < epochs:
         _epoch(trainer, plan, scorer, state)
         state.epoch += 1
-        if shelf is not None:
-            save_checkpoint(shelf.folder, shelf.identity, state.packed())
+        if checkpoints is not None:
+            checkpoints.save(state.packed())
         progress("training: epochs", state.epoch, epochs)
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
     if plan.given and plan.keep == "best" and state.best_epoch:
@@ -165,12 +133,14 @@ def run_epochs(
     return state
 
 
-def _compare(trainer: Trainer, plan: Plan, scorer: Scorer, given: Snapshot, state: State) -> None:
-    """Go back to the given network if it is better than the kept one on the same, fresh chips.
+def _compare(
+    trainer: Trainer, plan: TrainingPlan, scorer: Scorer, given: Snapshot, state: TrainingState
+) -> None:
+    """Go back to the given network if it is better than the kept one, or if that one lost too much.
 
-    Also if the kept one has lost more without noise than it may.
-
-    The best of many scores flatters, so it does not count here.
+    The kept network is the best of many scores, and the largest of many noisy numbers is larger than its
+    own mean: E[max_i (s_i + ε_i)] ≥ max_i s_i. So its score does not count here; both networks are scored
+    anew on the same chips, which no epoch was scored on.
     """
     kept, fresh = trainer.snapshot(), trainer.recipe.epochs
     after = scorer.kpp(fresh)
@@ -186,18 +156,21 @@ def _compare(trainer: Trainer, plan: Plan, scorer: Scorer, given: Snapshot, stat
         trainer.restore(kept)
 
 
-def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
+def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: TrainingState) -> None:
     number, last = state.epoch, state.epoch + 1 == trainer.recipe.epochs
     sigmas = (plan.sigma,) if state.interval is None else state.interval.candidates()
     state.lanes = state.lanes[: len(sigmas)]
     losses, scores, clean = [], [], []
-    # Three networks must come down to one, and the best one must be known, even if all epochs are warm-up.
+    # Scored are the epochs past the warm-up (T, Algorithm 3, line 15). The last one is in any case: three
+    # networks must come down to one, and the best one must be known, even if all epochs are warm-up.
     wanted = plan.keep == "best" and number >= plan.since
     scored = (number >= plan.warm or last) and (wanted or len(sigmas) > 1)
     for i, sigma in enumerate(sigmas):
         trainer.restore(state.lanes[i])
         losses.append(trainer.epoch(number, plan.noise(sigma)))
         if scored:
+            # Statistics learned under noise belong to noisy activations; the audit runs the file, whose
+            # statistics are these. Averages over the quantised weights stand for all chips.
             recalibrate(trainer.task, trainer.recipe, number)
             scores.append(scorer.kpp(number))
             if plan.budget is not None:
@@ -220,12 +193,12 @@ def _epoch(trainer: Trainer, plan: Plan, scorer: Scorer, state: State) -> None:
     state.history.append(row)
 
 
-def _afforded(plan: Plan, loss: float | None) -> bool:
+def _afforded(plan: TrainingPlan, loss: float | None) -> bool:
     """Whether a network that has lost so much without noise can be the result."""
     return plan.budget is None or (loss is not None and plan.budget.affords(loss))
 
 
-def _winner(state: State, scores: list[float], higher_is_better: bool, *, shrink: bool) -> int:
+def _winner(state: TrainingState, scores: list[float], higher_is_better: bool, *, shrink: bool) -> int:
     """Spread the best network of an epoch, and past the warm-up shrink the interval."""
     if len(scores) == 1 or state.interval is None:
         return 0
@@ -237,7 +210,7 @@ def _winner(state: State, scores: list[float], higher_is_better: bool, *, shrink
     return chosen
 
 
-def _remember(state: State, score: float, chosen: int, higher_is_better: bool) -> None:
+def _remember(state: TrainingState, score: float, chosen: int, higher_is_better: bool) -> None:
     """Keep the winner of an epoch if it is the best so far; of equals the longer-trained."""
     gain = 0.0 if state.best is None else score - state.best
     if state.best is None or (gain if higher_is_better else -gain) >= 0:

@@ -22,7 +22,7 @@ _FLOOR = 1e-7
 
 
 @dataclass(frozen=True)
-class Loss:
+class TrainingLoss:
     """The loss of a batch.
 
     Attributes
@@ -31,11 +31,10 @@ class Loss:
         Class scores; one score column; real numbers.
     axis : int
         Of the classes.
-    scale : {"logit", "probability"}
     distill : float
         Weight of the distance to the given model's outputs, 0 … 1; the rest is the labels'.
-    said : str
-        In plain words.
+    description : str
+        For the report, in plain words.
     ignore : tuple of int
         Labels that stand for "not labelled": nothing is learned at the positions that have them.
     """
@@ -44,7 +43,7 @@ class Loss:
     axis: int
     scale: Literal["logit", "probability"]
     distill: float
-    said: str
+    description: str
     ignore: tuple[int, ...] = ()
 
     def __call__(self, output: Tensor, label: Tensor | None, teacher: Tensor | None) -> Tensor:
@@ -58,6 +57,8 @@ class Loss:
         teacher : Tensor or None
             The given model's outputs; None if ``distill`` is 0.
         """
+        # (1 − d) · loss(labels) + d · distance(teacher): both are means over the same positions, so that d is
+        # a share, whatever the number of classes.
         parts = []
         if label is not None and self.distill < 1:
             parts.append((1 - self.distill) * self._against_labels(output, label))
@@ -108,6 +109,9 @@ class Loss:
         if self.kind == "binary":
             soft = teacher.sigmoid() if self.scale == "logit" else teacher
             return self._against_labels(output, soft.clamp(0, 1))
+        # KL(teacher ‖ network) = Σ p ln p − Σ p ln q: its gradient by the network is that of the
+        # cross-entropy to the teacher's probabilities, and it is 0 where both agree. Per position, not per
+        # class.
         logs, wanted = self.log_prob(output), self.log_prob(teacher)
         return F.kl_div(
             logs.reshape(-1, logs.shape[-1]),
@@ -129,23 +133,16 @@ def settle_loss(
     class_axis: int | None,
     distill: float | None,
     reading: Reading | None = None,
-) -> Loss:
+) -> TrainingLoss:
     """Settle the loss from the unmodified model's first outputs.
 
     Parameters
     ----------
     output : ndarray, batch first
-    labels : ndarray or None
-    label_kind : {"class", "reference", "multilabel", "none"}
-    class_axis : int or None
     distill : float or None
         None: 0 with labels, else 1.
     reading : Reading, optional
         What the graph proves of the output.
-
-    Returns
-    -------
-    Loss
 
     Raises
     ------
@@ -161,7 +158,7 @@ def settle_loss(
             f"--distill {distill:g}: the data have no labels, so the given model's outputs are all there is "
             "to learn from; use 1, or leave it out"
         )
-    what = _what(distill)
+    what = _target_words(distill)
     if reading is not None and reading.decisions and class_axis is None:
         raise OptionError(
             f"output {reading.output!r} holds decisions (class numbers), and no gradient passes a decision; "
@@ -169,23 +166,25 @@ def settle_loss(
         )
     metric = resolve_metric(None, output, labels, label_kind, class_axis, reading)
     if metric.kind == "multilabel":
-        said = f"binary cross-entropy of each output {what}".strip()
-        return Loss("binary", 0, metric.scale, distill, said, metric.ignore)
+        description = f"binary cross-entropy of each output {what}".strip()
+        return TrainingLoss("binary", 0, metric.scale, distill, description, metric.ignore)
     if metric.kind == "mse":
-        said = "squared error" if distill == 0 else f"squared error {what}"
-        return Loss("values", 0, "logit", distill, said)
+        description = "squared error" if distill == 0 else f"squared error {what}"
+        return TrainingLoss("values", 0, "logit", distill, description)
     read = None
     if label_kind == "class":
         read = resolve_metric("cross_entropy", output, labels, label_kind, class_axis, reading)
     axis = read.class_axis if read is not None else metric.class_axis
     if axis is None:
         scale = read.scale if read is not None else metric.scale
-        return Loss("binary", 0, scale, distill, f"binary cross-entropy {what}".strip(), metric.ignore)
+        return TrainingLoss(
+            "binary", 0, scale, distill, f"binary cross-entropy {what}".strip(), metric.ignore
+        )
     scale = read.scale if read is not None else _scale(output, axis)
-    return Loss("classes", axis, scale, distill, f"cross-entropy {what}".strip(), metric.ignore)
+    return TrainingLoss("classes", axis, scale, distill, f"cross-entropy {what}".strip(), metric.ignore)
 
 
-def _what(distill: float) -> str:
+def _target_words(distill: float) -> str:
     if distill == 0:
         return ""
     if distill == 1:

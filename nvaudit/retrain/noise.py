@@ -7,16 +7,14 @@ audited profile itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.special import ndtr
 
-from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import with_devices
-from nvaudit.retrain.quant import Place, Quantised, quantise, straight_through
+from nvaudit.retrain.quant import ArrayPlace, Quantised, quantise, straight_through
 from nvaudit.rng import stream
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 Shape = Literal["gaussian", "rc", "lc", "rt", "lt"]
 """Gaussian; right- and left-censored; right- and left-truncated."""
 
-Noise = Callable[[Place, Quantised, "torch.Generator"], "Tensor"]
+Noise = Callable[[ArrayPlace, Quantised, "torch.Generator"], "Tensor"]
 """(where a weight lies, the weight on its grid, generator) → deviation ΔW of the same shape."""
 
 
@@ -35,15 +33,8 @@ def torch_generator(device: str, seed: int, purpose: str, *address: int | str) -
 
     Parameters
     ----------
-    device : str
     seed : int
         The user's.
-    purpose : str
-    *address : int or str
-
-    Returns
-    -------
-    torch.Generator
     """
     import torch
 
@@ -57,17 +48,11 @@ def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) 
 
     Parameters
     ----------
-    shape : {"gaussian", "rc", "lc", "rt", "lt"}
     like : Tensor
         Gives shape, type and device.
     th : float
         Threshold in units of σ: right-sided noise is nowhere above ``th``, left-sided noise nowhere below
         ``−th``. Unused by ``gaussian``.
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor
 
     References
     ----------
@@ -75,6 +60,10 @@ def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) 
     """
     import torch
 
+    # T-10. Right-censored: min(z, c), so that the share 1 − Φ(c) of the draws lies on c itself, and with
+    # φ the normal density E = c (1 − Φ(c)) − φ(c), E[·²] = Φ(c) − c φ(c) + c² (1 − Φ(c)).
+    # Right-truncated: z given z ≤ c, by drawing again, Φ(c)⁻¹ times on average: E = −φ(c) / Φ(c).
+    # Left-sided noise is right-sided noise mirrored, as −z has the law of z.
     z = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     if shape == "gaussian":
         return z
@@ -91,40 +80,14 @@ def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) 
     return -z if shape in ("lc", "lt") else z
 
 
-def moments(shape: Shape, th: float) -> tuple[float, float]:
-    """Mean and standard deviation of noise of unit σ, in closed form.
-
-    Parameters
-    ----------
-    shape : {"gaussian", "rc", "lc", "rt", "lt"}
-    th : float
-
-    Returns
-    -------
-    tuple of float
-
-    Examples
-    --------
-    >>> [round(value, 4) for value in moments("rc", 1.0)]
-    [-0.0833, 0.8666]
-    """
-    if shape == "gaussian":
-        return 0.0, 1.0
-    below, density = float(ndtr(th)), math.exp(-th * th / 2) / math.sqrt(2 * math.pi)
-    if shape in ("rc", "lc"):
-        mean = th * (1 - below) - density
-        square = below - th * density + th * th * (1 - below)
-    else:
-        mean = -density / below
-        square = 1 - th * density / below
-    sign = -1.0 if shape in ("lc", "lt") else 1.0
-    return sign * mean, math.sqrt(square - mean * mean)
-
-
 def shaped_noise(shape: Shape, sigma: float, th: float) -> Noise:
-    """Noise in weight space: ``ΔW = max|W| · σ · z`` with ``z`` of :func:`standard`."""
+    """Noise in weight space: ``ΔW = max|W| · σ · z`` with ``z`` of :func:`standard`.
 
-    def draw(place: Place, weight: Quantised, generator: torch.Generator) -> Tensor:
+    max|W| is that of the weights at hand: as weights shrink, so does the noise, and with it what the array
+    makes of a code.
+    """
+
+    def draw(place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> Tensor:
         return standard(shape, weight.values, th, generator).mul_(weight.peak * sigma)
 
     return draw
@@ -133,34 +96,22 @@ def shaped_noise(shape: Shape, sigma: float, th: float) -> Noise:
 def lognormal_noise(sigma: float) -> Noise:
     """Multiplicative noise: ``W → W · exp(θ)``, ``θ ~ N(0, σ²)`` (CorrectNet's model of the devices)."""
 
-    def draw(place: Place, weight: Quantised, generator: torch.Generator) -> Tensor:
+    def draw(place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> Tensor:
         z = standard("gaussian", weight.values, 0.0, generator)
         return weight.values * (z.mul_(sigma).exp_() - 1)
 
     return draw
 
 
-def no_noise(place: Place, weight: Quantised, generator: torch.Generator) -> Tensor:
+def no_noise(place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> Tensor:
     """No noise: training is quantisation-aware only."""
     return weight.values.new_zeros(())
 
 
 def noisy_weights(
-    network: Network, where: Sequence[Place], noise: Noise, generator: torch.Generator
+    network: TrainableNetwork, where: Sequence[ArrayPlace], noise: Noise, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """One draw of every weight on the array: on its grid, plus noise, straight through to the clean weight.
-
-    Parameters
-    ----------
-    network : Network
-    where : sequence of Place
-    noise : Noise
-    generator : torch.Generator
-
-    Returns
-    -------
-    dict of str to Tensor
-    """
+    """Draw every weight on the array once: on its grid, plus noise, straight through to the clean weight."""
     drawn = {}
     clean = network.clean([place.key for place in where])
     for place in where:
@@ -170,7 +121,7 @@ def noisy_weights(
     return drawn
 
 
-def deviation_of(place: Place, weight: Quantised, noise: Noise, generator: torch.Generator) -> Tensor:
+def deviation_of(place: ArrayPlace, weight: Quantised, noise: Noise, generator: torch.Generator) -> Tensor:
     """One draw of the deviation of a weight; where it has no devices there is none."""
     deviation = noise(place, weight, generator)
     there = with_devices(place, weight.code)

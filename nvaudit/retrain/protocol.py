@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Network(Protocol):
+class TrainableNetwork(Protocol):
     """A torch module whose weights are known by name and can be replaced for one pass.
 
     Names are those of :class:`nvaudit.model.Weight` and of constants; layouts are the stored ones.

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
-from nvaudit.retrain.protocol import Network
-from nvaudit.retrain.quant import Groups, Place
+from nvaudit.retrain.protocol import TrainableNetwork
+from nvaudit.retrain.quant import ArrayPlace, Groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,6 @@ def group_norms(weight: Tensor, groups: Groups) -> Tensor:
     ----------
     weight : Tensor
         In the layout of ``groups``.
-    groups : Groups
 
     Returns
     -------
@@ -52,6 +51,8 @@ def group_norms(weight: Tensor, groups: Groups) -> Tensor:
     """
     import torch
 
+    # The derivative of √s is infinite at 0. Of a group that has been cut the root of 1 is taken instead and
+    # multiplied by 0: `where` alone would still send 0 · ∞ = NaN back.
     square = weight.new_zeros(groups.count).index_add(0, _index(weight, groups), weight.reshape(-1).square())
     positive = square > 0
     return torch.where(positive, square, torch.ones_like(square)).sqrt() * positive
@@ -63,12 +64,11 @@ def _index(like: Tensor, groups: Groups) -> Tensor:
     return torch.from_numpy(groups.number.reshape(-1)).to(like.device)
 
 
-def with_devices(place: Place, code: Tensor) -> Tensor | None:
+def with_devices(place: ArrayPlace, code: Tensor) -> Tensor | None:
     """1 where a weight has devices, 0 in groups of zeros; None where every weight has some.
 
     Parameters
     ----------
-    place : Place
     code : Tensor
         Its codes.
 
@@ -110,7 +110,7 @@ def clipped_penalty(weights: Sequence[tuple[Tensor, Groups]], alphas: Sequence[f
 
 
 @dataclass(frozen=True)
-class Layer:
+class PrunableLayer:
     """What is known of a layer's groups when some are chosen.
 
     Attributes
@@ -142,9 +142,9 @@ class Layer:
         order = np.argsort(self.norms, kind="stable")
         square = self.norms[order] ** 2
         rest = np.cumsum(square[::-1])[::-1]
-        found = np.empty(len(order))
-        found[order] = np.divide(square, rest, out=np.zeros(len(order)), where=rest > 0)
-        return found
+        scores = np.empty(len(order))
+        scores[order] = np.divide(square, rest, out=np.zeros(len(order)), where=rest > 0)
+        return scores
 
     def alpha(self, count: int) -> float:
         """α below which, against the mean, ``count`` norms lie; 0 for none."""
@@ -156,12 +156,11 @@ class Layer:
         return (below + above) / 2 if above > below else math.nextafter(below, math.inf)
 
 
-def choose_groups(layers: Sequence[Layer], wanted: float) -> list[NDArray[np.bool_]]:
+def choose_groups(layers: Sequence[PrunableLayer], wanted: float) -> list[NDArray[np.bool_]]:
     """Choose groups to cut, by ascending score, until enough weights are gone.
 
     Parameters
     ----------
-    layers : sequence of Layer
     wanted : float
         Weights that the chosen groups must hold at least.
 
@@ -172,7 +171,7 @@ def choose_groups(layers: Sequence[Layer], wanted: float) -> list[NDArray[np.boo
 
     Examples
     --------
-    >>> choose_groups([Layer(np.array([1.0, 3.0, 8.0]), np.array([4, 4, 2]))], 5)
+    >>> choose_groups([PrunableLayer(np.array([1.0, 3.0, 8.0]), np.array([4, 4, 2]))], 5)
     [array([ True,  True, False])]
     """
     rows = sorted(
@@ -195,23 +194,18 @@ class Pruner:
 
     Attributes
     ----------
-    network : Network
-    places : tuple of Place
+    places : tuple of ArrayPlace
         Weights whose groups may be cut.
     weights : int
         Of all weights on the array: the sparsity is a share of these.
-    sparsity : float
-        Target.
     strength : float
         λ of the penalty.
     cut : int
         The epoch, from 0, at whose beginning groups are cut.
-    steps : int
-        Of an epoch.
     """
 
-    network: Network
-    places: tuple[Place, ...]
+    network: TrainableNetwork
+    places: tuple[ArrayPlace, ...]
     weights: int
     sparsity: float
     strength: float
@@ -228,8 +222,11 @@ class Pruner:
         self._masks, self._alphas, self._rates = {}, [], []
         if epoch < self.cut:
             layers = self._layers()
+            # δ rises with the share that would be cut by now, so that groups are pulled one after another,
+            # and each may still prove itself against the loss before the cut makes it final.
             chosen = choose_groups(layers, self.sparsity * (epoch + 1) / self.cut * self.weights)
             self._alphas = [layer.alpha(int(gone.sum())) for layer, gone in zip(layers, chosen, strict=True)]
+            # λ = 1 moves a group by its mean norm within the steps before the cut: rate = mean / steps.
             each = self.strength / (self.cut * self.steps)
             self._rates = [each * float(layer.norms.mean()) for layer in layers]
             return
@@ -278,18 +275,18 @@ class Pruner:
         """Weights that can be cut."""
         return sum(int(layer.sizes.sum() - layer.sizes[layer.stays]) for layer in self._layers())
 
-    def _weights(self) -> list[tuple[Place, Tensor, Groups]]:
+    def _weights(self) -> list[tuple[ArrayPlace, Tensor, Groups]]:
         weights = self.network.weights
         return [
             (place, weights[place.key], place.groups) for place in self.places if place.groups is not None
         ]
 
-    def _layers(self) -> list[Layer]:
+    def _layers(self) -> list[PrunableLayer]:
         import torch
 
         with torch.no_grad():
             return [
-                Layer(
+                PrunableLayer(
                     group_norms(weight, groups).double().cpu().numpy(),
                     np.bincount(groups.number.reshape(-1), minlength=groups.count),
                 )
@@ -298,8 +295,8 @@ class Pruner:
 
 
 def make_pruner(
-    network: Network,
-    where: Sequence[Place],
+    network: TrainableNetwork,
+    where: Sequence[ArrayPlace],
     dense: Sequence[str],
     *,
     sparsity: float,
@@ -311,8 +308,7 @@ def make_pruner(
 
     Parameters
     ----------
-    network : Network
-    where : sequence of Place
+    where : sequence of ArrayPlace
         All weights on the array, with their groups.
     dense : sequence of str
         Keys of weights that stay whole.
@@ -322,10 +318,6 @@ def make_pruner(
         λ.
     epochs, steps : int
         Of the training, and of an epoch.
-
-    Returns
-    -------
-    Pruner
 
     Raises
     ------

@@ -20,13 +20,50 @@ from nvaudit.mapping.conductance import Array, layout
 from nvaudit.mapping.groups import group_numbers
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.tiling import weight_lines
-from nvaudit.model import Weight
+from nvaudit.model import LoadedModel, Weight, build_template
 from nvaudit.model.layout import UNMOVED, Layout
-from nvaudit.retrain.protocol import Network
-from nvaudit.retrain.ternary import ternarise
+from nvaudit.retrain.protocol import TrainableNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# Z. He, B. Gong, D. Fan, *Optimize Deep Convolutional Neural Network with Ternarized Weights and High
+# Accuracy*, WACV 2019, arXiv:1807.07948: the stability paper's reference for ternary weights (section 4.4.2).
+TERNARY_THRESHOLD = 0.05
+"""Of max|W|: weights up to it become 0."""
+
+
+def ternarise(weight: Tensor, axes: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+    """Put weights on −a, 0 or a; threshold and a follow the weights at every step.
+
+    Parameters
+    ----------
+    axes : tuple of int
+        Axes that have a threshold and an a of their own; ``()`` for one of each.
+
+    Returns
+    -------
+    code : Tensor
+        −1, 0 or 1, in the type and shape of ``weight``: 0 where ``|W| <= Δ``, ``Δ = 0.05 max|W|``.
+    scale : Tensor
+        a, the mean of |W| over ``|W| > Δ``, broadcastable; 0 where all weights are zero. The weight is
+        ``scale · code``. A second time changes nothing.
+    """
+    import torch
+
+    w = weight.detach()
+    if w.numel() == 0:
+        return w, w.new_zeros(())
+    keep = {axis % w.ndim for axis in axes}
+    other = tuple(axis for axis in range(w.ndim) if axis not in keep)
+    size = w.abs().double()  # in double: the mean of equal numbers is then that number
+    if not other:
+        return w.sign(), w.abs()
+    above = size > TERNARY_THRESHOLD * size.amax(dim=other, keepdim=bool(keep))
+    total = torch.where(above, size, torch.zeros_like(size)).sum(dim=other, keepdim=bool(keep))
+    scale = total / above.sum(dim=other, keepdim=bool(keep)).clamp(min=1)
+    return torch.where(above, w.sign(), torch.zeros_like(w)), scale.to(w.dtype)
 
 
 @dataclass(frozen=True)
@@ -37,7 +74,6 @@ class Groups:
     ----------
     number : ndarray, int64
         From 0, in the stored layout.
-    count : int
     """
 
     number: NDArray[np.int64]
@@ -45,7 +81,7 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Place:
+class ArrayPlace:
     """How one weight lies on the array; axes are those of its stored layout.
 
     Attributes
@@ -63,7 +99,7 @@ class Place:
     grid : ndarray or None, float32
         Scale of a grid of its own, broadcastable; it does not follow the weights.
     ternary : bool
-        Whether its values are −a, 0 and a; see :mod:`nvaudit.retrain.ternary`.
+        Whether its values are −a, 0 and a; see :mod:`nvaudit.retrain.quant`.
     groups : Groups or None
         Groups that have no devices where they are zero; None: every weight has devices.
     """
@@ -91,12 +127,11 @@ def places(
     per_channel: bool,
     ternary: bool = False,
     group_rows: int | None = None,
-) -> tuple[Place, ...]:
+) -> tuple[ArrayPlace, ...]:
     """Say how weights lie on the array, as the audit maps them.
 
     Parameters
     ----------
-    weights : sequence of Weight
     profile : DeviceProfile
         Its ``weight_bits`` are H.
     layouts : mapping of str to Layout
@@ -107,12 +142,8 @@ def places(
         Weights without a grid of their own have three values; the profile's ``weight_bits`` are 1.
     group_rows : int, optional
         Rows of the crossbars whose groups of zeros have no devices.
-
-    Returns
-    -------
-    tuple of Place
     """
-    found = []
+    made = []
     for weight in weights:
         bits, grid, steps = profile.weight_bits, None, layouts.get(weight.key, UNMOVED)
         if weight.is_integer:
@@ -125,17 +156,15 @@ def places(
         axes = stored_axes(weight.shape, weight.channel_axes, steps)
         scale_axes = axes if per_channel and grid is None else ()
         array = layout(profile, bits=bits)
-        place = Place(weight.key, array, scale_axes, axes, weight.matrix.rows, grid, ternary and grid is None)
+        place = ArrayPlace(
+            weight.key, array, scale_axes, axes, weight.matrix.rows, grid, ternary and grid is None
+        )
         if group_rows is not None:
-            place = replace(place, groups=_groups(weight, steps, group_rows))
-        found.append(place)
-    return tuple(found)
-
-
-def _groups(weight: Weight, steps: Layout, rows: int) -> Groups:
-    """Number the groups of a weight, in its stored layout."""
-    number = group_numbers(tuple(weight.shape), weight_lines(weight), rows)
-    return Groups(np.array(steps.apply(number), order="C"), int(number.max(initial=-1)) + 1)
+            number = group_numbers(tuple(weight.shape), weight_lines(weight), group_rows)
+            stored = np.array(steps.apply(number), order="C")
+            place = replace(place, groups=Groups(stored, int(number.max(initial=-1)) + 1))
+        made.append(place)
+    return tuple(made)
 
 
 def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Layout) -> tuple[int, ...]:
@@ -145,8 +174,6 @@ def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Layout) -> tup
     ----------
     shape : sequence of int
         Primary.
-    axes : sequence of int
-    steps : Layout
 
     Returns
     -------
@@ -158,6 +185,8 @@ def stored_axes(shape: Sequence[int], axes: Sequence[int], steps: Layout) -> tup
     >>> stored_axes((3, 5), (1,), Layout([("transpose", (1, 0))]))
     (0,)
     """
+    # Number the positions along these axes, move the numbers as the tensor is moved, and see along which of
+    # the new axes they change. If together these axes have as many positions they are the old ones.
     if not axes or 0 in shape:
         return ()
     keep = {axis % len(shape) for axis in axes}
@@ -191,18 +220,8 @@ class Quantised:
     peak: Tensor
 
 
-def quantise(weight: Tensor, place: Place) -> Quantised:
-    """Put a weight on its grid: the same codes as :func:`nvaudit.mapping.quantize.quantize`.
-
-    Parameters
-    ----------
-    weight : Tensor
-    place : Place
-
-    Returns
-    -------
-    Quantised
-    """
+def quantise(weight: Tensor, place: ArrayPlace) -> Quantised:
+    """Put a weight on its grid: the same codes as :func:`nvaudit.mapping.quantize.quantize`."""
     import torch
 
     w = weight.detach()
@@ -230,7 +249,7 @@ def _peak(w: Tensor, axes: tuple[int, ...]) -> Tensor:
     return w.abs().amax(dim=other, keepdim=True) if other else w.abs()
 
 
-def settle_ternary(network: Network, where: Sequence[Place]) -> None:
+def settle_ternary(network: TrainableNetwork, where: Sequence[ArrayPlace]) -> None:
     """Set ternary weights to their values, in place: what was trained is what is written."""
     import torch
 
@@ -247,10 +266,13 @@ def straight_through(weight: Tensor, value: Tensor) -> Tensor:
     So the gradient is taken at the noisy, quantised point and updates the clean weight (T, Algorithm 1, line
     6).
     """
+    # Rounding has the derivative 0 almost everywhere, and a weight behind it would never move. With sg for
+    # "stop the gradient", W + sg(V − W) is V, and its derivative by W is 1: an update goes on adding up in W
+    # until the code that W rounds to changes.
     return weight + (value - weight).detach()
 
 
-def quantise_all(network: Network, where: Sequence[Place]) -> dict[str, Quantised]:
+def quantise_all(network: TrainableNetwork, where: Sequence[ArrayPlace]) -> dict[str, Quantised]:
     """Put every weight of the array on its grid."""
     clean = network.clean([place.key for place in where])
     return {place.key: quantise(clean[place.key], place) for place in where}
@@ -264,13 +286,8 @@ def quantise_activation(x: Tensor, bits: int) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor
     bits : int
         2 … 16.
-
-    Returns
-    -------
-    Tensor
     """
     import torch
 
@@ -281,3 +298,38 @@ def quantise_activation(x: Tensor, bits: int) -> Tensor:
         step = torch.where(peak > 0, peak / top, torch.ones_like(peak))
         rounded = torch.round(x / step) * step
     return straight_through(x, rounded)
+
+
+def stored_layouts(
+    loaded: LoadedModel, weights: Sequence[Weight], clean: Mapping[str, Tensor]
+) -> dict[str, Layout]:
+    """Find the steps from each weight's primary layout to the one it is trained in.
+
+    Parameters
+    ----------
+    clean : mapping of str to Tensor
+        The weights as the network has them.
+
+    Returns
+    -------
+    dict of str to Layout
+        Without a weight whose layout is neither: it has no channels of its own.
+    """
+    template = build_template(loaded, [weight.key for weight in weights])
+    offered: dict[str, list[Layout]] = {}
+    for slot in template.slots:
+        offered.setdefault(slot.weight_key, []).append(slot.transform)
+    layouts: dict[str, Layout] = {}
+    for weight in weights:
+        there = clean[weight.key].detach().cpu().numpy()
+        values = weight.load().values
+        turned = tuple(range(values.ndim))[::-1]
+        # The audit's template says how a weight reaches its operator; training holds it where the file stores
+        # it, which may be a step earlier (as it is, or with all axes reversed). Which of these it is the
+        # numbers tell, up to the rounding of a grid's arithmetic.
+        for steps in (*offered.get(weight.key, []), UNMOVED, Layout([("transpose", turned)])):
+            here = steps.apply(values)
+            if here.shape == there.shape and np.allclose(here, there, rtol=1e-4, atol=1e-6):
+                layouts[weight.key] = steps
+                break
+    return layouts

@@ -10,53 +10,47 @@ from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain import correctnet
-from nvaudit.retrain.attempts import run_attempts
-from nvaudit.retrain.budget import held_out_scorer, make_budget
+from nvaudit.retrain.attempts import recipes_of, run_attempts
+from nvaudit.retrain.checkpoint import CheckpointFolder
 from nvaudit.retrain.device_noise import DeviceNoise, device_sigma
 from nvaudit.retrain.feed import Feed, check_augment
-from nvaudit.retrain.loop import Keep, Plan, Shelf, State, run_epochs
+from nvaudit.retrain.loop import Keep, TrainingPlan, TrainingState, run_epochs
 from nvaudit.retrain.noise import Noise, lognormal_noise, no_noise, shaped_noise
-from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner
 from nvaudit.retrain.quant import quantise_all, settle_ternary
-from nvaudit.retrain.recipes import recipes_of
-from nvaudit.retrain.score import Scorer
+from nvaudit.retrain.score import CleanLossBudget, Scorer
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.retrain.subject import Subject, begin, settle_crossbars, settle_pruner, settle_task
+from nvaudit.retrain.subject import TrainingSubject, begin, settle_crossbars, settle_pruner, settle_task
 from nvaudit.retrain.train import Recipe, Task, Trainer
 from nvaudit.retrain.trice import Interval
-from nvaudit.retrain.vat import Judge, Search
+from nvaudit.retrain.vat import Judge, VatSearch
 
-FEWEST_IMAGES = 100
+FEWEST_SAMPLES = 100
 """Validation samples that a score is taken over at least, if there are as many."""
 
 
 def train_network(
-    network: Network,
-    subject: Subject,
+    network: TrainableNetwork,
+    subject: TrainingSubject,
     spec: HardenSpec,
     progress: Progress,
-    shelf: Shelf | None = None,
+    checkpoints: CheckpointFolder | None = None,
     judge: Judge | None = None,
-) -> tuple[State, dict[str, Any]]:
+) -> tuple[TrainingState, dict[str, Any]]:
     """Train a network as specified, in place.
 
     Parameters
     ----------
-    network : Network
+    network : TrainableNetwork
         With the model's own weights.
-    subject : Subject
-    spec : HardenSpec
-    progress : callable
-        Called with (what, done, total).
-    shelf : Shelf, optional
-        Where checkpoints are kept.
     judge : callable, optional
         Measures the roughness of the network; ``stability-vat`` needs it.
 
     Returns
     -------
-    state : State
+    state : TrainingState
+        Of the training that is kept, with what happened in every epoch.
     facts : dict
         What was settled.
 
@@ -71,12 +65,18 @@ def train_network(
     task, metric = settle_task(network, subject, spec, device)
     task = replace(task, crossbars=settle_crossbars(network, subject, spec, task))
     noise = DeviceNoise(subject.point)
+    # σ_t where the user gives none: the spread that the audited device makes of these very weights.
     own = device_sigma(subject.point, task.where, quantise_all(network, task.where))
     scorer = _scorer(task, metric, noise, subject, spec, device)
     scorer.keep_reference()
-    watched = _watched(scorer, subject, spec, device)
+    held_out: Scorer | None = None
+    if spec.max_clean_loss is not None or _compares(spec):  # it matters what is lost without noise
+        held_out = replace(scorer, feed=Feed(subject.val, subject.val_rows, device), _targets={})
+        held_out.keep_reference()  # before `begin`: of the unmodified network
     begin(network, spec, task)
-    budget = None if watched is None else make_budget(watched, spec.max_clean_loss)
+    budget = None
+    if held_out is not None:
+        budget = CleanLossBudget(held_out, spec.max_clean_loss, held_out.clean())
     plan = replace(_plan(spec, noise, own), budget=budget)
     if spec.method == "correctnet":
         task = replace(
@@ -86,8 +86,8 @@ def train_network(
         scorer.task = task
     pruner = settle_pruner(network, subject, spec, task)
     if pruner is not None:
-        plan = replace(plan, since=pruner.cut)
-    state, choice = _train(task, plan, pruner, scorer, subject, spec, progress, shelf, judge)
+        plan = replace(plan, since=pruner.cut)  # a network before the cut is not the compressed one
+    state, choice = _train(task, plan, pruner, scorer, subject, spec, progress, checkpoints, judge)
     settle_ternary(network, task.where)
     facts = _facts(task, plan, state, scorer, spec) | choice
     facts |= {
@@ -101,15 +101,15 @@ def train_network(
 
 def _train(
     task: Task,
-    plan: Plan,
+    plan: TrainingPlan,
     pruner: Pruner | None,
     scorer: Scorer,
-    subject: Subject,
+    subject: TrainingSubject,
     spec: HardenSpec,
     progress: Progress,
-    shelf: Shelf | None,
+    checkpoints: CheckpointFolder | None,
     judge: Judge | None,
-) -> tuple[State, dict[str, Any]]:
+) -> tuple[TrainingState, dict[str, Any]]:
     """Train once, or as often as the method chooses its result from; also what it was chosen from."""
     recipes = recipes_of(spec)
 
@@ -118,30 +118,39 @@ def _train(
 
     if spec.method == "stability-vat":
         assert judge is not None
-        search = Search(trainer, pruner, scorer, judge, spec.compresses, progress, shelf, spec.vat_keep)
+        search = VatSearch(
+            trainer, pruner, scorer, judge, spec.compresses, progress, checkpoints, spec.vat_keep
+        )
         noises = {point.sigma: DeviceNoise(point) for point in subject.vat_points}
         state, candidates, kept, stages = search.run(noises)
-        found = [asdict(candidate) for candidate in candidates]
+        rows = [asdict(candidate) for candidate in candidates]
         return state, {
-            "candidates": found, "kept_candidate": kept, "kept_by": spec.vat_keep,
+            "candidates": rows, "kept_candidate": kept, "kept_by": spec.vat_keep,
             "stages": [asdict(stage) for stage in stages],
         }  # fmt: skip
     if _compares(spec):
         assert plan.budget is not None
-        state, attempts, tried = run_attempts(trainer, recipes, plan, scorer, plan.budget, progress, shelf)
+        state, attempts, tried = run_attempts(
+            trainer, recipes, plan, scorer, plan.budget, progress, checkpoints
+        )
         return state, {"attempts": [asdict(attempt) for attempt in attempts], "kept_attempt": tried}
-    return run_epochs(trainer(), plan, scorer, progress, shelf), {}
+    return run_epochs(trainer(), plan, scorer, progress, checkpoints), {}
 
 
-def _facts(task: Task, plan: Plan, state: State, scorer: Scorer, spec: HardenSpec) -> dict[str, Any]:
+def _facts(
+    task: Task, plan: TrainingPlan, state: TrainingState, scorer: Scorer, spec: HardenSpec
+) -> dict[str, Any]:
     """What a training settled, for its report."""
+    kept_epoch: int | None = spec.run_epochs  # 0: the given network
+    if plan.keep == "best" or state.best_epoch is not None:
+        kept_epoch = state.best_epoch
     return {
         "interval": None if state.interval is None else [state.interval.start, state.interval.end],
-        "loss": task.loss.said,
+        "loss": task.loss.description,
         "score_images": scorer.feed.count,
         "stacked": scorer.stacked,
         "keep": plan.keep,
-        "kept_epoch": _kept_epoch(plan, state, spec),
+        "kept_epoch": kept_epoch,
         "compared": state.compared,
         "max_clean_loss": spec.max_clean_loss,
         "clean_loss": state.clean_loss,
@@ -156,20 +165,13 @@ def _facts(task: Task, plan: Plan, state: State, scorer: Scorer, spec: HardenSpe
     }
 
 
-def _kept_epoch(plan: Plan, state: State, spec: HardenSpec) -> int | None:
-    """The epoch that the result is of; 0: the given network."""
-    if plan.keep == "best" or state.best_epoch is not None:
-        return state.best_epoch
-    return spec.run_epochs
-
-
 def _scorer(
-    task: Task, metric: Metric, noise: DeviceNoise, subject: Subject, spec: HardenSpec, device: str
+    task: Task, metric: Metric, noise: DeviceNoise, subject: TrainingSubject, spec: HardenSpec, device: str
 ) -> Scorer:
     count = len(subject.val_rows)
     # One score of a candidate then costs as many inferences as one pass over the training data, so about a
     # quarter of the time of an epoch (forward, backward and score).
-    wanted = spec.score_images or max(FEWEST_IMAGES, task.feed.count // spec.train_trials)
+    wanted = spec.score_images or max(FEWEST_SAMPLES, task.feed.count // spec.train_trials)
     chosen = subject.val_rows[spread_evenly(count, min(count, wanted))]
     return Scorer(
         task,
@@ -183,13 +185,6 @@ def _scorer(
     )
 
 
-def _watched(scorer: Scorer, subject: Subject, spec: HardenSpec, device: str) -> Scorer | None:
-    """A scorer on all held-out samples, where it matters what is lost without noise."""
-    if spec.max_clean_loss is None and not _compares(spec):
-        return None
-    return held_out_scorer(scorer, Feed(subject.val, subject.val_rows, device))
-
-
 def _compares(spec: HardenSpec) -> bool:
     """Whether the result is the better of the given and a trained network, at the end."""
     return spec.keeps == "better" and _begins_given(spec) and spec.run_epochs > 0
@@ -200,7 +195,7 @@ def _begins_given(spec: HardenSpec) -> bool:
     return not spec.reset and not spec.compresses
 
 
-def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
+def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> TrainingPlan:
     """What noise is injected, and how its σ is found."""
     sigma = own if spec.train_sigma is None else spec.train_sigma
     keep: Keep = spec.keeps
@@ -213,8 +208,8 @@ def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> Plan:
                 "spread that the device makes, in max|W|); give --trice-end or a larger --sigma"
             )
         interval = Interval(spec.trice_start, end)
-        return Plan(lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep, given)
-    return Plan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep, given)
+        return TrainingPlan(lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep, given)
+    return TrainingPlan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep, given)
 
 
 def _noise(spec: HardenSpec, sigma: float, device_noise: DeviceNoise) -> Noise:

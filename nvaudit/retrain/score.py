@@ -8,6 +8,7 @@ one by one. The numbers are the same.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
     from nvaudit.retrain.crossbar.hardware import Crossbars
 
+
 Chips = dict[str, "Tensor"]
 
 _STACK_BYTES = 64 << 20
 _MOST = 16
 """Chips in one pass at most: more gain nothing and fill the caches."""
 
-_IMAGES = 256
+_SAMPLES = 256
 """Samples in one pass."""
 
 
@@ -51,13 +53,10 @@ class Scorer:
         Its network is what is scored; its feed is not used.
     feed : Feed
         Validation samples.
-    metric : Metric
     noise : DeviceNoise
         Of the audited device.
     trials : int
         Chips.
-    percentile : float
-    seed : int
     stacked : bool or None
         Whether several chips run in one pass; None: if every operator can be vectorised, which is tried once.
     seconds : float
@@ -118,12 +117,14 @@ class Scorer:
         """
         task = self.task
         trials = self.trials if trials is None else trials
-        found = []
+        scores = []
         with evaluating(task.network):
             if task.crossbars is not None:
                 return self._through_crossbars(task.crossbars, self.noise, epoch, trials)
             grids = quantise_all(task.network, task.where)
             there = {place.key: with_devices(place, grids[place.key].code) for place in task.where}
+            # Chips follow from seed, epoch and the number of their first one: candidates of an epoch are
+            # scored on the same chips, so that their differences are those of the weights, not of luck.
             for start, count in self._stacks(grids, trials):
                 generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, start)
                 chips = {}
@@ -133,20 +134,20 @@ class Scorer:
                     if alive is not None:
                         deviation.mul_(alive)
                     chips[place.key] = deviation.add_(grids[place.key].values)
-                found.append(self._values(chips, count))
-        return np.concatenate(found)
+                scores.append(self._values(chips, count))
+        return np.concatenate(scores)
 
     def _through_crossbars(
         self, crossbars: Crossbars, noise: Noise, epoch: int, trials: int
     ) -> NDArray[np.float64]:
         """Metric of chips with converters; their ranges are set anew, so that no history counts."""
         crossbars.calibrate()
-        found = np.empty(trials)
+        scores = np.empty(trials)
         for trial in range(trials):
             generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, trial)
             with crossbars.programmed(noise, generator) as weights:
-                found[trial] = self._values({key: weight[None] for key, weight in weights.items()}, 1)[0]
-        return found
+                scores[trial] = self._values({key: weight[None] for key, weight in weights.items()}, 1)[0]
+        return scores
 
     def _stacks(self, grids: dict[str, Any], trials: int) -> Iterator[tuple[int, int]]:
         one = sum(4 * grid.values.numel() for grid in grids.values())
@@ -155,7 +156,7 @@ class Scorer:
             yield start, min(size, trials - start)
 
     def _batches(self) -> Iterator[tuple[int, Batch]]:
-        yield from enumerate(self.feed.in_order(_IMAGES))
+        yield from enumerate(self.feed.in_order(_SAMPLES))
 
     def _values(self, chips: Chips, count: int) -> NDArray[np.float64]:
         """Mean score of each chip of a stack."""
@@ -203,8 +204,62 @@ class Scorer:
                 raise
             self.stacked = False
             return None
+        # An operator that vmap batches along the wrong axis gives a result, and a wrong one: the first stack
+        # is compared with a chip run alone. Sums in another order differ by far less than a thousandth.
         if self.stacked is None:
             alone = self._alone(batch, chips, 0)
             span = float(np.abs(alone).max(initial=0)) + 1e-12
             self.stacked = bool(np.abs(stacked[0] - alone).max(initial=0) <= 1e-3 * span)
         return np.asarray(stacked) if self.stacked else None
+
+
+FREE_LOSS = 0.015
+"""Where no limit is given: what a network may lose without noise before that counts against its KPP."""
+
+_ROUNDING = 1e-9
+"""Differences of two metrics are not exact."""
+
+
+@dataclass(frozen=True)
+class CleanLossBudget:
+    """What training costs without noise, on all held-out samples, and what it may cost.
+
+    Attributes
+    ----------
+    scorer : Scorer
+        Of the network in training, on these samples.
+    allowed : float or None
+        In the unit of the metric; None: no network is ruled out.
+    given : float
+        Metric of the given network, quantised, without noise.
+    """
+
+    scorer: Scorer
+    allowed: float | None
+    given: float
+
+    def loss(self) -> float:
+        """How much worse the network has become without noise; negative: better."""
+        change = self.given - self.scorer.clean()
+        return change if self.scorer.metric.higher_is_better else -change
+
+    def affords(self, loss: float) -> bool:
+        """Whether this loss is allowed."""
+        return self.allowed is None or loss <= self.allowed + _ROUNDING
+
+    def is_free(self, loss: float) -> bool:
+        """Whether a loss counts nothing: within the bound, or where there is none within ``FREE_LOSS``."""
+        if self.allowed is not None:
+            return self.affords(loss)
+        return self.scorer.metric.unit != "fraction" or loss <= FREE_LOSS + _ROUNDING
+
+    def worth(self, kpp: float, loss: float) -> float:
+        """What a network is chosen by; higher is better.
+
+        Its KPP, less what it lost beyond ``FREE_LOSS``: from there on a point without noise weighs as much
+        as a point of KPP. With a bound of the user's, the KPP alone, and nothing beyond the bound.
+        """
+        value = kpp if self.scorer.metric.higher_is_better else -kpp
+        if self.is_free(loss):
+            return value
+        return value - (loss - FREE_LOSS) if self.affords(loss) else -math.inf

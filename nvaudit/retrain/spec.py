@@ -272,9 +272,6 @@ class HardenSpec(BaseModel):
 
         Parameters
         ----------
-        model : Path
-        data : str
-        yield_at : tuple of float
         given : bool
             Of the given model: it is not ternary, and has the profile's bits.
         """

@@ -1,9 +1,10 @@
-"""What is trained on what: from a model, its data and the options to a task."""
+"""What is trained on what: from a model, its data and the options to a task, and to where training begins."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,25 @@ from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.select import matching
 from nvaudit.model import Split, Weight
+from nvaudit.model.graph import Network
 from nvaudit.model.layout import Layout
 from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
 from nvaudit.retrain.feed import Feed, Rows
 from nvaudit.retrain.loss import settle_loss
-from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner, make_pruner
-from nvaudit.retrain.quant import places
+from nvaudit.retrain.quant import ArrayPlace, places, quantise_activation
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Task, by_sample, evaluating
+from nvaudit.rng import stream
 
 if TYPE_CHECKING:
     from nvaudit.retrain.crossbar.hardware import Crossbars
+    from nvaudit.retrain.executor.module import Executor
+    from nvaudit.retrain.executor.program import Step
 
-_IMAGES = 256
+
+_SAMPLES = 256
 """Samples in one pass."""
 
 BEST_DISTILL = 0.5
@@ -36,7 +42,7 @@ BEST_DISTILL = 0.5
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainingSubject:
     """What is trained, on what, for which device.
 
     Attributes
@@ -47,7 +53,6 @@ class Subject:
         How the stored layout of each is made from its primary one.
     point : OperatingPoint
         Of the device, with its profile.
-    train, val : Dataset
     train_rows, val_rows : ndarray of int
         Samples of these that are used.
     output : str
@@ -76,7 +81,9 @@ class Subject:
     read: Callable[[NDArray[Any]], Reading] | None = None
 
 
-def settle_task(network: Network, subject: Subject, spec: HardenSpec, device: str) -> tuple[Task, Metric]:
+def settle_task(
+    network: TrainableNetwork, subject: TrainingSubject, spec: HardenSpec, device: str
+) -> tuple[Task, Metric]:
     """The task, its loss settled from the given model's first outputs."""
     where = places(
         subject.weights,
@@ -96,6 +103,8 @@ def settle_task(network: Network, subject: Subject, spec: HardenSpec, device: st
         network, where, feed, settle_loss(np.zeros((2, 2)), None, "none", None, 1.0), subject.output,
         subject.batch_axis,
     )  # fmt: skip
+    # What the outputs are (scores, logits, values, on which axis) is read off the unmodified model, as the
+    # audit reads it; afterwards training may have changed what tells them apart.
     first = subject.train_rows[: min(feed.count, 16)]
     with evaluating(network):
         output = bare.scores(network, feed.take(first)).float().cpu().numpy()
@@ -120,7 +129,9 @@ def settle_task(network: Network, subject: Subject, spec: HardenSpec, device: st
     return replace(bare, loss=loss, teacher=teacher), metric
 
 
-def settle_crossbars(network: Network, subject: Subject, spec: HardenSpec, task: Task) -> Crossbars | None:
+def settle_crossbars(
+    network: TrainableNetwork, subject: TrainingSubject, spec: HardenSpec, task: Task
+) -> Crossbars | None:
     """What training goes through, once the given model has been copied as a teacher."""
     how = spec.trained_through
     if how is None:
@@ -132,13 +143,11 @@ def settle_crossbars(network: Network, subject: Subject, spec: HardenSpec, task:
     return put_in_training(network, task.where, subject.splits, how, task.feed, spec.step_samples)
 
 
-def begin(network: Network, spec: HardenSpec, task: Task) -> None:
+def begin(network: TrainableNetwork, spec: HardenSpec, task: Task) -> None:
     """What is done to a network before it is trained, once the given model's outputs have been kept."""
     if not spec.reset and spec.activation_bits is None:
         return
-    from nvaudit.retrain.activations import round_activations
     from nvaudit.retrain.executor.module import Executor
-    from nvaudit.retrain.reset import initial_values
 
     assert isinstance(network, Executor)  # only a graph says what its tensors are
     if spec.reset:
@@ -147,7 +156,9 @@ def begin(network: Network, spec: HardenSpec, task: Task) -> None:
         round_activations(network, spec.activation_bits)
 
 
-def settle_pruner(network: Network, subject: Subject, spec: HardenSpec, task: Task) -> Pruner | None:
+def settle_pruner(
+    network: TrainableNetwork, subject: TrainingSubject, spec: HardenSpec, task: Task
+) -> Pruner | None:
     """What prunes while training, if anything is to be pruned."""
     if spec.sparsity is None:
         return None
@@ -157,13 +168,12 @@ def settle_pruner(network: Network, subject: Subject, spec: HardenSpec, task: Ta
     )  # fmt: skip
 
 
-def _dense(network: Network, subject: Subject, spec: HardenSpec) -> tuple[str, ...]:
+def _dense(network: TrainableNetwork, subject: TrainingSubject, spec: HardenSpec) -> tuple[str, ...]:
     """Which weights are not pruned: the last one, whose groups may be whole classes, and --dense."""
     from nvaudit.retrain.executor.module import Executor
-    from nvaudit.retrain.executor.order import last_weight
 
     keys = [weight.key for weight in subject.weights]
-    found = []
+    dense = []
     for glob in spec.dense:
         named = matching(glob, keys)
         if not named:
@@ -171,16 +181,98 @@ def _dense(network: Network, subject: Subject, spec: HardenSpec) -> tuple[str, .
                 f"--dense {glob!r} matches no weight on the array; `nvaudit inspect` lists them, e.g. "
                 + ", ".join(keys[:5])
             )
-        found += named
-    last = last_weight(network, keys) if isinstance(network, Executor) else None
-    return tuple(dict.fromkeys([*found, *([] if last is None else [last])]))
+        dense += named
+    last = network.last_weight(keys) if isinstance(network, Executor) else None
+    return tuple(dict.fromkeys([*dense, *([] if last is None else [last])]))
 
 
-def outputs_of(network: Network, feed: Feed, output: str, batch_axis: int) -> NDArray[Any]:
+def outputs_of(network: TrainableNetwork, feed: Feed, output: str, batch_axis: int) -> NDArray[Any]:
     """One output of a network on all samples, batch first."""
-    found = []
+    outputs = []
     with evaluating(network):
-        for batch in feed.in_order(_IMAGES):
+        for batch in feed.in_order(_SAMPLES):
             own = batch.own(network(batch.inputs)[output].movedim(batch_axis, 0))
-            found.append(by_sample(own, batch).cpu().numpy())
-    return np.concatenate(found)
+            outputs.append(by_sample(own, batch).cpu().numpy())
+    return np.concatenate(outputs)
+
+
+_OF_BATCH_NORM = (0.0, 1.0, 0.0, 0.0, 1.0)
+"""Initial values of the inputs of a BatchNormalization: scale, shift, mean, variance."""
+
+
+def initial_values(
+    network: Network, where: Sequence[ArrayPlace], seed: int
+) -> dict[str, NDArray[np.float32]]:
+    """Draw new weights.
+
+    Weights on the array are normal with variance 2 / fan-in (He et al., ICCV 2015), biases are zero, batch
+    normalisations do nothing. Other tensors, such as tables, keep their values.
+
+    Parameters
+    ----------
+    network : Network
+        Of the model package: its nodes and stored tensors.
+    where : sequence of ArrayPlace
+        Weights on the array.
+
+    Returns
+    -------
+    dict of str to ndarray, float32
+        By key; what is not in it stays.
+    """
+    stored = {one.key: one for one in network.stored}
+    values = {}
+    for place in where:
+        if place.key in stored and place.grid is None:
+            rng = stream(seed, "reset", place.key)
+            spread = np.float32(math.sqrt(2 / max(1, place.fan_in)))
+            values[place.key] = rng.standard_normal(stored[place.key].shape, dtype=np.float32) * spread
+    for key, constant in _constants(network).items():
+        values[key] = np.full(stored[key].shape, constant, np.float32)
+    return values
+
+
+def _constants(network: Network) -> dict[str, float]:
+    """Initial value of each tensor that begins as a constant."""
+    key_of = {one.name: one.key for one in network.stored}
+    values = {one.key: 0.0 for one in network.stored if one.part == "bias"}
+    for node in network.graph.nodes:
+        if node.op_type == "BatchNormalization":
+            for name, value in zip(node.inputs, _OF_BATCH_NORM, strict=False):
+                if name in key_of and name != node.inputs[0]:
+                    values[key_of[name]] = value
+    return values
+
+
+_FIRST = frozenset({"Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "RNN"})
+"""Operators whose first input is the activation."""
+
+
+def round_activations(executor: Executor, bits: int) -> int:
+    """Make an executor round the activations that enter products, in place; how many operators do so.
+
+    An ONNX file has no place for a converter's resolution, so the audit of the result does not round
+    activations; training with it makes room for the converters that will.
+    """
+    weights, count = executor.weight_slots(), 0
+
+    def rounding(step: Step) -> Callable[..., Any]:
+        nonlocal count
+        function, inputs, *_, node = step
+        kind = "" if node is None else node.op_type
+        which = [0] if kind in _FIRST else []
+        if kind == "MatMul":  # either operand may be the weight
+            which = [i for i, slot in enumerate(inputs) if slot not in weights]
+        count += bool(which)
+
+        def run(*given: Any) -> Any:
+            rounded = list(given)
+            for i in which:
+                if given[i].is_floating_point():
+                    rounded[i] = quantise_activation(given[i], bits)
+            return function(*rounded)
+
+        return run if which else function
+
+    executor.replace_functions(rounding)
+    return count

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.feed import Augment, Batch, Feed, augmented
-from nvaudit.retrain.loss import Loss
+from nvaudit.retrain.loss import TrainingLoss
 from nvaudit.retrain.noise import Noise, no_noise, noisy_weights, torch_generator
-from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner
-from nvaudit.retrain.quant import Place, quantise_all
+from nvaudit.retrain.quant import ArrayPlace, quantise_all
 from nvaudit.rng import stream
 
 if TYPE_CHECKING:
@@ -60,17 +60,15 @@ class Task:
 
     Attributes
     ----------
-    network : Network
-    where : tuple of Place
+    where : tuple of ArrayPlace
         Weights on the array.
     feed : Feed
         Training samples.
-    loss : Loss
     output : str
         The output that the loss reads.
     batch_axis : int
         Of that output.
-    teacher : Network or None
+    teacher : TrainableNetwork or None
         The given model, for distillation.
     penalty : callable or None
         An addition to the loss.
@@ -78,18 +76,22 @@ class Task:
         Training and scores go through them; None: through plain products.
     """
 
-    network: Network
-    where: tuple[Place, ...]
+    network: TrainableNetwork
+    where: tuple[ArrayPlace, ...]
     feed: Feed
-    loss: Loss
+    loss: TrainingLoss
     output: str
     batch_axis: int = 0
-    teacher: Network | None = None
+    teacher: TrainableNetwork | None = None
     penalty: Callable[[], Tensor] | None = None
     crossbars: Crossbars | None = None
 
-    def scores(self, network: Network, batch: Batch, weights: dict[str, Tensor] | None = None) -> Tensor:
+    def scores(
+        self, network: TrainableNetwork, batch: Batch, weights: dict[str, Tensor] | None = None
+    ) -> Tensor:
         """The output of a network, batch first."""
+        # Losses, metrics and the choice of samples index the first axis; a graph may have its batch on
+        # another (a sequence model: [time, batch, class]).
         output = network(batch.inputs, weights)[self.output]
         output = output.movedim(self.batch_axis, 0) if self.batch_axis else output
         return by_sample(batch.own(output), batch)
@@ -104,6 +106,8 @@ class Task:
 
 def by_sample(output: Tensor, batch: Batch) -> Tensor:
     """Rows of samples and of positions in one axis, [N·T, C], apart: [N, T, C]."""
+    # A model may join samples and positions (a decoder that flattens them before its last product). The rows
+    # are then a multiple of the samples, sample by sample; anything else is left as it is.
     count = len(batch.rows)
     rows, rest = divmod(len(output), count)
     return output if rest or rows < 2 else output.reshape(count, rows, *output.shape[1:])
@@ -125,7 +129,6 @@ class Trainer:
         ----------
         number : int
             Of the epoch, from 0: order, augmentation, noise and learning rate follow from it.
-        noise : Noise
         on_step : callable, optional
             Called with (batches done, batches of the epoch).
 
@@ -139,6 +142,8 @@ class Trainer:
         OptionError
             If training diverges.
         """
+        # All that is random in an epoch comes from its number, not from the epochs before: a training that
+        # was cut off and goes on at epoch n draws what it would have drawn, and ends with the same bits.
         recipe, task = self.recipe, self.task
         if self.pruner is not None:
             self.pruner.begin(number)
@@ -172,6 +177,7 @@ class Trainer:
             with torch.no_grad():
                 teacher = task.scores(task.teacher, batch)
         value = 0.0
+        # Gradients of several draws add up: of the mean loss over chips, at one update of the clean weights.
         for _ in range(draws):
             output = task.noisy_scores(batch, noise, generator)
             loss = task.loss(output, batch.labels, teacher) / draws
@@ -183,7 +189,7 @@ class Trainer:
             value += float(extra.detach())
         if self.recipe.clip_gradient is not None:
             torch.nn.utils.clip_grad_norm_(list(task.network.parameters()), self.recipe.clip_gradient)
-        if math.isfinite(value):
+        if math.isfinite(value):  # an infinite loss ends the training; the weights stay what they were
             self._optimiser.step()
         clip_weights(task, self._edges)
         if self.pruner is not None:
@@ -206,6 +212,7 @@ class Trainer:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a copy; it can be used again."""
+        # The optimiser keeps the tensors that it is given and changes them in place: so it gets a copy.
         self.task.network.load_state_dict(snapshot["network"])
         self._optimiser.load_state_dict(copy.deepcopy(snapshot["optimiser"]))
 
@@ -216,6 +223,7 @@ def _optimiser(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
     mapped = {place.key for place in task.where}
     weights = task.network.weights
     trained = {key: weight for key, weight in weights.items() if weight.requires_grad}
+    # Decay makes sense for weights whose range sets the noise; biases and normalisations have none.
     groups = [
         {"params": [p for key, p in trained.items() if key in mapped], "weight_decay": recipe.weight_decay},
         {"params": [p for key, p in trained.items() if key not in mapped], "weight_decay": 0.0},
@@ -236,12 +244,12 @@ def weight_edges(task: Task, limit: float | None) -> dict[str, float]:
     if limit is None:
         return {}
     weights = task.network.weights
-    found = {}
+    edges = {}
     for place in task.where:
         weight = weights.get(place.key)  # a weight that is computed from others has none
         if weight is not None and weight.requires_grad and place.grid is None and weight.numel() > 1:
-            found[place.key] = limit * float(weight.detach().std())
-    return found
+            edges[place.key] = limit * float(weight.detach().std())
+    return edges
 
 
 def clip_weights(task: Task, edges: Mapping[str, float]) -> None:
@@ -256,10 +264,13 @@ def clip_weights(task: Task, edges: Mapping[str, float]) -> None:
 def recalibrate(task: Task, recipe: Recipe, epoch: int) -> None:
     """Learn batch statistics anew with the quantised weights and no noise; weights stay.
 
+    While training, a normalisation sees one chip a step, and its running mean is over the noise too: it is
+    that of wider activations than any clean network has. What is scored and written has to run on averages
+    that belong to it: plain means over :data:`RECALIBRATION_BATCHES` batches, of which the oldest counts as
+    much as the newest.
+
     Parameters
     ----------
-    task : Task
-    recipe : Recipe
     epoch : int
         Chooses the samples.
     """
@@ -279,7 +290,7 @@ def recalibrate(task: Task, recipe: Recipe, epoch: int) -> None:
 
 
 @contextlib.contextmanager
-def evaluating(network: Network) -> Iterator[None]:
+def evaluating(network: TrainableNetwork) -> Iterator[None]:
     """Stored statistics, no gradients."""
     import torch
 

@@ -51,6 +51,9 @@ class Interval:
         >>> Interval(0.0, 4.0).shrunk("mid"), Interval(0.0, 4.0).shrunk("left")
         (Interval(start=1.0, end=3.0), Interval(start=0.0, end=3.0))
         """
+        # A KPP with one peak over σ_t that is best in the middle has its peak between the outer two: the
+        # interval halves. One that is best at a side would have it before the middle, but scores of a few
+        # hundred chips are noisy: only the quarter farthest from the winner is given up.
         left, _, right = self.candidates()
         if winner == "mid":
             return Interval(left, right)
@@ -67,14 +70,12 @@ def winner(scores: Sequence[float], higher_is_better: bool = True) -> Side:
     higher_is_better : bool
         False for a loss.
 
-    Returns
-    -------
-    {"left", "mid", "right"}
-
     References
     ----------
     Algorithm 3, lines 21 to 26, in the order of its branches.
     """
+    # KPPs on few samples tie often. A tie that goes to the middle takes as much off both ends; one that went
+    # to a side would drift to that end of an interval in which scores tell nothing apart.
     left, mid, right = scores if higher_is_better else [-score for score in scores]
     best = max(left, mid, right)
     if mid == best:

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from nvaudit.perturb.schedule import Progress
-from nvaudit.retrain.checkpoint import MEASURED_FILE, load_checkpoint, save_checkpoint
-from nvaudit.retrain.loop import Plan, Shelf, State, run_epochs
+from nvaudit.retrain.checkpoint import MEASURED_FILE, CheckpointFolder
+from nvaudit.retrain.loop import TrainingPlan, TrainingState, naming, run_epochs
 from nvaudit.retrain.noise import Noise, no_noise
-from nvaudit.retrain.protocol import Network
+from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner
-from nvaudit.retrain.quant import Place, quantise, settle_ternary
+from nvaudit.retrain.quant import ArrayPlace, quantise, settle_ternary
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.train import Snapshot, Trainer
 
@@ -30,7 +30,7 @@ Judge = Callable[[], tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class VatCandidate:
     """A network that was trained at one spread.
 
     Attributes
@@ -58,15 +58,13 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Stage:
+class VatStage:
     """A model of Algorithm 1.
 
     Attributes
     ----------
     model : str
         A as given; B quantised; C quantised and pruned; D trained with the spread that is kept.
-    roughness : float
-    spread : float or None
     """
 
     model: Literal["A", "B", "C", "D"]
@@ -75,7 +73,7 @@ class Stage:
 
 
 @contextmanager
-def on_grid(network: Network, where: Sequence[Place]) -> Iterator[None]:
+def on_grid(network: TrainableNetwork, where: Sequence[ArrayPlace]) -> Iterator[None]:
     """Put the weights of a network on their grid; afterwards they are as they were."""
     import torch
 
@@ -93,22 +91,21 @@ def on_grid(network: Network, where: Sequence[Place]) -> Iterator[None]:
                 weight.copy_(kept[key])
 
 
-def chosen(candidates: list[Candidate], keep: VatKeep, higher_is_better: bool) -> int:
+def choose_candidate(candidates: list[VatCandidate], keep: VatKeep, higher_is_better: bool) -> int:
     """Choose a candidate; of equals the one of the smallest spread of the device.
 
     Parameters
     ----------
-    candidates : list of Candidate
     keep : {"roughness", "kpp"}
         The least rough one (S, Algorithm 1), or the one of the best KPP on the audited device.
-    higher_is_better : bool
-        Of the metric.
 
     Returns
     -------
     int
         Its place.
     """
+    # S, Algorithm 1: argmin of the roughness over the models D. The spread that the network will meet enters
+    # only where the user asks for the best KPP at it. Equal landscapes: the one that was disturbed less.
     sign = -1 if higher_is_better else 1
     keys = [
         (one.roughness if keep == "roughness" else sign * one.kpp, one.sigma or 0.0) for one in candidates
@@ -117,24 +114,19 @@ def chosen(candidates: list[Candidate], keep: VatKeep, higher_is_better: bool) -
 
 
 @dataclass
-class Search:
+class VatSearch:
     """What candidates are made with.
 
     Attributes
     ----------
     trainer : callable
         Makes a trainer of the network as it stands.
-    pruner : Pruner or None
-        Of the network.
-    scorer : Scorer
-    judge : callable
     compresses : bool
         Whether the start is made by a training of its own, without noise.
-    progress : callable
-    shelf : Shelf or None
+    checkpoints : CheckpointFolder or None
         A folder of its own for each candidate is made in its folder.
     keep : {"roughness", "kpp"}
-        What the choice goes by; see :func:`chosen`.
+        What the choice goes by; see :func:`choose_candidate`.
     """
 
     trainer: Callable[[], Trainer]
@@ -143,10 +135,12 @@ class Search:
     judge: Judge
     compresses: bool
     progress: Progress
-    shelf: Shelf | None
+    checkpoints: CheckpointFolder | None
     keep: VatKeep = "roughness"
 
-    def run(self, noises: Mapping[float, Noise]) -> tuple[State, list[Candidate], int, list[Stage]]:
+    def run(
+        self, noises: Mapping[float, Noise]
+    ) -> tuple[TrainingState, list[VatCandidate], int, list[VatStage]]:
         """Train every candidate; the network ends as the chosen one.
 
         Parameters
@@ -156,13 +150,13 @@ class Search:
 
         Returns
         -------
-        state : State
+        state : TrainingState
             Of the training of the one that is kept.
-        candidates : list of Candidate
+        candidates : list of VatCandidate
             The start, then one for each spread.
         kept : int
             Which of them.
-        stages : list of Stage
+        stages : list of VatStage
             Models A, B, C and D of Algorithm 1; without C where nothing is pruned.
         """
         given = self._rough("given", grid=False)
@@ -171,63 +165,62 @@ class Search:
             self._train("start", 0.0, no_noise)
             if self.pruner is not None:
                 self.pruner.cut = 0  # what was cut stays cut
+        # All candidates begin here, with a fresh optimiser: they differ by their spread alone.
         start = self.trainer().snapshot()
-        found = [self._measured("start", None, None)]
-        ends: list[tuple[State, Snapshot]] = []
+        candidates = [self._measured("start", None, None)]
+        ends: list[tuple[TrainingState, Snapshot]] = []
         for sigma, noise in noises.items():
             self.trainer().restore(start)
             name = f"sigma-{sigma:g}"
             state = self._train(name, sigma, noise)
-            found.append(self._measured(name, sigma, state.history[-1]["loss"][0]))
+            candidates.append(self._measured(name, sigma, state.history[-1]["loss"][0]))
             ends.append((state, self.trainer().snapshot()))
-        kept = chosen(found[1:], self.keep, self.scorer.metric.higher_is_better)
+        kept = choose_candidate(candidates[1:], self.keep, self.scorer.metric.higher_is_better)
         state, best = ends[kept]
         self.trainer().restore(best)
-        first, last = found[0], found[kept + 1]
+        first, last = candidates[0], candidates[kept + 1]
         # Of a network that is quantised by training and not pruned, the start of the candidates is model B.
         quantised = (first.roughness, first.spread) if plain is None else plain
-        stages = [Stage("A", *given), Stage("B", *quantised)]
+        stages = [VatStage("A", *given), VatStage("B", *quantised)]
         if self.pruner is not None:
-            stages.append(Stage("C", first.roughness, first.spread))
-        return state, found, kept + 1, [*stages, Stage("D", last.roughness, last.spread)]
+            stages.append(VatStage("C", first.roughness, first.spread))
+        return state, candidates, kept + 1, [*stages, VatStage("D", last.roughness, last.spread)]
 
     def _rough(self, name: str, *, grid: bool) -> tuple[float, float | None]:
         """Roughness of the network as it stands, or read what was measured before."""
-        shelf, task = self._shelf(name), self.scorer.task
-        kept = None if shelf is None else load_checkpoint(shelf.folder, shelf.identity, MEASURED_FILE)
+        checkpoints, task = self._own_folder(name), self.scorer.task
+        kept = None if checkpoints is None else checkpoints.load(MEASURED_FILE)
         if kept is not None:
             return kept["roughness"], kept["spread"]
         self.progress("measuring roughness", 0, 1)
         with on_grid(task.network, task.where) if grid else nullcontext():
             roughness, spread = self.judge()
-        if shelf is not None:
+        if checkpoints is not None:
             made = {"roughness": roughness, "spread": spread}
-            save_checkpoint(shelf.folder, shelf.identity, made, MEASURED_FILE)
+            checkpoints.save(made, MEASURED_FILE)
         return roughness, spread
 
-    def _train(self, name: str, sigma: float, noise: Noise) -> State:
-        plan = Plan(lambda _: noise, sigma, None, 0, "last")
+    def _train(self, name: str, sigma: float, noise: Noise) -> TrainingState:
+        plan = TrainingPlan(lambda _: noise, sigma, None, 0, "last")
+        return run_epochs(
+            self.trainer(), plan, self.scorer, naming(self.progress, name), self._own_folder(name)
+        )
 
-        def tell(what: str, done: int, total: int) -> None:
-            self.progress(what.replace("training", f"training, {name}", 1), done, total)
-
-        return run_epochs(self.trainer(), plan, self.scorer, tell, self._shelf(name))
-
-    def _shelf(self, name: str) -> Shelf | None:
+    def _own_folder(self, name: str) -> CheckpointFolder | None:
         """A folder of its own; neither other candidates nor another choice make it another training."""
-        if self.shelf is None:
+        if self.checkpoints is None:
             return None
-        return self.shelf.inner(name, "candidate", without=("--vat-sigmas", "--vat-keep"))
+        return self.checkpoints.inner(name, "candidate", without=("--vat-sigmas", "--vat-keep"))
 
-    def _measured(self, name: str, sigma: float | None, loss: float | None) -> Candidate:
+    def _measured(self, name: str, sigma: float | None, loss: float | None) -> VatCandidate:
         """Settle the network as it would be written, and measure it, or read what was measured before."""
-        task, shelf = self.scorer.task, self._shelf(name)
+        task, checkpoints = self.scorer.task, self._own_folder(name)
         settle_ternary(task.network, task.where)
-        kept = None if shelf is None else load_checkpoint(shelf.folder, shelf.identity, MEASURED_FILE)
+        kept = None if checkpoints is None else checkpoints.load(MEASURED_FILE)
         if kept is not None:
-            return Candidate(**kept)
+            return VatCandidate(**kept)
         roughness, spread = self._rough(f"{name}-on-grid", grid=True)
-        found = Candidate(sigma, loss, self.scorer.clean(), self.scorer.kpp(0), roughness, spread)
-        if shelf is not None:
-            save_checkpoint(shelf.folder, shelf.identity, asdict(found), MEASURED_FILE)
-        return found
+        candidate = VatCandidate(sigma, loss, self.scorer.clean(), self.scorer.kpp(0), roughness, spread)
+        if checkpoints is not None:
+            checkpoints.save(asdict(candidate), MEASURED_FILE)
+        return candidate

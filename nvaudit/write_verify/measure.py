@@ -35,26 +35,19 @@ class VerifiedChips:
 
     Attributes
     ----------
-    pool : Pool
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
-    trials : int
     total : int
         Weights on the array.
     order : tuple of ArrayFile
         The ranking; see :class:`nvaudit.perturb.verify.Verified`.
-    residual : float
-    terms : frozenset of str
-    progress : callable
-        Told (what, done, total).
     record : ChipRecord or None
         Chips that it has are not run again; the others are entered as they finish.
     task : int
         Of the record: which ranking verified weights follow; see :func:`.kept.ranking_task`.
     values : dict of int to ndarray
         By number of verified weights: the metric of every chip.
-    found : int
+    resumed : int
         Chips that the record had.
     """
 
@@ -70,7 +63,7 @@ class VerifiedChips:
     record: ChipRecord | None = None
     task: int = 0
     values: dict[int, Floats] = field(default_factory=dict)
-    found: int = 0
+    resumed: int = 0
 
     def run(self, count: int, label: str) -> Floats:
         """Score every chip with ``count`` weights verified; ``label`` is for the progress."""
@@ -88,7 +81,7 @@ class VerifiedChips:
             else:
                 values[trial] = known.value
         kept = self.trials - len(todo)
-        self.found += kept
+        self.resumed += kept
         self.progress(what, kept, self.trials)
 
         def submit(trial: int) -> Future[Outcome]:
@@ -139,6 +132,8 @@ def search_target(
         enough, short = _edge(tried)
         if enough is None or short is None or enough - short <= max(1, math.ceil(RESOLUTION * enough)):
             break
+        # Shares matter by their ratio, so the interval is halved on a logarithmic scale; from 0, where there
+        # is no logarithm, or far apart, in the middle.
         middle = round(math.sqrt(short * enough)) if 4 * short > enough else (short + enough) // 2
         middle = min(max(middle, short + 1), enough - 1)
         tried[middle] = reaches(middle)

@@ -53,7 +53,6 @@ class VerifySpec:
     ----------
     run : RunSpec
         How chips are drawn and scored, as for an audit; every chip sees every sample.
-    own : VerifyOptions
     """
 
     run: RunSpec

@@ -1,4 +1,4 @@
-"""The network on crossbars in torch: the codes of ONNX Runtime, and gradients that pass the converters."""
+"""The audit's graph on crossbars in torch: the codes at the converters are those of ONNX Runtime."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import draw_cells, place_cells, target_cells
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.session import open_session
-from nvaudit.retrain.crossbar.network import crossbar_executor, crossbar_weights
 from nvaudit.retrain.executor.module import build_executor
 from nvaudit.session import prepare
 from nvaudit.spec import make_spec
@@ -91,49 +90,3 @@ def test_codes_of_a_noisy_chip_differ_by_rounding_alone(tmp_path):
 
 def _shape(session):
     return [int(size) for size in session.loaded.inputs[0].shape[1:]]
-
-
-def test_weights_are_programmed_as_the_audit_programs_them(tmp_path):
-    """The model's own weights give the quantised chip's outputs."""
-    session = _session(tmp_path, adc_bits=6, dac_bits=8)
-    executor = crossbar_executor(session.workload, tmp_path).eval()
-    weights = _weights(session)
-    name = session.loaded.inputs[0].name
-    feed = {name: torch.rand(8, *_shape(session), generator=torch.Generator().manual_seed(1))}
-    with torch.no_grad():
-        as_built = next(iter(executor(feed).values()))
-        programmed = next(iter(executor(feed, crossbar_weights(weights, session.workload)).values()))
-    assert torch.equal(as_built, programmed)
-
-
-def _weights(session):
-    return {
-        d.constant.weight.key: torch.from_numpy(np.array(d.constant.weight.load().values, np.float32))
-        for d in session.decisions
-        if d.mapped
-    }
-
-
-def test_gradients_pass_the_converters(tmp_path):
-    """With fine converters they are those of the unsplit network; with coarse ones they are still there."""
-    name_of, grads = None, {}
-    for bits in (16, 4):
-        folder = tmp_path / str(bits)
-        folder.mkdir()
-        session = _session(folder, adc_bits=bits, dac_bits=bits, bits=12)
-        name_of = session.loaded.inputs[0].name
-        feed = {name_of: torch.rand(8, *_shape(session), generator=torch.Generator().manual_seed(1))}
-        weights = {key: w.requires_grad_() for key, w in _weights(session).items()}
-        executor = crossbar_executor(session.workload, folder).eval()
-        out = next(iter(executor(feed, crossbar_weights(weights, session.workload)).values()))
-        out.square().sum().backward()
-        grads[bits] = {key: w.grad.clone() for key, w in weights.items()}
-        plain = build_executor(load_model(MODEL)).eval()
-        next(iter(plain(feed).values())).square().sum().backward()
-    for key, exact in ((key, plain.weights[key].grad) for key in grads[16]):
-        fine = grads[16][key]
-        assert exact.norm() > 0
-        if fine.shape != exact.shape:
-            fine = fine.T
-        assert torch.linalg.vector_norm(fine - exact) < 0.05 * torch.linalg.vector_norm(exact)
-        assert grads[4][key].abs().sum() > 0

@@ -22,8 +22,8 @@ from onnx import TensorProto
 
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.uses import constants
+from nvaudit.retrain.executor.checks import check_parity
 from nvaudit.retrain.executor.module import build_executor
-from nvaudit.retrain.executor.parity import check_parity
 
 
 def _network(**stored):

@@ -8,10 +8,10 @@ import torch
 from reference_models import MODELS
 
 from nvaudit.model.load import load_model
+from nvaudit.model.update import update_values
 from nvaudit.model.uses import constants
+from nvaudit.retrain.executor.checks import check_parity
 from nvaudit.retrain.executor.module import build_executor
-from nvaudit.retrain.executor.parity import check_parity
-from nvaudit.retrain.writeback import write_back
 
 pytestmark = pytest.mark.reference
 
@@ -74,7 +74,7 @@ def test_untrained_reference_model_is_written_back_as_it_was(name, shared_data, 
     path = shared_data / "models" / f"{name}.onnx"
     loaded = load_model(path)
     out = tmp_path / "out.onnx"
-    assert write_back(loaded, build_executor(loaded).values(), out) == ()
+    assert update_values(loaded, build_executor(loaded).values(), out) == ()
     data = path.with_name(f"{path.name}.data")
     if data.exists():
         assert filecmp.cmp(data, tmp_path / "out.onnx.data", shallow=False)

@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.model import load_model
 from nvaudit.model.graph import Node
+from nvaudit.retrain.executor.checks import check_parity
 from nvaudit.retrain.executor.compile import _unsupported
 from nvaudit.retrain.executor.module import build_executor
-from nvaudit.retrain.executor.parity import check_parity
 
 RNG = np.random.default_rng(2)
 FEW = ("--epochs", 1, "--method", "gaussian", "-n", 3, "-j", 0, "-q", "--no-roughness")

@@ -10,15 +10,15 @@ from training_nets import recipe, scorer, task
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import Identity
-from nvaudit.retrain.attempts import Attempt, run_attempts
-from nvaudit.retrain.budget import FREE_LOSS, make_budget
-from nvaudit.retrain.loop import Plan, Shelf, State
+from nvaudit.retrain.attempts import GENTLE_CLIP, GENTLE_LR, Attempt, recipes_of, run_attempts
+from nvaudit.retrain.checkpoint import CheckpointFolder
+from nvaudit.retrain.loop import TrainingPlan, TrainingState
 from nvaudit.retrain.noise import no_noise
 from nvaudit.retrain.options import make_harden_spec
-from nvaudit.retrain.recipes import GENTLE_CLIP, GENTLE_LR, recipes_of
+from nvaudit.retrain.score import FREE_LOSS, CleanLossBudget
 from nvaudit.retrain.train import Recipe, Task, Trainer
 
-PLAN = Plan(lambda _: no_noise, 0.0, None, 0, "better", given=True)
+PLAN = TrainingPlan(lambda _: no_noise, 0.0, None, 0, "better", given=True)
 RUIN = recipe(lr=30.0, schedule="constant", epochs=2)
 """Leaves a network that knows nothing."""
 
@@ -39,17 +39,17 @@ def attempt(
     of: Task,
     recipes: list[Recipe],
     limit: float | None = None,
-    shelf: Shelf | None = None,
+    checkpoints: CheckpointFolder | None = None,
     progress: Progress = lambda *_: None,
-) -> tuple[State, list[Attempt], int | None]:
+) -> tuple[TrainingState, list[Attempt], int | None]:
     judge = scorer(of)
-    budget = make_budget(judge, limit)
+    budget = CleanLossBudget(judge, limit, judge.clean())
     named = list(zip(("bold", "gentle"), recipes, strict=False))
 
     def trainer(how: Recipe) -> Trainer:
         return Trainer(of, how)
 
-    return run_attempts(trainer, named, PLAN, judge, budget, progress, shelf)
+    return run_attempts(trainer, named, PLAN, judge, budget, progress, checkpoints)
 
 
 def values(of: Task) -> dict[str, torch.Tensor]:
@@ -117,31 +117,34 @@ def test_a_limit_rules_networks_out():
 def test_what_a_network_is_worth():
     """Up to 1.5 points are free; beyond, a point without noise is a point of KPP; a limit is a limit."""
     judge = scorer(task())
-    free = make_budget(judge, None)
+    free = CleanLossBudget(judge, None, judge.clean())
     assert free.worth(0.8, -0.1) == free.worth(0.8, 0.0) == free.worth(0.8, FREE_LOSS) == 0.8
     assert free.worth(0.8, FREE_LOSS + 0.1) == pytest.approx(0.7)
     assert (free.is_free(FREE_LOSS), free.is_free(FREE_LOSS + 1e-6)) == (True, False)
     assert free.affords(1.0)
-    strict = make_budget(judge, 0.05)
+    strict = CleanLossBudget(judge, 0.05, judge.clean())
     assert strict.worth(0.8, 0.05) == 0.8
     assert strict.worth(0.8, 0.06) == float("-inf")
     assert strict.is_free(0.05)
     loss = Metric("cross_entropy", "cross_entropy", higher_is_better=False, unit="nats", class_axis=1)
-    nats = make_budget(replace(judge, metric=loss), None)
+    in_nats = replace(judge, metric=loss)
+    nats = CleanLossBudget(in_nats, None, in_nats.clean())
     assert nats.worth(0.3, 5.0) == -0.3 > nats.worth(0.4, 0.0)  # no part of a nat is free by itself
 
 
 def test_a_resumed_second_training(tmp_path: Path):
     """Each training has its own checkpoints; the same command ends with the same bits."""
-    shelf = Shelf(tmp_path, Identity(inputs={}, options={"--lr": None}, versions={}))
+    checkpoints = CheckpointFolder(tmp_path, Identity(inputs={}, options={"--lr": None}, versions={}))
     of = taught()
-    _, first, _ = attempt(of, [RUIN, GOOD], shelf=shelf)
+    _, first, _ = attempt(of, [RUIN, GOOD], checkpoints=checkpoints)
     end = values(of)
     assert (tmp_path / "training.ckpt").exists()
     assert (tmp_path / "gentle" / "training.ckpt").exists()
     again = taught()
     told: list[tuple[str, int, int]] = []
-    _, second, _ = attempt(again, [RUIN, GOOD], shelf=shelf, progress=lambda *one: told.append(one))
+    _, second, _ = attempt(
+        again, [RUIN, GOOD], checkpoints=checkpoints, progress=lambda *one: told.append(one)
+    )
     assert told == [("training: epochs", 2, 2), ("training, gentle: epochs", 6, 6)]  # no epoch ran again
     assert first == second
     assert same(values(again), end)

@@ -18,17 +18,16 @@ from nvaudit.report.hardening.result import HardenReport
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
 from nvaudit.retrain.crossbar.hardware import put_in_training
 from nvaudit.retrain.device_noise import DeviceNoise
-from nvaudit.retrain.executor.layouts import stored_layouts
 from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.loss import Loss
+from nvaudit.retrain.loss import TrainingLoss
 from nvaudit.retrain.noise import no_noise
 from nvaudit.retrain.options import make_harden_spec
-from nvaudit.retrain.quant import places
+from nvaudit.retrain.quant import places, stored_layouts
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer
-from nvaudit.retrain.vat import Search
+from nvaudit.retrain.vat import VatSearch
 from nvaudit.session import prepare
 from nvaudit.spec import make_spec
 
@@ -60,7 +59,7 @@ def prepared(model: Path, folder: Path, through: bool = True, **options) -> tupl
     layouts = stored_layouts(job.loaded, job.weights, clean)
     where = places(job.weights, job.point.profile, layouts, per_channel=False)
     feed = Feed(job.train[0], job.train[1])
-    loss = Loss("classes", 1, "logit", 0.0, "cross-entropy")
+    loss = TrainingLoss("classes", 1, "logit", 0.0, "cross-entropy")
     task = Task(network, where, feed, loss, job.output)
     if through:
         how = spec.converters
@@ -236,11 +235,11 @@ def test_scores_go_through_the_converters(example, tmp_path):
 def test_resume(command, example, tmp_path, monkeypatch, method):
     """Cut off after an epoch, the same command goes on, and writes the same bytes as without a break; other
     converters are another training."""
-    from nvaudit.retrain import loop
+    from nvaudit.retrain.checkpoint import CheckpointFolder
 
     options = (*FEW, *COARSE, *method, "--epochs", "2")
     assert command("harden", example, *options, "-o", tmp_path / "whole.onnx").code == EXIT_OK
-    real = loop.save_checkpoint
+    real = CheckpointFolder.save
 
     def save_then_stop(*arguments):
         real(*arguments)
@@ -248,7 +247,7 @@ def test_resume(command, example, tmp_path, monkeypatch, method):
 
     kept = tmp_path / "kept"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_then_stop)
+        patch.setattr(CheckpointFolder, "save", save_then_stop)
         ran = command("harden", example, *options, "-o", tmp_path / "again.onnx", "--resume", kept)
     assert ran.code == EXIT_INTERRUPTED
     assert (kept / CHECKPOINT_FILE).exists()
@@ -281,7 +280,7 @@ def test_candidates_of_stability_vat_go_through_crossbars(example, tmp_path):
     feed = Feed(task.feed.dataset, task.feed.rows[:60])
     judge = Scorer(task, feed, Metric("top1", "top_k", class_axis=1), noise, 5, 1.0, 0)
     one = replace(recipe(), epochs=1)
-    search = Search(
+    search = VatSearch(
         lambda: Trainer(task, one), None, judge, lambda: (1.0, None), False, lambda *told: None, None
     )
     _, candidates, kept, stages = search.run({0.1: noise, 0.2: no_noise})

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nvaudit.data import Dataset
-from nvaudit.device import load_profile
+from nvaudit.device import load_profile, override_profile
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import layout
 from nvaudit.model import (
@@ -31,7 +31,7 @@ from nvaudit.retrain.crossbar.hardware import put_in_training
 from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.noise import no_noise, noisy_weights, shaped_noise, torch_generator
-from nvaudit.retrain.quant import Place
+from nvaudit.retrain.quant import ArrayPlace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from crossbar_cases import CASES, STEP, codes, inputs, mapped, run, save, split
@@ -42,9 +42,10 @@ FINE = Converter(4.0, -31, 31)
 
 
 def _place(encoding="sign_magnitude", scale=STEP):
-    array = layout(load_profile("rram"), bits=6, cell_bits=2, encoding=encoding)
-    array = replace(array, top_slice="lowest")  # every level counts for a power of two: sums are exact
-    return Place("w", array, (), (), 1, np.asarray(scale, np.float32))
+    # The lowest levels of a top slice: every level counts for a power of two, and sums are exact.
+    profile = override_profile(load_profile("rram"), top_slice="lowest")
+    array = layout(profile, bits=6, cell_bits=2, encoding=encoding)
+    return ArrayPlace("w", array, (), (), 1, np.asarray(scale, np.float32))
 
 
 def _trained(path, splits, x, place, rows=ROWS):
@@ -244,4 +245,4 @@ def test_a_weight_that_lies_otherwise_is_trained_whole(tmp_path):
     found = put_in_training(build_executor(loaded), places, splits, how, Feed(data, np.arange(6)), 8).facts()
     assert found["layers"] == ("v",)
     assert set(found["whole"]) == {"w"}
-    assert "only Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU are taken apart" in found["whole"]["w"]
+    assert "only Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN are taken apart" in found["whole"]["w"]

@@ -11,7 +11,7 @@ from nvaudit.device import add_terms, load_profile, operating_point
 from nvaudit.mapping.conductance import layout
 from nvaudit.perturb.cells import device_factors, device_offset, target_cells
 from nvaudit.perturb.moments import code_moments
-from nvaudit.retrain.crossbar.programming import program
+from nvaudit.retrain.crossbar.hardware import program
 from nvaudit.retrain.device_noise import DeviceNoise, mapped_tensor
 from nvaudit.retrain.noise import no_noise, shaped_noise, torch_generator
 from nvaudit.retrain.quant import Groups, quantise

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nvaudit.data import Dataset
-from nvaudit.device import load_profile
+from nvaudit.device import load_profile, override_profile
 from nvaudit.mapping.conductance import layout
 from nvaudit.model import Cells, Converter, Converters, CrossbarPlan, build_template, load_model
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
@@ -19,7 +19,7 @@ from nvaudit.retrain.crossbar.hardware import put_in_training
 from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.noise import no_noise, noisy_weights, shaped_noise, torch_generator
-from nvaudit.retrain.quant import Place
+from nvaudit.retrain.quant import ArrayPlace
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from crossbar_cases import STEP, mapped, run
@@ -34,9 +34,10 @@ WITH_DACS = {
 
 
 def _place(key, encoding="sign_magnitude"):
-    array = layout(load_profile("rram"), bits=6, cell_bits=2, encoding=encoding)
-    array = replace(array, top_slice="lowest")  # every level counts for a power of two: sums are exact
-    return Place(key, array, (), (), 1, np.asarray(STEP, np.float32))
+    # The lowest levels of a top slice: every level counts for a power of two, and sums are exact.
+    profile = override_profile(load_profile("rram"), top_slice="lowest")
+    array = layout(profile, bits=6, cell_bits=2, encoding=encoding)
+    return ArrayPlace(key, array, (), (), 1, np.asarray(STEP, np.float32))
 
 
 def _audited(path, weights, encoding, converters, x, outputs):

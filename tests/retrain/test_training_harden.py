@@ -239,11 +239,11 @@ def test_killed_training_goes_on(example, tmp_path):
 
 def test_resume(command, example, tmp_path, monkeypatch):
     """Cut off after an epoch, the same command goes on, and writes the same bytes as without a break."""
-    from nvaudit.retrain import loop
+    from nvaudit.retrain.checkpoint import CheckpointFolder
 
     options = (*FEW, "--epochs", "3", "--keep", "last")
     assert command("harden", example, *options, "-o", tmp_path / "whole.onnx").code == EXIT_OK
-    real, saved = loop.save_checkpoint, []
+    real, saved = CheckpointFolder.save, []
 
     def save_then_stop(*arguments):
         real(*arguments)
@@ -252,7 +252,7 @@ def test_resume(command, example, tmp_path, monkeypatch):
 
     kept = tmp_path / "kept"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_then_stop)
+        patch.setattr(CheckpointFolder, "save", save_then_stop)
         ran = command("harden", example, *options, "-o", tmp_path / "again.onnx", "--resume", kept)
     assert ran.code == EXIT_INTERRUPTED
     assert f"finished epochs are kept in {kept}; run the same command again to go on" in ran.err

@@ -13,9 +13,9 @@ from training_nets import CROSS_ENTROPY, PLACES, Net, blobs, place, recipe, scor
 from nvaudit.errors import OptionError
 from nvaudit.perturb.record import Identity, Input
 from nvaudit.retrain import correctnet
-from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
+from nvaudit.retrain.checkpoint import CHECKPOINT_FILE, CheckpointFolder
 from nvaudit.retrain.feed import Batch, Feed, augmented, check_augment, split_rows
-from nvaudit.retrain.loop import Plan, Shelf, run_epochs
+from nvaudit.retrain.loop import TrainingPlan, run_epochs
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.noise import no_noise, shaped_noise
 from nvaudit.retrain.train import Trainer, recalibrate
@@ -129,36 +129,40 @@ def identity(seed: int = 0) -> Identity:
 @pytest.mark.parametrize("interval", [None, Interval(0.0, 0.4)])
 def test_resume_is_bit_identical(tmp_path: Path, interval: Interval | None):
     """A training killed after any epoch and resumed gives the same bits as one that was not."""
-    plan = Plan(lambda s: shaped_noise("rc", s, 2.0), 0.1, interval, 1, "best")
+    plan = TrainingPlan(lambda s: shaped_noise("rc", s, 2.0), 0.1, interval, 1, "best")
 
-    def run(shelf: Shelf | None, stop: int = 99) -> Any:
+    def run(checkpoints: CheckpointFolder | None, stop: int = 99) -> Any:
         of = task(norm=True)
 
         def progress(what: str, done: int, total: int) -> None:
             if done == stop:
                 raise KeyboardInterrupt
 
-        state = run_epochs(Trainer(of, recipe()), plan, scorer(of, trials=20), progress, shelf)
+        state = run_epochs(Trainer(of, recipe()), plan, scorer(of, trials=20), progress, checkpoints)
         return weights(of), state.history
 
     whole = run(None)
-    shelf = Shelf(tmp_path, identity())
+    checkpoints = CheckpointFolder(tmp_path, identity())
     for stop in (1, 2, 3):
         with pytest.raises(KeyboardInterrupt):
-            run(shelf, stop)
-    again = run(shelf)
+            run(checkpoints, stop)
+    again = run(checkpoints)
     assert equal(whole[0], again[0])
     assert whole[1] == again[1]
 
 
 def test_foreign_checkpoints_are_refused(tmp_path: Path):
     """A checkpoint of another training, or a file that is none, is named and left alone."""
-    plan = Plan(lambda s: no_noise, 0.0, None, 0, "last")
+    plan = TrainingPlan(lambda s: no_noise, 0.0, None, 0, "last")
 
     def run(seed: int) -> None:
         of = task()
         run_epochs(
-            Trainer(of, recipe(epochs=1)), plan, scorer(of), lambda *_: None, Shelf(tmp_path, identity(seed))
+            Trainer(of, recipe(epochs=1)),
+            plan,
+            scorer(of),
+            lambda *_: None,
+            CheckpointFolder(tmp_path, identity(seed)),
         )
 
     run(0)
@@ -221,7 +225,7 @@ def test_losses():
     label = np.array([0, 1, 2, 3, 0])
     t, y = torch.from_numpy(logits), torch.from_numpy(label)
     loss = settle_loss(logits, label, "class", None, None)
-    assert loss.said == "cross-entropy"
+    assert loss.description == "cross-entropy"
     assert loss(t, y, None).item() == pytest.approx(torch.nn.functional.cross_entropy(t, y).item(), rel=1e-6)
     prob = t.softmax(1)
     of_prob = settle_loss(prob.numpy(), label, "class", None, None)

@@ -11,10 +11,10 @@ from nvaudit.errors import OptionError
 from nvaudit.mapping.groups import group_numbers
 from nvaudit.mapping.tiling import Lines
 from nvaudit.retrain.device_noise import DeviceNoise
-from nvaudit.retrain.loop import Plan, run_epochs
+from nvaudit.retrain.loop import TrainingPlan, run_epochs
 from nvaudit.retrain.noise import no_noise, noisy_weights, torch_generator
 from nvaudit.retrain.prune import (
-    Layer,
+    PrunableLayer,
     Pruner,
     choose_groups,
     clipped_penalty,
@@ -67,16 +67,19 @@ def test_gradient_of_the_penalty():
 
 def test_scores_by_hand():
     """‖W_i‖² over those as large or larger: 1/14, 4/13 and 1 for norms of 1, 2 and 3; zeros come first."""
-    layer = Layer(np.array([2.0, 1.0, 3.0]), np.array([4, 4, 4]))
+    layer = PrunableLayer(np.array([2.0, 1.0, 3.0]), np.array([4, 4, 4]))
     assert layer.scores == pytest.approx([4 / 13, 1 / 14, 1.0])
-    assert Layer(np.zeros(3), np.ones(3, np.int64)).scores.tolist() == [0, 0, 0]
+    assert PrunableLayer(np.zeros(3), np.ones(3, np.int64)).scores.tolist() == [0, 0, 0]
     assert [layer.alpha(count) for count in (0, 1, 2)] == pytest.approx([0, 0.75, 1.25])
     assert layer.alpha(3) > 1.5
 
 
 def test_as_few_groups_as_reach_the_share():
     """Groups go in the order of their scores until enough weights are gone; of every layer one stays."""
-    layers = [Layer(np.array([1.0, 1.0]), np.array([6, 6])), Layer(np.arange(1.0, 7.0), np.full(6, 2))]
+    layers = [
+        PrunableLayer(np.array([1.0, 1.0]), np.array([6, 6])),
+        PrunableLayer(np.arange(1.0, 7.0), np.full(6, 2)),
+    ]
     assert [gone.sum() for gone in choose_groups(layers, 0)] == [0, 0]
     assert [gone.tolist() for gone in choose_groups(layers, 2)] == [[False] * 2, [True] + [False] * 5]
     assert [gone.sum() for gone in choose_groups(layers, 3)] == [0, 2]
@@ -178,7 +181,7 @@ def test_too_much_is_refused():
 def test_only_a_pruned_network_is_the_result():
     """With --keep best no network from before the cut is kept, however good it is."""
     given, trainer, pruner = pruned_task(0.8)
-    plan = Plan(lambda _: no_noise, 0.0, None, 0, "best", since=pruner.cut)
+    plan = TrainingPlan(lambda _: no_noise, 0.0, None, 0, "best", since=pruner.cut)
     state = run_epochs(trainer, plan, scorer(replace(given, where=PLACES), trials=5), lambda *_: None, None)
     assert state.best_epoch is not None
     assert state.best_epoch > pruner.cut

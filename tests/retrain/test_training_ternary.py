@@ -11,8 +11,14 @@ from training_nets import CROSS_ENTROPY, Net, place, task
 
 from nvaudit.mapping.quantize import dequantize, quantize
 from nvaudit.retrain.noise import no_noise, noisy_weights, torch_generator
-from nvaudit.retrain.quant import quantise, quantise_activation, settle_ternary, straight_through
-from nvaudit.retrain.ternary import THRESHOLD, ternarise
+from nvaudit.retrain.quant import (
+    TERNARY_THRESHOLD,
+    quantise,
+    quantise_activation,
+    settle_ternary,
+    straight_through,
+    ternarise,
+)
 
 
 def ternary_place(key: str, scale_axes: tuple[int, ...] = ()):
@@ -22,7 +28,7 @@ def ternary_place(key: str, scale_axes: tuple[int, ...] = ()):
 def test_threshold_and_scale_by_hand():
     """Of max|W| = 2 the threshold is 0.1, inclusive; a is the mean of what is above it."""
     code, scale = ternarise(torch.tensor([2.0, -1.0, 0.1, -0.1, 0.0, 0.12], dtype=torch.float64))
-    assert THRESHOLD == 0.05
+    assert TERNARY_THRESHOLD == 0.05
     assert code.tolist() == [1, -1, 0, 0, 0, 1]
     assert scale.item() == pytest.approx(3.12 / 3)
 

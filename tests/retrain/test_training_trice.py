@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_nets import TOP1, Net, recipe, scorer, task
 
-from nvaudit.retrain.loop import Plan, run_epochs
+from nvaudit.retrain.loop import TrainingPlan, run_epochs
 from nvaudit.retrain.noise import shaped_noise
 from nvaudit.retrain.train import Trainer
 from nvaudit.retrain.trice import SIDES, Interval, winner
@@ -83,7 +83,7 @@ def fake_run(script: dict[int, tuple[float, ...]], epochs: int, warm: int, inter
     fake = FakeScorer(of, script)
     state = run_epochs(
         trainer,
-        Plan(noise, 0.0, interval, warm, "best"),
+        TrainingPlan(noise, 0.0, interval, warm, "best"),
         fake,  # type: ignore[arg-type]
         lambda *_: None,
         None,

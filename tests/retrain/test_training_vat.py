@@ -20,7 +20,7 @@ from nvaudit.report.hardening.result import CandidateInfo, TrainingInfo, rougher
 from nvaudit.report.sections import MetricInfo
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE
 from nvaudit.retrain.options import make_harden_spec
-from nvaudit.retrain.vat import Candidate, chosen
+from nvaudit.retrain.vat import VatCandidate, choose_candidate
 
 OPTIONS = (
     "--device", "rram_65nm", "--sigma", "0.3", "--method", "stability-vat", "--vat-sigmas", "0.1,0.5",
@@ -62,17 +62,17 @@ def hardened(example, data, tmp_path_factory):
 def test_the_least_rough_is_kept():
     """Of candidates the lowest roughness wins whatever the rest; of equals the smallest spread."""
     rows = [(0.1, 0.3), (0.2, 0.2), (0.3, 0.2), (0.4, 0.5)]
-    candidates = [Candidate(sigma, 1.0, sigma, sigma, rough, None) for sigma, rough in rows]
-    assert chosen(candidates, "roughness", True) == 1
-    assert chosen(candidates[::-1], "roughness", True) == 2
+    candidates = [VatCandidate(sigma, 1.0, sigma, sigma, rough, None) for sigma, rough in rows]
+    assert choose_candidate(candidates, "roughness", True) == 1
+    assert choose_candidate(candidates[::-1], "roughness", True) == 2
 
 
 @pytest.mark.parametrize(("higher", "best"), [(True, 2), (False, 0)])
 def test_the_best_kpp_is_kept_where_that_is_wanted(higher, best):
     """In the direction of the metric, whatever the roughness; of equals the smallest spread."""
     rows = [(0.1, 0.3), (0.2, 0.4), (0.3, 0.5), (0.4, 0.5)]
-    candidates = [Candidate(sigma, 1.0, 0.5, kpp, 1 - kpp, None) for sigma, kpp in rows]
-    assert chosen(candidates, "kpp", higher) == best
+    candidates = [VatCandidate(sigma, 1.0, 0.5, kpp, 1 - kpp, None) for sigma, kpp in rows]
+    assert choose_candidate(candidates, "kpp", higher) == best
 
 
 def test_candidates_and_the_choice(hardened, data):

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.model.load import load_model
+from nvaudit.model.update import update_values
 from nvaudit.retrain.executor.module import build_executor
-from nvaudit.retrain.writeback import write_back
 
 
 def _model(array, **more):
@@ -40,7 +40,7 @@ def test_trained_values_arrive_and_nothing_else_changes(tmp_path):
     loaded = opened(tmp_path, model)
     before = loaded.path.read_bytes()
     new = numbers(4, 3, seed=8)
-    assert write_back(loaded, {"w": new}, tmp_path / "out.onnx") == ("w",)
+    assert update_values(loaded, {"w": new}, tmp_path / "out.onnx") == ("w",)
     out = onnx.load(tmp_path / "out.onnx")
     assert np.array_equal(numpy_helper.to_array(out.graph.initializer[0]), new)
     assert _without_data(out) == _without_data(model)
@@ -63,7 +63,7 @@ def test_typed_fields_stay_typed_fields(kind, tmp_path):
     assert not model.graph.initializer[0].HasField("raw_data")
     loaded = opened(tmp_path, model)
     new = np.where(np.arange(12).reshape(4, 3) % 2, numbers(4, 3, seed=5), old.astype(np.float32))
-    write_back(loaded, {"w": new}, tmp_path / "out.onnx")
+    update_values(loaded, {"w": new}, tmp_path / "out.onnx")
     tensor = onnx.load(tmp_path / "out.onnx").graph.initializer[0]
     assert not tensor.HasField("raw_data")
     assert tensor.data_type == kind
@@ -94,7 +94,7 @@ def test_quantised_weight_comes_back_as_integers(kind, packed, tmp_path):
     executor = build_executor(loaded)
     assert np.allclose(executor.values()["w"], (np.array([[-5, 2, 8], [0, 0, -7]])) * [0.1, 0.2, 0.5])
     new = np.array([[-0.44, 0.4, 99.0], [0.0, 0.19, -3.5]], np.float32)
-    assert write_back(loaded, {"w": new}, tmp_path / "out.onnx") == ("w",)
+    assert update_values(loaded, {"w": new}, tmp_path / "out.onnx") == ("w",)
     out = {t.name: t for t in onnx.load(tmp_path / "out.onnx").graph.initializer}
     top = 127 if kind == "int8" else 7
     codes = numpy_helper.to_array(out["w"]).astype(np.int64)
@@ -143,7 +143,7 @@ def test_constant_node_and_branches_are_found(tmp_path):
     values = build_executor(loaded).values()
     assert len(values) == 3
     new = {key: array + 1 for key, array in values.items()}
-    assert set(write_back(loaded, new, tmp_path / "out.onnx")) == set(values)
+    assert set(update_values(loaded, new, tmp_path / "out.onnx")) == set(values)
     again = build_executor(load_model(tmp_path / "out.onnx")).values()
     assert again.keys() == new.keys()
     assert all(np.array_equal(again[key], new[key]) for key in new)
@@ -168,7 +168,7 @@ def test_external_data_stay_external(tmp_path):
         for key, text in (("location", "weights.bin"), ("offset", "64"), ("length", "64")):
             tensor.external_data.add(key=key, value=text)
     loaded = opened(folder, model)
-    write_back(loaded, {"v": array, "w": array + 1}, tmp_path / "out.onnx")
+    update_values(loaded, {"v": array, "w": array + 1}, tmp_path / "out.onnx")
     assert (folder / "weights.bin").read_bytes() == b"\0" * 64 + array.tobytes()
     message = onnx.load(tmp_path / "out.onnx", load_external_data=False)
     assert {t.data_location for t in message.graph.initializer} == {TensorProto.EXTERNAL}
@@ -187,9 +187,9 @@ def test_sparse_weight_becomes_dense_only_when_it_changes(tmp_path):
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 3]))
     loaded = opened(tmp_path, model)
     old = build_executor(loaded).values()
-    assert write_back(loaded, old, tmp_path / "same.onnx") == ()
+    assert update_values(loaded, old, tmp_path / "same.onnx") == ()
     assert (tmp_path / "same.onnx").read_bytes() == loaded.path.read_bytes()
-    write_back(loaded, {"w": old["w"] + 1}, tmp_path / "out.onnx")
+    update_values(loaded, {"w": old["w"] + 1}, tmp_path / "out.onnx")
     out = onnx.load(tmp_path / "out.onnx").graph
     assert len(out.sparse_initializer) == 0
     assert np.array_equal(numpy_helper.to_array(out.initializer[0]), old["w"] + 1)
@@ -207,7 +207,7 @@ def test_wrong_values_are_refused(values, message, tmp_path):
     """An unknown key, another shape and numbers that are none are refused, and nothing is written."""
     loaded = opened(tmp_path, _model(numbers(4, 3)))
     with pytest.raises(ModelError, match=message):
-        write_back(loaded, values, tmp_path / "out.onnx")
+        update_values(loaded, values, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -217,7 +217,7 @@ def test_half_precision_overflow_is_refused(tmp_path):
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
     loaded = opened(tmp_path, model)
     with pytest.raises(ModelError, match="beyond the range of float16"):
-        write_back(loaded, {"w": np.full((4, 3), 1e6, np.float32)}, tmp_path / "out.onnx")
+        update_values(loaded, {"w": np.full((4, 3), 1e6, np.float32)}, tmp_path / "out.onnx")
 
 
 def test_number_in_an_attribute_is_refused(tmp_path):
@@ -235,16 +235,16 @@ def test_number_in_an_attribute_is_refused(tmp_path):
     loaded = opened(tmp_path, model)
     assert set(build_executor(loaded).weights) == {"w"}
     with pytest.raises(ModelError, match="stored as numbers of a node's attribute"):
-        write_back(loaded, {"c": np.zeros(3, np.float32)}, tmp_path / "out.onnx")
+        update_values(loaded, {"c": np.zeros(3, np.float32)}, tmp_path / "out.onnx")
 
 
 def test_model_is_not_written_over_itself(tmp_path):
     """The original is never the output, and a folder that is not there is named."""
     loaded = opened(tmp_path, _model(numbers(4, 3)))
     with pytest.raises(ModelError, match="is a file of the model itself"):
-        write_back(loaded, {}, loaded.path)
+        update_values(loaded, {}, loaded.path)
     with pytest.raises(OptionError, match="its folder does not exist"):
-        write_back(loaded, {}, tmp_path / "nowhere" / "out.onnx")
+        update_values(loaded, {}, tmp_path / "nowhere" / "out.onnx")
 
 
 def test_file_that_changed_is_refused(tmp_path):
@@ -252,4 +252,4 @@ def test_file_that_changed_is_refused(tmp_path):
     loaded = opened(tmp_path, _model(numbers(4, 3)))
     opened(tmp_path, _model(numbers(4, 5)))
     with pytest.raises(ModelError, match="changed since it was read"):
-        write_back(loaded, {"w": numbers(4, 3)}, tmp_path / "out.onnx")
+        update_values(loaded, {"w": numbers(4, 3)}, tmp_path / "out.onnx")

@@ -12,13 +12,13 @@ from nvaudit.mapping.conductance import layout
 from nvaudit.perturb.metrics import Metric
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Feed
-from nvaudit.retrain.loss import Loss
-from nvaudit.retrain.quant import Place
+from nvaudit.retrain.loss import TrainingLoss
+from nvaudit.retrain.quant import ArrayPlace
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.train import Recipe, Task
 
 TOP1 = Metric("top1", "top_k", class_axis=1)
-CROSS_ENTROPY = Loss("classes", 1, "logit", 0.0, "cross-entropy")
+CROSS_ENTROPY = TrainingLoss("classes", 1, "logit", 0.0, "cross-entropy")
 
 
 class Net(torch.nn.Module):
@@ -64,9 +64,9 @@ class Net(torch.nn.Module):
         return {"y": F.linear(hidden.relu(), chosen["w2"])}
 
 
-def place(key: str, bits: int = 4, profile: str = "rram", **rest: Any) -> Place:
+def place(key: str, bits: int = 4, profile: str = "rram", **rest: Any) -> ArrayPlace:
     array = layout(load_profile(profile), bits=bits)
-    return Place(key, array, rest.get("scale_axes", ()), (0,), rest.get("fan_in", 8), rest.get("grid"))
+    return ArrayPlace(key, array, rest.get("scale_axes", ()), (0,), rest.get("fan_in", 8), rest.get("grid"))
 
 
 PLACES = (place("w1"), place("w2", fan_in=16))

@@ -10,14 +10,9 @@ from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import layout
 from nvaudit.perturb.chip import MappedTensor
 from nvaudit.rng import stream
+from nvaudit.write_verify.correction import magnitude, noise_removed, settle_correction
 from nvaudit.write_verify.measure import count_of, search_target
-from nvaudit.write_verify.rank import (
-    magnitude,
-    noise_removed,
-    places,
-    random_scores,
-    settle_correction,
-)
+from nvaudit.write_verify.ranking import random_scores, ranked_places
 
 
 def constant(value):
@@ -62,7 +57,7 @@ def test_noise_of_a_quadratic_problem_is_ranked_as_calculated():
     correction = settle_correction(point, 0.0, ())
     gain = 0.5 * hessian * noise_removed(weight, point, correction)
     np.testing.assert_allclose(gain, wanted, rtol=1e-6)
-    (place,) = places(lambda _: [gain], [magnitude(weight)])
+    (place,) = ranked_places(lambda _: [gain], [magnitude(weight)])
     order = np.argsort(place, axis=None)
     assert order.tolist() == np.argsort(-wanted, axis=None).tolist()
     assert order.tolist() != np.argsort(-hessian, axis=None).tolist()  # the noise has a say
@@ -99,7 +94,7 @@ def test_ties_go_to_the_larger_weight_and_then_to_the_first():
     """Equal scores are told apart by |W|; what is equal in both keeps the order of the tensors."""
     scores = [np.array([1.0, 2.0]), np.array([[1.0, 1.0, 2.0]])]
     sizes = [np.array([5.0, 1.0]), np.array([[9.0, 5.0, 3.0]])]
-    first, second = places(lambda _: scores, sizes)
+    first, second = ranked_places(lambda _: scores, sizes)
     assert first.tolist() == [3, 1]
     assert second.tolist() == [[2, 4, 0]]
     assert {first.dtype, second.dtype} == {np.dtype(np.int32)}
@@ -115,13 +110,13 @@ def test_scores_are_taken_anew_after_every_cut():
         turned = -1.0 if len(asked) == 2 else 1.0
         return [turned * np.arange(6.0), turned * np.arange(6.0, 10.0)]
 
-    first, second = places(score_of, sizes, (0.2, 0.5))
+    first, second = ranked_places(score_of, sizes, (0.2, 0.5))
     order = np.argsort(np.concatenate([first, second])).tolist()
     assert order == [9, 8, 0, 1, 2, 7, 6, 5, 4, 3]
     assert [int(sum(mask.sum() for mask in masks)) for masks in asked] == [0, 2, 5]
     assert asked[1][1].tolist() == [False, False, True, True]
-    once = places(lambda _: [np.arange(6.0), np.arange(6.0, 10.0)], sizes)
-    same = places(lambda _: [np.arange(6.0), np.arange(6.0, 10.0)], sizes, (0.01, 0.3, 0.3))
+    once = ranked_places(lambda _: [np.arange(6.0), np.arange(6.0, 10.0)], sizes)
+    same = ranked_places(lambda _: [np.arange(6.0), np.arange(6.0, 10.0)], sizes, (0.01, 0.3, 0.3))
     assert all((a == b).all() for a, b in zip(once, same, strict=True))
 
 
@@ -131,7 +126,7 @@ def test_magnitude_is_that_of_the_weight_and_not_of_the_code():
     small, large = tensor([255, -3], profile, 0.001), tensor([2, -100], profile, 0.1)
     np.testing.assert_allclose(magnitude(small), [0.255, 0.003], rtol=1e-6)
     sizes = [magnitude(small), magnitude(large)]
-    first, second = places(lambda _: sizes, sizes)
+    first, second = ranked_places(lambda _: sizes, sizes)
     assert (first.tolist(), second.tolist()) == ([1, 3], [2, 0])
 
 

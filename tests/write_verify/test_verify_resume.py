@@ -15,8 +15,8 @@ import pytest
 import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.perturb.record import RECORD_FILE, ChipRecord
-from nvaudit.write_verify import ranked
-from nvaudit.write_verify.kept import KEPT_FILES, RANKING_FILE, load_ranking, ranking_task, save_ranking
+from nvaudit.write_verify import ranking
+from nvaudit.write_verify.resume import KEPT_FILES, RANKING_FILE, load_ranking, ranking_task, save_ranking
 
 CHIPS = 6
 FEW = ("-n", CHIPS, "--limit", 40, "-j", 0, "-q", "--shares", "0.1,1", "--sigma", 0.3,
@@ -92,7 +92,7 @@ def test_the_ranking_is_kept(command, model, monkeypatch):
         "nvaudit: interrupted; finished chips are kept in kept; run the same command again to go on:\n"
         "nvaudit verify-plan "
     )
-    monkeypatch.setattr(ranked, "Sensitivity", None)
+    monkeypatch.setattr(ranking, "LossCurvature", None)
     resumed = command(*run, "--resume", "kept")
     assert resumed.code == EXIT_OK
     assert results(resumed.out) == results(plain.out)

@@ -15,29 +15,75 @@ based on the size of the crossbar and adding the ADC quantization for the column
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nvaudit.errors import OptionError
 from nvaudit.model import Converters, Split
+from nvaudit.perturb.cells import device_factors, target_cells
 from nvaudit.perturb.crossbar import MOST_SAMPLES, ConverterSpec, Spread, settle_layer
 from nvaudit.perturb.variant import spread_evenly
-from nvaudit.retrain.crossbar.find_products import find_product, find_recurrent, why_whole
-from nvaudit.retrain.crossbar.products import Chip, Product
-from nvaudit.retrain.crossbar.programming import program
+from nvaudit.retrain.crossbar.products import (
+    CrossbarProduct,
+    ProgrammedWeight,
+    find_product,
+    find_recurrent,
+    why_not_split,
+)
+from nvaudit.retrain.device_noise import DeviceNoise, mapped_tensor
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.recurrent import Part, Recurrent
 from nvaudit.retrain.executor.program import Step
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.noise import Noise, deviation_of, no_noise
-from nvaudit.retrain.quant import Place, quantise, straight_through
+from nvaudit.retrain.prune import with_devices
+from nvaudit.retrain.quant import ArrayPlace, Quantised, quantise, straight_through
 
-_NOT_HERE = (
-    "its operator is trained whole: only Conv, ConvTranspose, Gemm, MatMul, LSTM and GRU are taken apart"
+
+def program(
+    place: ArrayPlace, weight: Quantised, noise: Noise, generator: torch.Generator
+) -> tuple[ProgrammedWeight, Tensor]:
+    """Program a weight on one chip.
+
+    The noise of a device is drawn device by device from its own law. Noise that is stated for weights is
+    spread over the devices of each weight by their significance, ``ΔL_d = f_d ΔW / (s Σ f²)``: the least that
+    the devices can be off, together, to give that weight.
+
+    Returns
+    -------
+    programmed : ProgrammedWeight
+        The devices.
+    values : Tensor
+        The weight that they add up to.
+    """
+    targets = torch.from_numpy(target_cells(mapped_tensor(place, weight)).levels).to(weight.values.device)
+    if noise is no_noise:
+        return ProgrammedWeight(targets, weight.scale), weight.values
+    factors = np.asarray(device_factors(place.array))
+    column = torch.tensor(factors, dtype=targets.dtype, device=targets.device)
+    column = column.reshape(-1, *[1] * weight.code.dim())
+    if isinstance(noise, DeviceNoise):
+        drawn = torch.from_numpy(noise.levels(place, weight, generator)).to(targets.device)
+        exists = with_devices(place, weight.code)
+        levels = drawn if exists is None else torch.where(exists > 0, drawn, targets)
+        # Apart from its code, so that a weight without noise is its code and nothing of rounding.
+        deviation = ((levels - targets) * column).sum(0) * weight.scale
+        return ProgrammedWeight(levels, weight.scale), weight.values + deviation
+    # Of all ΔL with s Σ f_d ΔL_d = ΔW the one of least norm is parallel to f.
+    deviation = deviation_of(place, weight, noise, generator)
+    safe = torch.where(weight.scale > 0, weight.scale, torch.ones_like(weight.scale))
+    share = deviation / safe / float(np.square(factors).sum())
+    return ProgrammedWeight(targets + column * share, weight.scale), weight.values + deviation
+
+
+_NOT_TAKEN_APART = (
+    "its operator is trained with ideal converters: only Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and "
+    "RNN are taken apart"
 )
 
 
@@ -46,8 +92,7 @@ class Crossbars:
 
     Attributes
     ----------
-    how : ConverterSpec
-    whole : dict of str to str
+    ideal : dict of str to str
         The weights that are trained with ideal converters, each with its reason.
     samples : int
         Of the calibration.
@@ -58,7 +103,7 @@ class Crossbars:
     def __init__(
         self,
         network: Executor,
-        where: Sequence[Place],
+        where: Sequence[ArrayPlace],
         splits: Sequence[Split],
         how: ConverterSpec,
         feed: Feed,
@@ -70,21 +115,16 @@ class Crossbars:
         # A batch of one sample is left out where there are more: it has no batch statistics.
         self._feed, self._batch_size = replace(feed, rows=rows), max(2, batch_size)
         self._splits = {split.key: split for split in splits if split.reason is None}
-        self.whole = {split.key: split.reason for split in splits if split.reason is not None}
+        self.ideal = {split.key: split.reason for split in splits if split.reason is not None}
         self.samples = len(rows)
         self.converters: dict[str, Converters] = {}
         self._mode: Literal["off", "watch", "convert"] = "off"
-        self._chips: dict[str, Chip] = {}
+        self._chips: dict[str, ProgrammedWeight] = {}
         self._spreads: dict[str, tuple[Spread, Spread]] = {}
 
     @contextlib.contextmanager
     def programmed(self, noise: Noise, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """Program one chip; inside, the network computes with it and through the converters.
-
-        Parameters
-        ----------
-        noise : callable
-        generator : torch.Generator
 
         Yields
         ------
@@ -122,6 +162,8 @@ class Crossbars:
         Statistics of batch normalisations are those that the network uses in its mode; they are not changed.
         """
         network = self.network
+        # A network in training mode updates its running statistics in every pass; those of a calibration are
+        # put back, so that it leaves no trace.
         kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
         self._spreads = {key: (Spread(), Spread()) for key in self._splits}
         generator = torch.Generator(self._feed.device)  # of no noise: nothing is drawn
@@ -144,10 +186,10 @@ class Crossbars:
         return {
             "rows": how.rows, "cols": how.cols, "adc_bits": how.adc_bits, "dac_bits": how.dac_bits,
             "adc_range": how.method, "samples": self.samples, "layers": tuple(self._splits),
-            "whole": dict(self.whole),
+            "whole": dict(self.ideal),
         }  # fmt: skip
 
-    def wrap(self, product: Product) -> Callable[..., Tensor]:
+    def wrap(self, product: CrossbarProduct) -> Callable[..., Tensor]:
         """The operator of a product; inside ``programmed`` it gives what crossbars give."""
 
         def run(*inputs: Any) -> Tensor:
@@ -157,6 +199,8 @@ class Crossbars:
             if self._mode == "watch":
                 self._watch(product, inputs, chip)
                 return product.function(*inputs)
+            # Forward: what the converters give. Backward: the plain product at the programmed weight, which
+            # needs no product per device, less the outputs whose sums were clipped.
             converters = self.converters[product.key]
             plain = product.function(*product.bounded(inputs, converters.dac))
             with torch.no_grad():
@@ -165,8 +209,10 @@ class Crossbars:
 
         return run
 
-    def wrap_recurrent(self, function: Recurrent, products: Mapping[Part, Product]) -> Callable[..., Any]:
-        """The function of an LSTM or GRU; inside ``programmed`` its products go through crossbars."""
+    def wrap_recurrent(
+        self, function: Recurrent, products: Mapping[Part, CrossbarProduct]
+    ) -> Callable[..., Any]:
+        """The function of an LSTM, GRU or RNN; inside ``programmed`` its products go through crossbars."""
         wrapped = {part: self.wrap(product) for part, product in products.items()}
 
         def multiply(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
@@ -177,15 +223,15 @@ class Crossbars:
 
         return run
 
-    def _watch(self, product: Product, inputs: Sequence[Any], chip: Chip) -> None:
+    def _watch(self, product: CrossbarProduct, inputs: Sequence[Any], chip: ProgrammedWeight) -> None:
         seen, summed = self._spreads[product.key]
         x = product.activation(inputs)
         seen.add(x.cpu().numpy())
         for sums in product.sums(x, chip.levels):
             summed.add(sums.cpu().numpy())
 
-    def use(self, products: Mapping[str, Sequence[Product]]) -> None:
-        """Keep what can be trained through crossbars; the rest is trained whole.
+    def keep(self, trained: Collection[str]) -> None:
+        """Keep the weights that can be trained through crossbars; the others get ideal converters.
 
         Raises
         ------
@@ -193,10 +239,10 @@ class Crossbars:
             If that is nothing.
         """
         for key in list(self._splits):
-            if not products.get(key):
-                self.whole[key] = why_whole(self._splits.pop(key)) or _NOT_HERE
+            if key not in trained:
+                self.ideal[key] = why_not_split(self._splits.pop(key)) or _NOT_TAKEN_APART
         if not self._splits:
-            key, reason = next(iter(self.whole.items()))
+            key, reason = next(iter(self.ideal.items()))
             raise OptionError(
                 f"--adc-bits: no weight on the array can be trained through crossbars, e.g. {key!r}: "
                 f"{reason}; use --no-hardware-aware, which leaves the converters to the audits"
@@ -205,7 +251,7 @@ class Crossbars:
 
 def put_in_training(
     network: Executor,
-    where: Sequence[Place],
+    where: Sequence[ArrayPlace],
     splits: Sequence[Split],
     how: ConverterSpec,
     feed: Feed,
@@ -217,19 +263,14 @@ def put_in_training(
     ----------
     network : Executor
         Its operators are wrapped in place; outside ``Crossbars.programmed`` it computes as before.
-    where : sequence of Place
+    where : sequence of ArrayPlace
         Weights on the array.
     splits : sequence of Split
         What the audit makes of each.
-    how : ConverterSpec
     feed : Feed
         Samples to train on; some of them calibrate.
     batch_size : int
         Samples in one pass of the calibration.
-
-    Returns
-    -------
-    Crossbars
 
     Raises
     ------
@@ -239,27 +280,31 @@ def put_in_training(
     crossbars = Crossbars(network, where, splits, how, feed, batch_size)
     places = {place.key: place for place in where}
     split_of = {split.key: split for split in splits if split.reason is None}
-    found: dict[str, list[Product]] = {}
-    steps: list[Step] = []
-    for step in network._program.data_steps:
-        function, inputs, outputs, dead, node = step
+    trained: set[str] = set()
+
+    def through_crossbars(step: Step) -> Callable[..., Any]:
+        function = step[0]
         product = find_product(step, network, split_of, places, how.rows)
         several = find_recurrent(step, network, split_of, places, how.rows)
         if product is not None:
-            found.setdefault(product.key, []).append(product)
-            function = crossbars.wrap(product)
-        elif isinstance(function, Recurrent) and several:
-            for one in several.values():
-                found.setdefault(one.key, []).append(one)
-            function = crossbars.wrap_recurrent(function, several)
-        steps.append((function, inputs, outputs, dead, node))
-    crossbars.use(found)
-    network._program = replace(network._program, data_steps=steps)
+            trained.add(product.key)
+            return crossbars.wrap(product)
+        if isinstance(function, Recurrent) and several:
+            trained.update(one.key for one in several.values())
+            return crossbars.wrap_recurrent(function, several)
+        return function
+
+    network.replace_functions(through_crossbars)
+    crossbars.keep(trained)
     return crossbars
 
 
 class _Through(torch.autograd.Function):
-    """The second argument, with the gradient of the first; less of it where column sums were clipped."""
+    """The second argument, with the gradient of the first; less of it where column sums were clipped.
+
+    ``plain + (value - plain).detach()`` would round: the sum of two floats is not ``value`` bit for bit, and
+    training would not see the codes that the audit sees.
+    """
 
     @staticmethod
     def forward(ctx: Any, plain: Tensor, value: Tensor, within: Tensor | None) -> Tensor:
@@ -275,5 +320,5 @@ class _Through(torch.autograd.Function):
 
 
 def _through(plain: Tensor, value: Tensor, within: Tensor | None) -> Tensor:
-    found: Tensor = _Through.apply(plain, value, within)  # type: ignore[no-untyped-call]
-    return found
+    result: Tensor = _Through.apply(plain, value, within)  # type: ignore[no-untyped-call]
+    return result

@@ -1,29 +1,36 @@
 """The product of a layer as crossbars compute it, on tensors: column sums, converters, shift and add.
 
-The same arithmetic as the graph of an audit (:mod:`nvaudit.model.crossbar.nodes`), without gradients.
+The same arithmetic as the graph of an audit (:mod:`nvaudit.model.crossbar.nodes`), without gradients; and
+which operators of a network are taken apart so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from nvaudit.errors import ModelError
+from nvaudit.model import Split
 from nvaudit.model.crossbar.kinds import Kind
-from nvaudit.model.crossbar.plan import Converter, Converters
+from nvaudit.model.crossbar.plan import Converter, Converters, row_blocks
 from nvaudit.model.graph import Node
 from nvaudit.model.layout import Layout
-from nvaudit.retrain.crossbar.network import arranged
+from nvaudit.perturb.cells import device_factors, device_offset
+from nvaudit.retrain.executor.module import Executor
+from nvaudit.retrain.executor.ops.recurrent import Part, Recurrent
+from nvaudit.retrain.executor.program import Step, arranged, run_steps
+from nvaudit.retrain.quant import ArrayPlace
 
 _ROUND = 11
 """The operator set that brought ``Round``."""
 
 
 @dataclass(frozen=True)
-class Chip:
+class ProgrammedWeight:
     """One weight as it is programmed.
 
     Attributes
@@ -39,7 +46,7 @@ class Chip:
 
 
 @dataclass(frozen=True)
-class Tile:
+class RowBlock:
     """One row block of a weight.
 
     Attributes
@@ -58,30 +65,24 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Product:
+class CrossbarProduct:
     """One use of a weight.
 
     Attributes
     ----------
-    key : str
-        The weight.
     kind : Kind
         How the operator takes it.
-    tiles : tuple of Tile
     positions : Tensor, int64
         In the shape that the operator takes: where each element lies in the trained layout, counted flat.
     factors : tuple of float
         What each device counts for, in code units.
     offset : int
         What is subtracted digitally, in code units.
-    function : callable
-        The operator.
-    node : Node
     """
 
     key: str
     kind: Kind
-    tiles: tuple[Tile, ...]
+    blocks: tuple[RowBlock, ...]
     positions: Tensor
     factors: tuple[float, ...]
     offset: int
@@ -106,6 +107,7 @@ class Product:
             return tuple(inputs)
         place = 1 if self.kind.form == "left" else 0
         x: Tensor = inputs[place]
+        # A value within half a step beyond the last code is rounded to it, and only farther ones are clipped.
         low, high = (dac.low - 0.5) * dac.step, (dac.high + 0.5) * dac.step
         inside = torch.where((x >= low) & (x <= high), x, x.detach())
         return (*inputs[:place], inside, *inputs[place + 1 :])
@@ -126,13 +128,13 @@ class Product:
             In the unit of ``x`` times that of ``levels``; of a convolution (batch, output × device, …), of
             ``x @ W`` (device, row of x, output), of ``W @ x`` (…, output × device, column of x).
         """
-        many, kind = len(self.tiles), self.kind
+        many, kind = len(self.blocks), self.kind
         there = self.positions.reshape(-1).to(levels.device)
         cells = levels.reshape(len(self.factors), -1)[:, there].reshape(-1, *kind.shape).to(x)
         x = x.reshape(-1, kind.channels) if kind.form == "right" else x
-        for tile in self.tiles:
-            start, stop = tile.channels
-            operand = arranged(cells, tile.steps).reshape(tile.shape)
+        for block in self.blocks:
+            start, stop = block.channels
+            operand = arranged(cells, block.steps).reshape(block.shape)
             if kind.form in ("conv", "deconv"):
                 part = x.narrow(1, start, stop - start) if kind.narrows(many) else x
                 yield self.function(part, operand)
@@ -142,16 +144,9 @@ class Product:
                 yield x.narrow(1, start, stop - start) @ operand
 
     def value(
-        self, inputs: Sequence[Any], chip: Chip, converters: Converters
+        self, inputs: Sequence[Any], chip: ProgrammedWeight, converters: Converters
     ) -> tuple[Tensor, Tensor | None]:
         """What the operator gives when its weight is on crossbars.
-
-        Parameters
-        ----------
-        inputs : sequence
-            Of the operator.
-        chip : Chip
-        converters : Converters
 
         Returns
         -------
@@ -167,7 +162,8 @@ class Product:
             x = codes(x * (1.0 / input_step), converters.dac, self.half_up)
         adc = converters.adc
         step = 1.0 if adc is None else adc.step
-        # Steps go into the levels: sums then come out as codes, as they do in the audit.
+        # An ADC rounds sum / Δ. The step Δ goes into the levels instead of the sums: fewer numbers to divide,
+        # and the same rounding as in the audit's graph, which does so too.
         levels = chip.levels * (1.0 / step)
         total: Tensor | None = None
         beyond: Tensor | None = None
@@ -184,8 +180,10 @@ class Product:
         value = self._with_bias(product.mul_(self._by_output(chip).to(product) * input_step), inputs)
         if beyond is None:
             return value, None
+        # One output has a sum for every device and row block. Each passes the gradient of the output on by
+        # its significance |f_d| / Σ|f|, and none where its ADC clipped: what is left of 1.
         sizes = [abs(factor) for factor in self.factors]
-        shares = [size / (sum(sizes) * len(self.tiles)) for size in sizes]
+        shares = [size / (sum(sizes) * len(self.blocks)) for size in sizes]
         return value, 1.0 - self._combined(beyond, shares)
 
     def _combined(self, total: Tensor, factors: Sequence[float]) -> Tensor:
@@ -208,15 +206,16 @@ class Product:
             return x.reshape(-1, kind.channels).sum(1, keepdim=True)
         if kind.form == "left":
             return x.sum(-2, keepdim=True)
+        # A convolution with a kernel of ones, one output for each group: Σ x over the receptive field.
         first, second, *kernel = kind.shape
         lone = (kind.groups, second, *kernel) if kind.form == "conv" else (first, 1, *kernel)
         return self.function(x, x.new_ones(lone)).repeat_interleave(kind.outputs // kind.groups, 1)
 
-    def _by_output(self, chip: Chip) -> Tensor:
+    def _by_output(self, chip: ProgrammedWeight) -> Tensor:
         """Scale of every output, broadcastable to the product."""
-        kind, whole = self.kind, chip.scale.broadcast_to(chip.levels.shape[1:]).reshape(-1)
+        kind, scales = self.kind, chip.scale.broadcast_to(chip.levels.shape[1:]).reshape(-1)
         first = torch.from_numpy(kind.by_output(self.positions.numpy())[:, 0].copy())
-        scale = whole[first.to(whole.device)]
+        scale = scales[first.to(scales.device)]
         if kind.form == "right":
             return scale
         return scale[:, None] if kind.form == "left" else scale.reshape(-1, *[1] * len(kind.shape[2:]))
@@ -238,5 +237,135 @@ def _clips(values: Tensor, converter: Converter) -> bool:
 
 def codes(values: Tensor, converter: Converter, half_up: bool = False) -> Tensor:
     """Nearest codes of values in code units, in place: ``clip(round(v), low, high)``."""
+    # Clamped first: the ends are whole numbers, which rounding leaves where they are, either way.
     values.clamp_(converter.low, converter.high)
     return values.add_(0.5).floor_() if half_up else values.round_()
+
+
+_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def find_product(
+    step: Step, network: Executor, splits: Mapping[str, Split], places: Mapping[str, ArrayPlace], rows: int
+) -> CrossbarProduct | None:
+    """Find the product of an operator.
+
+    Parameters
+    ----------
+    splits : mapping of str to Split
+        The weights that the audit splits, by key.
+
+    Returns
+    -------
+    CrossbarProduct or None
+        None if it takes no such weight, or takes it in a way of its own.
+    """
+    function, inputs, _, _, node = step
+    if node is None or node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
+        return None
+    for index, slot in enumerate(inputs[:2]):
+        keys = [key for key in _sources(network, slot) if key in splits]
+        if len(keys) != 1:
+            continue
+        if why_not_split(splits[keys[0]]) is not None:
+            return None
+        positions = _positions(network, keys[0], slot)
+        if positions is None:
+            return None
+        kind = _kind(node.op_type, node.attributes, index, tuple(positions.shape))
+        if kind is None or row_blocks(kind.channels, kind.kernel, rows) != splits[keys[0]].blocks:
+            return None
+        return _product(places[keys[0]], splits[keys[0]], kind, positions, function, node)
+    return None
+
+
+def why_not_split(split: Split) -> str | None:
+    """Say why a weight that the audit splits is trained with ideal converters; None if it is not."""
+    if split.inside:
+        return "its operator is in the body of another one, which is trained with ideal converters"
+    if split.scaling != "output":
+        return "its quantisation scale differs within an output: it is split in the audits only"
+    return None
+
+
+def find_recurrent(
+    step: Step, network: Executor, splits: Mapping[str, Split], places: Mapping[str, ArrayPlace], rows: int
+) -> dict[Part, CrossbarProduct]:
+    """Find the products of an LSTM, GRU or RNN; none if the audit does not split both of its matrices.
+
+    Parameters are those of :func:`find_product`.
+    """
+    function, inputs, _, _, node = step
+    if not isinstance(function, Recurrent) or node is None:
+        return {}
+    products: dict[Part, CrossbarProduct] = {}
+    matrices = {}
+    for operand in (1, 2):
+        keys = [key for key in _sources(network, inputs[operand]) if key in splits]
+        if len(keys) != 1 or why_not_split(splits[keys[0]]) is not None:
+            return {}
+        positions = _positions(network, keys[0], inputs[operand])
+        if positions is None or row_blocks(positions.shape[-1], 1, rows) != splits[keys[0]].blocks:
+            return {}
+        matrices[operand] = keys[0], positions
+    for part, (start, stop) in function.parts().items():
+        operand, direction, _ = part
+        key, positions = matrices[operand]
+        own = positions[direction, start:stop]
+        kind = Kind("right", tuple(own.shape), transposed=True)
+        products[part] = _product(places[key], splits[key], kind, own, lambda x, matrix: x @ matrix.t(), node)
+    return products
+
+
+def _product(
+    place: ArrayPlace,
+    split: Split,
+    kind: Kind,
+    positions: Tensor,
+    function: Callable[..., Tensor],
+    node: Node,
+) -> CrossbarProduct:
+    factors = device_factors(place.array)
+    blocks = []
+    for block in split.blocks:
+        steps, shape = kind.arrangement(block, len(factors), len(split.blocks))
+        blocks.append(RowBlock(block.channels, steps, shape))
+    offset = device_offset(place.array)
+    return CrossbarProduct(place.key, kind, tuple(blocks), positions, factors, offset, function, node)
+
+
+def _sources(network: Executor, slot: int) -> frozenset[str]:
+    """The parameters that a value is computed from, if from parameters alone."""
+    refs = network._program.names.values()
+    return next((ref.keys for ref in refs if ref.slot == slot and ref.kind == "weight"), frozenset())
+
+
+def _positions(network: Executor, key: str, slot: int) -> Tensor | None:
+    """Where an operator finds each element of a weight in the trained layout; None if it finds others.
+
+    A weight of whole numbers is sent the way of the weight; what arrives are these numbers in another order.
+    """
+    with torch.no_grad():
+        weight = network.clean([key])[key]
+        number = torch.arange(1, weight.numel() + 1, dtype=torch.float64, device=weight.device)
+        given = {key: number.reshape(weight.shape)}
+        network._begin(given)
+        values = network._filled(given)
+        try:
+            run_steps(network._program.weight_steps, values)
+        except (ModelError, RuntimeError):  # something that is computed from it wants another type
+            return None
+        arrived = torch.round(values[slot].double()).long().cpu()
+    if not torch.equal(arrived.reshape(-1).sort().values, torch.arange(1, weight.numel() + 1)):
+        return None
+    return arrived - 1
+
+
+def _kind(op_type: str, attributes: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> Kind | None:
+    """How an operator takes a weight; None where the audit takes it otherwise."""
+    if op_type in ("Conv", "ConvTranspose"):
+        form: Literal["conv", "deconv"] = "conv" if op_type == "Conv" else "deconv"
+        return Kind(form, shape, attributes.get("group", 1)) if index == 1 else None
+    if index == 0:
+        return Kind("left", shape)
+    return Kind("right", shape, transposed=op_type == "Gemm" and bool(attributes.get("transB", 0)))

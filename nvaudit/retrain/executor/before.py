@@ -40,9 +40,10 @@ class Before:
         """Values at the cut, by name, where the parameters are."""
         if self._session is None or self._fresh:
             self._session = literal_session(self._data)
-        feeds = {name: _array(inputs[name]) for name in self._inputs}
-        found = run_session(self._session, self._names, feeds)
-        return {name: _tensor(a, device) for name, a in zip(self._names, found, strict=True)}
+        given = {name: inputs[name] for name in self._inputs}
+        feeds = {n: v.detach().cpu().numpy() if isinstance(v, Tensor) else v for n, v in given.items()}
+        values = run_session(self._session, self._names, feeds)
+        return {name: _tensor(a, device) for name, a in zip(self._names, values, strict=True)}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Before:
         """Share it: it has no state that a run leaves behind."""
@@ -51,10 +52,6 @@ class Before:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session out: it is made again where it is needed."""
         return {**self.__dict__, "_session": None}
-
-
-def _array(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
 
 
 def _tensor(array: Any, device: torch.device) -> Any:
@@ -92,7 +89,6 @@ def trained_part(
 
     Parameters
     ----------
-    network : Network
     trained : collection of str
         Names of the stored tensors that are trained or get noise.
     outputs : sequence of str, optional
@@ -114,13 +110,15 @@ def trained_part(
     """
 
     def obstacle(node: Node) -> bool:
-        return any(inner.name in refused for inner in _inner(node))
+        return any(inner.name in refused for inner in with_bodies(node))
 
     graph = network.graph
     if not any(map(obstacle, graph.nodes)):
         return Trained(network)
     wanted = list(graph.outputs if outputs is None else outputs)
     nodes = upstream(graph.nodes, wanted)
+    # A refused node that no weight stands before needs no gradient: it runs in ONNX Runtime, with all that it
+    # needs. What those nodes hand over to the others is the cut, and is an input of the part that torch runs.
     behind = _downstream(nodes, trained)
     for node in nodes:
         if obstacle(node) and not behind.isdisjoint(node.outputs):
@@ -134,12 +132,12 @@ def trained_part(
     return Trained(
         replace(network, graph=Graph((*graph.inputs, *cut), tuple(wanted), tuple(rest))),
         cut,
-        any(inner.name in draws for node in before for inner in _inner(node)),
+        any(inner.name in draws for node in before for inner in with_bodies(node)),
     )
 
 
 def _refuse_draws(network: Network, node: Node, draws: Mapping[str, str]) -> None:
-    for inner in _inner(node):
+    for inner in with_bodies(node):
         if inner.name in draws:
             raise ModelError(
                 f"{network.path}: node {inner.name!r}: operator {draws[inner.name]} behind the first weight "
@@ -149,18 +147,18 @@ def _refuse_draws(network: Network, node: Node, draws: Mapping[str, str]) -> Non
             )
 
 
-def _inner(node: Node) -> Iterator[Node]:
+def with_bodies(node: Node) -> Iterator[Node]:
     """The node and those in its bodies."""
     yield node
     for value in node.attributes.values():
         if isinstance(value, Graph):
             for inside in value.nodes:
-                yield from _inner(inside)
+                yield from with_bodies(inside)
 
 
 def _read(node: Node) -> Iterator[str]:
     """Names that a node reads, in its bodies too."""
-    for inner in _inner(node):
+    for inner in with_bodies(node):
         yield from (name for name in inner.inputs if name)
         for value in inner.attributes.values():
             if isinstance(value, Graph):
@@ -169,18 +167,18 @@ def _read(node: Node) -> Iterator[str]:
 
 def upstream(nodes: Sequence[Node], names: Sequence[str]) -> list[Node]:
     """The nodes that some values depend on, in order."""
-    needed, found = set(names), []
+    needed, before = set(names), []
     for node in reversed(nodes):
         if not needed.isdisjoint(node.outputs):
             needed.update(_read(node))
-            found.append(node)
-    return found[::-1]
+            before.append(node)
+    return before[::-1]
 
 
 def _downstream(nodes: Sequence[Node], names: Collection[str]) -> set[str]:
     """The values that depend on some others, these included."""
-    found = set(names)
+    reached = set(names)
     for node in nodes:
-        if not found.isdisjoint(_read(node)):
-            found.update(name for name in node.outputs if name)
-    return found
+        if not reached.isdisjoint(_read(node)):
+            reached.update(name for name in node.outputs if name)
+    return reached

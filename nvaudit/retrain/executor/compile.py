@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,64 @@ import nvaudit.retrain.executor.ops  # noqa: F401 - fills the table of operators
 from nvaudit.errors import ModelError, NvauditError
 from nvaudit.model.graph import Graph, Network, Node, Stored
 from nvaudit.retrain.executor.ops.registry import Array, Op, Registered, RunState, find, supported, to_tensor
-from nvaudit.retrain.executor.program import NOTHING, Body, RefusedNode, Step, Table, free_dead
-from nvaudit.retrain.executor.scope import MISSING, Ref, Scope, moved
+from nvaudit.retrain.executor.program import NOTHING, Body, RefusedNode, SlotTable, Step, arranged, free_dead
+
+Kind = Literal["constant", "weight", "data"]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value while its graph is compiled.
+
+    Attributes
+    ----------
+    slot : int
+        Where it is.
+    kind : {"constant", "weight", "data"}
+        Known when built; computed from parameters alone; anything else.
+    host : bool
+        Whether it stays on the CPU wherever the parameters are: sizes and indices.
+    keys : frozenset of str
+        The parameters that it is computed from.
+    buffer : bool
+        Whether it is a running statistic.
+    dtype : str
+        Element type in which it is stored; "" where it is computed.
+    """
+
+    slot: int
+    kind: Kind
+    host: bool = False
+    keys: frozenset[str] = frozenset()
+    buffer: bool = False
+    dtype: str = ""
+
+
+MISSING = Ref(NOTHING, "constant", True)
+
+
+class GraphScope:
+    """One graph while it is compiled."""
+
+    def __init__(self, parent: GraphScope | None, table: SlotTable) -> None:
+        self.parent = parent
+        self.table = table
+        self.refs: dict[str, Ref] = {}
+        self.steps: list[Step] = []
+        self.freeable: set[int] = set()
+        self.placed: dict[int, Ref] = {}
+        # For a body: what its node hands in from outside (references of the parent), and where it goes.
+        self.outside: list[Ref] = []
+        self.captures: list[tuple[int, int]] = []
+
+    def fresh(self, name: str, kind: Kind, **more: Any) -> Ref:
+        """Enter a value that a step or the caller will put into its slot."""
+        ref = Ref(self.table.new(), kind, **more)
+        self.freeable.add(ref.slot)
+        if name:
+            self.refs[name] = ref
+        return ref
+
 
 MAX_FOLDED = 2**28
 """Elements of the largest array that is computed once when the executor is built."""
@@ -29,9 +85,9 @@ class Compiled:
 
     Attributes
     ----------
-    table : Table
+    table : SlotTable
         Slots of the main graph.
-    tables : list of Table
+    tables : list of SlotTable
         Those of all graphs.
     weight_steps : list of Step
         What depends on parameters alone.
@@ -45,8 +101,8 @@ class Compiled:
         Every value of the main graph.
     """
 
-    table: Table
-    tables: list[Table] = field(default_factory=list)
+    table: SlotTable
+    tables: list[SlotTable] = field(default_factory=list)
     weight_steps: list[Step] = field(default_factory=list)
     data_steps: list[Step] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
@@ -59,10 +115,6 @@ class Compiler:
 
     Parameters
     ----------
-    network : Network
-        What to compile.
-    state : RunState
-        Shared with the functions.
     leaf : callable
         Makes the reference of a stored tensor: a parameter, a statistic, or a constant.
     """
@@ -73,7 +125,7 @@ class Compiler:
         self.leaf = leaf
         self.stored = {stored.name: stored for stored in network.stored}
         self.injected = {name: key for key, made in network.folded.items() for name in made.names}
-        self.root = Scope(None, Table())
+        self.root = GraphScope(None, SlotTable())
         self.tables = [self.root.table]
         self.weight_steps: list[Step] = []
 
@@ -94,7 +146,7 @@ class Compiler:
             names=root.refs,
         )
 
-    def constant(self, array: Array, scope: Scope) -> Ref:
+    def constant(self, array: Array, scope: GraphScope) -> Ref:
         """Enter a known array."""
         value = to_tensor(array)
         host = not isinstance(value, Tensor) or not value.is_floating_point()
@@ -106,7 +158,7 @@ class Compiler:
         self.weight_steps.append((function, inputs, slot, (), node))
         return slot
 
-    def lookup(self, name: str, scope: Scope) -> Ref:
+    def lookup(self, name: str, scope: GraphScope) -> Ref:
         """Find a value, in this graph or one around it."""
         if not name:
             return MISSING
@@ -122,7 +174,7 @@ class Compiler:
         scope.refs[name] = ref
         return ref
 
-    def _capture(self, outer: Ref, scope: Scope) -> Ref:
+    def _capture(self, outer: Ref, scope: GraphScope) -> Ref:
         """Bring a value of the graph around into this one."""
         assert scope.parent is not None
         if outer.kind == "constant":
@@ -136,7 +188,7 @@ class Compiler:
         scope.captures.append((scope.outside.index(outer), slot))
         return Ref(slot, outer.kind, outer.host, outer.keys, outer.buffer)
 
-    def _nodes(self, graph: Graph, scope: Scope) -> None:
+    def _nodes(self, graph: Graph, scope: GraphScope) -> None:
         for node in graph.nodes:
             registered = find(node.domain, node.op_type)
             if registered is None:
@@ -158,18 +210,23 @@ class Compiler:
                     node.name,
                 ) from error
 
-    def _node(self, node: Node, registered: Registered, scope: Scope) -> None:
+    def _node(self, node: Node, registered: Registered, scope: GraphScope) -> None:
         refs = [self.lookup(name, scope) for name in node.inputs]
         given = [ref for ref in refs if ref is not MISSING]
         kinds = {ref.kind for ref in given}
         alone = registered.pure and bool(given) and "data" not in kinds
         if alone and "weight" in kinds and scope is not self.root:
-            # The same at every step and in every branch: computed once, outside.
+            # What depends on parameters alone is the same at every step of a loop and in every branch.
+            # Computed once, outside, it also has one place where a run may override it.
             scope, refs = self.root, [self.lookup(name, self.root) for name in node.inputs]
         op, outside = self._op(node, refs, scope)
         function = registered.build(op)
+        # A node whose inputs are all known is computed now, once; only pure ones, as a random draw that is
+        # made when the network is built would be the same in every step.
         if alone and kinds == {"constant"} and self._fold(function, node, refs, scope):
             return
+        # Shapes and indices stay on the CPU wherever the parameters are: each use as a Python number would
+        # else wait for the GPU. A node runs there if all its operands do; else these are brought over.
         devices = [ref for i, ref in enumerate(refs) if i not in registered.host and ref is not MISSING]
         host = all(ref.host for ref in devices)
         if not host:
@@ -183,7 +240,7 @@ class Compiler:
         outputs = made[0].slot if len(made) == 1 else tuple(ref.slot for ref in made)
         scope.steps.append((function, slots, outputs, (), node))
 
-    def _op(self, node: Node, refs: list[Ref], scope: Scope) -> tuple[Op, list[Ref]]:
+    def _op(self, node: Node, refs: list[Ref], scope: GraphScope) -> tuple[Op, list[Ref]]:
         """The node as its builder sees it, and what its bodies read from outside."""
         known: list[Array | None] = []
         for ref in refs:
@@ -202,7 +259,7 @@ class Compiler:
         )
         return op, outside
 
-    def _fold(self, function: Callable[..., Any], node: Node, refs: list[Ref], scope: Scope) -> bool:
+    def _fold(self, function: Callable[..., Any], node: Node, refs: list[Ref], scope: GraphScope) -> bool:
         """Compute a node whose inputs are all known; its results become constants."""
         with torch.no_grad():
             result = function(*[scope.table.values[ref.slot] for ref in refs])
@@ -216,7 +273,7 @@ class Compiler:
             scope.refs[name] = Ref(slot, "constant", host)
         return True
 
-    def _place(self, ref: Ref, scope: Scope) -> Ref:
+    def _place(self, ref: Ref, scope: GraphScope) -> Ref:
         """A value of the host where the parameters are."""
         if not ref.host or ref is MISSING:
             return ref
@@ -254,12 +311,12 @@ class Compiler:
 
         def inject(value: Any) -> Any:
             given = state.overrides.get(key)
-            return value if given is None else moved(given, back)
+            return value if given is None else arranged(given, back)
 
         return self.weight_step(inject, (slot,), None)
 
-    def _body(self, node: Node, graph: Graph, parent: Scope, outside: list[Ref]) -> Body:
-        scope = Scope(parent, Table())
+    def _body(self, node: Node, graph: Graph, parent: GraphScope, outside: list[Ref]) -> Body:
+        scope = GraphScope(parent, SlotTable())
         scope.outside = outside
         self.tables.append(scope.table)
         counted = 2 if node.op_type == "Loop" else 0  # step number and condition stay on the host

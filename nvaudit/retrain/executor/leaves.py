@@ -13,10 +13,10 @@ from torch.nn import Parameter
 from nvaudit.model.graph import Moves, Network, Stored
 from nvaudit.model.parameters import Grid
 from nvaudit.model.settle import COMPUTED
-from nvaudit.retrain.executor.compile import Compiled, Compiler
+from nvaudit.retrain.executor.compile import Compiled, Compiler, Ref
 from nvaudit.retrain.executor.ops.quantize import half_through, quantise
 from nvaudit.retrain.executor.ops.registry import HALVES, RunState, carrier, to_tensor
-from nvaudit.retrain.executor.scope import Ref, moved
+from nvaudit.retrain.executor.program import arranged
 
 Trainable = Callable[[Stored], bool]
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
@@ -32,7 +32,7 @@ def train_default(stored: Stored) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class WeightSlot:
     """Where a run has a weight: its slot, and those of its grid's scale and zero point if it has a grid."""
 
     slot: int
@@ -45,7 +45,7 @@ class Place:
         value: Tensor = values[self.slot]
         if self.scale is not None and self.zero is not None:
             value = (value - values[self.zero]) * values[self.scale]
-        return moved(value, self.moves.forth)
+        return arranged(value, self.moves.forth)
 
 
 class Leaves:
@@ -66,7 +66,7 @@ class Leaves:
         Running means and variances by key.
     slots : dict of str to int
         Where a run takes each from.
-    places : dict of str to Place
+    places : dict of str to WeightSlot
         Where a run has each weight as the network uses it.
     moves : dict of str to Moves
         Between the layout of each parameter, which is the primary one, and the stored layout.
@@ -80,7 +80,7 @@ class Leaves:
         self.parameters: dict[str, Parameter] = {}
         self.statistics: dict[str, Tensor] = {}
         self.slots: dict[str, int] = {}
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, WeightSlot] = {}
         self.moves: dict[str, Moves] = {}
         self.untrainable: dict[str, str] = {}
 
@@ -102,18 +102,21 @@ class Leaves:
         if stored.part == "statistic":
             self.statistics[key] = tensor
             return Ref(slot, "weight", False, frozenset({key}), True)
+        # The parameter is a float32 master in the primary layout; what the graph reads is made of it at every
+        # run: laid out as stored, then rounded to half precision or put on its grid, straight through. Small
+        # updates add up in the master that would vanish in ten bits or between two codes.
         forth, back = stored.moves.forth, stored.moves.back
-        master = moved(tensor, forth).clone(memory_format=torch.contiguous_format)
+        master = arranged(tensor, forth).clone(memory_format=torch.contiguous_format)
         self.parameters[key] = Parameter(master, requires_grad=trained)
         self.moves[key] = stored.moves
         if back:
-            slot = compiler.weight_step(lambda x: moved(x, back), (slot,), None)
+            slot = compiler.weight_step(lambda x: arranged(x, back), (slot,), None)
         if stored.dtype in HALVES:
             slot = self._half(stored, slot, compiler)
         elif grid is not None:
             slot = self._codes(stored, grid, slot, compiler)
         else:
-            self.places[key] = Place(slot, stored.moves)
+            self.places[key] = WeightSlot(slot, stored.moves)
         return Ref(slot, "weight", False, frozenset({key}))
 
     def _half(self, stored: Stored, slot: int, compiler: Compiler) -> int:
@@ -124,7 +127,7 @@ class Leaves:
             return x if key in state.overrides else half_through(x, half)
 
         slot = compiler.weight_step(encode, (slot,), None)
-        self.places[key] = Place(slot, stored.moves)
+        self.places[key] = WeightSlot(slot, stored.moves)
         return slot
 
     def _codes(self, stored: Stored, grid: Grid, slot: int, compiler: Compiler) -> int:
@@ -138,7 +141,7 @@ class Leaves:
             return x / scale + zero if key in state.overrides else quantise(x, scale, zero, low, high)
 
         slot = compiler.weight_step(encode, (slot, scale, zero), None)
-        self.places[key] = Place(slot, stored.moves, scale, zero)
+        self.places[key] = WeightSlot(slot, stored.moves, scale, zero)
         return slot
 
 
@@ -148,11 +151,11 @@ def integer_outputs(network: Network) -> dict[str, torch.dtype]:
     return {name: kind for name, kind in kinds.items() if kind is not None and not kind.is_floating_point}
 
 
-def computed_places(network: Network, program: Compiled) -> dict[str, Place]:
+def computed_places(network: Network, program: Compiled) -> dict[str, WeightSlot]:
     """Where a run has the weights that are computed from others."""
-    found = {}
+    slots = {}
     for key, folded in network.folded.items():
         ref = program.names.get(folded.names[0])
         if ref is not None and ref.kind == "weight":
-            found[key] = Place(ref.slot, folded.moves)
-    return found
+            slots[key] = WeightSlot(ref.slot, folded.moves)
+    return slots

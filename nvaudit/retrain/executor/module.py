@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,7 @@ from nvaudit.retrain.executor.before import Before, trained_part
 from nvaudit.retrain.executor.compile import Compiler
 from nvaudit.retrain.executor.leaves import Leaves, Trainable, computed_places, integer_outputs, train_default
 from nvaudit.retrain.executor.ops.registry import HALVES, Array, RunState, find
-from nvaudit.retrain.executor.program import RefusedNode, run_steps
-from nvaudit.retrain.executor.scope import moved
+from nvaudit.retrain.executor.program import RefusedNode, Step, arranged, run_steps
 
 
 def build_executor(
@@ -62,6 +62,8 @@ def build_executor(
         try:
             return Executor(part.network, trainable, before)
         except RefusedNode as error:
+            # Whether torch can build a node is found out by building it. Each refusal tries to cut that node
+            # off; one that cannot be cut off is refused again, and that is the end.
             if error.node in refused:
                 raise
             refused.add(error.node)
@@ -84,7 +86,6 @@ class Executor(torch.nn.Module):
         those that the outputs do not depend on and those of a type that torch cannot train.
     untrainable : dict of str to str
         Element types of these, by key.
-    outputs : tuple of str
     network : Network
         What was compiled; ``network.batch`` says where the batch axes are.
     frozen_statistics : bool
@@ -117,7 +118,8 @@ class Executor(torch.nn.Module):
         self.untrainable = dict(leaves.untrainable)
         self.outputs = tuple(name for name, _ in self._program.outputs)
         self._integers = integer_outputs(network)
-        # Parameters first, then statistics: the order in which torch keeps them. It allows no dots in names.
+        # Parameters first, then statistics: the order in which torch keeps them. It allows no dots in names,
+        # which initializers often have, so that they are numbered.
         self._keys = (*leaves.parameters, *leaves.statistics)
         for number, parameter in enumerate(leaves.parameters.values()):
             self.register_parameter(f"weight_{number}", parameter)
@@ -171,12 +173,12 @@ class Executor(torch.nn.Module):
         self._begin(None)
         values = self._filled(None)
         run_steps(self._program.weight_steps, values)
-        found = {}
+        weights = {}
         for key in self.mapped if keys is None else keys:
             if key not in self._places:
                 raise self._no_weight(key)
-            found[key] = self._places[key].read(values)
-        return found
+            weights[key] = self._places[key].read(values)
+        return weights
 
     def trace(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every value of the main graph, by name; for comparison."""
@@ -208,14 +210,14 @@ class Executor(torch.nn.Module):
         with torch.no_grad():
             for batch in batches:
                 count += 1
-                self._run(batch, weights, momentum=1.0 / count)
+                self._run(batch, weights, momentum=1.0 / count)  # the n-th batch gets the share 1/n
         return count
 
     def values(self) -> dict[str, Array]:
-        """Parameters and statistics as float arrays in the stored layout, for ``write_back``.
+        """Parameters and statistics as float arrays in the stored layout, for write-back.
 
-        Weights that were computed because torch lacks their operators are left out: the file has no tensor
-        for them, and they are not trained.
+        See :func:`nvaudit.model.update.update_values`. Weights that were computed because torch lacks their
+        operators are left out: the file has no tensor for them, and they are not trained.
         """
         held = set(self.held)
         tensors = {key: t for key, t in {**self.weights, **self.statistics}.items() if key not in held}
@@ -224,14 +226,39 @@ class Executor(torch.nn.Module):
     @property
     def held(self) -> tuple[str, ...]:
         """Weights that stay as the graph computes them, as torch lacks an operator on the way."""
-        found = (s.key for s in self.network.stored if s.origin == COMPUTED and s.key in self.weights)
-        return tuple(found)
+        keys = (s.key for s in self.network.stored if s.origin == COMPUTED and s.key in self.weights)
+        return tuple(keys)
 
     def behind(self, key: str) -> list[Parameter]:
         """Parameters that are trained and that a weight on a crossbar is, or is computed from."""
         folded = self.network.folded.get(key)
         keys = {key} if folded is None else self._program.names[folded.names[0]].keys
         return [weight for name, weight in self.weights.items() if name in keys and weight.requires_grad]
+
+    def last_weight(self, keys: Sequence[str]) -> str | None:
+        """Key of the weight that is used last; None where only the bodies of control flow use them."""
+        known = {self._slots[key]: key for key in keys if key in self._slots}
+        for _, inputs, outputs, _, _ in self._program.weight_steps:
+            source = next((known[slot] for slot in inputs if slot in known), None)
+            if source is not None:
+                for slot in (outputs,) if isinstance(outputs, int) else outputs:
+                    known.setdefault(slot, source)
+        for _, inputs, _, _, _ in reversed(self._program.data_steps):
+            for slot in inputs:
+                if slot in known:
+                    return known[slot]
+        return None
+
+    def weight_slots(self) -> set[int]:
+        """Slots of the parameters and of all that is computed from parameters alone."""
+        made = (outputs for *_, outputs, _, _ in self._program.weight_steps)
+        flat = {slot for out in made for slot in ((out,) if isinstance(out, int) else out)}
+        return flat | set(self._slots.values())
+
+    def replace_functions(self, replacement: Callable[[Step], Callable[..., Any]]) -> None:
+        """Put another function in the place of each step that depends on data."""
+        steps = [(replacement(step), *step[1:]) for step in self._program.data_steps]
+        self._program = replace(self._program, data_steps=steps)
 
     def load_values(self, values: Mapping[str, Array | Tensor]) -> None:
         """Set parameters and statistics, by key, from what ``values`` gives.
@@ -253,7 +280,7 @@ class Executor(torch.nn.Module):
                     "use values of the same model"
                 )
             with torch.no_grad():
-                tensors[key].copy_(moved(given, self._moves[key].forth if key in self._moves else UNMOVED))
+                tensors[key].copy_(arranged(given, self._moves[key].forth if key in self._moves else UNMOVED))
 
     def seed(self, seed: int) -> None:
         """Seed what draws the masks of dropout."""
@@ -352,7 +379,7 @@ class Executor(torch.nn.Module):
 
     def _stored(self, key: str, tensor: Tensor) -> Tensor:
         """A parameter in the stored layout."""
-        return moved(tensor.detach(), self._moves[key].back if key in self._moves else UNMOVED)
+        return arranged(tensor.detach(), self._moves[key].back if key in self._moves else UNMOVED)
 
     def _no_weight(self, key: str) -> ModelError:
         return ModelError(

@@ -10,12 +10,23 @@ import torch
 
 from nvaudit.errors import ModelError, NvauditError
 from nvaudit.model.graph import Node
+from nvaudit.model.layout import Layout
 
 # Function, slots of its arguments, slot or slots of its results, slots that nobody reads later, its node.
 Step = tuple[Callable[..., Any], tuple[int, ...], int | tuple[int, ...], tuple[int, ...], Node | None]
 
 NOTHING = 0
 """The slot of an input that is left out, and of an output that nobody wants."""
+
+
+def arranged(value: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Lay a tensor out differently, differentiably."""
+    return layout.apply(value, torch.permute, _only)
+
+
+def _only(value: torch.Tensor, axis: int, start: int, stop: int) -> torch.Tensor:
+    part = value.narrow(axis, start, stop - start)
+    return torch.slice_scatter(torch.zeros_like(value), part, axis, start, stop)
 
 
 def run_steps(steps: Sequence[Step], values: list[Any]) -> None:
@@ -63,7 +74,7 @@ class RefusedNode(ModelError):
 
 
 @dataclass
-class Table:
+class SlotTable:
     """Slots of one graph while and after it is compiled.
 
     Attributes
@@ -97,17 +108,13 @@ class Body:
 
     Attributes
     ----------
-    table : Table
-        Its slots.
     inputs, outputs : tuple of int
         Slots of its own inputs and outputs.
     captures : list of (int, int)
         Position among the values from outside, and the slot it goes to.
-    steps : list of Step
-        Its steps.
     """
 
-    table: Table
+    table: SlotTable
     inputs: tuple[int, ...]
     outputs: tuple[int, ...] = ()
     captures: list[tuple[int, int]] = field(default_factory=list)
@@ -129,8 +136,6 @@ def free_dead(steps: list[Step], kept: set[int], freeable: set[int]) -> list[Ste
 
     Parameters
     ----------
-    steps : list of Step
-        In order.
     kept : set of int
         Slots that are read after the last step.
     freeable : set of int
@@ -141,6 +146,8 @@ def free_dead(steps: list[Step], kept: set[int], freeable: set[int]) -> list[Ste
     list of Step
         The same steps.
     """
+    # From the end: the last step that reads a slot is the first one met. In training, autograd holds what it
+    # needs by itself; in scoring this is what bounds the memory.
     seen = set(kept) | {NOTHING}
     result: list[Step] = []
     for function, inputs, outputs, _, node in reversed(steps):

@@ -31,6 +31,8 @@ def _if(op: Op) -> Function:
         return lambda _, *outside: _returned(only([], outside))
     then, other = op.body(op.attr("then_branch")), op.body(op.attr("else_branch"))
 
+    # Which branch runs, and how often a loop does, is no function that has a gradient; what the chosen branch
+    # computes has one, and only that one.
     def run(condition: Tensor, *outside: Any) -> Any:
         return _returned((then if truth(condition) else other)([], outside))
 
@@ -57,7 +59,7 @@ def _loop(op: Op) -> Function:
             flag = torch.tensor(True)
             results = body([torch.tensor(step, dtype=torch.int64), flag, *values], outside)
             going = truth(results[0])
-            values = list(results[1 : 1 + carried])
+            values = list(results[1 : 1 + carried])  # the gradient goes back through every step
             for rows, row in zip(collected, results[1 + carried :], strict=True):
                 rows.append(row)
             step += 1

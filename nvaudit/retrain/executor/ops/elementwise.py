@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nvaudit.retrain.executor.ops.quantize import round_through
 from nvaudit.retrain.executor.ops.registry import DTYPE_NAMES, HALVES, Function, Op, carrier, op, simple
 
 _BROADCAST_SINCE = 7  # before it, a second operand was aligned by attributes
@@ -29,10 +30,6 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     if a.is_floating_point() or b.is_floating_point():
         return a / b
     return torch.div(a, b, rounding_mode="trunc")
-
-
-def _power(a: Tensor, b: Tensor) -> Tensor:
-    return torch.pow(a, b).to(a.dtype)
 
 
 _BINARY: dict[str, Function] = {
@@ -69,11 +66,12 @@ def _zip_map(op: Op) -> Function:
 @op("Pow")
 def _pow(op: Op) -> Function:
     exponent = op.known(1)
+    # A fixed exponent as a Python number: the derivative by the exponent, a · ln x, would be NaN at x ≤ 0.
     if exponent is not None and exponent.size == 1 and exponent.ndim == 0 and op.version >= _BROADCAST_SINCE:
         number = exponent.item()
         if exponent.dtype.kind == "f":
             return lambda a, b: torch.pow(a, number).to(a.dtype)
-    return aligned(op, _power)
+    return aligned(op, lambda a, b: torch.pow(a, b).to(a.dtype))
 
 
 @op("Mod")
@@ -110,11 +108,9 @@ def _mean(op: Op) -> Function:
     return lambda *values: total(*values) / len(values)
 
 
-def _round(x: Tensor) -> Tensor:
-    """Half to even; the gradient passes straight through, as it does where integers are on a grid."""
-    return x + (torch.round(x) - x).detach() if x.requires_grad else torch.round(x)
-
-
+# Round passes its gradient straight through, since exported quantisation is written with it. Floor, Ceil and
+# Sign keep theirs, which is 0: a model means a step by them. Where one of these stands between the weights
+# and the trained output, nvaudit.retrain.executor.checks.check_gradient names it before any training.
 _UNARY: dict[str, Function] = {
     "Abs": torch.abs,
     "Neg": torch.neg,
@@ -124,7 +120,7 @@ _UNARY: dict[str, Function] = {
     "Reciprocal": torch.reciprocal,
     "Floor": torch.floor,
     "Ceil": torch.ceil,
-    "Round": _round,
+    "Round": round_through,
     "Sign": torch.sign,
     "Sin": torch.sin,
     "Cos": torch.cos,

@@ -32,6 +32,8 @@ def _gather(op: Op) -> Function:
         places = _positive(indices, x.shape[at])
         if places.dim() == 0:
             return x.index_select(at, places.reshape(1)).squeeze(at)
+        # Rows of a table: the gradient of an embedding adds up rows that are taken more than once, and is
+        # faster.
         if at == 0 and x.dim() == 2 and x.is_floating_point():
             return F.embedding(places, x)
         picked = x.index_select(at, places.reshape(-1))

@@ -28,6 +28,8 @@ def _batch_norm(op: Op) -> Function:
         if always and not state.batch_statistics:
             return _by_batch(x, (scale, shift, mean, variance), momentum, epsilon, count)
         if state.batch_statistics:
+            # ONNX's momentum is the share of the old statistics, torch's that of the new ones. Recalibration
+            # gives 1/n for its n-th batch, which makes the plain mean: m_n = m_{n−1} + (x_n − m_{n−1}) / n.
             share = 1.0 - momentum if state.momentum is None else state.momentum
             kept_mean, kept_variance = (mean, variance) if updates else (None, None)
             y = F.batch_norm(x, kept_mean, kept_variance, scale, shift, True, share, epsilon)

@@ -31,16 +31,18 @@ _RANGES = {
 
 def round_through(x: Tensor) -> Tensor:
     """Round half to even; the gradient passes straight through."""
+    # Rounding is flat between its steps: its own gradient is 0, and nothing behind it would be trained.
     return x + (torch.round(x) - x).detach() if x.requires_grad else torch.round(x)
 
 
 def half_through(x: Tensor, half: torch.dtype) -> Tensor:
-    """Round to a half-precision type; the gradient passes straight through."""
+    """Round to a half-precision type; autograd casts the gradient back by itself, as through any cast."""
     return x.to(half).to(x.dtype)
 
 
 def quantise(x: Tensor, scale: Tensor, zero: Tensor | None, low: float, high: float) -> Tensor:
     """Nearest codes, as floats: ``clamp(round(x / scale) + zero, low, high)``."""
+    # The clamp keeps its own gradient, which is 0 outside the range: there the code does not move with x.
     codes = round_through(x / scale)
     return torch.clamp(codes if zero is None else codes + zero, low, high)
 
@@ -117,6 +119,7 @@ def _dequantize(op: Op) -> Function:
 
 def _dynamic(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Codes 0 … 255 over the range of the batch, with their scale and zero point."""
+    # The range is data of the batch, not a parameter: no gradient flows through it, only through the codes.
     fixed = x.detach()
     low, high = fixed.amin().clamp(max=0.0), fixed.amax().clamp(min=0.0)
     scale = (high - low) / 255.0

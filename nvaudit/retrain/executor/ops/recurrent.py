@@ -29,7 +29,7 @@ Multiply = Callable[[Part, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _RecurrentLayer:
     """One recurrent node; ``parts`` are the rows of R that one product takes."""
 
     kind: str
@@ -71,7 +71,7 @@ def _activation(op: Op, name: str, alpha: float | None, beta: float | None) -> A
     return table[name]
 
 
-def _layer(op: Op) -> _Layer:
+def _layer(op: Op) -> _RecurrentLayer:
     kind = op.node.op_type
     direction = str(op.attr("direction", "forward"))
     directions = {"forward": (False,), "reverse": (True,)}.get(direction, (False, True))
@@ -85,7 +85,7 @@ def _layer(op: Op) -> _Layer:
     each = len(_USUAL[kind])
     names = tuple(str(name).lower() for name in given)
     count = range(len(directions))
-    return _Layer(
+    return _RecurrentLayer(
         kind=kind,
         hidden=op.attr("hidden_size"),
         directions=directions,
@@ -97,7 +97,7 @@ def _layer(op: Op) -> _Layer:
     )
 
 
-def _fusible(layer: _Layer, op: Op) -> bool:
+def _fusible(layer: _RecurrentLayer, op: Op) -> bool:
     """Whether torch's kernel computes this layer."""
     usual = all(names == _USUAL[layer.kind] for names in layer.names)
     if layer.kind == "RNN":
@@ -116,7 +116,7 @@ def _fusible(layer: _Layer, op: Op) -> bool:
 class Recurrent:
     """The function of a recurrent node."""
 
-    layer: _Layer
+    layer: _RecurrentLayer
     batch_first: bool
     fused: bool
     outputs: int
@@ -131,11 +131,11 @@ class Recurrent:
 
     def parts(self) -> dict[Part, tuple[int, int]]:
         """Every product, and the rows of its matrix that it takes."""
-        found: dict[Part, tuple[int, int]] = {}
+        rows_of: dict[Part, tuple[int, int]] = {}
         for direction in range(len(self.layer.directions)):
-            found[1, direction, 0] = (0, len(_ORDER[self.layer.kind]) * self.layer.hidden)
-            found |= {(2, direction, number): rows for number, rows in enumerate(self.layer.parts)}
-        return found
+            rows_of[1, direction, 0] = (0, len(_ORDER[self.layer.kind]) * self.layer.hidden)
+            rows_of |= {(2, direction, number): rows for number, rows in enumerate(self.layer.parts)}
+        return rows_of
 
     def _run(self, multiply: Multiply | None, x: Tensor, w: Tensor, r: Tensor, *rest: Tensor | None) -> Any:
         layer = self.layer
@@ -163,7 +163,12 @@ def _recurrent(op: Op) -> Function:
 
 
 def _fused(
-    layer: _Layer, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None, states: tuple[Tensor, Tensor]
+    layer: _RecurrentLayer,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    bias: Tensor | None,
+    states: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All directions by torch's kernel; a lone backward one sees time turned round."""
     hidden = layer.hidden
@@ -201,13 +206,13 @@ def _plain(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Direction:
+class _RunningDirection:
     """One direction of a layer while it runs.
 
     ``gates`` holds, step by step, what the inputs give, with the first half of the bias.
     """
 
-    layer: _Layer
+    layer: _RecurrentLayer
     number: int
     multiply: Multiply
     gates: Tensor
@@ -233,7 +238,7 @@ class _Direction:
 
 
 def _stepped(
-    layer: _Layer,
+    layer: _RecurrentLayer,
     multiply: Multiply,
     x: Tensor,
     parameters: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
@@ -249,7 +254,7 @@ def _stepped(
         gates = multiply((1, number, 0), x, w).reshape(*x.shape[:2], -1)
         of_inputs, of_states = (None, None) if bias is None else bias.chunk(2)
         gates = gates if of_inputs is None else gates + of_inputs
-        at = _Direction(layer, number, multiply, gates, r, of_states, peep)
+        at = _RunningDirection(layer, number, multiply, gates, r, of_states, peep)
         first, cell = (None if state is None else state[number] for state in states)
         results.append(_one_direction(at, first, cell, sizes))
     ys, lasts, cells = zip(*results, strict=True)
@@ -257,10 +262,12 @@ def _stepped(
 
 
 def _one_direction(
-    at: _Direction, first: Tensor | None, cell: Tensor | None, sizes: list[int] | None
+    at: _RunningDirection, first: Tensor | None, cell: Tensor | None, sizes: list[int] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     layer, gates = at.layer, at.gates
     zero = gates.new_zeros(gates.shape[1], layer.hidden)
+    # A first state of None is zero, and its product with R is left out: through crossbars it would be
+    # converted (offset encoding, an ADC that does not have zero) although the audit leaves it out too.
     h, c = first, zero if cell is None else cell
     length = gates.shape[0]
     limits = None if sizes is None else torch.tensor(sizes, device=gates.device).unsqueeze(-1)
@@ -270,13 +277,14 @@ def _one_direction(
         if limits is None:
             h, c, outputs[time] = new_h, new_c, new_h
             continue
+        # Past the end of a sequence the state stays and the output is zero, as ONNX has it.
         alive = time < limits
         h, c = torch.where(alive, new_h, zero if h is None else h), torch.where(alive, new_c, c)
         outputs[time] = torch.where(alive, new_h, zero)
     return torch.stack(outputs) if length else gates.new_zeros(0, *zero.shape), zero if h is None else h, c
 
 
-def _lstm_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+def _lstm_cell(at: _RunningDirection, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
     f, g, out = at.activations
     i_gate, o_gate, f_gate, new = (gates + at.product(h)).chunk(4, -1)
     peeps = None if at.peepholes is None else at.peepholes.chunk(3)
@@ -290,7 +298,7 @@ def _lstm_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tu
     return f(at.clipped(o_gate)) * out(c), c
 
 
-def _gru_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+def _gru_cell(at: _RunningDirection, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
     f, g = at.activations
     size = at.layer.hidden
     product = at.product(h)
@@ -305,7 +313,7 @@ def _gru_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tup
     return kept if h is None else kept + update * h, c
 
 
-def _rnn_cell(at: _Direction, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
+def _rnn_cell(at: _RunningDirection, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
     return at.activations[0](at.clipped(gates + at.product(h))), c
 
 

@@ -101,8 +101,6 @@ class Op:
 
     Attributes
     ----------
-    node : Node
-        The node.
     constants : tuple of ndarray or None
         The inputs that are known when the executor is built.
     state : RunState
@@ -188,14 +186,10 @@ def op(
 
     Parameters
     ----------
-    *names : str
-        The operators that it builds.
     host : tuple of int
         Inputs that are read as Python numbers.
     pure : bool
         Whether equal inputs give equal outputs, in training too.
-    domains : tuple of str
-        Domains of the operators.
 
     Returns
     -------

@@ -73,6 +73,9 @@ class _Rule:
         if self.mode == "nearest":
             places = _NEAREST[self.nearest](x).clamp(0, size - 1).to(torch.int64).unsqueeze(1)
             return places, torch.ones_like(places, dtype=torch.float32), out
+        # Each output is a weighted sum of the inputs within reach of its place x: w(x − p) with the triangle
+        # (linear) or Keys' kernel (cubic), stretched by 1/scale where downscaling has to average (antialias).
+        # The weights do not depend on the data, so the gradient is that of a linear map.
         cubic = self.mode in ("cubic", "bicubic")
         stretch = min(scale, 1.0) if self.antialias else 1.0
         reach = math.ceil((2 if cubic else 1) / stretch)

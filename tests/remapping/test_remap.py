@@ -161,9 +161,9 @@ def test_half_precision_comes_back_as_half_precision(tmp_path):
 def test_an_input_is_never_written_over(uneven):
     """The model and its data cannot be the output, and nothing is written then."""
     before = uneven.read_bytes()
-    with pytest.raises(OptionError, match="this is an input of the run"):
+    with pytest.raises(OptionError, match="this is the model; choose another path"):
         remap(uneven, "rram", out=uneven, **QUICK)
-    with pytest.raises(OptionError, match="this is an input of the run"):
+    with pytest.raises(OptionError, match="this is the data; choose another path"):
         remap(uneven, "rram", out=uneven.with_suffix(".npz"), **QUICK)
     assert uneven.read_bytes() == before
 

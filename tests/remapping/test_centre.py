@@ -16,7 +16,7 @@ from nvaudit.model import load_model
 from nvaudit.model.rescale.centre import find_centres, with_centres
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.metrics import resolve_metric
-from nvaudit.remapping.bench import Bench, Conditions
+from nvaudit.remapping.bench import Bench, BenchConditions
 from nvaudit.remapping.centre import ChipMoments, chip_moments, clean_moments
 
 RNG = np.random.Generator(np.random.PCG64(5))
@@ -236,7 +236,7 @@ def make_bench(loaded, x, folder):
         scratch=folder.parent,
     )  # fmt: skip
     metric = resolve_metric("top1", np.zeros((64, 5), np.float32), data.labels, data.label_kind, None)
-    conditions = Conditions(
+    conditions = BenchConditions(
         point=point, bits=12, cell_bits=None, encoding=None, per_channel=False, layers=(), digital=(),
         dataset=data, output=loaded.outputs[0].name, metric=metric, keep=None, batch=64, seed=0, chips=2,
         threads=1, provider="cpu",

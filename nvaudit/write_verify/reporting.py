@@ -25,37 +25,30 @@ from nvaudit.report.write_verify.result import (
 from nvaudit.session import Session
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.kpp import kpp
-from nvaudit.write_verify.rank import Correction
-from nvaudit.write_verify.ranked import Ranked, per_weight
+from nvaudit.write_verify.correction import Correction
+from nvaudit.write_verify.ranking import RankedWeights, per_weight
 from nvaudit.write_verify.spec import VerifySpec
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a run of a plan has found.
+class MeasuredPlan:
+    """What a run of a plan has measured.
 
     Attributes
     ----------
-    metric : Metric
-    nominal, quantised : float
-    correction : Correction
-    ranked : Ranked
     values : mapping of int to ndarray
         By number of verified weights, 0 among them: the metric of every chip.
-    choice : VerifyChoice or None
-    stored : mapping of str to StoredWeight
     plan : Path or None
         The file of masks, if one was written.
-    mapped : MappedShare
     """
 
     metric: Metric
     nominal: float
     quantised: float
     correction: Correction
-    ranked: Ranked
+    ranked: RankedWeights
     values: Mapping[int, Floats]
     choice: VerifyChoice | None
     stored: Mapping[str, StoredWeight]
@@ -63,12 +56,12 @@ class Found:
     mapped: MappedShare
 
 
-def _point(spec: VerifySpec, found: Found, count: int) -> VerifyPoint:
-    ranked, values, better = found.ranked, found.values[count], found.metric.higher_is_better
+def _point(spec: VerifySpec, measured: MeasuredPlan, count: int) -> VerifyPoint:
+    ranked, values, better = measured.ranked, measured.values[count], measured.metric.higher_is_better
     devices, every = ranked.devices(count), ranked.devices(ranked.total)
     difference = None
     if count:
-        none, confidence = found.values[0], spec.run.confidence
+        none, confidence = measured.values[0], spec.run.confidence
         difference = paired_difference(none, values, spec.percentile, confidence, better)
     return VerifyPoint(
         share=count / ranked.total,
@@ -83,16 +76,16 @@ def _point(spec: VerifySpec, found: Found, count: int) -> VerifyPoint:
     )
 
 
-def _tensors(session: Session, found: Found) -> list[VerifyTensor]:
-    ranked = found.ranked
-    count = max(found.values) if found.choice is None else found.choice.weights
+def _tensors(session: Session, measured: MeasuredPlan) -> list[VerifyTensor]:
+    ranked = measured.ranked
+    count = max(measured.values) if measured.choice is None else measured.choice.weights
     operators = {d.constant.weight.key: d.constant.weight.op for d in session.decisions if d.constant.weight}
     return [
         VerifyTensor(
             name=tensor.key,
             op=operators[tensor.key],
-            shape=found.stored[tensor.key].shape,
-            stored=found.stored[tensor.key].origin,
+            shape=measured.stored[tensor.key].shape,
+            stored=measured.stored[tensor.key].origin,
             weights=tensor.code.size,
             devices=tensor.code.size * per_weight(tensor.array),
             verified=int(np.count_nonzero(place < count)),
@@ -101,16 +94,16 @@ def _tensors(session: Session, found: Found) -> list[VerifyTensor]:
     ]
 
 
-def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyReport:
+def plan_report(spec: VerifySpec, session: Session, measured: MeasuredPlan) -> VerifyReport:
     """Make the report of a plan."""
-    data, point, metric = session.dataset, session.points[0], found.metric
-    ranked, correction = found.ranked, found.correction
+    data, point, metric = session.dataset, session.points[0], measured.metric
+    ranked, correction = measured.ranked, measured.correction
     return verify_report(
-        [_point(spec, found, count) for count in sorted(found.values)],
-        found.choice,
+        [_point(spec, measured, count) for count in sorted(measured.values)],
+        measured.choice,
         label_free=data.label_kind == "none",
         ranking=spec.own.ranking,
-        ranked_by=ranked.said,
+        ranked_by=ranked.basis,
         **session.header(),
         sigma=point.sigma,
         sigma_unit=point.sigma_unit,
@@ -125,27 +118,27 @@ def plan_report(spec: VerifySpec, session: Session, found: Found) -> VerifyRepor
             assumed=metric.assumed,
             caution=metric.caution,
         ),
-        nominal=found.nominal,
-        quantised=found.quantised,
-        mapped=found.mapped,
+        nominal=measured.nominal,
+        quantised=measured.quantised,
+        mapped=measured.mapped,
         require_mapped=spec.run.require_mapped,
         weights=ranked.total,
         devices=ranked.devices(ranked.total),
         target=spec.own.target_kpp,
-        tensors=tuple(_tensors(session, found)),
-        plan=None if found.plan is None else str(found.plan),
+        tensors=tuple(_tensors(session, measured)),
+        plan=None if measured.plan is None else str(measured.plan),
         data=DataInfo(
             **data.facts(),
-            standard_error=standard_error(found.nominal, data.count, metric.name, metric.unit),
+            standard_error=standard_error(measured.nominal, data.count, metric.name, metric.unit),
         ),
         run={**spec.dump(), "batch_size": session.spec.batch_size},
-        notes=tuple(_notes(spec, session, found)),
+        notes=tuple(_notes(spec, session, measured)),
     )
 
 
-def _notes(spec: VerifySpec, session: Session, found: Found) -> list[str]:
+def _notes(spec: VerifySpec, session: Session, measured: MeasuredPlan) -> list[str]:
     notes = [*session.notes, *measured_late(session.points[0].profile)]
-    if found.correction.sigma == 0:
+    if measured.correction.sigma == 0:
         notes.append(
             "verified devices hold their targets exactly, which is the most that verifying can give; "
             "--verify-sigma says what a real loop leaves"
@@ -155,11 +148,11 @@ def _notes(spec: VerifySpec, session: Session, found: Found) -> list[str]:
             "the ranking looked at samples that the chips are scored on, though not at their labels; "
             "--sensitivity-data gives it others"
         )
-    folded = [key for key, where in found.stored.items() if where.origin == "folded"]
+    folded = [key for key, where in measured.stored.items() if where.origin == "folded"]
     if folded:
         notes.append(
             "computed in the graph, so that the mask is that of the computed value: " + ", ".join(folded)
         )
-    if found.choice is None:
+    if measured.choice is None:
         notes.append("no plan was written, because no share reaches the target")
     return notes

@@ -9,20 +9,19 @@ import numpy as np
 
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.workload import Workload
-from nvaudit.remapping.bench import Bench, Conditions, subset
-from nvaudit.remapping.trial import FIRST
+from nvaudit.remapping.bench import FIRST_CHIPS, Bench, BenchConditions, subset
 
 _FEW, _MANY = 8, 40
 """Samples on which the model is timed."""
 
-_SHORT, _WHOLE = 10, 3
+_ON_FIRST, _ON_ALL = 10, 3
 """Candidates that should be measured on the first chips, and on all."""
 
 _SIDE_BY_SIDE = 0.7
 """What a thread adds where several run side by side."""
 
 _FEWEST = ((96, 8), (64, 4))
-"""Images and chips that calibrate at least, and at the very least."""
+"""Samples and chips that calibrate at least, and at the very least."""
 
 _CHECKED = 128
 """Samples, at least, on which the nominal loss of what is chosen is measured again."""
@@ -76,6 +75,8 @@ def timed(bench: Bench) -> Cost:
         engine, begin = Engine(workload), time.perf_counter()
         engine.chip(bench.conditions.metric, bench.conditions.keep, 0, 0)
         seconds.append((time.perf_counter() - begin, workload.count))
+    # Two sizes, one line: seconds = chip_s + samples · sample_s. Where noise of the clock turns the slope
+    # negative, all of the longer run is counted as samples.
     (short, few), (long, many) = seconds
     each = max(long - short, 0.0) / max(many - few, 1) or long / many
     return Cost(max(short - few * each, 0.0), each)
@@ -94,39 +95,38 @@ def first_samples(workload: Workload, count: int) -> Workload:
     return replace(workload, inputs=inputs, labels=labels, count=count)
 
 
-def fitted(conditions: Conditions, cost: Cost, room_s: float, seed: int) -> Conditions:
-    """Take fewer images, then fewer chips, until enough candidates fit into the time.
+def fitted(conditions: BenchConditions, cost: Cost, room_s: float, seed: int) -> BenchConditions:
+    """Take fewer samples, then fewer chips, until enough candidates fit into the time.
 
     Parameters
     ----------
-    conditions : Conditions
-    cost : Cost
     room_s : float
         Seconds for all candidates.
     seed : int
-        Decides which images stay.
+        Decides which samples stay.
 
     Returns
     -------
-    Conditions
+    BenchConditions
         The same ones where they fit.
     """
-    images, chips = conditions.dataset.count, conditions.chips
+    samples, chips = conditions.dataset.count, conditions.chips
+    # Samples first: a metric on fewer of them is only less sharp, while a worst quarter of few chips is luck.
     room_s *= max(_SIDE_BY_SIDE * conditions.threads, 1.0)
-    for fewest_images, fewest_chips in _FEWEST:
-        while _seconds(cost, images, chips) > room_s and images > fewest_images:
-            images = max(fewest_images, images * 3 // 4)
-        while _seconds(cost, images, chips) > room_s and chips > fewest_chips:
+    for fewest_samples, fewest_chips in _FEWEST:
+        while _seconds(cost, samples, chips) > room_s and samples > fewest_samples:
+            samples = max(fewest_samples, samples * 3 // 4)
+        while _seconds(cost, samples, chips) > room_s and chips > fewest_chips:
             chips = max(fewest_chips, chips * 3 // 4)
-    if (images, chips) == (conditions.dataset.count, conditions.chips):
+    if (samples, chips) == (conditions.dataset.count, conditions.chips):
         return conditions
-    return replace(conditions, dataset=subset(conditions.dataset, images, seed), chips=chips)
+    return replace(conditions, dataset=subset(conditions.dataset, samples, seed), chips=chips)
 
 
-def _seconds(cost: Cost, images: int, chips: int) -> float:
+def _seconds(cost: Cost, samples: int, chips: int) -> float:
     """What enough candidates take on one core."""
-    passes = _SHORT * (FIRST + 2) + _WHOLE * (chips + 2)
-    return passes * (cost.chip_s + images * cost.sample_s)
+    passes = _ON_FIRST * (FIRST_CHIPS + 2) + _ON_ALL * (chips + 2)
+    return passes * (cost.chip_s + samples * cost.sample_s)
 
 
 def tail_seconds(cost: Cost, samples: int) -> float:

@@ -23,12 +23,12 @@ from nvaudit.perturb.verify import verified_law
 from nvaudit.retrain.available import require_torch
 from nvaudit.retrain.feed import Batch, Feed, as_array
 from nvaudit.session import Session, input_specs, rules_for
-from nvaudit.write_verify.rank import Correction
+from nvaudit.write_verify.correction import Correction
 from nvaudit.write_verify.spec import VerifySpec
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
-    from nvaudit.retrain.loss import Loss
+    from nvaudit.retrain.loss import TrainingLoss
 
 BATCH = 8
 """Samples of one estimate: small batches give many, and their mean is sharper for the same work."""
@@ -53,19 +53,13 @@ def check_torch() -> str:
     return require_torch("swim", "--ranking", "or use --ranking magnitude")
 
 
-class Sensitivity:
+class LossCurvature:
     """Second derivatives of the loss with respect to each weight, as the device's noise meets them.
 
     Parameters
     ----------
-    session : Session
-    tensors : sequence of MappedTensor
-    spec : VerifySpec
-    correction : Correction
     data : Dataset
         See :func:`ranking_samples`.
-    progress : callable
-        Told (what, done, total).
 
     Raises
     ------
@@ -89,8 +83,11 @@ class Sensitivity:
         fixed = original_batch(session.loaded, session.rebatch) if session.rebatch.status == "fixed" else None
         fixed = fixed or data.together or None
         self._size = fixed or BATCH
-        whole = fixed and not data.together
-        self._batches = max(1, count // self._size) if whole else math.ceil(count / self._size)
+        # A model with a fixed batch takes full batches only; others take a smaller last one.
+        full_only = fixed and not data.together
+        self._batches = max(1, count // self._size) if full_only else math.ceil(count / self._size)
+        # Estimates are batches × probes; with few batches each is probed more often. A probe costs a backward
+        # pass, a batch a forward pass too, so that many small batches are sharper for the same work.
         self._probes = max(1, math.ceil(FEWEST / self._batches))
         feed = Feed(data, spread_evenly(data.count, count))
         with _advised():
@@ -106,8 +103,9 @@ class Sensitivity:
         self._laws = [TensorLaw(t, point, freeze_read=True, keep_tables=False) for t in tensors]
         self._after = [verified_law(law, correction.residual, correction.terms) for law in self._laws]
         self._round = 0
-        self.said = (
-            f"second derivative × variance; Gauss-Newton diagonal of the {self._loss.said} on noisy chips, "
+        self.basis = (
+            "second derivative × variance; "
+            f"Gauss-Newton diagonal of the {self._loss.description} on noisy chips, "
             f"{count} samples of {data.source}, {self._batches * self._probes} estimates, taken anew after "
             + ", ".join(f"{100 * cut:g} %" for cut in CUTS)
         )
@@ -123,20 +121,18 @@ class Sensitivity:
         -------
         list of ndarray, float64, by tensor
         """
-        from nvaudit.retrain.sensitivity import curvature
+        from nvaudit.retrain.curvature import curvature
 
         self._round += 1
         output = self._session.workload.output
         with _advised():
-            found = curvature(
+            second = curvature(
                 self._executor, self._points(verified), self._loss, output,
                 self._session.workload.output_axis, probes=self._probes, seed=self._seed,
             )  # fmt: skip
-        return [self._of(law.tensor, found) for law in self._laws]
-
-    def _of(self, tensor: MappedTensor, found: Mapping[str, Floats]) -> Floats:
-        """What was found for a tensor; nothing depends on one that the scored output does not need."""
-        return found[tensor.key] if tensor.key in found else np.zeros(tensor.code.shape)
+        # Nothing depends on a tensor that the scored output does not need: its derivative is 0.
+        tensors = [law.tensor for law in self._laws]
+        return [second[t.key] if t.key in second else np.zeros(t.code.shape) for t in tensors]
 
     def _points(self, verified: Sequence[NDArray[np.bool_]]) -> Points:
         """Batches of samples, each with the weights of a chip.
@@ -198,11 +194,11 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
     return data
 
 
-def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
+def _loss(session: Session, executor: Executor, feed: Feed) -> TrainingLoss:
     """Compare the executor with ONNX Runtime, and settle the loss from its first outputs."""
-    from nvaudit.retrain.executor.parity import check_parity
+    from nvaudit.retrain.curvature import batch_first
+    from nvaudit.retrain.executor.checks import check_parity
     from nvaudit.retrain.loss import settle_loss
-    from nvaudit.retrain.sensitivity import batch_first
     from nvaudit.retrain.train import evaluating
 
     data, output = feed.dataset, session.workload.output
@@ -217,8 +213,8 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> Loss:
     check_parity(executor, session.loaded, {name: as_array(value) for name, value in inputs.items()})
     with evaluating(executor):
         batch = feed.take(first)
-        found = batch.own(batch_first(executor(batch.inputs)[output], session.workload.output_axis))
-    outputs = found.float().cpu().numpy()
+        scores = batch.own(batch_first(executor(batch.inputs)[output], session.workload.output_axis))
+    outputs = scores.float().cpu().numpy()
     labels = None if data.labels is None else np.asarray(data.labels)[feed.rows]
     reading = read_output(session.loaded, session.rebatch, session.workload.output, outputs.ndim, data)
     return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None, reading)

@@ -44,28 +44,21 @@ def plan_identity(
 
     Parameters
     ----------
-    session : Session
-    spec : VerifySpec
-    metric : Metric
     samples : Dataset or None
         What the ranking looks at, if it looks at any.
     torch : str or None
         The version that ranks, if it does.
-
-    Returns
-    -------
-    Identity
     """
-    found, own = session.identity(metric), spec.own
+    audit, own = session.identity(metric), spec.own
     names = ["ranking", "verify_sigma", "verify_terms"]
-    inputs, versions = dict(found.inputs), dict(found.versions)
+    inputs, versions = dict(audit.inputs), dict(audit.versions)
     if samples is not None:
         names.append("sensitivity_images")
         if own.sensitivity_data is not None:
             inputs["sensitivity data"] = Input(name=samples.source, sha256=samples.digest)
     versions["torch"] = "not used" if torch is None else torch
     values = own.model_dump(mode="json")
-    options = {**found.options, **{flag(name): values[name] for name in names}}
+    options = {**audit.options, **{flag(name): values[name] for name in names}}
     return Identity(inputs=inputs, options=options, versions=versions)
 
 
@@ -74,7 +67,7 @@ def ranking_task(places: Sequence[NDArray[np.int32]]) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for place in places:
         digest.update(np.ascontiguousarray(place, _PLACE).tobytes())
-    return int.from_bytes(digest.digest(), "little") >> 1 | 1
+    return int.from_bytes(digest.digest(), "little") >> 1 | 1  # a record has 63 bits for it
 
 
 def load_ranking(folder: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[Places, str] | None:
@@ -90,8 +83,8 @@ def load_ranking(folder: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[Place
     Returns
     -------
     tuple or None
-        The place of each weight by tensor, and what the ranking rests on; None if it was not kept, or not
-        whole. Chips of another ranking do no harm: a record knows them by :func:`ranking_task`.
+        The place of each weight by tensor, and what the ranking rests on; None if it was not kept, or is
+        damaged. Chips of another ranking do no harm: a record knows them by :func:`ranking_task`.
     """
     try:
         data = (folder / RANKING_FILE).read_bytes()
@@ -99,17 +92,17 @@ def load_ranking(folder: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[Place
         return None
     if len(data) < _CRC.size or _CRC.unpack_from(data)[0] != zlib.crc32(data[_CRC.size :]):
         return None
-    said, _, rest = data[_CRC.size :].partition(b"\n")
+    basis, _, rest = data[_CRC.size :].partition(b"\n")
     sizes = [int(np.prod(shape)) for shape in shapes]
     if len(rest) != _PLACE.itemsize * sum(sizes):
         return None
     parts = np.split(np.frombuffer(rest, _PLACE).astype(np.int32), np.cumsum(sizes)[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)], json.loads(said)
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)], json.loads(basis)
 
 
-def save_ranking(folder: Path, places: Sequence[NDArray[np.int32]], said: str) -> None:
+def save_ranking(folder: Path, places: Sequence[NDArray[np.int32]], basis: str) -> None:
     """Keep a ranking; as :func:`load_ranking` gives it."""
     parts = (np.ascontiguousarray(place, _PLACE).tobytes() for place in places)
-    data = json.dumps(said).encode() + b"\n" + b"".join(parts)
+    data = json.dumps(basis).encode() + b"\n" + b"".join(parts)
     with forgiven(folder):
         write_bytes_atomic(folder / RANKING_FILE, _CRC.pack(zlib.crc32(data)) + data)

@@ -10,14 +10,13 @@ import pytest
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
 from nvaudit.jobs.remapping import remap
-from nvaudit.remapping.bench import Conditions
-from nvaudit.remapping.budget import Clock, Cost, checked_samples, fitted
+from nvaudit.remapping.bench import BenchConditions, ChipScores
 from nvaudit.remapping.spec import make_remap_spec
-from nvaudit.remapping.trial import Trial
+from nvaudit.remapping.time_budget import Clock, Cost, checked_samples, fitted
 
 
 def trial(*chips, higher=True):
-    return Trial(0.9, 0.9, np.array(chips), higher)
+    return ChipScores(0.9, 0.9, np.array(chips), higher)
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -59,8 +58,8 @@ def conditions(images, chips, threads=1):
         inputs={"x": x}, batched=frozenset({"x"}), batch_axes={"x": 0}, labels=np.arange(images),
         label_kind="class", count=images, source="s", digest="d", notes=(), skipped=(),
     )  # fmt: skip
-    rest = dict.fromkeys(field.name for field in fields(Conditions))
-    return Conditions(**{**rest, "dataset": data, "chips": chips, "threads": threads})
+    rest = dict.fromkeys(field.name for field in fields(BenchConditions))
+    return BenchConditions(**{**rest, "dataset": data, "chips": chips, "threads": threads})
 
 
 def test_what_fits_stays_as_it_is():

@@ -1,8 +1,8 @@
-"""Which weights to verify first."""
+"""What verifying does to the error of a weight."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ from nvaudit.perturb.collapse import collapse
 from nvaudit.perturb.moments import code_moments
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.verify import programming_terms, verified_law
-from nvaudit.rng import stream
 
 Floats = NDArray[np.float64]
 
@@ -49,15 +48,10 @@ def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str])
 
     Parameters
     ----------
-    point : OperatingPoint
     sigma : float
         Spread that it leaves, in the unit of the point's sigma.
     terms : sequence of str
         Noise terms that it reduces; empty for all errors of programming.
-
-    Returns
-    -------
-    Correction
 
     Raises
     ------
@@ -95,6 +89,8 @@ def magnitude(tensor: MappedTensor) -> Floats:
 
 def noise_removed(tensor: MappedTensor, point: OperatingPoint, correction: Correction) -> Floats:
     """What verifying takes off the mean squared error of each weight, in squared weight units."""
+    # What the residual spread leaves is taken off what was there, code by code: E[e²] by its law, mean² +
+    # std².
     after = verified_law(TensorLaw(tensor, point), correction.residual, correction.terms)
     table = squared_error(tensor, point) - squared_error(tensor, after.point)
     index = np.asarray(tensor.code).astype(np.int64) + tensor.array.top
@@ -114,59 +110,3 @@ def squared_error(tensor: MappedTensor, point: OperatingPoint) -> Floats:
             return np.asarray(law.mean**2 + law.std**2)
     moments = code_moments(point, tensor.array)
     return np.asarray(moments.mean**2 + moments.std**2)
-
-
-def random_scores(tensors: Sequence[MappedTensor], seed: int) -> list[Floats]:
-    """Numbers without meaning."""
-    return [stream(seed, "verify-order", tensor.key).random(tensor.code.shape) for tensor in tensors]
-
-
-def places(
-    score_of: Callable[[list[NDArray[np.bool_]]], Sequence[Floats]],
-    magnitudes: Sequence[Floats],
-    cuts: Sequence[float] = (),
-) -> list[NDArray[np.int32]]:
-    """Rank weights over all tensors.
-
-    Parameters
-    ----------
-    score_of : callable
-        Given which weights are verified already, by tensor, the score of every weight, by tensor; the largest
-        comes first. Asked once, and again at every cut.
-    magnitudes : sequence of ndarray, by tensor
-        Decide between equal scores, largest first; then the order of the tensors does.
-    cuts : sequence of float
-        Shares of the weights, ascending, after which scores are taken anew.
-
-    Returns
-    -------
-    list of ndarray, int32, by tensor
-        The place of each weight, 0 first.
-
-    Raises
-    ------
-    OptionError
-        If there are more weights than can be counted.
-    """
-    size = np.concatenate([value.reshape(-1) for value in magnitudes])
-    if size.size > np.iinfo(np.int32).max:
-        raise OptionError(f"{size.size:,} weights are too many to rank; keep some digital with --digital")
-    ends = np.cumsum([value.size for value in magnitudes])[:-1]
-    place = np.full(size.size, size.size, np.int32)
-
-    def parts() -> list[NDArray[np.int32]]:
-        return [
-            part.reshape(value.shape) for part, value in zip(np.split(place, ends), magnitudes, strict=True)
-        ]
-
-    begin = 0
-    for stop in sorted({round(cut * size.size) for cut in cuts} | {size.size}):
-        if stop == begin:
-            continue
-        scores = score_of([part < begin for part in parts()])
-        flat = np.concatenate([score.reshape(-1) for score in scores])
-        flat[place < begin] = -np.inf  # those are ranked
-        order = np.lexsort((-size, -flat))[: stop - begin]  # stable: else in the order of the tensors
-        place[order] = np.arange(begin, stop, dtype=np.int32)
-        begin = stop
-    return parts()

@@ -6,13 +6,13 @@ import torch
 from executor_cases import INT64, built, make_model, node, numbers, value
 
 from nvaudit.errors import OptionError
+from nvaudit.retrain.curvature import curvature
 from nvaudit.retrain.feed import Batch
-from nvaudit.retrain.loss import Loss
-from nvaudit.retrain.sensitivity import curvature
+from nvaudit.retrain.loss import TrainingLoss
 
-VALUES = Loss("values", 0, "logit", 0.0, "squared error")
-LOGITS = Loss("classes", 1, "logit", 0.0, "cross-entropy")
-PROBABILITIES = Loss("classes", 1, "probability", 0.0, "cross-entropy")
+VALUES = TrainingLoss("values", 0, "logit", 0.0, "squared error")
+LOGITS = TrainingLoss("classes", 1, "logit", 0.0, "cross-entropy")
+PROBABILITIES = TrainingLoss("classes", 1, "probability", 0.0, "cross-entropy")
 
 
 def linear(tmp_path, weight, *, softmax=False):
@@ -68,7 +68,7 @@ def test_one_score_column(tmp_path, scale):
     nodes = [node("MatMul", ["x", "w"], ["z" if scale == "probability" else "y"])]
     nodes += [node("Sigmoid", ["z"], ["y"])] if scale == "probability" else []
     model = make_model(nodes, [value("x", (None, 3))], [value("y", (None, 1))], {"w": weight})
-    loss = Loss("binary", 0, scale, 0.0, "binary cross-entropy")
+    loss = TrainingLoss("binary", 0, scale, 0.0, "binary cross-entropy")
     found = curvature(built(tmp_path, model), list(batches(weight, x, 1)), loss, "y", probes=100)["w"][:, 0]
     p = 1 / (1 + np.exp(-(x.astype(float) @ weight)[:, 0]))
     np.testing.assert_allclose(found, (x.astype(float) ** 2 * (p * (1 - p))[:, None]).mean(axis=0), rtol=0.2)

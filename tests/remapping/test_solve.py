@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvaudit.remapping.clip import balanced_limit, clipped, deviations_limit
-from nvaudit.remapping.solve import SHARP, SOFT, Term, noise_of, solve
+from nvaudit.remapping.solve import SHARP, SOFT, ProgramTerm, noise_of, solve
 
 
 def numbers(*shape, seed=0):
@@ -15,7 +15,7 @@ def numbers(*shape, seed=0):
 
 def term(magnitude, source, result, power=1.0):
     magnitude = np.abs(magnitude)
-    return Term(magnitude, np.full(magnitude.shape, power), np.asarray(source), np.asarray(result))
+    return ProgramTerm(magnitude, np.full(magnitude.shape, power), np.asarray(source), np.asarray(result))
 
 
 def test_one_free_side_is_scaled_to_equal_ranges():
@@ -32,7 +32,7 @@ def test_a_free_source_is_scaled_to_equal_ranges_whatever_it_says():
     """With only the source free, equal ranges are best for any powers of its channels."""
     sizes = np.array([[0.1, 1.0, 5.0]])
     for power in (np.ones((1, 3)), np.array([[1.0, 0.3, 0.1]])):
-        u = solve([Term(sizes, power, np.array([[1, 2, 3]]), np.zeros((1, 1), np.int64))], 4)
+        u = solve([ProgramTerm(sizes, power, np.array([[1, 2, 3]]), np.zeros((1, 1), np.int64))], 4)
         peaks = sizes * np.exp(u[1:])
         np.testing.assert_allclose(peaks, peaks.mean(), rtol=0.2)
 

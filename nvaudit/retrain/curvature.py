@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.feed import Batch
-from nvaudit.retrain.loss import Loss
+from nvaudit.retrain.loss import TrainingLoss
 from nvaudit.retrain.noise import torch_generator
 from nvaudit.retrain.train import evaluating
 
@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 def curvature(
     executor: Executor,
     points: Iterable[tuple[Mapping[str, NDArray[Any]], Batch]],
-    loss: Loss,
+    loss: TrainingLoss,
     output: str,
     batch_axis: int | None = 0,
     *,
@@ -50,11 +50,10 @@ def curvature(
 
     Parameters
     ----------
-    executor : Executor
     points : iterable of (mapping of str to ndarray, Batch)
         Where: the values of the weights on the array, by key, in their primary layouts; and a batch of
         samples. Small ones: every batch gives ``probes`` estimates, and many make the mean sharp.
-    loss : Loss
+    loss : TrainingLoss
         Which loss the outputs belong to; labels are not used.
     output : str
         The output that the loss reads.
@@ -62,8 +61,6 @@ def curvature(
         Of that output; None where it has none, which is possible for batches of one sample.
     probes : int
         Draws of signs for each batch.
-    seed : int
-        Of the signs.
 
     Returns
     -------
@@ -86,8 +83,8 @@ def curvature(
                 key: torch.tensor(np.asarray(value, np.float32), requires_grad=True)
                 for key, value in values.items()
             }
-            found = executor(batch.inputs, weights)[output]
-            parts, count = _outputs(loss, batch.own(batch_first(found, batch_axis)))
+            scores = executor(batch.inputs, weights)[output]
+            parts, count = _outputs(loss, batch.own(batch_first(scores, batch_axis)))
             if not parts.requires_grad:
                 raise OptionError(
                     f"--ranking swim: the output {output!r} has no gradient with respect to any weight (a "
@@ -118,6 +115,8 @@ def _squares(
 
     total = {key: np.zeros(tuple(weight.shape)) for key, weight in weights.items()}
     for probe in range(probes):
+        # With ξ = ±1 independent, v = Jᵀ Sᵀ ξ has E[v_w²] = Σ_ij (SJ)_iw (SJ)_jw E[ξ_i ξ_j] = Σ_i (SJ)_iw²:
+        # the mixed terms vanish on average, and with signs every square is exact, so the variance is least.
         signs = torch.randint(0, 2, parts.shape, generator=generator).to(parts) * 2 - 1
         grads = torch.autograd.grad(
             (signs * parts).sum(), list(weights.values()), retain_graph=probe + 1 < probes, allow_unused=True
@@ -146,7 +145,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _outputs(loss: Loss, output: Tensor) -> tuple[Tensor, int]:
+def _outputs(loss: TrainingLoss, output: Tensor) -> tuple[Tensor, int]:
     """What is multiplied by random signs, and over how many terms the loss is a mean.
 
     With p a class's probability, held fixed, ``√p · ln p`` of every class: ``Σ p ∇ln p ∇ln pᵀ`` is the second
@@ -167,4 +166,5 @@ def _outputs(loss: Loss, output: Tensor) -> tuple[Tensor, int]:
             inner = flat.clamp(1e-7, 1 - 1e-7)
             both = inner.log(), (1 - inner).log()
         logs = torch.stack(both, -1)
+    # p only weights the squared gradients of ln p: it is a factor of the sum, no part of the derivative.
     return logs.detach().exp().sqrt() * logs, len(logs)

@@ -1,4 +1,4 @@
-"""From what a search found to its report."""
+"""From a search to its report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from nvaudit.device import OperatingPoint
 from nvaudit.perturb.metrics import Metric
-from nvaudit.remapping.choose import COSTS, LATE, Candidate, Search
+from nvaudit.remapping.bench import ChipScores
+from nvaudit.remapping.choose import COSTS, LATE, RemapCandidate, RemapSearch
 from nvaudit.remapping.limits import narrowing
 from nvaudit.remapping.spec import RemapSpec
-from nvaudit.remapping.trial import Trial
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
@@ -25,39 +25,32 @@ from nvaudit.stats.kpp import kpp_index
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a search found.
+class RemapOutcome:
+    """What a search came to.
 
     Attributes
     ----------
-    search : Search
-    best : Candidate
     spread : mapping of str to float
         Spread of weights as a fraction of the range.
-    metric : Metric
-    point : OperatingPoint
-    label_free : bool
-    samples, checked, images : int
+    samples, checked, calibrated : int
         Samples of the set, those on which the loss was measured again, and those that calibrated.
-    source : str
     header : mapping of str to object
         What every report says of the session; see :meth:`nvaudit.session.Session.header`.
     batch_size : int or None
         Samples that ran at a time, at most.
     error : float
         Largest difference of the written model's outputs, relative to the largest output.
-    notes : tuple of str
     """
 
-    search: Search
-    best: Candidate
+    search: RemapSearch
+    best: RemapCandidate
     spread: Mapping[str, float]
     metric: Metric
     point: OperatingPoint
     label_free: bool
     samples: int
     checked: int
-    images: int
+    calibrated: int
     source: str
     header: Mapping[str, Any]
     batch_size: int | None
@@ -67,7 +60,7 @@ class Outcome:
 
 def remap_report(
     spec: RemapSpec,
-    outcome: Outcome,
+    outcome: RemapOutcome,
     pair: tuple[AuditReport, AuditReport] | None,
     output: Path,
     digest: str,
@@ -77,18 +70,10 @@ def remap_report(
 
     Parameters
     ----------
-    spec : RemapSpec
-    outcome : Outcome
     pair : tuple of AuditReport, or None
         Before and after on the same chips.
-    output : Path
     digest : str
         SHA-256 of the written model.
-    seconds : mapping of str to float
-
-    Returns
-    -------
-    RemapReport
     """
     difference = None if pair is None else _difference(spec, *pair, outcome.metric.higher_is_better)
     best = outcome.best
@@ -115,7 +100,7 @@ def remap_report(
         percentile=spec.percentile,
         sigma=outcome.point.sigma,
         sigma_unit=outcome.point.sigma_unit,
-        calibration=f"{chips} on {count_text(outcome.images, 'image')} of {outcome.samples:,} from "
+        calibration=f"{chips} on {count_text(outcome.calibrated, 'sample')} of {outcome.samples:,} from "
         f"{outcome.source}; these are other chips than those of the audit",
         steps=tuple(_steps(spec, outcome)),
         not_tried=(*(f"{name}: {LATE}" for name in outcome.search.untried), *outcome.search.impossible),
@@ -157,10 +142,10 @@ def _side(report: AuditReport) -> RemapAudit:
     )
 
 
-def _steps(spec: RemapSpec, outcome: Outcome) -> list[RemapStep]:
+def _steps(spec: RemapSpec, outcome: RemapOutcome) -> list[RemapStep]:
     rows = []
     for candidate in outcome.search.tried:
-        trial, kept = candidate.trial, candidate is outcome.best
+        measured, kept = candidate.measured, candidate is outcome.best
         reason = outcome.search.refused.get(candidate.name, "")
         if not kept and not reason and candidate.name in outcome.search.cut_short:
             reason = LATE
@@ -169,12 +154,12 @@ def _steps(spec: RemapSpec, outcome: Outcome) -> list[RemapStep]:
         rows.append(
             RemapStep(
                 name=candidate.name,
-                nominal=trial.nominal,
-                chips=len(trial.chips),
-                quantised=_number(trial.quantised),
-                kpp=_kpp(trial, spec.percentile),
-                worst_quarter=_number(trial.worst),
-                mean=_number(trial.mean),
+                nominal=measured.nominal,
+                chips=len(measured.chips),
+                quantised=_number(measured.quantised),
+                kpp=_kpp(measured, spec.percentile),
+                worst_quarter=_number(measured.worst),
+                mean=_number(measured.mean),
                 seconds=candidate.seconds,
                 kept=kept,
                 reason=reason,
@@ -187,14 +172,14 @@ def _number(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _kpp(trial: Trial, percentile: float) -> float | None:
-    if not len(trial.chips):
+def _kpp(measured: ChipScores, percentile: float) -> float | None:
+    if not len(measured.chips):
         return None
-    ordered = np.sort(trial.sign * trial.chips)
-    return trial.sign * float(ordered[kpp_index(percentile, len(ordered))])
+    ordered = np.sort(measured.sign * measured.chips)
+    return measured.sign * float(ordered[kpp_index(percentile, len(ordered))])
 
 
-def _tensors(outcome: Outcome) -> list[RemapTensor]:
+def _tensors(outcome: RemapOutcome) -> list[RemapTensor]:
     best, rows = outcome.best, []
     rescaling, changed = best.rescaling, best.name != outcome.search.tried[0].name
     held = {**rescaling.reasons, **rescaling.refused}
@@ -220,7 +205,7 @@ def _tensors(outcome: Outcome) -> list[RemapTensor]:
     return rows
 
 
-def _not_clipped(outcome: Outcome, key: str, fixed: str | None) -> str:
+def _not_clipped(outcome: RemapOutcome, key: str, fixed: str | None) -> str:
     if fixed is not None:
         return fixed
     if not outcome.spread.get(key):
@@ -228,7 +213,7 @@ def _not_clipped(outcome: Outcome, key: str, fixed: str | None) -> str:
     return "nothing lies beyond the limit" if outcome.best.limits else "clipping did not pay"
 
 
-def _not_corrected(outcome: Outcome, key: str) -> str:
+def _not_corrected(outcome: RemapOutcome, key: str) -> str:
     centres = outcome.search.centres
     if centres is None:
         return "was not tried"
@@ -238,7 +223,7 @@ def _not_corrected(outcome: Outcome, key: str) -> str:
     return "its mean did not shift beyond chance" if outcome.best.corrected else "correcting did not pay"
 
 
-def _added(outcome: Outcome) -> int:
+def _added(outcome: RemapOutcome) -> int:
     """Channels with a new factor in front of or behind a weight."""
     before = sum(1 for node in outcome.search.basis.loaded.model.graph if node.op_type == "Mul")
     after = sum(1 for node in outcome.best.rescaling.loaded.model.graph if node.op_type == "Mul")
@@ -246,13 +231,13 @@ def _added(outcome: Outcome) -> int:
 
 
 def _headline(
-    outcome: Outcome, pair: tuple[AuditReport, AuditReport] | None, difference: PairedDifference | None
+    outcome: RemapOutcome, pair: tuple[AuditReport, AuditReport] | None, difference: PairedDifference | None
 ) -> str:
     unit, best = outcome.metric.unit, outcome.best
     where = f"{outcome.point.profile.name}, σ = {outcome.point.sigma:g} {outcome.point.sigma_unit}"
     what = "nothing helps: the model is unchanged" if best is outcome.search.tried[0] else best.name
     if pair is None or difference is None:
-        start, end = outcome.search.tried[0].trial, best.trial
+        start, end = outcome.search.tried[0].measured, best.measured
         return (
             f"worst quarter of the calibration chips {value_text(start.worst, unit)} → "
             f"{value_text(end.worst, unit)} ({what}; {where})"
@@ -267,23 +252,24 @@ def _headline(
     )
 
 
-def _notes(spec: RemapSpec, outcome: Outcome) -> list[str]:
+def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     notes = list(outcome.notes)
     if outcome.best.changes_function:
         what = "clipping changes" if not outcome.best.corrected else "correcting means changes"
         notes.append(
             f"{what} the function: the nominal metric before and after says by how much; measured "
-            f"on {count_text(outcome.checked, 'image')} before it was kept"
+            f"on {count_text(outcome.checked, 'sample')} before it was kept"
         )
     elif outcome.best is not outcome.search.tried[0]:
         notes.append(
             f"the written model computes the same: largest difference {outcome.error:.1e} of the output range"
         )
     notes.extend(_dearer(spec, outcome))
-    if outcome.search.conditions.chips < spec.calibration_chips or _fewer_images(spec, outcome):
+    fewer = outcome.calibrated < min(spec.calibration_images, outcome.samples)
+    if fewer or outcome.search.conditions.chips < spec.calibration_chips:
         notes.append(
-            f"the time budget of {spec.time_budget:g} s left time for fewer calibration images or chips than "
-            "wanted; another machine may choose otherwise: --time-budget 0 takes the time it needs"
+            f"the time budget of {spec.time_budget:g} s left time for fewer calibration samples or chips "
+            "than wanted; another machine may choose otherwise: --time-budget 0 takes the time it needs"
         )
     if outcome.label_free:
         notes.append(
@@ -291,27 +277,23 @@ def _notes(spec: RemapSpec, outcome: Outcome) -> list[str]:
             "afterwards with the written model's own"
         )
     if spec.calibration_data is None and not outcome.label_free:
-        notes.append("calibration images are among those of the audit; its chips are new")
+        notes.append("calibration samples are among those of the audit; its chips are new")
     return notes
 
 
-def _dearer(spec: RemapSpec, outcome: Outcome) -> list[str]:
+def _dearer(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     """What would help more and costs more of the nominal metric than is allowed."""
-    best, unit = outcome.best.trial, outcome.metric.unit
+    best, unit = outcome.best.measured, outcome.metric.unit
     refused = [
         candidate
         for candidate in outcome.search.tried
-        if outcome.search.refused.get(candidate.name, "").startswith(COSTS) and candidate.trial.beats(best)
+        if outcome.search.refused.get(candidate.name, "").startswith(COSTS) and candidate.measured.beats(best)
     ]
     if not refused:
         return []
-    top = max(refused, key=lambda candidate: candidate.trial.sign * candidate.trial.worst)
+    top = max(refused, key=lambda candidate: candidate.measured.sign * candidate.measured.worst)
     return [
-        f"{top.name} brings the worst quarter to {value_text(top.trial.worst, unit)} instead of "
+        f"{top.name} brings the worst quarter to {value_text(top.measured.worst, unit)} instead of "
         f"{value_text(best.worst, unit)} and costs more of the nominal metric than --max-clean-loss "
         f"{spec.max_clean_loss:g} allows"
     ]
-
-
-def _fewer_images(spec: RemapSpec, outcome: Outcome) -> bool:
-    return outcome.images < min(spec.calibration_images, outcome.samples)

@@ -1,9 +1,12 @@
 """`nvaudit inspect` and `nvaudit devices`."""
 
+import csv
+import io
 import json
 import re
 
 import pytest
+from junitparser import JUnitXml
 
 from nvaudit.device import profile_names
 
@@ -88,6 +91,9 @@ def test_devices_show_at_an_operating_point(command):
     assert "aging" in ran.out
 
 
+RENAMED = "nvaudit: --plot is now --html FILE; the old spelling goes with the next release\n"
+
+
 def test_devices_show_draws_in_the_terminal(command):
     """One line for each level, with or without the `--plot` of before."""
     ran = command("devices", "show", "rram")
@@ -102,7 +108,7 @@ def test_devices_show_draws_a_page(command, tmp_path):
     pytest.importorskip("plotly")
     page = tmp_path / "p.html"
     ran = command("devices", "show", "rram", "--plot", page)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, RENAMED)
     assert ran.out.endswith(f"plot: {page}\n")
     text = page.read_text(encoding="utf-8")
     assert "sigma 0.1 level" in text
@@ -110,16 +116,48 @@ def test_devices_show_draws_a_page(command, tmp_path):
     assert page.stat().st_size < 20_000_000
     ran = command("devices", "show", "rram", "--json", "--plot", page)
     assert json.loads(ran.out)
-    assert ran.err == f"plot: {page}\n"
+    assert ran.err.startswith(RENAMED)
+    assert ran.err.endswith(f"plot: {page}\n")
 
 
 def test_devices_show_json_and_drawing_do_not_mix(command):
-    """Standard output is either JSON or a drawing."""
-    ran = command("devices", "show", "rram", "--json", "--plot")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
-        "nvaudit: error: --json and --plot both print; use one of them, or give --plot a FILE.html\n"
-    )
+    """Standard output is the JSON alone; the text with its drawing goes to standard error."""
+    ran = command("devices", "show", "rram", "--json")
+    assert (ran.code, json.loads(ran.out)["kind"]) == (0, "device")
+    assert ran.err == command("devices", "show", "rram").out
+
+
+def test_inspect_in_every_form(command, example, tmp_path):
+    """The report, a table of every constant, and a case that fails as the exit code does."""
+    files = {name: tmp_path / name for name in ("r.json", "t.csv", "j.xml")}
+    ran = command(
+        "inspect", example, "--digital", "conv2*", "--require-mapped", 0.9, "-o", files["r.json"],
+        "--csv", files["t.csv"], "--junit", files["j.xml"],
+    )  # fmt: skip
+    assert ran.code == 1
+    report = json.loads(files["r.json"].read_text())
+    assert (report["kind"], report["model"]["path"]) == ("inspect", str(example))
+    assert report["run"]["digital"] == ["conv2*"]
+    assert report["mapped_gate"]["verdict"] == "fail"
+    rows = list(csv.DictReader(io.StringIO(files["t.csv"].read_text())))
+    assert [row["name"] for row in rows] == [row["name"] for row in report["tensors"]]
+    (suite,) = JUnitXml.fromfile(str(files["j.xml"]))
+    assert (suite.name, suite.tests, suite.failures) == ("nvaudit inspect", 1, 1)
+    shown = command("report", files["r.json"])
+    assert ran.out.startswith(shown.out)
+
+
+def test_the_json_of_before(command, example):
+    """--json prints the bare list for one more release, and says what comes."""
+    for words, what in (
+        (("inspect", example), "the list of tensors"),
+        (("devices", "list"), "the names and descriptions"),
+    ):
+        ran = command(*words, "--json")
+        assert ran.code == 0
+        assert isinstance(json.loads(ran.out), list)
+        assert ran.err.startswith(f"nvaudit: --json prints {what} alone for one more release")
+        assert json.loads(command(*words, "-o", "-").out)["schema_version"] == 1
 
 
 def test_devices_show_one_point_at_a_time(command):

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from nvaudit.report import TensorDecision
-from nvaudit.report.inspection.result import InspectReport
+from nvaudit.report.inspection.result import inspect_report
 from nvaudit.report.kinds import print_report
 
 
@@ -23,10 +23,10 @@ def text_of(audit, width: int = 80, **options) -> str:
 
 def inspect_of(rows, width: int = 100) -> str:
     buffer = io.StringIO()
-    found = InspectReport(
-        nvaudit_version="0.1.0", model="model.onnx", opset=17, ir_version=8, batching="takes any batch size",
-        device="fefet1", weight_bits=8, cell_bits=2, encoding="sign_magnitude", crossbar=(256, 256),
-        tensors=tuple(rows), mapped=None, mapped_gate=None,
+    found = inspect_report(
+        nvaudit_version="0.1.0", ir_version=8, crossbar=(256, 256), tensors=tuple(rows), mapped=None,
+        model={"path": "model.onnx", "opset": 17, "batching": "takes any batch size"}, mapped_gate=None,
+        device={"name": "fefet1", "weight_bits": 8, "cell_bits": 2, "encoding": "sign_magnitude"},
     )  # fmt: skip
     print_report(found, Console(file=buffer, width=width))
     return buffer.getvalue()

@@ -311,11 +311,5 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     if dataset.count <= count or dataset.together:
         return dataset
     chosen = np.sort(stream(seed, "calibration").choice(dataset.count, count, replace=False))
-    inputs = {
-        name: np.ascontiguousarray(np.take(array, chosen, axis=dataset.batch_axes[name]))
-        if name in dataset.batch_axes
-        else array
-        for name, array in dataset.inputs.items()
-    }
     labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[chosen])
-    return replace(dataset, inputs=inputs, labels=labels, count=count)
+    return replace(dataset, inputs=dataset.take(chosen), labels=labels, count=count)

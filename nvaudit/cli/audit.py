@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from nvaudit.jobs.auditing import default_workers, run_audit
 from nvaudit.jobs.planning import plan_audit
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
-from nvaudit.report.plan_text import render_plan
+from nvaudit.report.kinds import print_report
 from nvaudit.report.result import AuditReport, with_command
-from nvaudit.report.text import render_text
 from nvaudit.spec import RunSpec, make_spec
 
 
@@ -60,7 +60,7 @@ def audit_command(
             result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
         if result.interrupted is not None:
             result = with_command(result, kept.command)
-        hand_out(result, outputs, lambda console: render_text(result, console))
+        hand_out(result, outputs, partial(print_report, result))
         return _finish(result, kept)
 
 
@@ -108,11 +108,11 @@ def _check_attribution(spec: RunSpec) -> None:
 def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
     """Print what a run would say and cost."""
     for output in outputs:
-        if output.option in ("--junit", "--html", "--markdown"):
-            raise OptionError(f"--plan and {output.option}: choose one; a plan has no result to report")
+        if output.option == "--junit":
+            raise OptionError("--plan and --junit: choose one; a plan has no gate to report")
     with ProgressDisplay(quiet) as progress:
         plan = plan_audit(spec, progress)
-    hand_out(plan, outputs, lambda console: render_plan(plan, console))
+    hand_out(plan, outputs, partial(print_report, plan))
     return EXIT_OK
 
 

@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from nvaudit._version import __version__
 from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import FilePath, spec_options
-from nvaudit.cli.output import echo_json, printing
-from nvaudit.cli.outputs import Product, product_option
-from nvaudit.cli.say import say
+from nvaudit.cli.output import printing
+from nvaudit.cli.outputs import (
+    OldJson,
+    Output,
+    Product,
+    check_outputs,
+    form_output,
+    hand_out,
+    output_options,
+    product_option,
+)
+from nvaudit.cli.say import say, tell
 from nvaudit.device import (
     DeviceProfile,
     dump_profile,
     fit_profile,
     load_profile,
     operating_point,
+    profile_digest,
     profile_names,
 )
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.perturb.device_facts import DeviceFacts, device_facts
-from nvaudit.report.device_plot import plot_html, plot_lines
+from nvaudit.report.device.result import (
+    DeviceReport,
+    LevelSpread,
+    ProfileList,
+    ProfileSummary,
+    SigmaRange,
+    WeightSpread,
+)
+from nvaudit.report.device_levels import describe_levels
 from nvaudit.report.jsontext import escape_hidden
-from nvaudit.report.wording import duration_text, sigma_text
+from nvaudit.report.kinds import print_report
+from nvaudit.report.sections import InputHashes, OperatingPointInfo
+from nvaudit.report.wording import count_text, sigma_text
 from nvaudit.session import settle_device
 from nvaudit.spec import make_spec
+
+
+def _names_json(listed: ProfileList) -> str:
+    rows = [{"name": p.name, "description": p.description} for p in listed.profiles]
+    return escape_hidden(json.dumps(rows, indent=2))
 
 
 @click.group("devices", cls=OnceGroup)
@@ -42,32 +66,31 @@ def devices_group() -> None:
 
 
 @devices_group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_command(as_json: bool) -> None:
+@output_options("devices", old_json=OldJson("the names and descriptions", _names_json))
+def list_command(outputs: tuple[Output, ...]) -> None:
     """List the bundled profiles."""
+    check_outputs(outputs, {})
     profiles = [load_profile(name) for name in profile_names()]
-    if as_json:
-        with printing():
-            echo_json(
-                escape_hidden(
-                    json.dumps([{"name": p.name, "description": p.description} for p in profiles], indent=2)
-                )
-            )
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("profile", no_wrap=True)
-    for title in ("technology", "bits/cell", "encoding", "sigma: default, range"):
-        table.add_column(title, overflow="fold")
-    for p in profiles:
-        cell = str(p.cell_bits) if p.cell_bits else "analog"
-        table.add_row(*map(Text, (p.name, p.technology, cell, p.encoding, _knob(p))))
-    with printing() as console:
-        console.print(table)
+    listed = ProfileList(
+        nvaudit_version=__version__,
+        headline=count_text(len(profiles), "bundled device profile"),
+        profiles=tuple(map(_summary, profiles)),
+    )
+    hand_out(listed, outputs, partial(print_report, listed))
 
 
-def _knob(profile: DeviceProfile) -> str:
+def _summary(profile: DeviceProfile) -> ProfileSummary:
     knob = profile.sigma
-    return f"{knob.default:g}, {knob.min:g} … {knob.max:g} {knob.unit}" if knob else "fixed"
+    return ProfileSummary(
+        name=profile.name,
+        description=profile.description,
+        technology=profile.technology,
+        cell_bits=profile.cell_bits,
+        encoding=profile.encoding,
+        sigma=None
+        if knob is None
+        else SigmaRange(default=knob.default, min=knob.min, max=knob.max, unit=knob.unit),
+    )
 
 
 @devices_group.command("show")
@@ -78,95 +101,58 @@ def _knob(profile: DeviceProfile) -> str:
     without=("device", "scale", "layers", "digital"),
     own={"sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"}},
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
-              help="Draw the law of every level: in the terminal, or into FILE.html.")  # fmt: skip
+              help="The old spelling of --html; the drawing of every level is part of the text.")  # fmt: skip
+@output_options("device")
 def show_command(
     profile: str,
-    as_json: bool,
     plot: str | None,
+    outputs: tuple[Output, ...],
     **options: Any,
 ) -> None:
-    """Show a profile: sigma of every level, and what it makes of a weight."""
-    if as_json and plot == "-":
-        raise OptionError("--json and --plot both print; use one of them, or give --plot a FILE.html")
-    device, points = settle_device(make_spec(model="-", device=profile, **options))
+    """Show a profile: sigma and law of every level, and what it makes of a weight."""
+    if plot is not None:
+        tell("nvaudit: --plot is now --html FILE; the old spelling goes with the next release")
+        if plot != "-":
+            outputs = (*outputs, replace(form_output("html", Path(plot)), option="--plot", name="plot"))
+    check_outputs(outputs, {"the profile": Path(profile)})
+    _, points = settle_device(make_spec(model="-", device=profile, **options))
     if len(points) > 1:
         raise OptionError(f"--sigma: show one operating point at a time, got {len(points)}")
-    point = points[0]
-    facts = device_facts(point)
-    with printing() as console:
-        if as_json:
-            echo_json(escape_hidden(json.dumps(facts.as_json(), indent=2)))
-        else:
-            _print(facts, console)
-        if plot == "-":
-            for line in plot_lines(facts.draws, facts.unit):
-                say(line)
-    if plot is not None and plot != "-":
-        title = f"{device.name}, {sigma_text(point.sigma, point.sigma_unit, point.level_of)}"
-        write_text_atomic(Path(plot), plot_html(facts.draws, facts.unit, title))
-        say(f"plot: {plot}", err=as_json)
+    shown = _report(device_facts(points[0]))
+    hand_out(shown, outputs, partial(print_report, shown))
 
 
-def _age(profile: DeviceProfile) -> str:
-    if profile.measured_after_s is None:
-        return "does not matter"
-    return f"always {duration_text(profile.measured_after_s)} after programming, as it was measured"
-
-
-def _print(facts: DeviceFacts, console: Console) -> None:
-    p, point = facts.point.profile, facts.point
-    window = f"{p.window.min:g} … {p.window.max:g} {facts.unit}" if p.window else "in level units"
-    cells = f"{p.cell_bits} bits per cell" if p.cell_bits else "analog cells (one holds the whole code)"
-    sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
-    lines = [
-        (p.name, f"{p.technology}: {p.description}"),
-        (
-            "source",
-            f"{p.source.citation} ({p.source.where})" + (f", doi:{p.source.doi}" if p.source.doi else ""),
+def _report(facts: DeviceFacts) -> DeviceReport:
+    """Write the facts down."""
+    point = facts.point
+    profile = point.profile.model_dump(mode="json")
+    where = sigma_text(point.sigma, point.sigma_unit, point.level_of)
+    return DeviceReport(
+        nvaudit_version=__version__,
+        headline=f"{point.profile.name}, {where}: weight sigma {facts.weight.rms:.4g} of max|W|",
+        device=profile,
+        operating_point=OperatingPointInfo(
+            sigma=point.sigma,
+            sigma_unit=point.sigma_unit,
+            level_of=point.level_of,
+            time_s=point.time_s,
+            terms=tuple(term.name for term in point.terms),
         ),
-        ("fit", p.source.fit),
-        ("valid", p.valid_range),
-        ("window", window),
-        ("cells", f"{cells}, {p.encoding}, default H = {p.weight_bits}"),
-        ("sigma", f"{sigma.removeprefix('sigma ')}  ({_knob(p)})"),
-        ("time", f"{point.time_s:g} s since programming" if p.time else _age(p)),
-        ("terms", ", ".join(f"{t.name} ({t.kind})" for t in point.terms) or "none"),
-    ]
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for i, line in enumerate(lines):  # Text: brackets in a profile are no markup
-        grid.add_row(Text(line[0], style="" if i else "bold"), Text(line[1]))
-    console.print(grid)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("level", f"g, {facts.unit}", "shift, levels", "σ, levels", "σ, of full scale",
-                  f"σ, {facts.unit}", "σ, of g"):  # fmt: skip
-        table.add_column(title, justify="right")
-    for row in facts.levels:
-        table.add_row(
-            f"{row.level}",
-            f"{row.g:.4g}",
-            f"{row.shift_levels:+.4g}",
-            f"{row.sigma_levels:.4g}",
-            f"{row.sigma_full_scale:.4g}",
-            f"{row.sigma_g:.4g}",
-            f"{row.sigma_relative:.4g}" if row.sigma_relative is not None else "—",
-        )
-    console.print(table)
-    w = facts.weight
-    console.print(
-        f"weight sigma, H = {facts.bits}, {facts.slices} slice{'s' if facts.slices > 1 else ''}, "
-        f"{p.encoding}: {w.rms:.4g} of max|W| (rms over all codes; {w.low:.4g} … {w.high:.4g})",
-        highlight=False,
+        hashes=InputHashes(device=profile_digest(point.profile)),
+        profile=profile,
+        sigma=point.sigma,
+        sigma_unit=point.sigma_unit,
+        level_of=point.level_of,
+        time_s=point.time_s,
+        unit=facts.unit,
+        weight_bits=facts.bits,
+        slices=facts.slices,
+        levels=tuple(LevelSpread(**asdict(level)) for level in facts.levels),
+        weight_sigma=WeightSpread(**asdict(facts.weight)),
+        moments=facts.how,
+        laws=describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit),
     )
-    if w.shift > 0.01 * w.rms:
-        console.print(
-            f"mean shift of a weight: {w.shift:.4g} of max|W| (rms over all codes)", highlight=False
-        )
-    if facts.how == "sampled":
-        console.print("moments estimated from a million draws: no closed form", style="dim", highlight=False)
 
 
 @devices_group.command("validate")

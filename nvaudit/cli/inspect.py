@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nvaudit._version import __version__
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, spec_options
-from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output_options
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
+from nvaudit.device import profile_digest
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
 from nvaudit.files import holding_inputs
 from nvaudit.findings import inspect_rows
@@ -21,22 +24,32 @@ from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.report.inspection import render_inspect
+from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
+from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
+from nvaudit.report.sections import InputHashes
 from nvaudit.session import input_specs, settle_device
 from nvaudit.spec import RunSpec, make_spec
 
 _OF_THE_MAPPING = ("bits", "cell_bits", "encoding", "top_slice", "layers", "digital", "crossbar")
 
+_ASKED = ("model", "device", *_OF_THE_MAPPING, "require_mapped")
+
+
+def _rows_json(found: InspectReport) -> str:
+    rows = [row.model_dump(mode="json") for row in found.tensors]
+    return escape_hidden(json.dumps(rows, indent=2))
+
 
 @click.command("inspect", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
 @spec_options(RunSpec, only=("device", *_OF_THE_MAPPING, "require_mapped"))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def inspect_command(model: Path, as_json: bool, **options: Any) -> int:
+@output_options("inspect", gate=True, old_json=OldJson("the list of tensors", _rows_json))
+def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
+    check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
     profile, _ = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
@@ -54,18 +67,19 @@ def inspect_command(model: Path, as_json: bool, **options: Any) -> int:
     rows = coverage.rows(rows)
     gate = judge_share(coverage.share, spec.require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
-    if as_json:
-        with printing():
-            echo_json(escape_hidden(json.dumps([row.model_dump(mode="json") for row in rows], indent=2)))
-        return status
-    header = [
-        f"{model}: opset {loaded.opset}, IR {loaded.ir_version}, {rebatch.reason}",
-        f"device {profile.name}: {profile.weight_bits} weight bits, "
-        + (f"{profile.cell_bits} bits per cell" if profile.cell_bits else "analog cells")
-        + f", {profile.encoding}, crossbars of {spec.crossbar[0]}x{spec.crossbar[1]}",
-    ]
-    with printing() as console:
-        render_inspect(rows, header, console, coverage.share, gate)
+    found = inspect_report(
+        nvaudit_version=__version__,
+        model={**loaded.facts(), "batching": rebatch.reason},
+        device=profile.model_dump(mode="json"),
+        hashes=InputHashes(model=loaded.digest, device=profile_digest(profile)),
+        run={name: value for name, value in spec.model_dump(mode="json").items() if name in _ASKED},
+        ir_version=loaded.ir_version,
+        crossbar=spec.crossbar,
+        tensors=tuple(rows),
+        mapped=coverage.share,
+        mapped_gate=gate,
+    )
+    hand_out(found, outputs, partial(print_report, found))
     return status
 
 

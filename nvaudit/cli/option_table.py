@@ -14,9 +14,9 @@ _HEAD = """\
 
 Generated from their declarations by `python -m nvaudit.cli.option_table`. The same names stand for the same
 in every command, and in Python: `--batch-size 8` is `batch_size=8`; where the name in Python differs, it
-stands behind the option. A command may have another default, or take fewer values: see its `--help`.
-What a command writes and keeps (`-o`, `--html`, `--resume`, …) is in [report.md](report.md) and
-[scale.md](scale.md).
+stands behind the option. A command may have another default, or take fewer values: see
+`nvaudit COMMAND --help`. What a command writes and keeps (`-o`, `--html`, `--resume`, …) is in
+[report.md](report.md) and [scale.md](scale.md).
 """
 
 

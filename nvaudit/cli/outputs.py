@@ -20,24 +20,19 @@ from rich.console import Console
 from nvaudit.cli.options import FilePath, stack
 from nvaudit.cli.output import echo_json, printing
 from nvaudit.cli.renamed import RenamedOption
-from nvaudit.cli.say import say
+from nvaudit.cli.say import say, tell
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.header import Header
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import KINDS, csv_of, document_of, junit_of
 from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.result import AuditReport
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Render = Callable[[Any], str | bytes]
 
 
 def _markdown(report: Header) -> str:
-    if isinstance(report, AuditReport):
-        from nvaudit.report.markdown import render_markdown
-
-        return render_markdown(report)
     from nvaudit.report.render.markdown import markdown_document
 
     return markdown_document(document_of(report))
@@ -82,7 +77,9 @@ class Extra:
 
 EXTRAS: dict[str, Extra] = {
     "html": Extra("page", render_page, "Write the report as one page that opens offline.", _needs_plotly),
-    "junit": Extra("JUnit", junit_of, "Write the gates as JUnit XML, a test case for each."),
+    "junit": Extra(
+        "JUnit", junit_of, "Write the gates as JUnit XML, a test case for each; numbers without a gate pass."
+    ),
     "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced."),
     "csv": Extra("table", csv_of, "Write a table of the report as CSV: the main one, or --csv-table."),
 }
@@ -109,6 +106,14 @@ class Product:
     help: str
     was: tuple[str, ...] = ()
     required: bool = False
+
+
+@dataclass(frozen=True)
+class OldJson:
+    """JSON that a command printed before it had a report: what it is in words, and how it is made of one."""
+
+    what: str
+    render: Render
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,11 @@ def product_option(product: Product) -> Callable[[Command], Command]:
 
 
 def output_options(
-    *kinds: str, product: Product | None = None, gate: bool = False, was: tuple[str, ...] = ()
+    *kinds: str,
+    product: Product | None = None,
+    gate: bool = False,
+    was: tuple[str, ...] = (),
+    old_json: OldJson | None = None,
 ) -> Callable[[Command], Command]:
     """Give a command everything that its report can be written as.
 
@@ -173,6 +182,8 @@ def output_options(
         Whether the report has verdicts, or numbers for a build server's list: then it has ``--junit``.
     was : tuple of str
         Old long names of ``-o`` for the report.
+    old_json : OldJson, optional
+        What ``--json`` prints for one more release instead of the report.
     """
     extras = tuple(name for name in EXTRAS if gate or name != "junit")
     json_help = f"Write the report as JSON; {_STDOUT}  [default: not]"
@@ -183,7 +194,10 @@ def output_options(
     declared = stack(
         first,
         click.option("--report", type=FilePath(), metavar="FILE", help=same + json_help),
-        click.option("--json", "as_json", is_flag=True, help="The same as --report -."),
+        click.option("--json", "as_json", is_flag=True, help=(
+            "The same as --report -." if old_json is None else
+            f"Print {old_json.what} alone, as before; from the next release on the same as --report -."
+        )),
         *(
             click.option(f"--{name}", type=FilePath(), metavar="FILE",
                          help=f"{EXTRAS[name].help} - writes it to standard output.  [default: not]")
@@ -198,7 +212,7 @@ def output_options(
             given = {name: options.pop(name) for name in OUTPUT_PARAMETERS if name in options}
             if product is not None:
                 options["out"] = given.pop("out")
-            return command(*arguments, outputs=_wanted(given), **options)
+            return command(*arguments, outputs=_wanted(given, old_json), **options)
 
         return declared(cast(Command, take))
 
@@ -215,11 +229,17 @@ def _table_option(kinds: tuple[str, ...]) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
-def _wanted(given: Mapping[str, Any]) -> tuple[Output, ...]:
+def _wanted(given: Mapping[str, Any], old_json: OldJson | None) -> tuple[Output, ...]:
     """What was asked for, the JSON first."""
     places = [("-o", given.get("out")), ("--report", given["report"])]
-    places += [("--json", Path("-"))] if given["as_json"] else []
     wanted = [Output(option, "report", path, to_json) for option, path in places if path is not None]
+    if given["as_json"] and old_json is not None:
+        tell(
+            f"nvaudit: --json prints {old_json.what} alone for one more release, then the report as -o - does"
+        )
+        wanted.append(Output("--json", "JSON", Path("-"), old_json.render))
+    elif given["as_json"]:
+        wanted.append(Output("--json", "report", Path("-"), to_json))
     table = given["csv_table"]
     if table is not None and given["csv"] is None:
         raise OptionError("--csv-table: for --csv; name a file with it")
@@ -228,6 +248,12 @@ def _wanted(given: Mapping[str, Any]) -> tuple[Output, ...]:
             render = functools.partial(csv_of, table=table) if name == "csv" and table else extra.render
             wanted.append(Output(f"--{name}", extra.name, path, render, extra.ready))
     return tuple(wanted)
+
+
+def form_output(name: str, path: Path) -> Output:
+    """A form of ``EXTRAS`` that is to be written."""
+    extra = EXTRAS[name]
+    return Output(f"--{name}", extra.name, path, extra.render, extra.ready)
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: Iterable[Path] = ()) -> None:

@@ -36,8 +36,7 @@ from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
-from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.crossbar_text import partly_converted
+from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport

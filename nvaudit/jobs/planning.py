@@ -7,7 +7,7 @@ import time
 from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.montecarlo import time_chips
 from nvaudit.perturb.schedule import Progress, quiet
-from nvaudit.report.plan import Costs, Plan, Subject, make_plan
+from nvaudit.report.plan.result import Costs, Plan, Subject, make_plan
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec
 
@@ -57,7 +57,7 @@ def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
             unit=metric.unit,
             nominal=nominal,
             label_free=session.dataset.label_kind == "none",
-            device=session.profile.name,
+            header=session.header() | {"data": session.dataset.facts(), "run": spec.model_dump(mode="json")},
         ),
         Costs(
             images=session.dataset.count,

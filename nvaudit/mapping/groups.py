@@ -42,6 +42,7 @@ def zero_groups(matrix: NDArray[np.generic], rows: Sequence[int], cols: Sequence
     """
     if matrix.size == 0:
         return np.zeros(matrix.shape, np.bool_)
+    # Non-zeros of every group: sums over runs of rows, then of columns, without a loop over groups.
     used = np.add.reduceat(np.add.reduceat(matrix != 0, rows, axis=0, dtype=np.int64), cols, axis=1)
     down = np.diff([*rows, matrix.shape[0]])
     across = np.diff([*cols, matrix.shape[1]])

@@ -167,7 +167,7 @@ class _Finder:
 
     def folded(self) -> list[Root]:
         """Constant results of other operators that end up as weights."""
-        found: dict[object, Root] = {}
+        folded: dict[object, Root] = {}
         budget = Budget()
         for _, place in list(self.places.values()):
             for value in place.node.outputs:
@@ -190,13 +190,14 @@ class _Finder:
                 if not any(end.role for end in root.ends):
                     continue
                 # Exporters compute one weight again in every branch that uses it; it is still one array.
+                # Equal numbers alone would not say so: two layers may start alike and be two arrays.
                 same = (self._sources(value), state, hashlib.sha256(array.tobytes()).digest())
-                if same in found:
-                    found[same].copies.append(value)
-                    found[same].ends += root.ends
+                if same in folded:
+                    folded[same].copies.append(value)
+                    folded[same].ends += root.ends
                 else:
-                    found[same] = root
-        return list(found.values())
+                    folded[same] = root
+        return list(folded.values())
 
     def _sources(self, value: ir.Value) -> frozenset[ir.Value]:
         """The stored tensors that a value gets its numbers from; itself where these are only sizes."""

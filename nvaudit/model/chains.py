@@ -230,13 +230,14 @@ def _flatten(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
     return (math.prod(shape[:axis]), math.prod(shape[axis:]))
 
 
-def _axes(node: ir.Node, ints: Ints) -> Shape | None:
+def listed_axes(node: ir.Node, ints: Ints) -> Shape | None:
+    """Axes of Squeeze and the like: an attribute until operator set 13, then an input; None if computed."""
     given = operand(node, 1)
     return tuple(attribute(node, "axes", ())) if given is None else ints(given)
 
 
 def _squeeze(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
-    axes = _axes(node, ints)
+    axes = listed_axes(node, ints)
     if axes is None:
         return None
     dropped = {axis % len(shape) for axis in axes} if shape else set()
@@ -246,7 +247,7 @@ def _squeeze(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
 
 
 def _unsqueeze(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
-    axes = _axes(node, ints)
+    axes = listed_axes(node, ints)
     if not axes:
         return None
     rank = len(shape) + len(axes)

@@ -235,7 +235,7 @@ def _check_declared(graph: Any, place: str, checked: Checked) -> None:
             )
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
         fits = len(dims) == len(shape) and all(
-            size is None or size < 1 or size == found for size, found in zip(dims, shape, strict=True)
+            size is None or size < 1 or size == given for size, given in zip(dims, shape, strict=True)
         )
         if declared.HasField("shape") and not fits:
             raise ModelError(
@@ -356,14 +356,14 @@ def check_tensor(tensor: Any, place: str, checked: Checked) -> None:
         checked.files[check_external(entries, nbytes, place, checked.path)] = None
         return
     if tensor.HasField("raw_data"):
-        found, needed = len(tensor.raw_data), nbytes
+        stored, needed = len(tensor.raw_data), nbytes
     else:
         name, per_element = _FIELDS.get(tensor.data_type, ("int32_data", 1 if bits > 4 else bits / 8))
-        found, needed = len(getattr(tensor, name)), math.ceil(count * per_element)
-    if found != needed:
+        stored, needed = len(getattr(tensor, name)), math.ceil(count * per_element)
+    if stored != needed:
         raise ModelError(
             f"{where}: its shape {list(tensor.dims)} needs {needed} "
-            f"{'bytes' if tensor.HasField('raw_data') else 'values'} but {found} are stored; "
+            f"{'bytes' if tensor.HasField('raw_data') else 'values'} but {stored} are stored; "
             "the file is damaged, export the model again"
         )
 

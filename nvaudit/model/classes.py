@@ -46,12 +46,12 @@ def class_list(loaded: LoadedModel) -> ClassList:
         Of classifiers the operators' own list, else what the metadata say (``names``, ``classes``, …, as
         JSON, as a Python literal, or one name a line or between commas).
     """
-    for found in _of_operators(loaded.model.graph):
-        if len(set(found)) < len(found) or len(found) < 2:
+    for listed in _of_operators(loaded.model.graph):
+        if len(set(listed)) < len(listed) or len(listed) < 2:
             continue
-        if all(isinstance(one, str) for one in found):
-            return ClassList(names=tuple(map(str, found)))
-        numbers = tuple(int(one) for one in found)
+        if all(isinstance(one, str) for one in listed):
+            return ClassList(names=tuple(map(str, listed)))
+        numbers = tuple(int(one) for one in listed)
         if numbers != tuple(range(len(numbers))):
             return ClassList(numbers=numbers)
     for key, text in loaded.model.metadata_props.items():
@@ -66,8 +66,8 @@ def _of_operators(graph: ir.Graph) -> Iterator[list[Any]]:
         node = place.node
         if node.domain == "ai.onnx.ml":
             for name in _LISTS:
-                if found := attribute(node, name):
-                    yield [_text(one) for one in found]
+                if listed := attribute(node, name):
+                    yield [_text(one) for one in listed]
             if node.op_type == "LabelEncoder":
                 keys, values = attribute(node, "keys_int64s"), attribute(node, "values_strings")
                 if keys and values and sorted(keys) == list(range(len(values))):
@@ -96,23 +96,23 @@ def _text(value: Any) -> Any:
 
 def _names(text: str) -> tuple[str, ...]:
     """Names from metadata, in the order of their numbers."""
-    found: Any = None
+    parsed: Any = None
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
+            parsed = read(text)
             break
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-    if isinstance(found, dict):
+    if isinstance(parsed, dict):
         try:
-            numbered = sorted((int(key), value) for key, value in found.items())
+            numbered = sorted((int(key), value) for key, value in parsed.items())
         except (ValueError, TypeError):
             return ()
         if [number for number, _ in numbered] != list(range(len(numbered))):
             return ()
-        found = [value for _, value in numbered]
-    if found is None:
-        found = [part.strip() for part in text.split("\n" if "\n" in text.strip() else ",")]
-    if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
+        parsed = [value for _, value in numbered]
+    if parsed is None:
+        parsed = [part.strip() for part in text.split("\n" if "\n" in text.strip() else ",")]
+    if not isinstance(parsed, list | tuple) or not all(isinstance(one, str) and one for one in parsed):
         return ()
-    return tuple(found)
+    return tuple(parsed)

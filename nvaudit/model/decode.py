@@ -87,6 +87,7 @@ def decode_values(
         return np.ascontiguousarray(stage.array), None
     scale = stage.scale.astype(np.float32)
     codes = np.ascontiguousarray(stage.array.astype(np.int16 if stage.bits <= 8 else np.int32))
+    # One product in single precision: as DequantizeLinear computes it, bit for bit.
     values = codes.astype(np.float32) * scale
     return values.astype(stage.dtype.numpy()), IntegerGrid(codes, scale, stage.bits)
 
@@ -132,7 +133,7 @@ def _unpacked(stage: _Stage, step: Unpack, opset: int) -> _Stage:
     codes = _integers(stage.array.reshape(outputs, -1), step.bits)
     if codes.shape[1] < inputs or scale.size != outputs * blocks:
         return _misfit(scale, step.shape)  # type: ignore[return-value]
-    if zero is None:
+    if zero is None:  # MatMulNBits then takes the middle of the range for zero
         zeros = np.full((outputs, blocks), 2 ** (step.bits - 1), np.int32)
     elif zero.dtype == np.uint8:
         zeros = _integers(zero.reshape(outputs, -1), step.bits)[:, :blocks]

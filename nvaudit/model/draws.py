@@ -117,15 +117,15 @@ def in_training(node: ir.Node, opset: int) -> bool:
     return opset >= 7 and sum(bool(value.name) for value in node.outputs) > 1
 
 
-def seed_draws(found: tuple[Draw, ...], seed: int) -> None:
+def seed_draws(draws: tuple[Draw, ...], seed: int) -> None:
     """Give every node that draws, and has no seed of its own, one that follows the run's.
 
     Parameters
     ----------
-    found : tuple of Draw
+    draws : tuple of Draw
         Of a model, which is changed.
     """
-    for draw in found:
+    for draw in draws:
         if draw.by_batch or draw.seeded:
             continue
         # ONNX Runtime reads the float as a 32-bit integer: 24 bits are exact, spread over 31.
@@ -142,7 +142,7 @@ def drop_seeds(model: ir.Model) -> None:
             del place.node.attributes["seed"]
 
 
-def draws_note(found: tuple[Draw, ...]) -> tuple[str, ...]:
+def draws_note(draws: tuple[Draw, ...]) -> tuple[str, ...]:
     """Say which nodes draw, and what their draws follow.
 
     Returns
@@ -151,7 +151,7 @@ def draws_note(found: tuple[Draw, ...]) -> tuple[str, ...]:
         None, one or two sentences.
     """
     notes = []
-    random = [draw for draw in found if not draw.by_batch]
+    random = [draw for draw in draws if not draw.by_batch]
     if random:
         seeds = "the file's own seeds" if all(draw.seeded for draw in random) else "--seed"
         if seeds == "--seed" and any(draw.seeded for draw in random):
@@ -161,7 +161,7 @@ def draws_note(found: tuple[Draw, ...]) -> tuple[str, ...]:
             "and how --batch-size cuts the samples, the same for the unmodified model, the quantised one and "
             "every chip; elsewhere such a model gives other numbers at every call"
         )
-    batch = [draw for draw in found if draw.by_batch]
+    batch = [draw for draw in draws if draw.by_batch]
     if batch:
         notes.append(
             f"the model is in training mode: {listed(batch)}: statistics are those of each batch, so results "
@@ -170,8 +170,8 @@ def draws_note(found: tuple[Draw, ...]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def listed(found: list[Draw] | tuple[Draw, ...]) -> str:
+def listed(draws: list[Draw] | tuple[Draw, ...]) -> str:
     """The nodes by name, a few of them where there are many."""
-    named = [f"{draw.label!r} ({draw.what})" for draw in found[:_MANY]]
-    more = len(found) - len(named)
+    named = [f"{draw.label!r} ({draw.what})" for draw in draws[:_MANY]]
+    more = len(draws) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")

@@ -87,7 +87,7 @@ def evaluate(
     if work > MAX_WORK:
         raise NotFolded(f"takes {work:,} multiplications, above the limit of {MAX_WORK:,}")
     results = _run(node, model, feeds, guarded=bound is None or next(bodies(node), None) is not None)
-    size = sum(_size(result) for result in results)
+    size = sum(elements(result) for result in results)
     if size > limit:
         raise NotFolded(_too_large(size, limit))
     given = iter(results)
@@ -105,7 +105,8 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 160 else text[:160] + "…"
 
 
-def _size(known: Known) -> int:
+def elements(known: Known) -> int:
+    """Elements of a tensor, or of all tensors of a sequence."""
     return sum(part.size for part in known) if isinstance(known, list) else int(known.size)
 
 
@@ -190,8 +191,8 @@ def _work(node: ir.Node, inputs: Mapping[ir.Value, Known], shapes: Sequence[tupl
         return None if value is None else sizes.get(value)
 
     products = sum(term.products or 0 for term in terms(node, sizes_of))
-    elements = sum(math.prod(sizes_of(value) or ()) for value in (*node.inputs, *made[:1]))
-    return max(products, elements)
+    few_each = sum(math.prod(sizes_of(value) or ()) for value in (*node.inputs, *made[:1]))
+    return max(products, few_each)
 
 
 def _run(node: ir.Node, model: Any, feeds: Mapping[str, Known], *, guarded: bool) -> list[Known]:

@@ -16,6 +16,7 @@ from nvaudit.model.evaluate import (
     WHILE_STORED,
     Known,
     NotFolded,
+    elements,
     evaluate,
 )
 from nvaudit.model.layout import Shape
@@ -109,6 +110,9 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     ModelError
         If a stored tensor cannot be decoded.
     """
+    # A few bytes can ask for arrays of any size (Expand, Tile, ConstantOfShape), so what is alive at one
+    # time is bounded by what the file stores: weights are put together from stored ones, not made of
+    # nothing. Every array goes as soon as its last reader has run.
     order, stored = _order(value)
     limit = min(limit, WHILE_ADDED + WHILE_STORED * sum(array.size for array in stored.values()))
     uses = Counter(v for node in order for v in {*_inputs(node)})
@@ -132,12 +136,12 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
         for output, result in zip(node.outputs, results, strict=True):
             if result is not None and uses[output]:
                 known[output] = result
-                alive += _elements(result)
+                alive += elements(result)
         for used in inputs:
             uses[used] -= 1
             if not uses[used]:
                 gone = known.pop(used)
-                alive -= 0 if used in stored else _elements(gone)
+                alive -= 0 if used in stored else elements(gone)
     result = known[value]
     if isinstance(result, list) or not _is_number(result):
         raise NotFolded(f"{value.name!r} is no tensor of numbers")
@@ -190,10 +194,6 @@ def _versions(node: ir.Node, opset: int) -> dict[str, int]:
     graph = node.graph
     own = {} if graph is None else dict(graph.opset_imports)
     return {**_VERSIONS, **own, "": opset}
-
-
-def _elements(known: Known) -> int:
-    return sum(part.size for part in known) if isinstance(known, list) else int(known.size)
 
 
 def _is_number(array: Array) -> bool:

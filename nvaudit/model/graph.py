@@ -8,10 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
-from nvaudit.model.cause import cause
+from nvaudit.model.cause import graph_errors
 from nvaudit.model.fold import stored_array
 from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.model.load import LoadedModel, TensorSpec
@@ -171,18 +170,12 @@ def read_network(loaded: LoadedModel, *, free_batch: bool = True, knows: Knows |
     ModelError
         If the graph cannot be analysed.
     """
-    try:
+    with graph_errors(loaded.path):
         model = loaded.model.clone()
         batch = rebatch(model if free_batch else model.clone())
         if knows is not None:
             settle_unknown(model, knows)
         return _Reader(loaded, model).network(batch)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{loaded.path}: the graph cannot be analysed: {cause(error)}; check it with onnx.checker"
-        ) from error
 
 
 class _Reader:

@@ -180,8 +180,8 @@ def _load(path: Path, seed: int) -> LoadedModel:
         else spec
         for spec in outputs
     )
-    found = find_draws(model)
-    seed_draws(found, seed)
+    random = find_draws(model)
+    seed_draws(random, seed)
     return LoadedModel(
         path=path,
         model=model,
@@ -190,9 +190,9 @@ def _load(path: Path, seed: int) -> LoadedModel:
         outputs=outputs,
         opset=model.opset_imports.get("", 1),
         ir_version=model.ir_version or 1,
-        draws=found,
-        notes=(*(() if upgraded is None else (upgraded,)), *draws_note(found)),
-        as_filed=upgraded is None and not found,
+        draws=random,
+        notes=(*(() if upgraded is None else (upgraded,)), *draws_note(random)),
+        as_filed=upgraded is None and not random,
         obstacle=obstacle(model, path),
     )
 

@@ -123,10 +123,10 @@ def _facts(value: ir.Value | None, dtype: str, rank: int, loaded: LoadedModel) -
         return OutputFacts(decisions=True, ranked_axis=axis)
     if ranked is not None and ranked[1] == 0:
         return OutputFacts(ranked=True)
-    found = _find_axis(value, rank, fixed, loaded.opset)
-    if found is None:
+    place = _find_axis(value, rank, fixed, loaded.opset)
+    if place is None:
         return OutputFacts()
-    return OutputFacts(class_axis=found.axis, scores=found.scores)
+    return OutputFacts(class_axis=place.axis, scores=place.scores)
 
 
 def _one_hot_axis(value: ir.Value | None, rank: int, fixed: set[ir.Value], opset: int) -> int | None:
@@ -138,8 +138,8 @@ def _one_hot_axis(value: ir.Value | None, rank: int, fixed: set[ir.Value], opset
         index, values = operand(node, 0), operand(node, 2)
         if not _is_decision(index, fixed) or values is None or not _rises(values):
             return None
-    found = _find_axis(value, rank, fixed, opset)
-    return None if found is None else found.axis % rank
+    place = _find_axis(value, rank, fixed, opset)
+    return None if place is None else place.axis % rank
 
 
 def _rises(values: ir.Value) -> bool:
@@ -163,8 +163,8 @@ def zipped_classes(loaded: LoadedModel, name: str) -> tuple[int | str, ...]:
     node = _zip_map(loaded, name)
     if node is None:
         return ()
-    found = attribute(node, "classlabels_int64s") or attribute(node, "classlabels_strings") or ()
-    return tuple(one.decode() if isinstance(one, bytes) else one for one in found)
+    labels = attribute(node, "classlabels_int64s") or attribute(node, "classlabels_strings") or ()
+    return tuple(one.decode() if isinstance(one, bytes) else one for one in labels)
 
 
 def _zip_map(loaded: LoadedModel, name: str) -> ir.Node | None:
@@ -200,14 +200,14 @@ def scores_beside_label(loaded: LoadedModel) -> str | None:
     if not text and not (_whole(first.dtype) and _is_decision(value, constant_values(loaded.model.graph))):
         return None
     usable = set(scoreable_outputs(loaded))
-    found = [
+    floats = [
         one.name for one in others
         if one.name in usable
         and (_zip_map(loaded, one.name) is not None or one.dtype.startswith(("float", "bfloat")))
         and (one.shape is None or (len(one.shape) == 2 and one.shape[1] != 1))
     ]  # fmt: skip
-    named = [name for name in found if any(word in name.lower() for word in ("prob", "score", "logit"))]
-    for choice in (found, named):
+    named = [name for name in floats if any(word in name.lower() for word in ("prob", "score", "logit"))]
+    for choice in (floats, named):
         if len(choice) == 1:
             return choice[0]
     return None
@@ -308,15 +308,15 @@ def _find_axis(
     if op in _ELEMENTWISE:
         return before()
     if op in _SPATIAL:
-        found = before()
-        return found if found is not None and found.axis == 1 else None
+        place = before()
+        return place if place is not None and place.axis == 1 else None
     if op in _ARITHMETIC:
         rest = [i for i, v in enumerate(node.inputs) if v is not None and v not in fixed]
         return _agreed([before(i) for i in rest], rank)
     if op == "Concat":
-        found = _agreed([before(i) for i in range(len(node.inputs))], rank)
+        place = _agreed([before(i) for i in range(len(node.inputs))], rank)
         joined = attribute(node, "axis", 0) % rank
-        return None if found is None or found.axis % rank == joined else found
+        return None if place is None or place.axis % rank == joined else place
     return _moved(node, rank, before)
 
 
@@ -329,9 +329,9 @@ def _softmax_axis(node: ir.Node, rank: int, opset: int) -> _Axis | None:
     return _Axis(axis, True) if opset >= 13 or axis == rank - 1 else None
 
 
-def _agreed(found: list[_Axis | None], rank: int) -> _Axis | None:
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found) or len({one.axis % rank for one in known}) > 1:
+def _agreed(places: list[_Axis | None], rank: int) -> _Axis | None:
+    known = [one for one in places if one is not None]
+    if not known or len(known) < len(places) or len({one.axis % rank for one in known}) > 1:
         return None
     return _Axis(known[0].axis, all(one.scores for one in known), known[0].size)
 
@@ -340,10 +340,10 @@ def _moved(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Ax
     """Follow the axis through a change of shape."""
     op = node.op_type
     if op == "Transpose":
-        found, perm = before(), attribute(node, "perm", tuple(reversed(range(rank))))
-        if found is None or len(perm) != rank:
+        place, perm = before(), attribute(node, "perm", tuple(reversed(range(rank))))
+        if place is None or len(perm) != rank:
             return None
-        return _Axis(list(perm).index(found.axis % rank), found.scores, found.size)
+        return _Axis(list(perm).index(place.axis % rank), place.scores, place.size)
     if op in ("Squeeze", "Unsqueeze"):
         return _inserted(node, rank, before)
     if op == "Reshape":
@@ -357,15 +357,15 @@ def _inserted(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> 
         return None
     squeezed = node.op_type == "Squeeze"
     longer = rank + len(axes) if squeezed else rank
-    found = before(0, longer if squeezed else rank - len(axes))
+    place = before(0, longer if squeezed else rank - len(axes))
     gone = {axis % longer for axis in axes}
     kept = [axis for axis in range(longer) if axis not in gone]
-    if found is None:
+    if place is None:
         return None
     if not squeezed:
-        return _Axis(kept[found.axis % len(kept)], found.scores, found.size)
-    axis = found.axis % longer
-    return _Axis(kept.index(axis), found.scores, found.size) if axis in kept else None
+        return _Axis(kept[place.axis % len(kept)], place.scores, place.size)
+    axis = place.axis % longer
+    return _Axis(kept.index(axis), place.scores, place.size) if axis in kept else None
 
 
 def _reshaped(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Axis | None:
@@ -377,13 +377,13 @@ def _reshaped(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> 
     length = (
         len(shape) if shape is not None else 2 if producer is not None and "emm" in producer.op_type else 3
     )
-    found = before(0, length)
-    if found is None or sizes is None or found.size is None:
+    place = before(0, length)
+    if place is None or sizes is None or place.size is None:
         return None
-    if found.axis % length == length - 1 and sizes[-1] == found.size:
-        return _Axis(-1, found.scores, found.size)
-    if found.axis % length == 1 and rank > 2 and sizes[1] in (0, found.size):
-        return _Axis(1, False, found.size)
+    if place.axis % length == length - 1 and sizes[-1] == place.size:
+        return _Axis(-1, place.scores, place.size)
+    if place.axis % length == 1 and rank > 2 and sizes[1] in (0, place.size):
+        return _Axis(1, False, place.size)
     return None
 
 

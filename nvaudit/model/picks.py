@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from nvaudit.model.chains import Ints
+from nvaudit.model.chains import Ints, listed_axes
 from nvaudit.model.layout import Shape
 from nvaudit.model.roles import IsConstant, Role, find_role
 from nvaudit.model.walk import attribute, operand
@@ -40,16 +40,16 @@ def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, 
     Role or None
         None where no matrices are picked (rows of a table are embeddings), or no product takes them.
     """
-    found, chosen = None, []
+    product, chosen = None, []
     for value, axes in _picked(node, index, shape, ints):
         own = {axis.source for axis in axes} - {None}
         chosen = [axis for axis in range(len(shape)) if axis not in own]
-        found = _product(value, axes, is_constant, ints, MAX_DISTANCE)
-        if found is not None:
+        product = _product(value, axes, is_constant, ints, MAX_DISTANCE)
+        if product is not None:
             break
-    if found is None:
+    if product is None:
         return None
-    role, last, kind = found
+    role, last, kind = product
     matrix = role.matrix
     sources = {last[axis].source for axis in role.channel_axes} - {None}
     channels = sorted({*chosen, *(axis for axis in sources if axis is not None and axis >= 0)})
@@ -140,9 +140,9 @@ def _product(
                 return role, axes, node.op_type
             continue
         moved = _moved(node, use.idx, axes, ints) if left else None
-        found = None if moved is None else _product(node.outputs[0], moved, is_constant, ints, left - 1)
-        if found is not None:
-            return found
+        behind = None if moved is None else _product(node.outputs[0], moved, is_constant, ints, left - 1)
+        if behind is not None:
+            return behind
     return None
 
 
@@ -168,13 +168,8 @@ def _transposed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
     return tuple(axes[axis] for axis in perm) if sorted(perm) == list(range(len(axes))) else None
 
 
-def _named(node: ir.Node, ints: Ints) -> Shape | None:
-    given = operand(node, 1)
-    return tuple(attribute(node, "axes", ())) if given is None else ints(given)
-
-
 def _squeezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
-    named = _named(node, ints)
+    named = listed_axes(node, ints)
     if not named:
         return tuple(axis for axis in axes if axis.size != 1)
     gone = {axis % len(axes) for axis in named}
@@ -182,7 +177,7 @@ def _squeezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
 
 
 def _unsqueezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
-    named = _named(node, ints)
+    named = listed_axes(node, ints)
     if not named:
         return None
     rank = len(axes) + len(named)

@@ -136,6 +136,8 @@ def _blocked_conv(
     where these are few or each has its own filter. Both are filled up with zeros to whole blocks, whose
     results are dropped later on; they are devices all the same.
     """
+    # The stored order is [O/b, I/b, *kernel, b of I, b of O], or [O/b, I, *kernel, b of O] where the inputs
+    # are not cut; the declared shape stays [O, I, *kernel]. ``view`` says how to read it so.
     size = block_size(shape)
     if index != 1 or len(shape) < 3 or not size or shape[0] % size:
         return None

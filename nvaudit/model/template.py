@@ -19,7 +19,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.build import Names, remove_unused
-from nvaudit.model.cause import cause
+from nvaudit.model.cause import graph_errors
 from nvaudit.model.crossbar.plan import CrossbarPlan, Split
 from nvaudit.model.crossbar.recurrent import find_lengths, unroll, why_not_unrolled
 from nvaudit.model.crossbar.split import MIN_OPSET, split_weight
@@ -158,14 +158,8 @@ def build_template(
     ModelError
         If a key is not a weight of the model, or the graph cannot be rewritten.
     """
-    try:
+    with graph_errors(loaded.path, "rewritten"):
         return _build(loaded, list(weight_keys), batch, read_noise, crossbars)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{loaded.path}: the graph cannot be rewritten: {cause(error)}; check it with onnx.checker"
-        ) from error
 
 
 def _build(
@@ -180,6 +174,9 @@ def _build(
         if key not in roots or not choose(roots[key]).mapped:
             raise ModelError(f"{loaded.path}: {key!r} is not a weight of this model; see `nvaudit inspect`")
         maker.open(roots[key], analysis)
+    # Order matters: a recurrent operator is written out while its slots are whole; what is split has its
+    # places replaced; noise of reading needs to know in which places, whole or split, the weight has ended
+    # up.
     if crossbars is not None:
         maker.unroll(set(crossbars.cells))
     for key in dict.fromkeys(keys):

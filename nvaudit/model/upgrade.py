@@ -96,6 +96,9 @@ def _since(name: str, opset: int) -> int | None:
 def _converted(proto: Any) -> Any:
     if any(tensor.external_data for tensor in proto.graph.initializer):
         raise ValueError("external data")
+    # The converter wants numbers for all sizes, may drop what it does not know, and states shapes for the
+    # numbers that it was given: interface and metadata are put back, and values whose shape moved betray a
+    # wrong rewrite.
     given = onnx.ModelProto()
     given.CopyFrom(proto)
     del given.graph.value_info[:]

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from nvaudit.errors import ModelError
 from nvaudit.model.analysis import FLOATS, Analysis, End, Root, analyse
 from nvaudit.model.attributes import Coefficients, listed_coefficients
-from nvaudit.model.cause import cause
+from nvaudit.model.cause import graph_errors
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import Operator, operator_of
 from nvaudit.model.roles import takes_weights
@@ -69,17 +68,11 @@ def constants(loaded: LoadedModel) -> list[Constant]:
     ModelError
         If the graph cannot be analysed.
     """
-    try:
+    with graph_errors(loaded.path):
         analysis = analyse(loaded.model)
         folded = folding_nodes(analysis)
         found = [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
         return [*found, *(_listed(held) for held in listed_coefficients(loaded.model.graph))]
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{loaded.path}: the graph cannot be analysed: {cause(error)}; check it with onnx.checker"
-        ) from error
 
 
 def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:

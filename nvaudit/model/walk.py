@@ -98,14 +98,14 @@ def constant_values(graph: ir.Graph) -> set[ir.Value]:
     set of onnx_ir.Value
         Initializers, outputs of Constant nodes, and whatever is computed from these alone.
     """
-    found: set[ir.Value] = set()
+    constant: set[ir.Value] = set()
     for inner, _ in graphs(graph):
-        found.update(value for value in inner.initializers.values() if value.const_value is not None)
+        constant.update(value for value in inner.initializers.values() if value.const_value is not None)
     for place in places(graph):
         node = place.node
-        if is_constant_node(node) or _is_fixed(node, found):
-            found.update(node.outputs)
-    return found
+        if is_constant_node(node) or _is_fixed(node, constant):
+            constant.update(node.outputs)
+    return constant
 
 
 def captured(node: ir.Node) -> list[ir.Value]:
@@ -151,8 +151,8 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     object
         A number, string, tuple or tensor, or the default.
     """
-    found = node.attributes.get(name)
-    return default if found is None or found.is_ref() or found.value is None else found.value
+    held = node.attributes.get(name)
+    return default if held is None or held.is_ref() or held.value is None else held.value
 
 
 def operand(node: ir.Node, index: int) -> ir.Value | None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root, analyse
-from nvaudit.model.cause import cause
+from nvaudit.model.cause import graph_errors
 from nvaudit.model.chains import Clamp, Quantize, Unpack, layout_of
 from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
 from nvaudit.model.evaluate import NotFolded
@@ -172,6 +172,8 @@ def choose(root: Root) -> Choice:
     weights = [end for end in root.ends if end.role is not None]
     if not weights:
         return Choice([], [], list(root.ends))
+    # One array of devices holds one set of numbers: ends that read others (another scale of the same
+    # integers) cannot share it and stay digital.
     first = _reading(weights[0])
     mapped = [end for end in weights if _reading(end) == first]
     taken = {id(end) for end in mapped}
@@ -291,16 +293,10 @@ def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, Stor
     ModelError
         If the graph cannot be analysed.
     """
-    try:
+    with graph_errors(loaded.path):
         found = {}
         for root in analyse(loaded.model).roots:
             if root.key in keys:
                 back = choose(root).to_stored
                 found[root.key] = StoredWeight(root.key, root.origin, root.state.shape, back)
         return found
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{loaded.path}: the graph cannot be analysed: {cause(error)}; check it with onnx.checker"
-        ) from error

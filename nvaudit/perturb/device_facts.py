@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,22 +51,6 @@ class DeviceFacts:
     weight: WeightFacts
     how: Literal["exact", "sampled"]
     draws: dict[int, NDArray[np.float64]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data, without the draws."""
-        return {
-            "profile": self.point.profile.model_dump(mode="json"),
-            "sigma": self.point.sigma,
-            "sigma_unit": self.point.sigma_unit,
-            "level_of": self.point.level_of,
-            "time_s": self.point.time_s,
-            "unit": self.unit,
-            "weight_bits": self.bits,
-            "slices": self.slices,
-            "levels": [asdict(level) for level in self.levels],
-            "weight_sigma": asdict(self.weight),
-            "moments": self.how,
-        }
 
 
 def device_facts(point: OperatingPoint) -> DeviceFacts:

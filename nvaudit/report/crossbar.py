@@ -1,4 +1,4 @@
-"""Crossbars with converters: what the report holds about them."""
+"""Crossbars with converters: what the report holds about them, and the words for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from nvaudit.report.sections import Section
+from nvaudit.report.wording import count_text, share_of_weights_text, share_text
+
+_MOST_NAMED = 8
+
+LAYER_COLUMNS = ("layer", "crossbars", "rows", "columns", "in use", "ADC range", "clipped")
+"""Headings of what :func:`layer_row` gives."""
 
 
 class CrossbarLayer(Section):
@@ -70,3 +76,63 @@ class CrossbarInfo(Section):
     def whole(self) -> tuple[CrossbarLayer, ...]:
         """The layers that were not split."""
         return tuple(layer for layer in self.layers if layer.reason is not None)
+
+
+def adc_text(info: CrossbarInfo) -> str:
+    """Name the ADCs, and the share of the weights that go through them where that is not all.
+
+    Examples
+    --------
+    >>> adc_text(info)  # doctest: +SKIP
+    '4-bit ADCs on 50.00 % of the mapped weights'
+    """
+    return f"{info.adc_bits}-bit ADCs{share_of_weights_text(info.share_of_weights)}"
+
+
+def partly_converted(info: CrossbarInfo | None) -> str | None:
+    """Say that some weights have no converters, and which; None where all have."""
+    if info is None or not info.not_split or info.weights is None or info.weights_split is None:
+        return None
+    named = [
+        f"{layer.name} ({count_text(layer.weights or 0, 'weight')}): {layer.reason}"
+        for layer in info.not_split[:_MOST_NAMED]
+    ]
+    if len(info.not_split) > _MOST_NAMED:
+        named.append(f"and {len(info.not_split) - _MOST_NAMED} more")
+    return (
+        f"converters act on {info.weights_split:,} of {info.weights:,} weights on the array"
+        f" ({share_text(info.share_of_weights or 0.0)}); the rest is not split and has ideal ones: "
+        + "; ".join(named)
+    )
+
+
+def crossbar_text(info: CrossbarInfo) -> str:
+    """Say in a sentence what converts, and how ranges were set."""
+    dac = "ideal inputs" if info.dac_bits is None else f"{info.dac_bits}-bit DACs"
+    kind, _, number = info.adc_range.partition(":")
+    reach = {
+        "max": "the largest column sum",
+        "percentile": f"the {number} % percentile of the column sums",
+        "full_scale": "all rows in use at the largest input and the top level",
+    }[kind]
+    return (
+        f"{count_text(info.crossbars, 'crossbar')}, {adc_text(info)}, {dac}. The ADCs of a layer "
+        f"reach up to {reach} on {count_text(info.samples, 'calibration sample')}."
+    )
+
+
+def layer_row(layer: CrossbarLayer) -> tuple[str, ...]:
+    """The cells of a layer that was split, under ``LAYER_COLUMNS``."""
+    low, high = layer.adc_range or (0.0, 0.0)
+    rows = "+".join(str(count) for count in layer.rows)
+    if len(layer.rows) > 3:
+        rows = f"{len(layer.rows)} × ≤{max(layer.rows)}"
+    return (
+        layer.name,
+        f"{layer.crossbars:,}",
+        rows,
+        f"{layer.columns:,}",
+        f"{100 * (layer.utilisation or 0):.3g} %",
+        f"±{high:.4g}" if low < 0 else f"0 … {high:.4g}",
+        f"{100 * (layer.clipped or 0):.2g} %",
+    )

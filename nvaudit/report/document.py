@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 MAX_ROWS = 1000
 """A table on a page has at most this many rows, so that a page stays small; report.json has all."""
 
+_BAR = 8
+"""Blocks of a bar in a cell."""
+
 _NAME = 160
 _ONE_LINE, _ONE_OF_MANY = 30, 18
 _FEW_COLUMNS = 7
@@ -24,6 +27,8 @@ _FEW_COLUMNS = 7
 Medium = Literal["terminal", "markdown", "page"]
 MEDIA: frozenset[Medium] = frozenset(("terminal", "markdown", "page"))
 PAGE: frozenset[Medium] = frozenset(("page",))
+FILES: frozenset[Medium] = MEDIA - {"terminal"}
+"""What is kept: a terminal has no room for what its reader has just typed, or finds in a file."""
 
 Sketch = Callable[[int], Sequence[str]]
 """Draws a figure with characters, in at most so many columns."""
@@ -31,18 +36,31 @@ Sketch = Callable[[int], Sequence[str]]
 
 @dataclass(frozen=True)
 class Number:
-    """A cell that is sorted by its value; None stands at the end."""
+    """A cell that is sorted by its value; None stands at the end.
+
+    Attributes
+    ----------
+    part : float or None
+        Drawn as a bar: 1 fills the cell, what is not above zero has none. None: no bar.
+    """
 
     value: float | None
     text: str
+    part: float | None = None
 
 
 Cell = str | Number
 
 
 def cell_text(cell: Cell) -> str:
-    """Give what a cell shows."""
-    return cell if isinstance(cell, str) else cell.text
+    """Give what a cell shows where everything is text; a bar is made of blocks."""
+    if isinstance(cell, str):
+        return cell
+    if cell.part is None:
+        return cell.text
+    # Anything above zero shows.
+    size = min(max(round(_BAR * cell.part), 1 if cell.part > 0 else 0), _BAR)
+    return f"{'█' * size:<{_BAR}} {cell.text}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -158,6 +176,8 @@ class Figure:
         Unique in the document; letters and hyphens.
     caption : str
         States the numbers.
+    legend : str
+        What the marks of the picture mean; a sketch has a legend of its own.
     draw : callable
         Makes the plotly figure; called for a page only, so that nothing else needs plotly. None: no picture.
     numbers : Table or None
@@ -180,6 +200,7 @@ class Figure:
     solid: bool = False
     offers: tuple[str, ...] = ()
     sketch: Sketch | None = None
+    legend: str = ""
     media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "figure"
 

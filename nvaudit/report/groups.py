@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pydantic import Field
-from rich.text import Text
 
 from nvaudit.report.sections import Section
-from nvaudit.report.terminal import heading, sentence
 from nvaudit.report.wording import count_text, share_text
 
 
@@ -71,18 +69,3 @@ def zero_groups_text(info: ZeroGroups) -> str:
         f"({share_text(info.sparsity)} of the mapped weights): they have no devices and no noise, which "
         f"saves {info.saved:,} of {count_text(info.crossbars, 'crossbar')} of {info.rows} × {info.cols}"
     )
-
-
-def zero_groups_section(info: ZeroGroups | None, width: int) -> Iterable[Text]:
-    """Show what groups of zeros save.
-
-    Parameters
-    ----------
-    info : ZeroGroups or None
-        None: nothing is shown.
-    width : int
-        Columns of the terminal.
-    """
-    if info is not None:
-        yield heading("Groups of zeros", width)
-        yield sentence(f"{zero_groups_text(info)}.", width, "  ", "    ")

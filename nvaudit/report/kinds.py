@@ -11,11 +11,14 @@ from rich.console import Console
 
 from nvaudit.errors import DataError, OptionError
 from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.header import Header
+from nvaudit.report.inspection.result import InspectReport
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.landscape.result import LandscapeReport
+from nvaudit.report.plan.result import Plan
 from nvaudit.report.reading import keys_text, parsed, validated
 from nvaudit.report.records import Tables
 from nvaudit.report.remap.result import RemapReport
@@ -43,8 +46,6 @@ class Kind:
         questions, ``checks(report)`` and, for what else a build server keeps, ``facts(report)``.
     tables : tuple of str
         The names that these may have, the main one first.
-    text : str
-        As ``document``: prints it, where the document does not say everything yet.
     """
 
     name: str
@@ -53,13 +54,12 @@ class Kind:
     document: str
     records: str
     tables: tuple[str, ...]
-    text: str = ""
 
 
 KINDS = (
     Kind(
         "audit", "nvaudit audit", AuditReport,
-        document="page.audit:audit_page", records="cases", text="text:render_text",
+        document="audit.document:audit_document", records="cases",
         tables=("points", "chips", "tensors", "attribution_tensors", "attribution_terms",
                 "attribution_classes"),
     ),
@@ -92,6 +92,26 @@ KINDS = (
         "verify-plan", "nvaudit verify-plan", VerifyReport,
         document="write_verify.document:verify_document", records="write_verify.result",
         tables=("curve", "tensors", "chips"),
+    ),
+    Kind(
+        "plan", "nvaudit audit --plan", Plan,
+        document="plan.document:plan_document", records="plan.result",
+        tables=("percentiles", "gates"),
+    ),
+    Kind(
+        "inspect", "nvaudit inspect", InspectReport,
+        document="inspection.document:inspect_document", records="inspection.result",
+        tables=("tensors", "off"),
+    ),
+    Kind(
+        "device", "nvaudit devices show", DeviceReport,
+        document="device.document:device_document", records="device.result",
+        tables=("levels",),
+    ),
+    Kind(
+        "devices", "nvaudit devices list", ProfileList,
+        document="device.document:profiles_document", records="device.result",
+        tables=("profiles",),
     ),
 )  # fmt: skip
 
@@ -143,7 +163,8 @@ def document_of(report: Header) -> Document:
     report : Header
         Of one of ``KINDS``.
     """
-    made: Document = _named(_kind_of(report).document)(report)
+    module, _, function = _kind_of(report).document.partition(":")
+    made: Document = getattr(importlib.import_module(f"nvaudit.report.{module}"), function)(report)
     return made
 
 
@@ -189,11 +210,7 @@ def junit_of(report: Header) -> str:
 
 def print_report(report: Header, console: Console) -> None:
     """Print a report of any kind for a person; the first line is its headline."""
-    kind = _kind_of(report)
-    if kind.text:
-        _named(kind.text)(report, console)
-    else:
-        print_document(document_of(report), console)
+    print_document(document_of(report), console)
 
 
 def _kind_of(report: Header) -> Kind:
@@ -202,9 +219,3 @@ def _kind_of(report: Header) -> Kind:
 
 def _records(kind: Kind) -> Any:
     return importlib.import_module(f"nvaudit.report.{kind.records}")
-
-
-def _named(maker: str) -> Any:
-    """Import a function of :mod:`nvaudit.report` from its ``module:function``."""
-    module, _, function = maker.partition(":")
-    return getattr(importlib.import_module(f"nvaudit.report.{module}"), function)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
-from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.crossbar_text import adc_text
+from nvaudit.report.crossbar import CrossbarInfo, adc_text
 from nvaudit.report.gates import GateResult, gate_result
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import (

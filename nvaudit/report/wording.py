@@ -71,6 +71,17 @@ def difference_text(value: float, unit: str) -> str:
     return "no change" if value == 0 else shown.replace("-", "−")
 
 
+def amount_text(value: float, unit: str) -> str:
+    """Show the size of a difference of two metric values.
+
+    Examples
+    --------
+    >>> amount_text(0.0125, "fraction"), amount_text(0.0, "nats")
+    ('1.25 points', '0')
+    """
+    return f"{100 * value:.2f} points" if unit == "fraction" else f"{value:.4g}"
+
+
 def interval_text(low: float | None, high: float | None, unit: str) -> str:
     """Show an interval; a missing end is said in words.
 

@@ -111,14 +111,15 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A page with every part, and one whose names are all attacks."""
-    from nvaudit.report.page import report_html
+    from nvaudit.report.kinds import document_of
+    from nvaudit.report.render.html import html_document
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SAMPLES))
         from page_samples import everything, hostile
     folder = tmp_path_factory.mktemp("pages")
     for name, report in (("everything", everything()), ("hostile", hostile())):
-        (folder / f"{name}.html").write_text(report_html(report), encoding="utf-8")
+        (folder / f"{name}.html").write_text(html_document(document_of(report)), encoding="utf-8")
     return {path.stem: path for path in folder.iterdir()}
 
 

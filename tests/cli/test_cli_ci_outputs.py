@@ -11,8 +11,8 @@ import pytest
 from junitparser import JUnitXml
 
 from nvaudit.cli.outputs import EXTRAS
-from nvaudit.report.kinds import junit_of
-from nvaudit.report.markdown import render_markdown
+from nvaudit.report.kinds import document_of, junit_of
+from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.result import from_json
 
 FEW = ("-n", 4, "-j", 0, "--limit", 8, "--no-roughness")
@@ -61,7 +61,7 @@ def test_files_are_written_whatever_the_verdict(command, example, tmp_path, thre
     report = from_json(files["report.json"].read_text(encoding="utf-8"), "report.json")
     assert report.verdict == verdict
     assert files["junit.xml"].read_text(encoding="utf-8") == junit_of(report) + "\n"
-    assert files["summary.md"].read_text(encoding="utf-8") == render_markdown(report) + "\n"
+    assert files["summary.md"].read_text(encoding="utf-8") == markdown_document(document_of(report)) + "\n"
     (suite,) = JUnitXml.fromfile(str(files["junit.xml"]))
     assert [result.type for case in suite for result in case.result] == [verdict] * (code == 1)
     said = [
@@ -162,7 +162,7 @@ def test_a_report_in_other_forms(command, saved, tmp_path):
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == f"JUnit: {tmp_path / 'j.xml'}\nMarkdown: {tmp_path / 'm.md'}\n"
     assert (tmp_path / "j.xml").read_text(encoding="utf-8") == junit_of(audit) + "\n"
-    assert (tmp_path / "m.md").read_text(encoding="utf-8") == render_markdown(audit) + "\n"
+    assert (tmp_path / "m.md").read_text(encoding="utf-8") == markdown_document(document_of(audit)) + "\n"
 
 
 def test_a_report_as_text(command, saved, tmp_path):

@@ -1,9 +1,12 @@
 """`nvaudit inspect` and `nvaudit devices`."""
 
+import csv
+import io
 import json
 import re
 
 import pytest
+from junitparser import JUnitXml
 
 from nvaudit.device import profile_names
 
@@ -15,7 +18,8 @@ def test_inspect_lists_every_constant_with_its_reason(command, example):
     ran = command("inspect", example)
     assert ran.code == 0
     assert ran.err == ""
-    assert ran.out.startswith(f"{example}: opset 17, IR 8, takes any batch size\n"[:100])
+    assert ran.out.startswith(f"{example} on rram: 4 tensors on the array, 4 digital; 100 % of the")
+    assert "opset 17, IR 8, takes any batch size" in " ".join(ran.out.split())
     rows = json.loads(command("inspect", example, "--json").out)
     assert {row["name"] for row in rows} == {
         f"{layer}.{part}" for layer in ("conv1", "conv2", "fc1", "fc2") for part in ("weight", "bias")
@@ -71,8 +75,8 @@ def test_devices_show(command, name):
     assert (ran.code, ran.err) == (0, "")
     facts = json.loads(command("devices", "show", name, "--json").out)
     assert name in ran.out
-    assert "weight sigma, H = " in ran.out
-    assert facts
+    weight = facts["weight_sigma"]["rms"]
+    assert f": weight sigma {weight:.4g} of max|W|\n" in ran.out
     assert not re.search(r"\b(nan|inf)\b", ran.out)
 
 
@@ -80,18 +84,22 @@ def test_devices_show_at_an_operating_point(command):
     """Sigma, its unit, bits and encoding are those asked for."""
     ran = command("devices", "show", "rram", "--sigma", 0.2, "--bits", 4, "--encoding", "differential")
     assert "0.2 level" in ran.out
-    assert "weight sigma, H = 4, 2 slices, differential:" in ran.out
+    assert "H = 4  2 slices, differential\n" in ran.out
     ran = command("devices", "show", "pcm", "--time", "1d")
-    assert "86400 s since programming" in ran.out
+    assert "1 d after programming" in ran.out
     ran = command("devices", "show", "rram_65nm", "--enable", "aging")
     assert "aging" in ran.out
 
 
+RENAMED = "nvaudit: --plot is now --html FILE; the old spelling goes with the next release\n"
+
+
 def test_devices_show_draws_in_the_terminal(command):
-    """`--plot` adds one line for each level."""
-    ran = command("devices", "show", "rram", "--plot")
+    """One line for each level, with or without the `--plot` of before."""
+    ran = command("devices", "show", "rram")
+    assert ran.out == command("devices", "show", "rram", "--plot").out
     assert ran.code == 0
-    rows = [line for line in ran.out.splitlines() if line.rstrip().endswith("|")]
+    rows = [line for line in ran.out.splitlines() if re.match(r" +\d+ \|.*\|$", line)]
     assert [line.split()[0] for line in rows] == ["0", "1", "2", "3"]
 
 
@@ -100,24 +108,56 @@ def test_devices_show_draws_a_page(command, tmp_path):
     pytest.importorskip("plotly")
     page = tmp_path / "p.html"
     ran = command("devices", "show", "rram", "--plot", page)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, RENAMED)
     assert ran.out.endswith(f"plot: {page}\n")
     text = page.read_text(encoding="utf-8")
-    assert "rram, sigma 0.1 level" in text
+    assert "sigma 0.1 level" in text
     assert '<script src="http' not in text
     assert page.stat().st_size < 20_000_000
     ran = command("devices", "show", "rram", "--json", "--plot", page)
     assert json.loads(ran.out)
-    assert ran.err == f"plot: {page}\n"
+    assert ran.err.startswith(RENAMED)
+    assert ran.err.endswith(f"plot: {page}\n")
 
 
 def test_devices_show_json_and_drawing_do_not_mix(command):
-    """Standard output is either JSON or a drawing."""
-    ran = command("devices", "show", "rram", "--json", "--plot")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
-        "nvaudit: error: --json and --plot both print; use one of them, or give --plot a FILE.html\n"
-    )
+    """Standard output is the JSON alone; the text with its drawing goes to standard error."""
+    ran = command("devices", "show", "rram", "--json")
+    assert (ran.code, json.loads(ran.out)["kind"]) == (0, "device")
+    assert ran.err == command("devices", "show", "rram").out
+
+
+def test_inspect_in_every_form(command, example, tmp_path):
+    """The report, a table of every constant, and a case that fails as the exit code does."""
+    files = {name: tmp_path / name for name in ("r.json", "t.csv", "j.xml")}
+    ran = command(
+        "inspect", example, "--digital", "conv2*", "--require-mapped", 0.9, "-o", files["r.json"],
+        "--csv", files["t.csv"], "--junit", files["j.xml"],
+    )  # fmt: skip
+    assert ran.code == 1
+    report = json.loads(files["r.json"].read_text())
+    assert (report["kind"], report["model"]["path"]) == ("inspect", str(example))
+    assert report["run"]["digital"] == ["conv2*"]
+    assert report["mapped_gate"]["verdict"] == "fail"
+    rows = list(csv.DictReader(io.StringIO(files["t.csv"].read_text())))
+    assert [row["name"] for row in rows] == [row["name"] for row in report["tensors"]]
+    (suite,) = JUnitXml.fromfile(str(files["j.xml"]))
+    assert (suite.name, suite.tests, suite.failures) == ("nvaudit inspect", 1, 1)
+    shown = command("report", files["r.json"])
+    assert ran.out.startswith(shown.out)
+
+
+def test_the_json_of_before(command, example):
+    """--json prints the bare list for one more release, and says what comes."""
+    for words, what in (
+        (("inspect", example), "the list of tensors"),
+        (("devices", "list"), "the names and descriptions"),
+    ):
+        ran = command(*words, "--json")
+        assert ran.code == 0
+        assert isinstance(json.loads(ran.out), list)
+        assert ran.err.startswith(f"nvaudit: --json prints {what} alone for one more release")
+        assert json.loads(command(*words, "-o", "-").out)["schema_version"] == 1
 
 
 def test_devices_show_one_point_at_a_time(command):

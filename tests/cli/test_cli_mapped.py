@@ -31,7 +31,7 @@ def test_the_audit_is_a_gate(required, code, word, command, example, tmp_path):
     assert {row["name"]: row["products"] for row in found["tensors"]}["fc1.weight"] == 16384
     suite = ET.parse(files["xml"]).getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("2", str(code))
-    assert f"**{word}**: at least" in files["md"].read_text()
+    assert f"\n- {word}: at least" in files["md"].read_text()
 
 
 @pytest.mark.parametrize("value", ["95", "-0.1", "nan", "1.01"])

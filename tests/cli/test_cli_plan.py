@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nvaudit.report.plan import Plan
+from nvaudit.report.plan.result import Plan
 
 PLAN = ("--plan", "-j", 0, "--limit", 32)
 

@@ -78,7 +78,7 @@ def test_plan(edited, example, edit, message):
 
 def test_what_no_rule_foresees_is_found_before_anything_is_written(edited, example, monkeypatch):
     """Every form is made once before the first is written."""
-    monkeypatch.setattr("nvaudit.report.page.audit.audit_page", lambda report: [][0])
+    monkeypatch.setattr("nvaudit.report.render.html.figure_data", lambda figure: [][0])
     ran = edited(("audit", example), "-o", lambda report: None, ("junit", "html"))
     assert (ran.code, ran.out) == (EXIT_BAD_INPUT, "")
     assert "its parts contradict each other (IndexError: list index out of range)" in ran.err

@@ -14,11 +14,9 @@ from nvaudit.jobs.comparing import compare
 from nvaudit.jobs.hardening import harden
 from nvaudit.jobs.replaying import replay
 from nvaudit.jobs.rooflining import roofline
-from nvaudit.report.kinds import junit_of
-from nvaudit.report.markdown import render_markdown
-from nvaudit.report.page.audit import audit_page
+from nvaudit.report.kinds import document_of, junit_of, print_report
+from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.result import from_json, to_json
-from nvaudit.report.text import render_text
 
 FAST = {"trials": 3, "workers": 0, "roughness": False}
 INSIDE, HIDDEN, CLASSES, COUNT = 24, 10, 5, 40
@@ -83,14 +81,14 @@ def test_the_share_stands_in_the_headline_of_every_output(partly):
     assert partly.headline.startswith("UNDECIDED: KPP 1 %")
     assert f"3 chips, 4-bit ADCs on {IN_WORDS}" in partly.headline
     out = io.StringIO()
-    render_text(partly, Console(width=200, file=out))
+    print_report(partly, Console(width=200, file=out))
     line = next(line for line in out.getvalue().splitlines() if line.startswith("  converted"))
     assert line.endswith(f"by 4-bit ADCs on {IN_WORDS}")
     assert "Not split, ideal converters: w: its operator Einsum" in out.getvalue()
     junit = junit_of(partly)
     assert f'name="share_of_weights_converted" value="{SHARE!r}"' in junit
     assert 'name="not_converted" value="w"' in junit
-    for shown in (junit, render_markdown(partly), str(audit_page(partly))):
+    for shown in (junit, markdown_document(document_of(partly)), str(document_of(partly))):
         assert IN_WORDS in shown
     note = "converters act on 50 of 290 weights on the array (17.24 %); the rest is not split"
     assert any(text.startswith(note) for text in partly.notes)

@@ -14,8 +14,8 @@ from nvaudit.cli.commands import cli
 from nvaudit.errors import OptionError
 from nvaudit.jobs.replaying import replay
 from nvaudit.perturb import crossbar
+from nvaudit.report.kinds import print_report
 from nvaudit.report.result import from_json, to_json
-from nvaudit.report.text import render_text
 
 MODEL = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
 FAST = {"limit": 60, "trials": 3, "workers": 0, "roughness": False, "data": MODEL.with_suffix(".npz")}
@@ -111,7 +111,7 @@ def test_a_chip_is_written_with_its_crossbars(coarse, tmp_path):
 def test_the_text_report_shows_crossbars_and_what_converters_cost(coarse):
     """What converts, what each layer fills, and the cost as a step of its own."""
     out = io.StringIO()
-    render_text(coarse, Console(width=100, file=out))
+    print_report(coarse, Console(width=100, file=out))
     text = out.getvalue()
     assert "Crossbars of 64 × 64" in text
     assert "3-bit ADCs, 6-bit DACs" in text

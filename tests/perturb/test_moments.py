@@ -99,4 +99,3 @@ def test_every_bundled_device_has_facts(name):
     assert set(facts.draws) == {f.level for f in facts.levels}
     assert 0 < facts.weight.low <= facts.weight.rms * (1 + 1e-12)
     assert facts.weight.rms <= facts.weight.high * (1 + 1e-12) < 1
-    assert facts.as_json()["weight_sigma"]["rms"] == facts.weight.rms

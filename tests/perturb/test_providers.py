@@ -98,7 +98,7 @@ def test_the_report_says_what_ran(command, example, tmp_path):
     assert found["providers"] == [CPU]
     assert found["version"] == onnxruntime.__version__
     assert found["device"] == onnxruntime.get_device()
-    assert f"Run on: {CPU} (ONNX Runtime {onnxruntime.__version__}; --provider cpu)" in " ".join(
+    assert f"Run on {CPU} (ONNX Runtime {onnxruntime.__version__}; --provider cpu)" in " ".join(
         ran.out.split()
     )
 

@@ -16,7 +16,7 @@ from nvaudit.report.attribution.result import (
     class_attribution,
     noise_attribution,
 )
-from nvaudit.report.text import render_text
+from nvaudit.report.kinds import print_report
 from nvaudit.rng import stream
 
 IMAGES = 200
@@ -62,7 +62,7 @@ def text_of(detail, width=100, unit="fraction", higher=True, **options):
         attribution_detail=detail,
     )  # fmt: skip
     buffer = io.StringIO()
-    render_text(audit, Console(file=buffer, width=width, **options))
+    print_report(audit, Console(file=buffer, width=width, **options))
     return buffer.getvalue()
 
 
@@ -113,9 +113,9 @@ def test_table():
     text = text_of(AttributionDetail(tensors=found), width=110)
     back, most = (f"{100 * item.cost:+.2f}" for item in reversed(found.items))
     lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("Attribution by tensor"))
+    start = next(i for i, line in enumerate(lines) if line.startswith("  By tensor"))
     assert lines[start] == (
-        "Attribution by tensor (σ = 0.2 level, the first 100 chips, 200 images; in points)"
+        "  By tensor: σ = 0.2 level, the first 100 chips, 200 images; in points, positive: better."
     )
     assert lines[start + 1].split("  ")[1] == "tensor"
     assert lines[start + 3].split()[:5] == ["layer1.weight", "██████", "75", "%", most]
@@ -142,16 +142,16 @@ def test_a_loss_shows_gains_as_positive():
     text = text_of(AttributionDetail(tensors=noise((0.01, 0.03), sign=-1)), 110, unit="nats", higher=False)
     row = next(line for line in text.splitlines() if line.startswith("  layer1.weight"))
     assert "−" not in row
-    assert "in nats)" in text
+    assert "; in nats, positive: better." in flat(text)
 
 
 def test_many_tensors_end_in_the_json():
     """Twelve rows, then how many more there are."""
     text = text_of(AttributionDetail(tensors=noise([0.001 * (i + 1) for i in range(57)], chips=40)))
     assert sum(line.lstrip().startswith("layer") for line in text.splitlines()) == 12
-    assert "… and 45 more" in text
+    assert "… and 45 more; the JSON report and the page have all" in flat(text)
     many = text_of(AttributionDetail(classes=classes(40)))
-    assert "28 better classes are in the JSON report." in many
+    assert "… and 28 more; the JSON report" in flat(many)
 
 
 def test_missing_mean_intervals_are_explained():
@@ -164,8 +164,8 @@ def test_classes():
     """The worst class first, and named."""
     detail = AttributionDetail(classes=classes())
     text = text_of(detail)
-    assert "Attribution by class (σ = 0.2 level, the first 30 chips, 200 images)" in text
-    assert f"The worst class is {detail.classes.classes[0].label}." in text
+    assert "By class: σ = 0.2 level, the first 30 chips, 200 images." in text
+    assert f"The worst class is {detail.classes.classes[0].label}; each class has its own" in flat(text)
     values = [row.kpp[0] for row in detail.classes.classes]
     assert values == sorted(values)
 
@@ -187,7 +187,7 @@ def test_ascii():
     detail = AttributionDetail(tensors=noise((0.01, 0.03)), classes=classes())
     buffer = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     audit = report(np.linspace(0.9, 1, 50), attribution=detail.costs(), attribution_detail=detail)
-    render_text(audit, Console(file=buffer, width=110))
+    print_report(audit, Console(file=buffer, width=110))
     buffer.flush()
     text = buffer.buffer.getvalue().decode("ascii")
     assert "######" in text

@@ -9,12 +9,10 @@ from report_samples import full_report
 from rich.console import Console
 
 from nvaudit.report.cases import ended_text
-from nvaudit.report.kinds import junit_of
-from nvaudit.report.markdown import render_markdown
-from nvaudit.report.page.verdict import hero
+from nvaudit.report.kinds import document_of, junit_of, print_report
+from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.result import AuditReport, from_json, to_json, with_command
 from nvaudit.report.sections import Interrupted, TimeBox
-from nvaudit.report.text import render_text
 
 COMMAND = "nvaudit audit model.onnx -n 5000"
 
@@ -28,26 +26,28 @@ def cut_off(command: str | None = COMMAND) -> AuditReport:
 
 def text_of(report: AuditReport) -> str:
     console = Console(file=io.StringIO(), width=400)
-    render_text(report, console)
+    print_report(report, console)
     return console.file.getvalue()
 
 
 def test_text_and_markdown_say_it_in_the_verdicts_place():
     """How far it came, how to go on; the gates only say what the chips say so far."""
     report = cut_off()
-    text, markdown = text_of(report), render_markdown(report)
-    assert text.splitlines()[2].startswith("INTERRUPTED  40 of 5,000 chips were done")
-    assert f"To go on: {COMMAND}" in text
+    text, markdown = text_of(report), markdown_document(document_of(report))
+    lines = text.splitlines()
+    assert lines[2].startswith("INTERRUPTED  400 chips at σ = 0.2 level")
+    assert lines[3].startswith("  40 of 5,000 chips were done")
+    assert f"To go on\n  {COMMAND}\n" in text
     assert "SO FAR " in text
-    assert "**INTERRUPTED**: 40 of 5,000 chips were done" in markdown
+    assert "**INTERRUPTED**: 400 chips at σ = 0.2 level\n\n- 40 of 5,000 chips were done" in markdown
     assert f"\n{COMMAND}\n" in markdown
-    assert "**SO FAR " in markdown
+    assert "- SO FAR " in markdown
     assert "To go on" not in text_of(cut_off(None))
 
 
 def test_the_page_shows_no_verdict():
     """The word at the top is INTERRUPTED, in no colour of a verdict that holds."""
-    top = hero(cut_off())
+    top = document_of(cut_off()).hero
     assert top.word == "INTERRUPTED"
     assert top.role == "undecided"
     assert top.lines[0].startswith("40 of 5,000 chips were done")
@@ -80,5 +80,5 @@ def test_a_time_box_is_marked():
     report = AuditReport.model_validate(content)
     assert ended_text(report).startswith("Time-boxed: 40 of 5,000 chips were done within 1.5 min")
     assert "Time-boxed: 40 of 5,000 chips" in text_of(report)
-    assert "Time-boxed: 40 of 5,000 chips" in render_markdown(report)
-    assert hero(report).lines[0].startswith("Time-boxed")
+    assert "Time-boxed: 40 of 5,000 chips" in markdown_document(document_of(report))
+    assert document_of(report).hero.lines[0].startswith("Time-boxed")

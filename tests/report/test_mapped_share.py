@@ -14,7 +14,7 @@ from nvaudit.errors import DataError
 from nvaudit.report import OperatingPointInfo, SweepPoint, decide, from_json, kpp, overall_verdict, to_json
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.kinds import KINDS, junit_of, read_any
+from nvaudit.report.kinds import KINDS, document_of, junit_of, print_report, read_any
 from nvaudit.report.mapped import (
     MOST_OFF,
     MappedShare,
@@ -26,15 +26,13 @@ from nvaudit.report.mapped import (
     share_clause,
     share_warning,
 )
-from nvaudit.report.markdown import render_markdown
-from nvaudit.report.page.audit import audit_page
 from nvaudit.report.plots.figures import figure_data
-from nvaudit.report.text import render_text
+from nvaudit.report.render.markdown import markdown_document
 
 
 def text_of(audit, width=100):
     buffer = io.StringIO()
-    render_text(audit, Console(file=buffer, width=width))
+    print_report(audit, Console(file=buffer, width=width))
     return " ".join(buffer.getvalue().split())
 
 
@@ -55,7 +53,7 @@ def page_words(page):
 
 def media(audit):
     """The text, the Markdown and the page's words."""
-    return text_of(audit), render_markdown(audit), page_words(audit_page(audit))
+    return text_of(audit), markdown_document(document_of(audit)), page_words(document_of(audit))
 
 
 def everything():
@@ -155,7 +153,7 @@ def test_a_missed_share_fails_in_every_medium():
     case = suite.findall("testcase")[-1]
     assert case.get("name") == "share of the products on the array at least 99 %"
     assert case.find("failure").get("type") == "fail"
-    hero = audit_page(audit).hero
+    hero = document_of(audit).hero
     assert (hero.role, hero.word) == ("fail", "FAIL")
 
 
@@ -255,7 +253,7 @@ def test_converters_are_not_called_mapping():
 
 def test_the_waterfall_has_a_step_for_converters():
     """Five bars instead of four, and the caption says what each is."""
-    (losses,) = [section for section in audit_page(converted()).sections if section.name == "losses"]
+    (losses,) = [section for section in document_of(converted()).sections if section.name == "losses"]
     figure = losses.blocks[0]
     assert [str(name) for name in figure_data(figure.draw())["data"][0]["x"]][:3] == [
         "ideal",

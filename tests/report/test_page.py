@@ -15,19 +15,24 @@ from page_samples import ATTACK, Reader, everything, hostile, raced
 from report_samples import accuracies, full_report, report
 
 from nvaudit.report import AuditReport, from_json, to_json
-from nvaudit.report.document import MAX_ROWS, Code, Table
-from nvaudit.report.page import report_html
-from nvaudit.report.page.audit import audit_page
+from nvaudit.report.document import MAX_ROWS, Code, Table, for_medium
+from nvaudit.report.kinds import document_of
 from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.render.html import html_document
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.wording import clean
 
 MAX_BYTES = 6_000_000
 
 
+def page_of(audit: AuditReport) -> str:
+    """The audit as a page."""
+    return html_document(document_of(audit))
+
+
 @pytest.fixture(scope="module")
 def page() -> str:
-    return report_html(everything())
+    return page_of(everything())
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +57,8 @@ def test_sections_stand_in_order(read: Reader):
     """The verdict comes first, then the evidence, then what it rests on and how to repeat it."""
     names = [element.get("id") for element in read.all("section")]
     assert names == [
-        "verdict", "chips", "yield", "sweep", "losses", "gate", "landscape", "mapping", "device", "notes",
-        "rerun", "inputs", "cite",
+        "verdict", "chips", "yield", "sweep", "losses", "gate", "mapping", "device", "landscape", "notes",
+        "record", "rerun", "cite",
     ]  # fmt: skip
     links = [element["href"] for element in read.all("a") if element.get("href") != "#main"]
     assert links == [f"#{name}" for name in names]
@@ -70,10 +75,10 @@ def test_sections_stand_in_order(read: Reader):
 def test_verdict_in_words(values: np.ndarray, word: str, title: str):
     """The verdict is a word beside its colour, with what was asked and what was counted."""
     found = report(values)
-    words = Reader.of(report_html(found)).words
+    words = Reader.of(page_of(found)).words
     assert found.verdict == word.lower()
     assert f"{word} {title}" in words
-    assert "At most 1 % of chips may have top1 below 90 % (95 % confidence)" in words
+    assert f"{word}: at most 1 % of chips may be below 90 % (95 % confidence)." in words
     assert found.gate[0].reason[1:] in words
     assert (found.gate[0].needed or "") in words
 
@@ -82,11 +87,11 @@ def test_numbers_at_the_top(read: Reader):
     """The KPP stands there with its interval, beside the ideal, the quantised and the mean chip."""
     found, text = full_report(), read.words
     low, value, high = (f"{100 * v:.2f} %" for v in (found.kpp[0].low, found.kpp[0].value, found.kpp[0].high))
-    assert f"KPP 1 % {value} [{low}, {high}], 95 % interval" in text
+    assert f"KPP 1 % {value} [{low}, {high}], 95 % confidence" in text
     assert f"1 % of the simulated chips have top1 below {value}" in text
     assert f"the 95 % confidence interval is {low} to {high}" in text
-    assert f"Ideal {100 * found.nominal:.2f} % the unmodified model" in text
-    assert f"Mean chip {100 * found.trials.mean:.2f} %" in text
+    assert f"ideal {100 * found.nominal:.2f} % the unmodified model" in text
+    assert f"mean of the chips {100 * found.trials.mean:.2f} %" in text
 
 
 def test_one_file_that_loads_nothing(page: str, read: Reader):
@@ -135,10 +140,10 @@ def test_every_figure_is_said_in_words(read: Reader):
     """A chart is an image to a screen reader, named by a caption that states its numbers."""
     charts = [element for element in read.all("div") if element.get("role") == "img"]
     assert [chart["data-figure"] for chart in charts] == list(figures(read)) == [
-        "histogram", "yield", "sweep", "waterfall", "by-tensors", "by-terms", "by-classes", "surface",
-        "contours", "levels",
+        "histogram", "yield", "sweep", "waterfall", "by-tensors", "by-terms", "by-classes", "levels",
+        "surface", "contours",
     ]  # fmt: skip
-    for chart in audit_page(everything()).figures:
+    for chart in document_of(everything()).figures:
         assert re.search(r"\d", chart.caption), chart.name
     for name, figure in figures(read).items():
         assert figure["data"], name
@@ -156,7 +161,7 @@ def test_every_table_has_a_caption_and_a_region(read: Reader):
 def test_figures_show_the_report():
     """The histogram holds all chips; the waterfall ends at the KPP; the surface is the report's."""
     found = everything()
-    drawn = {figure.name: figure_data(figure.draw())["data"] for figure in audit_page(found).figures}
+    drawn = {figure.name: figure_data(figure.draw())["data"] for figure in document_of(found).figures}
     assert numbers(drawn["histogram"][0]["y"]).sum() == found.trials.count
     steps = numbers(drawn["waterfall"][0]["y"])
     assert np.cumsum(steps) == pytest.approx(
@@ -176,12 +181,12 @@ def test_rerun_command_is_copied_whole(make):
     found = make()
     (code,) = (
         block
-        for section in audit_page(found).sections
+        for section in document_of(found).sections
         for block in section.blocks
         if isinstance(block, Code) and block.name == "Command line of this audit"
     )
     assert " ".join(code.parts) == code.text == rerun_command(found)
-    shown = re.search(r'aria-label="Command line of this audit"><code>(.*?)</code>', report_html(found), re.S)
+    shown = re.search(r'aria-label="Command line of this audit"><code>(.*?)</code>', page_of(found), re.S)
     assert Reader.of(shown[1]).text == clean(rerun_command(found))
     assert shlex.split(code.text)[:2] == ["nvaudit", "audit"]
 
@@ -189,7 +194,7 @@ def test_rerun_command_is_copied_whole(make):
 def test_names_are_only_text():
     """Markup, scripts, templates and control characters in names, profiles and paths stay text."""
     found = hostile()
-    text = report_html(found)
+    text = page_of(found)
     read = Reader.of(text)
     assert len(read.scripts) == 3
     assert all("hacked" not in script for script in read.scripts if not script.startswith('{"figures"'))
@@ -208,7 +213,7 @@ def test_names_are_only_text():
 
 def test_labels_of_figures_are_only_text():
     """plotly reads tags in labels: those of a name are entities, so that they are shown."""
-    drawn = {figure.name: figure_data(figure.draw()) for figure in audit_page(hostile()).figures}
+    drawn = {figure.name: figure_data(figure.draw()) for figure in document_of(hostile()).figures}
     for label in drawn["by-tensors"]["layout"]["yaxis"]["ticktext"]:
         assert "<" not in label
         assert label.startswith("&lt;/script&gt;")
@@ -220,13 +225,13 @@ def test_raced_chips_count_by_their_weight():
     """Where chips were stopped early, weights fill the histogram, and the page calls it an estimate."""
     values = accuracies(400)
     found = report(values, trials=raced(values))
-    page = audit_page(found)
+    page = document_of(found)
     drawn = {figure.name: figure_data(figure.draw())["data"] for figure in page.figures}
     assert numbers(drawn["histogram"][0]["y"]).sum() == pytest.approx(400)
     curve = drawn["yield"][-1]
     assert numbers(curve["y"]).max() == pytest.approx(1)
     assert len(drawn["yield"]) == 1  # no band: it would not hold
-    text = Reader.of(report_html(found)).words
+    text = Reader.of(page_of(found)).words
     stopped = found.trials.race.stopped
     assert f"{stopped} of 400 chips were stopped early" in text
     assert "the picture is an estimate: 20 chips that were run on every image stand for all" in text
@@ -234,7 +239,7 @@ def test_raced_chips_count_by_their_weight():
 
 def test_plain_chips_have_a_band():
     """Where every chip is known the yield curve has a band that holds it."""
-    page = audit_page(report(accuracies(300)))
+    page = document_of(report(accuracies(300)))
     yields = next(figure for figure in page.figures if figure.name == "yield")
     band, curve = figure_data(yields.draw())["data"]
     count = len(numbers(curve["y"]))
@@ -249,21 +254,21 @@ def test_a_loss_reads_the_other_way(better: bool):
     """The yield falls with what is required of an accuracy, and rises with what is allowed of a loss."""
     values = accuracies(300)
     found = report(values) if better else report(1 - values, higher=False, unit="nats")
-    yields = next(f for f in audit_page(found).figures if f.name == "yield")
+    yields = next(f for f in document_of(found).figures if f.name == "yield")
     curve = figure_data(yields.draw())["data"][-1]
     assert (np.diff(numbers(curve["y"])) < 0).all() == better
     assert (np.diff(numbers(curve["y"])) > 0).all() != better
     side = "below" if better else "above"
-    assert f"{side} " in Reader.of(report_html(found)).words
+    assert f"{side} " in Reader.of(page_of(found)).words
 
 
 def test_bare_report():
     """A report without gate, sweep, attribution, landscape and levels is a page too."""
     found = report(np.full(3, 0.5), verdict=None, gate=(), yields=(), device={}, timing={}, run={})
-    read = Reader.of(report_html(found))
+    read = Reader.of(page_of(found))
     names = [element.get("id") for element in read.all("section")]
     assert names == [
-        "verdict", "chips", "yield", "losses", "mapping", "device", "notes", "rerun", "inputs", "cite",
+        "verdict", "chips", "yield", "losses", "mapping", "device", "notes", "record", "rerun", "cite",
     ]  # fmt: skip
     assert "NO GATE 3 chips at σ = 0.1 level" in read.words
     assert "run the audit with --attribute" in read.words
@@ -272,7 +277,7 @@ def test_bare_report():
 
 def test_label_free_comes_first():
     """Without labels the first thing said is that nothing is known about accuracy."""
-    read = Reader.of(report_html(report(label_free=True)))
+    read = Reader.of(page_of(report(label_free=True)))
     verdict = read.words.index("Label-free: there were no labels")
     assert verdict < read.words.index("KPP 1 %")
 
@@ -282,10 +287,10 @@ def test_a_large_report_stays_small():
     plain = report()
     rows = tuple(plain.tensors[i % 5].model_copy(update={"name": f"layer{i}.weight"}) for i in range(5000))
     values = accuracies(100_000, images=10_000)
-    text = report_html(report(values, tensors=rows))
+    text = page_of(report(values, tensors=rows))
     assert len(text.encode()) < MAX_BYTES
     assert f"The first {MAX_ROWS:,} of 5,000; report.json has all." in Reader.of(text).words
-    yields = next(f for f in audit_page(report(values)).figures if f.name == "yield")
+    yields = next(f for f in document_of(report(values)).figures if f.name == "yield")
     curve = figure_data(yields.draw())["data"][-1]
     assert len(numbers(curve["x"])) < 500
 
@@ -293,22 +298,23 @@ def test_a_large_report_stays_small():
 def test_a_page_from_json_is_the_same():
     """A saved report gives the page of the audit that made it."""
     found = full_report()
-    assert report_html(from_json(to_json(found), "report.json")) == report_html(found)
+    assert page_of(from_json(to_json(found), "report.json")) == html_document(document_of(found))
 
 
 def test_missing_bound_is_said():
     """An interval without an end says what would give it, in words and not only in the picture."""
     found = report(accuracies(100))
     assert found.kpp[0].low is None
-    words = Reader.of(report_html(found)).words
+    words = Reader.of(page_of(found)).words
     assert "the lower end needs more chips" in words
     assert "[no bound, " in words
 
 
 def test_tables_offer_what_is_in_them():
     """The filter of the tensors offers both decisions."""
-    sections = {section.name: section for section in audit_page(everything()).sections}
-    (table,) = (block for block in sections["mapping"].blocks if isinstance(block, Table))
+    sections = {section.name: section for section in document_of(everything()).sections}
+    blocks = for_medium(sections["mapping"].blocks, "page")
+    (table,) = (block for block in blocks if isinstance(block, Table))
     assert table.offered == ["digital", "mapped"]
     assert len(table.rows) == 5
     assert isinstance(everything(), AuditReport)

@@ -9,7 +9,7 @@ from page_samples import PROFILE, everything
 from report_samples import report
 
 from nvaudit.report.device_levels import describe_levels
-from nvaudit.report.page.audit import audit_page
+from nvaudit.report.kinds import document_of
 from nvaudit.report.plots.figures import figure_data
 
 
@@ -29,7 +29,7 @@ def test_levels_are_summed_up():
 def test_levels_are_drawn():
     """Bars reach from quantile to quantile, dashes stand at the targets, and a table has the numbers."""
     found = everything()
-    (figure,) = (figure for figure in audit_page(found).figures if figure.name == "levels")
+    (figure,) = (figure for figure in document_of(found).figures if figure.name == "levels")
     traces = {trace["name"]: trace for trace in figure_data(figure.draw())["data"]}
     ends = [y for y in traces["90 % of the devices"]["y"] if y is not None]
     assert ends == [
@@ -41,7 +41,7 @@ def test_levels_are_drawn():
 
 def test_levels_may_be_absent():
     """Without them the device is described by its profile alone."""
-    page = audit_page(report(device=PROFILE))
+    page = document_of(report(device=PROFILE))
     assert "levels" not in [figure.name for figure in page.figures]
     (section,) = (section for section in page.sections if section.name == "device")
     facts = dict(next(block for block in section.blocks if block.kind == "facts").rows)

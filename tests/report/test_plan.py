@@ -11,7 +11,9 @@ from rich.console import Console
 from scipy.stats import binom
 
 from nvaudit.report.jsontext import to_json
-from nvaudit.report.plan import (
+from nvaudit.report.kinds import print_report
+from nvaudit.report.plan.document import duration_estimate
+from nvaudit.report.plan.result import (
     MOST_TRIALS,
     Costs,
     Plan,
@@ -20,11 +22,11 @@ from nvaudit.report.plan import (
     make_plan,
     trials_to_pass,
 )
-from nvaudit.report.plan_text import about, render_plan
 from nvaudit.stats.gate import verdict_of
 
 COSTS = Costs(images=500, points=1, workers=2, timed=64, chip_s=0.01, start_s=1.0)
-SUBJECT = Subject(metric="top1", unit="fraction", nominal=0.9, label_free=False, device="rram")
+HEADER = {"nvaudit_version": "1", "device": {"name": "rram"}}
+SUBJECT = Subject(metric="top1", unit="fraction", nominal=0.9, label_free=False, header=HEADER)
 
 
 def plan(trials=1000, percentiles=(1.0,), confidence=0.95, costs=COSTS, subject=SUBJECT) -> Plan:
@@ -33,7 +35,7 @@ def plan(trials=1000, percentiles=(1.0,), confidence=0.95, costs=COSTS, subject=
 
 def text(made: Plan, width=100) -> str:
     console = Console(file=io.StringIO(), width=width)
-    render_plan(made, console)
+    print_report(made, console)
     return console.file.getvalue()
 
 
@@ -120,7 +122,7 @@ def test_prices():
 )
 def test_the_finite_set(metric, unit, wanted):
     """An accuracy has a binomial standard error; nothing else has."""
-    subject = Subject(metric=metric, unit=unit, nominal=0.9, label_free=False, device="rram")
+    subject = Subject(metric=metric, unit=unit, nominal=0.9, label_free=False, header=HEADER)
     assert plan(subject=subject).standard_error == (None if wanted is None else pytest.approx(wanted))
 
 
@@ -136,11 +138,15 @@ def test_words():
     assert text(plan()) == (
         "PLAN (nothing was audited): top1 on rram, 1,000 chips, 500 images\n"
         "\n"
+        "  chips     1,000  as given\n"
+        "  images  500,000  inferences, every chip on every image\n"
+        "  time       11 s  10 ms a chip\n"
+        "\n"
         "KPP 1 %, 95 % confidence\n"
         "  1,000 chips: the KPP is the 11th worst chip, its interval is [4th worst, 18th worst].\n"
         "  1,000 chips: a gate passes with at most 4 failing chips, fails with 16 or more, and is undecided\n"
         "    otherwise.\n"
-        "\n"
+        "  What each answer takes.\n"
         "  for                                         chips   images  time\n"
         "  ────────────────────────────────────────────────────────────────\n"
         "  this run                                    1,000  500,000  11 s\n"
@@ -150,20 +156,20 @@ def test_words():
         "  a gate that passes with 2 failing chips       628  314,000   8 s\n"
         "  a gate that passes with 5 failing chips     1,049  524,500  12 s\n"
         "\n"
-        "Times are estimated from 64 chips run with 2 workers: 10 ms a chip, and 1 s before the first.\n"
-        "Images and times are those of every chip on every image (--exhaustive). With many images chips "
-        "stop\n"
-        "  as soon as they surely do not matter, which mostly leaves a tenth to a quarter of both.\n"
-        "The figures of a gate are for a fixed number of chips (--all-trials). By default it draws chips\n"
-        "  until it is decided: 307 if none fails, fewer if many do.\n"
-        "The evaluation set is finite too: the standard error of the ideal top1, 90.00 %, on 500 images is\n"
-        "  1.34 %; more chips do not make it smaller.\n"
+        "How to read it\n"
+        "  Times are estimated from 64 chips run with 2 workers: 10 ms a chip, and 1 s before the first.\n"
+        "  Images and times are those of every chip on every image (--exhaustive). With many images chips\n"
+        "    stop as soon as they surely do not matter, which mostly leaves a tenth to a quarter of both.\n"
+        "  The figures of a gate are for a fixed number of chips (--all-trials). By default it draws chips\n"
+        "    until it is decided: 307 if none fails, fewer if many do.\n"
+        "  The evaluation set is finite too: the standard error of the ideal top1, 90.00 %, on 500 images "
+        "is\n    1.34 %; more chips do not make it smaller.\n"
     )
 
 
 def test_words_where_there_is_nothing():
     """Missing bounds, verdicts and numbers are said, not left out."""
-    subject = Subject(metric="agreement", unit="fraction", nominal=1.0, label_free=True, device="rram")
+    subject = Subject(metric="agreement", unit="fraction", nominal=1.0, label_free=True, header=HEADER)
     costs = Costs(images=500, points=2, workers=0, timed=1, chip_s=1.0, start_s=1.0)
     shown = text(plan(1, (1e-7, 60.0, 99.0), subject=subject, costs=costs), width=200)
     assert shown.startswith(
@@ -194,4 +200,4 @@ def test_words_where_there_is_nothing():
 )  # fmt: skip
 def test_times(seconds, shown):
     """A time is rounded up, and never to 60 of anything."""
-    assert about(seconds) == shown
+    assert duration_estimate(seconds) == shown

@@ -11,18 +11,24 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from nvaudit.report import TensorDecision
-from nvaudit.report.text import render_inspect, render_text
+from nvaudit.report.inspection.result import inspect_report
+from nvaudit.report.kinds import print_report
 
 
 def text_of(audit, width: int = 80, **options) -> str:
     buffer = io.StringIO()
-    render_text(audit, Console(file=buffer, width=width, **options))
+    print_report(audit, Console(file=buffer, width=width, **options))
     return buffer.getvalue()
 
 
 def inspect_of(rows, width: int = 100) -> str:
     buffer = io.StringIO()
-    render_inspect(rows, ["model.onnx: opset 17", "device fefet1"], Console(file=buffer, width=width))
+    found = inspect_report(
+        nvaudit_version="0.1.0", ir_version=8, crossbar=(256, 256), tensors=tuple(rows), mapped=None,
+        model={"path": "model.onnx", "opset": 17, "batching": "takes any batch size"}, mapped_gate=None,
+        device={"name": "fefet1", "weight_bits": 8, "cell_bits": 2, "encoding": "sign_magnitude"},
+    )  # fmt: skip
+    print_report(found, Console(file=buffer, width=width))
     return buffer.getvalue()
 
 
@@ -49,7 +55,14 @@ def test_everything_fits_with_all_parts(width):
     """The same with sweep, roughness, attribution, events and notes."""
     text = text_of(full_report(), width)
     assert max(map(cell_len, text.splitlines())) <= width
-    for part in ("Sweep", "Loss landscape", "KPP cost", "Events", "Notes", "Roughness 1.23 ± 0.1 ×10⁻³"):
+    for part in (
+        "Over the spread",
+        "Loss landscape",
+        "KPP cost",
+        "on the way",
+        "Notes",
+        "Roughness 1.23 ± 0.1 ×10⁻³",
+    ):
         assert part in text
     assert squeezed("worker 2 stopped (killed by signal 9)") in squeezed(text)
 
@@ -67,7 +80,8 @@ def test_headline_comes_first():
 def test_verdict_is_a_word_and_a_colour(values, word):
     """The verdict reads without colour, and no escape code is written where there is no terminal."""
     plain = text_of(report(np.array(values)))
-    assert f"\n{word}  at most 1 % of chips may be below 90 % (95 % confidence)\n" in plain
+    assert f"\n{word}  The gate " in plain
+    assert f"\n  {word}: at most 1 % of chips may be below 90 % (95 % confidence). " in plain
     assert "\x1b" not in plain
     coloured = text_of(report(np.array(values)), force_terminal=True, color_system="standard", no_color=False)
     assert re.search(r"\x1b\[1;3[123]m" + word, coloured)
@@ -105,8 +119,8 @@ def test_finite_set_is_said():
 
 def test_few_and_equal_chips():
     """One chip, or chips that are all alike, are said in words instead of a histogram."""
-    assert "top1 of 1 chip\n  The chip has 96.00 %." in text_of(report([0.96]))
-    assert "All chips have the same value, 96.00 %." in text_of(report([0.96] * 10))
+    assert "  1 chip at σ = 0.1 level: top1 96.00 %." in text_of(report([0.96]))
+    assert "  10 chips at σ = 0.1 level: all have the same top1 96.00 %." in text_of(report([0.96] * 10))
     assert "±" not in text_of(report([0.96]))
 
 
@@ -120,7 +134,8 @@ def test_sweep_gates_name_their_sigma():
     """In a sweep the verdict says at which σ, and every point has its own in the table."""
     text = flat(text_of(full_report()))
     assert "(95 % confidence) at σ = 0.2 level; the sweep below has every σ" in text
-    assert re.search(r"0\.05 95\.\d\d ± 1\.\d\d % 1 % 93\.11 % \[92\.44 %, 93\.56 %\] 100 % pass", text)
+    row = r"0\.05 95\.\d\d % 1\.\d\d points 1 % 93\.11 % \[92\.44 %, 93\.56 %\] 100 % pass"
+    assert re.search(row, flat(text_of(full_report(), 120)))
 
 
 def test_terminal_codes_in_names_are_shown_not_sent():
@@ -137,7 +152,7 @@ def test_ascii_terminals_get_ascii():
     """A console that cannot encode Unicode gets readable ASCII instead of a crash."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    render_text(full_report(), Console(file=stream, width=80))
+    print_report(full_report(), Console(file=stream, width=80))
     stream.flush()
     text = raw.getvalue().decode("ascii")
     assert "at sigma = 0.2 level" in text
@@ -145,13 +160,13 @@ def test_ascii_terminals_get_ascii():
 
 
 def test_inspect_table():
-    """At 100 columns every tensor has one row with its op, shape, dtype, decision and layout."""
+    """At 100 columns every tensor has one row with its operator, shape, type and layout, by decision."""
     lines = [flat(line) for line in inspect_of(tensors()).splitlines()]
-    assert lines[0] == "model.onnx: opset 17"
-    assert "name op shape dtype decision bits slices crossbars reason" in lines
-    assert "conv2.weight Conv 32×16×3×3 float32 mapped 8 4 4 weight of Conv" in lines
-    assert "conv1.bias Conv 16 float32 digital bias of Conv" in lines
-    assert any(line.startswith("shape (in If_12/then_branch) Reshape 2 int64 digital") for line in lines)
+    assert lines[0] == "model.onnx on fefet1: 2 tensors on the array, 3 digital"
+    assert "tensor operator shape type bits slices crossbars reason" in lines
+    assert "conv2.weight Conv 32×16×3×3 float32 8 4 4 weight of Conv" in lines
+    assert "conv1.bias Conv 16 float32 bias of Conv" in lines
+    assert any(line.startswith("shape (in If_12/then_branch) Reshape 2 int64") for line in lines)
     assert any(
         line.startswith("Mapped: 2 tensors, 4,752 weights, 19,008 devices, 8 crossbars") for line in lines
     )
@@ -177,7 +192,7 @@ def test_inspect_is_complete(width):
     )
     assert not expected - Counter(text)
     assert text.count("explanation") == 18
-    assert text.count("123,456") == 2
+    assert text.count("123,456") == 3
     assert "…" not in text
 
 

@@ -181,7 +181,7 @@ def test_what_else_may_reach_a_target(counts, verify_sigma, ways):
 def test_figure():
     """Band, mean and KPP over the square root of the share; lines for no noise and the target; the ring."""
     pytest.importorskip("plotly")
-    from nvaudit.report.plots.verify import verify_figure
+    from nvaudit.report.write_verify.figures import verify_figure
 
     found = plan(target=0.85)
     drawn = verify_figure(found)
@@ -236,7 +236,7 @@ def test_label_free(page_of):
 def test_ticks(largest, ticks):
     """The axis names none, the largest share and round ones between, none of them close to another."""
     pytest.importorskip("plotly")
-    from nvaudit.report.plots.verify import share_ticks
+    from nvaudit.report.write_verify.figures import share_ticks
 
     found = share_ticks(largest)
     assert ticks is None or found == ticks

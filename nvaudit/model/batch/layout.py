@@ -83,6 +83,9 @@ def _resolved(view: NodeView, asked: tuple[int, ...], batch: int) -> Step:
     after = None if before is None else _resolve(asked, before)
     if before is None or after is None:
         return refuse(view, "has an input whose sizes are not all known")
+    # Elements keep their order, so sample b is one run of a block repeated prod(before[:batch]) times. It is
+    # an axis of the result exactly where that axis has the batch's size and as many elements in front of it;
+    # then as many stand behind it, too.
     homes = [
         axis
         for axis, size in enumerate(after)
@@ -95,6 +98,7 @@ def _resolved(view: NodeView, asked: tuple[int, ...], batch: int) -> Step:
         size if ask == -1 or (ask == 0 and axis == batch) else ask
         for axis, (ask, size) in enumerate(zip(asked, after, strict=True))
     )
+    # -1 leaves the batch free; every other size must then be a number, which `new` has in place of -1 and 0.
     free = 0 if asked[home] == 0 and home == batch else -1
     new = (*new[:home], free, *new[home + 1 :])
     return Step((home,), reshape=None if new == asked else new)

@@ -2,6 +2,12 @@
 
 A model that was exported for a batch of 1 runs many times faster in batches of 64, but only if its
 operators keep the samples apart. That is proved here operator by operator, or not done.
+
+An operator f keeps samples apart if, with the batch along axis a of what it takes and along axis b of what
+it gives, f(concat_a(x₁ … xₙ)) = concat_b(f(x₁) … f(xₙ)) for every n. What holds of two operators holds of
+one after the other, so a graph keeps samples apart if each of its operators does with the axes that the walk
+hands on. A rule answers only where it holds whatever n is: shapes were inferred for one batch size, and what
+is true of that one alone (a constant of as many entries, a Reshape to it) proves nothing.
 """
 
 from __future__ import annotations
@@ -98,26 +104,29 @@ def rebatch(model: ir.Model) -> Rebatch:
     Returns
     -------
     Rebatch
-        What was found, and whether the model was edited.
+        What was proved, and whether the model was edited.
     """
-    result, found = _decide(model)
+    result, walked = _decide(model)
     if result.status == "rebatched":
-        _edit(model, result, found)
+        _edit(model, result, walked)
     return result
 
 
 def _decide(model: ir.Model) -> tuple[Rebatch, Walk]:
     """Return the result and the walk that it rests on."""
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    # Symbolic axes are what the exporter says of itself, so they count even where nothing is proved: the
+    # model takes any batch size, and a run on real samples tests whether they are kept apart. A size that is
+    # fixed in the file is freed on proof alone.
     axes = _free_axes(inputs)
     if axes:
-        found = _walk_free(model, axes)
-        return _dynamic(model, axes, found), found
+        walked = _walk_free(model, axes)
+        return _dynamic(model, axes, walked), walked
     lone = _lone_free_axis(inputs)
     if lone:
-        found = _walk_free(model, lone)
-        if not found.problems:
-            return _dynamic(model, lone, found), found
+        walked = _walk_free(model, lone)
+        if not walked.problems:
+            return _dynamic(model, lone, walked), walked
     return _decide_fixed(model, inputs)
 
 
@@ -187,7 +196,7 @@ def _lone_free_axis(inputs: list[ir.Value]) -> dict[str, int]:
     return {ranked[0].name or "": axis, **others}
 
 
-def _dynamic(model: ir.Model, axes: dict[str, int], found: Walk) -> Rebatch:
+def _dynamic(model: ir.Model, axes: dict[str, int], walked: Walk) -> Rebatch:
     """Describe a model that takes any batch size."""
     names = {
         _free_dims(v).get(axes[v.name or ""], "") for v in model.graph.inputs if (v.name or "") in axes
@@ -196,24 +205,24 @@ def _dynamic(model: ir.Model, axes: dict[str, int], found: Walk) -> Rebatch:
     for value in model.graph.outputs:
         dims = _free_dims(value)
         same = [axis for axis, dim in dims.items() if dim in names]
-        state = found.states.get(value)
+        state = walked.states.get(value)
         fallback = state if isinstance(state, int) else (0 if 0 in dims else None)
         outputs[value.name or ""] = same[0] if same else fallback
     reason = "takes any batch size"
-    if found.coupled:
-        reason += f"; the samples of a batch influence each other: {found.coupled[0]}"
-    elif found.problems:
-        reason += f"; that samples are kept apart is not proved ({found.problems[0]}): a run tests it"
-    return Rebatch("dynamic", axes, outputs, None, bool(found.coupled), reason, _influences(model, found))
+    if walked.coupled:
+        reason += f"; the samples of a batch influence each other: {walked.coupled[0]}"
+    elif walked.problems:
+        reason += f"; that samples are kept apart is not proved ({walked.problems[0]}): a run tests it"
+    return Rebatch("dynamic", axes, outputs, None, bool(walked.coupled), reason, _influences(model, walked))
 
 
-def _influences(model: ir.Model, found: Walk) -> dict[str, Influence]:
+def _influences(model: ir.Model, walked: Walk) -> dict[str, Influence]:
     """Give the influence on each output that may have any."""
     lost = Influence(unproved="what leads to it is not followed")
     return {
-        v.name or "": found.influence.get(v, lost)
+        v.name or "": walked.influence.get(v, lost)
         for v in model.graph.outputs
-        if v in found.influence or found.states.get(v) is UNKNOWN
+        if v in walked.influence or walked.states.get(v) is UNKNOWN
     }
 
 
@@ -223,21 +232,23 @@ def _influences(model: ir.Model, found: Walk) -> dict[str, Influence]:
 def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, Walk]:
     """Try the possible places of the batch; the first that is proved wins, else the first of all counts."""
     shapes = infer_shapes(model, {})
+    # A batch of 1 can lie along any axis of size 1, and inputs may have none, so places are tried: a wrong
+    # one finds no proof, since some operator then mixes or drops what it takes for samples.
     first: tuple[dict[str, int], int, Walk] | None = None
     for axes, batch in islice(_placements(inputs), MAX_PLACEMENTS):
-        found = walk(model, axes, batch, shapes, by_size=False)
-        outputs = _output_axes(model, found, batch, shapes)
-        if not found.problems and any(axis is not None for axis in outputs.values()):
+        walked = walk(model, axes, batch, shapes, by_size=False)
+        outputs = _output_axes(model, walked, batch, shapes)
+        if not walked.problems and any(axis is not None for axis in outputs.values()):
             reason = f"fixed at batch {batch}; re-batched: every operator keeps samples apart"
-            done = Rebatch("rebatched", axes, outputs, None, False, reason + _told(found))
-            return done, found
-        first = first or (axes, batch, found)
-    axes, batch, found = first or ({}, 1, Walk({}))
-    why = (found.coupled or found.problems or ["no output has a batch axis"])[0]
-    outputs = _output_axes(model, found, batch, shapes)
+            done = Rebatch("rebatched", axes, outputs, None, False, reason + _told(walked))
+            return done, walked
+        first = first or (axes, batch, walked)
+    axes, batch, walked = first or ({}, 1, Walk({}))
+    why = (walked.coupled or walked.problems or ["no output has a batch axis"])[0]
+    outputs = _output_axes(model, walked, batch, shapes)
     reason = f"fixed at batch {batch}: {why}"
-    influence = {} if batch == 1 else _influences(model, found)
-    return Rebatch("fixed", axes, outputs, batch, bool(found.coupled), reason, influence), found
+    influence = {} if batch == 1 else _influences(model, walked)
+    return Rebatch("fixed", axes, outputs, batch, bool(walked.coupled), reason, influence), walked
 
 
 def _placements(inputs: list[ir.Value]) -> Iterator[tuple[dict[str, int], int]]:
@@ -261,20 +272,20 @@ def _size(dim: int | ir.SymbolicDim) -> int:
     return dim if isinstance(dim, int) and dim > 0 else 1
 
 
-def _output_axes(model: ir.Model, found: Walk, batch: int, shapes: Shapes) -> dict[str, int | None]:
+def _output_axes(model: ir.Model, walked: Walk, batch: int, shapes: Shapes) -> dict[str, int | None]:
     """Find the batch axis per output; where it is not known, axis 0 if its size is the batch size."""
     outputs: dict[str, int | None] = {}
     for value in model.graph.outputs:
-        state = found.states.get(value)
+        state = walked.states.get(value)
         likely = state is UNKNOWN and shapes.get(value, ())[:1] == (batch,)
         outputs[value.name or ""] = state if isinstance(state, int) else (0 if likely else None)
     return outputs
 
 
-def _told(found: Walk) -> str:
+def _told(walked: Walk) -> str:
     """Tell the reshapes that were edited, for people."""
     told = []
-    for node, new in found.reshapes:
+    for node, new in walked.reshapes:
         target = node.inputs[1]
         tensor = None if target is None else ir.convenience.get_const_tensor(target)
         old = "" if tensor is None else f" {np.ravel(tensor.numpy()).tolist()}".replace(", ", ",")
@@ -286,10 +297,11 @@ def _told(found: Walk) -> str:
 # The edit.
 
 
-def _edit(model: ir.Model, result: Rebatch, found: Walk) -> None:
+def _edit(model: ir.Model, result: Rebatch, walked: Walk) -> None:
     """Free the batch dimension of inputs and outputs, and drop what says otherwise in between."""
+    # Shapes of values in between are stated for the old size; ONNX Runtime takes them for true.
     ends = {*model.graph.inputs, *model.graph.outputs}
-    for value, state in found.states.items():
+    for value, state in walked.states.items():
         if not isinstance(state, int) or value.shape is None:
             continue
         if value in ends:
@@ -298,7 +310,7 @@ def _edit(model: ir.Model, result: Rebatch, found: Walk) -> None:
         else:
             value.shape = None
     taken = _names(model)
-    for node, shape in found.reshapes:
+    for node, shape in walked.reshapes:
         _set_shape(model, node, shape, taken)
 
 

@@ -319,6 +319,8 @@ def product(view: NodeView, left: Operand, right: Operand) -> Step:
     # A vector is a matrix of one row (left) or one column (right), which the result then lacks.
     a = left if left.rank > 1 else _as_matrix(left, 0)
     b = right if right.rank > 1 else _as_matrix(right, 1)
+    # y[.., m, n] = Σ_k a[.., m, k] b[.., k, n]: a batch along k is summed over; along m, n or a leading axis
+    # it is kept, where the other operand has size 1 there, as in any broadcast.
     if _place(a) == 1 or _place(b) == 2:
         return mixes(view, "sums over the batch")
     step = broadcast(view, [_without(a, 1), _without(b, 2)])

@@ -38,7 +38,7 @@ Shapes = dict[ir.Value, Dims]
 
 @dataclass
 class Walk:
-    """What was found on one way through the graph.
+    """What one way through the graph shows.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Walk:
     influence: dict[ir.Value, Influence] = field(default_factory=dict)
 
     def enter(self, node: ir.Node, step: Step, bodies: Sequence[ir.Graph]) -> None:
-        """Enter what was found at a node."""
+        """Enter the answer for a node."""
         self.problems += [step.problem] if step.problem else []
         self.coupled += [step.problem] if step.coupled else []
         self.reshapes += [(node, step.reshape)] if step.reshape is not None else []
@@ -174,8 +174,8 @@ def _inferred(
             value.shape = ir.Shape([*dims[:axis], size, *dims[axis + 1 :]])
     for node in copy.graph.all_nodes():
         for out in node.outputs:
-            found = known.get(out.name or "") if node.graph is copy.graph else None
-            out.shape = None if found is None else ir.Shape(found)
+            sizes = known.get(out.name or "") if node.graph is copy.graph else None
+            out.shape = None if sizes is None else ir.Shape(sizes)
     for value in tuple(copy.graph.initializers.values()):
         _lighten(copy.graph, value)
     proto = ir.to_proto(copy)
@@ -244,31 +244,34 @@ def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *
         Where the rules know nothing, take the only axis of size `batch` for the batch axis. Right where
         `batch` is a number that stands for a free dimension, wrong where it is 1.
     """
-    found = Walk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
+    walked = Walk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-    _walk_graph(model.graph, found, version, batch, shapes, by_size)
-    return found
+    _walk_graph(model.graph, walked, version, batch, shapes, by_size)
+    return walked
 
 
 def _walk_graph(
-    graph: ir.Graph, found: Walk, version: int, batch: int, shapes: Shapes, by_size: bool
+    graph: ir.Graph, walked: Walk, version: int, batch: int, shapes: Shapes, by_size: bool
 ) -> None:
     """Walk one graph; subgraphs see the values around them because states are kept per value."""
     for node in graph:
         bodies = [g for attr in node.attributes.values() for g in subgraphs(attr)]
         for body in bodies:
-            found.states.update(dict.fromkeys(body.inputs, UNKNOWN))
-            _walk_graph(body, found, version, batch, shapes, by_size)
-        view = NodeView(node, version, batch, tuple(_operand(v, found, shapes) for v in node.inputs))
-        step = _merge(view, bodies, found) if bodies else _step(view)
-        found.enter(node, step, bodies)
+            walked.states.update(dict.fromkeys(body.inputs, UNKNOWN))
+            _walk_graph(body, walked, version, batch, shapes, by_size)
+        view = NodeView(node, version, batch, tuple(_operand(v, walked, shapes) for v in node.inputs))
+        step = _merge(view, bodies, walked) if bodies else _step(view)
+        walked.enter(node, step, bodies)
         # A rule answers for the outputs that its operator has; a node may list fewer, or empty ones beyond.
         states = (*step.states, *(UNKNOWN,) * len(node.outputs))
         for value, state in zip(node.outputs, states, strict=False):
-            found.states[value] = state
+            walked.states[value] = state
             shape = shapes.get(value, ())
+            # The stand-in for a free batch is a prime that no layer has: where it stands, and once only, is
+            # the batch, which lets the walk go on behind an operator without a rule (the problem stays
+            # entered).
             if by_size and state is UNKNOWN and shape.count(batch) == 1:
-                found.states[value] = shape.index(batch)
+                walked.states[value] = shape.index(batch)
 
 
 def subgraphs(attr: ir.Attr) -> tuple[ir.Graph, ...]:
@@ -278,11 +281,11 @@ def subgraphs(attr: ir.Attr) -> tuple[ir.Graph, ...]:
     return tuple(attr.as_graphs()) if attr.type == ir.AttributeType.GRAPHS else ()
 
 
-def _operand(value: ir.Value | None, found: Walk, shapes: Shapes) -> Operand | None:
+def _operand(value: ir.Value | None, walked: Walk, shapes: Shapes) -> Operand | None:
     """Collect what is known of an input; a value not seen yet means that nodes are out of order."""
     if value is None:
         return None
-    state = found.states.get(value, SHARED if value.producer() is None else UNKNOWN)
+    state = walked.states.get(value, SHARED if value.producer() is None else UNKNOWN)
     shape = shapes.get(value)
     if shape is None and state is SHARED and (tensor := constant_tensor(value)) is not None:
         shape = _dims(tensor.shape)
@@ -316,11 +319,11 @@ def _ask(rule: Rule, view: NodeView) -> Step:
         return refuse(view, "has attributes or parameters that do not fit its operator")
 
 
-def _merge(view: NodeView, bodies: list[ir.Graph], found: Walk) -> Step:
+def _merge(view: NodeView, bodies: list[ir.Graph], walked: Walk) -> Step:
     """Merge the branches of an If whose condition is shared; loops are not followed."""
     if view.node.op_type != "If" or view.x.state is not SHARED:
         return refuse(view, "repeats or chooses computations in a way that is not followed")
-    rows = [[found.states.get(value, SHARED) for value in body.outputs] for body in bodies]
+    rows = [[walked.states.get(value, SHARED) for value in body.outputs] for body in bodies]
     if len(rows) == 2 and rows[0] == rows[1]:
         return Step(tuple(rows[0]))
     merged = tuple(a if a == b else UNKNOWN for a, b in zip(rows[0], rows[-1], strict=False))

@@ -1,4 +1,14 @@
-"""The operators of a layer on crossbars: DAC, one product per row block, ADC, shift and add."""
+"""The operators of a layer on crossbars: DAC, one product per row block, ADC, shift and add.
+
+With row blocks r of the rows i, devices d of a weight with factors f_d and levels l, steps Δ_in of the DAC
+and Δ of the ADC, scale s_o of an output and offset c of the encoding:
+
+    x̂_i = clip(round(x_i / Δ_in))
+    y_o = s_o Δ_in [ Δ Σ_d f_d Σ_r clip(round(Σ_{i ∈ r} x̂_i l_{d,o,i} / Δ)) − c Σ_i x̂_i ]
+
+The division by Δ is in the levels (``CellSlot.factor``), so that a column sum comes out in codes of its ADC.
+The last sum needs no device: it is worked out digitally, on the same codes of the inputs.
+"""
 
 from __future__ import annotations
 
@@ -151,7 +161,9 @@ def _dac(build: Builder, x: ir.Value, digital: Digital) -> ir.Value:
 
 
 def _convert(build: Builder, value: ir.Value, converter: Converter, digital: Digital) -> ir.Value:
-    """Nearest codes of values in code units. Clipped first: with whole bounds that is the same."""
+    """Nearest codes of values in code units."""
+    # round(clip(v)) = clip(round(v)) for whole bounds; and ONNX Runtime fuses a Clip into a convolution
+    # before it.
     low, high = digital.array(converter.low), digital.array(converter.high)
     if digital.opset < _CLIP_INPUTS and digital.dtype == ir.DataType.FLOAT:
         value = build.node("Clip", value, attributes={"min": float(low), "max": float(high)})
@@ -221,7 +233,8 @@ def _conv(
     made = _sum(build, scaled)
     if not digital.weighting.cells.offset:
         return made
-    # The offset encoding: the sum of the inputs, worked out digitally.
+    # The offset encoding: −c Σ_i x̂_i is the same operator with the constant weight −c s_o Δ_in. Where all
+    # outputs share one scale, one output channel is enough: it is broadcast over them.
     lone = digital.weighting.uniform and kind.groups == 1
     scales = digital.weighting.by_channel(kind.channels)
     shift = -digital.weighting.cells.offset * digital.input_step * scales

@@ -199,6 +199,7 @@ def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Lay
     is not: a factor for each input channel goes to the inputs, w = c_o r_i code; else the rows are cut where
     it changes, and every part has column sums of its own.
     """
+    # The scale lies in the primary layout; the operator may take the weight turned, or a part of it.
     cells = plan.cells[key]
     scale: Array = np.broadcast_to(np.asarray(cells.scale, np.float64), shape)
     if cells.scale.size == 1:
@@ -210,7 +211,8 @@ def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Lay
     table = table[:, :, 0]
     if (table == table[:, :1]).all():
         return Weighting(np.array(table[:, 0])[None], False, cells)
-    # [group, output, channel]: of rank 1 in every group if the scale is a product.
+    # [group, output, channel], of rank 1 in every group if the scale is a product c_o r_i: then all rows are
+    # the first one times c_o / c_0, and r_i goes to the inputs, which all outputs of a group share.
     grouped = table.reshape(kind.groups, -1, kind.channels)
     first = grouped[:, :1, :]
     if (first[:, :, :1] > 0).all():

@@ -138,10 +138,10 @@ class _Finder:
 
     def _sizes_of(self, place: Place) -> SizesOf:
         def sizes_of(value: ir.Value | None) -> Sizes | None:
-            found = self.sizes.of(value)
-            if found is None and value is not None and value.name and not place.path:
+            sizes = self.sizes.of(value)
+            if sizes is None and value is not None and value.name and not place.path:
                 self.missing.add(value.name)
-            return found
+            return sizes
 
         return sizes_of
 
@@ -187,13 +187,13 @@ class _Finder:
         traces = {index: self._trace(operand(node, index)) for index in term.operands}
         # A constant operand is the weight. Without one it is an operand that is picked from constants, if
         # the other one is not: two rows of an embedding table are activations.
-        fixed = [i for i, found in traces.items() if found and not found.path]
-        picked = [i for i, found in traces.items() if found]
+        fixed = [i for i, trace in traces.items() if trace and not trace.path]
+        picked = [i for i, trace in traces.items() if trace]
         index = fixed[0] if fixed else picked[0] if len(picked) == 1 else None
-        found = None if index is None else traces[index]
-        if found is None:
+        trace = None if index is None else traces[index]
+        if trace is None:
             return self._drawn(node, term, count, name) or Product(name, node.op_type, count)
-        return self._weighted(place, term, count, name, found)
+        return self._weighted(place, term, count, name, trace)
 
     def _drawn(self, node: ir.Node, term: Term, count: int | None, name: str) -> Product | None:
         """A product with a weight that is drawn anew at inference (Bayesian layers: mean + spread · noise).
@@ -220,10 +220,10 @@ class _Finder:
 
     def _drawing(self, value: ir.Value) -> ir.Node | None:
         """The random operator in what a value is computed from; None where an input has a part in it."""
-        found, pending, met = None, [value], {value}
+        drawing, pending, met = None, [value], {value}
         for _ in range(_MAX_STEPS):
             if not pending:
-                return found
+                return drawing
             current = pending.pop()
             if current in self.constant:
                 continue
@@ -231,31 +231,31 @@ class _Finder:
             if node is None or current in self.outer or any(True for _ in bodies(node)):
                 return None
             if node.op_type in RANDOM or node.op_type in DROPOUTS:
-                found = node
+                drawing = node
             fresh = [v for v in node.inputs if v is not None and v not in met]
             met.update(fresh)
             pending += fresh
         return None
 
-    def _weighted(self, place: Place, term: Term, count: int | None, name: str, found: _Trace) -> Product:
+    def _weighted(self, place: Place, term: Term, count: int | None, name: str, trace: _Trace) -> Product:
         """A product with a weight."""
-        touched = {id(place.node), *(id(node) for node in found.path)}
-        roots = tuple(dict.fromkeys(root for value in found.values for root in self._roots(value)))
+        touched = {id(place.node), *(id(node) for node in trace.path)}
+        roots = tuple(dict.fromkeys(root for value in trace.values for root in self._roots(value)))
         on_array = tuple(root for root in roots if any(root in self.readers.get(key, ()) for key in touched))
         largest = max(roots, key=lambda i: self.constants[i].size, default=None)
         weight = name if largest is None else self.constants[largest].name
         weights = term.held
         if weights is None:
-            each = [self.sizes.of(value) for value in found.values]
+            each = [self.sizes.of(value) for value in trace.values]
             known = [math.prod(one) for one in each if one is not None]
             stored = 0 if largest is None else self.constants[largest].size
             weights = sum(known) if len(known) == len(each) else stored
         obstacle = ""
-        if not on_array and not any(value in self.roots for value in found.values):
-            maker = found.values[0].producer()
+        if not on_array and not any(value in self.roots for value in trace.values):
+            maker = trace.values[0].producer()
             obstacle = f"its weight is computed from constants by {maker.op_type if maker else 'the graph'}"
-        elif not on_array and found.path:
-            picker = found.path[-1]
+        elif not on_array and trace.path:
+            picker = trace.path[-1]
             obstacle = (
                 f"its weight is picked by {picker.op_type} '{picker.name or picker.op_type}' at run time"
             )
@@ -265,13 +265,13 @@ class _Finder:
 
     def _roots(self, value: ir.Value) -> list[int]:
         """The stored tensors that a constant is computed from; itself where it is one of them."""
-        found, pending, met = [], [value], {value}
+        roots, pending, met = [], [value], {value}
         while pending:
             current = pending.pop()
             root = self.roots.get(current)
             if root is not None:
                 if current is value or current.dtype in FLOATS or self.constants[root].size > 1:
-                    found.append(root)
+                    roots.append(root)
                 if current is value:
                     break
                 continue
@@ -279,7 +279,7 @@ class _Finder:
             fresh = [v for v in (node.inputs if node else ()) if v is not None and v not in met]
             met.update(fresh)
             pending += fresh
-        return found
+        return roots
 
     def _trace(self, value: ir.Value | None) -> _Trace | None:
         """Follow an operand back to the constants that it is picked from; None for an activation."""

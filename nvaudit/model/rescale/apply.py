@@ -72,6 +72,7 @@ def _weights(plan: Plan, scales: Floats) -> None:
     arrays = {}
     for key, values in weight_values(plan.model, list(done)).items():
         layer = done[key]
+        # y′ = y / t_out and x′ = x / t_in for y = W x give W′ = W t_in / t_out, element by element.
         ratio = scales[layer.source_ids] / scales[layer.result_ids]
         wide = values.astype(np.float64) * ratio.reshape(ratio.shape + (1,) * (values.ndim - 2))
         arrays[key] = wide
@@ -95,9 +96,10 @@ def _constant(edit: ConstantEdit, scales: Floats, names: Names) -> None:
 
 
 def _norm(edit: NormEdit, scales: Floats, names: Names) -> None:
-    """y = γ (x − μ) / √(v + ε) + β for x = t·x′, y = u·y′.
+    """y = γ (x − μ) / √(v + ε) + β for x = t·x′, y = u·y′: μ′ = μ / t, v′ = v / t², β′ = β / u.
 
-    The stored variance becomes v / t², and γ makes up for ε, which does not scale with it.
+    ε does not scale with v, so γ makes up for it: γ′ = γ √(v′ + ε) / √(v + ε) · t / u. The variance is
+    written first, and γ follows what its type kept of it.
     """
     taken, made = scales[edit.taken], scales[edit.made]
     epsilon = float(attribute(edit.node, "epsilon", 1e-5))

@@ -98,24 +98,24 @@ def find_centres(model: ir.Model, keys: Collection[str], seen: Mapping[str, Size
             continue
         if _is_fixed_norm(node, walk):
             norms.append(node.outputs[0].name or "")
-        found = find_linear(node, partial(_root_at, uses, node), walk, integer_bias=True)
-        if found is None:
+        layer = find_linear(node, partial(_root_at, uses, node), walk, integer_bias=True)
+        if layer is None:
             continue
-        into, reason = _taker(node, found, walk)
+        into, reason = _taker(node, layer, walk)
         if into is None:
-            refused[found.root.key] = reason
+            refused[layer.root.key] = reason
             continue
-        refused.pop(found.root.key, None)
-        axis = found.rank + found.result_axis
+        refused.pop(layer.root.key, None)
+        axis = layer.rank + layer.result_axis
         spots.append(
             Spot(
-                found.root.key,
+                layer.root.key,
                 node.outputs[0].name or "",
                 axis,
-                found.rank,
-                found.channels,
+                layer.rank,
+                layer.channels,
                 into,
-                found.dtype,
+                layer.dtype,
             )
         )
     return Centres(tuple(spots), tuple(norms), refused)
@@ -135,16 +135,16 @@ def _root_at(uses: Mapping[tuple[ir.Node, int], Root], node: ir.Node, index: int
     return uses.get((node, index))
 
 
-def _taker(node: ir.Node, found: Linear, walk: Walk) -> tuple[Into | None, str]:
+def _taker(node: ir.Node, layer: Linear, walk: Walk) -> tuple[Into | None, str]:
     """What can take a correction of a layer's result up."""
     uses = list(node.outputs[0].uses())
     alone = len(uses) == 1 and not node.outputs[0].is_graph_output()
     behind = uses[0].node if alone else None
     if behind is not None and uses[0].idx == 0 and _is_fixed_norm(behind, walk):
         return "norm", ""
-    if found.bias_index is not None:
+    if layer.bias_index is not None:
         return "bias", ""
-    if behind is not None and _addend(behind, 1 - uses[0].idx, found, walk):
+    if behind is not None and _addend(behind, 1 - uses[0].idx, layer, walk):
         return "add", ""
     takes_bias = (operator := operator_of(node)) is not None and operator.bias is not None
     if takes_bias and not (is_float(node, "Gemm") and walk.opset < _OPTIONAL_BIAS):
@@ -156,15 +156,15 @@ def _is_fixed_norm(node: ir.Node, walk: Walk) -> bool:
     return is_plain_norm(node) and all(walk.is_constant(value) for value in node.inputs[1:5])
 
 
-def _addend(node: ir.Node, index: int, found: Linear, walk: Walk) -> bool:
+def _addend(node: ir.Node, index: int, layer: Linear, walk: Walk) -> bool:
     if node.op_type != "Add" or node.domain:
         return False
     value = node.inputs[index]
     array = None if value is None else walk.array(value)
-    if array is None or array.ndim > found.rank or array.dtype.kind not in "fV":
+    if array is None or array.ndim > layer.rank or array.dtype.kind not in "fV":
         return False
-    at = found.result_axis + array.ndim
-    return at < 0 or array.shape[at] in (1, found.channels)
+    at = layer.result_axis + array.ndim
+    return at < 0 or array.shape[at] in (1, layer.channels)
 
 
 def watched_means(
@@ -192,7 +192,7 @@ def watched_means(
     model = ir.serde.deserialize_model(onnx.ModelProto.FromString(proto))
     opset, names = model.opset_imports.get("", 1), Names(model.graph)
     makers = {value.name: node for node in model.graph for value in node.outputs}
-    found: dict[str, tuple[str, str]] = {}
+    moments_of: dict[str, tuple[str, str]] = {}
     for spot in centres.spots:
         node = makers.get(spot.value)
         if node is None or (norms and spot.into == "norm"):
@@ -202,7 +202,7 @@ def watched_means(
         build = Builder(node, names)  # behind the node, once the graph is sorted
         axes = [axis for axis in range(spot.rank) if axis != spot.axis]
         centred, *moments = _moments(build, value, spot.dtype, axes, opset, model)
-        found[spot.value] = (moments[0].name or "", moments[1].name or "")
+        moments_of[spot.value] = (moments[0].name or "", moments[1].name or "")
         if clean is not None and spot.value in clean:
             target = _target(build, moments[1], clean[spot.value], spot, opset)
             back = _cast(build, build.node("Add", centred, target), spot.dtype)
@@ -212,9 +212,9 @@ def watched_means(
         for name in centres.norms:
             node = makers.get(name)
             if node is not None:
-                found[name] = _by_batch(node, names, opset, model, clean is not None)
+                moments_of[name] = _by_batch(node, names, opset, model, clean is not None)
     model.graph.sort()
-    return bytes(ir.serde.serialize_model(model).SerializeToString()), found
+    return bytes(ir.serde.serialize_model(model).SerializeToString()), moments_of
 
 
 def _moments(

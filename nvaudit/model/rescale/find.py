@@ -133,8 +133,8 @@ class _Planner:
 
     def _linear(self, node: ir.Node, name: str) -> Label | None:
         """A weight: what it takes and what it makes are rescaled independently."""
-        found = find_linear(node, lambda index: self.roots.get((node, index)), self.walk)
-        if found is None:
+        layer = find_linear(node, lambda index: self.roots.get((node, index)), self.walk)
+        if layer is None:
             for index in range(len(node.inputs)):
                 root = self.roots.get((node, index))
                 if root is not None:
@@ -142,24 +142,26 @@ class _Planner:
                         f"{node.op_type} '{name}' does more with it than multiply and add"
                     )
             return None
-        key = found.root.key
-        source = self._source(node, found.source_index, found.inputs, found.source_axis)
-        made = Label(found.rank + found.result_axis, found.rank, self.walk.variables.fresh(found.channels))
+        key = layer.root.key
+        source = self._source(node, layer.source_index, layer.inputs, layer.source_axis)
+        made = Label(layer.rank + layer.result_axis, layer.rank, self.walk.variables.fresh(layer.channels))
         label = made
         if self.insert != "none" and f"out {key}" not in self.private:
-            label = Label(made.axis, made.rank, self.walk.variables.fresh(found.channels))
-            self.plan.edits.append(Insertion(node, None, made.ids, label.ids, label, found.dtype))
-        if self.insert == "both" and f"in {key}" not in self.private and found.source_rank:
-            fresh = self.walk.variables.fresh(found.inputs)
-            axis = found.source_rank + found.source_axis
-            at = Label(axis, found.source_rank, fresh)
-            self.plan.edits.append(Insertion(node, found.source_index, source, fresh, at, found.dtype))
+            label = Label(made.axis, made.rank, self.walk.variables.fresh(layer.channels))
+            self.plan.edits.append(Insertion(node, None, made.ids, label.ids, label, layer.dtype))
+        if self.insert == "both" and f"in {key}" not in self.private and layer.source_rank:
+            fresh = self.walk.variables.fresh(layer.inputs)
+            axis = layer.source_rank + layer.source_axis
+            at = Label(axis, layer.source_rank, fresh)
+            self.plan.edits.append(Insertion(node, layer.source_index, source, fresh, at, layer.dtype))
             source = fresh
-        if found.bias_index is not None:
+        if layer.bias_index is not None:
             one = Label(0, 1, made.ids)
             fixed = np.full_like(made.ids, FIXED)
-            self.plan.edits.append(ConstantEdit(node, found.bias_index, fixed, made.ids, one))
-        source_ids, result_ids = source[found.source_at], made.ids[found.result_at]
+            self.plan.edits.append(ConstantEdit(node, layer.bias_index, fixed, made.ids, one))
+        source_ids, result_ids = source[layer.source_at], made.ids[layer.result_at]
+        # W′ = W t_in / t_out: t_in belongs to what it takes, t_out to what it makes, and the two are free of
+        # each other. What has another consumer or maker is tied by the label that both share.
         if key in self.first:
             # One array serves both uses, so both see the same factors.
             self.walk.variables.tie(self.first[key][0], source_ids)
@@ -170,16 +172,16 @@ class _Planner:
                 key,
                 node.op_type,
                 name,
-                (node.inputs[found.source_index] or node.outputs[0]).name or "",
+                (node.inputs[layer.source_index] or node.outputs[0]).name or "",
                 node.outputs[0].name or "",
-                found.source_axis,
-                found.result_axis,
-                found.source_at,
-                found.result_at,
+                layer.source_axis,
+                layer.result_axis,
+                layer.source_at,
+                layer.result_at,
                 source_ids,
                 result_ids,
-                found.channels,
-                self._gain(node.outputs[0], found.channels),
+                layer.channels,
+                self._gain(node.outputs[0], layer.channels),
             )
         )
         return label
@@ -239,10 +241,10 @@ class _Planner:
 
     def _factor(self, node: ir.Node) -> Label | None:
         """Mul and Div by a constant absorb a scale; a product of two values has the scale of the one."""
-        found = self._operands(node)
-        if found is None:
+        operands = self._operands(node)
+        if operands is None:
             return self._gated(node)
-        _, other, label = found
+        _, other, label = operands
         if node.op_type == "Div" and other == 0:
             return None
         made = Label(label.axis, label.rank, self.walk.variables.fresh(label.ids.size))
@@ -265,10 +267,10 @@ class _Planner:
 
     def _shift(self, node: ir.Node) -> Label | None:
         """A constant that is added is rescaled with what it is added to."""
-        found = self._operands(node)
-        if found is None:
+        operands = self._operands(node)
+        if operands is None:
             return None
-        _, other, label = found
+        _, other, label = operands
         fixed = np.full_like(label.ids, FIXED)
         self.plan.edits.append(ConstantEdit(node, other, fixed, label.ids, label))
         return label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from nvaudit.report.comparison.plots import kpp_figure, roughness_figure
+from nvaudit.report.comparison.figures import kpp_figure, roughness_figure
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
 from nvaudit.report.comparison.words import (
     COST_COLUMNS,

@@ -19,6 +19,7 @@ from nvaudit.report.document import (
     short,
 )
 from nvaudit.report.groups import zero_groups_text
+from nvaudit.report.hardening.figures import candidates_figure, pair_figure, training_figure
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.hardening.words import (
     CANDIDATES_NOTES,
@@ -39,10 +40,14 @@ from nvaudit.report.hardening.words import (
     through_lines,
     training_text,
 )
-from nvaudit.report.page.hardware import crossbar_section
-from nvaudit.report.page.pair import before_after, change_title
-from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.hardening import candidates_figure, pair_figure, training_figure
+from nvaudit.report.parts import (
+    before_after,
+    change_title,
+    crossbar_section,
+    share_blocks,
+    share_numbers,
+    warnings,
+)
 from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, kpp_name, limit_text
 from nvaudit.report.write_verify.document import plan_sections
 from nvaudit.report.write_verify.words import reason_text

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.cases import kpp_numbers, kpp_text
-from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.crossbar_text import adc_text
+from nvaudit.report.crossbar import CrossbarInfo, adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header, versions_with_torch
 from nvaudit.report.mapped import MappedShare, share_clause

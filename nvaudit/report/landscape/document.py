@@ -25,7 +25,7 @@ from nvaudit.report.document import (
     short,
 )
 from nvaudit.report.landscape.result import LandscapeReport
-from nvaudit.report.page.surface import roughness_words, surface_figures
+from nvaudit.report.landscape.surface import roughness_words, surface_figures
 from nvaudit.report.record import hash_rows, options_text, runtime_rows, time_text
 from nvaudit.report.wording import count_text, roughness_text, wrap
 

@@ -8,13 +8,8 @@ from typing import Any
 from nvaudit.errors import OptionError
 
 
-def plotly_graphs(wanted_by: str) -> Any:
-    """Import ``plotly.graph_objects``.
-
-    Parameters
-    ----------
-    wanted_by : str
-        The option that needs it, for the message.
+def plotly_graphs(wanted_by: str = "--html") -> Any:
+    """Import ``plotly.graph_objects``; ``wanted_by`` is the option that needs it.
 
     Raises
     ------

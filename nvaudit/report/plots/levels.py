@@ -10,7 +10,7 @@ from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, layout
 
 
-def levels_figure(levels: Sequence[DeviceLevel], unit: str, wanted_by: str = "--html") -> Any:
+def levels_figure(levels: Sequence[DeviceLevel], unit: str) -> Any:
     """Draw target, median, half and nine tenths of the devices of each level.
 
     Parameters
@@ -18,19 +18,8 @@ def levels_figure(levels: Sequence[DeviceLevel], unit: str, wanted_by: str = "--
     levels : sequence of DeviceLevel
     unit : str
         Of the conductance.
-    wanted_by : str
-        The option that asks for a figure, for the message if plotly is missing.
-
-    Returns
-    -------
-    plotly.graph_objects.Figure
-
-    Raises
-    ------
-    OptionError
-        If plotly is not installed.
     """
-    go = plotly_graphs(wanted_by)
+    go = plotly_graphs()
     places = list(range(len(levels)))
     figure = go.Figure()
     for title, pair, width in (("90 % of the devices", (0, 4), 7), ("50 % of the devices", (1, 3), 15)):

@@ -19,10 +19,9 @@ from nvaudit.report.document import (
     file_name,
     limited,
 )
-from nvaudit.report.page.pair import before_after, change_title
-from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.remap import steps_figure
+from nvaudit.report.parts import before_after, change_title, share_blocks, share_numbers, warnings
 from nvaudit.report.record import time_text
+from nvaudit.report.remap.figures import steps_figure
 from nvaudit.report.remap.result import RemapAudit, RemapReport
 from nvaudit.report.remap.words import (
     PAIR_COLUMNS,

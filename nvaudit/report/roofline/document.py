@@ -18,9 +18,9 @@ from nvaudit.report.document import (
     file_name,
     short,
 )
-from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.roofline import roofline_figure
+from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.record import hash_rows, time_text
+from nvaudit.report.roofline.figures import roofline_figure
 from nvaudit.report.roofline.result import LevelResult, RooflineReport
 from nvaudit.report.roofline.words import (
     ALONE_WORDS,

@@ -23,8 +23,7 @@ from nvaudit.report.document import (
     short,
 )
 from nvaudit.report.mapped import gate_lines
-from nvaudit.report.page.share import share_blocks, share_numbers, warnings
-from nvaudit.report.plots.verify import verify_figure
+from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
@@ -38,6 +37,7 @@ from nvaudit.report.wording import (
     shape_text,
     value_text,
 )
+from nvaudit.report.write_verify.figures import verify_figure
 from nvaudit.report.write_verify.result import (
     VerifyChoice,
     VerifyPoint,

@@ -1,0 +1,280 @@
+"""What the report of an audit says, on every medium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nvaudit.report.audit.array import device_section, mapping_section
+from nvaudit.report.audit.chips import chips_section, sweep_section, yield_section
+from nvaudit.report.audit.losses import losses_section
+from nvaudit.report.audit.record import (
+    cite_section,
+    notes_section,
+    record_section,
+    remedy_section,
+    rerun_section,
+    resume_section,
+)
+from nvaudit.report.cases import deciding_point, ended_text, question_text, verdict_word
+from nvaudit.report.document import (
+    PAGE,
+    Block,
+    Document,
+    Hero,
+    KeyFigure,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+    at_sigma,
+    file_name,
+    short,
+    unit_words,
+)
+from nvaudit.report.landscape.surface import roughness_words, surface_figures
+from nvaudit.report.mapped import gate_lines
+from nvaudit.report.parts import crossbar_section, share_numbers, warnings
+from nvaudit.report.result import AuditReport
+from nvaudit.report.steps import noiseless_steps
+from nvaudit.report.tails import TailResult
+from nvaudit.report.wording import (
+    LABEL_FREE_CHIPS,
+    amount_text,
+    confidence_text,
+    count_text,
+    interval_text,
+    kpp_name,
+    limit_text,
+    roughness_text,
+    share_text,
+    value_text,
+)
+from nvaudit.stats.gate import Verdict
+from nvaudit.stats.kpp import KppResult, YieldResult
+
+_TITLES: dict[Verdict, tuple[str, str]] = {
+    "pass": ("The gate holds", "The gates hold"),
+    "fail": ("The gate does not hold", "The gates do not all hold"),
+    "undecided": ("The gate could not be decided", "The gates could not all be decided"),
+}
+"""Of one gate, and of several."""
+
+
+def audit_document(report: AuditReport) -> Document:
+    """Say what an audit found."""
+    device = short(str(report.device.get("name", "unnamed device")))
+    sections = (
+        resume_section(report),
+        remedy_section(report),
+        chips_section(report),
+        yield_section(report),
+        sweep_section(report),
+        losses_section(report),
+        _gates(report),
+        _tails(report),
+        mapping_section(report),
+        crossbar_section(report.crossbar),
+        device_section(report),
+        _landscape(report),
+        notes_section(report),
+        record_section(report),
+        rerun_section(report),
+        cite_section(report),
+    )
+    return Document(
+        title=report.headline,
+        subject=file_name(report.model.path),
+        subtitle=f"{report.metric} on {device} at {at_sigma(report.operating_point)}",
+        hero=_hero(report),
+        sections=tuple(section for section in sections if section is not None),
+        version=report.nvaudit_version,
+    )
+
+
+def _hero(report: AuditReport) -> Hero:
+    info, point = report.metric_info, report.operating_point
+    better = "higher is better" if info.higher_is_better else "lower is better"
+    measure = better if info.unit == "fraction" else f"{better}, {info.unit}"
+    where = f" at {at_sigma(point)}" if report.sweep else ""
+    ended = ended_text(report, command=False)
+    return Hero(
+        role="undecided" if report.interrupted is not None else report.verdict or "none",
+        word=_word(report),
+        title=_title(report),
+        lines=(
+            *(() if ended is None else (f"{ended}.",)),
+            *_gate_lines(report),
+            f"{_kpp_sentence(report, report.kpp[0])}.",
+        ),
+        numbers=tuple(_numbers(report)),
+        about=f"{report.metric} ({measure}){where}",
+        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+    )
+
+
+def _word(report: AuditReport) -> str:
+    if report.interrupted is not None:
+        return "INTERRUPTED"
+    return report.verdict.upper() if report.verdict else "NO GATE"
+
+
+def _title(report: AuditReport) -> str:
+    if report.verdict is None:
+        return f"{count_text(report.trials.count, 'chip')} at {at_sigma(report.operating_point)}"
+    point = deciding_point(report)
+    several = (0 if point is None else len(point.gate)) + (report.mapped_gate is not None) > 1
+    return _TITLES[report.verdict][several]
+
+
+def _gate_lines(report: AuditReport) -> Iterator[str]:
+    """Every gate with its verdict and its reason; of a sweep those of the point that settles the verdict."""
+    point = deciding_point(report)
+    where = ""
+    if point is not None and report.sweep:
+        where = f" at {at_sigma(point)}; the sweep below has every σ"
+    for gate in () if point is None else point.gate:
+        text = f"{verdict_word(gate, report)}: {question_text(gate, report.metric_info)}{where}. "
+        yield f"{text}{gate.reason[:1].upper()}{gate.reason[1:]}."
+        if gate.needed:
+            yield f"To decide: {gate.needed}."
+    for text in gate_lines(report.mapped_gate, report.mapped):
+        yield f"{text}."
+
+
+def _kpp_sentence(report: AuditReport, result: KppResult) -> str:
+    """Say in words what a KPP and its interval are."""
+    info = report.metric_info
+    side, worst, best = ("below", "lower", "upper") if info.higher_is_better else ("above", "upper", "lower")
+    text = (
+        f"{result.percentile:.10g} % of the simulated chips have {report.metric} {side} "
+        f"{value_text(result.value, info.unit)}"
+    )
+    confidence = confidence_text(result.confidence)
+    if result.low is not None and result.high is not None:
+        ends = f"{value_text(result.low, info.unit)} to {value_text(result.high, info.unit)}"
+        return f"{text}; the {confidence} confidence interval is {ends}"
+    known = result.low if result.low is not None else result.high
+    if known is None:
+        return f"{text}; {count_text(result.trials, 'chip')} give no interval"
+    given, gone = (best, worst) if result.worst_bound_missing else (worst, best)
+    return (
+        f"{text}; the {given} end of its {confidence} interval is {value_text(known, info.unit)}, and the "
+        f"{gone} end needs more chips"
+    )
+
+
+def _numbers(report: AuditReport) -> Iterator[KeyFigure]:
+    """From the unmodified model down to the worst chips, then what else was asked."""
+    unit, trials = report.metric_info.unit, report.trials
+    for step in noiseless_steps(report):
+        yield KeyFigure(step.name, value_text(step.value, unit), step.cause)
+    spread = amount_text(trials.std, unit)
+    note = "the only chip" if trials.count == 1 else f"std {spread}, {count_text(trials.count, 'chip')}"
+    yield KeyFigure("mean of the chips", value_text(trials.mean, unit), note)
+    for index, result in enumerate(report.kpp):
+        ends = interval_text(result.low, result.high, unit)
+        note = f"{ends}, {confidence_text(result.confidence)} confidence"
+        if result.width:
+            note += f"; exact within {amount_text(result.width, unit)}"
+        yield KeyFigure(kpp_name(result.percentile), value_text(result.value, unit), note, main=index == 0)
+    yield from (_yield_figure(item, unit) for item in report.yields)
+    for tail in report.tail:
+        if tail.value is not None:
+            ends = (
+                f"{interval_text(tail.low, tail.high, unit)}, {confidence_text(tail.confidence)} confidence"
+            )
+            yield KeyFigure(f"{kpp_name(tail.percentile)}, extrapolated", value_text(tail.value, unit), ends)
+    yield from share_numbers(report.mapped)
+
+
+def _yield_figure(item: YieldResult, unit: str) -> KeyFigure:
+    side = "at least" if item.direction == "at_least" else "at most"
+    ends = f"[{share_text(item.low)}, {share_text(item.high)}]"
+    return KeyFigure(
+        f"yield, {side} {limit_text(item.threshold, unit)}",
+        share_text(item.share),
+        f"{ends}, {confidence_text(item.confidence)} confidence",
+    )
+
+
+def _gates(report: AuditReport) -> Section | None:
+    """What each gate counted, and with which bounds."""
+    points = [(p.sigma, p.gate) for p in report.sweep] or [(report.operating_point.sigma, report.gate)]
+    gates = [(sigma, gate) for sigma, found in sorted(points, key=lambda p: p[0]) for gate in found]
+    if not gates:
+        return None
+    rows = tuple(
+        (
+            Number(sigma, f"{sigma:g}"),
+            f"{gate.percentile:g} %",
+            limit_text(gate.threshold, report.metric_info.unit),
+            gate.verdict,
+            Number(gate.failures, f"{gate.failures:,}"),
+            Number(gate.trials, f"{gate.trials:,}"),
+            f"{share_text(gate.failure_low)} to {share_text(gate.failure_high)}",
+            gate.needed or "nothing",
+        )
+        for sigma, gate in gates
+    )
+    columns = (
+        f"σ, {unit_words(report.operating_point.sigma_unit)}", "may miss", "threshold", "verdict", "missed",
+        "chips", "share that misses", "what would decide it",
+    )  # fmt: skip
+    confidence = confidence_text(gates[0][1].confidence)
+    caption = f"Every gate of this audit; bounds of the share one-sided, {confidence} each."
+    blocks: list[Block] = [Table("gates", caption, columns, rows, numeric=(0, 4, 5))]
+    if any(gate.sequential for _, gate in gates):
+        text = "Chips were drawn until the gate was decided; its bounds hold at any stopping time."
+        blocks.append(Paragraph(text, "note"))
+    return Section("gate", "The gate", tuple(blocks), media=PAGE)
+
+
+def _tails(report: AuditReport) -> Section | None:
+    """Percentiles beyond the sample."""
+    lines = [line for tail in report.tail for line in tail_lines(tail, report.metric_info.unit)]
+    blocks = tuple(Paragraph(line if line.endswith(".") else f"{line}.") for line in lines)
+    return Section("tail", "Beyond the sample", blocks) if blocks else None
+
+
+def tail_lines(result: TailResult, unit: str) -> list[str]:
+    """Say an extrapolated percentile with what it rests on, or why there is none."""
+    name = f"{kpp_name(result.percentile)} ({_odds(result.percentile)})"
+    if result.refusal is not None:
+        return [f"{name}: no estimate: {result.refusal.reason}; {result.refusal.advice}"]
+    if result.value is None or result.goodness is None:  # an estimate has both
+        return []
+    return [
+        f"{name}, extrapolated: {value_text(result.value, unit)} "
+        f"{interval_text(result.low, result.high, unit)}, {confidence_text(result.confidence)} confidence: "
+        f"generalised Pareto law fitted to the worst {result.tail_chips} of "
+        f"{count_text(result.trials, 'chip')} (goodness p = {result.goodness:.2f})",
+        f"It holds if rarer chips follow the law of these: a fault that strikes less than about 1 chip in "
+        f"{result.trials // 3:,} may have left no trace in this run.",
+    ]
+
+
+def _odds(percentile: float) -> str:
+    """Say a share of the chips as odds.
+
+    Examples
+    --------
+    >>> _odds(0.01), _odds(0.3)
+    ('1 chip in 10,000', '1 chip in 333')
+    """
+    return f"1 chip in {100 / percentile:,.0f}"
+
+
+def _landscape(report: AuditReport) -> Section | None:
+    """The loss landscape, where it was measured."""
+    found, surface = report.roughness, report.landscape
+    if found is None:
+        return None
+    blocks: list[Block] = [Paragraph(roughness_words(found), "lead")]
+    if surface is not None:
+        name = f"the median pair: {roughness_text(surface.roughness)}"
+        blocks.append(Paragraph(f"Shown is {name}.", media=PAGE))
+        grid, losses = np.array(surface.axis), np.array([surface.losses])
+        blocks += surface_figures(grid, losses, [name], found.loss.replace("_", "-"))
+    return Section("landscape", "Loss landscape", tuple(blocks))

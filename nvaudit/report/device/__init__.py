@@ -1,0 +1,1 @@
+"""Device profiles: the bundled ones, and one at an operating point."""

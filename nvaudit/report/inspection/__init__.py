@@ -1,0 +1,1 @@
+"""What of a model is on the array, before anything is run."""

@@ -1,0 +1,119 @@
+"""A loss surface in 3-D and as contours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.report.plots.figures import plotly_graphs
+from nvaudit.report.plots.theme import SURFACE_COLOURS, axis, colour, label, layout
+
+Float = NDArray[np.float64]
+
+MAX_SURFACES = 12
+"""A figure offers at most this many surfaces, so that a page stays small."""
+
+MAX_POINTS = 101
+"""A finer grid is drawn with fewer points along each axis."""
+
+
+def surface_figure(grid: Float, losses: Float, names: list[str], loss: str) -> Any:
+    """Draw loss surfaces in 3-D; of several the first is shown.
+
+    Parameters
+    ----------
+    grid : ndarray, float64, shape (a,)
+        Coordinates along both directions.
+    losses : ndarray, float64, shape (surface, a, a)
+        First along x, then along y.
+    names : list of str
+        One for each surface.
+    loss : str
+        Name of the loss, with its unit.
+    """
+    go = plotly_graphs()
+    grid, losses, names = _thinned(grid, losses, names)
+    low, high = float(losses.min()), float(losses.max())
+    traces = [
+        go.Surface(
+            x=grid, y=grid, z=surface.T, cmin=low, cmax=high, colorscale=SURFACE_COLOURS, visible=i == 0,
+            name=label(name), colorbar=_bar(loss, 0.02),
+            contours={"z": {"show": True, "usecolormap": True, "project": {"z": True}}},
+            hovertemplate="x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
+        )
+        for i, (surface, name) in enumerate(zip(losses, names, strict=True))
+    ]  # fmt: skip
+    figure = go.Figure(traces)
+    # The same heights for all surfaces, so that they can be compared.
+    margin = 0.05 * (high - low or 1.0)
+    sides = [("x", {}), ("y", {}), ("z", {"range": [low - margin, high + margin]})]
+    scene: dict[str, Any] = {
+        f"{side}axis": {
+            "title": {"text": "loss" if side == "z" else side}, "gridcolor": colour("line"),
+            "zerolinecolor": colour("line"), "color": colour("muted"), "nticks": 5, **more,
+        }
+        for side, more in sides
+    }  # fmt: skip
+    # Turned round its upright axis only: the loss stays above.
+    camera = {"eye": {"x": 1.3, "y": 1.3, "z": 0.8}, "center": {"x": 0, "y": 0, "z": -0.15}}
+    scene |= {"aspectmode": "cube", "dragmode": "turntable", "camera": camera}
+    figure.update_layout(**layout(scene=scene, margin={"l": 0, "r": 0, "t": 0, "b": 64}))
+    return figure
+
+
+def contour_figure(grid: Float, losses: Float, names: list[str], loss: str) -> Any:
+    """Draw loss surfaces as contours; of several the first is shown.
+
+    Parameters
+    ----------
+    grid, losses, names, loss
+        As in :func:`surface_figure`.
+    """
+    go = plotly_graphs()
+    grid, losses, names = _thinned(grid, losses, names)
+    low, high = float(losses.min()), float(losses.max())
+    traces = [
+        go.Contour(
+            x=grid, y=grid, z=surface.T, zmin=low, zmax=high, colorscale=SURFACE_COLOURS, visible=i == 0,
+            name=label(name), ncontours=20, line={"width": 0.7}, colorbar=_bar(loss, -0.16),
+            hovertemplate="x %{x:.3g}<br>y %{y:.3g}<br>loss %{z:.4g}<extra></extra>",
+        )
+        for i, (surface, name) in enumerate(zip(losses, names, strict=True))
+    ]  # fmt: skip
+    middle = go.Scatter(
+        x=[0], y=[0], mode="markers", hovertemplate="the trained weights<extra></extra>",
+        marker={"symbol": "cross-thin-open", "size": 14, "color": "white", "line": {"width": 2.5}},
+    )  # fmt: skip
+    figure = go.Figure([*traces, middle])
+    figure.update_layout(
+        **layout(
+            xaxis=axis("x, in filter lengths", constrain="domain", nticks=6, showgrid=False),
+            yaxis=axis("y, in filter lengths", scaleanchor="x", constrain="domain", nticks=6, showgrid=False),
+        )
+    )
+    return figure
+
+
+def surface_names(names: list[str]) -> list[str]:
+    """Give the names of the surfaces that a figure offers."""
+    return names[:MAX_SURFACES]
+
+
+def _bar(loss: str, below: float) -> dict[str, Any]:
+    # Below the drawing, so that a phone has its whole width for it.
+    return {
+        "title": {"text": label(loss), "side": "bottom"}, "orientation": "h", "thickness": 10, "len": 0.7,
+        "outlinewidth": 0, "x": 0.5, "y": below, "yanchor": "top", "nticks": 6,
+    }  # fmt: skip
+
+
+def _thinned(grid: Float, losses: Float, names: list[str]) -> tuple[Float, Float, list[str]]:
+    """Keep what can be drawn: some surfaces, and not more points than a screen shows."""
+    step = -(-len(grid) // MAX_POINTS)
+    few = losses[:MAX_SURFACES, ::step, ::step]
+    with np.errstate(over="ignore"):  # rounding multiplies first; what overflows there is not rounded
+        axis, height = np.round(grid[::step], 9), np.round(few, 7)
+    axis = np.where(np.isfinite(axis), axis, grid[::step])
+    return axis, np.where(np.isfinite(height), height, few), names[:MAX_SURFACES]

@@ -1,0 +1,90 @@
+"""Parts that the documents of several kinds of report share."""
+
+from __future__ import annotations
+
+from nvaudit.report.crossbar import LAYER_COLUMNS, CrossbarInfo, crossbar_text, layer_row
+from nvaudit.report.document import (
+    MAX_ROWS,
+    Block,
+    Bullets,
+    Cell,
+    KeyFigure,
+    Paragraph,
+    Section,
+    Table,
+    limited,
+    short,
+)
+from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
+from nvaudit.report.wording import difference_text, value_text
+
+
+def warnings(first: str | None, found: MappedShare | None) -> tuple[str, ...]:
+    """What a reader must know before anything else: a warning of the kind's own, and that of the share."""
+    about = share_warning(found)
+    return tuple(text for text in (first, None if about is None else f"{about}.") if text)
+
+
+def share_numbers(found: MappedShare | None) -> list[KeyFigure]:
+    """The share on the array as a number that stands out; none where it is not known."""
+    if found is None or found.share is None:
+        return []
+    if found.share_of_products is not None and found.products_total is not None:
+        note = f"{found.products:,} of {found.products_total:,} products"
+    else:
+        note = f"{found.weights:,} of {found.weights_total:,} {found.noun}"
+    return [KeyFigure("on the array", part_text(found.share), note)]
+
+
+def share_blocks(found: MappedShare | None) -> list[Block]:
+    """How much is on the array, and what is not."""
+    if found is None:
+        return []
+    blocks: list[Block] = [Paragraph(f"{coverage_text(found)}.")]
+    if rows := off_rows(found, MAX_ROWS):
+        shown = tuple((short(name), products, weights, why) for name, products, weights, why in rows)
+        caption = "Operators with a weight whose products the array does not do, the most products first."
+        blocks.append(Table("off-array", caption, off_columns(), shown, numeric=(1, 2)))
+    return blocks
+
+
+def crossbar_section(info: CrossbarInfo | None) -> Section | None:
+    """How layers lie on crossbars and what their converters reach; None without them."""
+    if info is None:
+        return None
+    rows: list[tuple[Cell, ...]] = [
+        (short(layer.name), *layer_row(layer)[1:]) for layer in info.layers if layer.reason is None
+    ]
+    shown, cut = limited(rows)
+    blocks: list[Block] = [Paragraph(crossbar_text(info), "lead")]
+    if shown:
+        caption = f"Crossbars of {info.rows} × {info.cols}; the ADC range in inputs × levels.{cut}"
+        blocks.append(
+            Table("crossbar-layers", caption, LAYER_COLUMNS, shown, numeric=(1, 2, 3, 4, 5, 6), sortable=True)
+        )
+    if ideal := tuple(f"Not split, ideal converters: {layer.name}: {layer.reason}" for layer in info.whole):
+        blocks.append(Bullets(ideal))
+    return Section("crossbars", "Crossbars and converters", tuple(blocks))
+
+
+def change_title(name: str, change: float, unit: str) -> str:
+    """Say in a line what became of a number.
+
+    Examples
+    --------
+    >>> change_title("KPP 1 %", 0.125, "fraction")
+    'KPP 1 % raised by 12.50 points'
+    >>> change_title("KPP 1 %", 0.0, "fraction")
+    'KPP 1 % is what it was'
+    """
+    if change == 0:
+        return f"{name} is what it was"
+    return (
+        f"{name} {'raised' if change > 0 else 'lowered'} by {difference_text(abs(change), unit).lstrip('+')}"
+    )
+
+
+def before_after(name: str, before: float, after: float, unit: str, *, main: bool = False) -> KeyFigure:
+    """Show a number as it is now, and what it was; ``main`` is the largest on a page."""
+    change = difference_text(after - before, unit)
+    return KeyFigure(name, value_text(after, unit), f"before: {value_text(before, unit)}; {change}", main)

@@ -1,0 +1,1 @@
+"""The plan of an audit: what its trials could say and would cost."""

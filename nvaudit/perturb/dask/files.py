@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nvaudit.errors import EngineError
+from nvaudit.files import put_in_place, replacing
 from nvaudit.perturb.workload import ArrayFile, GraphFile
 
 CHUNK = 8 << 20
@@ -219,7 +220,7 @@ class Store:
         if digest(part) != ref.sha256:
             part.unlink()
             raise EngineError(f"{ref.path}: arrived damaged; run again")
-        os.replace(part, self.path(ref))
+        put_in_place(part, self.path(ref), durable=False)
 
     def prune(self, wanted: Iterable[str]) -> None:
         """Remove every content that is not wanted."""
@@ -237,9 +238,8 @@ def put(source: str | Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError:  # another file system, or one without links
-        partial = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
+        with replacing(target, durable=False) as partial:
+            shutil.copyfile(source, partial)
 
 
 def place(found: Bundle, located: Mapping[str, str], local: Path) -> dict[str, str]:

@@ -82,10 +82,6 @@ def audit(
     **options
         The fields of :class:`nvaudit.spec.RunSpec`.
 
-    Returns
-    -------
-    AuditReport
-
     Raises
     ------
     NvauditError
@@ -105,17 +101,12 @@ def run_audit(
 
     Parameters
     ----------
-    spec : RunSpec
     progress : callable
         Called with (what, done, total).
     resume : str or Path, optional
         A folder that keeps finished chips; made if it is missing. It has no influence on results.
     stop : Stop, optional
         Ends the run early: the report is then of the chips that are finished.
-
-    Returns
-    -------
-    AuditReport
 
     Raises
     ------

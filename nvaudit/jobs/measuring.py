@@ -39,7 +39,6 @@ class Measurement:
         Of each point that was come to: all, unless the run was ended early.
     chip_seconds : float
         Median of one on every sample.
-    notes : tuple of str
     done, wanted : int
         Chips, all points together.
     ended : bool
@@ -68,21 +67,12 @@ def measure_chips(
 
     Parameters
     ----------
-    pool : Pool
-    session : Session
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
-    progress : callable
-    record : ChipRecord or None
     stop : Stop
         Ends the run early.
     minutes : float or None
         What is left of the time for all points; only without a gate.
-
-    Returns
-    -------
-    Measurement
 
     Raises
     ------

@@ -120,8 +120,6 @@ def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: P
 
     Parameters
     ----------
-    runner : ChipRunner
-    point, pilots : int
     margin : ndarray, float64, shape (sample,)
         Of the unmodified model.
     folder : Path
@@ -154,11 +152,6 @@ def run_races(
 
     Parameters
     ----------
-    runner : ChipRunner
-    point : int
-    trials : int
-    question : RaceQuestion
-    scouting : Scouting
     ended : callable
         Whether the run was ended early: then no more is raced.
 
@@ -249,7 +242,6 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
 
     Parameters
     ----------
-    state : RaceState
     question : RaceQuestion
         Of the whole run.
     count : int

@@ -66,10 +66,6 @@ def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
         No term of it may be stated as a fraction of max|W|: such noise has no devices.
     seed, trial : int
         The chip.
-
-    Returns
-    -------
-    Cells
     """
     drawn = _drawn(law, seed, trial)
     if law.skipped is None:
@@ -178,7 +174,6 @@ def place_cells(cells: Cells, slot: SlotSpec) -> NDArray[np.floating]:
 
     Parameters
     ----------
-    cells : Cells
     slot : SlotSpec
         With ``cells`` set.
 

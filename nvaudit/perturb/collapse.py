@@ -38,8 +38,6 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
 
     Parameters
     ----------
-    point : OperatingPoint
-    array : Array
     peak_code : int
         The tensor's largest code magnitude, which stands for max|W|.
 

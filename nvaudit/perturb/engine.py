@@ -49,7 +49,6 @@ class Outcome:
         Its metric over the set; of a race, an unbiased estimate of it.
     images : int
         Samples that it was run on.
-    seconds : float
     gap : int or None
         Of a race that was decided: between which bands the chip lies, 0 below the first.
     undefined : int

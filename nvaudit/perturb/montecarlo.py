@@ -47,8 +47,6 @@ class ChipRunner:
 
     Attributes
     ----------
-    pool : Pool
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
     points, trials : int
@@ -179,7 +177,6 @@ class ChipRunner:
 
         Parameters
         ----------
-        calls : iterable of Call
         done : callable
             Told of every outcome, in order of completion; may give further calls, which come first.
         """
@@ -256,7 +253,6 @@ def time_chips(pool: Pool, metric: Metric, keep: str | None, point: int) -> Pace
     ----------
     pool, metric, keep
         As of a :class:`ChipRunner`.
-    point : int
 
     Returns
     -------

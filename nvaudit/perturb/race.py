@@ -112,10 +112,8 @@ def sample_order(difficulty: Difficulty, most: int, seed: int, *address: int | s
 
     Parameters
     ----------
-    difficulty : Difficulty
     most : int
         How many are wanted.
-    seed : int
     *address : int or str
         Of the random stream.
 
@@ -137,10 +135,8 @@ class Race:
 
     Parameters
     ----------
-    difficulty : Difficulty
     order : ndarray of int, shape (step,)
         See :func:`sample_order`.
-    bands : tuple of Band
     """
 
     def __init__(self, difficulty: Difficulty, order: NDArray[np.intp], bands: tuple[Band, ...]) -> None:

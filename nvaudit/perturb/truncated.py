@@ -25,7 +25,6 @@ class Truncated:
 
     Attributes
     ----------
-    mean, std, limit : ndarray, float64, one entry per level
     sign : ndarray, float64
         1, or −1 where the law is mirrored so that it lies in the lower tail, which keeps its digits.
     top, ratio : ndarray, float64
@@ -52,11 +51,6 @@ class Truncated:
 
     def draw(self, index: NDArray[np.integer], gen: np.random.Generator) -> NDArray[np.float32]:
         """Draw an error for each level in ``index``.
-
-        Parameters
-        ----------
-        index : ndarray of int
-        gen : numpy.random.Generator
 
         Returns
         -------

@@ -21,8 +21,6 @@ class VariantRunner:
 
     Attributes
     ----------
-    pool : Pool
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
     point : int

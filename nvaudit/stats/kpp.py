@@ -192,10 +192,6 @@ def kpp_of_ranks(
         As in :func:`kpp`.
     slack : tuple of int
         Ranks by which everything may be too good, and too bad: the interval is taken wider by them.
-
-    Returns
-    -------
-    KppResult
     """
     n = worst_first.size
     worst, best = interval_ranks(float(percentile), n, float(confidence))
@@ -233,11 +229,6 @@ def yield_at(values: ArrayLike, threshold: float, confidence: float, higher_is_b
         In the metric's own unit.
     confidence : float
         Of the two-sided Clopper-Pearson interval.
-    higher_is_better : bool
-
-    Returns
-    -------
-    YieldResult
 
     Raises
     ------

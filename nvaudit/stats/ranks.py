@@ -29,7 +29,6 @@ class RankRange:
 
     Attributes
     ----------
-    percentile : float
     index : int
         Of the KPP.
     first, last : int
@@ -63,8 +62,6 @@ def rank_ranges(
     ----------
     percentiles : sequence of float
         0-100, both excluded.
-    trials : int
-    confidence : float
     share : float
         Slack as a share of the interval's ranks; 0 leaves none.
 
@@ -96,9 +93,6 @@ def partial_range(percentile: float, trials: int, confidence: float, slack: int,
 
     Parameters
     ----------
-    percentile : float
-    trials : int
-    confidence : float
     slack : int
         Ranks that chips stopped wrongly may shift the KPP by.
     whole : bool

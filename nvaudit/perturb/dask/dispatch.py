@@ -34,10 +34,8 @@ class Dispatcher:
 
     Parameters
     ----------
-    cluster : Cluster
     run : str
         Name of the run on the Dask workers.
-    shipper : Shipper
     there : mapping of str to int
         Dask workers whose versions are known to be right, and their threads.
     on_event : callable

@@ -32,8 +32,6 @@ class FileRef:
     ----------
     path : str
         Where it lies, absolute.
-    size : int, bytes
-    sha256 : str
     """
 
     path: str
@@ -247,7 +245,6 @@ def place(found: Bundle, located: Mapping[str, str], local: Path) -> dict[str, s
 
     Parameters
     ----------
-    found : Bundle
     located : mapping of str to str
         Where each content is, by its SHA-256.
     local : Path

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from nvaudit.errors import OptionError
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import VariantRunner
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.variant import WHOLE, Variant, acting_terms, spread_evenly
-from nvaudit.perturb.variant_scores import VariantRunner
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.attribution.result import (
     AttributionDetail,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.jobs.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
-from nvaudit.jobs.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
+from nvaudit.perturb.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.stop import Stop

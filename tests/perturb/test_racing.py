@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit.jobs.racing import RaceQuestion, Scouting, pilot_count, run_races
 from nvaudit.perturb.difficulty import estimate_difficulty, load_difficulty
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.race import Race, sample_order
+from nvaudit.perturb.racing import RaceQuestion, Scouting, pilot_count, run_races
 from nvaudit.report.chips import Chips, weighted_std
 from nvaudit.rng import stream
 from nvaudit.stats.binomial import interval_ranks

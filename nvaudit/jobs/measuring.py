@@ -18,7 +18,7 @@ from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
-from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
+from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
 from nvaudit.session import Session
 from nvaudit.stats.kpp import kpp_of_ranks
 from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
@@ -268,6 +268,6 @@ class _Lane:
         spec = self.session.spec
         ordered = worst_first(chips, higher_is_better=True)
         return max(
-            kpp_of_ranks(ordered, k, spec.confidence, True, slack_at(chips.ranges, k)).width
+            kpp_of_ranks(ordered, k, spec.confidence, True, shift_at(chips.ranges, k)).width
             for k in spec.percentiles
         )

@@ -68,6 +68,8 @@ def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[boo
         if len(judged) < stop - drawn:
             return GateCount(failures, drawn + len(judged), "the run was interrupted")
         drawn = stop
+        # Looking after every block costs nothing: the verdict holds at any stopping time. The first chips
+        # are few because a bad model fails within them, later blocks no larger than keeps the workers busy.
         verdicts = {
             sequential_verdict(failures, drawn, percentile, question.confidence)
             for percentile in question.percentiles

@@ -56,8 +56,10 @@ class Truncated:
         -------
         ndarray, float32, of the same shape
         """
+        # Inversion: error = Φ⁻¹(Φ(low) + u (Φ(high) − Φ(low))), one uniform number for each device. Far
+        # from the mean Φ(low) and Φ(high) underflow or round to 1, so all of it is done with log Φ in the
+        # lower tail: with ratio = Φ(low)/Φ(high), log Φ(error) = log Φ(high) + log(u + (1 − u) ratio).
         u = 1.0 - gen.random(index.shape)  # 0 < u ≤ 1
-        # log(Φ(low) + u (Φ(high) − Φ(low))), without leaving the logarithm.
         p = np.minimum(self.top[index] + np.log(u + (1.0 - u) * self.ratio[index]), _BELOW_ONE)
         size, limit = np.abs(self.mean)[index], self.limit[index]
         error = np.where(self.std[index] > 0, size + self.std[index] * ndtri_exp(p), size)

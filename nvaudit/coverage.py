@@ -28,7 +28,6 @@ class Coverage:
 
     Attributes
     ----------
-    share : MappedShare
     by_constant : dict of int to (int or None)
         Products with each constant, by its place in the decisions; None where some cannot be counted.
     """
@@ -51,11 +50,8 @@ def count_coverage(
 
     Parameters
     ----------
-    loaded : LoadedModel
-    rebatch : Rebatch
     decisions : sequence of Decision
         Of every constant of the model.
-    dataset : Dataset
 
     Returns
     -------

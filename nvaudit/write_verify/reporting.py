@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.findings import measured_late
 from nvaudit.model import Weight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
@@ -25,6 +24,7 @@ from nvaudit.report.write_verify.result import (
 from nvaudit.session import Session
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.kpp import kpp
+from nvaudit.tensor_table import measured_late
 from nvaudit.write_verify.correction import Correction
 from nvaudit.write_verify.ranking import RankedWeights, per_weight
 from nvaudit.write_verify.spec import VerifySpec

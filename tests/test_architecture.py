@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "jobs.landscaping": LOWER | {"perturb", "session"},
     "jobs.verifying": LOWER | {"perturb", "coverage", "session", "write_verify"},
     "jobs.measuring": LOWER | {"perturb", "session", "jobs.racing", "jobs.gating"},
+    "jobs.calibrating": LOWER | {"perturb", "session", "remapping", "jobs.measuring"},
     "jobs.auditing": LOWER
     | {
         "perturb",
@@ -58,6 +59,7 @@ MAY_IMPORT = {
         "findings",
         "session",
         "jobs.attributing",
+        "jobs.calibrating",
         "jobs.measuring",
         "jobs.landscaping",
     },

@@ -15,6 +15,7 @@ import numpy as np
 
 from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
+from nvaudit.data.split import first_of, set_aside
 from nvaudit.device import (
     ADDED_TERMS,
     DeviceProfile,
@@ -25,7 +26,7 @@ from nvaudit.device import (
     override_profile,
     profile_digest,
 )
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -57,6 +58,7 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.report.sections import OperatingPointInfo
+from nvaudit.rng import stream
 from nvaudit.spec import RunSpec
 
 Result = TypeVar("Result")
@@ -83,6 +85,7 @@ class Session:
     crossbar: CrossbarRun | None = None
     codes: ChosenCodes | None = None
     ran: Ran | None = None
+    calibration: Dataset | None = None  # samples that each chip is corrected by; they are not scored
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -319,15 +322,8 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to audit; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
-    dataset = load_dataset(
-        Path(spec.data) if spec.data is not None else None,
-        input_specs(loaded, rebatch),
-        model_path=loaded.path,
-        limit=spec.limit,
-        seed=spec.seed,
-        scratch=folder,
-        rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
-    )
+    rules = rules_for(loaded, output, spec.metric, spec.ignore_labels)
+    dataset, calibration = _load_data(spec, loaded, rebatch, rules, folder)
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
     notes += cut.notes
@@ -357,12 +353,47 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     session = Session(
         spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes, codes=codes
     )
+    session.calibration = calibration
     if spec.adc_bits is not None:
         how = ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range)
         with session.timed("calibrate"):
             session.crossbar = put_on_crossbars(request, workload, how, folder)
         session.workload = session.crossbar.workload
     return session
+
+
+def _load_data(
+    spec: RunSpec, loaded: LoadedModel, rebatch: Rebatch, rules: LabelRules, folder: Path
+) -> tuple[Dataset, Dataset | None]:
+    """The samples that are scored, and those that each chip is corrected by."""
+    given, count = input_specs(loaded, rebatch), spec.calibrate_chips
+    own = count if count is not None and spec.calibrate_data is None else 0  # taken from the data
+
+    def load(path: str | None, limit: int | None, scratch: Path) -> Dataset:
+        place = None if path is None else Path(path)
+        return load_dataset(
+            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=rules
+        )
+
+    dataset = load(spec.data, None if spec.limit is None else spec.limit + own, folder)
+    if count is None:
+        return dataset, None
+    if spec.calibrate_data is None:
+        return set_aside(dataset, count, spec.seed, folder)
+    other = folder / "calibration"
+    other.mkdir()
+    calibration = load(spec.calibrate_data, None, other)
+    if calibration.count < count:
+        raise DataError(
+            f"{spec.calibrate_data}: has {calibration.count} samples; --calibrate-chips {count} wants more"
+        )
+    if calibration.digest == dataset.digest:
+        raise OptionError(
+            f"--calibrate-data {spec.calibrate_data}: these are the samples that are scored; give others, or "
+            "leave it out: then samples of --data are set aside"
+        )
+    chosen = stream(spec.seed, "calibration samples").choice(calibration.count, count, replace=False)
+    return dataset, first_of(calibration, np.sort(chosen))
 
 
 def prepare_again(session: Session, probe: Probe) -> Session:

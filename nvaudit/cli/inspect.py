@@ -23,6 +23,7 @@ from nvaudit.findings import inspect_rows
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.options import MappingOptions
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
@@ -32,9 +33,13 @@ from nvaudit.report.sections import InputHashes
 from nvaudit.session import input_specs, settle_device
 from nvaudit.spec import RunSpec, make_spec
 
-_OF_THE_MAPPING = ("bits", "cell_bits", "encoding", "top_slice", "layers", "digital", "crossbar")
-
-_ASKED = ("model", "device", *_OF_THE_MAPPING, "require_mapped")
+_TAKEN = (
+    "device",
+    *(name for name in MappingOptions.model_fields if name != "scale"),
+    "crossbar",
+    "require_mapped",
+)
+_ASKED = ("model", *_TAKEN)
 
 
 def _rows_json(found: InspectReport) -> str:
@@ -44,7 +49,7 @@ def _rows_json(found: InspectReport) -> str:
 
 @click.command("inspect", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@spec_options(RunSpec, only=("device", *_OF_THE_MAPPING, "require_mapped"))
+@spec_options(RunSpec, only=_TAKEN)
 @output_options("inspect", gate=True, old_json=OldJson("the list of tensors", _rows_json))
 def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 from nvaudit.declare import Option, Options, fields_of
 from nvaudit.errors import OptionError
 
-Encoding = Literal["sign_magnitude", "differential", "offset"]
+Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 TopSlice = Literal["window", "lowest"]
 Scale = Literal["per_tensor", "per_channel"]
 SigmaUnit = Literal["level", "full_scale", "weight_max"]
@@ -39,6 +39,9 @@ DEFAULT_UNIT = "full_scale"
 """Of noise that is added without one."""
 
 _ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
+
+
+_CODE = r"^(slices|auto(:(powers|integers))?|[1-9]\d{0,4}(,[1-9]\d{0,4})*)$"
 
 
 def _encodable(text: str) -> str:
@@ -311,6 +314,40 @@ class MappingOptions(Options):
     ] = ()
 
 
+class CodeOptions(Options):
+    """Which levels the devices of a weight hold."""
+
+    title: ClassVar[str] = "Mapping"
+
+    code: Annotated[
+        Annotated[str, Field(pattern=_CODE)] | None,
+        Option(
+            "What the devices of a weight count for: slices of bits, significances such as 8,4,2,1 (each "
+            "weight then has its least noisy representation), or auto, which searches for the code of least "
+            "error on this device; auto:integers also tries other than powers of two.",
+            unset="slices",
+            metavar="slices|auto[:integers]|F,F,…",
+            wanted="slices, auto, auto:integers, or significances between commas such as 8,4,2,1",
+        ),
+    ] = None
+    devices_per_weight: Annotated[
+        Annotated[float, Field(ge=1, le=64)] | None,
+        Option(
+            "With --code auto: devices of a weight; on average with --allocate.",
+            unset="as many as slices have",
+            metavar="N",
+        ),
+    ] = None
+    allocate: Annotated[
+        Literal["devices", "crossbars"] | None,
+        Option(
+            "With --code auto: share devices out between layers, so that those where noise weighs most have "
+            "more; counted one by one, or as whole crossbars of --crossbar size.",
+            unset="all layers alike",
+        ),
+    ] = None
+
+
 class ConverterOptions(Options):
     """The crossbars that the mapped layers lie on, and their converters."""
 
@@ -568,7 +605,7 @@ class OnePoint(ChipOptions, DeviceOptions):
 
 
 OF_A_CHIP = (
-    *(DeviceOptions, MappingOptions, ConverterOptions, SimulationOptions),
+    *(DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions),
     *(DataOptions, MetricOptions, RunOptions),
 )
 """The parts that the value of a chip depends on, but for inputs and workers."""

@@ -28,6 +28,7 @@ from nvaudit.device import (
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.mapping.select import Decision, select
+from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import (
     LoadedModel,
     Rebatch,
@@ -43,6 +44,7 @@ from nvaudit.model import (
 from nvaudit.model.runtime import runtime
 from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
@@ -79,6 +81,7 @@ class Session:
     events: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
     crossbar: CrossbarRun | None = None
+    codes: ChosenCodes | None = None
     ran: Ran | None = None
 
     @contextmanager
@@ -179,6 +182,42 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
     profile = add_terms(profile, **{name: own.pop(name) for name in ADDED_TERMS})
     sigmas: Sequence[float | None] = spec.sigmas or (None,)
     return profile, tuple(operating_point(profile, sigma, **own) for sigma in sigmas)
+
+
+def settle_codes(
+    spec: RunSpec, points: Sequence[OperatingPoint], decisions: Sequence[Decision]
+) -> ChosenCodes | None:
+    """The code of every weight on the array; None: slices.
+
+    Raises
+    ------
+    OptionError
+        If options contradict each other, or what is asked cannot be had.
+    """
+    name, _, family = (spec.code or "slices").partition(":")
+    if name == "slices":
+        for option, of_codes in (
+            ("--devices-per-weight", spec.devices_per_weight),
+            ("--allocate", spec.allocate),
+        ):
+            if of_codes is not None:
+                raise OptionError(
+                    f"{option} is for --code auto; slices have as many devices as --bits and --cell-bits make"
+                )
+        return None
+    for option, of_slices in (("--bits", spec.bits), ("--top-slice", spec.top_slice)):
+        if of_slices is not None:
+            raise OptionError(f"{option} is for slices, not for --code {spec.code}; leave one of the two out")
+    asked = CodeRequest(
+        None if name == "auto" else tuple(map(int, name.split(","))),
+        "integers" if family == "integers" else "powers",
+        spec.devices_per_weight,
+        spec.allocate,
+    )
+    weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
+    return choose_codes(
+        weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
+    )
 
 
 def load_runnable(path: str | Path, seed: int) -> LoadedModel:
@@ -302,9 +341,11 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     notes += cut.notes
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
+    codes = settle_codes(spec, points, decisions)
     placement = Placement(
         profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
         spec.crossbar[0] if spec.skip_zero_groups else None,
+        codes,
     )  # fmt: skip
     request = Request(
         loaded=loaded,
@@ -321,7 +362,9 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     )
     workload = build_workload(request, folder)
     notes += loaded.notes
-    session = Session(spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes)
+    session = Session(
+        spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes, codes=codes
+    )
     if spec.adc_bits is not None:
         how = ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range)
         with session.timed("calibrate"):

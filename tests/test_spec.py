@@ -23,7 +23,7 @@ SEED = "a whole number from 0 to 9223372036854775807"
 CONFIDENCE = "a number above 0.5 and below 1"
 PERCENTILES = "1 to 100 numbers above 0 and below 100"
 UNITS = "one of level, full_scale, weight_max"
-ENCODINGS = "one of sign_magnitude, differential, offset"
+ENCODINGS = "one of sign_magnitude, sign_per_device, differential, offset"
 PROVIDERS = "one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
 CROSSBAR = "rows and columns, whole numbers, 1 or more, such as 256x256"
 
@@ -53,6 +53,9 @@ BAD = [
     ("sigma_unit", "volt", f"--sigma-unit: got 'volt'; use {UNITS}"),
     ("top_slice", "all", "--top-slice: got 'all'; use one of window, lowest"),
     ("encoding", "twos", f"--encoding: got 'twos'; use {ENCODINGS}"),
+    ("code", "8,a", f"--code: got '8,a'; use {WANTED['code']}"),
+    ("devices_per_weight", 0.5, "--devices-per-weight: got 0.5; use a number from 1 to 64"),
+    ("allocate", "rows", "--allocate: got 'rows'; use one of devices, crossbars"),
     ("scale", "per_row", "--scale: got 'per_row'; use one of per_tensor, per_channel"),
     ("metric", 5, f"--metric: got 5; use {WANTED['metric']}"),
     ("class_axis", 64, "--class-axis: got 64; use a whole number from -64 to 63"),

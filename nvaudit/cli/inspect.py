@@ -23,19 +23,19 @@ from nvaudit.findings import inspect_rows
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
-from nvaudit.options import MappingOptions
+from nvaudit.options import CodeOptions, MappingOptions
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import input_specs, settle_device
+from nvaudit.session import input_specs, settle_codes, settle_device
 from nvaudit.spec import RunSpec, make_spec
 
 _TAKEN = (
     "device",
-    *(name for name in MappingOptions.model_fields if name != "scale"),
+    *(name for part in (MappingOptions, CodeOptions) for name in part.model_fields if name != "scale"),
     "crossbar",
     "require_mapped",
 )
@@ -55,7 +55,7 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
     check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
-    profile, _ = settle_device(spec)
+    profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
         rebatch = analyse_batch(loaded.model)
@@ -67,6 +67,7 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
             profile.weight_bits,
             profile.cell_bits,
             profile.encoding,
+            settle_codes(spec, points, decisions),
         )
         coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)

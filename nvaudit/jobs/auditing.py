@@ -15,6 +15,7 @@ from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.findings import (
+    codes_info,
     crossbar_info,
     measured_late,
     tensor_rows,
@@ -273,6 +274,7 @@ def _report(
         **landscape,
         **_ended(spec, found, stop),
         zero_groups=groups,
+        codes=codes_info(session.codes, session.workload.tensors, spec.code or ""),
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         run=spec.model_dump(mode="json"),

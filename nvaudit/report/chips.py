@@ -147,12 +147,6 @@ def kpp_of_chips(chips: Chips, percentile: float, confidence: float, higher_is_b
     for. The KPP then rests on every chip that was begun if its rank is settled; an end of its interval that
     is not settled comes from the chips that saw every sample whatever they are like, and so does the KPP
     itself if it is not settled. Each end may thus come from two places, which share its error.
-
-    Parameters
-    ----------
-    chips : Chips
-    percentile, confidence : float
-    higher_is_better : bool
     """
     whole = chips.whole
     if whole is None or chips.sure is None:

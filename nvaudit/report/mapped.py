@@ -72,13 +72,7 @@ class MappedGate(Section):
 
 
 def judge_share(found: MappedShare, required: float | None) -> MappedGate | None:
-    """Decide the gate of ``--require-mapped``; None where nothing is required.
-
-    Parameters
-    ----------
-    found : MappedShare
-    required : float or None
-    """
+    """Decide the gate of ``--require-mapped``; None where nothing is required."""
     if required is None:
         return None
     share = found.share

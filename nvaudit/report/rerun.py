@@ -22,10 +22,6 @@ _LEFT_OUT = ("model", "workers", "dask")
 def rerun_command(report: AuditReport) -> str:
     """Give the command line that runs an audit again, ready for a shell.
 
-    Parameters
-    ----------
-    report : AuditReport
-
     Returns
     -------
     str
@@ -46,10 +42,6 @@ _SAME = (DeviceOptions, MappingOptions, DataOptions, MetricOptions)
 
 def remedy_command(report: AuditReport) -> str | None:
     """Give the command line that is tried first when a gate fails; None where none does.
-
-    Parameters
-    ----------
-    report : AuditReport
 
     Returns
     -------

@@ -203,12 +203,7 @@ class RuntimeInfo(Section):
 
 
 def runtime_text(found: RuntimeInfo | None) -> list[str]:
-    """Say what the samples were run on, in a line; none where the report does not know.
-
-    Parameters
-    ----------
-    found : RuntimeInfo or None
-    """
+    """Say what the samples were run on, in a line; none where the report does not know."""
     if found is None:
         return []
     first, *rest = found.providers

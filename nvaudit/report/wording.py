@@ -171,11 +171,6 @@ def reach_text(direction: str) -> str:
 def missing_bound_text(result: KppResult, higher_is_better: bool) -> str | None:
     """Say that an end of the interval is missing, and how many trials would give it.
 
-    Parameters
-    ----------
-    result : KppResult
-    higher_is_better : bool
-
     Returns
     -------
     str or None

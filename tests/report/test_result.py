@@ -21,7 +21,7 @@ KEYS = [
     "events", "notes",
     "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate", "mapped",
     "mapped_gate", "tail", "trials", "sweep", "roughness", "landscape", "tensors", "device_levels",
-    "crossbar", "zero_groups", "attribution", "attribution_detail",
+    "crossbar", "zero_groups", "codes", "attribution", "attribution_detail",
 ]  # fmt: skip
 
 

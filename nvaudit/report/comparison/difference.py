@@ -168,12 +168,6 @@ def bounded_difference(
 ) -> Difference:
     """KPP after minus KPP before, however their chips depend on each other.
 
-    Parameters
-    ----------
-    before, after : ChipSample
-    confidence : float
-    higher_is_better : bool
-
     Returns
     -------
     Difference

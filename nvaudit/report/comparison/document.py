@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from nvaudit.report.comparison.figures import kpp_figure, roughness_figure
-from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
-from nvaudit.report.comparison.words import (
-    COST_COLUMNS,
-    MEASURE_NAMES,
-    bound_remarks,
-    condition_lines,
-    correlation_text,
-    cost_cells,
-    difference_cell,
-    difference_remarks,
-    gate_text,
-    metric_cells,
-    metric_columns,
-    place_text,
-    share_warnings,
-    verdict_of_difference,
-)
+from nvaudit.report.comparison.ranks import Measure, RankCorrelation
+from nvaudit.report.comparison.result import ComparedModel, ComparisonReport, ModelDifference
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -35,32 +21,51 @@ from nvaudit.report.document import (
     Table,
     short,
 )
+from nvaudit.report.mapped import part_text, share_warning
+from nvaudit.report.paired import Difference
 from nvaudit.report.record import time_text
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
     clean,
+    confidence_text,
+    converters_text,
     count_text,
+    difference_text,
+    duration_text,
     interval_text,
     kpp_name,
+    limit_text,
+    missing_bound_text,
     roughness_text,
+    share_text,
     value_text,
     wrap,
 )
 
 _MAX_NAME = 24
+
 _BAR_COLUMNS = 60
+
 _ROUNDING = 1e-12
 
 _IDEAL, _MEAN, _KPP, _RANGE = "|", "·", "█", "─"
 
+_MEASURE_NAMES: dict[Measure, str] = {
+    "kpp": "KPP", "mean": "mean", "nominal": "ideal", "yield": "yield", "roughness": "roughness",
+    "size": "size",
+}  # fmt: skip
+
+_CHIPS_WORDS = {
+    "same": "the same chips: every tensor has the same noise in both",
+    "partly_shared": "partly the same chips: some tensors have the same noise in both",
+    "independent": "independent chips: no tensor has the same noise in both",
+}
+
+_COST_COLUMNS = ("roughness ×10⁻³", "weights", "devices", "crossbars", "on the array", "seconds")
+
 
 def comparison_document(report: ComparisonReport) -> Document:
-    """Say what a comparison found.
-
-    Parameters
-    ----------
-    report : ComparisonReport
-    """
+    """Say what a comparison found."""
     point = report.operating_point
     return Document(
         title=report.headline,
@@ -84,27 +89,27 @@ def _hero(report: ComparisonReport) -> Hero:
     ]  # fmt: skip
     warnings = [
         *([LABEL_FREE_CHIPS] if report.label_free else []),
-        *(f"{t}." for t in share_warnings(report)),
+        *(f"{t}." for t in _share_warnings(report)),
     ]
-    title = f"{short(best.name)} is best by {MEASURE_NAMES[report.rank_by]}"
+    title = f"{short(best.name)} is best by {_MEASURE_NAMES[report.rank_by]}"
     if report.verdict is not None:
         title = f"{title} of those that pass" if report.chosen else "No model passes the gate"
     return Hero(
         role=report.verdict or "none",
         word=report.verdict.upper() if report.verdict else "NO GATE",
         title=title,
-        lines=tuple(line for line in (gate_text(report),) if line),
+        lines=tuple(line for line in (_gate_text(report),) if line),
         numbers=tuple(numbers),
         warnings=tuple(warnings),
     )
 
 
 def _models(report: ComparisonReport) -> Section:
-    reached, took = metric_columns(report), list(COST_COLUMNS)
+    reached, took = _metric_columns(report), list(_COST_COLUMNS)
     columns = ("model", "place", *reached, *took)
     rows = tuple(_row(report, model) for model in report.models)
     table = Table(
-        "models", f"The models by {MEASURE_NAMES[report.rank_by]}, the best first.", columns, rows,
+        "models", f"The models by {_MEASURE_NAMES[report.rank_by]}, the best first.", columns, rows,
         numeric=(1, *(i for i, name in enumerate(columns) if i > 1 and name not in ("interval", "gate"))),
         sortable=True,
     )  # fmt: skip
@@ -116,26 +121,26 @@ def _models(report: ComparisonReport) -> Section:
         sketch=partial(bar_lines, report),
     )
     blocks: list[Block] = [figure, table]
-    if lines := tuple(f"{line}." for line in bound_remarks(report)):
+    if lines := tuple(f"{line}." for line in _bound_remarks(report)):
         blocks.append(Bullets(lines))
     return Section("models", "The models", tuple(blocks))
 
 
 def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, ...]:
     """Give a row of the table; numbers sort by what they are, not by how they look."""
-    texts = [*metric_cells(report, model), *cost_cells(model)]
+    texts = [*_metric_cells(report, model), *_cost_cells(model)]
     rough = model.roughness
     values: dict[str, float | None] = {
         "ideal": model.nominal, "quantised": model.quantised,
         "converted": model.quantised, "mean": model.mean,
         kpp_name(report.percentile): model.kpp[0].value,
-        COST_COLUMNS[0]: None if rough is None else rough.value, "weights": model.size.weights,
+        _COST_COLUMNS[0]: None if rough is None else rough.value, "weights": model.size.weights,
         "devices": model.size.devices, "crossbars": model.size.crossbars,
         "on the array": None if model.mapped is None else model.mapped.share, "seconds": model.seconds,
     }  # fmt: skip
     shares = iter(item.share for item in model.yields)
-    cells: list[str | Number] = [short(model.name), Number(model.place, place_text(model))]
-    for name, text in zip([*metric_columns(report), *COST_COLUMNS], texts, strict=True):
+    cells: list[str | Number] = [short(model.name), Number(model.place, _place_text(model))]
+    for name, text in zip([*_metric_columns(report), *_COST_COLUMNS], texts, strict=True):
         if name.startswith("yield "):
             cells.append(Number(next(shares), text))
         else:
@@ -146,19 +151,19 @@ def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, 
 def _differences(report: ComparisonReport) -> Section:
     unit = report.metric_info.unit
     rows = tuple(
-        (short(item.model), difference_cell(item.kpp, unit), verdict_of_difference(item),
-         difference_cell(item.mean, unit), item.chips.replace("_", " "))
+        (short(item.model), _difference_cell(item.kpp, unit), _verdict_of_difference(item),
+         _difference_cell(item.mean, unit), item.chips.replace("_", " "))
         for item in report.differences
     )  # fmt: skip
     columns = ("model", kpp_name(report.percentile), "by the interval", "mean", "chips")
     if not rows:
         return Section("differences", "Differences", ())
     table = Table("differences", f"Each model minus {short(report.baseline)}.", columns, rows)
-    return Section("differences", "Differences", (table, Bullets(tuple(difference_remarks(report)))))
+    return Section("differences", "Differences", (table, Bullets(tuple(_difference_remarks(report)))))
 
 
 def _roughness(report: ComparisonReport) -> Section:
-    lines = [f"{correlation_text(found)}." for found in report.correlations]
+    lines = [f"{_correlation_text(found)}." for found in report.correlations]
     blocks: list[Block] = [Bullets(tuple(lines or ["No model has a roughness."]))]
     if sum(model.roughness is not None for model in report.models) > 1:
         words = "; ".join(
@@ -178,7 +183,7 @@ def _notes(report: ComparisonReport) -> Section:
 
 
 def _record(report: ComparisonReport) -> Section:
-    lines = condition_lines(report)
+    lines = _condition_lines(report)
     for model in report.models:
         read = "" if model.report is None else f", read from {model.report}"
         lines.append(f"{model.name}: {model.model}{read}")
@@ -236,3 +241,154 @@ def _middle_cut(name: str, most: int) -> str:
 def _marks(model: ComparedModel) -> tuple[float | None, ...]:
     found = model.kpp[0]
     return found.low, found.high, found.value, model.mean, model.nominal
+
+
+def _metric_columns(report: ComparisonReport) -> list[str]:
+    """Headings of what :func:`_metric_cells` gives."""
+    unit = report.metric_info.unit
+    thresholds = [item.threshold for item in report.models[0].yields]
+    return [
+        "ideal", "quantised" if report.converters is None else "converted", "mean",
+        kpp_name(report.percentile), "interval",
+        *(f"yield {limit_text(threshold, unit)}" for threshold in thresholds),
+        *(["gate"] if report.verdict is not None else []),
+    ]  # fmt: skip
+
+
+def _metric_cells(report: ComparisonReport, model: ComparedModel) -> list[str]:
+    """Give what a model reaches."""
+    unit, found = report.metric_info.unit, model.kpp[0]
+    return [
+        value_text(model.nominal, unit), value_text(model.quantised, unit), value_text(model.mean, unit),
+        value_text(found.value, unit), interval_text(found.low, found.high, unit),
+        *(share_text(item.share) for item in model.yields),
+        *([str(model.verdict)] if report.verdict is not None else []),
+    ]  # fmt: skip
+
+
+def _cost_cells(model: ComparedModel) -> list[str]:
+    """Give what a model is like, and what it took."""
+    rough = "-"
+    if model.roughness is not None:
+        error = model.roughness.standard_error
+        rough = f"{1e3 * model.roughness.value:.4g}" + ("" if error is None else f" ± {1e3 * error:.2g}")
+    return [
+        rough,
+        f"{model.size.weights:,}",
+        f"{model.size.devices:,}",
+        f"{model.size.crossbars:,}",
+        "-" if model.mapped is None or model.mapped.share is None else part_text(model.mapped.share),
+        "-" if model.seconds is None else f"{model.seconds:.3g}",
+    ]
+
+
+def _place_text(model: ComparedModel) -> str:
+    """Place of a model by the measure of the comparison."""
+    return "-" if model.place is None else str(model.place)
+
+
+def _difference_cell(found: Difference, unit: str) -> str:
+    """Show a difference with its interval, or why there is none."""
+    value = difference_text(found.value, unit)
+    if found.low is None or found.high is None:
+        return value if found.missing is None else f"{value} ({found.missing})"
+    low, high = (difference_text(end, unit).removesuffix(" points") for end in (found.low, found.high))
+    return f"{value} [{low.replace('no change', '0')}, {high.replace('no change', '0')}]"
+
+
+def _verdict_of_difference(found: ModelDifference) -> str:
+    """Say what an interval says."""
+    low, high = found.kpp.low, found.kpp.high
+    if low is None or high is None:
+        return "open"
+    return "not told apart" if low <= 0 <= high else "different"
+
+
+def _difference_remarks(report: ComparisonReport) -> Iterator[str]:
+    """Say how the differences are to be read."""
+    if not report.differences:
+        return
+    text = f"Each interval holds by itself at {confidence_text(report.confidence)}"
+    if report.baseline == (report.chosen or report.best):
+        text += "; that the baseline was chosen by the same chips favours it a little"
+    yield f"{text}."
+    for relation, words in _CHIPS_WORDS.items():
+        names = [item.model for item in report.differences if item.chips == relation]
+        if names:
+            yield f"{', '.join(names)} and {report.baseline} have {words}."
+    stopped = [item.model for item in report.differences if item.method == "bounds"]
+    if stopped:
+        yield (
+            f"{', '.join(stopped)}: the interval is wide because chips were stopped early; --exhaustive "
+            "compares chip by chip."
+        )
+    for item in report.differences:
+        yield from _images_remark(item, report.metric_info.unit)
+
+
+def _images_remark(item: ModelDifference, unit: str) -> Iterator[str]:
+    if item.images == "same":
+        return
+    found = "have different labels" if item.images == "different" else "may have different images"
+    text = f"{item.model} and {item.baseline} {found}: the differences are over chips only"
+    if item.image_error is not None:
+        error = difference_text(item.image_error, unit).lstrip("+")
+        text += f"; the images add a standard error of {error}, which the intervals do not contain"
+    yield text + "."
+
+
+def _correlation_text(found: RankCorrelation) -> str:
+    """Say a rank correlation, and what it cannot say."""
+    names = f"Spearman correlation of {_MEASURE_NAMES[found.first]} and {_MEASURE_NAMES[found.second]}"
+    if found.value is None:
+        return f"{names}: {found.remark}"
+    text = f"{names} over {count_text(found.models, 'model')}: {found.value:+.2f}".replace("-", "−")
+    if found.p is not None:
+        text += f" (p = {found.p:.2g})"
+    return text if found.remark is None else f"{text}; {found.remark}"
+
+
+def _gate_text(report: ComparisonReport) -> str | None:
+    """Say what the gate asks for; None without one."""
+    gates, share = report.models[0].gate, report.models[0].mapped_gate
+    if report.verdict is None:
+        return None
+    info = report.metric_info
+    side = "below" if info.higher_is_better else "above"
+    asked = dict.fromkeys(
+        f"at most {gate.percentile:g} % of the chips {side} {limit_text(gate.threshold, info.unit)}"
+        for gate in gates
+    )
+    parts = [f"{' and '.join(asked)} ({confidence_text(gates[0].confidence)} confidence)"] if gates else []
+    if share is not None:
+        parts.append(f"at least {100 * share.required:.10g} % of the products on the array")
+    passing = sum(model.verdict == "pass" for model in report.models)
+    return f"The gate: {'; '.join(parts)}; {passing} of {len(report.models)} models pass."
+
+
+def _share_warnings(report: ComparisonReport) -> list[str]:
+    """Say of which models more than a few percent is off the array."""
+    found = ((model.name, share_warning(model.mapped)) for model in report.models)
+    return [f"{name}: {text}" for name, text in found if text is not None]
+
+
+def _bound_remarks(report: ComparisonReport) -> Iterator[str]:
+    """Say which intervals have an end missing, once for all models."""
+    better = report.metric_info.higher_is_better
+    texts = (missing_bound_text(model.kpp[0], better) for model in report.models)
+    yield from dict.fromkeys(text for text in texts if text is not None)
+
+
+def _condition_lines(report: ComparisonReport) -> list[str]:
+    """Say what all models have in common."""
+    point, info = report.operating_point, report.metric_info
+    better = "higher is better" if info.higher_is_better else "lower is better"
+    chips = {model.trials for model in report.models}
+    count = count_text(min(chips), "chip") if len(chips) == 1 else "different numbers of chips"
+    return [
+        f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
+        f"{confidence_text(report.confidence)} confidence, {count} of each model",
+        f"Device: {report.device_name} at {point.sigma_text}, t = "
+        f"{duration_text(point.time_s)}; noise terms: {', '.join(point.terms) or 'none'}"
+        + ("" if report.converters is None else f"; converters: {converters_text(report.converters)}"),
+    ]

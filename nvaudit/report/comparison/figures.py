@@ -18,12 +18,7 @@ _NAME = 28
 
 
 def kpp_figure(report: ComparisonReport) -> Any:
-    """Draw KPP with its interval, mean, and ideal of each model, the best at the top.
-
-    Parameters
-    ----------
-    report : ComparisonReport
-    """
+    """Draw KPP with its interval, mean, and ideal of each model, the best at the top."""
     go = plotly_graphs()
     models, unit = report.models, report.metric_info.unit
     rows = list(range(len(models)))

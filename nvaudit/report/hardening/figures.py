@@ -20,12 +20,7 @@ _NETWORKS = (("left", "second", "dot"), ("mid", "chips", "solid"), ("right", "wo
 
 
 def pair_figure(report: HardenReport) -> Any:
-    """Draw how the same chips are distributed before and after, with their KPPs.
-
-    Parameters
-    ----------
-    report : HardenReport
-    """
+    """Draw how the same chips are distributed before and after, with their KPPs."""
     go = plotly_graphs()
     unit, name = report.metric_info.unit, kpp_name(report.difference.percentile)
     sides = (("before", report.before, "worst"), ("after", report.after, "chips"))

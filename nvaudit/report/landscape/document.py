@@ -40,12 +40,7 @@ _LABEL_FREE = (
 
 
 def landscape_document(report: LandscapeReport) -> Document:
-    """Say what a landscape found.
-
-    Parameters
-    ----------
-    report : LandscapeReport
-    """
+    """Say what a landscape found."""
     return Document(
         title=report.headline,
         subject=file_name(report.model.path),

@@ -189,20 +189,7 @@ def gate_limits(trials: int, percentile: float, confidence: float) -> tuple[int 
 def make_plan(
     subject: Subject, costs: Costs, *, trials: int, percentiles: Sequence[float], confidence: float
 ) -> Plan:
-    """Work out a plan.
-
-    Parameters
-    ----------
-    subject : Subject
-    costs : Costs
-    trials : int
-    percentiles : sequence of float
-    confidence : float
-
-    Returns
-    -------
-    Plan
-    """
+    """Work out a plan."""
     timing = Timing(
         workers=costs.workers,
         chips=costs.timed,

@@ -31,11 +31,6 @@ def plotly_library() -> str:
 
 
 def figure_data(figure: Any) -> dict[str, Any]:
-    """Give a figure as plain data: its traces and its layout.
-
-    Parameters
-    ----------
-    figure : plotly.graph_objects.Figure
-    """
+    """Give a figure as plain data: its traces and its layout."""
     content = json.loads(figure.to_json())
     return {"data": content["data"], "layout": content["layout"]}

@@ -22,25 +22,26 @@ from nvaudit.report.document import (
 from nvaudit.report.parts import before_after, change_title, share_blocks, share_numbers, warnings
 from nvaudit.report.record import time_text
 from nvaudit.report.remap.figures import steps_figure
-from nvaudit.report.remap.result import RemapAudit, RemapReport
-from nvaudit.report.remap.words import (
-    PAIR_COLUMNS,
-    TENSOR_COLUMNS,
-    pair_rows,
-    step_columns,
-    step_row,
-    tensor_row,
+from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.wording import (
+    LABEL_FREE_CHIPS,
+    count_text,
+    difference_text,
+    interval_text,
+    kpp_name,
+    value_text,
 )
-from nvaudit.report.wording import LABEL_FREE_CHIPS, kpp_name
+
+_PAIR_COLUMNS = ("", "before", "after", "change", "interval of the change")
+
+_TENSOR_COLUMNS = ("weight", "operator", "noise", "scales", "clip, mean")
+
+_PLAIN = ("another is better", "the start")
+"""Reasons that the numbers say by themselves."""
 
 
 def remap_document(report: RemapReport) -> Document:
-    """Say what a remapping found.
-
-    Parameters
-    ----------
-    report : RemapReport
-    """
+    """Say what a remapping found."""
     name = file_name(str(report.run.get("model", "")))
     return Document(
         title=report.headline,
@@ -84,13 +85,13 @@ def _worst(side: RemapAudit, higher_is_better: bool) -> float | None:
 
 
 def _pair(report: RemapReport) -> Section:
-    rows = tuple(pair_rows(report))
+    rows = tuple(_pair_rows(report))
     if not rows or report.difference is None:
         return Section(
             "pair", "Before and after", (Paragraph("Nothing was changed, so nothing was audited."),)
         )
     caption = f"The same {report.difference.chips:,} chips before and after."
-    table = Table("sides", caption, PAIR_COLUMNS, rows, numeric=(1, 2, 3, 4))
+    table = Table("sides", caption, _PAIR_COLUMNS, rows, numeric=(1, 2, 3, 4))
     return Section("pair", "Before and after", (table,))
 
 
@@ -102,10 +103,10 @@ def _steps(report: RemapReport) -> Section:
             "up after fewer chips than the others."
         )
         blocks.append(Figure("steps", caption, partial(steps_figure, report)))
-    columns = (*step_columns(report)[1:-1], "result")
+    columns = (*_step_columns(report)[1:-1], "result")
     rows = []
     for step in report.steps:
-        kept, *cells, why = step_row(step, report.unit)
+        kept, *cells, why = _step_row(step, report.unit)
         rows.append((*cells, kept or why))
     blocks.append(
         Table(
@@ -123,10 +124,10 @@ def _steps(report: RemapReport) -> Section:
 
 
 def _tensors(report: RemapReport) -> Section:
-    rows: list[tuple[Cell, ...]] = [tensor_row(tensor) for tensor in report.tensors]
+    rows: list[tuple[Cell, ...]] = [_tensor_row(tensor) for tensor in report.tensors]
     shown, cut = limited(rows)
     caption = f"What became of every weight on the array; noise: relative to before.{cut}"
-    table = Table("tensors", caption, TENSOR_COLUMNS, shown, numeric=(2,))
+    table = Table("tensors", caption, _TENSOR_COLUMNS, shown, numeric=(2,))
     return Section("weights", "Weights", (table, *share_blocks(report.mapped)))
 
 
@@ -143,3 +144,52 @@ def _record(report: RemapReport) -> Section:
         *((f"SHA-256 of the {name.replace('_', ' ')}", value) for name, value in hashes),
     )
     return Section("record", "How it was run", (Facts(rows),), folded=True)
+
+
+def _pair_rows(report: RemapReport) -> list[tuple[str, ...]]:
+    """Both sides of the paired audit in the order of ``_PAIR_COLUMNS``; none without one."""
+    before, after, difference = report.before, report.after, report.difference
+    if before is None or after is None or difference is None:
+        return []
+    unit = report.unit
+    mean, kpp = (interval_text(d.low, d.high, unit) for d in (difference.mean, difference.kpp))
+    rows = (
+        ("ideal", before.nominal, after.nominal, ""),
+        ("quantised", before.quantised, after.quantised, ""),
+        ("mean", before.mean, after.mean, mean),
+        (kpp_name(report.percentile), before.kpp, after.kpp, kpp),
+    )
+    return [
+        (name, value_text(a, unit), value_text(b, unit), difference_text(b - a, unit), ends)
+        for name, a, b, ends in rows
+    ]
+
+
+def _step_columns(report: RemapReport) -> tuple[str, ...]:
+    """Names of what is known of a candidate."""
+    return "", "step", "chips", "ideal", "quantised", kpp_name(report.percentile), "mean", ""
+
+
+def _step_row(step: RemapStep, unit: str) -> tuple[str, ...]:
+    """A candidate in the order of ``_step_columns``."""
+    measured = (step.quantised, step.kpp, step.mean)
+    return (
+        "kept" if step.kept else "",
+        step.name,
+        f"{step.chips:,}",
+        value_text(step.nominal, unit),
+        *("—" if value is None else value_text(value, unit) for value in measured),
+        "" if step.kept or step.reason in _PLAIN else step.reason,
+    )
+
+
+def _tensor_row(tensor: RemapTensor) -> tuple[str, ...]:
+    """What became of a weight, in the order of ``_TENSOR_COLUMNS``."""
+    scales = tensor.scales if not tensor.scales_reason else f"{tensor.scales}: {tensor.scales_reason}"
+    clip = tensor.clip_reason
+    if tensor.clip is not None:
+        clip = f"at {100 * tensor.clip:.0f} % of the range ({count_text(tensor.clipped, 'weight')})"
+    if tensor.corrected:
+        clip = f"{clip}; mean corrected"
+    noise = "" if tensor.noise is None else f"×{tensor.noise:.2f}"
+    return tensor.name, tensor.op, noise, scales, clip

@@ -13,12 +13,7 @@ _ROW, _REST = 30, 90
 
 
 def steps_figure(report: RemapReport) -> Any:
-    """Draw the mean of the worst quarter of the calibration chips of every candidate.
-
-    Parameters
-    ----------
-    report : RemapReport
-    """
+    """Draw the mean of the worst quarter of the calibration chips of every candidate."""
     go = plotly_graphs()
     steps = [step for step in report.steps if step.worst_quarter is not None]
     shown = ":.4~%" if report.unit == "fraction" else ":.5~g"

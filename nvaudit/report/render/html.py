@@ -24,10 +24,6 @@ _HIDDEN = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 def html_document(document: Document) -> str:
     """Make a page.
 
-    Parameters
-    ----------
-    document : Document
-
     Returns
     -------
     str

@@ -32,10 +32,6 @@ _SKETCH_COLUMNS = 72
 def markdown_document(document: Document) -> str:
     """Write a document as Markdown.
 
-    Parameters
-    ----------
-    document : Document
-
     Returns
     -------
     str

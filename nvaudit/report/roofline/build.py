@@ -5,20 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pydantic import JsonValue
 
 from nvaudit.report.comparison.measures import size_of
+from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.roofline.limits import (
+    Limit,
     Measure,
     Roof,
     default_margin,
     judge,
 )
-from nvaudit.report.roofline.result import ChipsPoint, LevelResult, RooflineReport, SkippedLevel
-from nvaudit.report.roofline.words import headline, verdict_words
-from nvaudit.report.sections import InputHashes
+from nvaudit.report.roofline.result import (
+    ALONE_WORDS,
+    LIMIT_WORDS,
+    ChipsPoint,
+    LevelResult,
+    RooflineReport,
+    SkippedLevel,
+    measure_name,
+)
+from nvaudit.report.sections import InputHashes, MetricInfo
+from nvaudit.report.wording import (
+    confidence_text,
+    count_text,
+    difference_text,
+    interval_text,
+    share_of_weights_text,
+    value_text,
+)
 
 
 @dataclass(frozen=True)
@@ -188,3 +206,59 @@ def _common(levels: Sequence[LevelResult]) -> Iterator[str]:
     """Give the notes that every level has."""
     every = [set(level.notes) for level in levels]
     return (note for note in levels[0].notes if all(note in notes for notes in every))
+
+
+def headline(report: RooflineReport) -> str:
+    """Say the best number of levels and what limits, in one line."""
+    level = next(level for level in report.levels if level.levels == report.best)
+    found = level.realistic.at(report.rank_by)
+    info = report.metric_info
+    name = measure_name(report)
+    among = "the only ones run" if len(report.levels) == 1 else f"best of {len(report.levels)} by {name}"
+    text = (
+        f"{report.best} levels are {among}: {name} {report.metric} {value_text(found.value, info.unit)} "
+        f"{interval_text(found.low, found.high, info.unit)} ({confidence_text(report.confidence)}) on "
+        f"{report.device_name}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
+        f"{share_clause(report.mapped)}"
+    )
+    share = level.share_converted
+    if share is not None and share < 1:
+        text += f"; converters{share_of_weights_text(share)}"
+    if report.label_free:
+        text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
+    return info.cautioned(text)
+
+
+def limits_text(report: RooflineReport) -> str:
+    """Say what limits at which levels, e.g. ``2 and 4 levels: ADC limits; 8 levels: device limits``."""
+    words = LIMIT_WORDS if report.converters is not None else ALONE_WORDS
+    parts = []
+    for limit, group in groupby(report.levels, key=lambda level: level.limit):
+        numbers = [str(level.levels) for level in group]
+        joined = numbers[0] if len(numbers) == 1 else f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+        parts.append(f"{joined} levels: {words[limit]}")
+    return "; ".join(parts)
+
+
+def verdict_words(roof: Roof, limit: Limit, settled: bool, info: MetricInfo) -> str:
+    """Say what limits one number of levels, and what each part costs.
+
+    Parameters
+    ----------
+    roof : Roof
+    limit : Limit
+    settled : bool
+    info : MetricInfo
+    """
+    device = f"device variation: {_cost(roof, roof.device.value, info)}"
+    if roof.adc is None or roof.both is None:
+        text = f"{ALONE_WORDS[limit]} ({device})"
+    else:
+        adc = f"ADC: {_cost(roof, roof.adc, info)}"
+        both = f"both: {_cost(roof, roof.both.value, info)}"
+        text = f"{LIMIT_WORDS[limit]} ({device}, {adc}, {both})"
+    return text if settled else f"{text}; more chips may change this"
+
+
+def _cost(roof: Roof, value: float, info: MetricInfo) -> str:
+    return difference_text(value - roof.quantised, info.unit)

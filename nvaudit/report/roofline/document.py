@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from nvaudit.report.document import (
@@ -18,24 +19,31 @@ from nvaudit.report.document import (
     file_name,
     short,
 )
+from nvaudit.report.mapped import coverage_text
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.roofline.figures import roofline_figure
-from nvaudit.report.roofline.result import LevelResult, RooflineReport
-from nvaudit.report.roofline.words import (
+from nvaudit.report.roofline.result import (
     ALONE_WORDS,
     LIMIT_WORDS,
-    SIZE_COLUMNS,
-    cells,
-    cheaper_text,
-    columns,
-    condition_lines,
+    ChipsPoint,
+    LevelResult,
+    RooflineReport,
+    margin_text,
     measure_name,
-    remarks,
-    size_cells,
-    skipped_lines,
 )
-from nvaudit.report.wording import LABEL_FREE_CHIPS, interval_text, value_text, wrap
+from nvaudit.report.wording import (
+    LABEL_FREE_CHIPS,
+    confidence_text,
+    converters_text,
+    count_text,
+    duration_text,
+    interval_text,
+    kpp_name,
+    missing_bound_text,
+    value_text,
+    wrap,
+)
 
 _BAR_COLUMNS = 60
 _ROUNDING = 1e-12
@@ -43,13 +51,11 @@ _ROUNDING = 1e-12
 _QUANTISED, _ADC, _MEAN, _KPP = "|", "▲", "·", "█"
 
 
-def roofline_document(report: RooflineReport) -> Document:
-    """Say what a roofline found.
+_SIZE_COLUMNS = ("slices", "devices", "crossbars", "sigma", "seconds")
 
-    Parameters
-    ----------
-    report : RooflineReport
-    """
+
+def roofline_document(report: RooflineReport) -> Document:
+    """Say what a roofline found."""
     name = file_name(report.model.path)
     return Document(
         title=report.headline,
@@ -70,7 +76,7 @@ def _hero(report: RooflineReport) -> Hero:
         note = f"{measure_name(report)}, {interval_text(found.low, found.high, unit)}; {words[level.limit]}"
         value = value_text(found.value, unit)
         numbers.append(KeyFigure(f"{level.levels} levels", value, note, main=level.levels == report.best))
-    cheaper = cheaper_text(report)
+    cheaper = _cheaper_text(report)
     return Hero(
         role="none",
         word="",
@@ -82,9 +88,9 @@ def _hero(report: RooflineReport) -> Hero:
 
 
 def _roofline(report: RooflineReport) -> Section:
-    unit, heads = report.metric_info.unit, columns(report)
+    unit, heads = report.metric_info.unit, _columns(report)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (Number(level.levels, str(level.levels)), *cells(report, level)) for level in report.levels
+        (Number(level.levels, str(level.levels)), *_cells(report, level)) for level in report.levels
     )
     table = Table(
         "levels", f"What each number of levels reaches; ideal {value_text(report.nominal, unit)}.",
@@ -113,21 +119,21 @@ def _distinct(heads: list[str]) -> tuple[str, ...]:
 
 def _verdicts(report: RooflineReport) -> Section:
     lines = [f"{level.levels} levels: {level.verdict}." for level in report.levels]
-    more = [f"{text}." for text in (*skipped_lines(report), *remarks(report))]
+    more = [f"{text}." for text in (*_skipped_lines(report), *_remarks(report))]
     return Section("limits", "What limits", (Bullets(tuple(lines)), Bullets(tuple(more))))
 
 
 def _cost(report: RooflineReport) -> Section:
     def row(level: LevelResult) -> tuple[Cell, ...]:
-        size, texts = level.size, size_cells(level)
+        size, texts = level.size, _size_cells(level)
         values = (level.slices, size.devices, size.crossbars, level.operating_point.sigma, level.seconds)
         numbers = (Number(value, text) for value, text in zip(values, texts, strict=True))
         return (Number(level.levels, str(level.levels)), *numbers)
 
     rows = tuple(row(level) for level in report.levels)
     table = Table(
-        "cost", "What each number of levels takes.", ("levels", *SIZE_COLUMNS), rows,
-        numeric=tuple(range(len(SIZE_COLUMNS) + 1)), sortable=True,
+        "cost", "What each number of levels takes.", ("levels", *_SIZE_COLUMNS), rows,
+        numeric=tuple(range(len(_SIZE_COLUMNS) + 1)), sortable=True,
     )  # fmt: skip
     return Section("cost-section", "Devices and crossbars", (table, *share_blocks(report.mapped)))
 
@@ -147,7 +153,10 @@ def _record(report: RooflineReport) -> Section:
         *hash_rows(hashes.model, hashes.data, hashes.device),
     ]
     return Section(
-        "record", "How it was run", (Bullets(tuple(condition_lines(report))), Facts(tuple(rows))), folded=True
+        "record",
+        "How it was run",
+        (Bullets(tuple(_condition_lines(report))), Facts(tuple(rows))),
+        folded=True,
     )
 
 
@@ -188,3 +197,87 @@ def _marks(level: LevelResult) -> list[tuple[float, str]]:
     if level.adc is not None:
         found.append((level.adc, _ADC))
     return [*found, (level.realistic.mean, _MEAN), (level.realistic.kpp.value, _KPP)]
+
+
+def _cheaper_text(report: RooflineReport) -> str | None:
+    """Say which number of levels reaches nearly the same with fewer devices; None if the best is it."""
+    if report.cheapest == report.best:
+        return None
+    by_levels = {level.levels: level for level in report.levels}
+    best, cheap = by_levels[report.best], by_levels[report.cheapest]
+    return (
+        f"{report.cheapest} levels are within {margin_text(report)} of that with {cheap.size.devices:,} "
+        f"devices instead of {best.size.devices:,}, and {cheap.size.crossbars:,} crossbars instead of "
+        f"{best.size.crossbars:,}"
+    )
+
+
+def _columns(report: RooflineReport) -> list[str]:
+    """Headings of what :func:`_cells` gives."""
+    kpp = kpp_name(report.percentile)
+    device = ["quantised", "device: mean", f"device: {kpp}", "interval"]
+    return [*device, *(["ADC", "both: mean", f"both: {kpp}", "interval"] if report.converters else [])]
+
+
+def _cells(report: RooflineReport, level: LevelResult) -> list[str]:
+    """Give what a number of levels reaches."""
+    unit = report.metric_info.unit
+    found = [value_text(level.quantised, unit), *_chips_cells(level.device, unit)]
+    if level.adc is not None and level.both is not None:
+        found += [value_text(level.adc, unit), *_chips_cells(level.both, unit)]
+    return found
+
+
+def _chips_cells(point: ChipsPoint, unit: str) -> list[str]:
+    kpp = point.kpp
+    return [
+        value_text(point.mean, unit),
+        value_text(kpp.value, unit),
+        interval_text(kpp.low, kpp.high, unit),
+    ]
+
+
+def _size_cells(level: LevelResult) -> list[str]:
+    """Give what a number of levels costs, and where on the profile it stands."""
+    point = level.operating_point
+    return [
+        str(level.slices),
+        f"{level.size.devices:,}",
+        f"{level.size.crossbars:,}",
+        f"{point.sigma:.4g} {point.sigma_unit.replace('_', ' ')}",
+        f"{level.seconds:.3g}",
+    ]
+
+
+def _remarks(report: RooflineReport) -> Iterator[str]:
+    """Say how the numbers are to be read."""
+    yield (
+        f"The verdicts go by {measure_name(report)}: losses up to {margin_text(report)} do not count, and "
+        "two that differ by no more are alike"
+    )
+    if report.converters is None:
+        yield "Converters are taken as ideal; --adc-bits adds what they cost"
+    better = report.metric_info.higher_is_better
+    points = (p for level in report.levels for p in (level.device, level.both) if p is not None)
+    texts = (missing_bound_text(point.kpp, better) for point in points)
+    yield from dict.fromkeys(text for text in texts if text is not None)
+
+
+def _skipped_lines(report: RooflineReport) -> list[str]:
+    """Say which levels are left out, and why."""
+    return [f"{each.levels} levels are left out: {each.reason}" for each in report.skipped]
+
+
+def _condition_lines(report: RooflineReport) -> list[str]:
+    """Say what all levels have in common."""
+    point, info = report.levels[0].operating_point, report.metric_info
+    better = "higher is better" if info.higher_is_better else "lower is better"
+    chips = count_text(report.levels[0].device.trials, "chip")
+    return [
+        f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
+        f"{confidence_text(report.confidence)} confidence, {chips} of each number of levels, from one seed",
+        f"Device: {report.device_name}, t = {duration_text(point.time_s)}; noise terms: "
+        f"{', '.join(point.terms) or 'none'}; converters: {converters_text(report.converters)}",
+        f"Model: {report.model.path}; data: {report.data.source}, {count_text(report.data.count, 'image')}",
+        *([] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]),
+    ]

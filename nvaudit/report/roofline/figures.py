@@ -7,17 +7,11 @@ from typing import Any
 
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, layout, percent_axis
-from nvaudit.report.roofline.result import ChipsPoint, RooflineReport
-from nvaudit.report.roofline.words import measure_name
+from nvaudit.report.roofline.result import ChipsPoint, RooflineReport, measure_name
 
 
 def roofline_figure(report: RooflineReport) -> Any:
-    """Draw ceilings, and what the chips reach with the bands of their intervals, over the number of levels.
-
-    Parameters
-    ----------
-    report : RooflineReport
-    """
+    """Draw ceilings, and what the chips reach with the bands of their intervals, over the levels."""
     go = plotly_graphs()
     unit, levels = report.metric_info.unit, report.levels
     x = [level.levels for level in levels]

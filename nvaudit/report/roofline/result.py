@@ -27,8 +27,18 @@ from nvaudit.report.sections import (
     Run,
     Section,
 )
-from nvaudit.report.wording import kpp_name
+from nvaudit.report.wording import (
+    kpp_name,
+)
 from nvaudit.stats.kpp import KppResult
+
+LIMIT_WORDS: dict[Limit, str] = {
+    "device": "device limits", "adc": "ADC limits", "both": "device and ADC limit",
+    "neither": "neither limits",
+}  # fmt: skip
+
+ALONE_WORDS: dict[Limit, str] = {**LIMIT_WORDS, "neither": "the device does not limit"}
+"""Where there are no converters."""
 
 
 class ChipsPoint(Section):
@@ -134,3 +144,16 @@ def checks(report: RooflineReport) -> list[Check]:
         )
         for level in report.levels
     ]
+
+
+def measure_name(report: RooflineReport) -> str:
+    """Name what the verdicts go by, e.g. ``KPP 1 %``."""
+    return kpp_name(report.percentile) if report.rank_by == "kpp" else "mean"
+
+
+def margin_text(report: RooflineReport) -> str:
+    """Show the margin, a fraction in points."""
+    if report.metric_info.unit != "fraction":
+        return f"{report.margin:.4g}"
+    points = f"{100 * report.margin:.4g}"
+    return f"{points} point" if points == "1" else f"{points} points"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -22,7 +23,8 @@ from nvaudit.report.document import (
     limited,
     short,
 )
-from nvaudit.report.mapped import gate_lines
+from nvaudit.report.mapped import coverage_text, gate_lines
+from nvaudit.report.paired import Difference
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.wording import (
@@ -30,6 +32,7 @@ from nvaudit.report.wording import (
     confidence_text,
     count_text,
     difference_text,
+    duration_text,
     interval_text,
     kpp_name,
     limit_text,
@@ -45,16 +48,10 @@ from nvaudit.report.write_verify.result import (
     VerifyTensor,
     share_words,
 )
-from nvaudit.report.write_verify.words import condition_rows, gain_lines, reason_text
 
 
 def verify_document(report: VerifyReport) -> Document:
-    """Say what a plan found.
-
-    Parameters
-    ----------
-    report : VerifyReport
-    """
+    """Say what a plan found."""
     return Document(
         title=report.headline,
         subject=file_name(str(report.run.get("model", ""))),
@@ -158,7 +155,7 @@ def _curve(report: VerifyReport) -> Section:
     columns = ("share", name, "interval", f"gain{points}", "mean", "worst", "devices", "weights")
     rows = tuple(_row(report, point) for point in report.curve)
     table = Table("shares", said, columns, rows, numeric=tuple(range(len(columns))), whole=True)
-    gains = tuple(f"{line[0].upper()}{line[1:]}." for line in gain_lines(report))
+    gains = tuple(f"{line[0].upper()}{line[1:]}." for line in _gain_lines(report))
     return Section("curve", "What verifying gives", (figure, table, Bullets(gains)))
 
 
@@ -244,9 +241,77 @@ def _notes(report: VerifyReport) -> Section:
 def _record(report: VerifyReport) -> Section:
     hashes = report.hashes
     rows = (
-        *condition_rows(report),
+        *_condition_rows(report),
         *time_text(report.timing),
         *hash_rows(hashes.model, hashes.data, hashes.device),
         ("nvaudit", report.nvaudit_version),
     )
     return Section("record", "How it was run", (Facts(rows),), folded=True)
+
+
+def _gain_lines(report: VerifyReport) -> Iterator[str]:
+    """What the largest share gives against none, and what has no noise."""
+    unit, last = report.metric_info.unit, report.curve[-1].difference
+    if last is not None:
+        gains = ", ".join(
+            f"{name} {difference_text(found.value, unit)}{_ends(found, unit)}"
+            for name, found in ((kpp_name(last.percentile), last.kpp), ("mean", last.mean))
+        )
+        most, confidence = share_words(report.curve[-1].share), confidence_text(last.confidence)
+        yield f"{most} against none, {confidence}: {gains}"
+        if last.kpp.missing is not None:
+            yield f"No interval of gains of the KPP: {last.kpp.missing} (--trials)"
+    yield (
+        f"without noise {value_text(report.quantised, unit)} (as given {value_text(report.nominal, unit)})"
+    )
+
+
+def _ends(found: Difference, unit: str) -> str:
+    if found.low is None or found.high is None:
+        return ""
+    return f" ({difference_text(found.low, unit)} to {difference_text(found.high, unit)})"
+
+
+def reason_text(report: VerifyReport) -> str:
+    """Why this share, or what to do where no share reaches the target."""
+    choice = report.choice
+    if choice is None:
+        text = _otherwise(report)
+        return f"{text[0].upper()}{text[1:]} may reach it"
+    shown = share_words(choice.share)
+    return f"{shown[0].upper()}{shown[1:]} is {choice.why}{_short(choice)}"
+
+
+def _otherwise(report: VerifyReport) -> str:
+    """What else may reach the target."""
+    ways = ["larger --shares"] if report.curve[-1].share < 1 else []
+    ways += ["a smaller --verify-sigma"] if report.verify_sigma > 0 else []
+    return f"{', '.join([*ways, 'harden'])} or remap"
+
+
+def _short(choice: VerifyChoice) -> str:
+    return "" if choice.short is None else f"; {share_words(choice.short)} is not enough"
+
+
+def _condition_rows(report: VerifyReport) -> list[tuple[str, str]]:
+    """What the result rests on: names with their values."""
+    left = f"; {', '.join(report.left)} {'stays' if len(report.left) == 1 else 'stay'}" if report.left else ""
+    kept = (
+        "nothing of it"
+        if report.verify_sigma == 0
+        else f"sigma {report.verify_sigma:g} of {report.sigma:g} ({report.sigma_unit})"
+    )
+    return [
+        (
+            "Device",
+            f"{report.device_name}, sigma {report.sigma:g} ({report.sigma_unit}), time "
+            f"{duration_text(report.time_s)}",
+        ),
+        ("Verifying", f"reduces {', '.join(report.reduced)} and leaves {kept}{left}"),
+        ("Ranking", f"{report.ranking}: {report.ranked_by}"),
+        (
+            "Data",
+            f"{report.data.source}, {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
+        ),
+        *([] if report.mapped is None else [("On the array", coverage_text(report.mapped))]),
+    ]

@@ -19,10 +19,6 @@ def verify_figure(report: VerifyReport) -> Any:
     """Draw KPP with its interval and mean over the share, the target and the plan.
 
     Shares lie at their square roots: most are small, and none, which a logarithm has no place for, is one.
-
-    Parameters
-    ----------
-    report : VerifyReport
     """
     go = plotly_graphs()
     figure = go.Figure()

@@ -22,6 +22,7 @@ from nvaudit.files import holding_inputs
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.options import CodeOptions, MappingOptions
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
@@ -32,12 +33,13 @@ from nvaudit.session import input_specs, settle_codes, settle_device
 from nvaudit.spec import RunSpec, make_spec
 from nvaudit.tensor_table import inspect_rows
 
-_OF_THE_MAPPING = (
-    *("bits", "cell_bits", "encoding", "top_slice", "code", "devices_per_weight", "allocate"),
-    *("layers", "digital", "crossbar"),
+_TAKEN = (
+    "device",
+    *(name for part in (MappingOptions, CodeOptions) for name in part.model_fields if name != "scale"),
+    "crossbar",
+    "require_mapped",
 )
-
-_ASKED = ("model", "device", *_OF_THE_MAPPING, "require_mapped")
+_ASKED = ("model", *_TAKEN)
 
 
 def _rows_json(found: InspectReport) -> str:
@@ -47,7 +49,7 @@ def _rows_json(found: InspectReport) -> str:
 
 @click.command("inspect", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@spec_options(RunSpec, only=("device", *_OF_THE_MAPPING, "require_mapped"))
+@spec_options(RunSpec, only=_TAKEN)
 @output_options("inspect", gate=True, old_json=OldJson("the list of tensors", _rows_json))
 def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""

@@ -37,6 +37,7 @@ from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
+from nvaudit.report.codes import codes_text
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
@@ -263,6 +264,9 @@ def _report(
         together=session.workload.batch if session.rebatch.coupled else 0,
         caution=metric.caution,
     )
+    asked = spec.code or session.spec.mapping or ""
+    sizes = {tensor.key: tensor.code.open().size for tensor in session.workload.tensors}
+    codes = codes_info(session.codes, sizes, asked)
     return summarise(
         measured,
         Questions(
@@ -274,7 +278,7 @@ def _report(
         **landscape,
         **_ended(spec, found, stop),
         zero_groups=groups,
-        codes=codes_info(session.codes, session.workload.tensors, spec.code or ""),
+        codes=codes,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         run=spec.model_dump(mode="json"),
@@ -282,6 +286,7 @@ def _report(
             *session.notes,
             *found.notes,
             *_mapping_notes(session),
+            *([] if codes is None else [codes_text(codes)]),
             *_converter_notes(landscape),
             *_missing_points(session, found),
         ],

@@ -37,7 +37,6 @@ from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
-from nvaudit.report.codes import codes_text
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
@@ -286,7 +285,6 @@ def _report(
             *session.notes,
             *found.notes,
             *_mapping_notes(session),
-            *([] if codes is None else [codes_text(codes)]),
             *_converter_notes(landscape),
             *_missing_points(session, found),
         ],

@@ -16,6 +16,7 @@ from nvaudit.errors import ModelError, OptionError
 from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
+from nvaudit.model.template import SLOT_FILE
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
@@ -23,7 +24,7 @@ from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, re
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
-from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, feed_samples, open_session, run_session
+from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload

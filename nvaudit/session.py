@@ -15,7 +15,9 @@ import numpy as np
 
 from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
+from nvaudit.data.split import first_of, set_aside
 from nvaudit.device import (
+    ADDED_TERMS,
     DeviceProfile,
     OperatingPoint,
     add_terms,
@@ -24,9 +26,10 @@ from nvaudit.device import (
     override_profile,
     profile_digest,
 )
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.mapping.select import Decision, select
+from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import (
     LoadedModel,
     Rebatch,
@@ -40,7 +43,9 @@ from nvaudit.model import (
     scores_beside_label,
 )
 from nvaudit.model.runtime import runtime
+from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
@@ -53,6 +58,7 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.report.sections import OperatingPointInfo
+from nvaudit.rng import stream
 from nvaudit.spec import RunSpec
 
 Result = TypeVar("Result")
@@ -77,7 +83,9 @@ class Session:
     events: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
     crossbar: CrossbarRun | None = None
+    codes: ChosenCodes | None = None
     ran: Ran | None = None
+    calibration: Dataset | None = None  # samples that each chip is corrected by; they are not scored
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -171,24 +179,48 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
             encoding=spec.encoding,
             top_slice=spec.top_slice,
         )
-    profile = add_terms(
-        profile, stuck_at=spec.stuck_at, read_noise=spec.read_noise, correlated=spec.correlated
-    )
+    own = {
+        name: getattr(spec, name) for name in DeviceOptions.model_fields if name not in ("device", "sigmas")
+    }
+    profile = add_terms(profile, **{name: own.pop(name) for name in ADDED_TERMS})
     sigmas: Sequence[float | None] = spec.sigmas or (None,)
-    points = tuple(
-        operating_point(
-            profile,
-            sigma,
-            spec.sigma_unit,
-            spec.time_s,
-            spec.enable,
-            spec.disable,
-            write_verify=spec.write_verify,
-            drift_compensation=spec.drift_compensation,
-        )
-        for sigma in sigmas
+    return profile, tuple(operating_point(profile, sigma, **own) for sigma in sigmas)
+
+
+def settle_codes(
+    spec: RunSpec, points: Sequence[OperatingPoint], decisions: Sequence[Decision]
+) -> ChosenCodes | None:
+    """The code of every weight on the array; None: slices.
+
+    Raises
+    ------
+    OptionError
+        If options contradict each other, or what is asked cannot be had.
+    """
+    name, _, family = (spec.code or "slices").partition(":")
+    if name == "slices":
+        for option, of_codes in (
+            ("--devices-per-weight", spec.devices_per_weight),
+            ("--allocate", spec.allocate),
+        ):
+            if of_codes is not None:
+                raise OptionError(
+                    f"{option} is for --code auto; slices have as many devices as --bits and --cell-bits make"
+                )
+        return None
+    for option, of_slices in (("--bits", spec.bits), ("--top-slice", spec.top_slice)):
+        if of_slices is not None:
+            raise OptionError(f"{option} is for slices, not for --code {spec.code}; leave one of the two out")
+    asked = CodeRequest(
+        None if name == "auto" else tuple(map(int, name.split(","))),
+        "integers" if family == "integers" else "powers",
+        spec.devices_per_weight,
+        spec.allocate,
     )
-    return profile, points
+    weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
+    return choose_codes(
+        weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
+    )
 
 
 def load_runnable(path: str | Path, seed: int) -> LoadedModel:
@@ -210,7 +242,6 @@ def settle_output(loaded: LoadedModel, wanted: str | None) -> tuple[str, list[st
 
     Parameters
     ----------
-    loaded : LoadedModel
     wanted : str or None
         As given by the user. None: the scores of a classifier whose first output is its label, else the
         first output.
@@ -258,15 +289,8 @@ def rules_for(loaded: LoadedModel, output: str, metric: str | None, ignore: tupl
 
     Parameters
     ----------
-    loaded : LoadedModel
     output : str
         The scored one: where it holds decisions, these are the classes' own numbers already.
-    metric : str or None
-    ignore : tuple of int
-
-    Returns
-    -------
-    LabelRules
     """
     own = class_list(loaded)
     facts = output_facts(loaded, output, 2)
@@ -298,23 +322,18 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to audit; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
-    dataset = load_dataset(
-        Path(spec.data) if spec.data is not None else None,
-        input_specs(loaded, rebatch),
-        model_path=loaded.path,
-        limit=spec.limit,
-        seed=spec.seed,
-        scratch=folder,
-        rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
-    )
+    rules = rules_for(loaded, output, spec.metric, spec.ignore_labels)
+    dataset, calibration = _load_data(spec, loaded, rebatch, rules, folder)
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
     notes += cut.notes
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
+    codes = settle_codes(spec, points, decisions)
     placement = Placement(
         profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
         spec.crossbar[0] if spec.skip_zero_groups else None,
+        codes,
     )  # fmt: skip
     request = Request(
         loaded=loaded,
@@ -331,13 +350,50 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     )
     workload = build_workload(request, folder)
     notes += loaded.notes
-    session = Session(spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes)
+    session = Session(
+        spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes, codes=codes
+    )
+    session.calibration = calibration
     if spec.adc_bits is not None:
         how = ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range)
         with session.timed("calibrate"):
             session.crossbar = put_on_crossbars(request, workload, how, folder)
         session.workload = session.crossbar.workload
     return session
+
+
+def _load_data(
+    spec: RunSpec, loaded: LoadedModel, rebatch: Rebatch, rules: LabelRules, folder: Path
+) -> tuple[Dataset, Dataset | None]:
+    """The samples that are scored, and those that each chip is corrected by."""
+    given, count = input_specs(loaded, rebatch), spec.calibrate_chips
+    own = count if count is not None and spec.calibrate_data is None else 0  # taken from the data
+
+    def load(path: str | None, limit: int | None, scratch: Path) -> Dataset:
+        place = None if path is None else Path(path)
+        return load_dataset(
+            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=rules
+        )
+
+    dataset = load(spec.data, None if spec.limit is None else spec.limit + own, folder)
+    if count is None:
+        return dataset, None
+    if spec.calibrate_data is None:
+        return set_aside(dataset, count, spec.seed, folder)
+    other = folder / "calibration"
+    other.mkdir()
+    calibration = load(spec.calibrate_data, None, other)
+    if calibration.count < count:
+        raise DataError(
+            f"{spec.calibrate_data}: has {calibration.count} samples; --calibrate-chips {count} wants more"
+        )
+    if calibration.digest == dataset.digest:
+        raise OptionError(
+            f"--calibrate-data {spec.calibrate_data}: these are the samples that are scored; give others, or "
+            "leave it out: then samples of --data are set aside"
+        )
+    chosen = stream(spec.seed, "calibration samples").choice(calibration.count, count, replace=False)
+    return dataset, first_of(calibration, np.sort(chosen))
 
 
 def prepare_again(session: Session, probe: Probe) -> Session:

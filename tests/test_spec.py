@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nvaudit.declare import fields_of
 from nvaudit.errors import OptionError
-from nvaudit.spec import _WANTED, RunSpec, make_spec, parse_sigmas, parse_time
+from nvaudit.options import parse_time, read_sweep
+from nvaudit.spec import RunSpec, make_spec
+
+WANTED = {name: field.wanted for name, field in fields_of(RunSpec).items()}
 
 WHOLE = "a whole number, 1 or more"
 CELLS = "a whole number from 1 to 8"
@@ -19,9 +23,9 @@ SEED = "a whole number from 0 to 9223372036854775807"
 CONFIDENCE = "a number above 0.5 and below 1"
 PERCENTILES = "1 to 100 numbers above 0 and below 100"
 UNITS = "one of level, full_scale, weight_max"
-ENCODINGS = "one of sign_magnitude, differential, offset"
+ENCODINGS = "one of sign_magnitude, sign_per_device, differential, offset"
 PROVIDERS = "one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
-CROSSBAR = "rows and columns, whole numbers, 1 or more"
+CROSSBAR = "rows and columns, whole numbers, 1 or more, such as 256x256"
 
 BAD = [
     ("trials", 0, f"--trials: got 0; use {TRIALS}"),
@@ -49,8 +53,11 @@ BAD = [
     ("sigma_unit", "volt", f"--sigma-unit: got 'volt'; use {UNITS}"),
     ("top_slice", "all", "--top-slice: got 'all'; use one of window, lowest"),
     ("encoding", "twos", f"--encoding: got 'twos'; use {ENCODINGS}"),
+    ("code", "8,a", f"--code: got '8,a'; use {WANTED['code']}"),
+    ("devices_per_weight", 0.5, "--devices-per-weight: got 0.5; use a number from 1 to 64"),
+    ("allocate", "rows", "--allocate: got 'rows'; use one of devices, crossbars"),
     ("scale", "per_row", "--scale: got 'per_row'; use one of per_tensor, per_channel"),
-    ("metric", 5, f"--metric: got 5; use {_WANTED['metric']}"),
+    ("metric", 5, f"--metric: got 5; use {WANTED['metric']}"),
     ("class_axis", 64, "--class-axis: got 64; use a whole number from -64 to 63"),
     ("output_name", 1, "--output-name: got 1; use the name of an output"),
     ("exhaustive", "perhaps", "--exhaustive: got 'perhaps'; use true or false"),
@@ -64,7 +71,7 @@ BAD = [
     ("tail", (0.0,), "--tail: got 0.0; use at most 100 numbers above 0 and below 100"),
     ("dask", 8786, "--dask: got 8786; use the address of a scheduler, or its scheduler file"),
     ("max_minutes", 0, "--max-minutes: got 0; use a finite number above 0"),
-    ("require_mapped", 95, f"--require-mapped: got 95; use {_WANTED['require_mapped']}"),
+    ("require_mapped", 95, f"--require-mapped: got 95; use {WANTED['require_mapped']}"),
     ("min_kpp", math.nan, "--min-kpp: got nan; use a finite number"),
     ("min_kpp", math.inf, "--min-kpp: got inf; use a finite number"),
     ("yield_at", (-math.inf,), "--yield-at: got -inf; use at most 100 finite numbers"),
@@ -77,10 +84,10 @@ BAD = [
     ("time_s", math.inf, "--time: got inf; use a finite number of seconds, 0 or more"),
     ("enable", "aging", "--enable: got 'aging'; use a list of names of noise terms"),
     ("disable", (1,), "--disable: got 1; use a list of names of noise terms"),
-    ("stuck_at", "0.1", f"--stuck-at: got '0.1'; use {_WANTED['stuck_at']}"),
-    ("read_noise", "-0.1", f"--read-noise: got '-0.1'; use {_WANTED['read_noise']}"),
-    ("correlated", "0.1:row", f"--correlated: got '0.1:row'; use {_WANTED['correlated']}"),
-    ("correlated", "0.1:0x4", f"--correlated: got '0.1:0x4'; use {_WANTED['correlated']}"),
+    ("stuck_at", "0.1", f"--stuck-at: got '0.1'; use {WANTED['stuck_at']}"),
+    ("read_noise", "-0.1", f"--read-noise: got '-0.1'; use {WANTED['read_noise']}"),
+    ("correlated", "0.1:row", f"--correlated: got '0.1:row'; use {WANTED['correlated']}"),
+    ("correlated", "0.1:0x4", f"--correlated: got '0.1:0x4'; use {WANTED['correlated']}"),
     ("write_verify", -1.0, "--write-verify: got -1.0; use a finite number, 0 or more"),
     ("drift_compensation", "maybe", "--drift-compensation: got 'maybe'; use true or false"),
     ("crossbar", (0, 256), f"--crossbar: got 0; use {CROSSBAR}"),
@@ -88,8 +95,10 @@ BAD = [
     ("skip_zero_groups", "maybe", "--skip-zero-groups: got 'maybe'; use true or false"),
     ("adc_bits", 1, "--adc-bits: got 1; use a whole number from 2 to 16"),
     ("dac_bits", 17, "--dac-bits: got 17; use a whole number from 2 to 16"),
-    ("adc_range", "percentile:101", f"--adc-range: got 'percentile:101'; use {_WANTED['adc_range']}"),
+    ("adc_range", "percentile:101", f"--adc-range: got 'percentile:101'; use {WANTED['adc_range']}"),
     ("every_device", "maybe", "--every-device: got 'maybe'; use true or false"),
+    ("calibrate_chips", 1, "--calibrate-chips: got 1; use a whole number from 2 to 1000000"),
+    ("calibrate_data", 5, "--calibrate-data: got 5; use a path, in UTF-8"),
     ("provider", "tpu", f"--provider: got 'tpu'; use {PROVIDERS}"),
     ("workers", -1, "--workers: got -1; use a whole number from 0 to 4096"),
     ("device", 3, "--device: got 3; use the name of a profile or the path of one, in UTF-8"),
@@ -109,7 +118,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(name, value, message):
 
 def test_every_option_has_a_bad_value_here_and_words_for_it():
     """No option is left without a message of its own."""
-    assert set(_WANTED) == set(RunSpec.model_fields)
+    assert set(WANTED) == set(RunSpec.model_fields)
     assert {name for name, _, _ in BAD} == set(RunSpec.model_fields)
 
 
@@ -119,9 +128,9 @@ def test_several_bad_values_are_named_together_and_once():
         make_spec(model="m", device="rram", trials=0, percentiles=(0.0, 0.0), limit=-1)
     found = str(caught.value).split("; ")
     assert [text for text in found if ": got" in text] == [
+        "--limit: got -1",
         "--trials: got 0",
         "--percentile: got 0.0",
-        "--limit: got -1",
     ]
 
 
@@ -136,7 +145,7 @@ def test_long_values_are_cut_in_messages():
     ("options", "message"),
     [
         ({"trails": 10}, "trails: there is no such option; did you mean trials?"),
-        ({"qqqq": 10}, "qqqq: there is no such option; use one of model, device, data, "),
+        ({"qqqq": 10}, "qqqq: there is no such option; use one of model, device, sigmas, "),
     ],
 )
 def test_unknown_options_are_named(options, message):
@@ -146,14 +155,11 @@ def test_unknown_options_are_named(options, message):
     assert str(caught.value).startswith(message)
 
 
-def test_model_and_device_are_required():
+def test_a_model_is_required():
     """What has no default must be given."""
     with pytest.raises(OptionError) as caught:
         make_spec()
-    assert str(caught.value) == (
-        "MODEL: missing; give the path of an ONNX file, in UTF-8; "
-        "--device: missing; give the name of a profile or the path of one, in UTF-8"
-    )
+    assert str(caught.value) == "MODEL: missing; give the path of an ONNX file, in UTF-8"
 
 
 def test_duplicates_are_dropped_and_minus_zero_is_zero():
@@ -201,16 +207,16 @@ def test_a_specification_cannot_be_changed():
 )
 def test_sigmas(text, values):
     """A number, or a sweep with both ends exactly as typed."""
-    assert parse_sigmas((text,)) == values
+    assert read_sweep(text) == values
 
 
 def test_sweep_length():
     """A thousand points are allowed, one more is not."""
-    assert len(parse_sigmas(("1:1000:1",))) == 1000
+    assert len(read_sweep("1:1000:1")) == 1000
     with pytest.raises(
         OptionError, match=r"^--sigma '0:1000:1' has more than 1000 points; take a larger step$"
     ):
-        parse_sigmas(("0:1000:1",))
+        read_sweep("0:1000:1")
 
 
 @pytest.mark.parametrize(
@@ -238,21 +244,16 @@ def test_sweep_length():
 def test_bad_sigmas(text, message):
     """Everything else is refused at once, however many points it would have."""
     with pytest.raises(OptionError) as caught:
-        parse_sigmas((text,))
+        read_sweep(text)
     space = "" if message.startswith(":") else " "
     assert str(caught.value) == f"--sigma {text!r}{space}{message}"
-
-
-def test_sigmas_of_several_options_are_joined_without_duplicates():
-    """Repeating an option adds points, each once."""
-    assert parse_sigmas(("0.1:0.3:0.1", "0.2", "0.5")) == (0.1, 0.2, 0.3, 0.5)
 
 
 @given(st.integers(0, 1000), st.integers(1, 1000), st.integers(0, 999), st.integers(0, 9))
 def test_a_sweep_ends_where_it_was_told_to(start, step, steps, digits):
     """For every decimal sweep the last point is the stop as typed, and no point is repeated."""
     number = [f"{n}e-{digits}" for n in (start, start + steps * step, step)]
-    values = parse_sigmas((":".join(number),))
+    values = read_sweep(":".join(number))
     assert len(values) == steps + 1
     assert values[0] == float(number[0])
     assert values[-1] == float(number[1])

@@ -11,18 +11,7 @@ import click
 from nvaudit.cli.interrupts import stoppable
 from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import (
-    FilePath,
-    ModelPath,
-    converter_options,
-    device_options,
-    flatten,
-    group_options,
-    mapped_option,
-    point_options,
-    run_options,
-    select_options,
-)
+from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
@@ -38,54 +27,8 @@ from nvaudit.spec import RunSpec, make_spec
 
 @click.command("audit", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@device_options()
-@point_options()
-@select_options()
-@group_options()
-@converter_options()
-@click.option("--data", type=FilePath(), help="Evaluation data: .npz, x.npy with y.npy "
-              "beside it or their folder, an image folder, or ONNX test_data_set folders.  [default: "
-              "MODEL.npz beside the model; without it the audit is label-free]")  # fmt: skip
-@click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
-              help="Simulated chips.")  # fmt: skip
-@click.option("--percentile", "-k", "percentiles", type=float, multiple=True, default=(1.0,),
-              show_default=True, help="Percentile of the KPP; repeatable.")  # fmt: skip
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
-@click.option("--min-kpp", type=float, metavar="T", help="The gate: exit 1 unless at most k % of chips fall "
-              "below T (above T for a loss).  [default: no gate]")  # fmt: skip
-@mapped_option()
-@click.option("--max-trials", type=click.IntRange(1), metavar="N",
-              help="Chips that the gate may draw until it is decided.  [default: --trials]")  # fmt: skip
-@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="M",
-              help="Time after which the gate draws no more chips; without a gate the time of the whole "
-              "run, which then reports the chips that are done.  [default: no limit]")  # fmt: skip
-@click.option("--all-trials", is_flag=True,
-              help="Draw all --trials also where the gate is decided by fewer.")  # fmt: skip
-@click.option("--exhaustive", is_flag=True, help="Run every chip on every sample: no races, no gate that "
-              "stops early (TRICE, Algorithm 2, to the letter).")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0), metavar="W", help="Largest error that races may "
-              "make in a KPP, in the metric's unit; 0 for none.  [default: a tenth of the ranks of its "
-              "interval]")  # fmt: skip
-@click.option("--yield-at", type=float, multiple=True, metavar="A",
-              help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
-@click.option("--tail", type=float, multiple=True, metavar="P",
-              help="Extrapolate a percentile beyond the sample, e.g. 0.01 (1 chip in 10,000), by a "
-              "generalised Pareto law fitted to the worst chips; repeatable.  [default: none]")  # fmt: skip
-@click.option("--attribute", type=click.Choice(["tensors", "terms", "classes", "all"]), multiple=True,
-              help="Say where the loss comes from: what each tensor, each noise term, each class costs; "
-              "repeatable.  [default: not]")  # fmt: skip
-@click.option("--attribution-trials", type=click.IntRange(1), metavar="M",
-              help="Chips of an attribution: the first M.  [default: 100, at most --trials]")  # fmt: skip
-@click.option("--attribution-images", type=click.IntRange(1), metavar="I",
-              help="Images of an attribution, spread evenly over the set.  [default: as many as make about a "
-              "million inferences, at least 200]")  # fmt: skip
-@click.option("--roughness/--no-roughness", default=True, show_default=True,
-              help="Measure the roughness of the loss landscape, or leave it out.")  # fmt: skip
-@click.option("--metric", help="top1, topK, cross_entropy (loss), mse, agreement, multilabel, or "
-              "module:function.  "
-              "[default: top1 with class labels, mse with reference outputs; without labels agreement where "
-              "the outputs are class scores, else mse]")  # fmt: skip
-@run_options()
+@spec_options(RunSpec)
+@watchdog_option()
 @output_options("audit", "plan", gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: "
               "the same command goes on where it was cut off, or on to more --trials.  [default: none is "
@@ -97,7 +40,6 @@ from nvaudit.spec import RunSpec, make_spec
 def audit_command(
     outputs: tuple[Output, ...],
     quiet: bool,
-    sigmas: tuple[tuple[float, ...], ...],
     workers: int | None,
     resume: Path | None,
     plan: bool,
@@ -105,9 +47,7 @@ def audit_command(
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
     cache = take_cache(options)
-    spec = make_spec(
-        **options, sigmas=flatten(sigmas), workers=default_workers() if workers is None else workers
-    )
+    spec = make_spec(**options, workers=default_workers() if workers is None else workers)
     _check_gate(spec)
     _check_attribution(spec)
     if plan and resume is not None:

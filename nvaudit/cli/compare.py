@@ -11,26 +11,15 @@ from click.core import ParameterSource
 
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import (
-    FilePath,
-    ModelPath,
-    converter_options,
-    device_options,
-    flatten,
-    group_options,
-    mapped_option,
-    point_options,
-    run_options,
-    select_options,
-)
+from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.candidates import Plan, plan_comparison
+from nvaudit.jobs.candidates import CompareOptions, Plan, plan_comparison
 from nvaudit.jobs.comparing import run_comparison
-from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.kinds import print_report
+from nvaudit.spec import EffortOptions, RunSpec
 
 _OF_THE_COMPARISON = frozenset(
     {*OUTPUT_PARAMETERS, "models", "rank_by", "baseline", "quiet", "workers", "dask", "cache", "no_cache"}
@@ -40,39 +29,37 @@ _OF_THE_COMPARISON = frozenset(
 
 @click.command("compare", cls=OnceCommand)
 @click.argument("models", nargs=-1, required=True, type=ModelPath(), metavar="MODEL MODEL...")
-@device_options()
-@point_options(sweep=False)
-@select_options()
-@group_options()
-@converter_options()
-@click.option("--data", type=FilePath(), help="Evaluation data of all models, as for `audit`.  [default: "
-              "MODEL.npz beside each model; without it that model is audited label-free]")  # fmt: skip
-@click.option("--data-for", multiple=True, metavar="MODEL=PATH", help="Evaluation data of one model that "
-              "preprocesses its inputs differently; repeatable. The images should be the same.  "
-              "[default: --data]")  # fmt: skip
-@click.option("--rank", "rank_by", type=click.Choice(MEASURES), default="kpp", show_default=True,
-              help="What the best is best by; size is the number of devices.")  # fmt: skip
-@click.option("--baseline", metavar="MODEL",
-              help="The model that the others are compared with.  [default: the chosen one]")  # fmt: skip
-@click.option("--trials", "-n", type=click.IntRange(1), default=1000, show_default=True,
-              help="Simulated chips of each model.")  # fmt: skip
-@click.option("--percentile", "-k", "percentiles", type=float, multiple=True, default=(1.0,),
-              show_default=True, help="Percentile of the KPP; repeatable, the first one ranks.")  # fmt: skip
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval and gate.")
-@click.option("--min-kpp", type=float, metavar="T", help="The gate: only models of which at most k % of the "
-              "chips fall below T (above T for a loss) can be chosen; exit 1 if none passes.  "
-              "[default: no gate]")  # fmt: skip
-@mapped_option("a model cannot be chosen")
-@click.option("--yield-at", type=float, multiple=True, metavar="A",
-              help="Report the share of chips at or above A (or below, for a loss); repeatable.")  # fmt: skip
-@click.option("--exhaustive", is_flag=True,
-              help="Run every chip on every sample; differences are then taken chip by chip.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0), metavar="W", help="Largest error that races may "
-              "make in a KPP, as for `audit`.  [default: a tenth of the ranks of its interval]")  # fmt: skip
-@click.option("--roughness/--no-roughness", default=True, show_default=True,
-              help="Measure the roughness of the loss landscapes, or leave it out.")  # fmt: skip
-@click.option("--metric", help="As for `audit`, the same for all.  [default: by the labels and outputs]")
-@run_options()
+@spec_options(
+    RunSpec,
+    CompareOptions,
+    without={
+        *EffortOptions.model_fields,
+        *("tail", "attribute", "attribution_trials", "attribution_images"),
+        *("calibrate_chips", "calibrate_data"),
+    },
+    own={
+        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        "data": {
+            "help": "Evaluation data of all models, as for `audit`.",
+            "unset": "MODEL.npz beside each model; without it that model is audited label-free",
+        },
+        "metric": {"help": "As for `audit`, the same for all.", "unset": "by the labels and outputs"},
+        "trials": {"help": "Simulated chips of each model."},
+        "percentiles": {"help": "Percentile of the KPP; repeatable, the first one ranks."},
+        "min_kpp": {
+            "help": "The gate: only models of which at most k % of the chips fall below T (above T for a "
+            "loss) can be chosen; exit 1 if none passes."
+        },
+        "require_mapped": {
+            "help": "Another gate: at least this share of the products (multiply-accumulates with a "
+            "weight) must be on the array, e.g. 0.95; else a model cannot be chosen."
+        },
+        "exhaustive": {"help": "Run every chip on every sample; differences are then taken chip by chip."},
+        "tolerance": {"help": "Largest error that races may make in a KPP, as for `audit`."},
+        "roughness": {"help": "Measure the roughness of the loss landscapes, or leave it out."},
+    },
+)
+@watchdog_option()
 @output_options("compare", gate=True, was=("--comparison",))
 @click.option("--reports", type=FilePath(), metavar="DIR",
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
@@ -90,7 +77,6 @@ def compare_command(
     data_for: tuple[str, ...],
     rank_by: str,
     baseline: str | None,
-    sigmas: tuple[tuple[float, ...], ...],
     workers: int | None,
     outputs: tuple[Output, ...],
     reports: Path | None,
@@ -104,7 +90,7 @@ def compare_command(
     """
     _check_of_reports(context, models)
     cache = take_cache(options)
-    options |= {"sigmas": flatten(sigmas), "workers": default_workers() if workers is None else workers}
+    options["workers"] = default_workers() if workers is None else workers
     plan = plan_comparison(
         models,
         device=device,

@@ -12,7 +12,7 @@ import click
 
 from nvaudit._version import __version__
 from nvaudit.cli.once import OnceGroup
-from nvaudit.cli.options import FilePath, flatten, point_options
+from nvaudit.cli.options import FilePath, spec_options
 from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import (
     OldJson,
@@ -27,18 +27,17 @@ from nvaudit.cli.outputs import (
 from nvaudit.cli.say import say, tell
 from nvaudit.device import (
     DeviceProfile,
-    add_terms,
     dump_profile,
     fit_profile,
     load_profile,
     operating_point,
-    override_profile,
     profile_digest,
     profile_names,
 )
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
-from nvaudit.perturb.device_facts import DeviceFacts, device_facts
+from nvaudit.options import DeviceOptions, MappingOptions
+from nvaudit.perturb.moments import DeviceFacts, device_facts
 from nvaudit.report.device.result import (
     DeviceReport,
     LevelSpread,
@@ -52,6 +51,8 @@ from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.sections import InputHashes, OperatingPointInfo
 from nvaudit.report.wording import count_text, sigma_text
+from nvaudit.session import settle_device
+from nvaudit.spec import make_spec
 
 
 def _names_json(listed: ProfileList) -> str:
@@ -94,41 +95,20 @@ def _summary(profile: DeviceProfile) -> ProfileSummary:
 
 @devices_group.command("show")
 @click.argument("profile", metavar="NAME|FILE")
-@click.option(
-    "--bits",
-    type=click.IntRange(1, 14),
-    metavar="H",
-    help="Magnitude bits of a weight.  [default: the profile's]",
+@spec_options(
+    MappingOptions,
+    DeviceOptions,
+    without=("device", "scale", "layers", "digital"),
+    own={"sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"}},
 )
-@click.option(
-    "--cell-bits", type=click.IntRange(1, 8), metavar="B", help="Bits per device.  [default: the profile's]"
-)
-@click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
-              help="How signs are stored.  [default: the profile's]")  # fmt: skip
-@click.option("--top-slice", type=click.Choice(["window", "lowest"]),
-              help="Levels of a top slice of fewer bits.  [default: window]")  # fmt: skip
-@point_options(sweep=False)
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
               help="The old spelling of --html; the drawing of every level is part of the text.")  # fmt: skip
 @output_options("device")
 def show_command(
     profile: str,
-    bits: int | None,
-    cell_bits: int | None,
-    encoding: Any,
-    top_slice: Any,
-    sigmas: tuple[tuple[float, ...], ...],
-    sigma_unit: str | None,
-    time_s: float | None,
-    enable: tuple[str, ...],
-    disable: tuple[str, ...],
-    stuck_at: str | None,
-    read_noise: str | None,
-    correlated: str | None,
-    write_verify: float | None,
-    drift_compensation: bool,
     plot: str | None,
     outputs: tuple[Output, ...],
+    **options: Any,
 ) -> None:
     """Show a profile: sigma and law of every level, and what it makes of a weight."""
     if plot is not None:
@@ -136,26 +116,10 @@ def show_command(
         if plot != "-":
             outputs = (*outputs, replace(form_output("html", Path(plot)), option="--plot", name="plot"))
     check_outputs(outputs, {"the profile": Path(profile)})
-    device = load_profile(profile)
-    if bits or cell_bits or encoding or top_slice:
-        device = override_profile(
-            device, cell_bits=cell_bits, weight_bits=bits, encoding=encoding, top_slice=top_slice
-        )
-    device = add_terms(device, stuck_at=stuck_at, read_noise=read_noise, correlated=correlated)
-    values = flatten(sigmas)
-    if len(values) > 1:
-        raise OptionError(f"--sigma: show one operating point at a time, got {len(values)}")
-    point = operating_point(
-        device,
-        values[0] if values else None,
-        sigma_unit,
-        time_s,
-        enable,
-        disable,
-        write_verify=write_verify,
-        drift_compensation=drift_compensation,
-    )
-    shown = _report(device_facts(point))
+    _, points = settle_device(make_spec(model="-", device=profile, **options))
+    if len(points) > 1:
+        raise OptionError(f"--sigma: show one operating point at a time, got {len(points)}")
+    shown = _report(device_facts(points[0]))
     hand_out(shown, outputs, partial(print_report, shown))
 
 

@@ -4,65 +4,48 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from nvaudit.cli.harden_options import (
-    REMAP_ONLY,
-    BitsType,
-    audit_options,
-    compression_options,
-    crossbar_options,
-    data_options,
-    noise_options,
-    remap_options,
-    train_options,
-)
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, device_options, watchdog_option
+from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
+from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spec
 from nvaudit.retrain.options import make_harden_spec
-from nvaudit.retrain.spec import METHODS, HardenSpec
-from nvaudit.spec import MOST_WORKERS
-
-if TYPE_CHECKING:
-    from nvaudit.remapping.spec import RemapSpec
-
+from nvaudit.retrain.spec import HardenSpec, MethodOptions
 
 _MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--output",), required=True)
 
 
 @click.command("harden", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@click.option("--method", "-m", type=click.Choice([*METHODS, "remap"]), default="best", show_default=True,
-              help="best: the audited device's noise, weights clipped, a gentle second training where the "
-              "first one costs accuracy without noise; trice: Algorithm 3 of the TRICE paper; gaussian, rc, "
-              "lc, rt, lt (right/left censored/truncated), lognormal, device: that noise; none: "
-              "quantisation-aware only; correctnet: Lipschitz regularisation; stability-vat: "
-              "the least rough of several spreads; remap: no training.")  # fmt: skip
+@spec_options(MethodOptions)
 @output_options("harden", "remap", product=_MODEL, gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
-@data_options()
-@device_options(bits=BitsType())
-@noise_options()
-@train_options()
-@compression_options()
-@crossbar_options()
-@remap_options()
-@audit_options()
-@click.option("--workers", "-j", type=click.IntRange(0, MOST_WORKERS), metavar="W",
-              help="Worker processes of the audits; 0 runs in this one.  [default: all cores]")  # fmt: skip
+@spec_options(
+    HardenSpec,
+    without=("method",),
+    own={
+        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        "percentiles": {"help": "Of the KPP."},
+        "seed": {"help": "Same seed, same training and chips."},
+        "provider": {"help": "Of ONNX Runtime; with cuda torch is asked for the GPU too (never tried)."},
+        "workers": {"help": "Worker processes of the audits; 0 runs in this one."},
+        "roughness": {"help": "Measure the roughness of both loss landscapes, or leave it out."},
+    },
+)
+@spec_options(CalibrationOptions)
 @cache_options()
 @watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -90,20 +73,16 @@ def harden_command(
     _check_model_path(out, outputs)
     if method == "remap":
         return _remap(chosen, out, outputs, resume, quiet)
-    spec = make_harden_spec(**_without(chosen, method), method=method)
+    if wrong := set(chosen) & set(CalibrationOptions.model_fields):
+        raise OptionError(f"{_flags(wrong)}: for --method remap, not {method}; leave it out")
+    spec = make_harden_spec(**chosen, method=method)
     return _train(spec, out, outputs, resume, cache, quiet)
 
 
-def _without(chosen: dict[str, Any], method: str) -> dict[str, Any]:
-    """The options of a training; those of a remapping are refused."""
-    wrong = sorted(set(chosen) & REMAP_ONLY)
-    if wrong:
-        raise OptionError(f"{_flags(wrong)}: for --method remap, not {method}; leave it out")
-    return chosen
-
-
-def _flags(names: list[str]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+def _flags(names: Iterable[str]) -> str:
+    """Names on the command line of what it has given."""
+    options = {param.name: param.opts[0] for param in click.get_current_context().command.params}
+    return ", ".join(options[name] for name in sorted(names))
 
 
 def _check_model_path(out: Path, outputs: Sequence[Output]) -> None:
@@ -144,18 +123,12 @@ def _remap(
     """Harden without training."""
     context = click.get_current_context()
     from nvaudit.jobs.remapping import run_remap
-    from nvaudit.remapping.spec import RemapSpec, make_remap_spec
 
     if resume is not None:
         raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
-    options = dict(chosen)
-    for off in ("equalise", "clip", "recalibrate"):
-        if options.pop(f"no_{off}", False):
-            options[off] = False
-    wrong = sorted(set(options) - set(RemapSpec.model_fields))
-    if wrong:
+    if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
-    spec = make_remap_spec(**options)
+    spec = make_remap_spec(**chosen)
     check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
     before = _stamp(out)
     try:

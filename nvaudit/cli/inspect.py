@@ -6,32 +6,40 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nvaudit._version import __version__
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import ModelPath, device_options, mapped_option, select_options
+from nvaudit.cli.options import ModelPath, spec_options
 from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output_options
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.device import profile_digest
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
 from nvaudit.files import holding_inputs
-from nvaudit.findings import inspect_rows
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.options import CodeOptions, MappingOptions
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import input_specs, settle_device
-from nvaudit.spec import make_spec
+from nvaudit.session import input_specs, settle_codes, settle_device
+from nvaudit.spec import RunSpec, make_spec
+from nvaudit.tensor_table import inspect_rows
 
-_ASKED = ("model", "device", "bits", "cell_bits", "encoding", "top_slice", "crossbar", "require_mapped")
+_TAKEN = (
+    "device",
+    *(name for part in (MappingOptions, CodeOptions) for name in part.model_fields if name != "scale"),
+    "crossbar",
+    "require_mapped",
+)
+_ASKED = ("model", *_TAKEN)
 
 
 def _rows_json(found: InspectReport) -> str:
@@ -41,56 +49,38 @@ def _rows_json(found: InspectReport) -> str:
 
 @click.command("inspect", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@device_options()
-@select_options()
-@mapped_option()
+@spec_options(RunSpec, only=_TAKEN)
 @output_options("inspect", gate=True, old_json=OldJson("the list of tensors", _rows_json))
-def inspect_command(
-    model: Path,
-    device: str,
-    bits: int | None,
-    cell_bits: int | None,
-    encoding: str | None,
-    top_slice: str | None,
-    layers: tuple[str, ...],
-    digital: tuple[str, ...],
-    crossbar: tuple[int, int],
-    require_mapped: float | None,
-    outputs: tuple[Output, ...],
-) -> int:
+def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
-    spec = make_spec(
-        model=model,
-        device=device,
-        bits=bits,
-        cell_bits=cell_bits,
-        encoding=encoding,
-        top_slice=top_slice,
-        crossbar=crossbar,
-        require_mapped=require_mapped,
-    )
-    check_outputs(outputs, {"the model": model, "the device profile": Path(device)})
-    profile, _ = settle_device(spec)
+    spec = make_spec(model=model, **options)
+    check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
+    profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
         rebatch = analyse_batch(loaded.model)
-        decisions = select(constants(loaded), layers, digital)
+        decisions = select(constants(loaded), spec.layers, spec.digital)
         rows = inspect_rows(
-            decisions, profile, Crossbar(*crossbar), profile.weight_bits, profile.cell_bits, profile.encoding
+            decisions,
+            profile,
+            Crossbar(*spec.crossbar),
+            profile.weight_bits,
+            profile.cell_bits,
+            profile.encoding,
+            settle_codes(spec, points, decisions),
         )
         coverage = _coverage(loaded, rebatch, decisions)
     rows = coverage.rows(rows)
-    gate = judge_share(coverage.share, require_mapped)
+    gate = judge_share(coverage.share, spec.require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
     found = inspect_report(
         nvaudit_version=__version__,
         model={**loaded.facts(), "batching": rebatch.reason},
         device=profile.model_dump(mode="json"),
         hashes=InputHashes(model=loaded.digest, device=profile_digest(profile)),
-        run={name: value for name, value in spec.model_dump(mode="json").items() if name in _ASKED}
-        | {"layers": list(layers), "digital": list(digital)},
+        run={name: value for name, value in spec.model_dump(mode="json").items() if name in _ASKED},
         ir_version=loaded.ir_version,
-        crossbar=crossbar,
+        crossbar=spec.crossbar,
         tensors=tuple(rows),
         mapped=coverage.share,
         mapped_gate=gate,

@@ -11,6 +11,8 @@ import click
 
 from nvaudit.cli.renamed import RenamedOption
 
+_OTHERS = "Options"
+
 
 class OnceCommand(click.Command):
     """A command that refuses an option with two values, unless it is declared to be repeatable."""
@@ -23,6 +25,18 @@ class OnceCommand(click.Command):
                 if isinstance(option, RenamedOption):
                     option.note(args)
         return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in sections: those of each part of a specification, then the others."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(param, "section", _OTHERS), []).append(record)
+        others = sections.pop(_OTHERS)
+        for title, records in [*sections.items(), ("Output" if sections else _OTHERS, others)]:
+            with formatter.section(title):
+                formatter.write_dl(records)
 
     def _refuse_repeats(self, ctx: click.Context, args: Sequence[str]) -> None:
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))

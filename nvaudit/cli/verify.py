@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,7 @@ from rich.console import Console
 
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import (
-    FilePath,
-    ModelPath,
-    converter_options,
-    device_options,
-    flatten,
-    mapped_option,
-    point_options,
-    run_options,
-    select_options,
-)
+from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say
@@ -31,77 +20,40 @@ from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.write_verify.result import VerifyReport
+from nvaudit.spec import RunSpec
 from nvaudit.write_verify.resume import KEPT_FILES
-from nvaudit.write_verify.spec import IMAGES, SHARES, TRIALS, make_verify_spec
-
-
-class SharesType(click.ParamType[Any]):
-    """Shares with commas, ``0.01,0.1,1``."""
-
-    name = "S,S,…"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Read the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            found = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            found = (math.nan,)
-        if not all(0 <= share <= 1 for share in found):
-            self.fail(f"{value!r} are not shares from 0 to 1; write e.g. 0.01,0.1,1", param, ctx)
-        return found
-
+from nvaudit.write_verify.spec import OF_ONE_AUDIT, TRIALS, VerifyOptions, make_verify_spec
 
 _MASKS = Product(
     "PLAN.npz", "Write for each initializer a mask of the weights to verify.  [default: not]", was=("--plan",)
 )
 
-_DEFAULT_SHARES = ",".join(f"{share:g}" for share in SHARES)
-
 
 @click.command("verify-plan", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@device_options()
-@point_options(sweep=False)
-@click.option("--ranking", type=click.Choice(["swim", "magnitude", "random"]), default="swim",
-              show_default=True, help="Which weights come first: swim: expected increase of the loss, second "
-              "derivative × variance (needs torch); magnitude: the largest; random.")  # fmt: skip
-@click.option("--shares", type=SharesType(), default=_DEFAULT_SHARES, show_default=True,
-              help="Shares of the weights that are verified in turn; 0 is always among them.")  # fmt: skip
-@click.option("--target-kpp", type=float, metavar="T", help="Find the smallest share whose KPP reaches T; "
-              "exit code 1 if none does.  [default: the smallest of --shares that loses at most a point "
-              "against the largest]")  # fmt: skip
-@mapped_option()
-@click.option("--verify-sigma", type=click.FloatRange(0), default=0.0, show_default=True, metavar="S",
-              help="Spread that verifying leaves, in the unit of --sigma.")  # fmt: skip
-@click.option("--verify-term", "verify_terms", multiple=True, metavar="TERM", help="Noise term that "
-              "verifying reduces; repeatable.  [default: all normal, lognormal and table terms]")  # fmt: skip
-@click.option("--sensitivity-images", type=click.IntRange(1), default=IMAGES, show_default=True, metavar="N",
-              help="Samples that the swim ranking looks at.")  # fmt: skip
-@click.option("--sensitivity-data", type=FilePath(), help="Other samples for the swim ranking.  "
-              "[default: from the evaluation data]")  # fmt: skip
-@select_options()
-@converter_options()
-@click.option("--data", type=FilePath(), help="Evaluation data, as for `audit`.  [default: MODEL.npz beside "
-              "the model; without it the plan is label-free]")  # fmt: skip
-@click.option("--trials", "-n", type=click.IntRange(1), default=TRIALS, show_default=True,
-              help="Simulated chips, the same at every share.")  # fmt: skip
-@click.option("--percentile", "-k", type=float, default=1.0, show_default=True,
-              help="Percentile of the KPP.")  # fmt: skip
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval.")
-@click.option("--metric", help="As for `audit`.  [default: by the labels and outputs]")
-@run_options()
+@spec_options(
+    RunSpec,
+    VerifyOptions,
+    without={*OF_ONE_AUDIT, "skip_zero_groups"},
+    own={
+        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        "data": {
+            "help": "Evaluation data, as for `audit`.",
+            "unset": "MODEL.npz beside the model; without it the plan is label-free",
+        },
+        "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
+        "trials": {"help": "Simulated chips, the same at every share.", "default": TRIALS},
+        "percentiles": {"help": "Percentile of the KPP."},
+        "confidence": {"help": "Of every interval."},
+    },
+)
+@watchdog_option()
 @output_options("verify-plan", product=_MASKS, gate=True)
 @click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
               "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
 @cache_options()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def verify_command(
-    sigmas: tuple[tuple[float, ...], ...],
-    percentile: float,
     workers: int | None,
     out: Path | None,
     outputs: tuple[Output, ...],
@@ -111,11 +63,7 @@ def verify_command(
 ) -> int:
     """Plan which weights of MODEL to write-verify: what a share of them gives, and which they are."""
     cache = take_cache(options)
-    options |= {
-        "sigmas": flatten(sigmas),
-        "percentiles": (percentile,),
-        "workers": default_workers() if workers is None else workers,
-    }
+    options["workers"] = default_workers() if workers is None else workers
     spec = make_verify_spec(**options)
     if str(out) == "-":
         raise OptionError("-o -: masks are binary; name a file, and give --report - for the numbers")

@@ -99,6 +99,15 @@ class Dataset:
     ignored: tuple[int, ...] = ()
     sorted_names: int | None = None
 
+    def take(self, rows: npt.NDArray[np.intp]) -> dict[str, Array]:
+        """Inputs of some samples, in the order given, as arrays of their own; constant inputs as they are."""
+        return {
+            name: np.take(array, rows, axis=self.batch_axes[name])
+            if name in self.batch_axes
+            else np.asarray(array)
+            for name, array in self.inputs.items()
+        }
+
     def facts(self) -> dict[str, Any]:
         """What a report says of the data: source, count, label_kind, skipped, notes."""
         names = ("source", "count", "label_kind", "skipped", "notes")

@@ -1,6 +1,6 @@
 """Devices: profiles, their laws and noise terms, and the operating point at which one is simulated."""
 
-from nvaudit.device.additions import add_terms
+from nvaudit.device.additions import ADDED_TERMS, add_terms
 from nvaudit.device.fit import fit_profile
 from nvaudit.device.law import Law, evaluate
 from nvaudit.device.load import (
@@ -32,6 +32,7 @@ from nvaudit.device.terms import (
 )
 
 __all__ = [
+    "ADDED_TERMS",
     "Clip",
     "DeviceProfile",
     "Drift",

@@ -6,18 +6,13 @@ import json
 import re
 from typing import Any
 
-from nvaudit.additions import (
-    CORRELATED,
-    CORRELATED_WANTED,
-    DEFAULT_UNIT,
-    READ_NOISE,
-    READ_NOISE_WANTED,
-    STUCK_AT,
-    STUCK_AT_WANTED,
-)
 from nvaudit.device.load import parse_profile
 from nvaudit.device.profile import DeviceProfile
 from nvaudit.errors import OptionError
+from nvaudit.options import CORRELATED, DEFAULT_UNIT, READ_NOISE, STUCK_AT, DeviceOptions
+
+ADDED_TERMS = ("stuck_at", "read_noise", "correlated")
+"""Options that add a term, as :func:`add_terms` takes them; the others choose the operating point."""
 
 
 def add_terms(
@@ -71,19 +66,19 @@ def add_terms(
         noise.insert(sum(term.place == "first" for term in profile.noise), _shared(correlated))
     if stuck_at is not None:
         before_reads = len(noise) - sum(term.place == "last" for term in profile.noise)
-        low, high = _groups("--stuck-at", STUCK_AT, STUCK_AT_WANTED, stuck_at)
+        low, high = _groups("stuck_at", STUCK_AT, stuck_at)
         stuck = {"kind": "stuck_at", "name": "added_stuck_at", "p_low": float(low), "p_high": float(high)}
         noise.insert(before_reads, stuck)
     if read_noise is not None:
-        sigma, unit = _groups("--read-noise", READ_NOISE, READ_NOISE_WANTED, read_noise)
+        sigma, unit = _groups("read_noise", READ_NOISE, read_noise)
         noise.append({"kind": "read", "name": "added_read", **_spread(sigma, unit)})
     return parse_profile(json.dumps(data), f"profile {profile.name!r} with the terms added")
 
 
-def _groups(option: str, pattern: str, wanted: str, text: str) -> tuple[Any, ...]:
+def _groups(name: str, pattern: str, text: str) -> tuple[Any, ...]:
     match = re.fullmatch(pattern, text)
     if match is None:
-        raise OptionError(f"{option}: got {text!r:.60}; use {wanted}")
+        raise OptionError(DeviceOptions.refusal(name, text))
     return match.groups()
 
 
@@ -92,7 +87,7 @@ def _spread(sigma: str, unit: str | None) -> dict[str, Any]:
 
 
 def _shared(text: str) -> dict[str, Any]:
-    sigma, unit, scope, rows, cols = _groups("--correlated", CORRELATED, CORRELATED_WANTED, text)
+    sigma, unit, scope, rows, cols = _groups("correlated", CORRELATED, text)
     where: dict[str, Any] = {"scope": scope or "chip"}
     if rows is not None:
         where = {"scope": "tile", "tile": [int(rows), int(cols)]}

@@ -20,7 +20,7 @@ _LEVELS_HINT = "an analog cell (cell_bits null) has no levels; set cell_bits, or
 
 # Printable text on one line: a profile is shown on terminals.
 Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Encoding: TypeAlias = Literal["sign_magnitude", "differential", "offset"]
+Encoding: TypeAlias = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 KnobUnit: TypeAlias = Literal["level", "full_scale", "weight_max", "log", "multiplier"]
 MAX_TERMS = 32
 _LEAST_CONDUCTANCE = 1e-9

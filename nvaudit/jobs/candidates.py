@@ -5,14 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.report.comparison.ranks import MEASURES, Measure
+from nvaudit.report.comparison.ranks import Measure
 from nvaudit.report.result import AuditReport, from_json
 from nvaudit.spec import RunSpec, make_spec
 
 Named = str | Path
+
+
+class CompareOptions(Options):
+    """What a comparison has beside the options of an audit."""
+
+    title: ClassVar[str] = "Comparison"
+
+    data_for: Annotated[
+        tuple[str, ...],
+        Option(
+            "Evaluation data of one model that preprocesses its inputs differently; repeatable. The "
+            "images should be the same.",
+            unset="--data",
+            metavar="MODEL=PATH",
+            wanted="a list of MODEL=PATH",
+        ),
+    ] = ()
+    rank_by: Annotated[
+        Measure, Option("What the best is best by; size is the number of devices.", name="--rank")
+    ] = "kpp"
+    baseline: Annotated[
+        str | None,
+        Option(
+            "The model that the others are compared with.",
+            unset="the chosen one",
+            metavar="MODEL",
+            wanted="one of the models",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -21,14 +51,10 @@ class Plan:
 
     Attributes
     ----------
-    specs : dict of str to RunSpec
-    reports : dict of str to AuditReport
     files : dict of str to str
         Of the reports.
     order : tuple of str
         As given.
-    rank_by : Measure
-    baseline : str or None
     """
 
     specs: dict[str, RunSpec]
@@ -55,20 +81,14 @@ def plan_comparison(
     ----------
     models : sequence of str or Path
         ONNX files, and reports (``.json``).
-    device : str or Path
     data : str or Path, optional
         Of all models.
     data_for : mapping of str to str or Path, optional
         Of single models, by their path or name.
     rank_by : str
         A measure.
-    baseline : str or Path, optional
     options : mapping
         Fields of ``RunSpec``, the same for all models.
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------
@@ -83,7 +103,7 @@ def plan_comparison(
         reports={},
         files={},
         order=names,
-        rank_by=_measure(rank_by),
+        rank_by=CompareOptions.validated({"rank_by": rank_by}).rank_by,
         baseline=None if baseline is None else find_model(baseline, paths, "--baseline"),
     )
     # A gate that stops early would give each model another number of chips.
@@ -139,13 +159,6 @@ def read_report(path: Named) -> AuditReport:
             f"{path}: cannot be read: {error}; give an ONNX model or a report.json of `nvaudit audit`"
         ) from error
     return from_json(text, str(path))
-
-
-def _measure(rank_by: str) -> Measure:
-    for measure in MEASURES:
-        if rank_by == measure:
-            return measure
-    raise OptionError(f"--rank: got {rank_by!r}; use one of {', '.join(MEASURES)}")
 
 
 def find_model(wanted: Named, paths: Mapping[str, str], option: str) -> str:

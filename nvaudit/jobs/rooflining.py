@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from nvaudit._version import __version__
+from nvaudit.declare import Option, Options
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
@@ -20,10 +22,10 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
-from nvaudit.report.roofline.limits import MEASURES, Measure
+from nvaudit.report.roofline.limits import Measure
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
-from nvaudit.spec import RunSpec, flag, make_spec
+from nvaudit.spec import EffortOptions, GateOptions, QuestionOptions, RunSpec, flag, make_spec
 
 CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
 """Options of the run specification that are about converters; without the first they are ideal."""
@@ -32,19 +34,63 @@ MAX_BITS = 8
 ANALOG_BITS = (1, 2, 3, 4)
 """What an analog device is cut into by default."""
 
-_OF_ONE_AUDIT = (
-    *(
-        "cell_bits",
-        "min_kpp",
-        "require_mapped",
-        "max_trials",
-        "max_minutes",
-        "all_trials",
-        "yield_at",
-        "tail",
-    ),
-    *("attribute", "attribution_trials", "attribution_images", "roughness"),
+OF_ONE_AUDIT = (
+    *("cell_bits", "roughness"),
+    *(name for part in (GateOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
 )
+"""Options of an audit that a roofline does not take."""
+
+
+def read_whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas, or a range, ``1-4``."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
+        if not match or int(match[1]) > int(match[2] or match[1]):
+            raise ValueError
+        found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(found)
+
+
+class RooflineOptions(Options):
+    """What a roofline has beside the options of an audit."""
+
+    title: ClassVar[str] = "Roofline"
+
+    cell_bits: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=1, le=MAX_BITS)], ...] | None,
+        Field(min_length=1),
+        Option(
+            "Bits per cell, such as 1,2,4 or 1-4.",
+            unset="1 to the profile's; 1 to 4 for an analog device",
+            metavar="B,B,…",
+            wanted=f"whole numbers from 1 to {MAX_BITS}, such as 1,2,4 or 1-4",
+            read=read_whole_numbers,
+        ),
+    ] = None
+    levels: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "The same as numbers of levels per cell, powers of two, such as 2,4,16.",
+            unset="those of --cell-bits",
+            metavar="L,L,…",
+            wanted=f"powers of two from 2 to {2**MAX_BITS}, such as 2,4,16",
+            read=read_whole_numbers,
+        ),
+    ] = None
+    rank_by: Annotated[
+        Measure, Option("What verdicts and the best number of levels go by.", name="--rank")
+    ] = "kpp"
+    margin: Annotated[
+        # A hundred times that is shown, in points.
+        Annotated[float, Field(ge=0, lt=1e300)] | None,
+        Option(
+            "Losses up to this do not count, and two that differ by no more are alike; in the metric's unit.",
+            unset="one point of a fraction, else 1 % of the quantised value",
+            metavar="W",
+            wanted="a finite number, 0 or more",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -57,9 +103,6 @@ class RooflinePlan:
         With ideal converters, by bits per cell.
     converted : dict of int to RunSpec
         With the converters asked for; empty where none are.
-    skipped : tuple of SkippedLevel
-    asked : Asked
-    notes : tuple of str
     """
 
     ideal: dict[int, RunSpec]
@@ -107,10 +150,6 @@ def roofline(
         The fields of :class:`nvaudit.spec.RunSpec`, the same for all levels. With ``adc_bits`` every level is
         audited twice, with ideal converters and with these, on the same chips.
 
-    Returns
-    -------
-    RooflineReport
-
     Raises
     ------
     NvauditError
@@ -138,8 +177,7 @@ def plan_roofline(
 ) -> RooflinePlan:
     """Settle what is run; as :func:`roofline`. Nothing but the profile is read."""
     _check_options(options)
-    if margin is not None and not 0 <= margin < 1e300:  # a hundred times that is shown, in points
-        raise OptionError(f"--margin: got {margin:g}; use a finite number, 0 or more")
+    own = RooflineOptions.validated({"cell_bits": cell_bits, "rank_by": rank_by, "margin": margin})
     everything = {**options, "roughness": False}
     base = make_spec(model=model, device=device, data=data, **everything)
     _check_point(base)
@@ -149,7 +187,7 @@ def plan_roofline(
     converters = _converters(base)
     plain = {name: value for name, value in everything.items() if name not in CONVERTERS}
     ideal, skipped = {}, []
-    for bits in _bits(cell_bits, profile):
+    for bits in _bits(own.cell_bits, profile):
         spec = make_spec(
             model=model,
             device=device,
@@ -169,7 +207,7 @@ def plan_roofline(
     if converters:
         chosen = {name: getattr(base, name) for name in CONVERTERS}
         converted = {bits: make_spec(**{**spec.model_dump(), **chosen}) for bits, spec in ideal.items()}
-    asked = Asked(_measure(rank_by), margin, converters or None)
+    asked = Asked(own.rank_by, own.margin, converters or None)
     return RooflinePlan(ideal, converted, tuple(skipped), asked, tuple(_notes(base, profile, ideal)))
 
 
@@ -227,21 +265,15 @@ def bits_of_levels(levels: Sequence[int]) -> tuple[int, ...]:
     return tuple(count.bit_length() - 1 for count in levels)
 
 
-def _bits(asked: Iterable[int] | None, profile: DeviceProfile) -> tuple[int, ...]:
+def _bits(asked: tuple[int, ...] | None, profile: DeviceProfile) -> tuple[int, ...]:
     """Settle the bits per cell, ascending, each once."""
-    if asked is None:
-        return ANALOG_BITS if profile.cell_bits is None else tuple(range(1, profile.cell_bits + 1))
-    bits = tuple(asked)
-    if not bits:
-        raise OptionError("--cell-bits: got none; give at least one, such as 1,2,3,4")
-    for one in bits:
-        if isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MAX_BITS:
-            raise OptionError(f"--cell-bits: got {one!r}; use whole numbers from 1 to {MAX_BITS}")
-    return tuple(sorted(set(bits)))
+    if asked is not None:
+        return tuple(sorted(set(asked)))
+    return ANALOG_BITS if profile.cell_bits is None else tuple(range(1, profile.cell_bits + 1))
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    for name in _OF_ONE_AUDIT:
+    for name in OF_ONE_AUDIT:
         if name in options:
             raise OptionError(
                 f"{flag(name)}: a roofline does not take it; audit one number of levels with it"
@@ -258,13 +290,6 @@ def _check_point(spec: RunSpec) -> None:
             "--sigma-unit weight_max: variation of whole weights does not know cells, so every number of "
             "levels would be the same; use level or full_scale"
         )
-
-
-def _measure(rank_by: str) -> Measure:
-    for measure in MEASURES:
-        if rank_by == measure:
-            return measure
-    raise OptionError(f"--rank: got {rank_by!r}; use one of {', '.join(MEASURES)}")
 
 
 def _converters(spec: RunSpec) -> dict[str, JsonValue]:

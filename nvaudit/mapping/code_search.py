@@ -107,6 +107,26 @@ def code_error(code: Code, variance: Doubles, weights: Spread, *, aware: bool = 
     return CodeError(total, off, noise)
 
 
+def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, aware: bool = True) -> Doubles:
+    """Share of the noise of weights that devices at each level make; zeros without noise.
+
+    Parameters
+    ----------
+    code, variance, weights, aware
+        As of :func:`code_error`.
+
+    Returns
+    -------
+    ndarray, float64, shape (L,)
+    """
+    value = rounding(code, variance if aware else None)(weights.at * code.top).astype(np.int64)
+    place = value + code.zero if code.encoding == "offset" else np.abs(value)
+    level = np.abs(code.table[:, place])
+    each = np.square(np.asarray(code.factors))[:, None] * variance[level] * weights.share
+    made: Doubles = np.bincount(level.reshape(-1), each.reshape(-1), len(variance)).astype(np.float64)
+    return made / made.sum() if made.any() else made
+
+
 @dataclass(frozen=True)
 class Found:
     """The best code of a search, its error, and how many codes were tried."""
@@ -137,6 +157,11 @@ class CodeSearch:
         self._tried: dict[tuple[int, ...], tuple[Code, CodeError]] = {}
         self._best: dict[int, Found] = {}
         self._end = 0
+
+    @property
+    def tried(self) -> int:
+        """Codes that were tried so far."""
+        return len(self._tried)
 
     @property
     def per_significance(self) -> int:

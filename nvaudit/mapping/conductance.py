@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,8 @@ class Array:
         Window in the profile's unit; 0 and ``top_level`` for a profile without a window.
     narrow_top : int
         Bits of the top slice when it is narrower than the others, else 0.
+    code_is_slices : bool
+        Whether the code is slices of a whole number of bits each.
     """
 
     code: Code
@@ -44,6 +46,7 @@ class Array:
     g_min: float
     g_max: float
     narrow_top: int = 0
+    code_is_slices: bool = True
 
     @property
     def encoding(self) -> Encoding:
@@ -118,7 +121,9 @@ def layout(
 
 def code_layout(profile: DeviceProfile, code: Code) -> Array:
     """Store values of a code in devices of a profile."""
-    return _on_window(profile, code, code.top.bit_length(), (code.levels - 1).bit_length(), code.levels - 1)
+    top = code.levels - 1
+    array = _on_window(profile, code, code.top.bit_length(), top.bit_length(), top)
+    return replace(array, code_is_slices=False)
 
 
 def one_device(array: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,14 +76,44 @@ def quantize(values: NDArray[np.floating], bits: int, channel_axes: tuple[int, .
     if not 1 <= bits <= MAX_BITS:
         raise ValueError(f"bits must be 1 … {MAX_BITS}, got {bits}")
     top = 2**bits - 1
-    peak = _peak(values, channel_axes)
-    scale = np.asarray(peak / top, np.float32)
+    code, scale = scaled_to(
+        values, top, channel_axes, lambda scaled: np.clip(np.rint(scaled), -top, top).astype(np.int16)
+    )
+    return Codes(code=code, scale=scale, bits=bits)
+
+
+def scaled_to(
+    values: NDArray[np.floating],
+    top: int,
+    channel_axes: tuple[int, ...],
+    rounded: Callable[[NDArray[np.float64]], NDArray[np.int16]],
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Scale weights so that max|W| is ``top``, and round them.
+
+    Parameters
+    ----------
+    values : ndarray, any float dtype
+        The weights W, finite.
+    top : int
+        Largest value.
+    channel_axes : tuple of int
+        Axes that keep a scale of their own; empty for one scale per tensor.
+    rounded : callable
+        Takes W / scale, in double precision; called for slabs of the weights.
+
+    Returns
+    -------
+    value : ndarray, int16
+    scale : ndarray, float32
+        ``max|W| / top``, broadcastable to the values; 0 where all weights are zero.
+    """
+    scale = np.asarray(peak_of(values, channel_axes) / top, np.float32)
     code = np.empty(values.shape, np.int16)
     for block, divisor in _blocks(values.shape, scale):
         # Division in double: in single precision W / scale can land on the wrong side of a half.
         safe = np.where(divisor > 0, divisor, 1.0).astype(np.float64)
-        code[block] = np.clip(np.rint(values[block].astype(np.float64) / safe), -top, top)
-    return Codes(code=code, scale=scale, bits=bits)
+        code[block] = rounded(values[block].astype(np.float64) / safe)
+    return code, scale
 
 
 def dequantize(code: NDArray[np.int16], scale: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,7 +121,7 @@ def dequantize(code: NDArray[np.int16], scale: NDArray[np.float32]) -> NDArray[n
     return code.astype(np.float32) * scale
 
 
-def _peak(values: NDArray[np.floating], channel_axes: tuple[int, ...]) -> NDArray[np.float64]:
+def peak_of(values: NDArray[np.floating], channel_axes: tuple[int, ...]) -> NDArray[np.float64]:
     """max|W| over all axes but the channel axes, which stay (other axes have length 1)."""
     if values.size == 0:
         return np.zeros((), np.float64)

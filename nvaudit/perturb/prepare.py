@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
-from nvaudit.mapping.codes import Encoding
-from nvaudit.mapping.conductance import layout
-from nvaudit.mapping.quantize import keeps_grid, quantize
+from nvaudit.mapping.codes import Encoding, rounding
+from nvaudit.mapping.conductance import Array, code_layout, layout
+from nvaudit.mapping.quantize import keeps_grid, quantize, scaled_to
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import weight_lines
 from nvaudit.model import (
@@ -27,6 +27,7 @@ from nvaudit.model import (
     scoreable_outputs,
     zipped_classes,
 )
+from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile, Workload, save_array
 
@@ -35,7 +36,8 @@ from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile,
 class Placement:
     """How weights are put on the array: bits, bits per cell, encoding, one scale per tensor or channel.
 
-    With ``skip_rows``, groups of zeros of crossbars of so many rows have no devices.
+    With ``skip_rows``, groups of zeros of crossbars of so many rows have no devices. Weights with a code in
+    ``codes`` have that code instead of slices.
     """
 
     bits: int
@@ -43,6 +45,7 @@ class Placement:
     encoding: Encoding | None
     per_channel: bool
     skip_rows: int | None = None
+    codes: ChosenCodes | None = None
 
 
 def map_tensor(
@@ -51,9 +54,15 @@ def map_tensor(
     """Quantise one weight and put its codes into a file.
 
     A weight that the model stores as integers keeps its own grid: the codes are the stored integers, unless
-    these are wider than codes can be.
+    these are wider than codes can be, or the weight has a code of its own.
     """
+    chosen = None if how.codes is None else how.codes.of.get(weight.key)
     loaded = weight.load()
+    if how.codes is not None and chosen is not None:
+        axes = scale_axes(weight, how.per_channel)
+        to_value = rounding(chosen, how.codes.variance)
+        code, scale = scaled_to(np.asarray(loaded.values), chosen.top, axes, to_value)
+        return _tensor_file(weight, code, scale, code_layout(profile, chosen), how, folder, index)
     grid = loaded.grid
     bits = 0 if grid is None else max(grid.storage_bits, int(np.abs(grid.codes).max(initial=0)).bit_length())
     if grid is not None and keeps_grid(bits):
@@ -64,6 +73,18 @@ def map_tensor(
         codes = quantize(loaded.values, bits, weight.channel_axes if how.per_channel else ())
         code, scale = codes.code, codes.scale
     array = layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
+    return _tensor_file(weight, code, scale, array, how, folder, index)
+
+
+def _tensor_file(
+    weight: Weight,
+    code: NDArray[np.int16],
+    scale: NDArray[np.float32],
+    array: Array,
+    how: Placement,
+    folder: Path,
+    index: int,
+) -> TensorFile:
     peak = int(np.abs(code).max(initial=0))
     return TensorFile(
         weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False,

@@ -101,7 +101,7 @@ class Identity(BaseModel):
 
     def differences(self, there: Identity) -> list[str]:
         """Say how the run of a record differs from this one, in plain words; empty if it does not."""
-        options = _unequal(self.options, there.options)
+        options = _unequal(_given(self.options), _given(there.options))
         found = [
             f"{name} is {_shown(self.options.get(name))}, there {_shown(there.options.get(name))}"
             for name in options
@@ -119,6 +119,15 @@ class Identity(BaseModel):
             for name in _unequal(self.versions, there.versions)
         ]
         return found
+
+
+def _given(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Options without those that are off: an option that came later is in no older record."""
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and value is not False and value != []
+    }
 
 
 def _unequal(here: Mapping[str, Any], there: Mapping[str, Any]) -> KeysView[str]:
@@ -145,7 +154,6 @@ class ChipRecord:
 
     Attributes
     ----------
-    path : Path
     rows : ndarray, structured, shape (call,)
         What was finished before: ``point``, ``gap``, ``task``, ``trial``, ``images``, ``value``, ``seconds``.
     dropped : int
@@ -258,10 +266,6 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
         Locked by the caller; see :func:`nvaudit.perturb.lock.lock_folder`.
     identity : Identity
         Of the run that wants to go on.
-
-    Returns
-    -------
-    ChipRecord
 
     Raises
     ------

@@ -87,7 +87,6 @@ class SlotSpec:
     cells : bool
         Holds the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
         from (device, *primary layout).
-    factor : float
     """
 
     name: str
@@ -114,6 +113,25 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How each chip is corrected before it is scored, by what it makes of calibration samples.
+
+    Attributes
+    ----------
+    finder : str
+        File of a graph with the template's slots, which gives ``places`` on all calibration samples at once.
+    places : tuple of str
+        Initializers of the template that take them.
+    inputs : mapping of str to ArrayFile
+        The calibration samples.
+    """
+
+    finder: str
+    places: tuple[str, ...]
+    inputs: Mapping[str, ArrayFile]
+
+
+@dataclass(frozen=True)
 class Workload:
     """A run.
 
@@ -127,19 +145,14 @@ class Workload:
         The same function at any batch size where that is provable, else ``original``.
     template : GraphFile
         The model with mapped weights left open.
-    slots, tensors : tuple
     points : tuple of OperatingPoint
         The sweep.
-    inputs : mapping of str to ArrayFile
-    labels : ArrayFile or None
     count : int
         Samples.
     batch : int
         Samples per inference.
-    output : str
     output_axis : int or None
         Batch axis of the output; None if it has none.
-    seed : int
     every_device : bool
         Draw device by device even where the collapse is exact.
     read_noise : bool
@@ -152,6 +165,8 @@ class Workload:
         Outputs that could be scored instead.
     columns : tuple of int or str
         Of an output that is a dictionary for each sample: its keys, in the order of the classes.
+    correction : Correction or None
+        None: chips are scored as they are.
     """
 
     folder: str
@@ -174,3 +189,4 @@ class Workload:
     together: int = 0
     alternatives: tuple[str, ...] = ()
     columns: tuple[int | str, ...] = ()
+    correction: Correction | None = None

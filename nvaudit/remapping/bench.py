@@ -90,10 +90,10 @@ class ChipScores:
 
         Examples
         --------
-        >>> rival = Measurement(1.0, 1.0, np.array([0.8, 0.7, 0.9, 0.8, 0.8]), True)
-        >>> Measurement(1.0, 1.0, np.array([0.7, 0.6, 0.8, 0.7]), True).behind(rival)
+        >>> rival = ChipScores(1.0, 1.0, np.array([0.8, 0.7, 0.9, 0.8, 0.8]), True)
+        >>> ChipScores(1.0, 1.0, np.array([0.7, 0.6, 0.8, 0.7]), True).behind(rival)
         True
-        >>> Measurement(1.0, 1.0, np.array([0.7, 0.8, 0.9, 0.8]), True).behind(rival)
+        >>> ChipScores(1.0, 1.0, np.array([0.7, 0.8, 0.9, 0.8]), True).behind(rival)
         False
         """
         # Paired: on one chip number both have the same draws, and what these have in common cancels in the
@@ -311,11 +311,5 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     if dataset.count <= count or dataset.together:
         return dataset
     chosen = np.sort(stream(seed, "calibration").choice(dataset.count, count, replace=False))
-    inputs = {
-        name: np.ascontiguousarray(np.take(array, chosen, axis=dataset.batch_axes[name]))
-        if name in dataset.batch_axes
-        else array
-        for name, array in dataset.inputs.items()
-    }
     labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[chosen])
-    return replace(dataset, inputs=inputs, labels=labels, count=count)
+    return replace(dataset, inputs=dataset.take(chosen), labels=labels, count=count)

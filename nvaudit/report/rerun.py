@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
 
 from pydantic import JsonValue
 
+from nvaudit.declare import fields_of
+from nvaudit.options import DataOptions, DeviceOptions, MappingOptions, MetricOptions
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import clean
+from nvaudit.spec import RunSpec
 from nvaudit.stats.gate import overall_verdict
-
-_OPTION = {
-    "percentiles": "--percentile",
-    "sigmas": "--sigma",
-    "time_s": "--time",
-    "ignore_labels": "--ignore-label",
-}
-"""Fields of ``run`` whose option has another name."""
-
-_SWITCHED_OFF = {"roughness": "--no-roughness"}
-"""Fields that are true unless an option says otherwise."""
 
 _LEFT_OUT = ("model", "workers", "dask")
 """Said first; and what has no influence on results and belongs to one machine."""
@@ -41,15 +32,11 @@ def rerun_command(report: AuditReport) -> str:
     words = ["nvaudit", "audit", f"./{model}" if model.startswith("-") else model]
     for field, value in report.run.items():
         if field not in _LEFT_OUT:
-            words += _words(_OPTION.get(field, f"--{field.replace('_', '-')}"), field, value)
+            words += _words(field, value)
     return " ".join(_quote(word) for word in words)
 
 
-_SAME = (
-    *("device", "data", "limit", "bits", "cell_bits", "encoding", "top_slice", "sigma_unit", "time_s"),
-    *("stuck_at", "read_noise", "correlated", "write_verify", "drift_compensation"),
-    *("enable", "disable", "metric", "class_axis", "ignore_labels", "scale", "layers", "digital"),
-)
+_SAME = (DeviceOptions, MappingOptions, DataOptions, MetricOptions)
 """Options of an audit under which a model is hardened too."""
 
 
@@ -64,42 +51,22 @@ def remedy_command(report: AuditReport) -> str | None:
     point = deciding_point(report)
     if point is None or overall_verdict(point.gate) != "fail":
         return None
-    sigma = point.sigma
     model = str(report.run.get("model", report.model.path))
     name = re.sub(r"\.onnx$", "", re.split(r"[/\\]", model)[-1])
     words = ["nvaudit", "harden", f"./{model}" if model.startswith("-") else model, "--method", "remap"]
     words += ["-o", f"./{name}_remapped.onnx" if name.startswith("-") else f"{name}_remapped.onnx"]
-    for field in _SAME:
-        default = _DEFAULTS.get(field)
-        if report.run.get(field) != default:
-            words += _words(_OPTION.get(field, f"--{field.replace('_', '-')}"), field, report.run.get(field))
-    words += _words("--sigma", "sigma", sigma)
+    fields = [name for part in _SAME for name in part.model_fields if name != "sigmas"]
+    same = {name: report.run[name] for name in fields if name in report.run} | {"sigmas": [point.sigma]}
+    for name, value in same.items():
+        if value != fields_of(RunSpec)[name].default or name == "device":
+            words += _words(name, value)
     return " ".join(_quote(word) for word in words)
 
 
-_DEFAULTS = {"scale": "per_tensor"}
-
-
-def _words(option: str, field: str, value: JsonValue) -> Iterable[str]:
-    if field in _SWITCHED_OFF:
-        return [] if value else [_SWITCHED_OFF[field]]
-    if value is None or value is False or value == []:
-        return []
-    if value is True:
-        return [option]
-    if field == "crossbar" and isinstance(value, list):
-        return [option, "x".join(_text(size) for size in value)]
-    words: list[str] = []
-    for item in value if isinstance(value, list) else [value]:
-        text = _text(item)
-        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
-    return words
-
-
-def _text(value: JsonValue) -> str:
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    return str(value)
+def _words(name: str, value: JsonValue) -> list[str]:
+    """What is typed for a field of ``run``, also for one that only another version knows."""
+    field = fields_of(RunSpec).get(name)
+    return [f"--{name.replace('_', '-')}", str(value)] if field is None else field.words(value)
 
 
 def _quote(word: str) -> str:

@@ -136,7 +136,7 @@ def summarise(
     AuditReport
         Of a sweep, the point with the largest sigma stands at the top; every point must pass the gate.
     """
-    points = [_point(measured, questions, i) for i in range(len(measured.sigmas))]
+    points = measured_points(measured, questions)
     worst = max(points, key=lambda point: point.sigma)
     gates = tuple(gate for point in points for gate in point.gate)
     label_free = data["label_kind"] == "none"
@@ -172,7 +172,7 @@ def summarise(
         tail=worst.tail,
         gate=gates,
         trials=worst.trials,
-        sweep=tuple(points) if len(points) > 1 else (),
+        sweep=points if len(points) > 1 else (),
         tensors=tuple(tensors),
         data=DataInfo(
             **data,
@@ -181,6 +181,11 @@ def summarise(
         operating_point=OperatingPointInfo(**operating_point, sigma=worst.sigma, sigma_unit=worst.sigma_unit),
         **rest,
     )
+
+
+def measured_points(measured: Measured, questions: Questions) -> tuple[SweepPoint, ...]:
+    """What was measured at each point of a sweep."""
+    return tuple(_point(measured, questions, i) for i in range(len(measured.sigmas)))
 
 
 def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
@@ -231,8 +236,8 @@ def _tails(measured: Measured, chips: Chips, questions: Questions) -> tuple[Tail
     """Percentiles beyond the sample, from the worst chips."""
     if not questions.tail:
         return ()
-    if chips.whole is not None:  # the tail's own ranks are not settled yet
-        chips = Chips.known(chips.low[chips.whole], chips.images)
+    if chips.unraced is not None:  # the tail's own ranks are not settled yet
+        chips = Chips.known(chips.low[chips.unraced], chips.images)
     worst = known_worst(chips.low, chips.high, measured.higher_is_better)
     fraction, trials = measured.unit == "fraction", len(chips.low)
     return tuple(

@@ -80,11 +80,7 @@ class Feed:
             fed = np.arange(start, min(start + together, self.dataset.count))
             rows = rows[(rows >= start) & (rows < start + together)]
             places = rows - start
-        inputs = {}
-        for name, array in self.dataset.inputs.items():
-            axis = self.dataset.batch_axes.get(name)
-            part = np.asarray(array) if axis is None else np.take(array, fed, axis=axis)
-            inputs[name] = _input(part, self.device)
+        inputs = {name: _input(array, self.device) for name, array in self.dataset.take(fed).items()}
         labels = None
         if self.dataset.labels is not None:
             labels = torch.from_numpy(np.array(self.dataset.labels[rows])).to(self.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.spec import CROSSBAR, VAT_SIGMAS, HardenSpec
-from nvaudit.spec import validated
 
 
 def make_harden_spec(**options: object) -> HardenSpec:
@@ -15,7 +14,7 @@ def make_harden_spec(**options: object) -> HardenSpec:
     OptionError
         Naming each option that is wrong, what was found, and what is allowed; or two that contradict.
     """
-    spec = validated(HardenSpec, options)
+    spec = HardenSpec.validated(options)
     _check_together(spec)
     return spec
 

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AfterValidator, Field, JsonValue
 
-from nvaudit.additions import (
-    CORRELATED,
-    CORRELATED_WANTED,
-    READ_NOISE,
-    READ_NOISE_WANTED,
-    STUCK_AT,
-    STUCK_AT_WANTED,
+from nvaudit.declare import Option, Options
+from nvaudit.options import (
+    Bits,
+    ChipOptions,
+    ConverterBits,
+    ConverterOptions,
+    DataOptions,
+    DeviceOptions,
+    Encodable,
+    Finite,
+    LossOptions,
+    MappingOptions,
+    MetricOptions,
+    ModelOptions,
+    OnePoint,
+    RoughnessOptions,
+    RunOptions,
+    each_once,
+    read_numbers,
+    read_path,
+    write_numbers,
 )
 from nvaudit.perturb.crossbar import ConverterSpec
-from nvaudit.spec import (
-    ADC_RANGE,
-    ADDITIONS,
-    IGNORE_WANTED,
-    METRIC_WANTED,
-    MOST_WORKERS,
-    WORKERS_WANTED,
-    Encoding,
-    IgnoreLabels,
-    Provider,
-    RunSpec,
-    Scale,
-    SigmaUnit,
-    TopSlice,
-    flag,
-    make_spec,
-)
+from nvaudit.spec import QuestionOptions, RunSpec, make_spec
 
 Method = Literal[
     "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet",
     "stability-vat",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
-
-WHOLE = "a whole number, 1 or more"
-POSITIVE = "a finite number above 0, at most 1e30"
-NOT_NEGATIVE = "a finite number, 0 or more, at most 1e30"
 
 TRICE_EPOCHS = 100
 EPOCHS = 20
@@ -63,151 +57,322 @@ NotNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
-class HardenSpec(BaseModel):
+def read_bits(text: str) -> int | str:
+    """Read magnitude bits, or ``ternary``."""
+    return text if text == "ternary" else int(text)
+
+
+class HeldOutOptions(Options):
+    """What is held out of the data, and what the audits see."""
+
+    title: ClassVar[str] = "Data"
+
+    val_split: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Option("Share of the data that is held out to validate on.", unset="0.2", metavar="SHARE"),
+    ] = None
+    val_data: Annotated[
+        Encodable | None,
+        Option(
+            "Data to validate on.",
+            unset="--val-split of --data",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    test_data: Annotated[
+        Encodable | None,
+        Option(
+            "Data of the audits before and after.",
+            unset="the validation data",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    audit_images: Annotated[Count, Option("Samples of the audits, spread evenly.", metavar="I")] = 1000
+
+
+class MethodOptions(Options):
+    """How a model is hardened: trained, or remapped."""
+
+    title: ClassVar[str] = "Method"
+
+    method: Annotated[
+        Method | Literal["remap"],
+        Option(
+            "best: the audited device's noise, weights clipped, a gentle second training where the first "
+            "one costs accuracy without noise; trice: Algorithm 3 of the TRICE paper; gaussian, rc, lc, "
+            "rt, lt (right/left censored/truncated), lognormal, device: that noise; none: "
+            "quantisation-aware only; correctnet: Lipschitz regularisation; stability-vat: the least "
+            "rough of several spreads; remap: no training.",
+            short="-m",
+        ),
+    ] = "best"
+
+
+class InjectedNoiseOptions(Options):
+    """The noise that is injected while training."""
+
+    title: ClassVar[str] = "Training"
+
+    train_sigma: Annotated[
+        NotNegative | None,
+        Option(
+            "Spread of the injected noise as a fraction of max|W| (lognormal, correctnet: σ of the "
+            "exponent).",
+            unset="what the device makes of a weight",
+            metavar="S",
+        ),
+    ] = None
+    th: Annotated[NotNegative, Option("Where noise is censored or truncated, in its σ.", metavar="TH")] = TH
+    trice_start: Annotated[NotNegative, Option("TRICE: start of the search, in max|W|.", metavar="S")] = 0.0
+    trice_end: Annotated[
+        Positive | None,
+        Option("TRICE: its end.", unset="twice what the device makes of a weight", metavar="S"),
+    ] = None
+    warm: Annotated[Annotated[int, Field(ge=0)], Option("Epochs without scores.", metavar="N")] = WARM
+    train_trials: Annotated[Count, Option("Chips of a score while training.", metavar="N")] = TRAIN_TRIALS
+    score_images: Annotated[
+        Count | None,
+        Option(
+            "Validation samples of a score, spread evenly.",
+            unset="training samples / --train-trials, at least 100",
+            metavar="I",
+        ),
+    ] = None
+    vat_sigmas: Annotated[
+        tuple[NotNegative, ...],
+        Field(max_length=100),
+        AfterValidator(each_once),
+        Option(
+            "stability-vat: spreads of the device to train at, in the profile's unit.",
+            metavar="S,S,…",
+            wanted="1 to 100 finite numbers, 0 or more, such as 0.1,0.2,0.3",
+            read=read_numbers,
+            write=write_numbers,
+        ),
+    ] = VAT_SIGMAS
+    vat_keep: Annotated[
+        Literal["roughness", "kpp"],
+        Option(
+            "stability-vat: keep the least rough candidate, as the paper does, or that of the best KPP on "
+            "the audited device."
+        ),
+    ] = "roughness"
+    clip_weights: Annotated[
+        Positive | None,
+        Option(
+            "Keep weights within K standard deviations of what their tensor is at the beginning.",
+            unset="1 with best, 2.5 in its second training, else not",
+            metavar="K",
+        ),
+    ] = None
+    lipschitz: Annotated[NotNegative, Option("correctnet: weight of the regularisation.", metavar="BETA")] = (
+        1e-3
+    )
+    draws: Annotated[
+        Annotated[int, Field(ge=1, le=1000)], Option("Noise draws per step, averaged.", metavar="N")
+    ] = 1
+
+
+class TrainOptions(Options):
+    """How it is trained."""
+
+    title: ClassVar[str] = "Training"
+
+    epochs: Annotated[
+        Annotated[int, Field(ge=0, le=1_000_000)] | None,
+        Option("Passes over the data.", unset="100 with trice, else 20", metavar="N"),
+    ] = None
+    optimiser: Annotated[Literal["adam", "sgd"], Option("AdamW, or SGD with Nesterov momentum 0.9.")] = "adam"
+    lr: Annotated[
+        Positive | None,
+        Option(
+            "Learning rate.",
+            unset="0.001 with adam, 0.003 with adam and best, 0.0003 in its second training, 0.01 with sgd",
+            metavar="RATE",
+        ),
+    ] = None
+    weight_decay: Annotated[NotNegative, Option("Of the weights on the array.", metavar="W")] = 0.0
+    schedule: Annotated[Literal["cosine", "constant"], Option("Of the learning rate.")] = "cosine"
+    clip_gradient: Annotated[Positive | None, Option("Largest norm of the gradient.", metavar="NORM")] = 5.0
+    augment: Annotated[
+        Literal["none", "flip", "crop", "flip+crop"], Option("Of images: left-right flips, shifts.")
+    ] = "none"
+    distill: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        Option(
+            "Share of the loss that is the distance to the given model's outputs.",
+            unset="0.5 with best, else 0; 1 without labels",
+            metavar="SHARE",
+        ),
+    ] = None
+    activation_bits: Annotated[
+        ConverterBits | None, Option("Round activations while training.", unset="not", metavar="A")
+    ] = None
+    reset: Annotated[bool, Option("Begin with new weights, instead of fine-tuning.")] = False
+    keep: Annotated[
+        Literal["best", "better", "last"] | None,
+        Option(
+            "The result: the network with the best KPP of all epochs, the given one among them; the "
+            "better of the last and the given one (what is lost without noise beyond 1.5 points counts "
+            "against the KPP); or the last.",
+            unset="best with trice, better with best or --max-clean-loss, else last",
+        ),
+    ] = None
+
+
+class CompressionOptions(Options):
+    """A smaller result."""
+
+    title: ClassVar[str] = "Compression"
+
+    sparsity: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        Option(
+            "Prune this share of the weights on the array, in groups: what one crossbar holds of one output.",
+            unset="not",
+            metavar="SHARE",
+        ),
+    ] = None
+    dense: Annotated[
+        tuple[str, ...],
+        Option(
+            "With --sparsity: weights whose name matches stay whole, as the last one does; repeatable.",
+            unset="only the last one",
+            metavar="GLOB",
+            wanted="a list of globs",
+        ),
+    ] = ()
+    prune_lambda: Annotated[
+        NotNegative,
+        Option(
+            "With --sparsity: weight of the clipped penalty; with 1 a group of mean size goes to zero before "
+            "groups are cut, unless the loss holds it.",
+            metavar="L",
+        ),
+    ] = 3.0
+
+
+class HardwareAwareOptions(Options):
+    """Whether training goes through the converters."""
+
+    title: ClassVar[str] = "Crossbars and converters"
+
+    hardware_aware: Annotated[
+        bool | None,
+        Option(
+            "With --adc-bits: train through the crossbars and their converters, or only audit with them.",
+            unset="train",
+        ),
+    ] = None
+
+
+class PlanOptions(Options):
+    """What is planned for the result."""
+
+    title: ClassVar[str] = "More in the report"
+
+    verify_plan: Annotated[
+        bool,
+        Option(
+            "Add a write-verify plan of the hardened model to the report, as `nvaudit verify-plan` makes it."
+        ),
+    ] = False
+    yield_at: Annotated[
+        Finite | None,
+        QuestionOptions.option(
+            "yield_at",
+            help="Share of the chips at or above A.",
+            unset="the given model's accuracy less 2 points",
+            repeatable=False,
+        ),
+    ] = None
+
+
+_INPUTS = ("model", "device", "data", "val_data", "test_data")
+_OF_THE_AUDITS = ("audit_images", "trials", "confidence", "yield_at", "roughness", "workers", "verify_plan")
+
+
+class HardenSpec(
+    OnePoint,
+    RunOptions,
+    RoughnessOptions,
+    PlanOptions,
+    ChipOptions,
+    LossOptions,
+    HardwareAwareOptions,
+    ConverterOptions,
+    CompressionOptions,
+    TrainOptions,
+    InjectedNoiseOptions,
+    MappingOptions,
+    DeviceOptions,
+    HeldOutOptions,
+    MetricOptions,
+    DataOptions,
+    MethodOptions,
+    ModelOptions,
+):
     """One hardening, complete. The fields are the options of ``nvaudit harden``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    model: str = Field(description="the path of an ONNX file, in UTF-8")
-    device: str = Field(description="the name of a profile or the path of one, in UTF-8")
-    data: str | None = Field(default=None, description="a path, in UTF-8")
-    method: Method = Field(default="best", description=f"one of {', '.join(METHODS)}")
-    # What the noise is.
-    train_sigma: NotNegative | None = Field(default=None, description=NOT_NEGATIVE)
-    th: NotNegative = Field(default=TH, description=NOT_NEGATIVE)
-    trice_start: NotNegative = Field(default=0.0, description=NOT_NEGATIVE)
-    trice_end: Positive | None = Field(default=None, description=POSITIVE)
-    warm: Annotated[int, Field(ge=0)] = Field(default=WARM, description="a whole number, 0 or more")
-    train_trials: Count = Field(default=TRAIN_TRIALS, description="a whole number from 1 to 100000000")
-    score_images: Count | None = Field(default=None, description=WHOLE)
-    clip_weights: Positive | None = Field(default=None, description=POSITIVE)
-    lipschitz: NotNegative = Field(default=1e-3, description=NOT_NEGATIVE)
-    vat_sigmas: Annotated[tuple[NotNegative, ...], Field(max_length=100)] = Field(
-        default=VAT_SIGMAS, description="1 to 100 finite numbers, 0 or more"
-    )
-    vat_keep: Literal["roughness", "kpp"] = Field(default="roughness", description="roughness or kpp")
-    draws: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="a whole number from 1 to 1000"
-    )
-    # How it is trained.
-    epochs: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
-        default=None, description="a whole number from 0 to 1000000"
-    )
-    batch_size: Count | None = Field(default=None, description=WHOLE)
-    optimiser: Literal["adam", "sgd"] = Field(default="adam", description="adam or sgd")
-    lr: Positive | None = Field(default=None, description=POSITIVE)
-    weight_decay: NotNegative = Field(default=0.0, description=NOT_NEGATIVE)
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine or constant")
-    clip_gradient: Positive | None = Field(default=5.0, description=POSITIVE)
-    augment: Literal["none", "flip", "crop", "flip+crop"] = Field(
-        default="none", description="one of none, flip, crop, flip+crop"
-    )
-    distill: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="a number from 0 to 1"
-    )
-    activation_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
-        default=None, description="a whole number from 2 to 16"
-    )
-    sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="a number above 0 and below 1"
-    )
-    crossbar: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
-        default=CROSSBAR, description="rows and columns, whole numbers, 1 or more"
-    )
-    adc_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
-        default=None, description="a whole number from 2 to 16"
-    )
-    dac_bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
-        default=None, description="a whole number from 2 to 16"
-    )
-    adc_range: Annotated[str, Field(pattern=ADC_RANGE)] = Field(
-        default="max", description="max, full_scale, or percentile:P with P from 50 to 100"
-    )
-    hardware_aware: bool | None = Field(default=None, description="true or false")
-    dense: tuple[str, ...] = Field(default=(), description="a list of globs")
-    prune_lambda: NotNegative = Field(default=3.0, description=NOT_NEGATIVE)
-    reset: bool = Field(default=False, description="true or false")
-    keep: Literal["best", "better", "last"] | None = Field(
-        default=None, description="one of best, better, last"
-    )
-    max_clean_loss: NotNegative | None = Field(default=None, description=NOT_NEGATIVE)
-    # What is held out, and what it is audited on.
-    val_split: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="a number above 0 and below 1"
-    )
-    val_data: str | None = Field(default=None, description="a path, in UTF-8")
-    test_data: str | None = Field(default=None, description="a path, in UTF-8")
-    audit_images: Count = Field(default=1000, description=WHOLE)
-    limit: Count | None = Field(default=None, description=WHOLE)
-    # The device and the audit, as for `nvaudit audit`.
-    bits: Literal["ternary"] | Annotated[int, Field(ge=1, le=14)] | None = Field(
-        default=None, description="a whole number from 1 to 14, or ternary"
-    )
-    cell_bits: Annotated[int, Field(ge=1, le=8)] | None = Field(
-        default=None, description="a whole number from 1 to 8"
-    )
-    top_slice: TopSlice | None = Field(default=None, description="one of window, lowest")
-    encoding: Encoding | None = Field(default=None, description="one of sign_magnitude, differential, offset")
-    scale: Scale = Field(default="per_tensor", description="one of per_tensor, per_channel")
-    sigma: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None, description="a finite number"
-    )
-    sigma_unit: SigmaUnit | None = Field(default=None, description="one of level, full_scale, weight_max")
-    time_s: NotNegative | None = Field(default=None, description="a finite number of seconds, 0 or more")
-    enable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
-    disable: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
-    stuck_at: Annotated[str, Field(pattern=STUCK_AT)] | None = Field(
-        default=None, description=STUCK_AT_WANTED
-    )
-    read_noise: Annotated[str, Field(pattern=READ_NOISE)] | None = Field(
-        default=None, description=READ_NOISE_WANTED
-    )
-    correlated: Annotated[str, Field(pattern=CORRELATED)] | None = Field(
-        default=None, description=CORRELATED_WANTED
-    )
-    write_verify: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="a finite number, 0 or more"
-    )
-    drift_compensation: bool = Field(default=False, description="true or false")
-    layers: tuple[str, ...] = Field(default=(), description="a list of globs")
-    digital: tuple[str, ...] = Field(default=(), description="a list of globs")
-    trials: Count = Field(default=500, description="a whole number from 1 to 100000000")
-    percentile: Annotated[float, Field(gt=0, lt=100)] = Field(
-        default=1.0, description="a number above 0 and below 100"
-    )
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
-        default=0.95, description="a number above 0.5 and below 1"
-    )
-    roughness: bool = Field(default=True, description="true or false")
-    verify_plan: bool = Field(default=False, description="true or false")
-    yield_at: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None, description="a finite number"
-    )
-    metric: str | None = Field(default=None, description=METRIC_WANTED)
-    ignore_labels: IgnoreLabels = Field(default=(), description=IGNORE_WANTED)
-    output_name: str | None = Field(default=None, description="the name of an output")
-    class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
-        default=None, description="a whole number from -64 to 63"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        default=0, description="a whole number from 0 to 9223372036854775807"
-    )
-    provider: Provider = Field(
-        default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
-    )
-    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = Field(default=0, description=WORKERS_WANTED)
-
-    @field_validator("vat_sigmas")
-    @classmethod
-    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(dict.fromkeys(values))
-
-    @field_validator("model", "device", "data", "val_data", "test_data")
-    @classmethod
-    def _encodable(cls, value: str | None) -> str | None:
-        if value is not None:
-            value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
-        return value
+    method: Annotated[Method, MethodOptions.option("method")] = "best"
+    # As for an audit, but for words, limits and defaults.
+    data: Annotated[
+        Encodable | None,
+        DataOptions.option(
+            "data",
+            help="Data to train on, in the forms that `audit` takes; without labels the given model's "
+            "outputs are learned.",
+            unset="MODEL.npz beside the model",
+        ),
+    ] = None
+    limit: Annotated[
+        Count | None, DataOptions.option("limit", help="Use only the first N samples of --data.")
+    ] = None
+    output_name: Annotated[
+        str | None,
+        DataOptions.option("output_name", was=(), help="Which output is trained and scored."),
+    ] = None
+    metric: Annotated[
+        str | None,
+        MetricOptions.option(
+            "metric",
+            help="As for `audit`; mse takes labels as numbers to learn, multilabel as 0 or 1 for each "
+            "output.",
+            unset="top1 with class labels",
+        ),
+    ] = None
+    bits: Annotated[
+        Literal["ternary"] | Bits | None,
+        MappingOptions.option(
+            "bits", metavar="H|ternary", wanted="a whole number from 1 to 14, or ternary", read=read_bits
+        ),
+    ] = None  # type: ignore[assignment]  # training knows more than an audit
+    crossbar: Annotated[
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
+        ConverterOptions.option(
+            "crossbar",
+            help="With --sparsity or --adc-bits: size of a crossbar; a group that is pruned has at most "
+            "as many weights as it has rows.",
+        ),
+    ] = CROSSBAR
+    batch_size: Annotated[
+        Count | None,
+        RunOptions.option(
+            "batch_size",
+            help="Samples of a step.",
+            unset="64; all of them where samples influence each other",
+        ),
+    ] = None
+    trials: Annotated[
+        Count, ChipOptions.option("trials", help="Chips of the audits before and after: the same ones.")
+    ] = 500
+    confidence: Annotated[
+        Annotated[float, Field(gt=0.5, lt=1)], ChipOptions.option("confidence", help="Of every interval.")
+    ] = 0.95
 
     @property
     def run_epochs(self) -> int:
@@ -285,22 +450,19 @@ class HardenSpec(BaseModel):
             how |= {"crossbar": self.crossbar, "skip_zero_groups": True}
         if self.adc_bits is not None:
             how |= {name: getattr(self, name) for name in ("crossbar", "adc_bits", "dac_bits", "adc_range")}
-        shared = (
-            "device", "trials", "confidence", "seed", "sigma_unit", "encoding", "scale",
-            "metric", "class_axis", "ignore_labels", "layers", "digital", "time_s", "enable", "disable",
-            "provider",
-            *ADDITIONS,
-            "roughness", "workers", "output_name",
-        )  # fmt: skip
+        own = {"batch_size", "limit", "bits", "cell_bits", *ConverterOptions.model_fields}
+        shared = [
+            name for name in RunSpec.model_fields if name in HardenSpec.model_fields and name not in own
+        ]
         return make_spec(
-            **{name: getattr(self, name) for name in shared},
-            **how,
-            model=model,
-            data=data,
-            percentiles=(self.percentile,),
-            sigmas=() if self.sigma is None else (self.sigma,),
-            yield_at=yield_at,
-            exhaustive=True,
+            **{
+                **{name: getattr(self, name) for name in shared},
+                **how,
+                "model": model,
+                "data": data,
+                "yield_at": yield_at,
+                "exhaustive": True,
+            }
         )
 
     def training_options(self) -> dict[str, JsonValue]:
@@ -308,14 +470,7 @@ class HardenSpec(BaseModel):
 
         Left out are the inputs, known by their contents, and what only the audit depends on.
         """
-        exclude = {
-            "model", "device", "data", "val_data", "test_data", "audit_images", "trials", "confidence",
-            "yield_at", "roughness", "workers", "verify_plan", "hardware_aware",
-        }  # fmt: skip
-        if self.top_slice is None:
-            exclude.add("top_slice")
-        if not self.ignore_labels:
-            exclude.add("ignore_labels")
+        unused = {*_INPUTS, *_OF_THE_AUDITS, "hardware_aware"}
         if self.trained_through is None:
-            exclude |= {"adc_bits", "dac_bits", "adc_range"}
-        return {flag(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()}
+            unused |= {"adc_bits", "dac_bits", "adc_range"}
+        return self.given(name for name in HardenSpec.model_fields if name not in unused)

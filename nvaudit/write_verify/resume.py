@@ -23,7 +23,6 @@ from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.record import RECORD_FILE, Identity, Input, forgiven
 from nvaudit.session import Session
-from nvaudit.spec import flag
 from nvaudit.write_verify.spec import VerifySpec
 
 RANKING_FILE = "ranking"
@@ -57,8 +56,7 @@ def plan_identity(
         if own.sensitivity_data is not None:
             inputs["sensitivity data"] = Input(name=samples.source, sha256=samples.digest)
     versions["torch"] = "not used" if torch is None else torch
-    values = own.model_dump(mode="json")
-    options = {**audit.options, **{flag(name): values[name] for name in names}}
+    options = {**audit.options, **own.given(names)}
     return Identity(inputs=inputs, options=options, versions=versions)
 
 

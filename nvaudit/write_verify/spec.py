@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
+from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.spec import RunSpec, flag, make_spec, validated
+from nvaudit.options import (
+    Count,
+    Encodable,
+    Finite,
+    NotNegative,
+    RoughnessOptions,
+    read_numbers,
+    read_path,
+    write_numbers,
+)
+from nvaudit.spec import EffortOptions, QuestionOptions, RaceOptions, RunSpec, flag, make_spec
 
 Ranking = Literal["swim", "magnitude", "random"]
 
@@ -16,33 +27,68 @@ SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 TRIALS = 500
 IMAGES = 512
 
-_SHARE = Annotated[float, Field(ge=0, le=1)]
-_OF_ONE_AUDIT = (
-    *("min_kpp", "max_trials", "max_minutes", "all_trials", "yield_at", "tail", "exhaustive", "tolerance"),
-    *("attribute", "attribution_trials", "attribution_images", "roughness"),
-)
+_OF_ONE_AUDIT = (EffortOptions, RaceOptions, QuestionOptions, RoughnessOptions)
+OF_ONE_AUDIT = ("min_kpp", *(name for part in _OF_ONE_AUDIT for name in part.model_fields))
+"""Options of an audit that a plan does not take: every chip of it sees every sample."""
 
 
-class VerifyOptions(BaseModel):
-    """What a plan has beside the options of an audit; each field describes what may be given."""
+class VerifyOptions(Options):
+    """What a plan has beside the options of an audit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    title: ClassVar[str] = "Plan"
 
-    ranking: Ranking = Field(default="swim", description="one of swim, magnitude, random")
-    shares: Annotated[tuple[_SHARE, ...], Field(min_length=1, max_length=100)] = Field(
-        default=SHARES, description="1 to 100 numbers from 0 to 1, such as 0.01,0.1,1"
+    ranking: Annotated[
+        Ranking,
+        Option(
+            "Which weights come first: swim: expected increase of the loss, second derivative × variance "
+            "(needs torch); magnitude: the largest; random."
+        ),
+    ] = "swim"
+    shares: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)], ...],
+        Field(min_length=1, max_length=100),
+        Option(
+            "Shares of the weights that are verified in turn; 0 is always among them.",
+            metavar="S,S,…",
+            wanted="1 to 100 numbers from 0 to 1, such as 0.01,0.1,1",
+            read=read_numbers,
+            write=write_numbers,
+        ),
+    ] = SHARES
+    target_kpp: Annotated[
+        Finite | None,
+        Option(
+            "Find the smallest share whose KPP reaches T; exit code 1 if none does.",
+            unset="the smallest of --shares that loses at most a point against the largest",
+            metavar="T",
+        ),
+    ] = None
+    verify_sigma: Annotated[
+        NotNegative, Option("Spread that verifying leaves, in the unit of --sigma.", metavar="S")
+    ] = 0.0
+    verify_terms: Annotated[
+        tuple[str, ...],
+        Option(
+            "Noise term that verifying reduces; repeatable.",
+            unset="all normal, lognormal and table terms",
+            name="--verify-term",
+            metavar="TERM",
+            wanted="a list of names of noise terms",
+        ),
+    ] = ()
+    sensitivity_images: Annotated[Count, Option("Samples that the swim ranking looks at.", metavar="N")] = (
+        IMAGES
     )
-    verify_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=0.0, description="a finite number, 0 or more"
-    )
-    verify_terms: tuple[str, ...] = Field(default=(), description="a list of names of noise terms")
-    target_kpp: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        default=None, description="a finite number"
-    )
-    sensitivity_images: Annotated[int, Field(ge=1)] = Field(
-        default=IMAGES, description="a whole number, 1 or more"
-    )
-    sensitivity_data: str | None = Field(default=None, description="a path, in UTF-8")
+    sensitivity_data: Annotated[
+        Encodable | None,
+        Option(
+            "Other samples for the swim ranking.",
+            unset="from the evaluation data",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +111,10 @@ class VerifySpec:
 
     def dump(self) -> dict[str, JsonValue]:
         """Everything, for the report."""
-        left_out = set(_OF_ONE_AUDIT)
-        return {**self.run.model_dump(mode="json", exclude=left_out), **self.own.model_dump(mode="json")}
+        return {
+            **self.run.model_dump(mode="json", exclude=set(OF_ONE_AUDIT)),
+            **self.own.model_dump(mode="json"),
+        }
 
 
 def make_verify_spec(**options: Any) -> VerifySpec:
@@ -87,14 +135,14 @@ def make_verify_spec(**options: Any) -> VerifySpec:
     OptionError
         Naming each option that is wrong, what was found, and what is allowed.
     """
-    for name in _OF_ONE_AUDIT:
+    for name in OF_ONE_AUDIT:
         if name in options:
             raise OptionError(
                 f"{flag(name)}: a write-verify plan runs every chip on every sample and does not take it; "
                 "audit with it"
             )
     own = {name: options.pop(name) for name in list(options) if name in VerifyOptions.model_fields}
-    chosen = validated(VerifyOptions, own)
+    chosen = VerifyOptions.validated(own)
     shares = tuple(sorted({0.0, *(share + 0.0 for share in chosen.shares)}))
     run = make_spec(**{"trials": TRIALS, **options, "exhaustive": True, "roughness": False})
     for name, values in (("sigmas", run.sigmas), ("percentiles", run.percentiles)):

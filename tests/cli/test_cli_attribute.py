@@ -36,7 +36,7 @@ def test_without_it_there_is_none(command, example, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--attribute", "tensor"), "'tensor' is not one of 'tensors', 'terms', 'classes', 'all'"),
+        (("--attribute", "tensor"), "--attribute: got 'tensor'; use tensors, terms, classes or all"),
         (("--attribution-trials", 3), "--attribution-trials is for an attribution"),
         (("--attribution-images", 3), "--attribution-images is for an attribution"),
     ],

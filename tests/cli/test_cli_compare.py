@@ -168,7 +168,7 @@ def test_wrong_pairs(text, message):
         (("a.onnx", "b.onnx", "--sigma", "9"), "sigma"),
         (("a.onnx", "b.onnx", "--rank", "yield"), "--rank yield: there is no threshold"),
         (("a.onnx", "b.onnx", "--rank", "roughness"), "--rank roughness and --no-roughness: choose one"),
-        (("a.onnx", "b.onnx", "--rank", "beauty"), "'beauty' is not one of"),
+        (("a.onnx", "b.onnx", "--rank", "beauty"), "--rank: got 'beauty'; use one of kpp, mean"),
         (("a.onnx", "b.onnx", "--baseline", "c"), "--baseline: 'c' is none of the models; use one of a, b"),
         (("a.onnx", "b.onnx", "--min-kpp", "90"), "for 90 % write 0.9"),
         (("a.onnx", "b.onnx", "--data-for", "a.onnx=gone.npz"), "gone.npz: no such file"),

@@ -116,7 +116,8 @@ def test_a_folder_begun_under_the_old_name_goes_on(command, example, tmp_path):
     """What a chip is has not changed: the record knows the scored output by its first name."""
     model = shutil.copy(example, tmp_path / "m.onnx")
     shutil.copy(example.with_suffix(".npz"), tmp_path / "m.npz")
-    assert command("audit", model, *ONE, "--resume", tmp_path / "kept").code == EXIT_OK
+    words = ("--output-name", "logits", "--resume", tmp_path / "kept")
+    assert command("audit", model, *ONE, *words).code == EXIT_OK
     record = next((tmp_path / "kept").glob("*chips*")).read_bytes()
-    assert b'"--output":null' in record
+    assert b'"--output":"logits"' in record
     assert b"--output-name" not in record

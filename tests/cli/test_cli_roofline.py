@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit.cli.roofline import NumbersType
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from nvaudit.jobs import rooflining
 from nvaudit.report.roofline.result import RooflineReport
@@ -63,7 +62,7 @@ def test_converters(command, model):
 @pytest.mark.parametrize("text", ["1,2,4", "1-2,4", " 1 , 2,4", "1-1,2,4"])
 def test_numbers(text):
     """With commas, and as ranges."""
-    assert NumbersType().convert(text, None, None) == (1, 2, 4)
+    assert rooflining.read_whole_numbers(text) == (1, 2, 4)
 
 
 @pytest.mark.parametrize("words", [("--levels", "4,2"), ("--cell-bits", "2,1,2")])
@@ -117,8 +116,11 @@ def test_a_folder_of_another_run_is_refused(command, model):
         ((), "Missing argument 'MODEL'."),
         (("gone.onnx",), "gone.onnx"),
         (("m.onnx", "--device", "nope"), "nope"),
-        (("m.onnx", "--cell-bits", "1,x"), "'1,x' are not whole numbers; write e.g. 1,2,4 or 1-4"),
-        (("m.onnx", "--cell-bits", "4-1"), "'4-1' are not whole numbers"),
+        (
+            ("m.onnx", "--cell-bits", "1,x"),
+            "--cell-bits: got '1,x'; use whole numbers from 1 to 8, such as 1,2,4 or 1-4",
+        ),
+        (("m.onnx", "--cell-bits", "4-1"), "--cell-bits: got '4-1'; use whole numbers from 1 to 8"),
         (("m.onnx", "--cell-bits", "0"), "--cell-bits: got 0; use whole numbers from 1 to 8"),
         (
             ("m.onnx", "--levels", "6"),
@@ -129,9 +131,9 @@ def test_a_folder_of_another_run_is_refused(command, model):
         (("m.onnx", "--device", "fefet1", "--levels", "8"), "4 entries for 8 levels"),
         (("m.onnx", "--sigma", "0.1:0.3:0.1"), "got 3 values; a roofline stands at one operating point"),
         (("m.onnx", "--dac-bits", "8"), "--dac-bits is for crossbars with converters; give --adc-bits too"),
-        (("m.onnx", "--adc-bits", "1"), "'--adc-bits': 1 is not in the range"),
+        (("m.onnx", "--adc-bits", "1"), "--adc-bits: got 1; use a whole number from 2 to 16"),
         (("m.onnx", "--sigma", "9"), "sigma: 9 is outside the valid range"),
-        (("m.onnx", "--rank", "beauty"), "'beauty' is not one of"),
+        (("m.onnx", "--rank", "beauty"), "--rank: got 'beauty'; use one of kpp, mean"),
         (("m.onnx", "--margin", "-1"), "-1"),
         (("m.onnx", "--data", "gone.npz"), "gone.npz"),
         (("m.onnx", "-o", "m.onnx"), "-o m.onnx: this is the model"),

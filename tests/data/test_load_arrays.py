@@ -90,6 +90,18 @@ def test_an_empty_batch_is_refused(tmp_path, load, start, stop):
         batch(data, start, stop)
 
 
+def test_samples_are_taken_by_number(tmp_path, load):
+    """In the order asked for, along each input's own batch axis; constant inputs stay; nothing is shared."""
+    x, state, rate = draw(5, 1, 4, 4), draw(2, 5, 3), np.float32(16000)
+    np.savez(tmp_path / "d.npz", image=x, state=state, rate=rate)
+    specs = (X, InputSpec("state", "float32", (2, "N", 3), 1), InputSpec("rate", "float32", (), None))
+    taken = load(tmp_path / "d.npz", *specs).take(np.array([3, 0, 3]))
+    np.testing.assert_array_equal(taken["image"], x[[3, 0, 3]])
+    np.testing.assert_array_equal(taken["state"], state[:, [3, 0, 3]])
+    assert taken["rate"] == rate
+    assert taken["image"].flags.writeable
+
+
 def test_counts_that_disagree_are_refused_with_the_counts(tmp_path, load):
     """Inputs and labels of different lengths are named with their lengths."""
     np.savez(tmp_path / "d.npz", x=draw(3, 1, 4, 4), y=np.zeros(4, int))

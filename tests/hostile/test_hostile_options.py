@@ -63,30 +63,25 @@ MESSAGES = [
     (("-n", "999999999999"), "--trials: got 999999999999; use a whole number from 1 to 100000000"),
 ]
 
+UNREADABLE = [
+    (("--trials", "0"), "--trials: got 0; use a whole number from 1 to 100000000"),
+    (("--trials", "x"), "--trials: got 'x'; use a whole number from 1 to 100000000"),
+    (("--trials", "1.5"), "--trials: got '1.5'; use a whole number from 1 to 100000000"),
+    (("--limit", "0"), "--limit: got 0; use a whole number, 1 or more"),
+    (("--bits", "20"), "--bits: got 20; use a whole number from 1 to 14"),
+    (("--workers", "-1"), "--workers: got -1; use a whole number from 0 to 4096"),
+    (("--scale", "none"), "--scale: got 'none'; use one of per_tensor, per_channel"),
+    (
+        ("--crossbar", "256"),
+        "--crossbar: got '256'; use rows and columns, whole numbers, 1 or more, such as 256x256",
+    ),
+    (("--time", "soon"), "--time 'soon' is not a time; write e.g. 90s, 5min, 12h, 1d, 2w, 10y"),
+    (("--sigma", "0:1e9:1"), "--sigma '0:1e9:1' has more than 1000 points; take a larger step"),
+    (("--sigma", "nan"), "--sigma 'nan' is neither a finite number nor a sweep start:stop:step"),
+    (("--data", ""), "--data: got ''; use a path, in UTF-8"),
+]
+
 USAGE = [
-    (("--trials", "0"), "Invalid value for '--trials' / '-n': 0 is not in the range x>=1."),
-    (("--trials", "x"), "Invalid value for '--trials' / '-n': 'x' is not a valid integer range."),
-    (("--limit", "0"), "Invalid value for '--limit': 0 is not in the range x>=1."),
-    (("--bits", "20"), "Invalid value for '--bits': 20 is not in the range 1<=x<=14."),
-    (("--workers", "-1"), "Invalid value for '--workers' / '-j': -1 is not in the range 0<=x<=4096."),
-    (
-        ("--workers", "9223372036854775808"),
-        "Invalid value for '--workers' / '-j': 9223372036854775808 is not in the range 0<=x<=4096.",
-    ),
-    (("--crossbar", "256"), "Invalid value for '--crossbar': '256' is not a size; write e.g. 256x256"),
-    (
-        ("--time", "soon"),
-        "Invalid value for '--time': 'soon' is not a time; write e.g. 90s, 5min, 12h, 1d, 2w, 10y",
-    ),
-    (
-        ("--sigma", "0:1e9:1"),
-        "Invalid value for '--sigma': '0:1e9:1' has more than 1000 points; take a larger step",
-    ),
-    (
-        ("--sigma", "nan"),
-        "Invalid value for '--sigma': 'nan' is neither a finite number nor a sweep start:stop:step",
-    ),
-    (("--data", ""), "Invalid value for '--data': it is empty; name a file"),
     (("-o", ""), "Invalid value for '-o' / '--out': it is empty; name a file"),
 ]
 
@@ -101,7 +96,7 @@ def scratch(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize(("options", "message"), MESSAGES)
+@pytest.mark.parametrize(("options", "message"), MESSAGES + UNREADABLE)
 def test_a_bad_option_has_its_own_message(command, example, scratch, options, message):
     """One line on standard error says what is wrong and what to do; no report, no working files."""
     ran = command("audit", example, *FEW, "-o", "r.json", *options)

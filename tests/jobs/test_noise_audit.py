@@ -87,7 +87,7 @@ def test_crossbars_take_common_components_and_tolerances_and_refuse_compensation
         (["--stuck-at", "x"], "--stuck-at: got 'x'; use P_LOW,P_HIGH"),
         (["--correlated", "0.1:row"], "--correlated: got '0.1:row'; use S with"),
         (["--drift-compensation"], "drift-compensation: no term of profile 'rram'"),
-        (["--write-verify", "-1"], "Invalid value for '--write-verify'"),
+        (["--write-verify", "-1"], "--write-verify: got -1.0; use a finite number, 0 or more"),
     ],
 )
 def test_wrong_additions_end_with_exit_code_2(command, words, message):

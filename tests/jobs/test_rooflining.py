@@ -218,7 +218,7 @@ def test_equal_runs_give_equal_text(example):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cell_bits": ()}, "--cell-bits: got none"),
+        ({"cell_bits": ()}, r"--cell-bits: got \(\); use whole numbers"),
         ({"cell_bits": (0,)}, "--cell-bits: got 0; use whole numbers from 1 to 8"),
         ({"cell_bits": (9,)}, "--cell-bits: got 9"),
         ({"cell_bits": (1.5,)}, "--cell-bits: got 1.5"),

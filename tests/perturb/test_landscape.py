@@ -353,10 +353,10 @@ def test_a_model_without_weights_is_refused(tmp_path):
         ({"grid": 2}, "--grid: got 2; use a whole number from 3 to 1001"),
         ({"pairs": 0}, "--pairs: got 0; use a whole number from 1 to 10000"),
         ({"images": 0}, "--images: got 0; use a whole number, 1 or more"),
-        ({"batch_norm": "folded"}, "--batch-norm: got 'folded'; use stored or recalibrated"),
-        ({"loss": "hinge"}, "--loss: got 'hinge'; use cross_entropy, mse or binary_cross_entropy"),
+        ({"batch_norm": "folded"}, "--batch-norm: got 'folded'; use one of stored, recalibrated"),
+        ({"loss": "hinge"}, "--loss: got 'hinge'; use one of cross_entropy, mse, binary_cross_entropy"),
         ({"output_name": "z"}, "--output-name 'z' is not an output; the model has y"),
-        ({"sigma": 1}, "sigma: there is no such option; use one of model, data, span"),
+        ({"sigma": 1}, "sigma: there is no such option; use one of model, span, grid"),
     ],
 )
 def test_wrong_options(options, message, tmp_path):

@@ -208,6 +208,14 @@ def test_another_run_is_refused_with_what_differs(tmp_path, there, said):
     assert path.read_bytes() == content
 
 
+def test_an_option_that_is_off_is_as_one_that_is_not_there(tmp_path):
+    """A record that writes out what is off, or does not know the option yet, goes on; 0 is a value."""
+    write(tmp_path, identity=with_options(layers=[], bits=None, **{"every-device": False}))
+    on = {name: value for name, value in IDENTITY.options.items() if value is not None and value is not False}
+    assert read(tmp_path, IDENTITY.model_copy(update={"options": on})) == expected()
+    assert IDENTITY.differences(with_options(seed=None)) == ["--seed is 0, there not given"]
+
+
 def test_an_option_that_changes_an_input_stands_for_it(tmp_path):
     """--bits changes the device's hash; only the option is worth a message."""
     there = with_input("device", sha256="0" * 64)

@@ -19,7 +19,7 @@ from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.remap.result import RemapReport
 
-EXACT = {"clip": False, "recalibrate": False}
+EXACT = {"clip": False, "recalibrate": False, "rounding": False}
 QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0, "time_budget": 0}
 
 
@@ -95,7 +95,7 @@ def test_factors_are_added_only_where_they_are_allowed(uneven, tmp_path, digital
     """By default no operator is added; with insert the factors are ordinary Mul nodes."""
     out = tmp_path / "o.onnx"
     report = remap(
-        uneven, "rram", out=out, sigma=0.4, clip=False, recalibrate=False, digital_scale=digital_scale,
+        uneven, "rram", out=out, sigma=0.4, digital_scale=digital_scale, **EXACT,
         **QUICK,
     )  # fmt: skip
     added = len(onnx.load(out).graph.node) - len(onnx.load(uneven).graph.node)
@@ -170,7 +170,9 @@ def test_an_input_is_never_written_over(uneven):
 
 def test_wrong_options_name_what_is_allowed():
     """A message gives the option, what was found and what may be given."""
-    with pytest.raises(OptionError, match="--digital-scale: got 'all'; use absorb, insert or insert-both"):
+    with pytest.raises(
+        OptionError, match="--digital-scale: got 'all'; use one of absorb, insert, insert-both"
+    ):
         make_remap_spec(model="m", digital_scale="all")
     with pytest.raises(OptionError, match="epochs: there is no such option"):
         make_remap_spec(model="m", epochs=3)

@@ -9,12 +9,11 @@ from report_samples import report
 
 from nvaudit.cli.audit import audit_command
 from nvaudit.cli.kept import take_cache
-from nvaudit.cli.options import flatten
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.spec import RunSpec, make_spec
 
-NOT_OF_THE_SPEC = {*OUTPUT_PARAMETERS, "quiet", "workers", "resume", "plan", "sigmas"}
+NOT_OF_THE_SPEC = {*OUTPUT_PARAMETERS, "quiet", "workers", "resume", "plan"}
 SPECS = {
     "defaults": {},
     "numbers": {
@@ -43,6 +42,9 @@ SPECS = {
         "output_name": "é",
         "encoding": "offset",
         "top_slice": "lowest",
+        "code": "auto:integers",
+        "devices_per_weight": 2.5,
+        "allocate": "crossbars",
         "scale": "per_channel",
         "provider": "cuda",
     },
@@ -53,6 +55,7 @@ SPECS = {
         "skip_zero_groups": True,
         "attribute": ("tensors", "terms"),
     },
+    "calibration": {"calibrate_chips": 20, "calibrate_data": "o ther.npz"},
     "converters": {"crossbar": (64, 32), "adc_bits": 5, "dac_bits": 8, "adc_range": "percentile:99.5"},
     "more noise": {
         "stuck_at": "0.01,0.02",
@@ -78,7 +81,7 @@ def asked(words: list[str]) -> RunSpec:
     with audit_command.make_context("audit", words) as context:
         take_cache(context.params)
         options = {key: value for key, value in context.params.items() if key not in NOT_OF_THE_SPEC}
-        return make_spec(**options, sigmas=flatten(context.params["sigmas"]))
+        return make_spec(**options)
 
 
 @pytest.mark.parametrize("options", SPECS.values(), ids=SPECS.keys())
@@ -149,7 +152,7 @@ def test_a_gate_that_fails_suggests_hardening_without_training():
     assert (given["method"], given["device"], str(given["out"])) == ("remap", "rram", "net_remapped.onnx")
     assert (str(given["data"]), given["sigma_unit"], given["time_s"]) == ("my d.npz", "weight_max", 60.0)
     assert (given["bits"], given["layers"]) == (4, ("a", "-b"))
-    assert given["sigma"] == made.operating_point.sigma
+    assert given["sigma"] == (made.operating_point.sigma,)
     assert not {"--trials", "--seed", "--scale", "--limit"} & set(words)
 
 

@@ -296,7 +296,7 @@ def test_validation_and_test_data(command, example, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--method", "magic"), "Invalid value for '--method' / '-m': 'magic' is not one of 'best', 'trice'"),
+        (("--method", "magic"), "--method: got 'magic'; use one of best, trice, "),
         (("--lr", "0"), "--lr: got 0.0; use a finite number above 0, at most 1e30"),
         (
             ("--clip-weights", "1e308"),

@@ -262,9 +262,9 @@ def test_magnitude_works_without_torch(model):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--shares", "0.1,2"), "'0.1,2' are not shares from 0 to 1; write e.g. 0.01,0.1,1"),
-        (("--shares", "x"), "'x' are not shares from 0 to 1"),
-        (("--shares", "nan"), "'nan' are not shares from 0 to 1"),
+        (("--shares", "0.1,2"), "--shares: got 2.0; use 1 to 100 numbers from 0 to 1, such as 0.01,0.1,1"),
+        (("--shares", "x"), "--shares: got 'x'; use 1 to 100 numbers from 0 to 1"),
+        (("--shares", "nan"), "--shares: got nan; use 1 to 100 numbers from 0 to 1"),
         (("--target-kpp", "95"), "--target-kpp 95: top1 is a fraction from 0 to 1; for 95 % write 0.95"),
         (("--target-kpp", "nan"), "--target-kpp: got nan; use a finite number"),
         (("--verify-sigma", "0.2"), "--verify-sigma 0.2: more than the 0.1 (level) of devices that are not"),
@@ -280,7 +280,7 @@ def test_magnitude_works_without_torch(model):
         (("--html", "no/p.html"), "no/p.html: cannot be written: its folder does not exist"),
         (("-o", "-"), "-o -: masks are binary"),
         (("-o", "no/folder.npz"), "no/folder.npz: cannot be written: its folder does not exist"),
-        (("--ranking", "best"), "'best' is not one of 'swim', 'magnitude', 'random'"),
+        (("--ranking", "best"), "--ranking: got 'best'; use one of swim, magnitude, random"),
         (("--sensitivity-data", "nope.npz"), "nope.npz"),
     ],
 )

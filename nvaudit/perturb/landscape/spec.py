@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
+from nvaudit.declare import Option, Options
+from nvaudit.options import (
+    ClusterOptions,
+    Count,
+    DataOptions,
+    Encodable,
+    ModelOptions,
+    RunOptions,
+)
 from nvaudit.perturb.landscape.loss import LossOption
 from nvaudit.perturb.landscape.workload import BatchNorm
-from nvaudit.spec import (
-    IGNORE_WANTED,
-    MOST_WORKERS,
-    WORKERS_WANTED,
-    IgnoreLabels,
-    Provider,
-    record_key,
-    validated,
-)
 
 SPAN = 0.3
 """The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""
@@ -26,74 +26,86 @@ IMAGES = 64
 PAIRS = 12
 
 
-class LandscapeSpec(BaseModel):
+class PlaneOptions(Options):
+    """The planes, and what is drawn over them."""
+
+    title: ClassVar[str] = "Landscape"
+
+    span: Annotated[
+        Annotated[float, Field(ge=1e-9, le=100, allow_inf_nan=False)],
+        Option(
+            "The plane reaches from -SPAN to SPAN, in lengths of the weights' filters.",
+            metavar="SPAN",
+            wanted="a number above 0, at most 100",
+        ),
+    ] = SPAN
+    grid: Annotated[
+        Annotated[int, Field(ge=3, le=1001)], Option("Points along each direction.", metavar="N")
+    ] = GRID
+    pairs: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)], Option("Pairs of random directions.", metavar="N")
+    ] = PAIRS
+    images: Annotated[
+        Count, Option("Samples that the loss is taken over, chosen at random by the seed.", metavar="N")
+    ] = IMAGES
+    batch_norm: Annotated[
+        BatchNorm,
+        Option(
+            "Statistics of batch normalisations: those stored in the model, or at every point those of the "
+            "samples there."
+        ),
+    ] = "stored"
+    loss: Annotated[
+        LossOption | None,
+        Option(
+            "What the surface shows; mse takes labels as numbers where there is one for each output, "
+            "binary_cross_entropy takes a label of 0 or 1 for each.",
+            unset="cross_entropy with class labels, mse with reference outputs; without labels "
+            "cross_entropy with the unmodified model's decisions where its outputs are class scores, else "
+            "mse with its outputs",
+        ),
+    ] = None
+
+
+class LandscapeSpec(ClusterOptions, RunOptions, DataOptions, PlaneOptions, ModelOptions):
     """One landscape, complete; only ``workers`` and ``dask`` have no influence on results.
 
-    The fields are the options of ``nvaudit landscape``; each describes what may be given.
+    The fields are the options of ``nvaudit landscape``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    model: str = Field(description="the path of an ONNX file, in UTF-8")
-    data: str | None = Field(default=None, description="a path, in UTF-8")
-    span: Annotated[float, Field(ge=1e-9, le=100, allow_inf_nan=False)] = Field(
-        default=SPAN, description="a number above 0, at most 100"
+    data: Annotated[
+        Encodable | None,
+        DataOptions.option(
+            "data",
+            help="Evaluation data, as for `audit`.",
+            unset="MODEL.npz beside the model; without it the unmodified model on synthetic inputs is the "
+            "reference",
+        ),
+    ] = None
+    limit: Annotated[Count | None, DataOptions.option("limit", help="Choose among the first N samples.")] = (
+        None
     )
-    grid: Annotated[int, Field(ge=3, le=1001)] = Field(
-        default=GRID, description="a whole number from 3 to 1001"
-    )
-    images: Annotated[int, Field(ge=1)] = Field(default=IMAGES, description="a whole number, 1 or more")
-    pairs: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=PAIRS, description="a whole number from 1 to 10000"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        default=0, description="a whole number from 0 to 9223372036854775807"
-    )
-    loss: LossOption | None = Field(
-        default=None, description="cross_entropy, mse or binary_cross_entropy (several labels a sample)"
-    )
-    batch_norm: BatchNorm = Field(default="stored", description="stored or recalibrated")
-    output_name: str | None = Field(default=None, description="the name of an output")
-    class_axis: Annotated[int, Field(ge=-64, le=63)] | None = Field(
-        default=None, description="a whole number from -64 to 63"
-    )
-    ignore_labels: IgnoreLabels = Field(default=(), description=IGNORE_WANTED)
-    limit: Annotated[int, Field(ge=1)] | None = Field(default=None, description="a whole number, 1 or more")
-    batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="a whole number, 1 or more"
-    )
-    provider: Provider = Field(
-        default="cpu", description="one of cpu, cuda, tensorrt, rocm, openvino, coreml, dml"
-    )
-    dask: str | None = Field(default=None, description="the address of a scheduler, or its scheduler file")
-    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = Field(default=0, description=WORKERS_WANTED)
-
-    @field_validator("model", "data")
-    @classmethod
-    def _encodable(cls, value: str | None) -> str | None:
-        if value is not None:
-            value.encode()  # ONNX Runtime and JSON know no other names; UnicodeEncodeError is a ValueError
-        return value
+    output_name: Annotated[
+        str | None, DataOptions.option("output_name", help="Which output the loss reads.")
+    ] = None
+    batch_size: Annotated[Count | None, RunOptions.option("batch_size", help="Samples at a time.")] = None
+    dask: Annotated[
+        str | None,
+        ClusterOptions.option(
+            "dask",
+            help="Run points on the Dask cluster of this scheduler (its address, or its scheduler file).",
+        ),
+    ] = None
 
     def point_options(self) -> dict[str, JsonValue]:
         """Give every option that the loss at a point depends on, by its name on the command line.
 
         Left out are the inputs, known by their contents, and what :func:`task_digest` covers.
         """
-        exclude = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss"}
-        if not self.ignore_labels:
-            exclude.add("ignore_labels")
-        return {
-            record_key(name): value for name, value in self.model_dump(mode="json", exclude=exclude).items()
-        }
+        unused = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss"}
+        return self.given(name for name in LandscapeSpec.model_fields if name not in unused)
 
 
 def make_landscape_spec(**options: object) -> LandscapeSpec:
-    """Validate options at the edge.
-
-    Raises
-    ------
-    OptionError
-        Naming each option that is wrong, what was found, and what is allowed.
-    """
-    return validated(LandscapeSpec, options)
+    """Validate the options of a landscape at the edge; see :meth:`nvaudit.declare.Options.validated`."""
+    return LandscapeSpec.validated(options)

@@ -3,7 +3,6 @@
 from nvaudit.retrain.executor.ops import (
     activation,
     control,
-    cut,
     elementwise,
     index,
     linear,
@@ -19,7 +18,6 @@ from nvaudit.retrain.executor.ops import (
 __all__ = [
     "activation",
     "control",
-    "cut",
     "elementwise",
     "index",
     "linear",

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.mapping.codes import Encoding
-from nvaudit.mapping.conductance import Array, layout
+from nvaudit.mapping.conductance import Array, code_layout, layout
 from nvaudit.mapping.groups import saved
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import Crossbar, tiling_of, tiling_of_split
 from nvaudit.model import Weight
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeUse
 from nvaudit.perturb.crossbar import CrossbarRun, Layer
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
+from nvaudit.report.codes import CodeEntry, CodeErrors, CodeLayer, CodesInfo
 from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer, NotSplit
 from nvaudit.report.groups import ZeroGroups, ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.sections import TensorDecision
@@ -61,7 +64,6 @@ def crossbar_info(run: CrossbarRun, quantised_ideal: float) -> CrossbarInfo:
 
     Parameters
     ----------
-    run : CrossbarRun
     quantised_ideal : float
         Metric of the quantised weights with ideal converters.
     """
@@ -114,6 +116,47 @@ def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
     )
 
 
+def codes_info(chosen: ChosenCodes | None, mapped: Sequence[TensorFile], asked: str) -> CodesInfo | None:
+    """What the report holds about codes; None where weights are slices."""
+    if chosen is None:
+        return None
+    place = {use.code: i for i, use in enumerate(chosen.used)}
+    tensors = [tensor for tensor in mapped if tensor.key in chosen.of]
+    sizes = [tensor.code.open().size for tensor in tensors]
+    devices = sum(size * chosen.of[tensor.key].devices for tensor, size in zip(tensors, sizes, strict=True))
+    return CodesInfo(
+        asked=asked,
+        sigma=None if chosen.point is None else chosen.point.sigma,
+        level_sigma=tuple(np.sqrt(chosen.variance).tolist()),
+        slices=None if chosen.slices is None else _code_entry(chosen.slices),
+        codes=tuple(map(_code_entry, chosen.used)),
+        layers=tuple(
+            CodeLayer(
+                name=tensor.key,
+                code=place[chosen.of[tensor.key]],
+                errors=CodeErrors(**asdict(chosen.errors[tensor.key])),
+            )
+            for tensor in tensors
+        ),
+        devices_per_weight=devices / max(1, sum(sizes)),
+        tried=chosen.tried,
+    )
+
+
+def _code_entry(use: CodeUse) -> CodeEntry:
+    code = use.code
+    return CodeEntry(
+        significances=tuple(reversed(code.significances)),
+        encoding=code.encoding,
+        levels=code.levels,
+        devices=code.devices,
+        largest=code.top,
+        zero=code.zero,
+        errors=CodeErrors(**asdict(use.error)),
+        noise_of_level=tuple(use.noise_of_level.tolist()),
+    )
+
+
 def measured_late(profile: DeviceProfile) -> list[str]:
     """Say that a spread holds more than verifying reduces, if it was measured some time after programming."""
     if profile.measured_after_s is None:
@@ -125,13 +168,7 @@ def measured_late(profile: DeviceProfile) -> list[str]:
 
 
 def zero_groups_found(mapped: Iterable[TensorFile], size: Crossbar) -> ZeroGroups:
-    """What the report holds about groups of zeros.
-
-    Parameters
-    ----------
-    mapped : iterable of TensorFile
-    size : Crossbar
-    """
+    """What the report holds about groups of zeros."""
     layers = []
     for tensor in mapped:
         found = saved(tensor.code.open(), tensor.lines, tensor.array, size)
@@ -156,10 +193,8 @@ def without_zero_groups(
 
     Parameters
     ----------
-    rows : sequence of TensorDecision
     keys : sequence of str
         The weight's key of each row, empty where it has none.
-    info : ZeroGroups
     """
     found = {layer.name: layer for layer in info.layers}
     made = []
@@ -181,10 +216,8 @@ def with_crossbars(
 
     Parameters
     ----------
-    rows : sequence of TensorDecision
     keys : sequence of str
         The weight's key of each row, empty where it has none.
-    info : CrossbarInfo
     """
     filled = {layer.name: layer.crossbars for layer in info.layers if layer.reason is None}
     return [
@@ -200,13 +233,17 @@ def inspect_rows(
     bits: int,
     cell_bits: int | None,
     encoding: Encoding | None,
+    codes: ChosenCodes | None = None,
 ) -> list[TensorDecision]:
-    """Like :func:`tensor_rows` without reading any weight."""
+    """Like :func:`tensor_rows`, from what is declared of weights and their codes."""
     rows = []
     for decision in decisions:
         weight = decision.constant.weight
         if not decision.mapped or weight is None:
             rows.append(_row(decision))
+            continue
+        if codes is not None and weight.key in codes.of:
+            rows.append(_row(decision, code_layout(profile, codes.of[weight.key]), size))
             continue
         own = (weight.grid_bits or bits) if keeps_grid(weight.grid_bits) else bits
         rows.append(_row(decision, layout(profile, bits=own, cell_bits=cell_bits, encoding=encoding), size))
@@ -237,7 +274,7 @@ def _row(
     return TensorDecision(
         decision="mapped",
         op=weight.op,
-        bits=array.bits,
+        bits=array.bits if array.code_is_slices else None,
         slices=array.slices,
         devices=constant.size * array.slices * array.polarities,
         crossbars=tiling_of(weight.matrix, array, size).crossbars,

@@ -1,0 +1,611 @@
+"""The options that several commands share, in parts of which their specifications are composed.
+
+Each stands here once. A new one is a field, and the line that uses it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+
+from nvaudit.declare import Option, Options, fields_of
+from nvaudit.errors import OptionError
+
+Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
+TopSlice = Literal["window", "lowest"]
+Scale = Literal["per_tensor", "per_channel"]
+SigmaUnit = Literal["level", "full_scale", "weight_max"]
+Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]
+
+MAX_SWEEP = 1000
+MAX_QUESTIONS = 100
+RAREST = 1e-9
+"""Least percentile, one chip in a hundred billion: a thousandth of what --trials can be."""
+
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?"
+_UNIT = "level|full_scale|relative|us|na"
+
+STUCK_AT = rf"^({_NUMBER}),({_NUMBER})$"
+READ_NOISE = rf"^({_NUMBER})({_UNIT})?$"
+CORRELATED = rf"^({_NUMBER})({_UNIT})?(?::(chip|tensor|([1-9]\d{{0,5}})x([1-9]\d{{0,5}})))?$"
+"""Regular expressions whose groups are the parts."""
+
+DEFAULT_UNIT = "full_scale"
+"""Of noise that is added without one."""
+
+_ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
+
+
+_CODE = r"^(slices|auto(:(powers|integers))?|[1-9]\d{0,4}(,[1-9]\d{0,4})*)$"
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()  # ONNX Runtime and JSON know no other names
+    except UnicodeEncodeError:
+        raise ValueError from None
+    return text
+
+
+def _not_too_rare(percentile: float) -> float:
+    if percentile < RAREST:
+        raise ValueError(f"{RAREST:g} at least")
+    return percentile
+
+
+def each_once(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Drop what is asked twice, in the order of the first; −0 becomes 0."""
+    return tuple(dict.fromkeys(value + 0.0 for value in values))
+
+
+Encodable = Annotated[str, AfterValidator(_encodable)]
+Percentile = Annotated[float, Field(gt=0, lt=100), AfterValidator(_not_too_rare)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Trials = Annotated[int, Field(ge=1, le=100_000_000)]
+Bits = Annotated[int, Field(ge=1, le=14)]
+ConverterBits = Annotated[int, Field(ge=2, le=16)]
+
+
+def read_path(text: str) -> str:
+    """Read a path; an empty one, as from an unset shell variable, is refused rather than read as ``.``."""
+    if not text:
+        raise ValueError
+    return text
+
+
+def read_sweep(text: str) -> tuple[float, ...]:
+    """Read a number, or ``start:stop:step`` for a sweep, both ends included.
+
+    Raises
+    ------
+    OptionError
+        If a text is neither, or the sweep is empty or longer than 1000 points.
+
+    Examples
+    --------
+    >>> read_sweep("0.1:0.3:0.1")
+    (0.1, 0.2, 0.3)
+    """
+    parts = text.split(":")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and math.isfinite(numbers[0]):
+        return (numbers[0],)
+    if len(numbers) != 3:
+        raise OptionError(f"--sigma {text!r} is neither a finite number nor a sweep start:stop:step")
+    start, stop, step = numbers
+    if not all(map(math.isfinite, numbers)) or step <= 0 or stop < start:
+        raise OptionError(f"--sigma {text!r}: a sweep needs finite start ≤ stop and a step above 0")
+    # Decimal, as typed: 0.3 belongs to 0.1:0.3:0.1 although 0.1 + 2·0.1 > 0.3 in binary floating point.
+    first, last, stride = map(Decimal, parts)
+    steps = (last - first) / stride
+    if steps >= MAX_SWEEP:
+        raise OptionError(f"--sigma {text!r} has more than {MAX_SWEEP} points; take a larger step")
+    return tuple(float(first + i * stride) for i in range(int(steps) + 1))
+
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0}
+
+
+def parse_time(text: str) -> float:
+    """Read a time such as ``90``, ``90s``, ``5min``, ``12h``, ``1d``, ``2w``, ``10y`` in seconds.
+
+    Raises
+    ------
+    OptionError
+        If the text is not a time.
+    """
+    for unit in sorted(_SECONDS, key=len, reverse=True):
+        if text.endswith(unit):
+            number, factor = text[: -len(unit)], _SECONDS[unit]
+            break
+    else:
+        number, factor = text, 1.0
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise OptionError(f"--time {text!r} is not a time; write e.g. 90s, 5min, 12h, 1d, 2w, 10y")
+    return seconds
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Read rows and columns, such as ``256x256``."""
+    match = re.fullmatch(r"([1-9]\d{0,5})[xX×]([1-9]\d{0,5})", text)
+    if match is None:
+        raise ValueError
+    return int(match[1]), int(match[2])
+
+
+def read_numbers(text: str) -> tuple[float, ...]:
+    """Read numbers between commas, such as ``0.1,0.2``."""
+    return tuple(float(part) for part in text.split(","))
+
+
+def write_numbers(values: tuple[float, ...]) -> str:
+    """Write numbers between commas."""
+    return ",".join(f"{value:g}" for value in values)
+
+
+class ModelOptions(Options):
+    """What is audited."""
+
+    model: Annotated[
+        Encodable, Option("An ONNX file.", name="MODEL", wanted="the path of an ONNX file, in UTF-8")
+    ]
+
+
+class DeviceOptions(Options):
+    """The device, its operating point, and the noise it has."""
+
+    title: ClassVar[str] = "Device"
+
+    device: Annotated[
+        Encodable,
+        Option(
+            "Bundled profile (see `nvaudit devices list`) or a profile file.",
+            short="-d",
+            metavar="PROFILE",
+            wanted="the name of a profile or the path of one, in UTF-8",
+        ),
+    ] = "rram"
+    sigmas: Annotated[
+        tuple[Finite, ...],
+        Field(max_length=MAX_SWEEP),
+        AfterValidator(each_once),
+        Option(
+            "Device variation in the profile's unit; repeatable, or a sweep such as 0.1:0.4:0.1.",
+            unset="the profile's",
+            name="--sigma",
+            metavar="S|A:B:STEP",
+            read=read_sweep,
+            repeatable=True,
+        ),
+    ] = ()
+    sigma_unit: Annotated[
+        SigmaUnit | None,
+        Option(
+            "Unit of --sigma: level spacings of the cells in use, the conductance window, or max|W| (no "
+            "slicing).",
+            unset="the profile's; level spacings are then those of its own cells, whatever --cell-bits says",
+        ),
+    ] = None
+    time_s: Annotated[
+        NotNegative | None,
+        Option(
+            "Time since programming, e.g. 90s, 5min, 1h, 1d, 10y.",
+            unset="the profile's",
+            name="--time",
+            metavar="TIME",
+            wanted="a finite number of seconds, 0 or more",
+            read=parse_time,
+        ),
+    ] = None
+    enable: Annotated[
+        tuple[str, ...],
+        Option(
+            "Switch a noise term on; repeatable.",
+            unset="as in the profile",
+            metavar="TERM",
+            wanted="a list of names of noise terms",
+        ),
+    ] = ()
+    disable: Annotated[
+        tuple[str, ...],
+        Option(
+            "Switch a noise term off; repeatable.",
+            unset="as in the profile",
+            metavar="TERM",
+            wanted="a list of names of noise terms",
+        ),
+    ] = ()
+    stuck_at: Annotated[
+        Annotated[str, Field(pattern=STUCK_AT)] | None,
+        Option(
+            "Add devices stuck at the lowest and at the highest conductance, with these probabilities.",
+            unset="as in the profile",
+            metavar="P_LOW,P_HIGH",
+            wanted="P_LOW,P_HIGH, two probabilities such as 0.001,0.0005",
+        ),
+    ] = None
+    read_noise: Annotated[
+        Annotated[str, Field(pattern=READ_NOISE)] | None,
+        Option(
+            "Add normal noise of every read: a share of the window of conductances, or with a unit, "
+            "0.02relative.",
+            unset="as in the profile",
+            metavar="S[UNIT]",
+            wanted="S with an optional unit (level, full_scale, relative, us, na), e.g. 0.01 or 0.02relative",
+        ),
+    ] = None
+    correlated: Annotated[
+        Annotated[str, Field(pattern=CORRELATED)] | None,
+        Option(
+            "Add variation that all devices of a chip share, or those of a tensor or a tile, such as "
+            "0.02:tensor or 0.02:128x128.",
+            unset="as in the profile",
+            metavar="S[UNIT][:SCOPE]",
+            wanted="S with an optional unit and an optional scope (chip, tensor, or a tile's "
+            "ROWSxCOLUMNS), such as 0.02 or 0.1level:128x128",
+        ),
+    ] = None
+    write_verify: Annotated[
+        NotNegative | None,
+        Option(
+            "Write devices again until the error is within T, in the unit of sigma.",
+            unset="as in the profile",
+            metavar="T",
+        ),
+    ] = None
+    drift_compensation: Annotated[
+        bool, Option("Multiply each tensor by its total conductance before it drifted over that after.")
+    ] = False
+
+
+class MappingOptions(Options):
+    """How weights lie in devices, and which do."""
+
+    title: ClassVar[str] = "Mapping"
+
+    bits: Annotated[
+        Bits | None, Option("Magnitude bits of a weight.", unset="the profile's", metavar="H")
+    ] = None
+    cell_bits: Annotated[
+        Annotated[int, Field(ge=1, le=8)] | None,
+        Option("Bits per device.", unset="the profile's", metavar="B"),
+    ] = None
+    encoding: Annotated[Encoding | None, Option("How signs are stored.", unset="the profile's")] = None
+    top_slice: Annotated[
+        TopSlice | None,
+        Option(
+            "Levels of a top slice that holds fewer bits than a device: spread over the window, or only the "
+            "lowest.",
+            unset="window",
+        ),
+    ] = None
+    scale: Annotated[Scale, Option("One quantisation scale per tensor or per output channel.")] = "per_tensor"
+    layers: Annotated[
+        tuple[str, ...],
+        Option(
+            "Map only weights whose name matches; repeatable.",
+            unset="all",
+            metavar="GLOB",
+            wanted="a list of globs",
+        ),
+    ] = ()
+    digital: Annotated[
+        tuple[str, ...],
+        Option(
+            "Keep weights whose name matches digital; repeatable.",
+            unset="none",
+            metavar="GLOB",
+            wanted="a list of globs",
+        ),
+    ] = ()
+
+
+class CodeOptions(Options):
+    """Which levels the devices of a weight hold."""
+
+    title: ClassVar[str] = "Mapping"
+
+    code: Annotated[
+        Annotated[str, Field(pattern=_CODE)] | None,
+        Option(
+            "What the devices of a weight count for: slices of bits, significances such as 8,4,2,1 (each "
+            "weight then has its least noisy representation), or auto, which searches for the code of least "
+            "error on this device; auto:integers also tries other than powers of two.",
+            unset="slices",
+            metavar="slices|auto[:integers]|F,F,…",
+            wanted="slices, auto, auto:integers, or significances between commas such as 8,4,2,1",
+        ),
+    ] = None
+    devices_per_weight: Annotated[
+        Annotated[float, Field(ge=1, le=64)] | None,
+        Option(
+            "With --code auto: devices of a weight; on average with --allocate.",
+            unset="as many as slices have",
+            metavar="N",
+        ),
+    ] = None
+    allocate: Annotated[
+        Literal["devices", "crossbars"] | None,
+        Option(
+            "With --code auto: share devices out between layers, so that those where noise weighs most have "
+            "more; counted one by one, or as whole crossbars of --crossbar size.",
+            unset="all layers alike",
+        ),
+    ] = None
+
+
+class ConverterOptions(Options):
+    """The crossbars that the mapped layers lie on, and their converters."""
+
+    title: ClassVar[str] = "Crossbars and converters"
+
+    crossbar: Annotated[
+        tuple[Count, Count],
+        Option(
+            "Crossbar size: what crossbars are counted by, and with --adc-bits what layers are split over.",
+            metavar="RxC",
+            wanted="rows and columns, whole numbers, 1 or more, such as 256x256",
+            read=read_size,
+            write=lambda size: "x".join(map(str, size)),
+        ),
+    ] = (256, 256)
+    adc_bits: Annotated[
+        ConverterBits | None,
+        Option(
+            "Split mapped layers over crossbars of --crossbar size and convert every column sum to N bits.",
+            unset="ideal, not split",
+            metavar="N",
+        ),
+    ] = None
+    dac_bits: Annotated[
+        ConverterBits | None,
+        Option("With --adc-bits: convert the inputs of crossbars to N bits.", unset="ideal", metavar="N"),
+    ] = None
+    adc_range: Annotated[
+        Annotated[str, Field(pattern=_ADC_RANGE)],
+        Option(
+            "With --adc-bits: what the converters of a layer reach up to on the calibration samples.",
+            metavar="max|percentile:P|full_scale",
+            wanted="max, full_scale, or percentile:P with P from 50 to 100",
+        ),
+    ] = "max"
+
+
+class SimulationOptions(Options):
+    """What of a chip is simulated."""
+
+    title: ClassVar[str] = "Mapping"
+
+    skip_zero_groups: Annotated[
+        bool,
+        Option(
+            "Leave out what one crossbar holds of one output where all of it is zero: such a group has no "
+            "devices and no noise."
+        ),
+    ] = False
+    every_device: Annotated[bool, Option("Draw every device even where one draw per weight is exact.")] = (
+        False
+    )
+
+
+class DataOptions(Options):
+    """What the model is run on, and which of its outputs is read."""
+
+    title: ClassVar[str] = "Data"
+
+    data: Annotated[
+        Encodable | None,
+        Option(
+            "Evaluation data: .npz, x.npy with y.npy beside it or their folder, an image folder, or ONNX "
+            "test_data_set folders.",
+            unset="MODEL.npz beside the model; without it the audit is label-free",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    limit: Annotated[Count | None, Option("Use only the first N samples.", unset="all", metavar="N")] = None
+    output_name: Annotated[
+        str | None,
+        Option(
+            "Which output is scored.",
+            unset="the first",
+            was=("--output",),
+            metavar="NAME",
+            wanted="the name of an output",
+        ),
+    ] = None
+    class_axis: Annotated[
+        Annotated[int, Field(ge=-64, le=63)] | None,
+        Option("Axis of the class scores.", unset="read from the shapes", metavar="AXIS"),
+    ] = None
+    ignore_labels: Annotated[
+        tuple[Annotated[int, Field(ge=-(2**31), lt=2**31)], ...],
+        Field(max_length=16),
+        Option(
+            'A label that stands for "not labelled", such as 255: what has it is not scored; repeatable.',
+            unset="-1 and -100",
+            name="--ignore-label",
+            metavar="V",
+            wanted="at most 16 whole numbers",
+        ),
+    ] = ()
+
+
+class MetricOptions(Options):
+    """What is measured on a chip."""
+
+    title: ClassVar[str] = "Data"
+
+    metric: Annotated[
+        str | None,
+        Option(
+            "top1, topK, cross_entropy (loss), mse, agreement, multilabel, or module:function.",
+            unset="top1 with class labels, mse with reference outputs; without labels agreement where the "
+            "outputs are class scores, else mse",
+            metavar="METRIC",
+            wanted="top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, or module:function",
+        ),
+    ] = None
+
+
+class ChipOptions(Options):
+    """How many chips are simulated, and what is said of them."""
+
+    title: ClassVar[str] = "Chips"
+
+    trials: Annotated[Trials, Option("Simulated chips.", short="-n", metavar="N")] = 1000
+    percentiles: Annotated[
+        tuple[Percentile, ...],
+        Field(min_length=1, max_length=MAX_QUESTIONS),
+        AfterValidator(each_once),
+        Option("Percentile of the KPP; repeatable.", name="--percentile", short="-k", metavar="P"),
+    ] = (1.0,)
+    confidence: Annotated[
+        Annotated[float, Field(gt=0.5, lt=1)], Option("Of every interval and gate.", metavar="SHARE")
+    ] = 0.95
+
+
+class RunOptions(Options):
+    """How it is run."""
+
+    title: ClassVar[str] = "Run"
+
+    seed: Annotated[Annotated[int, Field(ge=0, lt=2**63)], Option("Same seed, same chips.", metavar="N")] = 0
+    batch_size: Annotated[
+        Count | None,
+        Option(
+            "Samples at a time; with --adc-bits at most, fewer where column sums are large.",
+            unset="64; all of them where samples influence each other",
+            metavar="N",
+        ),
+    ] = None
+    provider: Annotated[Provider, Option("ONNX Runtime execution provider.")] = "cpu"
+    workers: Annotated[
+        Annotated[int, Field(ge=0, le=4096)],
+        Option("Worker processes; 0 runs in this one.", unset="all cores", short="-j", metavar="W"),
+    ] = 0
+
+
+class ClusterOptions(Options):
+    """Other machines that help."""
+
+    title: ClassVar[str] = "Run"
+
+    dask: Annotated[
+        str | None,
+        Option(
+            "Run chips on the Dask cluster of this scheduler (its address, or its scheduler file).",
+            unset="worker processes on this machine",
+            metavar="ADDRESS",
+            wanted="the address of a scheduler, or its scheduler file",
+        ),
+    ] = None
+
+
+class LossOptions(Options):
+    """What a hardened model may lose."""
+
+    title: ClassVar[str] = "Result"
+
+    max_clean_loss: Annotated[
+        Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)] | None,
+        Option(
+            "What the result may lose without noise, in the metric's unit (0.015: 1.5 points of top1); "
+            "for remap, clipping.",
+            unset="0.005 with remap, else no limit",
+            metavar="LOSS",
+        ),
+    ] = None
+
+
+class RoughnessOptions(Options):
+    """What is measured besides chips."""
+
+    title: ClassVar[str] = "More in the report"
+
+    roughness: Annotated[bool, Option("Measure the roughness of the loss landscape, or leave it out.")] = True
+
+
+class OnePoint(ChipOptions, DeviceOptions):
+    """A specification at one operating point and of one percentile.
+
+    What is a list in an audit may be given as one value, ``sigma=0.1``, and stands so in reports.
+    """
+
+    one: ClassVar[Mapping[str, str]] = {"sigmas": "sigma", "percentiles": "percentile"}
+    """Fields that are one value or called otherwise for a caller and in reports, with that name."""
+
+    @property
+    def percentile(self) -> float:
+        """Of the KPP."""
+        (percentile,) = self.percentiles
+        return percentile
+
+    @classmethod
+    def validated(cls, options: Mapping[str, object]) -> Self:
+        """Validate options at the edge, under either name.
+
+        Raises
+        ------
+        OptionError
+            Naming each option that is wrong, what was found, and what is allowed.
+        """
+        options = dict(options)
+        for name, called in cls.one.items():
+            if name in options and called in options:
+                raise OptionError(f"{name} and {called}: choose one; they say the same")
+            field = fields_of(cls)[name]
+            if called in options:
+                options[name] = options.pop(called)
+            if name not in options or not field.is_list:
+                continue
+            if options[name] is None and field.default == ():
+                options[name] = ()
+            value = options[name]
+            values = tuple(value) if isinstance(value, tuple | list) else (value,)
+            if len(values) > 1:
+                raise OptionError(f"{field.flag}: got {len(values)} values; give one")
+            options[name] = values
+        return super().validated(options)
+
+    @classmethod
+    def called(cls, name: str) -> str:
+        """Name of a field for a caller, and in reports."""
+        return cls.one.get(name, name)
+
+    @classmethod
+    def flag(cls, name: str) -> str:
+        """Name of a field, or of one value of it, on the command line."""
+        return super().flag(next((field for field, called in cls.one.items() if called == name), name))
+
+    @model_serializer(mode="wrap")
+    def _as_one(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {self.called(name): self._single(name, value) for name, value in found.items()}
+
+    def _single(self, name: str, value: Any) -> Any:
+        if name not in self.one or not isinstance(value, tuple | list):
+            return value
+        return value[0] if value else None
+
+
+OF_A_CHIP = (
+    *(DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions),
+    *(DataOptions, MetricOptions, RunOptions),
+)
+"""The parts that the value of a chip depends on, but for inputs and workers."""

@@ -1,0 +1,292 @@
+"""Choose the code of every mapped weight: given, or searched for on this device and these weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from nvaudit.device import DeviceProfile, OperatingPoint
+from nvaudit.errors import OptionError
+from nvaudit.mapping.code_search import (
+    CodeError,
+    CodeSearch,
+    Family,
+    Spread,
+    allocate,
+    best_zero,
+    code_error,
+    noise_of_level,
+)
+from nvaudit.mapping.codes import Code, Doubles, check_significances, level_code
+from nvaudit.mapping.conductance import code_layout, layout
+from nvaudit.mapping.quantize import peak_of
+from nvaudit.mapping.tiling import Crossbar, tiling_of
+from nvaudit.model import Weight
+from nvaudit.perturb.moments import level_moments
+
+ANALOG_LEVELS = 16
+"""Levels of an analog device in a code, where --cell-bits does not say."""
+
+MOST_DEVICES = 64
+"""Devices of one weight, at most."""
+
+_CHOICES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+_REACH = 3
+"""Layers are offered up to so many times the devices that they have on average."""
+
+
+@dataclass(frozen=True)
+class CodeRequest:
+    """Which code weights are to have.
+
+    Attributes
+    ----------
+    significances : tuple of int or None
+        Most significant first. None: searched for.
+    family : {"powers", "integers"}
+        Of a search.
+    devices : float or None
+        Devices per weight, of both polarities: on average where they are shared out between layers. None: as
+        many as the slices would have.
+    allocate : {"devices", "crossbars"} or None
+        Share devices out between layers, counted one by one or as whole crossbars. None: all layers have the
+        same code.
+    """
+
+    significances: tuple[int, ...] | None
+    family: Family = "powers"
+    devices: float | None = None
+    allocate: Literal["devices", "crossbars"] | None = None
+
+
+@dataclass(frozen=True)
+class CodeUse:
+    """What a code makes of all mapped weights.
+
+    Attributes
+    ----------
+    code : Code
+    error : CodeError
+    noise_of_level : ndarray, float64, shape (L,)
+        Share of the noise that devices at each level make.
+    """
+
+    code: Code
+    error: CodeError
+    noise_of_level: Doubles
+
+
+@dataclass(frozen=True)
+class ChosenCodes:
+    """The code of every weight, and what it was chosen by.
+
+    Attributes
+    ----------
+    of : mapping of str to Code
+        By key of the weight.
+    variance : ndarray, float64, shape (L,)
+        Of one device at each level at ``point``, in squared level spacings.
+    point : OperatingPoint or None
+        What the codes were chosen for. None: they were read from a file.
+    errors : mapping of str to CodeError
+        Expected error of each weight, of max|W|.
+    slices : CodeUse or None
+        The slices that the profile would give, rounded to the nearest value.
+    used : tuple of CodeUse
+        The codes in use, fewest devices first.
+    tried : int
+        Codes that were tried.
+    """
+
+    of: Mapping[str, Code]
+    variance: Doubles
+    point: OperatingPoint | None = None
+    errors: Mapping[str, CodeError] = field(default_factory=dict)
+    slices: CodeUse | None = None
+    used: tuple[CodeUse, ...] = ()
+    tried: int = 0
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One weight, as a search sees it."""
+
+    weight: Weight
+    spread: Spread
+    size: int
+    power: float
+    """Mean of max|W|² over the mean of W²: what an error relative to max|W| is multiplied by."""
+
+
+def level_variance(point: OperatingPoint, levels: int) -> Doubles:
+    """Variance of one device at each level, one read included, in squared spacings of these levels.
+
+    Terms stated as a fraction of max|W| act on no device and are left out; a component that devices share
+    counts as if each had its own.
+    """
+    array = code_layout(point.profile, level_code(levels - 1, "sign_magnitude"))
+    return np.square(level_moments(point, array).std)
+
+
+def choose_codes(
+    weights: Sequence[Weight],
+    points: Sequence[OperatingPoint],
+    asked: CodeRequest,
+    *,
+    per_channel: bool,
+    size: Crossbar,
+) -> ChosenCodes:
+    """Choose the code of every weight.
+
+    Parameters
+    ----------
+    weights : sequence of Weight
+        On the array.
+    points : sequence of OperatingPoint
+        Of one profile. A code is chosen for that of the largest sigma.
+    asked : CodeRequest
+    per_channel : bool
+        Whether each output has a scale of its own.
+    size : Crossbar
+        Of which devices are shared out, where whole crossbars count.
+
+    Raises
+    ------
+    OptionError
+        If what is asked cannot be had.
+    """
+    point = max(points, key=lambda one: one.sigma)
+    profile = point.profile
+    bits = profile.cell_bits
+    levels = ANALOG_LEVELS if bits is None else 2**bits
+    variance = level_variance(point, levels)
+    layers = [_layer(weight, per_channel) for weight in weights]
+    everything = _together(layers)
+    slices = layout(profile, bits=profile.weight_bits)
+    if asked.significances is not None:
+        code = _given(asked, profile, variance, everything)
+        chosen, tried = dict.fromkeys((one.weight.key for one in layers), code), 1
+    else:
+        search = CodeSearch(variance, profile.encoding, everything, asked.family)
+        default = slices.slices * slices.polarities
+        chosen, tried = _searched(search, layers, asked, profile, default, size)
+    errors = {one.weight.key: code_error(chosen[one.weight.key], variance, one.spread) for one in layers}
+    ordered = sorted(set(chosen.values()), key=lambda one: (one.devices, one.text))
+    used = tuple(_use(code, variance, everything) for code in ordered)
+    plain = _use(slices.code, level_variance(point, slices.code.levels), everything, aware=False)
+    return ChosenCodes(chosen, variance, point, errors, plain, used, tried)
+
+
+def _use(code: Code, variance: Doubles, weights: Spread, aware: bool = True) -> CodeUse:
+    error = code_error(code, variance, weights, aware=aware)
+    return CodeUse(code, error, noise_of_level(code, variance, weights, aware=aware))
+
+
+def _layer(weight: Weight, per_channel: bool) -> _Layer:
+    loaded = weight.load()
+    values = np.asarray(loaded.values)
+    peak = peak_of(values, scale_axes(weight, per_channel))
+    square = float(np.mean(np.square(values, dtype=np.float64))) if values.size else 0.0
+    power = float(np.mean(np.square(peak))) / square if square > 0 else 0.0
+    return _Layer(weight, Spread.of([(values, peak)]), int(values.size), power)
+
+
+def scale_axes(weight: Weight, per_channel: bool) -> tuple[int, ...]:
+    """Axes with a scale of their own: those of outputs, if asked or if the model stores integers that way."""
+    grid = weight.load().grid if weight.is_integer else None
+    own = grid is not None and np.size(grid.scale) > 1
+    return weight.channel_axes if per_channel or own else ()
+
+
+def _together(layers: Sequence[_Layer]) -> Spread:
+    """The distribution of all weights, each counting once."""
+    total = max(1, sum(layer.size for layer in layers))
+    at = np.concatenate([layer.spread.at for layer in layers] or [np.zeros(1)])
+    share = np.concatenate([layer.spread.share * (layer.size / total) for layer in layers] or [np.ones(1)])
+    merged, place = np.unique(at, return_inverse=True)
+    return Spread(merged, np.asarray(np.bincount(place, share, len(merged)), np.float64))
+
+
+def _given(asked: CodeRequest, profile: DeviceProfile, variance: Doubles, weights: Spread) -> Code:
+    """The code of given significances."""
+    assert asked.significances is not None
+    text = ",".join(map(str, asked.significances))
+    if asked.allocate is not None:
+        raise OptionError(f"--code {text} is one code for all layers; --allocate is for --code auto")
+    try:
+        check_significances(asked.significances, len(variance))
+        code, _ = best_zero(asked.significances, variance, profile.encoding, weights)
+    except ValueError as error:
+        raise OptionError(f"--code {text}: {error}") from None
+    if asked.devices is not None and asked.devices != code.devices:
+        pairs = ", in pairs" if profile.encoding == "differential" else ""
+        raise OptionError(
+            f"--devices-per-weight {asked.devices:g}: --code {text} has {code.devices} devices per weight"
+            f"{pairs}; leave one of the two out"
+        )
+    return code
+
+
+def _searched(
+    search: CodeSearch,
+    layers: Sequence[_Layer],
+    asked: CodeRequest,
+    profile: DeviceProfile,
+    default: int,
+    size: Crossbar,
+) -> tuple[dict[str, Code], int]:
+    """Search for a code, or for one of each number of devices, of which layers get what helps most."""
+    each = search.per_significance
+    budget = float(default) if asked.devices is None else asked.devices
+    if not each <= budget <= MOST_DEVICES:
+        raise OptionError(
+            f"--devices-per-weight {budget:g}: {profile.encoding} takes {each} to {MOST_DEVICES} devices"
+        )
+    if asked.allocate is None:
+        if budget != int(budget) or int(budget) % each:
+            one = "pairs of devices" if each == 2 else "whole devices"
+            raise OptionError(
+                f"--devices-per-weight {budget:g}: where all layers have the same code these are {one}; add "
+                "--allocate devices to share an average out between layers"
+            )
+        found = _best(search, int(budget))
+        return dict.fromkeys((one.weight.key for one in layers), found), search.tried
+    reach = max(_REACH * budget, each)
+    choices = [each * n for n in _CHOICES if each * n <= min(reach, MOST_DEVICES)]
+    # Every budget has to be met by some choice of all layers.
+    choices = sorted({*choices, each * math.floor(budget / each)})
+    codes = [_best(search, count) for count in choices]
+    # Without data a layer's relative noise power is that of its weights: Σ ΔW² / Σ W².
+    power = {
+        one.weight.key: [
+            code_error(code, search.variance, one.spread).total ** 2 * one.power for code in codes
+        ]
+        for one in layers
+    }
+    cost = {one.weight.key: _costs(one, codes, profile, asked.allocate, size) for one in layers}
+    room = budget * sum(one.size for one in layers)
+    if asked.allocate == "crossbars":
+        uniform = choices.index(each * math.floor(budget / each))
+        room = sum(one[uniform] for one in cost.values())
+    picked = allocate(power, cost, room)
+    return {key: codes[k] for key, k in picked.items()}, search.tried
+
+
+def _best(search: CodeSearch, devices: int) -> Code:
+    try:
+        return search.best(devices).code
+    except ValueError as error:
+        raise OptionError(f"--code auto: {error}; give fewer --devices-per-weight or --cell-bits") from None
+
+
+def _costs(
+    layer: _Layer, codes: Sequence[Code], profile: DeviceProfile, what: str, size: Crossbar
+) -> list[float]:
+    if what == "devices":
+        return [float(layer.size * code.devices) for code in codes]
+    matrix = layer.weight.matrix
+    return [float(tiling_of(matrix, code_layout(profile, code), size).crossbars) for code in codes]

@@ -11,10 +11,11 @@ import numpy as np
 from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
 from nvaudit.mapping.select import Decision
-from nvaudit.model import LoadedModel, Rebatch
-from nvaudit.model.macs.find import Product, Products, Seen, asking, find_products
+from nvaudit.model import LoadedModel, Rebatch, build_template
+from nvaudit.model.macs.find import Product, Products, Seen, find_products
+from nvaudit.model.probe import expose_sizes
 from nvaudit.perturb.prepare import original_batch
-from nvaudit.perturb.session import open_session, run_session
+from nvaudit.perturb.session import feed_samples, open_session, run_session
 from nvaudit.report.mapped import MappedShare, OffProduct
 from nvaudit.report.sections import TensorDecision
 
@@ -27,7 +28,6 @@ class Coverage:
 
     Attributes
     ----------
-    share : MappedShare
     by_constant : dict of int to (int or None)
         Products with each constant, by its place in the decisions; None where some cannot be counted.
     """
@@ -50,11 +50,8 @@ def count_coverage(
 
     Parameters
     ----------
-    loaded : LoadedModel
-    rebatch : Rebatch
     decisions : sequence of Decision
         Of every constant of the model.
-    dataset : Dataset
 
     Returns
     -------
@@ -63,15 +60,12 @@ def count_coverage(
     """
     free = rebatch.status == "rebatched"
     samples = (None if free else original_batch(loaded, rebatch)) or 1
-    feeds = {}
-    for name, array in dataset.inputs.items():
-        axis = dataset.batch_axes.get(name)
-        first = np.arange(samples).clip(max=dataset.count - 1)
-        feeds[name] = np.ascontiguousarray(array if axis is None else np.take(array, first, axis=axis))
-    found = _find(loaded, decisions, {name: array.shape for name, array in feeds.items()})
+    first = np.arange(samples).clip(max=dataset.count - 1)
+    feeds = feed_samples(dataset.inputs, dataset.batch_axes, first, samples, None)
+    sizes = {name: array.shape for name, array in feeds.items()}
+    found = _find(loaded, decisions, sizes)
     if found.sizes or found.branches:
-        seen = _look(loaded, found, feeds, free)
-        found = _find(loaded, decisions, {name: array.shape for name, array in feeds.items()}, seen)
+        found = _find(loaded, decisions, sizes, _look(loaded, found, feeds, free))
     return _coverage(found, decisions, samples)
 
 
@@ -113,15 +107,17 @@ def _look(loaded: LoadedModel, wanted: Products, feeds: Mapping[str, np.ndarray]
     products are then said not to be counted.
     """
     try:
-        template, sizes, branches = asking(loaded, free=free, sizes=wanted.sizes, branches=wanted.branches)
-        session = open_session(template.proto, template.digital)
-        names = [value.name for value in session.get_outputs()]
-        arrays = run_session(session, names, feeds)
+        template = build_template(loaded, [], batch="free" if free else "keep")
+        proto, sizes, conditions = expose_sizes(template.proto, wanted.sizes, wanted.branches)
+        asked = [*sizes.values(), *conditions.values()]
+        given = dict(
+            zip(asked, run_session(open_session(proto, template.digital), asked, feeds), strict=True)
+        )
     except NvauditError:
         return Seen()
     return Seen(
-        {name: tuple(int(size) for size in array) for name, array in zip(sizes, arrays, strict=False)},
-        {name: bool(np.all(array)) for name, array in zip(branches, arrays[len(sizes) :], strict=True)},
+        {name: tuple(int(size) for size in given[output]) for name, output in sizes.items()},
+        {name: bool(np.all(given[output])) for name, output in conditions.items()},
     )
 
 

@@ -140,8 +140,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
 def _write(path: Path, data: bytes) -> None:
     target = _target(path)
-    forget_input(target)
     if _is_special(target):
+        forget_input(target)
         target.write_bytes(data)
     else:
         _replace(target, data)
@@ -173,21 +173,51 @@ def _create(path: Path) -> int:
 
 
 def _replace(target: Path, data: bytes) -> None:
+    with replacing(target) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """Give a file beside a path, to be written in any way; it takes the path's place after the block.
+
+    Where the block fails, nothing is left behind, and what was at the path stays.
+
+    Parameters
+    ----------
+    path : str or Path
+        A link is followed.
+    durable : bool
+        Force it to the disk; False for working files, which a crash takes with it anyway.
+
+    Raises
+    ------
+    OSError
+        As the system says it; see :func:`writing`.
+    """
+    target = _target(Path(path))
     temporary = _temporary(target)
-    handle = _create(temporary)
+    os.close(_create(temporary))
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(OSError):
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-        os.replace(temporary, target)
+        yield temporary
+        put_in_place(temporary, target, durable)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(target.parent)
+
+
+def put_in_place(temporary: Path, target: Path, durable: bool = True) -> None:
+    """Let a file that is whole take the place of another in the same folder, with its permissions."""
+    if durable:  # else a rename may reach the disk before the contents do
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    with contextlib.suppress(OSError):
+        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+    forget_input(target)
+    os.replace(temporary, target)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -239,7 +239,6 @@ def settle_output(loaded: LoadedModel, wanted: str | None) -> tuple[str, list[st
 
     Parameters
     ----------
-    loaded : LoadedModel
     wanted : str or None
         As given by the user. None: the scores of a classifier whose first output is its label, else the
         first output.
@@ -287,15 +286,8 @@ def rules_for(loaded: LoadedModel, output: str, metric: str | None, ignore: tupl
 
     Parameters
     ----------
-    loaded : LoadedModel
     output : str
         The scored one: where it holds decisions, these are the classes' own numbers already.
-    metric : str or None
-    ignore : tuple of int
-
-    Returns
-    -------
-    LabelRules
     """
     own = class_list(loaded)
     facts = output_facts(loaded, output, 2)

@@ -38,24 +38,22 @@ MAY_IMPORT = {
     "perturb": LOWER,
     "retrain": LOWER | {"perturb"},
     "remapping": LOWER | {"perturb"},
-    "write_verify": LOWER | {"perturb", "findings", "session", "retrain"},
-    "findings": LOWER | {"perturb"},
+    "write_verify": LOWER | {"perturb", "tensor_table", "session", "retrain"},
+    "tensor_table": LOWER | {"perturb"},
     "coverage": LOWER | {"perturb"},
     "session": LOWER | {"perturb"},
-    "jobs.racing": LOWER | {"perturb"},
-    "jobs.gating": LOWER | {"perturb"},
     "jobs.candidates": LOWER,
     "jobs.attributing": LOWER | {"perturb", "session"},
     "jobs.planning": LOWER | {"perturb", "session"},
     "jobs.replaying": LOWER | {"perturb", "session"},
     "jobs.landscaping": LOWER | {"perturb", "session"},
     "jobs.verifying": LOWER | {"perturb", "coverage", "session", "write_verify"},
-    "jobs.measuring": LOWER | {"perturb", "session", "jobs.racing", "jobs.gating"},
+    "jobs.measuring": LOWER | {"perturb", "session"},
     "jobs.auditing": LOWER
     | {
         "perturb",
         "coverage",
-        "findings",
+        "tensor_table",
         "session",
         "jobs.attributing",
         "jobs.measuring",
@@ -69,7 +67,7 @@ MAY_IMPORT = {
     | {"perturb", "session", "retrain", "write_verify"}
     | {"jobs.auditing", "jobs.landscaping", "jobs.harden_job", "jobs.verifying"},
     "cli": LOWER
-    | {"perturb", "coverage", "findings", "session", "remapping", "retrain", "write_verify"}
+    | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
     | {"jobs.auditing", "jobs.planning"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
     | {"jobs.hardening", "jobs.remapping", "jobs.verifying"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nvaudit.errors import EngineError, OptionError
-from nvaudit.files import check_product, check_writable, write_bytes_atomic, write_text_atomic
+from nvaudit.files import check_product, check_writable, replacing, write_bytes_atomic, write_text_atomic
 
 
 def test_text_is_written_as_it_is(tmp_path):
@@ -141,3 +141,24 @@ def test_a_product_is_no_input(tmp_path):
     assert model.read_bytes() == b"model"
     with pytest.raises(OptionError, match="its folder does not exist"):
         check_product(tmp_path / "nowhere" / "new.onnx", inputs)
+
+
+def test_a_file_written_in_pieces_appears_whole(tmp_path):
+    """Until the block is done the old file stays; a block that fails leaves it, and nothing beside it."""
+    path = tmp_path / "data"
+    path.write_bytes(b"old")
+
+    def half():
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            assert path.read_bytes() == b"old"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    with replacing(path, durable=False) as temporary, temporary.open("wb") as file:
+        file.write(b"ne")
+        file.write(b"w")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]

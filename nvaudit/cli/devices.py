@@ -37,7 +37,7 @@ from nvaudit.device import (
 from nvaudit.errors import OptionError
 from nvaudit.files import write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
-from nvaudit.perturb.device_facts import DeviceFacts, device_facts
+from nvaudit.perturb.moments import DeviceFacts, device_facts
 from nvaudit.report.device.result import (
     DeviceReport,
     LevelSpread,

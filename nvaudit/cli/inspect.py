@@ -19,7 +19,6 @@ from nvaudit.data import load_dataset
 from nvaudit.device import profile_digest
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
 from nvaudit.files import holding_inputs
-from nvaudit.findings import inspect_rows
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
@@ -31,6 +30,7 @@ from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
 from nvaudit.session import input_specs, settle_codes, settle_device
 from nvaudit.spec import RunSpec, make_spec
+from nvaudit.tensor_table import inspect_rows
 
 _OF_THE_MAPPING = (
     *("bits", "cell_bits", "encoding", "top_slice", "code", "devices_per_weight", "allocate"),

@@ -27,6 +27,7 @@ from nvaudit.cli.options import FilePath, stack
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError
+from nvaudit.files import replacing
 from nvaudit.perturb.lock import LOCK_FILE, is_held, try_lock
 from nvaudit.perturb.record import CACHE_TAG, RECORD_FILE, has_chips
 from nvaudit.perturb.scratch import OWNER_FILE
@@ -203,7 +204,8 @@ def _choose(
     try:
         folder = root / _name(context.command_path, depends_on)
         folder.mkdir(parents=True, exist_ok=True)
-        (root / CACHE_TAG).write_text(_TAG, encoding="ascii")
+        with replacing(root / CACHE_TAG) as new:
+            new.write_text(_TAG, encoding="ascii")
         free = _take(folder, stack)
     except OSError as error:
         if cache is not None:

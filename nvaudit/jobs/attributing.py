@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from nvaudit.errors import OptionError
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import VariantRunner
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.variant import WHOLE, Variant, acting_terms, spread_evenly
-from nvaudit.perturb.variant_scores import VariantRunner
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.attribution.result import (
     AttributionDetail,
@@ -81,10 +81,8 @@ class AttributionPlan:
     ----------
     point : int
         The operating point: of a sweep the one with the largest sigma.
-    chips : int
     images : int
         For tensors and terms.
-    splits : tuple of Split
     class_images : int or None
         None: no table of classes.
     notes : tuple of str
@@ -130,15 +128,6 @@ def attribution_parts(names: Sequence[str]) -> tuple[str, ...]:
 
 def plan_attribution(session: Session, ask: Ask) -> AttributionPlan:
     """Settle what an attribution runs.
-
-    Parameters
-    ----------
-    session : Session
-    ask : Ask
-
-    Returns
-    -------
-    AttributionPlan
 
     Raises
     ------
@@ -234,11 +223,8 @@ def run_attribution(
 
     Parameters
     ----------
-    plan : AttributionPlan
-    session : Session
     pool : Pool
         Open; the nominal outputs are kept already if the metric needs them.
-    metric : Metric
     progress : callable
         Told (what, done, total); what says how much there is to do.
 

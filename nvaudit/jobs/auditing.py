@@ -14,23 +14,14 @@ import numpy as np
 from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
-from nvaudit.findings import (
-    codes_info,
-    crossbar_info,
-    measured_late,
-    tensor_rows,
-    with_crossbars,
-    without_zero_groups,
-    zero_groups_found,
-)
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.mapping.tiling import Crossbar
-from nvaudit.perturb.device_facts import device_facts
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.moments import device_facts
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
@@ -45,6 +36,15 @@ from nvaudit.report.sections import Interrupted, Section, TensorDecision, TimeBo
 from nvaudit.report.summary import Measured, Questions, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
+from nvaudit.tensor_table import (
+    codes_info,
+    crossbar_info,
+    measured_late,
+    tensor_rows,
+    with_crossbars,
+    without_zero_groups,
+    zero_groups_found,
+)
 
 
 def default_workers() -> int:
@@ -82,10 +82,6 @@ def audit(
     **options
         The fields of :class:`nvaudit.spec.RunSpec`.
 
-    Returns
-    -------
-    AuditReport
-
     Raises
     ------
     NvauditError
@@ -105,17 +101,12 @@ def run_audit(
 
     Parameters
     ----------
-    spec : RunSpec
     progress : callable
         Called with (what, done, total).
     resume : str or Path, optional
         A folder that keeps finished chips; made if it is missing. It has no influence on results.
     stop : Stop, optional
         Ends the run early: the report is then of the chips that are finished.
-
-    Returns
-    -------
-    AuditReport
 
     Raises
     ------

@@ -51,14 +51,10 @@ class Plan:
 
     Attributes
     ----------
-    specs : dict of str to RunSpec
-    reports : dict of str to AuditReport
     files : dict of str to str
         Of the reports.
     order : tuple of str
         As given.
-    rank_by : Measure
-    baseline : str or None
     """
 
     specs: dict[str, RunSpec]
@@ -85,20 +81,14 @@ def plan_comparison(
     ----------
     models : sequence of str or Path
         ONNX files, and reports (``.json``).
-    device : str or Path
     data : str or Path, optional
         Of all models.
     data_for : mapping of str to str or Path, optional
         Of single models, by their path or name.
     rank_by : str
         A measure.
-    baseline : str or Path, optional
     options : mapping
         Fields of ``RunSpec``, the same for all models.
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------

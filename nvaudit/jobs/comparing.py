@@ -83,10 +83,6 @@ def compare(
     **options
         The fields of :class:`nvaudit.spec.RunSpec`, the same for all models.
 
-    Returns
-    -------
-    ComparisonReport
-
     Raises
     ------
     NvauditError

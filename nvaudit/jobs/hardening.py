@@ -243,15 +243,13 @@ def _train(
 ) -> tuple[TrainingInfo, float]:
     """Train in place; how it went, and the seconds that scores took."""
     from nvaudit.retrain.checkpoint import CheckpointFolder
-    from nvaudit.retrain.quant import stored_layouts
     from nvaudit.retrain.run import train_network
     from nvaudit.retrain.subject import TrainingSubject
 
     spec = job.spec
-    keys = [weight.key for weight in job.weights]
     subject = TrainingSubject(
         weights=job.weights,
-        layouts=stored_layouts(job.loaded, job.weights, executor.clean(keys)),
+        layouts={weight.key: executor.stored_layout(weight.key) for weight in job.weights},
         point=job.point,
         train=job.train[0],
         train_rows=job.train[1],

@@ -65,10 +65,6 @@ def landscape(
     **options
         The fields of :class:`LandscapeSpec`.
 
-    Returns
-    -------
-    LandscapeReport
-
     Raises
     ------
     NvauditError
@@ -133,10 +129,6 @@ def session_landscape(
     resume : Path, optional
         A folder that keeps finished points, locked by the caller.
 
-    Returns
-    -------
-    LandscapeReport
-
     Raises
     ------
     ModelError
@@ -177,16 +169,7 @@ def session_landscape(
 
 
 def median_surface(report: LandscapeReport) -> LossSurface:
-    """Give the surface of the direction pair whose roughness is the median one, as an example of them all.
-
-    Parameters
-    ----------
-    report : LandscapeReport
-
-    Returns
-    -------
-    LossSurface
-    """
+    """Give the surface of the direction pair whose roughness is the median one, as an example of them all."""
     order = sorted(range(len(report.fits)), key=lambda pair: report.fits[pair].roughness)
     pair = order[(len(order) - 1) // 2]
     return LossSurface(
@@ -225,16 +208,8 @@ def landscape_report(
 
     Parameters
     ----------
-    spec : LandscapeSpec
-    subject : Subject
-    measured : Measured
     timing : mapping of str to float
         Seconds.
-    notes, events : sequence of str
-
-    Returns
-    -------
-    LandscapeReport
     """
     table, metric, dataset, loaded = (
         measured.table, measured.loss.metric, subject.dataset, subject.loaded

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.jobs.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
-from nvaudit.jobs.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
+from nvaudit.perturb.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
-from nvaudit.report.chips import Chips, GateCount, slack_at, worst_first
+from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
 from nvaudit.session import Session
 from nvaudit.stats.kpp import kpp_of_ranks
 from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
@@ -39,7 +39,6 @@ class Measurement:
         Of each point that was come to: all, unless the run was ended early.
     chip_seconds : float
         Median of one on every sample.
-    notes : tuple of str
     done, wanted : int
         Chips, all points together.
     ended : bool
@@ -68,21 +67,12 @@ def measure_chips(
 
     Parameters
     ----------
-    pool : Pool
-    session : Session
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
-    progress : callable
-    record : ChipRecord or None
     stop : Stop
         Ends the run early.
     minutes : float or None
         What is left of the time for all points; only without a gate.
-
-    Returns
-    -------
-    Measurement
 
     Raises
     ------
@@ -278,6 +268,6 @@ class _Lane:
         spec = self.session.spec
         ordered = worst_first(chips, higher_is_better=True)
         return max(
-            kpp_of_ranks(ordered, k, spec.confidence, True, slack_at(chips.ranges, k)).width
+            kpp_of_ranks(ordered, k, spec.confidence, True, shift_at(chips.ranges, k)).width
             for k in spec.percentiles
         )

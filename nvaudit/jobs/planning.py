@@ -19,13 +19,8 @@ def plan_audit(spec: RunSpec, progress: Progress = quiet) -> Plan:
 
     Parameters
     ----------
-    spec : RunSpec
     progress : callable
         Called with (what, done, total).
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------

@@ -29,8 +29,6 @@ class Replayed:
     ----------
     path : Path
         The ONNX file.
-    trial : int
-    sigma : float
     reported : float or None
         The chip's metric in the report; None for a chip that was stopped early.
     measured : float or None
@@ -67,10 +65,6 @@ def replay(
         Which point of a sweep; by default the largest.
     check : bool
         Run the written file on the report's data and compare.
-
-    Returns
-    -------
-    Replayed
 
     Raises
     ------

@@ -103,9 +103,6 @@ class RooflinePlan:
         With ideal converters, by bits per cell.
     converted : dict of int to RunSpec
         With the converters asked for; empty where none are.
-    skipped : tuple of SkippedLevel
-    asked : Asked
-    notes : tuple of str
     """
 
     ideal: dict[int, RunSpec]
@@ -152,10 +149,6 @@ def roofline(
     **options
         The fields of :class:`nvaudit.spec.RunSpec`, the same for all levels. With ``adc_bits`` every level is
         audited twice, with ideal converters and with these, on the same chips.
-
-    Returns
-    -------
-    RooflineReport
 
     Raises
     ------

@@ -10,7 +10,6 @@ from typing import Any
 
 from nvaudit.coverage import count_coverage
 from nvaudit.files import check_product, write_bytes_atomic, writing
-from nvaudit.model.weights import stored_weights
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
@@ -155,15 +154,15 @@ def _measure(job: _PlanJob, session: Session) -> VerifyReport | Probe:
         with session.timed("chips"):
             choice = _choose(spec, chips, ranked, metric, quantised.value)
     session.events.extend(_resumed(job, chips))
-    stored = stored_weights(session.loaded, [tensor.key for tensor in ranked.tensors])
+    weights = {d.constant.weight.key: d.constant.weight for d in session.decisions if d.constant.weight}
     plan = None if choice is None else job.output
     if plan is not None and choice is not None:
-        write_bytes_atomic(plan, mask_bytes(ranked.masks(choice.weights, stored)))
+        write_bytes_atomic(plan, mask_bytes(ranked.masks(choice.weights, weights)))
     with session.timed("products"):
         mapped = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset).share
     session.timing["total"] = time.perf_counter() - job.begin
     measured = MeasuredPlan(
-        metric, nominal, quantised.value, correction, ranked, chips.values, choice, stored, plan, mapped
+        metric, nominal, quantised.value, correction, ranked, chips.values, choice, weights, plan, mapped
     )
     return plan_report(spec, session, measured)
 

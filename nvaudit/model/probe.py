@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 def inner_values(proto: bytes) -> list[str]:
@@ -58,6 +58,37 @@ def expose(proto: bytes, names: Collection[str]) -> tuple[bytes, dict[str, str]]
     return model.SerializeToString(), given
 
 
+def expose_sizes(
+    proto: bytes, sizes: Collection[str], conditions: Collection[str]
+) -> tuple[bytes, dict[str, str], dict[str, str]]:
+    """Let a model return the sizes of some values of its main graph, and conditions, instead of its outputs.
+
+    Sizes, not the values themselves: they are small, and ONNX Runtime gives memory back as it always does.
+
+    Returns
+    -------
+    bytes
+        The message.
+    dict of str to str, twice
+        The output that gives the sizes of each value (an int64 list), and that which gives each condition;
+        without those that the message does not compute.
+    """
+    model = onnx.ModelProto.FromString(proto)
+    there = inner_values(proto)
+    del model.graph.output[:]
+    given: list[dict[str, str]] = []
+    for operator, kind, names in (
+        ("Shape", TensorProto.INT64, sizes),
+        ("Identity", TensorProto.BOOL, conditions),
+    ):
+        outputs = {name: f"nvaudit/{operator}/{name}" for name in there if name in names}
+        for name, output in outputs.items():
+            model.graph.node.append(helper.make_node(operator, [name], [output]))
+            model.graph.output.append(helper.make_tensor_value_info(output, kind, None))
+        given.append(outputs)
+    return model.SerializeToString(), given[0], given[1]
+
+
 def _names(graph: Any) -> set[str]:
     made = {name for node in graph.node for name in node.output}
     return made | {value.name for value in (*graph.input, *graph.initializer)}
@@ -99,7 +130,7 @@ def _collect(graph: Any, node: Any, body: Any, name: str, given: str) -> None:
     graph.initializer.append(start)
     node.input.extend([""] * (2 - len(node.input)))
     node.input.append(start.name)
-    body.input.append(helper.make_tensor_value_info(f"{name}/so_far", onnx.TensorProto.FLOAT, [None]))
+    body.input.append(helper.make_tensor_value_info(f"{name}/so_far", TensorProto.FLOAT, [None]))
     joined = f"{name}/with_this"
     body.node.append(helper.make_node("Concat", [f"{name}/so_far", _flat(body, name)], [joined], axis=0))
     outputs = list(body.output)
@@ -112,7 +143,7 @@ def _collect(graph: Any, node: Any, body: Any, name: str, given: str) -> None:
 
 def _flat(body: Any, name: str) -> str:
     shape = numpy_helper.from_array(np.array([-1], np.int64))
-    body.node.append(helper.make_node("Cast", [name], [f"{name}/single"], to=onnx.TensorProto.FLOAT))
+    body.node.append(helper.make_node("Cast", [name], [f"{name}/single"], to=TensorProto.FLOAT))
     body.node.append(helper.make_node("Constant", [], [f"{name}/shape"], value=shape))
     body.node.append(helper.make_node("Reshape", [f"{name}/single", f"{name}/shape"], [f"{name}/flat"]))
     return f"{name}/flat"

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.errors import EngineError, ModelError
-from nvaudit.files import check_writable, write_bytes_atomic
+from nvaudit.files import check_writable, put_in_place, write_bytes_atomic
 from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.build import Names
 from nvaudit.model.cause import cause
@@ -160,7 +160,7 @@ def _beside(model: ir.Model, path: Path) -> bytes:
         model = ir.external_data.unload_from_model(model, folder, name, size_threshold_bytes=_EXTERNAL_BYTES)
         data = bytes(ir.serde.serialize_model(model).SerializeToString())
         if (folder / name).exists():
-            (folder / name).replace(path.with_name(name))
+            put_in_place(folder / name, path.with_name(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return data

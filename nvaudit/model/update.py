@@ -7,7 +7,6 @@ sets and metadata are not touched. External data stay external: their files are 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.errors import EngineError, ModelError, NvauditError
-from nvaudit.files import check_writable, forget_input, write_bytes_atomic
+from nvaudit.files import check_writable, replacing, write_bytes_atomic
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.cause import cause
 from nvaudit.model.fold import stored_array
@@ -306,18 +305,11 @@ class DataFiles:
         write_bytes_atomic(self.path, data)
 
     def _copy(self, source: Path, copy: Path, shared: set[int]) -> None:
-        temporary = copy.with_name(f".{copy.name[:32]}.{secrets.token_hex(8)}.tmp")
-        try:
+        with replacing(copy) as temporary:
             shutil.copyfile(source, temporary)
             with temporary.open("r+b") as file:
                 for tensor, data in self.patches.get(str(source), []):
                     _patch(file, tensor, data, id(tensor) in shared)
-                file.flush()
-                os.fsync(file.fileno())
-            forget_input(copy)
-            temporary.replace(copy)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _patch(file: BinaryIO, tensor: Any, data: bytes, shared: bool) -> None:

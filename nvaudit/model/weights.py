@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from nvaudit.errors import ModelError
-from nvaudit.model.analysis import Analysis, End, Root, analyse
-from nvaudit.model.cause import graph_errors
+from nvaudit.model.analysis import Analysis, End, Root
 from nvaudit.model.chains import Clamp, Quantize, Unpack, layout_of
 from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
 from nvaudit.model.evaluate import NotFolded
 from nvaudit.model.fold import computed, stored_array
 from nvaudit.model.layout import UNMOVED, Layout
-from nvaudit.model.load import LoadedModel
 from nvaudit.model.roles import Matrix
 from nvaudit.model.tensors import Array, find_bad
 
@@ -84,6 +81,12 @@ class Weight:
         Output-channel axes of the primary layout; ``()`` for a single output.
     uses : tuple of WeightUse
         Every operator that takes it as a weight, in graph order.
+    origin : str
+        How it is stored, as of ``Constant``; ``"folded"``: computed from several tensors.
+    stored_shape : tuple of int
+        As it is stored; of a computed one as it is computed.
+    to_stored : Layout
+        From the primary layout to that.
     """
 
     key: str
@@ -96,6 +99,9 @@ class Weight:
     channel_axes: tuple[int, ...]
     matrix: Matrix
     uses: tuple[WeightUse, ...]
+    origin: str
+    stored_shape: tuple[int, ...]
+    to_stored: Layout
     source: _Source = field(repr=False, compare=False)
 
     def load(self) -> WeightValues:
@@ -218,6 +224,9 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
             for e in choice.mapped
             if e.place is not None
         ),
+        origin=root.origin,
+        stored_shape=root.state.shape,
+        to_stored=choice.to_stored,
         source=_Source(path, root.value, end, root.state, root.origin == "folded", analysis.opset),
     )
 
@@ -256,47 +265,3 @@ def _origin(value: ir.Value | None) -> object:
     if array is None or array.size > 1 << 16 or array.dtype.kind == "U":
         return value
     return (str(array.dtype), array.shape, array.tobytes())
-
-
-@dataclass(frozen=True)
-class StoredWeight:
-    """The stored tensor that a weight is.
-
-    Attributes
-    ----------
-    key : str
-        Of the weight: the tensor's name, with its graph's path where several share it.
-    origin : str
-        ``"initializer"``, ``"constant"``, ``"attribute"``, ``"sparse"``, or ``"folded"`` (computed from
-        several tensors; then name and layout are those of the computed value).
-    shape : tuple of int
-        As it is stored.
-    back : Layout
-        From the primary layout to the stored one.
-    """
-
-    key: str
-    origin: str
-    shape: tuple[int, ...]
-    back: Layout
-
-    def stored(self, values: Array) -> Array:
-        """Bring an array from the weight's primary layout to the stored one."""
-        return self.back.apply(values)
-
-
-def stored_weights(loaded: LoadedModel, keys: Collection[str]) -> dict[str, StoredWeight]:
-    """Find where weights are stored.
-
-    Raises
-    ------
-    ModelError
-        If the graph cannot be analysed.
-    """
-    with graph_errors(loaded.path):
-        found = {}
-        for root in analyse(loaded.model).roots:
-            if root.key in keys:
-                back = choose(root).to_stored
-                found[root.key] = StoredWeight(root.key, root.origin, root.state.shape, back)
-        return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import onnx
 
 from nvaudit.errors import EngineError, ModelError
-from nvaudit.files import forget_input, write_bytes_atomic
+from nvaudit.files import replacing, write_bytes_atomic
 from nvaudit.model.template import ALIGNMENT, Slot, Template
 from nvaudit.model.tensors import Array
 
@@ -89,15 +88,7 @@ def _little_endian(array: Array) -> Array:
 
 def _write_whole(path: Path, parts: list[tuple[int, Array]]) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for offset, array in parts:
-                file.seek(offset)
-                array.tofile(file)
-            file.flush()
-            os.fsync(file.fileno())
-        forget_input(path)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for offset, array in parts:
+            file.seek(offset)
+            array.tofile(file)

@@ -86,20 +86,14 @@ def settle_cut(
 
     Parameters
     ----------
-    loaded : LoadedModel
     rebatch : Rebatch
         As analysed.
-    dataset : Dataset
     output : str
         The scored output; what happens on the way to others does not matter.
     batch_size : int or None
         As asked for; None: 64, or the whole set where its samples influence each other.
     provider : str
         ONNX Runtime execution provider.
-
-    Returns
-    -------
-    Cut
 
     Raises
     ------

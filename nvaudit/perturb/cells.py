@@ -66,10 +66,6 @@ def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
         No term of it may be stated as a fraction of max|W|: such noise has no devices.
     seed, trial : int
         The chip.
-
-    Returns
-    -------
-    Cells
     """
     drawn = _drawn(law, seed, trial)
     if law.skipped is None:
@@ -142,7 +138,11 @@ def _tables(law: TensorLaw, collapsed: CodeLaw) -> _Tables:
 
 
 def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) -> Cells:
-    """Devices given the normal z of each weight: z_d + a_d (z - Σ a_d z_d), exact for jointly normal ones."""
+    """Draw the devices on the condition that they add up to the normal that each weight was drawn from."""
+    # With Σ a_d² = 1 and independent z_d, z: z'_d = z_d + a_d (z − Σ_e a_e z_e). Then Σ a_d z'_d = z
+    # exactly, and Cov z' = (I − aaᵀ)(I − aaᵀ)ᵀ + aaᵀ = I, since I − aaᵀ is a projection: the z'_d are
+    # independent standard normals, as if they had been drawn first and added up. z is the stream of the
+    # collapsed weight, so the chip is the same with converters and without.
     tensor, array = law.tensor, law.tensor.array
     tables = _tables(law, collapsed)
     count = array.slices * array.polarities
@@ -178,7 +178,6 @@ def place_cells(cells: Cells, slot: SlotSpec) -> NDArray[np.floating]:
 
     Parameters
     ----------
-    cells : Cells
     slot : SlotSpec
         With ``cells`` set.
 

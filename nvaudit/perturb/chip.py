@@ -138,6 +138,8 @@ class TensorLaw:
         Draw
             ``weights`` : float32 in the primary layout, ``W_p = scale · (code + Σ_i 2**(iB) Δg_i)``.
         """
+        # Streams are addressed by chip, tensor and, device by device, noise term: what is drawn here does not
+        # depend on which tensors or terms were drawn before it, on workers, or on what a variant leaves out.
         law = self.collapsed
         drawn = self._draw_weights(law, seed, trial) if law is not None else self._draw_devices(seed, trial)
         if self.skipped is not None:

@@ -38,8 +38,6 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
 
     Parameters
     ----------
-    point : OperatingPoint
-    array : Array
     peak_code : int
         The tensor's largest code magnitude, which stands for max|W|.
 
@@ -67,8 +65,9 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
         moments = effect(term, at).moments()
         if moments is None:
             return None
-        # W/s = Σ_d f_d l_d with independent devices: means add up as f_d m_d, variances as (f_d σ_d)², for
-        # the polarities p, slices i and the level l_d that the code puts on each, f_d = ± 2**(iB).
+        # W/s = Σ_d ± f_d l_d over independent devices d of significance f_d at the level l_d that the code
+        # puts there: E[ΔW]/s = Σ ± f_d m(l_d) and Var W/s² = Σ f_d² σ²(l_d). A sum of normals is normal, so
+        # the two numbers are the whole law, and one draw per weight is as exact as one per device.
         per_level_mean, per_level_std = (part / array.step for part in moments)
         for held in held_levels(code, array):
             mean += held.sign * held.significance * per_level_mean[held.level]

@@ -93,17 +93,12 @@ def draw_component(term: Shared, tiles: Tiles | None, seed: int, trial: int, key
 
     Parameters
     ----------
-    term : Shared
     tiles : Tiles or None
         Of scope ``tile``.
     seed, trial : int
         The chip.
     key : str
         The tensor; scope ``chip`` does not depend on it.
-
-    Returns
-    -------
-    Component
     """
     address = () if term.scope == "chip" else (key,)
     gen = stream(seed, f"program:{term.name}", trial, *address)

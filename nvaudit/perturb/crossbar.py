@@ -58,7 +58,6 @@ class ConverterSpec:
     ----------
     rows, cols : int
         Of a crossbar.
-    adc_bits : int
     dac_bits : int or None
         None: ideal inputs.
     method : str
@@ -78,9 +77,6 @@ class Layer:
 
     Attributes
     ----------
-    split : Split
-    converters : Converters
-    array : Array
     clipped : float or None
         Share of the calibration's column sums beyond the ADC's range; None where it was not split.
     signed : bool
@@ -103,13 +99,10 @@ class CrossbarRun:
 
     Attributes
     ----------
-    workload : Workload
     plain : Workload
         The same without crossbars.
-    layers : tuple of Layer
     samples : int
         Samples of the calibration.
-    how : ConverterSpec
     """
 
     workload: Workload
@@ -172,13 +165,8 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
         What the workload was made from.
     plain : Workload
         Without crossbars.
-    how : ConverterSpec
     folder : Path
         For the files of the new workload.
-
-    Returns
-    -------
-    CrossbarRun
 
     Raises
     ------
@@ -257,7 +245,6 @@ def check_split(splits: Sequence[Split], model: Path) -> None:
     ----------
     splits : sequence of Split
         Of every weight on the array.
-    model : Path
 
     Raises
     ------
@@ -395,17 +382,10 @@ def settle_layer(
 
     Parameters
     ----------
-    split : Split
-    array : Array
     spreads : tuple of Spread or None
         Of the inputs, and of the column sums in inputs × levels; None where it was not split.
-    how : ConverterSpec
     scale : ndarray or float
         Weight units per code.
-
-    Returns
-    -------
-    Layer
 
     Raises
     ------

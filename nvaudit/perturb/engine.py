@@ -18,8 +18,7 @@ from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
-from nvaudit.perturb.difficulty import Difficulty, load_difficulty
-from nvaudit.perturb.margin import nominal_margin
+from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
@@ -49,7 +48,6 @@ class Outcome:
         Its metric over the set; of a race, an unbiased estimate of it.
     images : int
         Samples that it was run on.
-    seconds : float
     gap : int or None
         Of a race that was decided: between which bands the chip lies, 0 below the first.
     undefined : int
@@ -217,7 +215,7 @@ class Engine:
         return scores
 
     def margins(self, metric: Metric, keep: str | None) -> NDArray[np.float64]:
-        """Margin of the unmodified model on every sample; see :mod:`nvaudit.perturb.margin`."""
+        """Margin of the unmodified model on every sample; see :mod:`nvaudit.perturb.difficulty`."""
         graph, reference = self._w.ideal, self._reference(keep)
         outputs = _gather(self._outputs(self._open(graph), graph, self._w.count))
         return np.concatenate(

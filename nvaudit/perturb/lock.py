@@ -25,14 +25,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
     The operating system holds the lock for the process and lifts it when the process ends, also by
     ``kill -9``; the file itself stays and says nothing.
 
-    Parameters
-    ----------
-    folder : Path
-
-    Yields
-    ------
-    None
-
     Raises
     ------
     KeptError

@@ -23,7 +23,6 @@ def check_pass(loaded: LoadedModel, rebatch: Rebatch, batch: int, chosen: bool) 
 
     Parameters
     ----------
-    loaded : LoadedModel
     rebatch : Rebatch
         As analysed.
     batch : int

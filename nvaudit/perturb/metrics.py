@@ -76,10 +76,6 @@ def resolve_metric(
         What the graph proves. None: no graph is known, and of several axes that could hold the classes the
         usual one is taken (the last of three, else axis 1).
 
-    Returns
-    -------
-    Metric
-
     Raises
     ------
     OptionError

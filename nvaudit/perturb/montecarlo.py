@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -16,8 +16,9 @@ from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.race import RaceTask
 from nvaudit.perturb.record import ChipRecord
-from nvaudit.perturb.schedule import Ending, Progress, completed, quiet
+from nvaudit.perturb.schedule import Ending, Progress, completed, in_order, quiet
 from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.variant import Variant
 from nvaudit.perturb.workers import Pool
 
 _TIMED_S = 1.0
@@ -47,8 +48,6 @@ class ChipRunner:
 
     Attributes
     ----------
-    pool : Pool
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
     points, trials : int
@@ -179,7 +178,6 @@ class ChipRunner:
 
         Parameters
         ----------
-        calls : iterable of Call
         done : callable
             Told of every outcome, in order of completion; may give further calls, which come first.
         """
@@ -242,6 +240,58 @@ class ChipRunner:
 
 
 @dataclass(frozen=True)
+class VariantRunner:
+    """Runs variants of chips.
+
+    Attributes
+    ----------
+    keep : str or None
+        File of the nominal outputs that the metric compares with.
+    point : int
+        The operating point.
+    progress : callable
+        Told (what, done, total).
+    """
+
+    pool: Pool
+    metric: Metric
+    keep: str | None
+    point: int
+    progress: Progress
+
+    def scores(
+        self, what: str, calls: Sequence[tuple[int | None, Variant]], images: int
+    ) -> Iterator[NDArray[np.float64]]:
+        """Score every call's samples.
+
+        Parameters
+        ----------
+        what : str
+            For the progress.
+        calls : sequence of (trial, Variant)
+            Trial None is the unmodified model.
+        images : int
+            Samples of each, spread evenly over the set.
+
+        Yields
+        ------
+        ndarray, float64, shape (images,)
+            In the order of the calls, so that sums over them do not depend on who was fast.
+        """
+        self.progress(what, 0, len(calls))
+
+        def submit(call: tuple[int | None, Variant]) -> Future[NDArray[np.float64]]:
+            trial, variant = call
+            who = "the unmodified model" if trial is None else f"trial {trial}"
+            arguments = (self.metric, self.keep, self.point, trial, variant, images)
+            return self.pool.submit(who, "variant_scores", *arguments)
+
+        for done, (_, scores) in enumerate(in_order(self.pool, calls, submit), 1):
+            self.progress(what, done, len(calls))
+            yield scores
+
+
+@dataclass(frozen=True)
 class Pace:
     """How fast chips go: ``seconds`` for each, all workers together, measured on ``chips`` of them."""
 
@@ -256,7 +306,6 @@ def time_chips(pool: Pool, metric: Metric, keep: str | None, point: int) -> Pace
     ----------
     pool, metric, keep
         As of a :class:`ChipRunner`.
-    point : int
 
     Returns
     -------

@@ -30,10 +30,6 @@ def open_pool(
     on_event : callable
         Told in plain words of workers that were lost or replaced.
 
-    Returns
-    -------
-    Pool
-
     Raises
     ------
     OptionError

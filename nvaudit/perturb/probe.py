@@ -100,8 +100,6 @@ class InnerProbe:
 
         Parameters
         ----------
-        samples : ndarray of int
-        names : collection of str, optional
         at_once : int, optional
             Samples of a batch, of a graph that may be fed any number; by default the first alone, then as
             many as ``VALUES_AT_ONCE`` and ``MOST_AT_ONCE`` allow.
@@ -136,7 +134,6 @@ def probe_model(
     ----------
     loaded : LoadedModel
         It is not changed; a fixed batch size is freed where that is provably the same model.
-    dataset : Dataset
     names : collection of str, optional
         Of values at any depth (of a layer: names of inputs and outputs of ``WeightUse.node``); by default
         all of the main graph.
@@ -166,12 +163,10 @@ def exposing(
 
     Parameters
     ----------
-    workload : Workload
     names : collection of str
         Of values at any depth.
     folder : Path
         Where the new graph is written, as ``<name>.onnx``.
-    name : str
 
     Returns
     -------

@@ -80,12 +80,6 @@ def session_on(ort: Any, graph: str | bytes, options: Any, provider: str) -> Any
         ONNX Runtime.
     graph : str or bytes
         A file, or a message.
-    options : onnxruntime.SessionOptions
-    provider : str
-
-    Returns
-    -------
-    onnxruntime.InferenceSession
 
     Raises
     ------

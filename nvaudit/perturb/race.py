@@ -37,16 +37,20 @@ _PATIENCE = 0.3
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edge:
     """A value of the metric, and the chance that a chip on the wrong side of it is let pass.
 
-    ``sure``: a wrong stop would falsify a result; else it only makes an interval wider.
+    ``decisive``: a wrong stop would falsify a result; else it only makes an interval wider.
     """
 
     value: float
     error: float
-    sure: bool = True
+    decisive: bool = True
+
+    def __repr__(self) -> str:
+        # Part of a race's digest, by which records of chips know it: this text stays as it is.
+        return f"Edge(value={self.value!r}, error={self.error!r}, sure={self.decisive!r})"
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,8 @@ def sample_order(difficulty: Difficulty, most: int, seed: int, *address: int | s
 
     Parameters
     ----------
-    difficulty : Difficulty
     most : int
         How many are wanted.
-    seed : int
     *address : int or str
         Of the random stream.
 
@@ -137,10 +139,8 @@ class Race:
 
     Parameters
     ----------
-    difficulty : Difficulty
     order : ndarray of int, shape (step,)
         See :func:`sample_order`.
-    bands : tuple of Band
     """
 
     def __init__(self, difficulty: Difficulty, order: NDArray[np.intp], bands: tuple[Band, ...]) -> None:
@@ -222,9 +222,13 @@ class _Gambler:
             return
         for i in np.flatnonzero(self._part < np.inf):
             mean = self._totals[i] - known
+            # Z ≤ max((1 − c)/q) · left = most · left, so λ = 1 / (most · left − m) keeps 1 + λ (m − Z) ≥ 0;
+            # a stake below 1 keeps it above. Known before the draw: known and left are of the past.
             bet = 1 / np.maximum(self._most * left - mean, 1.0)
             logs = self._log[i][:, None] + np.cumsum(np.log1p(_STAKES[:, None] * (bet * (mean - z))), axis=1)
             self._log[i] = logs[:, -1]
+            # The mean of the gamblers' wealths is a supermartingale as each is; once it has reached 1/ε, at
+            # any step of the batch, the edge is won for good (Ville).
             wealth = np.logaddexp.reduce(logs, axis=0) - math.log(len(_STAKES))
             won = bool((wealth >= self._wanted[i]).any())
             self._part[i] = np.inf if won else wealth[-1] / self._wanted[i]

@@ -20,19 +20,12 @@ def read_output(
 
     Parameters
     ----------
-    loaded : LoadedModel
-    rebatch : Rebatch
-    output : str
     rank : int
         Dimensions of the output, batch first.
     dataset : Dataset, optional
         Whose labels are compared with it.
     joined : bool
         The model joins samples and positions on one axis, which were taken apart.
-
-    Returns
-    -------
-    Reading
     """
     batch = rebatch.output_axes.get(output, 0)
     alone = batch is None and original_batch(loaded, rebatch) == 1

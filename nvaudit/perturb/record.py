@@ -154,7 +154,6 @@ class ChipRecord:
 
     Attributes
     ----------
-    path : Path
     rows : ndarray, structured, shape (call,)
         What was finished before: ``point``, ``gap``, ``task``, ``trial``, ``images``, ``value``, ``seconds``.
     dropped : int
@@ -267,10 +266,6 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
         Locked by the caller; see :func:`nvaudit.perturb.lock.lock_folder`.
     identity : Identity
         Of the run that wants to go on.
-
-    Returns
-    -------
-    ChipRecord
 
     Raises
     ------

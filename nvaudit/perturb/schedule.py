@@ -73,7 +73,6 @@ def completed(
 
     Parameters
     ----------
-    pool : Pool
     todo : deque
         Taken from its left end; whoever takes the results may add calls to it.
     submit : callable

@@ -79,7 +79,6 @@ class Metric:
         Axis of the class scores in a batch-first output; None for a single score column or no classes.
     scale : str
         ``logit`` or ``probability``: how scores are read by cross-entropy and by a single column.
-    higher_is_better : bool
     unit : str
         ``fraction``, ``nats``, ``squared error`` or ``score``.
     against : str
@@ -154,7 +153,6 @@ def over_set(metric: Metric, labels: Array | None) -> Metric:
 
     Parameters
     ----------
-    metric : Metric
     labels : ndarray or None, sample first
         Of the set, or of the part of it that is used.
 
@@ -189,8 +187,6 @@ def score(metric: Metric, output: Array, target: Array | None) -> Scores:
 
     Parameters
     ----------
-    metric : Metric
-    output : ndarray, batch first
     target : ndarray or None, batch first
         Labels, targets, or what :func:`reference_of` kept.
 

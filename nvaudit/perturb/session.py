@@ -50,10 +50,6 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
     provider : str
         Execution provider.
 
-    Returns
-    -------
-    onnxruntime.InferenceSession
-
     Raises
     ------
     ModelError
@@ -150,7 +146,6 @@ def feed_samples(
         The batch axis of each; None or missing: the same for every sample.
     which : slice or ndarray of int
         Samples of the batch, ``size`` of them.
-    size : int
     fixed : int or None
         The batch size of a model that has one: the last sample is repeated up to it.
 

@@ -25,7 +25,6 @@ class Truncated:
 
     Attributes
     ----------
-    mean, std, limit : ndarray, float64, one entry per level
     sign : ndarray, float64
         1, or −1 where the law is mirrored so that it lies in the lower tail, which keeps its digits.
     top, ratio : ndarray, float64
@@ -53,17 +52,14 @@ class Truncated:
     def draw(self, index: NDArray[np.integer], gen: np.random.Generator) -> NDArray[np.float32]:
         """Draw an error for each level in ``index``.
 
-        Parameters
-        ----------
-        index : ndarray of int
-        gen : numpy.random.Generator
-
         Returns
         -------
         ndarray, float32, of the same shape
         """
+        # Inversion: error = Φ⁻¹(Φ(low) + u (Φ(high) − Φ(low))), one uniform number for each device. Far
+        # from the mean Φ(low) and Φ(high) underflow or round to 1, so all of it is done with log Φ in the
+        # lower tail: with ratio = Φ(low)/Φ(high), log Φ(error) = log Φ(high) + log(u + (1 − u) ratio).
         u = 1.0 - gen.random(index.shape)  # 0 < u ≤ 1
-        # log(Φ(low) + u (Φ(high) − Φ(low))), without leaving the logarithm.
         p = np.minimum(self.top[index] + np.log(u + (1.0 - u) * self.ratio[index]), _BELOW_ONE)
         size, limit = np.abs(self.mean)[index], self.limit[index]
         error = np.where(self.std[index] > 0, size + self.std[index] * ndtri_exp(p), size)

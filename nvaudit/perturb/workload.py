@@ -87,7 +87,6 @@ class SlotSpec:
     cells : bool
         Holds the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
         from (device, *primary layout).
-    factor : float
     """
 
     name: str
@@ -127,19 +126,14 @@ class Workload:
         The same function at any batch size where that is provable, else ``original``.
     template : GraphFile
         The model with mapped weights left open.
-    slots, tensors : tuple
     points : tuple of OperatingPoint
         The sweep.
-    inputs : mapping of str to ArrayFile
-    labels : ArrayFile or None
     count : int
         Samples.
     batch : int
         Samples per inference.
-    output : str
     output_axis : int or None
         Batch axis of the output; None if it has none.
-    seed : int
     every_device : bool
         Draw device by device even where the collapse is exact.
     read_noise : bool

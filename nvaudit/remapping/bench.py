@@ -90,10 +90,10 @@ class ChipScores:
 
         Examples
         --------
-        >>> rival = Measurement(1.0, 1.0, np.array([0.8, 0.7, 0.9, 0.8, 0.8]), True)
-        >>> Measurement(1.0, 1.0, np.array([0.7, 0.6, 0.8, 0.7]), True).behind(rival)
+        >>> rival = ChipScores(1.0, 1.0, np.array([0.8, 0.7, 0.9, 0.8, 0.8]), True)
+        >>> ChipScores(1.0, 1.0, np.array([0.7, 0.6, 0.8, 0.7]), True).behind(rival)
         True
-        >>> Measurement(1.0, 1.0, np.array([0.7, 0.8, 0.9, 0.8]), True).behind(rival)
+        >>> ChipScores(1.0, 1.0, np.array([0.7, 0.8, 0.9, 0.8]), True).behind(rival)
         False
         """
         # Paired: on one chip number both have the same draws, and what these have in common cancels in the

@@ -40,10 +40,10 @@ def regridded(grid: IntegerGrid, limit: Limit, low: int, high: int) -> IntegerGr
 
     Examples
     --------
-    >>> old = IntegerGrid(np.array([[-100, 3, 50]], np.int16), np.full((1, 1), 0.5, np.float32), 8)
+    >>> old = IntegerGrid(np.array([[-100, 4, 50]], np.int16), np.full((1, 1), 0.5, np.float32), 8)
     >>> new = regridded(old, 25.4, -128, 127)
     >>> new.codes, new.scale
-    (array([[-128,    8,  125]], dtype=int16), array([[0.2]], dtype=float32))
+    (array([[-128,   10,  125]], dtype=int16), array([[0.2]], dtype=float32))
     """
     old = grid.scale.astype(np.float64)
     step = np.broadcast_to(np.asarray(limit, np.float64) / largest_code(low, high, grid.codes), old.shape)

@@ -47,12 +47,12 @@ class Chips:
     ranges : tuple of RankRange
         Ranks that are right; none where all are.
     error : float
-        Chance that the ranks are off by more than the slack.
+        Chance that the ranks are off by more than the shift.
     gate : GateCount or None
         Of a gate that drew the chips.
-    whole : ndarray, bool, shape (trial,), or None
+    unraced : ndarray, bool, shape (trial,), or None
         Of races that were ended early: the chips that were run on every sample whatever they are like.
-    sure : tuple of ndarray, or None
+    decisive : tuple of ndarray, or None
         Of such races: ``low`` and ``high`` from the evidence that a KPP may rest on.
     """
 
@@ -64,8 +64,8 @@ class Chips:
     ranges: tuple[RankRange, ...] = ()
     error: float = 0.0
     gate: GateCount | None = None
-    whole: NDArray[np.bool_] | None = None
-    sure: tuple[Floats, Floats] | None = None
+    unraced: NDArray[np.bool_] | None = None
+    decisive: tuple[Floats, Floats] | None = None
 
     @classmethod
     def known(cls, values: Floats, images: int, gate: GateCount | None = None) -> Chips:
@@ -148,22 +148,22 @@ def kpp_of_chips(chips: Chips, percentile: float, confidence: float, higher_is_b
     is not settled comes from the chips that saw every sample whatever they are like, and so does the KPP
     itself if it is not settled. Each end may thus come from two places, which share its error.
     """
-    whole = chips.whole
-    if whole is None or chips.sure is None:
+    unraced = chips.unraced
+    if unraced is None or chips.decisive is None:
         ordered = worst_first(chips, higher_is_better)
         return kpp_of_ranks(
-            ordered, percentile, confidence, higher_is_better, slack_at(chips.ranges, percentile)
+            ordered, percentile, confidence, higher_is_better, shift_at(chips.ranges, percentile)
         )
-    pilots = np.sort(chips.low[whole])  # only a fraction is raced for, and more of it is better
+    pilots = np.sort(chips.low[unraced])  # only a fraction is raced for, and more of it is better
     rank = next(r for r in chips.ranges if r.percentile == percentile)
     low, high = np.sort(chips.low), np.sort(chips.high)
-    sure_low, sure_high = np.sort(chips.sure[0]), np.sort(chips.sure[1])
+    decisive_low, decisive_high = np.sort(chips.decisive[0]), np.sort(chips.decisive[1])
     # A chip that was begun and not finished may lie anywhere: the value is then between two.
-    worst, best = sure_low[rank.sure[0]], sure_high[rank.sure[1]]
+    worst, best = decisive_low[rank.decisive[0]], decisive_high[rank.decisive[1]]
     if not np.isfinite([worst, best, low[rank.index]]).all():
         return kpp_of_ranks(pilots, percentile, confidence, True)
     half = (1 + confidence) / 2
-    found = kpp_of_ranks(low, percentile, half, True, slack_at(chips.ranges, percentile))
+    found = kpp_of_ranks(low, percentile, half, True, shift_at(chips.ranges, percentile))
     fallback = kpp_of_ranks(pilots, percentile, half, True)
     ends: dict[str, float | int | None] = {"width": float(best - worst)}
     for side, values in (("low", low), ("high", high)):
@@ -175,9 +175,9 @@ def kpp_of_chips(chips: Chips, percentile: float, confidence: float, higher_is_b
     return found.model_copy(update={**ends, "confidence": confidence, "worst_bound_missing": missing})
 
 
-def slack_at(ranges: Sequence[RankRange], percentile: float) -> tuple[int, int]:
+def shift_at(ranges: Sequence[RankRange], percentile: float) -> tuple[int, int]:
     """Ranks by which a KPP may be too good, and too bad."""
     for item in ranges:
         if item.percentile == percentile:
-            return item.slack, 0 if item.whole else item.slack
+            return item.shift, 0 if item.worst_too else item.shift
     return 0, 0

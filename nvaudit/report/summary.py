@@ -231,8 +231,8 @@ def _tails(measured: Measured, chips: Chips, questions: Questions) -> tuple[Tail
     """Percentiles beyond the sample, from the worst chips."""
     if not questions.tail:
         return ()
-    if chips.whole is not None:  # the tail's own ranks are not settled yet
-        chips = Chips.known(chips.low[chips.whole], chips.images)
+    if chips.unraced is not None:  # the tail's own ranks are not settled yet
+        chips = Chips.known(chips.low[chips.unraced], chips.images)
     worst = known_worst(chips.low, chips.high, measured.higher_is_better)
     fraction, trials = measured.unit == "fraction", len(chips.low)
     return tuple(

@@ -20,7 +20,7 @@ from nvaudit.mapping.conductance import Array, layout
 from nvaudit.mapping.groups import group_numbers
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.tiling import weight_lines
-from nvaudit.model import LoadedModel, Weight, build_template
+from nvaudit.model import Weight
 from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.retrain.protocol import TrainableNetwork
 
@@ -298,38 +298,3 @@ def quantise_activation(x: Tensor, bits: int) -> Tensor:
         step = torch.where(peak > 0, peak / top, torch.ones_like(peak))
         rounded = torch.round(x / step) * step
     return straight_through(x, rounded)
-
-
-def stored_layouts(
-    loaded: LoadedModel, weights: Sequence[Weight], clean: Mapping[str, Tensor]
-) -> dict[str, Layout]:
-    """Find the steps from each weight's primary layout to the one it is trained in.
-
-    Parameters
-    ----------
-    clean : mapping of str to Tensor
-        The weights as the network has them.
-
-    Returns
-    -------
-    dict of str to Layout
-        Without a weight whose layout is neither: it has no channels of its own.
-    """
-    template = build_template(loaded, [weight.key for weight in weights])
-    offered: dict[str, list[Layout]] = {}
-    for slot in template.slots:
-        offered.setdefault(slot.weight_key, []).append(slot.transform)
-    layouts: dict[str, Layout] = {}
-    for weight in weights:
-        there = clean[weight.key].detach().cpu().numpy()
-        values = weight.load().values
-        turned = tuple(range(values.ndim))[::-1]
-        # The audit's template says how a weight reaches its operator; training holds it where the file stores
-        # it, which may be a step earlier (as it is, or with all axes reversed). Which of these it is the
-        # numbers tell, up to the rounding of a grid's arithmetic.
-        for steps in (*offered.get(weight.key, []), UNMOVED, Layout([("transpose", turned)])):
-            here = steps.apply(values)
-            if here.shape == there.shape and np.allclose(here, there, rtol=1e-4, atol=1e-6):
-                layouts[weight.key] = steps
-                break
-    return layouts

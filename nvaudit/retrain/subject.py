@@ -18,6 +18,7 @@ from nvaudit.mapping.select import matching
 from nvaudit.model import Split, Weight
 from nvaudit.model.graph import Network
 from nvaudit.model.layout import Layout
+from nvaudit.model.operators import find_operator
 from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
 from nvaudit.retrain.feed import Feed, Rows
 from nvaudit.retrain.loss import settle_loss
@@ -244,8 +245,8 @@ def _constants(network: Network) -> dict[str, float]:
     return values
 
 
-_FIRST = frozenset({"Conv", "ConvTranspose", "Gemm", "LSTM", "GRU", "RNN"})
-"""Operators whose first input is the activation."""
+_FIRST = ("convolution", "transposed convolution", "Gemm", "recurrent")
+"""Families of operators whose first input is the activation."""
 
 
 def round_activations(executor: Executor, bits: int) -> int:
@@ -259,9 +260,10 @@ def round_activations(executor: Executor, bits: int) -> int:
     def rounding(step: Step) -> Callable[..., Any]:
         nonlocal count
         function, inputs, *_, node = step
-        kind = "" if node is None else node.op_type
-        which = [0] if kind in _FIRST else []
-        if kind == "MatMul":  # either operand may be the weight
+        operator = None if node is None or node.domain else find_operator(node.op_type)
+        family = "" if operator is None or operator.decode else operator.family
+        which = [0] if family in _FIRST else []
+        if family == "matrix product":  # either operand may be the weight
             which = [i for i, slot in enumerate(inputs) if slot not in weights]
         count += bool(which)
 

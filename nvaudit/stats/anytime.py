@@ -54,6 +54,7 @@ def _mixture(
         hit = np.log(share) - math.log(prob)
     hits = failures * hit if failures else np.zeros_like(hit)
     misses = (trials - failures) * (np.log1p(-share) - math.log1p(-prob))
+    # log Σ w_i L_i of likelihood ratios L_i that overflow: the largest is taken out first.
     logs = hits + misses
     top = logs.max()
     return float(top + math.log(float(np.exp(logs - top) @ weight)))
@@ -83,6 +84,10 @@ def sequential_verdict(failures: int, trials: int, percentile: float, confidence
     prob = float(check_percentile(percentile))
     check_confidence(confidence)
     wanted = -math.log(1 - confidence)
+    # If at least p₀ of the chips fail, at least p₀ (1 − leak) of them are judged to; if at most p₀ fail, at
+    # most p₀ + leak (1 − p₀) are. The judgements are still independent Bernoulli draws, so the wealth
+    # against these shifted shares stays a supermartingale, and the verdict holds whenever one stops
+    # looking.
     if pass_evidence(failures, trials, prob * (1 - PASS_LEAK)) >= wanted:
         return "pass"
     leak = fail_leak(percentile)
@@ -108,6 +113,8 @@ def failure_bounds(failures: int, trials: int, percentile: float, confidence: fl
     def too_few(prob: float) -> float:
         return fail_evidence(failures, trials, prob) - wanted
 
+    # The share of chips that are judged to fail is bounded first, then turned back into that of chips that
+    # do: the inverse of the two shifts in sequential_verdict.
     high = root(too_many, *ends) / (1 - PASS_LEAK) if too_many(ends[0]) < 0 < too_many(ends[1]) else 1.0
     low = 0.0
     if too_few(ends[0]) > 0 > too_few(ends[1]):

@@ -122,7 +122,6 @@ def clopper_pearson(count: int, n: int, confidence: float, sided: int = 2) -> tu
 
     Parameters
     ----------
-    count, n : int
     confidence : float
         Of the interval (``sided=2``, equal tails) or of each bound by itself (``sided=1``).
     sided : {1, 2}
@@ -155,7 +154,6 @@ def trials_for_bound(percentile: float, confidence: float, sided: int = 1) -> in
     ----------
     percentile : float
         0-100, both excluded.
-    confidence : float
     sided : {1, 2}
         1: only this bound is wanted; 2: it is one end of an equal-tailed interval.
 

@@ -144,7 +144,6 @@ def quantile_interval(
     ----------
     prob : float
         Below ``tail.size / tail.trials``.
-    confidence : float
     limit : float
         Largest possible excess, may be infinite; an end stops there.
 

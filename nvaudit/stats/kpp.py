@@ -181,7 +181,7 @@ def kpp_of_ranks(
     percentile: float,
     confidence: float,
     higher_is_better: bool,
-    slack: tuple[int, int] = (0, 0),
+    shift: tuple[int, int] = (0, 0),
 ) -> KppResult:
     """K-th percentile performance from sorted values, of which only the ranks that it needs must be right.
 
@@ -190,22 +190,18 @@ def kpp_of_ranks(
     worst_first : ndarray, float64, shape (trial,)
     percentile, confidence, higher_is_better
         As in :func:`kpp`.
-    slack : tuple of int
+    shift : tuple of int
         Ranks by which everything may be too good, and too bad: the interval is taken wider by them.
-
-    Returns
-    -------
-    KppResult
     """
     n = worst_first.size
     worst, best = interval_ranks(float(percentile), n, float(confidence))
     if worst is not None:
-        worst = max(1, worst - slack[0])
+        worst = max(1, worst - shift[0])
     if best is not None:
-        best = min(n, best + slack[1])
+        best = min(n, best + shift[1])
     low_rank, high_rank = (worst, best) if higher_is_better else (best, worst)
     index = kpp_index(percentile, n)
-    spread = worst_first[min(n - 1, index + slack[1])] - worst_first[max(0, index - slack[0])]
+    spread = worst_first[min(n - 1, index + shift[1])] - worst_first[max(0, index - shift[0])]
     return KppResult(
         percentile=percentile,
         value=float(worst_first[index]),
@@ -233,11 +229,6 @@ def yield_at(values: ArrayLike, threshold: float, confidence: float, higher_is_b
         In the metric's own unit.
     confidence : float
         Of the two-sided Clopper-Pearson interval.
-    higher_is_better : bool
-
-    Returns
-    -------
-    YieldResult
 
     Raises
     ------

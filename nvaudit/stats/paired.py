@@ -178,10 +178,8 @@ def kpp_difference(
     ----------
     before, after : ndarray, float64, shape (trial,)
         The same chip at the same place.
-    percentile : float
     confidence : float
         Two-sided, equal tails; at least this, whatever the distribution.
-    higher_is_better : bool
 
     Returns
     -------

@@ -11,7 +11,7 @@ from nvaudit.stats.binomial import interval_ranks
 from nvaudit.stats.kpp import kpp_index
 
 RACE_ERROR = 0.1
-"""Share of an interval's error that races may add to it: more wrong stops than the stated slack."""
+"""Share of an interval's error that races may add to it: more wrong stops than the stated shift."""
 
 LOOSE_ERROR = 0.1
 """Chance of a wrong stop beside the KPP itself: it can only make the interval wider."""
@@ -29,15 +29,14 @@ class RankRange:
 
     Attributes
     ----------
-    percentile : float
     index : int
         Of the KPP.
     first, last : int
-        Ends of its interval; the KPP itself where the interval has no end. Widened by the slack where wrong
+        Ends of its interval; the KPP itself where the interval has no end. Widened by the shift where wrong
         stops could make the interval too short.
-    slack : int
+    shift : int
         Ranks that chips stopped wrongly may shift the KPP by.
-    whole : bool
+    worst_too : bool
         All chips below it are wanted too.
     """
 
@@ -45,13 +44,13 @@ class RankRange:
     index: int
     first: int
     last: int
-    slack: int
-    whole: bool
+    shift: int
+    worst_too: bool
 
     @property
-    def sure(self) -> tuple[int, int]:
+    def decisive(self) -> tuple[int, int]:
         """Ranks that a wrong stop would falsify, both ends included."""
-        return self.index - self.slack, self.index + (0 if self.whole else self.slack)
+        return self.index - self.shift, self.index + (0 if self.worst_too else self.shift)
 
 
 def rank_ranges(
@@ -63,20 +62,18 @@ def rank_ranges(
     ----------
     percentiles : sequence of float
         0-100, both excluded.
-    trials : int
-    confidence : float
     share : float
         Slack as a share of the interval's ranks; 0 leaves none.
 
     Returns
     -------
     tuple of RankRange
-        In the order given. The slack never takes the lower end of an interval away.
+        In the order given. The shift never takes the lower end of an interval away.
 
     Examples
     --------
     >>> rank_ranges([1], 1000, 0.95)
-    (RankRange(percentile=1, index=10, first=2, last=17, slack=1, whole=True),)
+    (RankRange(percentile=1, index=10, first=2, last=17, shift=1, worst_too=True),)
     """
     found = []
     for percentile in percentiles:
@@ -84,46 +81,45 @@ def rank_ranges(
         index = kpp_index(percentile, trials)
         first = index if low is None else low - 1
         last = index if high is None else high - 1
-        slack = min(int(share * (last - first)), first)
-        whole = percentile == min(percentiles) and last < _FEW * trials
-        last = last if whole else min(last + slack, trials - 1)
-        found.append(RankRange(percentile, index, first - slack, last, slack, whole))
+        shift = min(int(share * (last - first)), first)
+        worst_too = percentile == min(percentiles) and last < _FEW * trials
+        last = last if worst_too else min(last + shift, trials - 1)
+        found.append(RankRange(percentile, index, first - shift, last, shift, worst_too))
     return tuple(found)
 
 
-def partial_range(percentile: float, trials: int, confidence: float, slack: int, whole: bool) -> RankRange:
+def partial_range(
+    percentile: float, trials: int, confidence: float, shift: int, worst_too: bool
+) -> RankRange:
     """Ranks that a KPP of the first chips of a longer race needs; see :func:`rank_ranges`.
 
     Parameters
     ----------
-    percentile : float
-    trials : int
-    confidence : float
-    slack : int
+    shift : int
         Ranks that chips stopped wrongly may shift the KPP by.
-    whole : bool
+    worst_too : bool
         All chips below it are known too.
     """
     low, high = interval_ranks(percentile, trials, confidence)
     index = kpp_index(percentile, trials)
-    first = index if low is None else max(0, low - 1 - slack)
-    last = index if high is None else min(trials - 1, high - 1 + (0 if whole else slack))
-    return RankRange(percentile, index, first, last, min(slack, index), whole)
+    first = index if low is None else max(0, low - 1 - shift)
+    last = index if high is None else min(trials - 1, high - 1 + (0 if worst_too else shift))
+    return RankRange(percentile, index, first, last, min(shift, index), worst_too)
 
 
 def tail_range(chips: int) -> RankRange:
     """Ranks of the worst chips, all of them wanted."""
-    return RankRange(percentile=0.0, index=chips - 1, first=0, last=chips - 1, slack=0, whole=True)
+    return RankRange(percentile=0.0, index=chips - 1, first=0, last=chips - 1, shift=0, worst_too=True)
 
 
-def allowed_error(chips: int, slack: int, error: float) -> float:
+def allowed_error(chips: int, shift: int, error: float) -> float:
     """Chance of a wrong stop that each of some chips may have.
 
     Parameters
     ----------
     chips : int
         That could be stopped wrongly.
-    slack : int
+    shift : int
         Wrong stops that do no harm.
     error : float
         Chance of more of them.
@@ -131,7 +127,7 @@ def allowed_error(chips: int, slack: int, error: float) -> float:
     Returns
     -------
     float
-        Largest ε with P(Binomial(chips, ε) > slack) ≤ error; chips are raced on samples of their own, so
+        Largest ε with P(Binomial(chips, ε) > shift) ≤ error; chips are raced on samples of their own, so
         their wrong stops are independent.
 
     Examples
@@ -139,9 +135,9 @@ def allowed_error(chips: int, slack: int, error: float) -> float:
     >>> round(allowed_error(100, 0, 0.001) * 1e5, 2)
     1.0
     """
-    if slack >= chips:
+    if shift >= chips:
         return 0.5
-    return min(0.5, float(betaincinv(slack + 1, chips - slack, error)))
+    return min(0.5, float(betaincinv(shift + 1, chips - shift, error)))
 
 
 def blocks(pilots: int, trials: int) -> Sequence[range]:

@@ -44,10 +44,6 @@ def fit_quadratic(x: Float, y: Float, loss: Float) -> QuadraticFit:
         Grid along the second direction; at least three different numbers.
     loss : ndarray, float64, shape (a, b)
 
-    Returns
-    -------
-    QuadraticFit
-
     Notes
     -----
     S-1: ẑ = w4 x² + w3 y² + w2 x + w1 y + w0; there is no term in x y. S-2: ŵ = argmin (1/n) Σ (z − ẑ)² over
@@ -90,10 +86,6 @@ def roughness(x: Float, y: Float, losses: Float) -> Score:
     x, y : ndarray, float64, shapes (a,) and (b,)
         The grid, the same for all pairs.
     losses : ndarray, float64, shape (pair, a, b)
-
-    Returns
-    -------
-    Score
     """
     fits = tuple(fit_quadratic(x, y, loss) for loss in losses)
     values = np.array([fit.mse for fit in fits])

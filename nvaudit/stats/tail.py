@@ -125,7 +125,6 @@ def known_worst(low: FloatArray, high: FloatArray, higher_is_better: bool) -> Fl
     ----------
     low, high : ndarray, float64, shape (trial,)
         Between them lies each chip's metric; equal where it is known exactly.
-    higher_is_better : bool
 
     Returns
     -------
@@ -175,10 +174,6 @@ def tail_kpp(
         The metric is a multiple of 1/steps, as an accuracy over so many images; None if continuous.
     worst_possible : float, optional
         Value that the metric cannot pass, such as 0 for an accuracy.
-
-    Returns
-    -------
-    TailEstimate or NoTail
 
     Raises
     ------

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import Array
-from nvaudit.model.weights import StoredWeight
+from nvaudit.model import Weight
 from nvaudit.perturb.chip import MappedTensor
 from nvaudit.perturb.schedule import Progress
 from nvaudit.rng import stream
@@ -55,10 +55,10 @@ class RankedWeights:
             for tensor, place in zip(self.tensors, self.place, strict=True)
         )
 
-    def masks(self, count: int, stored: Mapping[str, StoredWeight]) -> dict[str, NDArray[np.bool_]]:
+    def masks(self, count: int, weights: Mapping[str, Weight]) -> dict[str, NDArray[np.bool_]]:
         """Whether each weight is among the first ``count``, by initializer and in its layout."""
         return {
-            tensor.key: np.asarray(stored[tensor.key].stored(place < count), np.bool_)
+            tensor.key: np.asarray(weights[tensor.key].to_stored.apply(place < count), np.bool_)
             for tensor, place in zip(self.tensors, self.place, strict=True)
         }
 

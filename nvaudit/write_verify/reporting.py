@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.findings import measured_late
-from nvaudit.model.weights import StoredWeight
+from nvaudit.model import Weight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import paired_difference
@@ -25,6 +24,7 @@ from nvaudit.report.write_verify.result import (
 from nvaudit.session import Session
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.kpp import kpp
+from nvaudit.tensor_table import measured_late
 from nvaudit.write_verify.correction import Correction
 from nvaudit.write_verify.ranking import RankedWeights, per_weight
 from nvaudit.write_verify.spec import VerifySpec
@@ -51,7 +51,7 @@ class MeasuredPlan:
     ranked: RankedWeights
     values: Mapping[int, Floats]
     choice: VerifyChoice | None
-    stored: Mapping[str, StoredWeight]
+    weights: Mapping[str, Weight]
     plan: Path | None
     mapped: MappedShare
 
@@ -79,13 +79,12 @@ def _point(spec: VerifySpec, measured: MeasuredPlan, count: int) -> VerifyPoint:
 def _tensors(session: Session, measured: MeasuredPlan) -> list[VerifyTensor]:
     ranked = measured.ranked
     count = max(measured.values) if measured.choice is None else measured.choice.weights
-    operators = {d.constant.weight.key: d.constant.weight.op for d in session.decisions if d.constant.weight}
     return [
         VerifyTensor(
             name=tensor.key,
-            op=operators[tensor.key],
-            shape=measured.stored[tensor.key].shape,
-            stored=measured.stored[tensor.key].origin,
+            op=measured.weights[tensor.key].op,
+            shape=measured.weights[tensor.key].stored_shape,
+            stored=measured.weights[tensor.key].origin,
             weights=tensor.code.size,
             devices=tensor.code.size * per_weight(tensor.array),
             verified=int(np.count_nonzero(place < count)),
@@ -148,7 +147,9 @@ def _notes(spec: VerifySpec, session: Session, measured: MeasuredPlan) -> list[s
             "the ranking looked at samples that the chips are scored on, though not at their labels; "
             "--sensitivity-data gives it others"
         )
-    folded = [key for key, where in measured.stored.items() if where.origin == "folded"]
+    folded = [
+        tensor.key for tensor in measured.ranked.tensors if measured.weights[tensor.key].origin == "folded"
+    ]
     if folded:
         notes.append(
             "computed in the graph, so that the mask is that of the computed value: " + ", ".join(folded)

@@ -18,7 +18,7 @@ import pytest
 from nvaudit.cli.commands import cli
 from nvaudit.data.preprocess import Preprocess
 from nvaudit.device import load_profile, operating_point, override_profile, parse_profile, profile_names
-from nvaudit.perturb.device_facts import device_facts
+from nvaudit.perturb.moments import device_facts
 from nvaudit.report import trials_for_bound
 from nvaudit.report.result import AuditReport
 

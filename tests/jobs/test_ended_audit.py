@@ -130,13 +130,13 @@ def test_intervals_of_races_that_were_cut_off_cover():
     for _ in range(rounds):
         values = rng.random(begun)
         edge = np.sort(rng.random(2000))[int(2000 * wanted.last / total)]  # as a preview guesses it
-        whole = np.arange(begun) < pilots
-        stopped = (values > edge) & ~whole
+        unraced = np.arange(begun) < pilots
+        stopped = (values > edge) & ~unraced
         low, high = np.where(stopped, edge, values), np.where(stopped, np.inf, values)
         unfinished = rng.choice(np.arange(pilots, begun), 2)
         low[unfinished], high[unfinished] = -np.inf, np.inf
-        rank = partial_range(percentile, begun, 0.95, 1, whole=True)
-        chips = Chips(low, high, 0, values, pilots, (rank,), 0.005, whole=whole, sure=(low, high))
+        rank = partial_range(percentile, begun, 0.95, 1, worst_too=True)
+        chips = Chips(low, high, 0, values, pilots, (rank,), 0.005, unraced=unraced, decisive=(low, high))
         found = kpp_of_chips(chips, percentile, 0.95, higher_is_better=True)
         exact += found.trials == begun
         misses += not (-np.inf if found.low is None else found.low) <= quantile <= (found.high or np.inf)

@@ -145,7 +145,7 @@ def test_remap_compare_and_verify_plan_run_it_whole(tmp_path, model):
     remapped = nvaudit.remap(model, out=written, trials=trials, calibration_images=10, calibration_chips=4)
     assert (remapped.before.nominal, remapped.before.kpp) == (1, alone)
     assert remapped.run["batch_size"] == N
-    assert f"on {N} images of {N}" in remapped.calibration
+    assert f"on {N} samples of {N}" in remapped.calibration
     plan = nvaudit.verify_plan(model, trials=trials, ranking="magnitude")
     assert (plan.nominal, plan.run["batch_size"]) == (1, N)
     compared = nvaudit.compare([str(model), str(written)], data=data, trials=trials, roughness=False)

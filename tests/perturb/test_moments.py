@@ -7,8 +7,7 @@ from noise_cases import constant, make_profile
 from nvaudit.device import load_profile, operating_point, profile_names
 from nvaudit.mapping.conductance import layout
 from nvaudit.perturb import moments as module
-from nvaudit.perturb.device_facts import device_facts
-from nvaudit.perturb.moments import code_moments, level_draws, level_moments
+from nvaudit.perturb.moments import code_moments, device_facts, level_draws, level_moments
 
 
 @pytest.mark.parametrize("encoding", ["sign_magnitude", "differential", "offset"])

@@ -5,12 +5,18 @@ import pytest
 from scipy import stats
 
 from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty, load_difficulty
-from nvaudit.perturb.race import Band, Edge, Race, sample_order
+from nvaudit.perturb.race import Band, Edge, Race, RaceTask, sample_order
 from nvaudit.rng import stream
 
 SAMPLES = 400
 ERROR = 0.05
 REPEATS = 600
+
+
+def test_records_know_a_race_by_what_it_is():
+    """The digest of a race is what records of earlier versions hold: it stays the same number."""
+    wanted = Band((Edge(0.5, 1e-3), Edge(0.4, 0.1, False)), (Edge(0.6, 0.2),)), Band((), (Edge(0.9, 0.1),))
+    assert RaceTask("kpp", "file", 34, wanted, 700).digest == 1475393742687428644
 
 
 def difficulty() -> Difficulty:
@@ -137,7 +143,7 @@ def test_a_hopeless_race_is_given_up():
 def test_bands_are_told_apart():
     """With two bands a chip lies below, between or above; each gap needs every edge that bounds it."""
     bands = tuple(
-        Band((Edge(low, 1e-2),), (Edge(high, 1e-2), Edge(high - 0.01, 1e-3, sure=False)))
+        Band((Edge(low, 1e-2),), (Edge(high, 1e-2), Edge(high - 0.01, 1e-3, decisive=False)))
         for low, high in ((0.3, 0.35), (0.7, 0.75))
     )
     for errors, gap in ((360, 0), (200, 1), (10, 2)):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nvaudit.errors import DataError, ModelError, OptionError
+from nvaudit.perturb.difficulty import nominal_margin
 from nvaudit.perturb.landscape.loss import settle_loss
-from nvaudit.perturb.margin import nominal_margin
 from nvaudit.perturb.metrics import (
     Reading,
     check_row,

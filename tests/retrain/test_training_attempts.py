@@ -8,8 +8,8 @@ import torch
 from training_nets import recipe, scorer, task
 
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import Progress
 from nvaudit.perturb.record import Identity
+from nvaudit.perturb.schedule import Progress
 from nvaudit.retrain.attempts import GENTLE_CLIP, GENTLE_LR, Attempt, recipes_of, run_attempts
 from nvaudit.retrain.checkpoint import CheckpointFolder
 from nvaudit.retrain.loop import TrainingPlan, TrainingState

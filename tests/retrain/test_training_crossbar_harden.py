@@ -23,7 +23,7 @@ from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.loss import TrainingLoss
 from nvaudit.retrain.noise import no_noise
 from nvaudit.retrain.options import make_harden_spec
-from nvaudit.retrain.quant import places, stored_layouts
+from nvaudit.retrain.quant import places
 from nvaudit.retrain.score import Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Task, Trainer
@@ -55,8 +55,7 @@ def prepared(model: Path, folder: Path, through: bool = True, **options) -> tupl
     folder.mkdir(exist_ok=True)
     job = prepare_job(spec, folder)
     network = build_executor(job.loaded)
-    clean = network.clean([weight.key for weight in job.weights])
-    layouts = stored_layouts(job.loaded, job.weights, clean)
+    layouts = {weight.key: network.stored_layout(weight.key) for weight in job.weights}
     where = places(job.weights, job.point.profile, layouts, per_channel=False)
     feed = Feed(job.train[0], job.train[1])
     loss = TrainingLoss("classes", 1, "logit", 0.0, "cross-entropy")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nvaudit.jobs.gating import GateQuestion, draw_until_decided, gate_task
+from nvaudit.perturb.gating import GateQuestion, draw_until_decided, gate_task
 from nvaudit.report.gates import gate_result
 from nvaudit.rng import stream
 from nvaudit.stats.anytime import (

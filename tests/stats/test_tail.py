@@ -255,7 +255,8 @@ def test_coverage(law, trials, percentile):
 def test_coverage_over_many_repeats(law, trials, percentile):
     """Of 300 samples the answers hold the truth as often as stated, and few of true laws are refused.
 
-    Bad chips far off are refused. Near ones may be taken for a heavy tail: the answers are then too bad.
+    Bad chips far off are refused. Near ones may be taken for a heavy tail: the answers are then too bad, and
+    too good as rarely as one end of the interval states.
     """
     answers, covered, too_good = studied(law, trials, percentile, REPEATS)
     if law == "bad chips far":
@@ -264,7 +265,9 @@ def test_coverage_over_many_repeats(law, trials, percentile):
     near = law == "bad chips near"
     assert answers >= (0.05 if near else 0.85) * REPEATS
     assert covered >= (0.8 if near else 0.95 - 3.5 * (0.95 * 0.05 / answers) ** 0.5) * answers
-    assert too_good <= (0.02 if near else 0.08) * answers
+    # One end of a 95 % interval is missed by 2.5 % of exact answers, give or take the binomial spread.
+    one_sided = 0.025 + 3.5 * (0.025 * 0.975 / answers) ** 0.5
+    assert too_good <= (one_sided if near else 0.08) * answers
 
 
 @pytest.mark.slow

@@ -6,13 +6,10 @@ Sizes of values are inferred from those of the inputs, and shown by a run where 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import onnx
 import onnx_ir as ir
-from onnx import TensorProto
-from onnx.helper import make_node, make_tensor_value_info
 
 from nvaudit.model.analysis import FLOATS
 from nvaudit.model.batch.walk import Shapes, infer_sizes
@@ -20,7 +17,6 @@ from nvaudit.model.draws import DROPOUTS, RANDOM
 from nvaudit.model.fold import fold, fold_ints
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.macs.rules import Sizes, SizesOf, Term, terms
-from nvaudit.model.template import Template, build_template
 from nvaudit.model.uses import Constant
 from nvaudit.model.walk import Place, attribute, bodies, constant_values, operand, places
 
@@ -344,7 +340,6 @@ class _Trace:
     path: tuple[ir.Node, ...]
 
 
-_ASKED = "nvaudit/asked/"
 """What the outputs that :func:`asking` adds are called, followed by the value's name."""
 
 
@@ -389,36 +384,3 @@ def known_sizes(model: ir.Model, inputs: Mapping[str, Sizes], seen: Seen) -> Kno
     made = [(value, value.name or "") for node in model.graph for value in node.outputs]
     shapes |= {value: known[name] for value, name in made if name in known}
     return KnownSizes(shapes, seen.branches)
-
-
-def asking(
-    loaded: LoadedModel, *, free: bool, sizes: Collection[str], branches: Collection[str]
-) -> tuple[Template, list[str], list[str]]:
-    """Make a model that returns the sizes of some values of the main graph, and conditions.
-
-    Sizes, not the values themselves: they are small, and ONNX Runtime gives memory back as it always does.
-
-    Parameters
-    ----------
-    free : bool
-        Whether to free a fixed batch size where that is provably the same model.
-    sizes, branches : collection of str
-        Of which values the sizes are asked, and which conditions.
-
-    Returns
-    -------
-    tuple of Template, list of str and list of str
-        The model without open places; the values whose sizes it returns first, and the conditions after.
-    """
-    template = build_template(loaded, [], batch="free" if free else "keep")
-    proto = onnx.ModelProto.FromString(template.proto)
-    there = [value.name for value in proto.graph.input]
-    there += [name for node in proto.graph.node for name in node.output if name]
-    first, then = ([name for name in there if name in asked] for asked in (sizes, branches))
-    del proto.graph.output[:]
-    for operator, kind, names in (("Shape", TensorProto.INT64, first), ("Identity", TensorProto.BOOL, then)):
-        for name in names:
-            proto.graph.node.append(make_node(operator, [name], [_ASKED + name]))
-            proto.graph.output.append(make_tensor_value_info(_ASKED + name, kind, None))
-    data = proto.SerializeToString()
-    return Template(data, (), template.digital, template.offsets, template.rebatch), first, then

@@ -14,9 +14,9 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from nvaudit.errors import EngineError, NvauditError
+from nvaudit.files import replacing
 from nvaudit.perturb.dask.calls import Answer, Answers
 from nvaudit.perturb.dask.cluster import ANSWER_S, Cluster
 from nvaudit.perturb.dask.files import CHUNK, FileRef
@@ -34,10 +34,8 @@ class Dispatcher:
 
     Parameters
     ----------
-    cluster : Cluster
     run : str
         Name of the run on the Dask workers.
-    shipper : Shipper
     there : mapping of str to int
         Dask workers whose versions are known to be right, and their threads.
     on_event : callable
@@ -208,14 +206,12 @@ class Dispatcher:
     def _fetch(self, worker: str, brought: Mapping[str, FileRef]) -> None:
         """Write the files that a call has made where it was told to make them."""
         for path, ref in brought.items():
-            partial_path = Path(f"{path}.part")
-            with partial_path.open("wb") as file:
+            with replacing(path, durable=False) as partial, partial.open("wb") as file:
                 while file.tell() < ref.size:
                     data = self._cluster.ask([worker], fetch, ref.path, file.tell(), CHUNK)[worker]
                     if isinstance(data, Exception) or not data:
                         raise OSError(f"{worker}: {data or 'no data'}")
                     file.write(data)
-            partial_path.replace(path)
 
     def _failed(self, group: Group) -> None:
         """Handle a task that has no result: Dask has lost or cancelled it, or it has raised."""

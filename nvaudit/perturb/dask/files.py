@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nvaudit.errors import EngineError
+from nvaudit.files import put_in_place, replacing
 from nvaudit.perturb.workload import ArrayFile, GraphFile
 
 CHUNK = 8 << 20
@@ -31,8 +32,6 @@ class FileRef:
     ----------
     path : str
         Where it lies, absolute.
-    size : int, bytes
-    sha256 : str
     """
 
     path: str
@@ -219,7 +218,7 @@ class Store:
         if digest(part) != ref.sha256:
             part.unlink()
             raise EngineError(f"{ref.path}: arrived damaged; run again")
-        os.replace(part, self.path(ref))
+        put_in_place(part, self.path(ref), durable=False)
 
     def prune(self, wanted: Iterable[str]) -> None:
         """Remove every content that is not wanted."""
@@ -237,9 +236,8 @@ def put(source: str | Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError:  # another file system, or one without links
-        partial = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
+        with replacing(target, durable=False) as partial:
+            shutil.copyfile(source, partial)
 
 
 def place(found: Bundle, located: Mapping[str, str], local: Path) -> dict[str, str]:
@@ -247,7 +245,6 @@ def place(found: Bundle, located: Mapping[str, str], local: Path) -> dict[str, s
 
     Parameters
     ----------
-    found : Bundle
     located : mapping of str to str
         Where each content is, by its SHA-256.
     local : Path

@@ -32,8 +32,6 @@ class Call:
 
     Attributes
     ----------
-    remote : RemoteCall
-    future : Future
     needs : frozenset of str
         SHA-256 of the files that its arguments name.
     deaths : int

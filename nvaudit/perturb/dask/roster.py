@@ -38,8 +38,6 @@ class Seat:
 
     Attributes
     ----------
-    address : str
-    threads : int
     has : set of str
         Contents beside those of the setup.
     groups : list of Group
@@ -60,8 +58,6 @@ class Roster:
 
     Parameters
     ----------
-    cluster : Cluster
-    shipper : Shipper
     there : mapping of str to int
         Dask workers whose versions are known to be right, and their threads.
     on_event : callable
@@ -71,7 +67,6 @@ class Roster:
 
     Attributes
     ----------
-    seats : dict of str to Seat
     gone : list of Seat
         Dask workers that were lost; whoever reads it empties it.
     """

@@ -17,7 +17,6 @@ class Shipper:
 
     Parameters
     ----------
-    cluster : Cluster
     run : str
         Name of the run on the Dask workers.
     setup : object
@@ -41,7 +40,6 @@ class Shipper:
 
         Parameters
         ----------
-        workers : collection of str
         extras : collection of FileRef
             Contents beside those of the setup.
         checked : bool

@@ -125,8 +125,6 @@ async def reserve(
 
     Parameters
     ----------
-    run : str
-    refs : tuple of FileRef
     siblings : tuple of (str, str)
         Hosts and stores of Dask workers that may have them; those on this host are looked at.
     dask_worker : distributed.Worker

@@ -42,16 +42,7 @@ class Filters:
 
 
 def filters_of(weight: Weight) -> Filters:
-    """Find the filters of a weight: all that leads to one output channel (one gate row of an LSTM).
-
-    Parameters
-    ----------
-    weight : Weight
-
-    Returns
-    -------
-    Filters
-    """
+    """Find the filters of a weight: all that leads to one output channel (one gate row of an LSTM)."""
     groups = weight.matrix.groups
     if weight.op == "ConvTranspose" and groups > 1:
         # Its first axis runs over the inputs of all groups; an output belongs to one group.
@@ -67,10 +58,8 @@ def normalise_filters(
 
     Parameters
     ----------
-    direction : ndarray, float32
     weights : ndarray, any float type
         Of the same shape.
-    filters : Filters
 
     Returns
     -------
@@ -97,8 +86,6 @@ def draw_direction(
 
     Parameters
     ----------
-    weights : ndarray, any float type
-    filters : Filters
     seed, pair, axis, key
         Address of the random numbers: the user's seed, the pair of directions, which of the two, the
         weight's name.

@@ -57,16 +57,11 @@ def settle_loss(
         scores, else mse with its outputs.
     output : ndarray, batch first
         Nominal outputs of the first samples.
-    labels : ndarray or None, sample first
     label_kind : {"class", "reference", "multilabel", "none"}
     class_axis : int, optional
         Overrides the reading of the outputs' shape.
     reading : Reading, optional
         What the graph proves of the output.
-
-    Returns
-    -------
-    Loss
 
     Raises
     ------

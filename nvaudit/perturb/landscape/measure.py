@@ -31,9 +31,6 @@ class Subject:
 
     Attributes
     ----------
-    loaded : LoadedModel
-    rebatch : Rebatch
-    dataset : Dataset
     output : str
         Which output the loss reads.
     """
@@ -55,15 +52,10 @@ class Measured:
 
     Attributes
     ----------
-    loss : Loss
     nominal : float
         Loss of the unmodified model.
-    table : LossTable
     images : int
         Samples that were used.
-    notes : tuple of str
-    seconds : float
-    ran : Ran
     """
 
     loss: Loss
@@ -89,8 +81,6 @@ def measure(
 
     Parameters
     ----------
-    spec : LandscapeSpec
-    subject : Subject
     folder : Path
         Where working files may be made.
     progress : callable
@@ -101,10 +91,6 @@ def measure(
         Told in plain words when a worker was replaced.
     record : ChipRecord, optional
         Points that it has are not run again; the others are entered.
-
-    Returns
-    -------
-    Measured
 
     Raises
     ------

@@ -83,17 +83,12 @@ def run_grid(
         The loss.
     keep : str or None
         File of what the loss compares with; None: the labels of the data.
-    grid : Grid
     progress : callable
         Told of every finished point.
     record : ChipRecord, optional
         Points that it has are not run again; the others are entered as they finish.
     task : int
         What the losses depend on beside the identity of the record; see :func:`task_digest`.
-
-    Returns
-    -------
-    LossTable
     """
     axis = grid.axis()
     total = grid.pairs * grid.points**2
@@ -127,8 +122,6 @@ def task_digest(metric: Metric, grid: Grid, images: int) -> int:
 
     Parameters
     ----------
-    metric : Metric
-    grid : Grid
     images : int
         Samples that are used.
 

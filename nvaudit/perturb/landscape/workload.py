@@ -42,7 +42,6 @@ class MovedWeight:
         Its name: the address of its random numbers.
     values : ArrayFile
         As stored in the model (an integer weight: scale × code), float32 or wider, in the primary layout.
-    filters : Filters
     """
 
     key: str
@@ -72,9 +71,6 @@ class PlaneRequest:
 
     Attributes
     ----------
-    loaded : LoadedModel
-    rebatch : Rebatch
-    dataset : Dataset
     images : int
         Samples of it that are used, drawn at random; all if there are fewer.
     output : str
@@ -84,7 +80,6 @@ class PlaneRequest:
     batch_norm : {"stored", "recalibrated"}
         Whether batch normalisations use the statistics stored in the model, or at every point those of the
         samples.
-    seed : int
     provider : str
         ONNX Runtime execution provider.
     """
@@ -105,13 +100,8 @@ def build_plane(request: PlaneRequest, folder: Path) -> Plane:
 
     Parameters
     ----------
-    request : PlaneRequest
     folder : Path
         An existing folder for this landscape alone.
-
-    Returns
-    -------
-    Plane
 
     Raises
     ------
@@ -239,12 +229,6 @@ def fixed_tensors(found: list[Constant]) -> dict[str, str]:
 
 def some_samples(dataset: Dataset, count: int, seed: int) -> Dataset:
     """Choose samples at random, without repetition, in their old order.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    count : int
-    seed : int
 
     Returns
     -------

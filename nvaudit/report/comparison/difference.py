@@ -53,14 +53,14 @@ class ChipSample:
         Its KPP.
     known : int
         So many of the worst chips are surely all known.
-    slack : int
+    shift : int
         So many of these may have been stopped wrongly.
     """
 
     values: Floats
     result: KppResult
     known: int
-    slack: int
+    shift: int
 
     @property
     def complete(self) -> bool:
@@ -78,7 +78,7 @@ class ChipSample:
         own = rank_ranges(percentiles, values.size, result.confidence)[0]
         # Of ranks below the smallest percentile all chips were run on every sample; elsewhere chips were
         # stopped on both sides, and which ones is not in a report.
-        return cls(values, result, own.last + 1 if own.whole else 0, own.slack)
+        return cls(values, result, own.last + 1 if own.worst_too else 0, own.shift)
 
 
 def difference_of_kpp(
@@ -198,7 +198,7 @@ def _largest_gap(lower: ChipSample, upper: ChipSample, error: float, higher_is_b
     percentile = lower.result.percentile
     best, spent = _best_rank(percentile, upper.values.size, error / 2, min(upper.known, upper.values.size))
     worst = _worst_rank(percentile, lower.values.size, error - spent)
-    worst -= lower.slack
+    worst -= lower.shift
     if best is None or not 1 <= worst <= lower.known:
         return None
     return _ranked(upper, best, higher_is_better) - _ranked(lower, worst, higher_is_better)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nvaudit.errors import ModelError
 from nvaudit.model import Split
-from nvaudit.model.crossbar.kinds import Kind
+from nvaudit.model.crossbar.kinds import Kind, Refused, kind_of
 from nvaudit.model.crossbar.plan import Converter, Converters, row_blocks
 from nvaudit.model.graph import Node
 from nvaudit.model.layout import Layout
+from nvaudit.model.operators import find_operator
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.recurrent import Part, Recurrent
@@ -242,9 +243,6 @@ def codes(values: Tensor, converter: Converter, half_up: bool = False) -> Tensor
     return values.add_(0.5).floor_() if half_up else values.round_()
 
 
-_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
 def find_product(
     step: Step, network: Executor, splits: Mapping[str, Split], places: Mapping[str, ArrayPlace], rows: int
 ) -> CrossbarProduct | None:
@@ -261,7 +259,7 @@ def find_product(
         None if it takes no such weight, or takes it in a way of its own.
     """
     function, inputs, _, _, node = step
-    if node is None or node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
+    if node is None or find_operator(node.op_type, node.domain) is None:
         return None
     for index, slot in enumerate(inputs[:2]):
         keys = [key for key in _sources(network, slot) if key in splits]
@@ -272,8 +270,11 @@ def find_product(
         positions = _positions(network, keys[0], slot)
         if positions is None:
             return None
-        kind = _kind(node.op_type, node.attributes, index, tuple(positions.shape))
-        if kind is None or row_blocks(kind.channels, kind.kernel, rows) != splits[keys[0]].blocks:
+        try:
+            kind = kind_of(node.op_type, node.domain, node.attributes.get, index, tuple(positions.shape))
+        except Refused:
+            return None
+        if row_blocks(kind.channels, kind.kernel, rows) != splits[keys[0]].blocks:
             return None
         return _product(places[keys[0]], splits[keys[0]], kind, positions, function, node)
     return None
@@ -359,13 +360,3 @@ def _positions(network: Executor, key: str, slot: int) -> Tensor | None:
     if not torch.equal(arrived.reshape(-1).sort().values, torch.arange(1, weight.numel() + 1)):
         return None
     return arrived - 1
-
-
-def _kind(op_type: str, attributes: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> Kind | None:
-    """How an operator takes a weight; None where the audit takes it otherwise."""
-    if op_type in ("Conv", "ConvTranspose"):
-        form: Literal["conv", "deconv"] = "conv" if op_type == "Conv" else "deconv"
-        return Kind(form, shape, attributes.get("group", 1)) if index == 1 else None
-    if index == 0:
-        return Kind("left", shape)
-    return Kind("right", shape, transposed=op_type == "Gemm" and bool(attributes.get("transB", 0)))

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.graph import Network, read_network
-from nvaudit.model.layout import UNMOVED
+from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.settle import COMPUTED
 from nvaudit.retrain.executor.before import Before, trained_part
@@ -377,9 +377,13 @@ class Executor(torch.nn.Module):
         self.statistics = {k: t for k, t in tensors.items() if k not in self.weights and t is not None}
         self._leaves = [(self._slots[key], tensor) for key, tensor in tensors.items() if tensor is not None]
 
+    def stored_layout(self, key: str) -> Layout:
+        """From the primary layout of a parameter to that in which it is stored, which training sees."""
+        return self._moves[key].back if key in self._moves else UNMOVED
+
     def _stored(self, key: str, tensor: Tensor) -> Tensor:
         """A parameter in the stored layout."""
-        return arranged(tensor.detach(), self._moves[key].back if key in self._moves else UNMOVED)
+        return arranged(tensor.detach(), self.stored_layout(key))
 
     def _no_weight(self, key: str) -> ModelError:
         return ModelError(

@@ -32,7 +32,7 @@ _PAYS = 0.85
 
 Floats = NDArray[np.float64]
 Reach = tuple[float, float, float, float]
-"""Smallest value of a range, smallest and largest value of its sure ranks, largest value of the range."""
+"""Smallest value of a range, smallest and largest value of its decisive ranks, largest value of the range."""
 
 _LIMITS = (-math.inf, -math.inf, math.inf, math.inf)
 
@@ -48,7 +48,7 @@ class RaceQuestion:
     thresholds : tuple of float
         Values of which it must be known for every chip on which side it lies.
     error : float
-        Chance that any of the answers is wrong beyond its slack.
+        Chance that any of the answers is wrong beyond its shift.
     """
 
     ranges: tuple[RankRange, ...]
@@ -65,13 +65,13 @@ class RaceState:
     low, high : ndarray, float64, shape (trial,)
         Between them lies each chip's metric: equal where the chip was run on every sample, infinite where
         nothing is known.
-    sure_low, sure_high : ndarray, float64, shape (trial,)
+    decisive_low, decisive_high : ndarray, float64, shape (trial,)
         The same, only from evidence that a result may rest on.
     estimate : ndarray, float64, shape (trial,)
         Unbiased estimate of each chip's metric; that of a pilot is exact.
     pilots : int
         The first chips, each run on every sample whatever it is like.
-    whole : ndarray, bool, shape (trial,)
+    unraced : ndarray, bool, shape (trial,)
         Chips that were run on every sample whatever they are like: the pilots, and blocks without races.
     known : int
         Chips of which something is known, the first ones.
@@ -83,11 +83,11 @@ class RaceState:
 
     low: Floats
     high: Floats
-    sure_low: Floats
-    sure_high: Floats
+    decisive_low: Floats
+    decisive_high: Floats
     estimate: Floats
     pilots: int
-    whole: NDArray[np.bool_]
+    unraced: NDArray[np.bool_]
     known: int = 0
     raced: int = 0
     spent: int = 0
@@ -120,8 +120,6 @@ def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: P
 
     Parameters
     ----------
-    runner : ChipRunner
-    point, pilots : int
     margin : ndarray, float64, shape (sample,)
         Of the unmodified model.
     folder : Path
@@ -154,11 +152,6 @@ def run_races(
 
     Parameters
     ----------
-    runner : ChipRunner
-    point : int
-    trials : int
-    question : RaceQuestion
-    scouting : Scouting
     ended : callable
         Whether the run was ended early: then no more is raced.
 
@@ -172,13 +165,13 @@ def run_races(
     state = RaceState(
         low=np.full(trials, -np.inf),
         high=np.full(trials, np.inf),
-        sure_low=np.full(trials, -np.inf),
-        sure_high=np.full(trials, np.inf),
+        decisive_low=np.full(trials, -np.inf),
+        decisive_high=np.full(trials, np.inf),
         estimate=np.full(trials, np.nan),
         pilots=pilots,
-        whole=np.arange(trials) < pilots,
+        unraced=np.arange(trials) < pilots,
     )
-    for each in (state.low, state.high, state.sure_low, state.sure_high, state.estimate):
+    for each in (state.low, state.high, state.decisive_low, state.decisive_high, state.estimate):
         each[:pilots] = scouting.values
     state.known = pilots
     most = math.ceil(_MOST * scouting.samples)
@@ -187,6 +180,9 @@ def run_races(
         task = RaceTask("kpp", scouting.file, scouting.identity, state.bands, most)
         _race(runner, point, trials, task, state, scouting.samples)
 
+    # Each block is as long as all before it: bands are guessed anew only log2(trials / pilots) times, and a
+    # block's bands depend on the blocks before it alone, so that workers and their speed cannot move a
+    # result.
     for block in blocks(pilots, trials)[1:]:
         if ended():
             return state
@@ -210,9 +206,9 @@ def run_races(
 def _run_all(runner: ChipRunner, point: int, trials: Sequence[int], state: RaceState) -> None:
     """Run chips on every sample: where chips hardly differ, races do not pay."""
     for trial, value in runner.full(point, trials).items():
-        for each in (state.low, state.sure_low, state.sure_high, state.high, state.estimate):
+        for each in (state.low, state.decisive_low, state.decisive_high, state.high, state.estimate):
             each[trial] = value
-        state.whole[trial] = True
+        state.unraced[trial] = True
 
 
 def _race(
@@ -230,17 +226,17 @@ def _race(
         if np.isnan(state.estimate[trial]):
             state.estimate[trial] = race.value
         if value is not None:
-            for limit in (state.low, state.sure_low, state.sure_high, state.high):
+            for limit in (state.low, state.decisive_low, state.decisive_high, state.high):
                 limit[trial] = value
         elif race.gap is not None:
             under, over = task.bands[: race.gap], task.bands[race.gap :]
             state.low[trial] = max((band.high for band in under), default=-np.inf)
             state.high[trial] = min((band.low for band in over), default=np.inf)
-            state.sure_low[trial] = max(
-                (edge.value for band in under for edge in band.above if edge.sure), default=-np.inf
+            state.decisive_low[trial] = max(
+                (edge.value for band in under for edge in band.above if edge.decisive), default=-np.inf
             )
-            state.sure_high[trial] = min(
-                (edge.value for band in over for edge in band.below if edge.sure), default=np.inf
+            state.decisive_high[trial] = min(
+                (edge.value for band in over for edge in band.below if edge.decisive), default=np.inf
             )
 
 
@@ -249,7 +245,6 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
 
     Parameters
     ----------
-    state : RaceState
     question : RaceQuestion
         Of the whole run.
     count : int
@@ -261,16 +256,16 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
     -------
     Chips
         A chip that was stopped wrongly is among the first ones no more often than the stated chance of each
-        chip allows: with an error ε for each, P(Binomial(count, ε) > slack) ≤ error gives the slack.
+        chip allows: with an error ε for each, P(Binomial(count, ε) > shift) ≤ error gives the shift.
     """
     ranges = []
     for rank in question.ranges:
         if rank.percentile == 0:  # of the tail, which then looks at the pilots
             continue
         side = question.error / _sides(question)
-        chance = allowed_error(len(state.low) - rank.sure[0], rank.slack, side)
-        slack = next(s for s in range(count + 1) if at_least(s + 1, count, chance) <= side)
-        ranges.append(partial_range(rank.percentile, count, confidence, slack, rank.whole))
+        chance = allowed_error(len(state.low) - rank.decisive[0], rank.shift, side)
+        shift = next(s for s in range(count + 1) if at_least(s + 1, count, chance) <= side)
+        ranges.append(partial_range(rank.percentile, count, confidence, shift, rank.worst_too))
     return Chips(
         state.low[:count],
         state.high[:count],
@@ -279,25 +274,26 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
         min(state.pilots, count),
         tuple(ranges),
         question.error,
-        whole=state.whole[:count],
-        sure=(state.sure_low[:count], state.sure_high[:count]),
+        unraced=state.unraced[:count],
+        decisive=(state.decisive_low[:count], state.decisive_high[:count]),
     )
 
 
 def _sides(question: RaceQuestion) -> int:
     """Ends of bands that may each be wrong."""
-    return max(1, sum(1 if r.whole else 2 for r in question.ranges) + 2 * len(question.thresholds))
+    return max(1, sum(1 if r.worst_too else 2 for r in question.ranges) + 2 * len(question.thresholds))
 
 
 def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
     """Guess, from the chips known so far, where the values of each range will lie."""
+    # Rank r of all chips is expected near rank r·n/total of the first n. A guess: see _unsettled.
     n, total = state.known, len(state.low)
     low, high = np.sort(state.low[:n]), np.sort(state.high[:n])
     found = []
     for i, rank in enumerate(ranges):
         values = []
         for side, (wanted, fallback) in enumerate(
-            zip((rank.first, rank.sure[0], rank.sure[1] + 1, rank.last + 1), _LIMITS, strict=True)
+            zip((rank.first, rank.decisive[0], rank.decisive[1] + 1, rank.last + 1), _LIMITS, strict=True)
         ):
             place = wanted * n / total
             at = math.floor(place) - 1 if side < 2 else math.ceil(place)
@@ -312,11 +308,15 @@ def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
 
 def _unsettled(state: RaceState, ranges: Sequence[RankRange], attempt: int) -> list[Reach]:
     """Give the values that each range may still take; empty once every rank is known."""
+    # Why the ranks come out right whatever the blocks raced against: order statistics grow with each of their
+    # arguments, so low_i ≤ a_i ≤ high_i for every chip i gives low_(r) ≤ a_(r) ≤ high_(r) for every rank r.
+    # Where the sorted limits agree at r, a_(r) is known, although it may not be known which chip it is. Bands
+    # that were guessed badly leave limits that do not agree, and cost another round; they never shift a rank.
     low, high = np.sort(state.low), np.sort(state.high)
-    sure_low, sure_high = np.sort(state.sure_low), np.sort(state.sure_high)
+    decisive_low, decisive_high = np.sort(state.decisive_low), np.sort(state.decisive_high)
     if all(
         np.array_equal(low[r.first : r.last + 1], high[r.first : r.last + 1])
-        and np.array_equal(sure_low[r.sure[0] : r.sure[1] + 1], sure_high[r.sure[0] : r.sure[1] + 1])
+        and np.array_equal(decisive_low[_span(r)], decisive_high[_span(r)])
         for r in ranges
     ):
         return []
@@ -341,12 +341,16 @@ def _unsettled(state: RaceState, ranges: Sequence[RankRange], attempt: int) -> l
     return [
         (
             bottom(low, high, r.first),
-            bottom(sure_low, sure_high, r.sure[0]),
-            top(sure_low, sure_high, r.sure[1]),
+            bottom(decisive_low, decisive_high, r.decisive[0]),
+            top(decisive_low, decisive_high, r.decisive[1]),
             top(low, high, r.last),
         )
         for r in ranges
     ]
+
+
+def _span(rank: RankRange) -> slice:
+    return slice(rank.decisive[0], rank.decisive[1] + 1)
 
 
 def _touching(state: RaceState) -> list[int]:
@@ -354,9 +358,9 @@ def _touching(state: RaceState) -> list[int]:
     may = np.zeros(len(state.low), dtype=np.bool_)
     for band in state.bands:
         may |= (state.low < band.high) & (state.high > band.low)
-        sure = [[edge.value for edge in side if edge.sure] for side in (band.below, band.above)]
-        may |= (state.sure_low < max(sure[1], default=math.inf)) & (
-            state.sure_high > min(sure[0], default=-math.inf)
+        decisive = [[edge.value for edge in side if edge.decisive] for side in (band.below, band.above)]
+        may |= (state.decisive_low < max(decisive[1], default=math.inf)) & (
+            state.decisive_high > min(decisive[0], default=-math.inf)
         )
     return np.flatnonzero(may & (state.low < state.high)).tolist()
 
@@ -364,17 +368,23 @@ def _touching(state: RaceState) -> list[int]:
 def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
     """Bands around ranges and thresholds, joined where they meet."""
     total = len(state.low)
+    # What may be wrong is a stop: a chip that a race let go although it belongs into the band. Of the n
+    # chips that could be, each with a chance ε, more than s are with P(Binomial(n, ε) > s); allowed_error
+    # turns that round. s wrong stops shift a rank by at most s. The error is shared out over the ends of
+    # all bands (Boole).
     error = question.error / _sides(question)
     found = []
-    for rank, (first, sure_first, sure_last, last) in zip(question.ranges, state.reach, strict=True):
-        below = allowed_error(total - rank.sure[0], rank.slack, error)
-        above = allowed_error(rank.sure[1] + 1, rank.slack, error)
+    for rank, (first, decisive_first, decisive_last, last) in zip(question.ranges, state.reach, strict=True):
+        below = allowed_error(total - rank.decisive[0], rank.shift, error)
+        above = allowed_error(rank.decisive[1] + 1, rank.shift, error)
         found.append(
             Band(
                 ()
-                if rank.whole or first == -math.inf
-                else (Edge(sure_first, below), Edge(first, LOOSE_ERROR, sure=False)),
-                () if last == math.inf else (Edge(sure_last, above), Edge(last, LOOSE_ERROR, sure=False)),
+                if rank.worst_too or first == -math.inf
+                else (Edge(decisive_first, below), Edge(first, LOOSE_ERROR, decisive=False)),
+                ()
+                if last == math.inf
+                else (Edge(decisive_last, above), Edge(last, LOOSE_ERROR, decisive=False)),
             )
         )
     side = allowed_error(total, 0, error)

@@ -24,10 +24,8 @@ class GateQuestion:
 
     Attributes
     ----------
-    threshold : float
     percentiles : tuple of float
         Every one of them must be decided.
-    confidence : float
     most : int
         Chips drawn at most.
     minutes : float or None
@@ -53,7 +51,6 @@ def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[boo
 
     Parameters
     ----------
-    question : GateQuestion
     judge : callable
         Says of each of some chips whether it misses the threshold; of fewer where the run is to end.
 
@@ -71,6 +68,8 @@ def draw_until_decided(question: GateQuestion, judge: Callable[[range], list[boo
         if len(judged) < stop - drawn:
             return GateCount(failures, drawn + len(judged), "the run was interrupted")
         drawn = stop
+        # Looking after every block costs nothing: the verdict holds at any stopping time. The first chips
+        # are few because a bad model fails within them, later blocks no larger than keeps the workers busy.
         verdicts = {
             sequential_verdict(failures, drawn, percentile, question.confidence)
             for percentile in question.percentiles

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit.jobs.racing import RaceQuestion, Scouting, pilot_count, run_races
 from nvaudit.perturb.difficulty import estimate_difficulty, load_difficulty
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.race import Race, sample_order
+from nvaudit.perturb.racing import RaceQuestion, Scouting, pilot_count, run_races
 from nvaudit.report.chips import Chips, weighted_std
 from nvaudit.rng import stream
 from nvaudit.stats.binomial import interval_ranks
@@ -91,8 +91,8 @@ def check(seed: int, folder: Path, **options) -> float:
     assert (state.high >= truth).all()
     found, wanted = np.sort(state.low), np.sort(truth)
     for item in ranges:
-        assert wanted[max(0, item.index - item.slack)] <= found[item.index]
-        assert found[item.index] <= wanted[min(len(truth) - 1, item.index + item.slack)]
+        assert wanted[max(0, item.index - item.shift)] <= found[item.index]
+        assert found[item.index] <= wanted[min(len(truth) - 1, item.index + item.shift)]
     return part
 
 
@@ -138,9 +138,9 @@ def coverage(repeats: int, folder: Path) -> tuple[float, float, float]:
         truth, state, ranges, part = race(folder, 1000 + repeat, percentiles=(5.0,))
         low, high = interval_ranks(5.0, TRIALS, 0.95)
         found = np.sort(state.low)
-        slack = ranges[0].slack
+        shift = ranges[0].shift
         quantile = np.quantile(large, 0.05)
-        inside += found[max(0, low - 1 - slack)] <= quantile + 1e-9 and quantile <= found[high - 1] + 1e-9
+        inside += found[max(0, low - 1 - shift)] <= quantile + 1e-9 and quantile <= found[high - 1] + 1e-9
         equal += found[kpp_index(5.0, TRIALS)] == kpp(truth, 5.0, 0.95, True).value
         cost += part
     return inside / repeats, equal / repeats, cost / repeats
@@ -180,13 +180,13 @@ def test_chips_known_exactly_need_no_weights():
     assert found.mean == 0.6
 
 
-@pytest.mark.parametrize(("chips_", "slack"), [(10, 0), (100, 3), (1000, 12)])
-def test_the_error_of_a_stop_keeps_the_total(chips_, slack):
-    """More wrong stops than the slack come at most with the stated chance, and no less would do."""
+@pytest.mark.parametrize(("chips_", "shift"), [(10, 0), (100, 3), (1000, 12)])
+def test_the_error_of_a_stop_keeps_the_total(chips_, shift):
+    """More wrong stops than the shift come at most with the stated chance, and no less would do."""
     from scipy.stats import binom
 
-    error = allowed_error(chips_, slack, 0.01)
-    assert binom.sf(slack, chips_, error) == pytest.approx(0.01)
+    error = allowed_error(chips_, shift, 0.01)
+    assert binom.sf(shift, chips_, error) == pytest.approx(0.01)
 
 
 def test_ranges_and_blocks_cover_everything():
@@ -195,4 +195,4 @@ def test_ranges_and_blocks_cover_everything():
         listed = [trial for block in blocks(pilot_count(trials), trials) for trial in block]
         assert listed == list(range(trials))
         for item in rank_ranges((0.5, 1.0, 50.0, 99.0), trials, 0.95):
-            assert 0 <= item.first <= item.sure[0] <= item.index <= item.sure[1] <= item.last < trials
+            assert 0 <= item.first <= item.decisive[0] <= item.index <= item.decisive[1] <= item.last < trials

@@ -64,7 +64,6 @@ def crossbar_info(run: CrossbarRun, quantised_ideal: float) -> CrossbarInfo:
 
     Parameters
     ----------
-    run : CrossbarRun
     quantised_ideal : float
         Metric of the quantised weights with ideal converters.
     """
@@ -169,13 +168,7 @@ def measured_late(profile: DeviceProfile) -> list[str]:
 
 
 def zero_groups_found(mapped: Iterable[TensorFile], size: Crossbar) -> ZeroGroups:
-    """What the report holds about groups of zeros.
-
-    Parameters
-    ----------
-    mapped : iterable of TensorFile
-    size : Crossbar
-    """
+    """What the report holds about groups of zeros."""
     layers = []
     for tensor in mapped:
         found = saved(tensor.code.open(), tensor.lines, tensor.array, size)
@@ -200,10 +193,8 @@ def without_zero_groups(
 
     Parameters
     ----------
-    rows : sequence of TensorDecision
     keys : sequence of str
         The weight's key of each row, empty where it has none.
-    info : ZeroGroups
     """
     found = {layer.name: layer for layer in info.layers}
     made = []
@@ -225,10 +216,8 @@ def with_crossbars(
 
     Parameters
     ----------
-    rows : sequence of TensorDecision
     keys : sequence of str
         The weight's key of each row, empty where it has none.
-    info : CrossbarInfo
     """
     filled = {layer.name: layer.crossbars for layer in info.layers if layer.reason is None}
     return [

@@ -312,24 +312,34 @@ def _wanted(kind: Any, limits: Mapping[str, Any]) -> str:
         least, most = limits.get("min_length"), limits.get("max_length")
         return f"{least} to {most} {each}" if least else f"at most {most} {each}"
     if kind is int:
-        least = limits["ge"]
-        most = limits["le"] if "le" in limits else limits["lt"] - 1 if "lt" in limits else None
-        return (
-            f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
-        )
+        return _wanted_int(limits)
     if kind is float:
         return _wanted_float(limits)
     raise TypeError(f"an Option for {kind} needs words for what is wanted")
 
 
+def _wanted_int(limits: Mapping[str, Any]) -> str:
+    least = limits["gt"] + 1 if "gt" in limits else limits.get("ge")
+    most = limits["lt"] - 1 if "lt" in limits else limits.get("le")
+    if least is None:
+        return "a whole number" + (f", at most {most}" if most is not None else "")
+    return f"a whole number, {least} or more" if most is None else f"a whole number from {least} to {most}"
+
+
 def _wanted_float(limits: Mapping[str, Any]) -> str:
     above, least, below, most = (limits.get(name) for name in ("gt", "ge", "lt", "le"))
-    if below is not None:
-        return f"a number above {above:g} and below {below:g}"
-    if most is not None and most <= _ENDLESS:
-        return f"a number from {least:g} to {most:g}"
-    low = f" above {above:g}" if above is not None else f", {least:g} or more" if least is not None else ""
-    return f"a finite number{low}" + (f", at most {most:g}".replace("e+", "e") if most is not None else "")
+    high = f" below {below:g}" if below is not None else ""
+    if most is not None:
+        high = f" at most {most:g}".replace("e+", "e")
+    low = f" above {above:g}" if above is not None else ""
+    if least is not None:
+        if most is not None and most <= _ENDLESS:
+            return f"a number from {least:g} to {most:g}"
+        low = f", {least:g} or more"
+    between = "" if not low or not high else " and" if above is not None and below is not None else ","
+    top = below if most is None else most
+    bounded = bool(low) and top is not None and top <= _ENDLESS
+    return f"a {'' if bounded else 'finite '}number{low}{between}{high}"
 
 
 _ENDLESS = 1e6

@@ -15,6 +15,7 @@ import numpy as np
 
 from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
+from nvaudit.data.split import first_of, set_aside
 from nvaudit.device import (
     ADDED_TERMS,
     DeviceProfile,
@@ -25,8 +26,9 @@ from nvaudit.device import (
     override_profile,
     profile_digest,
 )
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs
+from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import (
@@ -44,7 +46,7 @@ from nvaudit.model import (
 from nvaudit.model.runtime import runtime
 from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
-from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, codes_of_file
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
@@ -57,6 +59,7 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.report.sections import OperatingPointInfo
+from nvaudit.rng import stream
 from nvaudit.spec import RunSpec
 
 Result = TypeVar("Result")
@@ -83,6 +86,7 @@ class Session:
     crossbar: CrossbarRun | None = None
     codes: ChosenCodes | None = None
     ran: Ran | None = None
+    calibration: Dataset | None = None  # samples that each chip is corrected by; they are not scored
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -143,6 +147,9 @@ class Session:
             code = getattr(sys.modules.get(metric.name.partition(":")[0]), "__file__", None)
             digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
             inputs["metric"] = Input(name=metric.name, sha256=digest)
+        if self.spec.mapping is not None:
+            path = Path(self.spec.mapping)
+            inputs["mapping"] = Input(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
         return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
 
@@ -184,6 +191,39 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
     return profile, tuple(operating_point(profile, sigma, **own) for sigma in sigmas)
 
 
+def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]]:
+    """Settle which mapping file holds: the one given, or that beside the model if it was made for it.
+
+    Returns
+    -------
+    spec : RunSpec
+        With the file that is used.
+    notes : list of str
+        On a file that was found.
+
+    Raises
+    ------
+    OptionError
+        If the given file was made for another model.
+    """
+    path = mapping_beside(loaded.path) if spec.mapping is None else Path(spec.mapping)
+    if spec.mapping is None and (spec.code is not None or not path.is_file()):
+        return spec, []
+    if spec.mapping is not None and spec.code is not None:
+        raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
+    made_for = read_mapping(path)
+    if made_for.model_sha256 != loaded.digest:
+        which = f"SHA-256 {made_for.model_sha256[:12]}…, this one has {loaded.digest[:12]}…"
+        if spec.mapping is not None:
+            raise OptionError(f"--mapping: {path} was made for another model ({which}); make it anew")
+        return spec, [f"{path} beside the model was made for another model ({which}) and is not used"]
+    notes = [
+        f"codes of {path}, made for {made_for.device!r}"
+        + ("" if made_for.sigma is None else f" at sigma {made_for.sigma:g}")
+    ]
+    return spec.model_copy(update={"mapping": str(path)}), notes
+
+
 def settle_codes(
     spec: RunSpec, points: Sequence[OperatingPoint], decisions: Sequence[Decision]
 ) -> ChosenCodes | None:
@@ -194,7 +234,17 @@ def settle_codes(
     OptionError
         If options contradict each other, or what is asked cannot be had.
     """
+    weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
     name, _, family = (spec.code or "slices").partition(":")
+    if spec.mapping is not None:
+        for option, of_mapping in (
+            ("--devices-per-weight", spec.devices_per_weight),
+            ("--allocate", spec.allocate),
+            ("--encoding", spec.encoding),
+        ):
+            if of_mapping is not None:
+                raise OptionError(f"{option} and --mapping: choose one; the file has all codes")
+        return codes_of_file(spec.mapping, weights, points, per_channel=spec.scale == "per_channel")
     if name == "slices":
         for option, of_codes in (
             ("--devices-per-weight", spec.devices_per_weight),
@@ -214,7 +264,6 @@ def settle_codes(
         spec.devices_per_weight,
         spec.allocate,
     )
-    weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
     return choose_codes(
         weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
     )
@@ -309,6 +358,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     check_converters(spec)
     profile, points = settle_device(spec)
     loaded = load_runnable(spec.model, spec.seed)
+    spec, found = find_mapping(spec, loaded)
     rebatch = analyse_batch(loaded.model)
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
@@ -319,18 +369,11 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to audit; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
-    dataset = load_dataset(
-        Path(spec.data) if spec.data is not None else None,
-        input_specs(loaded, rebatch),
-        model_path=loaded.path,
-        limit=spec.limit,
-        seed=spec.seed,
-        scratch=folder,
-        rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
-    )
+    rules = rules_for(loaded, output, spec.metric, spec.ignore_labels)
+    dataset, calibration = _load_data(spec, loaded, rebatch, rules, folder)
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
-    notes += cut.notes
+    notes += [*found, *cut.notes]
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     codes = settle_codes(spec, points, decisions)
@@ -357,12 +400,47 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     session = Session(
         spec, loaded, profile, points, decisions, rebatch, dataset, workload, notes, codes=codes
     )
+    session.calibration = calibration
     if spec.adc_bits is not None:
         how = ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range)
         with session.timed("calibrate"):
             session.crossbar = put_on_crossbars(request, workload, how, folder)
         session.workload = session.crossbar.workload
     return session
+
+
+def _load_data(
+    spec: RunSpec, loaded: LoadedModel, rebatch: Rebatch, rules: LabelRules, folder: Path
+) -> tuple[Dataset, Dataset | None]:
+    """The samples that are scored, and those that each chip is corrected by."""
+    given, count = input_specs(loaded, rebatch), spec.calibrate_chips
+    own = count if count is not None and spec.calibrate_data is None else 0  # taken from the data
+
+    def load(path: str | None, limit: int | None, scratch: Path) -> Dataset:
+        place = None if path is None else Path(path)
+        return load_dataset(
+            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=rules
+        )
+
+    dataset = load(spec.data, None if spec.limit is None else spec.limit + own, folder)
+    if count is None:
+        return dataset, None
+    if spec.calibrate_data is None:
+        return set_aside(dataset, count, spec.seed, folder)
+    other = folder / "calibration"
+    other.mkdir()
+    calibration = load(spec.calibrate_data, None, other)
+    if calibration.count < count:
+        raise DataError(
+            f"{spec.calibrate_data}: has {calibration.count} samples; --calibrate-chips {count} wants more"
+        )
+    if calibration.digest == dataset.digest:
+        raise OptionError(
+            f"--calibrate-data {spec.calibrate_data}: these are the samples that are scored; give others, or "
+            "leave it out: then samples of --data are set aside"
+        )
+    chosen = stream(spec.seed, "calibration samples").choice(calibration.count, count, replace=False)
+    return dataset, first_of(calibration, np.sort(chosen))
 
 
 def prepare_again(session: Session, probe: Probe) -> Session:

@@ -17,6 +17,7 @@ from nvaudit.options import (
     Count,
     DataOptions,
     DeviceOptions,
+    Encodable,
     Finite,
     MappingOptions,
     MetricOptions,
@@ -28,6 +29,7 @@ from nvaudit.options import (
     SimulationOptions,
     Trials,
     each_once,
+    read_path,
 )
 
 Attribution = Literal["tensors", "terms", "classes", "all"]
@@ -147,6 +149,25 @@ class QuestionOptions(Options):
             metavar="I",
         ),
     ] = None
+    calibrate_chips: Annotated[
+        Annotated[int, Field(ge=2, le=1_000_000)] | None,
+        Option(
+            "Also correct each chip by what its layers make of N unlabelled samples (normalisations, else "
+            "gain and bias of each output), and report both KPPs.",
+            unset="not",
+            metavar="N",
+        ),
+    ] = None
+    calibrate_data: Annotated[
+        Encodable | None,
+        Option(
+            "With --calibrate-chips: other samples for it.",
+            unset="N of --data, drawn by --seed and not scored",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
 
 
 class RunSpec(
@@ -189,7 +210,8 @@ class RunSpec(
             unused.add("adc_range")
             if not self.skip_zero_groups:
                 unused.add("crossbar")  # then for counting only
-        return self.given(name for part in OF_A_CHIP for name in part.model_fields if name not in unused)
+        names = [name for part in OF_A_CHIP for name in part.model_fields if name not in unused]
+        return self.given([*names, "calibrate_chips"])  # which also says which samples are scored
 
 
 def make_spec(**options: Any) -> RunSpec:

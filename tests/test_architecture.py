@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "jobs.landscaping": LOWER | {"perturb", "session"},
     "jobs.verifying": LOWER | {"perturb", "coverage", "session", "write_verify"},
     "jobs.measuring": LOWER | {"perturb", "session"},
+    "jobs.calibrating": LOWER | {"perturb", "session", "remapping", "jobs.measuring"},
     "jobs.auditing": LOWER
     | {
         "perturb",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
         "tensor_table",
         "session",
         "jobs.attributing",
+        "jobs.calibrating",
         "jobs.measuring",
         "jobs.landscaping",
     },

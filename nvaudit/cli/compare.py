@@ -32,7 +32,11 @@ _OF_THE_COMPARISON = frozenset(
 @spec_options(
     RunSpec,
     CompareOptions,
-    without={*EffortOptions.model_fields, "tail", "attribute", "attribution_trials", "attribution_images"},
+    without={
+        *EffortOptions.model_fields,
+        *("tail", "attribute", "attribution_trials", "attribution_images"),
+        *("calibrate_chips", "calibrate_data"),
+    },
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
         "data": {

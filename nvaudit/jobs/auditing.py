@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
+from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.mapping.tiling import Crossbar
@@ -28,12 +30,13 @@ from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
+from nvaudit.report.calibrated import CalibratedChips, NotCorrected
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Interrupted, Section, TensorDecision, TimeBox
-from nvaudit.report.summary import Measured, Questions, summarise
+from nvaudit.report.summary import Measured, Questions, measured_points, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
 from nvaudit.tensor_table import (
@@ -116,6 +119,7 @@ def run_audit(
         If anything about the input is wrong, the folder is of another run, or another process uses it.
     """
     begin = time.perf_counter()
+    check_calibration(spec)
     folder = None if resume is None else Path(resume)
     with ExitStack() as stack:
         if folder is not None:
@@ -152,6 +156,14 @@ def _measure(
         with session.timed("chips"), stop.waited_for():
             minutes = _minutes_left(spec, begin)
             found = measure_chips(pool, session, metric, keep, progress, record, stop, minutes)
+        calibrated = None
+        with _as_time_permits(
+            session, stop, found, "chips were not corrected", spec.calibrate_chips is not None
+        ):
+            if spec.calibrate_chips is not None and not found.ended:
+                with session.timed("corrected chips"):
+                    minutes = _minutes_left(spec, begin)
+                    calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, minutes)
         detail, landscape = None, {}
         with _as_time_permits(session, stop, found, "the attribution was not made", plan is not None):
             if plan is not None and not found.ended:
@@ -164,7 +176,8 @@ def _measure(
     with session.timed("products"):
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
-    return _report(session, metric, nominal, quantised.value, found, detail, landscape, coverage, stop)
+    values = (nominal, quantised.value)
+    return _report(session, metric, values, (found, calibrated), detail, landscape, coverage, stop)
 
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:
@@ -226,15 +239,15 @@ def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list
 def _report(
     session: Session,
     metric: Metric,
-    nominal: float,
-    quantised: float,
-    found: Measurement,
+    values: tuple[float, float],
+    chips: tuple[Measurement, Calibrated | None],
     detail: AttributionDetail | None,
     landscape: Mapping[str, Any],
     coverage: Coverage,
     stop: Stop,
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
+    found, calibrated = chips
     points = session.points[: len(found.chips)]
     worst = max(points, key=lambda point: point.sigma)  # what stands at the top of the report
     rows, groups = _tensors(session, worst, landscape.get("crossbar"))
@@ -244,8 +257,8 @@ def _report(
         higher_is_better=metric.higher_is_better,
         unit=metric.unit,
         assumed=metric.assumed,
-        nominal=nominal,
-        quantised=quantised,
+        nominal=values[0],
+        quantised=values[1],
         chips=found.chips,
         samples=dataset.count,
         tolerance=spec.tolerance,
@@ -254,18 +267,23 @@ def _report(
         together=session.workload.batch if session.rebatch.coupled else 0,
         caution=metric.caution,
     )
+    questions = Questions(
+        spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped
+    )
+    asked = spec.code or session.spec.mapping or ""
+    sizes = {tensor.key: tensor.code.open().size for tensor in session.workload.tensors}
+    codes = codes_info(session.codes, sizes, asked)
     return summarise(
         measured,
-        Questions(
-            spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped
-        ),
+        questions,
+        calibrated=None if calibrated is None else _calibrated(session, calibrated, measured, questions),
         tensors=coverage.rows(rows),
         mapped=coverage.share,
         **_about(session, worst),
         **landscape,
         **_ended(spec, found, stop),
         zero_groups=groups,
-        codes=codes_info(session.codes, session.workload.tensors, spec.code or ""),
+        codes=codes,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         run=spec.model_dump(mode="json"),
@@ -276,6 +294,26 @@ def _report(
             *_converter_notes(landscape),
             *_missing_points(session, found),
         ],
+    )
+
+
+def _calibrated(
+    session: Session, found: Calibrated, measured: Measured, questions: Questions
+) -> CalibratedChips:
+    """Describe the corrected chips."""
+    chips = found.found.chips
+    sigmas = measured.sigmas[: len(chips)]
+    samples = session.calibration
+    assert samples is not None
+    return CalibratedChips(
+        samples=samples.count,
+        source=session.spec.calibrate_data or samples.source,
+        norms=len(found.norms),
+        layers=len(found.layers),
+        left=tuple(NotCorrected(name=name, reason=reason) for name, reason in found.left.items()),
+        points=measured_points(
+            replace(measured, chips=chips, sigmas=sigmas), replace(questions, min_kpp=None)
+        ),
     )
 
 

@@ -150,6 +150,8 @@ def _choose(
     shifted = spec.recalibrate and has_mean(original)
     if shifted:  # what pays most comes first
         search.corrections(seen)
+    if spec.rounding:
+        search.roundings(WATCHED)
     if spec.clip:
         search.clippings(spread, spec.equalise)
     if spec.recalibrate and not shifted:
@@ -261,6 +263,7 @@ def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCan
         if lost <= search.allowed:
             return best
         search.refused[best.name] = f"{COSTS} on {checked} samples"
+        search.more_cautious(best)
 
 
 def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -> float:

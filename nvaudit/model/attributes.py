@@ -129,6 +129,8 @@ def _open(place: Place, names: Names) -> None:
     build = Builder(node, names)
     x = node.inputs[0]
     assert x is not None
+    # y = X·C + b, then (X·C + b)·1 + 0 inside the operator: exact, since each sum has one term that is not
+    # zero.
     count = _outputs(node)
     bias = np.asarray(attribute(node, "intercepts", (0.0,) * count), np.float32)
     matrix = np.asarray(attribute(node, "coefficients"), np.float32).reshape(count, -1)

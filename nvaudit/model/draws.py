@@ -14,18 +14,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from nvaudit.model.walk import attribute, operand, places
+from nvaudit.model.walk import DROPOUTS, RANDOM, SAMPLING, attribute, operand, places
 from nvaudit.rng import stream
 
-RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
-)
-"""Operators that draw whatever their attributes are."""
-
-DROPOUTS = {"Dropout": 2, "BiasDropout": 4, "BitmaskDropout": 2, "BitmaskBiasDropout": 4}
-"""Operators that draw in training mode, and the input that says whether they are in it."""
-
-_MICROSOFT_SAMPLING = frozenset(["Sampling"])
 _FLOAT_SEEDS = RANDOM
 _TRAINED_BY_INPUT = 12
 """The opset from which on a Dropout may be in training mode; before, it never is in ONNX Runtime."""
@@ -68,10 +59,10 @@ def find_draws(model: ir.Model) -> tuple[Draw, ...]:
     tuple of Draw
         In graph order.
     """
-    return tuple(_found(model))
+    return tuple(_each_draw(model))
 
 
-def _found(model: ir.Model) -> Iterator[Draw]:
+def _each_draw(model: ir.Model) -> Iterator[Draw]:
     opset = model.opset_imports.get("", 1)
     for place in places(model.graph):
         node, label = place.node, f"{place.path}/{place.label}" if place.path else place.label
@@ -91,7 +82,7 @@ def draws(node: ir.Node, opset: int) -> bool:
             return True
         return node.op_type == "Dropout" and opset >= _TRAINED_BY_INPUT and _on(node)
     if node.domain == "com.microsoft":
-        return node.op_type in _MICROSOFT_SAMPLING or (node.op_type in DROPOUTS and _on(node))
+        return node.op_type in SAMPLING or (node.op_type in DROPOUTS and _on(node))
     return False
 
 

@@ -101,7 +101,8 @@ def grid_of(root: Root, opset: int) -> Grid | None:
     stored = stored_array(root.value)
     assert stored is not None
     for end in _parameter_ends(root):
-        # Positions and their stored codes go through the chain together, which undoes any layout.
+        # The grid is known in the layout at the operator: places are sent the way of the weight, and scale
+        # and zero point are put back to where each place came from.
         decode = end.role.decode if end.role else None
         try:
             _, grid = decode_values(stored, root.state.dtype, end.steps, decode, opset)

@@ -32,6 +32,12 @@ from nvaudit.model.tensors import Array, read_tensor
 from nvaudit.model.walk import graphs, is_constant_node, places
 from nvaudit.model.weights import choose
 
+SLOT_FILE = "nvaudit-slots.bin"
+"""The external data that slots and large digital tensors point to."""
+
+MAX_INLINE_BYTES = 2**20
+"""Digital tensors up to this size travel in the message."""
+
 ALIGNMENT = 64
 _EXTERNAL_IR_VERSION = 4  # the first in which an initializer need not be an input
 
@@ -336,10 +342,6 @@ def _numpy_type(name: str) -> np.dtype[np.generic]:
 
 
 _SHORT = {"float32": "FLOAT", "float64": "DOUBLE"}
-
-
-SLOT_FILE = "nvaudit-slots.bin"
-MAX_INLINE_BYTES = 2**20
 
 
 def take_large(model: ir.Model, slots: set[str], names: Names) -> dict[str, Array]:

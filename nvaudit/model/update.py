@@ -115,6 +115,8 @@ def _update(loaded: LoadedModel, values: Mapping[str, Array], path: Path) -> tup
 
 def _tagged_roots(loaded: LoadedModel) -> tuple[dict[str, Root], tuple[Path, ...]]:
     """Every stored tensor by key, marked with its place in the file however deep it lies."""
+    # Keys are those of the graph that was audited: functions inlined, sparse tensors dense. A mark on each
+    # tensor of the message goes with it through all of that and tells where in the file its numbers are.
     proto, _ = parse_upgraded(loaded.path)
     for number, tensor in enumerate(_tensors(proto)):
         entry = tensor.metadata_props.add()
@@ -180,6 +182,8 @@ def _encode(root: Root, given: Array, opset: int, where: str) -> _New:
         if not np.isfinite(array.astype(np.float64)).all() and np.isfinite(given).all():
             raise ModelError(f"{where}: the new numbers are beyond the range of {name}; clip the weights")
     else:
+        # Dividing by the scale may end up at a neighbour of the stored code: what was not changed keeps its
+        # own.
         kept = given.astype(np.float32) == grid.values(stored)
         array = np.where(kept, stored, grid.codes(given).astype(np.int64).astype(stored.dtype))
     changed = np.ascontiguousarray(array).tobytes() != np.ascontiguousarray(stored).tobytes()
@@ -333,6 +337,9 @@ def _shared_places(tensors: list[tuple[str, Any]]) -> set[int]:
         length = int(entries["length"]) if "length" in entries else _nbytes(tensor)
         spans.append((source, start, start + length, id(tensor)))
     spans.sort(key=lambda span: span[:3])
+    # In order of their starts: a tensor shares bytes if it starts before the farthest end so far, and then
+    # so does the tensor that reaches there. Exporters store equal tensors once, and a file may be made to
+    # overlap.
     shared: set[int] = set()
     reach: tuple[str, int, int] | None = None
     for source, start, end, mark in spans:

@@ -10,21 +10,16 @@ import onnx_ir as ir
 
 STANDARD = frozenset({"", "com.microsoft", "com.microsoft.nchwc"})
 _COMPUTED = STANDARD | {"ai.onnx.ml"}  # domains whose operators ONNX Runtime has
-# Different at every run, or dependent on state, whatever their inputs are.
-_RANDOM = frozenset(
-    [
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Multinomial",
-        "Bernoulli",
-        "BiasDropout",
-        "BitmaskDropout",
-        "BitmaskBiasDropout",
-        "Sampling",
-    ]
+RANDOM = frozenset(
+    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
 )
+"""Operators that draw whatever their attributes are."""
+
+DROPOUTS = {"Dropout": 2, "BiasDropout": 4, "BitmaskDropout": 2, "BitmaskBiasDropout": 4}
+"""Operators that draw in training mode, and the input that says whether they are in it."""
+
+SAMPLING = frozenset(["Sampling"])
+"""Operators of com.microsoft that draw."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +175,7 @@ def _is_fixed(node: ir.Node, known: set[ir.Value]) -> bool:
 def _is_random(node: ir.Node) -> bool:
     """Whether a node draws numbers. Dropout does in training mode, which is an input of constant value."""
     if node.op_type != "Dropout" or node.domain:
-        return node.op_type in _RANDOM
+        return node.op_type in RANDOM | SAMPLING | DROPOUTS.keys() - {"Dropout"}
     training = operand(node, 2)
     maker = None if training is None else training.producer()
     tensor = None if training is None else training.const_value

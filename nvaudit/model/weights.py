@@ -33,6 +33,8 @@ class WeightUse:
         The graph it is in, ``""`` for the main one.
     node : onnx_ir.Node
         The operator itself; names may come twice.
+    turned : bool
+        Whether it takes the weight in another layout than the first use does, or a part of a stack.
     """
 
     node_name: str
@@ -41,6 +43,7 @@ class WeightUse:
     input_index: int
     graph_path: str
     node: ir.Node = field(repr=False, compare=False)
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,8 +223,16 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
         channel_axes=role.channel_axes,
         matrix=role.matrix,
         uses=tuple(
-            WeightUse(e.place.label, e.place.node.op_type, e.place.node.domain, e.index, e.path, e.place.node)
-            for e in choice.mapped
+            WeightUse(
+                e.place.label,
+                e.place.node.op_type,
+                e.place.node.domain,
+                e.index,
+                e.path,
+                e.place.node,
+                turned=bool(layout) or e.taken is not None,
+            )
+            for e, layout in zip(choice.mapped, choice.layouts, strict=True)
             if e.place is not None
         ),
         origin=root.origin,

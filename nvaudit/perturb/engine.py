@@ -16,6 +16,7 @@ from nvaudit.errors import ModelError, OptionError
 from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
+from nvaudit.model.template import SLOT_FILE
 from nvaudit.perturb.cells import place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
@@ -23,7 +24,7 @@ from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, re
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
-from nvaudit.perturb.session import FILE_BYTES, SLOT_FILE, feed_samples, open_session, run_session
+from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
@@ -350,18 +351,38 @@ class Engine:
         return open_session(Path(graph.path), fills, self._w.provider)
 
     def _chip_session(self, point: int, trial: int, variant: Variant = WHOLE) -> Any:
-        w = self._w
-        proto = Path(w.template.path).read_bytes()
-        if w.read_noise and trial != QUANTISED:
-            from nvaudit.model import reseed_read_noise
+        corrections = self._corrections(point, trial, variant)
+        proto = self._of_chip(Path(self._w.template.path).read_bytes(), trial)
+        return self._filled(proto, self.fill(point, trial, variant), corrections)
 
-            proto = reseed_read_noise(proto, w.seed, trial)
-        return self._filled(proto, self.fill(point, trial, variant))
+    def _of_chip(self, proto: bytes, trial: int) -> bytes:
+        """A graph whose read noise is that of a chip."""
+        if not self._w.read_noise or trial == QUANTISED:
+            return proto
+        from nvaudit.model import reseed_read_noise
 
-    def _filled(self, proto: bytes, slots: Iterable[tuple[SlotSpec, NDArray[Any]]]) -> Any:
-        """Open the template with its slots filled."""
+        return reseed_read_noise(proto, self._w.seed, trial)
+
+    def _corrections(self, point: int, trial: int, variant: Variant) -> dict[str, NDArray[Any]]:
+        """What a chip is corrected by: found on the same devices, drawn again, on the calibration samples."""
+        how = self._w.correction
+        if how is None:
+            return {}
+        proto = self._of_chip(Path(how.finder).read_bytes(), trial)
+        session = self._filled(proto, self.fill(point, trial, variant))
+        feeds = {name: np.asarray(file.open(), order="C") for name, file in how.inputs.items()}
+        places = list(how.places)
+        return dict(zip(places, run_session(session, places, feeds), strict=True))
+
+    def _filled(
+        self,
+        proto: bytes,
+        slots: Iterable[tuple[SlotSpec, NDArray[Any]]],
+        more: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Any:
+        """Open the template with its slots filled, and other initializers that are left open."""
         w = self._w
-        digital = {name: file.open() for name, file in w.template.digital.items()}
+        digital = {name: file.open() for name, file in w.template.digital.items()} | dict(more or {})
         sizes = [np.dtype(s.dtype if s.dtype != "bfloat16" else "uint16").itemsize for s in w.slots]
         total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))
         if total < FILE_BYTES:

@@ -17,9 +17,6 @@ from nvaudit.perturb.memory import available_bytes
 from nvaudit.perturb.providers import session_on
 from nvaudit.perturb.watchdog import guarded
 
-SLOT_FILE = "nvaudit-slots.bin"
-"""The external data that a template's slots point to."""
-
 FILE_BYTES = 32 << 20
 """From this size on, weights go through a file that ONNX Runtime maps, not through its copies."""
 

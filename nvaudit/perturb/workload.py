@@ -113,6 +113,25 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How each chip is corrected before it is scored, by what it makes of calibration samples.
+
+    Attributes
+    ----------
+    finder : str
+        File of a graph with the template's slots, which gives ``places`` on all calibration samples at once.
+    places : tuple of str
+        Initializers of the template that take them.
+    inputs : mapping of str to ArrayFile
+        The calibration samples.
+    """
+
+    finder: str
+    places: tuple[str, ...]
+    inputs: Mapping[str, ArrayFile]
+
+
+@dataclass(frozen=True)
 class Workload:
     """A run.
 
@@ -146,6 +165,8 @@ class Workload:
         Outputs that could be scored instead.
     columns : tuple of int or str
         Of an output that is a dictionary for each sample: its keys, in the order of the classes.
+    correction : Correction or None
+        None: chips are scored as they are.
     """
 
     folder: str
@@ -168,3 +189,4 @@ class Workload:
     together: int = 0
     alternatives: tuple[str, ...] = ()
     columns: tuple[int | str, ...] = ()
+    correction: Correction | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,15 +18,20 @@ from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.schedule import Progress
 from nvaudit.remapping.bench import FIRST_CHIPS, Bench, BenchConditions, Changed, ChipScores, Numbers
 from nvaudit.remapping.centre import CHIPS, chip_moments, clean_moments
-from nvaudit.remapping.limits import Limits, by_balance, by_deviations
+from nvaudit.remapping.input_moments import InputMoments, input_moments
+from nvaudit.remapping.limits import Limits, by_balance, by_deviations, relative_spread
 from nvaudit.remapping.program import Rescaling, RescalingBasis, rescale
+from nvaudit.remapping.round_weights import CAUTIONS, LATE, Rounding, round_weights, rounding_seconds
 from nvaudit.remapping.solve import SHARP, SOFT
 
 _INSERTED = {"columns": "factors behind weights", "both": "factors behind and before weights"}
 
 BEHIND = "is behind on the first chips"
 COSTS = "costs too much of the nominal metric"
-LATE = "the time budget ran out"
+_ROUNDED = "codes for noise"
+
+_PATIENCE_S = 10.0
+"""Rounding is begun where so much time is left, even if it needs more: the rest stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class RemapCandidate:
         Where weights are cut off; empty for nowhere.
     corrected : tuple of str
         Weights whose results have other means, or pass through another batch normalisation.
+    rounding : Rounding or None
+        Other codes of weights.
     """
 
     name: str
@@ -51,15 +59,21 @@ class RemapCandidate:
     measured: ChipScores
     seconds: float
     corrected: tuple[str, ...] = ()
+    rounding: Rounding | None = None
 
     @property
     def changes_function(self) -> bool:
         """Whether it computes something else than the original, by more than rounding."""
-        return bool(self.limits) or bool(self.corrected)
+        return bool(self.limits) or bool(self.corrected) or self.rounding is not None
 
     def arrays(self) -> dict[str, Numbers]:
-        """The weights that are cut off, in their primary layout."""
-        return self.bench.cut(self.limits)
+        """The weights that are cut off or have other codes, in their primary layout."""
+        return changed_weights(self.bench, self.limits, self.rounding)
+
+
+def changed_weights(bench: Bench, limits: Limits, rounding: Rounding | None) -> dict[str, Numbers]:
+    """The weights of a structure that are cut off or have other codes, in their primary layout."""
+    return {**bench.cut(limits), **({} if rounding is None else rounding.numbers)}
 
 
 @dataclass
@@ -95,6 +109,8 @@ class RemapSearch:
     impossible: list[str] = field(default_factory=list)
     centres: Centres | None = None
     _pass: float = 0.0
+    _inputs: tuple[dict[str, InputMoments], dict[str, str]] | None = None
+    _rounding_s: float = 0.0
 
     @property
     def conditions(self) -> BenchConditions:
@@ -127,7 +143,8 @@ class RemapSearch:
             start = self.best()
         self._family(start, by_balance(start.bench, start.rescaling.power, spread))
         insert = next((key for key, name in _INSERTED.items() if name == start.name), "none")
-        if start is not self.tried[0] and not start.corrected and (equalise or insert != "none"):
+        same = start.corrected or start.rounding is not None
+        if start is not self.tried[0] and not same and (equalise or insert != "none"):
             # Less sharp scales are worse by themselves and sometimes better once large weights are cut off.
             soft = self._structure(f"{start.name}, for clipping", insert, SOFT)  # type: ignore[arg-type]
             if soft is not None:
@@ -160,9 +177,9 @@ class RemapSearch:
         count = self.conditions.dataset.count
         return 1.000001 / count if self.conditions.metric.unit == "fraction" else 0.0
 
-    def late(self, name: str, passes: int = FIRST_CHIPS + 2) -> bool:
+    def late(self, name: str, passes: int = FIRST_CHIPS + 2, more_s: float = 0.0) -> bool:
         """Whether there is no time for one more candidate; then it counts as not tried."""
-        if time.perf_counter() + passes * self._pass <= self.deadline:
+        if time.perf_counter() + passes * self._pass + more_s <= self.deadline:
             return False
         self.untried.append(name)
         return True
@@ -208,16 +225,80 @@ class RemapSearch:
         loaded = with_centres(base.bench.loaded, centres, shifts, statistics)
         rescaling = replace(base.rescaling, loaded=loaded)
         touched = tuple(spot.key for spot in centres.spots if spot.value in shifts or norms)
-        self.candidate(name, self.bench(rescaling), rescaling, base.limits, touched or ("",))
+        bench = self.bench(rescaling)
+        self.candidate(name, bench, rescaling, base.limits, touched or ("",), base.rounding)
+
+    def roundings(self, images: int) -> None:
+        """Choose the codes of the best candidate's weights anew, for the noise that they make.
+
+        Where that costs too much of the nominal metric, once more with more caution. What is cut off
+        afterwards is rounded so, too.
+
+        Parameters
+        ----------
+        images : int
+            Samples, at most, on which it is measured what layers take.
+        """
+        base, begin = self.best(), time.perf_counter()
+        if not any(spread > 0 for spread in relative_spread(base.bench).values()):
+            return
+        for caution in CAUTIONS:
+            name = f"{base.name}, {_ROUNDED}" + ("" if caution == 1 else f", errors × {caution:g}")
+            if self.late(name, more_s=min(_needed_s(base.bench), _PATIENCE_S)):
+                return
+            self.tell(name, len(self.tried), len(self.tried) + 1)
+            if self._inputs is None:
+                self._inputs = input_moments(
+                    base.bench.loaded,
+                    list(base.bench.values),
+                    self.conditions.dataset,
+                    images,
+                    self.conditions.seed,
+                    self.conditions.provider,
+                )
+            found = self._rounded(base.bench, base.limits, caution)
+            self._rounding_s = time.perf_counter() - begin
+            if not found.numbers:
+                self.impossible.append(f"rounding: {next(iter(found.refused.values()), 'no weight')}")
+                return
+            begin = time.perf_counter()
+            self.candidate(name, base.bench, base.rescaling, base.limits, base.corrected, found)
+            if self.refused.get(name) != COSTS:
+                return
+
+    def more_cautious(self, candidate: RemapCandidate) -> None:
+        """Round a candidate that turned out to cost too much with more caution, if there is time for it."""
+        rounding = candidate.rounding
+        left = [caution for caution in CAUTIONS if rounding is not None and caution > rounding.caution]
+        if not left:
+            return
+        plain = re.sub(r", errors × [\d.]+", "", candidate.name)
+        name = f"{plain}, errors × {left[0]:g}"
+        if self.late(name, more_s=self._rounding_s):
+            return
+        found = self._rounded(candidate.bench, candidate.limits, left[0])
+        self.candidate(
+            name, candidate.bench, candidate.rescaling, candidate.limits, candidate.corrected, found
+        )
+
+    def _rounded(self, bench: Bench, limits: Limits, caution: float) -> Rounding:
+        assert self._inputs is not None
+        return round_weights(bench, bench.cut(limits), *self._inputs, caution, self.deadline)
 
     def candidate(
-        self, name: str, bench: Bench, rescaling: Rescaling, limits: Limits, corrected: tuple[str, ...] = ()
+        self,
+        name: str,
+        bench: Bench,
+        rescaling: Rescaling,
+        limits: Limits,
+        corrected: tuple[str, ...] = (),
+        rounding: Rounding | None = None,
     ) -> RemapCandidate:
         """Measure a candidate and remember it."""
         begin = time.perf_counter()
-        measured, reason = self._measure(bench, bench.cut(limits))
+        measured, reason = self._measure(bench, changed_weights(bench, limits, rounding))
         seconds = time.perf_counter() - begin
-        candidate = RemapCandidate(name, bench, rescaling, limits, measured, seconds, corrected)
+        candidate = RemapCandidate(name, bench, rescaling, limits, measured, seconds, corrected, rounding)
         self.tried.append(candidate)
         if reason == LATE:
             self.cut_short.add(name)
@@ -275,15 +356,22 @@ class RemapSearch:
             name = f"{structure.name}, {what}"
             if not limits:
                 continue
-            if self.late(name):
+            rounding = structure.rounding
+            if self.late(name, more_s=0.0 if rounding is None else self._rounding_s):
                 return
             self.tell(name, len(self.tried), len(self.tried) + 1)
-            candidate = self.candidate(name, structure.bench, structure.rescaling, limits)
+            if rounding is not None:
+                rounding = self._rounded(structure.bench, limits, rounding.caution)
+            candidate = self.candidate(name, structure.bench, structure.rescaling, limits, rounding=rounding)
             if self.refused.get(name, BEHIND) != BEHIND:
                 return
             if candidate.measured.behind(before.measured) or before.measured.beats(candidate.measured):
                 return
             before = candidate
+
+
+def _needed_s(bench: Bench) -> float:
+    return sum(rounding_seconds(weight) for weight in bench.weights.values())
 
 
 def _order(candidate: RemapCandidate) -> tuple[float, float]:

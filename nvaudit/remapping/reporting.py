@@ -12,8 +12,9 @@ import numpy as np
 from nvaudit.device import OperatingPoint
 from nvaudit.perturb.metrics import Metric
 from nvaudit.remapping.bench import ChipScores
-from nvaudit.remapping.choose import COSTS, LATE, RemapCandidate, RemapSearch
+from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
 from nvaudit.remapping.limits import narrowing
+from nvaudit.remapping.round_weights import LATE
 from nvaudit.remapping.spec import RemapSpec
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
@@ -181,23 +182,27 @@ def _kpp(measured: ChipScores, percentile: float) -> float | None:
 
 def _tensors(outcome: RemapOutcome) -> list[RemapTensor]:
     best, rows = outcome.best, []
-    rescaling, changed = best.rescaling, best.name != outcome.search.tried[0].name
+    rescaling = best.rescaling
     held = {**rescaling.reasons, **rescaling.refused}
     for key, values in best.bench.values.items():
         limit, fixed = best.limits.get(key), best.bench.editable[key]
         narrower = None if limit is None else narrowing(best.bench, key, limit)
         ratio = rescaling.noise.get(key, 1.0) * (1.0 if narrower is None else narrower)
-        same = all(c.rescaling is not rescaling for c in outcome.search.tried[1:])
+        rounding = best.rounding
+        if rounding is not None:
+            ratio *= rounding.noise.get(key, 1.0)
         rows.append(
             RemapTensor(
                 name=key,
                 op=best.bench.weights[key].op,
-                scales="refused" if key in held else "unchanged" if same or not changed else "rescaled",
+                scales="refused" if key in held else "rescaled" if rescaling.moved else "unchanged",
                 scales_reason=held.get(key, ""),
                 clip=narrower,
                 clipped=0 if limit is None else int(np.count_nonzero(np.abs(values) > limit)),
                 corrected=key in best.corrected,
                 correct_reason="" if key in best.corrected else _not_corrected(outcome, key),
+                rounded=rounding is not None and key in rounding.numbers,
+                round_reason=_round_reason(outcome, key),
                 clip_reason="" if limit is not None else _not_clipped(outcome, key, fixed),
                 noise=None if fixed is not None else ratio,
             )
@@ -221,6 +226,15 @@ def _not_corrected(outcome: RemapOutcome, key: str) -> str:
     if refused is not None:
         return refused
     return "its mean did not shift beyond chance" if outcome.best.corrected else "correcting did not pay"
+
+
+def _round_reason(outcome: RemapOutcome, key: str) -> str:
+    """Why a weight has its nearest code, or why its inputs did not count."""
+    rounding = outcome.best.rounding
+    if rounding is not None:
+        return rounding.refused.get(key) or rounding.diagonal.get(key, "")
+    tried = [candidate.rounding for candidate in outcome.search.tried if candidate.rounding is not None]
+    return "rounding for noise did not pay" if tried else "was not tried"
 
 
 def _added(outcome: RemapOutcome) -> int:
@@ -255,9 +269,10 @@ def _headline(
 def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     notes = list(outcome.notes)
     if outcome.best.changes_function:
-        what = "clipping changes" if not outcome.best.corrected else "correcting means changes"
+        what = "correcting means" if outcome.best.corrected else "clipping"
+        what = "choosing codes for noise" if outcome.best.rounding is not None else what
         notes.append(
-            f"{what} the function: the nominal metric before and after says by how much; measured "
+            f"{what} changes the function: the nominal metric before and after says by how much; measured "
             f"on {count_text(outcome.checked, 'sample')} before it was kept"
         )
     elif outcome.best is not outcome.search.tried[0]:

@@ -70,6 +70,7 @@ class CalibrationOptions(Options):
     ] = TIME_BUDGET_S
     equalise: Annotated[bool, Option("remap: rescale nothing.", off_only=True)] = True
     clip: Annotated[bool, Option("remap: clip nothing.", off_only=True)] = True
+    rounding: Annotated[bool, Option("remap: leave every weight at its nearest code.", off_only=True)] = True
     recalibrate: Annotated[
         bool, Option("remap: leave biases and normalisations as they are.", off_only=True)
     ] = True

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
+from nvaudit.report.calibrated import CalibratedChips
 from nvaudit.report.codes import CodesInfo
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
@@ -63,6 +64,9 @@ class AuditReport(Header):
     tail: tuple[TailResult, ...] = Field(default=(), description="Percentiles beyond the sample.")
     trials: TrialSummary
     sweep: tuple[SweepPoint, ...] = ()
+    calibrated: CalibratedChips | None = Field(
+        default=None, description="The same chips, each corrected by measuring it; null: not asked for."
+    )
     roughness: Roughness | None = None
     landscape: LossSurface | None = Field(default=None, description="The surface behind the roughness.")
     tensors: tuple[TensorDecision, ...]

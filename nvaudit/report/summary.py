@@ -137,7 +137,7 @@ def summarise(
     AuditReport
         Of a sweep, the point with the largest sigma stands at the top; every point must pass the gate.
     """
-    points = [_point(measured, questions, i) for i in range(len(measured.sigmas))]
+    points = measured_points(measured, questions)
     worst = max(points, key=lambda point: point.sigma)
     gates = tuple(gate for point in points for gate in point.gate)
     label_free = data["label_kind"] == "none"
@@ -173,7 +173,7 @@ def summarise(
         tail=worst.tail,
         gate=gates,
         trials=worst.trials,
-        sweep=tuple(points) if len(points) > 1 else (),
+        sweep=points if len(points) > 1 else (),
         tensors=tuple(tensors),
         data=DataInfo(
             **data,
@@ -182,6 +182,11 @@ def summarise(
         operating_point=OperatingPointInfo(**operating_point, sigma=worst.sigma, sigma_unit=worst.sigma_unit),
         **rest,
     )
+
+
+def measured_points(measured: Measured, questions: Questions) -> tuple[SweepPoint, ...]:
+    """What was measured at each point of a sweep."""
+    return tuple(_point(measured, questions, i) for i in range(len(measured.sigmas)))
 
 
 def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:

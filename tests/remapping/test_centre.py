@@ -20,7 +20,7 @@ from nvaudit.remapping.bench import Bench, BenchConditions
 from nvaudit.remapping.centre import ChipMoments, chip_moments, clean_moments
 
 RNG = np.random.Generator(np.random.PCG64(5))
-ONLY = {"equalise": False, "clip": False, "trials": 0, "calibration_chips": 4}
+ONLY = {"equalise": False, "clip": False, "rounding": False, "trials": 0, "calibration_chips": 4}
 
 
 def saved(folder, model):

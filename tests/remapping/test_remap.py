@@ -19,7 +19,7 @@ from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.remap.result import RemapReport
 
-EXACT = {"clip": False, "recalibrate": False}
+EXACT = {"clip": False, "recalibrate": False, "rounding": False}
 QUICK = {"calibration_chips": 4, "calibration_images": 48, "trials": 0, "time_budget": 0}
 
 
@@ -95,7 +95,7 @@ def test_factors_are_added_only_where_they_are_allowed(uneven, tmp_path, digital
     """By default no operator is added; with insert the factors are ordinary Mul nodes."""
     out = tmp_path / "o.onnx"
     report = remap(
-        uneven, "rram", out=out, sigma=0.4, clip=False, recalibrate=False, digital_scale=digital_scale,
+        uneven, "rram", out=out, sigma=0.4, digital_scale=digital_scale, **EXACT,
         **QUICK,
     )  # fmt: skip
     added = len(onnx.load(out).graph.node) - len(onnx.load(uneven).graph.node)

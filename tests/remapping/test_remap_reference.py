@@ -11,7 +11,7 @@ from nvaudit.jobs.remapping import remap
 
 pytestmark = pytest.mark.reference
 
-EXACT = {"clip": False, "recalibrate": False}
+EXACT = {"clip": False, "recalibrate": False, "rounding": False}
 SETTINGS = {
     "mnist_lenet_keras": (0.2, 200),
     "mnist_cnn_pt_opset14": (0.25, 200),

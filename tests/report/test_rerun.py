@@ -55,6 +55,7 @@ SPECS = {
         "skip_zero_groups": True,
         "attribute": ("tensors", "terms"),
     },
+    "calibration": {"calibrate_chips": 20, "calibrate_data": "o ther.npz"},
     "converters": {"crossbar": (64, 32), "adc_bits": 5, "dac_bits": 8, "adc_range": "percentile:99.5"},
     "more noise": {
         "stuck_at": "0.01,0.02",

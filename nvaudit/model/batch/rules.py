@@ -114,6 +114,7 @@ def softmax(view: NodeView) -> Step:
     if axis is None:
         return refuse(view, "has an input of unknown rank")
     batch = view.x.state
+    # Until set 12 all axes from the given one on are one; a batch among them is normalised over.
     crosses = axis == batch if view.version >= 13 else isinstance(batch, int) and batch >= axis
     return mixes(view, "normalises over the batch", batch) if crosses else keep(view, batch)
 
@@ -204,7 +205,11 @@ def quantize(view: NodeView) -> Step:
 
 @rule("DynamicQuantizeLinear")
 def dynamic_quantize(view: NodeView) -> Step:
-    """One range for the whole tensor, hence for the whole batch."""
+    """One range for the whole tensor, hence for the whole batch.
+
+    Samples then influence each other through a step size only. That is what the file says, but results depend
+    on how the set is cut into batches, which the report must say.
+    """
     why = f"{view.label} takes one range over the whole batch"
     states = (view.x.state, SHARED, SHARED)[: len(view.node.outputs)]
     return Step(states, why, coupled=True, by_range=True)

@@ -137,6 +137,7 @@ class _Writer:
             some: list[Move] = [("slice", (0, start, stop))] if len(cuts) > 1 else []
             steps = Layout([own, ("reshape", (rows, self.hidden)), *some, turn])
             recurrent.append(part(2, steps, (self.hidden, stop - start)))
+        # x_t W for all steps in one product: [steps, batch, inputs] by [inputs, gates].
         gates = self.op("MatMul", x, w)
         rest = None
         if bias is not None:
@@ -168,6 +169,7 @@ class _Writer:
     def lstm(
         self, at: _Direction, x: ir.Value, h: ir.Value | None, c: ir.Value | None
     ) -> tuple[ir.Value, ir.Value | None]:
+        # [i o f c] = x W + h R + b; c ← σ(f) c + σ(i) tanh(c̃); h ← σ(o) tanh(c). The first c may be zero.
         total = self.sum(x, self.product(h, at.recurrent[0]), at.bias)
         i, o, f = (self.op("Sigmoid", self.cut_gate(total, n)) for n in range(3))
         new = self.op("Mul", i, self.op("Tanh", self.cut_gate(total, 3)))
@@ -180,6 +182,8 @@ class _Writer:
     def gru(
         self, at: _Direction, x: ir.Value, h: ir.Value | None, c: ir.Value | None
     ) -> tuple[ir.Value, ir.Value | None]:
+        # z, r = σ(x W + h R + b); h̃ = tanh(x W + r (h R + b_R)) where the product is taken before the reset
+        # (linear_before_reset), else tanh(x W + (r h) R + b_R); h ← (1 − z) h̃ + z h = h̃ − z h̃ + z h.
         product = self.product(h, at.recurrent[0])
         z, r = (
             self.op("Sigmoid", self.sum(self.cut_gate(x, n), self.gate(product, n), self.gate(at.bias, n)))

@@ -13,12 +13,11 @@ import onnx_ir as ir
 
 from nvaudit.model.analysis import FLOATS
 from nvaudit.model.batch.walk import Shapes, infer_sizes
-from nvaudit.model.draws import DROPOUTS, RANDOM
 from nvaudit.model.fold import fold, fold_ints
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.macs.rules import Sizes, SizesOf, Term, terms
 from nvaudit.model.uses import Constant
-from nvaudit.model.walk import Place, attribute, bodies, constant_values, operand, places
+from nvaudit.model.walk import DROPOUTS, RANDOM, Place, attribute, bodies, constant_values, operand, places
 
 # What moves, picks or decodes numbers without computing with them: a weight behind them is still a weight.
 _MOVING = {

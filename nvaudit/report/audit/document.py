@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nvaudit.report.audit.array import device_section, mapping_section
+from nvaudit.report.audit.calibrated import calibrated_section
 from nvaudit.report.audit.chips import chips_section, sweep_section, yield_section
 from nvaudit.report.audit.losses import losses_section
 from nvaudit.report.audit.record import (
@@ -71,6 +72,7 @@ def audit_document(report: AuditReport) -> Document:
         chips_section(report),
         yield_section(report),
         sweep_section(report),
+        calibrated_section(report),
         losses_section(report),
         _gates(report),
         _tails(report),

@@ -191,5 +191,7 @@ def _tensor_row(tensor: RemapTensor) -> tuple[str, ...]:
         clip = f"at {100 * tensor.clip:.0f} % of the range ({count_text(tensor.clipped, 'weight')})"
     if tensor.corrected:
         clip = f"{clip}; mean corrected"
+    if tensor.rounded:
+        clip = f"{clip}; codes for noise"
     noise = "" if tensor.noise is None else f"×{tensor.noise:.2f}"
     return tensor.name, tensor.op, noise, scales, clip

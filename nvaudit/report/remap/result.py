@@ -48,6 +48,9 @@ class RemapTensor(Section):
     corrected: bool = Field(default=False, description="Whether the mean of its results was corrected, or "
                             "what normalises them re-estimated.")  # fmt: skip
     correct_reason: str = Field(default="", description="Why not.")
+    rounded: bool = Field(default=False, description="Whether its codes were chosen for the noise that they "
+                          "make.")  # fmt: skip
+    round_reason: str = Field(default="", description="Why not; or why each weight was rounded by itself.")
     noise: float | None = Field(default=None, description="Noise of its results relative to before, standard "
                                 "deviation; null where that is not known.")  # fmt: skip
 

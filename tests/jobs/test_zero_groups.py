@@ -11,9 +11,10 @@ from rich.console import Console
 
 import nvaudit
 from nvaudit.jobs.replaying import replay
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.rerun import rerun_command
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.result import from_json
 
 FAST = {"limit": 80, "trials": 4, "workers": 0, "roughness": False}
 

@@ -112,4 +112,5 @@ def test_command(command, pruned, example, tmp_path):
     assert ran.code == 0, ran.err
     assert "70 of 306 groups" in " ".join(ran.out.split())
     again = rerun_command(from_json((tmp_path / "r.json").read_text(encoding="utf-8"), "r.json"))
-    assert "--crossbar 64x64 --skip-zero-groups" in again
+    assert "--crossbar 64x64 " in again
+    assert "--skip-zero-groups" in again.split()

@@ -346,6 +346,16 @@ class CodeOptions(Options):
             unset="all layers alike",
         ),
     ] = None
+    mapping: Annotated[
+        Encodable | None,
+        Option(
+            "Mapping file: the code of every weight of this very model.",
+            unset="MODEL.mapping.json beside the model, if it was made for it; --code slices leaves it out",
+            metavar="FILE",
+            wanted="the path of a mapping file, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
 
 
 class ConverterOptions(Options):

@@ -28,6 +28,7 @@ from nvaudit.device import (
 )
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs
+from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import (
@@ -45,7 +46,7 @@ from nvaudit.model import (
 from nvaudit.model.runtime import runtime
 from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
-from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, codes_of_file
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
@@ -146,6 +147,9 @@ class Session:
             code = getattr(sys.modules.get(metric.name.partition(":")[0]), "__file__", None)
             digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
             inputs["metric"] = Input(name=metric.name, sha256=digest)
+        if self.spec.mapping is not None:
+            path = Path(self.spec.mapping)
+            inputs["mapping"] = Input(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
         return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
 
@@ -187,6 +191,39 @@ def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, .
     return profile, tuple(operating_point(profile, sigma, **own) for sigma in sigmas)
 
 
+def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]]:
+    """Settle which mapping file holds: the one given, or that beside the model if it was made for it.
+
+    Returns
+    -------
+    spec : RunSpec
+        With the file that is used.
+    notes : list of str
+        On a file that was found.
+
+    Raises
+    ------
+    OptionError
+        If the given file was made for another model.
+    """
+    path = mapping_beside(loaded.path) if spec.mapping is None else Path(spec.mapping)
+    if spec.mapping is None and (spec.code is not None or not path.is_file()):
+        return spec, []
+    if spec.mapping is not None and spec.code is not None:
+        raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
+    made_for = read_mapping(path)
+    if made_for.model_sha256 != loaded.digest:
+        which = f"SHA-256 {made_for.model_sha256[:12]}…, this one has {loaded.digest[:12]}…"
+        if spec.mapping is not None:
+            raise OptionError(f"--mapping: {path} was made for another model ({which}); make it anew")
+        return spec, [f"{path} beside the model was made for another model ({which}) and is not used"]
+    notes = [
+        f"codes of {path}, made for {made_for.device!r}"
+        + ("" if made_for.sigma is None else f" at sigma {made_for.sigma:g}")
+    ]
+    return spec.model_copy(update={"mapping": str(path)}), notes
+
+
 def settle_codes(
     spec: RunSpec, points: Sequence[OperatingPoint], decisions: Sequence[Decision]
 ) -> ChosenCodes | None:
@@ -197,7 +234,17 @@ def settle_codes(
     OptionError
         If options contradict each other, or what is asked cannot be had.
     """
+    weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
     name, _, family = (spec.code or "slices").partition(":")
+    if spec.mapping is not None:
+        for option, of_mapping in (
+            ("--devices-per-weight", spec.devices_per_weight),
+            ("--allocate", spec.allocate),
+            ("--encoding", spec.encoding),
+        ):
+            if of_mapping is not None:
+                raise OptionError(f"{option} and --mapping: choose one; the file has all codes")
+        return codes_of_file(spec.mapping, weights, points, per_channel=spec.scale == "per_channel")
     if name == "slices":
         for option, of_codes in (
             ("--devices-per-weight", spec.devices_per_weight),
@@ -217,7 +264,6 @@ def settle_codes(
         spec.devices_per_weight,
         spec.allocate,
     )
-    weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
     return choose_codes(
         weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
     )
@@ -312,6 +358,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     check_converters(spec)
     profile, points = settle_device(spec)
     loaded = load_runnable(spec.model, spec.seed)
+    spec, found = find_mapping(spec, loaded)
     rebatch = analyse_batch(loaded.model)
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
@@ -326,7 +373,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     dataset, calibration = _load_data(spec, loaded, rebatch, rules, folder)
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
-    notes += cut.notes
+    notes += [*found, *cut.notes]
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     codes = settle_codes(spec, points, decisions)

@@ -116,14 +116,22 @@ def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
     )
 
 
-def codes_info(chosen: ChosenCodes | None, mapped: Sequence[TensorFile], asked: str) -> CodesInfo | None:
-    """What the report holds about codes; None where weights are slices."""
+def codes_info(chosen: ChosenCodes | None, sizes: Mapping[str, int], asked: str) -> CodesInfo | None:
+    """What the report holds about codes; None where weights are slices.
+
+    Parameters
+    ----------
+    chosen : ChosenCodes or None
+    sizes : mapping of str to int
+        Weights of each tensor on the array, by key.
+    asked : str
+        The option that asked for them.
+    """
     if chosen is None:
         return None
     place = {use.code: i for i, use in enumerate(chosen.used)}
-    tensors = [tensor for tensor in mapped if tensor.key in chosen.of]
-    sizes = [tensor.code.open().size for tensor in tensors]
-    devices = sum(size * chosen.of[tensor.key].devices for tensor, size in zip(tensors, sizes, strict=True))
+    keys = [key for key in sizes if key in chosen.of]
+    devices = sum(sizes[key] * chosen.of[key].devices for key in keys)
     return CodesInfo(
         asked=asked,
         sigma=None if chosen.point is None else chosen.point.sigma,
@@ -132,13 +140,14 @@ def codes_info(chosen: ChosenCodes | None, mapped: Sequence[TensorFile], asked: 
         codes=tuple(map(_code_entry, chosen.used)),
         layers=tuple(
             CodeLayer(
-                name=tensor.key,
-                code=place[chosen.of[tensor.key]],
-                errors=CodeErrors(**asdict(chosen.errors[tensor.key])),
+                name=key,
+                code=place[chosen.of[key]],
+                weights=sizes[key],
+                errors=CodeErrors(**asdict(chosen.errors[key])),
             )
-            for tensor in tensors
+            for key in keys
         ),
-        devices_per_weight=devices / max(1, sum(sizes)),
+        devices_per_weight=devices / max(1, sum(sizes[key] for key in keys)),
         tried=chosen.tried,
     )
 

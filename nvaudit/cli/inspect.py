@@ -12,26 +12,28 @@ import click
 
 from nvaudit._version import __version__
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import ModelPath, spec_options
+from nvaudit.cli.options import FilePath, ModelPath, spec_options
 from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output_options
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.device import profile_digest
-from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError
+from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError, OptionError
 from nvaudit.files import holding_inputs
+from nvaudit.mapping.mapping_file import mapping_data, write_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
 from nvaudit.options import CodeOptions, MappingOptions
+from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import input_specs, settle_codes, settle_device
+from nvaudit.session import find_mapping, input_specs, settle_codes, settle_device
 from nvaudit.spec import RunSpec, make_spec
-from nvaudit.tensor_table import inspect_rows
+from nvaudit.tensor_table import codes_info, inspect_rows
 
 _TAKEN = (
     "device",
@@ -51,7 +53,16 @@ def _rows_json(found: InspectReport) -> str:
 @click.argument("model", type=ModelPath())
 @spec_options(RunSpec, only=_TAKEN)
 @output_options("inspect", gate=True, old_json=OldJson("the list of tensors", _rows_json))
-def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) -> int:
+@click.option(
+    "--write-mapping",
+    "write_mapping_to",
+    type=FilePath(),
+    metavar="FILE",
+    help="Write the codes of --code as a mapping file, such as MODEL.mapping.json.  [default: none]",
+)
+def inspect_command(
+    model: Path, outputs: tuple[Output, ...], write_mapping_to: Path | None, **options: Any
+) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
     check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
@@ -60,6 +71,8 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
         loaded = load_model(model)
         rebatch = analyse_batch(loaded.model)
         decisions = select(constants(loaded), spec.layers, spec.digital)
+        spec, notes = find_mapping(spec, loaded)
+        codes = settle_codes(spec, points, decisions)
         rows = inspect_rows(
             decisions,
             profile,
@@ -67,9 +80,11 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
             profile.weight_bits,
             profile.cell_bits,
             profile.encoding,
-            settle_codes(spec, points, decisions),
+            codes,
         )
         coverage = _coverage(loaded, rebatch, decisions)
+    if write_mapping_to is not None:
+        _write_mapping(write_mapping_to, codes, loaded)
     rows = coverage.rows(rows)
     gate = judge_share(coverage.share, spec.require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
@@ -84,9 +99,30 @@ def inspect_command(model: Path, outputs: tuple[Output, ...], **options: Any) ->
         tensors=tuple(rows),
         mapped=coverage.share,
         mapped_gate=gate,
+        codes=codes_info(codes, _sizes(decisions), spec.code or spec.mapping or ""),
+        notes=tuple(notes),
     )
     hand_out(found, outputs, partial(print_report, found))
     return status
+
+
+def _sizes(decisions: Sequence[Decision]) -> dict[str, int]:
+    """Weights of each tensor on the array."""
+    found = (decision.constant for decision in decisions if decision.mapped)
+    return {constant.weight.key: constant.size for constant in found if constant.weight is not None}
+
+
+def _write_mapping(path: Path, codes: ChosenCodes | None, loaded: LoadedModel) -> None:
+    if codes is None or codes.point is None:
+        raise OptionError("--write-mapping: there are no codes to write; give --code")
+    data = mapping_data(
+        codes.of,
+        model_sha256=loaded.digest,
+        device=codes.point.profile.name,
+        sigma=codes.point.sigma,
+        variance=tuple(codes.variance.tolist()),
+    )
+    write_mapping(path, data)
 
 
 def _coverage(loaded: LoadedModel, rebatch: Rebatch, decisions: Sequence[Decision]) -> Coverage:

@@ -270,6 +270,9 @@ def _report(
     questions = Questions(
         spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped
     )
+    asked = spec.code or session.spec.mapping or ""
+    sizes = {tensor.key: tensor.code.open().size for tensor in session.workload.tensors}
+    codes = codes_info(session.codes, sizes, asked)
     return summarise(
         measured,
         questions,
@@ -280,7 +283,7 @@ def _report(
         **landscape,
         **_ended(spec, found, stop),
         zero_groups=groups,
-        codes=codes_info(session.codes, session.workload.tensors, spec.code or ""),
+        codes=codes,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         run=spec.model_dump(mode="json"),

@@ -87,7 +87,7 @@ class CodeError:
     noise: float
 
 
-def code_error(code: Code, variance: Doubles, weights: Spread, *, aware: bool = True) -> CodeError:
+def code_error(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Doubles | None) -> CodeError:
     """Expected error of weights on a code.
 
     Parameters
@@ -96,30 +96,30 @@ def code_error(code: Code, variance: Doubles, weights: Spread, *, aware: bool = 
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
     weights : Spread
-    aware : bool
-        Weights take the value of least expected error; else the nearest one.
+    rounded_by : ndarray or None
+        The variance by which weights take the value of least expected error. None: the nearest value.
     """
     scaled = weights.at * code.top
-    value = rounding(code, variance if aware else None)(scaled).astype(np.int64)
+    value = rounding(code, rounded_by)(scaled).astype(np.int64)
     off = float(weights.share @ np.square(value - scaled))
     noise = float(weights.share @ code.value_variance(variance)[value + code.top])
     total, off, noise = (float(np.sqrt(part)) / code.top for part in (off + noise, off, noise))
     return CodeError(total, off, noise)
 
 
-def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, aware: bool = True) -> Doubles:
+def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Doubles | None) -> Doubles:
     """Share of the noise of weights that devices at each level make; zeros without noise.
 
     Parameters
     ----------
-    code, variance, weights, aware
+    code, variance, weights, rounded_by
         As of :func:`code_error`.
 
     Returns
     -------
     ndarray, float64, shape (L,)
     """
-    value = rounding(code, variance if aware else None)(weights.at * code.top).astype(np.int64)
+    value = rounding(code, rounded_by)(weights.at * code.top).astype(np.int64)
     place = value + code.zero if code.encoding == "offset" else np.abs(value)
     level = np.abs(code.table[:, place])
     each = np.square(np.asarray(code.factors))[:, None] * variance[level] * weights.share
@@ -265,7 +265,7 @@ def best_zero(
     of the range are tried, and the middle.
     """
     code = least_noisy_code(significances, variance, encoding)
-    error = code_error(code, variance, weights)
+    error = code_error(code, variance, weights, rounded_by=variance)
     if encoding != "offset":
         return code, error
     last = code.stored - 1
@@ -280,7 +280,7 @@ def best_zero(
     best = code, error
     for zero in np.unique(quiet[(quiet > 0) & (quiet < last)]).tolist():
         other = Code(code.significances, code.levels, encoding, code.table, zero)
-        found = code_error(other, variance, weights)
+        found = code_error(other, variance, weights, rounded_by=variance)
         if found.total < best[1].total - 1e-12:
             best = other, found
     return best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from nvaudit.mapping.code_search import (
 )
 from nvaudit.mapping.codes import Code, Doubles, check_significances, level_code
 from nvaudit.mapping.conductance import code_layout, layout
+from nvaudit.mapping.mapping_file import read_mapping
 from nvaudit.mapping.quantize import peak_of
 from nvaudit.mapping.tiling import Crossbar, tiling_of
 from nvaudit.model import Weight
@@ -89,7 +91,9 @@ class ChosenCodes:
     of : mapping of str to Code
         By key of the weight.
     variance : ndarray, float64, shape (L,)
-        Of one device at each level at ``point``, in squared level spacings.
+        Of one device at each level, in squared level spacings.
+    rounded_by : ndarray, float64, shape (L,), or None
+        The variance by which weights take the value of least expected error. None: the nearest value.
     point : OperatingPoint or None
         What the codes were chosen for. None: they were read from a file.
     errors : mapping of str to CodeError
@@ -104,6 +108,7 @@ class ChosenCodes:
 
     of: Mapping[str, Code]
     variance: Doubles
+    rounded_by: Doubles | None
     point: OperatingPoint | None = None
     errors: Mapping[str, CodeError] = field(default_factory=dict)
     slices: CodeUse | None = None
@@ -174,16 +179,54 @@ def choose_codes(
         search = CodeSearch(variance, profile.encoding, everything, asked.family)
         default = slices.slices * slices.polarities
         chosen, tried = _searched(search, layers, asked, profile, default, size)
-    errors = {one.weight.key: code_error(chosen[one.weight.key], variance, one.spread) for one in layers}
+    errors = {
+        one.weight.key: code_error(chosen[one.weight.key], variance, one.spread, rounded_by=variance)
+        for one in layers
+    }
     ordered = sorted(set(chosen.values()), key=lambda one: (one.devices, one.text))
-    used = tuple(_use(code, variance, everything) for code in ordered)
-    plain = _use(slices.code, level_variance(point, slices.code.levels), everything, aware=False)
-    return ChosenCodes(chosen, variance, point, errors, plain, used, tried)
+    used = tuple(_use(code, variance, everything, variance) for code in ordered)
+    plain = _use(slices.code, level_variance(point, slices.code.levels), everything, None)
+    return ChosenCodes(chosen, variance, variance, point, errors, plain, used, tried)
 
 
-def _use(code: Code, variance: Doubles, weights: Spread, aware: bool = True) -> CodeUse:
-    error = code_error(code, variance, weights, aware=aware)
-    return CodeUse(code, error, noise_of_level(code, variance, weights, aware=aware))
+def codes_of_file(
+    path: str, weights: Sequence[Weight], points: Sequence[OperatingPoint], *, per_channel: bool
+) -> ChosenCodes:
+    """Take the code of every weight from a mapping file.
+
+    Raises
+    ------
+    OptionError
+        If the file is not one, or its codes are not for these weights and devices.
+    """
+    point = max(points, key=lambda one: one.sigma)
+    data = read_mapping(Path(path))
+    codes = data.of(f"--mapping: {path}")
+    missing = set(codes) - {weight.key for weight in weights}
+    if missing:
+        raise OptionError(f"--mapping: {path}: {min(missing)!r} is no weight on the array of this model")
+    levels, bits = len(data.level_variance), point.profile.cell_bits
+    if bits is not None and levels != 2**bits:
+        raise OptionError(
+            f"--mapping: {path} is for devices of {levels} levels; {point.profile.name!r} has {2**bits} "
+            "here; --code slices leaves the file out"
+        )
+    own, by = level_variance(point, levels), None
+    if data.rounding == "least_error":
+        by = np.array(data.level_variance)
+    layers = [_layer(weight, per_channel) for weight in weights if weight.key in codes]
+    errors = {
+        one.weight.key: code_error(codes[one.weight.key], own, one.spread, rounded_by=by) for one in layers
+    }
+    ordered = sorted(set(codes.values()), key=lambda one: (one.devices, one.text))
+    everything = _together(layers)
+    used = tuple(_use(code, own, everything, by) for code in ordered)
+    return ChosenCodes(codes, own, by, None, errors, None, used)
+
+
+def _use(code: Code, variance: Doubles, weights: Spread, rounded_by: Doubles | None) -> CodeUse:
+    error = code_error(code, variance, weights, rounded_by=rounded_by)
+    return CodeUse(code, error, noise_of_level(code, variance, weights, rounded_by=rounded_by))
 
 
 def _layer(weight: Weight, per_channel: bool) -> _Layer:
@@ -263,7 +306,8 @@ def _searched(
     # Without data a layer's relative noise power is that of its weights: Σ ΔW² / Σ W².
     power = {
         one.weight.key: [
-            code_error(code, search.variance, one.spread).total ** 2 * one.power for code in codes
+            code_error(code, search.variance, one.spread, rounded_by=search.variance).total ** 2 * one.power
+            for code in codes
         ]
         for one in layers
     }

@@ -60,7 +60,7 @@ def map_tensor(
     loaded = weight.load()
     if how.codes is not None and chosen is not None:
         axes = scale_axes(weight, how.per_channel)
-        to_value = rounding(chosen, how.codes.variance)
+        to_value = rounding(chosen, how.codes.rounded_by)
         code, scale = scaled_to(np.asarray(loaded.values), chosen.top, axes, to_value)
         return _tensor_file(weight, code, scale, code_layout(profile, chosen), how, folder, index)
     grid = loaded.grid

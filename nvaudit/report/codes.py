@@ -44,6 +44,7 @@ class CodeLayer(Section):
 
     name: str
     code: int = Field(ge=0, description="Place in ``codes``.")
+    weights: int = Field(ge=0)
     errors: CodeErrors = Field(description="Of its weights.")
 
 
@@ -60,8 +61,8 @@ class CodesInfo(Section):
     tried: int = Field(ge=0, description="Codes that the search tried.")
 
 
-def codes_blocks(info: CodesInfo) -> list[Block]:
-    """Say which codes are in use, what they make of weights, and by what noise."""
+def codes_text(info: CodesInfo) -> str:
+    """Say which codes are in use and what error is expected of them."""
     if len(info.codes) == 1:
         code = info.codes[0]
         what = f"Every mapped weight has the code {code.text} ({code.encoding}, {code.devices} devices"
@@ -80,15 +81,20 @@ def codes_blocks(info: CodesInfo) -> list[Block]:
     if info.sigma is not None:
         what += f". Chosen for sigma {info.sigma:g}"
         what += f", best of {count_text(info.tried, 'code')} tried" if info.tried > 1 else ""
-    return [Paragraph(f"{what}."), _code_table(info), _level_table(info)]
+    return what
+
+
+def codes_blocks(info: CodesInfo) -> list[Block]:
+    """Say which codes are in use, what they make of weights, and by what noise."""
+    return [Paragraph(f"{codes_text(info)}."), _code_table(info), _level_table(info)]
 
 
 def _mean_error(info: CodesInfo) -> float:
     """Error of all weights: that of the one code, or by layers."""
     if len(info.codes) == 1:
         return info.codes[0].errors.total
-    squares = [layer.errors.total**2 for layer in info.layers]
-    return float((sum(squares) / max(1, len(squares))) ** 0.5)
+    total = max(1, sum(layer.weights for layer in info.layers))
+    return float((sum(layer.weights * layer.errors.total**2 for layer in info.layers) / total) ** 0.5)
 
 
 def _entries(info: CodesInfo) -> list[tuple[str, CodeEntry]]:

@@ -157,7 +157,7 @@ def test_offset_stores_zero_quietly() -> None:
     """Where inner levels are noisy, zero is put at a value whose digits avoid them."""
     middle = least_noisy_code([16, 4, 1], FEFET1, "offset")
     code, error = best_zero([16, 4, 1], FEFET1, "offset", bell())
-    assert error.total < code_error(middle, FEFET1, bell()).total
+    assert error.total < code_error(middle, FEFET1, bell(), rounded_by=FEFET1).total
     assert np.isin(code.table[:, code.zero], (0, 3)).all()
 
 
@@ -193,7 +193,7 @@ def test_errors_of_a_trained_network(
     values = [c.weight.load().values for c in constants(loaded) if c.weight is not None]
     weights = Spread.of((v, np.abs(v).max()) for v in values if v.ndim > 1)
     slices = slice_code(8, 2, "sign_magnitude")
-    assert code_error(slices, variance, weights, aware=False).total == pytest.approx(default, abs=1e-4)
+    assert code_error(slices, variance, weights, rounded_by=None).total == pytest.approx(default, abs=1e-4)
     found = CodeSearch(variance, "sign_magnitude", weights).best(4)
     assert found.error.total == pytest.approx(powers, abs=1e-4)
     free = CodeSearch(variance, "sign_per_device", weights, "integers").best(4)

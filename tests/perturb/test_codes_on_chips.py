@@ -106,13 +106,12 @@ def test_slices_given_as_a_code_are_the_slices() -> None:
     profile = load_profile("fefet1")
     point = operating_point(profile)
     values = np.arange(-255, 256, dtype=np.int16)[:, None]
-    drawn = [
-        TensorLaw(MappedTensor("w", values, np.float32(0.01), array, 255, Lines((1,))), point)
-        .draw(5, 7)
-        .weights
+    scale = np.asarray(0.01, np.float32)
+    plain, given = (
+        TensorLaw(MappedTensor("w", values, scale, array, 255, Lines((1,))), point).draw(5, 7).weights
         for array in (layout(profile, bits=8), code_layout(profile, slice_code(8, 2, "sign_magnitude")))
-    ]
-    assert np.array_equal(*drawn)
+    )
+    assert np.array_equal(plain, given)
 
 
 def test_each_device_has_its_own_sign() -> None:

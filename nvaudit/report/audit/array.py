@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nvaudit.report.codes import codes_blocks
 from nvaudit.report.device.document import device_blocks
 from nvaudit.report.document import FILES, MEDIA, PAGE, Block, Number, Paragraph, Section, Table, at_sigma
 from nvaudit.report.groups import zero_groups_text
@@ -20,6 +21,8 @@ def mapping_section(report: AuditReport) -> Section:
     stay = f"{count_text(len(digital), 'tensor')} stay{'s' if len(digital) == 1 else ''} digital"
     text = f"{mapped_text(mapped)}. {stay if digital else 'Nothing stays digital'}."
     blocks: list[Block] = [Paragraph(text, "lead"), *share_blocks(report.mapped)]
+    if report.codes is not None:
+        blocks += codes_blocks(report.codes)
     if report.zero_groups is not None:
         blocks.append(Paragraph(f"Groups of zeros: {zero_groups_text(report.zero_groups)}."))
     if reasons := digital_reasons(digital):

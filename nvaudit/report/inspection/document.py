@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nvaudit.report.codes import codes_blocks
 from nvaudit.report.document import (
     Cell,
     Document,
@@ -52,6 +53,7 @@ def inspect_document(report: InspectReport) -> Document:
         ),
         sections=(
             *tables,
+            *([] if report.codes is None else [Section("codes", "Codes", tuple(codes_blocks(report.codes)))]),
             Section("products", "Products", tuple(share_blocks(report.mapped))),
             _record(report),
         ),

@@ -2,8 +2,8 @@
 
     python benchmarks/codes.py cifar_resnet20.onnx
 
-For each device the slices of the default, and the best code of each family on 4, 6 and 8 devices per weight, as
-shares of max|W|. No chips are drawn; those are drawn by ``nvaudit audit --code …``.
+For each device the slices of the default, and the best code of each family on 4, 6 and 8 devices per weight,
+as shares of max|W|. No chips are drawn; those are drawn by ``nvaudit audit --code …``.
 """
 
 from __future__ import annotations

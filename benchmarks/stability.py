@@ -19,7 +19,8 @@ from scipy.stats import spearmanr
 
 from nvaudit import AuditReport, audit
 from nvaudit.jobs.auditing import default_workers
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.result import from_json
 
 FEW = 5
 """A rank correlation of fewer models says nothing."""

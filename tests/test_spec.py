@@ -55,6 +55,7 @@ BAD = [
     ("encoding", "twos", f"--encoding: got 'twos'; use {ENCODINGS}"),
     ("code", "8,a", f"--code: got '8,a'; use {WANTED['code']}"),
     ("devices_per_weight", 0.5, "--devices-per-weight: got 0.5; use a number from 1 to 64"),
+    ("mapping", 3, f"--mapping: got 3; use {WANTED['mapping']}"),
     ("allocate", "rows", "--allocate: got 'rows'; use one of devices, crossbars"),
     ("scale", "per_row", "--scale: got 'per_row'; use one of per_tensor, per_channel"),
     ("metric", 5, f"--metric: got 5; use {WANTED['metric']}"),

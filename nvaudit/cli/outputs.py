@@ -261,7 +261,6 @@ def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: I
 
     Parameters
     ----------
-    outputs : sequence of Output
     inputs : mapping
         What is read, with its name in words.
     kept : iterable of Path

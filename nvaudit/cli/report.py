@@ -27,8 +27,8 @@ from nvaudit.report.result import AuditReport, from_json
 def report_command(source: Path, outputs: tuple[Output, ...], text: bool) -> None:
     """Write REPORT.json in other forms; - reads standard input.
 
-    It is that of `audit -o`, or of compare, roofline, landscape, harden or verify-plan, which have a text and
-    a page. The exit code says only whether that worked, whatever the verdict in the report is.
+    It is the JSON report of any command, or of the version before. The exit code says only whether that
+    worked, whatever the verdict in the report is.
     """
     check_outputs(outputs, {} if str(source) == "-" else {"the report": source})
     text_of, name = _read(source)

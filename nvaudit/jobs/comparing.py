@@ -26,7 +26,8 @@ from nvaudit.renamed import takes_old
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.conditions import Conditions, check_same, conditions_of, point_conditions
 from nvaudit.report.comparison.result import ComparisonReport
-from nvaudit.report.result import AuditReport, from_json, to_json
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.result import AuditReport, from_json
 from nvaudit.session import Session, prepare
 from nvaudit.spec import RunSpec
 

@@ -106,6 +106,8 @@ def settle_cut(
     check_pass(loaded, rebatch, rebatch.fixed_batch or usual, chosen=batch_size is not None)
     if influence.proved_apart:
         return Cut(rebatch, dataset, usual)
+    # Where the graph proves nothing a trial decides. It can refute independence and never prove it, so the
+    # report says that samples count as independent because they gave the same outputs.
     trial = _Trial(loaded, rebatch, dataset, output, provider)
     found = trial.moved(batch_size)
     if found:
@@ -113,8 +115,8 @@ def settle_cut(
     if rebatch.coupled:
         return Cut(rebatch, dataset, usual, (_depends(usual, influence.why),))
     if found is not None:
-        said = f"{rebatch.reason.partition(';')[0]}; {trial.said}"
-        rebatch = replace(rebatch, reason=said)
+        reason = f"{rebatch.reason.partition(';')[0]}; {trial.reason}"
+        rebatch = replace(rebatch, reason=reason)
     return Cut(rebatch, dataset, usual)
 
 
@@ -145,10 +147,10 @@ def _together(
             f"the last run of {fixed} holds {count % fixed} samples and copies of the last one, which "
             "influence them"
         )
-    said = (
+    reason = (
         f"{rebatch.reason.partition(';')[0]}; samples influence each other ({because}), {size} run together"
     )
-    return Cut(replace(rebatch, reason=said), replace(dataset, together=size), size, tuple(notes))
+    return Cut(replace(rebatch, reason=reason), replace(dataset, together=size), size, tuple(notes))
 
 
 def _whole(dataset: Dataset, because: str) -> int:
@@ -189,7 +191,7 @@ class _Trial:
         self.loaded, self.rebatch, self.dataset = loaded, rebatch, dataset
         self.output, self.provider = output, provider
         self.axis = rebatch.output_axes.get(output) or 0
-        self.said = ""
+        self.reason = ""
 
     @cached_property
     def session(self) -> Any:
@@ -253,7 +255,7 @@ class _Trial:
                 if not certain and _differ(base, self.run(rows), tolerance):
                     return None  # the model draws random numbers: nothing can be told this way
                 return f"{len(rows)} samples give other outputs {what}"
-        self.said = (
+        self.reason = (
             f"{len(rows)} samples gave the same outputs {' and '.join(one[0] for one in tries)}, so they "
             "count as independent"
         )

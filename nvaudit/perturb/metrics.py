@@ -3,7 +3,7 @@
 Outputs are class scores, or class numbers where the graph decides itself. The axis of the classes is told
 by the labels' shape, by the graph, or by ``--class-axis``; scores are averaged over positions (pixels, time
 steps). A single score column is a probability of the positive class if all nominal outputs lie in [0, 1],
-else a logit. What was assumed is said in ``Metric.assumed``.
+else a logit. What was assumed stands in ``Metric.assumed``.
 """
 
 from __future__ import annotations
@@ -149,17 +149,17 @@ def _default_name(
     several = sum(size != 1 for size in output.shape[1:]) > 1
     if not reading.ranked and not (several and not reading.scores):
         return ("agreement" if scores and small else "mse"), ""
-    said = f"nothing proves which axis of {_called(reading)} {_per_sample(output)} holds class scores"
+    assumed = f"nothing proves which axis of {_called(reading)} {_per_sample(output)} holds class scores"
     if reading.ranked:
-        said = f"{_called(reading)} holds the largest scores in order, not whose they are"
+        assumed = f"{_called(reading)} holds the largest scores in order, not whose they are"
     elif output.ndim == 4 and min(output.shape[1], output.shape[3]) <= _COLOURS:
         return "mse", ""  # an image: nobody would take it for classes
     elif reading.class_axis is not None:
         # The channels of a convolution: of an image as likely as of classes.
         if output.ndim > 3:
             return "mse", ""
-        said = f"nothing proves that the channels of {_called(reading)} {_per_sample(output)} are classes"
-    return "mse", f"{said}, so outputs are compared as numbers; --class-axis makes it agreement"
+        assumed = f"nothing proves that the channels of {_called(reading)} {_per_sample(output)} are classes"
+    return "mse", f"{assumed}, so outputs are compared as numbers; --class-axis makes it agreement"
 
 
 def _per_sample(output: Array) -> str:
@@ -194,8 +194,8 @@ def _leave_out(metric: Metric, labels: Array, ignore: tuple[int, ...]) -> Metric
     for part in row_slices(labels):
         counts = labelled(metric, np.asarray(labels[part])).reshape(len(labels[part]), -1).sum(axis=1)
         low, high = min(low, int(counts.min())), max(high, int(counts.max()))
-    said = f"positions labelled {', '.join(map(str, ignore))} are not scored"
-    return replace(metric, uneven=bool(low < high), assumed=(said,))
+    assumed = f"positions labelled {', '.join(map(str, ignore))} are not scored"
+    return replace(metric, uneven=bool(low < high), assumed=(assumed,))
 
 
 def _settle_mse(metric: Metric, output: Array, labels: Array | None) -> Metric:
@@ -223,11 +223,11 @@ def _settle_multilabel(metric: Metric, output: Array, labels: Array, known: Read
     decides = f"above {0.5 if scale == 'probability' else 0} in a {scale} is a yes"
     if known.decisions:
         decides = "the output holds the decisions"
-    said = (
+    assumed = (
         f"each output is a label of its own, and {decides}; the score is the share of labels that are right"
     )
     return replace(
-        metric, class_axis=None, scale=scale, decided=known.decisions, assumed=(said, *metric.assumed)
+        metric, class_axis=None, scale=scale, decided=known.decisions, assumed=(assumed, *metric.assumed)
     )
 
 
@@ -258,14 +258,14 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
             "--output-name"
         )
     other = "the labels" if metric.against == "labels" else "those of the unmodified model"
-    said = f"{_called(known)} holds decisions (class numbers), compared with {other}"
+    assumed = f"{_called(known)} holds decisions (class numbers), compared with {other}"
     if known.one_hot_axis is not None:
-        said = f"{_called(known)} holds decisions (one-hot on axis {axis}), compared with {other}"
+        assumed = f"{_called(known)} holds decisions (one-hot on axis {axis}), compared with {other}"
         if labels is not None:
             _check_labels(replace(metric, class_axis=axis), output, labels, known.sorted_names)
     return replace(
-        metric, class_axis=axis, decided=known.one_hot_axis is None, assumed=(said, *metric.assumed),
-        caution=said,
+        metric, class_axis=axis, decided=known.one_hot_axis is None, assumed=(assumed, *metric.assumed),
+        caution=assumed,
     )  # fmt: skip
 
 
@@ -277,22 +277,22 @@ def _settle_classes(
     axis = 1 if single else _class_axis(metric, output, labels, axis, reading)
     if single or (output.shape[axis] == 1 and reading is not None):
         scale = _scale(output)
-        said = f"the single score column is a {scale} of the positive class"
+        assumed = f"the single score column is a {scale} of the positive class"
         if metric.k > 1:
             raise OptionError(f"--metric {metric.name}: the output has a single score column")
-        return replace(metric, class_axis=None, scale=scale, assumed=(said, *metric.assumed))
+        return replace(metric, class_axis=None, scale=scale, assumed=(assumed, *metric.assumed))
     classes = output.shape[axis]
     if metric.k >= classes:
         raise OptionError(f"--metric {metric.name}: the output has only {classes} classes on axis {axis}")
-    said_axis = f"class scores on axis {axis} ({classes} classes)"
+    axis_assumed = f"class scores on axis {axis} ({classes} classes)"
     if output[0].size > classes:
-        said_axis += ", averaged over positions"
+        axis_assumed += ", averaged over positions"
     if metric.kind != "cross_entropy":
         caution = metric.caution or _unproved(output, labels, given, reading)
-        return replace(metric, class_axis=axis, assumed=(said_axis, *metric.assumed), caution=caution)
+        return replace(metric, class_axis=axis, assumed=(axis_assumed, *metric.assumed), caution=caution)
     total = output.astype(np.float64).sum(axis=axis)
     is_probability = bool((output >= 0).all() and (np.abs(total - 1) < _SUM_TOLERANCE).all())
-    said = (
+    assumed = (
         f"the scores are probabilities (they sum to 1), floored at {SMALLEST:.2g} in the logarithm"
         if is_probability
         else "the scores are logits"
@@ -301,7 +301,7 @@ def _settle_classes(
         metric,
         class_axis=axis,
         scale="probability" if is_probability else "logit",
-        assumed=(said_axis, said, *metric.assumed),
+        assumed=(axis_assumed, assumed, *metric.assumed),
     )
 
 

@@ -58,12 +58,15 @@ class ChipRunner:
         Calls that it has are not run again; the others are entered as they finish.
     stop : Stop
         Looked at between calls. Once a run has ended early (``stopped``), nothing more is run.
-    images : list of int, by operating point
-        Samples that chips were run on.
+    images : dict of int to int
+        By operating point: samples that chips were run on.
     seconds : list of float
         Of every chip on all samples.
     undefined : list of int
         Of the chips run here: samples whose outputs are not numbers.
+    begun : dict of int to int
+        By operating point: the first chips up to which all were begun. Of a run that is ended early these
+        are its sample: chips that were slow, and so not finished, are in it as much as the others.
     """
 
     pool: Pool

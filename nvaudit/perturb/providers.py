@@ -89,14 +89,14 @@ def session_on(ort: Any, graph: str | bytes, options: Any, provider: str) -> Any
     wanted = wanted_providers(ort, provider)
     if provider == "cpu":
         return ort.InferenceSession(graph, options, providers=wanted)
-    said = io.StringIO()
-    with redirect_stdout(said):  # where it falls back, ONNX Runtime prints the reason among our results
+    printed = io.StringIO()
+    with redirect_stdout(printed):  # where it falls back, ONNX Runtime prints the reason among our results
         session = ort.InferenceSession(graph, options, providers=wanted)
     if wanted[0] not in session.get_providers():
         raise OptionError(
             f"--provider {provider}: ONNX Runtime {ort.__version__} has {wanted[0]}, could not start it, and "
             f"would run on {_listed(session.get_providers())} instead: "
-            f"{_reason(ort, provider, said.getvalue())}; "
+            f"{_reason(ort, provider, printed.getvalue())}; "
             f"it needs {_NEEDS.get(provider, 'its device and libraries')}; or use --provider cpu"
         )
     session.disable_fallback()
@@ -108,7 +108,7 @@ def ran_on(ort: Any, session: Any, provider: str) -> Ran:
     return Ran(provider, tuple(session.get_providers()), str(ort.get_device()), str(ort.__version__))
 
 
-def _reason(ort: Any, provider: str, said: str) -> str:
+def _reason(ort: Any, provider: str, printed: str) -> str:
     """What is missing, as ONNX Runtime or the loader of its library says it."""
     library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
     if library.is_file():
@@ -117,7 +117,7 @@ def _reason(ort: Any, provider: str, said: str) -> str:
         except OSError as error:
             if "undefined symbol" not in str(error):  # it wants to be loaded by ONNX Runtime itself
                 return f"its library does not load: {str(error).rstrip('.')}"
-    lines = (line.removeprefix("EP Error ").strip() for line in said.splitlines())
+    lines = (line.removeprefix("EP Error ").strip() for line in printed.splitlines())
     told = next((line for line in lines if line and not line.startswith("*")), "")
     return f"ONNX Runtime says: {told[:300]}" if told else "no such device or no driver was found"
 

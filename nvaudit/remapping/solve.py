@@ -120,8 +120,7 @@ def _objective(terms: Sequence[ProgramTerm], u: Floats, p: float) -> tuple[float
         norm = parts.sum()
         through = _full(term.power, term) * np.exp(-2 * shift)
         value = float(np.exp(2 * (top + np.log(norm) / p)) * through.sum())
-        # d ln value / d shift: twice each pair's share of the range, less twice its share of the noise that
-        # is let through.
+        # d value / d shift = 2 value · (each pair's share of the range − its share of the noise let through).
         share = 2 * value * (parts / norm - through / through.sum())
         total += value
         slope += np.bincount(_spread(term.source, share), share.reshape(-1), len(u))

@@ -1,8 +1,9 @@
 """Pure statistics of the chips' metric, the audit report, and its renderers."""
 
 from nvaudit.report.gates import GateResult, decide
-from nvaudit.report.result import (
-    AuditReport,
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.result import AuditReport, from_json
+from nvaudit.report.sections import (
     DataInfo,
     Hashes,
     LossSurface,
@@ -13,8 +14,6 @@ from nvaudit.report.result import (
     SweepPoint,
     TensorDecision,
     TrialSummary,
-    from_json,
-    to_json,
 )
 from nvaudit.stats.binomial import clopper_pearson, interval_ranks, trials_for_bound
 from nvaudit.stats.gate import Verdict, overall_verdict, verdict_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.records import Cell, Check, Tables, flat, number_text, records_of, share_check
-from nvaudit.report.result import AuditReport, MetricInfo, SweepPoint
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import MetricInfo, SweepPoint
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
     confidence_text,
@@ -86,11 +87,6 @@ def deciding_point(report: AuditReport) -> SweepPoint | None:
 def case_name(case: Case, report: AuditReport) -> str:
     """Name a case by what was asked: the same in every run with the same options.
 
-    Parameters
-    ----------
-    case : Case
-    report : AuditReport
-
     Returns
     -------
     str
@@ -146,11 +142,6 @@ def verdict_word(gate: GateResult, report: AuditReport) -> str:
 
 def answer_lines(case: Case, report: AuditReport) -> list[str]:
     """Say the answer in a few lines: the verdict with its reason, what would decide it, the numbers.
-
-    Parameters
-    ----------
-    case : Case
-    report : AuditReport
 
     Returns
     -------

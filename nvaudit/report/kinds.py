@@ -121,14 +121,8 @@ def read_any(text: str, where: str) -> tuple[Kind, Header]:
 
     Parameters
     ----------
-    text : str
     where : str
         File name, for messages.
-
-    Returns
-    -------
-    kind : Kind
-    report : Header
 
     Raises
     ------

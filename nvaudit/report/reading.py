@@ -35,7 +35,6 @@ def parsed(text: str, where: str) -> Raw:
 
     Parameters
     ----------
-    text : str
     where : str
         File name, for messages.
 

@@ -15,7 +15,7 @@ from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header
-from nvaudit.report.jsontext import short_repr, to_json
+from nvaudit.report.jsontext import short_repr
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
 from nvaudit.report.reading import parsed, validated
 from nvaudit.report.sections import (
@@ -26,10 +26,8 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
-    RaceInfo,
     Roughness,
     Run,
-    RuntimeInfo,
     SweepPoint,
     TensorDecision,
     TimeBox,
@@ -41,24 +39,6 @@ from nvaudit.report.sections import (
 from nvaudit.report.tails import TailResult
 from nvaudit.stats.gate import Verdict, overall_verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
-
-__all__ = [
-    "AuditReport",
-    "DataInfo",
-    "Hashes",
-    "LossSurface",
-    "MetricInfo",
-    "ModelInfo",
-    "OperatingPointInfo",
-    "RaceInfo",
-    "Roughness",
-    "RuntimeInfo",
-    "SweepPoint",
-    "TensorDecision",
-    "TrialSummary",
-    "from_json",
-    "to_json",
-]
 
 
 class AuditReport(Header):
@@ -150,7 +130,6 @@ def from_json(text: str, where: str) -> AuditReport:
 
     Parameters
     ----------
-    text : str
     where : str
         File name, for messages.
 

@@ -12,17 +12,18 @@ from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
 from nvaudit.report.crossbar import CrossbarInfo, adc_text
 from nvaudit.report.gates import GateResult, gate_result
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
-from nvaudit.report.result import (
-    AuditReport,
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import (
     DataInfo,
+    Interrupted,
     MetricInfo,
     OperatingPointInfo,
     RaceInfo,
     SweepPoint,
     TensorDecision,
+    TimeBox,
     TrialSummary,
 )
-from nvaudit.report.sections import Interrupted, TimeBox
 from nvaudit.report.tails import TailResult, tail_result
 from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
 from nvaudit.stats.anytime import sequential_gate

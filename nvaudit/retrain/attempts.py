@@ -114,7 +114,7 @@ def run_attempts(
     """
     _, first = recipes[0]
     start = trainer(first).snapshot()
-    # A step costs about two inferences more than a score does: so a comparison stays cheap beside a training.
+    # As many chips as take this share of the inferences of a training: scores stay cheap beside it.
     wanted = int(COMPARED_SHARE * first.epochs * scorer.task.feed.count / scorer.feed.count)
     chips = min(scorer.trials, max(FEWEST_COMPARED, wanted))
     given = scorer.kpp(first.epochs, chips)

@@ -83,8 +83,7 @@ def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) 
 def shaped_noise(shape: Shape, sigma: float, th: float) -> Noise:
     """Noise in weight space: ``ΔW = max|W| · σ · z`` with ``z`` of :func:`standard`.
 
-    max|W| is that of the weights at hand: as weights shrink, so does the noise, and with it what the array
-    makes of a code.
+    max|W| is that of the weights at hand: as they shrink, so does their noise, as it does on the array.
     """
 
     def draw(place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,8 @@
 
 The grid of a weight is the one that the audit maps it to: sign and magnitude, H bits,
 ``scale = max|W| / (2**H − 1)`` (T-11), or the grid of its own that a quantised model stores; or ternary,
-where threshold and scale follow the weights.
+where threshold and scale follow the weights. A network may hold a weight in another layout than the primary
+one, which the audit speaks of.
 """
 
 from __future__ import annotations

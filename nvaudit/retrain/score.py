@@ -4,6 +4,8 @@ Chips differ in their weights only, so a stack of them can be one vectorised pas
 convolution becomes a grouped one, a product of matrices a batched one. That pays on a GPU; on a CPU grouped
 convolutions cost more than they save (measured on LeNet: 140 against 40 µs an inference), and the chips run
 one by one. The numbers are the same.
+
+Beside the KPP stands what training costs without noise (:class:`CleanLossBudget`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from quick import audit
 from nvaudit.errors import OptionError
 from nvaudit.jobs.auditing import make_spec, run_audit
 from nvaudit.jobs.landscaping import landscape
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.result import from_json
 
 FEW = {"trials": 8, "limit": 64}
 

@@ -14,9 +14,10 @@ from nvaudit.jobs.comparing import compare
 from nvaudit.jobs.hardening import harden
 from nvaudit.jobs.replaying import replay
 from nvaudit.jobs.rooflining import roofline
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import document_of, junit_of, print_report
 from nvaudit.report.render.markdown import markdown_document
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.result import from_json
 
 FAST = {"trials": 3, "workers": 0, "roughness": False}
 INSIDE, HIDDEN, CLASSES, COUNT = 24, 10, 5, 40

@@ -14,8 +14,9 @@ from nvaudit.cli.commands import cli
 from nvaudit.errors import OptionError
 from nvaudit.jobs.replaying import replay
 from nvaudit.perturb import crossbar
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.result import from_json
 
 MODEL = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
 FAST = {"limit": 60, "trials": 3, "workers": 0, "roughness": False, "data": MODEL.with_suffix(".npz")}

@@ -8,7 +8,8 @@ import pytest
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.perturb.stop import Stop
 from nvaudit.report.chips import Chips, kpp_of_chips
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.jsontext import to_json
+from nvaudit.report.result import from_json
 from nvaudit.spec import make_spec
 from nvaudit.stats.kpp import kpp
 from nvaudit.stats.ranks import partial_range, rank_ranges

@@ -11,9 +11,10 @@ from rich.console import Console
 
 import nvaudit
 from nvaudit.jobs.replaying import replay
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
 from nvaudit.report.rerun import rerun_command
-from nvaudit.report.result import from_json, to_json
+from nvaudit.report.result import from_json
 
 FAST = {"limit": 80, "trials": 4, "workers": 0, "roughness": False}
 
@@ -111,4 +112,5 @@ def test_command(command, pruned, example, tmp_path):
     assert ran.code == 0, ran.err
     assert "70 of 306 groups" in " ".join(ran.out.split())
     again = rerun_command(from_json((tmp_path / "r.json").read_text(encoding="utf-8"), "r.json"))
-    assert "--crossbar 64x64 --skip-zero-groups" in again
+    assert "--crossbar 64x64 " in again
+    assert "--skip-zero-groups" in again.split()

@@ -201,6 +201,21 @@ def test_example_survives_more_and_audits_to_the_reported_number(tmp_path):
     assert again.quantised == report.after.quantised
 
 
+def test_what_costs_too_much_on_all_samples_is_rounded_with_more_caution(tmp_path):
+    """Few samples let codes pass that lose on all of them: errors then count more, until codes hold."""
+    report = remap(
+        "examples/digits_cnn.onnx", "fefet1", "examples/digits_cnn.npz", out=tmp_path / "out.onnx", sigma=0.3,
+        equalise=False, clip=False, recalibrate=False, trials=0, calibration_chips=4, calibration_images=24,
+        time_budget=0, max_clean_loss=0.0,
+    )  # fmt: skip
+    *refused, last = report.steps[1:]
+    assert refused[0].name == "original, codes for noise"
+    assert all("costs too much of the nominal metric on" in step.reason for step in refused)
+    cautions = [float(step.name.rpartition("× ")[2]) for step in [*refused[1:], last]]
+    assert cautions == [2.0, 4.0, 8.0, 16.0][: len(cautions)]
+    assert last.kept
+
+
 def test_rounding_can_be_left_out(tmp_path):
     """With rounding off no code changes."""
     lines_model(tmp_path / "lines.onnx", False, np.random.default_rng(1))

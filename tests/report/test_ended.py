@@ -9,9 +9,10 @@ from report_samples import full_report
 from rich.console import Console
 
 from nvaudit.report.cases import ended_text
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import document_of, junit_of, print_report
 from nvaudit.report.render.markdown import markdown_document
-from nvaudit.report.result import AuditReport, from_json, to_json, with_command
+from nvaudit.report.result import AuditReport, from_json, with_command
 from nvaudit.report.sections import Interrupted, TimeBox
 
 COMMAND = "nvaudit audit model.onnx -n 5000"

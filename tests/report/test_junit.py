@@ -12,7 +12,8 @@ from report_samples import accuracies, full_report, report
 
 from nvaudit.report.cases import case_name, cases_of
 from nvaudit.report.kinds import junit_of
-from nvaudit.report.result import AuditReport, ModelInfo
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import ModelInfo
 
 # What junit-10.xsd of Jenkins' xUnit plugin lets stand where: required and other attributes, children.
 SCHEMA = {

@@ -11,7 +11,8 @@ from report_samples import accuracies, full_report, report, tensors
 from nvaudit.report.document import Document, Hero, Number, Section, Table
 from nvaudit.report.kinds import document_of
 from nvaudit.report.render.markdown import literal, markdown_document
-from nvaudit.report.result import AuditReport, ModelInfo, TensorDecision
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import ModelInfo, TensorDecision
 
 GITHUB = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HOSTILE = "a|b`c`*d*_e_~~f~~<img src=x>[g](http://h)![i](j)\\|&lt;#1 @user $x$ www.k.com\n\n# L\x1b[2J\u202e"

@@ -69,16 +69,28 @@ def test_an_old_file_is_read(path):
         assert report.device_name == old["device"]
 
 
+def test_every_kind_has_a_golden_report():
+    """So that every schema is tried."""
+    assert {json.loads(path.read_text(encoding="utf-8"))["kind"] for path in WRITTEN} == {
+        kind.name for kind in KINDS
+    }
+
+
 def test_every_kind_has_an_old_file():
     """But those that only this version writes."""
     assert {kind_of(path) for path in OLD} == {kind.name for kind in KINDS} - {"inspect", "device", "devices"}
 
 
-@pytest.mark.parametrize("path", OLD, ids=lambda path: path.parent.name)
+WRITTEN = sorted(GOLDEN.glob("*/written.json"))
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.parent.name)
 def test_what_is_written_fits_its_schema(path):
-    """The schema is that of the kind; no other kind's fits."""
-    kind, report = read_any(path.read_text(encoding="utf-8"), "r.json")
-    content = json.loads(to_json(report))
+    """Every golden JSON is valid by the schema of its kind, by no other, and is read as it was written."""
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text)
+    kind, report = read_any(text, "r.json")
+    assert to_json(report) + "\n" == text
     fitting = [
         other.name
         for other in KINDS

@@ -48,6 +48,7 @@ SPECS = {
         "scale": "per_channel",
         "provider": "cuda",
     },
+    "mapping": {"mapping": "my H.mapping.json"},
     "switches": {
         "exhaustive": True,
         "roughness": False,

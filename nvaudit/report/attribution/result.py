@@ -154,8 +154,6 @@ def noise_attribution(
 
     Parameters
     ----------
-    kind : {"tensors", "terms"}
-    basis : Basis
     quantised : ndarray, float64, shape (image,)
         Score of each image without noise.
     whole : Measured
@@ -259,7 +257,6 @@ def class_attribution(
 
     Parameters
     ----------
-    basis : Basis
     labels, counts : ndarray of int, shape (class,)
         Classes that occur, and how many samples each has.
     nominal, quantised : ndarray, float64, shape (class,)

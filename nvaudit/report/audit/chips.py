@@ -28,7 +28,8 @@ from nvaudit.report.document import (
     unit_words,
 )
 from nvaudit.report.histogram import Marker, bin_values, histogram_lines
-from nvaudit.report.result import AuditReport, SweepPoint
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import SweepPoint
 from nvaudit.report.wording import (
     amount_text,
     confidence_text,

@@ -33,7 +33,8 @@ from nvaudit.report.document import (
     short,
 )
 from nvaudit.report.paired import Difference
-from nvaudit.report.result import AuditReport, MetricInfo
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import MetricInfo
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.wording import (
     amount_text,

@@ -262,7 +262,10 @@ def _window(window: JsonValue) -> str:
     if not isinstance(window, dict):
         return "in units of the level spacing"
     unit = {"us": "µS", "na": "nA"}.get(_text(window.get("unit")), _text(window.get("unit")))
-    return f"{window.get('min')} to {window.get('max')} {unit}"
+    low, high = (
+        f"{end:g}" if isinstance(end, int | float) else "?" for end in map(window.get, ("min", "max"))
+    )
+    return f"{low} to {high} {unit}"
 
 
 def _knob(knob: JsonValue) -> str:

@@ -229,10 +229,6 @@ def harden_report(
         The labels of the audits are the given model's own decisions.
     **rest
         Further fields of :class:`HardenReport`.
-
-    Returns
-    -------
-    HardenReport
     """
     info, first = before.metric_info, before.kpp[0]
     if threshold is None and info.unit == "fraction":
@@ -313,8 +309,6 @@ def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float)
 
     Parameters
     ----------
-    found : TrainingInfo
-    info : MetricInfo
     percentile : float
         Of the KPP.
 

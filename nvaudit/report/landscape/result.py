@@ -78,13 +78,7 @@ class LandscapeReport(Header):
 
 
 def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:
-    """Describe each pair of directions.
-
-    Parameters
-    ----------
-    score : Score
-    losses : ndarray, float64, shape (pair, a, b)
-    """
+    """Describe each pair of directions; the losses have shape (pair, a, b)."""
     return tuple(
         PairFit(
             roughness=fit.mse,
@@ -101,8 +95,6 @@ def headline(found: Roughness, label_free: bool, caution: str = "") -> str:
 
     Parameters
     ----------
-    found : Roughness
-    label_free : bool
     caution : str
         What the choice of the loss rests on.
     """
@@ -123,10 +115,6 @@ def headline(found: Roughness, label_free: bool, caution: str = "") -> str:
 
 def surface_npz(report: LandscapeReport) -> bytes:
     """Write the surface as an ``.npz`` file.
-
-    Parameters
-    ----------
-    report : LandscapeReport
 
     Returns
     -------

@@ -142,7 +142,6 @@ def trials_to_pass(failures: int, percentile: float, confidence: float) -> int |
 
     Parameters
     ----------
-    failures : int
     percentile : float
         Percent of all chips that may fail.
     confidence : float

@@ -138,18 +138,12 @@ def verify_report(
 
     Parameters
     ----------
-    curve : sequence of VerifyPoint
-    choice : VerifyChoice or None
     label_free, ranking, device, metric_info, target, weights, devices, mapped
         Fields of :class:`VerifyReport`.
     require_mapped : float, optional
         The share of the products that must be on the array.
     **rest
         Its other fields.
-
-    Returns
-    -------
-    VerifyReport
     """
     text = _headline(curve, choice, metric_info.unit, target, str(device.get("name")), ranking, weights)
     gate = None if mapped is None else judge_share(mapped, require_mapped)

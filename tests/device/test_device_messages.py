@@ -4,17 +4,19 @@
 import copy
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvaudit.device import DeviceProfile, dump_profile, load_profile, parse_profile
+from nvaudit.device.profile import Encoding
 from nvaudit.device.terms import TERM_KINDS
 from nvaudit.errors import ProfileError
 
 TERMS = ", ".join(TERM_KINDS)
+ENCODINGS = ", ".join(get_args(Encoding))
 LAWS = "constant, levels, polynomial, log, power, saturating, piecewise"
 Edit = Callable[[dict[str, Any]], object]
 
@@ -78,7 +80,7 @@ CASES: list[tuple[str, Edit, str]] = [
     ("pcm", lambda d: d.update(cell_bits=2.5), "cell_bits: got 2.5; write a whole number"),
     ("pcm", lambda d: d.update(cell_bits=0), "cell_bits: 0 is too small; make it 1 or more"),
     ("pcm", lambda d: d.update(schema_version=2), "schema_version: got 2; use 1"),
-    ("pcm", lambda d: d.update(encoding="twos"), "encoding: got 'twos'; use one of sign_magnitude, differential, offset"),
+    ("pcm", lambda d: d.update(encoding="twos"), f"encoding: got 'twos'; use one of {ENCODINGS}"),
     ("pcm", lambda d: d.update(name="A b"), "name: 'A b' is not a name; use 1 to 64 of a-z, 0-9, '-' and '_', a letter or digit first"),
     ("pcm", lambda d: d.update(technology="\x1b[31m"), "technology: '\\x1b[31m' holds a control character; write plain text on one line"),
     ("pcm", lambda d: d.update(technology=""), "technology: is empty; write what it is"),

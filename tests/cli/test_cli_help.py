@@ -1,5 +1,8 @@
 """Help texts: every option explains itself and its default."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -59,6 +62,24 @@ def test_main_help_lists_exit_codes(command):
         "Exit codes: 0 done and the gate holds; 1 the gate does not hold; 2 bad input or usage"
         in " ".join(ran.out.split())
     )
+
+
+def test_main_help_has_the_first_words_of_every_command(command):
+    """They are read from the files of the commands, and are those of the commands themselves."""
+    words = " ".join(command("-h").out.split())
+    for names, one in COMMANDS.items():
+        if len(names) == 1:
+            assert f"{names[0]} {one.get_short_help_str(80)}" in words
+
+
+def test_main_help_loads_no_command():
+    """It comes at once: nothing that reads or runs models is imported for it."""
+    code = (
+        "import sys; from nvaudit.cli import run; run(['--help']); "
+        "print(sorted({'onnx', 'numpy', 'scipy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
 
 
 def test_version(command):

@@ -45,13 +45,13 @@ def open_linear(model: ir.Model) -> None:
     model : onnx_ir.Model
         The model, without functions; it is changed.
     """
-    found = [place for place in places(model.graph) if _is_linear(place.node)]
-    if not found:
+    linear = [place for place in places(model.graph) if _is_linear(place.node)]
+    if not linear:
         return
     if model.opset_imports.setdefault("", _OPSET) < _FIRST_GEMM:
         return
     names = Names(model.graph)
-    for place in found:
+    for place in linear:
         _open(place, names)
 
 

@@ -154,8 +154,8 @@ def _is_grid(step: Unpack) -> bool:
 def _integers(packed: Array, bits: int) -> Array:
     """Unpack unsigned integers along the last axis, lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    found = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
-    return found.reshape(*packed.shape[:-1], -1).astype(np.int32)
+    unpacked = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
+    return unpacked.reshape(*packed.shape[:-1], -1).astype(np.int32)
 
 
 def _clamp_bits(step: Clamp) -> int:

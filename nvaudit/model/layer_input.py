@@ -61,14 +61,14 @@ def layer_inputs(weight: Weight) -> tuple[LayerInput, ...] | str:
     tuple of LayerInput, or str
         One for each use that takes the weight in its primary layout. Where there is none: the reason.
     """
-    found, reason = list[LayerInput](), "has no use"
+    inputs, reason = list[LayerInput](), "has no use"
     for use in weight.uses:
         one = _layer_input(use, weight)
         if isinstance(one, str):
             reason = one
         else:
-            found.append(one)
-    return tuple(found) or reason
+            inputs.append(one)
+    return tuple(inputs) or reason
 
 
 def _layer_input(use: WeightUse, weight: Weight) -> LayerInput | str:
@@ -77,13 +77,13 @@ def _layer_input(use: WeightUse, weight: Weight) -> LayerInput | str:
         return "is taken in several layouts, or as a part of a stack"
     if rule is None:
         return f"the inputs of {use.op_type} are not watched"
-    found = rule(use, weight)
-    if not use.graph_path or isinstance(found, str):
-        return found
-    if not found.rows_last:
+    taken = rule(use, weight)
+    if not use.graph_path or isinstance(taken, str):
+        return taken
+    if not taken.rows_last:
         return f"{use.op_type} inside a loop or a branch: its input comes without its shape"
     rows = weight.matrix.rows  # a value of a body comes flat, of all rounds together
-    return LayerInput(found.value, lambda x: (x.reshape(1, 1, -1, rows),))
+    return LayerInput(taken.value, lambda x: (x.reshape(1, 1, -1, rows),))
 
 
 def _named(
@@ -136,20 +136,20 @@ class _Window:
 
     def pieces(self, x: Array) -> Iterator[Array]:
         """As :meth:`patches`, some samples at a time: patches overlap and take more memory than x."""
-        whole = x.size * math.prod(self.kernel) // math.prod(self.strides)
-        parts = min(max(-(-whole // _PIECE), 1), max(len(x), 1))
+        elements = x.size * math.prod(self.kernel) // math.prod(self.strides)
+        parts = min(max(-(-elements // _PIECE), 1), max(len(x), 1))
         for part in np.array_split(x, parts):
             yield self.patches(part)
 
     def _padding(self, size: tuple[int, ...]) -> list[tuple[int, int]]:
         if not self.same:
             return list(zip(self.before, self.after, strict=True))
-        found = []
+        pads = []
         for n, k, d, s in zip(size, self.kernel, self.dilations, self.strides, strict=True):
             total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
             less, more = total // 2, total - total // 2
-            found.append((less, more) if self.same == "SAME_UPPER" else (more, less))
-        return found
+            pads.append((less, more) if self.same == "SAME_UPPER" else (more, less))
+        return pads
 
 
 def _spread_out(x: Array, steps: tuple[int, ...]) -> Array:

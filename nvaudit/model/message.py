@@ -84,14 +84,14 @@ def loop_names(graph: bytes | Path) -> tuple[str, ...]:
         proto = onnx.ModelProto.FromString(graph if isinstance(graph, bytes) else graph.read_bytes())
     except Exception:  # it was read before: only a hint is lost
         return ()
-    found: list[str] = []
+    names: list[str] = []
     graphs: list[Any] = [proto.graph, *proto.functions]
     while graphs:
         for node in graphs.pop().node:
             if node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
-                found.append(node.name or next(filter(None, node.output), "Loop"))
+                names.append(node.name or next(filter(None, node.output), "Loop"))
             for attribute in node.attribute:
                 graphs.extend(attribute.graphs)
                 if attribute.HasField("g"):
                     graphs.append(attribute.g)
-    return tuple(found)
+    return tuple(names)

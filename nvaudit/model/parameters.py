@@ -158,8 +158,8 @@ def _part(root: Root, behind: set[ir.Value]) -> Part:
     if root.state.dtype.is_integer():
         steps = [end for end in root.ends if end.steps and end.state.dtype in FLOATS and end.place]
         return next((part for end in steps if (part := _operand(end))), "other")
-    found = [_operand(end) or _arithmetic(root, end, behind) for end in root.ends if end.place is not None]
-    return next((part for part in found if part), "other")
+    parts = [_operand(end) or _arithmetic(root, end, behind) for end in root.ends if end.place is not None]
+    return next((part for part in parts if part), "other")
 
 
 def _arithmetic(root: Root, end: End, behind: set[ir.Value]) -> Part | None:

@@ -86,9 +86,9 @@ def _gather(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
         return []
     axis = attribute(node, "axis", 0) % len(shape)
     ranks = (1, 2, 0, 3) if indices.shape is None else (len(indices.shape),)
-    whole = _rest(shape, set())
+    axes = _rest(shape, set())
     return [
-        (node.outputs[0], (*whole[:axis], *(_Axis(1, None) for _ in range(rank)), *whole[axis + 1 :]))
+        (node.outputs[0], (*axes[:axis], *(_Axis(1, None) for _ in range(rank)), *axes[axis + 1 :]))
         for rank in ranks
     ]
 

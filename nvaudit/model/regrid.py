@@ -129,10 +129,10 @@ def _sites(root: Root, opset: int) -> list[_Site] | str:
     """Find every constant that follows the scale of a weight; or say why they cannot be found."""
     sites: list[_Site] = []
     for end in choose(root).mapped:
-        found = _sites_of(root, end, opset)
-        if isinstance(found, str):
-            return found
-        sites += [site for site in found if site not in sites]
+        of_end = _sites_of(root, end, opset)
+        if isinstance(of_end, str):
+            return of_end
+        sites += [site for site in of_end if site not in sites]
     return sites
 
 

@@ -233,13 +233,13 @@ class _SlotMaker:
     def _value(self, key: str, end: End, layout: Layout) -> ir.Value:
         assert end.role is not None
         dtype = ir.DataType.FLOAT if end.role.decode is not None else end.state.dtype
-        found = self.open_slots.get((key, layout, dtype))
-        if found is None:
+        opened = self.open_slots.get((key, layout, dtype))
+        if opened is None:
             shape = end.state.shape if end.taken is None else end.taken.shape
             value = self._initializer(f"{key}/slot", dtype, shape)
             slot = Slot(value.name or "", key, str(dtype.numpy()), shape, layout)
-            found = self.open_slots[(key, layout, dtype)] = (slot, value)
-        return found[1]
+            opened = self.open_slots[(key, layout, dtype)] = (slot, value)
+        return opened[1]
 
     def _initializer(self, wish: str, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.Value:
         name = self.names.fresh(wish)

@@ -251,12 +251,12 @@ def spell_out(proto: Any) -> None:
 def shapes(proto: Any) -> dict[str, tuple[int | None, ...]]:
     """Shapes of the values of the main graph, as far as onnx infers them; None for a free dimension."""
     graph = shape_inference.infer_shapes(proto).graph
-    found: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in graph.initializer}
+    shape_of: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.HasField("shape"):
             dims = value.type.tensor_type.shape.dim
-            found.setdefault(value.name, tuple(d.dim_value if d.dim_value > 0 else None for d in dims))
-    return found
+            shape_of.setdefault(value.name, tuple(d.dim_value if d.dim_value > 0 else None for d in dims))
+    return shape_of
 
 
 def _inside(node: Any) -> Iterator[Any]:

@@ -71,8 +71,8 @@ def constants(loaded: LoadedModel) -> list[Constant]:
     with graph_errors(loaded.path):
         analysis = analyse(loaded.model)
         folded = folding_nodes(analysis)
-        found = [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
-        return [*found, *(_listed(held) for held in listed_coefficients(loaded.model.graph))]
+        stored = [_constant(root, analysis, folded, str(loaded.path)) for root in analysis.roots]
+        return [*stored, *(_listed(held) for held in listed_coefficients(loaded.model.graph))]
 
 
 def folding_nodes(analysis: Analysis) -> dict[ir.Node, str]:

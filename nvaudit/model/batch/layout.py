@@ -165,9 +165,9 @@ def slice_(view: NodeView) -> Step:
         return keep(view, view.x.state)
     steps = view.list_of("steps", 4, 10)
     index = placed.index(view.x.state)
-    whole = starts is not None and starts[index] == 0 and ends is not None and ends[index] >= TO_THE_END
+    all_samples = starts is not None and starts[index] == 0 and ends is not None and ends[index] >= TO_THE_END
     forward = steps[index] == 1 if steps is not None else view.lacks("steps", 4, 10)
-    return keep(view, view.x.state) if whole and forward else refuse(view, "cuts along the batch axis")
+    return keep(view, view.x.state) if all_samples and forward else refuse(view, "cuts along the batch axis")
 
 
 @rule("Pad")

@@ -96,9 +96,9 @@ class Kind:
             return Layout([*cut, ("transpose", (1, 0, 2)), ("reshape", wanted)]), wanted
         wanted = (devices, stop - start, self.outputs)
         if len(self.shape) == 1:
-            whole = (devices, self.shape[0], 1)
+            unsplit = (devices, self.shape[0], 1)
             cut = [("slice", (1, start, stop))] if blocks > 1 else []
-            return Layout([("reshape", whole), *cut]), wanted
+            return Layout([("reshape", unsplit), *cut]), wanted
         turn = [("transpose", (0, 2, 1))] if self.transposed else []
         cut = [("slice", (1, start, stop))] if blocks > 1 else []
         return Layout([*turn, *cut]), wanted
@@ -107,8 +107,8 @@ class Kind:
         outputs, channels, *kernel = self.shape
         start, stop = block.channels
         steps: list[Move] = []
-        whole = block.rows == (start * self.kernel, stop * self.kernel)
-        if blocks > 1 and (self.groups > 1 or not whole):
+        whole_channels = block.rows == (start * self.kernel, stop * self.kernel)
+        if blocks > 1 and (self.groups > 1 or not whole_channels):
             # Groups keep their input whole: the rows of other crossbars are zero in this one.
             steps += [
                 ("reshape", (devices, outputs, channels * self.kernel)),

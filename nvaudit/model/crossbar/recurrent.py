@@ -99,7 +99,7 @@ class _Writer:
         self.node, self.opset = node, opset
         self.kind = node.op_type
         self.hidden = int(attribute(node, "hidden_size", 0))
-        self.whole = bool(attribute(node, "linear_before_reset", 0))
+        self.reset_after = bool(attribute(node, "linear_before_reset", 0))
         first = str((attribute(node, "activations", None) or ["tanh"])[0]).lower()
         self.of_rnn = "Relu" if first == "relu" else "Tanh"
 
@@ -130,7 +130,7 @@ class _Writer:
         w = part(1, Layout([own, ("reshape", (rows, inputs)), turn]), (inputs, rows))
         # A GRU that resets before its product multiplies two different states.
         cuts = [(0, rows)]
-        if self.kind == "GRU" and not self.whole:
+        if self.kind == "GRU" and not self.reset_after:
             cuts = [(0, 2 * self.hidden), (2 * self.hidden, rows)]
         recurrent = []
         for start, stop in cuts:
@@ -190,7 +190,7 @@ class _Writer:
             for n in range(2)
         )
         bias = self.gate(at.bias, 2)
-        if self.whole:
+        if self.reset_after:
             parts = [value for value in (self.gate(product, 2), bias) if value is not None]
             inner = self.op("Mul", r, self.sum(*parts)) if parts else None
             new = self.op("Tanh", self.sum(self.cut_gate(x, 2), inner))

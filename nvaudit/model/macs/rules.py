@@ -115,15 +115,15 @@ def _einsum(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Te
         right = "".join(label for label in dict.fromkeys(left) if left.count(label) == 1) + "..."
     if not (set(left) - set(",.")) - set(right):
         return
-    found: dict[str, int] = {}
+    extents: dict[str, int] = {}
     for label, value in zip(labels, node.inputs, strict=True):
         sizes = sizes_of(value)
         if sizes is None:
             yield Term(tuple(range(len(labels))), None)
             return
         for name, size in zip(_spelt_out(label, len(sizes)), sizes, strict=False):
-            found[name] = max(found.get(name, 1), size)
-    yield Term(tuple(range(len(labels))), math.prod(found.values()))
+            extents[name] = max(extents.get(name, 1), size)
+    yield Term(tuple(range(len(labels))), math.prod(extents.values()))
 
 
 def _spelt_out(labels: str, rank: int) -> list[str]:

@@ -79,19 +79,19 @@ def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, Moments]
     norms, layers = list[str](), list[str]()
     for number, value in enumerate(centres.norms):
         if value in clean and _has(finder, value):
-            found = [names.fresh(f"chip/norm{number}/{what}") for what in ("mean", "variance")]
-            _find_statistics(finder, value, clean[value], found, names)
-            _open_statistics(template, value, found, len(clean[value][0]))
-            places += found
+            own_places = [names.fresh(f"chip/norm{number}/{what}") for what in ("mean", "variance")]
+            _find_statistics(finder, value, clean[value], own_places, names)
+            _open_statistics(template, value, own_places, len(clean[value][0]))
+            places += own_places
             norms.append(value)
     for number, spot in enumerate(centres.spots):
         if spot.into != "norm" and spot.value in clean and _has(finder, spot.value):
-            found = [names.fresh(f"chip/layer{number}/{what}") for what in ("gain", "bias")]
+            own_places = [names.fresh(f"chip/layer{number}/{what}") for what in ("gain", "bias")]
             axes = [axis for axis in range(spot.rank) if axis != spot.axis]
             shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
-            _find_gain(finder, spot.value, clean[spot.value], found, axes, shape, spot.dtype, names)
-            _open_gain(template, spot.value, found, spot.channels, shape, spot.dtype)
-            places += found
+            _find_gain(finder, spot.value, clean[spot.value], own_places, axes, shape, spot.dtype, names)
+            _open_gain(template, spot.value, own_places, spot.channels, shape, spot.dtype)
+            places += own_places
             layers.append(spot.key)
     for model in (finder, template):
         model.graph.sort()
@@ -151,10 +151,10 @@ def _find_gain(
     target, floor = _regular(clean[1])
     gain = build.node("Sqrt", build.node("Div", build.constant(target), _plus(build, variance, floor)))
     bias = build.node("Sub", build.constant(clean[0].astype(np.float32)), build.node("Mul", gain, mean))
-    found = [
+    corrections = [
         _returned(model, build, made, place, dtype) for made, place in zip((gain, bias), places, strict=True)
     ]
-    _behind(model, build, result, uses, found, shape)
+    _behind(model, build, result, uses, corrections, shape)
 
 
 def _behind(
@@ -162,11 +162,11 @@ def _behind(
     build: Builder,
     result: ir.Value,
     uses: list[Any],
-    found: list[ir.Value],
+    corrections: list[ir.Value],
     shape: list[int],
 ) -> None:
     """Put a factor and an offset for each channel behind a result."""
-    gain, bias = (build.node("Reshape", v, build.constant(np.array(shape, np.int64))) for v in found)
+    gain, bias = (build.node("Reshape", v, build.constant(np.array(shape, np.int64))) for v in corrections)
     after = build.node("Add", build.node("Mul", result, gain), bias)
     for use in uses:
         use.node.replace_input_with(use.idx, after)
@@ -192,8 +192,8 @@ def _open_gain(
     node = _maker(model, value)
     result = node.outputs[0]
     uses, build = list(result.uses()), Builder(node, Names(model.graph))
-    found = [_place(model, place, channels, dtype) for place in places]
-    _behind(model, build, result, uses, found, shape)
+    corrections = [_place(model, place, channels, dtype) for place in places]
+    _behind(model, build, result, uses, corrections, shape)
 
 
 def _place(model: ir.Model, name: str, channels: int, dtype: ir.DataType) -> ir.Value:

@@ -118,11 +118,11 @@ def _inferred(proto: Any, size: int) -> dict[str, Sizes]:
             if dim.HasField("dim_param"):
                 dim.ClearField("dim_param")
     try:
-        found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     except Exception:  # an operator that it does not know, or a message that is too large: shapes are a help
         return {}
     shapes: dict[str, Sizes] = {}
-    for value in (*found.value_info, *found.input, *found.output):
+    for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape"):
             shapes[value.name] = tuple(

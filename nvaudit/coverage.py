@@ -63,10 +63,10 @@ def count_coverage(
     first = np.arange(samples).clip(max=dataset.count - 1)
     feeds = feed_samples(dataset.inputs, dataset.batch_axes, first, samples, None)
     sizes = {name: array.shape for name, array in feeds.items()}
-    found = _find(loaded, decisions, sizes)
-    if found.sizes or found.branches:
-        found = _find(loaded, decisions, sizes, _look(loaded, found, feeds, free))
-    return _coverage(found, decisions, samples)
+    products = _find(loaded, decisions, sizes)
+    if products.sizes or products.branches:
+        products = _find(loaded, decisions, sizes, _look(loaded, products, feeds, free))
+    return _coverage(products, decisions, samples)
 
 
 def declared_coverage(
@@ -87,8 +87,8 @@ def declared_coverage(
         dims = [samples if i == axis else size for i, size in enumerate(spec.shape or ())]
         if spec.shape is not None and all(isinstance(size, int) for size in dims):
             sizes[spec.name] = tuple(size for size in dims if isinstance(size, int))
-    found = _find(loaded, decisions, sizes)
-    return _coverage(found, decisions, samples), bool(found.sizes or found.branches)
+    products = _find(loaded, decisions, sizes)
+    return _coverage(products, decisions, samples), bool(products.sizes or products.branches)
 
 
 def _find(
@@ -129,14 +129,14 @@ class _Weight:
     mapped: bool = False
 
 
-def _coverage(found: Products, decisions: Sequence[Decision], samples: int) -> Coverage:
+def _coverage(products: Products, decisions: Sequence[Decision], samples: int) -> Coverage:
     """Add up what is on the array and what is not."""
     on, off, between = _Sum(), _Sum(), _Sum()
     weights: dict[object, _Weight] = {}
     offenders: list[OffProduct] = []
     by_constant: dict[int, int | None] = {}
     uncounted: list[str] = []
-    for product in found.found:
+    for product in products.found:
         if product.products is None:
             uncounted.append(f"{product.op} '{product.name}'")
         if not product.weight:

@@ -263,12 +263,12 @@ def _field(name: str, info: FieldInfo) -> Field:
 
 def _bare(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, dict[str, Any]]:
     """Take ``Annotated`` and ``… | None`` off a type; give it with its limits: ge, gt, le, lt, lengths."""
-    found = list(metadata)
+    constraints = list(metadata)
     while True:
         origin = get_origin(annotation)
         if origin is Annotated:
             annotation, *more = get_args(annotation)
-            found += [
+            constraints += [
                 part for item in more for part in (item.metadata if isinstance(item, FieldInfo) else [item])
             ]
         elif origin in (Union, types.UnionType) and len(some := _not_none(annotation)) == 1:
@@ -276,7 +276,7 @@ def _bare(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, dict[str,
         else:
             break
     names = ("ge", "gt", "le", "lt", "min_length", "max_length")
-    limits = {name: getattr(item, name) for item in found for name in names if hasattr(item, name)}
+    limits = {name: getattr(item, name) for item in constraints for name in names if hasattr(item, name)}
     return annotation, limits
 
 
@@ -360,8 +360,8 @@ def _limits_text(kind: Any, limits: Mapping[str, Any]) -> str:
 def _messages(kind: type[Options], errors: list[ErrorDetails]) -> Iterable[str]:
     # A bad item also makes its list too short: only the item is worth a message.
     items = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
-    found = [error for error in errors if len(error["loc"]) > 1 or error["loc"][0] not in items]
-    return dict.fromkeys(_message(kind, error) for error in found)
+    relevant = [error for error in errors if len(error["loc"]) > 1 or error["loc"][0] not in items]
+    return dict.fromkeys(_message(kind, error) for error in relevant)
 
 
 def _message(kind: type[Options], error: ErrorDetails) -> str:

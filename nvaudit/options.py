@@ -605,8 +605,8 @@ class OnePoint(ChipOptions, DeviceOptions):
 
     @model_serializer(mode="wrap")
     def _as_one(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = handler(self)
-        return {self.called(name): self._single(name, value) for name, value in found.items()}
+        values: dict[str, Any] = handler(self)
+        return {self.called(name): self._single(name, value) for name, value in values.items()}
 
     def _single(self, name: str, value: Any) -> Any:
         if name not in self.one or not isinstance(value, tuple | list):

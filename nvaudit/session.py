@@ -358,7 +358,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     check_converters(spec)
     profile, points = settle_device(spec)
     loaded = load_runnable(spec.model, spec.seed)
-    spec, found = find_mapping(spec, loaded)
+    spec, mapping_notes = find_mapping(spec, loaded)
     rebatch = analyse_batch(loaded.model)
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
@@ -373,7 +373,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     dataset, calibration = _load_data(spec, loaded, rebatch, rules, folder)
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
-    notes += [*found, *cut.notes]
+    notes += [*mapping_notes, *cut.notes]
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     codes = settle_codes(spec, points, decisions)

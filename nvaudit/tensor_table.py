@@ -180,16 +180,16 @@ def zero_groups_found(mapped: Iterable[TensorFile], size: Crossbar) -> ZeroGroup
     """What the report holds about groups of zeros."""
     layers = []
     for tensor in mapped:
-        found = saved(tensor.code.open(), tensor.lines, tensor.array, size)
+        counts = saved(tensor.code.open(), tensor.lines, tensor.array, size)
         layers.append(
             ZeroGroupsLayer(
                 name=tensor.key,
-                groups=found.groups,
-                zero_groups=found.zero_groups,
-                weights=found.weights,
-                zero_weights=found.zero_weights,
-                crossbars=found.crossbars,
-                saved=found.crossbars - found.kept,
+                groups=counts.groups,
+                zero_groups=counts.zero_groups,
+                weights=counts.weights,
+                zero_weights=counts.zero_weights,
+                crossbars=counts.crossbars,
+                saved=counts.crossbars - counts.kept,
             )
         )
     return zero_groups_info(size.rows, size.cols, layers)
@@ -205,10 +205,10 @@ def without_zero_groups(
     keys : sequence of str
         The weight's key of each row, empty where it has none.
     """
-    found = {layer.name: layer for layer in info.layers}
+    by_name = {layer.name: layer for layer in info.layers}
     made = []
     for row, key in zip(rows, keys, strict=True):
-        layer = found.get(key)
+        layer = by_name.get(key)
         if layer is not None and row.devices is not None:
             each = row.devices // max(layer.weights, 1)
             left = {"devices": row.devices - each * layer.zero_weights,

@@ -183,17 +183,17 @@ def _samples(rows: _Rows, scale: float, where: str) -> list[list[float]]:
 
 
 def _levels(rows: _Rows, scale: float, where: str) -> list[tuple[float, float]]:
-    found: dict[int, tuple[float, float]] = {}
+    by_level: dict[int, tuple[float, float]] = {}
     for level, (mean, std) in rows:
-        if level in found:
+        if level in by_level:
             raise ProfileError(f"{where}: level {level}: given twice; give one row per level")
         if std < 0:
             raise ProfileError(f"{where}: level {level}: std: got {std:g}; a standard deviation is 0 or more")
-        found[level] = mean * scale, std * scale
-    for level in range(len(found)):
-        if level not in found:
-            raise ProfileError(f"{where}: level {level}: missing; give each level from 0 to {max(found)}")
-    return [found[level] for level in range(len(found))]
+        by_level[level] = mean * scale, std * scale
+    for level in range(len(by_level)):
+        if level not in by_level:
+            raise ProfileError(f"{where}: level {level}: missing; give each level from 0 to {max(by_level)}")
+    return [by_level[level] for level in range(len(by_level))]
 
 
 def _bits(count: int, where: str) -> int:

@@ -91,12 +91,12 @@ def _unknown_key(parent: object, path: list[int | str]) -> str:
     return f"unknown key; {hint}"
 
 
-def _bad_kind(path: list[int | str], found: str) -> str:
+def _bad_kind(path: list[int | str], given: str) -> str:
     is_term = len(path) == 2 and path[0] == "noise"
     noun, kinds = ("noise term", TERM_KINDS) if is_term else ("law", LAW_KINDS)
-    if not found:
+    if not given:
         return f"missing; use one of {', '.join(kinds)}"
-    return f"{found} is not a {noun}; use one of {', '.join(kinds)}"
+    return f"{given} is not a {noun}; use one of {', '.join(kinds)}"
 
 
 def _limit(kind: str, context: Mapping[str, Any], value: str) -> str | None:
@@ -179,8 +179,8 @@ def describe(error: ValidationError, where: str, data: object) -> str:
     str
         ``where: path: got; what to do``, at most `MAX_REPORTED` lines.
     """
-    found = error.errors(include_url=False)
-    lines = [f"{where}: {_describe(one, data)}" for one in found[:MAX_REPORTED]]
-    if len(found) > MAX_REPORTED:
-        lines.append(f"{where}: and {len(found) - MAX_REPORTED} more")
+    errors = error.errors(include_url=False)
+    lines = [f"{where}: {_describe(one, data)}" for one in errors[:MAX_REPORTED]]
+    if len(errors) > MAX_REPORTED:
+        lines.append(f"{where}: and {len(errors) - MAX_REPORTED} more")
     return "\n".join(lines)

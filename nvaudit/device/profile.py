@@ -254,8 +254,10 @@ def unit_of(term: NoiseTerm) -> str | None:
 def _check_units(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
     unit = unit_of(term)
     if unit in ("us", "na") and (profile.window is None or profile.window.unit != unit):
-        found = "null" if profile.window is None else repr(profile.window.unit)
-        raise fault(f"{path}.unit", f"{unit!r} is not the unit of the window ({found}); make them equal")
+        window_unit = "null" if profile.window is None else repr(profile.window.unit)
+        raise fault(
+            f"{path}.unit", f"{unit!r} is not the unit of the window ({window_unit}); make them equal"
+        )
     if unit == "sigma":
         _check_sigma_unit(profile, term, path)
 
@@ -300,13 +302,13 @@ def _check_laws(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
         _check_values(profile, term, key, law, f"{path}.{key}")
 
 
-def _check_length(profile: DeviceProfile, found: int, path: str) -> None:
+def _check_length(profile: DeviceProfile, entries: int, path: str) -> None:
     if profile.cell_bits is None:
         raise fault(path, _LEVELS_HINT)
-    if found != 2**profile.cell_bits:
+    if entries != 2**profile.cell_bits:
         raise fault(
             path,
-            f"{found} entries for {2**profile.cell_bits} levels ({profile.cell_bits} bits); give one each",
+            f"{entries} entries for {2**profile.cell_bits} levels ({profile.cell_bits} bits); give one each",
         )
 
 

@@ -262,8 +262,8 @@ class Table(_Term):
     @model_validator(mode="after")
     def _one_of_two(self) -> Table:
         if (self.levels is None) == (self.samples is None):
-            found = "neither" if self.levels is None else "both"
-            raise fault("levels", f"{found} of levels and samples given; give exactly one")
+            given = "neither" if self.levels is None else "both"
+            raise fault("levels", f"{given} of levels and samples given; give exactly one")
         return self
 
     def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:

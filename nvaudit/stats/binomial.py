@@ -179,8 +179,8 @@ def trials_for_bound(percentile: float, confidence: float, sided: int = 1) -> in
     error = (1 - confidence) / sided
     guess = max(1, math.ceil(math.log(error) / math.log1p(-prob)))
     # The logarithms round; the tail itself decides between neighbours.
-    found = first_true(lambda n: within(at_most(0, n, prob), error), max(1, guess - 2), guess + 2)
-    return guess if found is None else found
+    first = first_true(lambda n: within(at_most(0, n, prob), error), max(1, guess - 2), guess + 2)
+    return guess if first is None else first
 
 
 def standard_error(nominal: float, images: int, metric: str, unit: str) -> float | None:

@@ -119,9 +119,9 @@ def _minimise(
 
     point = np.asarray(start, dtype=np.float64)
     for _ in range(2):
-        found = minimize(function, point, method="L-BFGS-B", bounds=bounds)
-        point = found.x
-    return float(found.fun), point
+        result = minimize(function, point, method="L-BFGS-B", bounds=bounds)
+        point = result.x
+    return float(result.fun), point
 
 
 def quantile(tail: Tail, law: Fit, prob: float) -> float:

@@ -75,7 +75,7 @@ def rank_ranges(
     >>> rank_ranges([1], 1000, 0.95)
     (RankRange(percentile=1, index=10, first=2, last=17, shift=1, worst_too=True),)
     """
-    found = []
+    ranges = []
     for percentile in percentiles:
         low, high = interval_ranks(percentile, trials, confidence)
         index = kpp_index(percentile, trials)
@@ -84,8 +84,8 @@ def rank_ranges(
         shift = min(int(share * (last - first)), first)
         worst_too = percentile == min(percentiles) and last < _FEW * trials
         last = last if worst_too else min(last + shift, trials - 1)
-        found.append(RankRange(percentile, index, first - shift, last, shift, worst_too))
-    return tuple(found)
+        ranges.append(RankRange(percentile, index, first - shift, last, shift, worst_too))
+    return tuple(ranges)
 
 
 def partial_range(
@@ -148,9 +148,9 @@ def blocks(pilots: int, trials: int) -> Sequence[range]:
     >>> blocks(16, 100)
     [range(0, 16), range(16, 32), range(32, 64), range(64, 100)]
     """
-    found, start = [], 0
+    ranges, start = [], 0
     while start < trials:
         stop = min(trials, max(pilots, 2 * start))
-        found.append(range(start, stop))
+        ranges.append(range(start, stop))
         start = stop
-    return found
+    return ranges

@@ -103,10 +103,10 @@ def compare_command(
     check_outputs(outputs, dict(_inputs(plan)))
     with keeping("finished chips and models", resume, cache, parameters("rank_by", "baseline")) as kept:
         with ProgressDisplay(quiet) as progress:
-            found = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
-        hand_out(found, outputs, lambda console: print_report(found, console))
+            comparison = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
+        hand_out(comparison, outputs, lambda console: print_report(comparison, console))
         kept.done()
-    return EXIT_GATE if found.verdict in ("fail", "undecided") else EXIT_OK
+    return EXIT_GATE if comparison.verdict in ("fail", "undecided") else EXIT_OK
 
 
 def parse_data_for(texts: Iterable[str], models: list[str]) -> Mapping[str, Path]:
@@ -117,7 +117,7 @@ def parse_data_for(texts: Iterable[str], models: list[str]) -> Mapping[str, Path
     OptionError
         If there is no model before an equals sign, no path behind it, or a model twice.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     known = dict.fromkeys(name for model in models for name in (model, Path(model).name, Path(model).stem))
     for text in texts:
         # The longest name that fits: a.onnx before a.
@@ -127,10 +127,10 @@ def parse_data_for(texts: Iterable[str], models: list[str]) -> Mapping[str, Path
         path = text[len(name) + 1 :]
         if not path:
             raise OptionError(f"--data-for {text!r}: there is no path behind the equals sign")
-        if name in found:
+        if name in paths:
             raise OptionError(f"--data-for: {name} has two; give each model once")
-        found[name] = Path(path)
-    return found
+        paths[name] = Path(path)
+    return paths
 
 
 def _check_of_reports(context: click.Context, models: tuple[Path, ...]) -> None:

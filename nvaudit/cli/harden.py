@@ -146,20 +146,20 @@ def _remap(
 def _stamp(path: Path) -> tuple[int, int] | None:
     """What changes when a file is written; None while there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, Path]:
     """What is read, with its name in words."""
     data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
-    found = {"the model": Path(spec.model), "the data": data, "the device profile": Path(spec.device)}
+    inputs = {"the model": Path(spec.model), "the data": data, "the device profile": Path(spec.device)}
     for name in others:
         if (path := getattr(spec, name, None)) is not None:
-            found[f"--{name.replace('_', '-')}"] = Path(path)
-    return found
+            inputs[f"--{name.replace('_', '-')}"] = Path(path)
+    return inputs
 
 
 def _show(console: Console, result: Any, out: Path) -> None:

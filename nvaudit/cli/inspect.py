@@ -44,8 +44,8 @@ _TAKEN = (
 _ASKED = ("model", *_TAKEN)
 
 
-def _rows_json(found: InspectReport) -> str:
-    rows = [row.model_dump(mode="json") for row in found.tensors]
+def _rows_json(report: InspectReport) -> str:
+    rows = [row.model_dump(mode="json") for row in report.tensors]
     return escape_hidden(json.dumps(rows, indent=2))
 
 
@@ -88,7 +88,7 @@ def inspect_command(
     rows = coverage.rows(rows)
     gate = judge_share(coverage.share, spec.require_mapped)
     status = EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
-    found = inspect_report(
+    inspection = inspect_report(
         nvaudit_version=__version__,
         model={**loaded.facts(), "batching": rebatch.reason},
         device=profile.model_dump(mode="json"),
@@ -102,14 +102,14 @@ def inspect_command(
         codes=codes_info(codes, _sizes(decisions), spec.code or spec.mapping or ""),
         notes=tuple(notes),
     )
-    hand_out(found, outputs, partial(print_report, found))
+    hand_out(inspection, outputs, partial(print_report, inspection))
     return status
 
 
 def _sizes(decisions: Sequence[Decision]) -> dict[str, int]:
     """Weights of each tensor on the array."""
-    found = (decision.constant for decision in decisions if decision.mapped)
-    return {constant.weight.key: constant.size for constant in found if constant.weight is not None}
+    mapped = (decision.constant for decision in decisions if decision.mapped)
+    return {constant.weight.key: constant.size for constant in mapped if constant.weight is not None}
 
 
 def _write_mapping(path: Path, codes: ChosenCodes | None, loaded: LoadedModel) -> None:

@@ -268,23 +268,23 @@ def _default_root() -> Path | None:
 
 def _name(command: str, depends_on: Mapping[str, Any]) -> str:
     """Name a folder: the same for the same work, wherever it is started."""
-    said = {name: _absolute(value) for name, value in depends_on.items() if name not in _NO_INFLUENCE}
-    text = json.dumps([command.split()[-1], said], sort_keys=True, default=str)
+    influences = {name: _absolute(value) for name, value in depends_on.items() if name not in _NO_INFLUENCE}
+    text = json.dumps([command.split()[-1], influences], sort_keys=True, default=str)
     return f"{command.split()[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_DIGITS]}"
 
 
 def _tidy(root: Path) -> None:
     """Remove what is old, and the oldest beyond the size; nothing that a process works in."""
-    found = []
+    folders = []
     for folder in root.iterdir():
         with contextlib.suppress(OSError, ValueError):  # another process may be at it too
             if folder.is_symlink() or is_held(folder / OWNER_FILE):
                 continue
             files = [path.lstat() for path in folder.rglob("*")]
             newest = max(item.st_mtime for item in files)
-            found.append((newest, sum(item.st_size for item in files), folder))
-    total = sum(size for _, size, _ in found)
-    for newest, size, folder in sorted(found):
+            folders.append((newest, sum(item.st_size for item in files), folder))
+    total = sum(size for _, size, _ in folders)
+    for newest, size, folder in sorted(folders):
         if time.time() - newest > _DAYS * 86400 or total > _MOST_BYTES:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size

@@ -54,12 +54,12 @@ class OnceCommand(click.Command):
         every.multiple = True
         params, self.params = self.params, [every if param is option else param for param in self.params]
         try:
-            found = self.make_parser(ctx).parse_args(args=list(args))[0][option.name or ""]
+            given = self.make_parser(ctx).parse_args(args=list(args))[0][option.name or ""]
         finally:
             self.params = params
         if option.is_flag and option.secondary_opts:
-            return [option.opts[0] if value else option.secondary_opts[0] for value in found]
-        return [option.opts[0] if option.is_flag else _shown(value, option) for value in found]
+            return [option.opts[0] if value else option.secondary_opts[0] for value in given]
+        return [option.opts[0] if option.is_flag else _shown(value, option) for value in given]
 
 
 class OnceGroup(click.Group):

@@ -298,7 +298,7 @@ def _check_input(output: Output, inputs: Mapping[str, Path]) -> None:
                 raise OptionError(f"{output.option} {output.path}: this is {what}; choose another path")
 
 
-def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], None] | None) -> None:
+def hand_out(report: Any, outputs: Sequence[Output], show: Callable[[Console], None] | None) -> None:
     """Print the text, then write every output where it is wanted, and say what is where.
 
     The text comes first and nothing that cannot be written keeps the rest back: a result of hours is not
@@ -306,7 +306,7 @@ def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], No
 
     Parameters
     ----------
-    found : object
+    report : object
         What the outputs are made from.
     outputs : sequence of Output
         At most one of them to standard output; the text then goes to standard error.
@@ -322,7 +322,7 @@ def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], No
     failed: list[Exception] = []
     if piped is not None:
         with _put_off(failed), printing():
-            echo_json(str(piped.render(found)))
+            echo_json(str(piped.render(report)))
     with _put_off(failed), printing(stderr=piped is not None) as console:
         if show is not None:
             show(console)
@@ -330,7 +330,7 @@ def hand_out(found: Any, outputs: Sequence[Output], show: Callable[[Console], No
         if output is piped:
             continue
         with _put_off(failed):
-            data = output.render(found)
+            data = output.render(report)
             write_bytes_atomic(output.path, data if isinstance(data, bytes) else encoded(data + "\n"))
             with printing(stderr=piped is not None):
                 say(f"{output.name}: {output.path}", err=piped is not None)

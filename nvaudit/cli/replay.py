@@ -35,12 +35,12 @@ def replay_command(
     check_writable(out)
     done = replay(read_report(report), out, trial=trial, sigma=sigma, check=check)
     if done.reported is None:
-        found = "stopped early in the report" + (
+        outcome = "stopped early in the report" + (
             "" if done.measured is None else f"; the file measures {done.measured!r}"
         )
     else:
-        found = f"reported {done.reported!r}" + (
+        outcome = f"reported {done.reported!r}" + (
             "" if done.measured is None else "; the file measures the same"
         )
     with printing():
-        say(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, {found}")
+        say(f"{done.path}: chip {done.trial} at sigma {done.sigma:g}, {outcome}")

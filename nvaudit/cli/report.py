@@ -32,14 +32,14 @@ def report_command(source: Path, outputs: tuple[Output, ...], text: bool) -> Non
     """
     check_outputs(outputs, {} if str(source) == "-" else {"the report": source})
     text_of, name = _read(source)
-    _, found = read_any(text_of, name)
-    show = partial(print_report, found) if text or not outputs else None
-    _check_shown(found, outputs, show, name)
-    hand_out(found, outputs, show)
+    _, contents = read_any(text_of, name)
+    show = partial(print_report, contents) if text or not outputs else None
+    _check_shown(contents, outputs, show, name)
+    hand_out(contents, outputs, show)
 
 
 def _check_shown(
-    found: Any, outputs: Sequence[Output], show: Callable[[Console], object] | None, name: str
+    report: Any, outputs: Sequence[Output], show: Callable[[Console], object] | None, name: str
 ) -> None:
     """Make every form once before the first is written: a file of somebody else may contradict itself.
 
@@ -50,7 +50,7 @@ def _check_shown(
     """
     try:
         for output in outputs:
-            output.render(found)
+            output.render(report)
         if show is not None:
             show(Console(file=io.StringIO()))
     except (ArithmeticError, AssertionError, LookupError, StopIteration, TypeError, ValueError) as error:

@@ -83,8 +83,8 @@ def roofline_command(
     check_outputs(outputs, _inputs(plan))
     with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
-            found = kept.run(lambda folder: run_roofline(plan, progress, folder))
-        hand_out(found, outputs, lambda console: print_report(found, console))
+            roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))
+        hand_out(roofline, outputs, lambda console: print_report(roofline, console))
         kept.done()
     return EXIT_OK
 

@@ -73,14 +73,14 @@ def verify_command(
     check_outputs([*masks, *outputs], plan_inputs(spec), kept)
     with keeping("finished chips", resume, cache, parameters("shares", "target_kpp")) as work:
         with ProgressDisplay(quiet) as progress:
-            found = work.run(lambda folder: run_verify_plan(spec, out, progress, folder))
-        hand_out(found, outputs, lambda console: _show(found, console))
+            result = work.run(lambda folder: run_verify_plan(spec, out, progress, folder))
+        hand_out(result, outputs, lambda console: _show(result, console))
         work.done()
-    missed = found.mapped_gate is not None and found.mapped_gate.verdict == "fail"
-    return EXIT_GATE if found.choice is None or missed else EXIT_OK
+    missed = result.mapped_gate is not None and result.mapped_gate.verdict == "fail"
+    return EXIT_GATE if result.choice is None or missed else EXIT_OK
 
 
-def _show(found: VerifyReport, console: Console) -> None:
-    print_report(found, console)
-    if found.plan is not None:
-        say(f"plan: {found.plan}", err=console.stderr)
+def _show(report: VerifyReport, console: Console) -> None:
+    print_report(report, console)
+    if report.plan is not None:
+        say(f"plan: {report.plan}", err=console.stderr)

@@ -270,12 +270,12 @@ def _run_splits(plan: AttributionPlan, session: Session, runner: VariantRunner) 
     tallies = {variant: _Tally() for variant in variants}
     for (_, variant), scores in zip(calls[1:], results, strict=True):
         tallies[variant].add(scores)
-    found = {variant: tally.measured() for variant, tally in tallies.items()}
+    measured = {variant: tally.measured() for variant, tally in tallies.items()}
     for split in plan.splits:
-        parts = {name: (found[only], found[rest]) for name, (only, rest) in split.variants.items()}
+        parts = {name: (measured[only], measured[rest]) for name, (only, rest) in split.variants.items()}
         own = {WHOLE, *(variant for pair in split.variants.values() for variant in pair)}
         basis = _basis(plan, session, runner.metric, images, len(own) * plan.chips + 1)
-        yield noise_attribution(split.kind, basis, quantised, found[WHOLE], parts, split.kept)
+        yield noise_attribution(split.kind, basis, quantised, measured[WHOLE], parts, split.kept)
 
 
 def _run_classes(plan: AttributionPlan, session: Session, runner: VariantRunner) -> ClassAttribution | None:
@@ -287,16 +287,16 @@ def _run_classes(plan: AttributionPlan, session: Session, runner: VariantRunner)
     # A score is by the share of labelled samples (see `over_set`), so that the mean is the metric.
     kept = ~np.isin(chosen, session.dataset.ignored)
     share = kept.mean() if runner.metric.ignore else 1.0
-    found, place, counts = np.unique(chosen[kept], return_inverse=True, return_counts=True)
+    classes, place, counts = np.unique(chosen[kept], return_inverse=True, return_counts=True)
     calls: list[tuple[int | None, Variant]] = [(None, WHOLE), (QUANTISED, WHOLE)]
     calls += [(trial, WHOLE) for trial in range(plan.chips)]
     what = f"attribution by class: {plan.chips} chips × {images} images"
     rows = [
-        np.bincount(place, scores[kept] * share, minlength=len(found)) / counts
+        np.bincount(place, scores[kept] * share, minlength=len(classes)) / counts
         for scores in runner.scores(what, calls, images)
     ]
     basis = _basis(plan, session, runner.metric, images, len(calls))
-    return class_attribution(basis, found, counts, rows[0], rows[1], np.array(rows[2:]))
+    return class_attribution(basis, classes, counts, rows[0], rows[1], np.array(rows[2:]))
 
 
 def _basis(plan: AttributionPlan, session: Session, metric: Metric, images: int, runs: int) -> Basis:

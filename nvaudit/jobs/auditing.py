@@ -155,21 +155,21 @@ def _measure(
             crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
         with session.timed("chips"), stop.waited_for():
             minutes = _minutes_left(spec, begin)
-            found = measure_chips(pool, session, metric, keep, progress, record, stop, minutes)
+            measurement = measure_chips(pool, session, metric, keep, progress, record, stop, minutes)
         calibrated = None
         with _as_time_permits(
-            session, stop, found, "chips were not corrected", spec.calibrate_chips is not None
+            session, stop, measurement, "chips were not corrected", spec.calibrate_chips is not None
         ):
-            if spec.calibrate_chips is not None and not found.ended:
+            if spec.calibrate_chips is not None and not measurement.ended:
                 with session.timed("corrected chips"):
                     minutes = _minutes_left(spec, begin)
                     calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, minutes)
         detail, landscape = None, {}
-        with _as_time_permits(session, stop, found, "the attribution was not made", plan is not None):
-            if plan is not None and not found.ended:
+        with _as_time_permits(session, stop, measurement, "the attribution was not made", plan is not None):
+            if plan is not None and not measurement.ended:
                 detail = run_attribution(plan, session, pool, metric, progress)
-    with _as_time_permits(session, stop, found, "the roughness was not measured", spec.roughness):
-        if spec.roughness and not found.ended and not stop.interrupted:
+    with _as_time_permits(session, stop, measurement, "the roughness was not measured", spec.roughness):
+        if spec.roughness and not measurement.ended and not stop.interrupted:
             landscape = _landscape(session, progress, folder)
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
@@ -177,7 +177,7 @@ def _measure(
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
     values = (nominal, quantised.value)
-    return _report(session, metric, values, (found, calibrated), detail, landscape, coverage, stop)
+    return _report(session, metric, values, (measurement, calibrated), detail, landscape, coverage, stop)
 
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:
@@ -189,10 +189,10 @@ def _minutes_left(spec: RunSpec, begin: float) -> float | None:
 
 @contextmanager
 def _as_time_permits(
-    session: Session, stop: Stop, found: Measurement, what: str, wanted: bool
+    session: Session, stop: Stop, measurement: Measurement, what: str, wanted: bool
 ) -> Iterator[None]:
     """Keep the chips where something after them is interrupted, and say what is missing and why."""
-    cut = found.ended or stop.interrupted
+    cut = measurement.ended or stop.interrupted
     try:
         yield
     except KeyboardInterrupt:
@@ -219,20 +219,20 @@ def _landscape(session: Session, progress: Progress, folder: Path | None) -> dic
     """Measure the roughness; where that cannot be done the audit stands without it, and says why."""
     with session.timed("roughness"):
         try:
-            found = session_landscape(session, progress, None if folder is None else folder / "landscape")
+            report = session_landscape(session, progress, None if folder is None else folder / "landscape")
         except (DataError, ModelError, OptionError) as error:
             session.notes.append(f"the roughness was not measured: {error}")
             return {}
-    session.notes.extend(note for note in found.notes if note not in session.notes)
-    return {"roughness": found.roughness, "landscape": median_surface(found)}
+    session.notes.extend(note for note in report.notes if note not in session.notes)
+    return {"roughness": report.roughness, "landscape": median_surface(report)}
 
 
 def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
     """Say what a record has given."""
     events = record.torn()
-    found = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
-    if found:
-        events.append(f"resumed: {found} of {points * trials} chips were read from {folder}")
+    chips = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
+    if chips:
+        events.append(f"resumed: {chips} of {points * trials} chips were read from {folder}")
     return events
 
 
@@ -247,11 +247,11 @@ def _report(
     stop: Stop,
 ) -> AuditReport:
     spec, dataset = session.spec, session.dataset
-    found, calibrated = chips
-    points = session.points[: len(found.chips)]
+    measurement, calibrated = chips
+    points = session.points[: len(measurement.chips)]
     worst = max(points, key=lambda point: point.sigma)  # what stands at the top of the report
     rows, groups = _tensors(session, worst, landscape.get("crossbar"))
-    session.timing["chip_median"] = found.chip_seconds
+    session.timing["chip_median"] = measurement.chip_seconds
     measured = Measured(
         metric=metric.name,
         higher_is_better=metric.higher_is_better,
@@ -259,7 +259,7 @@ def _report(
         assumed=metric.assumed,
         nominal=values[0],
         quantised=values[1],
-        chips=found.chips,
+        chips=measurement.chips,
         samples=dataset.count,
         tolerance=spec.tolerance,
         sigmas=tuple(point.sigma for point in points),
@@ -281,7 +281,7 @@ def _report(
         mapped=coverage.share,
         **_about(session, worst),
         **landscape,
-        **_ended(spec, found, stop),
+        **_ended(spec, measurement, stop),
         zero_groups=groups,
         codes=codes,
         attribution=None if detail is None else detail.costs(),
@@ -289,28 +289,28 @@ def _report(
         run=spec.model_dump(mode="json"),
         notes=[
             *session.notes,
-            *found.notes,
+            *measurement.notes,
             *_mapping_notes(session),
             *_converter_notes(landscape),
-            *_missing_points(session, found),
+            *_missing_points(session, measurement),
         ],
     )
 
 
 def _calibrated(
-    session: Session, found: Calibrated, measured: Measured, questions: Questions
+    session: Session, corrected: Calibrated, measured: Measured, questions: Questions
 ) -> CalibratedChips:
     """Describe the corrected chips."""
-    chips = found.found.chips
+    chips = corrected.measurement.chips
     sigmas = measured.sigmas[: len(chips)]
     samples = session.calibration
     assert samples is not None
     return CalibratedChips(
         samples=samples.count,
         source=session.spec.calibrate_data or samples.source,
-        norms=len(found.norms),
-        layers=len(found.layers),
-        left=tuple(NotCorrected(name=name, reason=reason) for name, reason in found.left.items()),
+        norms=len(corrected.norms),
+        layers=len(corrected.layers),
+        left=tuple(NotCorrected(name=name, reason=reason) for name, reason in corrected.left.items()),
         points=measured_points(
             replace(measured, chips=chips, sigmas=sigmas), replace(questions, min_kpp=None)
         ),
@@ -323,18 +323,20 @@ def _converter_notes(facts: Mapping[str, Any]) -> list[str]:
     return [] if partly is None else [partly]
 
 
-def _ended(spec: RunSpec, found: Measurement, stop: Stop) -> dict[str, Any]:
+def _ended(spec: RunSpec, measurement: Measurement, stop: Stop) -> dict[str, Any]:
     """Say that a run was ended early."""
     if stop.interrupted:
-        return {"interrupted": Interrupted(done=found.done, wanted=found.wanted)}
-    if found.ended and spec.max_minutes is not None:
-        return {"time_boxed": TimeBox(minutes=spec.max_minutes, done=found.done, wanted=found.wanted)}
+        return {"interrupted": Interrupted(done=measurement.done, wanted=measurement.wanted)}
+    if measurement.ended and spec.max_minutes is not None:
+        return {
+            "time_boxed": TimeBox(minutes=spec.max_minutes, done=measurement.done, wanted=measurement.wanted)
+        }
     return {}
 
 
-def _missing_points(session: Session, found: Measurement) -> list[str]:
+def _missing_points(session: Session, measurement: Measurement) -> list[str]:
     """Say which points of a sweep an interrupted run has not come to."""
-    missing = session.points[len(found.chips) :]
+    missing = session.points[len(measurement.chips) :]
     if not missing:
         return []
     sigmas = ", ".join(f"{point.sigma:g}" for point in missing)

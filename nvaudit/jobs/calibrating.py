@@ -35,7 +35,7 @@ class Calibrated:
 
     Attributes
     ----------
-    found : Measurement
+    measurement : Measurement
     norms : tuple of str
         Batch normalisations whose statistics were corrected, by what they make.
     layers : tuple of str
@@ -44,7 +44,7 @@ class Calibrated:
         Weights whose results were not corrected, each with the reason.
     """
 
-    found: Measurement
+    measurement: Measurement
     norms: tuple[str, ...]
     layers: tuple[str, ...]
     left: dict[str, str]
@@ -116,14 +116,14 @@ def calibrate_chips(
             progress(f"corrected {what}", done, total)
 
         with stop.waited_for():
-            found = measure_chips(pool, corrected, metric, keep, tell, record, stop, minutes)
+            measurement = measure_chips(pool, corrected, metric, keep, tell, record, stop, minutes)
     left = dict(centres.refused)
     spots = {spot.key: spot for spot in centres.spots}
     for key, spot in spots.items():
         behind_norm = spot.into == "norm" and prepared.norms
         if not behind_norm and key not in prepared.layers:
             left[key] = "what it makes is not in the graph that runs on chips"
-    return Calibrated(found, prepared.norms, prepared.layers, left)
+    return Calibrated(measurement, prepared.norms, prepared.layers, left)
 
 
 def _identity(session: Session, metric: Metric) -> Identity:
@@ -155,13 +155,13 @@ def _prepared(session: Session) -> tuple[Centres, ChipCorrection]:
     centres = find_centres(session.loaded.model, keys, seen)
     clean = _clean_moments(session, centres, samples)
     finite = {name: pair for name, pair in clean.items() if all(np.isfinite(part).all() for part in pair)}
-    found = chip_correction(Path(work.template.path).read_bytes(), centres, finite)
-    if not found.places:
+    correction = chip_correction(Path(work.template.path).read_bytes(), centres, finite)
+    if not correction.places:
         raise ModelError(
             f"{path}: --calibrate-chips: the model has no batch normalisation by stored statistics and no "
             "layer whose outputs can be corrected; leave it out"
         )
-    return centres, found
+    return centres, correction
 
 
 def _clean_moments(session: Session, centres: Centres, samples: Dataset) -> dict[str, Moments]:
@@ -174,8 +174,8 @@ def _clean_moments(session: Session, centres: Centres, samples: Dataset) -> dict
     if not wanted:
         return {}
     feeds = {name: np.asarray(array, order="C") for name, array in samples.inputs.items()}
-    found = [array.astype(np.float64) for array in run_session(opened, wanted, feeds)]
-    return {name: (found[2 * i], found[2 * i + 1]) for i, name in enumerate(names)}
+    moments = [array.astype(np.float64) for array in run_session(opened, wanted, feeds)]
+    return {name: (moments[2 * i], moments[2 * i + 1]) for i, name in enumerate(names)}
 
 
 def _workload(session: Session, prepared: ChipCorrection) -> Workload:

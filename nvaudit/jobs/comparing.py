@@ -145,7 +145,7 @@ def _check_models(plan: Plan, progress: Progress) -> dict[str, Checked]:
                 session.spec.batch_size,
             )
     every = {name: conditions_of(report) for name, report in plan.reports.items()}
-    every |= {name: found.conditions for name, found in checked.items()}
+    every |= {name: check.conditions for name, check in checked.items()}
     (first, mine), *others = every.items()
     for name, other in others:
         check_same(first, mine, name, other)

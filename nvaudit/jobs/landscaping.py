@@ -215,7 +215,7 @@ def landscape_report(
         measured.table, measured.loss.metric, subject.dataset, subject.loaded
     )  # fmt: skip
     score = roughness(table.axis, table.axis, table.losses)
-    found = Roughness(
+    summary = Roughness(
         value=score.value,
         spread=score.spread,
         pairs=spec.pairs,
@@ -230,9 +230,9 @@ def landscape_report(
     label_free = dataset.label_kind == "none"
     return LandscapeReport(
         nvaudit_version=__version__,
-        headline=headline(found, label_free, measured.loss.caution),
+        headline=headline(summary, label_free, measured.loss.caution),
         label_free=label_free,
-        roughness=found,
+        roughness=summary,
         loss=LossInfo(
             name=measured.loss.name, unit=metric.unit, against=metric.against, assumed=measured.loss.assumed,
             nominal=measured.nominal,

@@ -95,11 +95,11 @@ def measure_chips(
             runner.stopped = False
         lane = _Lane(runner, session, point, margin)
         count = lane.gate(most) if gate else None
-        found = lane.chips(spec.trials if count is None else count.trials, count)
+        point_chips = lane.chips(spec.trials if count is None else count.trials, count)
         ended |= runner.stopped
-        if found is not None:
-            chips.append(found)
-            done += max(len(found.low), 0 if count is None else count.trials)
+        if point_chips is not None:
+            chips.append(point_chips)
+            done += max(len(point_chips.low), 0 if count is None else count.trials)
         if stop.interrupted:
             break
     stop.end_in(None)
@@ -186,16 +186,16 @@ class _Lane:
             exact = [bool(v < question.threshold) for v in scouting.values[trials.start : trials.stop]]
             rest = trials[max(0, pilots - trials.start) :]
             raced = self.runner.races(self.point, rest, task)
-            found = exact
+            fails = exact
             for trial in rest:
                 race, value = raced.get(trial, (None, None))
                 if value is not None:
-                    found.append(value < question.threshold)
+                    fails.append(value < question.threshold)
                 elif race is not None and race.gap is not None:
-                    found.append(race.gap == 0)
+                    fails.append(race.gap == 0)
                 else:  # the run is to end
                     break
-            return found
+            return fails
 
         return judge
 

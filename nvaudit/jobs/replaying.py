@@ -119,11 +119,11 @@ def replay(
 
 def _same(session: Session, report: AuditReport) -> None:
     """Refuse a model, data or device that is not the report's."""
-    for what, found in session.hashes().items():
+    for what, digest in session.hashes().items():
         wanted = getattr(report.hashes, what)
-        if found != wanted:
+        if digest != wanted:
             raise OptionError(
-                f"the {what} is not the one of the report: SHA-256 {found[:12]} instead of {wanted[:12]}; "
+                f"the {what} is not the one of the report: SHA-256 {digest[:12]} instead of {wanted[:12]}; "
                 "put back what was audited, or audit again"
             )
 

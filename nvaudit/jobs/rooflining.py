@@ -43,13 +43,13 @@ OF_ONE_AUDIT = (
 
 def read_whole_numbers(text: str) -> tuple[int, ...]:
     """Read whole numbers with commas, or a range, ``1-4``."""
-    found: list[int] = []
+    numbers: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
         if not match or int(match[1]) > int(match[2] or match[1]):
             raise ValueError
-        found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return tuple(found)
+        numbers.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(numbers)
 
 
 class RooflineOptions(Options):
@@ -222,7 +222,7 @@ def run_roofline(
     total = len(plan.ideal) + len(plan.converted)
     done = 0
     for bits, spec in plan.ideal.items():
-        found = {}
+        reports = {}
         # Converters first: whether there is anything to convert turns out there.
         for what, run in (("adc", plan.converted.get(bits)), ("ideal", spec)):
             if run is None:
@@ -231,8 +231,8 @@ def run_roofline(
             words = "with converters" if what == "adc" else "ideal converters"
             label = f"{2**bits} levels, {words} ({done} of {total})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
-            found[what] = run_audit(run, labelled(progress, label), folder)
-        audits.append(LevelAudits(bits, found["ideal"], found.get("adc")))
+            reports[what] = run_audit(run, labelled(progress, label), folder)
+        audits.append(LevelAudits(bits, reports["ideal"], reports.get("adc")))
     return make_roofline(
         audits,
         plan.skipped,

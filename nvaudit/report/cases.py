@@ -174,7 +174,7 @@ def answer_lines(case: Case, report: AuditReport) -> list[str]:
 def tables(report: AuditReport) -> Tables:
     """The questions with their answers, every chip, every tensor, and where the loss comes from."""
     detail = report.attribution_detail
-    found = {
+    records = {
         "points": records_of(_case_row(case, report) for case in cases_of(report)),
         "chips": records_of(
             {
@@ -190,13 +190,13 @@ def tables(report: AuditReport) -> Tables:
     }
     for part in () if detail is None else (detail.tensors, detail.terms):
         if part is not None:
-            found[f"attribution_{part.kind}"] = records_of(flat(item) for item in part.items)
+            records[f"attribution_{part.kind}"] = records_of(flat(item) for item in part.items)
     if detail is not None and detail.classes is not None:
         kpps = [f"kpp_{percentile:.10g}" for percentile in detail.classes.percentiles]
-        found["attribution_classes"] = records_of(
+        records["attribution_classes"] = records_of(
             {**flat(item), **dict(zip(kpps, item.kpp, strict=True))} for item in detail.classes.classes
         )
-    return found
+    return records
 
 
 def _case_row(case: Case, report: AuditReport) -> dict[str, Cell]:
@@ -230,9 +230,9 @@ def _case_row(case: Case, report: AuditReport) -> dict[str, Cell]:
 
 def checks(report: AuditReport) -> list[Check]:
     """Ask each percentile at each sigma, and the share on the array; an interrupted run answers none."""
-    found = [_check(case, report) for case in cases_of(report)]
+    chip_checks = [_check(case, report) for case in cases_of(report)]
     share = report.mapped_gate  # counted before any chip is drawn
-    return found if share is None else [*found, share_check(share, report.mapped)]
+    return chip_checks if share is None else [*chip_checks, share_check(share, report.mapped)]
 
 
 def _check(case: Case, report: AuditReport) -> Check:
@@ -276,7 +276,7 @@ def facts(report: AuditReport) -> Iterator[tuple[str, str]]:
     if report.crossbar is not None:
         yield "adc_bits", str(report.crossbar.adc_bits)
         yield "share_of_weights_converted", number_text(report.crossbar.share_of_weights)
-        yield "not_converted", ", ".join(layer.name for layer in report.crossbar.whole) or "none"
+        yield "not_converted", ", ".join(layer.name for layer in report.crossbar.unsplit_layers) or "none"
         yield "quantised_ideal", repr(report.crossbar.quantised_ideal)
     if report.mapped is not None:
         yield "share_of_products", number_text(report.mapped.share_of_products)

@@ -163,16 +163,16 @@ def kpp_of_chips(chips: Chips, percentile: float, confidence: float, higher_is_b
     if not np.isfinite([worst, best, low[rank.index]]).all():
         return kpp_of_ranks(pilots, percentile, confidence, True)
     half = (1 + confidence) / 2
-    found = kpp_of_ranks(low, percentile, half, True, shift_at(chips.ranges, percentile))
+    estimate = kpp_of_ranks(low, percentile, half, True, shift_at(chips.ranges, percentile))
     fallback = kpp_of_ranks(pilots, percentile, half, True)
     ends: dict[str, float | int | None] = {"width": float(best - worst)}
     for side, values in (("low", low), ("high", high)):
-        place = getattr(found, f"{side}_rank")
+        place = getattr(estimate, f"{side}_rank")
         if place is not None:
             end = float(values[place - 1])
             ends |= {side: end} if np.isfinite(end) else {side: getattr(fallback, side), f"{side}_rank": None}
-    missing = ends.get("low", found.low) is None
-    return found.model_copy(update={**ends, "confidence": confidence, "worst_bound_missing": missing})
+    missing = ends.get("low", estimate.low) is None
+    return estimate.model_copy(update={**ends, "confidence": confidence, "worst_bound_missing": missing})
 
 
 def shift_at(ranges: Sequence[RankRange], percentile: float) -> tuple[int, int]:

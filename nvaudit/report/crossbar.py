@@ -73,7 +73,7 @@ class CrossbarInfo(Section):
     layers: tuple[CrossbarLayer, ...]
 
     @property
-    def whole(self) -> tuple[CrossbarLayer, ...]:
+    def unsplit_layers(self) -> tuple[CrossbarLayer, ...]:
         """The layers that were not split."""
         return tuple(layer for layer in self.layers if layer.reason is not None)
 

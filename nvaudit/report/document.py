@@ -123,7 +123,7 @@ class Table:
         Whether a reader may sort and filter it.
     choices : int or None
         A column whose values a filter offers.
-    whole : bool
+    all_rows : bool
         Whether a terminal shows every row, however many there are.
     """
 
@@ -134,7 +134,7 @@ class Table:
     numeric: tuple[int, ...] = ()
     sortable: bool = False
     choices: int | None = None
-    whole: bool = False
+    all_rows: bool = False
     media: frozenset[Medium] = MEDIA
     kind: ClassVar[str] = "table"
 

@@ -41,15 +41,15 @@ def junit_text(
         ``interrupted``. Characters that XML does not know are written as escapes such as ``\x1b``.
     """
     seconds = report.timing.get("total", sum(report.timing.values()))
-    found = Counter(check.verdict for check in checks)
+    verdicts = Counter(check.verdict for check in checks)
     counts = {
         "tests": str(len(checks)),
-        "failures": str(found["fail"] + found["undecided"]),
-        "errors": str(found["interrupted"]),
+        "failures": str(verdicts["fail"] + verdicts["undecided"]),
+        "errors": str(verdicts["interrupted"]),
         "time": f"{seconds:.3f}",
     }
     top = ET.Element("testsuites", {"name": "nvaudit", **counts})
-    suite = ET.SubElement(top, "testsuite", {"name": command, **counts, "skipped": str(found["skipped"])})
+    suite = ET.SubElement(top, "testsuite", {"name": command, **counts, "skipped": str(verdicts["skipped"])})
     properties = ET.SubElement(suite, "properties")
     for name, value in (*_header_properties(report), *facts, *_numbers(checks)):
         ET.SubElement(properties, "property", {"name": clean(name), "value": clean(value)})

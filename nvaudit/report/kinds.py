@@ -133,9 +133,9 @@ def read_any(text: str, where: str) -> tuple[Kind, Header]:
     kind = next((kind for kind in KINDS if kind.name == raw.get("kind")), None)
     if kind is None:
         known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
-        found = f"kind {short_repr(raw['kind'])}" if "kind" in raw else keys_text(raw)
+        contents = f"kind {short_repr(raw['kind'])}" if "kind" in raw else keys_text(raw)
         raise DataError(
-            f"{where}: a report of no kind that is known: it has {found}; give the JSON of one of these: "
+            f"{where}: a report of no kind that is known: it has {contents}; give the JSON of one of these: "
             f"{known}"
         )
     return kind, validated(kind.model, raw, where, kind.command)

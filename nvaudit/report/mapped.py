@@ -71,11 +71,11 @@ class MappedGate(Section):
     verdict: Literal["pass", "fail"]
 
 
-def judge_share(found: MappedShare, required: float | None) -> MappedGate | None:
+def judge_share(mapped: MappedShare, required: float | None) -> MappedGate | None:
     """Decide the gate of ``--require-mapped``; None where nothing is required."""
     if required is None:
         return None
-    share = found.share
+    share = mapped.share
     holds = share is not None and share >= required
     return MappedGate(required=required, share=share, verdict="pass" if holds else "fail")
 
@@ -108,7 +108,7 @@ def part_text(share: float) -> str:
     return "below 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
-def share_clause(found: MappedShare | None) -> str:
+def share_clause(mapped: MappedShare | None) -> str:
     """What a headline says of it, with its semicolon; empty where nothing is known.
 
     Examples
@@ -116,54 +116,54 @@ def share_clause(found: MappedShare | None) -> str:
     >>> share_clause(None)
     ''
     """
-    if found is None or found.share is None:
+    if mapped is None or mapped.share is None:
         return ""
-    return f"; {part_text(found.share)} of the {found.noun} on the array"
+    return f"; {part_text(mapped.share)} of the {mapped.noun} on the array"
 
 
-def coverage_text(found: MappedShare) -> str:
+def coverage_text(mapped: MappedShare) -> str:
     """Say how much is on the array, of products, of their weights, and what is counted apart."""
-    runs = count_text(found.samples, "sample")
-    if found.share_of_products is None:
+    runs = count_text(mapped.samples, "sample")
+    if mapped.share_of_products is None:
         text = "Products were not counted"
-        if found.uncounted:
-            names, more = ", ".join(found.uncounted[:_MOST_NAMED]), len(found.uncounted) - _MOST_NAMED
+        if mapped.uncounted:
+            names, more = ", ".join(mapped.uncounted[:_MOST_NAMED]), len(mapped.uncounted) - _MOST_NAMED
             rest = f" and {more} more" if more > 0 else ""
             text = f"Products cannot be counted beforehand ({names}{rest})"
-    elif found.products_total is None:
-        text = f"{part_text(found.share_of_products)} of the products on the array"
+    elif mapped.products_total is None:
+        text = f"{part_text(mapped.share_of_products)} of the products on the array"
     else:
         text = (
-            f"{part_text(found.share_of_products)} of the products on the array: {found.products:,} of "
-            f"{found.products_total:,} multiply-accumulates of {runs}"
+            f"{part_text(mapped.share_of_products)} of the products on the array: {mapped.products:,} of "
+            f"{mapped.products_total:,} multiply-accumulates of {runs}"
         )
-    if found.share_of_weights is not None:
+    if mapped.share_of_weights is not None:
         text += (
-            f"; {part_text(found.share_of_weights)} of their weights: {found.weights:,} of "
-            f"{found.weights_total:,}"
+            f"; {part_text(mapped.share_of_weights)} of their weights: {mapped.weights:,} of "
+            f"{mapped.weights_total:,}"
         )
-    if found.activation_products:
-        text += f"; besides, {found.activation_products:,} products of two activations, which no array holds"
+    if mapped.activation_products:
+        text += f"; besides, {mapped.activation_products:,} products of two activations, which no array holds"
     return text
 
 
-def share_warning(found: MappedShare | None) -> str | None:
+def share_warning(mapped: MappedShare | None) -> str | None:
     """Say what a reader must know where more than ``MOST_OFF`` is off the array; None otherwise."""
-    if found is None:
+    if mapped is None:
         return None
-    shares = {"products": found.share_of_products, "product weights": found.share_of_weights}
+    shares = {"products": mapped.share_of_products, "product weights": mapped.share_of_weights}
     known = [share for share in shares.values() if share is not None]
     if not known or min(known) >= 1 - MOST_OFF:
         return None
     off = {noun: 1 - share for noun, share in shares.items() if share is not None}
     parts = " and ".join(f"{part_text(share)} of the {noun}" for noun, share in off.items())
-    return f"{parts} are off the array and have no noise in these numbers: {_named(found)}"
+    return f"{parts} are off the array and have no noise in these numbers: {_named(mapped)}"
 
 
-def _offender(item: OffProduct, found: MappedShare) -> str:
+def _offender(item: OffProduct, mapped: MappedShare) -> str:
     share = ""
-    if item.products is not None and found.products_total:
-        share = f", {part_text(item.products / found.products_total)} of the products"
+    if item.products is not None and mapped.products_total:
+        share = f", {part_text(item.products / mapped.products_total)} of the products"
     return f"{item.op} '{item.name}'{share}: {item.reason}"
 
 
@@ -172,7 +172,7 @@ def off_columns() -> tuple[str, ...]:
     return ("off the array", "products", "weights", "why")
 
 
-def off_rows(found: MappedShare | None, most: int = _MOST_ROWS) -> list[tuple[str, str, str, str]]:
+def off_rows(mapped: MappedShare | None, most: int = _MOST_ROWS) -> list[tuple[str, str, str, str]]:
     """List what is off the array, the most products first."""
     rows = [
         (
@@ -181,9 +181,9 @@ def off_rows(found: MappedShare | None, most: int = _MOST_ROWS) -> list[tuple[st
             f"{item.weights:,}",
             item.reason,
         )
-        for item in (() if found is None else found.off[:most])
+        for item in (() if mapped is None else mapped.off[:most])
     ]
-    more = 0 if found is None else len(found.off) - most
+    more = 0 if mapped is None else len(mapped.off) - most
     return [*rows, (f"… and {more:,} more, in the JSON report", "", "", "")] if more > 0 else rows
 
 
@@ -192,7 +192,7 @@ def gate_name(gate: MappedGate) -> str:
     return f"share of the products on the array at least {100 * gate.required:.10g} %"
 
 
-def gate_lines(gate: MappedGate | None, found: MappedShare | None) -> list[str]:
+def gate_lines(gate: MappedGate | None, mapped: MappedShare | None) -> list[str]:
     """Say what the gate of the share asks for, whether it holds, and what is in the way; empty without one.
 
     The first line begins with the verdict.
@@ -201,16 +201,16 @@ def gate_lines(gate: MappedGate | None, found: MappedShare | None) -> list[str]:
         return []
     asked = f"{100 * gate.required:.10g} %"
     text = f"{gate.verdict.upper()}: at least {asked} of the products must be on the array"
-    if gate.share is None or found is None:
+    if gate.share is None or mapped is None:
         return [f"{text}: the model has no product with a weight"]
     text += f", {_close_to(gate.share, gate.required)}"
-    if found.share_of_products is None:
+    if mapped.share_of_products is None:
         text += " of their weights are (they cannot be counted themselves)"
     else:
         text += " are"
     if gate.verdict == "pass":
         return [text]
-    return [text, f"Off the array: {_named(found)}"]
+    return [text, f"Off the array: {_named(mapped)}"]
 
 
 def _close_to(share: float, required: float) -> str:
@@ -221,8 +221,8 @@ def _close_to(share: float, required: float) -> str:
     return shown
 
 
-def _named(found: MappedShare) -> str:
+def _named(mapped: MappedShare) -> str:
     """Name the operators with the most products off the array, with their reasons."""
-    named = "; ".join(_offender(item, found) for item in found.off[:_MOST_NAMED])
-    more = len(found.off) - _MOST_NAMED
+    named = "; ".join(_offender(item, mapped) for item in mapped.off[:_MOST_NAMED])
+    more = len(mapped.off) - _MOST_NAMED
     return f"{named}; and {count_text(more, 'more operator')}" if more > 0 else named

@@ -76,10 +76,10 @@ def paired_difference(
     )
 
 
-def difference(found: Estimate, chips: int) -> Difference:
+def difference(estimate: Estimate, chips: int) -> Difference:
     """Put an estimate from so many chips into a report, with the words for a missing interval."""
-    missing = None if found.missing is None else _missing_text(found.missing, chips)
-    return Difference(value=found.value, low=found.low, high=found.high, missing=missing)
+    missing = None if estimate.missing is None else _missing_text(estimate.missing, chips)
+    return Difference(value=estimate.value, low=estimate.low, high=estimate.high, missing=missing)
 
 
 def _missing_text(gap: NoInterval, chips: int) -> str:

@@ -19,29 +19,29 @@ from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_r
 from nvaudit.report.wording import difference_text, value_text
 
 
-def warnings(first: str | None, found: MappedShare | None) -> tuple[str, ...]:
+def warnings(first: str | None, mapped: MappedShare | None) -> tuple[str, ...]:
     """What a reader must know before anything else: a warning of the kind's own, and that of the share."""
-    about = share_warning(found)
+    about = share_warning(mapped)
     return tuple(text for text in (first, None if about is None else f"{about}.") if text)
 
 
-def share_numbers(found: MappedShare | None) -> list[KeyFigure]:
+def share_numbers(mapped: MappedShare | None) -> list[KeyFigure]:
     """The share on the array as a number that stands out; none where it is not known."""
-    if found is None or found.share is None:
+    if mapped is None or mapped.share is None:
         return []
-    if found.share_of_products is not None and found.products_total is not None:
-        note = f"{found.products:,} of {found.products_total:,} products"
+    if mapped.share_of_products is not None and mapped.products_total is not None:
+        note = f"{mapped.products:,} of {mapped.products_total:,} products"
     else:
-        note = f"{found.weights:,} of {found.weights_total:,} {found.noun}"
-    return [KeyFigure("on the array", part_text(found.share), note)]
+        note = f"{mapped.weights:,} of {mapped.weights_total:,} {mapped.noun}"
+    return [KeyFigure("on the array", part_text(mapped.share), note)]
 
 
-def share_blocks(found: MappedShare | None) -> list[Block]:
+def share_blocks(mapped: MappedShare | None) -> list[Block]:
     """How much is on the array, and what is not."""
-    if found is None:
+    if mapped is None:
         return []
-    blocks: list[Block] = [Paragraph(f"{coverage_text(found)}.")]
-    if rows := off_rows(found, MAX_ROWS):
+    blocks: list[Block] = [Paragraph(f"{coverage_text(mapped)}.")]
+    if rows := off_rows(mapped, MAX_ROWS):
         shown = tuple((short(name), products, weights, why) for name, products, weights, why in rows)
         caption = "Operators with a weight whose products the array does not do, the most products first."
         blocks.append(Table("off-array", caption, off_columns(), shown, numeric=(1, 2)))
@@ -62,7 +62,9 @@ def crossbar_section(info: CrossbarInfo | None) -> Section | None:
         blocks.append(
             Table("crossbar-layers", caption, LAYER_COLUMNS, shown, numeric=(1, 2, 3, 4, 5, 6), sortable=True)
         )
-    if ideal := tuple(f"Not split, ideal converters: {layer.name}: {layer.reason}" for layer in info.whole):
+    if ideal := tuple(
+        f"Not split, ideal converters: {layer.name}: {layer.reason}" for layer in info.unsplit_layers
+    ):
         blocks.append(Bullets(ideal))
     return Section("crossbars", "Crossbars and converters", tuple(blocks))
 

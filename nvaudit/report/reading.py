@@ -73,8 +73,8 @@ def validated(model: type[Report], raw: Raw, where: str, command: str) -> Report
 
 def keys_text(raw: Raw) -> str:
     """Name some of the keys of a JSON object, for a message."""
-    found = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key not in ("schema_version", "kind")]
-    return f"{', '.join(found) or 'no keys'}{', …' if len(raw) > _MOST_KEYS else ''}"
+    keys = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key not in ("schema_version", "kind")]
+    return f"{', '.join(keys) or 'no keys'}{', …' if len(raw) > _MOST_KEYS else ''}"
 
 
 def _first_problem(error: ValidationError) -> str:

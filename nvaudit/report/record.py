@@ -14,9 +14,9 @@ def time_text(timing: Mapping[str, float]) -> list[tuple[str, str]]:
     return [("Time", ", ".join(times))] if timing else []
 
 
-def runtime_rows(found: RuntimeInfo | None) -> list[tuple[str, str]]:
+def runtime_rows(runtime: RuntimeInfo | None) -> list[tuple[str, str]]:
     """Say what the samples ran on; no row where the report does not know."""
-    return [("Run on", line.removeprefix("Run on: ")) for line in runtime_text(found)]
+    return [("Run on", line.removeprefix("Run on: ")) for line in runtime_text(runtime)]
 
 
 def hash_rows(model: str, data: str, device: str | None = None) -> list[tuple[str, str]]:

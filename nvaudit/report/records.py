@@ -79,10 +79,10 @@ def _cell(name: str, value: Any) -> Iterator[tuple[str, Cell]]:
             yield name, "; ".join(value)
 
 
-def _interval(name: str, value: float, found: KppResult | YieldResult) -> Iterator[tuple[str, Cell]]:
+def _interval(name: str, value: float, result: KppResult | YieldResult) -> Iterator[tuple[str, Cell]]:
     yield name, value
-    yield f"{name}_low", found.low
-    yield f"{name}_high", found.high
+    yield f"{name}_low", result.low
+    yield f"{name}_high", result.high
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Check:
     message: str = ""
 
 
-def share_check(gate: MappedGate, found: MappedShare | None) -> Check:
+def share_check(gate: MappedGate, mapped: MappedShare | None) -> Check:
     """Ask for the share of the products that must be on the array."""
-    lines = [*gate_lines(gate, found), *([] if found is None else [coverage_text(found)])]
+    lines = [*gate_lines(gate, mapped), *([] if mapped is None else [coverage_text(mapped)])]
     return Check(gate_name(gate), gate.verdict, tuple(lines))
 
 

@@ -108,12 +108,12 @@ class AuditReport(Header):
         every = (*self.gate, *(gate for point in self.sweep for gate in point.gate))
         if self.verdict is not None and not every and self.mapped_gate is None:
             raise ValueError(f"verdict {self.verdict!r} without a gate; give the gate or null")
-        said = joint_verdict(overall_verdict(self.gate), self.mapped_gate)
+        expected = joint_verdict(overall_verdict(self.gate), self.mapped_gate)
         if self.interrupted is not None:
             if self.verdict is not None:
                 raise ValueError(f"verdict {self.verdict!r} of a run that was interrupted; give null")
-        elif (self.gate or self.mapped_gate is not None) and self.verdict != said:
-            raise ValueError(f"verdict {self.verdict!r}, but the gates say {said!r}")
+        elif (self.gate or self.mapped_gate is not None) and self.verdict != expected:
+            raise ValueError(f"verdict {self.verdict!r}, but the gates say {expected!r}")
         return self
 
 

@@ -202,13 +202,13 @@ class RuntimeInfo(Section):
     version: str = Field(description="Of ONNX Runtime.")
 
 
-def runtime_text(found: RuntimeInfo | None) -> list[str]:
+def runtime_text(runtime: RuntimeInfo | None) -> list[str]:
     """Say what the samples were run on, in a line; none where the report does not know."""
-    if found is None:
+    if runtime is None:
         return []
-    first, *rest = found.providers
+    first, *rest = runtime.providers
     behind = f", {' and '.join(rest)} for operators that it does not have" if rest else ""
-    return [f"Run on: {first}{behind} (ONNX Runtime {found.version}; --provider {found.requested})"]
+    return [f"Run on: {first}{behind} (ONNX Runtime {runtime.version}; --provider {runtime.requested})"]
 
 
 class OperatingPointInfo(Section):

@@ -51,31 +51,31 @@ class TailResult(BaseModel):
 
 
 def tail_result(
-    found: TailEstimate | NoTail, percentile: float, confidence: float, trials: int
+    estimate: TailEstimate | NoTail, percentile: float, confidence: float, trials: int
 ) -> TailResult:
     """Put an estimate, or why there is none, into a report.
 
     Parameters
     ----------
-    found : TailEstimate or NoTail
+    estimate : TailEstimate or NoTail
         Of :func:`nvaudit.stats.tail.tail_kpp`.
     percentile, confidence, trials
         That it was asked for.
     """
     asked: dict[str, Any] = {"percentile": percentile, "confidence": confidence, "trials": trials}
-    if isinstance(found, TailEstimate):
-        return TailResult(**asked, **dataclasses.asdict(found))
-    reason, advice = _refusal_words(found, percentile, trials)
-    return TailResult(**asked, refusal=TailRefusal(code=found.code, reason=reason, advice=advice))
+    if isinstance(estimate, TailEstimate):
+        return TailResult(**asked, **dataclasses.asdict(estimate))
+    reason, advice = _refusal_words(estimate, percentile, trials)
+    return TailResult(**asked, refusal=TailRefusal(code=estimate.code, reason=reason, advice=advice))
 
 
-def _refusal_words(found: NoTail, percentile: float, trials: int) -> tuple[str, str]:
+def _refusal_words(no_tail: NoTail, percentile: float, trials: int) -> tuple[str, str]:
     """Say why there is no estimate, and what would give one."""
-    chips, needed = count_text(trials, "chip"), found.needed or 0
+    chips, needed = count_text(trials, "chip"), no_tail.needed or 0
     without_law = f"{needed:,} trials, which bound it without assuming any law"
-    if found.known is not None:
+    if no_tail.known is not None:
         return (
-            f"only the {found.known:,} worst chips are known exactly, and the fit needs {2 * FEWEST + 1}",
+            f"only the {no_tail.known:,} worst chips are known exactly, and the fit needs {2 * FEWEST + 1}",
             "evaluate every chip on every image (--exhaustive)",
         )
     return {
@@ -93,8 +93,9 @@ def _refusal_words(found: NoTail, percentile: float, trials: int) -> tuple[str, 
             f"use more images, or {without_law}",
         ),
         "misfit": (
-            f"the worst {found.tail_chips} chips do not follow one smooth law (generalised Pareto; "
-            f"Anderson-Darling p = {found.goodness or 0:.2g}), as when some chips fail in a way of their own",
+            f"the worst {no_tail.tail_chips} chips do not follow one smooth law (generalised Pareto; "
+            f"Anderson-Darling p = {no_tail.goodness or 0:.2g}), as when some chips fail in a way of their "
+            "own",
             f"use {without_law}",
         ),
-    }[found.code]
+    }[no_tail.code]

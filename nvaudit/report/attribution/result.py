@@ -105,10 +105,10 @@ class AttributionDetail(Section):
 
     def costs(self) -> dict[str, float]:
         """KPP cost of each tensor and noise term; a term that is named as a tensor gets ``term:``."""
-        found = {item.name: item.cost for item in (self.tensors.items if self.tensors else ())}
+        costs = {item.name: item.cost for item in (self.tensors.items if self.tensors else ())}
         for item in self.terms.items if self.terms else ():
-            found[f"term:{item.name}" if item.name in found else item.name] = item.cost
-        return found
+            costs[f"term:{item.name}" if item.name in costs else item.name] = item.cost
+        return costs
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def noise_attribution(
     kind: Part,
     basis: Basis,
     quantised: Floats,
-    whole: Measured,
+    all_noisy: Measured,
     parts: Mapping[str, tuple[Measured, Measured]],
     kept: Sequence[str] = (),
 ) -> NoiseAttribution:
@@ -156,7 +156,7 @@ def noise_attribution(
     ----------
     quantised : ndarray, float64, shape (image,)
         Score of each image without noise.
-    whole : Measured
+    all_noisy : Measured
         Chips with all noise.
     parts : mapping of str to (Measured, Measured)
         The same chips with only this noisy, and with all but this noisy.
@@ -169,27 +169,27 @@ def noise_attribution(
         Ranked by the KPP given back, then by the mean given back.
     """
     level = float(quantised.mean())
-    ideal = np.full_like(whole.chips, level)
-    loss = _differences(ideal, whole.chips, basis)
+    ideal = np.full_like(all_noisy.chips, level)
+    loss = _differences(ideal, all_noisy.chips, basis)
     total = loss[0].mean.value if _is_loss(loss[0]) else None
     items = [
-        _share(name, only, without, whole, ideal, total, basis) for name, (only, without) in parts.items()
+        _share(name, only, without, all_noisy, ideal, total, basis) for name, (only, without) in parts.items()
     ]
     sign = 1 if basis.higher_is_better else -1
     items.sort(key=lambda item: (-item.cost, -sign * item.given_back[0].mean.value))
     return NoiseAttribution(
         kind=kind,
-        chips=len(whole.chips),
+        chips=len(all_noisy.chips),
         images=basis.images,
         inferences=basis.inferences,
         sigma=basis.sigma,
         sigma_unit=basis.sigma_unit,
         percentiles=basis.percentiles,
         quantised=level,
-        noisy_mean=float(whole.chips.mean()),
-        noisy_kpp=_kpps(whole.chips, basis),
+        noisy_mean=float(all_noisy.chips.mean()),
+        noisy_kpp=_kpps(all_noisy.chips, basis),
         loss=loss,
-        standard_error=_standard_error(whole.images - quantised),
+        standard_error=_standard_error(all_noisy.images - quantised),
         alone_sum=math.fsum(item.alone[0].mean.value for item in items),
         kept=tuple(kept),
         items=tuple(items),
@@ -208,12 +208,12 @@ def _share(
     name: str,
     only: Measured,
     without: Measured,
-    whole: Measured,
+    all_noisy: Measured,
     ideal: Floats,
     total: float | None,
     basis: Basis,
 ) -> NoiseShare:
-    given_back = _differences(whole.chips, without.chips, basis)
+    given_back = _differences(all_noisy.chips, without.chips, basis)
     alone = _differences(ideal, only.chips, basis)
     sign = 1 if basis.higher_is_better else -1
     return NoiseShare(
@@ -226,7 +226,7 @@ def _share(
         only_mean=float(only.chips.mean()),
         only_kpp=_kpps(only.chips, basis),
         share=None if total is None else (alone[0].mean.value - given_back[0].mean.value) / (2 * total),
-        standard_error=_standard_error(without.images - whole.images),
+        standard_error=_standard_error(without.images - all_noisy.images),
     )
 
 
@@ -272,7 +272,7 @@ def class_attribution(
     better = basis.higher_is_better
     rows = []
     for i, label in enumerate(labels.tolist()):
-        found = [kpp(chips[:, i], k, basis.confidence, better) for k in basis.percentiles]
+        kpps = [kpp(chips[:, i], k, basis.confidence, better) for k in basis.percentiles]
         rows.append(
             ClassShare(
                 label=label,
@@ -280,9 +280,9 @@ def class_attribution(
                 nominal=float(nominal[i]),
                 quantised=float(quantised[i]),
                 mean=float(chips[:, i].mean()),
-                kpp=tuple(one.value for one in found),
-                kpp_low=tuple(one.low for one in found),
-                kpp_high=tuple(one.high for one in found),
+                kpp=tuple(one.value for one in kpps),
+                kpp_low=tuple(one.low for one in kpps),
+                kpp_high=tuple(one.high for one in kpps),
             )
         )
     sign = 1 if better else -1

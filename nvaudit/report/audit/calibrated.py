@@ -10,24 +10,24 @@ from nvaudit.report.wording import count_text, difference_text, interval_text, k
 
 def calibrated_section(report: AuditReport) -> Section | None:
     """The same chips as they are and corrected, side by side; None where none was corrected."""
-    found = report.calibrated
-    if found is None:
+    chips = report.calibrated
+    if chips is None:
         return None
     info = report.metric_info
     parts = []
-    if found.norms:
-        parts.append(f"the statistics of {count_text(found.norms, 'batch normalisation')}")
-    if found.layers:
-        parts.append(f"gain and bias of each output channel behind {count_text(found.layers, 'layer')}")
+    if chips.norms:
+        parts.append(f"the statistics of {count_text(chips.norms, 'batch normalisation')}")
+    if chips.layers:
+        parts.append(f"gain and bias of each output channel behind {count_text(chips.layers, 'layer')}")
     text = (
-        f"These numbers use the chip: each is measured on {count_text(found.samples, 'unlabelled sample')} "
-        f"from {found.source}, none of which is scored, and corrected by what its layers make of them less "
+        f"These numbers use the chip: each is measured on {count_text(chips.samples, 'unlabelled sample')} "
+        f"from {chips.source}, none of which is scored, and corrected by what its layers make of them less "
         f"what those of the ideal model make of the same ones: {' and '.join(parts)}."
     )
     plain = {point.sigma: point for point in report.sweep or (_top(report),)}
     rows = tuple(
         row
-        for point in found.points
+        for point in chips.points
         if point.sigma in plain
         for row in _rows(plain[point.sigma], point, info.unit, several=bool(report.sweep))
     )
@@ -35,8 +35,8 @@ def calibrated_section(report: AuditReport) -> Section | None:
     numeric = tuple(range(1, len(columns)))
     caption = f"The same {count_text(report.trials.count, 'chip')} as they are and corrected."
     blocks: list[Block] = [Paragraph(text), Table("calibrated-rows", caption, columns, rows, numeric=numeric)]
-    if found.left:
-        blocks.append(Bullets(tuple(f"Not corrected: {item.name}: {item.reason}" for item in found.left)))
+    if chips.left:
+        blocks.append(Bullets(tuple(f"Not corrected: {item.name}: {item.reason}" for item in chips.left)))
     return Section("calibrated", "With each chip corrected", tuple(blocks))
 
 

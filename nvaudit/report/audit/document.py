@@ -204,7 +204,9 @@ def _yield_figure(item: YieldResult, unit: str) -> KeyFigure:
 def _gates(report: AuditReport) -> Section | None:
     """What each gate counted, and with which bounds."""
     points = [(p.sigma, p.gate) for p in report.sweep] or [(report.operating_point.sigma, report.gate)]
-    gates = [(sigma, gate) for sigma, found in sorted(points, key=lambda p: p[0]) for gate in found]
+    gates = [
+        (sigma, gate) for sigma, point_gates in sorted(points, key=lambda p: p[0]) for gate in point_gates
+    ]
     if not gates:
         return None
     rows = tuple(
@@ -270,13 +272,13 @@ def _odds(percentile: float) -> str:
 
 def _landscape(report: AuditReport) -> Section | None:
     """The loss landscape, where it was measured."""
-    found, surface = report.roughness, report.landscape
-    if found is None:
+    roughness, surface = report.roughness, report.landscape
+    if roughness is None:
         return None
-    blocks: list[Block] = [Paragraph(roughness_words(found), "lead")]
+    blocks: list[Block] = [Paragraph(roughness_words(roughness), "lead")]
     if surface is not None:
         name = f"the median pair: {roughness_text(surface.roughness)}"
         blocks.append(Paragraph(f"Shown is {name}.", media=PAGE))
         grid, losses = np.array(surface.axis), np.array([surface.losses])
-        blocks += surface_figures(grid, losses, [name], found.loss.replace("_", "-"))
+        blocks += surface_figures(grid, losses, [name], roughness.loss.replace("_", "-"))
     return Section("landscape", "Loss landscape", tuple(blocks))

@@ -154,9 +154,11 @@ def compare_reports(
 def _converters(reports: Sequence[AuditReport]) -> dict[str, JsonValue] | None:
     """Options of the converters that all reports have."""
     names = ("adc_bits", "dac_bits", "adc_range", "crossbar")
-    found = [{f"--{name.replace('_', '-')}": report.run.get(name) for name in names} for report in reports]
-    same = all(options == found[0] for options in found)
-    return found[0] if same and reports[0].run.get("adc_bits") is not None else None
+    of_reports = [
+        {f"--{name.replace('_', '-')}": report.run.get(name) for name in names} for report in reports
+    ]
+    same = all(options == of_reports[0] for options in of_reports)
+    return of_reports[0] if same and reports[0].run.get("adc_bits") is not None else None
 
 
 def _check(reports: Mapping[str, AuditReport], baseline: str | None) -> None:
@@ -285,7 +287,7 @@ def _headline(report: ComparisonReport) -> str:
     info, models = report.metric_info, {model.name: model for model in report.models}
     name = report.chosen or report.best
     model = models[name]
-    found, point = model.kpp[0], report.operating_point
+    kpp, point = model.kpp[0], report.operating_point
     sigma = sigma_text(point.sigma, point.sigma_unit, point.level_of)
     measure = {
         "kpp": kpp_name(report.percentile), "mean": "mean", "nominal": "nominal value",
@@ -298,9 +300,9 @@ def _headline(report: ComparisonReport) -> str:
     elif report.verdict is not None:
         among += ", none of which passes"
     text = (
-        f"{name} is best {among} by {measure}: {kpp_name(found.percentile)} {report.metric} "
-        f"{value_text(found.value, info.unit)} {interval_text(found.low, found.high, info.unit)} "
-        f"({confidence_text(found.confidence)}) on {report.device_name}, {sigma}, "
+        f"{name} is best {among} by {measure}: {kpp_name(kpp.percentile)} {report.metric} "
+        f"{value_text(kpp.value, info.unit)} {interval_text(kpp.low, kpp.high, info.unit)} "
+        f"({confidence_text(kpp.confidence)}) on {report.device_name}, {sigma}, "
         f"{count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
     )
     if model.share_converted is not None and model.share_converted < 1:

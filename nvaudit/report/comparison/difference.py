@@ -105,9 +105,9 @@ def difference_of_kpp(
     if before.complete and after.complete and before.values.size == after.values.size:
         percentile = before.result.percentile
         estimate = kpp_difference(before.values, after.values, percentile, confidence, higher_is_better)
-        found = difference(estimate, before.values.size)
-        if found.low is not None or relation != "independent":
-            return found, "chips"
+        paired = difference(estimate, before.values.size)
+        if paired.low is not None or relation != "independent":
+            return paired, "chips"
     if relation == "independent":
         return independent_difference(before.result, after.result), "intervals"
     return bounded_difference(before, after, confidence, higher_is_better), "bounds"

@@ -163,7 +163,7 @@ def _differences(report: ComparisonReport) -> Section:
 
 
 def _roughness(report: ComparisonReport) -> Section:
-    lines = [f"{_correlation_text(found)}." for found in report.correlations]
+    lines = [f"{_correlation_text(correlation)}." for correlation in report.correlations]
     blocks: list[Block] = [Bullets(tuple(lines or ["No model has a roughness."]))]
     if sum(model.roughness is not None for model in report.models) > 1:
         words = "; ".join(
@@ -219,11 +219,11 @@ def bar_lines(report: ComparisonReport, width: int) -> list[str]:
     lines = []
     for name, model in zip(names, report.models, strict=True):
         cells = [" "] * columns
-        found = model.kpp[0]
-        ends = [found.value if end is None else end for end in (found.low, found.high)]
+        kpp = model.kpp[0]
+        ends = [kpp.value if end is None else end for end in (kpp.low, kpp.high)]
         first, last = sorted(column(end) for end in ends)
         cells[first : last + 1] = _RANGE * (last + 1 - first)
-        for value, mark in ((model.nominal, _IDEAL), (model.mean, _MEAN), (found.value, _KPP)):
+        for value, mark in ((model.nominal, _IDEAL), (model.mean, _MEAN), (kpp.value, _KPP)):
             cells[column(value)] = mark
         lines.append(f"{name:<{longest}}  {''.join(cells)}".rstrip())
     marks = f"{_KPP} KPP, {_RANGE} its interval, {_MEAN} mean of the chips, {_IDEAL} ideal"
@@ -239,8 +239,8 @@ def _middle_cut(name: str, most: int) -> str:
 
 
 def _marks(model: ComparedModel) -> tuple[float | None, ...]:
-    found = model.kpp[0]
-    return found.low, found.high, found.value, model.mean, model.nominal
+    kpp = model.kpp[0]
+    return kpp.low, kpp.high, kpp.value, model.mean, model.nominal
 
 
 def _metric_columns(report: ComparisonReport) -> list[str]:
@@ -257,10 +257,10 @@ def _metric_columns(report: ComparisonReport) -> list[str]:
 
 def _metric_cells(report: ComparisonReport, model: ComparedModel) -> list[str]:
     """Give what a model reaches."""
-    unit, found = report.metric_info.unit, model.kpp[0]
+    unit, kpp = report.metric_info.unit, model.kpp[0]
     return [
         value_text(model.nominal, unit), value_text(model.quantised, unit), value_text(model.mean, unit),
-        value_text(found.value, unit), interval_text(found.low, found.high, unit),
+        value_text(kpp.value, unit), interval_text(kpp.low, kpp.high, unit),
         *(share_text(item.share) for item in model.yields),
         *([str(model.verdict)] if report.verdict is not None else []),
     ]  # fmt: skip
@@ -287,18 +287,20 @@ def _place_text(model: ComparedModel) -> str:
     return "-" if model.place is None else str(model.place)
 
 
-def _difference_cell(found: Difference, unit: str) -> str:
+def _difference_cell(difference: Difference, unit: str) -> str:
     """Show a difference with its interval, or why there is none."""
-    value = difference_text(found.value, unit)
-    if found.low is None or found.high is None:
-        return value if found.missing is None else f"{value} ({found.missing})"
-    low, high = (difference_text(end, unit).removesuffix(" points") for end in (found.low, found.high))
+    value = difference_text(difference.value, unit)
+    if difference.low is None or difference.high is None:
+        return value if difference.missing is None else f"{value} ({difference.missing})"
+    low, high = (
+        difference_text(end, unit).removesuffix(" points") for end in (difference.low, difference.high)
+    )
     return f"{value} [{low.replace('no change', '0')}, {high.replace('no change', '0')}]"
 
 
-def _verdict_of_difference(found: ModelDifference) -> str:
+def _verdict_of_difference(difference: ModelDifference) -> str:
     """Say what an interval says."""
-    low, high = found.kpp.low, found.kpp.high
+    low, high = difference.kpp.low, difference.kpp.high
     if low is None or high is None:
         return "open"
     return "not told apart" if low <= 0 <= high else "different"
@@ -329,23 +331,26 @@ def _difference_remarks(report: ComparisonReport) -> Iterator[str]:
 def _images_remark(item: ModelDifference, unit: str) -> Iterator[str]:
     if item.images == "same":
         return
-    found = "have different labels" if item.images == "different" else "may have different images"
-    text = f"{item.model} and {item.baseline} {found}: the differences are over chips only"
+    relation = "have different labels" if item.images == "different" else "may have different images"
+    text = f"{item.model} and {item.baseline} {relation}: the differences are over chips only"
     if item.image_error is not None:
         error = difference_text(item.image_error, unit).lstrip("+")
         text += f"; the images add a standard error of {error}, which the intervals do not contain"
     yield text + "."
 
 
-def _correlation_text(found: RankCorrelation) -> str:
+def _correlation_text(correlation: RankCorrelation) -> str:
     """Say a rank correlation, and what it cannot say."""
-    names = f"Spearman correlation of {_MEASURE_NAMES[found.first]} and {_MEASURE_NAMES[found.second]}"
-    if found.value is None:
-        return f"{names}: {found.remark}"
-    text = f"{names} over {count_text(found.models, 'model')}: {found.value:+.2f}".replace("-", "−")
-    if found.p is not None:
-        text += f" (p = {found.p:.2g})"
-    return text if found.remark is None else f"{text}; {found.remark}"
+    first, second = _MEASURE_NAMES[correlation.first], _MEASURE_NAMES[correlation.second]
+    names = f"Spearman correlation of {first} and {second}"
+    if correlation.value is None:
+        return f"{names}: {correlation.remark}"
+    text = f"{names} over {count_text(correlation.models, 'model')}: {correlation.value:+.2f}".replace(
+        "-", "−"
+    )
+    if correlation.p is not None:
+        text += f" (p = {correlation.p:.2g})"
+    return text if correlation.remark is None else f"{text}; {correlation.remark}"
 
 
 def _gate_text(report: ComparisonReport) -> str | None:
@@ -368,8 +373,8 @@ def _gate_text(report: ComparisonReport) -> str | None:
 
 def _share_warnings(report: ComparisonReport) -> list[str]:
     """Say of which models more than a few percent is off the array."""
-    found = ((model.name, share_warning(model.mapped)) for model in report.models)
-    return [f"{name}: {text}" for name, text in found if text is not None]
+    warnings = ((model.name, share_warning(model.mapped)) for model in report.models)
+    return [f"{name}: {text}" for name, text in warnings if text is not None]
 
 
 def _bound_remarks(report: ComparisonReport) -> Iterator[str]:

@@ -92,12 +92,12 @@ def roughness_figure(report: ComparisonReport) -> Any | None:
 
 def kpp_errors(models: Sequence[ComparedModel]) -> dict[str, Any]:
     """Give intervals as plotly's error bars; an end that is missing is not drawn."""
-    found = [model.kpp[0] for model in models]
+    kpps = [model.kpp[0] for model in models]
     return {
         "type": "data",
         "symmetric": False,
-        "array": [0.0 if each.high is None else each.high - each.value for each in found],
-        "arrayminus": [0.0 if each.low is None else each.value - each.low for each in found],
+        "array": [0.0 if each.high is None else each.high - each.value for each in kpps],
+        "arrayminus": [0.0 if each.low is None else each.value - each.low for each in kpps],
         "color": colour("worst"),
         "thickness": 1.8,
         "width": 5,

@@ -43,12 +43,12 @@ def roughness_scores(
     scores: dict[str, RoughnessScore | None] = {}
     settings = set()
     for name, report in reports.items():
-        found = report.roughness
-        if found is None:
+        roughness = report.roughness
+        if roughness is None:
             scores[name] = None
             continue
-        scores[name] = RoughnessScore(value=found.value, standard_error=found.standard_error)
-        settings.add((found.loss, found.grid, found.span, found.images, found.batch_norm))
+        scores[name] = RoughnessScore(value=roughness.value, standard_error=roughness.standard_error)
+        settings.add((roughness.loss, roughness.grid, roughness.span, roughness.images, roughness.batch_norm))
     if len(settings) > 1:
         return dict.fromkeys(reports), (
             "the roughnesses were measured with different settings (loss, grid, span, images, batch norm) "
@@ -92,8 +92,8 @@ def rank_models(
     }  # fmt: skip
     ranks: dict[str, dict[Measure, int | None]] = {name: {} for name in measures}
     for measure in MEASURES:
-        found = places([values[measure] for values in measures.values()], more[measure])
-        for name, place in zip(measures, found, strict=True):
+        model_places = places([values[measure] for values in measures.values()], more[measure])
+        for name, place in zip(measures, model_places, strict=True):
             ranks[name][measure] = place
     return ranks
 

@@ -26,7 +26,7 @@ def tables(report: ComparisonReport) -> Tables:
 
 def _heading(report: ComparisonReport) -> list[str]:
     first = report.models[0]
-    percentiles = [f"kpp_{found.percentile:.10g}" for found in first.kpp]
+    percentiles = [f"kpp_{kpp.percentile:.10g}" for kpp in first.kpp]
     return [
         "place", "model", "path", "metric", "nominal", "quantised", "mean", "std",
         *(
@@ -52,7 +52,7 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[Cell]:
     return [
         model.place, model.name, model.model, report.metric,
         model.nominal, model.quantised, model.mean, model.std,
-        *(cell for found in model.kpp for cell in (found.value, found.low, found.high)),
+        *(cell for kpp in model.kpp for cell in (kpp.value, kpp.low, kpp.high)),
         *(cell for item in model.yields for cell in (item.share, item.low, item.high)),
         model.verdict, None if rough is None else rough.value,
         None if rough is None else rough.standard_error,

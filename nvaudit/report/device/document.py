@@ -52,7 +52,7 @@ def profiles_document(report: ProfileList) -> Document:
         for p in report.profiles
     ]
     columns = ("profile", "technology", "bits/cell", "encoding", "sigma: default, range")
-    table = Table("profiles", "`nvaudit devices show NAME` has more.", columns, tuple(rows), whole=True)
+    table = Table("profiles", "`nvaudit devices show NAME` has more.", columns, tuple(rows), all_rows=True)
     return Document(
         title=report.headline,
         subject="Device profiles",
@@ -110,7 +110,7 @@ def _levels(report: DeviceReport) -> Section:
         for row in report.levels
     )
     caption = "Every level: what it is programmed to, and the spread of one read."
-    table = Table("levels-table", caption, columns, rows, tuple(range(len(columns))), whole=True)
+    table = Table("levels-table", caption, columns, rows, tuple(range(len(columns))), all_rows=True)
     blocks: list[Block] = [table]
     if report.moments == "sampled":
         blocks.append(Bullets(("Moments are estimated from a million draws: there is no closed form.",)))

@@ -146,57 +146,57 @@ def _plan(report: HardenReport) -> tuple[Section, ...]:
 
 
 def _candidates(report: HardenReport) -> Section | None:
-    found = report.training
-    if found is None or not found.candidates:
+    training = report.training
+    if training is None or not training.candidates:
         return None
     caption = "KPP of each candidate over its roughness, with the spread over direction pairs; orange: kept."
-    rows, columns = tuple(_candidate_rows(report, found)), _candidate_columns(report)
+    rows, columns = tuple(_candidate_rows(report, training)), _candidate_columns(report)
     blocks: tuple[Block, ...] = (
-        Figure("candidates", caption, partial(candidates_figure, report, found)),
+        Figure("candidates", caption, partial(candidates_figure, report, training)),
         Table(
             "candidate-rows",
-            _CANDIDATES_NOTES[found.kept_by or "roughness"],
+            _CANDIDATES_NOTES[training.kept_by or "roughness"],
             (*columns[:-1], "result"),
             rows,
             numeric=(1, 2, 3, 4),
         ),
     )
-    stages = _stages_text(found)
+    stages = _stages_text(training)
     if stages is not None:
         blocks = (*blocks, Paragraph(f"{stages}.", "note"))
     return Section("candidates-section", "Candidates", blocks)
 
 
 def _training(report: HardenReport) -> Section | None:
-    found = report.training
-    if found is None:
+    training = report.training
+    if training is None:
         return None
-    lines = [_training_text(report, found), *_through_lines(found.hardware_aware)]
-    kept = _kept_text(report, found)
+    lines = [_training_text(report, training), *_through_lines(training.hardware_aware)]
+    kept = _kept_text(report, training)
     blocks: list[Block] = [Paragraph(f"{'. '.join([*lines, *([] if kept is None else [kept])])}.", "lead")]
-    tried = tuple(_attempt_rows(report, found))
+    tried = tuple(_attempt_rows(report, training))
     if tried:
         columns = (*_attempt_columns(report)[:-1], "result")
-        blocks.append(Table("attempts", _attempts_note(found), columns, tried, numeric=(1, 2, 3, 4)))
-    if found.history:
-        blocks.append(_epochs(report, found))
+        blocks.append(Table("attempts", _attempts_note(training), columns, tried, numeric=(1, 2, 3, 4)))
+    if training.history:
+        blocks.append(_epochs(report, training))
     return Section("training", "Training", tuple(blocks))
 
 
-def _epochs(report: HardenReport, found: TrainingInfo) -> Figure:
+def _epochs(report: HardenReport, training: TrainingInfo) -> Figure:
     unit, name = report.metric_info.unit, kpp_name(report.difference.percentile)
-    shown, cut = limited(_epoch_rows(report, found))
-    first, last = found.history[0].loss, found.history[-1].loss
-    scored = f", and the {name} on validation samples where it was scored" if _scored(found) else ""
-    epochs = f"{count_text(len(found.history), 'epoch')}{_of_attempt(found)}"
+    shown, cut = limited(_epoch_rows(report, training))
+    first, last = training.history[0].loss, training.history[-1].loss
+    scored = f", and the {name} on validation samples where it was scored" if _scored(training) else ""
+    epochs = f"{count_text(len(training.history), 'epoch')}{_of_attempt(training)}"
     ends = f"from {_values(first)} in the first to {_values(last)} in the last"
     caption = f"Loss of each of {epochs}{scored}: {ends}."
-    numbers = Table("epochs", f"Every epoch.{cut}", _epoch_columns(found), shown, numeric=(0,))
-    return Figure("training-figure", caption, partial(training_figure, found, unit, name), numbers)
+    numbers = Table("epochs", f"Every epoch.{cut}", _epoch_columns(training), shown, numeric=(0,))
+    return Figure("training-figure", caption, partial(training_figure, training, unit, name), numbers)
 
 
-def _scored(found: TrainingInfo) -> bool:
-    return any(row.kpp for row in found.history)
+def _scored(training: TrainingInfo) -> bool:
+    return any(row.kpp for row in training.history)
 
 
 def _values(losses: tuple[float, ...]) -> str:
@@ -265,12 +265,13 @@ def _interval(name: str, side: HardenSide, unit: str) -> str:
     return f"{kpp_name(side.kpp.percentile)} {name}: {100 * side.kpp.confidence:g} % interval {ends}"
 
 
-def _training_text(report: HardenReport, found: TrainingInfo) -> str:
+def _training_text(report: HardenReport, training: TrainingInfo) -> str:
     """Say with what and on what it was trained."""
-    noise = "" if found.sigma is None else f", sigma {found.sigma:.4g} max|W|"
+    noise = "" if training.sigma is None else f", sigma {training.sigma:.4g} max|W|"
     return (
-        f"{report.method}{noise}; the device makes {found.device_sigma:.4g} max|W|; {found.loss}; "
-        f"{count_text(found.samples, 'sample')}, {count_text(found.validation_samples, 'sample')} held out"
+        f"{report.method}{noise}; the device makes {training.device_sigma:.4g} max|W|; {training.loss}; "
+        f"{count_text(training.samples, 'sample')}, "
+        f"{count_text(training.validation_samples, 'sample')} held out"
     )
 
 
@@ -279,14 +280,16 @@ def _attempt_columns(report: HardenReport) -> tuple[str, ...]:
     return "training", "lr", "clipped at", "without noise", kpp_name(report.difference.percentile), ""
 
 
-def _attempt_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, ...]]:
+def _attempt_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:
     """The given model and each training, the result marked; empty where there was one training at most."""
-    if len(found.attempts) < 2 or found.compared is None:
+    if len(training.attempts) < 2 or training.compared is None:
         return []
     unit = report.metric_info.unit
-    given = "kept" if found.kept_attempt is None else ""
-    rows: list[tuple[str, ...]] = [("none (given)", "", "", "", value_text(found.compared[0], unit), given)]
-    for place, one in enumerate(found.attempts):
+    given = "kept" if training.kept_attempt is None else ""
+    rows: list[tuple[str, ...]] = [
+        ("none (given)", "", "", "", value_text(training.compared[0], unit), given)
+    ]
+    for place, one in enumerate(training.attempts):
         rows.append(
             (
                 one.name,
@@ -294,17 +297,17 @@ def _attempt_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, 
                 "" if one.clip_weights is None else f"{one.clip_weights:g} std",
                 _change_text(report, one.clean_loss),
                 value_text(one.kpp, unit),
-                "kept" if place == found.kept_attempt else "",
+                "kept" if place == training.kept_attempt else "",
             )
         )
     return rows
 
 
-def _attempts_note(found: TrainingInfo) -> str:
+def _attempts_note(training: TrainingInfo) -> str:
     """Say why there was a second training, and by what the result was chosen."""
     judged = (
         "losses without noise beyond 1.5 points count against it"
-        if found.max_clean_loss is None
+        if training.max_clean_loss is None
         else "a loss without noise beyond --max-clean-loss rules a network out"
     )
     return (
@@ -314,49 +317,49 @@ def _attempts_note(found: TrainingInfo) -> str:
     )
 
 
-def _kept_text(report: HardenReport, found: TrainingInfo) -> str | None:
+def _kept_text(report: HardenReport, training: TrainingInfo) -> str | None:
     """Say of which epoch the result is, and what it was compared by; None where it is just the last."""
-    if found.kept == "last" or found.kept_epoch is None:
+    if training.kept == "last" or training.kept_epoch is None:
         return None
     compared = ""
-    if found.compared is not None:
-        given, trained = (value_text(value, report.metric_info.unit) for value in found.compared)
+    if training.compared is not None:
+        given, trained = (value_text(value, report.metric_info.unit) for value in training.compared)
         name = kpp_name(report.difference.percentile)
         compared = f"; on validation samples and fresh chips {name} is {given} given, {trained} trained"
-    lost = _lost_text(report, found)
-    if found.kept_epoch == 0:
+    lost = _lost_text(report, training)
+    if training.kept_epoch == 0:
         why = "training did not surpass it"
-        if beyond_limit(found) and found.clean_loss is not None:
+        if beyond_limit(training) and training.clean_loss is not None:
             why = "the trained one lost too much without noise"
-        elif found.max_clean_loss is not None:
+        elif training.max_clean_loss is not None:
             why = "no network within the limit surpassed it"
         return f"The result is the given model: {why}{lost}{compared}"
-    if found.kept == "better":
+    if training.kept == "better":
         return (
-            f"The result is the network of the last epoch{_of_attempt(found)}{lost}{compared}"
+            f"The result is the network of the last epoch{_of_attempt(training)}{lost}{compared}"
             if compared
             else None
         )
     best = "which had the best KPP" + (
-        " of those within the limit" if found.max_clean_loss is not None else ""
+        " of those within the limit" if training.max_clean_loss is not None else ""
     )
-    return f"The result is the network of epoch {found.kept_epoch}, {best}{lost}{compared}"
+    return f"The result is the network of epoch {training.kept_epoch}, {best}{lost}{compared}"
 
 
-def _of_attempt(found: TrainingInfo) -> str:
+def _of_attempt(training: TrainingInfo) -> str:
     """Name the training that is kept; empty where there was one."""
-    if found.kept_attempt is None or len(found.attempts) < 2:
+    if training.kept_attempt is None or len(training.attempts) < 2:
         return ""
-    return f" of the {found.attempts[found.kept_attempt].name} training"
+    return f" of the {training.attempts[training.kept_attempt].name} training"
 
 
-def _lost_text(report: HardenReport, found: TrainingInfo) -> str:
+def _lost_text(report: HardenReport, training: TrainingInfo) -> str:
     """What was lost without noise, where it was measured, beside the limit, if there is one."""
     parts = []
-    if found.clean_loss is not None:
-        parts.append(f"without noise, on all held-out samples: {_change_text(report, found.clean_loss)}")
-    if found.max_clean_loss is not None:
-        parts.append(f"--max-clean-loss allows {_change_text(report, found.max_clean_loss)}")
+    if training.clean_loss is not None:
+        parts.append(f"without noise, on all held-out samples: {_change_text(report, training.clean_loss)}")
+    if training.max_clean_loss is not None:
+        parts.append(f"--max-clean-loss allows {_change_text(report, training.max_clean_loss)}")
     return f" ({'; '.join(parts)})" if parts else ""
 
 
@@ -374,25 +377,25 @@ def _through_lines(info: HardwareAware | None) -> list[str]:
         f"Hardware-aware: {through} of {count_text(len(info.layers), 'weight')} trained through crossbars of "
         f"{info.rows} × {info.cols} with {info.adc_bits}-bit ADCs"
     )
-    whole = [
+    not_split = [
         f"Trained whole: {layer.name}: {layer.reason}" for layer in info.layers if layer.reason is not None
     ]
-    return [first, *whole]
+    return [first, *not_split]
 
 
-def _epoch_columns(found: TrainingInfo) -> tuple[str, ...]:
+def _epoch_columns(training: TrainingInfo) -> tuple[str, ...]:
     """Names of what is known of the epochs."""
-    return ("epoch", "sigma", "loss", "KPP", *(("without noise",) if _limited(found) else ()))
+    return ("epoch", "sigma", "loss", "KPP", *(("without noise",) if _limited(training) else ()))
 
 
-def _epoch_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, ...]]:
+def _epoch_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:
     """What happened in each epoch, in the order of the columns."""
-    last = _limited(found)
-    return [_epoch_row(report, row)[: None if last else -1] for row in found.history]
+    last = _limited(training)
+    return [_epoch_row(report, row)[: None if last else -1] for row in training.history]
 
 
-def _limited(found: TrainingInfo) -> bool:
-    return any(row.clean_loss for row in found.history)
+def _limited(training: TrainingInfo) -> bool:
+    return any(row.clean_loss for row in training.history)
 
 
 def _epoch_row(report: HardenReport, row: EpochInfo) -> tuple[str, ...]:
@@ -412,11 +415,11 @@ def _candidate_columns(report: HardenReport) -> tuple[str, ...]:
     return "sigma", "loss", "without noise", kpp, "roughness ×10⁻³", ""
 
 
-def _candidate_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str, ...]]:
+def _candidate_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:
     """The candidates of stability-vat, the one that was kept marked."""
     unit = report.metric_info.unit
     rows: list[tuple[str, ...]] = []
-    for place, one in enumerate(found.candidates):
+    for place, one in enumerate(training.candidates):
         spread = "" if one.spread is None else f" ± {1e3 * one.spread:.2g}"
         rows.append(
             (
@@ -425,19 +428,19 @@ def _candidate_rows(report: HardenReport, found: TrainingInfo) -> list[tuple[str
                 value_text(one.clean, unit),
                 value_text(one.kpp, unit),
                 f"{1e3 * one.roughness:.4g}{spread}",
-                "kept" if place == found.kept_candidate else "",
+                "kept" if place == training.kept_candidate else "",
             )
         )
     return rows
 
 
-def _stages_text(found: TrainingInfo) -> str | None:
+def _stages_text(training: TrainingInfo) -> str | None:
     """Give the roughness of models A to D; None where it was not measured."""
-    if not found.stages:
+    if not training.stages:
         return None
     shown = ", ".join(
         f"{stage.model} ({_STAGES[stage.model]}) {roughness_text(stage.roughness, stage.spread)}"
-        for stage in found.stages
+        for stage in training.stages
     )
     return f"Roughness of the models of Algorithm 1: {shown}; B, C and D around the weights on their grid"
 

@@ -71,19 +71,19 @@ def _counts(
     return [float(x) for x in edges[:-1] + bins.width / 2], [float(n) for n in counts], float(bins.width)
 
 
-def training_figure(found: TrainingInfo, unit: str, kpp: str) -> Any:
+def training_figure(training: TrainingInfo, unit: str, kpp: str) -> Any:
     """Draw the loss of every epoch, and the KPP where it was scored.
 
     Parameters
     ----------
-    found : TrainingInfo
+    training : TrainingInfo
     unit : str
         Of the metric.
     kpp : str
         Name of the KPP.
     """
     go = plotly_graphs()
-    rows, scored = found.history, any(row.kpp for row in found.history)
+    rows, scored = training.history, any(row.kpp for row in training.history)
     figure = go.Figure()
     lanes = max(len(row.loss) for row in rows)
     for lane in range(lanes):
@@ -119,24 +119,24 @@ def _curve(
     }  # fmt: skip
 
 
-def candidates_figure(report: HardenReport, found: TrainingInfo) -> Any:
+def candidates_figure(report: HardenReport, training: TrainingInfo) -> Any:
     """Draw the KPP of the candidates of stability-vat over their roughness.
 
     Parameters
     ----------
     report : HardenReport
-    found : TrainingInfo
+    training : TrainingInfo
         With candidates.
     """
     go = plotly_graphs()
     unit = report.metric_info.unit
-    roles = ["worst" if i == found.kept_candidate else "chips" for i in range(len(found.candidates))]
-    names = ["start" if one.sigma is None else f"σ {one.sigma:g}" for one in found.candidates]
-    right = max(1e3 * (one.roughness + (one.spread or 0)) for one in found.candidates)
+    roles = ["worst" if i == training.kept_candidate else "chips" for i in range(len(training.candidates))]
+    names = ["start" if one.sigma is None else f"σ {one.sigma:g}" for one in training.candidates]
+    right = max(1e3 * (one.roughness + (one.spread or 0)) for one in training.candidates)
     figure = go.Figure()
     figure.add_scatter(
-        x=[1e3 * one.roughness for one in found.candidates], y=[one.kpp for one in found.candidates],
-        error_x={"type": "data", "array": [1e3 * (one.spread or 0) for one in found.candidates],
+        x=[1e3 * one.roughness for one in training.candidates], y=[one.kpp for one in training.candidates],
+        error_x={"type": "data", "array": [1e3 * (one.spread or 0) for one in training.candidates],
                  "color": colour("line"), "thickness": 1.5},
         mode="markers+text", text=names, textposition="top center",
         marker={"color": [colour(role) for role in roles], "size": 11},

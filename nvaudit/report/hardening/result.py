@@ -304,7 +304,7 @@ def _headline(
     return text
 
 
-def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float) -> list[str]:
+def rougher_but_better(training: TrainingInfo, info: MetricInfo, percentile: float) -> list[str]:
     """Say that the candidate that was kept for its roughness is not the one that bears the device best.
 
     Parameters
@@ -317,10 +317,10 @@ def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float)
     list of str
         Empty or one sentence.
     """
-    trained = [one for one in found.candidates if one.sigma is not None]
-    if found.kept_candidate is None or found.kept_by != "roughness" or not trained:
+    trained = [one for one in training.candidates if one.sigma is not None]
+    if training.kept_candidate is None or training.kept_by != "roughness" or not trained:
         return []
-    kept, sign = found.candidates[found.kept_candidate], 1 if info.higher_is_better else -1
+    kept, sign = training.candidates[training.kept_candidate], 1 if info.higher_is_better else -1
     best = max(trained, key=lambda one: sign * one.kpp)
     if sign * (best.kpp - kept.kpp) <= 0:
         return []
@@ -332,14 +332,14 @@ def rougher_but_better(found: TrainingInfo, info: MetricInfo, percentile: float)
     ]
 
 
-def beyond_limit(found: TrainingInfo) -> bool:
+def beyond_limit(training: TrainingInfo) -> bool:
     """Whether what was trained lost more without noise than it might."""
-    if found.max_clean_loss is None or found.kept_epoch != 0:
+    if training.max_clean_loss is None or training.kept_epoch != 0:
         return False
-    if found.clean_loss is not None:
-        return found.clean_loss > found.max_clean_loss
-    losses = [loss for row in found.history for loss in row.clean_loss]
-    return bool(losses) and min(losses) > found.max_clean_loss
+    if training.clean_loss is not None:
+        return training.clean_loss > training.max_clean_loss
+    losses = [loss for row in training.history for loss in row.clean_loss]
+    return bool(losses) and min(losses) > training.max_clean_loss
 
 
 def training_info(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], **rest: Any) -> TrainingInfo:
@@ -380,7 +380,7 @@ def _hardware_aware(facts: Mapping[str, Any] | None) -> HardwareAware | None:
 def tables(report: HardenReport) -> Tables:
     """Both models, their chips, and the training epoch by epoch."""
     sides = {"before": report.before, "after": report.after}
-    found = {
+    records = {
         "models": records_of({"model": name, **flat(side)} for name, side in sides.items()),
         "chips": records_of(
             {"trial": trial, "before": before, "after": after}
@@ -390,10 +390,10 @@ def tables(report: HardenReport) -> Tables:
         ),
     }
     if report.training is not None:
-        found["epochs"] = records_of(_epoch(epoch) for epoch in report.training.history)
+        records["epochs"] = records_of(_epoch(epoch) for epoch in report.training.history)
     if report.verify_plan is not None:
-        found["verify_plan"] = records_of(flat(point) for point in report.verify_plan.curve)
-    return found
+        records["verify_plan"] = records_of(flat(point) for point in report.verify_plan.curve)
+    return records
 
 
 def _epoch(epoch: EpochInfo) -> dict[str, Cell]:

@@ -87,7 +87,8 @@ def _table(name: str, tensors: Sequence[TensorDecision]) -> Table:
         row.append(tensor.reason)
     return Table(
         f"{name}-tensors", "Every constant with its reason.", (*columns, "reason"),
-        tuple(tuple(row) for row in rows), numeric=tuple(range(4, len(columns))), sortable=True, whole=True,
+        tuple(tuple(row) for row in rows), numeric=tuple(range(4, len(columns))), sortable=True,
+        all_rows=True,
     )  # fmt: skip
 
 

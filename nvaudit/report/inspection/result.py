@@ -53,8 +53,10 @@ def tables(report: InspectReport) -> Tables:
 
 def checks(report: InspectReport) -> list[Check]:
     """Ask for the share on the array; without --require-mapped it is only recorded."""
-    gate, found = report.mapped_gate, report.mapped
+    gate, mapped = report.mapped_gate, report.mapped
     if gate is not None:
-        return [share_check(gate, found)]
-    shares = {} if found is None else {"products": found.share_of_products, "weights": found.share_of_weights}
+        return [share_check(gate, mapped)]
+    shares = (
+        {} if mapped is None else {"products": mapped.share_of_products, "weights": mapped.share_of_weights}
+    )
     return [Check("share on the array", None, (report.headline,), shares)]

@@ -52,18 +52,18 @@ def landscape_document(report: LandscapeReport) -> Document:
 
 
 def _hero(report: LandscapeReport) -> Hero:
-    found, loss = report.roughness, report.loss
+    roughness, loss = report.roughness, report.loss
     note = "one direction pair"
-    if found.standard_error is not None:
-        note = f"standard error {1e3 * found.standard_error:.2g} ×10⁻³, {found.pairs} direction pairs"
+    if roughness.standard_error is not None:
+        note = f"standard error {1e3 * roughness.standard_error:.2g} ×10⁻³, {roughness.pairs} direction pairs"
     moved = f"in {count_text(len(report.moved), 'tensor')}"
     numbers = (
-        KeyFigure("Roughness", roughness_text(found.value), note, main=True),
+        KeyFigure("Roughness", roughness_text(roughness.value), note, main=True),
         KeyFigure("Loss of the model", f"{loss.nominal:.4g} {loss.unit}", f"against {loss.against}"),
         KeyFigure("Weights moved", f"{report.moved_numbers:,}", moved),
     )
-    return Hero("none", "", "How rough the loss is around the weights", (roughness_words(found),), numbers,
-                warnings=(_LABEL_FREE,) if report.label_free else ())  # fmt: skip
+    return Hero("none", "", "How rough the loss is around the weights", (roughness_words(roughness),),
+                numbers, warnings=(_LABEL_FREE,) if report.label_free else ())  # fmt: skip
 
 
 def _surface(report: LandscapeReport) -> Section:

@@ -90,7 +90,7 @@ def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:
     )
 
 
-def headline(found: Roughness, label_free: bool, caution: str = "") -> str:
+def headline(roughness: Roughness, label_free: bool, caution: str = "") -> str:
     """Say the result in one line.
 
     Parameters
@@ -98,14 +98,14 @@ def headline(found: Roughness, label_free: bool, caution: str = "") -> str:
     caution : str
         What the choice of the loss rests on.
     """
-    if found.spread is None:
-        value = roughness_text(found.value)
-        text = f"Roughness {value} ({found.loss}, one direction pair; lower is more stable)"
+    if roughness.spread is None:
+        value = roughness_text(roughness.value)
+        text = f"Roughness {value} ({roughness.loss}, one direction pair; lower is more stable)"
     else:
-        value = roughness_text(found.value, found.standard_error)
+        value = roughness_text(roughness.value, roughness.standard_error)
         text = (
-            f"Roughness {value} ({found.loss}; mean and standard error of {found.pairs} direction pairs, "
-            f"their spread {1e3 * found.spread:.3g}; lower is more stable)"
+            f"Roughness {value} ({roughness.loss}; mean and standard error of {roughness.pairs} direction "
+            f"pairs, their spread {1e3 * roughness.spread:.3g}; lower is more stable)"
         )
     text += f" ({caution})" if caution else ""
     if label_free:

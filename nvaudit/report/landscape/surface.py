@@ -69,13 +69,13 @@ def _surface_words(grid: Float, surface: Float, name: str) -> str:
     )
 
 
-def roughness_words(found: Roughness) -> str:
+def roughness_words(roughness: Roughness) -> str:
     """Say a roughness and its setting in sentences."""
-    pairs = "one pair" if found.pairs == 1 else f"{found.pairs} pairs"
-    error = "" if found.standard_error is None else " (mean and standard error over the pairs)"
+    pairs = "one pair" if roughness.pairs == 1 else f"{roughness.pairs} pairs"
+    error = "" if roughness.standard_error is None else " (mean and standard error over the pairs)"
     return (
-        f"Roughness {roughness_text(found.value, found.standard_error)}{error}; lower is more stable. "
-        f"{found.grid} × {found.grid} points from −{found.span:g} to {found.span:g} filter lengths along "
-        f"{pairs} of random directions, {count_text(found.images, 'image')}, "
-        f"{found.loss.replace('_', '-')} loss, batch norm {found.batch_norm}."
+        f"Roughness {roughness_text(roughness.value, roughness.standard_error)}{error}; lower is more "
+        f"stable. {roughness.grid} × {roughness.grid} points from −{roughness.span:g} to {roughness.span:g} "
+        f"filter lengths along {pairs} of random directions, {count_text(roughness.images, 'image')}, "
+        f"{roughness.loss.replace('_', '-')} loss, batch norm {roughness.batch_norm}."
     )

@@ -61,12 +61,12 @@ def _hero(report: RemapReport) -> Hero:
     if before is not None and after is not None:
         change = after.kpp - before.kpp
         title = change_title(name, change, unit)
-        found = [(name, before.kpp, after.kpp), ("mean of the chips", before.mean, after.mean)]
+        changes = [(name, before.kpp, after.kpp), ("mean of the chips", before.mean, after.mean)]
         worst = [_worst(side, report.higher_is_better) for side in (before, after)]
         if worst[0] is not None and worst[1] is not None:
-            found.append(("worst chip", worst[0], worst[1]))
-        found.append(("without noise", before.nominal, after.nominal))
-        numbers = tuple(before_after(label, a, b, unit, main=label == name) for label, a, b in found)
+            changes.append(("worst chip", worst[0], worst[1]))
+        changes.append(("without noise", before.nominal, after.nominal))
+        numbers = tuple(before_after(label, a, b, unit, main=label == name) for label, a, b in changes)
     worse = change < 0 if report.higher_is_better else change > 0
     exact = "It computes the same up to rounding." if report.exact else "It is not quite the same function."
     return Hero(
@@ -115,7 +115,7 @@ def _steps(report: RemapReport) -> Section:
             columns,
             tuple(rows),
             numeric=(1, 2, 3, 4, 5),
-            whole=True,
+            all_rows=True,
         )
     )
     if report.not_tried:

@@ -114,7 +114,7 @@ def _table(block: Table, width: int) -> Iterator[Text]:
     """A table with what it says; what does not fit on a screen is counted."""
     columns: list[tuple[str, Kind]] = [(name, block.side(index)) for index, name in enumerate(block.columns)]
     rows = [[cell_text(cell) for cell in row] for row in block.rows]
-    left = 0 if block.whole else max(len(rows) - _MAX_ROWS, 0)
+    left = 0 if block.all_rows else max(len(rows) - _MAX_ROWS, 0)
     if left == 1:  # a line that says so takes as much room
         left = 0
     yield sentence(block.caption, width, _INDENT, _HANGING)

@@ -211,13 +211,13 @@ def _common(levels: Sequence[LevelResult]) -> Iterator[str]:
 def headline(report: RooflineReport) -> str:
     """Say the best number of levels and what limits, in one line."""
     level = next(level for level in report.levels if level.levels == report.best)
-    found = level.realistic.at(report.rank_by)
+    interval = level.realistic.at(report.rank_by)
     info = report.metric_info
     name = measure_name(report)
     among = "the only ones run" if len(report.levels) == 1 else f"best of {len(report.levels)} by {name}"
     text = (
-        f"{report.best} levels are {among}: {name} {report.metric} {value_text(found.value, info.unit)} "
-        f"{interval_text(found.low, found.high, info.unit)} ({confidence_text(report.confidence)}) on "
+        f"{report.best} levels are {among}: {name} {report.metric} {value_text(interval.value, info.unit)} "
+        f"{interval_text(interval.low, interval.high, info.unit)} ({confidence_text(report.confidence)}) on "
         f"{report.device_name}, {count_text(level.device.trials, 'chip')}; {limits_text(report)}"
         f"{share_clause(report.mapped)}"
     )

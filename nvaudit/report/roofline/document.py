@@ -72,9 +72,10 @@ def _hero(report: RooflineReport) -> Hero:
     words = LIMIT_WORDS if report.converters is not None else ALONE_WORDS
     numbers = []
     for level in report.levels[:6]:
-        found = level.realistic.at(report.rank_by)
-        note = f"{measure_name(report)}, {interval_text(found.low, found.high, unit)}; {words[level.limit]}"
-        value = value_text(found.value, unit)
+        interval = level.realistic.at(report.rank_by)
+        ends = interval_text(interval.low, interval.high, unit)
+        note = f"{measure_name(report)}, {ends}; {words[level.limit]}"
+        value = value_text(interval.value, unit)
         numbers.append(KeyFigure(f"{level.levels} levels", value, note, main=level.levels == report.best))
     cheaper = _cheaper_text(report)
     return Hero(
@@ -193,10 +194,10 @@ def bar_lines(report: RooflineReport, width: int) -> list[str]:
 
 def _marks(level: LevelResult) -> list[tuple[float, str]]:
     """Give what is drawn of a level; later marks stand before earlier ones."""
-    found = [(level.quantised, _QUANTISED)]
+    marks = [(level.quantised, _QUANTISED)]
     if level.adc is not None:
-        found.append((level.adc, _ADC))
-    return [*found, (level.realistic.mean, _MEAN), (level.realistic.kpp.value, _KPP)]
+        marks.append((level.adc, _ADC))
+    return [*marks, (level.realistic.mean, _MEAN), (level.realistic.kpp.value, _KPP)]
 
 
 def _cheaper_text(report: RooflineReport) -> str | None:
@@ -222,10 +223,10 @@ def _columns(report: RooflineReport) -> list[str]:
 def _cells(report: RooflineReport, level: LevelResult) -> list[str]:
     """Give what a number of levels reaches."""
     unit = report.metric_info.unit
-    found = [value_text(level.quantised, unit), *_chips_cells(level.device, unit)]
+    cells = [value_text(level.quantised, unit), *_chips_cells(level.device, unit)]
     if level.adc is not None and level.both is not None:
-        found += [value_text(level.adc, unit), *_chips_cells(level.both, unit)]
-    return found
+        cells += [value_text(level.adc, unit), *_chips_cells(level.both, unit)]
+    return cells
 
 
 def _chips_cells(point: ChipsPoint, unit: str) -> list[str]:

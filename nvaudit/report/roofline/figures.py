@@ -65,8 +65,8 @@ def _band(
 ) -> dict[str, Any]:
     """Draw an interval as an area; an end that is missing lies at the value."""
     ranges = [point.at(report.rank_by) for point in points]
-    upper = [found.value if found.high is None else found.high for found in ranges]
-    lower = [found.value if found.low is None else found.low for found in ranges]
+    upper = [interval.value if interval.high is None else interval.high for interval in ranges]
+    lower = [interval.value if interval.low is None else interval.low for interval in ranges]
     return {
         "x": [*x, *reversed(x)], "y": [*upper, *reversed(lower)], "name": f"{title}: interval",
         "mode": "lines", "fill": "toself", "fillcolor": colour(band), "opacity": 0.7,

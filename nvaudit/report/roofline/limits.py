@@ -49,9 +49,9 @@ class Roof:
     both: Range | None
 
 
-def range_of_kpp(found: KppResult) -> Range:
+def range_of_kpp(kpp: KppResult) -> Range:
     """Give a KPP with its interval."""
-    return Range(found.value, found.low, found.high)
+    return Range(kpp.value, kpp.low, kpp.high)
 
 
 def range_of_mean(mean: float, error: float | None, confidence: float) -> Range:
@@ -129,16 +129,16 @@ def judge(roof: Roof, margin: float, higher_is_better: bool) -> tuple[Limit, boo
         return limit_of(sign * (roof.quantised - device), adc, sign * (roof.quantised - both), margin)
 
     both = roof.both or roof.device
-    found = at(roof.device.value, both.value)
+    limit = at(roof.device.value, both.value)
     device_ends, both_ends = (_worst_and_best(each, higher_is_better) for each in (roof.device, both))
     best = device_ends[1], both_ends[1]
     if best[0] is None or best[1] is None:
-        return found, False
-    return found, at(device_ends[0], both_ends[0]) == found == at(best[0], best[1])
+        return limit, False
+    return limit, at(device_ends[0], both_ends[0]) == limit == at(best[0], best[1])
 
 
-def _worst_and_best(found: Range, higher_is_better: bool) -> tuple[float, float | None]:
+def _worst_and_best(interval: Range, higher_is_better: bool) -> tuple[float, float | None]:
     """Give the ends of an interval; a missing one on the worst side as infinitely bad."""
     if higher_is_better:
-        return (-math.inf if found.low is None else found.low), found.high
-    return (math.inf if found.high is None else found.high), found.low
+        return (-math.inf if interval.low is None else interval.low), interval.high
+    return (math.inf if interval.high is None else interval.high), interval.low

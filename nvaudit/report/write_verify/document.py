@@ -113,8 +113,8 @@ def _is_open(report: VerifyReport, choice: VerifyChoice) -> bool:
     """Whether the bad end of the interval of the KPP that was chosen misses the target, or is missing."""
     if report.target is None:
         return False
-    found, better = _at(report, choice.weights).kpp, report.metric_info.higher_is_better
-    end = found.low if better else found.high
+    kpp, better = _at(report, choice.weights).kpp, report.metric_info.higher_is_better
+    end = kpp.low if better else kpp.high
     return end is None or (end < report.target if better else end > report.target)
 
 
@@ -147,14 +147,14 @@ def _verified(point: VerifyPoint) -> str:
 def _curve(report: VerifyReport) -> Section:
     name = kpp_name(report.curve[0].kpp.percentile)
     figure = Figure("verify", _words(report), partial(verify_figure, report), tall=True)
-    said = (
+    caption = (
         "What each share gives. Gains, with their intervals, are against the same chips with none verified; "
         "devices are write-verify operations."
     )
     points = ", points" if report.metric_info.unit == "fraction" else ""
     columns = ("share", name, "interval", f"gain{points}", "mean", "worst", "devices", "weights")
     rows = tuple(_row(report, point) for point in report.curve)
-    table = Table("shares", said, columns, rows, numeric=tuple(range(len(columns))), whole=True)
+    table = Table("shares", caption, columns, rows, numeric=tuple(range(len(columns))), all_rows=True)
     gains = tuple(f"{line[0].upper()}{line[1:]}." for line in _gain_lines(report))
     return Section("curve", "What verifying gives", (figure, table, Bullets(gains)))
 
@@ -195,11 +195,11 @@ def _row(report: VerifyReport, point: VerifyPoint) -> tuple[Cell, ...]:
 def _gain(point: VerifyPoint, unit: str) -> Cell:
     if point.difference is None:
         return ""
-    found = point.difference.kpp
-    ends = (found.value, found.low, found.high)
+    gain = point.difference.kpp
+    ends = (gain.value, gain.low, gain.high)
     texts = [difference_text(end, unit).removesuffix(" points") for end in ends if end is not None]
     interval = f" ({texts[1]} to {texts[2]})" if len(texts) == len(ends) else ""
-    return Number(found.value, f"{texts[0]}{interval}")
+    return Number(gain.value, f"{texts[0]}{interval}")
 
 
 def _tensors(report: VerifyReport) -> Section:
@@ -254,8 +254,8 @@ def _gain_lines(report: VerifyReport) -> Iterator[str]:
     unit, last = report.metric_info.unit, report.curve[-1].difference
     if last is not None:
         gains = ", ".join(
-            f"{name} {difference_text(found.value, unit)}{_ends(found, unit)}"
-            for name, found in ((kpp_name(last.percentile), last.kpp), ("mean", last.mean))
+            f"{name} {difference_text(difference.value, unit)}{_ends(difference, unit)}"
+            for name, difference in ((kpp_name(last.percentile), last.kpp), ("mean", last.mean))
         )
         most, confidence = share_words(report.curve[-1].share), confidence_text(last.confidence)
         yield f"{most} against none, {confidence}: {gains}"
@@ -266,10 +266,10 @@ def _gain_lines(report: VerifyReport) -> Iterator[str]:
     )
 
 
-def _ends(found: Difference, unit: str) -> str:
-    if found.low is None or found.high is None:
+def _ends(difference: Difference, unit: str) -> str:
+    if difference.low is None or difference.high is None:
         return ""
-    return f" ({difference_text(found.low, unit)} to {difference_text(found.high, unit)})"
+    return f" ({difference_text(difference.low, unit)} to {difference_text(difference.high, unit)})"
 
 
 def reason_text(report: VerifyReport) -> str:

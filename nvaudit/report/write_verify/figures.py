@@ -63,14 +63,14 @@ def share_ticks(largest: float) -> list[float]:
     """
     if largest == 0:
         return [0.0]
-    found, end = [largest], math.sqrt(largest)
+    ticks, end = [largest], math.sqrt(largest)
     for power in range(0, -9, -1):
         for step in (5, 2, 1):
             share = step * 10.0**power
             place = math.sqrt(share)
-            if share < largest and min(math.sqrt(found[-1]) - place, place) >= _GAP * end:
-                found.append(round(share, 9))
-    return [0.0, *reversed(found)]
+            if share < largest and min(math.sqrt(ticks[-1]) - place, place) >= _GAP * end:
+                ticks.append(round(share, 9))
+    return [0.0, *reversed(ticks)]
 
 
 def _places(report: VerifyReport) -> list[float]:
@@ -80,9 +80,9 @@ def _places(report: VerifyReport) -> list[float]:
 
 def _band(report: VerifyReport) -> dict[str, Any]:
     """Draw the interval of the KPP as an area; an end that is missing lies at the value."""
-    x, found = _places(report), [point.kpp for point in report.curve]
-    upper = [one.value if one.high is None else one.high for one in found]
-    lower = [one.value if one.low is None else one.low for one in found]
+    x, kpps = _places(report), [point.kpp for point in report.curve]
+    upper = [one.value if one.high is None else one.high for one in kpps]
+    lower = [one.value if one.low is None else one.low for one in kpps]
     return {
         "x": [*x, *reversed(x)], "y": [*upper, *reversed(lower)], "name": "interval",
         "mode": "lines", "fill": "toself", "fillcolor": colour("worst-band"), "opacity": 0.7,

@@ -128,7 +128,7 @@ def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, rounded_by
 
 
 @dataclass(frozen=True)
-class Found:
+class BestCode:
     """The best code of a search, its error, and how many codes were tried."""
 
     code: Code
@@ -155,7 +155,7 @@ class CodeSearch:
         self.weights = weights if encoding == "offset" else weights.folded
         self.variance, self.encoding, self.family = variance, encoding, family
         self._tried: dict[tuple[int, ...], tuple[Code, CodeError]] = {}
-        self._best: dict[int, Found] = {}
+        self._best: dict[int, BestCode] = {}
         self._end = 0
 
     @property
@@ -168,7 +168,7 @@ class CodeSearch:
         """Devices that one significance takes."""
         return 2 if self.encoding == "differential" else 1
 
-    def best(self, devices: int) -> Found:
+    def best(self, devices: int) -> BestCode:
         """Find the code of least rms error on so many devices.
 
         Of ``powers`` with up to six significances every code is tried. Beyond, and of ``integers``, a
@@ -185,9 +185,9 @@ class CodeSearch:
             raise ValueError(f"{self.encoding} takes {self.per_significance} devices each, got {devices}")
         if count not in self._best:
             before = len(self._tried)
-            found = self._search(count)
-            code, error = self._score(found)
-            self._best[count] = Found(code, error, len(self._tried) - before)
+            significances = self._search(count)
+            code, error = self._score(significances)
+            self._best[count] = BestCode(code, error, len(self._tried) - before)
         return self._best[count]
 
     def _search(self, count: int) -> tuple[int, ...]:
@@ -280,9 +280,9 @@ def best_zero(
     best = code, error
     for zero in np.unique(quiet[(quiet > 0) & (quiet < last)]).tolist():
         other = Code(code.significances, code.levels, encoding, code.table, zero)
-        found = code_error(other, variance, weights, rounded_by=variance)
-        if found.total < best[1].total - 1e-12:
-            best = other, found
+        other_error = code_error(other, variance, weights, rounded_by=variance)
+        if other_error.total < best[1].total - 1e-12:
+            best = other, other_error
     return best
 
 

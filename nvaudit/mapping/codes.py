@@ -99,8 +99,8 @@ class Code:
             Of one device at each level, in squared level spacings.
         """
         each = np.square(np.asarray(self.factors))[:, None] * variance[np.abs(self.table)]
-        found = each.sum(axis=0)[self._places(np.arange(-self.top, self.top + 1))]
-        return np.where(self.reachable, found, np.inf)
+        of_value = each.sum(axis=0)[self._places(np.arange(-self.top, self.top + 1))]
+        return np.where(self.reachable, of_value, np.inf)
 
     @property
     def text(self) -> str:
@@ -314,8 +314,8 @@ class Rounding:
         """Values of weights that are given in units of the scale, w/s."""
         if self.signed:
             return np.asarray(self.values[np.searchsorted(self.edges, scaled)])
-        found = self.values[np.searchsorted(self.edges, np.abs(scaled))]
-        return np.asarray(np.where(scaled < 0, -found, found), np.int16)
+        values = self.values[np.searchsorted(self.edges, np.abs(scaled))]
+        return np.asarray(np.where(scaled < 0, -values, values), np.int16)
 
 
 def rounding(code: Code, variance: Doubles | None = None) -> Rounding:

@@ -120,16 +120,16 @@ class MappingFile(_Part):
                     f"{where}: codes.{i}.levels: got {data.levels}, and level_variance has "
                     f"{len(self.level_variance)} numbers; make them equal"
                 )
-        found: dict[str, Code] = {}
+        code_of: dict[str, Code] = {}
         for tensor in self.tensors:
             if tensor.code >= len(codes):
                 raise OptionError(
                     f"{where}: the code of {tensor.name!r} is {tensor.code}; there are {len(codes)}, from 0"
                 )
-            if tensor.name in found:
+            if tensor.name in code_of:
                 raise OptionError(f"{where}: {tensor.name!r} stands there twice; keep one")
-            found[tensor.name] = codes[tensor.code]
-        return found
+            code_of[tensor.name] = codes[tensor.code]
+        return code_of
 
 
 def mapping_beside(model: Path) -> Path:

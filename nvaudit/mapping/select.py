@@ -75,9 +75,9 @@ def matching(glob: str, names: Sequence[str]) -> list[str]:
     """
     if glob in names:
         return [glob]
-    found = [name for name in names if fnmatch.fnmatchcase(name, glob)]
+    matches = [name for name in names if fnmatch.fnmatchcase(name, glob)]
     literal = glob.replace("[", "[[]")
-    return found or [name for name in names if fnmatch.fnmatchcase(name, literal)]
+    return matches or [name for name in names if fnmatch.fnmatchcase(name, literal)]
 
 
 def _decide(constant: Constant, chosen: Collection[str], kept: Mapping[str, str]) -> Decision:

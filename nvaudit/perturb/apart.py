@@ -109,23 +109,25 @@ def settle_cut(
     # Where the graph proves nothing a trial decides. It can refute independence and never prove it, so the
     # report says that samples count as independent because they gave the same outputs.
     trial = _Trial(loaded, rebatch, dataset, output, provider)
-    found = trial.moved(batch_size)
-    if found:
-        return _together(loaded, replace(rebatch, coupled=True), dataset, batch_size, found, influence.why)
+    difference = trial.moved(batch_size)
+    if difference:
+        return _together(
+            loaded, replace(rebatch, coupled=True), dataset, batch_size, difference, influence.why
+        )
     if rebatch.coupled:
         return Cut(rebatch, dataset, usual, (_depends(usual, influence.why),))
-    if found is not None:
+    if difference is not None:
         reason = f"{rebatch.reason.partition(';')[0]}; {trial.reason}"
         rebatch = replace(rebatch, reason=reason)
     return Cut(rebatch, dataset, usual)
 
 
 def _together(
-    loaded: LoadedModel, rebatch: Rebatch, dataset: Dataset, batch_size: int | None, found: str, why: str
+    loaded: LoadedModel, rebatch: Rebatch, dataset: Dataset, batch_size: int | None, difference: str, why: str
 ) -> Cut:
     """Keep a set together whose samples influence each other."""
     count, fixed = dataset.count, rebatch.fixed_batch
-    because = f"{why}; {found}" if why else found
+    because = f"{why}; {difference}" if why else difference
     size = fixed or min(batch_size or _whole(dataset, because), count)
     if fixed is None and batch_size is None:
         need = activation_bytes(loaded.model, rebatch, size)
@@ -136,7 +138,7 @@ def _together(
                 f"GiB, more than {WHOLE_BYTES >> 30} GiB; give --batch-size N to cut it into runs of N "
                 "samples (results then hold for that size)"
             )
-    notes = [_depends(size, because, together=True, fixed=fixed is not None, whole=size == count)]
+    notes = [_depends(size, because, together=True, fixed=fixed is not None, one_run=size == count)]
     if dataset.given > count:
         notes.append(
             f"--limit: the first {count} of {dataset.given} samples stand for a set of their own, and give "
@@ -173,11 +175,11 @@ def _whole(dataset: Dataset, because: str) -> int:
 
 
 def _depends(
-    batch: int, why: str, *, together: bool = False, fixed: bool = False, whole: bool = False
+    batch: int, why: str, *, together: bool = False, fixed: bool = False, one_run: bool = False
 ) -> str:
     """Say on what results depend."""
     held = f"runs of {batch} samples, as the model wants" if fixed else f"--batch-size {batch}"
-    more = ", the whole set in one run" if whole else ""
+    more = ", the whole set in one run" if one_run else ""
     more += "; no part of the set is drawn, for whatever purpose" if together else ""
     return f"samples of a batch influence each other in this model: results hold for {held}{more} ({why})"
 
@@ -206,10 +208,10 @@ class _Trial:
         for name, array in self.dataset.inputs.items():
             axis = self.dataset.batch_axes.get(name)
             feeds[name] = np.ascontiguousarray(array if axis is None else np.take(array, fed, axis=axis))
-        (found,) = run_session(self.session, [self.output], feeds)
-        if not isinstance(found, np.ndarray) or found.ndim <= self.axis or found.shape[self.axis] != len(fed):
+        (out,) = run_session(self.session, [self.output], feeds)
+        if not isinstance(out, np.ndarray) or out.ndim <= self.axis or out.shape[self.axis] != len(fed):
             raise _NoBatchError
-        return np.moveaxis(found, self.axis, 0)[: len(rows)]
+        return np.moveaxis(out, self.axis, 0)[: len(rows)]
 
     def moved(self, batch_size: int | None) -> str | None:
         """Tell how the outputs of samples depend on others.
@@ -246,11 +248,11 @@ class _Trial:
         tries = _tries(len(rows), fixed is not None)
         for what, parts, compared in tries:
             try:
-                found = np.concatenate([self.run(rows[part]) for part in parts])
+                outputs = np.concatenate([self.run(rows[part]) for part in parts])
             except ModelError:
                 return f"{len(rows)} samples run, and not {what}"
             expected = base[np.concatenate(parts)]
-            if _differ(expected[:compared], found[:compared], tolerance):
+            if _differ(expected[:compared], outputs[:compared], tolerance):
                 certain = self.rebatch.influence_on(self.output).mixed
                 if not certain and _differ(base, self.run(rows), tolerance):
                     return None  # the model draws random numbers: nothing can be told this way
@@ -343,13 +345,13 @@ def _spread(count: int, most: int) -> Rows:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
 
 
-def _differ(expected: Array, found: Array, tolerance: float) -> bool:
+def _differ(expected: Array, outputs: Array, tolerance: float) -> bool:
     """Whether outputs differ by more than rounding."""
-    if expected.shape != found.shape:
+    if expected.shape != outputs.shape:
         return True
     if expected.dtype.kind not in "fcV":
-        return float(np.mean(expected != found)) > FEW
-    a, b = (x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in (expected, found))
+        return float(np.mean(expected != outputs)) > FEW
+    a, b = (x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in (expected, outputs))
     finite = np.abs(a[np.isfinite(a)])
     if not finite.size:
         return not np.array_equal(a, b, equal_nan=True)

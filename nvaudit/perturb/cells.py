@@ -148,15 +148,15 @@ def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) ->
     count = array.slices * array.polarities
     out = np.empty((count, *tensor.code.shape), np.float32)
     noisy = bool(collapsed.std.any())
-    whole = stream(seed, "program", trial, tensor.key)
-    parts = stream(seed, "cells", trial, tensor.key)
+    of_weight = stream(seed, "program", trial, tensor.key)
+    of_devices = stream(seed, "cells", trial, tensor.key)
     for _, block, _ in blocks(tensor.code, tensor.scale):
         index = tensor.code[block].astype(np.intp) + collapsed.top
         if not noisy:
             out[(slice(None), *block)] = tables.mean[:, index]
             continue
-        left = whole.standard_normal(index.shape, dtype=np.float32)
-        own = parts.standard_normal((count, *index.shape), dtype=np.float32)
+        left = of_weight.standard_normal(index.shape, dtype=np.float32)
+        own = of_devices.standard_normal((count, *index.shape), dtype=np.float32)
         shares = [_look(table, index) for table in tables.share]
         for d in range(count):
             left -= shares[d] * own[d]

@@ -296,8 +296,8 @@ def _searched(
                 f"--devices-per-weight {budget:g}: where all layers have the same code these are {one}; add "
                 "--allocate devices to share an average out between layers"
             )
-        found = _best(search, int(budget))
-        return dict.fromkeys((one.weight.key for one in layers), found), search.tried
+        best_code = _best(search, int(budget))
+        return dict.fromkeys((one.weight.key for one in layers), best_code), search.tried
     reach = max(_REACH * budget, each)
     choices = [each * n for n in _CHOICES if each * n <= min(reach, MOST_DEVICES)]
     # Every budget has to be met by some choice of all layers.

@@ -329,8 +329,8 @@ def _sizes(probe: InnerProbe, splits: Sequence[Split], together: int) -> dict[st
     if not told:
         return {}
     some = np.arange(together or 1)
-    found = {name: -(-value.nbytes // len(some)) for name, value in probe.run(some, told).items()}
-    return {name: found.get(name, found[group[0]]) for group in groups for name in group}
+    sizes = {name: -(-value.nbytes // len(some)) for name, value in probe.run(some, told).items()}
+    return {name: sizes.get(name, sizes[group[0]]) for group in groups for name in group}
 
 
 def _watch(
@@ -428,8 +428,8 @@ def _check_finite(split: Split, inputs: Spread, sums: Spread) -> None:
 def _check_factors(split: Split, input_step: float, adc_step: float, scale: NDArray[np.float64]) -> None:
     """Refuse steps whose inverse, or whose product with the scale, single precision does not hold."""
     used = scale[scale != 0] if scale.any() else np.ones(1)
-    whole = np.abs(used) * adc_step * input_step
-    numbers = [1.0 / input_step, 1.0 / adc_step, float(whole.min()), float(whole.max())]
+    products = np.abs(used) * adc_step * input_step
+    numbers = [1.0 / input_step, 1.0 / adc_step, float(products.min()), float(products.max())]
     limits = np.finfo(np.float32)
     # Devices of a weight count for up to 2^16: a margin of that on both sides.
     if not all(limits.tiny * 2.0**16 <= number <= limits.max / 2.0**16 for number in numbers):

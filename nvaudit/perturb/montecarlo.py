@@ -103,10 +103,10 @@ class ChipRunner:
 
     def full(self, point: int, trials: Iterable[int]) -> dict[int, float]:
         """Metric of chips over all samples; of a run that was ended early, of those that are finished."""
-        found: dict[int, float] = {}
+        values: dict[int, float] = {}
         calls = [Call(point, trial) for trial in trials]
-        self.run(calls, lambda call, outcome: found.__setitem__(call.trial, outcome.value))
-        return found
+        self.run(calls, lambda call, outcome: values.__setitem__(call.trial, outcome.value))
+        return values
 
     def races(
         self, point: int, trials: Sequence[int], task: RaceTask
@@ -139,7 +139,7 @@ class ChipRunner:
         None where the run was ended early.
         """
         known = {trial: self._known_pilot(point, trial) for trial in trials}
-        found = {trial: pilot for trial, pilot in known.items() if pilot is not None}
+        pilots = {trial: pilot for trial, pilot in known.items() if pilot is not None}
 
         def submit(call: Call) -> Future[tuple[Outcome, NDArray[np.float32]]]:
             return self.pool.submit(
@@ -151,17 +151,17 @@ class ChipRunner:
                 self._note(Call(point, trial), pilot[0])
                 self._scores[point, trial] = pilot[1]
 
-        for trial, pilot in found.items():
+        for trial, pilot in pilots.items():
             note(trial, pilot)
-        todo = deque(Call(point, trial) for trial in trials if trial not in found)
+        todo = deque(Call(point, trial) for trial in trials if trial not in pilots)
         for call, pilot, _ in completed(self.pool, todo, submit, ending=Ending(self._ends)):
-            found[call.trial] = pilot
+            pilots[call.trial] = pilot
             if self.record is not None:
                 self.record.add_pilot(point, call.trial, *pilot)
             note(call.trial, pilot)
-        if len(found) < len(trials):
+        if len(pilots) < len(trials):
             return None
-        return [found[trial][0].value for trial in trials], np.stack([found[trial][1] for trial in trials])
+        return [pilots[trial][0].value for trial in trials], np.stack([pilots[trial][1] for trial in trials])
 
     def _must_end(self, point: int) -> bool:
         """Whether the run is to end now: one whose time is over has at least a chip to show."""

@@ -130,10 +130,10 @@ def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: P
     Scouting or None
         None where the run was ended early.
     """
-    found = runner.pilots(point, range(pilots))
-    if found is None:
+    measured = runner.pilots(point, range(pilots))
+    if measured is None:
         return None
-    values, scores = found
+    values, scores = measured
     difficulty: Difficulty = estimate_difficulty(1 - scores.astype(np.float64), margin)
     path = folder / f"difficulty-{point}-{pilots}"
     difficulty.save(path)
@@ -289,7 +289,7 @@ def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
     # Rank r of all chips is expected near rank r·n/total of the first n. A guess: see _unsettled.
     n, total = state.known, len(state.low)
     low, high = np.sort(state.low[:n]), np.sort(state.high[:n])
-    found = []
+    reaches = []
     for i, rank in enumerate(ranges):
         values = []
         for side, (wanted, fallback) in enumerate(
@@ -302,8 +302,8 @@ def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
             if state.reach and 0 <= at < n and not np.isfinite(value):
                 value = state.reach[i][side]
             values.append(value)
-        found.append((values[0], values[1], values[2], values[3]))
-    return found
+        reaches.append((values[0], values[1], values[2], values[3]))
+    return reaches
 
 
 def _unsettled(state: RaceState, ranges: Sequence[RankRange], attempt: int) -> list[Reach]:
@@ -373,11 +373,11 @@ def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
     # turns that round. s wrong stops shift a rank by at most s. The error is shared out over the ends of
     # all bands (Boole).
     error = question.error / _sides(question)
-    found = []
+    separate = []
     for rank, (first, decisive_first, decisive_last, last) in zip(question.ranges, state.reach, strict=True):
         below = allowed_error(total - rank.decisive[0], rank.shift, error)
         above = allowed_error(rank.decisive[1] + 1, rank.shift, error)
-        found.append(
+        separate.append(
             Band(
                 ()
                 if rank.worst_too or first == -math.inf
@@ -388,9 +388,9 @@ def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
             )
         )
     side = allowed_error(total, 0, error)
-    found += [Band((Edge(value, side),), (Edge(value, side),)) for value in question.thresholds]
+    separate += [Band((Edge(value, side),), (Edge(value, side),)) for value in question.thresholds]
     bands: list[Band] = []
-    for band in sorted(found, key=lambda band: (band.low, band.high)):
+    for band in sorted(separate, key=lambda band: (band.low, band.high)):
         if bands and band.low <= bands[-1].high:
             last_band = bands.pop()
             # A side without an edge is open: the joined band has none there either.

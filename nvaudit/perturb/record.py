@@ -102,7 +102,7 @@ class Identity(BaseModel):
     def differences(self, there: Identity) -> list[str]:
         """Say how the run of a record differs from this one, in plain words; empty if it does not."""
         options = _unequal(_given(self.options), _given(there.options))
-        found = [
+        differences = [
             f"{name} is {_shown(self.options.get(name))}, there {_shown(there.options.get(name))}"
             for name in options
         ]
@@ -113,12 +113,12 @@ class Identity(BaseModel):
             one, other = self.inputs.get(name), there.inputs.get(name)
             # An option that changes the contents says it all.
             if options.isdisjoint(_FOLLOWS.get(name, ())) or not one or not other or one.name != other.name:
-                found.append(f"the {name} is {_input_text(one)}, there {_input_text(other)}")
-        found += [
+                differences.append(f"the {name} is {_input_text(one)}, there {_input_text(other)}")
+        differences += [
             f"{name} is {self.versions.get(name)}, there {there.versions.get(name)}"
             for name in _unequal(self.versions, there.versions)
         ]
-        return found
+        return differences
 
 
 def _given(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -78,7 +78,7 @@ def remove_stale() -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    found = folder.lstat()  # a link may point anywhere
-    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+    status = folder.lstat()  # a link may point anywhere
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
         return False
     return stat.S_ISREG((folder / OWNER_FILE).lstat().st_mode)

@@ -152,13 +152,13 @@ def _hears_signals() -> bool:
 
 def _beside(call: Callable[[], Result], entry: _Call) -> Result:
     """Make a call in a thread: while the main thread is in native code, no signal reaches Python."""
-    found: list[Result] = []
+    results: list[Result] = []
     failed: list[BaseException] = []
     over = threading.Event()  # not join: interrupted, it takes a running thread for one that has ended
 
     def work() -> None:
         try:
-            found.append(call())
+            results.append(call())
         except BaseException as error:
             failed.append(error)
         finally:
@@ -173,7 +173,7 @@ def _beside(call: Callable[[], Result], entry: _Call) -> Result:
         raise
     if failed:
         raise failed[0]
-    return found[0]
+    return results[0]
 
 
 @contextlib.contextmanager

@@ -276,9 +276,9 @@ class RemapSearch:
         name = f"{plain}, errors × {left[0]:g}"
         if self.late(name, more_s=self._rounding_s):
             return
-        found = self._rounded(candidate.bench, candidate.limits, left[0])
+        rounded = self._rounded(candidate.bench, candidate.limits, left[0])
         self.candidate(
-            name, candidate.bench, candidate.rescaling, candidate.limits, candidate.corrected, found
+            name, candidate.bench, candidate.rescaling, candidate.limits, candidate.corrected, rounded
         )
 
     def _rounded(self, bench: Bench, limits: Limits, caution: float) -> Rounding:

@@ -72,11 +72,11 @@ class _Sums:
         x = np.ascontiguousarray(x.reshape(len(x), -1, self.rows), np.float32)
         ends = (*self.starts[1:], self.rows)
         parts = (x[:, :, a:b] for a, b in zip(self.starts, ends, strict=True))
-        found = tuple((part.transpose(0, 2, 1) @ part).astype(np.float64) for part in parts)
+        products = tuple((part.transpose(0, 2, 1) @ part).astype(np.float64) for part in parts)
         if self.total is None:
-            self.total = found
+            self.total = products
         else:
-            for total, more in zip(self.total, found, strict=True):
+            for total, more in zip(self.total, products, strict=True):
                 total += more
         self.positions += x.shape[1]
 
@@ -114,7 +114,7 @@ def input_moments(
     """
     loaded = with_named_states(loaded)
     weights = {c.weight.key: c.weight for c in constants(loaded) if c.weight is not None}
-    found, refused = dict[str, InputMoments](), dict[str, str]()
+    measured, refused = dict[str, InputMoments](), dict[str, str]()
     batches, held = [dict[str, _Sums]()], 0
     for key in keys:
         weight, sources = weights[key], layer_inputs(weights[key])
@@ -137,8 +137,8 @@ def input_moments(
             if moments is None:
                 refused[key] = "what it takes cannot be watched, or is not finite"
             else:
-                found[key] = moments
-    return found, refused
+                measured[key] = moments
+    return measured, refused
 
 
 def _watch(

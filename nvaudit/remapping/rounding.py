@@ -166,9 +166,9 @@ def _block(matrix: Matrix, power: Floats, levels: Levels, sweeps: int) -> Ids:
     chosen = _one_by_one(turned, power, levels)
     for _ in range(sweeps):
         _sweep(turned, power, levels, chosen)
-    found = np.empty_like(chosen)
-    found[order] = chosen
-    return found
+    restored = np.empty_like(chosen)
+    restored[order] = chosen
+    return restored
 
 
 def _inverse_root(power: Floats) -> Floats:

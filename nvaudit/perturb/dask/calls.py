@@ -93,13 +93,13 @@ class _CheckedHost:
 def _check(name: str, wanted: str) -> None:
     here = f"the Dask worker on {socket.gethostname()}"
     try:
-        found = metric_code(name)
+        version = metric_code(name)
     except OptionError as error:
         raise OptionError(
             f"{error}; on {here} the module must be importable too: install it there, or start the Dask "
             "worker with its folder in PYTHONPATH"
         ) from error
-    if found != wanted:
+    if version != wanted:
         raise OptionError(
             f"--metric {name}: {here} has another version of its module; put the same file there and start "
             "the Dask worker again"

@@ -89,8 +89,8 @@ class Cluster:
             If a result was lost with its Dask worker.
         """
         wanted = self._client.gather(dict(enumerate(tasks)), errors="skip", asynchronous=True)
-        found: Mapping[int, bytes | None] = self._within(wanted, _RESULT_S)
-        return [found.get(i) for i in range(len(tasks))]
+        by_task: Mapping[int, bytes | None] = self._within(wanted, _RESULT_S)
+        return [by_task.get(i) for i in range(len(tasks))]
 
     def _within(self, work: Any, seconds: float) -> Any:
         future = asyncio.run_coroutine_threadsafe(work, self._client.loop.asyncio_loop)
@@ -155,20 +155,20 @@ def refusals(cluster: Cluster, workers: Iterable[str]) -> dict[str, str]:
         Why a Dask worker cannot be used, by its address.
     """
     here = versions()
-    found = {}
+    refused = {}
     for worker, there in cluster.ask(workers, remote_versions).items():
         if isinstance(there, NvauditError):
-            found[worker] = str(there)
+            refused[worker] = str(there)
         elif isinstance(there, Exception):
             # Dask may hand on only the text of an error that unpickling has raised.
             what = f"{type(there).__name__} {there}".strip()
             missing = "ModuleNotFoundError" in what or "AttributeError" in what
             reason = f"nvaudit {here['nvaudit']} is not installed there"
-            found[worker] = f"{reason if missing else 'it cannot be asked for its versions'} ({what})"
+            refused[worker] = f"{reason if missing else 'it cannot be asked for its versions'} ({what})"
         elif there != here:
-            found[worker] = ", ".join(
+            refused[worker] = ", ".join(
                 f"{name} is {there.get(name)} there and {version} here"
                 for name, version in here.items()
                 if there.get(name) != version
             )
-    return found
+    return refused

@@ -62,8 +62,8 @@ class Bundle:
 
     def refs(self) -> tuple[FileRef, ...]:
         """Every content once."""
-        found = [*self.files.values(), *(ref for data in self.beside.values() for ref in data.values())]
-        return tuple({ref.sha256: ref for ref in found}.values())
+        refs = [*self.files.values(), *(ref for data in self.beside.values() for ref in data.values())]
+        return tuple({ref.sha256: ref for ref in refs}.values())
 
 
 def relocate(value: Any, folder: str, where: Callable[[str], str]) -> Any:
@@ -111,14 +111,14 @@ def is_inside(path: str, folder: str) -> bool:
 
 def paths_in(value: Any, folder: str) -> list[str]:
     """Paths that :func:`relocate` would replace, each once."""
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
 
     def note(path: str) -> str:
-        found[path] = None
+        paths[path] = None
         return path
 
     relocate(value, folder, note)
-    return list(found)
+    return list(paths)
 
 
 def digest(path: str | Path) -> str:
@@ -240,7 +240,7 @@ def put(source: str | Path, target: Path) -> None:
             shutil.copyfile(source, partial)
 
 
-def place(found: Bundle, located: Mapping[str, str], local: Path) -> dict[str, str]:
+def place(setup_files: Bundle, located: Mapping[str, str], local: Path) -> dict[str, str]:
     """Say for every path of a setup where its file is on this machine.
 
     Parameters
@@ -251,14 +251,14 @@ def place(found: Bundle, located: Mapping[str, str], local: Path) -> dict[str, s
         Stands for the run's folder.
     """
     table = {}
-    for path, ref in found.files.items():
+    for path, ref in setup_files.files.items():
         table[path] = located[ref.sha256]
-        beside = found.beside.get(path, {})
+        beside = setup_files.beside.get(path, {})
         if any(located[data.sha256] != data.path for data in (ref, *beside.values())) and beside:
             data = {name: located[data.sha256] for name, data in beside.items()}
             table[path] = _rebuilt(local / "model" / ref.sha256, table[path], data)
-    for path in found.folders:
-        table[path] = str(local / os.path.relpath(path, found.folder))
+    for path in setup_files.folders:
+        table[path] = str(local / os.path.relpath(path, setup_files.folder))
         os.makedirs(table[path], exist_ok=True)
     return table
 

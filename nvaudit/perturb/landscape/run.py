@@ -106,8 +106,8 @@ def run_grid(
         return None if record is None else record.find(*call, task)
 
     todo = deque(product(range(grid.pairs), range(grid.points**2)))
-    for (pair, index), outcome, found in completed(pool, todo, submit, known):
-        if record is not None and not found:
+    for (pair, index), outcome, recorded in completed(pool, todo, submit, known):
+        if record is not None and not recorded:
             record.add(pair, index, outcome, task)
         losses[pair, index] = outcome.value
         seconds.append(outcome.seconds)

@@ -189,12 +189,12 @@ def _moved(weight: Weight, folder: Path, index: int) -> MovedWeight:
     return MovedWeight(weight.key, save_array(folder, f"weight-{index}", values), filters_of(weight))
 
 
-def moved_weights(found: list[Constant]) -> list[Weight]:
+def moved_weights(listed: list[Constant]) -> list[Weight]:
     """Choose the weights that are moved.
 
     Parameters
     ----------
-    found : list of Constant
+    listed : list of Constant
         Every constant of a model.
 
     Returns
@@ -202,15 +202,15 @@ def moved_weights(found: list[Constant]) -> list[Weight]:
     list of Weight
         What operators multiply by and has two or more dimensions.
     """
-    return [c.weight for c in found if c.weight is not None and is_moved(c.weight)]
+    return [c.weight for c in listed if c.weight is not None and is_moved(c.weight)]
 
 
-def fixed_tensors(found: list[Constant]) -> dict[str, str]:
+def fixed_tensors(listed: list[Constant]) -> dict[str, str]:
     """List what has two or more dimensions, could have been trained, and is not moved.
 
     Parameters
     ----------
-    found : list of Constant
+    listed : list of Constant
         Every constant of a model.
 
     Returns
@@ -220,7 +220,7 @@ def fixed_tensors(found: list[Constant]) -> dict[str, str]:
     """
     return {
         c.name: c.reason
-        for c in found
+        for c in listed
         if c.weight is None
         and c.dtype in ("float16", "bfloat16", "float32", "float64")
         and math.prod(c.shape) > max(c.shape, default=1)

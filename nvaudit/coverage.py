@@ -136,7 +136,7 @@ def _coverage(products: Products, decisions: Sequence[Decision], samples: int) -
     offenders: list[OffProduct] = []
     by_constant: dict[int, int | None] = {}
     uncounted: list[str] = []
-    for product in products.found:
+    for product in products.entries:
         if product.products is None:
             uncounted.append(f"{product.op} '{product.name}'")
         if not product.weight:

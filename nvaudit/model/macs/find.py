@@ -69,7 +69,7 @@ class Products:
     ``sizes`` are values whose sizes, ``branches`` conditions whose truth.
     """
 
-    found: list[Product]
+    entries: list[Product]
     sizes: set[str]
     branches: set[str]
 

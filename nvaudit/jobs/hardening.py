@@ -132,7 +132,7 @@ def run_hardening(
             for name, path, given in (("before", job.loaded.path, True), (_after(training), hardened, False))
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
-        plan = _verify_plan(job, hardened, audit_data, progress)
+        plan = _verify_plan(job, hardened, audit_data, output, progress)
         # The model is written once more, from the same values: the audited copy lies in the scratch folder,
         # and nothing may stand at the output path before the inputs are known to be what was trained on.
         check_inputs()
@@ -304,12 +304,26 @@ def _audit_spec(job: HardenJob, model: Path, data: Path, *, given: bool = False)
     return audit
 
 
-def _verify_plan(job: HardenJob, model: Path, data: Path, progress: Progress) -> VerifyReport | None:
-    """TrainingPlan the write-verify of the hardened model on the samples of the audits, if asked for."""
+def _verify_plan(
+    job: HardenJob, model: Path, data: Path, output: Path, progress: Progress
+) -> VerifyReport | None:
+    """Plan the write-verify of the hardened model on the samples of the audits, if asked for.
+
+    The plan is made from working files that are gone afterwards; it names what the user has instead: the
+    hardened model, and where its samples are from.
+    """
     if not job.spec.verify_plan:
         return None
     plan = run_verify_plan(VerifySpec(_audit_spec(job, model, data), VerifyOptions()), None, progress)
-    return plan.model_copy(update={"data": plan.data.model_copy(update={"source": job.test[0].source})})
+    source = job.test[0].source
+    return plan.model_copy(
+        update={
+            "model": None if plan.model is None else plan.model.model_copy(update={"path": str(output)}),
+            "data": plan.data.model_copy(update={"source": source}),
+            "run": {**plan.run, "model": str(output), "data": source},
+            "ranked_by": plan.ranked_by.replace(str(data), source),
+        }
+    )
 
 
 def _report(

@@ -389,3 +389,17 @@ def test_defaults_are_the_papers():
 def test_the_learning_rate_is_that_of_the_method(options, rate):
     """What pays with clipped weights is not what the papers' methods take; a given one is kept."""
     assert make_harden_spec(model="m", device="rram", **options).rate == rate
+
+
+def test_a_plan_names_what_the_user_has(command, example, tmp_path):
+    """The plan is made from working files; its report names the hardened model and the data instead."""
+    out, report = tmp_path / "h.onnx", tmp_path / "h.json"
+    ran = command("harden", example, "--limit", 60, "-n", 4, "-j", 0, "--epochs", 1, "--no-roughness", "-m",
+                  "device", "--verify-plan", "-o", out, "--report", report)  # fmt: skip
+    assert ran.code == 0, ran.err
+    plan, data = json.loads(report.read_text())["verify_plan"], str(example.with_suffix(".npz"))
+    assert plan["model"]["path"] == plan["run"]["model"] == str(out)
+    assert plan["data"]["source"] == plan["run"]["data"] == data
+    assert f"samples of {data}," in plan["ranked_by"]
+    assert "hardened.onnx" not in report.read_text()
+    assert "samples.npz" not in report.read_text()

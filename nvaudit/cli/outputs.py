@@ -25,7 +25,7 @@ from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.header import Header
 from nvaudit.report.jsontext import to_json
-from nvaudit.report.kinds import KINDS, csv_of, document_of, junit_of
+from nvaudit.report.kinds import KINDS, NoTableError, csv_of, document_of, junit_of
 from nvaudit.report.plots.figures import plotly_graphs
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -317,6 +317,8 @@ def hand_out(report: Any, outputs: Sequence[Output], show: Callable[[Console], N
     ------
     EngineError
         Naming everything that could not be written; all else is.
+    OptionError
+        If all that fails is a table that this report does not have.
     """
     piped = next((output for output in outputs if output.to_stdout), None)
     failed: list[Exception] = []
@@ -351,5 +353,7 @@ def _raise_all(failed: Sequence[Exception]) -> None:
     for error in failed:
         if not isinstance(error, NvauditError):
             raise error
+    if failed and all(isinstance(error, NoTableError) for error in failed):
+        raise failed[0]
     if failed:
         raise EngineError("; ".join(dict.fromkeys(map(str, failed)))) from failed[0]

@@ -29,6 +29,10 @@ from nvaudit.report.roofline.result import RooflineReport
 from nvaudit.report.write_verify.result import VerifyReport
 
 
+class NoTableError(OptionError):
+    """A report has no table of the name that was asked for."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of report.
@@ -174,13 +178,13 @@ def csv_of(report: Header, table: str | None = None) -> str:
 
     Raises
     ------
-    OptionError
+    NoTableError
         Naming the tables that there are, where it has none of that name.
     """
     tables: Tables = _records(_kind_of(report)).tables(report)
     name = next(iter(tables)) if table is None else table
     if name not in tables:
-        raise OptionError(f"--csv-table {name!r}: this report has {', '.join(tables)}; name one of these")
+        raise NoTableError(f"--csv-table {name!r}: this report has {', '.join(tables)}; name one of these")
     return csv_text(tables[name].columns, tables[name].rows)
 
 

@@ -71,6 +71,15 @@ def test_a_page_that_fails_keeps_no_file_back(command, example, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["j.xml", "r.json"]
 
 
+def test_a_table_that_the_report_does_not_have_is_bad_input(command, example, tmp_path):
+    """The report itself is written: only then it is known which tables it has."""
+    ran = command("audit", example, "-n", 2, "-j", 0, "--limit", 8, "-o", tmp_path / "r.json", "--csv",
+                  tmp_path / "t.csv", "--csv-table", "attribution_tensors")  # fmt: skip
+    assert ran.code == 2
+    assert "--csv-table 'attribution_tensors': this report has points, chips, tensors; name one" in ran.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json"]
+
+
 def test_a_full_disk_is_named_with_its_path(tmp_path, monkeypatch):
     """Also where the system's own error has none: the lock's process id, a working file."""
 

@@ -21,7 +21,7 @@ from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import MetricInfo
-from nvaudit.report.wording import count_text, difference_text, interval_text, kpp_name, value_text
+from nvaudit.report.wording import change_interval_text, count_text, difference_text, kpp_name, value_text
 from nvaudit.stats.kpp import kpp_index
 
 
@@ -257,8 +257,10 @@ def _headline(
             f"{value_text(end.worst, unit)} ({what}; {where})"
         )
     result = pair[1].kpp[0]
-    interval = interval_text(difference.kpp.low, difference.kpp.high, unit)
+    interval = change_interval_text(difference.kpp.low, difference.kpp.high, unit)
     gain = difference_text(difference.kpp.value, unit)
+    if interval.endswith(" points"):
+        gain = gain.removesuffix(" points")
     return (
         f"{kpp_name(result.percentile)} {value_text(pair[0].kpp[0].value, unit)} → "
         f"{value_text(result.value, unit)}: {gain} {interval} on the same "

@@ -94,6 +94,22 @@ def interval_text(low: float | None, high: float | None, unit: str) -> str:
     return f"[{ends[0]}, {ends[1]}]"
 
 
+def change_interval_text(low: float | None, high: float | None, unit: str) -> str:
+    """Show the interval of a difference of two metric values; a missing end is said in words.
+
+    Examples
+    --------
+    >>> change_interval_text(-0.001, 0.0279, "fraction"), change_interval_text(None, None, "nats")
+    ('[−0.10, +2.79] points', '[no bound, no bound]')
+    """
+    ends = [
+        "no bound" if end is None else f"{100 * end:+.2f}" if unit == "fraction" else f"{end:+.4g}"
+        for end in (low, high)
+    ]
+    points = " points" if unit == "fraction" and (low, high) != (None, None) else ""
+    return f"[{ends[0]}, {ends[1]}]{points}".replace("-", "−")
+
+
 def share_text(prob: float) -> str:
     """Show a share of chips; one that is not quite 0 or all never reads as such.
 

@@ -225,3 +225,20 @@ def test_devices_fit_into_a_missing_folder(command, tmp_path):
         f"nvaudit: error: {tmp_path}/no/p.json: cannot be written: its folder does not exist; create it or "
         "choose another path\n"
     )
+
+
+@pytest.mark.parametrize("profile", ["fefet1", "hermes_1device"])
+def test_devices_show_has_each_column_once(command, tmp_path, profile):
+    """A device without a window has no unit of conductance but its levels."""
+    assert command("devices", "show", profile, "--markdown", tmp_path / "show.md").code == 0
+    lines = (tmp_path / "show.md").read_text(encoding="utf-8").splitlines()
+    heads = next(line for line in lines if line.startswith("| level |")).split(" | ")
+    assert len(heads) == len(set(heads))
+    assert "σ, levels" in heads
+
+
+def test_devices_list_breaks_no_name(command, monkeypatch):
+    """Names are typed after `devices show`, also from a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words = command("devices", "list").out.split()
+    assert {"hermes_1device", "rram_wan2022_1d"} <= set(words)

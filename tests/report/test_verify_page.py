@@ -123,7 +123,8 @@ def test_tables(page_of):
     assert cells(tensors, "verify") == ["40", "60"]
     assert cells(tensors, "share") == ["all", "6.25 %"]
     assert tensors.caption == "Where the 100 weights of the plan are. plan.npz has the mask of each."
-    assert "The ring is the plan: 10 % for" in figure.caption
+    assert "The plan: 10 % for" in figure.caption
+    assert figure.legend.endswith("Ring: the plan.")
 
 
 def test_without_a_target(page_of):
@@ -207,9 +208,8 @@ def test_few_chips(page_of):
     """A bound that is missing is said; the band then ends at the KPP."""
     page = page_of(plan(chips=50))
     figure, shares, _ = blocks(page, "curve")
-    assert (
-        "Where the interval has no bound the band ends at the KPP; KPP 1 %: no lower bound" in figure.caption
-    )
+    assert "KPP 1 %: no lower bound" in figure.caption
+    assert "where it has no bound, the band ends at the KPP" in figure.legend
     assert cells(shares, "interval")[0].startswith("[no bound, ")
     assert "(" not in cells(shares, "gain, points")[-1], "there is no interval to stand behind the gain"
 

@@ -115,9 +115,10 @@ def _models(report: ComparisonReport) -> Section:
     )  # fmt: skip
     figure = Figure(
         "kpp",
-        f"Ideal, mean chip and {kpp_name(report.percentile)} of each model; the bars are the intervals of "
-        "the KPP. The numbers are those of the table.",
+        f"Ideal, mean chip and {kpp_name(report.percentile)} of each model. The numbers are those of the "
+        "table.",
         partial(kpp_figure, report),
+        legend="Bars: the intervals of the KPP.",
         sketch=partial(bar_lines, report),
     )
     blocks: list[Block] = [figure, table]

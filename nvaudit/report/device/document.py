@@ -51,7 +51,7 @@ def profiles_document(report: ProfileList) -> Document:
         )
         for p in report.profiles
     ]
-    columns = ("profile", "technology", "bits/cell", "encoding", "sigma: default, range")
+    columns = ("profile", "technology", "bits/cell", "encoding", "sigma, its range")
     table = Table("profiles", "`nvaudit devices show NAME` has more.", columns, tuple(rows), all_rows=True)
     return Document(
         title=report.headline,
@@ -97,20 +97,30 @@ def device_document(report: DeviceReport) -> Document:
 
 def _levels(report: DeviceReport) -> Section:
     """The spread of each level in every unit."""
-    columns = ("level", f"g, {report.unit}", "shift, levels", "σ, levels", "σ, of full scale",
-               f"σ, {report.unit}", "σ, of g")  # fmt: skip
-    rows = tuple(
-        (
+    columns = ["level", f"g, {report.unit}", "shift, levels", "σ, levels", "σ, of full scale", "σ, of g"]
+    rows = [
+        [
             Number(row.level, f"{row.level}"),
             Number(row.g, f"{row.g:.4g}"),
-            Number(row.shift_levels, f"{row.shift_levels:+.4g}"),
-            *(Number(v, f"{v:.4g}") for v in (row.sigma_levels, row.sigma_full_scale, row.sigma_g)),
+            Number(row.shift_levels, f"{row.shift_levels:+.4g}".replace("-", "−")),
+            *(Number(v, f"{v:.4g}") for v in (row.sigma_levels, row.sigma_full_scale)),
             Number(row.sigma_relative, "—" if row.sigma_relative is None else f"{row.sigma_relative:.4g}"),
-        )
+        ]
         for row in report.levels
-    )
+    ]
+    if report.unit != "levels":  # a device without a window has no unit but its levels
+        columns.insert(-1, f"σ, {report.unit}")
+        for cells, row in zip(rows, report.levels, strict=True):
+            cells.insert(-1, Number(row.sigma_g, f"{row.sigma_g:.4g}"))
     caption = "Every level: what it is programmed to, and the spread of one read."
-    table = Table("levels-table", caption, columns, rows, tuple(range(len(columns))), all_rows=True)
+    table = Table(
+        "levels-table",
+        caption,
+        tuple(columns),
+        tuple(map(tuple, rows)),
+        tuple(range(len(columns))),
+        all_rows=True,
+    )
     blocks: list[Block] = [table]
     if report.moments == "sampled":
         blocks.append(Bullets(("Moments are estimated from a million draws: there is no closed form.",)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nvaudit.report.document import (
+    PAGE,
     Block,
     Bullets,
     Cell,
@@ -25,9 +26,9 @@ from nvaudit.report.remap.figures import steps_figure
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
+    change_interval_text,
     count_text,
     difference_text,
-    interval_text,
     kpp_name,
     value_text,
 )
@@ -98,11 +99,9 @@ def _pair(report: RemapReport) -> Section:
 def _steps(report: RemapReport) -> Section:
     blocks: list[Block] = [Paragraph(report.calibration, "lead")]
     if any(step.worst_quarter is not None for step in report.steps):
-        caption = (
-            "What candidates are ranked by, on the calibration images and chips; filled: kept, pale: given "
-            "up after fewer chips than the others."
-        )
-        blocks.append(Figure("steps", caption, partial(steps_figure, report)))
+        caption = "What candidates are ranked by, on the calibration images and chips."
+        legend = "Filled: kept; pale: given up after fewer chips than the others."
+        blocks.append(Figure("steps", caption, partial(steps_figure, report), legend=legend, media=PAGE))
     columns = (*_step_columns(report)[1:-1], "result")
     rows = []
     for step in report.steps:
@@ -152,7 +151,7 @@ def _pair_rows(report: RemapReport) -> list[tuple[str, ...]]:
     if before is None or after is None or difference is None:
         return []
     unit = report.unit
-    mean, kpp = (interval_text(d.low, d.high, unit) for d in (difference.mean, difference.kpp))
+    mean, kpp = (change_interval_text(d.low, d.high, unit) for d in (difference.mean, difference.kpp))
     rows = (
         ("ideal", before.nominal, after.nominal, ""),
         ("quantised", before.quantised, after.quantised, ""),

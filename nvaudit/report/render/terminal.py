@@ -261,6 +261,13 @@ def _sizes(
     room = width - len(_GAP) * (len(sizes) - 1)
     if sum(least) > room:
         return None
+    # A name that is broken cannot be typed or searched for: words stay whole where there is room for them.
+    whole = [
+        max(small, min(size, max((cell_len(word) for row in rows for word in row[index].split()), default=0)))
+        for index, (size, small) in enumerate(zip(sizes, least, strict=True))
+    ]
+    if sum(whole) <= room:
+        least = whole
     while (excess := sum(sizes) - room) > 0:
         # The widest column that may still fold gives way, down to the next widest.
         order = sorted((i for i in range(len(sizes)) if sizes[i] > least[i]), key=lambda i: -sizes[i])

@@ -99,12 +99,13 @@ def _roofline(report: RooflineReport) -> Section:
     )  # fmt: skip
     ceilings = "the quantised model" if report.converters is None else "the quantised model and the ADC"
     caption = (
-        f"{report.metric} over the levels per cell: the ceilings of {ceilings}, and what the chips reach; "
-        f"the bands are the intervals of {measure_name(report)}. The numbers are those of the table."
+        f"{report.metric} over the levels per cell: the ceilings of {ceilings}, and what the chips reach. "
+        "The numbers are those of the table."
     )
     figure = Figure(
-        "roofline", caption, partial(roofline_figure, report), tall=True, sketch=partial(bar_lines, report)
-    )
+        "roofline", caption, partial(roofline_figure, report), tall=True, sketch=partial(bar_lines, report),
+        legend=f"Bands: the intervals of {measure_name(report)}.",
+    )  # fmt: skip
     return Section("roofline-section", "Roofline", (figure, table))
 
 

@@ -146,7 +146,9 @@ def _verified(point: VerifyPoint) -> str:
 
 def _curve(report: VerifyReport) -> Section:
     name = kpp_name(report.curve[0].kpp.percentile)
-    figure = Figure("verify", _words(report), partial(verify_figure, report), tall=True)
+    figure = Figure(
+        "verify", _words(report), partial(verify_figure, report), tall=True, legend=_legend(report)
+    )
     caption = (
         "What each share gives. Gains, with their intervals, are against the same chips with none verified; "
         "devices are write-verify operations."
@@ -166,17 +168,23 @@ def _words(report: VerifyReport) -> str:
     words = (
         f"{kpp_name(first.kpp.percentile)} and mean {report.metric} of the same "
         f"{count_text(first.kpp.trials, 'chip')} over the share of the weights that are verified; shares lie "
-        f"at their square roots. The band is the {confidence_text(first.kpp.confidence)} interval of the KPP."
-        f" With none the KPP is {none}, with {share_words(most.share)} {best}."
+        f"at their square roots. With none the KPP is {none}, with {share_words(most.share)} {best}."
     )
     if report.choice is not None:
-        chosen = f"{share_words(report.choice.share)} for {value_text(report.choice.kpp, unit)}"
-        words += f" The ring is the plan: {chosen}."
+        words += f" The plan: {share_words(report.choice.share)} for {value_text(report.choice.kpp, unit)}."
     bounds = (missing_bound_text(point.kpp, report.metric_info.higher_is_better) for point in report.curve)
     missing = dict.fromkeys(text for text in bounds if text is not None)
     if missing:
-        words += f" Where the interval has no bound the band ends at the KPP; {'; '.join(missing)}."
+        words += f" {'; '.join(missing)}."
     return words
+
+
+def _legend(report: VerifyReport) -> str:
+    first, better = report.curve[0].kpp, report.metric_info.higher_is_better
+    text = f"Band: the {confidence_text(first.confidence)} interval of the KPP"
+    if any(missing_bound_text(point.kpp, better) is not None for point in report.curve):
+        text += "; where it has no bound, the band ends at the KPP"
+    return f"{text}." if report.choice is None else f"{text}. Ring: the plan."
 
 
 def _row(report: VerifyReport, point: VerifyPoint) -> tuple[Cell, ...]:

@@ -39,10 +39,10 @@ COSTS = "costs too much of the nominal metric"
 _ROUNDED = "codes for noise"
 
 _SEARCH_S = 5.0
-"""What the search for a code takes, about."""
+"""What the search for codes takes, about."""
 
-_BY_LAYERS = 8.0
-"""Times as long as the search for one code that for codes of all numbers of devices takes, about."""
+_WATCHING = 4
+"""Passes that it takes as long as to measure what layers take, about."""
 
 _PATIENCE_S = 10.0
 """Rounding is begun where so much time is left, even if it needs more: the rest stays as it is."""
@@ -128,7 +128,6 @@ class RemapSearch:
     _pass: float = 0.0
     _inputs: tuple[dict[str, InputMoments], dict[str, str]] | None = None
     _rounding_s: float = 0.0
-    _search_s: float = 0.0
     _on_code: RemapCandidate | None = None
 
     @property
@@ -274,15 +273,15 @@ class RemapSearch:
         base = self.best()
         bare = base.name if base.bench.codes is self.original.codes else base.name.rpartition(", ")[0]
         by_layers = bool(images)
-        more_s = _BY_LAYERS * self._search_s if by_layers else 0.0
-        if not required and self.late(f"{bare}, code{'s by layers' if by_layers else ''}", more_s=more_s):
+        what = f"{bare}, codes by layers" if by_layers else f"{bare}, code"
+        passes = FIRST_CHIPS + 2 + (_WATCHING if by_layers else 0)
+        if not required and self.late(what, passes, _SEARCH_S if by_layers else 0.0):
             return
         self.tell(f"{bare}, code", len(self.tried), len(self.tried) + 1)
-        begin, importance = time.perf_counter(), None
+        importance = None
         if by_layers:
             importance = noise_power(base.bench, self._input_moments(base.bench, images)[0])
         chosen = choose(base.bench, importance)
-        self._search_s = time.perf_counter() - begin
         bench = self.bench(base.rescaling, chosen)
         name = f"{bare}, {_code_name(bench)}"
         candidate = self.candidate(

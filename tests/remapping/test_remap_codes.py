@@ -1,7 +1,10 @@
 """Remap with codes: the mapping file beside the model, what is kept, and what reads it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 
 EXAMPLE = Path("examples/digits_cnn.onnx")
+LIMIT = "OPENBLAS_NUM_THREADS"
 QUICK = {"calibration_chips": 4, "calibration_images": 64, "trials": 0, "time_budget": 0}
 ALONE = {"equalise": False, "clip": False, "recalibrate": False, "rounding": False}
 
@@ -192,3 +196,18 @@ def test_what_may_be_lost_follows_what_noise_costs(tmp_path):
         **QUICK,
     )
     assert said.allowed_loss == 0.001
+
+
+@pytest.mark.parametrize(
+    ("method", "set_before", "want"), [("remap", "", "1"), ("remap", "3", "3"), ("vat", "", "")]
+)
+def test_products_of_remap_take_one_thread(method, set_before, want):
+    """The command sets it before NumPy is loaded, for remap only, and not against the user."""
+    words = ["harden", "--method", method, "--help"]
+    lines = f"import os, nvaudit.cli; nvaudit.cli.run({words!r}); print(os.environ.get({LIMIT!r}, ''))"
+    environment = {name: value for name, value in os.environ.items() if name != LIMIT}
+    environment |= {LIMIT: set_before} if set_before else {}
+    ran = subprocess.run(
+        [sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.splitlines()[-1] == want

@@ -536,8 +536,8 @@ class LossOptions(Options):
         Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)] | None,
         Option(
             "What the result may lose without noise, in the metric's unit (0.015: 1.5 points of top1); "
-            "for remap, clipping.",
-            unset="0.005 with remap, else no limit",
+            "for remap, clipping, codes for noise and correcting means.",
+            unset="with remap 0.005, or a tenth of what noise costs if that is more; else no limit",
             metavar="LOSS",
         ),
     ] = None

@@ -235,7 +235,6 @@ def settle_codes(
         If options contradict each other, or what is asked cannot be had.
     """
     weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
-    name, _, family = (spec.code or "slices").partition(":")
     if spec.mapping is not None:
         for option, of_mapping in (
             ("--devices-per-weight", spec.devices_per_weight),
@@ -245,6 +244,23 @@ def settle_codes(
             if of_mapping is not None:
                 raise OptionError(f"{option} and --mapping: choose one; the file has all codes")
         return codes_of_file(spec.mapping, weights, points, per_channel=spec.scale == "per_channel")
+    asked = code_request(spec)
+    if asked is None:
+        return None
+    return choose_codes(
+        weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
+    )
+
+
+def code_request(spec: RunSpec) -> CodeRequest | None:
+    """Which code is asked for; None: slices.
+
+    Raises
+    ------
+    OptionError
+        If options contradict each other.
+    """
+    name, _, family = (spec.code or "slices").partition(":")
     if name == "slices":
         for option, of_codes in (
             ("--devices-per-weight", spec.devices_per_weight),
@@ -258,14 +274,11 @@ def settle_codes(
     for option, of_slices in (("--bits", spec.bits), ("--top-slice", spec.top_slice)):
         if of_slices is not None:
             raise OptionError(f"{option} is for slices, not for --code {spec.code}; leave one of the two out")
-    asked = CodeRequest(
+    return CodeRequest(
         None if name == "auto" else tuple(map(int, name.split(","))),
         "integers" if family == "integers" else "powers",
         spec.devices_per_weight,
         spec.allocate,
-    )
-    return choose_codes(
-        weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
     )
 
 

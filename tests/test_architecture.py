@@ -63,7 +63,7 @@ MAY_IMPORT = {
     },
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
-    "jobs.remapping": LOWER | {"perturb", "session", "jobs.auditing", "remapping"},
+    "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
     "jobs.hardening": LOWER
     | {"perturb", "session", "retrain", "write_verify"}

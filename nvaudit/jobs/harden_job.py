@@ -13,6 +13,7 @@ from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.files import writing
+from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.mapping.select import select
 from nvaudit.model import (
     Cells,
@@ -84,6 +85,17 @@ class HardenJob:
         return read_output(self.loaded, self.rebatch, self.output, output.ndim, data, joined)
 
 
+def _refuse_mapping(loaded: LoadedModel) -> None:
+    """Refuse a model that a mapping file gives other codes than slices, which are what training simulates."""
+    path = mapping_beside(loaded.path)
+    if path.is_file() and read_mapping(path).model_sha256 == loaded.digest:
+        raise OptionError(
+            f"{path} gives the weights of the model codes of their own, and training simulates slices: train "
+            "first and choose codes then, with --method remap --code on the result; or move the file away to "
+            "train for slices"
+        )
+
+
 def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
     """Read everything and decide everything; nothing has run yet.
 
@@ -93,6 +105,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
         If anything about the input is wrong.
     """
     loaded = load_runnable(spec.model, spec.seed)
+    _refuse_mapping(loaded)
     rebatch = analyse_batch(loaded.model)
     output, notes = settle_output(loaded, spec.output_name)
     notes += loaded.notes

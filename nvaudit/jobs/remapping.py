@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nvaudit.errors import EngineError, ModelError
+from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
 from nvaudit.files import check_product, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
+from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import load_model
 from nvaudit.model.regrid import with_numbers
 from nvaudit.model.rescale.find import plan_scaling
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rewrite import write_model
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
-from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, subset
+from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, stored, subset
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
-from nvaudit.remapping.limits import has_mean, relative_spread
+from nvaudit.remapping.limits import has_mean, noise_by_code, relative_spread
 from nvaudit.remapping.program import RescalingBasis
 from nvaudit.remapping.reporting import RemapOutcome, remap_report
-from nvaudit.remapping.spec import RemapSpec, make_remap_spec
+from nvaudit.remapping.spec import MAX_CLEAN_LOSS, NOISE_SHARE, RemapSpec, make_remap_spec
 from nvaudit.remapping.time_budget import (
     PROBED,
     Clock,
@@ -40,8 +45,9 @@ from nvaudit.remapping.time_budget import (
 from nvaudit.renamed import takes_old
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
-from nvaudit.session import Session, prepared, settle_metric
+from nvaudit.session import Session, code_request, prepared, settle_metric
 from nvaudit.spec import make_spec
+from nvaudit.tensor_table import codes_info
 
 WATCHED = 128
 """Samples on which activations are looked at."""
@@ -108,11 +114,18 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
         "the device profile": spec.device,
     }
     check_product(output, inputs)
+    check_product(mapping_beside(output), {**inputs, "the mapping": spec.mapping})
     data = spec.data if spec.calibration_data is None else spec.calibration_data
     # Other chips and, without data, other inputs than the audit's: what is chosen must hold for new ones, and
     # the best of many candidates on some chips is better there than it is (it was chosen for its luck, too).
-    calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1))
-    outcome = prepared(calibration, progress, lambda session: _choose(spec, session, output, progress, clock))
+    # The model is prepared as it is mapped now; the code that is asked for is one of the steps.
+    asked = code_request(make_spec(**spec.audit_options(data=data)))
+    if asked is not None and spec.mapping is not None:
+        raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
+    calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec)))
+    outcome = prepared(
+        calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
+    )
     seconds = {"calibration": time.perf_counter() - clock.begin}
     pair = None
     if spec.trials:
@@ -122,8 +135,19 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
     return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds)
 
 
+def _as_mapped(spec: RemapSpec) -> dict[str, Any]:
+    """Options under which the given model is mapped as it was before: by slices, or by a file beside it."""
+    plain = spec.code if spec.code == "slices" else None
+    return {"code": plain, "devices_per_weight": None, "allocate": None}
+
+
 def _choose(
-    spec: RemapSpec, session: Session, output: Path, progress: Progress, clock: Clock
+    spec: RemapSpec,
+    asked: CodeRequest | None,
+    session: Session,
+    output: Path,
+    progress: Progress,
+    clock: Clock,
 ) -> RemapOutcome | Probe:
     """Find the best candidate and write it; the probe if re-batching turned out to change the outputs."""
     probe = Engine(first_samples(session.workload, PROBED)).probe()
@@ -146,6 +170,8 @@ def _choose(
         deadline=time.perf_counter() + room_s,
     )  # fmt: skip
     search.structures(_INSERTS[spec.digital_scale], spec.equalise)
+    if asked is not None:
+        _give_codes(search, asked, session)
     spread = relative_spread(original)
     shifted = spec.recalibrate and has_mean(original)
     if shifted:  # what pays most comes first
@@ -156,6 +182,7 @@ def _choose(
         search.clippings(spread, spec.equalise)
     if spec.recalibrate and not shifted:
         search.corrections(seen)
+    offered = None if asked or spec.code else _offered_code(search, session)
     checked = checked_samples(cost, session.dataset.count, clock.left_s)
     best = _that_holds(search, session, checked)
     error = _write(best, session, probe, output)
@@ -174,7 +201,49 @@ def _choose(
         batch_size=session.spec.batch_size,
         error=error,
         notes=tuple(session.notes),
+        offered=offered,
+        noise_by_code=noise_by_code(best.bench) if session.codes is None else {},
+        codes=codes_info(
+            best.bench.codes,
+            {key: values.size for key, values in best.bench.values.items()},
+            spec.code or session.spec.mapping or "",
+        ),
     )
+
+
+def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> None:
+    """One code for all layers, then codes by layers, as far as they are asked for."""
+    size = Crossbar(*session.spec.crossbar)
+
+    def choose(request: CodeRequest, bench: Bench, importance: Mapping[str, float] | None) -> ChosenCodes:
+        return choose_codes(
+            list(bench.weights.values()),
+            session.points,
+            request,
+            per_channel=bench.conditions.per_channel,
+            size=size,
+            importance=importance,
+        )
+
+    given = asked.significances is not None
+    alike = replace(asked, allocate=None)
+    pairs = 2 if session.profile.encoding == "differential" else 1
+    if asked.allocate is None or asked.devices is None or asked.devices % pairs == 0:
+        search.codes(partial(choose, alike), required=given)
+    if asked.allocate is not None:
+        search.codes(partial(choose, asked), required=False, images=WATCHED)
+
+
+def _offered_code(search: RemapSearch, session: Session) -> RemapCandidate | None:
+    """What a code would give on as many devices; None where there is no time for it, or no choice."""
+    if session.codes is not None or session.profile.cell_bits is None or not search.room_for_code():
+        return None
+    aside = replace(search, tried=list(search.tried), untried=[], refused=dict(search.refused))
+    try:
+        _give_codes(aside, CodeRequest(None), session)
+    except OptionError:  # more bits than a code can have
+        return None
+    return aside.tried[-1] if len(aside.tried) > len(search.tried) else None
 
 
 def _original(
@@ -191,7 +260,7 @@ def _original(
 
 def _bench(session: Session, conditions: BenchConditions, folder: Path) -> Bench:
     """Set the original up; its outputs are kept where the metric compares with them."""
-    bench = Bench(session.loaded, conditions, folder)
+    bench = Bench(session.loaded, conditions, folder, session.codes)
     if conditions.metric.against == "nominal":
         keep = str(folder / "nominal.npy")
         Engine(bench.workload).nominal(conditions.metric, keep, bench.workload.ideal)
@@ -237,10 +306,16 @@ def check_finite(session: Session, probe: Probe) -> None:
 
 
 def _allowed(spec: RemapSpec, first: ChipScores, metric: Metric) -> float:
-    """Nominal loss that is allowed; of a metric that is no fraction, relative to what noise costs."""
-    if metric.unit == "fraction":
-        return spec.max_clean_loss
-    return spec.max_clean_loss * max(abs(first.nominal), abs(first.mean - first.nominal))
+    """Nominal loss that is allowed.
+
+    Where the user does not say, as much as a share of what noise costs: a point is cheap that brings thirty.
+    Of a metric that is no fraction the limit is relative.
+    """
+    noise = first.sign * (first.nominal - first.mean)
+    scale = 1.0 if metric.unit == "fraction" else max(abs(first.nominal), abs(noise))
+    if spec.max_clean_loss is not None:
+        return spec.max_clean_loss * scale
+    return max(MAX_CLEAN_LOSS * scale, NOISE_SHARE * noise if np.isfinite(noise) else 0.0)
 
 
 def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCandidate:
@@ -268,8 +343,8 @@ def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCan
 
 def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -> float:
     """Write a candidate, read it back and compare it with the original; the largest relative difference."""
-    changed = with_numbers(best.rescaling.loaded, best.arrays())
-    write_model(changed, output)
+    arrays = {key: stored(new) if isinstance(new, OnCode) else new for key, new in best.arrays().items()}
+    write_model(with_numbers(best.rescaling.loaded, arrays), output)
     back = load_model(output, session.spec.seed)
     folder = Path(session.workload.folder) / "written"
     bench = Bench(back, best.bench.conditions, folder)
@@ -294,7 +369,32 @@ def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -
             f"{output}: rescaling moved the outputs by {error:.1e} of their range, more than rounding does; "
             "nothing was written: --no-equalise rescales nothing"
         )
+    try:
+        _write_codes(best, session, output, back.digest)
+    except NvauditError:
+        forget_input(output)
+        output.unlink()
+        raise
     return error
+
+
+def _write_codes(best: RemapCandidate, session: Session, output: Path, digest: str) -> None:
+    """Write the mapping file beside a model; where it needs none, one of a model that lay there goes."""
+    path, codes = mapping_beside(output), best.bench.codes
+    if codes is None:
+        path.unlink(missing_ok=True)
+        return
+    rounded = {key for key, new in best.arrays().items() if isinstance(new, OnCode)}
+    point = session.points[0]
+    data = mapping_data(
+        codes.of,
+        model_sha256=digest,
+        device=point.profile.name,
+        sigma=point.sigma,
+        variance=tuple(codes.rounded_by.tolist()),
+        nearest=codes.nearest | rounded,
+    )
+    write_mapping(path, data)
 
 
 def _audits(spec: RemapSpec, output: Path, progress: Progress) -> tuple[AuditReport, AuditReport]:
@@ -302,5 +402,7 @@ def _audits(spec: RemapSpec, output: Path, progress: Progress) -> tuple[AuditRep
     options = spec.audit_options(exhaustive=True, trials=spec.trials)
     if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
         options["data"] = str(Path(spec.model).with_suffix(".npz"))
-    before = run_audit(make_spec(**options), progress)
-    return before, run_audit(make_spec(**{**options, "model": str(output)}), progress)
+    before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress)
+    coded = mapping_beside(output).is_file()  # the file says all of the mapping, and is found by itself
+    after = {"mapping": None, **_as_mapped(spec)} | ({"code": None, "encoding": None} if coded else {})
+    return before, run_audit(make_spec(**{**options, **after, "model": str(output)}), progress)

@@ -294,6 +294,8 @@ def allocate(
     Choices are taken one after another, each time the step from a layer's present choice to a dearer one
     that takes away most noise for its cost; what no longer fits is left out. On the convex hull of every
     P_l that is the optimum of the Lagrangian, and differs from the whole-number optimum by the last step.
+    Where that step is a large layer's, much of the budget may be left: so it is begun from every choice that
+    all layers can have alike, too, and the best result counts. It is never worse than all layers alike.
 
     Parameters
     ----------
@@ -318,10 +320,21 @@ def allocate(
     >>> allocate({"a": [4.0, 1.0], "b": [4.0, 3.0]}, {"a": [1, 2], "b": [1, 2]}, 3)
     {'a': 1, 'b': 0}
     """
-    chosen = dict.fromkeys(power, 0)
-    room = budget - sum(float(cost[layer][0]) for layer in power)
-    if room < 0:
-        raise ValueError(f"the least choices cost {budget - room:g}, more than the budget of {budget:g}")
+    alike = [
+        sum(float(one[k]) for one in cost.values()) for k in range(min(map(len, cost.values()), default=0))
+    ]
+    if alike and alike[0] > budget:
+        raise ValueError(f"the least choices cost {alike[0]:g}, more than the budget of {budget:g}")
+    starts = [k for k, whole in enumerate(alike) if whole <= budget]
+    found = [_stepwise(power, cost, k, budget - alike[k]) for k in starts]
+    return min(found, key=lambda one: sum(power[layer][k] for layer, k in one.items()), default={})
+
+
+def _stepwise(
+    power: Mapping[str, Sequence[float]], cost: Mapping[str, Sequence[float]], start: int, room: float
+) -> dict[str, int]:
+    """Take the best steps from one choice of all layers while they fit."""
+    chosen = dict.fromkeys(power, start)
     while True:
         steps = [
             (_gain(power[layer], cost[layer], chosen[layer], k), layer, k)

@@ -7,7 +7,7 @@ searched for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +81,10 @@ class TensorData(_Part):
 
     name: str = Field(min_length=1)
     code: int = Field(ge=0)
+    rounding: Literal["nearest"] | None = Field(
+        default=None,
+        description="Nearest: the weight's numbers are values of its code already. Null: as all weights.",
+    )
 
 
 class MappingFile(_Part):
@@ -100,6 +104,12 @@ class MappingFile(_Part):
     ] = Field(description="Of a device at each level, in squared spacings: what codes were chosen by.")
     codes: Annotated[tuple[CodeData, ...], Field(min_length=1, max_length=4096)]
     tensors: tuple[TensorData, ...] = Field(description="Weights that are not named are slices.")
+
+    @property
+    def nearest(self) -> frozenset[str]:
+        """Weights that take the nearest value of their code."""
+        every = self.rounding == "nearest"
+        return frozenset(one.name for one in self.tensors if every or one.rounding == "nearest")
 
     def of(self, where: str) -> dict[str, Code]:
         """Give the code of each weight, by key.
@@ -144,19 +154,30 @@ def mapping_data(
     device: str,
     sigma: float | None,
     variance: tuple[float, ...],
-    rounding: Literal["least_error", "nearest"] = "least_error",
+    nearest: Collection[str] = (),
 ) -> MappingFile:
-    """Write the codes of a model's weights down."""
+    """Write the codes of a model's weights down.
+
+    Parameters
+    ----------
+    variance : tuple of float
+        By which weights take the value of least expected error.
+    nearest : collection of str
+        Weights that take the nearest value instead, since their numbers were rounded to their code before.
+    """
     distinct = list(dict.fromkeys(codes.values()))
     place = {code: i for i, code in enumerate(distinct)}
     return MappingFile(
         model_sha256=model_sha256,
         device=device,
         sigma=sigma,
-        rounding=rounding,
+        rounding="least_error",
         level_variance=variance,
         codes=tuple(map(CodeData.of, distinct)),
-        tensors=tuple(TensorData(name=key, code=place[code]) for key, code in codes.items()),
+        tensors=tuple(
+            TensorData(name=key, code=place[code], rounding="nearest" if key in nearest else None)
+            for key, code in codes.items()
+        ),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import OptionError
@@ -22,10 +23,10 @@ from nvaudit.mapping.code_search import (
     code_error,
     noise_of_level,
 )
-from nvaudit.mapping.codes import Code, Doubles, check_significances, level_code
+from nvaudit.mapping.codes import Code, Doubles, check_significances, level_code, rounding
 from nvaudit.mapping.conductance import code_layout, layout
 from nvaudit.mapping.mapping_file import read_mapping
-from nvaudit.mapping.quantize import peak_of
+from nvaudit.mapping.quantize import peak_of, scaled_to
 from nvaudit.mapping.tiling import Crossbar, tiling_of
 from nvaudit.model import Weight
 from nvaudit.perturb.moments import level_moments
@@ -92,8 +93,8 @@ class ChosenCodes:
         By key of the weight.
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
-    rounded_by : ndarray, float64, shape (L,), or None
-        The variance by which weights take the value of least expected error. None: the nearest value.
+    rounded_by : ndarray, float64, shape (L,)
+        The variance by which weights take the value of least expected error.
     point : OperatingPoint or None
         What the codes were chosen for. None: they were read from a file.
     errors : mapping of str to CodeError
@@ -104,16 +105,34 @@ class ChosenCodes:
         The codes in use, fewest devices first.
     tried : int
         Codes that were tried.
+    nearest : frozenset of str
+        Weights that take the nearest value instead: their numbers were rounded to their code before.
     """
 
     of: Mapping[str, Code]
     variance: Doubles
-    rounded_by: Doubles | None
+    rounded_by: Doubles
     point: OperatingPoint | None = None
     errors: Mapping[str, CodeError] = field(default_factory=dict)
     slices: CodeUse | None = None
     used: tuple[CodeUse, ...] = ()
     tried: int = 0
+    nearest: frozenset[str] = frozenset()
+
+    def values(
+        self, weight: Weight, numbers: NDArray[np.floating], *, per_channel: bool, nearest: bool = False
+    ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        """Values of the code of a weight, and the scale, as :func:`nvaudit.mapping.quantize.scaled_to`.
+
+        Parameters
+        ----------
+        nearest : bool
+            Take the nearest values, whatever the code says of this weight.
+        """
+        code = self.of[weight.key]
+        rounded_by = None if nearest or weight.key in self.nearest else self.rounded_by
+        axes = scale_axes(weight, per_channel)
+        return scaled_to(numbers, code.top, axes, rounding(code, rounded_by))
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,7 @@ def choose_codes(
     *,
     per_channel: bool,
     size: Crossbar,
+    importance: Mapping[str, float] | None = None,
 ) -> ChosenCodes:
     """Choose the code of every weight.
 
@@ -158,6 +178,10 @@ def choose_codes(
         Whether each output has a scale of its own.
     size : Crossbar
         Of which devices are shared out, where whole crossbars count.
+    importance : mapping of str to float, optional
+        Relative noise power of a layer's results for an error of all its weights of one max|W|, where it is
+        known. By default, and for weights that are not named, that of the weights themselves:
+        max|W|² / mean W².
 
     Raises
     ------
@@ -170,6 +194,7 @@ def choose_codes(
     levels = ANALOG_LEVELS if bits is None else 2**bits
     variance = level_variance(point, levels)
     layers = [_layer(weight, per_channel) for weight in weights]
+    layers = [replace(one, power=(importance or {}).get(one.weight.key, one.power)) for one in layers]
     everything = _together(layers)
     slices = layout(profile, bits=profile.weight_bits)
     if asked.significances is not None:
@@ -211,17 +236,18 @@ def codes_of_file(
             f"--mapping: {path} is for devices of {levels} levels; {point.profile.name!r} has {2**bits} "
             "here; --code slices leaves the file out"
         )
-    own, by = level_variance(point, levels), None
-    if data.rounding == "least_error":
-        by = np.array(data.level_variance)
+    own, by, nearest = level_variance(point, levels), np.array(data.level_variance), data.nearest
     layers = [_layer(weight, per_channel) for weight in weights if weight.key in codes]
     errors = {
-        one.weight.key: code_error(codes[one.weight.key], own, one.spread, rounded_by=by) for one in layers
+        one.weight.key: code_error(
+            codes[one.weight.key], own, one.spread, rounded_by=None if one.weight.key in nearest else by
+        )
+        for one in layers
     }
     ordered = sorted(set(codes.values()), key=lambda one: (one.devices, one.text))
     everything = _together(layers)
-    used = tuple(_use(code, own, everything, by) for code in ordered)
-    return ChosenCodes(codes, own, by, None, errors, None, used)
+    used = tuple(_use(code, own, everything, None if nearest else by) for code in ordered)
+    return ChosenCodes(codes, own, by, None, errors, None, used, nearest=nearest)
 
 
 def _use(code: Code, variance: Doubles, weights: Spread, rounded_by: Doubles | None) -> CodeUse:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
-from nvaudit.mapping.codes import Encoding, rounding
+from nvaudit.mapping.codes import Encoding
 from nvaudit.mapping.conductance import Array, code_layout, layout
-from nvaudit.mapping.quantize import keeps_grid, quantize, scaled_to
+from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import weight_lines
 from nvaudit.model import (
@@ -27,7 +27,7 @@ from nvaudit.model import (
     scoreable_outputs,
     zipped_classes,
 )
-from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
+from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile, Workload, save_array
 
@@ -59,9 +59,8 @@ def map_tensor(
     chosen = None if how.codes is None else how.codes.of.get(weight.key)
     loaded = weight.load()
     if how.codes is not None and chosen is not None:
-        axes = scale_axes(weight, how.per_channel)
-        to_value = rounding(chosen, how.codes.rounded_by)
-        code, scale = scaled_to(np.asarray(loaded.values), chosen.top, axes, to_value)
+        values = np.asarray(loaded.values)
+        code, scale = how.codes.values(weight, values, per_channel=how.per_channel)
         return _tensor_file(weight, code, scale, code_layout(profile, chosen), how, folder, index)
     grid = loaded.grid
     bits = 0 if grid is None else max(grid.storage_bits, int(np.abs(grid.codes).max(initial=0)).bit_length())

@@ -22,6 +22,7 @@ from nvaudit.model.decode import IntegerGrid
 from nvaudit.model.regrid import code_ranges
 from nvaudit.model.rewrite import editable_weights
 from nvaudit.perturb.chip import Draw
+from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.prepare import Placement, Request, build_workload
@@ -105,8 +106,15 @@ class ChipScores:
         return not float(gain.mean()) >= -float(gain.std(ddof=1)) / np.sqrt(count)
 
 
-Numbers = NDArray[Any] | IntegerGrid
-"""A weight's numbers: floats, or codes on another integer grid."""
+@dataclass(frozen=True)
+class OnCode:
+    """A weight's numbers, which are values of its code already: rounding them again would undo the choice."""
+
+    numbers: NDArray[Any]
+
+
+Numbers = NDArray[Any] | IntegerGrid | OnCode
+"""A weight's numbers: floats, floats on its code, or codes on another integer grid."""
 
 Changed = Mapping[str, Numbers]
 
@@ -149,7 +157,12 @@ def floats(numbers: Numbers) -> NDArray[Any]:
     """What numbers stand for."""
     if isinstance(numbers, IntegerGrid):
         return np.asarray(numbers.codes.astype(np.float32) * numbers.scale, np.float32)
-    return numbers
+    return stored(numbers)
+
+
+def stored(numbers: NDArray[Any] | OnCode) -> NDArray[Any]:
+    """Floats as a model stores them."""
+    return numbers.numbers if isinstance(numbers, OnCode) else numbers
 
 
 class OpenChips:
@@ -191,12 +204,18 @@ class Bench:
         Least and largest code of those whose integer grid may be chosen anew.
     editable : dict of str to str or None
         Why the numbers of a weight cannot be changed.
+    codes : ChosenCodes or None
+        What weights are mapped by instead of slices.
     """
 
-    def __init__(self, loaded: LoadedModel, conditions: BenchConditions, folder: Path) -> None:
+    def __init__(
+        self, loaded: LoadedModel, conditions: BenchConditions, folder: Path, codes: ChosenCodes | None = None
+    ) -> None:
         folder.mkdir()
-        self.loaded, self.conditions, self.folder = loaded, conditions, folder
-        how = Placement(conditions.bits, conditions.cell_bits, conditions.encoding, conditions.per_channel)
+        self.loaded, self.conditions, self.folder, self.codes = loaded, conditions, folder, codes
+        how = Placement(
+            conditions.bits, conditions.cell_bits, conditions.encoding, conditions.per_channel, codes=codes
+        )
         decisions = select(constants(loaded), conditions.layers, conditions.digital)
         request = Request(
             loaded=loaded,
@@ -285,11 +304,19 @@ class Bench:
         return replace(self.workload, tensors=tensors)
 
     def _mapped(self, tensor: TensorFile, numbers: Numbers) -> TensorFile:
-        if isinstance(numbers, IntegerGrid):
+        weight = self.weights[tensor.key]
+        if self.codes is not None and tensor.key in self.codes.of:
+            code, scale = self.codes.values(
+                weight,
+                floats(numbers),
+                per_channel=self.conditions.per_channel,
+                nearest=isinstance(numbers, OnCode),
+            )
+        elif isinstance(numbers, IntegerGrid):
             code, scale = numbers.codes.astype(np.int16), np.asarray(numbers.scale, np.float32)
         else:
-            axes = self.weights[tensor.key].channel_axes if self.conditions.per_channel else ()
-            codes = quantize(numbers, self.conditions.bits, axes)
+            axes = weight.channel_axes if self.conditions.per_channel else ()
+            codes = quantize(stored(numbers), self.conditions.bits, axes)
             code, scale = codes.code, codes.scale
         file = save_array(self.folder, f"changed-{next(self._count)}", code)
         return replace(tensor, code=file, scale=scale, peak_code=int(np.abs(code).max(initial=0)))

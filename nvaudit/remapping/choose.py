@@ -14,6 +14,7 @@ from nvaudit.errors import ModelError
 from nvaudit.model.rescale.centre import Centres, find_centres, with_centres
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rescale.walk import Sizes
+from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.schedule import Progress
 from nvaudit.remapping.bench import FIRST_CHIPS, Bench, BenchConditions, Changed, ChipScores, Numbers
@@ -21,7 +22,14 @@ from nvaudit.remapping.centre import CHIPS, chip_moments, clean_moments
 from nvaudit.remapping.input_moments import InputMoments, input_moments
 from nvaudit.remapping.limits import Limits, by_balance, by_deviations, relative_spread
 from nvaudit.remapping.program import Rescaling, RescalingBasis, rescale
-from nvaudit.remapping.round_weights import CAUTIONS, LATE, Rounding, round_weights, rounding_seconds
+from nvaudit.remapping.round_weights import (
+    CAUTIONS,
+    LATE,
+    Rounding,
+    noise_power,
+    round_weights,
+    rounding_seconds,
+)
 from nvaudit.remapping.solve import SHARP, SOFT
 
 _INSERTED = {"columns": "factors behind weights", "both": "factors behind and before weights"}
@@ -29,6 +37,12 @@ _INSERTED = {"columns": "factors behind weights", "both": "factors behind and be
 BEHIND = "is behind on the first chips"
 COSTS = "costs too much of the nominal metric"
 _ROUNDED = "codes for noise"
+
+_SEARCH_S = 5.0
+"""What the search for codes takes, about."""
+
+_WATCHING = 4
+"""Passes that it takes as long as to measure what layers take, about."""
 
 _PATIENCE_S = 10.0
 """Rounding is begun where so much time is left, even if it needs more: the rest stays as it is."""
@@ -94,6 +108,8 @@ class RemapSearch:
         What the model has no place for, each with the reason.
     centres : Centres or None
         Where means can be corrected, once that is known.
+    required : RemapCandidate or None
+        The one with the code that hardware has: those before it, on other codes, are there to compare with.
     """
 
     basis: RescalingBasis
@@ -108,9 +124,11 @@ class RemapSearch:
     cut_short: set[str] = field(default_factory=set)
     impossible: list[str] = field(default_factory=list)
     centres: Centres | None = None
+    required: RemapCandidate | None = None
     _pass: float = 0.0
     _inputs: tuple[dict[str, InputMoments], dict[str, str]] | None = None
     _rounding_s: float = 0.0
+    _on_code: RemapCandidate | None = None
 
     @property
     def conditions(self) -> BenchConditions:
@@ -120,7 +138,7 @@ class RemapSearch:
     @property
     def allowed(self) -> float:
         """How much of the nominal metric may be lost."""
-        return self.allowance(self.tried[0].measured)
+        return self.allowance((self._on_code or self.tried[0]).measured)
 
     def structures(self, inserts: tuple[Insert, ...], equalise: bool) -> None:
         """Measure the model as it is, then rescaled in every way that is allowed."""
@@ -135,14 +153,16 @@ class RemapSearch:
         if not any(spread.values()):
             return
         every = self.conditions.chips
-        good = [c for c in self.tried if len(c.measured.chips) == every and c.name not in self.refused]
+        tried = self.tried if self.required is None else self.tried[self.tried.index(self.required) :]
+        good = [c for c in tried if len(c.measured.chips) == every and c.name not in self.refused]
         # Clipping starts from a rescaled structure where there is one, even if the original measures better:
         # what clips well as it is clips better rescaled.
         start = max(good[1:] or good, key=_order)
         if self.best().name in self.cut_short:
             start = self.best()
         self._family(start, by_balance(start.bench, start.rescaling.power, spread))
-        insert = next((key for key, name in _INSERTED.items() if name == start.name), "none")
+        structure = start.name.partition(", ")[0]
+        insert = next((key for key, name in _INSERTED.items() if name == structure), "none")
         same = start.corrected or start.rounding is not None
         if start is not self.tried[0] and not same and (equalise or insert != "none"):
             # Less sharp scales are worse by themselves and sometimes better once large weights are cut off.
@@ -153,8 +173,8 @@ class RemapSearch:
 
     def best(self) -> RemapCandidate:
         """The candidate with the best worst chips among those that cost no more than is allowed."""
-        best = self.tried[0]
-        for candidate in self.tried[1:]:
+        best = self.required or self.tried[0]
+        for candidate in self.tried[self.tried.index(best) + 1 :]:
             if candidate.name in self.cut_short:
                 # Measured on some of the chips only: it has to be better on these, and the rival worse than
                 # it by more than their standard error, before it may stand for all of them.
@@ -183,6 +203,10 @@ class RemapSearch:
             return False
         self.untried.append(name)
         return True
+
+    def room_for_code(self) -> bool:
+        """Whether there is time to search for a code and to measure it."""
+        return time.perf_counter() + (self.conditions.chips + 2) * self._pass + _SEARCH_S <= self.deadline
 
     def corrections(self, seen: Mapping[str, Sizes]) -> None:
         """Correct, in the best candidate, the means that noise and clipping shift."""
@@ -225,8 +249,60 @@ class RemapSearch:
         loaded = with_centres(base.bench.loaded, centres, shifts, statistics)
         rescaling = replace(base.rescaling, loaded=loaded)
         touched = tuple(spot.key for spot in centres.spots if spot.value in shifts or norms)
-        bench = self.bench(rescaling)
+        bench = self.bench(rescaling, base.bench.codes)
         self.candidate(name, bench, rescaling, base.limits, touched or ("",), base.rounding)
+
+    def codes(
+        self,
+        choose: Callable[[Bench, Mapping[str, float] | None], ChosenCodes],
+        *,
+        required: bool,
+        images: int = 0,
+    ) -> None:
+        """Give the weights of the best candidate other codes.
+
+        Parameters
+        ----------
+        choose : callable
+            Gives the codes of a structure's weights, by the noise power of their results where it is known.
+        required : bool
+            Whether hardware has this code, so that nothing else can be kept.
+        images : int
+            Samples on which it is measured what layers take, where codes differ by layers; 0: they do not.
+        """
+        base = self.best()
+        bare = base.name if base.bench.codes is self.original.codes else base.name.rpartition(", ")[0]
+        by_layers = bool(images)
+        what = f"{bare}, codes by layers" if by_layers else f"{bare}, code"
+        passes = FIRST_CHIPS + 2 + (_WATCHING if by_layers else 0)
+        if not required and self.late(what, passes, _SEARCH_S if by_layers else 0.0):
+            return
+        self.tell(f"{bare}, code", len(self.tried), len(self.tried) + 1)
+        importance = None
+        if by_layers:
+            importance = noise_power(base.bench, self._input_moments(base.bench, images)[0])
+        chosen = choose(base.bench, importance)
+        bench = self.bench(base.rescaling, chosen)
+        name = f"{bare}, {_code_name(bench)}"
+        candidate = self.candidate(
+            name, bench, base.rescaling, base.limits, base.corrected, required=required
+        )
+        if required:
+            self.required = candidate
+        self._on_code = self.best() if self.best().bench.codes is not self.original.codes else None
+
+    def _input_moments(self, bench: Bench, images: int) -> tuple[dict[str, InputMoments], dict[str, str]]:
+        """What the weights of a structure are multiplied by; measured once, as rescaling comes before."""
+        if self._inputs is None:
+            self._inputs = input_moments(
+                bench.loaded,
+                list(bench.values),
+                self.conditions.dataset,
+                images,
+                self.conditions.seed,
+                self.conditions.provider,
+            )
+        return self._inputs
 
     def roundings(self, images: int) -> None:
         """Choose the codes of the best candidate's weights anew, for the noise that they make.
@@ -247,15 +323,7 @@ class RemapSearch:
             if self.late(name, more_s=min(_needed_s(base.bench), _PATIENCE_S)):
                 return
             self.tell(name, len(self.tried), len(self.tried) + 1)
-            if self._inputs is None:
-                self._inputs = input_moments(
-                    base.bench.loaded,
-                    list(base.bench.values),
-                    self.conditions.dataset,
-                    images,
-                    self.conditions.seed,
-                    self.conditions.provider,
-                )
+            self._input_moments(base.bench, images)
             found = self._rounded(base.bench, base.limits, caution)
             self._rounding_s = time.perf_counter() - begin
             if not found.numbers:
@@ -293,10 +361,12 @@ class RemapSearch:
         limits: Limits,
         corrected: tuple[str, ...] = (),
         rounding: Rounding | None = None,
+        *,
+        required: bool = False,
     ) -> RemapCandidate:
-        """Measure a candidate and remember it."""
+        """Measure a candidate and remember it; one that is required on all chips, whatever they show."""
         begin = time.perf_counter()
-        measured, reason = self._measure(bench, changed_weights(bench, limits, rounding))
+        measured, reason = self._measure(bench, changed_weights(bench, limits, rounding), required)
         seconds = time.perf_counter() - begin
         candidate = RemapCandidate(name, bench, rescaling, limits, measured, seconds, corrected, rounding)
         self.tried.append(candidate)
@@ -306,9 +376,9 @@ class RemapSearch:
             self.refused[name] = reason
         return candidate
 
-    def bench(self, rescaling: Rescaling) -> Bench:
+    def bench(self, rescaling: Rescaling, codes: ChosenCodes | None) -> Bench:
         """Set a structure up."""
-        return Bench(rescaling.loaded, self.conditions, self.folder / f"structure-{len(self.tried)}")
+        return Bench(rescaling.loaded, self.conditions, self.folder / f"structure-{len(self.tried)}", codes)
 
     def _structure(self, name: str, insert: Insert, exponent: float) -> RemapCandidate | None:
         if self.tried and self.late(name):
@@ -317,17 +387,20 @@ class RemapSearch:
         rescaling = rescale(self.basis, insert, exponent)
         if self.tried and not rescaling.moved:
             return None  # there is nothing to rescale: it is the original
-        bench = self.bench(rescaling) if self.tried else self.original
+        codes = self.original.codes if self._on_code is None else self._on_code.bench.codes
+        if codes is not None and codes.nearest:  # rescaled weights lie off the values of their code
+            codes = replace(codes, nearest=frozenset())
+        bench = self.bench(rescaling, codes) if self.tried else self.original
         return self.candidate(name, bench, rescaling, {})
 
-    def _measure(self, bench: Bench, changed: Changed) -> tuple[ChipScores, str]:
+    def _measure(self, bench: Bench, changed: Changed, required: bool) -> tuple[ChipScores, str]:
         """Measure a candidate as far as it is worth it; and why it cannot be kept, or nothing."""
         # Cheapest first: the nominal metric (one pass), then a few chips, which rule out what is behind by
         # more than chance, and the other chips only for what is left.
         higher = self.conditions.metric.higher_is_better
         nominal = bench.nominal(changed)
         measured = ChipScores(nominal, float("nan"), np.empty(0), higher)
-        first = not self.tried
+        first = not self.tried or required
         if not first and not (
             np.isfinite(nominal) and self.loss(measured) <= self.allowed + self._one_sample
         ):
@@ -368,6 +441,18 @@ class RemapSearch:
             if candidate.measured.behind(before.measured) or before.measured.beats(candidate.measured):
                 return
             before = candidate
+
+
+def _code_name(bench: Bench) -> str:
+    """A code in words, or how many devices several take on average."""
+    assert bench.codes is not None
+    codes = set(bench.codes.of.values())
+    if len(codes) == 1:
+        (code,) = codes
+        return f"code {'±' if code.encoding == 'sign_per_device' else ''}{code.text}"
+    sizes = {key: values.size for key, values in bench.values.items()}
+    devices = sum(sizes[key] * code.devices for key, code in bench.codes.of.items())
+    return f"codes on {devices / sum(sizes.values()):.2f} devices"
 
 
 def _needed_s(bench: Bench) -> float:

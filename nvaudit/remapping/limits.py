@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import Array, layout
 from nvaudit.mapping.quantize import quantize
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.remapping.bench import Bench
@@ -111,15 +111,33 @@ def narrowing(bench: Bench, key: str, limit: Limit) -> float:
     return float(np.minimum(ratio, 1.0).mean())
 
 
-def relative_spread(bench: Bench) -> dict[str, float]:
-    """Spread of each weight on the array as a fraction of its tensor's range, root mean square."""
+def relative_spread(bench: Bench, *, by_slices: bool = False) -> dict[str, float]:
+    """Spread of each weight on the array as a fraction of its tensor's range, root mean square.
+
+    Parameters
+    ----------
+    bench : Bench
+    by_slices : bool
+        What it would be if weights with a code were slices.
+    """
     conditions, spread = bench.conditions, dict[str, float]()
     known: dict[Array, Moments] = {}
     tensors = {tensor.key: tensor for tensor in bench.workload.tensors}
     for key, values in bench.values.items():
         array = tensors[key].array
+        coded = bench.codes is not None and key in bench.codes.of
+        if coded and by_slices:
+            array = layout(
+                conditions.point.profile,
+                bits=conditions.bits,
+                cell_bits=conditions.cell_bits,
+                encoding=conditions.encoding,
+            )
         if array not in known:
             known[array] = code_moments(conditions.point, array)
+        if coded and not by_slices:
+            spread[key] = known[array].rms(tensors[key].code.open()) / array.top
+            continue
         # σ of a weight as a share of its range: of a grid that the file fixes the range is its largest code,
         # else the weights reach the top code 2^H − 1 by construction.
         if key in bench.grids:
@@ -129,6 +147,14 @@ def relative_spread(bench: Bench) -> dict[str, float]:
             continue
         spread[key] = known[array].rms(quantize(values, conditions.bits).code) / (2**conditions.bits - 1)
     return spread
+
+
+def noise_by_code(bench: Bench) -> dict[str, float]:
+    """Noise of each weight that has a code, relative to what it would be with slices."""
+    if bench.codes is None:
+        return {}
+    now, before = relative_spread(bench), relative_spread(bench, by_slices=True)
+    return {key: now[key] / before[key] for key in bench.codes.of if before[key] > 0}
 
 
 def has_mean(bench: Bench) -> bool:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from nvaudit.device import OperatingPoint
+from nvaudit.mapping.mapping_file import mapping_beside
 from nvaudit.perturb.metrics import Metric
 from nvaudit.remapping.bench import ChipScores
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
 from nvaudit.remapping.limits import narrowing
 from nvaudit.remapping.round_weights import LATE
-from nvaudit.remapping.spec import RemapSpec
+from nvaudit.remapping.spec import MAX_CLEAN_LOSS, RemapSpec
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
@@ -41,6 +43,12 @@ class RemapOutcome:
         Samples that ran at a time, at most.
     error : float
         Largest difference of the written model's outputs, relative to the largest output.
+    offered : RemapCandidate or None
+        What the best candidate of its time would be with a code, where none was asked for.
+    codes : CodesInfo or None
+        Of the best candidate.
+    noise_by_code : mapping of str to float
+        Noise of each weight on its new code, relative to slices.
     """
 
     search: RemapSearch
@@ -57,6 +65,9 @@ class RemapOutcome:
     batch_size: int | None
     error: float
     notes: tuple[str, ...]
+    offered: RemapCandidate | None
+    codes: CodesInfo | None
+    noise_by_code: Mapping[str, float]
 
 
 def remap_report(
@@ -113,6 +124,9 @@ def remap_report(
         difference=difference,
         mapped=mapped,
         notes=tuple(_notes(spec, outcome)),
+        mapping=None if best.bench.codes is None else str(mapping_beside(output)),
+        codes=outcome.codes,
+        allowed_loss=outcome.search.allowed,
         run={**spec.model_dump(mode="json"), "batch_size": outcome.batch_size},
     )
 
@@ -188,6 +202,7 @@ def _tensors(outcome: RemapOutcome) -> list[RemapTensor]:
         limit, fixed = best.limits.get(key), best.bench.editable[key]
         narrower = None if limit is None else narrowing(best.bench, key, limit)
         ratio = rescaling.noise.get(key, 1.0) * (1.0 if narrower is None else narrower)
+        ratio *= outcome.noise_by_code.get(key, 1.0)
         rounding = best.rounding
         if rounding is not None:
             ratio *= rounding.noise.get(key, 1.0)
@@ -277,10 +292,18 @@ def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
             f"{what} changes the function: the nominal metric before and after says by how much; measured "
             f"on {count_text(outcome.checked, 'sample')} before it was kept"
         )
+        allowed = outcome.search.allowed
+        if spec.max_clean_loss is None and outcome.metric.unit == "fraction" and allowed > MAX_CLEAN_LOSS:
+            notes.append(
+                f"without noise the result may lose {value_text(allowed, outcome.metric.unit)}: a tenth of "
+                "what noise costs; --max-clean-loss sets a limit"
+            )
     elif outcome.best is not outcome.search.tried[0]:
         notes.append(
             f"the written model computes the same: largest difference {outcome.error:.1e} of the output range"
         )
+    notes.extend(_what_steps_gave(outcome))
+    notes.extend(_offered(outcome))
     notes.extend(_dearer(spec, outcome))
     fewer = outcome.calibrated < min(spec.calibration_images, outcome.samples)
     if fewer or outcome.search.conditions.chips < spec.calibration_chips:
@@ -308,9 +331,40 @@ def _dearer(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     ]
     if not refused:
         return []
+    limit = f"{value_text(outcome.search.allowed, unit)}, unless --max-clean-loss allows more"
+    if spec.max_clean_loss is not None:
+        limit = f"--max-clean-loss {spec.max_clean_loss:g} allows"
     top = max(refused, key=lambda candidate: candidate.measured.sign * candidate.measured.worst)
     return [
         f"{top.name} brings the worst quarter to {value_text(top.measured.worst, unit)} instead of "
-        f"{value_text(best.worst, unit)} and costs more of the nominal metric than --max-clean-loss "
-        f"{spec.max_clean_loss:g} allows"
+        f"{value_text(best.worst, unit)} and costs more of the nominal metric than {limit}"
+    ]
+
+
+def _what_steps_gave(outcome: RemapOutcome) -> list[str]:
+    """The worst quarter of the chips, step by step on the way to the best candidate."""
+    start, best = outcome.search.tried[0], outcome.best
+    way = [one for one in outcome.search.tried if one is best or best.name.startswith(f"{one.name}, ")]
+    way = [start, *(one for one in way if one is not start)]
+    if len(way) < 3:  # the table says it by itself
+        return []
+    unit, before, parts = outcome.metric.unit, "", []
+    for one in way:
+        what = one.name.removeprefix(f"{before}, ")
+        parts.append(f"{what} {value_text(one.measured.worst, unit)}")
+        before = one.name
+    return [f"what each step gave, worst quarter of the same chips: {' → '.join(parts)}"]
+
+
+def _offered(outcome: RemapOutcome) -> list[str]:
+    """What another mapping would give, where it was not asked for."""
+    offered, best = outcome.offered, outcome.best.measured
+    if offered is None or not offered.measured.beats(best):
+        return []
+    unit = outcome.metric.unit
+    code = offered.name.rpartition(", ")[2]
+    return [
+        f"--code auto ({code}, as many devices) would bring the worst quarter to "
+        f"{value_text(offered.measured.worst, unit)} instead of {value_text(best.worst, unit)}, for hardware "
+        "that can weigh devices so"
     ]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.mapping.codes import Code
 from nvaudit.mapping.conductance import Array
-from nvaudit.mapping.quantize import quantize
+from nvaudit.mapping.quantize import peak_of, quantize
 from nvaudit.model import Weight
 from nvaudit.model.decode import IntegerGrid
 from nvaudit.model.layout import Layout, matrix_layout
+from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
 from nvaudit.perturb.moments import Moments, code_moments
-from nvaudit.remapping.bench import Bench, Changed, Numbers
+from nvaudit.remapping.bench import Bench, Changed, Numbers, OnCode, floats, stored
 from nvaudit.remapping.input_moments import InputMoments
 from nvaudit.remapping.rounding import Levels, Matrix, rounded
 
@@ -61,7 +64,8 @@ class _Tensor:
     """A weight in units of its scale.
 
     ``target`` is what the codes are to stand for: where weights are cut off, the weights before that, so that
-    what is cut off goes to other inputs. ``codes`` are the nearest ones, after cutting off.
+    what is cut off goes to other inputs. ``codes`` are the nearest ones, after cutting off; ``before`` those
+    that the mapping would take. ``on`` is the code that is not slices.
     """
 
     target: Floats
@@ -70,11 +74,14 @@ class _Tensor:
     low: int
     high: int
     grid: IntegerGrid | None
+    before: Ids
+    on: Code | None = None
 
     def numbers(self, codes: Ids, dtype: np.dtype[np.generic]) -> Numbers:
         """What codes stand for, in the form in which the weight is stored."""
         if self.grid is None:
-            return np.asarray(codes * self.scale.astype(np.float64), dtype)
+            numbers = np.asarray(codes * self.scale.astype(np.float64), dtype)
+            return numbers if self.on is None else OnCode(numbers)
         return IntegerGrid(codes.astype(self.grid.codes.dtype), self.scale, self.grid.storage_bits)
 
 
@@ -113,6 +120,7 @@ def round_weights(
         if array not in known:
             known[array] = code_moments(bench.conditions.point, array)
         law = known[array]
+        fixed = fixed or _not_on_code(bench, key)
         if fixed is not None or not law.std.any() or not bench.values[key].any():
             refused[key] = fixed or "carries no noise"
         elif time.perf_counter() > deadline:
@@ -128,30 +136,82 @@ def round_weights(
     return Rounding(numbers, noise, refused, diagonal, caution)
 
 
+def noise_power(bench: Bench, moments: Mapping[str, InputMoments]) -> dict[str, float]:
+    """Relative noise power of a layer's results if all its weights err by their max|W|, independently.
+
+    Of y = Wᵀ x it is max|W|² · columns · tr H over tr(Wᵀ H W), summed over the matrices of a weight.
+    """
+    found = dict[str, float]()
+    for key, known in moments.items():
+        weight, values = bench.weights[key], bench.values[key]
+        matrices = matrix_layout(values.shape, weight.channel_axes).apply(values)
+        ends = (*known.starts[1:], weight.matrix.rows)
+        noise = signal = 0.0
+        for number, part in enumerate(_parts(matrices.shape, weight)):
+            matrix = matrices[part].astype(np.float64)
+            for block, start, end in zip(known.blocks, known.starts, ends, strict=True):
+                power = block[number if len(block) > 1 else 0]
+                rows = matrix[start:end]
+                noise += float(np.trace(power)) * matrix.shape[1]
+                signal += float(np.einsum("io,io->", rows, power @ rows))
+        if signal > 0:
+            axes = scale_axes(weight, bench.conditions.per_channel)
+            found[key] = float(np.mean(np.square(peak_of(values, axes)))) * noise / signal
+    return found
+
+
 def rounding_seconds(weight: Weight) -> float:
     """What rounding a weight takes, about: a factorisation, and three passes over its matrices."""
     matrix = weight.matrix
     return matrix.groups * (matrix.rows**3 + 6 * matrix.rows**2 * matrix.cols) / _FLOPS
 
 
+def _not_on_code(bench: Bench, key: str) -> str | None:
+    """Why the numbers of a weight cannot be values of its code, or nothing."""
+    if bench.codes is None or key not in bench.codes.of:
+        return None
+    if bench.weights[key].is_integer:
+        return "is stored as integers, which are not values of its code"
+    if not bench.codes.of[key].reachable[[0, -1]].all():  # then the scale would move
+        return "its code lacks the largest value of one sign"
+    return None
+
+
 def _tensor(bench: Bench, changed: Changed, key: str) -> _Tensor:
     values, numbers = bench.values[key], changed.get(key)
+    if bench.codes is not None and key in bench.codes.of:
+        return _coded(bench, bench.codes, key, values if numbers is None else floats(numbers))
     if key in bench.ranges:
         grid = numbers if isinstance(numbers, IntegerGrid) else bench.grids[key]
         scale = grid.scale.astype(np.float64)
         target = np.divide(values, scale, out=np.zeros(values.shape), where=scale != 0)
-        return _Tensor(target, grid.codes.astype(np.int64), grid.scale, *bench.ranges[key], grid)
+        codes = grid.codes.astype(np.int64)
+        return _Tensor(target, codes, grid.scale, *bench.ranges[key], grid, codes)
     assert not isinstance(numbers, IntegerGrid)
     axes = bench.weights[key].channel_axes if bench.conditions.per_channel else ()
-    found = quantize(values if numbers is None else numbers, bench.conditions.bits, axes)
+    found = quantize(values if numbers is None else stored(numbers), bench.conditions.bits, axes)
     scale = found.scale.astype(np.float64)
     target = np.divide(values.astype(np.float64), scale, out=np.zeros(values.shape), where=scale > 0)
-    top = 2**found.bits - 1
-    return _Tensor(target, found.code.astype(np.int64), found.scale, -top, top, None)
+    top, codes = 2**found.bits - 1, found.code.astype(np.int64)
+    return _Tensor(target, codes, found.scale, -top, top, None, codes)
+
+
+def _coded(bench: Bench, codes: ChosenCodes, key: str, numbers: NDArray[Any]) -> _Tensor:
+    """A weight with a code: the largest weight has the largest value, which the nearest ones are sure of."""
+    weight, per_channel, on = bench.weights[key], bench.conditions.per_channel, codes.of[key]
+    nearest, scales = codes.values(weight, numbers, per_channel=per_channel, nearest=True)
+    taken, _ = codes.values(weight, numbers, per_channel=per_channel)
+    values, scale = bench.values[key].astype(np.float64), scales.astype(np.float64)
+    target = np.divide(values, scale, out=np.zeros(values.shape), where=scale > 0)
+    return _Tensor(
+        target, nearest.astype(np.int64), scales, -on.top, on.top, None, taken.astype(np.int64), on
+    )
 
 
 def _levels(tensor: _Tensor, law: Moments, caution: float) -> Levels:
     inside = (law.code >= tensor.low) & (law.code <= tensor.high)
+    if tensor.on is not None:  # values that the significances do not give are none
+        inside &= tensor.on.reachable[law.code + tensor.on.top]
     return Levels.of(law.code[inside], (law.code + law.mean)[inside], law.std[inside] ** 2 / caution)
 
 
@@ -161,11 +221,11 @@ def _rounded(
     """Codes of a weight, and the noise of its results relative to that of the nearest codes."""
     gain = _common_gain(tensor.codes, law)
     low = int(levels.code.min())
-    place = np.empty(len(levels.code), np.int64)
-    place[levels.code - low] = np.arange(len(place))
+    place = np.full(int(levels.code.max()) - low + 1, -1, np.int64)
+    place[levels.code - low] = np.arange(len(levels.code))
     layout = matrix_layout(tensor.codes.shape, weight.channel_axes)
-    target, held, nearest = (
-        layout.apply(array) for array in (gain * tensor.target, _held(tensor, place, low), tensor.codes)
+    target, held, usual = (
+        layout.apply(array) for array in (gain * tensor.target, _held(tensor, place, low), tensor.before)
     )
     along = _scales_of_rows(tensor, layout)
     chosen = np.empty(target.shape, np.int64)
@@ -183,7 +243,7 @@ def _rounded(
                 blocks = _scaled(blocks, starts, along[part[0]])
             chosen[part] = rounded(matrix, blocks, starts, levels)
             power = np.concatenate([np.diag(block) for block in blocks])
-        at = place[nearest[part].astype(np.int64) - low]
+        at = place[usual[part].astype(np.int64) - low]
         before += float(power @ levels.variance[at].sum(axis=1))
         after += float(power @ levels.variance[chosen[part]].sum(axis=1))
     codes = np.asarray(layout.inverse(tensor.codes.shape).apply(levels.code[chosen]), np.int64)

@@ -9,6 +9,7 @@ from pydantic import Field
 from nvaudit.declare import Option, Options
 from nvaudit.options import (
     ChipOptions,
+    CodeOptions,
     Count,
     DataOptions,
     DeviceOptions,
@@ -30,6 +31,11 @@ CHIPS = 16
 IMAGES = 256
 TRIALS = 500
 MAX_CLEAN_LOSS = 0.005
+"""What may be lost without noise where the user does not say, in the metric's unit …"""
+
+NOISE_SHARE = 0.1
+"""… or as a share of what noise costs, if that is more."""
+
 TIME_BUDGET_S = 60.0
 
 
@@ -82,6 +88,7 @@ class RemapSpec(
     ChipOptions,
     LossOptions,
     CalibrationOptions,
+    CodeOptions,
     MappingOptions,
     DeviceOptions,
     MetricOptions,
@@ -94,11 +101,11 @@ class RemapSpec(
     """
 
     max_clean_loss: Annotated[
-        NotNegative,
+        NotNegative | None,
         LossOptions.option(
             "max_clean_loss", wanted="a finite number, 0 or more: 0.005 is half a point of accuracy"
         ),
-    ] = MAX_CLEAN_LOSS
+    ] = None
     trials: Annotated[
         Annotated[int, Field(ge=0, le=100_000_000)],
         ChipOptions.option("trials", wanted="a whole number from 0 (no audit) to 100000000"),

@@ -8,7 +8,7 @@ import shlex
 from pydantic import JsonValue
 
 from nvaudit.declare import fields_of
-from nvaudit.options import DataOptions, DeviceOptions, MappingOptions, MetricOptions
+from nvaudit.options import CodeOptions, DataOptions, DeviceOptions, MappingOptions, MetricOptions
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import clean
@@ -36,7 +36,7 @@ def rerun_command(report: AuditReport) -> str:
     return " ".join(_quote(word) for word in words)
 
 
-_SAME = (DeviceOptions, MappingOptions, DataOptions, MetricOptions)
+_SAME = (DeviceOptions, MappingOptions, CodeOptions, DataOptions, MetricOptions)
 """Options of an audit under which a model is hardened too."""
 
 

@@ -198,3 +198,12 @@ def test_errors_of_a_trained_network(
     assert found.error.total == pytest.approx(powers, abs=1e-4)
     free = CodeSearch(variance, "sign_per_device", weights, "integers").best(4)
     assert free.error.total == pytest.approx(signed, abs=1e-4)
+
+
+def test_sharing_out_is_never_worse_than_all_layers_alike() -> None:
+    """A large layer whose next step does not fit leaves no budget lying where all alike would use it."""
+    power = {"small": [4.0, 2.0, 1.0], "large": [40.0, 20.0, 10.0]}
+    cost = {"small": [10.0, 20.0, 30.0], "large": [100.0, 200.0, 300.0]}
+    assert allocate(power, cost, 220.0) == {"small": 1, "large": 1}
+    power["small"] = [400.0, 10.0, 1.0]
+    assert allocate(power, cost, 220.0) == {"small": 1, "large": 1}

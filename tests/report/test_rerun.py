@@ -157,6 +157,16 @@ def test_a_gate_that_fails_suggests_hardening_without_training():
     assert not {"--trials", "--seed", "--scale", "--limit"} & set(words)
 
 
+def test_what_is_suggested_has_the_code_of_the_audit():
+    """A model that was audited on a code is hardened on that code, not on slices."""
+    words = shlex.split(remedy_command(failed(code="auto", allocate="devices", devices_per_weight=2.5)))
+    at = words.index("--code")
+    assert words[at : at + 2] == ["--code", "auto"]
+    assert words[words.index("--allocate") + 1] == "devices"
+    assert words[words.index("--devices-per-weight") + 1] == "2.5"
+    assert "--code" not in shlex.split(remedy_command(failed()))
+
+
 def test_nothing_is_suggested_where_no_gate_fails():
     """Neither without a gate nor with one that holds."""
     assert remedy_command(report(gate=(), verdict=None)) is None

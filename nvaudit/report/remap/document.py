@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from nvaudit.report.codes import codes_blocks
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -49,7 +50,14 @@ def remap_document(report: RemapReport) -> Document:
         subject=name,
         subtitle=f"{report.metric} before and after --method remap, σ = {report.sigma:g} {report.sigma_unit}",
         hero=_hero(report),
-        sections=(_pair(report), _steps(report), _tensors(report), _notes(report), _record(report)),
+        sections=(
+            _pair(report),
+            _steps(report),
+            *_codes(report),
+            _tensors(report),
+            _notes(report),
+            _record(report),
+        ),
         version=report.nvaudit_version,
     )
 
@@ -122,6 +130,10 @@ def _steps(report: RemapReport) -> Section:
     return Section("steps-section", "What was tried", tuple(blocks))
 
 
+def _codes(report: RemapReport) -> list[Section]:
+    return [] if report.codes is None else [Section("codes", "Codes", tuple(codes_blocks(report.codes)))]
+
+
 def _tensors(report: RemapReport) -> Section:
     rows: list[tuple[Cell, ...]] = [_tensor_row(tensor) for tensor in report.tensors]
     shown, cut = limited(rows)
@@ -139,6 +151,7 @@ def _record(report: RemapReport) -> Section:
     rows = (
         ("Device", f"{report.run.get('device')}; seed {report.run.get('seed')}"),
         ("Remapped model", report.output),
+        *([] if report.mapping is None else [("Mapping file", report.mapping)]),
         *time_text(report.timing),
         *((f"SHA-256 of the {name.replace('_', ' ')}", value) for name, value in hashes),
     )

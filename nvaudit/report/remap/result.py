@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
@@ -105,6 +106,14 @@ class RemapReport(Header):
     mapped: MappedShare | None = Field(
         default=None,
         description="How much of the written model's products is on the array; null without audits.",
+    )
+    mapping: str | None = Field(default=None, description="The mapping file beside the written model, if its "
+                                "weights have codes.")  # fmt: skip
+    codes: CodesInfo | None = Field(
+        default=None, description="Codes of the written model's weights; null where they are slices."
+    )
+    allowed_loss: float | None = Field(
+        default=None, description="What might be lost without noise; null in older reports."
     )
     run: Run
     hashes: RemapHashes

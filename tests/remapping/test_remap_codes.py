@@ -1,0 +1,213 @@
+"""Remap with codes: the mapping file beside the model, what is kept, and what reads it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from nvaudit import audit
+from nvaudit.errors import OptionError
+from nvaudit.jobs.remapping import remap
+from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
+from nvaudit.model import load_model
+
+EXAMPLE = Path("examples/digits_cnn.onnx")
+LIMIT = "OPENBLAS_NUM_THREADS"
+QUICK = {"calibration_chips": 4, "calibration_images": 64, "trials": 0, "time_budget": 0}
+ALONE = {"equalise": False, "clip": False, "recalibrate": False, "rounding": False}
+
+
+def product(path, seed=0):
+    """y = relu(x W) W', with data whose inputs depend on each other."""
+    gen = np.random.default_rng(seed)
+    weights = {"w1": gen.normal(0, 0.3, (12, 10)), "w2": gen.normal(0, 0.3, (10, 3))}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["h"]),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("MatMul", ["r", "w2"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    x = gen.standard_normal((400, 4)) @ gen.standard_normal((4, 12))
+    np.savez(path.with_suffix(".npz"), x=x.astype(np.float32))
+    return path
+
+
+def test_the_command_writes_a_mapping_that_an_audit_finds(tmp_path, command):
+    """Two files: an audit of the model alone gives the reported number, well above the default's."""
+    out, page, again = tmp_path / "H.onnx", tmp_path / "r.json", tmp_path / "a.json"
+    same = ["--device", "fefet1", "--sigma", "0.2", "--data", EXAMPLE.with_suffix(".npz"), "--limit", "100"]
+    hardened = command(
+        "harden", EXAMPLE, "--method", "remap", "-o", out, *same, "--code", "auto",
+        "-n", "8", "--calibration-chips", "4", "--calibration-images", "64",
+        "--no-clip", "--no-recalibrate", "--time-budget", "0", "--report", page, "-q",
+    )  # fmt: skip
+    assert hardened.code == 0, hardened.err
+    report = json.loads(page.read_text())
+    assert report["mapping"] == str(tmp_path / "H.mapping.json")
+    assert report["after"]["mean"] > report["before"]["mean"] + 0.04
+    assert report["codes"]["devices_per_weight"] == 4
+    audited = command(
+        "audit", out, *same, "-n", "8", "--exhaustive", "--no-roughness", "--report", again, "-q"
+    )
+    assert audited.code == 0, audited.err
+    found = json.loads(again.read_text())
+    assert found["run"]["mapping"] == report["mapping"]
+    assert found["kpp"][0]["value"] == report["after"]["kpp"]
+    assert found["quantised"] == report["after"]["quantised"]
+
+
+@pytest.mark.parametrize(("code", "scale"), [("8,4,2,1", "per_tensor"), ("9,9,1", "per_channel")])
+def test_rounded_weights_are_taken_as_they_are(tmp_path, code, scale):
+    """Codes for noise write values that the code has, the file says so, and no audit rounds them again."""
+    out = tmp_path / "out.onnx"
+    report = remap(
+        product(tmp_path / "m.onnx"), "fefet1", out=out, code=code, scale=scale, equalise=False, clip=False,
+        recalibrate=False, max_clean_loss=1.0, metric="mse", **{**QUICK, "trials": 8},
+    )  # fmt: skip
+    assert [tensor.rounded for tensor in report.tensors] == [True, True]
+    data = read_mapping(mapping_beside(out))
+    assert data.nearest == {"w1", "w2"}
+    top = 3 * sum(map(int, code.split(",")))
+    have = data.of("file")["w1"]
+    for initializer in onnx.load(out).graph.initializer:
+        values = numpy_helper.to_array(initializer).astype(np.float64)
+        axis = 0 if scale == "per_channel" else None
+        steps = values / (np.abs(values).max(axis=axis, keepdims=True) / top)
+        whole = np.rint(steps).astype(int)
+        assert np.abs(steps - whole).max() < 1e-3
+        assert have.reachable[whole + top].all()
+    options = {"scale": scale, "metric": "mse", "trials": 8, "exhaustive": True, "roughness": False}
+    audited = audit(out, "fefet1", tmp_path / "m.npz", **options)
+    # The levels are those of the numbers themselves, so that without noise nothing is off.
+    assert audited.quantised == pytest.approx(audited.nominal, abs=1e-9)
+    assert audited.kpp[0].value == report.after.kpp
+
+
+def test_rounding_on_a_code_helps(tmp_path):
+    """On the same code the chips are nearer to the model's results than with each weight by itself."""
+    report = remap(
+        product(tmp_path / "m.onnx", 3), "fefet1", out=tmp_path / "o.onnx", sigma=0.2, code="8,4,2,1",
+        equalise=False, clip=False, recalibrate=False, max_clean_loss=1.0, metric="mse", **QUICK,
+    )  # fmt: skip
+    plain, chosen = report.steps[1:3]
+    assert chosen.kept
+    assert chosen.mean < 0.9 * plain.mean
+
+
+def test_a_code_that_hardware_has_is_kept_whatever_it_costs(tmp_path):
+    """Significances that are given hold: slices do better with one device each, and are not kept."""
+    out = tmp_path / "o.onnx"
+    report = remap(EXAMPLE, "rram", out=out, code="1", limit=100, **ALONE, **QUICK)
+    assert [(step.name, step.kept) for step in report.steps] == [
+        ("original", False),
+        ("original, code 1", True),
+    ]
+    assert report.steps[0].mean > report.steps[1].mean
+    assert report.codes.devices_per_weight == 1
+    assert read_mapping(mapping_beside(out)).model_sha256 == load_model(out).digest
+
+
+def test_fewer_devices_are_shared_out_between_layers(tmp_path):
+    """Two and a half devices on average, each code by its layer, do better than four as slices."""
+    report = remap(
+        EXAMPLE, "fefet1", out=tmp_path / "o.onnx", code="auto", devices_per_weight=2.5, allocate="devices",
+        sigma=0.2, limit=100, **ALONE, **{**QUICK, "calibration_chips": 12},
+    )  # fmt: skip
+    start, shared = report.steps
+    assert shared.name.startswith("original, codes on 2.")
+    assert shared.kept
+    assert 2 < report.codes.devices_per_weight <= 2.5
+    assert len({layer.code for layer in report.codes.layers}) > 1
+    assert shared.worst_quarter > start.worst_quarter
+
+
+def test_without_a_code_no_mapping_is_left(tmp_path):
+    """A model that is written over takes its mapping file with it; a note says what a code would give."""
+    out = tmp_path / "o.onnx"
+    options = {"sigma": 0.2, "limit": 100, **QUICK}
+    remap(EXAMPLE, "fefet1", out=out, code="8,4,2,1", **ALONE, **options)
+    assert mapping_beside(out).is_file()
+    report = remap(EXAMPLE, "fefet1", out=out, **ALONE, **options)
+    assert not mapping_beside(out).exists()
+    assert report.mapping is None
+    assert report.codes is None
+    assert [step.name for step in report.steps] == ["original"]
+    assert any(note.startswith("--code auto (code ") for note in report.notes)
+
+
+def test_a_mapping_beside_the_model_is_what_is_hardened(tmp_path):
+    """Codes of the given model hold for the written one too, though its weights are others."""
+    model = tmp_path / "m.onnx"
+    remap(EXAMPLE, "fefet1", out=model, code="8,4,2,1", limit=60, **ALONE, **QUICK)
+    shutil.copy(EXAMPLE.with_suffix(".npz"), tmp_path / "m.npz")
+    report = remap(model, "fefet1", out=tmp_path / "o.onnx", sigma=0.3, limit=60, **QUICK)
+    assert report.codes.codes[0].text == "8,4,2,1"
+    codes = [read_mapping(mapping_beside(path)).of("") for path in (model, tmp_path / "o.onnx")]
+    assert codes[0] == codes[1]
+    with pytest.raises(OptionError, match="--mapping and --code: choose one"):
+        remap(model, out=tmp_path / "p.onnx", code="auto", mapping=str(mapping_beside(model)), **QUICK)
+
+
+def test_training_refuses_a_model_with_codes(tmp_path, command):
+    """Training simulates slices, so that a mapping file beside the model is refused, and so is --code."""
+    pytest.importorskip("torch")
+    from nvaudit.jobs.hardening import harden
+
+    model = tmp_path / "m.onnx"
+    remap(EXAMPLE, "fefet1", out=model, code="8,4,2,1", limit=60, **ALONE, **QUICK)
+    with pytest.raises(OptionError, match="training simulates slices"):
+        harden(model, "fefet1", EXAMPLE.with_suffix(".npz"), out=tmp_path / "o.onnx", method="trice")
+    words = ["harden", str(EXAMPLE), "--method", "trice", "-o", str(tmp_path / "o.onnx"), "--code", "auto"]
+    refused = command(*words)
+    assert refused.code == 2
+    assert "--code: for --method remap, not trice" in refused.err
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_what_may_be_lost_follows_what_noise_costs(tmp_path):
+    """By default half a point or a tenth of the loss on chips; what the user says is taken as it is."""
+    free = remap(EXAMPLE, "fefet1", out=tmp_path / "a.onnx", sigma=0.4, limit=100, **ALONE, **QUICK)
+    lost = free.steps[0].nominal - free.steps[0].mean
+    assert lost > 0.1
+    assert free.allowed_loss == pytest.approx(lost / 10)
+    quiet = remap(EXAMPLE, "fefet1", out=tmp_path / "b.onnx", sigma=0.0, limit=100, **ALONE, **QUICK)
+    assert quiet.allowed_loss == 0.005
+    said = remap(
+        EXAMPLE,
+        "fefet1",
+        out=tmp_path / "c.onnx",
+        sigma=0.4,
+        limit=100,
+        max_clean_loss=0.001,
+        **ALONE,
+        **QUICK,
+    )
+    assert said.allowed_loss == 0.001
+
+
+@pytest.mark.parametrize(
+    ("method", "set_before", "want"), [("remap", "", "1"), ("remap", "3", "3"), ("vat", "", "")]
+)
+def test_products_of_remap_take_one_thread(method, set_before, want):
+    """The command sets it before NumPy is loaded, for remap only, and not against the user."""
+    words = ["harden", "--method", method, "--help"]
+    lines = f"import os, nvaudit.cli; nvaudit.cli.run({words!r}); print(os.environ.get({LIMIT!r}, ''))"
+    environment = {name: value for name, value in os.environ.items() if name != LIMIT}
+    environment |= {LIMIT: set_before} if set_before else {}
+    ran = subprocess.run(
+        [sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.splitlines()[-1] == want

@@ -324,13 +324,13 @@ class RemapSearch:
                 return
             self.tell(name, len(self.tried), len(self.tried) + 1)
             self._input_moments(base.bench, images)
-            found = self._rounded(base.bench, base.limits, caution)
+            rounding = self._rounded(base.bench, base.limits, caution)
             self._rounding_s = time.perf_counter() - begin
-            if not found.numbers:
-                self.impossible.append(f"rounding: {next(iter(found.refused.values()), 'no weight')}")
+            if not rounding.numbers:
+                self.impossible.append(f"rounding: {next(iter(rounding.refused.values()), 'no weight')}")
                 return
             begin = time.perf_counter()
-            self.candidate(name, base.bench, base.rescaling, base.limits, base.corrected, found)
+            self.candidate(name, base.bench, base.rescaling, base.limits, base.corrected, rounding)
             if self.refused.get(name) != COSTS:
                 return
 

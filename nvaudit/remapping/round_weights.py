@@ -141,7 +141,7 @@ def noise_power(bench: Bench, moments: Mapping[str, InputMoments]) -> dict[str, 
 
     Of y = Wᵀ x it is max|W|² · columns · tr H over tr(Wᵀ H W), summed over the matrices of a weight.
     """
-    found = dict[str, float]()
+    powers = dict[str, float]()
     for key, known in moments.items():
         weight, values = bench.weights[key], bench.values[key]
         matrices = matrix_layout(values.shape, weight.channel_axes).apply(values)
@@ -156,8 +156,8 @@ def noise_power(bench: Bench, moments: Mapping[str, InputMoments]) -> dict[str, 
                 signal += float(np.einsum("io,io->", rows, power @ rows))
         if signal > 0:
             axes = scale_axes(weight, bench.conditions.per_channel)
-            found[key] = float(np.mean(np.square(peak_of(values, axes)))) * noise / signal
-    return found
+            powers[key] = float(np.mean(np.square(peak_of(values, axes)))) * noise / signal
+    return powers
 
 
 def rounding_seconds(weight: Weight) -> float:
@@ -189,11 +189,11 @@ def _tensor(bench: Bench, changed: Changed, key: str) -> _Tensor:
         return _Tensor(target, codes, grid.scale, *bench.ranges[key], grid, codes)
     assert not isinstance(numbers, IntegerGrid)
     axes = bench.weights[key].channel_axes if bench.conditions.per_channel else ()
-    found = quantize(values if numbers is None else stored(numbers), bench.conditions.bits, axes)
-    scale = found.scale.astype(np.float64)
+    quantized = quantize(values if numbers is None else stored(numbers), bench.conditions.bits, axes)
+    scale = quantized.scale.astype(np.float64)
     target = np.divide(values.astype(np.float64), scale, out=np.zeros(values.shape), where=scale > 0)
-    top, codes = 2**found.bits - 1, found.code.astype(np.int64)
-    return _Tensor(target, codes, found.scale, -top, top, None, codes)
+    top, codes = 2**quantized.bits - 1, quantized.code.astype(np.int64)
+    return _Tensor(target, codes, quantized.scale, -top, top, None, codes)
 
 
 def _coded(bench: Bench, codes: ChosenCodes, key: str, numbers: NDArray[Any]) -> _Tensor:

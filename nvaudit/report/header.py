@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from importlib import metadata
 from typing import Literal
 
 from pydantic import Field, JsonValue
@@ -22,9 +24,22 @@ _LIBRARIES = ("numpy", "scipy", "onnx", "onnxruntime", "torch")
 
 
 def library_versions(names: tuple[str, ...] = _LIBRARIES[:-1]) -> dict[str, str]:
-    """Give the versions of what numbers come from, as far as it is loaded."""
-    loaded = ((name, sys.modules.get(name)) for name in names)
-    return {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded if module}
+    """Give the versions of what numbers come from; of what is not installed none.
+
+    Whether it is imported already does not matter: a resumed run may not have needed it.
+    """
+    versions = ((name, _version(name)) for name in names)
+    return {name: version for name, version in versions if version}
+
+
+def _version(name: str) -> str:
+    module = sys.modules.get(name)
+    if module is not None:
+        return str(getattr(module, "__version__", "unknown"))
+    for distribution in (name, f"{name}-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(distribution)
+    return ""
 
 
 def versions_with_torch() -> dict[str, str]:

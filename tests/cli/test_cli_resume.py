@@ -170,7 +170,7 @@ def refusal(folder: Path, ran) -> str:
         (("--batch-size", 4), "--batch-size is 4, there 64"),
         (("--every-device",), "--every-device is given, there not given"),
         (("--layers", "conv*", "--metric", "top2"),
-         "--metric is top2, there not given; --layers is conv*, there not given"),
+         "--layers is conv*, there not given; --metric is top2, there not given"),
     ],
 )  # fmt: skip
 def test_another_option_is_refused(command, example, kept, options, said):

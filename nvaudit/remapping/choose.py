@@ -284,6 +284,9 @@ class RemapSearch:
         chosen = choose(base.bench, importance)
         bench = self.bench(base.rescaling, chosen)
         name = f"{bare}, {_code_name(bench)}"
+        if any(candidate.name == name for candidate in self.tried):
+            self.impossible.append(f"{what}: all layers get the code that was tried")
+            return
         candidate = self.candidate(
             name, bench, base.rescaling, base.limits, base.corrected, required=required
         )

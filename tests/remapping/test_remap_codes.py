@@ -134,6 +134,16 @@ def test_fewer_devices_are_shared_out_between_layers(tmp_path):
     assert shared.worst_quarter > start.worst_quarter
 
 
+def test_codes_that_were_tried_are_not_tried_again(tmp_path):
+    """Where every layer gets the one code, that is said, and no candidate comes twice under one name."""
+    report = remap(
+        EXAMPLE, "fefet1", out=tmp_path / "o.onnx", encoding="differential", code="auto", allocate="devices",
+        devices_per_weight=2, limit=60, **ALONE, **QUICK,
+    )  # fmt: skip
+    assert [step.name for step in report.steps] == ["original", "original, code 1"]
+    assert "original, codes by layers: all layers get the code that was tried" in report.not_tried
+
+
 def test_without_a_code_no_mapping_is_left(tmp_path):
     """A model that is written over takes its mapping file with it; a note says what a code would give."""
     out = tmp_path / "o.onnx"

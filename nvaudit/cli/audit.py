@@ -12,7 +12,7 @@ from nvaudit.cli.interrupts import stoppable
 from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, inputs_of, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -118,10 +118,5 @@ def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
 
 def _check_outputs(outputs: tuple[Output, ...], spec: RunSpec, resume: Path | None) -> None:
     """Find out before the run that the files can be written, and that they destroy no input."""
-    inputs = {
-        "the model": Path(spec.model),
-        "the data": Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz"),
-        "the device profile": Path(spec.device),
-    }
     kept = () if resume is None else (resume / RECORD_FILE, resume / LOCK_FILE)
-    check_outputs(outputs, inputs, kept)
+    check_outputs(outputs, inputs_of(spec), kept)

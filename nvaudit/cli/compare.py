@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, inputs_of, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
@@ -152,7 +152,8 @@ def _inputs(plan: Plan) -> Iterable[tuple[str, Path]]:
     for name, file in plan.files.items():
         yield f"the report {name}", Path(file)
     for name, spec in plan.specs.items():
-        data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
-        yield f"the model {name}", Path(spec.model)
-        yield f"the data of {name}", data
-        yield "the device profile", Path(spec.device)
+        read = inputs_of(spec)
+        yield f"the model {name}", read.pop("the model")
+        yield f"the data of {name}", read.pop("the data")
+        yield "the device profile", read.pop("the device profile")
+        yield from ((f"{what} of {name}", path) for what, path in read.items())

@@ -35,7 +35,7 @@ from nvaudit.device import (
     profile_names,
 )
 from nvaudit.errors import OptionError
-from nvaudit.files import write_text_atomic
+from nvaudit.files import check_product, write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.perturb.moments import DeviceFacts, device_facts
 from nvaudit.report.device.result import (
@@ -196,6 +196,7 @@ def validate_command(file: Path) -> None:
               help="Default magnitude bits of a weight.")  # fmt: skip
 def fit_command(csv: Path, out: Path, name: str | None, **options: Any) -> None:
     """Make a profile from measurements: CSV with columns level,mean,std or level,value."""
+    check_product(out, {"the measurements": csv})
     profile = fit_profile(csv, name or out.stem, **options)
     write_text_atomic(out, dump_profile(profile))
     with printing():

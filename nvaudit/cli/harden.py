@@ -15,7 +15,7 @@ from rich.console import Console
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, inputs_of, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -106,7 +106,7 @@ def _train(
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
 
-    check_outputs(outputs, _inputs(spec, ("val_data", "test_data")))
+    check_outputs(outputs, inputs_of(spec), product=out)
     with keeping("finished epochs", resume, cache, parameters()) as kept:
         with ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_hardening(spec, out, progress, folder))
@@ -131,7 +131,7 @@ def _remap(
     if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**chosen)
-    check_outputs(outputs, _inputs(spec, ("calibration_data", "test_data")))
+    check_outputs(outputs, inputs_of(spec), product=out)
     before = _stamp(out)
     try:
         with ProgressDisplay(quiet) as progress:
@@ -152,16 +152,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _inputs(spec: HardenSpec | RemapSpec, others: tuple[str, ...]) -> dict[str, Path]:
-    """What is read, with its name in words."""
-    data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
-    inputs = {"the model": Path(spec.model), "the data": data, "the device profile": Path(spec.device)}
-    for name in others:
-        if (path := getattr(spec, name, None)) is not None:
-            inputs[f"--{name.replace('_', '-')}"] = Path(path)
-    return inputs
 
 
 def _show(console: Console, result: Any, out: Path) -> None:

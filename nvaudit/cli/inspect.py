@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ import click
 from nvaudit._version import __version__
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options
-from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, inputs_of, output_options
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.device import profile_digest
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError, OptionError
-from nvaudit.files import holding_inputs
+from nvaudit.files import check_product, holding_inputs
 from nvaudit.mapping.mapping_file import mapping_data, write_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -65,7 +66,9 @@ def inspect_command(
 ) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
-    check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
+    check_outputs(outputs, inputs_of(spec))
+    if write_mapping_to is not None:
+        _check_mapping(write_mapping_to, outputs, inputs_of(spec))
     profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
@@ -110,6 +113,15 @@ def _sizes(decisions: Sequence[Decision]) -> dict[str, int]:
     """Weights of each tensor on the array."""
     mapped = (decision.constant for decision in decisions if decision.mapped)
     return {constant.weight.key: constant.size for constant in mapped if constant.weight is not None}
+
+
+def _check_mapping(path: Path, outputs: Sequence[Output], inputs: dict[str, Path]) -> None:
+    """Find out beforehand that a mapping file can be written; the model's own may be replaced."""
+    inputs.pop("the mapping file")
+    check_product(path, inputs, "--write-mapping")
+    for output in outputs:
+        if not output.to_stdout and os.path.realpath(output.path) == os.path.realpath(path):
+            raise OptionError(f"{output.option} and --write-mapping: both are {path}; choose two paths")
 
 
 def _write_mapping(path: Path, codes: ChosenCodes | None, loaded: LoadedModel) -> None:

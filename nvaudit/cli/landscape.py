@@ -10,7 +10,7 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, inputs_of, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import OptionError
@@ -46,7 +46,7 @@ def landscape_command(
     cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
     wanted = _with_surface(surface, outputs)
-    check_outputs(wanted, _inputs(spec))
+    check_outputs(wanted, inputs_of(spec))
     with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))
@@ -66,9 +66,3 @@ def _with_surface(surface: Path | None, outputs: tuple[Output, ...]) -> list[Out
     if str(surface) == "-":
         raise OptionError("--surface -: a surface is binary; name a file, and give -o - for the numbers")
     return [*([] if surface is None else [Output("--surface", "surface", surface, surface_npz)]), *wanted]
-
-
-def _inputs(spec: LandscapeSpec) -> dict[str, Path]:
-    """What is read, with its name in words."""
-    data = Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz")
-    return {"the model": Path(spec.model), "the data": data}

@@ -256,7 +256,33 @@ def form_output(name: str, path: Path) -> Output:
     return Output(f"--{name}", extra.name, path, extra.render, extra.ready)
 
 
-def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: Iterable[Path] = ()) -> None:
+_READ = ("mapping", "calibrate_data", "calibration_data", "val_data", "test_data")
+"""Fields of specifications that name a further file to read."""
+
+
+def inputs_of(spec: Any) -> dict[str, Path]:
+    """What a specification reads, by its name in words: no output may be one of these files."""
+    model = Path(spec.model)
+    inputs = {
+        "the model": model,
+        "the data": model.with_suffix(".npz") if spec.data is None else Path(spec.data),
+    }
+    if hasattr(spec, "device"):
+        inputs["the device profile"] = Path(spec.device)
+    if hasattr(spec, "mapping"):
+        inputs["the mapping file"] = model.with_suffix(".mapping.json")
+    given = {name: getattr(spec, name, None) for name in _READ}
+    return inputs | {
+        f"--{name.replace('_', '-')}": Path(path) for name, path in given.items() if path is not None
+    }
+
+
+def check_outputs(
+    outputs: Sequence[Output],
+    inputs: Mapping[str, Path],
+    kept: Iterable[Path] = (),
+    product: Path | None = None,
+) -> None:
     """Find out before the run that everything can be written, and that it destroys nothing.
 
     Parameters
@@ -265,6 +291,8 @@ def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: I
         What is read, with its name in words.
     kept : iterable of Path
         Files of ``--resume``.
+    product : Path, optional
+        What ``-o`` writes where that is no report.
 
     Raises
     ------
@@ -272,7 +300,7 @@ def check_outputs(outputs: Sequence[Output], inputs: Mapping[str, Path], kept: I
         If a path cannot be written, is an input, or is given twice.
     """
     records = {os.path.realpath(path) for path in kept}
-    taken: dict[str, str] = {}
+    taken: dict[str, str] = {} if product is None else {os.path.realpath(product): "-o"}
     for output in outputs:
         output.ready()
         if output.to_stdout:

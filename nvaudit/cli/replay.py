@@ -13,7 +13,7 @@ from nvaudit.cli.outputs import Product, product_option
 from nvaudit.cli.report import read_report
 from nvaudit.cli.say import say
 from nvaudit.errors import OptionError
-from nvaudit.files import check_writable
+from nvaudit.files import check_product
 from nvaudit.jobs.replaying import replay
 
 
@@ -32,7 +32,7 @@ def replay_command(
     """Write one simulated chip of REPORT.json as an ordinary ONNX model."""
     if worst and trial is not None:
         raise OptionError("--worst and --trial: choose one")
-    check_writable(out)
+    check_product(out, {} if str(report) == "-" else {"the report": report})
     done = replay(read_report(report), out, trial=trial, sigma=sigma, check=check)
     if done.reported is None:
         outcome = "stopped early in the report" + (

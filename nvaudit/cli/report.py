@@ -31,7 +31,7 @@ def report_command(source: Path, outputs: tuple[Output, ...], text: bool) -> Non
     worked, whatever the verdict in the report is.
     """
     check_outputs(outputs, {} if str(source) == "-" else {"the report": source})
-    text_of, name = _read(source)
+    text_of, name = _read(source, "the JSON report of a command of nvaudit")
     _, contents = read_any(text_of, name)
     show = partial(print_report, contents) if text or not outputs else None
     _check_shown(contents, outputs, show, name)
@@ -75,7 +75,7 @@ def read_report(path: Path) -> AuditReport:
     return from_json(*_read(path))
 
 
-def _read(path: Path) -> tuple[str, str]:
+def _read(path: Path, wanted: str = "a report.json of nvaudit audit") -> tuple[str, str]:
     """The text of a report.json, and its name; - is standard input."""
     name = "standard input" if str(path) == "-" else str(path)
     try:
@@ -83,6 +83,6 @@ def _read(path: Path) -> tuple[str, str]:
         text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(
-            f"{name}: cannot be read: {error}; give a report.json of `nvaudit audit`"
+            f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}; give {wanted}"
         ) from error
     return text, name

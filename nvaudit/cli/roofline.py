@@ -10,14 +10,13 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, inputs_of, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.rooflining import (
     OF_ONE_AUDIT,
     RooflineOptions,
-    RooflinePlan,
     bits_of_levels,
     plan_roofline,
     run_roofline,
@@ -80,17 +79,10 @@ def roofline_command(
         margin=margin,
         options=options,
     )
-    check_outputs(outputs, _inputs(plan))
+    check_outputs(outputs, inputs_of(next(iter(plan.ideal.values()))))
     with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
             roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))
         hand_out(roofline, outputs, lambda console: print_report(roofline, console))
         kept.done()
     return EXIT_OK
-
-
-def _inputs(plan: RooflinePlan) -> dict[str, Path]:
-    """What is read, with its name in words."""
-    spec = next(iter(plan.ideal.values()))
-    data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
-    return {"the model": Path(spec.model), "the data": data, "the device profile": Path(spec.device)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nvaudit.errors import DataError, EngineError, OptionError
-from nvaudit.files import check_inputs, holding_inputs
+from nvaudit.files import check_inputs, check_product, holding_inputs
 from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
 from nvaudit.model.layout import UNMOVED
@@ -69,7 +69,8 @@ def replay(
     Raises
     ------
     OptionError
-        If there is no such trial or point, or the model, data or device is not the report's.
+        If there is no such trial or point, the model, data or device is not the report's, or the file to
+        write is one of them.
     EngineError
         If the written file does not reach the reported value.
     """
@@ -89,6 +90,8 @@ def replay(
         trial = int(worst(np.asarray(values, dtype=np.float64)))  # null becomes NaN
     if not 0 <= trial < len(values):
         raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
+    data = spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz"))
+    check_product(out, {"the model": spec.model, "the data": data, "the device profile": spec.device})
     with scratch_folder() as folder, holding_inputs():
         session = prepare(spec, folder)
         _same(session, report)

@@ -116,6 +116,8 @@ def plan_inputs(spec: VerifySpec) -> dict[str, Path]:
         "the data": Path(run.data) if run.data is not None else Path(run.model).with_suffix(".npz"),
         "the device profile": Path(run.device),
     }
+    if run.mapping is not None:
+        inputs["--mapping"] = Path(run.mapping)
     if spec.own.sensitivity_data is not None:
         inputs["--sensitivity-data"] = Path(spec.own.sensitivity_data)
     return inputs

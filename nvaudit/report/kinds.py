@@ -133,15 +133,13 @@ def read_any(text: str, where: str) -> tuple[Kind, Header]:
     DataError
         If the text is no report of this version; says where and what was found.
     """
-    raw = parsed(text, where)
+    known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
+    wanted = f"the JSON of one of these: {known}"
+    raw = parsed(text, where, wanted)
     kind = next((kind for kind in KINDS if kind.name == raw.get("kind")), None)
     if kind is None:
-        known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
         contents = f"kind {short_repr(raw['kind'])}" if "kind" in raw else keys_text(raw)
-        raise DataError(
-            f"{where}: a report of no kind that is known: it has {contents}; give the JSON of one of these: "
-            f"{known}"
-        )
+        raise DataError(f"{where}: a report of no kind that is known: it has {contents}; give {wanted}")
     return kind, validated(kind.model, raw, where, kind.command)
 
 

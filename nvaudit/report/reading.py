@@ -30,13 +30,15 @@ _OLD_KEYS = {
 _OLD_POINT = re.compile(r"sigma (\S+) \((\w+)(?: (.+))?\), time (\S+) s")
 
 
-def parsed(text: str, where: str) -> Raw:
+def parsed(text: str, where: str, wanted: str = "a report.json of nvaudit audit") -> Raw:
     """Read the JSON of a report of whatever kind; one of an earlier version is given as today's.
 
     Parameters
     ----------
     where : str
         File name, for messages.
+    wanted : str
+        What should be given instead, for messages.
 
     Raises
     ------
@@ -46,12 +48,11 @@ def parsed(text: str, where: str) -> Raw:
     try:
         raw = read_json(text)
     except ValueError as error:
-        raise DataError(f"{where}: not a report: {error}; give a report.json of nvaudit audit") from error
+        raise DataError(f"{where}: not a report: {error}; give {wanted}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or version != 1 or isinstance(version, bool):
         raise DataError(
-            f"{where}: schema_version: got {short_repr(version)}: this nvaudit reads version 1; "
-            "give a report.json of nvaudit audit"
+            f"{where}: schema_version: got {short_repr(version)}: this nvaudit reads version 1; give {wanted}"
         )
     return _as_today(raw)
 

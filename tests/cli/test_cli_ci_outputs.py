@@ -202,7 +202,7 @@ def test_what_is_no_report(command, tmp_path, content, message):
     assert ran.code == 2
     assert str(path) in ran.err
     assert message in ran.err
-    assert "give a report.json of" in ran.err
+    assert "give the JSON" in ran.err
     assert not (tmp_path / "j.xml").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,64 @@ def test_a_table_that_the_report_does_not_have_is_bad_input(command, example, tm
     assert ran.code == 2
     assert "--csv-table 'attribution_tensors': this report has points, chips, tensors; name one" in ran.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json"]
+
+
+def _copy(example, folder):
+    for suffix in (".onnx", ".npz"):
+        shutil.copy(example.with_suffix(suffix), folder)
+    return folder / example.name
+
+
+@pytest.mark.parametrize(("target", "what"), [
+    ("r.json", "the report"), ("digits_cnn.onnx", "the model"), ("digits_cnn.npz", "the data"),
+])  # fmt: skip
+def test_replay_replaces_nothing_that_it_reads(command, example, tmp_path, target, what):
+    """The report, the model and the data stay as they are."""
+    model, report = _copy(example, tmp_path), tmp_path / "r.json"
+    assert command("audit", model, "-n", 2, "-j", 0, "--limit", 8, "-o", report).code == 0
+    before = (tmp_path / target).read_bytes()
+    ran = command("replay", report, "-o", tmp_path / target)
+    assert ran.code == 2
+    assert f"{target}: this is {what}; choose another path" in ran.err
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_nothing_that_is_read_is_replaced(command, example, tmp_path):
+    """Measurements, mapping files, samples of a calibration; a model by its own report neither."""
+    model, mapping, other = _copy(example, tmp_path), tmp_path / "m.json", tmp_path / "o.npz"
+    shutil.copy(model.with_suffix(".npz"), other)
+    assert command("inspect", model, "--code", "8,4,2,1", "--write-mapping", mapping).code == 0
+    table = tmp_path / "measured.csv"
+    table.write_text("level,mean,std\n0,1,0.1\n1,2,0.1\n", encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for words, message in [
+        (("devices", "fit", table, "-o", table), "this is the measurements"),
+        (("audit", model, "--mapping", mapping, "-o", mapping), "this is --mapping"),
+        (("audit", model, "--calibrate-chips", 8, "--calibrate-data", other, "--csv", other),
+         "this is --calibrate-data"),
+        (("roofline", model, "--mapping", mapping, "--html", mapping), "this is --mapping"),
+        (("verify-plan", model, "--mapping", mapping, "-o", mapping), "this is --mapping"),
+        (("inspect", model, "--code", "8,4,2,1", "--write-mapping", model), "this is the model"),
+        (("inspect", model, "--code", "8,4,2,1", "--write-mapping", "x", "--csv", "x"), "both are x"),
+        (("harden", model, "-m", "remap", "-o", "h.onnx", "--report", "h.onnx"), "both are h.onnx"),
+        (("harden", model, "-o", "h.onnx", "--csv", "h.onnx"), "both are h.onnx"),
+    ]:  # fmt: skip
+        ran = command(*words)
+        assert (ran.code, message in ran.err) == (2, True), ran.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"schema_version": 1, "a": 2}', '{"kind": "x", "schema_version": 1}']
+)
+def test_what_is_no_report_is_told_which_there_are(command, tmp_path, text):
+    """`nvaudit report` names every command whose report it reads."""
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="utf-8")
+    ran = command("report", path)
+    assert ran.code == 2
+    assert "give the JSON of one of these: nvaudit audit ('audit'); nvaudit compare ('compare');" in ran.err
+    assert "nvaudit devices list ('devices')" in ran.err
 
 
 def test_a_full_disk_is_named_with_its_path(tmp_path, monkeypatch):

@@ -172,6 +172,20 @@ class Session:
         return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
 
 
+def input_files(spec: RunSpec) -> dict[str, Path]:
+    """What a run reads, by its name in words: no output may be one of these files."""
+    data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
+    found = {
+        "the model": Path(spec.model),
+        "the data": data,
+        "the device profile": Path(spec.device),
+        "the mapping file": mapping_beside(Path(spec.model)) if spec.mapping is None else Path(spec.mapping),
+    }
+    if spec.calibrate_data is not None:
+        found["--calibrate-data"] = Path(spec.calibrate_data)
+    return found
+
+
 def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, ...]]:
     """Profile and operating points of a run."""
     profile = load_profile(spec.device)
@@ -210,7 +224,7 @@ def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]
     if spec.mapping is None and (spec.code is not None or not path.is_file()):
         return spec, []
     if spec.mapping is not None and spec.code is not None:
-        raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
+        raise OptionError("--mapping and --code: choose one; the file has the codes of its weights")
     made_for = read_mapping(path)
     if made_for.model_sha256 != loaded.digest:
         which = f"SHA-256 {made_for.model_sha256[:12]}…, this one has {loaded.digest[:12]}…"
@@ -240,9 +254,14 @@ def settle_codes(
             ("--devices-per-weight", spec.devices_per_weight),
             ("--allocate", spec.allocate),
             ("--encoding", spec.encoding),
+            ("--bits", spec.bits),
+            ("--top-slice", spec.top_slice),
         ):
             if of_mapping is not None:
-                raise OptionError(f"{option} and --mapping: choose one; the file has all codes")
+                raise OptionError(
+                    f"{option} and the mapping file {spec.mapping}: choose one; the file has the codes, and "
+                    "--code slices leaves it out"
+                )
         return codes_of_file(spec.mapping, weights, points, per_channel=spec.scale == "per_channel")
     asked = code_request(spec)
     if asked is None:
@@ -280,6 +299,20 @@ def code_request(spec: RunSpec) -> CodeRequest | None:
         spec.devices_per_weight,
         spec.allocate,
     )
+
+
+def notes_on_codes(codes: ChosenCodes | None, decisions: Sequence[Decision]) -> list[str]:
+    """Name the weights that a mapping file leaves to slices."""
+    if codes is None:
+        return []
+    keys = [d.constant.weight.key for d in decisions if d.mapped and d.constant.weight is not None]
+    plain = [key for key in keys if key not in codes.of]
+    if not plain:
+        return []
+    return [
+        f"{len(plain)} of {len(keys)} weights on the array are in no code of the mapping file and lie on "
+        f"slices: {', '.join(plain[:3])}{', …' if len(plain) > 3 else ''}"
+    ]
 
 
 def load_runnable(path: str | Path, seed: int) -> LoadedModel:
@@ -390,6 +423,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     codes = settle_codes(spec, points, decisions)
+    notes += notes_on_codes(codes, decisions)
     placement = Placement(
         profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
         spec.crossbar[0] if spec.skip_zero_groups else None,

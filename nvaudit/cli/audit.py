@@ -22,6 +22,7 @@ from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.report.kinds import print_report
 from nvaudit.report.result import AuditReport, with_command
+from nvaudit.session import input_files
 from nvaudit.spec import RunSpec, make_spec
 
 
@@ -118,10 +119,5 @@ def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
 
 def _check_outputs(outputs: tuple[Output, ...], spec: RunSpec, resume: Path | None) -> None:
     """Find out before the run that the files can be written, and that they destroy no input."""
-    inputs = {
-        "the model": Path(spec.model),
-        "the data": Path(spec.data) if spec.data is not None else Path(spec.model).with_suffix(".npz"),
-        "the device profile": Path(spec.device),
-    }
     kept = () if resume is None else (resume / RECORD_FILE, resume / LOCK_FILE)
-    check_outputs(outputs, inputs, kept)
+    check_outputs(outputs, input_files(spec), kept)

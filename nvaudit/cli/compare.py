@@ -19,6 +19,7 @@ from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.candidates import CompareOptions, Plan, plan_comparison
 from nvaudit.jobs.comparing import run_comparison
 from nvaudit.report.kinds import print_report
+from nvaudit.session import input_files
 from nvaudit.spec import EffortOptions, RunSpec
 
 _OF_THE_COMPARISON = frozenset(
@@ -152,7 +153,5 @@ def _inputs(plan: Plan) -> Iterable[tuple[str, Path]]:
     for name, file in plan.files.items():
         yield f"the report {name}", Path(file)
     for name, spec in plan.specs.items():
-        data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
-        yield f"the model {name}", Path(spec.model)
-        yield f"the data of {name}", data
-        yield "the device profile", Path(spec.device)
+        for what, path in input_files(spec).items():
+            yield f"{what} {name}" if what == "the model" else f"{what} of {name}", path

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.device import profile_digest
 from nvaudit.errors import EXIT_GATE, EXIT_OK, NvauditError, OptionError
-from nvaudit.files import holding_inputs
+from nvaudit.files import check_product, holding_inputs
 from nvaudit.mapping.mapping_file import mapping_data, write_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -31,7 +32,14 @@ from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import find_mapping, input_specs, settle_codes, settle_device
+from nvaudit.session import (
+    find_mapping,
+    input_files,
+    input_specs,
+    notes_on_codes,
+    settle_codes,
+    settle_device,
+)
 from nvaudit.spec import RunSpec, make_spec
 from nvaudit.tensor_table import codes_info, inspect_rows
 
@@ -65,7 +73,13 @@ def inspect_command(
 ) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
-    check_outputs(outputs, {"the model": model, "the device profile": Path(spec.device)})
+    read = input_files(spec)
+    if write_mapping_to is not None and spec.mapping is None:
+        del read["the mapping file"]  # the one beside the model may be written anew
+    check_outputs(outputs, read)
+    if write_mapping_to is not None:
+        written = {f"the file of {output.option}": output.path for output in outputs if not output.to_stdout}
+        _check_mapping_path(write_mapping_to, {**read, **written})
     profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
@@ -73,6 +87,7 @@ def inspect_command(
         decisions = select(constants(loaded), spec.layers, spec.digital)
         spec, notes = find_mapping(spec, loaded)
         codes = settle_codes(spec, points, decisions)
+        notes += notes_on_codes(codes, decisions)
         rows = inspect_rows(
             decisions,
             profile,
@@ -110,6 +125,15 @@ def _sizes(decisions: Sequence[Decision]) -> dict[str, int]:
     """Weights of each tensor on the array."""
     mapped = (decision.constant for decision in decisions if decision.mapped)
     return {constant.weight.key: constant.size for constant in mapped if constant.weight is not None}
+
+
+def _check_mapping_path(path: Path, others: Mapping[str, Path]) -> None:
+    """Refuse a mapping file that takes the place of something that is read, or written as well."""
+    real = os.path.realpath(path)
+    for what, other in others.items():
+        if os.path.realpath(other) == real:  # a file that is yet to be written has no inode to compare
+            raise OptionError(f"--write-mapping {path}: this is {what}; choose another path")
+    check_product(path, others, "--write-mapping")
 
 
 def _write_mapping(path: Path, codes: ChosenCodes | None, loaded: LoadedModel) -> None:

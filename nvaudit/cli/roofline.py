@@ -23,6 +23,7 @@ from nvaudit.jobs.rooflining import (
     run_roofline,
 )
 from nvaudit.report.kinds import print_report
+from nvaudit.session import input_files
 from nvaudit.spec import RunSpec
 
 
@@ -91,6 +92,4 @@ def roofline_command(
 
 def _inputs(plan: RooflinePlan) -> dict[str, Path]:
     """What is read, with its name in words."""
-    spec = next(iter(plan.ideal.values()))
-    data = Path(spec.model).with_suffix(".npz") if spec.data is None else Path(spec.data)
-    return {"the model": Path(spec.model), "the data": data, "the device profile": Path(spec.device)}
+    return input_files(next(iter(plan.ideal.values())))

@@ -15,7 +15,7 @@ import numpy as np
 
 from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
-from nvaudit.data.split import first_of, set_aside
+from nvaudit.data.split import first_of, set_aside, unseen
 from nvaudit.device import (
     ADDED_TERMS,
     DeviceProfile,
@@ -477,16 +477,20 @@ def _load_data(
     other = folder / "calibration"
     other.mkdir()
     calibration = load(spec.calibrate_data, None, other)
-    if calibration.count < count:
-        raise DataError(
-            f"{spec.calibrate_data}: has {calibration.count} samples; --calibrate-chips {count} wants more"
-        )
-    if calibration.digest == dataset.digest:
+    others = unseen(calibration, dataset)
+    if not len(others):
         raise OptionError(
             f"--calibrate-data {spec.calibrate_data}: these are the samples that are scored; give others, or "
             "leave it out: then samples of --data are set aside"
         )
-    chosen = stream(spec.seed, "calibration samples").choice(calibration.count, count, replace=False)
+    if len(others) < count:
+        scored = calibration.count - len(others)
+        raise DataError(
+            f"{spec.calibrate_data}: has {calibration.count} samples"
+            + (f", of which {scored} are scored" if scored else "")
+            + f"; --calibrate-chips {count} wants more"
+        )
+    chosen = others[stream(spec.seed, "calibration samples").choice(len(others), count, replace=False)]
     return dataset, first_of(calibration, np.sort(chosen))
 
 

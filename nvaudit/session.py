@@ -15,7 +15,7 @@ import numpy as np
 
 from nvaudit._version import __version__
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
-from nvaudit.data.split import first_of, set_aside
+from nvaudit.data.split import first_of, set_aside, unseen
 from nvaudit.device import (
     ADDED_TERMS,
     DeviceProfile,
@@ -172,6 +172,27 @@ class Session:
         return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
 
 
+_READ = ("mapping", "calibrate_data", "calibration_data", "val_data", "test_data")
+"""Fields of specifications that name a further file to read."""
+
+
+def input_files(spec: Any) -> dict[str, Path]:
+    """What a specification reads, by its name in words: no output may be one of these files."""
+    model = Path(spec.model)
+    inputs = {
+        "the model": model,
+        "the data": model.with_suffix(".npz") if spec.data is None else Path(spec.data),
+    }
+    if hasattr(spec, "device"):
+        inputs["the device profile"] = Path(spec.device)
+    if hasattr(spec, "mapping"):
+        inputs["the mapping file"] = mapping_beside(model)
+    given = {name: getattr(spec, name, None) for name in _READ}
+    return inputs | {
+        f"--{name.replace('_', '-')}": Path(path) for name, path in given.items() if path is not None
+    }
+
+
 def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, ...]]:
     """Profile and operating points of a run."""
     profile = load_profile(spec.device)
@@ -210,7 +231,7 @@ def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]
     if spec.mapping is None and (spec.code is not None or not path.is_file()):
         return spec, []
     if spec.mapping is not None and spec.code is not None:
-        raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
+        raise OptionError("--mapping and --code: choose one; the file has the codes of its weights")
     made_for = read_mapping(path)
     if made_for.model_sha256 != loaded.digest:
         which = f"SHA-256 {made_for.model_sha256[:12]}…, this one has {loaded.digest[:12]}…"
@@ -240,9 +261,14 @@ def settle_codes(
             ("--devices-per-weight", spec.devices_per_weight),
             ("--allocate", spec.allocate),
             ("--encoding", spec.encoding),
+            ("--bits", spec.bits),
+            ("--top-slice", spec.top_slice),
         ):
             if of_mapping is not None:
-                raise OptionError(f"{option} and --mapping: choose one; the file has all codes")
+                raise OptionError(
+                    f"{option} and the mapping file {spec.mapping}: choose one; the file has the codes, and "
+                    "--code slices leaves it out"
+                )
         return codes_of_file(spec.mapping, weights, points, per_channel=spec.scale == "per_channel")
     asked = code_request(spec)
     if asked is None:
@@ -280,6 +306,20 @@ def code_request(spec: RunSpec) -> CodeRequest | None:
         spec.devices_per_weight,
         spec.allocate,
     )
+
+
+def notes_on_codes(codes: ChosenCodes | None, decisions: Sequence[Decision]) -> list[str]:
+    """Name the weights that a mapping file leaves to slices."""
+    if codes is None:
+        return []
+    keys = [d.constant.weight.key for d in decisions if d.mapped and d.constant.weight is not None]
+    plain = [key for key in keys if key not in codes.of]
+    if not plain:
+        return []
+    return [
+        f"{len(plain)} of {len(keys)} weights on the array are in no code of the mapping file and lie on "
+        f"slices: {', '.join(plain[:3])}{', …' if len(plain) > 3 else ''}"
+    ]
 
 
 def load_runnable(path: str | Path, seed: int) -> LoadedModel:
@@ -390,6 +430,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     if spec.batch_size is None:  # what is reported, and run again by `replay`, is what was run
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     codes = settle_codes(spec, points, decisions)
+    notes += notes_on_codes(codes, decisions)
     placement = Placement(
         profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
         spec.crossbar[0] if spec.skip_zero_groups else None,
@@ -443,16 +484,20 @@ def _load_data(
     other = folder / "calibration"
     other.mkdir()
     calibration = load(spec.calibrate_data, None, other)
-    if calibration.count < count:
-        raise DataError(
-            f"{spec.calibrate_data}: has {calibration.count} samples; --calibrate-chips {count} wants more"
-        )
-    if calibration.digest == dataset.digest:
+    others = unseen(calibration, dataset)
+    if not len(others):
         raise OptionError(
             f"--calibrate-data {spec.calibrate_data}: these are the samples that are scored; give others, or "
             "leave it out: then samples of --data are set aside"
         )
-    chosen = stream(spec.seed, "calibration samples").choice(calibration.count, count, replace=False)
+    if len(others) < count:
+        scored = calibration.count - len(others)
+        raise DataError(
+            f"{spec.calibrate_data}: has {calibration.count} samples"
+            + (f", of which {scored} are scored" if scored else "")
+            + f"; --calibrate-chips {count} wants more"
+        )
+    chosen = others[stream(spec.seed, "calibration samples").choice(len(others), count, replace=False)]
     return dataset, first_of(calibration, np.sort(chosen))
 
 

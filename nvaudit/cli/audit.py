@@ -12,7 +12,7 @@ from nvaudit.cli.interrupts import stoppable
 from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, inputs_of, output_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -22,6 +22,7 @@ from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.report.kinds import print_report
 from nvaudit.report.result import AuditReport, with_command
+from nvaudit.session import input_files
 from nvaudit.spec import RunSpec, make_spec
 
 
@@ -119,4 +120,4 @@ def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
 def _check_outputs(outputs: tuple[Output, ...], spec: RunSpec, resume: Path | None) -> None:
     """Find out before the run that the files can be written, and that they destroy no input."""
     kept = () if resume is None else (resume / RECORD_FILE, resume / LOCK_FILE)
-    check_outputs(outputs, inputs_of(spec), kept)
+    check_outputs(outputs, input_files(spec), kept)

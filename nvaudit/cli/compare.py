@@ -12,13 +12,14 @@ from click.core import ParameterSource
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, inputs_of, output_options
+from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.candidates import CompareOptions, Plan, plan_comparison
 from nvaudit.jobs.comparing import run_comparison
 from nvaudit.report.kinds import print_report
+from nvaudit.session import input_files
 from nvaudit.spec import EffortOptions, RunSpec
 
 _OF_THE_COMPARISON = frozenset(
@@ -152,7 +153,7 @@ def _inputs(plan: Plan) -> Iterable[tuple[str, Path]]:
     for name, file in plan.files.items():
         yield f"the report {name}", Path(file)
     for name, spec in plan.specs.items():
-        read = inputs_of(spec)
+        read = input_files(spec)
         yield f"the model {name}", read.pop("the model")
         yield f"the data of {name}", read.pop("the data")
         yield "the device profile", read.pop("the device profile")

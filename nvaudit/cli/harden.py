@@ -15,7 +15,7 @@ from rich.console import Console
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, inputs_of, output_options
+from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
@@ -24,6 +24,7 @@ from nvaudit.options import CodeOptions
 from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spec
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec, MethodOptions
+from nvaudit.session import input_files
 
 _MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--output",), required=True)
 
@@ -106,7 +107,7 @@ def _train(
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
 
-    check_outputs(outputs, inputs_of(spec), product=out)
+    check_outputs(outputs, input_files(spec), product=out)
     with keeping("finished epochs", resume, cache, parameters()) as kept:
         with ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_hardening(spec, out, progress, folder))
@@ -131,7 +132,7 @@ def _remap(
     if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**chosen)
-    check_outputs(outputs, inputs_of(spec), product=out)
+    check_outputs(outputs, input_files(spec), product=out)
     before = _stamp(out)
     try:
         with ProgressDisplay(quiet) as progress:

@@ -14,7 +14,7 @@ import click
 from nvaudit._version import __version__
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options
-from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, inputs_of, output_options
+from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output_options
 from nvaudit.coverage import Coverage, count_coverage, declared_coverage
 from nvaudit.data import load_dataset
 from nvaudit.device import profile_digest
@@ -32,7 +32,14 @@ from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import find_mapping, input_specs, settle_codes, settle_device
+from nvaudit.session import (
+    find_mapping,
+    input_files,
+    input_specs,
+    notes_on_codes,
+    settle_codes,
+    settle_device,
+)
 from nvaudit.spec import RunSpec, make_spec
 from nvaudit.tensor_table import codes_info, inspect_rows
 
@@ -66,9 +73,9 @@ def inspect_command(
 ) -> int:
     """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
     spec = make_spec(model=model, **options)
-    check_outputs(outputs, inputs_of(spec))
+    check_outputs(outputs, input_files(spec))
     if write_mapping_to is not None:
-        _check_mapping(write_mapping_to, outputs, inputs_of(spec))
+        _check_mapping(write_mapping_to, outputs, input_files(spec))
     profile, points = settle_device(spec)
     with holding_inputs():
         loaded = load_model(model)
@@ -76,6 +83,7 @@ def inspect_command(
         decisions = select(constants(loaded), spec.layers, spec.digital)
         spec, notes = find_mapping(spec, loaded)
         codes = settle_codes(spec, points, decisions)
+        notes += notes_on_codes(codes, decisions)
         rows = inspect_rows(
             decisions,
             profile,

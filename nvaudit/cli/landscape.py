@@ -10,7 +10,7 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, inputs_of, output_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import OptionError
@@ -19,6 +19,7 @@ from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.report.kinds import print_report
 from nvaudit.report.landscape.result import surface_npz
+from nvaudit.session import input_files
 
 
 @click.command("landscape", cls=OnceCommand)
@@ -46,7 +47,7 @@ def landscape_command(
     cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
     wanted = _with_surface(surface, outputs)
-    check_outputs(wanted, inputs_of(spec))
+    check_outputs(wanted, input_files(spec))
     with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))

@@ -256,27 +256,6 @@ def form_output(name: str, path: Path) -> Output:
     return Output(f"--{name}", extra.name, path, extra.render, extra.ready)
 
 
-_READ = ("mapping", "calibrate_data", "calibration_data", "val_data", "test_data")
-"""Fields of specifications that name a further file to read."""
-
-
-def inputs_of(spec: Any) -> dict[str, Path]:
-    """What a specification reads, by its name in words: no output may be one of these files."""
-    model = Path(spec.model)
-    inputs = {
-        "the model": model,
-        "the data": model.with_suffix(".npz") if spec.data is None else Path(spec.data),
-    }
-    if hasattr(spec, "device"):
-        inputs["the device profile"] = Path(spec.device)
-    if hasattr(spec, "mapping"):
-        inputs["the mapping file"] = model.with_suffix(".mapping.json")
-    given = {name: getattr(spec, name, None) for name in _READ}
-    return inputs | {
-        f"--{name.replace('_', '-')}": Path(path) for name, path in given.items() if path is not None
-    }
-
-
 def check_outputs(
     outputs: Sequence[Output],
     inputs: Mapping[str, Path],

@@ -10,7 +10,7 @@ import click
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, check_outputs, hand_out, inputs_of, output_options
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
@@ -22,6 +22,7 @@ from nvaudit.jobs.rooflining import (
     run_roofline,
 )
 from nvaudit.report.kinds import print_report
+from nvaudit.session import input_files
 from nvaudit.spec import RunSpec
 
 
@@ -79,7 +80,7 @@ def roofline_command(
         margin=margin,
         options=options,
     )
-    check_outputs(outputs, inputs_of(next(iter(plan.ideal.values()))))
+    check_outputs(outputs, input_files(next(iter(plan.ideal.values()))))
     with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
             roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,26 @@ def set_aside(dataset: Dataset, count: int, seed: int, scratch: Path) -> tuple[D
     labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[left])
     rest = {name: _taken(dataset, name, left, scratch) for name in dataset.inputs}
     return replace(dataset, inputs=rest, labels=labels, count=len(left), parts=()), first_of(dataset, chosen)
+
+
+def unseen(dataset: Dataset, scored: Dataset) -> NDArray[np.intp]:
+    """Places of the samples of a set that are not among those of another, whatever the files' names."""
+    there = set(_digests(scored))
+    return np.flatnonzero([digest not in there for digest in _digests(dataset)])
+
+
+def _digests(dataset: Dataset) -> Iterator[bytes]:
+    """Of each sample, over all inputs that have an axis for samples."""
+    arrays = [
+        (array, axis)
+        for name, array in sorted(dataset.inputs.items())
+        if (axis := dataset.batch_axes.get(name)) is not None
+    ]
+    for i in range(dataset.count):
+        found = hashlib.sha256()
+        for array, axis in arrays:
+            found.update(np.ascontiguousarray(np.take(array, i, axis=axis)).tobytes())
+        yield found.digest()
 
 
 def first_of(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:

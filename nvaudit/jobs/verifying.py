@@ -20,7 +20,15 @@ from nvaudit.perturb.workload import save_array
 from nvaudit.renamed import takes_old
 from nvaudit.report.wording import limit_text
 from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
-from nvaudit.session import Session, check_threshold, prepared, run_nominal, run_probe, settle_device
+from nvaudit.session import (
+    Session,
+    check_threshold,
+    input_files,
+    prepared,
+    run_nominal,
+    run_probe,
+    settle_device,
+)
 from nvaudit.stats.kpp import kpp
 from nvaudit.write_verify.correction import Correction, settle_correction
 from nvaudit.write_verify.measure import VerifiedChips, count_of, search_target
@@ -110,14 +118,7 @@ def run_verify_plan(
 
 def plan_inputs(spec: VerifySpec) -> dict[str, Path]:
     """What a plan reads, with its name in words: no output may be one of these files."""
-    run = spec.run
-    inputs = {
-        "the model": Path(run.model),
-        "the data": Path(run.data) if run.data is not None else Path(run.model).with_suffix(".npz"),
-        "the device profile": Path(run.device),
-    }
-    if run.mapping is not None:
-        inputs["--mapping"] = Path(run.mapping)
+    inputs = input_files(spec.run)
     if spec.own.sensitivity_data is not None:
         inputs["--sensitivity-data"] = Path(spec.own.sensitivity_data)
     return inputs

@@ -103,7 +103,9 @@ class MappingFile(_Part):
         tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=2, max_length=256)
     ] = Field(description="Of a device at each level, in squared spacings: what codes were chosen by.")
     codes: Annotated[tuple[CodeData, ...], Field(min_length=1, max_length=4096)]
-    tensors: tuple[TensorData, ...] = Field(description="Weights that are not named are slices.")
+    tensors: Annotated[tuple[TensorData, ...], Field(min_length=1)] = Field(
+        description="Weights that are not named are slices."
+    )
 
     @property
     def nearest(self) -> frozenset[str]:

@@ -291,6 +291,11 @@ def _given(asked: CodeRequest, profile: DeviceProfile, variance: Doubles, weight
         code, _ = best_zero(asked.significances, variance, profile.encoding, weights)
     except ValueError as error:
         raise OptionError(f"--code {text}: {error}") from None
+    if code.devices > MOST_DEVICES:
+        raise OptionError(
+            f"--code: {len(asked.significances)} significances take {code.devices} devices per weight; give "
+            f"at most {MOST_DEVICES // (code.devices // len(asked.significances))}"
+        )
     if asked.devices is not None and asked.devices != code.devices:
         pairs = ", in pairs" if profile.encoding == "differential" else ""
         raise OptionError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from nvaudit.report.document import Block, Number, Paragraph, Table
+from nvaudit.report.document import Block, KeyFigure, Number, Paragraph, Table
 from nvaudit.report.sections import Section
 from nvaudit.report.wording import count_text
 
@@ -65,7 +65,7 @@ def codes_text(info: CodesInfo) -> str:
     """Say which codes are in use and what error is expected of them."""
     if len(info.codes) == 1:
         code = info.codes[0]
-        what = f"Every mapped weight has the code {code.text} ({code.encoding}, {code.devices} devices"
+        what = f"Mapped weights have the code {code.text} ({code.encoding}, {code.devices} devices"
     else:
         what = (
             f"Mapped weights have {len(info.codes)} codes ({info.codes[0].encoding}, "
@@ -82,6 +82,16 @@ def codes_text(info: CodesInfo) -> str:
         what += f". Chosen for sigma {info.sigma:g}"
         what += f", best of {count_text(info.tried, 'code')} tried" if info.tried > 1 else ""
     return what
+
+
+def codes_number(info: CodesInfo | None) -> tuple[KeyFigure, ...]:
+    """The code beside the headline; nothing where weights are slices."""
+    if info is None:
+        return ()
+    code = info.codes[0].text if len(info.codes) == 1 else f"{len(info.codes)} codes"
+    count = f"{info.devices_per_weight:.4g}"
+    encodings = ", ".join(sorted({one.encoding for one in info.codes}))
+    return (KeyFigure("code", code, f"{count} devices per weight, {encodings}"),)
 
 
 def codes_blocks(info: CodesInfo) -> list[Block]:

@@ -19,6 +19,7 @@ from nvaudit.report.audit.record import (
     resume_section,
 )
 from nvaudit.report.cases import deciding_point, ended_text, question_text, verdict_word
+from nvaudit.report.codes import codes_number
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -188,6 +189,7 @@ def _numbers(report: AuditReport) -> Iterator[KeyFigure]:
                 f"{interval_text(tail.low, tail.high, unit)}, {confidence_text(tail.confidence)} confidence"
             )
             yield KeyFigure(f"{kpp_name(tail.percentile)}, extrapolated", value_text(tail.value, unit), ends)
+    yield from codes_number(report.codes)
     yield from share_numbers(report.mapped)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nvaudit.report.codes import codes_blocks
+from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.document import (
+    Bullets,
     Cell,
     Document,
     Facts,
@@ -47,6 +48,7 @@ def inspect_document(report: InspectReport) -> Document:
             lines=tuple(f"{line}." for line in (mapped_text(mapped), *gate_lines(gate, report.mapped)[1:])),
             numbers=(
                 KeyFigure("tensors on the array", f"{len(mapped):,}", f"{len(digital):,} stay digital"),
+                *codes_number(report.codes),
                 *share_numbers(report.mapped),
             ),
             warnings=warnings(None, report.mapped),
@@ -55,6 +57,7 @@ def inspect_document(report: InspectReport) -> Document:
             *tables,
             *([] if report.codes is None else [Section("codes", "Codes", tuple(codes_blocks(report.codes)))]),
             Section("products", "Products", tuple(share_blocks(report.mapped))),
+            Section("notes", "Notes", (Bullets(report.notes),) if report.notes else ()),
             _record(report),
         ),
         version=report.nvaudit_version,
@@ -95,12 +98,14 @@ def _table(name: str, tensors: Sequence[TensorDecision]) -> Table:
 def _record(report: InspectReport) -> Section:
     model, device = report.model, report.device
     cells = f"{device['cell_bits']} bits per cell" if device.get("cell_bits") else "analog cells"
+    bits = f"{device.get('weight_bits')} weight bits, " if report.codes is None else ""
+    encoding = device.get("encoding") if report.codes is None else "codes"
     rows = (
         ("Model", f"{model.path}: opset {model.opset}, IR {report.ir_version}, {model.batching}"),
         (
             "Device",
-            f"{report.device_name}: {device.get('weight_bits')} weight bits, {cells}, "
-            f"{device.get('encoding')}, crossbars of {report.crossbar[0]}x{report.crossbar[1]}",
+            f"{report.device_name}: {bits}{cells}, "
+            f"{encoding}, crossbars of {report.crossbar[0]}x{report.crossbar[1]}",
         ),
         ("nvaudit", report.nvaudit_version),
     )

@@ -205,7 +205,7 @@ class RunSpec(
         Left out are the inputs, which are known by their contents, and what decides only how many chips
         there are, what is asked of them, or how they are run.
         """
-        unused = {"device", "data", "workers"}
+        unused = {"device", "data", "mapping", "workers"}
         if self.adc_bits is None:
             unused.add("adc_range")
             if not self.skip_zero_groups:

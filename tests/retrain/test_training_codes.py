@@ -172,6 +172,22 @@ def test_a_search_is_made_for_the_given_weights(command, example, tmp_path):
     assert (found.codes, found.tensors) == (wanted.codes, wanted.tensors)
 
 
+def test_resume(command, example, tmp_path):
+    """A finished run is read back from its folder, audits included; another code is refused."""
+    kept = ("--resume", tmp_path / "kept", "--method", "device")
+    results = []
+    for name in ("first", "again"):
+        ran = command("harden", example, *FEW, *CODE, *kept, "-o", tmp_path / f"{name}.onnx", "--report", "-")
+        assert ran.code == EXIT_OK, ran.err
+        results.append(json.loads(ran.out))
+    first, again = results
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
+    assert (first["before"], first["after"]) == (again["before"], again["after"])
+    ran = command("harden", example, *FEW, "--code", "4,4,2,1", *kept, "-o", tmp_path / "other.onnx")
+    assert ran.code == EXIT_BAD_INPUT
+    assert "--code is 4,4,2,1, there 8,4,2,1" in " ".join(ran.err.split())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -338,14 +338,13 @@ def _write_codes(job: HardenJob, output: Path) -> None:
 def _mapping(job: HardenJob, model: Path) -> MappingFile:
     codes, point = job.codes, job.point
     assert codes is not None
-    rounded_by = codes.rounded_by
     return mapping_data(
         codes.of,
         model_sha256=load_model(model).digest,
         device=point.profile.name,
         sigma=point.sigma,
-        variance=tuple((codes.variance if rounded_by is None else rounded_by).tolist()),
-        rounding="nearest" if rounded_by is None else "least_error",
+        variance=tuple(codes.rounded_by.tolist()),
+        nearest=codes.nearest,
     )
 
 

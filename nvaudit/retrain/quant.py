@@ -180,7 +180,8 @@ def places(
         code = None if codes is None else codes.of.get(weight.key)
         if codes is not None and code is not None:
             own_axes = axes if scale_axes(weight, per_channel) else ()
-            array, to_value = code_layout(profile, code), rounding(code, codes.rounded_by)
+            rounded_by = None if weight.key in codes.nearest else codes.rounded_by
+            array, to_value = code_layout(profile, code), rounding(code, rounded_by)
             place = replace(place, array=array, scale_axes=own_axes, grid_top=place.top, rounding=to_value)
         if group_rows is not None:
             number = group_numbers(tuple(weight.shape), weight_lines(weight), group_rows)

@@ -174,7 +174,7 @@ def test_training_keeps_the_codes_of_a_remapped_model(tmp_path):
     )  # fmt: skip
     assert report.codes.codes[0].text == "8,4,2,1"
     given, result = (read_mapping(mapping_beside(path)) for path in (model, hardened))
-    assert (result.of(""), result.rounding) == (given.of(""), given.rounding)
+    assert (result.of(""), result.nearest) == (given.of(""), given.nearest)
 
 
 def test_what_may_be_lost_follows_what_noise_costs(tmp_path):

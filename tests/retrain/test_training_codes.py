@@ -161,11 +161,11 @@ def test_a_mapping_file_is_as_good_as_a_code(command, example, tmp_path):
 
 def test_a_search_is_made_for_the_given_weights(command, example, tmp_path):
     """`--code auto --allocate` gives layers the codes that `inspect` finds, and keeps them."""
-    ran = command("inspect", example, *INSPECT, "--code", "auto", "--devices-per-weight", "3", "--allocate",
+    ran = command("inspect", example, *INSPECT, "--code", "auto", "--devices-per-weight", "2.5", "--allocate",
                   "devices", "--write-mapping", tmp_path / "i.json")  # fmt: skip
     assert ran.code == EXIT_OK, ran.err
     ran = command("harden", example, *FEW, "--method", "device", "--code", "auto", "--allocate", "devices",
-                  "--devices-per-weight", "3", "-o", tmp_path / "h.onnx")  # fmt: skip
+                  "--devices-per-weight", "2.5", "-o", tmp_path / "h.onnx")  # fmt: skip
     assert ran.code == EXIT_OK, ran.err
     found, wanted = (read_mapping(tmp_path / name) for name in ("h.mapping.json", "i.json"))
     assert len(wanted.codes) > 1

@@ -46,7 +46,7 @@ from nvaudit.model import (
 from nvaudit.model.runtime import runtime
 from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
-from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, codes_of_file
+from nvaudit.perturb.choose_codes import ChosenCodes, choose_codes, code_request, codes_of_file
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
@@ -275,36 +275,6 @@ def settle_codes(
         return None
     return choose_codes(
         weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
-    )
-
-
-def code_request(spec: RunSpec) -> CodeRequest | None:
-    """Which code is asked for; None: slices.
-
-    Raises
-    ------
-    OptionError
-        If options contradict each other.
-    """
-    name, _, family = (spec.code or "slices").partition(":")
-    if name == "slices":
-        for option, of_codes in (
-            ("--devices-per-weight", spec.devices_per_weight),
-            ("--allocate", spec.allocate),
-        ):
-            if of_codes is not None:
-                raise OptionError(
-                    f"{option} is for --code auto; slices have as many devices as --bits and --cell-bits make"
-                )
-        return None
-    for option, of_slices in (("--bits", spec.bits), ("--top-slice", spec.top_slice)):
-        if of_slices is not None:
-            raise OptionError(f"{option} is for slices, not for --code {spec.code}; leave one of the two out")
-    return CodeRequest(
-        None if name == "auto" else tuple(map(int, name.split(","))),
-        "integers" if family == "integers" else "powers",
-        spec.devices_per_weight,
-        spec.allocate,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
+from nvaudit.option_texts import read_path
 from nvaudit.options import (
     MAX_QUESTIONS,
     OF_A_CHIP,
@@ -29,7 +30,6 @@ from nvaudit.options import (
     SimulationOptions,
     Trials,
     each_once,
-    read_path,
 )
 
 Attribution = Literal["tensors", "terms", "classes", "all"]
@@ -205,7 +205,7 @@ class RunSpec(
         Left out are the inputs, which are known by their contents, and what decides only how many chips
         there are, what is asked of them, or how they are run.
         """
-        unused = {"device", "data", "workers"}
+        unused = {"device", "data", "mapping", "workers"}
         if self.adc_bits is None:
             unused.add("adc_range")
             if not self.skip_zero_groups:

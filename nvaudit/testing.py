@@ -155,7 +155,7 @@ def _several(values: float | Iterable[float]) -> tuple[float, ...]:
 def _seconds(time: str | float | None) -> float | None:
     if not isinstance(time, str):
         return time
-    from nvaudit.options import parse_time
+    from nvaudit.option_texts import parse_time
 
     return parse_time(time)
 

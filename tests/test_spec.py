@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nvaudit.declare import fields_of
 from nvaudit.errors import OptionError
-from nvaudit.options import parse_time, read_sweep
+from nvaudit.option_texts import parse_time, read_sweep
 from nvaudit.spec import RunSpec, make_spec
 
 WANTED = {name: field.wanted for name, field in fields_of(RunSpec).items()}

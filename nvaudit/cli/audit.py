@@ -78,7 +78,13 @@ def _finish(result: AuditReport, kept: Kept) -> int:
 
 def _depends_on(spec: RunSpec) -> dict[str, Any]:
     """What the chips of an audit depend on."""
-    return {"model": spec.model, "device": spec.device, "data": spec.data, **spec.chip_options()}
+    return {
+        "model": spec.model,
+        "device": spec.device,
+        "data": spec.data,
+        "mapping": spec.mapping,
+        **spec.chip_options(),
+    }
 
 
 def _check_gate(spec: RunSpec) -> None:

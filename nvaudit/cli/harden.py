@@ -20,7 +20,6 @@ from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.jobs.auditing import default_workers
-from nvaudit.options import CodeOptions
 from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spec
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec, MethodOptions
@@ -48,7 +47,6 @@ _MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--outp
     },
 )
 @spec_options(CalibrationOptions)
-@spec_options(CodeOptions)
 @cache_options()
 @watchdog_option()
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -76,7 +74,7 @@ def harden_command(
     _check_model_path(out, outputs)
     if method == "remap":
         return _remap(chosen, out, outputs, resume, quiet)
-    if wrong := set(chosen) & {*CalibrationOptions.model_fields, *CodeOptions.model_fields}:
+    if wrong := set(chosen) & set(CalibrationOptions.model_fields):
         raise OptionError(f"{_flags(wrong)}: for --method remap, not {method}; leave it out")
     spec = make_harden_spec(**chosen, method=method)
     return _train(spec, out, outputs, resume, cache, quiet)

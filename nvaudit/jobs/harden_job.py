@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,7 @@ from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.files import writing
-from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
-from nvaudit.mapping.select import select
+from nvaudit.mapping.select import Decision, select
 from nvaudit.model import (
     Cells,
     CrossbarPlan,
@@ -28,6 +28,7 @@ from nvaudit.model import (
 )
 from nvaudit.perturb.apart import settle_cut
 from nvaudit.perturb.cells import device_factors, device_offset
+from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import check_noise, check_split
 from nvaudit.perturb.metrics import Reading, reference_of, resolve_metric
 from nvaudit.perturb.prepare import Placement, map_tensor
@@ -36,7 +37,15 @@ from nvaudit.perturb.variant import spread_evenly
 from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
-from nvaudit.session import input_specs, load_runnable, rules_for, settle_device, settle_output
+from nvaudit.session import (
+    find_mapping,
+    input_specs,
+    load_runnable,
+    rules_for,
+    settle_codes,
+    settle_device,
+    settle_output,
+)
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
@@ -57,6 +66,10 @@ class HardenJob:
         What ``stability-vat`` trains at.
     splits : tuple of Split
         How each weight is split over crossbars, where training goes through them.
+    codes : ChosenCodes or None
+        Codes of the weights, chosen for the given ones; None: slices.
+    codes_asked : str
+        How codes were asked for: as ``--code`` was given, or the mapping file.
     """
 
     spec: HardenSpec
@@ -71,6 +84,8 @@ class HardenJob:
     notes: tuple[str, ...]
     vat_points: tuple[OperatingPoint, ...] = ()
     splits: tuple[Split, ...] = ()
+    codes: ChosenCodes | None = None
+    codes_asked: str = ""
 
     @property
     def batch_axis(self) -> int:
@@ -85,17 +100,6 @@ class HardenJob:
         return read_output(self.loaded, self.rebatch, self.output, output.ndim, data, joined)
 
 
-def _refuse_mapping(loaded: LoadedModel) -> None:
-    """Refuse a model that a mapping file gives other codes than slices, which are what training simulates."""
-    path = mapping_beside(loaded.path)
-    if path.is_file() and read_mapping(path).model_sha256 == loaded.digest:
-        raise OptionError(
-            f"{path} gives the weights of the model codes of their own, and training simulates slices: train "
-            "first and choose codes then, with --method remap --code on the result; or move the file away to "
-            "train for slices"
-        )
-
-
 def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
     """Read everything and decide everything; nothing has run yet.
 
@@ -105,7 +109,6 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
         If anything about the input is wrong.
     """
     loaded = load_runnable(spec.model, spec.seed)
-    _refuse_mapping(loaded)
     rebatch = analyse_batch(loaded.model)
     output, notes = settle_output(loaded, spec.output_name)
     notes += loaded.notes
@@ -119,6 +122,8 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to harden; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
+    codes, asked, found = _codes(spec, loaded, points, chosen)
+    notes += found
     wanted = input_specs(loaded, rebatch)
 
     def read(name: str | None, limit: int | None) -> Dataset:
@@ -165,8 +170,28 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
             )
     return HardenJob(
         spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
-        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], scratch),
+        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], codes, scratch), codes, asked,
     )  # fmt: skip
+
+
+def _codes(
+    spec: HardenSpec, loaded: LoadedModel, points: Sequence[OperatingPoint], decisions: Sequence[Decision]
+) -> tuple[ChosenCodes | None, str, list[str]]:
+    """Codes of the given model's weights, how they were asked for, and notes.
+
+    Raises
+    ------
+    OptionError
+        As :func:`settle_codes`.
+    """
+    audit, notes = find_mapping(spec.audit_spec(loaded.path, "", (), given=True), loaded)
+    asked = audit.mapping or ("" if spec.code in (None, "slices") else str(spec.code))
+    if asked and spec.ternary:
+        raise OptionError(
+            f"--bits ternary and the codes of {asked}: a weight of three values has one device, and nothing "
+            "to choose; --code slices leaves codes out"
+        )
+    return settle_codes(audit, points, decisions), asked, notes
 
 
 def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, ...]:
@@ -182,7 +207,12 @@ def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, 
 
 
 def _splits(
-    spec: HardenSpec, loaded: LoadedModel, weights: tuple[Weight, ...], point: OperatingPoint, scratch: Path
+    spec: HardenSpec,
+    loaded: LoadedModel,
+    weights: tuple[Weight, ...],
+    point: OperatingPoint,
+    codes: ChosenCodes | None,
+    scratch: Path,
 ) -> tuple[Split, ...]:
     """How the audit splits each weight over crossbars, if training is to go through them.
 
@@ -195,7 +225,7 @@ def _splits(
     if how is None:
         return ()
     placement = Placement(
-        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel"
+        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel", codes=codes
     )
     folder = scratch / "splits"
     folder.mkdir()

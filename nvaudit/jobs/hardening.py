@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from contextlib import ExitStack
@@ -19,6 +20,8 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.harden_job import HardenJob, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
+from nvaudit.mapping.mapping_file import MappingFile, mapping_beside, mapping_data, write_mapping
+from nvaudit.model import load_model
 from nvaudit.model.message import whole_message
 from nvaudit.model.update import update_values
 from nvaudit.perturb.landscape.spec import make_landscape_spec
@@ -104,6 +107,7 @@ def run_hardening(
         "--val-data": spec.val_data,
         "--test-data": spec.test_data,
         "the device profile": spec.device,
+        "--mapping": spec.mapping,
     }
     check_product(output, inputs)
     version = require_torch(spec.method)
@@ -116,6 +120,8 @@ def run_hardening(
             stack.enter_context(lock_folder(folder))
         progress("reading model and data", 0, 1)
         job = prepare_job(spec, scratch)
+        if job.codes is not None:
+            check_product(mapping_beside(output), inputs, "the mapping file of -o")
         if spec.provider != "cpu":  # before training, not in the audits after it
             open_session(whole_message(job.loaded), {}, spec.provider)
         job, executor = _executor(job)
@@ -137,6 +143,7 @@ def run_hardening(
         # and nothing may stand at the output path before the inputs are known to be what was trained on.
         check_inputs()
         update_values(job.loaded, executor.values(), output)
+        _write_codes(job, output)
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin
     report = _report(job, audits, training, output, timing)
@@ -259,6 +266,7 @@ def _train(
         batch_axis=job.batch_axis,
         vat_points=job.vat_points,
         splits=job.splits,
+        codes=job.codes,
         read=job.reading,
     )
     checkpoints = None if folder is None else CheckpointFolder(folder, _identity(job, version))
@@ -281,6 +289,9 @@ def _identity(job: HardenJob, version: str) -> Identity:
         "validation data": Input(name=job.val[0].source, sha256=job.val[0].digest),
         "device": Input(name=job.point.profile.name, sha256=profile_digest(job.point.profile)),
     }
+    if job.codes is not None:
+        mapping = _mapping(job, job.loaded.path).model_dump_json().encode()
+        inputs["codes"] = Input(name=job.codes_asked, sha256=hashlib.sha256(mapping).hexdigest())
     versions = {"nvaudit": __version__, "numpy": np.__version__, "torch": version}
     return Identity(inputs=inputs, options=job.spec.training_options(), versions=versions)
 
@@ -289,9 +300,11 @@ def _audit(
     job: HardenJob, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
 ) -> AuditReport:
     report = run_audit(_audit_spec(job, model, data, given=given), progress, folder)
-    # The file of samples is gone afterwards: they are the user's.
-    data_info = report.data.model_copy(update={"source": job.test[0].source})
-    return report.model_copy(update={"data": data_info})
+    # The files of samples and codes are gone afterwards: they are the user's.
+    changed: dict[str, object] = {"data": report.data.model_copy(update={"source": job.test[0].source})}
+    if report.codes is not None:
+        changed["codes"] = report.codes.model_copy(update={"asked": job.codes_asked})
+    return report.model_copy(update=changed)
 
 
 def _audit_spec(job: HardenJob, model: Path, data: Path, *, given: bool = False) -> RunSpec:
@@ -301,7 +314,38 @@ def _audit_spec(job: HardenJob, model: Path, data: Path, *, given: bool = False)
     audit = spec.audit_spec(model, str(data), (), given=given)
     if job.test[0].together:
         audit = audit.model_copy(update={"batch_size": job.test[0].together})
-    return audit
+    if job.codes is None:
+        return audit
+    # Both models have the codes that were chosen for the given one: as the file beside the result says.
+    own = {"code": None, "devices_per_weight": None, "allocate": None, "encoding": None}
+    return audit.model_copy(update={**own, "mapping": str(_codes_file(job, model, data))})
+
+
+def _codes_file(job: HardenJob, model: Path, data: Path) -> Path:
+    """The mapping file of a model of the audits, in the folder of their samples."""
+    path = data.parent / f"{'given' if model == job.loaded.path else model.stem}.mapping.json"
+    if not path.exists():
+        write_mapping(path, _mapping(job, model))
+    return path
+
+
+def _write_codes(job: HardenJob, output: Path) -> None:
+    """Write the codes of the result beside it, where an audit of it finds them."""
+    if job.codes is not None:
+        write_mapping(mapping_beside(output), _mapping(job, output))
+
+
+def _mapping(job: HardenJob, model: Path) -> MappingFile:
+    codes, point = job.codes, job.point
+    assert codes is not None
+    return mapping_data(
+        codes.of,
+        model_sha256=load_model(model).digest,
+        device=point.profile.name,
+        sigma=point.sigma,
+        variance=tuple(codes.rounded_by.tolist()),
+        nearest=codes.nearest,
+    )
 
 
 def _verify_plan(

@@ -21,7 +21,7 @@ from nvaudit.model.regrid import with_numbers
 from nvaudit.model.rescale.find import plan_scaling
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rewrite import write_model
-from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes
+from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, code_request
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
@@ -45,7 +45,7 @@ from nvaudit.remapping.time_budget import (
 from nvaudit.renamed import takes_old
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
-from nvaudit.session import Session, code_request, prepared, settle_metric
+from nvaudit.session import Session, prepared, settle_metric
 from nvaudit.spec import make_spec
 from nvaudit.tensor_table import codes_info
 

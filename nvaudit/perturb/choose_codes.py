@@ -30,6 +30,7 @@ from nvaudit.mapping.quantize import peak_of, scaled_to
 from nvaudit.mapping.tiling import Crossbar, tiling_of
 from nvaudit.model import Weight
 from nvaudit.perturb.moments import level_moments
+from nvaudit.spec import RunSpec
 
 ANALOG_LEVELS = 16
 """Levels of an analog device in a code, where --cell-bits does not say."""
@@ -64,6 +65,36 @@ class CodeRequest:
     family: Family = "powers"
     devices: float | None = None
     allocate: Literal["devices", "crossbars"] | None = None
+
+
+def code_request(spec: RunSpec) -> CodeRequest | None:
+    """Which code is asked for; None: slices.
+
+    Raises
+    ------
+    OptionError
+        If options contradict each other.
+    """
+    name, _, family = (spec.code or "slices").partition(":")
+    if name == "slices":
+        for option, of_codes in (
+            ("--devices-per-weight", spec.devices_per_weight),
+            ("--allocate", spec.allocate),
+        ):
+            if of_codes is not None:
+                raise OptionError(
+                    f"{option} is for --code auto; slices have as many devices as --bits and --cell-bits make"
+                )
+        return None
+    for option, of_slices in (("--bits", spec.bits), ("--top-slice", spec.top_slice)):
+        if of_slices is not None:
+            raise OptionError(f"{option} is for slices, not for --code {spec.code}; leave one of the two out")
+    return CodeRequest(
+        None if name == "auto" else tuple(map(int, name.split(","))),
+        "integers" if family == "integers" else "powers",
+        spec.devices_per_weight,
+        spec.allocate,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from nvaudit.declare import Option, Options
+from nvaudit.option_texts import read_path
 from nvaudit.options import (
     ChipOptions,
     CodeOptions,
@@ -21,7 +22,6 @@ from nvaudit.options import (
     NotNegative,
     OnePoint,
     RunOptions,
-    read_path,
 )
 from nvaudit.spec import RunSpec
 

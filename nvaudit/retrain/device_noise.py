@@ -71,8 +71,8 @@ class DeviceNoise:
         return z.mul_(std[index] * weight.scale).add_(mean[index] * weight.scale)
 
     def _peak_code(self, place: ArrayPlace, weight: Quantised) -> int:
-        # A scale that follows the weights puts the largest at the top code.
-        return place.top if place.grid is None else int(weight.code.abs().amax())
+        # A scale that follows the weights puts the largest at the top code; a code may take a quieter value.
+        return place.top if place.follows_weights else int(weight.code.abs().amax())
 
     def _law(self, place: ArrayPlace, peak: int) -> CodeLaw | None:
         key = (place.key, peak)
@@ -152,6 +152,6 @@ def device_sigma(point: OperatingPoint, where: Sequence[ArrayPlace], grids: Mapp
     spreads = []
     for place in where:
         code = grids[place.key].code.cpu().numpy().astype(np.int64)
-        peak = max(1, int(np.abs(code).max(initial=0)))
+        peak = place.top if place.rounding is not None else max(1, int(np.abs(code).max(initial=0)))
         spreads.append((code_moments(point, place.array).rms(code) / peak, code.size))
     return relative_spread(spreads)

@@ -90,13 +90,15 @@ def _check_budget(spec: HardenSpec) -> None:
 def _check_pruning(spec: HardenSpec) -> None:
     if spec.sparsity is None:
         given = {
-            "--crossbar": spec.crossbar != CROSSBAR and spec.adc_bits is None,
+            "--crossbar": spec.crossbar != CROSSBAR
+            and spec.adc_bits is None
+            and spec.allocate != "crossbars",
             "--dense": bool(spec.dense),
             "--prune-lambda": spec.prune_lambda != HardenSpec.model_fields["prune_lambda"].default,
         }
         for name, there in given.items():
             if there:
-                other = ", or --adc-bits" if name == "--crossbar" else ""
+                other = ", --adc-bits or --allocate crossbars" if name == "--crossbar" else ""
                 raise OptionError(f"{name} is for pruning; give --sparsity too{other}")
     elif spec.run_epochs == 0:
         raise OptionError(f"--sparsity {spec.sparsity:g} and --epochs 0: pruning is done while training")

@@ -2,8 +2,8 @@
 
 The grid of a weight is the one that the audit maps it to: sign and magnitude, H bits,
 ``scale = max|W| / (2**H − 1)`` (T-11), or the grid of its own that a quantised model stores; or ternary,
-where threshold and scale follow the weights. A network may hold a weight in another layout than the primary
-one, which the audit speaks of.
+where threshold and scale follow the weights; or the values of a code (:mod:`nvaudit.mapping.codes`). A
+network may hold a weight in another layout than the primary one, which the audit speaks of.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.conductance import Array, layout
+from nvaudit.mapping.codes import Rounding, rounding
+from nvaudit.mapping.conductance import Array, code_layout, layout
 from nvaudit.mapping.groups import group_numbers
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.tiling import weight_lines
 from nvaudit.model import Weight
 from nvaudit.model.layout import UNMOVED, Layout
+from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
 from nvaudit.retrain.protocol import TrainableNetwork
 
 if TYPE_CHECKING:
@@ -99,10 +101,15 @@ class ArrayPlace:
         Inputs of one output.
     grid : ndarray or None, float32
         Scale of a grid of its own, broadcastable; it does not follow the weights.
+    grid_top : int or None
+        Largest magnitude of a whole number on that grid, where the weight has a code. None: ``top``.
     ternary : bool
         Whether its values are −a, 0 and a; see :mod:`nvaudit.retrain.quant`.
     groups : Groups or None
         Groups that have no devices where they are zero; None: every weight has devices.
+    rounding : Rounding or None
+        Which value of its code a weight takes; a weight on a grid of its own is put on that first, as it is
+        stored. None: the weight has slices.
     """
 
     key: str
@@ -113,6 +120,13 @@ class ArrayPlace:
     grid: NDArray[np.float32] | None
     ternary: bool = False
     groups: Groups | None = None
+    grid_top: int | None = None
+    rounding: Rounding | None = None
+
+    @property
+    def follows_weights(self) -> bool:
+        """Whether the largest weight always takes the largest value."""
+        return self.grid is None and self.rounding is None
 
     @property
     def top(self) -> int:
@@ -128,6 +142,7 @@ def places(
     per_channel: bool,
     ternary: bool = False,
     group_rows: int | None = None,
+    codes: ChosenCodes | None = None,
 ) -> tuple[ArrayPlace, ...]:
     """Say how weights lie on the array, as the audit maps them.
 
@@ -143,6 +158,8 @@ def places(
         Weights without a grid of their own have three values; the profile's ``weight_bits`` are 1.
     group_rows : int, optional
         Rows of the crossbars whose groups of zeros have no devices.
+    codes : ChosenCodes, optional
+        Weights that it names have its codes instead of slices.
     """
     made = []
     for weight in weights:
@@ -155,11 +172,17 @@ def places(
                 if grid.size > 1:
                     grid = np.array(steps.apply(np.broadcast_to(grid, weight.shape)), order="C")
         axes = stored_axes(weight.shape, weight.channel_axes, steps)
-        scale_axes = axes if per_channel and grid is None else ()
         array = layout(profile, bits=bits)
         place = ArrayPlace(
-            weight.key, array, scale_axes, axes, weight.matrix.rows, grid, ternary and grid is None
-        )
+            weight.key, array, axes if per_channel and grid is None else (), axes, weight.matrix.rows, grid,
+            ternary and grid is None,
+        )  # fmt: skip
+        code = None if codes is None else codes.of.get(weight.key)
+        if codes is not None and code is not None:
+            own_axes = axes if scale_axes(weight, per_channel) else ()
+            rounded_by = None if weight.key in codes.nearest else codes.rounded_by
+            array, to_value = code_layout(profile, code), rounding(code, rounded_by)
+            place = replace(place, array=array, scale_axes=own_axes, grid_top=place.top, rounding=to_value)
         if group_rows is not None:
             number = group_numbers(tuple(weight.shape), weight_lines(weight), group_rows)
             stored = np.array(steps.apply(number), order="C")
@@ -208,7 +231,7 @@ class Quantised:
     values : Tensor
         ``scale · code``.
     code : Tensor
-        Whole numbers, −top … top, in the type of the weight.
+        Whole numbers, −top … top, in the type of the weight: the values of its code.
     scale : Tensor
         Weight units per code, broadcastable.
     peak : Tensor
@@ -222,22 +245,46 @@ class Quantised:
 
 
 def quantise(weight: Tensor, place: ArrayPlace) -> Quantised:
-    """Put a weight on its grid: the same codes as :func:`nvaudit.mapping.quantize.quantize`."""
+    """Put a weight on its grid: the same values as :func:`nvaudit.perturb.prepare.map_tensor` gives."""
     import torch
 
     w = weight.detach()
     if place.ternary:
         code, scale = ternarise(w, place.scale_axes)
         return Quantised(code * scale, code, scale, scale)
-    wide = w.double()  # as in the audit: in single precision W / scale can land on the wrong side of a half
     if place.grid is not None:
         scale = torch.as_tensor(place.grid, device=w.device).to(w.dtype)
-    else:
-        scale = (_peak(w, place.scale_axes).double() / place.top).to(w.dtype)
-    safe = torch.where(scale > 0, scale, torch.ones_like(scale)).double()
-    code = torch.round(wide / safe).clamp_(-place.top, place.top).to(w.dtype)
-    peak = scale * place.top if place.grid is None else scale * code.abs().amax()
-    return Quantised(code * scale, code, scale, peak)
+        top = place.top if place.grid_top is None else place.grid_top
+        code = _nearest(_in_units(w, scale), top).to(w.dtype)
+        if place.rounding is None:
+            return Quantised(code * scale, code, scale, scale * code.abs().amax())
+        w = code * scale
+    scale = (_peak(w, place.scale_axes).double() / place.top).to(w.dtype)
+    scaled = _in_units(w, scale)
+    value = _nearest(scaled, place.top) if place.rounding is None else _on_code(scaled, place.rounding)
+    code = value.to(w.dtype)
+    return Quantised(code * scale, code, scale, scale * place.top)
+
+
+def _in_units(w: Tensor, scale: Tensor) -> Tensor:
+    """W / scale in double, as in the audit: in single precision it can land on the wrong side of a half."""
+    import torch
+
+    return w.double() / torch.where(scale > 0, scale, torch.ones_like(scale)).double()
+
+
+def _nearest(scaled: Tensor, top: int) -> Tensor:
+    return scaled.round().clamp_(-top, top)
+
+
+def _on_code(scaled: Tensor, to_value: Rounding) -> Tensor:
+    """As :meth:`Rounding.__call__`."""
+    import torch
+
+    edges, values = (torch.from_numpy(one).to(scaled.device) for one in (to_value.edges, to_value.values))
+    size = scaled if to_value.signed else scaled.abs()
+    value = values[torch.searchsorted(edges, size.contiguous())]
+    return value if to_value.signed else torch.where(scaled < 0, -value, value)
 
 
 def _peak(w: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -8,9 +8,11 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
+from nvaudit.option_texts import read_numbers, read_path, write_numbers
 from nvaudit.options import (
     Bits,
     ChipOptions,
+    CodeOptions,
     ConverterBits,
     ConverterOptions,
     DataOptions,
@@ -25,9 +27,6 @@ from nvaudit.options import (
     RoughnessOptions,
     RunOptions,
     each_once,
-    read_numbers,
-    read_path,
-    write_numbers,
 )
 from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.spec import QuestionOptions, RunSpec, make_spec
@@ -292,7 +291,7 @@ class PlanOptions(Options):
     ] = None
 
 
-_INPUTS = ("model", "device", "data", "val_data", "test_data")
+_INPUTS = ("model", "device", "data", "val_data", "test_data", "mapping")
 _OF_THE_AUDITS = ("audit_images", "trials", "confidence", "yield_at", "roughness", "workers", "verify_plan")
 
 
@@ -308,6 +307,7 @@ class HardenSpec(
     CompressionOptions,
     TrainOptions,
     InjectedNoiseOptions,
+    CodeOptions,
     MappingOptions,
     DeviceOptions,
     HeldOutOptions,
@@ -355,8 +355,8 @@ class HardenSpec(
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
         ConverterOptions.option(
             "crossbar",
-            help="With --sparsity or --adc-bits: size of a crossbar; a group that is pruned has at most "
-            "as many weights as it has rows.",
+            help="With --sparsity, --adc-bits or --allocate crossbars: size of a crossbar; a group that is "
+            "pruned has at most as many weights as it has rows.",
         ),
     ] = CROSSBAR
     batch_size: Annotated[
@@ -446,6 +446,8 @@ class HardenSpec(
             how = {"cell_bits": self.cell_bits}
             if not given:
                 how = {"bits": 1, "cell_bits": self.cell_bits or 1}
+        if self.allocate == "crossbars":
+            how["crossbar"] = self.crossbar
         if self.sparsity is not None:
             how |= {"crossbar": self.crossbar, "skip_zero_groups": True}
         if self.adc_bits is not None:

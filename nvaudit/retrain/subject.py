@@ -19,6 +19,7 @@ from nvaudit.model import Split, Weight
 from nvaudit.model.graph import Network
 from nvaudit.model.layout import Layout
 from nvaudit.model.operators import find_operator
+from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
 from nvaudit.retrain.feed import Feed, Rows
 from nvaudit.retrain.loss import settle_loss
@@ -64,6 +65,8 @@ class TrainingSubject:
         What ``stability-vat`` trains at.
     splits : tuple of Split
         How each weight is split over crossbars, where training goes through them.
+    codes : ChosenCodes or None
+        Codes of the weights; None: slices.
     read : callable or None
         Says what the graph proves of the scored output, given it batch first. None: the shapes decide.
     """
@@ -79,6 +82,7 @@ class TrainingSubject:
     batch_axis: int
     vat_points: tuple[OperatingPoint, ...] = ()
     splits: tuple[Split, ...] = ()
+    codes: ChosenCodes | None = None
     read: Callable[[NDArray[Any]], Reading] | None = None
 
 
@@ -93,6 +97,7 @@ def settle_task(
         per_channel=spec.scale == "per_channel",
         ternary=spec.ternary,
         group_rows=None if spec.sparsity is None else spec.crossbar[0],
+        codes=subject.codes,
     )
     if spec.ternary and not any(place.ternary for place in where):
         raise OptionError(

@@ -9,16 +9,8 @@ from pydantic import Field, JsonValue
 
 from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.options import (
-    Count,
-    Encodable,
-    Finite,
-    NotNegative,
-    RoughnessOptions,
-    read_numbers,
-    read_path,
-    write_numbers,
-)
+from nvaudit.option_texts import read_numbers, read_path, write_numbers
+from nvaudit.options import Count, Encodable, Finite, NotNegative, RoughnessOptions
 from nvaudit.spec import EffortOptions, QuestionOptions, RaceOptions, RunSpec, flag, make_spec
 
 Ranking = Literal["swim", "magnitude", "random"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from nvaudit.report.codes import codes_blocks
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -126,10 +127,12 @@ def _chips(report: HardenReport) -> Section:
 
 
 def _array(report: HardenReport) -> Section | None:
-    """What of the hardened model is on the array, and what its groups of zeros save."""
+    """What of the hardened model is on the array, what its groups of zeros save, and its codes."""
     blocks = share_blocks(report.mapped)
     if report.zero_groups is not None:
         blocks.append(Paragraph(f"Groups of zeros: {zero_groups_text(report.zero_groups)}."))
+    if report.codes is not None:
+        blocks += codes_blocks(report.codes)
     return Section("mapping", "What is on the array", tuple(blocks)) if blocks else None
 
 

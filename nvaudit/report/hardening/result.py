@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.cases import kpp_numbers, kpp_text
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.crossbar import CrossbarInfo, adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header, versions_with_torch
@@ -201,6 +202,10 @@ class HardenReport(Header):
     zero_groups: ZeroGroups | None = Field(
         default=None, description="Of the hardened model; null if it was not pruned."
     )
+    codes: CodesInfo | None = Field(
+        default=None,
+        description="Of the hardened model, the given one has the same; null: slices.",
+    )
     crossbar: CrossbarInfo | None = Field(
         default=None, description="Of the hardened model; null if its audit had no converters."
     )
@@ -253,6 +258,7 @@ def harden_report(
         after=sides[1],
         difference=difference,
         zero_groups=after.zero_groups,
+        codes=after.codes,
         crossbar=after.crossbar,
         mapped=after.mapped,
         data=before.data,

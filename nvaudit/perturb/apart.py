@@ -335,6 +335,8 @@ def _tries(count: int, fixed: bool) -> list[tuple[str, list[Rows], int]]:
     mixed = [("in another order", [order], count)]
     if not fixed:
         return [*mixed, ("cut into parts", np.split(every, [max(1, count // 3)]), count)]
+    # A fixed batch cannot be cut. The first half keeps its places and gets other company, copies of itself;
+    # only its outputs have something to be compared with.
     half = max(1, count // 2)
     beside = np.concatenate([every[:half], np.resize(every[:half], count - half)])
     return [*mixed, ("beside others", [beside], half)]
@@ -359,5 +361,6 @@ def _differ(expected: Array, outputs: Array, tolerance: float) -> bool:
     values = a[np.isfinite(a)]
     scale = max(float(np.abs(values - values.mean()).max()), 1e-6 * float(finite.max()), 1e-30)
     with np.errstate(invalid="ignore"):
+        # Equal infinities and two NaNs are the same, though their difference is NaN.
         same = (np.abs(a - b) <= tolerance * scale) | (a == b) | (np.isnan(a) & np.isnan(b))
     return float(np.mean(~same)) > FEW

@@ -80,9 +80,14 @@ def estimate_difficulty(errors: NDArray[np.float64], margin: NDArray[np.float64]
     alike = np.empty(count)
     bins = max(1, min(_BINS, count // _PER_BIN))
     for members in np.array_split(np.argsort(margin, kind="stable"), bins):
+        # Half an error in one look more than there were: never 0 or 1, however few errors a bin has.
         alike[members] = (seen[members].sum() + 0.5) / (len(members) * chips + 1)
+    # Mean of a beta law after the pilots, the bin's rate being worth _PRIOR_CHIPS chips. Away from 0 and 1,
+    # so that every sample keeps some spread.
     expected = np.clip((_PRIOR_CHIPS * alike + seen) / (_PRIOR_CHIPS + chips), _LEAST, 1 - _LEAST)
     spread = np.sqrt(expected * (1 - expected))
+    # A race's Z grows as 1/q and its bets shrink with the largest Z: q ≥ UNIFORM/n keeps that
+    # below n/UNIFORM.
     return Difficulty(expected, (1 - UNIFORM) * spread / spread.sum() + UNIFORM / count)
 
 
@@ -128,6 +133,7 @@ def _positions(metric: Metric, output: NDArray[Any], target: NDArray[Any] | None
     else:
         wanted = target.reshape(scores.shape[:-1])[..., None].astype(np.int64)
     own = np.take_along_axis(scores, wanted, -1)[..., 0]
+    # Top-k is right while fewer than k others score higher: the rival is the k-th best of them.
     others = scores.copy()
     np.put_along_axis(others, wanted, -np.inf, -1)
     k = min(metric.k, scores.shape[-1] - 1)

@@ -41,6 +41,9 @@ class GateQuestion:
 
 def gate_task(difficulty: str, identity: int, samples: int, question: GateQuestion) -> RaceTask:
     """Race of a chip against the gate's threshold."""
+    # A chip called "below" by mistake is a passing one taken for a failure, "above" the reverse: each edge
+    # has the chance by which sequential_verdict moves p₀. That of the smallest percentile is small enough
+    # for all.
     leak = fail_leak(min(question.percentiles))
     band = Band((Edge(question.threshold, leak),), (Edge(question.threshold, PASS_LEAK),))
     return RaceTask("gate", difficulty, identity, (band,), math.ceil(_MOST * samples))

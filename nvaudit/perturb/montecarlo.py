@@ -90,6 +90,7 @@ class ChipRunner:
     def __post_init__(self) -> None:
         if self.record is None:
             return
+        # A chip is settled by a run on every sample (task 0) or by a race that was decided (gap ≥ 0).
         rows = self.record.rows[(self.record.rows["task"] == 0) | (self.record.rows["gap"] >= 0)]
         rows = rows[rows["trial"] < self.trials]
         self._settled.update(rows[["point", "trial"]].tolist())
@@ -191,6 +192,7 @@ class ChipRunner:
         for call, outcome, known in completed(self.pool, todo, self._submit, self._recall, ending):
             if not known and self.record is not None:
                 self.record.add(call.point, call.trial, outcome, call.digest)
+            # The run of a chip on every sample serves several questions and its cost is counted once.
             if call.task is not None or (call.point, call.trial) not in self._known:
                 self._note(call, outcome)
             todo.extendleft(done(call, outcome) or ())
@@ -203,6 +205,8 @@ class ChipRunner:
 
     def _begun_only(self, calls: Iterable[Call]) -> Iterable[Call]:
         """Drop the calls of chips that are not begun; give those that are still to be made."""
+        # Chips whose race stayed open are mostly near a band. Dropped for being slow they would bias the
+        # sample that is left, so their runs on every sample are still made.
         begun = (call for call in calls if (call.point, call.trial) in self._raced)
         return sorted(begun, key=lambda call: call.trial)
 

@@ -147,9 +147,13 @@ class Race:
         self._count = len(difficulty.expected)
         self._expected, self._draw = difficulty.expected[order], difficulty.draw[order]
         self._left = 1 - np.concatenate([[0.0], np.cumsum(self._draw)[:-1]])  # Σ_left q before each step
+        # Rounding of the last sums may reach 0 or below.
         self._left = np.maximum(self._left, 1e-9)
         self._expect = difficulty.expected.sum() - np.concatenate([[0.0], np.cumsum(self._expected)[:-1]])
         n = self._count
+        # "Above" is won by refuting E ≥ E₀ = n (1 − value). "Below" is the same game with 1 − x and 1 − c,
+        # of which at least n · value are right at the edge: Z changes its sign, and its largest value
+        # is c/q, not (1 − c)/q.
         self._above = _Gambler(
             [[n * (1 - edge.value) for edge in band.above] for band in bands],
             [[edge.error for edge in band.above] for band in bands],
@@ -182,6 +186,8 @@ class Race:
         expected, left, expect = self._expected[span], self._left[span], self._expect[span]
         before = self._errors + np.concatenate([[0.0], np.cumsum(errors)[:-1]])
         z = (errors - expected) * left / self._draw[span]
+        # Each S + Σ_left c + Z has the mean E. Over a first batch of fixed length their average is
+        # unbiased; over all batches it would not be, since the race stops by what it has seen.
         if self._seen == 0:
             self.estimate = float(1 - np.mean(before + expect + z) / self._count)
         self._above.bet(before + expect, z, left)
@@ -194,10 +200,14 @@ class Race:
 
     def hopeless(self, most: int) -> bool:
         """Whether the wealth, if it goes on as so far, decides nothing within ``most`` samples."""
+        # Log wealth grows about in proportion to the samples. Giving up needs no share of the error: such a
+        # chip is run on every sample.
         return bool(self._seen >= _PATIENCE * most and self._progress().max() * most < self._seen)
 
     def _progress(self) -> Floats:
         """How much of the wanted evidence there is for each gap between bands; infinite where all is."""
+        # A chip in gap i is above every band before it and below every band from i on: the least evidence
+        # of them all counts, a running minimum from either end.
         above = np.concatenate([[np.inf], self._above.progress])
         below = np.concatenate([self._below.progress, [np.inf]])
         return np.minimum(np.minimum.accumulate(above), np.minimum.accumulate(below[::-1])[::-1])
@@ -224,6 +234,8 @@ class _Gambler:
             mean = self._totals[i] - known
             # Z ≤ max((1 − c)/q) · left = most · left, so λ = 1 / (most · left − m) keeps 1 + λ (m − Z) ≥ 0;
             # a stake below 1 keeps it above. Known before the draw: known and left are of the past.
+            # The floor of 1 only makes bets smaller, or holds where m > most · left: then no draw could
+            # have that mean, E ≥ E₀ is impossible, and the wealth may grow.
             bet = 1 / np.maximum(self._most * left - mean, 1.0)
             logs = self._log[i][:, None] + np.cumsum(np.log1p(_STAKES[:, None] * (bet * (mean - z))), axis=1)
             self._log[i] = logs[:, -1]

@@ -198,6 +198,9 @@ def run_races(
     while not ended() and (reach := _unsettled(state, question.ranges, attempt)):
         state.reach = reach
         state.bands = _bands(state, question)
+        # To race a chip again costs no further error: its samples come in the same order, in which the
+        # wealth grows with the threshold, so that one bound holds for all thresholds however they are
+        # chosen.
         race(_touching(state))
         attempt += 1
     return state
@@ -229,6 +232,8 @@ def _race(
             for limit in (state.low, state.decisive_low, state.decisive_high, state.high):
                 limit[trial] = value
         elif race.gap is not None:
+            # A gap is won once all edges beside it are. The chip is then past the farthest, but only the
+            # decisive edges have an error small enough for a result to rest on.
             under, over = task.bands[: race.gap], task.bands[race.gap :]
             state.low[trial] = max((band.high for band in under), default=-np.inf)
             state.high[trial] = min((band.low for band in over), default=np.inf)
@@ -295,6 +300,7 @@ def _preview(state: RaceState, ranges: Sequence[RankRange]) -> list[Reach]:
         for side, (wanted, fallback) in enumerate(
             zip((rank.first, rank.decisive[0], rank.decisive[1] + 1, rank.last + 1), _LIMITS, strict=True)
         ):
+            # Rounded outwards: a band too wide costs some chips, one too narrow another round.
             place = wanted * n / total
             at = math.floor(place) - 1 if side < 2 else math.ceil(place)
             value = fallback if not 0 <= at < n else float(low[at] if side < 2 else high[at])
@@ -375,6 +381,8 @@ def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
     error = question.error / _sides(question)
     separate = []
     for rank, (first, decisive_first, decisive_last, last) in zip(question.ranges, state.reach, strict=True):
+        # Only chips at or above the lower decisive rank can be wrongly let go below it, and only those up
+        # to the upper one above it.
         below = allowed_error(total - rank.decisive[0], rank.shift, error)
         above = allowed_error(rank.decisive[1] + 1, rank.shift, error)
         separate.append(

@@ -96,6 +96,7 @@ def completed(
             first = next(iter((*running.values(), *islice(todo, 1))))
             if until == math.inf and ending is not None and ending.due(first):
                 until = time.monotonic() + _DRAIN_S
+                # A call that can still be cancelled only waited in the pool: it counts as not begun.
                 cancelled = [running.pop(future) for future in tuple(running) if future.cancel()]
                 rest = tuple(ending.rest((*cancelled, *todo)))
                 todo.clear()

@@ -43,6 +43,8 @@ def pass_evidence(failures: int, trials: int, prob: float) -> float:
 
 def fail_evidence(failures: int, trials: int, prob: float) -> float:
     """Log of the wealth against "at most ``prob`` of the chips fail"."""
+    # An alternative must lie above p₀ and below 1 (log(1 − p₁) is finite): multiples beyond are held just
+    # below 1 and counted once, so that the weights still add up to 1 and the wealth starts at 1.
     share = np.unique(np.minimum(_WORSE * prob, 1 - (1 - prob) / 100))
     return _mixture(share, np.full(len(share), 1 / len(share)), failures, trials, prob)
 
@@ -50,6 +52,8 @@ def fail_evidence(failures: int, trials: int, prob: float) -> float:
 def _mixture(
     share: NDArray[np.float64], weight: NDArray[np.float64], failures: int, trials: int, prob: float
 ) -> float:
+    # The alternative "no chip ever fails" (p₁ = 0) is out after one failure: its log is −∞. Before that it
+    # must not be multiplied: 0 · −∞ is NaN.
     with np.errstate(divide="ignore"):
         hit = np.log(share) - math.log(prob)
     hits = failures * hit if failures else np.zeros_like(hit)
@@ -107,6 +111,9 @@ def failure_bounds(failures: int, trials: int, percentile: float, confidence: fl
     def root(function: object, low: float, high: float) -> float:
         return float(brentq(function, low, high, xtol=1e-9))
 
+    # The bound is the set of p₀ whose wealth has not reached 1/α. Alternatives are multiples r·p₀: where
+    # r < 1, the log-likelihood ratio x log r + (n − x) log((1 − r p₀)/(1 − p₀)) grows with p₀, so the set
+    # has one end.
     def too_many(prob: float) -> float:
         return pass_evidence(failures, trials, prob) - wanted
 
@@ -156,6 +163,8 @@ def _needed(failures: int, trials: int, percentile: float, confidence: float) ->
     """Find after how many chips the gate passes if no further one fails."""
     prob = percentile / 100 * (1 - PASS_LEAK)
     wanted = -math.log(1 - confidence)
+    # Each further chip that passes multiplies every likelihood ratio by (1 − p₁)/(1 − p₀) > 1: the wealth
+    # grows with n, so doubling and then halving finds the first n that is enough.
     low, high = trials, 2 * trials + 16
     while pass_evidence(failures, high, prob) < wanted:
         low, high = high, 2 * high

@@ -111,6 +111,8 @@ def interval_ranks(percentile: float, n: int, confidence: float) -> tuple[int | 
     check_confidence(confidence)
     error = (1 - confidence) / 2
     # X_(r) > Q needs fewer than r values at or below Q; X_(s) < Q needs at least s values below Q.
+    # The first tail grows with r and the second falls with s: the largest r and the smallest s that are
+    # allowed give the narrowest interval.
     too_far = first_true(lambda r: not within(at_most(r - 1, n, prob), error), 1, n)
     first = n if too_far is None else too_far - 1
     last = first_true(lambda s: within(at_least(s, n, prob), error), 1, n)
@@ -141,6 +143,8 @@ def clopper_pearson(count: int, n: int, confidence: float, sided: int = 2) -> tu
     (0.0, 0.009969)
     """
     check_confidence(confidence)
+    # low solves P(X ≥ count; p) = error and high P(X ≤ count; p) = error: both tails are incomplete beta
+    # functions of p, so the roots are quantiles of beta laws. At 0 and n successes one of them has no root.
     error = (1 - confidence) / sided
     low = 0.0 if count == 0 else float(betaincinv(count, n - count + 1, error))
     high = 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - error))

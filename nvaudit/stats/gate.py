@@ -158,9 +158,12 @@ def _needed(failures: int, trials: int, prob: float, error: float) -> Needed:
     def first(holds: Callable[[int], bool]) -> int | None:
         return first_true(holds, trials + 1, MOST_TRIALS)
 
+    # With the failures held fixed, P(X ≤ failures; n, p₀) falls as n grows: halving finds the first n.
     clean = first(lambda n: within(at_most(failures, n, prob), error))
     if not failures:
         return Needed(clean)
+    # share · n is seldom whole. The beta function interpolates the tail between counts; with rounded counts
+    # it would rise and fall with n like a saw, and a search by halving could stop at any tooth.
     share = failures / trials
     if share < prob:
         return Needed(clean, "pass", first(lambda n: within(at_most(share * n, n, prob), error)))

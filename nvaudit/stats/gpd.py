@@ -73,8 +73,10 @@ class Fit:
 
 def log_survival(y: FloatArray, scale: float, shape: float) -> FloatArray:
     """log P(Y > y) = -log(1 + ξ y / σ) / ξ; -inf beyond the end point."""
+    # The limit ξ → 0 is the exponential law; the general form would be 0/0 there.
     if abs(shape) < 1e-9:
         return -y / scale
+    # For ξ < 0 the law ends at y = −σ/ξ: beyond, 1 + ξ y / σ is held at 0, whose log gives survival 0.
     with np.errstate(divide="ignore"):
         logs: FloatArray = -np.log1p(np.maximum(shape * y / scale, -1.0)) / shape
     return logs
@@ -92,6 +94,8 @@ def log_likelihood(tail: Tail, scale: float, shape: float) -> float:
     if not np.isfinite(lower[-1]):
         return _IMPOSSIBLE
     with np.errstate(divide="ignore"):
+        # log(S_l − S_u) = log S_l + log(1 − S_u / S_l): far out both survivals are tiny, and their plain
+        # difference would lose its digits. An open last cell has log S_u = −∞, and the second term is 0.
         cells = lower + np.log(-np.expm1(upper - lower))
     return max(float(tail.counts @ cells), _IMPOSSIBLE)
 
@@ -174,14 +178,18 @@ def _profile_end(
         if z not in seen:
             value, point = _profile_deviance(tail, law, prob, z, start)
             start[:] = point
+            # Near its minimum the deviance is a parabola in z: its root is nearly straight, which the
+            # search for the crossing with the cut takes few steps on.
             seen[z] = float(np.sqrt(max(value, 0.0)) - np.sqrt(cut))
         return seen[z]
 
+    # Quantiles are positive excesses, so steps outwards are factors.
     inner, outer = best, best * stretch
     while beyond(outer) <= 0:
         if outer >= limit and stretch > 1:
             return limit
         inner, outer = outer, outer * stretch
+    # At the best value the deviance is 0 by definition: no search is needed for it.
     seen.setdefault(best, -float(np.sqrt(cut)))
     end = brentq(beyond, inner, outer, xtol=1e-3 * best, rtol=1e-3)
     return float(min(end, limit))
@@ -197,8 +205,11 @@ def _profile_deviance(
     def deviance(point: FloatArray) -> float:
         shape, log_ratio = float(point[0]), float(point[1])
         exceed = share * np.exp(log_ratio)
+        # z > 0 lies beyond the threshold only if more than the wanted share of the chips does: ζ > prob.
         if not prob < exceed < 1:
             return -_IMPOSSIBLE
+        # z = σ ((ζ / prob)^ξ − 1) / ξ solved for σ. The binomial term is log-likelihood less its maximum,
+        # at ζ = size / trials, so that the deviance is 0 at the best fit.
         scale = z / float(excess(exceed / prob, 1.0, shape))
         binomial = size * log_ratio + (trials - size) * (np.log1p(-exceed) - np.log1p(-share))
         value = 2 * (law.log_likelihood - log_likelihood(tail, scale, shape) - binomial)
@@ -235,6 +246,7 @@ def goodness(tail: Tail, law: Fit) -> float | None:
     if edges.size < 3 or tail.counts.size < 4:
         return None
     shares, slopes = _shares(edges, law)
+    # A shape held at an end of its range was not fitted to the data: only the scale takes variance away.
     free = slice(0, 1) if law.at_limit else slice(0, 2)
     information = _information(_equal_groups(tail.step, law, _INFORMATION_GROUPS), law)[free, free]
     centres = tail.edges[0] + tail.step / 2
@@ -247,6 +259,7 @@ def goodness(tail: Tail, law: Fit) -> float | None:
     group = np.diff(shares, prepend=0.0, append=1.0)
     weight = (group[:-1] + group[1:]) / 2 / (shares * (1 - shares))
     root = np.sqrt(weight)
+    # A² = |D Z|² with D² = diag(t / (H (1 − H))): Σ λ_j χ²₁ over the eigenvalues λ of D Cov(Z) D.
     weights: FloatArray = np.linalg.eigvalsh(root[:, None] * covariance * root).astype(np.float64)
     return chi_square_sum_above(float(size * weight @ (observed - shares) ** 2), weights[weights > 1e-9])
 
@@ -300,10 +313,14 @@ def chi_square_sum_above(value: float, weights: FloatArray) -> float:
     """
     c1, c2, c3, c4 = (float(np.sum(weights**power)) for power in (1, 2, 3, 4))
     s1, s2 = c3 / c2**1.5, c4 / c2**2
+    # A noncentral χ² with the skewness of the sum, and its kurtosis too where some noncentrality can give
+    # both (s1² > s2); else a central one with the skewness alone.
     a, delta = 1 / s1, 0.0
     if s1**2 > s2 * (1 + 1e-12):
         a = 1 / (s1 - np.sqrt(s1**2 - s2))
         delta = s1 * a**3 - a**2
     freedom = a**2 - 2 * delta
+    # The value in standard deviations √(2 c2) of the sum, carried over to the χ² law: mean freedom + delta,
+    # deviation √2·a; both √2 cancel.
     point = max((value - c1) / np.sqrt(c2) * a + freedom + delta, 0.0)
     return float(1 - chndtr(point, freedom, delta) if delta else chdtrc(freedom, point))

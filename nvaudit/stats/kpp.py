@@ -195,6 +195,9 @@ def kpp_of_ranks(
     """
     n = worst_first.size
     worst, best = interval_ranks(float(percentile), n, float(confidence))
+    # s chips on the wrong side move an order statistic by at most s ranks: the true a_(r) lies between
+    # ranks r − s and r + s of what was found, so each end moves outwards by the shift of its side and the
+    # interval keeps its coverage.
     if worst is not None:
         worst = max(1, worst - shift[0])
     if best is not None:

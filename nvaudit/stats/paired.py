@@ -163,6 +163,8 @@ def _mean_interval(values: Floats, confidence: float) -> tuple[float, float]:
         return 3 / bend * (math.cbrt(1 + bend * (t - bend / 6)) - 1) if abs(bend) > 1e-9 else t
 
     unit = spread / root
+    # (mean − μ) / unit ≤ t turned round for μ: the upper quantile gives the lower end. Positive skewness of
+    # the differences so reaches further up than Student's t does.
     return (
         mean - unit * max(quantile, straightened(quantile)),
         mean - unit * min(-quantile, straightened(-quantile)),
@@ -192,6 +194,7 @@ def kpp_difference(
     index = kpp_index(percentile, before.size)
     value = float(np.partition(after, index)[index] - np.partition(before, index)[index])
     high = _shift_bound(before, after, prob, error)
+    # The lower bound of after − before is minus the upper bound of before − after.
     low = _shift_bound(after, before, prob, error)
     if high is None or low is None:
         needed = chips_for_kpp_difference(percentile, confidence)
@@ -220,12 +223,16 @@ def _shift_bound(before: Floats, after: Floats, prob: float, error: float) -> fl
     ceiling, paired = after[order], before[order]
     left = np.searchsorted(ceiling, ceiling, "left")  # chips strictly below each candidate for s
     bound = -math.inf
+    # q and s leave the same share of the chips: P(after < s) ≤ prob ≤ P(before ≤ q). Less what both have in
+    # common, P(after < s, before > q) ≤ P(after ≥ s, before ≤ q): of the chips that change sides, "up" is
+    # no more likely than "down". q grows, so once the largest s − q cannot beat the bound, no later q can.
     for q in np.unique(np.sort(before)[worst - 1 :]):
         if ceiling[-1] - q <= bound:
             break
         rising = np.concatenate([[0], np.cumsum(paired > q)])
         up = rising[left]
         below = int(np.count_nonzero(before <= q))
+        # left − up chips are below s and not above q; of all chips not above q the others went down.
         s = _last_accepted(up, below - (left - up), error * _SIDES)
         bound = max(bound, float(ceiling[s] - q))
     return bound

@@ -82,6 +82,8 @@ def rank_ranges(
         first = index if low is None else low - 1
         last = index if high is None else high - 1
         shift = min(int(share * (last - first)), first)
+        # Where all worse chips are wanted too, a race can let a chip go upwards only: a wrong stop makes
+        # what was found too good, never too bad, and only the worse side of the interval needs the slack.
         worst_too = percentile == min(percentiles) and last < _FEW * trials
         last = last if worst_too else min(last + shift, trials - 1)
         ranges.append(RankRange(percentile, index, first - shift, last, shift, worst_too))
@@ -135,6 +137,8 @@ def allowed_error(chips: int, shift: int, error: float) -> float:
     >>> round(allowed_error(100, 0, 0.001) * 1e5, 2)
     1.0
     """
+    # P(Binomial(n, ε) > s) = I_ε(s + 1, n − s), which is inverted for ε. It is held at ½: some evidence is
+    # always asked for.
     if shift >= chips:
         return 0.5
     return min(0.5, float(betaincinv(shift + 1, chips - shift, error)))

@@ -218,6 +218,7 @@ def _out_of_reach(percentile: float, confidence: float, trials: int) -> NoTail |
 def _unusable(
     tails: Sequence[Candidate], known: int, percentile: float, confidence: float, trials: int
 ) -> NoTail:
+    # A tail is a quarter of the chips at most, and 2 · FEWEST of them are the least that is used.
     if tail_chips(trials) <= 2 * FEWEST:
         return NoTail("few_chips", needed=8 * FEWEST)
     if known <= 2 * FEWEST:
@@ -234,6 +235,7 @@ def _estimate(
 ) -> TailEstimate:
     prob = float(check_percentile(percentile))
     best = usable[-1]
+    # A fit's own interval says nothing of the choice of threshold; the union over thresholds does.
     joined = [c for c in usable if c.tail.size >= best.tail.size / _JOINED]
     ends = [
         c.start + end
@@ -282,6 +284,7 @@ class Grid:
         """Turn a quantile in units into one of the metric."""
         if self.steps is not None:
             # The quantile of the metric is the rounded quantile of what lies beneath.
+            # Adding 0.0 turns −0.0 into 0.0.
             return self.sign * round(units) / self.steps + 0.0
         return self.origin + self.sign * self.step * units
 
@@ -304,6 +307,7 @@ def tail_chips(trials: int) -> int:
     >>> tail_chips(1000), tail_chips(300)
     (101, 76)
     """
+    # One chip more than the tail holds: the tail begins beyond it.
     return int(min(max(round(trials ** (2 / 3)), _TAIL), trials // 4)) + 1
 
 
@@ -340,6 +344,9 @@ def nested_tails(units: FloatArray, trials: int, limit: float) -> list[Candidate
     size: float = min(tail_chips(trials), units.size) - 1
     candidates: dict[int, Candidate] = {}
     while size >= FEWEST:
+        # A value u stands for the cell from u − ½ to u + ½. The tail begins at a cell's edge, so that equal
+        # values are all inside or all outside; the cell of the worst possible value holds whatever lies
+        # beyond it.
         start = float(units[int(size)]) + 0.5
         beyond, counts = np.unique(units[units > start] - start - 0.5, return_counts=True)
         if counts.sum() >= FEWEST and int(counts.sum()) not in candidates:

@@ -210,6 +210,8 @@ def _window(
         if asked is not None:
             raise ProfileError(f"{where}: a window is for the units us, na and s, got {unit!r}; leave it out")
         return None
+    # Targets are equally spaced over the window: by default the end levels have no mean error by definition,
+    # and the other levels show how far the device is from linear.
     low, high = asked if asked is not None else (means[0], means[-1])
     if not 0 <= low < high:
         raise ProfileError(

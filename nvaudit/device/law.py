@@ -137,6 +137,7 @@ def _unclipped(law: Law, level: IntArray, g: FloatArray, g_max: float) -> FloatA
         case Saturating():
             with np.errstate(over="ignore"):  # beyond all numbers the law has saturated
                 x = _argument(law.of, g, g_max) / law.decay
+            # 1 − e^(−x/B) by expm1, which keeps its digits where x is small.
             # exp(-700) is still a normal number: no underflow, and 1 − it is 1.
             return -law.amplitude * np.expm1(-np.minimum(x, _LARGEST_EXPONENT))
         case Piecewise():
@@ -178,6 +179,8 @@ def evaluate(law: Law, *, level: IntArray, g: FloatArray, g_max: float) -> Float
 
 def scaled_law(law: Law, factor: float) -> Law:
     """Multiply a law by a factor of 0 or more, its bounds included."""
+    # k · clip(x, a, b) = clip(k x, k a, k b) holds for k ≥ 0 only. Scaled is what the result is linear in;
+    # exponents, decays and splits belong to the argument.
     changed: dict[str, object] = {
         name: None if bound is None else factor * bound
         for name, bound in (("min", law.min), ("max", law.max))

@@ -207,6 +207,8 @@ def _sigma_range(profile: DeviceProfile, knob: SigmaKnob, unit: str) -> tuple[fl
         return knob.min, knob.max
     if "weight_max" in (unit, knob.unit):
         return 0.0, MAX_WEIGHT_SIGMA
+    # A sigma asked for in `level` counts spacings of the cells in use; a knob stated in `level` counts those
+    # of the profile's own cells. σ in full scale is σ in levels / (2^B − 1), with the bits B of either.
     own = profile.level_bits or profile.bits_per_cell
     steps = 2.0 ** (profile.bits_per_cell if unit == "level" else own) - 1.0
     ratio = 1.0 / steps if unit == "full_scale" else steps

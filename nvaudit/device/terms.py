@@ -348,5 +348,6 @@ def log_decay_at(term: LogDecay, time_s: float) -> tuple[float, float]:
     """
     if time_s <= 0.0:
         return 0.0, 0.0
+    # ln t is negative within the first second, and a fitted line may fall: a spread stops at 0.
     log_t = math.log(time_s)
     return term.mean_per_ln_s * log_t, max(term.std_const + term.std_per_ln_s * log_t, 0.0)

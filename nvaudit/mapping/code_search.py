@@ -101,6 +101,7 @@ def code_error(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Do
     """
     scaled = weights.at * code.top
     value = rounding(code, rounded_by)(scaled).astype(np.int64)
+    # E(Ŵ − W)² = (v − W/s)² + Var v in squared units of s: no cross term, as noise has no mean here.
     off = float(weights.share @ np.square(value - scaled))
     noise = float(weights.share @ code.value_variance(variance)[value + code.top])
     total, off, noise = (float(np.sqrt(part)) / code.top for part in (off + noise, off, noise))

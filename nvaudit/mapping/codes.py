@@ -71,6 +71,7 @@ class Code:
     def top(self) -> int:
         """Largest magnitude of a weight's value, T: what max|W| is mapped to."""
         last = self.stored - 1
+        # Shifted values reach unequally far to both sides of zero; a weight's range is symmetric.
         return min(self.zero, last - self.zero) if self.encoding == "offset" else last
 
     @cached_property
@@ -142,6 +143,8 @@ def slice_code(
     '64,16,4,1'
     """
     table = digits(np.arange(2**bits), bits, cell_bits)
+    # Digit d at level d · stretch, each level counting 2^(iB) / stretch: the value stays, and an additive
+    # spread of the device counts for 1 / stretch of what it would.
     table[-1] *= stretch
     significances = [2.0 ** (i * cell_bits) for i in range(len(table))]
     significances[-1] /= stretch
@@ -204,23 +207,28 @@ def least_noisy_code(
     f = check_significances(significances, len(variance))
     steps, costs, states = _choices(variance, encoding)
     span = int(steps.max()) * sum(f)
+    # Devices that subtract make partial sums negative on the way: room for −span … −1 in front of 0.
     below = span if steps.min() < 0 else 0
     cost = np.full(below + span + 1, np.inf)
     cost[below] = 0.0
     picks = np.zeros((len(f), len(cost)), np.int16)
     for d, factor in enumerate(f):
+        # A new array for each device: in place, c_d would read its own entries and use a device twice.
         best = np.full_like(cost, np.inf)
         for choice, (step, own) in enumerate(zip(steps, costs, strict=True)):
             shift = factor * int(step)
             to = slice(max(shift, 0), len(cost) + min(shift, 0))
             of = slice(max(-shift, 0), len(cost) - max(shift, 0))
             candidate = cost[of] + factor**2 * own
+            # Strictly less, so that of equal variances the first choice stays (see `_choices`). Values that
+            # cannot be reached are infinite and never less.
             better = candidate < best[to]
             best[to][better] = candidate[better]
             picks[d, to][better] = choice
         cost = best
     value = _nearest(np.isfinite(cost[below:])) + below
     levels = np.empty((len(f), states.shape[0], span + 1), np.int16)
+    # Back from the last device: a choice is the best one only for the value that is left at its stage.
     for d in reversed(range(len(f))):
         choice_of = picks[d, value]
         levels[d] = states[:, choice_of]
@@ -264,6 +272,7 @@ def _choices(variance: Doubles, encoding: Encoding) -> tuple[NDArray[np.int64], 
     if encoding == "differential":
         minus, plus = (one.reshape(-1) for one in np.meshgrid(level, level))
         both = variance[plus] + variance[minus]
+        # np.unique keeps the first of each difference: the quietest pair, of equal ones the lowest levels.
         order = np.lexsort((plus + minus, both))
         difference = (plus - minus)[order]
         _, first = np.unique(difference, return_index=True)

@@ -115,6 +115,7 @@ def layout(
     width = slice_widths(stored, cell)[-1]
     narrow = width if width < cell else 0
     top = 2**cell - 1
+    # Whole levels: the widest spacing at which the largest digit still lies inside the window.
     stretch = top // (2**narrow - 1) if narrow and profile.top_slice == "window" else 1
     return _on_window(profile, slice_code(stored, cell, encoding, stretch), bits, cell, top, narrow)
 

@@ -126,6 +126,7 @@ def saved(code: NDArray[np.integer], lines: Lines, array: Array, size: Crossbar)
         return Saved(0, 0, 0, 0, 0, 0)
     starts = row_starts(matrix.shape[0], lines, size.rows)
     zero = zero_groups(matrix, starts, range(matrix.shape[1]))
+    # A group is zero as a whole or not at all, so its first row tells.
     gone = zero[starts]
     # Device columns of each row block of each matrix, with and without groups of zeros. What is left moves
     # up, within a matrix and a row block only: two crossbars that are each half empty remain two.

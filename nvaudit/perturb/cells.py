@@ -132,6 +132,8 @@ def _tables(law: TensorLaw, collapsed: CodeLaw) -> _Tables:
     levels = [level for _, level in targets]
     spread = np.stack([s * np.sqrt(variance)[level] for s, level in zip(signs, levels, strict=True)])
     base = np.stack([s * (level + mean[level]) for s, level in zip(signs, levels, strict=True)])
+    # The sign of the weight (in `spread`) and that of the column (in the factor) both stay in a_d, so that
+    # Σ_d f_d s_d z'_d = S Σ_d a_d z'_d = S z; without them a negative weight would deviate by −S z.
     share = np.asarray(device_factors(array))[:, None] * spread
     share = share / np.where(collapsed.std > 0, collapsed.std, 1.0)
     return _Tables(base.astype(np.float32), spread.astype(np.float32), share.astype(np.float32))
@@ -155,6 +157,7 @@ def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) ->
         if not noisy:
             out[(slice(None), *block)] = tables.mean[:, index]
             continue
+        # `left` becomes z − Σ_e a_e z_e. It takes every z_e as drawn, hence two passes over the devices.
         left = of_weight.standard_normal(index.shape, dtype=np.float32)
         own = of_devices.standard_normal((count, *index.shape), dtype=np.float32)
         shares = [_look(table, index) for table in tables.share]
@@ -188,6 +191,7 @@ def place_cells(cells: Cells, slot: SlotSpec) -> NDArray[np.floating]:
     """
     values, factor = cells.levels, slot.factor
     if slot.variance:
+        # A variance goes with the square of what its values are multiplied by.
         factor *= factor
         values = cells.read_variance if cells.read_variance is not None else np.zeros_like(cells.levels)
     made: NDArray[np.floating] = np.empty(slot.shape, slot.dtype)

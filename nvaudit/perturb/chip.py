@@ -120,6 +120,7 @@ class TensorLaw:
     @cached_property
     def collapsed(self) -> CodeLaw | None:
         """The law per code, where one normal per weight is exact."""
+        # A law per code has no variance of one read: a relative one follows each device's drawn conductance.
         if self.every_device or read_terms(self.point, self.setting):
             return None
         return collapse(self.point, self.tensor.array, self.tensor.peak_code)
@@ -143,6 +144,7 @@ class TensorLaw:
         law = self.collapsed
         drawn = self._draw_weights(law, seed, trial) if law is not None else self._draw_devices(seed, trial)
         if self.skipped is not None:
+            # Drawn like all others, then cleared: leaving groups out shifts no number of another weight.
             drawn.weights[self.skipped] = 0
             if drawn.read_variance is not None:
                 drawn.read_variance[self.skipped] = 0
@@ -157,6 +159,9 @@ class TensorLaw:
             base, spread = self._base_and_spread(law, name, code[block], scale)
             target = out[block]
             if noisy:
+                # W = s (c + m(c)) + s σ(c) z. A slab along the first axis is contiguous, so reshape is a view
+                # and z is written into `out`. All slabs take from one stream in order: their size does not
+                # matter here.
                 gen.standard_normal(out=target.reshape(-1), dtype=np.float32)
                 target *= spread
                 target += base
@@ -190,6 +195,9 @@ class TensorLaw:
             code = tensor.code[block]
             deviation, read = self._deviations(code, block, streams)
             if variance is not None:
+                # Left to the graph, which draws anew for every inference; frozen, one read is drawn here and
+                # kept. The reads of a weight's devices are independent normals: one of their summed variance
+                # has the same law.
                 variance[block] = read * np.square(scale)
             elif reads:
                 deviation += np.sqrt(read) * freeze.standard_normal(read.shape, dtype=np.float32)
@@ -201,6 +209,7 @@ class TensorLaw:
         array = self.tensor.array
         deviation, read = np.zeros(code.shape, np.float32), np.zeros(code.shape, np.float32)
         for device in self.devices(code, block, streams):
+            # ΔW/s = Σ_d ± f_d Δg_d / step, and of one read Var = Σ_d (f_d σ_d / step)², without signs.
             weight = np.float32(device.held.significance / array.step)
             deviation += device.held.sign * weight * device.deviation
             for one in device.reads:
@@ -224,6 +233,7 @@ class TensorLaw:
             level, wanted = held.level, target[held.level]
             g = self._programmed(level, wanted, number, block, streams)
             reads = [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
+            # Compensation multiplies what is read, so its noise grows with the signal.
             if gain != 1:
                 g, reads = gain * g, [gain * one for one in reads]
             yield Device(held, g - wanted, reads)
@@ -233,6 +243,7 @@ class TensorLaw:
     ) -> Float:
         """Draw the conductances of one device of each weight, by default after the time since programming."""
         g = wanted
+        # In the profile's order: factors act on, and limits hold for, what earlier terms have made.
         for name, sample, timed in self._samplers:
             if sample is None:
                 g = np.asarray(g + self._common[name][level] * streams.common[name].at(number, block))
@@ -244,6 +255,7 @@ class TensorLaw:
         """Make what the devices of one chip are drawn from."""
         gain = 1.0
         if self.point.drift_compensation and any(term.is_timed for term in self._active):
+            # Σ g just after programming over Σ g now, of the same devices; 1 where nothing is left.
             now = self._total(seed, trial, aged=True)
             gain = self._total(seed, trial, aged=False) / now if now > 0 else 1.0
         return self._streams(seed, trial, gain)
@@ -261,11 +273,14 @@ class TensorLaw:
     def _total(self, seed: int, trial: int, aged: bool) -> float:
         """Add up the conductances of all devices of one chip, before or after the time since programming."""
         array, target = self.tensor.array, self.setting.target.astype(np.float32)
+        # Streams opened anew and walked in the order of the chip itself (slab, then device), one for each
+        # term: programming errors are those of the chip, also where the terms of time are left out.
         streams, total = self._streams(seed, trial, 1.0), 0.0
         for _, block, _ in blocks(self.tensor.code, self.tensor.scale):
             there = None if self.skipped is None else ~self.skipped[block]
             for number, held in enumerate(held_levels(self.tensor.code[block], array)):
                 g = self._programmed(held.level, target[held.level], number, block, streams, aged)
+                # Weights without devices are drawn, to keep the streams in step, but conduct nothing.
                 total += float((g if there is None else g[there]).sum(dtype=np.float64))
         return total
 

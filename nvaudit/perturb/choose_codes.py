@@ -219,6 +219,7 @@ def choose_codes(
     OptionError
         If what is asked cannot be had.
     """
+    # One code serves the whole sweep: that for most noise, where the choice of a code matters most.
     point = max(points, key=lambda one: one.sigma)
     profile = point.profile
     bits = profile.cell_bits
@@ -241,6 +242,7 @@ def choose_codes(
     }
     ordered = sorted(set(chosen.values()), key=lambda one: (one.devices, one.text))
     used = tuple(_use(code, variance, everything, variance) for code in ordered)
+    # Slices of an analog device have levels of their own (the whole code), other than ANALOG_LEVELS.
     plain = _use(slices.code, level_variance(point, slices.code.levels), everything, None)
     return ChosenCodes(chosen, variance, variance, point, errors, plain, used, tried)
 
@@ -376,6 +378,7 @@ def _searched(
     cost = {one.weight.key: _costs(one, codes, profile, asked.allocate, size) for one in layers}
     room = budget * sum(one.size for one in layers)
     if asked.allocate == "crossbars":
+        # As many crossbars as all layers with the same code within the budget would fill.
         uniform = choices.index(each * math.floor(budget / each))
         room = sum(one[uniform] for one in cost.values())
     picked = allocate(power, cost, room)

@@ -56,6 +56,8 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
     code = np.arange(-top, top + 1)
     mean, variance = np.zeros(len(code)), np.zeros(len(code))
     for term in active_terms(point, at):
+        # A truncated normal is not normal, nor is a sum of them. Compensation multiplies by a ratio of sums
+        # over all devices of the tensor, which ties its weights together.
         if term.is_truncated or (point.drift_compensation and term.is_timed):
             return None
         if term.acts_on_weights(point.sigma_unit):
@@ -63,6 +65,7 @@ def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | N
             mean, variance = mean + shift, variance + spread**2
             continue
         moments = effect(term, at).moments()
+        # Factors, limits, stuck devices, raw samples, shared components: not independent normals that add up.
         if moments is None:
             return None
         # W/s = Σ_d ± f_d l_d over independent devices d of significance f_d at the level l_d that the code

@@ -57,6 +57,7 @@ class Tiles:
         """
         row, col = lines_of(shape, lines)
         rows, cols = lines.rows or int(row.max(initial=0)) + 1, lines.cols or int(col.max(initial=0)) + 1
+        # Every matrix begins new tiles, as it does new crossbars: counts are rounded up for each.
         high, wide = -(-rows // tile[0]), -(-cols * devices // tile[1])
         down = row // rows * high + row % rows // tile[0]
         across = col // cols * wide
@@ -100,6 +101,7 @@ def draw_component(term: Shared, tiles: Tiles | None, seed: int, trial: int, key
     key : str
         The tensor; scope ``chip`` does not depend on it.
     """
+    # Without the key in its address every tensor of the chip opens the same stream: one number for all.
     address = () if term.scope == "chip" else (key,)
     gen = stream(seed, f"program:{term.name}", trial, *address)
     shape = () if tiles is None else tiles.shape

@@ -127,6 +127,8 @@ class Spread:
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         with np.errstate(over="ignore"):  # beyond single precision is counted as infinite
             single = values.astype(np.float32, copy=False)
+        # Bit patterns of floats ≥ 0 are in the order of the floats. Their upper 16 bits (sign 0, exponent, 8
+        # bits of the significand) are bins whose relative width is at most 2⁻⁸ (of normal numbers).
         bins = np.abs(single).reshape(-1).view(np.uint32) >> 15
         self.counts += np.bincount(bins, minlength=len(self.counts))
 
@@ -147,6 +149,7 @@ class Spread:
             return self.peak
         wanted = float(number) / 100 * self.count
         index = int(np.searchsorted(np.cumsum(self.counts), wanted))
+        # The upper end of the bin: the range never falls short of the percentile.
         edge = (np.arange(index + 1, index + 2, dtype=np.uint32) << 15).view(np.float32)
         return min(float(edge[0]), self.peak)
 
@@ -402,12 +405,16 @@ def settle_layer(
         dac = _converter(inputs.reach(how.method), how.dac_bits, signed)
     step = 1.0 if dac is None else dac.step
     if how.method == "full_scale":
+        # The largest sum without noise: all rows of the fullest block at the top level, with the DAC's
+        # largest input or, without one, that of the calibration.
         most = inputs.peak if dac is None else dac.high * dac.step
         reach = most * array.top_level * max(block.used for block in split.blocks)
     else:
         reach = sums.reach(how.method)
     # Signs kept digitally, and devices that add or subtract, give column sums of both signs.
     both = array.encoding in ("sign_magnitude", "sign_per_device")
+    # Behind a DAC inputs are whole numbers, so sums are counted in DAC steps × levels; hence reach / step.
+    # The factor 1 / step is rounded down, so that the step grows and the range is still covered.
     adc = _converter(reach / step, how.adc_bits, signed or both)
     adc = replace(adc, step=1.0 / _rounded_down(1.0 / adc.step))
     _check_factors(split, step, adc.step, np.asarray(scale, np.float64))

@@ -305,6 +305,7 @@ class Engine:
                     f"output '{self._w.output}' has another shape for each sample ({list(first)}, then "
                     f"{list(output.shape[1:])}) and cannot be scored{self._instead()}"
                 )
+            # A graph with a fixed batch is fed whole batches: what fills up the last one does not count.
             yield start, stop, output[: stop - start]
 
     def _by_sample(self, output: Any, size: int, fixed: int | None) -> NDArray[Any]:
@@ -369,6 +370,7 @@ class Engine:
         if how is None:
             return {}
         proto = self._of_chip(Path(how.finder).read_bytes(), trial)
+        # Streams are addressed by chip: filling a second graph draws the same devices, not another chip's.
         session = self._filled(proto, self.fill(point, trial, variant))
         feeds = {name: np.asarray(file.open(), order="C") for name, file in how.inputs.items()}
         places = list(how.places)
@@ -429,6 +431,7 @@ class Engine:
 
     def _tensor_laws(self, point: int, terms: frozenset[str] | None = None) -> list[TensorLaw]:
         if self._laws[0] != (point, terms):
+            # Two tables in single precision: 8 bytes for each weight.
             small = 8 * sum(tensor.code.size for tensor in self._tensors) <= CACHE_BYTES
             laws = [
                 TensorLaw(tensor, self._w.points[point], self._w.every_device, file.freeze_read, small)

@@ -93,6 +93,8 @@ def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Mo
     law = None if read_terms(point, at) else collapse(point, array, peak)
     if law is not None:
         return Moments(code, law.mean[code + law.top], law.std[code + law.top], "exact")
+    # Each row is one code, each column a repetition. A tile for each weight (columns along axis 1) makes the
+    # repetitions independent, as over chips; with one common component they would all shift together.
     repeats = max(64, _DRAWS // len(code))
     tensor = MappedTensor(
         "moments",

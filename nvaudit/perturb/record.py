@@ -195,6 +195,7 @@ class ChipRecord:
         if self.lost:
             return
         gap = -1 if outcome.gap is None else outcome.gap
+        # The checksum comes last, so that a record which a crash cuts short never passes for a sound one.
         body = _BODY.pack(point, gap, task, trial, outcome.images, outcome.value, outcome.seconds)
         try:
             write_all(self._file, body + _CRC.pack(zlib.crc32(body)))
@@ -222,6 +223,7 @@ class ChipRecord:
         data = scores.astype(np.float32).tobytes()
         with forgiven(self.path.parent):
             write_bytes_atomic(self._pilot_file(point, trial), _CRC.pack(zlib.crc32(data)) + data)
+        # A chip whose scores were lost is run again while its record stands: it may not stand twice.
         if self.find(point, trial) is None:
             self.add(point, trial, outcome)
 
@@ -294,6 +296,8 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
     end = start + len(rows) * _SIZE
     try:
         file = path.open("ab", buffering=0)
+        # The next record must begin at a multiple of the record's size: appended to a torn one, it would be
+        # read together with that one's rest, as damage.
         if end < len(data):
             file.truncate(end)
     except OSError as error:

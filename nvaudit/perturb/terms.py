@@ -67,6 +67,8 @@ class Setting:
     def plain_unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance per one of ``unit``, whatever the knob says."""
         if unit == "level":
+            # A spread measured in spacings of the profile's own cells is a conductance: other bits per cell
+            # in the same window do not change it.
             own = self.point.profile.level_bits
             if own is None:
                 return self.array.step
@@ -158,6 +160,7 @@ class _Normal(Effect[Normal]):
         if term.mean is None:
             return np.zeros(len(code)), np.abs(spread)
         shift = evaluate(term.mean, level=level, g=part, g_max=1.0) * knob * peak_code
+        # The law is one of the magnitude, so its shift is mirrored with the sign of the weight.
         return np.where(code < 0, -shift, shift), np.abs(spread)
 
     def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Float, Float]:
@@ -202,6 +205,7 @@ class _StuckAt(Effect[StuckAt]):
         low, high = np.float32(array.g_min), np.float32(array.g_max)
 
         def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+            # One uniform number for both faults, which exclude each other: [0, p_low) is low, then p_high.
             u = gen.random(g.shape)
             stuck = np.where(u < term.p_low, low, high)
             return np.where(u < term.p_low + term.p_high, stuck, g).astype(np.float32)
@@ -217,6 +221,7 @@ class _Drift(Effect[Drift]):
 
     def sampler(self) -> Sampler:
         term, at = self.term, self.at
+        # ((t + t0)/t0)^−ν = e^(−ν ln((t + t0)/t0)): the logarithm is the same for all devices.
         log_ratio = np.float32(np.log((at.point.time_s + term.t0_s) / term.t0_s))
         mean = at.law(term.nu_mean).astype(np.float32)
         std = (at.law(term.nu_std) * at.multiplier).astype(np.float32)
@@ -253,6 +258,8 @@ class _Table(Effect[Table]):
             return None
         rows = sorted(self.term.levels, key=lambda row: row.level)
         base, unit = self._origin(), at.plain_unit(self.term.unit)
+        # A table replaces the target, so its shift is what was measured less the target. The multiplier
+        # scales this deviation, not the conductance: at 0 the device is ideal.
         off = base + unit * np.array([row.mean for row in rows]) - at.target
         return at.multiplier * off, at.multiplier * unit * np.array([row.std for row in rows])
 

@@ -42,6 +42,8 @@ class Truncated:
     @classmethod
     def of(cls, mean: Doubles, std: Doubles, limit: Doubles) -> Truncated:
         """Prepare the law of every level."""
+        # The law of −mean is the mirror image. With |mean| an interval far from the mean lies below it, in
+        # the lower tail, where log Φ keeps relative precision; in the upper one both Φ round to 1.
         sign = np.where(mean < 0, -1.0, 1.0)
         spread = np.where(std > 0, std, 1.0)
         with np.errstate(over="ignore"):  # infinitely far away is right
@@ -62,5 +64,7 @@ class Truncated:
         u = 1.0 - gen.random(index.shape)  # 0 < u ≤ 1
         p = np.minimum(self.top[index] + np.log(u + (1.0 - u) * self.ratio[index]), _BELOW_ONE)
         size, limit = np.abs(self.mean)[index], self.limit[index]
+        # Without spread what remains is the mean, or the end nearest to it: the limit of the law as std → 0.
+        # Elsewhere clip only takes back what rounding has put beyond an end.
         error = np.where(self.std[index] > 0, size + self.std[index] * ndtri_exp(p), size)
         return np.asarray(self.sign[index] * np.clip(error, -limit, limit), np.float32)

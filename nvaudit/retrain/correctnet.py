@@ -52,6 +52,8 @@ def matrix_of(weight: Tensor, place: ArrayPlace) -> Tensor:
     """A weight as a matrix, outputs × inputs."""
     if not place.channel_axes or weight.ndim < 2:
         return weight.reshape(1, -1)
+    # A convolution as outputs × (inputs · kernel): this multiplies a patch, and its norm bounds the gain of
+    # one patch; over an image patches overlap, and the gain can be up to √(kernel positions) times as large.
     axes = [axis % weight.ndim for axis in place.channel_axes]
     front = weight.movedim(axes, list(range(len(axes))))
     return front.reshape(math.prod(front.shape[: len(axes)]), -1)

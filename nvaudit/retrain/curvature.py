@@ -97,6 +97,8 @@ def curvature(
                 total[key] = total[key] + square if key in total else square
     if rows == 0:
         raise OptionError("the ranking by sensitivity needs samples; got none: give some --data")
+    # The loss is a mean over `rows` terms, and E[v²] of a probe is the sum over the terms of its batch:
+    # summed over batches and probes it is rows · probes times the diagonal of the mean.
     means = {key: value / (rows * probes) for key, value in total.items()}
     for key, value in means.items():
         if not np.isfinite(value).all():

@@ -67,6 +67,7 @@ class DeviceNoise:
         z = torch.randn((count, *code.shape), generator=generator, dtype=code.dtype, device=code.device)
         if mean.ndim == 0:
             return z.mul_(std * weight.scale).add_(mean * weight.scale)
+        # The tables run over codes −top … top in units of the code; the scale makes weight units of them.
         index = code.long() + law.top
         return z.mul_(std[index] * weight.scale).add_(mean[index] * weight.scale)
 
@@ -75,6 +76,8 @@ class DeviceNoise:
         return place.top if place.follows_weights else int(weight.code.abs().amax())
 
     def _law(self, place: ArrayPlace, peak: int) -> CodeLaw | None:
+        # Of the weights only the largest code enters a law (for spreads stated as shares of max|W|), so laws
+        # are kept by it while all other codes change from step to step.
         key = (place.key, peak)
         if key not in self._laws:
             reads = read_terms(self._point, Setting.of(self._point, place.array))
@@ -130,6 +133,8 @@ def _seed(generator: torch.Generator) -> int:
     """A seed for the project's own streams."""
     import torch
 
+    # Taken from the generator, which moves on by it: the next weight or step gets other devices, and a
+    # training that is resumed gets the same ones.
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
@@ -152,6 +157,8 @@ def device_sigma(point: OperatingPoint, where: Sequence[ArrayPlace], grids: Mapp
     spreads = []
     for place in where:
         code = grids[place.key].code.cpu().numpy().astype(np.int64)
+        # With the values of a code s = max|W| / top even if the largest weight took a smaller value: max|W|
+        # is top codes, not the largest code in use.
         peak = place.top if place.rounding is not None else max(1, int(np.abs(code).max(initial=0)))
         spreads.append((code_moments(point, place.array).rms(code) / peak, code.size))
     return relative_spread(spreads)

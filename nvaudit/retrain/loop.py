@@ -113,6 +113,8 @@ def run_epochs(
     given = trainer.snapshot()
     packed = None if checkpoints is None else checkpoints.load()
     if packed is None:
+        # One snapshot three times is safe: restoring copies it, so that lanes never share a tensor that is
+        # trained.
         lanes = [given] * (1 if plan.interval is None else 3)
         state = TrainingState(0, lanes, plan.interval)
         if plan.given and plan.keep == "best" and trainer.recipe.epochs:
@@ -142,6 +144,7 @@ def _compare(
     own mean: E[max_i (s_i + ε_i)] ≥ max_i s_i. So its score does not count here; both networks are scored
     anew on the same chips, which no epoch was scored on.
     """
+    # Epochs are counted from 0 to epochs − 1: the chips of number `epochs` are ones that no choice has seen.
     kept, fresh = trainer.snapshot(), trainer.recipe.epochs
     after = scorer.kpp(fresh)
     if plan.budget is not None:
@@ -159,6 +162,8 @@ def _compare(
 def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: TrainingState) -> None:
     number, last = state.epoch, state.epoch + 1 == trainer.recipe.epochs
     sigmas = (plan.sigma,) if state.interval is None else state.interval.candidates()
+    # Once the interval has converged the first lane goes on: it shrank in a scored epoch, after which all
+    # three hold the winner (Algorithm 3, lines 21 to 26), so none is lost.
     state.lanes = state.lanes[: len(sigmas)]
     losses, scores, clean = [], [], []
     # Scored are the epochs past the warm-up (T, Algorithm 3, line 15). The last one is in any case: three
@@ -175,6 +180,7 @@ def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: Training
             scores.append(scorer.kpp(number))
             if plan.budget is not None:
                 clean.append(plan.budget.loss())
+        # Copied after the statistics were learned anew: what is kept is the very network that was scored.
         state.lanes[i] = trainer.snapshot()
     row: dict[str, Any] = {
         "epoch": number + 1,

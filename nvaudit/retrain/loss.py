@@ -107,6 +107,8 @@ class TrainingLoss:
         if self.kind == "values":
             return F.mse_loss(output.float(), teacher.float())
         if self.kind == "binary":
+            # Cross-entropy to soft labels is KL plus the teacher's own entropy: that is constant, so the
+            # gradient is KL's, but the loss is not 0 where both agree.
             soft = teacher.sigmoid() if self.scale == "logit" else teacher
             return self._against_labels(output, soft.clamp(0, 1))
         # KL(teacher ‖ network) = Σ p ln p − Σ p ln q: its gradient by the network is that of the
@@ -122,6 +124,9 @@ class TrainingLoss:
 
     def log_prob(self, output: Tensor) -> Tensor:
         """Logarithms of the class probabilities, classes last."""
+        # Of logits log_softmax, not the logarithm of a softmax: small probabilities would be 0 and their
+        # logarithm −∞. Of probabilities the floor does that; below it the gradient is 0 instead of 1/p
+        # without bound.
         last = output.movedim(self.axis, -1).float()
         return last.clamp_min(_FLOOR).log() if self.scale == "probability" else last.log_softmax(-1)
 

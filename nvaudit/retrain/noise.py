@@ -64,6 +64,9 @@ def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) 
     # φ the normal density E = c (1 − Φ(c)) − φ(c), E[·²] = Φ(c) − c φ(c) + c² (1 − Φ(c)).
     # Right-truncated: z given z ≤ c, by drawing again, Φ(c)⁻¹ times on average: E = −φ(c) / Φ(c).
     # Left-sided noise is right-sided noise mirrored, as −z has the law of z.
+    # Why right-censored (T, eq. 9): the mean gradient is f' + E[ΔW] f'' + ½ E[ΔW²] f''', and E < 0 lets
+    # training settle where f' > 0 instead of at f' = 0. By eq. 6 the worst case gains from |f'|; noise of
+    # mean 0 cannot give it.
     z = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     if shape == "gaussian":
         return z
@@ -96,6 +99,8 @@ def lognormal_noise(sigma: float) -> Noise:
     """Multiplicative noise: ``W → W · exp(θ)``, ``θ ~ N(0, σ²)`` (CorrectNet's model of the devices)."""
 
     def draw(place: ArrayPlace, weight: Quantised, generator: torch.Generator) -> Tensor:
+        # Not of mean 0: E[exp θ] = exp(σ²/2) > 1, so weights grow on average. That is part of the model of
+        # the devices.
         z = standard("gaussian", weight.values, 0.0, generator)
         return weight.values * (z.mul_(sigma).exp_() - 1)
 
@@ -113,6 +118,7 @@ def noisy_weights(
     """Draw every weight on the array once: on its grid, plus noise, straight through to the clean weight."""
     drawn = {}
     clean = network.clean([place.key for place in where])
+    # One draw for the whole batch: a chip is programmed once and then meets all samples with the same error.
     for place in where:
         weight = clean[place.key]
         grid = quantise(weight, place)

@@ -81,6 +81,7 @@ def with_devices(place: ArrayPlace, code: Tensor) -> Tensor | None:
     if groups is None or code.numel() == 0:
         return None
     index = _index(code, groups)
+    # By codes, not by trained weights: a group whose weights all round to 0 needs no devices either.
     used = code.new_zeros(groups.count).index_add_(0, index, code.reshape(-1).abs()) > 0
     return None if bool(used.all()) else used[index].reshape(code.shape).to(code.dtype)
 
@@ -151,6 +152,8 @@ class PrunableLayer:
         mean = self.norms.mean()
         if count == 0 or mean == 0:
             return 0.0
+        # Halfway between the last group that goes and the first that stays, so that no rounding of the mean
+        # moves one across δ.
         order = np.sort(self.norms) / mean
         below, above = float(order[count - 1]), float(order[min(count, len(order) - 1)])
         return (below + above) / 2 if above > below else math.nextafter(below, math.inf)
@@ -180,6 +183,8 @@ def choose_groups(layers: Sequence[PrunableLayer], wanted: float) -> list[NDArra
         for group, score in enumerate(layer.scores)
         if group != layer.stays
     )
+    # The least count whose sizes add up to `wanted`: the first place where the running sum is not below it.
+    # The allowance keeps a rounding of share · weights from asking for one group more.
     sizes = [int(layers[number].sizes[group]) for _, number, group in rows]
     count = int(np.searchsorted(np.cumsum(sizes), wanted - _ROUNDING)) + 1 if wanted > _ROUNDING else 0
     chosen = [np.zeros(len(layer.norms), np.bool_) for layer in layers]
@@ -241,6 +246,8 @@ class Pruner:
         """Set groups to zero, as many as the sparsity asks for."""
         import torch
 
+        # Cutting a network again that has been cut changes nothing: groups of zeros score 0 and are chosen
+        # first, and they already hold as many weights as are wanted.
         chosen = choose_groups(self._layers(), self.sparsity * self.weights)
         with torch.no_grad():
             for (_, weight, groups), gone in zip(self._weights(), chosen, strict=True):
@@ -254,6 +261,8 @@ class Pruner:
         weights = self.network.weights
         if self._alphas:
             self._pull()
+        # After every step, not once at the cut: straight-through gradients still reach weights at 0, and the
+        # momentum of the steps before the cut would move them even without.
         with torch.no_grad():
             for key, mask in self._masks.items():
                 weights[key].mul_(mask)

@@ -256,6 +256,8 @@ def quantise(weight: Tensor, place: ArrayPlace) -> Quantised:
         scale = torch.as_tensor(place.grid, device=w.device).to(w.dtype)
         top = place.top if place.grid_top is None else place.grid_top
         code = _nearest(_in_units(w, scale), top).to(w.dtype)
+        # This scale does not follow the weights: max|W| is the largest code in use, which may be less than
+        # the top.
         if place.rounding is None:
             return Quantised(code * scale, code, scale, scale * code.abs().amax())
         w = code * scale
@@ -274,6 +276,8 @@ def _in_units(w: Tensor, scale: Tensor) -> Tensor:
 
 
 def _nearest(scaled: Tensor, top: int) -> Tensor:
+    # Halves go to the even code, as with numpy. The clamp is for grids of their own: training can push a
+    # weight beyond the last code, whereas s = max|W| / top follows it.
     return scaled.round().clamp_(-top, top)
 
 
@@ -317,6 +321,8 @@ def straight_through(weight: Tensor, value: Tensor) -> Tensor:
     # Rounding has the derivative 0 almost everywhere, and a weight behind it would never move. With sg for
     # "stop the gradient", W + sg(V − W) is V, and its derivative by W is 1: an update goes on adding up in W
     # until the code that W rounds to changes.
+    # In floats V comes back only to within a rounding; where every bit counts, crossbar/hardware.py has
+    # _through.
     return weight + (value - weight).detach()
 
 
@@ -339,6 +345,8 @@ def quantise_activation(x: Tensor, bits: int) -> Tensor:
     """
     import torch
 
+    # The range is that of the values themselves, so none lies beyond it: nothing is clipped, and the gradient
+    # can pass everywhere with factor 1.
     with torch.no_grad():
         peak = x.abs().amax()
         unsigned = (x >= 0).all()

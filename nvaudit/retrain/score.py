@@ -97,6 +97,7 @@ class Scorer:
     def kpp(self, epoch: int, trials: int | None = None) -> float:
         """K-th percentile performance (T, Algorithm 2) on the chips of an epoch, or on some of them."""
         begin = time.perf_counter()
+        # T, Algorithm 2, lines 9 and 10: sorted from worst to best, so for a loss from the largest down.
         ordered = np.sort(self.values(epoch, trials))
         self.seconds += time.perf_counter() - begin
         if not self.metric.higher_is_better:
@@ -152,6 +153,9 @@ class Scorer:
         return scores
 
     def _stacks(self, grids: dict[str, Any], trials: int) -> Iterator[tuple[int, int]]:
+        # A stack's seed is the number of its first chip, so the size of stacks decides which chips there are:
+        # it may follow from the network's size alone. Taken from free memory, a run that is repeated would be
+        # scored on other chips.
         one = sum(4 * grid.values.numel() for grid in grids.values())
         size = max(1, min(_MOST, _STACK_BYTES // max(one, 1)))
         for start in range(0, trials, size):

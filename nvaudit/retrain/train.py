@@ -183,6 +183,7 @@ class Trainer:
             loss = task.loss(output, batch.labels, teacher) / draws
             loss.backward()  # type: ignore[no-untyped-call]
             value += float(loss.detach())
+        # A penalty is of the clean weights, which no draw changes: once a step, not once a draw.
         if task.penalty is not None:
             extra = task.penalty()
             extra.backward()  # type: ignore[no-untyped-call]
@@ -279,6 +280,7 @@ def recalibrate(task: Task, recipe: Recipe, epoch: int) -> None:
     batches = itertools.islice(
         task.feed.shuffled(recipe.batch_size, recipe.seed, epoch), RECALIBRATION_BATCHES
     )
+    # Samples as they are, not augmented ones: the file is run on such.
     inputs = (batch.inputs for batch in batches)
     if task.crossbars is not None:
         generator = torch_generator(task.feed.device, recipe.seed, "recalibration", epoch)

@@ -14,6 +14,8 @@ from typing import Literal
 Side = Literal["left", "mid", "right"]
 SIDES: tuple[Side, Side, Side] = ("left", "mid", "right")
 
+# An epoch past the warm-up leaves half of the interval (middle wins) or three quarters (a side wins): a width
+# w is down to this after log2(w / 1e-4) to 2.4 log2(w / 1e-4) of them.
 CONVERGED = 1e-4
 """Below this width one network is trained (Algorithm 3, line 4)."""
 

@@ -175,6 +175,7 @@ class VatSearch:
             state = self._train(name, sigma, noise)
             candidates.append(self._measured(name, sigma, state.history[-1]["loss"][0]))
             ends.append((state, self.trainer().snapshot()))
+        # Not among the choices: the start, which no noise has met. Algorithm 1 compares models D alone.
         kept = choose_candidate(candidates[1:], self.keep, self.scorer.metric.higher_is_better)
         state, best = ends[kept]
         self.trainer().restore(best)
@@ -215,6 +216,8 @@ class VatSearch:
     def _measured(self, name: str, sigma: float | None, loss: float | None) -> VatCandidate:
         """Settle the network as it would be written, and measure it, or read what was measured before."""
         task, checkpoints = self.scorer.task, self._own_folder(name)
+        # Also where the numbers are read back: a candidate's snapshot is taken next, and must be the network
+        # as measured.
         settle_ternary(task.network, task.where)
         kept = None if checkpoints is None else checkpoints.load(MEASURED_FILE)
         if kept is not None:

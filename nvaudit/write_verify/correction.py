@@ -93,6 +93,8 @@ def noise_removed(tensor: MappedTensor, point: OperatingPoint, correction: Corre
     # std².
     after = verified_law(TensorLaw(tensor, point), correction.residual, correction.terms)
     table = squared_error(tensor, point) - squared_error(tensor, after.point)
+    # Terms of opposite mean shift can cancel, and E[e²] then rises when one is corrected: that gain counts as
+    # 0.
     index = np.asarray(tensor.code).astype(np.int64) + tensor.array.top
     removed: Floats = np.maximum(table, 0.0)[index] * np.square(tensor.scale.astype(np.float64))
     return removed

@@ -73,6 +73,8 @@ class VerifiedChips:
         variant = Variant(verified=verified) if verified else WHOLE
         what = f"chips with {share_name(count, self.total)} of the weights verified{label}"
         values, task = np.full(self.trials, np.nan), self.task if count else 0  # no ranking matters for none
+        # Trial t draws from the same streams at every count: shares are compared on the same chips, and what
+        # differs is what was verified, not luck.
         todo = deque[int]()
         for trial in range(self.trials):
             known = None if self.record is None else self.record.find(count, trial, task)

@@ -144,6 +144,8 @@ class LossCurvature:
         what = f"ranking weights by sensitivity (round {self._round} of {len(CUTS) + 1})"
         self._progress(what, 0, self._batches)
         for number, batch in enumerate(self._feed.in_order(self._size)):
+            # Chips of its own for every batch and round: the mean is over samples and noise at once, and a
+            # round does not inherit the luck of the one before.
             trial = (self._round - 1) * self._batches + number
             yield (
                 {
@@ -162,6 +164,7 @@ def _drawn(
     """One draw of a tensor with some weights verified."""
     if not mask.any():
         return law.draw(seed, trial).weights
+    # Both draws come from the same streams: verifying reduces a weight's own error, it draws no other one.
     return np.where(mask, after.draw(seed, trial).weights, law.draw(seed, trial).weights)
 
 

@@ -208,6 +208,7 @@ class CrossbarProduct:
         if kind.form == "left":
             return x.sum(-2, keepdim=True)
         # A convolution with a kernel of ones, one output for each group: Σ x over the receptive field.
+        # Padding needs no care: its zeros add nothing to Σ x, nor to the sums that it is subtracted from.
         first, second, *kernel = kind.shape
         lone = (kind.groups, second, *kernel) if kind.form == "conv" else (first, 1, *kernel)
         return self.function(x, x.new_ones(lone)).repeat_interleave(kind.outputs // kind.groups, 1)
@@ -274,6 +275,8 @@ def find_product(
             kind = kind_of(node.op_type, node.domain, node.attributes.get, index, tuple(positions.shape))
         except Refused:
             return None
+        # An ADC rounds each block's sum, and Σ round(a_r) depends on where blocks end: other blocks than the
+        # audit's would show training other errors.
         if row_blocks(kind.channels, kind.kernel, rows) != splits[keys[0]].blocks:
             return None
         return _product(places[keys[0]], splits[keys[0]], kind, positions, function, node)
@@ -348,6 +351,9 @@ def _positions(network: Executor, key: str, slot: int) -> Tensor | None:
     """
     with torch.no_grad():
         weight = network.clean([key])[key]
+        # From 1, so that a zero that was padded on the way is no element; in double, which has every whole
+        # number up to 2**53. That each arrives exactly once also rules out arithmetic on the way, such as a
+        # change of sign.
         number = torch.arange(1, weight.numel() + 1, dtype=torch.float64, device=weight.device)
         given = {key: number.reshape(weight.shape)}
         network._begin(given)

@@ -209,7 +209,10 @@ def test_a_killed_search_goes_on(hardened, example, data, tmp_path):
         (("--sparsity", "0.5", "--epochs", "0"), "--epochs 0: pruning is done while training"),
         (("--sparsity", "0.5", "--dense", "conv9*"), "--dense 'conv9*' matches no weight on the array"),
         (("--dense", "conv1*"), "--dense is for pruning; give --sparsity too"),
-        (("--crossbar", "72x64"), "--crossbar is for pruning; give --sparsity too, --adc-bits or --allocate crossbars"),
+        (
+            ("--crossbar", "72x64"),
+            "--crossbar is for pruning; give --sparsity too, --adc-bits or --allocate crossbars",
+        ),
         (("--crossbar", "72"), "--crossbar: got '72'; use rows and columns, whole numbers"),
         (("--prune-lambda", "-1", "--sparsity", "0.5"), "--prune-lambda: got -1.0; use a finite number, 0"),
         (("--vat-sigmas", "0.1"), "--vat-sigmas is for --method stability-vat, not best; leave it out"),

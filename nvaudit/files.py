@@ -295,6 +295,7 @@ def holding_inputs() -> Iterator[None]:
     """
     outer = _held.get()
     mine: dict[str, _Noted] = dict(outer or {})
+    # A copy: a block that fails does not leave its files to the outer one.
     token = _held.set(mine)
     try:
         try:
@@ -302,6 +303,7 @@ def holding_inputs() -> Iterator[None]:
         except NvauditError:
             check_inputs()
             raise
+        # What the outer block had noted before, it will look at itself, later and once.
         check_inputs(known=outer)
     finally:
         _held.reset(token)
@@ -331,6 +333,8 @@ def check_inputs(known: dict[str, _Noted] | None = None) -> None:
                 raise _changed(noted.name, f"its length was {noted.size} and is {now.st_size} bytes")
             if now.st_mtime_ns != noted.mtime_ns:
                 raise _changed(noted.name, "it was written again")
+            # Length and time cost nothing, but prove nothing where they are the same: a file can be written
+            # within one tick of the clock, or get its old time back.
             if digest_file(Path(path)) != noted.sha256:
                 raise _changed(noted.name, "its content is another")
         except OSError as error:
@@ -368,6 +372,7 @@ def note_input(path: Path, sha256: str, before: os.stat_result, copied: bool = F
     if earlier is not None and earlier.sha256 != sha256:
         raise _changed(str(path), "its content is another than when it was read first")
     noted = _Noted(str(path), now.st_size, now.st_mtime_ns, sha256, copied)
+    # One reader that goes on with the file itself is enough for it to be looked at again.
     held[key] = noted if earlier is None else replace(earlier, copied=earlier.copied and copied)
 
 

@@ -359,6 +359,8 @@ def _images(path: Path, name: str, skipped: Skipped) -> list[Path]:
     top = path / name
     if not top.is_dir():
         return []
+    # os.walk follows no links below the top, but the top itself may be one: it would give every image once
+    # more.
     if path.resolve().is_relative_to(top.resolve()):
         skipped.append((name, "a link to a folder that holds this one"))
         return []

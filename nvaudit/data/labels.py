@@ -233,6 +233,7 @@ def _named(labels: Array, rules: LabelRules, where: str, store: Store, given: tu
             f"{', '.join(map(repr, names[:8].tolist()))}{', …' if len(names) > 8 else ''}"
         )
     order = np.argsort(names, kind="stable")
+    # Found among the sorted names; order gives back the model's own number. Every name is known: see above.
     index = order[np.searchsorted(names, text, sorter=order)].astype(np.int64)
     shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:8].tolist()))
     note = f"labels y: class names numbered by {source}: {shown}{', …' if len(names) > 8 else ''}"
@@ -249,6 +250,7 @@ def _own_numbers(
     if not own.size or not np.isin(values, (*rules.numbers, *ignored)).all():
         return values, ()
     order = np.argsort(own)
+    # An ignored label may lie behind every number: clipped to a valid place here, and put back below.
     place = order[np.searchsorted(own, values, sorter=order).clip(0, len(own) - 1)]
     out = store.create(np.dtype(np.int64), values.shape)
     out[...] = np.where(np.isin(values, ignored), values, place)

@@ -49,6 +49,7 @@ def set_aside(dataset: Dataset, count: int, seed: int, scratch: Path) -> tuple[D
             f"{dataset.source}: has {dataset.count} samples, of which {count} are to calibrate chips and "
             "none is left to be scored; give fewer, or other samples with --calibrate-data"
         )
+    # Sorted: what is drawn is the set; in order, a mapped file is read from front to back.
     chosen = np.sort(stream(seed, "calibration samples").choice(dataset.count, count, replace=False))
     left = np.setdiff1d(np.arange(dataset.count), chosen)
     labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[left])

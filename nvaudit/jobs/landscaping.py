@@ -171,6 +171,7 @@ def session_landscape(
 def median_surface(report: LandscapeReport) -> LossSurface:
     """Give the surface of the direction pair whose roughness is the median one, as an example of them all."""
     order = sorted(range(len(report.fits)), key=lambda pair: report.fits[pair].roughness)
+    # The lower of the two middle ones where the number is even: a surface that was measured, not a mean.
     pair = order[(len(order) - 1) // 2]
     return LossSurface(
         roughness=report.fits[pair].roughness,

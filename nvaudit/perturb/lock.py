@@ -33,6 +33,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         str(folder).encode()  # it stands in the report: UnicodeEncodeError is a ValueError
         folder.mkdir(parents=True, exist_ok=True)
+        # Not truncated before the lock is taken: the id in it is that of the process which holds it. And
+        # never removed: a process that has it open would hold a lock on a file without a name, beside
+        # another on a new one.
         handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", None) or error

@@ -207,6 +207,8 @@ def _look() -> None:
 def _weigh(entry: _Call) -> None:
     """End a call whose Loop makes its tensors larger and larger: no shape tells that beforehand."""
     held = resident_bytes()
+    # The measure is taken at the first look, a tick after the call began: most calls are over before that,
+    # and cost no reading of the memory.
     if math.isinf(entry.most):
         entry.most = held + available_bytes() / 2
     if held > entry.most and (names := entry.loops()):
@@ -223,6 +225,7 @@ def _judge(entry: _Call) -> None:
     if entry.message:
         entry.end()
         return
+    # Without a limit only a Loop can go on for ever; the model is read for one once, not at every tick.
     if entry.limit is None and entry.looked:
         return
     names = entry.loops()

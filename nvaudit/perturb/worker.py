@@ -24,6 +24,8 @@ def main() -> None:
         while True:
             method, args = receive(pipe_in)
             try:
+                # Made with the first call, inside the try: what fails in making it is then answered like a
+                # failed call.
                 host = host or host_of(setup)
                 answer: tuple[str, object] = ("ok", host.call(method, args))
             except NvauditError as error:

@@ -116,11 +116,16 @@ class _Worker:
     """One process and the pipe to it."""
 
     def __init__(self, setup: object) -> None:
+        # A file, not a pipe: nobody reads it while the worker runs, and a full pipe would make the worker
+        # wait.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        # One thread each: the processes share out the cores, and each would else start a thread for every
+        # core.
         env = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
         package_parent = str(Path(__file__).resolve().parents[2])
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, env.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
+            # -P: a file of the user's in the current folder must not pass for a module of the same name.
             [sys.executable, "-P", "-c", "from nvaudit.perturb.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -235,6 +240,7 @@ class WorkerPool:
                 self._bury(worker)
                 if self._closed:
                     raise EngineError("the run was stopped") from died
+                # Only here: a worker that the end of the run has killed says nothing about its call.
                 causes.append(str(died))
                 self._on_event(f"a worker died in {what}: {died}; replaced, {what} done again")
                 continue
@@ -252,6 +258,8 @@ class WorkerPool:
             with self._lock:
                 if self._closed:
                     raise EngineError("the run was stopped") from None
+                # Started under the lock: the end of the run either finds it in the set or has closed the
+                # pool before.
                 worker = _Worker(self._setup)
                 self._all.add(worker)
                 return worker

@@ -88,6 +88,7 @@ class Cluster:
         TimeoutError
             If a result was lost with its Dask worker.
         """
+        # Asynchronous, since gather takes no limit of its own and waits for a result that is lost.
         wanted = self._client.gather(dict(enumerate(tasks)), errors="skip", asynchronous=True)
         by_task: Mapping[int, bytes | None] = self._within(wanted, _RESULT_S)
         return [by_task.get(i) for i in range(len(tasks))]

@@ -139,6 +139,7 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         """Give every thread work, and where it is short also the next."""
+        # First one group for every thread of all, then the second: no thread hoards while another is idle.
         for ahead in (1, 2):
             for seat in self._roster.seats.values():
                 while len(seat.groups) < ahead * seat.threads and (ahead == 1 or self._queue.is_short()):
@@ -154,6 +155,7 @@ class Dispatcher:
         payload = pickle.dumps(tuple(call.remote for call in calls), pickle.HIGHEST_PROTOCOL)
         key = f"nvaudit-{calls[0].remote.method}-{self._run}-{self._tasks}"
         group.task = self._cluster.start(seat.address, key, run_calls, self._run, payload)
+        # Dask calls this in a thread of its own; only the thread of the books may change them.
         group.task.add_done_callback(lambda task: self._inbox.put(partial(self._is_done, group)))
 
     def _is_done(self, group: Group) -> None:
@@ -227,6 +229,8 @@ class Dispatcher:
     def _take_back(self) -> None:
         """Queue the calls of Dask workers that are gone: the first of each thread may have ended it."""
         for seat in self._roster.gone:
+            # Only as many groups as threads can have been running; those behind them had not begun, and are
+            # innocent.
             self._queue.put_back(call for group in seat.groups[seat.threads :] for call in group.calls)
             self._return(seat.groups[: seat.threads], seat.address)
         self._roster.gone.clear()

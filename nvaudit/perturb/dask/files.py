@@ -209,6 +209,8 @@ class Store:
             If the content is not what it should be.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        # The run's name in it: two runs may be sent the same content at once. The last rename wins, and
+        # both wrote the same bytes.
         part = self.root / f"{ref.sha256}.{run}"
         with part.open("r+b" if offset else "wb") as file:
             file.seek(offset)
@@ -222,6 +224,7 @@ class Store:
 
     def prune(self, wanted: Iterable[str]) -> None:
         """Remove every content that is not wanted."""
+        # Parts that are on their way carry the SHA-256 before the dot, and are kept with it.
         keep = set(wanted)
         for path in self.root.iterdir() if self.root.is_dir() else ():
             if path.name.partition(".")[0] not in keep:
@@ -256,6 +259,8 @@ def place(setup_files: Bundle, located: Mapping[str, str], local: Path) -> dict[
         beside = setup_files.beside.get(path, {})
         if any(located[data.sha256] != data.path for data in (ref, *beside.values())) and beside:
             data = {name: located[data.sha256] for name, data in beside.items()}
+            # A model with external data stays where it is only if all its files lie at their own paths: one
+            # that lies elsewhere is not found from there.
             table[path] = _rebuilt(local / "model" / ref.sha256, table[path], data)
     for path in setup_files.folders:
         table[path] = str(local / os.path.relpath(path, setup_files.folder))

@@ -46,6 +46,7 @@ class Call:
 
     def begin(self) -> bool:
         """Whether it is still wanted; from now on it cannot be cancelled."""
+        # A future can be set running once only; a call that is made again has been, and stays so.
         self._begun = self._begun or self.future.set_running_or_notify_cancel()
         return self._begun
 
@@ -121,6 +122,7 @@ class CallQueue:
             self._calls.popleft()
             if call.begin():
                 drawn.append(call)
+                # A kind that was never timed takes all the time that is left, and so ends the group.
                 left -= self._seconds.get(call.remote.method, left)
             if call.deaths:
                 break

@@ -180,6 +180,8 @@ class Roster:
     def _supplied(self, seats: Collection[Seat], failed: Mapping[str, str], has: set[str]) -> None:
         for seat in seats:
             seat.supplied = True
+            # The Dask worker may have been lost while files were on their way, and another may have its
+            # address by now.
             if self.seats.get(seat.address) is seat and seat.address in failed:
                 self.lose(seat.address)
                 self._refuse(seat.address, failed[seat.address])

@@ -78,6 +78,7 @@ class Shipper:
         self._send({worker: lacking[worker] for worker in first.values()}, contents, failed)
         rest = [worker for worker in lacking if worker not in first.values()]
         if rest:
+            # Asked again: what the first on their host was sent, they have linked by now.
             self._send(self._look(rest, contents, failed), contents, failed)
         return failed
 
@@ -104,6 +105,7 @@ class Shipper:
             if not workers:
                 continue
             with open(ref.path, "rb") as file:
+                # An empty file takes one message too: the last part is what makes a content visible.
                 for offset in range(0, max(1, ref.size), CHUNK):
                     if self.stopped:
                         raise EngineError("the run was stopped")

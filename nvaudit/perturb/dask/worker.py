@@ -182,6 +182,7 @@ async def prepare(run: str, payload: bytes, dask_worker: Any) -> None:
 
 def _forget(run: str) -> None:
     """Drop runs that nobody has called for long, and contents that neither this run nor another needs."""
+    # A run whose client was killed never calls end(): its children and files go when the next run comes.
     old = time.monotonic() - IDLE_S
     for name, state in list(_RUNS.items()):
         if name != run and not state.active and state.used < old:

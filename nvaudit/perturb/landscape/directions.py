@@ -75,6 +75,7 @@ def normalise_filters(
 
 
 def _lengths(array: NDArray[Any], within: tuple[int, ...]) -> NDArray[np.float64]:
+    # In float64: float32 loses digits in the sum over a long filter, and its squares overflow beyond 1e19.
     square = np.square(array, dtype=np.float64)
     return np.asarray(np.sqrt(square.sum(axis=within, keepdims=True)))
 
@@ -94,10 +95,13 @@ def draw_direction(
     -------
     ndarray, float32, shape of ``weights``
     """
+    # A stream of its own for each tensor: a direction does not depend on which other weights are moved, or
+    # on the order in which workers come to them.
     normal = stream(seed, "landscape", pair, axis, key).standard_normal(weights.shape, dtype=np.float32)
     return normalise_filters(normal, weights, filters)
 
 
 def is_moved(weight: Weight) -> bool:
     """Whether a weight is moved: those with two or more dimensions, as in the reference."""
+    # Biases and the factors of normalisations are vectors; a direction of the reference is 0 there.
     return len(weight.shape) >= 2 and math.prod(weight.shape) > 0

@@ -110,6 +110,8 @@ def measure(
         progress("running the unmodified model", 0, 1)
         with open_pool(spec.workers, spec.dask, plane, plane.base.folder, on_event) as pool:
             probe: Probe = pool.submit("the first batch", "probe").result()
+            # The next round takes the model as it is, one original batch at a time; the error is not
+            # measured there.
             if probe.rebatch_error is not None and probe.rebatch_error > tolerance:
                 moved = f"it moved the outputs by {probe.rebatch_error:.1e} of their range"
                 notes = (f"re-batching was undone: {moved}",)

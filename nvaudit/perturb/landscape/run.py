@@ -38,6 +38,8 @@ class Grid:
 
     def axis(self) -> NDArray[np.float64]:
         """Coordinates along a direction, symmetric to the last bit; the middle of an odd number is 0."""
+        # Whole numbers ±k over the same divisor are mirror images exactly; start + i·step rounds
+        # differently at the two ends, and may leave the middle beside 0.
         steps = 2 * np.arange(self.points) - (self.points - 1)
         return np.asarray(self.span * (steps / (self.points - 1)))
 

@@ -137,6 +137,7 @@ def _build(request: PlaneRequest, folder: Path) -> Plane:
     if request.batch_norm == "recalibrated":
         template = _recalibrated(template, loaded, ideal.batch)
     dataset = some_samples(request.dataset, request.images, request.seed)
+    # Recalibrated statistics are those of what runs together: all samples have to be one batch.
     at_once = dataset.count if request.batch_norm == "recalibrated" else request.batch
     base = Workload(
         folder=str(folder),
@@ -237,6 +238,7 @@ def some_samples(dataset: Dataset, count: int, seed: int) -> Dataset:
     """
     if dataset.count <= count or dataset.together:
         return dataset
+    # The head of one permutation: with the same seed, fewer samples are a part of more.
     chosen = np.sort(stream(seed, "landscape-samples").permutation(dataset.count)[:count])
     return replace(
         dataset,

@@ -120,6 +120,8 @@ def difference(wanted: Any, ours: Any) -> float:
         return 0.0
     with np.errstate(invalid="ignore"):
         gap = np.where(same, 0.0, np.abs(theirs - ours)).max()
+    # A share of the largest, not element by element: what is near 0 is left of sums that cancel, and has
+    # the rounding errors of their terms.
     finite = np.abs(theirs[np.isfinite(theirs)])
     size = float(finite.max()) if finite.size else 0.0
     return float(gap) / max(size, 1e-30) if np.isfinite(gap) else float("inf")

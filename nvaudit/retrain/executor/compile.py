@@ -269,6 +269,7 @@ class Compiler:
         for name, part in zip(node.outputs, results, strict=False):
             part = part.contiguous() if part.numel() else part
             host = not part.is_floating_point() or all(ref.host for ref in refs)
+            # A copy: what was computed may be a view of another constant, as a Reshape is.
             slot = scope.table.new(part.clone(), movable=not host)
             scope.refs[name] = Ref(slot, "constant", host)
         return True
@@ -300,6 +301,8 @@ class Compiler:
         self.weight_steps.append((function, slots, made[0] if len(made) == 1 else tuple(made), (), node))
         for name, slot in zip(node.outputs, made, strict=True):
             if name in self.injected:
+                # The name stands for the injected slot from here on: every later reader sees what a run
+                # puts there.
                 slot, keys = self._inject(name, slot), keys | {self.injected[name]}
             if name:
                 self.root.refs[name] = Ref(slot, "weight", False, keys)

@@ -291,6 +291,8 @@ class Executor(torch.nn.Module):
         """Copy parameters and statistics; what is compiled is shared."""
         new = Executor.__new__(Executor)
         torch.nn.Module.__init__(new)
+        # The copies share the RunState that the compiled functions hold. Every run sets it anew when it
+        # begins, so that they may run in turn, but not at once.
         own = {name: value for name, value in self.__dict__.items() if name not in new.__dict__}
         new.__dict__.update(own)
         new.training = self.training
@@ -359,6 +361,7 @@ class Executor(torch.nn.Module):
             values[slot] = given.to(torch.float32) if half else given
         run_steps(program.weight_steps, values)
         steps = program.data_steps
+        # With no slots to drop after a step: a trace wants every value.
         run_steps([(f, i, o, (), n) for f, i, o, _, n in steps] if keep else steps, values)
         return values
 

@@ -29,6 +29,7 @@ def aligned(op: Op, function: Function) -> Function:
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     if a.is_floating_point() or b.is_floating_point():
         return a / b
+    # Integers divide as in C, towards 0: −7 / 2 is −3.
     return torch.div(a, b, rounding_mode="trunc")
 
 
@@ -76,6 +77,7 @@ def _pow(op: Op) -> Function:
 
 @op("Mod")
 def _mod(op: Op) -> Function:
+    # fmod has the sign of the dividend, as in C; the integer Mod that of the divisor, as in Python.
     return torch.fmod if op.attr("fmod", 0) else torch.remainder
 
 
@@ -196,6 +198,7 @@ def _cast_to(name: str) -> Function:
         return lambda x: x != 0
     if name in _NARROW:
         low, count = _NARROW[name]
+        # Wraps modulo 2^bits, as wider integers do.
         return lambda x: ((x.to(torch.int64) - low) % count + low).to(dtype)
     if dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
         # Floats first to int64, so that what is out of range wraps as it does for integers.
@@ -230,6 +233,7 @@ def _cum_sum(op: Op) -> Function:
         if reverse:
             x = x.flip(axis)
         total = torch.cumsum(x, axis, dtype=x.dtype)
+        # Σ over j < i is Σ over j ≤ i less the element itself.
         total = total - x if exclusive else total
         return total.flip(axis) if reverse else total
 

@@ -101,6 +101,7 @@ def _scatter_nd(op: Op) -> Function:
         new = updates.reshape(-1, *rest)
         if reduction == "none":
             return table.index_put((places,), new).reshape(x.shape)
+        # scatter_reduce wants a place for every element, not one for a row.
         wide = places.reshape(-1, *(1,) * len(rest)).expand(new.shape)
         return table.scatter_reduce(0, wide, new, _REDUCED[reduction]).reshape(x.shape)
 

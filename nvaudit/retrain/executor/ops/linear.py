@@ -65,6 +65,7 @@ def conv(op: Op, weight_index: int = 1) -> Function:
         strides, dilations = window.strides_for(rank), window.dilations_for(rank)
         kernel = tuple(weight.shape[2:])
         befores, afters = window.pads_for(tuple(x.shape[2:]), kernel)
+        # torch's convolutions pad alike at both ends; last axis first for F.pad.
         if befores != afters:
             x = F.pad(x, [n for pair in zip(befores[::-1], afters[::-1], strict=True) for n in pair])
             befores = (0,) * rank
@@ -167,6 +168,8 @@ def _transpose_pads(
     totals = [max(size - target, 0) for size, target in zip(full, targets, strict=True)]
     if wanted is not None:  # output_padding is already in the wanted shape
         totals = [size - target for size, target in zip(full, targets, strict=True)]
+    # An odd element is cut at the end with SAME_UPPER, and at the start in every other case: so ONNX has
+    # it.
     halves = [total // 2 for total in totals]
     rests = [total - half for total, half in zip(totals, halves, strict=True)]
     upper = window.automatic == "SAME_UPPER"

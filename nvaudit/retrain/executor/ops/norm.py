@@ -44,6 +44,8 @@ def _by_batch(x: Tensor, parameters: tuple[Tensor, ...], momentum: float, epsilo
     """The node in ONNX's own training mode, which returns new statistics and keeps none."""
     scale, shift, mean, variance = parameters
     axes = (0, *range(2, x.dim()))
+    # ONNX takes the population variance, divided by n, for the new statistics too; torch's running one has
+    # n − 1.
     now = x.mean(axes), x.var(axes, unbiased=False)
     y = F.batch_norm(x, *now, scale, shift, False, 0.0, epsilon)
     results = [momentum * old + (1 - momentum) * new for old, new in zip((mean, variance), now, strict=True)]
@@ -158,6 +160,8 @@ def _lrn(op: Op) -> Function:
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
 
     def run(x: Tensor) -> Tensor:
+        # The window reaches ⌊(size − 1)/2⌋ channels back and ⌈(size − 1)/2⌉ forth; channels that do not
+        # exist count 0, but alpha is divided by the whole size also at the ends.
         squares = F.pad((x * x).flatten(2), (0, 0, before, after)).unfold(1, size, 1).sum(-1)
         total: Tensor = bias + alpha / size * squares.reshape(x.shape)
         return x / total.pow(beta)

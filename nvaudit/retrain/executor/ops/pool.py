@@ -40,6 +40,8 @@ def _extent(window: Window, x: Tensor, kernel: Sizes, ceil: bool) -> tuple[list[
     more = []
     for axis in range(rank):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
+        # Window i covers i·stride … i·stride + reach − 1. The last whole one is i = ⌊free / stride⌋;
+        # rounding up adds one that hangs over the end by (count − 1)·stride − free.
         free = sizes[axis] + befores[axis] + afters[axis] - reach
         count = (-(-free // strides[axis]) if ceil else free // strides[axis]) + 1
         # A window that starts in the padding behind the input is dropped.
@@ -50,6 +52,7 @@ def _extent(window: Window, x: Tensor, kernel: Sizes, ceil: bool) -> tuple[list[
 
 
 def _behind(pads: list[tuple[int, int]], more: list[int]) -> list[int]:
+    # F.pad wants the last axis first.
     return [n for (a, b), m in zip(reversed(pads), reversed(more), strict=True) for n in (a, b + m)]
 
 
@@ -68,12 +71,15 @@ def _max_pool(op: Op) -> Function:
 
     def run(x: Tensor) -> Any:
         kind = x.dtype
+        # ONNX pools 8-bit integers too: float32 holds them exactly, and −∞ besides.
         if not x.is_floating_point():
             x = x.to(torch.float32)
         pads, more = _extent(window, x, kernel, ceil)
         symmetric = all(a == b and 2 * a <= k for (a, b), k in zip(pads, kernel, strict=True))
         if symmetric and not any(more) and not wants_places:
             return function(x, kernel, strides, [a for a, _ in pads], dilations).to(kind)
+        # torch pads alike at both ends, by half a kernel at most; all else is padded here, with −∞: 0 would
+        # be the largest of a window whose values are negative.
         padded = F.pad(x, _behind(pads, more), value=float("-inf"))
         y, places = function(padded, kernel, strides, 0, dilations, return_indices=True)
         return (y.to(kind), _unpadded(places, x, padded, pads, column_major)) if wants_places else y.to(kind)
@@ -99,6 +105,8 @@ def _unpadded(
 ) -> Tensor:
     """Places in the padded planes as ONNX counts them: over the whole input tensor."""
     sizes, wide = tuple(x.shape[2:]), tuple(padded.shape[2:])
+    # torch numbers the places of one padded plane, row by row. Take the number apart, last axis first, go
+    # back by the padding, and number anew in the plane without it; column-major has axis 0 as the fastest.
     coordinates: list[Tensor] = []
     for size in reversed(wide):
         coordinates.insert(0, places % size)
@@ -110,6 +118,7 @@ def _unpadded(
     plane = 1
     for size in sizes:
         plane *= size
+    # Plane (n, c) begins at (n·C + c) times the size of a plane.
     number = torch.arange(x.shape[0] * x.shape[1], device=x.device)
     return flat + number.reshape(x.shape[0], x.shape[1], *(1,) * len(sizes)) * plane
 
@@ -130,6 +139,8 @@ def _average_pool(op: Op) -> Function:
         symmetric = all(a == b and 2 * a <= k for (a, b), k in zip(pads, kernel, strict=True))
         if symmetric and not any(more) and max(dilations, default=1) == 1:
             return function(x, kernel, strides, [a for a, _ in pads], False, counts)  # type: ignore[no-any-return]
+        # Mean = Σ x / count. What is counted are the window's taps on the input, with count_include_pad
+        # also those on the stated padding, and never those on what rounding up has added behind it.
         total = _window_sums(F.pad(x, _behind(pads, more)), kernel, strides, dilations)
         inside = F.pad(torch.ones_like(x[:1, :1]), _behind(pads, [0] * rank), value=float(counts))
         inside = F.pad(inside, _behind([(0, 0)] * rank, more))
@@ -142,6 +153,8 @@ def _window_sums(x: Tensor, kernel: Sizes, strides: Sizes, dilations: Sizes) -> 
     """Sums over windows, axis by axis."""
     for axis in range(len(kernel)):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
+        # A sum over a box is one along each axis in turn; of the window's reach only every dilation-th is a
+        # tap.
         x = x.unfold(2 + axis, reach, strides[axis])[..., :: dilations[axis]].sum(-1)
     return x
 
@@ -156,6 +169,7 @@ def _lp_pool(op: Op) -> Function:
 
     def run(x: Tensor) -> Tensor:
         pads, more = _extent(window, x, kernel, ceil)
+        # Padding adds 0 to Σ |x|^p, and nothing is divided by a count: padding needs no special case here.
         powers = F.pad(x.abs().pow(p), _behind(pads, more))
         return _window_sums(powers, kernel, strides, dilations).pow(1 / p)
 

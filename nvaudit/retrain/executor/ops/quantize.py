@@ -43,6 +43,7 @@ def half_through(x: Tensor, half: torch.dtype) -> Tensor:
 def quantise(x: Tensor, scale: Tensor, zero: Tensor | None, low: float, high: float) -> Tensor:
     """Nearest codes, as floats: ``clamp(round(x / scale) + zero, low, high)``."""
     # The clamp keeps its own gradient, which is 0 outside the range: there the code does not move with x.
+    # Rounded before the zero point is added: behind an odd one, halves would go to the other neighbour.
     codes = round_through(x / scale)
     return torch.clamp(codes if zero is None else codes + zero, low, high)
 
@@ -57,6 +58,7 @@ def _aligned(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     if parameter.numel() == 1:
         return parameter.reshape(())
     if block:
+        # The last block may reach beyond the tensor.
         wide = parameter.repeat_interleave(block, axis)
         return wide.narrow(axis, 0, x.shape[axis])
     if parameter.dim() == 1:
@@ -121,6 +123,7 @@ def _dynamic(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Codes 0 … 255 over the range of the batch, with their scale and zero point."""
     # The range is data of the batch, not a parameter: no gradient flows through it, only through the codes.
     fixed = x.detach()
+    # The range is made to hold 0, which then has a code of its own: padding and ReLU stay exact.
     low, high = fixed.amin().clamp(max=0.0), fixed.amax().clamp(min=0.0)
     scale = (high - low) / 255.0
     safe = torch.where(scale == 0, torch.ones_like(scale), scale)
@@ -184,6 +187,7 @@ def _linear_conv(op: Op) -> Function:
         x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = arguments[:8]
         bias = arguments[8] if len(arguments) > 8 else None
         if bias is not None:
+            # The bias is stored as int32 in units of the products, x_scale · w_scale of its channel.
             bias = _floats(bias) * _floats(x_scale) * _floats(w_scale)
         y = product(_real(x, x_scale, x_zero, 1), _real(w, w_scale, w_zero, 0), bias)
         return quantise(y, _floats(y_scale), _floats(y_zero), *range_of(y_zero))
@@ -233,6 +237,7 @@ def _quantised_gemm(op: Op) -> Function:
         b = _real(b, b_scale, b_zero, 0 if right else -1)
         y = (a.mT if left else a) @ (b.mT if right else b) * alpha
         if c is not None:
+            # C is stored as int32 in units of the products: alpha · a_scale · b_scale.
             y = y + _floats(c) * (alpha * _floats(a_scale) * _floats(b_scale))
         return y if y_scale is None else quantise(y, _floats(y_scale), _floats(y_zero), *range_of(y_zero))
 

@@ -99,6 +99,8 @@ def _layer(op: Op) -> _RecurrentLayer:
 
 def _fusible(layer: _RecurrentLayer, op: Op) -> bool:
     """Whether torch's kernel computes this layer."""
+    # torch's kernels have no peepholes, clip or coupled gates, and lengths only for packed sequences. Its
+    # GRU resets after the product, r ∘ (R h + b): ONNX's default, R (r ∘ h) + b, is another function.
     usual = all(names == _USUAL[layer.kind] for names in layer.names)
     if layer.kind == "RNN":
         usual = len(set(layer.names)) == 1 and layer.names[0] in (("tanh",), ("relu",))
@@ -177,6 +179,8 @@ def _fused(
     parameters: list[Tensor] = []
     for number in range(len(layer.directions)):
         parameters += [_reordered(layer.kind, part[number]) for part in (w, r)]
+        # ONNX has one vector, first the bias of W, then that of R. Their sum would not do: a GRU that
+        # resets after the product multiplies only the second by r.
         if bias is not None:
             parameters += [_reordered(layer.kind, part) for part in bias[number].chunk(2)]
     options = (bias is not None, 1, 0.0, False, len(layer.directions) == 2, False)
@@ -189,6 +193,7 @@ def _fused(
         function = torch.rnn_tanh if layer.names[0] == ("tanh",) else torch.rnn_relu
         y, last = function(x, states[0], parameters, *options)
     y = y.flip(0) if backward else y
+    # torch joins the directions in the last axis: (T, B, D·H) becomes ONNX's (T, D, B, H).
     return y.reshape(*y.shape[:2], -1, hidden).transpose(1, 2), last, cell
 
 
@@ -272,6 +277,7 @@ def _one_direction(
     length = gates.shape[0]
     limits = None if sizes is None else torch.tensor(sizes, device=gates.device).unsqueeze(-1)
     outputs: list[Tensor] = [zero] * length
+    # Backwards, a short sequence begins at its own end: until there the first state stays as it is.
     for time in reversed(range(length)) if layer.directions[at.number] else range(length):
         new_h, new_c = _CELLS[layer.kind](at, gates[time], h, c)
         if limits is None:
@@ -287,6 +293,7 @@ def _one_direction(
 def _lstm_cell(at: _RunningDirection, gates: Tensor, h: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
     f, g, out = at.activations
     i_gate, o_gate, f_gate, new = (gates + at.product(h)).chunk(4, -1)
+    # P holds i, o, f. Input and forget gate look at the old cell, the output gate at the new one.
     peeps = None if at.peepholes is None else at.peepholes.chunk(3)
     if peeps is not None:
         i_gate, f_gate = i_gate + peeps[0] * c, f_gate + peeps[2] * c
@@ -304,11 +311,13 @@ def _gru_cell(at: _RunningDirection, gates: Tensor, h: Tensor | None, c: Tensor)
     product = at.product(h)
     of_state = product if isinstance(product, Tensor) else gates.new_full((gates.shape[-1],), product)
     update, reset = f(at.clipped(gates[..., : 2 * size] + of_state[..., : 2 * size])).chunk(2, -1)
+    # linear_before_reset: new = g(W x + r ∘ (R h + b)); without it new = g(W x + R (r ∘ h) + b).
     if at.layer.reset_after:
         inner: Tensor | float = reset * of_state[..., 2 * size :]
     else:
         inner = at.product(None if h is None else reset * h, 1)
     new = g(at.clipped(gates[..., 2 * size :] + inner))
+    # h_t = (1 − z) ∘ new + z ∘ h_{t−1}: z is the share of the old state, not of the new.
     kept = (1 - update) * new
     return kept if h is None else kept + update * h, c
 

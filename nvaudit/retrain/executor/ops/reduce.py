@@ -11,6 +11,7 @@ from nvaudit.retrain.executor.ops.registry import Function, Op, op
 
 
 def _prod(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    # torch.prod takes one axis; from the last on, those still to come keep their numbers without keepdims.
     for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
         x = torch.prod(x, axis, keepdim=keep, dtype=x.dtype)
     return x
@@ -94,6 +95,7 @@ def _arg(op: Op) -> Function:
     function = torch.argmax if op.node.op_type == "ArgMax" else torch.argmin
     if not op.attr("select_last_index", 0):
         return lambda x: function(x, axis, keep)
+    # The last of equal values is the first of the turned axis: place p there is n − 1 − p here.
     return lambda x: x.shape[axis] - 1 - function(x.flip(axis), axis, keep)
 
 

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from nvaudit.retrain.executor.ops.registry import Function, Op, op
 
+# Where output i lies in the input: n and m are the lengths of input and output, s is the scale. A scale
+# that is given is used as it is: m = ⌊n·s⌋ was rounded, so m / n is another number.
 _COORDINATES = {
     "half_pixel": lambda i, n, m, s, roi: (i + 0.5) / s - 0.5,
     "half_pixel_symmetric": lambda i, n, m, s, roi: n / 2 * (1 - m / (n * s)) + (i + 0.5) / s - 0.5,
@@ -25,6 +27,8 @@ _COORDINATES = {
         else i * 0.0 + 0.5 * (roi[0] + roi[1]) * (n - 1)
     ),
 }
+# Not torch.round, which takes halves to the even neighbour: here 0.5 and 1.5 go the same way, ⌈x − ½⌉ down
+# and ⌊x + ½⌋ up.
 _NEAREST: dict[str, Callable[[Tensor], Tensor]] = {
     "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
@@ -46,6 +50,7 @@ class _Rule:
 
     def __init__(self, op: Op) -> None:
         self.mode = str(op.attr("mode", "nearest"))
+        # Before opset 11 the operator has neither attribute.
         older = op.node.op_type == "Upsample" or op.version < 11
         self.transform = (
             "asymmetric" if older else str(op.attr("coordinate_transformation_mode", "half_pixel"))
@@ -82,8 +87,11 @@ class _Rule:
         places = torch.floor(x).to(torch.int64).unsqueeze(1) + torch.arange(1 - reach, reach + 1)
         distance = (x.unsqueeze(1) - places) * stretch
         weights = _cubic(distance, self.cubic) if cubic else (1 - distance.abs()).clamp(min=0)
+        # A tap outside takes the value of the edge (the clamp below), or with exclude_outside has no
+        # weight.
         if self.outside:
             weights = weights * ((places >= 0) & (places < size))
+        # Excluded and stretched taps no longer add up to 1; a constant image must stay the same constant.
         weights = weights / weights.sum(1, keepdim=True)
         return places.clamp(0, size - 1), weights.to(torch.float32), out
 
@@ -115,6 +123,7 @@ def _targets(op: Op, x: Tensor, scales: Any, sizes: Any, axes: list[int]) -> tup
         return wanted, [m / n for m, n in zip(wanted, now, strict=True)]
     pick = min if policy == "not_larger" else max
     factor = pick(m / n for m, n in zip(wanted, now, strict=True))
+    # ONNX rounds halves up here; Python's round() takes them to the even neighbour.
     return [math.floor(factor * n + 0.5) for n in now], [factor] * len(now)
 
 
@@ -143,6 +152,9 @@ def _resize(op: Op) -> Function:
 def _resample(x: Tensor, rule: _Rule, plan: list[Any]) -> Tensor:
     kind = x.dtype
     outside = None
+    # The kernel over several axes is the product of one per axis, so that they can be resized in turn. An
+    # axis of the same size and scale 1 stays as it is, except where tf_crop_and_resize cuts a part out of
+    # it.
     for axis, target, factor, roi in plan:
         if target == x.shape[axis] and factor == 1.0 and rule.transform != "tf_crop_and_resize":
             continue

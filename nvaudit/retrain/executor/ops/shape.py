@@ -143,6 +143,7 @@ def _split(op: Op) -> Function:
         x: Tensor = arguments[0]
         sizes = list(fixed) if fixed is not None else read(arguments)
         if sizes is None:
+            # ⌈n / count⌉ each; the last part has what is left.
             step = -(-x.shape[axis] // count)
             sizes = [min(step, x.shape[axis] - step * i) for i in range(count)]
         parts = torch.split(x, sizes, axis)
@@ -209,6 +210,8 @@ def _depth_to_space(op: Op) -> Function:
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
+        # DCR: channel = (row in the block, column in the block, new channel). pixel_shuffle is CRD, which
+        # has the new channel first.
         blocks = x.reshape(n, size, size, c // size**2, h, w).permute(0, 3, 4, 1, 5, 2)
         return blocks.reshape(n, c // size**2, h * size, w * size)
 
@@ -223,6 +226,8 @@ def _space_to_depth(op: Op) -> Function:
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
+        # The inverse of DCR: the place in the block is the slow part of the channel's number, not the fast
+        # one.
         blocks = x.reshape(n, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4)
         return blocks.reshape(n, c * size**2, h // size, w // size)
 
@@ -325,6 +330,8 @@ def _border(size: int, before: int, after: int, mode: str) -> Tensor:
         return places.clamp(0, size - 1)
     if mode == "circular":
         return places % size
+    # 0 … n − 1 … 0 without the edges twice: a triangle wave of period 2(n − 1), so that padding may be
+    # wider than the input.
     period = max(2 * (size - 1), 1)
     places = places % period
     return torch.where(places >= size, period - places, places)

@@ -56,6 +56,9 @@ def same_pads(
     """Padding that makes the output ``ceil(size / stride)`` long; the odd element goes last if ``upper``."""
     befores, afters = [], []
     for size, taps, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        # ⌈size / stride⌉ windows end (count − 1)·stride + dilation·(taps − 1) + 1 behind the first begin;
+        # what that is more than the input is padded. With strides wider than the window it may be less:
+        # then nothing is.
         count = -(-size // stride)
         total = max((count - 1) * stride + dilation * (taps - 1) + 1 - size, 0)
         small, large = total // 2, total - total // 2
@@ -74,6 +77,7 @@ def window_of(op: Op, weight_index: int | None = None) -> Window:
     rank = len(pads) // 2 if rank is None and pads is not None else rank
     weight = op.known(weight_index) if weight_index is not None else None
     rank = weight.ndim - 2 if rank is None and weight is not None else rank
+    # ONNX lists the padding before every axis first, then the padding behind every axis.
     half = len(pads) // 2 if pads is not None else 0
     befores = tuple(int(n) for n in pads[:half]) if pads is not None else None
     afters = tuple(int(n) for n in pads[half:]) if pads is not None else None

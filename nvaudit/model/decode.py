@@ -86,6 +86,7 @@ def decode_values(
     if stage.scale is None:
         return np.ascontiguousarray(stage.array), None
     scale = stage.scale.astype(np.float32)
+    # An 8-bit integer less its zero point reaches from −255 to 255: one bit more than it is stored in.
     codes = np.ascontiguousarray(stage.array.astype(np.int16 if stage.bits <= 8 else np.int32))
     # One product in single precision: as DequantizeLinear computes it, bit for bit.
     values = codes.astype(np.float32) * scale
@@ -196,6 +197,8 @@ def _quantized(stage: _Stage, step: Quantize, opset: int) -> _Stage:
         return replace(stage, array=values.astype(step.dtype.numpy()), dtype=step.dtype)
     if not step.dtype.is_integer() or stage.scale is not None:
         raise ModelError(f"a weight is quantised to {step.dtype.name}: no integer grid; keep it digital")
+    # Rounded before the zero point is added, as QuantizeLinear does: ties go to the even quotient, which an
+    # odd zero point added first would turn around.
     codes = np.rint(stage.array.astype(np.float32) / scale.astype(np.float32))
     if zero is not None:
         codes += _spread(zero, stage.array.shape, step.axis, step.block).astype(np.float32)

@@ -104,12 +104,15 @@ def _inside(location: str, where: str, model_path: Path) -> Path:
     advice = "put the data file beside the model and refer to it by its bare name"
     if not location:
         raise ModelError(f"{where}: external data without a location; {advice}")
+    # By the rules of both systems: a bare name for the one can be a drive or a way up for the other.
     parts = PurePosixPath(location).parts + PureWindowsPath(location).parts
     rooted = PurePosixPath(location).is_absolute() or bool(PureWindowsPath(location).anchor)
     if "\0" in location or rooted or ".." in parts:
         raise ModelError(f"{where}: external data at {location!r}, outside the model's folder; {advice}")
     folder = Path(os.path.realpath(model_path)).parent
     path = Path(os.path.realpath(model_path.parent / location))
+    # The model file may be a link itself, as in caches of downloads: its data may lie in the folder of the
+    # link or in that of what it points to.
     if not any(path.is_relative_to(root) for root in (folder, Path(os.path.realpath(model_path.parent)))):
         raise ModelError(
             f"{where}: external data at {location!r} is a link out of the model's folder; {advice}"

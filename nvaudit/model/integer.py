@@ -67,6 +67,7 @@ def _real(
 
 def _round(build: Builder, value: ir.Value, opset: int) -> ir.Value:
     """Whole numbers, as the int32 that integer products are."""
+    # On its grid a product is whole but for float rounding, so it does not matter where ties go.
     if opset >= 11:
         rounded = build.node("Round", value)
     else:
@@ -170,6 +171,7 @@ def _linear_gemm(build: Builder, node: ir.Node, index: int, slot: ir.Value, opse
         inputs.append(_integer_bias(build, bias, a_scale, b_scale))
     else:
         inputs.append(build.constant(np.zeros(1, np.float32)))  # optional only from operator set 11 on
+    # QGemm counts its bias in steps of alpha · a_scale · b_scale: hence beta = alpha.
     product = build.node("Gemm", *inputs, attributes={"alpha": alpha, "beta": alpha, **flags})
     scale = operand(node, 7)
     return product if scale is None else build.node("QuantizeLinear", product, scale, operand(node, 8))

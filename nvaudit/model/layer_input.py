@@ -146,6 +146,7 @@ class _Window:
             return list(zip(self.before, self.after, strict=True))
         pads = []
         for n, k, d, s in zip(size, self.kernel, self.dilations, self.strides, strict=True):
+            # SAME makes ⌈n/s⌉ positions: the last window begins at (⌈n/s⌉ − 1) s and is (k − 1) d + 1 long.
             total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
             less, more = total // 2, total - total // 2
             pads.append((less, more) if self.same == "SAME_UPPER" else (more, less))
@@ -191,6 +192,8 @@ def _conv_transpose(use: WeightUse, weight: Weight) -> LayerInput | str:
         return window
     if window.same or attribute(node, "output_shape", []) or attribute(node, "output_padding", []):
         return "its padding follows from the size of its output"
+    # With padding p it is a plain convolution of stride 1 over the spread-out input, its padding
+    # d (k − 1) − p.
     full = [d * (k - 1) for k, d in zip(kernel, window.dilations, strict=True)]
     before = tuple(f - p for f, p in zip(full, window.before, strict=True))
     after = tuple(f - p for f, p in zip(full, window.after, strict=True))
@@ -203,6 +206,8 @@ def _conv_transpose(use: WeightUse, weight: Weight) -> LayerInput | str:
     def unfold(x: Array) -> Iterator[Array]:
         for rows in plain.pieces(x):
             taps = rows.reshape(*rows.shape[:3], -1, *kernel)
+            # The plain one meets the kernel turned round; turning the patch instead keeps the order of the
+            # weight's rows.
             yield np.flip(taps, tuple(range(4, 4 + len(kernel)))).reshape(rows.shape)
 
     return _named(node.inputs[0], unfold, True)
@@ -223,6 +228,8 @@ def _product(use: WeightUse, weight: Weight) -> LayerInput | str:
         shape = np.broadcast_shapes(x.shape[:-2], weight.shape[:-2])
         x = np.broadcast_to(x, (*shape, *x.shape[-2:]))
         extra = len(shape) - len(weight.shape[:-2])
+        # Leading axes that the weight lacks are more positions: (extra, *batch, p, i) becomes
+        # (*batch, extra, p, i).
         x = np.moveaxis(x.reshape(-1, *shape[extra:], *x.shape[-2:]), 0, -3)
         return (x.reshape(batch, 1, -1, x.shape[-1]),)
 
@@ -253,6 +260,8 @@ def _recurrent(use: WeightUse, weight: Weight) -> LayerInput | str:
 
     def unfold(y: Array) -> tuple[Array]:  # [step, direction, batch, hidden]; or batch, step, direction
         y = np.moveaxis(y, 0, 2) if batch_first else y
+        # R multiplies the state of the step before, in the direction's own order of time. The first one is
+        # taken for zero, a given initial state too: it is one position among all steps.
         late = [
             np.concatenate([np.zeros_like(y[:1, d]), y[1:, d] if back else y[:-1, d]])
             for d, back in enumerate(backward)

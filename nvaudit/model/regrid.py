@@ -100,6 +100,7 @@ def _scale(root: Root, opset: int) -> Array:
 def _followed(array: Array, ratio: Array, steps: bool) -> Array:
     """A constant that the scales' factors go to; one per entry, or one for all."""
     factor = ratio.reshape(array.shape) if array.size == ratio.size else ratio.reshape(-1)
+    # A bias of codes b has the value step · b: where the step grows by a factor, the codes shrink by it.
     wide = array.astype(np.float64) / factor if steps else array.astype(np.float64) * factor
     return np.asarray(np.rint(wide) if steps else wide, array.dtype)
 
@@ -119,6 +120,7 @@ def _range(root: Root, opset: int) -> tuple[int, int] | str:
     for site in sites:
         constant = site.node.inputs[site.index]
         array = None if constant is None else fold(constant, opset)
+        # One number for each scale, each taking its own factor; or one scale, for a bias of any length.
         if array is None or not (array.size == scales or (site.steps and scales == 1)):
             return "has scales for blocks, shared ones, or some that are not constant"
     low, high = int(np.max(grid.low - grid.zero)), int(np.min(grid.high - grid.zero))

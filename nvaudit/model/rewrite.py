@@ -179,6 +179,7 @@ def store_array(value: ir.Value, array: Array) -> None:
         value.const_value = tensor
         value.shape, value.type = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
         return
+    # A Constant holds exactly one of value, value_float, value_ints, ..: whichever it was goes.
     for name in list(node.attributes):
         del node.attributes[name]
     node.attributes["value"] = ir.Attr("value", ir.AttributeType.TENSOR, tensor)

@@ -160,7 +160,9 @@ def _flat_indices(indices: Any, dims: tuple[int, ...], where: str) -> Any:
         return indices
     if indices.ndim != 2 or indices.shape[1] != len(dims) or (indices < 0).any():
         raise ModelError(f"{where}: its indices have shape {list(indices.shape)}; export again")
+    # Each axis by itself: too large a coordinate can still be the linear index of another element.
     if indices.size and (indices >= np.asarray(dims)).any():
         raise ModelError(f"{where}: its indices do not fit its shape {list(dims)}; export again")
+    # Row-major: the linear index is Σ_k i_k Π_{l>k} d_l.
     strides = [math.prod(dims[axis + 1 :]) for axis in range(len(dims))]
     return indices @ np.asarray(strides, np.int64)

@@ -258,6 +258,7 @@ class _SlotMaker:
         for node in recurrent:
             weights = [node.inputs[1], node.inputs[2]]
             places = [at.get(id(value)) for value in weights]
+            # The whole operator goes: another use of one of its slots would be left without it.
             lone = all(value is not None and len(list(value.uses())) == 1 for value in weights)
             if not lone or why_not_unrolled(node) is not None or self.opset < MIN_OPSET:
                 continue
@@ -270,6 +271,7 @@ class _SlotMaker:
             slot = slots[index - 1]
             dtype = ir.DataType.from_numpy(_numpy_type(slot.dtype))
             value = self._initializer(f"{slot.weight_key}/part", dtype, shape)
+            # Primary layout to the operator's, then to the part: it is filled from the weight as any slot is.
             layout = slot.transform.then(steps)
             made = Slot(value.name or "", slot.weight_key, slot.dtype, shape, layout)
             self.open_slots[slot.weight_key, layout, dtype] = (made, value)
@@ -297,6 +299,7 @@ class _SlotMaker:
         """Draw the noise of reading a weight in the graph, if every use of it allows that."""
         every = (*self.open_slots.values(), *self.cell_slots)
         own = [(slot, value) for slot, value in every if slot.weight_key == key]
+        # All uses or none: with noise in some of them only, the weight would follow neither model of reading.
         if not all(takes_read_noise(value, self.opset) for _, value in own):
             return
         for slot, value in own:

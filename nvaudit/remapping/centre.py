@@ -49,6 +49,7 @@ class ChipMoments:
     @property
     def pooled(self) -> MeanAndVariance:
         """Mean and variance over samples, positions and chips together."""
+        # Law of total variance: variance within a chip, averaged, plus variance of the chips' means.
         return self.mean.mean(axis=0), self.variance.mean(axis=0) + self.mean.var(axis=0)
 
     def shift(self, clean: MeanAndVariance) -> Floats:

@@ -195,6 +195,7 @@ class RemapSearch:
     def _one_sample(self) -> float:
         """What one sample counts: few of them cannot tell less, and more decide in the end."""
         count = self.conditions.dataset.count
+        # A little more than 1/n: a loss of exactly one sample must not fail by the rounding of a difference.
         return 1.000001 / count if self.conditions.metric.unit == "fraction" else 0.0
 
     def late(self, name: str, passes: int = FIRST_CHIPS + 2, more_s: float = 0.0) -> bool:

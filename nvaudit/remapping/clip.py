@@ -47,6 +47,7 @@ def regridded(grid: IntegerGrid, limit: Limit, low: int, high: int) -> IntegerGr
     """
     old = grid.scale.astype(np.float64)
     step = np.broadcast_to(np.asarray(limit, np.float64) / largest_code(low, high, grid.codes), old.shape)
+    # Only finer: a coarser step would round more and cut nothing off. Signs stay, as codes keep theirs.
     scale = np.where((step > 0) & (step < np.abs(old)), step * np.sign(old), old).astype(np.float32)
     ratio = np.divide(old, scale, out=np.ones_like(old), where=scale != 0)
     codes = np.clip(np.rint(grid.codes * ratio), low, high).astype(grid.codes.dtype)

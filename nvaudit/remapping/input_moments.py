@@ -124,6 +124,7 @@ def input_moments(
         rows = weight.matrix.rows
         starts = (0,) if rows <= LARGEST else tuple(range(0, rows, BLOCK))
         size = weight.matrix.groups * rows * (rows if len(starts) == 1 else BLOCK)
+        # A weight that is too large for the limit by itself still gets a pass of its own.
         if batches[-1] and held + size > TOGETHER:
             batches.append({})
             held = 0
@@ -157,6 +158,8 @@ def _watch(
     for number, (part, values) in enumerate(probe.batches(samples)):
         for key, one in sums.items():
             each = -(-max(_POSITIONS, 4 * one.rows) // len(samples))
+            # A stream of its own for each batch and weight: the positions taken do not depend on which other
+            # weights are watched in the same pass.
             gen = stream(seed, "positions", number, key)
             for source in one.sources:
                 value = values.get(source.value)

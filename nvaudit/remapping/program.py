@@ -64,6 +64,8 @@ def absorbed_sides(plan: Plan) -> frozenset[str]:
     for side, numbers in sides.items():
         for number in numbers:
             users.setdefault(number, set()).add(side)
+    # A class that one side of one weight uses alone is a free scale already: a new factor there could do
+    # no more.
     return frozenset(
         side for side, numbers in sides.items() if all(n != 0 and users[n] == {side} for n in numbers)
     )
@@ -73,6 +75,7 @@ def result_gain(layer: Layer, moments: MomentsByAxis) -> Floats:
     """Square of the digital factor that follows each result channel, over the power of all of them."""
     gain = np.ones(layer.channels) if layer.gain is None else layer.gain**2
     power = _moment(moments, layer.result, layer.result_axis, layer.channels, "variance")
+    # Relative error of what the digital factors g_j pass on: Σ_j g_j² ν_j² / Σ_j g_j² Var(y_j).
     return np.asarray(gain / max(float((gain * power).sum()), 1e-30))
 
 
@@ -103,6 +106,7 @@ def terms_of(plan: Plan, basis: RescalingBasis, classes: Ids) -> list[ProgramTer
         terms.append(
             ProgramTerm(
                 magnitude=np.abs(taps).max(axis=2, initial=0.0),
+                # Every tap is a weight with noise of its own, on inputs of the same power.
                 power=noise_power(layer, values, basis.moments) * taps.shape[2],
                 source=classes[layer.source_ids],
                 result=classes[layer.result_ids],

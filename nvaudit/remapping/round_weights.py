@@ -212,6 +212,7 @@ def _levels(tensor: _Tensor, law: Moments, caution: float) -> Levels:
     inside = (law.code >= tensor.low) & (law.code <= tensor.high)
     if tensor.on is not None:  # values that the significances do not give are none
         inside &= tensor.on.reachable[law.code + tensor.on.top]
+    # error + Var / caution has its minimum where caution · error + Var has it.
     return Levels.of(law.code[inside], (law.code + law.mean)[inside], law.std[inside] ** 2 / caution)
 
 
@@ -224,6 +225,7 @@ def _rounded(
     place = np.full(int(levels.code.max()) - low + 1, -1, np.int64)
     place[levels.code - low] = np.arange(len(levels.code))
     layout = matrix_layout(tensor.codes.shape, weight.channel_axes)
+    # Levels are what devices hold, a common drift included; so the target is shrunk by the same gain, g w.
     target, held, usual = (
         layout.apply(array) for array in (gain * tensor.target, _held(tensor, place, low), tensor.before)
     )
@@ -234,6 +236,8 @@ def _rounded(
         matrix = Matrix(target[part].astype(np.float64), held[part].astype(np.int64))
         starts = (0,) if moments is None else moments.starts
         if moments is None:
+            # H unknown, so taken as 1: without cross terms nothing is handed on, and each weight minimises
+            # (q − w)² + Var(q) by itself.
             free = levels.choose(matrix.target, 1.0)
             chosen[part] = np.where(matrix.held >= 0, matrix.held, free)
             power = np.ones(len(matrix.target))
@@ -244,6 +248,7 @@ def _rounded(
             chosen[part] = rounded(matrix, blocks, starts, levels)
             power = np.concatenate([np.diag(block) for block in blocks])
         at = place[usual[part].astype(np.int64) - low]
+        # Var is divided by caution in both sums: it cancels in their ratio.
         before += float(power @ levels.variance[at].sum(axis=1))
         after += float(power @ levels.variance[chosen[part]].sum(axis=1))
     codes = np.asarray(layout.inverse(tensor.codes.shape).apply(levels.code[chosen]), np.int64)
@@ -254,6 +259,8 @@ def _scales_of_rows(tensor: _Tensor, layout: Layout) -> Floats | None:
     """The scale of each input, where an integer grid has scales along inputs; None where all are alike."""
     if tensor.scale.size == 1:
         return None
+    # A scale of an output multiplies the whole objective of its column by s_o² and moves no choice; only
+    # scales along inputs weigh rows against each other. The first column's stand for all.
     scales = layout.apply(np.broadcast_to(tensor.scale.astype(np.float64), tensor.codes.shape))
     first = np.abs(scales[:, :1]).astype(np.float64)
     return None if bool((scales == scales[:1]).all()) else first[:, 0]
@@ -261,6 +268,7 @@ def _scales_of_rows(tensor: _Tensor, layout: Layout) -> Floats | None:
 
 def _scaled(blocks: list[Floats], starts: tuple[int, ...], scale: Floats) -> list[Floats]:
     parts = np.split(scale, starts[1:])
+    # A code's error δ_i is s_i δ_i in units of the weight: H_ij becomes s_i H_ij s_j.
     return [block * part[:, None] * part for block, part in zip(blocks, parts, strict=True)]
 
 
@@ -273,6 +281,7 @@ def _common_gain(codes: Ids, law: Moments) -> float:
     if not law.mean.any():
         return 1.0
     counts = np.bincount(codes.reshape(-1) - int(law.code[0]), minlength=len(law.code))
+    # Least squares over the tensor's own codes: g minimises Σ n_q (g q − (q + mean_q))².
     power = float((counts * law.code.astype(np.float64) ** 2).sum())
     return float((counts * law.code * (law.code + law.mean)).sum()) / power if power > 0 else 1.0
 

@@ -86,6 +86,7 @@ def _lower_hull(x: Floats, y: Floats) -> tuple[Floats, Ids]:
     """Slopes between the corners of the lower convex hull, halved, and the corners' indices."""
     hull: list[int] = []
     for i in range(len(x)):
+        # Andrew's monotone chain, over values that ascend already.
         if hull and x[i] == x[hull[-1]]:  # two codes that hold the same: the quieter one
             if y[i] >= y[hull[-1]]:
                 continue
@@ -96,6 +97,7 @@ def _lower_hull(x: Floats, y: Floats) -> tuple[Floats, Ids]:
                 break
             hull.pop()
         hull.append(i)
+    # Neighbouring corners cost the same, y_a − 2 v_a w = y_b − 2 v_b w, at w = (y_b − y_a) / (2 (v_b − v_a)).
     kept = np.array(hull, np.int64)
     return np.diff(y[kept]) / (2 * np.diff(x[kept])), kept
 
@@ -176,6 +178,7 @@ def _inverse_root(power: Floats) -> Floats:
 
     H = R Rᵀ with R upper triangular, by the Cholesky factor of H with both axes reversed; then U = R⁻¹.
     """
+    # J H J = L Lᵀ with J the reversal of axes; R = J L J is upper triangular, and R Rᵀ = J L Lᵀ J = H.
     lower = scipy.linalg.cholesky(power[::-1, ::-1], lower=True, check_finite=False)
     upper = np.ascontiguousarray(lower[::-1, ::-1])
     inverse, info = scipy.linalg.lapack.dtrtri(upper, lower=0)
@@ -193,10 +196,14 @@ def _one_by_one(matrix: Matrix, power: Floats, levels: Levels) -> Ids:
         stop = min(start + _BLOCK, rows)
         errors = np.empty((stop - start, left.shape[1]))
         for i in range(start, stop):
+            # 1/U_ii² ≤ H_ii is what an error of input i costs once later inputs make up for it. Noise cannot
+            # be made up for and costs H_ii: relative to the error it weighs H_ii U_ii² ≥ 1.
             own = upper[i, i]
             chosen[i] = _settled(levels.choose(left[i], power[i, i] * own**2), matrix.held[i])
             errors[i - start] = (left[i] - levels.value[chosen[i]]) / own
             left[i + 1 : stop] -= upper[i, i + 1 : stop, None] * errors[i - start]
+        # Rows beyond the block are read only once it is done: its errors reach them in one matrix product,
+        # the same sums as one by one (GPTQ's lazy batch updates).
         left[stop:] -= upper[start:stop, stop:].T @ errors
     return chosen
 
@@ -215,9 +222,12 @@ def _sweep(matrix: Matrix, power: Floats, levels: Levels, chosen: Ids) -> None:
         own, before = pull[start:stop].copy(), gap[start:stop].copy()
         for i in range(start, stop):
             here = levels.value[chosen[i]]
+            # own is (H Δ)_i with i's own share in it, so i alone would best move by −(H Δ)_i / H_ii. The
+            # objective over H_ii leaves weight 1 to Var(q).
             wanted = here - own[i - start] / power[i, i]
             chosen[i] = _settled(levels.choose(wanted, 1.0), matrix.held[i])
             move = levels.value[chosen[i]] - here
             gap[i] += move
             own[i + 1 - start :] += power[i, i + 1 : stop, None] * move
+        # Inside the block each move was seen at once by the rows after it; here H Δ of all rows catches up.
         pull += power[:, start:stop] @ (gap[start:stop] - before)

@@ -58,6 +58,7 @@ class ProgramTerm:
 
 def noise_of(term: ProgramTerm, u: Floats) -> float:
     """Relative noise of one weight, in units of ν², with the true maximum as its range."""
+    # The range is max |W| t_i / t_j = max |W| e^shift; what is let through is Σ p t_j² / t_i².
     shift = u[term.source] - u[term.result]
     peak = float((term.magnitude * np.exp(shift)).max(initial=0.0))
     return peak**2 * float(np.sum(_full(term.power, term) * np.exp(-2 * shift)))
@@ -206,6 +207,8 @@ def _direction(slope: Floats, pairs: deque[tuple[Floats, Floats, float]]) -> Flo
         factors.append(factor)
         way = way - factor * change
     if pairs:
+        # Starting matrix γ I with γ = sᵀy / yᵀy of the newest pair: it sets the size of the step, so that
+        # length 1 is mostly taken at the first try (Nocedal and Wright, Numerical Optimization, 2006, 7.20).
         step, change, rho = pairs[-1]
         way = way / (rho * float(np.dot(change, change)))
     else:

@@ -118,6 +118,8 @@ class Kind:
         if self.narrows(blocks):
             steps.append(("slice", (2, start, stop)))
             channels = stop - start
+        # Devices of an output are neighbouring channels: groups of the convolution stay whole, and what
+        # shifts and adds them is again a convolution, with one group per output.
         wanted = (outputs * devices, channels, *kernel)
         axes = tuple(range(2, len(self.shape) + 1))
         return Layout([*steps, ("transpose", (1, 0, *axes)), ("reshape", wanted)]), wanted

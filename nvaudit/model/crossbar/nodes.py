@@ -89,6 +89,7 @@ class Digital:
     @property
     def factors(self) -> Array:
         """Weight codes times inputs per ADC code, for each device."""
+        # The levels carry 1/Δ: an ADC code stands for Δ levels × input codes, and an input code for Δ_in.
         step = 1.0 if self.converters.adc is None else self.converters.adc.step
         return np.asarray(self.weighting.cells.factors, np.float64) * step * self.input_step
 
@@ -172,6 +173,7 @@ def _convert(build: Builder, value: ir.Value, converter: Converter, digital: Dig
     else:
         value = build.node("Clip", value, build.constant(low), build.constant(high))
     if digital.opset < _CLIP_INPUTS:
+        # There is no Round yet: ties go up here, and to the even code below.
         return build.node("Floor", build.node("Add", value, build.constant(digital.array(0.5))))
     return build.node("Round", value)
 
@@ -276,6 +278,7 @@ def _right(
     uniform = digital.weighting.uniform
     parts = []
     for total, scale in zip(totals, digital.weighting.scale, strict=True):
+        # Devices are the first axis of a total: shift and add is (1 × device) times (device × all the rest).
         stacked = build.node("Reshape", total, _sizes(build, digital.devices, -1))
         factors = digital.factors * (scale[0] if uniform else 1.0)
         part = build.node("MatMul", build.constant(digital.array(factors[None])), stacked)
@@ -312,6 +315,7 @@ def _left(
     totals = _adc(build, columns, blocks, digital, sums)
     parts = []
     for total, scale in zip(totals, digital.weighting.scale, strict=True):
+        # Shift and add as one product: row o holds s_o f_d at its own devices, and 0 at all others.
         add = np.kron(np.eye(len(scale)), digital.factors[None]) * scale[:, None]
         parts.append(build.node("MatMul", build.constant(digital.array(add)), total))
     made = _sum(build, parts)

@@ -141,6 +141,8 @@ class _Writer:
         gates = self.op("MatMul", x, w)
         rest = None
         if bias is not None:
+            # B is [b_W, b_R]. b_W is added for all steps at once; b_R stays apart, for a GRU that resets
+            # after its product multiplies it by r.
             flat = self.shaped(self.cut(bias, 0, number, number + 1), 2 * rows)
             gates = self.op("Add", gates, self.cut(flat, 0, 0, rows))
             rest = self.cut(flat, 0, rows, 2 * rows)
@@ -246,6 +248,7 @@ def unroll(node: ir.Node, part: MakePart, inputs: int, names: Names, opset: int)
         writer.run(writer.direction(number, part, inputs), length, turned)
         for number, turned in enumerate(backward)
     ]
+    # Y is [step, direction, batch, hidden], Y_h and Y_c are [direction, batch, hidden].
     made = [
         writer.joined([run[0] for run in runs], 1),
         writer.joined([run[1] for run in runs], 0),

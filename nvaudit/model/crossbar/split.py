@@ -81,6 +81,7 @@ def split_weight(
         What became of it, and its new slots; none where it was not split: the graph is then as it was.
     """
     try:
+        # All parts are worked out before the first is rewritten: a refusal leaves the graph as it was.
         parts = [_part(place, key, shape, plan, graph, opset) for place in places]
         if len(parts) > 1 and any(not part.direction for part in parts):
             raise Refused("its operators take it in several layouts")
@@ -219,6 +220,7 @@ def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Lay
         inputs = first / first[:, :, :1]
         if np.allclose(grouped[:, :, :1] * inputs, grouped, rtol=_SAME, atol=0):
             return Weighting(np.array(table[:, 0])[None], False, cells, inputs[:, 0])
+    # A cut wherever any output's scale changes: between cuts every column sum has one scale.
     cuts = np.flatnonzero((table[:, 1:] != table[:, :-1]).any(0)) + 1
     if len(cuts) >= MOST_PARTS:
         raise Refused(

@@ -68,6 +68,7 @@ def rescaled(
 def _weights(plan: Plan, scales: Floats) -> None:
     done: dict[str, Layer] = {}
     for layer in plan.layers:
+        # Uses of one array have tied scales: the factors of the first are those of all.
         done.setdefault(layer.key, layer)
     arrays = {}
     for key, values in weight_values(plan.model, list(done)).items():
@@ -88,6 +89,7 @@ def _constant(edit: ConstantEdit, scales: Floats, names: Names) -> None:
 
     def change(array: Array) -> Array:
         wide = array.astype(np.float64) * edit.label.aligned(factor)
+        # Aligning gave it the rank of the activation; leading axes of size 1 that it did not have go again.
         while wide.ndim > max(array.ndim, 1) and wide.shape[0] == 1:
             wide = wide[0]
         return np.asarray(wide, array.dtype)
@@ -142,7 +144,9 @@ def _insert(edit: Insertion, scales: Floats, names: Names) -> None:
         node.replace_input_with(edit.index, new)
         return
     graph.insert_after(node, [holder, factored])
+    # What is asked for by name is the rescaled value from now on.
     if value.is_graph_output():
         new.name, value.name = value.name, new.name
     value.replace_all_uses_with(new, replace_graph_outputs=True)
+    # The line above moved the factor's own input as well: it would take what it makes.
     factored.replace_input_with(0, value)

@@ -198,6 +198,7 @@ def watched_means(
         if node is None or (norms and spot.into == "norm"):
             continue
         value = node.outputs[0]
+        # Listed before anything is built: the moments read the value too, and must see it uncorrected.
         uses = list(value.uses())
         build = Builder(node, names)  # behind the node, once the graph is sorted
         axes = [axis for axis in range(spot.rank) if axis != spot.axis]
@@ -244,6 +245,7 @@ def _target(
         _mean(build, variance, [0], opset),
         build.constant(np.array([max(power.mean(), 1e-30)], np.float32)),
     )
+    # min(share, 1) as share − relu(share − 1).
     gain = build.node("Sqrt", build.node("Sub", share, build.node("Relu", _minus_one(build, share))))
     shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
     return build.node("Mul", gain, build.constant(mean.astype(np.float32).reshape(shape)))
@@ -309,6 +311,7 @@ def with_centres(
 def _shift(node: ir.Node, spot: Spot, shift: Array, names: Names, model: ir.Model) -> None:
     if spot.into == "norm":
         behind = next(iter(node.outputs[0].uses())).node
+        # (x − δ) − m = x − (m + δ): added to the mean, so that it is taken off the result.
         put_constant(behind, 3, lambda a: (a.astype(np.float64) + shift).astype(a.dtype), names)
         return
     if spot.into == "add":
@@ -316,6 +319,7 @@ def _shift(node: ir.Node, spot: Spot, shift: Array, names: Names, model: ir.Mode
         shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
         put_constant(use.node, 1 - use.idx, lambda a: _less(a, shift.reshape(shape)), names)
         return
+    # Gemm adds beta · C: δ taken off the result is δ / beta taken off C.
     own = shift / attribute(node, "beta", 1.0) if node.op_type == "Gemm" else shift
     if spot.into == "new":
         tensor = ir.tensor((-own).astype(spot.dtype.numpy()), name=names.fresh(f"{spot.value}/bias"))

@@ -93,6 +93,7 @@ def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, Moments]
             _open_gain(template, spot.value, own_places, spot.channels, shape, spot.dtype)
             places += own_places
             layers.append(spot.key)
+    # A builder stands before a node, and what it built here reads what that node makes.
     for model in (finder, template):
         model.graph.sort()
     data = [bytes(ir.serde.serialize_model(model).SerializeToString()) for model in (finder, template)]
@@ -124,6 +125,8 @@ def _find_statistics(model: ir.Model, value: str, clean: Moments, places: list[s
     mean, variance = _moments(build, wide, [0, 2], [-1], opset)
     target, floor = _regular(clean[1])
     stored = [_cast(build, node.inputs[i], ir.DataType.FLOAT) for i in (3, 4)]
+    # If y = μ + g (y* − μ*) with g² = v/v*, then m′ = μ + g (m − μ*) and s′ = g² s give
+    # (y − m′) / √s′ = (y* − m) / √s: what the ideal model has, ε and the floor aside.
     ratio = build.node("Div", _plus(build, variance, floor), build.constant(target))
     off = build.node("Sub", stored[0], build.constant(clean[0].astype(np.float32)))  # m − μ*
     moved = build.node("Add", mean, build.node("Mul", build.node("Sqrt", ratio), off))
@@ -145,6 +148,7 @@ def _find_gain(
     """Correct what a layer makes by gain and bias, and return these."""
     node, opset = _maker(model, value), model.opset_imports.get("", 1)
     result = node.outputs[0]
+    # Listed before anything is built: the moments read the result too, and must see it uncorrected.
     uses, build = list(result.uses()), Builder(node, names)
     wide = _cast(build, result, ir.DataType.FLOAT)
     mean, variance = _moments(build, wide, axes, [-1], opset)

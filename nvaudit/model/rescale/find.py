@@ -147,9 +147,11 @@ class _Planner:
         made = Label(layer.rank + layer.result_axis, layer.rank, self.walk.variables.fresh(layer.channels))
         label = made
         if self.insert != "none" and f"out {key}" not in self.private:
+            # A factor t_made / t_label behind the layer: its own scale is then free of all that follows.
             label = Label(made.axis, made.rank, self.walk.variables.fresh(layer.channels))
             self.plan.edits.append(Insertion(node, None, made.ids, label.ids, label, layer.dtype))
         if self.insert == "both" and f"in {key}" not in self.private and layer.source_rank:
+            # A factor t_source / t_fresh in front: others that take the same activation keep their own scale.
             fresh = self.walk.variables.fresh(layer.inputs)
             axis = layer.source_rank + layer.source_axis
             at = Label(axis, layer.source_rank, fresh)
@@ -157,6 +159,7 @@ class _Planner:
             source = fresh
         if layer.bias_index is not None:
             one = Label(0, 1, made.ids)
+            # y = W x + b is divided by t_out as a whole: b′ = b / t_out.
             fixed = np.full_like(made.ids, FIXED)
             self.plan.edits.append(ConstantEdit(node, layer.bias_index, fixed, made.ids, one))
         source_ids, result_ids = source[layer.source_at], made.ids[layer.result_at]
@@ -245,14 +248,18 @@ class _Planner:
         if operands is None:
             return self._gated(node)
         _, other, label = operands
+        # c / x is homogeneous of degree −1: it would have the scale 1 / t, which no label can say.
         if node.op_type == "Div" and other == 0:
             return None
         made = Label(label.axis, label.rank, self.walk.variables.fresh(label.ids.size))
+        # With x = t x′ and y = u y′: y = c x gives c′ = c t / u, and y = x / c gives c′ = c u / t.
         up, down = (label.ids, made.ids) if node.op_type == "Mul" else (made.ids, label.ids)
         self.plan.edits.append(ConstantEdit(node, other, up, down, label))
         return made
 
     def _gated(self, node: ir.Node) -> Label | None:
+        # x · g would have the scale t_x t_g, a product that no variable is: one operand keeps its scale, and
+        # the result has the label of the other.
         first, second = (self.walk.label(operand(node, i)) for i in (0, 1))
         if second is not None and (first is not None or node.op_type == "Div"):
             self.walk.block(node.inputs[1], f"{node.op_type} multiplies or divides by it")
@@ -271,6 +278,7 @@ class _Planner:
         if operands is None:
             return None
         _, other, label = operands
+        # x + c = t (x′ + c / t).
         fixed = np.full_like(label.ids, FIXED)
         self.plan.edits.append(ConstantEdit(node, other, fixed, label.ids, label))
         return label
@@ -396,6 +404,7 @@ def _concat(walk: Walk, node: ir.Node) -> Label | None:
     if any((label.rank, label.axis) != (rank, place) for label in known):
         return None
     if attribute(node, "axis", 1) % rank != place:
+        # Joined along positions: every channel holds parts of all operands, which so share one scale.
         return walk.tied(labels, known[0])
     parts = []
     for value, label in zip(node.inputs, labels, strict=True):

@@ -94,6 +94,7 @@ def _conv(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Wal
     """[O, I/g, kernel]."""
     groups, rank = attribute(node, "group", 1), len(shape)
     out, own = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    # Output o is in group o // (O/g), whose inputs begin at that number times I/g.
     source = out // (shape[0] // groups) * shape[1] + own if groups > 1 else own
     return Linear(
         root, 0, 1 - rank, 1 - rank, rank, rank, shape[1] * groups, shape[0], source, out, _bias(node), dtype
@@ -104,6 +105,7 @@ def _conv_transpose(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType,
     """[I, O/g, kernel]."""
     groups, rank = attribute(node, "group", 1), len(shape)
     into, own = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    # Input i is in group i // (I/g), whose outputs begin at that number times O/g.
     result = into // (shape[0] // groups) * shape[1] + own if groups > 1 else own
     return Linear(
         root, 0, 1 - rank, 1 - rank, rank, rank, shape[0], shape[1] * groups, into, result, _bias(node), dtype

@@ -109,6 +109,7 @@ def _inferred(proto: Any, size: int) -> dict[str, Sizes]:
     stored = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         dims = value.type.tensor_type.shape.dim
+        # Both calls share the message: the 2 that the first one left tells the second one what is free.
         if value.name not in stored and dims and (size == 3 or not dims[0].dim_value):
             if size == 3 and dims[0].dim_value != 2:
                 continue  # it was fixed from the start

@@ -169,12 +169,15 @@ def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:
         return None
     axis: int | None = attribute(node, "axis", 1)
     block = attribute(node, "block_size", 0)
+    # Shape [1] is one scale for the whole tensor too, unless it is that of a single block.
     if len(scale.shape) == 0 or (len(scale.shape) == 1 and scale.shape[0] == 1 and not block):
         axis = None
     elif axis is not None:
         axis += len(state.shape) if axis < 0 else 0
         if not 0 <= axis < len(state.shape):
             return None
+    # Element type of the result: output_dtype; else that of the scale when dequantising, that of the zero
+    # point when quantising (uint8 without one).
     named = ir.DataType(attribute(node, "output_dtype", 0))
     if named == ir.DataType.UNDEFINED:
         source = scale if back else zero
@@ -217,6 +220,7 @@ def _reshape(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
             return None
         wanted = tuple(shape[axis] if size == 0 else size for axis, size in enumerate(wanted))
     if wanted.count(-1) == 1:
+        # `wanted` holds one -1, so minus its product is the product of the other sizes.
         rest = -math.prod(wanted)
         if rest == 0:
             return None
@@ -251,6 +255,7 @@ def _unsqueeze(node: ir.Node, shape: Shape, ints: Ints) -> Shape | None:
     if not axes:
         return None
     rank = len(shape) + len(axes)
+    # Axes count in the result, new ones included; two that fall together would add one only.
     added = {axis % rank for axis in axes}
     rest = iter(shape)
     return (

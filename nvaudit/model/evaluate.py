@@ -80,6 +80,8 @@ def evaluate(
     """
     model, feeds = _model(node, inputs, versions)
     shapes = _shapes(model)
+    # Where the sizes are inferred they are bounded before anything is allocated. Else, and with graphs inside
+    # whose own arrays are not in sight, the run is guarded, and its results are counted afterwards.
     bound = None if None in shapes else sum(math.prod(shape) for shape in shapes if shape is not None)
     if bound is not None and bound > limit:
         raise NotFolded(_too_large(bound, limit))
@@ -120,6 +122,7 @@ def _model(
         if value is not None:
             proto.input[position] = name = f"nvaudit.input.{position}"
             feeds[name] = inputs[value]
+    # Graphs inside read these by name, so they keep theirs.
     feeds |= {value.name or "": inputs[value] for value in captured(node)}
     for position in range(len(proto.output)):
         proto.output[position] = f"nvaudit.output.{position}"
@@ -203,6 +206,7 @@ def _run(node: ir.Node, model: Any, feeds: Mapping[str, Known], *, guarded: bool
     except NotFolded:
         raise
     except Exception as error:  # no kernel for this type or version, or a fault of the model
+        # The reference evaluator knows no limit of memory or time.
         if guarded:
             raise NotFolded(f"cannot be run: {_short(error)}") from error
         results = _run_by_reference(model, names, feeds, _short(error))
@@ -214,6 +218,7 @@ def _run_by_runtime(model: Any, names: list[str], feeds: Mapping[str, Known], gu
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    # Optimisation would fold constants while the session is made, before the timer runs.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if guarded:
         _bounded_arena()
@@ -225,6 +230,7 @@ def _run_by_runtime(model: Any, names: list[str], feeds: Mapping[str, Known], gu
 
     def stop() -> None:
         late.set()
+        # Looked at between nodes only: it ends loops; a single operator is bounded by MAX_WORK.
         run.terminate = True
 
     timer = threading.Timer(MAX_SECONDS, stop)

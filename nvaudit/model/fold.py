@@ -116,6 +116,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     order, stored = _order(value)
     limit = min(limit, WHILE_ADDED + WHILE_STORED * sum(array.size for array in stored.values()))
     uses = Counter(v for node in order for v in {*_inputs(node)})
+    # One reader more for the result itself, which has to outlast the loop.
     uses[value] += 1
     known: dict[ir.Value, Known] = dict(stored)
     alive = done = 0
@@ -141,6 +142,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
             uses[used] -= 1
             if not uses[used]:
                 gone = known.pop(used)
+                # Stored arrays were never counted as computed.
                 alive -= 0 if used in stored else elements(gone)
     result = known[value]
     if isinstance(result, list) or not _is_number(result):
@@ -155,6 +157,7 @@ def _charge(budget: Budget, work: int, more: int) -> None:
         raise NotFolded(
             f"computed weights would exceed the stored ones by more than {MAX_ADDED:,} elements together"
         )
+    # A result smaller than its sources gives nothing back: it would pay for others that are made of nothing.
     budget.elements -= max(more, 0)
     budget.work -= work
 
@@ -163,6 +166,8 @@ def _order(value: ir.Value) -> tuple[list[ir.Node], dict[ir.Value, Array]]:
     """Nodes that a value needs, each after what it needs; and the stored arrays among their inputs."""
     stored: dict[ir.Value, Array] = {}
     order: dict[ir.Node, None] = {}
+    # Depth first, with a stack of its own: a chain of nodes may be longer than Python lets functions recurse.
+    # A value is looked at again once what it needs is in order.
     pending = [value]
     while pending:
         current = pending[-1]

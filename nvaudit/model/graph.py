@@ -172,6 +172,7 @@ def read_network(loaded: LoadedModel, *, free_batch: bool = True, knows: Knows |
     """
     with graph_errors(loaded.path):
         model = loaded.model.clone()
+        # rebatch edits what it is given; on a copy it only tells what is provable.
         batch = rebatch(model if free_batch else model.clone())
         if knows is not None:
             settle_unknown(model, knows)
@@ -242,6 +243,8 @@ class _Reader:
         return self.names[value]
 
     def _graph(self, graph: ir.Graph, path: str) -> Graph:
+        # Initializers may be listed among the main graph's inputs (before IR version 4 they must be); they
+        # are not fed.
         inputs = [v for v in graph.inputs if path or not v.is_initializer()]
         nodes = [
             self._node(node, number, path) for number, node in enumerate(graph) if not is_constant_node(node)

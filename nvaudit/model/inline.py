@@ -67,6 +67,8 @@ def _expanded(model: ir.Model, path: Path) -> int:
     def call(operator: Operator) -> int:
         if operator in open_calls:
             raise ModelError(f"{path}: function {operator[1]!r} calls itself; ONNX functions cannot recurse")
+        # Each function is counted once: calls of calls can double at every level, and to walk them all would
+        # take as long as the expansion that is to be refused.
         if operator not in counts:
             open_calls.add(operator)
             counts[operator] = count(model.functions[operator].all_nodes())
@@ -111,6 +113,7 @@ def _merge_copies(model: ir.Model) -> None:
             if node.op_type == "Constant" and node.domain == "" and "value" in node.attributes:
                 groups.setdefault(id(node.attributes["value"].value), []).append(node.outputs[0])
     for copies in groups.values():
+        # A graph's output has to be made in that graph, so it keeps its own copy.
         movable = [value for value in copies if not value.is_graph_output()]
         if len(movable) > 1:
             _merge(model.graph, movable)
@@ -247,6 +250,7 @@ def _pad(node: ir.Node, opset: int) -> int | None:
     pads, value = _ints(node, 1, opset) or attribute(node, "pads"), operand(node, 0)
     if pads is None or value is None or value.shape is None or len(pads) != 2 * len(value.shape):
         return None
+    # pads = begins of all axes, then ends: axis a grows by pads[a] + pads[a + rank].
     rank = len(value.shape)
     sizes = (dim if isinstance(dim, int) else 1 for dim in value.shape)
     return math.prod(max(0, size + pads[axis] + pads[axis + rank]) for axis, size in enumerate(sizes))

@@ -114,6 +114,7 @@ def _facts(value: ir.Value | None, dtype: str, rank: int, loaded: LoadedModel) -
     if value is None:
         return OutputFacts()
     fixed = constant_values(loaded.model.graph)
+    # Asked first: a one-hot of an integer type would pass for class numbers below.
     one_hot = _one_hot_axis(value, rank, fixed, loaded.opset)
     if one_hot is not None:
         return OutputFacts(decisions=True, one_hot_axis=one_hot)
@@ -315,6 +316,7 @@ def _find_axis(
         return _agreed([before(i) for i in rest], rank)
     if op == "Concat":
         place = _agreed([before(i) for i in range(len(node.inputs))], rank)
+        # Joined along the class axis, classes of several heads stand side by side: no one set of scores.
         joined = attribute(node, "axis", 0) % rank
         return None if place is None or place.axis % rank == joined else place
     return _moved(node, rank, before)
@@ -343,6 +345,7 @@ def _moved(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Ax
         place, perm = before(), attribute(node, "perm", tuple(reversed(range(rank))))
         if place is None or len(perm) != rank:
             return None
+        # Axis i of the result is axis perm[i] of the source.
         return _Axis(list(perm).index(place.axis % rank), place.scores, place.size)
     if op in ("Squeeze", "Unsqueeze"):
         return _inserted(node, rank, before)
@@ -380,6 +383,7 @@ def _reshaped(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> 
     place = before(0, length)
     if place is None or sizes is None or place.size is None:
         return None
+    # Row-major: flat index = (the rest) · C + c, so a last size that stays C keeps c however the rest is cut.
     if place.axis % length == length - 1 and sizes[-1] == place.size:
         return _Axis(-1, place.scores, place.size)
     if place.axis % length == 1 and rank > 2 and sizes[1] in (0, place.size):
@@ -416,6 +420,7 @@ def _channels(node: ir.Node, operator: Operator) -> int | None:
     shape = None if weight is None else weight.shape
     if shape is None or len(shape) < 2:
         return None
+    # W of Conv is [C_out, C_in / groups, ...], that of ConvTranspose [C_in, C_out / groups, ...].
     transposed = operator.family == "transposed convolution"
     size = shape[1] if transposed else shape[0]
     if transposed and isinstance(size, int):

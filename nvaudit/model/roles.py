@@ -123,6 +123,7 @@ def _conv(
     groups = attribute(node, "group", 1)
     if index not in operator.weights or len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
+    # A patch of (C_in / groups) · kernel inputs drives the rows (im2col); C_out / groups columns per group.
     matrix = Matrix(groups, math.prod(shape[1:]), shape[0] // groups, math.prod(shape[2:]))
     return Role((0,), matrix, _decode(node, operator, index, 0))
 
@@ -167,6 +168,8 @@ def _conv_transpose(
     groups = attribute(node, "group", 1)
     if index not in operator.weights or len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
+    # An output gathers over input channels and kernel positions, as in a convolution of the spread-out input
+    # with the flipped kernel; so these make the rows here too.
     kernel = math.prod(shape[2:])
     return Role((1,), Matrix(groups, shape[0] // groups * kernel, shape[1], kernel))
 
@@ -178,6 +181,7 @@ def _matmul_role(
     if not shape:
         return None
     if len(shape) == 1:
+        # A vector is summed over whole: K rows, one column, no axis of outputs.
         return Role((), Matrix(1, shape[0], 1), decode)
     inner_last = left != transposed  # [.., M, K] on the left, or [.., N, K] on the right
     inner, outer = (-1, -2) if inner_last else (-2, -1)
@@ -214,6 +218,7 @@ def _recurrent(
     """[direction, gates × hidden, input]."""
     if index not in operator.weights or len(shape) != 3:
         return None
+    # y = W x for each direction (or expert): the last axis is summed over and makes the rows.
     return Role((0, 1), Matrix(shape[0], shape[2], shape[1]))
 
 
@@ -237,6 +242,7 @@ def _einsum(
     if terms is None or all(is_constant(value) for i, value in enumerate(node.inputs) if i != index):
         return None
     mine = _spelled(terms[index], len(shape))
+    # A label that stands twice takes a diagonal, and the elements beside it are in no product.
     if mine is None or len(mine) != len(shape) or len(set(mine)) != len(mine):
         return None
     others = [(term, node.inputs[i]) for i, term in enumerate(terms) if i != index]
@@ -309,6 +315,7 @@ def _packed(
     bits, block = attribute(node, "bits", 4), attribute(node, "block_size", 0)
     if index != 1 or scale is None or bits not in (2, 4, 8) or block < 1 or min(sizes) < 1:
         return None
+    # K is filled up to whole blocks, so the bytes hold at least K · N integers, 8 / bits to a byte.
     if operand(node, 4) is not None or math.prod(shape) * 8 // bits < math.prod(sizes):
         return None  # inputs in an order of their own
     role = _matmul_role(sizes, False, False, Decode(None, None, 1))

@@ -128,6 +128,7 @@ def _check_same_shapes(proto: Any, new: Any) -> None:
     after = shapes(new)
     for name, shape in shapes(proto).items():
         other = after.get(name, shape)
+        # Free sizes (None) contradict nothing: only two numbers can.
         if len(other) != len(shape) or any(a and b and a != b for a, b in zip(shape, other, strict=True)):
             raise ValueError(f"it changes the shape of {name!r} from {list(shape)} to {list(other)}")
 
@@ -227,6 +228,7 @@ def spell_out(proto: Any) -> None:
     nodes = list(proto.graph.node)
     for node in nodes:
         for inner in _inside(node):
+            # Nodes inside are not rewritten; with no ranks given, None tells that one might have to be.
             if _added(inner, {}) is None:
                 raise ValueError(f"{inner.op_type} broadcasts inside a graph of {node.op_type} {node.name!r}")
     taken = set(ranks) | {name for node in nodes for name in (*node.input, *node.output)}
@@ -241,6 +243,7 @@ def spell_out(proto: Any) -> None:
             taken.add(name)
             proto.graph.node.append(helper.make_node("Unsqueeze", [node.input[1]], [name], axes=added))
             node.input[1] = name
+        # Now aligned from the right, the operand must not be moved again by `axis`; `broadcast` still holds.
         if node.op_type in _PAIRS:
             kept = [attribute for attribute in node.attribute if attribute.name != "axis"]
             del node.attribute[:]
@@ -283,5 +286,7 @@ def _added(node: Any, ranks: Mapping[str, int]) -> list[int] | None:
         return None
     if node.op_type == "PRelu" and second != 1:
         return []
+    # The operand covers axes start .. start + second - 1 of `first`. Aligned from the right it needs
+    # first - start - second axes of length 1 behind its own: numbers second .. first - start - 1.
     start = axis + first if axis < 0 else axis
     return list(range(second, first - start)) if 0 <= start < first else None

@@ -96,6 +96,7 @@ def constant_values(graph: ir.Graph) -> set[ir.Value]:
     constant: set[ir.Value] = set()
     for inner, _ in graphs(graph):
         constant.update(value for value in inner.initializers.values() if value.const_value is not None)
+    # One pass is enough: in a sorted graph a node's sources come first.
     for place in places(graph):
         node = place.node
         if is_constant_node(node) or _is_fixed(node, constant):
@@ -181,6 +182,7 @@ def _is_random(node: ir.Node) -> bool:
     tensor = None if training is None else training.const_value
     if maker is not None and is_constant_node(maker):
         tensor = attribute(maker, "value")
+    # A flag that is computed is not shown to be false: it counts as drawing.
     return training is not None and (tensor is None or bool(tensor.numpy().any()))
 
 

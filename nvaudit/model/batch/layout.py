@@ -30,6 +30,8 @@ def transpose(view: NodeView) -> Step:
     attr, batch, rank = view.attribute("perm"), view.x.state, view.x.rank
     if not isinstance(batch, int) or (attr is None and rank is None):
         return refuse(view, "has an input of unknown rank")
+    # Axis i of the result is axis perm[i] of the input, so the batch lands where perm names it; without perm
+    # the axes are reversed, a to rank - 1 - a.
     if attr is None:
         return keep(view, (rank or 0) - 1 - batch)
     perm = tuple(attr.as_ints())
@@ -46,6 +48,7 @@ def flatten(view: NodeView) -> Step:
     if not isinstance(batch, int) or shape is None or split is None:
         return refuse(view, "has an input of unknown rank")
     group = range(split) if batch < split else range(split, len(shape))
+    # The flat index of a group is the batch's own index only if every other axis in the group has size 1.
     if any(shape[axis] != 1 for axis in group if axis != batch):
         return refuse(view, "folds the batch axis into another axis")
     return keep(view, 0 if batch < split else 1)
@@ -61,6 +64,7 @@ def reshape(view: NodeView) -> Step:
     zero_copies = not view.int_attribute("allowzero", 0)
     if 0 in asked and not zero_copies:
         return refuse(view, "makes an empty tensor")
+    # n samples of P elements lie one after the other; [n, ...] whose rest fills P cuts only between samples.
     if batch == 0 and asked and (asked[0] == 0 or asked[0] == view.batch):
         return _leading(view, asked, zero_copies)
     return _resolved(view, asked, batch)
@@ -72,6 +76,7 @@ def _leading(view: NodeView, asked: tuple[int, ...], zero_copies: bool) -> Step:
         return Step((0,))
     if -1 not in asked:
         return Step((0,), reshape=(-1, *asked[1:]))
+    # Another axis has the one -1 that a shape may hold; 0 copies the size of axis 0, the batch, instead.
     if zero_copies:
         return Step((0,), reshape=(0, *asked[1:]))
     return refuse(view, "has a shape whose batch size cannot be left free")
@@ -115,6 +120,7 @@ def _resolve(asked: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]
     if any(ask == 0 and axis >= len(before) for axis, ask in enumerate(asked)):
         return None
     after = tuple(before[axis] if ask == 0 else ask for axis, ask in enumerate(asked))
+    # -1 takes what the other sizes leave of all elements; a remainder means that nothing fits.
     rest = prod(size for size in after if size != -1)
     if after.count(-1) == 1 and rest and prod(before) % rest == 0:
         after = tuple(prod(before) // rest if size == -1 else size for size in after)
@@ -165,6 +171,7 @@ def slice_(view: NodeView) -> Step:
         return keep(view, view.x.state)
     steps = view.list_of("steps", 4, 10)
     index = placed.index(view.x.state)
+    # An end equal to the present batch size will not do: it would cut a larger batch.
     all_samples = starts is not None and starts[index] == 0 and ends is not None and ends[index] >= TO_THE_END
     forward = steps[index] == 1 if steps is not None else view.lacks("steps", 4, 10)
     return keep(view, view.x.state) if all_samples and forward else refuse(view, "cuts along the batch axis")
@@ -176,6 +183,7 @@ def pad(view: NodeView) -> Step:
     pads, axes = view.list_of("pads", 1, 11), view.list_of("axes", 3, 18)
     if pads is None or not view.shared() or (axes is None and view.operand(3) is not None):
         return refuse(view, "computes its padding")
+    # pads = [begin of each axis ..., end of each axis ...].
     half = len(pads) // 2
     placed = tuple(range(half)) if axes is None else normalise_all(axes, view.x.rank)
     if placed is None:
@@ -191,6 +199,8 @@ def gather(view: NodeView) -> Step:
     axis = normalise(view.int_attribute("axis", 0), view.x.rank)
     if indices is None or axis is None:
         return refuse(view, "has an input of unknown rank")
+    # The axes of the indices replace `axis`: batch axis b of the indices lands on axis + b, and a batch of
+    # the data behind `axis` moves by rank(indices) - 1.
     if view.x.state is SHARED and isinstance(indices.state, int):
         return keep(view, axis + indices.state)
     if indices.state is not SHARED or indices.rank is None or not isinstance(view.x.state, int):
@@ -206,6 +216,7 @@ def one_hot(view: NodeView) -> Step:
     if not isinstance(view.x.state, int) or view.x.rank is None or not view.shared():
         return refuse(view, "has an input of unknown rank, or a parameter that carries samples")
     axis = view.int_attribute("axis", -1)
+    # Axes count in the result, of rank + 1; a new axis at or before the batch pushes it back by one.
     axis += view.x.rank + 1 if axis < 0 else 0
     return keep(view, view.x.state + int(axis <= view.x.state))
 
@@ -230,6 +241,8 @@ def unsqueeze(view: NodeView) -> Step:
     axes = None if listed is None else normalise_all(listed, rank)
     if axes is None or not isinstance(view.x.state, int):
         return refuse(view, "adds axes that are not known beforehand")
+    # Places of the result that are not new hold the input's axes in order; the batch is never
+    # behind state + len(axes).
     old = [place for place in range(view.x.state + len(axes) + 1) if place not in axes]
     return keep(view, old[view.x.state])
 
@@ -241,6 +254,7 @@ def expand(view: NodeView) -> Step:
     asked = None if target is None or target.state is not SHARED else target.ints()
     if asked is None or view.x.rank is None or not isinstance(view.x.state, int):
         return refuse(view, "computes its shape")
+    # Shapes align from the right. A size other than 1 there, even the present one, fits one batch size only.
     place = view.x.rank - view.x.state
     if not Operand(SHARED, asked).one_at(place):
         return refuse(view, "asks for a fixed batch size")

@@ -278,13 +278,17 @@ def broadcast(view: NodeView, operands: Sequence[Operand]) -> Step:
     Samples stay apart if all batched operands have the batch at the same place and every shared one has
     size 1 (or nothing) there.
     """
+    # Shapes align from the right, so rank - axis says where a batch lies whatever the ranks are.
     places = {op.rank - op.state for op in operands if isinstance(op.state, int) and op.rank is not None}
     ranks = [op.rank for op in operands if op.rank is not None]
     if len(ranks) < len(operands):
         return refuse(view, "has an input of unknown rank")
+    # At two places y[i, j] = f(a[i], b[j]) would pair each sample with every other.
     if len(places) != 1:
         return refuse(view, "aligns the batch axis of one input with another axis of the other")
     place = places.pop()
+    # A shared operand with as many entries as the present batch gives sample i a number of its own, and fits
+    # no other batch size.
     for op in operands:
         if op.state is SHARED and not op.one_at(place):
             return refuse(view, f"has a constant of shape {_text(op.shape)} that spans the batch axis")

@@ -162,6 +162,8 @@ def _free_axes(inputs: list[ir.Value]) -> dict[str, int]:
         same = [axis for axis, dim in dims.items() if dim == name and name]
         if same:
             axes[value.name or ""] = same[0]
+        # Generated names differ from input to input even where the sizes are one and the same; equality is
+        # then believed of axis 0 only.
         elif 0 in dims and _is_anonymous(dims[0]) and _is_anonymous(name):
             axes[value.name or ""] = 0
     return axes
@@ -189,6 +191,7 @@ def _lone_free_axis(inputs: list[ir.Value]) -> dict[str, int]:
     """
     ranked = [value for value in inputs if value.shape]
     dims = _free_dims(ranked[0]) if ranked else {}
+    # [1, T, ...] with T free is more likely one sample of any length than a batch on axis 1.
     if len(dims) != 1 or ranked[0].shape is None or ranked[0].shape[0] == 1:
         return {}
     (axis, name) = next(iter(dims.items()))
@@ -206,6 +209,7 @@ def _dynamic(model: ir.Model, axes: dict[str, int], walked: Walk) -> Rebatch:
         dims = _free_dims(value)
         same = [axis for axis, dim in dims.items() if dim in names]
         state = walked.states.get(value)
+        # What the file names counts before what the walk found, and that before a free axis 0.
         fallback = state if isinstance(state, int) else (0 if 0 in dims else None)
         outputs[value.name or ""] = same[0] if same else fallback
     reason = "takes any batch size"
@@ -238,6 +242,7 @@ def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, Wal
     for axes, batch in islice(_placements(inputs), MAX_PLACEMENTS):
         walked = walk(model, axes, batch, shapes, by_size=False)
         outputs = _output_axes(model, walked, batch, shapes)
+        # Without a batched output, what was placed has no part in any result: no problem is then no proof.
         if not walked.problems and any(axis is not None for axis in outputs.values()):
             reason = f"fixed at batch {batch}; re-batched: every operator keeps samples apart"
             done = Rebatch("rebatched", axes, outputs, None, False, reason + _told(walked))
@@ -247,6 +252,7 @@ def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, Wal
     why = (walked.coupled or walked.problems or ["no output has a batch axis"])[0]
     outputs = _output_axes(model, walked, batch, shapes)
     reason = f"fixed at batch {batch}: {why}"
+    # A run of one sample holds no other that could influence it.
     influence = {} if batch == 1 else _influences(model, walked)
     return Rebatch("fixed", axes, outputs, batch, bool(walked.coupled), reason, influence), walked
 
@@ -261,6 +267,7 @@ def _placements(inputs: list[ir.Value]) -> Iterator[tuple[dict[str, int], int]]:
     if len(dims[0]) > 2 and dims[0][0] != 1 and dims[0][1] == 1:
         lead.append((1, 1))  # time-major: [steps, batch, features]
     for axis, batch in lead:
+        # Any other input carries the batch on one of its axes of that size, or is shared (None).
         rest = [[*(a for a, dim in enumerate(shape) if dim == batch), None] for shape in dims[1:]]
         for chosen in product([axis], *rest):
             named = zip(ranked, chosen, strict=True)
@@ -373,6 +380,7 @@ def activation_bytes(model: ir.Model, rebatch: Rebatch, count: int) -> int:
         bits = 8 * _UNKNOWN_BYTES if kind in _NO_WIDTH else kind.bitwidth
         return prod(d or 1 for d in dims) * (bits or 8 * _UNKNOWN_BYTES) // 8
 
+    # Inputs belong to the caller and stay for the whole run; a result goes after the last node that reads it.
     held = most = sum(size(value) for value in model.graph.inputs if value in last)
     ends: dict[int, int] = {}
     for value, place in last.items():
@@ -381,6 +389,7 @@ def activation_bytes(model: ir.Model, rebatch: Rebatch, count: int) -> int:
     for place, node in enumerate(nodes):
         made = sum(size(value) for value in node.outputs if value in last)
         held += made
+        # A node's results exist beside what it reads, so the peak is taken before the latter goes.
         most = max(most, held)
         held -= ends.get(place, 0)
     return most

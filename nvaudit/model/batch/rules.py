@@ -102,6 +102,7 @@ def batch_normalization(view: NodeView) -> Step:
 def dropout(view: NodeView) -> Step:
     """Nothing happens at inference."""
     training = view.operand(2)
+    # A flag that is computed has no ints() and proves nothing, so it is refused as training itself is.
     if training is not None and training.ints() != (0,):
         return refuse(view, "is not provably in inference mode")
     return unary(view)
@@ -170,6 +171,7 @@ def _reduced(view: NodeView, axes: tuple[int, ...]) -> Step:
         return refuse(view, "has an input of unknown rank")
     if batch in placed:
         return mixes(view, "reduces over the batch", SHARED)
+    # Without keepdims each reduced axis in front of the batch moves it one to the left.
     return keep(view, batch if view.int_attribute("keepdims", 1) else batch - sum(a < batch for a in placed))
 
 
@@ -198,6 +200,7 @@ def quantize(view: NodeView) -> Step:
     if scale.is_single:
         return keep(view, view.x.state)
     axis = normalise(view.int_attribute("axis", 1), view.x.rank)
+    # Scales per axis came with opset 13. One entry per index of the batch would be one per sample.
     if scale.rank != 1 or axis is None or axis == view.x.state or view.version < 13:
         return refuse(view, "has a scale that is not provably apart from the batch axis")
     return keep(view, view.x.state)
@@ -220,8 +223,11 @@ def recurrent(view: NodeView) -> Step:
     """Follow X [seq, batch, in], states and Y [seq, dirs, batch, hidden]; layout 1 has the batch first."""
     batch_first = view.int_attribute("layout", 0) == 1
     axis = 0 if batch_first else 1
+    # h[t] = f(x[t], h[t-1]) runs along the other one of the first two axes.
     if view.x.state == 1 - axis:
         return mixes(view, "runs along the batch: each step remembers those before it")
+    # W, R, B and the peepholes (1, 2, 3, 7) are shared; lengths (4) and initial states (5, 6) have an entry
+    # per sample, so constants there would fix the batch size.
     if view.x.state != axis or not view.shared(1, 2, 3, 7):
         return refuse(view, f"does not have the batch on axis {axis} of its first input")
     lengths = view.operand(4)
@@ -281,6 +287,7 @@ def gemm(view: NodeView) -> Step:
         return mixes(view, "sums over the batch")
     if view.x.state != rows or not view.shared(1):
         return refuse(view, "has samples in its right operand")
+    # The product is [samples, N] with or without transA; C is broadcast to that.
     bias = view.operand(2)
     return broadcast(view, [Operand(0, (None, None)), *([] if bias is None else [bias])])
 
@@ -305,6 +312,8 @@ def matmul_integer(view: NodeView) -> Step:
 def qlinear_matmul(view: NodeView) -> Step:
     """Left, scale, zero point, right, scale, zero point, scale and zero point of the result."""
     right = view.operand(3)
+    # y = s_a·s_b/s_y · Σ_k (a - z_a)(b - z_b): s_b and z_b per column of a shared b never meet the sample
+    # index; s_a per row of a would be one per sample.
     per_column = right is not None and right.state is SHARED and view.shared(4, 5)
     if right is None or not _singles(view, 1, 2, 6, 7, *(() if per_column else (4, 5))):
         return refuse(view, "has a scale that is not one shared number")
@@ -332,6 +341,8 @@ def product(view: NodeView, left: Operand, right: Operand) -> Step:
     if step.problem or not isinstance(step.states[0], int):
         return step
     rank = max(len(a.shape or ()), len(b.shape or ()))
+    # The row added to a left vector (axis rank - 2) leaves the result again, and a batch along the columns
+    # moves up.
     lost = int(left.rank == 1 and step.states[0] > rank - 2)
     return keep(view, step.states[0] - lost)
 
@@ -366,6 +377,8 @@ def einsum(view: NodeView) -> Step:
     pairs = [(term, op) for term, op in zip(terms, view.inputs, strict=True) if op is not None]
     letters = {term[op.state] for term, op in pairs if isinstance(op.state, int)}
     letter = letters.pop()
+    # Einsum sums over the letters that the result lacks and takes a diagonal where one stands twice: samples
+    # stay apart if their letter stands once in each term that carries them, in no other, and in the result.
     counts = [term.count(letter) for term, op in pairs]
     wanted = [int(isinstance(op.state, int)) for _, op in pairs]
     if letters or counts != wanted or right.count(letter) > 1:

@@ -172,10 +172,12 @@ def _inferred(
         if value.shape is not None and axis >= 0:
             dims = list(value.shape)
             value.shape = ir.Shape([*dims[:axis], size, *dims[axis + 1 :]])
+    # Shapes stored for results may be wrong, or of another batch size: inference starts without them.
     for node in copy.graph.all_nodes():
         for out in node.outputs:
             sizes = known.get(out.name or "") if node.graph is copy.graph else None
             out.shape = None if sizes is None else ir.Shape(sizes)
+    # Large weights would take the message over protobuf's 2 GiB; small constants stay, as they may be shapes.
     for value in tuple(copy.graph.initializers.values()):
         _lighten(copy.graph, value)
     proto = ir.to_proto(copy)
@@ -257,6 +259,7 @@ def _walk_graph(
     for node in graph:
         bodies = [g for attr in node.attributes.values() for g in subgraphs(attr)]
         for body in bodies:
+            # What a loop hands on or a scan cuts out differs from step to step: nothing is known of it.
             walked.states.update(dict.fromkeys(body.inputs, UNKNOWN))
             _walk_graph(body, walked, version, batch, shapes, by_size)
         view = NodeView(node, version, batch, tuple(_operand(v, walked, shapes) for v in node.inputs))
@@ -285,6 +288,7 @@ def _operand(value: ir.Value | None, walked: Walk, shapes: Shapes) -> Operand | 
     """Collect what is known of an input; a value not seen yet means that nodes are out of order."""
     if value is None:
         return None
+    # What no node makes and the walk has not entered is an initializer: shared.
     state = walked.states.get(value, SHARED if value.producer() is None else UNKNOWN)
     shape = shapes.get(value)
     if shape is None and state is SHARED and (tensor := constant_tensor(value)) is not None:
@@ -296,6 +300,7 @@ def _step(view: NodeView) -> Step:
     """Ask the rule of the operator, where the inputs leave anything to ask."""
     node, states = view.node, {op.state for op in view.inputs if op is not None}
     known = RULES.get(node.op_type) if node.domain == "" else None
+    # Asked first: a draw whose inputs are all shared would else pass for a value that all samples share.
     if draws(node, view.version):
         return refuse(view, "draws random numbers")
     if UNKNOWN in states:
@@ -306,6 +311,7 @@ def _step(view: NodeView) -> Step:
         return Step((SHARED,) * len(node.outputs))
     if known is None:
         return refuse(view, "is an operator without a rule on how it treats a batch")
+    # Before opset 7 a second operand could be aligned anywhere (`broadcast`, `axis`), which no rule reads.
     if view.version < 7:
         return refuse(view, f"is of opset {view.version}; the rules start at opset 7")
     return _ask(known, view)
@@ -323,6 +329,7 @@ def _merge(view: NodeView, bodies: list[ir.Graph], walked: Walk) -> Step:
     """Merge the branches of an If whose condition is shared; loops are not followed."""
     if view.node.op_type != "If" or view.x.state is not SHARED:
         return refuse(view, "repeats or chooses computations in a way that is not followed")
+    # One shared condition sends the whole batch the same way; which way is not known, so both must agree.
     rows = [[walked.states.get(value, SHARED) for value in body.outputs] for body in bodies]
     if len(rows) == 2 and rows[0] == rows[1]:
         return Step(tuple(rows[0]))

@@ -120,6 +120,8 @@ class _Finder:
         self.open: set[str] = set()
 
     def products(self) -> Iterator[Product]:
+        # runs(body) = runs(graph around it) × times that its node runs it. A node comes before those of its
+        # bodies, so the factor for a body is there when its nodes are reached.
         runs: dict[int, int | None] = {id(self.graph): 1}
         for place in places(self.graph):
             own = runs.get(id(place.node.graph))
@@ -156,6 +158,7 @@ class _Finder:
                 return None
             return int(self.sizes.branches[label] == (name == "then_branch"))
         if node.op_type == "Scan":
+            # All scanned inputs have as many steps; they are the last ones, so the last one tells.
             scanned = attribute(node, "num_scan_inputs", 0)
             sequence = self.sizes.of(node.inputs[-1]) if node.inputs else None
             axes = attribute(node, "scan_input_axes", None) or (0,)
@@ -223,6 +226,8 @@ class _Finder:
             if current in self.constant:
                 continue
             node = current.producer()
+            # What is fed, handed into a body or made by one may depend on the sample, whatever is drawn
+            # beside it.
             if node is None or current in self.outer or any(True for _ in bodies(node)):
                 return None
             if node.op_type in RANDOM or node.op_type in DROPOUTS:
@@ -236,12 +241,14 @@ class _Finder:
         """A product with a weight."""
         touched = {id(place.node), *(id(node) for node in trace.path)}
         roots = tuple(dict.fromkeys(root for value in trace.values for root in self._roots(value)))
+        # A root's devices are read here only if this node, or one on the way to it, is a use of its weight.
         on_array = tuple(root for root in roots if any(root in self.readers.get(key, ()) for key in touched))
         largest = max(roots, key=lambda i: self.constants[i].size, default=None)
         weight = name if largest is None else self.constants[largest].name
         weights = term.held
         if weights is None:
             each = [self.sizes.of(value) for value in trace.values]
+            # Picked from several constants (If, Where), the operand stands for all of them: each is held.
             known = [math.prod(one) for one in each if one is not None]
             stored = 0 if largest is None else self.constants[largest].size
             weights = sum(known) if len(known) == len(each) else stored
@@ -265,6 +272,7 @@ class _Finder:
             current = pending.pop()
             root = self.roots.get(current)
             if root is not None:
+                # Single integers on the way are axes, sizes or places, not numbers of the weight.
                 if current is value or current.dtype in FLOATS or self.constants[root].size > 1:
                     roots.append(root)
                 if current is value:
@@ -306,6 +314,7 @@ class _Finder:
         if node is None or node.domain not in ("", "ai.onnx"):
             return None
         if node.op_type == "If":
+            # Whichever branch is taken gives the operand, so each of them must lead to constants.
             place = node.outputs.index(value)
             return node, [body.outputs[place] for _, body in bodies(node) if place < len(body.outputs)]
         taken = _MOVING.get(node.op_type)
@@ -315,6 +324,7 @@ class _Finder:
         """An input of a body: a slice of what a Scan goes over, or a state that no step changes."""
         node, number, body = self.outer[value]
         if node.op_type == "Scan":
+            # A Scan's operands and its body's inputs stand in one order: states, then what is scanned.
             states = len(body.inputs) - attribute(node, "num_scan_inputs", 0)
             kept = number >= states or body.outputs[number] is value
             first = 0

@@ -97,6 +97,7 @@ def _conv_transpose(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Ite
 def _matmul(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every output element sums over the axis that both operands share."""
     first, second = (sizes_of(operand(node, index)) for index in operator.weights)
+    # |Y| · K. Both operands have K, so either one's sizes are enough.
     inner = None
     if first:
         inner = first[-2 if attribute(node, "transA", 0) and len(first) > 1 else -1]
@@ -112,7 +113,9 @@ def _einsum(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Te
     if len(labels) < 2 or len(labels) != len(node.inputs):
         return
     if not arrow:
+        # The implicit result has the labels that stand once; their order does not matter to a count.
         right = "".join(label for label in dict.fromkeys(left) if left.count(label) == 1) + "..."
+    # With no label summed over it is an outer or element-wise product, which accumulates nothing.
     if not (set(left) - set(",.")) - set(right):
         return
     extents: dict[str, int] = {}
@@ -122,6 +125,7 @@ def _einsum(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Te
             yield Term(tuple(range(len(labels))), None)
             return
         for name, size in zip(_spelt_out(label, len(sizes)), sizes, strict=False):
+            # Size 1 is broadcast against a larger size of the same label.
             extents[name] = max(extents.get(name, 1), size)
     yield Term(tuple(range(len(labels))), math.prod(extents.values()))
 
@@ -136,6 +140,8 @@ def _spelt_out(labels: str, rank: int) -> list[str]:
 def _recurrent(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every step of every sequence takes all of W and of R."""
     sequence = sizes_of(operand(node, 0))
+    # X is [steps, batch, input], or the first two exchanged (layout 1): steps · batch vectors either way. W
+    # and R hold every direction and gate.
     steps = None if sequence is None or len(sequence) != 3 else math.prod(sequence[:2])
     for index in (1, 2):
         yield Term((index,), _times(steps, _count(sizes_of(operand(node, index)))))
@@ -150,6 +156,7 @@ def _joint_attention(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> It
     yield Term((1,), _times(rows, _count(weight)))
     width = None if weight is None or len(weight) != 2 else weight[1] // 3
     length = None if tokens is None or len(tokens) != 3 else tokens[1]
+    # Q·Kᵀ and its product with V: batch · length² · width each, however width is split into heads.
     yield Term((), _times(2, rows, length, width))
 
 
@@ -160,6 +167,7 @@ def _attention(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
     present = sizes_of(node.outputs[1]) if len(node.outputs) > 1 and node.outputs[1].name else None
     if present is not None and len(present) == 4:  # with what a cache holds
         length = present[-2]
+    # Q·Kᵀ: batch · heads · L_q · L_k · depth = |Q| · L_k; likewise |Y| · L_k for the product with V.
     yield Term((), _times(_count(query), length))
     yield Term((), _times(_count(sizes_of(node.outputs[0])), length))
 
@@ -178,6 +186,7 @@ def _experts(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[T
     tokens = sizes_of(operand(node, 0))
     rows = None if tokens is None else math.prod(tokens[:-1])
     quantised = node.op_type == "QMoE"
+    # A byte holds 8 / bits numbers.
     packed = 8 // attribute(node, "expert_weight_bits", 4) if quantised else 1
     for index in operator.weights:
         stack = sizes_of(operand(node, index))
@@ -194,6 +203,7 @@ def _held_in(name: str) -> Callable[[ir.Node, SizesOf], Iterator[Term]]:
     def rule(node: ir.Node, sizes_of: SizesOf) -> Iterator[Term]:
         held = 0 if is_opened(node) else len(attribute(node, name, ()))
         sizes = sizes_of(operand(node, 0))
+        # [features] is one sample, [N, features] are N.
         samples = None if sizes is None else sizes[0] if len(sizes) > 1 else 1
         if held:
             yield Term((), _times(samples, held), held, name)

@@ -2,8 +2,8 @@
 
 The first axis of an input need not be a batch: it may be time, the tokens of one text, the rows of one image,
 the nodes of one graph. Cut into batches, such a set gives other outputs, and samples drawn from it at random
-give nonsense. What the rules of `nvaudit.model.batch` prove to keep samples apart may be cut and drawn from as
-one likes; what they do not prove is tried on the data, and run whole where it does not hold.
+give nonsense. What the rules of `nvaudit.model.batch` prove to keep samples apart may be cut and drawn from
+as one likes; what they do not prove is tried on the data, and run whole where it does not hold.
 """
 
 from __future__ import annotations

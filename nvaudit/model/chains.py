@@ -191,6 +191,7 @@ def _clamp(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State]
     """Clip of integers. Clip of floats makes other weights: these are computed (see ``fold``)."""
     if not state.dtype.is_integer():
         return None
+    # Bounds outside the range of the type limit nothing.
     low, high = integer_range(state.dtype)
     for position in (1, 2):
         given = operand(node, position)

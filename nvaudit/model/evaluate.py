@@ -194,6 +194,7 @@ def _work(node: ir.Node, inputs: Mapping[ir.Value, Known], shapes: Sequence[tupl
         return None if value is None else sizes.get(value)
 
     products = sum(term.products or 0 for term in terms(node, sizes_of))
+    # Reading and writing count as work too, so that a long row of cheap operators is bounded.
     few_each = sum(math.prod(sizes_of(value) or ()) for value in (*node.inputs, *made[:1]))
     return max(products, few_each)
 
@@ -252,6 +253,7 @@ def _run_by_runtime(model: Any, names: list[str], feeds: Mapping[str, Known], gu
 def _bounded_arena() -> None:
     """Give sessions that ask for it one arena that does not grow beyond a limit."""
     ort = runtime()
+    # Registered once: it belongs to ONNX Runtime's environment, which the whole process shares.
     arena = ort.OrtArenaCfg({"max_mem": _ARENA_BYTES, "arena_extend_strategy": 1})
     where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(where, arena)

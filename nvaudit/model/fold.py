@@ -123,6 +123,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     for node in order:
         inputs = _inputs(node)
         try:
+            # What the node makes has to fit beside what is still alive.
             results, work = evaluate(
                 node, {v: known[v] for v in inputs}, _versions(node, opset), limit - alive
             )

@@ -235,6 +235,8 @@ class _Reader:
         if value not in self.names:
             wish = name = value.name or "value"
             number = 1
+            # A body may name a value like one elsewhere: then its path tells them apart, and a number if that
+            # is taken too.
             while name in self.taken:
                 number += 1
                 name = f"{path}/{wish}" if number == 2 and path else f"{wish}__{number}"

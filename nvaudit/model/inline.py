@@ -81,6 +81,7 @@ def _expanded(model: ir.Model, path: Path) -> int:
 def _align_opset(model: ir.Model, function: ir.Function, path: Path) -> None:
     """Let a function use the model's operator sets where each of its operators is the same in both."""
     for domain, version in list(function.opset_imports.items()):
+        # A set that only the function uses becomes one of the model's.
         wanted = model.opset_imports.setdefault(domain, version)
         if wanted == version:
             continue
@@ -159,6 +160,7 @@ def _separate_names(graph: ir.Graph, outer: set[str], used: set[str]) -> None:
     for value in values:
         wish = value.name or "value"
         name, number = wish, 1
+        # A name that is made up also keeps clear of graphs that are not in sight from here.
         while name in seen or (name != wish and name in used):
             number += 1
             name = f"{wish}__{number}"

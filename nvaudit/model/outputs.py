@@ -269,6 +269,7 @@ def _is_decision(value: ir.Value | None, fixed: set[ir.Value], depth: int = 0) -
         table, index = operand(node, 0), operand(node, 1)
         return _is_decision(index if table in fixed else table, fixed, depth + 1)
     if op in _ARITHMETIC or op in ("Where", "Concat"):
+        # Constants renumber classes (argmax + 1); any other operand has to be a decision itself.
         rest = [v for v in inputs if v not in fixed]
         return bool(rest) and all(_is_decision(v, fixed, depth + 1) for v in rest)
     return False
@@ -304,6 +305,8 @@ def _find_axis(
         last = op.startswith("Nhwc") or attribute(node, "channels_last", 0)
         return None if last else _Axis(1, False, _channels(node, operator))
     if operator is not None and operator.family in ("matrix product", "Gemm", "packed"):
+        # Columns of a product of two activations (attention) are positions or features, not proved to be
+        # classes.
         weight = operand(node, operator.weights[-1])
         return _Axis(-1, True, _columns(node, weight)) if weight in fixed else None
     if op in _ELEMENTWISE:
@@ -332,6 +335,7 @@ def _softmax_axis(node: ir.Node, rank: int, opset: int) -> _Axis | None:
 
 
 def _agreed(places: list[_Axis | None], rank: int) -> _Axis | None:
+    # One operand of unknown axes may have its classes elsewhere: all must be known, and agree.
     known = [one for one in places if one is not None]
     if not known or len(known) < len(places) or len({one.axis % rank for one in known}) > 1:
         return None
@@ -359,6 +363,7 @@ def _inserted(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> 
     if not axes:
         return None
     squeezed = node.op_type == "Squeeze"
+    # Listed axes count in the longer of the two shapes.
     longer = rank + len(axes) if squeezed else rank
     place = before(0, longer if squeezed else rank - len(axes))
     gone = {axis % longer for axis in axes}

@@ -376,5 +376,6 @@ def _here() -> int:
     except (EngineError, RuntimeError, OSError):
         return 0
     blocked = [node for node in saved.graph.node if node.domain == "com.microsoft.nchwc"]
+    # The probe's one output channel was filled up to a whole block, which the saved filter shows.
     sizes = {tensor.name: tensor.dims[0] for tensor in saved.graph.initializer}
     return next((int(sizes.get(node.input[1], 0)) for node in blocked if node.op_type == "Conv"), 0)

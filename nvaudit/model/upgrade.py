@@ -83,6 +83,7 @@ def _changed(nodes: Any, opset: int) -> Iterator[Any]:
 def _is_old(node: Any, opset: int) -> bool:
     if node.domain not in ("", "ai.onnx") or node.op_type in _STILL_RUN:
         return False
+    # The same since_version in both sets means the same definition.
     return _since(node.op_type, opset) != _since(node.op_type, FIRST_OPSET)
 
 

@@ -119,6 +119,7 @@ def captured(node: ir.Node) -> list[ir.Value]:
             own.update((*inner.inputs, *inner.initializers.values()))
             own.update(value for made in inner for value in made.outputs)
             read |= dict.fromkeys(v for made in inner for v in made.inputs if v is not None)
+            # A graph may give out, untouched, what stands outside it.
             read |= dict.fromkeys(inner.outputs)
     return [value for value in read if value not in own]
 

@@ -152,6 +152,7 @@ class _Finder:
             if condition in self.constant and condition is not None:
                 fixed = fold(condition, self.opset)
                 return None if fixed is None else int(bool(fixed.all()) == (name == "then_branch"))
+            # A run can show conditions of the main graph only.
             label = "" if condition is None or place.path else condition.name or ""
             if label not in self.sizes.branches:
                 self.open |= {label} - {""}

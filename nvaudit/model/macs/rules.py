@@ -82,6 +82,8 @@ def _count(sizes: Sizes | None) -> int | None:
 
 def _conv(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every output element sums over the channels of its group and the kernel: W.shape[1:] of them."""
+    # |Y| · (C_in / groups) · kernel; products with the zeros of the padding are counted, as an array makes
+    # them.
     weight = sizes_of(operand(node, operator.weights[0]))
     kernel = None if weight is None or len(weight) < 3 else math.prod(weight[1:])
     yield Term(operator.weights, _times(_count(sizes_of(node.outputs[0])), kernel))
@@ -89,6 +91,7 @@ def _conv(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term
 
 def _conv_transpose(node: ir.Node, operator: Operator, sizes_of: SizesOf) -> Iterator[Term]:
     """Every input element is multiplied with the weights of its channel, W.shape[1:]."""
+    # |X| · (C_out / groups) · kernel; products that `pads` crops away at the border are counted.
     weight = sizes_of(operand(node, 1))
     kernel = None if weight is None or len(weight) < 3 else math.prod(weight[1:])
     yield Term((1,), _times(_count(sizes_of(operand(node, 0))), kernel))

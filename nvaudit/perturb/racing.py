@@ -22,6 +22,7 @@ from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.report.chips import Chips
 from nvaudit.stats.binomial import at_least
+from nvaudit.stats.kpp import kpp_index
 from nvaudit.stats.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks, partial_range
 
 _MOST = 0.7
@@ -260,17 +261,19 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
     Returns
     -------
     Chips
-        A chip that was stopped wrongly is among the first ones no more often than the stated chance of each
-        chip allows: with an error ε for each, P(Binomial(count, ε) > shift) ≤ error gives the shift.
+        The shift of each rank is the least that wrong stops exceed no oftener than in the whole run. Where
+        the first chips are too few for it (no rank lies that far below their KPP), the error says how often.
     """
-    ranges = []
+    ranges, error = [], question.error
+    side = question.error / _sides(question)
     for rank in question.ranges:
         if rank.percentile == 0:  # of the tail, which then looks at the pilots
             continue
-        side = question.error / _sides(question)
-        chance = allowed_error(len(state.low) - rank.decisive[0], rank.shift, side)
-        shift = next(s for s in range(count + 1) if at_least(s + 1, count, chance) <= side)
-        ranges.append(partial_range(rank.percentile, count, confidence, shift, rank.worst_too))
+        errors = _edge_errors(rank, len(state.low), side)
+        shift = next(s for s in range(count + 1) if max(_chances(rank, count, s, errors)) <= side)
+        found = partial_range(rank.percentile, count, confidence, shift, rank.worst_too)
+        error += sum(max(0.0, chance - side) for chance in _chances(rank, count, found.shift, errors))
+        ranges.append(found)
     return Chips(
         state.low[:count],
         state.high[:count],
@@ -278,9 +281,35 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
         state.estimate[:count],
         min(state.pilots, count),
         tuple(ranges),
-        question.error,
+        error,
         unraced=state.unraced[:count],
         decisive=(state.decisive_low[:count], state.decisive_high[:count]),
+    )
+
+
+def _chances(rank: RankRange, count: int, shift: int, errors: tuple[float, float]) -> tuple[float, float]:
+    """Chances that wrong stops below, and above, falsify a KPP of the first chips by more than a shift."""
+    # The edges, and so their errors, were those of the whole run, but of the first chips only those on one
+    # side of the shifted rank can move it. Where all worse chips are wanted too there is no lower edge:
+    # nothing is let go below, and a wrong stop makes what was found too good.
+    index = kpp_index(rank.percentile, count)
+    below = 0.0 if rank.worst_too else _more_than(shift, count - max(0, index - shift), errors[0])
+    at_or_below = index + 1 if rank.worst_too else min(count, index + shift + 1)
+    return below, _more_than(shift, at_or_below, errors[1])
+
+
+def _more_than(shift: int, chips: int, chance: float) -> float:
+    """P(Binomial(chips, chance) > shift)."""
+    return at_least(shift + 1, chips, chance) if shift < chips else 0.0
+
+
+def _edge_errors(rank: RankRange, total: int, error: float) -> tuple[float, float]:
+    """Chance of a wrong stop that the decisive edges below and above a range may have."""
+    # Only chips at or above the lower decisive rank can be wrongly let go below it, and only those up to the
+    # upper one above it.
+    return (
+        allowed_error(total - rank.decisive[0], rank.shift, error),
+        allowed_error(rank.decisive[1] + 1, rank.shift, error),
     )
 
 
@@ -381,10 +410,7 @@ def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
     error = question.error / _sides(question)
     separate = []
     for rank, (first, decisive_first, decisive_last, last) in zip(question.ranges, state.reach, strict=True):
-        # Only chips at or above the lower decisive rank can be wrongly let go below it, and only those up
-        # to the upper one above it.
-        below = allowed_error(total - rank.decisive[0], rank.shift, error)
-        above = allowed_error(rank.decisive[1] + 1, rank.shift, error)
+        below, above = _edge_errors(rank, total, error)
         separate.append(
             Band(
                 ()

@@ -9,7 +9,7 @@ import pytest
 from nvaudit.perturb.difficulty import estimate_difficulty, load_difficulty
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.race import Race, sample_order
-from nvaudit.perturb.racing import RaceQuestion, Scouting, pilot_count, run_races
+from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races
 from nvaudit.report.chips import Chips, weighted_std
 from nvaudit.rng import stream
 from nvaudit.stats.binomial import interval_ranks
@@ -178,6 +178,33 @@ def test_chips_known_exactly_need_no_weights():
     found = Chips.known(np.array([0.5, 0.7]), 10)
     assert found.weights() is None
     assert found.mean == 0.6
+
+
+def above_error(state):
+    """What a race was told that a wrong stop above the first band may come to."""
+    return next(edge.error for edge in state.bands[0].above if edge.decisive)
+
+
+@pytest.mark.parametrize("count", [25, 60, 99, 150, 400])
+def test_first_chips_say_how_often_a_stop_may_be_wrong(count, tmp_path):
+    """Wrong stops above the band, which alone can falsify the KPP, exceed the shift as often as stated."""
+    from scipy.stats import binom
+
+    _, state, ranges, _ = race(tmp_path, 60, trials=1000)
+    assert ranges[0].worst_too
+    found = first_chips(state, RaceQuestion(ranges), count, 0.95)
+    index = kpp_index(1.0, count)
+    assert found.ranges[0].index == index
+    assert binom.sf(found.ranges[0].shift, index + 1, above_error(state)) <= found.error * (1 + 1e-9)
+    assert found.error < 0.011  # a first chip alone, at the most: allowed_error(11, 1, 0.005)
+
+
+def test_first_chips_at_a_high_percentile_keep_a_narrow_shift(tmp_path):
+    """Only the few chips above the rank can be let go below it: the shift counts these, not all chips."""
+    _, state, ranges, _ = race(tmp_path, 61, percentiles=(50.0, 99.0), trials=1000)
+    found = first_chips(state, RaceQuestion(ranges), 500, 0.95)
+    assert found.ranges[1].shift <= ranges[1].shift + 1
+    assert found.error == 0.005
 
 
 @pytest.mark.parametrize(("chips_", "shift"), [(10, 0), (100, 3), (1000, 12)])

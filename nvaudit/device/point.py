@@ -147,6 +147,7 @@ def _verified(profile: DeviceProfile, terms: Sequence[NoiseTerm], tolerance: flo
     def verified(term: NoiseTerm) -> NoiseTerm:
         if not isinstance(term, Normal):
             return term
+        # Writing until two tolerances hold is writing until the narrower one does.
         own = math.inf if term.tolerance is None else term.tolerance
         return term.model_copy(update={"tolerance": min(tolerance, own)})
 
@@ -191,6 +192,7 @@ def _sigma(profile: DeviceProfile, asked: float | None, unit: str) -> float:
             f"sigma-unit: {unit!r} without a sigma: the default of profile {profile.name!r} is in "
             f"{knob.unit!r}; give the sigma too"
         )
+    # 0 is outside the range of many a profile, and allowed: it switches the knob's terms off.
     low, high = _sigma_range(profile, knob, unit)
     inside = low * (1 - _ROUNDING) <= asked <= high * (1 + _ROUNDING)
     if asked != 0 and not (math.isfinite(asked) and inside):

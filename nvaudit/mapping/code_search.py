@@ -210,6 +210,8 @@ class CodeSearch:
             starts += [self._in_family([*fewer, one]) for one in (fewer[0], fewer[-1])]
         if self.family == "integers":
             powers = CodeSearch(self.variance, self.encoding, self.weights)
+            # Powers of two are whole numbers too: a code that both searches come to is tried, and counted,
+            # once.
             powers._tried = self._tried
             starts.append(powers._search(count))
         fits = [one for one in dict.fromkeys(starts) if self._fits(one)]
@@ -247,6 +249,8 @@ class CodeSearch:
 
     def _least(self, codes: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
         # Of equal errors the smaller range: fewer bits in every column sum.
+        # To nine digits: errors that differ only by the order of a sum count as equal, and the next rule
+        # decides on every machine alike.
         fitting = [one for one in codes if self._fits(one)]
         return min(fitting, key=lambda one: (round(self._score(one)[1].total, 9), sum(one), one))
 

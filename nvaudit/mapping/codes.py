@@ -83,6 +83,7 @@ class Code:
     @cached_property
     def reachable(self) -> NDArray[np.bool_]:
         """Which values −T … T the significances give exactly."""
+        # A stretched top slice has significances that are not whole; the sum is whole but for rounding.
         held = np.asarray(self.factors) @ self.table
         exact = np.abs(held - np.arange(self.stored)) < 1e-6
         return np.asarray(exact[self._places(np.arange(-self.top, self.top + 1))])
@@ -277,6 +278,7 @@ def _choices(variance: Doubles, encoding: Encoding) -> tuple[NDArray[np.int64], 
         difference = (plus - minus)[order]
         _, first = np.unique(difference, return_index=True)
         kept = order[first]
+        # In the order 0, +1, −1, +2, …: of equally quiet representations the first choice stays.
         kept = kept[np.lexsort((-(plus - minus)[kept], np.abs(plus - minus)[kept]))]
         states = np.stack([plus[kept], minus[kept]]).astype(np.int16)
         return (plus - minus)[kept], both[kept], states

@@ -194,6 +194,8 @@ def held_levels(value: NDArray[np.integer], array: Array) -> Iterator[Held]:
         return
     sign_of_weight = np.where(negative, np.float32(-1), np.float32(1))
     for factor, row in zip(factors, code.table, strict=True):
+        # The table gives the magnitude; an entry below 0 is a device in the − column, which counts against
+        # the sign of the weight.
         level = row[place]
         if encoding == "sign_magnitude":
             yield Held(factor, sign_of_weight, level)

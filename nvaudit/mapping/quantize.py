@@ -107,6 +107,8 @@ def scaled_to(
     scale : ndarray, float32
         ``max|W| / top``, broadcastable to the values; 0 where all weights are zero.
     """
+    # Rounded to single precision before anything is divided by it: codes are those of the scale that they
+    # are multiplied by later.
     scale = np.asarray(peak_of(values, channel_axes) / top, np.float32)
     code = np.empty(values.shape, np.int16)
     for block, divisor in _blocks(values.shape, scale):

@@ -203,6 +203,8 @@ class _Trial:
     def run(self, rows: Rows) -> Array:
         """Give the output of some samples, batch first; those of a fixed batch are repeated to fill it."""
         size = self.rebatch.fixed_batch or len(rows)
+        # Filled up with copies of the last sample, as the engine does: the company that a fixed batch gives
+        # its samples is then the same as in the run.
         fed = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))]) if size > len(rows) else rows
         feeds = {}
         for name, array in self.dataset.inputs.items():
@@ -253,6 +255,8 @@ class _Trial:
                 return f"{len(rows)} samples run, and not {what}"
             expected = base[np.concatenate(parts)]
             if _differ(expected[:compared], outputs[:compared], tolerance):
+                # The same samples in the same order once more: a model that draws random numbers differs
+                # from itself too, and then a difference says nothing about other samples.
                 certain = self.rebatch.influence_on(self.output).mixed
                 if not certain and _differ(base, self.run(rows), tolerance):
                     return None  # the model draws random numbers: nothing can be told this way
@@ -266,6 +270,8 @@ class _Trial:
     def _tolerance(self) -> float:
         """Largest difference that rounding makes in this model."""
         influence = self.rebatch.influence_on(self.output)
+        # Where samples meet only in the range of a quantisation (DynamicQuantizeLinear), other company
+        # moves the step of the grid, not the meaning of a sample.
         if influence.by_range and not influence.mixed:
             return RANGE_TOLERANCE
         half = ("float16", "bfloat16")
@@ -352,6 +358,7 @@ def _differ(expected: Array, outputs: Array, tolerance: float) -> bool:
     if expected.shape != outputs.shape:
         return True
     if expected.dtype.kind not in "fcV":
+        # Whole numbers are decisions: what counts is how many flip, not by how much.
         return float(np.mean(expected != outputs)) > FEW
     a, b = (x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in (expected, outputs))
     finite = np.abs(a[np.isfinite(a)])

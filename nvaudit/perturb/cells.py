@@ -89,6 +89,7 @@ def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
     for _, block, _ in blocks(tensor.code, tensor.scale):
         for d, device in enumerate(law.devices(tensor.code[block], block, streams)):
             held = device.held
+            # (g − g_min) / step, since the target is g_min + level · step and the deviation g − target.
             out[(d, *block)] = _single(held.sign) * (held.level + device.deviation / step)
             noisy = noisy or bool(device.reads)
             variance[(d, *block)] = sum((np.square(one / step) for one in device.reads), np.float32(0))

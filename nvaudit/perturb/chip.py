@@ -178,6 +178,8 @@ class TensorLaw:
             return kept
         index = code.astype(np.int64) + law.top
         base = (code + law.mean.astype(np.float32)[index]) * scale
+        # The same σ for all codes, as T-13 gives: one number for each scale does, without a look-up for
+        # every weight.
         flat = bool((law.std == law.std[0]).all())
         spread = np.float32(law.std[0]) * scale if flat else law.std.astype(np.float32)[index] * scale
         if self.keep_tables:
@@ -245,6 +247,7 @@ class TensorLaw:
         g = wanted
         # In the profile's order: factors act on, and limits hold for, what earlier terms have made.
         for name, sample, timed in self._samplers:
+            # g + σ(level) z: all devices of a tile have one z, each with the spread of its own level.
             if sample is None:
                 g = np.asarray(g + self._common[name][level] * streams.common[name].at(number, block))
             elif aged or not timed:
@@ -342,6 +345,8 @@ def blocks(
     if code.ndim == 0:
         yield "0", (Ellipsis,), scale  # with () an index would copy, not view
         return
+    # Device by device the numbers of a stream go slab by slab, and within a slab device by device: another
+    # size of slab would be another chip.
     rows = max(1, BLOCK // max(1, code[0].size)) if code.shape[0] else 1
     per_row = scale.ndim > 0 and scale.shape[0] > 1
     for start in range(0, code.shape[0], rows):

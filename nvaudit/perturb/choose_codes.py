@@ -269,6 +269,8 @@ def codes_of_file(
             f"--mapping: {path} is for devices of {levels} levels; {point.profile.name!r} has {2**bits} "
             "here; --code slices leaves the file out"
         )
+    # Two variances: `by` is the one for which the writer of the file chose the value of each weight, which
+    # has to be repeated here; `own` is what devices make of it at this operating point.
     own, by, nearest = level_variance(point, levels), np.array(data.level_variance), data.nearest
     layers = [_layer(weight, per_channel) for weight in weights if weight.key in codes]
     errors = {
@@ -292,6 +294,8 @@ def _layer(weight: Weight, per_channel: bool) -> _Layer:
     loaded = weight.load()
     values = np.asarray(loaded.values)
     peak = peak_of(values, scale_axes(weight, per_channel))
+    # max|W|² over mean W²: an error of ε · max|W| in every weight is noise of power ε² · this, relative to
+    # the results, where inputs are alike.
     square = float(np.mean(np.square(values, dtype=np.float64))) if values.size else 0.0
     power = float(np.mean(np.square(peak))) / square if square > 0 else 0.0
     return _Layer(weight, Spread.of([(values, peak)]), int(values.size), power)

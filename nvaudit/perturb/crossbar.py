@@ -182,6 +182,9 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
         tensor.key: Cells(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
         for tensor in plain.tensors
     }
+    # Two templates: with ideal converters, whose column sums are watched, and with converters set by what
+    # was seen. Watched is the quantised model without noise, so that ranges are the same for every chip, as
+    # those of a design are.
     ideal = CrossbarPlan(how.rows, cells)
     template = _template(request, plain, ideal, noisy=set())
     check_split(template.splits, request.loaded.path)
@@ -435,6 +438,8 @@ def _check_finite(split: Split, inputs: Spread, sums: Spread) -> None:
 def _check_factors(split: Split, input_step: float, adc_step: float, scale: NDArray[np.float64]) -> None:
     """Refuse steps whose inverse, or whose product with the scale, single precision does not hold."""
     used = scale[scale != 0] if scale.any() else np.ones(1)
+    # What the codes of column sums are turned back into results by: W = s c, so y = s · (ADC step) · (DAC
+    # step) · code.
     products = np.abs(used) * adc_step * input_step
     numbers = [1.0 / input_step, 1.0 / adc_step, float(products.min()), float(products.max())]
     limits = np.finfo(np.float32)
@@ -449,11 +454,13 @@ def _check_factors(split: Split, input_step: float, adc_step: float, scale: NDAr
 
 def _converter(reach: float, bits: int, signed: bool) -> Converter:
     """A converter whose last code stands for ``reach``; zero is a code of its own."""
+    # Symmetric where signed, −high … high: that gives up one of the 2^bits codes, and zero stays a code.
     high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     return Converter((reach or 1.0) / high, -high if signed else 0, high)
 
 
 def _rounded_down(value: float) -> float:
     """The next smaller number with few significant bits."""
+    # The mantissa is in [½, 1): floor of 2⁶ of it leaves six bits, and a number that is never larger.
     mantissa, exponent = np.frexp(value)
     return float(np.ldexp(np.floor(mantissa * 2**STEP_BITS), exponent - STEP_BITS))

@@ -124,6 +124,8 @@ class Engine:
             return Probe(output, None, ran, rows)
         few = min(count, 8)
         plain = np.concatenate([out for _, _, out in self._outputs(self._open(w.original), w.original, few)])
+        # Relative to the largest output, not to each: an output near 0 moves by rounding of the others'
+        # size.
         moved = np.abs(output[:few].astype(np.float64) - plain)
         error = float(moved.max(initial=0) / max(np.abs(plain).max(initial=0), 1e-30))
         return Probe(output, error, ran, rows)
@@ -133,6 +135,8 @@ class Engine:
 
         In another order and another cut, each sample must give the rows that it gave before.
         """
+        # Reversed and in another cut: rows that belonged to positions of other samples, or that mixed
+        # samples, would come out in other places or with other numbers.
         count = min(len(output), 8)
         chosen = np.arange(count)[::-1].astype(np.intp)
         again = [out for _, _, out in self._outputs(session, self._w.ideal, count, chosen)]
@@ -230,6 +234,8 @@ class Engine:
         order = sample_order(difficulty, task.most, self._w.seed, task.kind, point, trial)
         race = Race(difficulty, order, task.bands)
         session, graph, reference = self._chip_session(point, trial), self._w.template, self._reference(keep)
+        # Batches only bundle samples: evidence is taken sample by sample, so with another size a race stops
+        # a little later or sooner, and no bound changes.
         step = max(self._w.batch, graph.batch or 0)
         metric = self._over_set(metric)
         gap, seen, undefined = None, 0, 0
@@ -240,6 +246,8 @@ class Engine:
             check_row(metric, outputs)
             undefined += not_numbers(outputs)
             scores = score(metric, outputs, _part(reference, chosen))
+            # A race is about errors from 0 to 1; only metrics that are fractions race, for which the error
+            # is 1 − score.
             gap, seen = race.see(1 - scores), seen + len(chosen)
             if gap is None and race.hopeless(len(order)):
                 break
@@ -327,6 +335,8 @@ class Engine:
             output = output[None]  # one sample per run, and the output knows of no batch
         elif axis and output.ndim > axis:
             output = np.moveaxis(output, axis, 0)
+        # As many rows as samples asked for, or as the graph's fixed batch, which the last batch does not
+        # fill.
         if output.ndim and len(output) in (size, fixed):
             return np.asarray(output)
         # Rows of samples and of positions in one axis, [N·T, C]: in order, as `_check_rows` proves.
@@ -387,6 +397,8 @@ class Engine:
         digital = {name: file.open() for name, file in w.template.digital.items()} | dict(more or {})
         sizes = [np.dtype(s.dtype if s.dtype != "bfloat16" else "uint16").itemsize for s in w.slots]
         total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))
+        # Small weights are handed to ONNX Runtime one by one. Large ones would be there twice, drawn and
+        # copied: they are written into one file tensor by tensor, as they are drawn, and mapped.
         if total < FILE_BYTES:
             fills = dict(digital)
             for slot, array in slots:
@@ -408,6 +420,8 @@ class Engine:
         for index, law in enumerate(self._tensor_laws(point, variant.terms)):
             split = [slot for slot in self._w.slots if slot.tensor == index and slot.cells]
             if split:
+                # A tensor that is kept quiet draws nothing; the others' streams are addressed by their own
+                # keys, so they are the same as on the whole chip.
                 still = trial == QUANTISED or not variant.has(index)
                 noisy = (law, index, variant.verified, self._w.seed, trial)
                 cells = target_cells(law.tensor) if still else self._verifier.cells(*noisy)

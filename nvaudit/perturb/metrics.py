@@ -291,6 +291,7 @@ def _settle_classes(
         caution = metric.caution or _unproved(output, labels, given, reading)
         return replace(metric, class_axis=axis, assumed=(axis_assumed, *metric.assumed), caution=caution)
     total = output.astype(np.float64).sum(axis=axis)
+    # Logits add up to 1 at every position by chance only; a softmax does it everywhere.
     is_probability = bool((output >= 0).all() and (np.abs(total - 1) < _SUM_TOLERANCE).all())
     assumed = (
         f"the scores are probabilities (they sum to 1), floored at {SMALLEST:.2g} in the logarithm"
@@ -361,6 +362,8 @@ def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | No
             f"class scores makes them fit; choose another --output-name or set --class-axis{several}"
         )
     top = _largest(metric, labels)
+    # An axis of C scores can hold labels 0 … C − 1 only: of several axes that fit by shape, one that is too
+    # short for the labels is none.
     roomy = [a for a in fits if output.shape[a] > top]
     return roomy if reading is not None and roomy else fits[:1] if reading is not None else fits
 

@@ -68,6 +68,7 @@ def level_draws(
 ) -> dict[int, NDArray[np.float64]]:
     """Conductances that devices programmed to some levels end up with (one read included), seeded."""
     single, devices = _one_device(point, array)
+    # One row per level: a "tensor" whose value is its level, of one device per weight, with scale 1.
     codes = np.repeat(levels.astype(np.int16)[:, None], count, axis=1)
     tensor = MappedTensor("draws", codes, np.ones((), np.float32), single, array.top_level, Lines((1,)))
     law = TensorLaw(tensor, _weight_by_weight(devices, single), freeze_read=True)
@@ -90,6 +91,7 @@ def _weight_by_weight(point: OperatingPoint, array: Array) -> OperatingPoint:
 def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Moments:
     at = Setting.of(point, array)
     peak = array.top
+    # A law per code has no read noise in it, which these moments count.
     law = None if read_terms(point, at) else collapse(point, array, peak)
     if law is not None:
         return Moments(code, law.mean[code + law.top], law.std[code + law.top], "exact")

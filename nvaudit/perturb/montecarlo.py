@@ -195,6 +195,8 @@ class ChipRunner:
             # The run of a chip on every sample serves several questions and its cost is counted once.
             if call.task is not None or (call.point, call.trial) not in self._known:
                 self._note(call, outcome)
+            # A race that stayed open is followed by its full run at once: a run that ends early then has
+            # few chips that were raced and not measured.
             todo.extendleft(done(call, outcome) or ())
 
     def _recall(self, call: Call) -> Outcome | None:
@@ -326,6 +328,8 @@ def time_chips(pool: Pool, metric: Metric, keep: str | None, point: int) -> Pace
         size *= 2
         seconds = _round(pool, metric, keep, point, size)
     while seconds < _TIMED_S:
+        # Aims a little beyond the wanted time; 16 at most, since a round of some milliseconds is a poor
+        # measure.
         size *= min(16, 1 + math.ceil(_TIMED_S / seconds))
         seconds = _round(pool, metric, keep, point, size)
     return Pace(size, seconds / size)

@@ -63,8 +63,12 @@ def map_tensor(
         code, scale = how.codes.values(weight, values, per_channel=how.per_channel)
         return _tensor_file(weight, code, scale, code_layout(profile, chosen), how, folder, index)
     grid = loaded.grid
+    # A stored grid may reach beyond its nominal bits once a zero point is taken off: int8 −128 with zero
+    # point 127 is −255. The bits are those that the codes need.
     bits = 0 if grid is None else max(grid.storage_bits, int(np.abs(grid.codes).max(initial=0)).bit_length())
     if grid is not None and keeps_grid(bits):
+        # The grid that the model was trained on: rounding it anew to max|W| / (2^H − 1) would move every
+        # weight.
         code = grid.codes.astype(np.int16)
         scale = np.asarray(grid.scale, np.float32)
     else:

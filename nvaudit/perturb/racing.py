@@ -187,6 +187,8 @@ def run_races(
     for block in blocks(pilots, trials)[1:]:
         if ended():
             return state
+        # Chips that cannot be told apart see most of their samples in the race, and then every one of them
+        # anew: beyond this cost of an average race the rest is cheaper without.
         if state.spent > _PAYS * state.raced * scouting.samples:
             _run_all(runner, point, block, state)
             state.known = block.stop
@@ -197,6 +199,8 @@ def run_races(
         state.known = block.stop
     attempt = 0
     while not ended() and (reach := _unsettled(state, question.ranges, attempt)):
+        # A chip in a band ends exact, so each round leaves fewer chips unknown; only those that may lie in
+        # one of the new bands race again.
         state.reach = reach
         state.bands = _bands(state, question)
         # To race a chip again costs no further error: its samples come in the same order, in which the
@@ -360,6 +364,8 @@ def _unsettled(state: RaceState, ranges: Sequence[RankRange], attempt: int) -> l
     share = min(1.0, 0.25 * 2**attempt)
 
     def bottom(lows: Floats, highs: Floats, rank: int) -> float:
+        # Too few chips are known to lie so low where this is −∞: all that is known is a_(r) ≤ highs[rank],
+        # and the band is let down from there towards the next value at which a chip was measured.
         if np.isfinite(lows[rank]):
             return float(lows[rank])
         value = float(highs[rank])
@@ -393,6 +399,8 @@ def _touching(state: RaceState) -> list[int]:
     may = np.zeros(len(state.low), dtype=np.bool_)
     for band in state.bands:
         may |= (state.low < band.high) & (state.high > band.low)
+        # Bands move from round to round: a chip that went past the former decisive edge has not shown that
+        # it is past the new one. The loose edges are in low and high already.
         decisive = [[edge.value for edge in side if edge.decisive] for side in (band.below, band.above)]
         may |= (state.decisive_low < max(decisive[1], default=math.inf)) & (
             state.decisive_high > min(decisive[0], default=-math.inf)
@@ -425,6 +433,8 @@ def _bands(state: RaceState, question: RaceQuestion) -> tuple[Band, ...]:
     separate += [Band((Edge(value, side),), (Edge(value, side),)) for value in question.thresholds]
     bands: list[Band] = []
     for band in sorted(separate, key=lambda band: (band.low, band.high)):
+        # Races number the gaps between bands, which therefore must not overlap. Joined, a chip is past both
+        # only when it is past every edge of either.
         if bands and band.low <= bands[-1].high:
             last_band = bands.pop()
             # A side without an edge is open: the joined band has none there either.

@@ -199,6 +199,8 @@ class ChipRecord:
         body = _BODY.pack(point, gap, task, trial, outcome.images, outcome.value, outcome.seconds)
         try:
             write_all(self._file, body + _CRC.pack(zlib.crc32(body)))
+            # The write alone survives the death of this process; an fsync, which survives that of the
+            # machine, can take as long as a small chip, so there is one at most every second.
             now = time.monotonic()
             if now - self._synced >= _SYNC_EVERY_S:
                 os.fsync(self._file.fileno())
@@ -365,6 +367,8 @@ def _read_rows(path: Path, data: bytes, start: int) -> NDArray[Any]:
     if len(torn) > _SIZE and any(torn):
         raise KeptError(f"{path}: damaged at byte {good}: the checksum does not match; {_CURE}")
     rows = np.frombuffer(data, _ROW, (good - start) // _SIZE, start)
+    # What is known is not run again, so one run never writes a call twice: a file that has it twice is of
+    # several runs.
     _, firsts = np.unique(rows[["point", "trial", "task"]], return_index=True)
     if len(firsts) < len(rows):
         second = int(np.setdiff1d(np.arange(len(rows)), firsts)[0])

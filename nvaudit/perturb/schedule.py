@@ -93,6 +93,8 @@ def completed(
     until = math.inf
     try:
         while (todo or running) and time.monotonic() < until:
+            # Asked with a call at hand: whether a run may end can depend on the operating point it is at,
+            # whose first chip has to be there.
             first = next(iter((*running.values(), *islice(todo, 1))))
             if until == math.inf and ending is not None and ending.due(first):
                 until = time.monotonic() + _DRAIN_S
@@ -101,6 +103,8 @@ def completed(
                 rest = tuple(ending.rest((*cancelled, *todo)))
                 todo.clear()
                 todo.extend(rest)
+            # No more than the pool has use for: what lies in its queue cannot come after calls that an
+            # outcome adds, and would have to be taken back when the run ends.
             while todo and len(running) < max(1, pool.depth):
                 call = todo.popleft()
                 result = known(call)
@@ -108,9 +112,13 @@ def completed(
                     running[submit(call)] = call
                 else:
                     yield Finished(call, result, True)
+            # Waits in short turns, so that an interrupt or a limit of time is seen while every chip is
+            # slow.
             for future in wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done:
                 yield Finished(running.pop(future), future.result(), False)
     finally:
+        # Also where whoever takes the results stops in the middle: what only waits in the pool is taken
+        # back, and of what runs at least its being begun is known.
         for future, call in running.items():
             if not future.cancel() and ending is not None:
                 ending.left(call)

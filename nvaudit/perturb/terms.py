@@ -53,6 +53,8 @@ class Setting:
 
     def unit(self, unit: str) -> NDArray[np.float64] | float:
         """Conductance (in the window's unit) per one of ``unit``, the knob or multiplier included."""
+        # "sigma" stands for the knob itself, σ_d of T-13 to T-17. A law with a unit of its own follows only
+        # a knob that multiplies.
         if unit == "sigma":
             return self.point.sigma * self.knob_unit
         return self.multiplier * self.plain_unit(unit)

@@ -232,6 +232,8 @@ class WorkerPool:
         if self._host is not None:
             return self._host.call(method, args)
         causes: list[str] = []
+        # A chip is the same on any worker and at any try, since its streams are addressed by its number:
+        # making a call again cannot change a result.
         while len(causes) < MAX_DEATHS:
             worker = self._take()
             try:

@@ -440,6 +440,8 @@ class RemapSearch:
             if rounding is not None:
                 rounding = self._rounded(structure.bench, limits, rounding.caution)
             candidate = self.candidate(name, structure.bench, structure.rescaling, limits, rounding=rounding)
+            # What costs too much, or overflows, ends the family: the next level cuts off more. What is only
+            # behind the best so far is compared with the level before it.
             if self.refused.get(name, BEHIND) != BEHIND:
                 return
             if candidate.measured.behind(before.measured) or before.measured.beats(candidate.measured):

@@ -169,6 +169,7 @@ def ranked_places(
             continue
         scores = score_of([part < begin for part in parts()])
         flat = np.concatenate([score.reshape(-1) for score in scores])
+        # Their places are settled; at −∞ they come last and are cut off by [: stop − begin].
         flat[place < begin] = -np.inf  # those are ranked
         order = np.lexsort((-size, -flat))[: stop - begin]  # stable: else in the order of the tensors
         place[order] = np.arange(begin, stop, dtype=np.int32)

@@ -100,6 +100,8 @@ class LossCurvature:
             )
         self._feed = Feed(data, feed.rows[: self._batches * self._size])
         point = session.points[0]
+        # Read noise is frozen into the weights: a chip is then one set of weights, at which derivatives can
+        # be taken.
         self._laws = [TensorLaw(t, point, freeze_read=True, keep_tables=False) for t in tensors]
         self._after = [verified_law(law, correction.residual, correction.terms) for law in self._laws]
         self._round = 0

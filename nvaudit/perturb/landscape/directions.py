@@ -70,6 +70,8 @@ def normalise_filters(
     of_weights, of_direction = (
         _lengths(array.reshape(filters.shape), within) for array in (weights, direction)
     )
+    # Two networks that compute the same with a layer times k and the next divided by k have the same
+    # landscape only if directions scale with the filters (Li et al., section 4).
     factor = (of_weights / (of_direction + _TINY)).astype(np.float32)
     return np.asarray((direction.reshape(filters.shape) * factor).reshape(direction.shape))
 

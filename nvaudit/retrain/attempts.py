@@ -126,6 +126,8 @@ def run_attempts(
         own = checkpoints if checkpoints is None or not attempts else checkpoints.inner(name, "attempt")
         state = run_epochs(
             one,
+            # The choice is made here, on chips that no epoch was scored on; scoring every epoch as well
+            # would cost and decide nothing.
             replace(plan, keep="last", budget=None),
             scorer,
             naming(progress, name) if attempts else progress,

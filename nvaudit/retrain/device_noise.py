@@ -65,6 +65,7 @@ class DeviceNoise:
         code = weight.code
         mean, std = self._table(place, peak, law, code)
         z = torch.randn((count, *code.shape), generator=generator, dtype=code.dtype, device=code.device)
+        # σ in units of the code times s: the law of a weight, s (m(c) + σ(c) z).
         if mean.ndim == 0:
             return z.mul_(std * weight.scale).add_(mean * weight.scale)
         # The tables run over codes −top … top in units of the code; the scale makes weight units of them.

@@ -184,6 +184,8 @@ def places(
             array, to_value = code_layout(profile, code), rounding(code, rounded_by)
             place = replace(place, array=array, scale_axes=own_axes, grid_top=place.top, rounding=to_value)
         if group_rows is not None:
+            # Groups are counted in the primary layout, as the audit counts them, and moved to where the
+            # network holds each weight.
             number = group_numbers(tuple(weight.shape), weight_lines(weight), group_rows)
             stored = np.array(steps.apply(number), order="C")
             place = replace(place, groups=Groups(stored, int(number.max(initial=-1)) + 1))
@@ -286,6 +288,7 @@ def _on_code(scaled: Tensor, to_value: Rounding) -> Tensor:
     import torch
 
     edges, values = (torch.from_numpy(one).to(scaled.device) for one in (to_value.edges, to_value.values))
+    # The edges of unsigned values are of magnitudes: a negative weight takes the mirrored value.
     size = scaled if to_value.signed else scaled.abs()
     value = values[torch.searchsorted(edges, size.contiguous())]
     return value if to_value.signed else torch.where(scaled < 0, -value, value)

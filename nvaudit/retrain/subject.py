@@ -130,6 +130,7 @@ def settle_task(
     )
     teacher = None
     if loss.distill > 0:
+        # Copied before anything is reset, rounded or wrapped: the teacher is the model as it was given.
         teacher = copy.deepcopy(network)
         teacher.eval()
     return replace(bare, loss=loss, teacher=teacher), metric

@@ -154,6 +154,7 @@ class Trainer:
         total, seen = 0.0, 0
         for step, batch in enumerate(task.feed.shuffled(recipe.batch_size, recipe.seed, number)):
             self._set_rate(number * self._steps + step)
+            # Weights move, and with them the column sums that the ranges of converters were set by.
             if task.crossbars is not None and step % CALIBRATION_STEPS == 0:
                 task.crossbars.calibrate()
             value = self._step(augmented(batch, recipe.augment, task.feed.dataset, rng), noise, generator)
@@ -200,6 +201,8 @@ class Trainer:
     def _set_rate(self, step: int) -> None:
         rate = self.recipe.lr
         if self.recipe.schedule == "cosine":
+            # Half a cosine from the rate to 0 over all steps of the training; by the number of the step, so
+            # that a resumed one goes on with the same rate.
             rate *= 0.5 * (1 + math.cos(math.pi * step / (self._steps * self.recipe.epochs)))
         for group in self._optimiser.param_groups:
             group["lr"] = rate

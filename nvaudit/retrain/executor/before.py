@@ -127,6 +127,8 @@ def trained_part(
     before = upstream(nodes, [name for node in first for name in node.outputs])
     chosen = {id(node) for node in before}
     rest = [node for node in nodes if id(node) not in chosen]
+    # Only what somebody reads is handed over: an input of the part that torch runs costs a copy in every
+    # step.
     used = {name for node in rest for name in _read(node)} | set(wanted)
     cut = tuple(name for node in before for name in node.outputs if name and name in used)
     return Trained(
@@ -168,6 +170,8 @@ def _read(node: Node) -> Iterator[str]:
 def upstream(nodes: Sequence[Node], names: Sequence[str]) -> list[Node]:
     """The nodes that some values depend on, in order."""
     needed, before = set(names), []
+    # Nodes are in topological order, so one walk from the end is enough: whoever makes a needed value
+    # stands before all who need it.
     for node in reversed(nodes):
         if not needed.isdisjoint(node.outputs):
             needed.update(_read(node))

@@ -182,6 +182,8 @@ class Compiler:
             return Ref(
                 scope.table.new(value, movable=not outer.host), "constant", outer.host, dtype=outer.dtype
             )
+        # One entry for each value from outside, however often a body reads it; the node hands them in
+        # behind its own inputs.
         if outer not in scope.outside:
             scope.outside.append(outer)
         slot = scope.table.new()

@@ -124,6 +124,8 @@ class Leaves:
         key, half, state = stored.key, HALVES[stored.dtype], self.state
 
         def encode(x: Tensor) -> Tensor:
+            # An override is a chip's weight, drawn in single precision: rounding it to the stored type
+            # would be noise that the array does not have.
             return x if key in state.overrides else half_through(x, half)
 
         slot = compiler.weight_step(encode, (slot,), None)
@@ -138,6 +140,8 @@ class Leaves:
         zero = table.new(torch.from_numpy(grid.zero.copy()), movable=True)
 
         def encode(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+            # The graph behind multiplies by the scale again: a chip's weight, which lies between codes,
+            # goes through as it is, W / s + z.
             return x / scale + zero if key in state.overrides else quantise(x, scale, zero, low, high)
 
         slot = compiler.weight_step(encode, (slot, scale, zero), None)

@@ -115,6 +115,8 @@ def _softmax(op: Op) -> Function:
         split = axis % x.dim() if axis < 0 else axis
         if split == x.dim() - 1:
             return function(x, split)  # type: ignore[no-any-return]
+        # The old form sees a matrix: all axes from the split on are one row, over which it normalises
+        # together.
         return function(x.flatten(split), split).reshape(x.shape)  # type: ignore[no-any-return]
 
     return run

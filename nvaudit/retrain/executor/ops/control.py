@@ -70,6 +70,8 @@ def _loop(op: Op) -> Function:
 
 def _stacked(rows: list[Any], axis: int, backward: bool) -> Any:
     if not rows:
+        # No step was made: nothing tells the shape of a row, and what reads the result can read only its
+        # length, 0.
         return torch.zeros(0)
     return torch.stack(rows[::-1] if backward else rows, axis)
 

@@ -20,6 +20,8 @@ def aligned(op: Op, function: Function) -> Function:
     axis = int(op.attr("axis"))
 
     def run(a: Tensor, b: Tensor) -> Any:
+        # b stands at axes axis … axis + dim(b) − 1 of a: broadcasting aligns from the end, so it needs an
+        # axis of length 1 for each that follows.
         behind = a.dim() - (axis % a.dim()) - b.dim()
         return function(a, b.reshape(tuple(b.shape) + (1,) * behind))
 

@@ -52,6 +52,7 @@ def _flat_places(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Linear places of coordinates along the leading axes."""
     places = torch.zeros_like(indices[..., 0], dtype=torch.int64)
     for position, size in enumerate(sizes):
+        # Horner's scheme: ((i₀ n₁ + i₁) n₂ + i₂) …, the place in row-major order.
         places = places * size + _positive(indices[..., position], size)
     return places
 
@@ -67,6 +68,7 @@ def _gather_nd(op: Op) -> Function:
         rows = x.reshape(-1, *x.shape[batch:]) if batch else x.unsqueeze(0)
         table = rows.reshape(rows.shape[0], -1, *rest)
         places = _flat_places(indices, sizes).reshape(table.shape[0], -1)
+        # Row b of the table is read at the places of row b of the indices only.
         each = torch.arange(table.shape[0], device=x.device).unsqueeze(1)
         return table[each, places].reshape(*lead, *indices.shape[batch:-1], *rest)
 
@@ -149,6 +151,7 @@ def _reverse_sequence(op: Op) -> Function:
         rows = []
         for number, size in enumerate(sizes):
             row = x.select(batch, number)
+            # The row has lost its batch axis: a time axis behind it moves up by one.
             at = time - (time > batch)
             tail = row.narrow(at, size, row.shape[at] - size)
             rows.append(torch.cat([row.narrow(at, 0, size).flip(at), tail], at))

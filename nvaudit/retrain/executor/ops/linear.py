@@ -21,6 +21,8 @@ def gemm(op: Op) -> Function:
     if alpha == 1.0 and beta == 1.0 and not left:
 
         def linear(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+            # torch's layer takes B as (outputs, inputs) and a bias of one axis; what C has more, or of
+            # broadcasting, is added behind.
             if c is None or c.dim() == 1:
                 return F.linear(a, b if right else b.t(), c)
             return F.linear(a, b if right else b.t()) + c
@@ -137,6 +139,8 @@ def _conv_transpose(op: Op) -> Function:
             raise op.refuse(f"a convolution over {rank} axes")
         strides, dilations = window.strides_for(rank), window.dilations_for(rank)
         more = tuple(extra) if extra else (0,) * rank
+        # Uncut, n inputs at distance stride, each spread over a dilated kernel: stride (n − 1) + dilation
+        # (k − 1) + 1.
         kernel = [dilations[i] * (weight.shape[2 + i] - 1) + 1 for i in range(rank)]
         full = [strides[i] * (x.shape[2 + i] - 1) + kernel[i] + more[i] for i in range(rank)]
         befores, afters = _transpose_pads(window, full, more, strides, tuple(x.shape[2:]), wanted)

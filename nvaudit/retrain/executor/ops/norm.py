@@ -72,6 +72,7 @@ def _dropout(op: Op) -> Function:
         if state.training:
             p = float(fixed if ratio is None else ratio.item())
             kept = torch.rand(x.shape, generator=state.generator, device=x.device) >= p
+            # Inverted dropout: E[kept / (1 − p)] = 1, so nothing is scaled in evaluation.
             x = x * kept / max(1.0 - p, 1e-7)
         return (x, kept) if many else x
 
@@ -93,6 +94,7 @@ def _layer_norm_of(op: Op) -> Function:
 
     def run(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Any:
         shape = tuple(x.shape[axis % x.dim() :])
+        # ONNX lets scale and shift broadcast; torch's fused form wants them in the full shape.
         fits = all(part is None or tuple(part.shape) == shape for part in (scale, shift))
         if fits:
             y = F.layer_norm(x, shape, scale, shift, epsilon)

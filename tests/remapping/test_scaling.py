@@ -82,6 +82,21 @@ def test_sigmoid_keeps_the_scale_of_what_it_takes(tmp_path):
     assert any("Sigmoid" in reason for reason in reasons.values())
 
 
+def test_clip_with_a_limit_from_the_data_keeps_its_scale(tmp_path):
+    """A limit that is not known beforehand is a limit: what is clipped there is no Relu."""
+    net = Net(np.random.Generator(np.random.PCG64(0)))
+    values = net.conv()
+    limit = net.add("ReduceMean", net.add("Sigmoid", "x"), axes=[0, 1, 2, 3], keepdims=0)
+    net.add("Clip", values, net.constant(np.float32(0)), limit)
+    net.conv()
+    loaded, plan = planned(tmp_path, finish(net, 13, ["N", 4, 8, 8]))
+    classes, reasons = plan.variables.classes()
+    assert not classes[plan.layers[0].result_ids].any()
+    assert any("Clip" in reason for reason in reasons.values())
+    changed, _ = rescale_at_random(loaded, "columns")
+    assert_same(loaded.path, changed, tmp_path / "out.onnx")
+
+
 def test_branches_of_a_sum_are_rescaled_alike(tmp_path):
     """The channels that meet in Add have one scale; with a branch that keeps its own, all keep it."""
     _, plan = planned(tmp_path, random_model(["residual"], "pool", 13))

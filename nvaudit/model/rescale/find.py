@@ -340,6 +340,9 @@ def _clip(walk: Walk, node: ir.Node) -> Label | None:
         numbers = [None if value is None else walk.array(value) for value in (*node.inputs[1:], None)]
         low = None if numbers[0] is None or numbers[0].size != 1 else float(numbers[0].reshape(()))
         high = numbers[1]
+        # A limit that is computed from the data has no array, and limits all the same.
+        if high is None and operand(node, 2) is not None:
+            return None
     unbounded = high is None or (np.size(high) == 1 and float(np.max(high)) > _HUGE)
     return _first(walk, node) if low == 0 and unbounded else None
 

@@ -144,6 +144,7 @@ class Session:
         inputs = {what: Input(name=names[what], sha256=digest) for what, digest in self.hashes().items()}
         if metric.kind == "function":
             load_function(metric.name)
+            # The user's function decides every value of a chip, so a record of chips is of this text of it.
             code = getattr(sys.modules.get(metric.name.partition(":")[0]), "__file__", None)
             digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
             inputs["metric"] = Input(name=metric.name, sha256=digest)

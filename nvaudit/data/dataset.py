@@ -133,6 +133,7 @@ def _finish(
         arrays[spec.name], more = prepare_input(array, spec, raw, store)
         notes += more
     labels, text = raw.labels, raw.labels is not None and raw.labels.dtype.kind in "US"
+    # Numbers are cut before anything looks at them, so that a limit costs no pass over all.
     if labels is not None and not text:  # names are numbered by all of them
         labels = labels[:count]
     read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules,

@@ -107,6 +107,7 @@ def _rows(path: Path) -> list[list[str]]:
 def _column(path: Path, head: list[str], names: tuple[str, ...], what: str) -> int:
     columns = [index for index, cell in enumerate(head) if cell in names]
     if len(columns) > 1:  # "id" beside "file", say
+        # By the order of `names`, the most telling first.
         columns = [head.index(next(name for name in names if name in head))]
     if not columns:
         raise DataError(f"{path}: no column {what!r}; the head line has {', '.join(map(repr, head))[:200]}")

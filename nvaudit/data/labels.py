@@ -192,6 +192,8 @@ def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] 
     """Labels that occur and stand for "not labelled"; None where an own metric is to see what it likes."""
     present = {value for value, _ in survey.counts}
     negative = survey.below - set(rules.ignore) - set(rules.numbers)
+    # A graph that decides gives its own labels, −1 and 1 of a support vector machine: they are compared as
+    # they are.
     if rules.decided and survey.kinds == 2:
         negative = frozenset()  # −1 and 1, say, as the model's own decisions are
     if negative and rules.given and not negative <= set(VOID):
@@ -276,6 +278,7 @@ def _survey(labels: Array, rules: LabelRules) -> _Survey:
             _count(block, rules, counts, kinds)
         if one_hot:
             ones = block == 1
+            # One 1 and zeros in every row of every block; a single row that is not so is enough to say no.
             one_hot = bool(((block == 0) | ones).all() and (ones.sum(axis=1) == 1).all())
     nonzero = tuple((value, count) for value, count in sorted(counts.items()) if count)
     below = frozenset(value for value, _ in nonzero if value < 0)

@@ -173,6 +173,7 @@ def _held(path: Path, store: Store, text: bool = False) -> Array:
     if not inputs_held():
         return array
     size = path.stat().st_size
+    # Half of what is free: converted arrays will need room too.
     copied = size <= min(COPY_BYTES, store.free_bytes() // 2)
     if copied:
         target = store.new_path()
@@ -183,6 +184,8 @@ def _held(path: Path, store: Store, text: bool = False) -> Array:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         array = open_npy(target, str(path), text=text)
     note_files([path], copied)
+    # Compared after copying, against the file as it is now: a writer in between would leave a mixture of
+    # two states.
     if copied and digest_file(target) != digest_file(path):
         raise DataError(f"{path}: changed while it was read; run again when nothing writes it")
     return array

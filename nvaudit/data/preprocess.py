@@ -160,6 +160,7 @@ def guess_layout(shape: Sequence[int | str | None]) -> Layout | None:
     """
     if len(shape) != 4:
         return None
+    # Both or neither say nothing: [N, 3, H, 3] may be either.
     first, last = shape[1] in _CHANNELS, shape[3] in _CHANNELS
     if first == last:
         return None

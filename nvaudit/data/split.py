@@ -59,6 +59,8 @@ def set_aside(dataset: Dataset, count: int, seed: int, scratch: Path) -> tuple[D
 
 def unseen(dataset: Dataset, scored: Dataset) -> NDArray[np.intp]:
     """Places of the samples of a set that are not among those of another, whatever the files' names."""
+    # By content, not by place or file name: a calibration file may hold the scored samples under another
+    # name.
     there = set(_digests(scored))
     return np.flatnonzero([digest not in there for digest in _digests(dataset)])
 

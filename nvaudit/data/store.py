@@ -119,6 +119,8 @@ def _reserve(path: Path) -> None:
 
 def sealed(array: Array) -> Array:
     """Read-only view of an array that was written; flushes it first."""
+    # The map itself may lie under several views (another element type, a part): the one that can be flushed
+    # is searched for.
     base = array
     while base is not None:
         if isinstance(base, np.memmap):
@@ -212,6 +214,8 @@ def row_slices(array: Array) -> Iterator[slice]:
 def digest(inputs: dict[str, Array], labels: Array | None) -> str:
     """SHA-256 over names, dtypes, shapes and C-order bytes of all arrays, labels last."""
     total = hashlib.sha256()
+    # Name, type and shape with their ends marked stand before the bytes: two sets that only cut the same
+    # bytes otherwise get different digests.
     named = [(f"input:{name}", array) for name, array in inputs.items()]
     if labels is not None:
         named.append(("labels", labels))

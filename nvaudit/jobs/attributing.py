@@ -139,6 +139,7 @@ def plan_attribution(session: Session, ask: Ask) -> AttributionPlan:
         if given is not None and given < 1:
             raise OptionError(f"--attribution-{option} {given}: use a whole number, 1 or more")
     sigmas = [point.sigma for point in session.points]
+    # Where noise is largest, its parts stand out most from the chance of few chips.
     point = sigmas.index(max(sigmas))
     notes: list[str] = []
     splits = [_split_tensors(session, notes)] if "tensors" in parts else []
@@ -173,6 +174,8 @@ def _split_tensors(session: Session, notes: list[str]) -> Split | None:
         what = f"only {next(iter(tensors.values()))} has noise" if tensors else "no tensor has noise"
         notes.append(f"by tensor: {what}, so there is nothing to tell apart")
         return None
+    # "Only this one" and "all but this one": the two differ where tensors' effects do not add up, and the
+    # report shows both.
     every = frozenset(tensors)
     return Split(
         "tensors",

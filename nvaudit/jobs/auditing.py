@@ -140,6 +140,8 @@ def _measure(
         pool = stack.enter_context(session.pool())
         progress("running the unmodified model", 0, 1)
         metric = run_probe(pool, session)
+        # Re-batching moved the outputs by more than rounding: `prepared` begins again with the model as it
+        # is.
         if isinstance(metric, Probe):
             return metric
         record: ChipRecord | None = None
@@ -149,6 +151,8 @@ def _measure(
         keep = session.reference_file(metric)
         nominal = run_nominal(pool, session, metric)
         with session.timed("quantised"):
+            # Through the pool, as chips are: the same graph and cut of the samples, so that the difference
+            # to a chip is its noise alone.
             quantised: Outcome = pool.submit(
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
@@ -230,6 +234,7 @@ def _landscape(session: Session, progress: Progress, folder: Path | None) -> dic
 def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list[str]:
     """Say what a record has given."""
     events = record.torn()
+    # A chip may have several records, races and a run on every sample: chips are counted, not calls.
     chips = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
     if chips:
         events.append(f"resumed: {chips} of {points * trials} chips were read from {folder}")

@@ -173,6 +173,8 @@ def _choose(
     if asked is not None:
         _give_codes(search, asked, session)
     spread = relative_spread(original)
+    # A mean shift adds up over the inputs of a layer, where a spread averages: where it matters means are
+    # corrected first, and rounding and clipping are judged by what is left.
     shifted = spec.recalibrate and has_mean(original)
     if shifted:  # what pays most comes first
         search.corrections(seen)
@@ -238,6 +240,7 @@ def _offered_code(search: RemapSearch, session: Session) -> RemapCandidate | Non
     """What a code would give on as many devices; None where there is no time for it, or no choice."""
     if session.codes is not None or session.profile.cell_bits is None or not search.room_for_code():
         return None
+    # What was tried and refused is copied: what is only offered must not become a candidate for the result.
     aside = replace(search, tried=list(search.tried), untried=[], refused=dict(search.refused))
     try:
         _give_codes(aside, CodeRequest(None), session)
@@ -333,6 +336,8 @@ def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCan
         best = search.best()
         if best is original or not best.changes_function:
             return best
+        # The calibration images chose the candidate, and so flatter it: whether its loss is allowed is
+        # asked on other samples.
         after = best.bench.nominal(best.arrays(), bench.workload, keep)
         lost = best.measured.sign * (before - after)
         if lost <= search.allowed:

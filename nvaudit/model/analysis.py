@@ -201,6 +201,8 @@ class _Finder:
 
     def _sources(self, value: ir.Value) -> frozenset[ir.Value]:
         """The stored tensors that a value gets its numbers from; itself where these are only sizes."""
+        # Walked back to what is stored: copies of one weight come from the same tensors, however the graph
+        # repeats the arithmetic.
         sources, seen, pending = set(), {value}, [value]
         while pending:
             node = (current := pending.pop()).producer()
@@ -221,6 +223,7 @@ class _Finder:
                 if not self._is_fixed(use.node):
                     if takes_weights(use.node) or picks(use.node):
                         return True
+                # Only the data input of a step leads on; as a scale or a shape a value is no weight.
                 elif use.idx == 0 and _may_keep(use.node, current):
                     pending.append(use.node.outputs[0])
         return False
@@ -240,6 +243,7 @@ class _Finder:
         return root
 
     def _follow(self, value: ir.Value, steps: tuple[Step, ...], state: State, ends: list[End]) -> None:
+        # An output and an operator may both read it: both are ends.
         if value.is_graph_output():
             ends.append(End(None, self.paths.get(id(value.graph), ""), 0, steps, state, None))
         for use in value.uses():
@@ -273,6 +277,8 @@ class _Finder:
             return None
         if role.decode is None:
             return role if state.dtype in FLOATS else None
+        # An integer weight is a weight only if its grid is known before the model runs: else its codes have
+        # no value.
         needed = role.decode if role.unpack is None else role.unpack
         return role if state.dtype.is_integer() and self._can_fold(needed.scale, needed.zero) else None
 

@@ -272,6 +272,8 @@ def _check_nodes(nodes: Any, scopes: list[_Scope], place: str, checked: Checked)
     for node in nodes:
         _check_text((node.op_type, node.domain, node.name, *node.input, *node.output), place, checked)
     scope = scopes[-1].names
+    # A graph inside a node must not hide what stands before that node; names that come later it may use
+    # anew.
     scopes[-1].earlier = set(scope)
     produced = Counter(name for node in nodes for name in node.output if name)
     twice = next((name for name, count in produced.items() if count > 1 or name in scope), None)

@@ -140,6 +140,7 @@ def _unpacked(stage: _Stage, step: Unpack, opset: int) -> _Stage:
         zeros = _integers(zero.reshape(outputs, -1), step.bits)[:, :blocks]
     else:
         zeros = zero.reshape(outputs, blocks)
+    # Input k belongs to block ⌊k / block⌋; the last block may be partly filled.
     spread = np.arange(inputs) // step.block
     less, scales = codes[:, :inputs] - zeros[:, spread], scale.reshape(outputs, blocks)[:, spread]
     if not _is_grid(step):
@@ -160,6 +161,8 @@ def _integers(packed: Array, bits: int) -> Array:
 
 
 def _clamp_bits(step: Clamp) -> int:
+    # Two's complement: −2^(n−1) … 2^(n−1) − 1 takes n bits, so −low − 1 and high are compared, and a sign
+    # adds one.
     bits = max(step.high.bit_length(), (-step.low - 1).bit_length() if step.low < 0 else 0)
     return max(bits + (step.low < 0), 1)
 
@@ -191,6 +194,7 @@ def _quantized(stage: _Stage, step: Quantize, opset: int) -> _Stage:
         zero = None if zero is None else _spread(zero, stage.array.shape, step.axis, step.block)
         if stage.bits:
             codes = stage.array.astype(np.int32)
+            # In 32 bits: two 8-bit integers differ by up to 255, which wraps in their own type.
             codes = codes if zero is None else codes - zero.astype(np.int32)
             return replace(stage, array=codes, scale=scale, dtype=step.dtype)
         values = stage.array.astype(np.float32) * scale.astype(np.float32)

@@ -85,6 +85,8 @@ def _align_opset(model: ir.Model, function: ir.Function, path: Path) -> None:
         wanted = model.opset_imports.setdefault(domain, version)
         if wanted == version:
             continue
+        # An operator whose definition changed between the two sets would silently mean something else under
+        # the model's.
         for node in function.all_nodes():
             if node.domain == domain and not _same_schema(node.op_type, domain, version, wanted):
                 raise ModelError(
@@ -105,6 +107,8 @@ def _same_schema(op_type: str, domain: str, first: int, second: int) -> bool:
 
 def _merge_copies(model: ir.Model) -> None:
     """Merge the values that share one stored tensor into one initializer of the main graph."""
+    # By identity of the tensor: inlining copies values, and lets all copies point to the one tensor of the
+    # function. Tensors that merely hold equal numbers stay apart.
     groups: dict[int, list[ir.Value]] = {}
     for graph in (model.graph, *model.graph.subgraphs()):
         for value in graph.initializers.values():

@@ -84,6 +84,8 @@ _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 def _matmul_integer(build: Builder, node: ir.Node, index: int, slot: ir.Value, opset: int) -> ir.Value:
     other = _operand(node, 1 - index)
+    # Inputs are A, B, zero of A, zero of B: the other operand's zero point is at 3 − index. No scales: the
+    # product stays in bare integers, as the operator's is.
     real = _real(build, other, None, operand(node, 3 - index), left=index == 1)
     pair = (slot, real) if index == 0 else (real, slot)
     return _round(build, build.node("MatMul", *pair), opset)
@@ -104,6 +106,7 @@ def _linear_conv(build: Builder, node: ir.Node, index: int, slot: ir.Value, opse
     inputs = [real, slot]
     bias = operand(node, 8)
     if bias is not None:
+        # Σ (x − z_x)(w − z_w) + b in integers, times s_x s_w: in floats the bias is b s_x s_w.
         inputs.append(_integer_bias(build, bias, x_scale, w_scale))
     product = build.node("Conv", *inputs, attributes=_kept(node, _WINDOW))
     if last:
@@ -112,6 +115,8 @@ def _linear_conv(build: Builder, node: ir.Node, index: int, slot: ir.Value, opse
 
 
 def _linear_matmul(build: Builder, node: ir.Node, index: int, slot: ir.Value, opset: int) -> ir.Value:
+    # Inputs are (value, scale, zero) of A from 0 on and of B from 3 on: the other operand begins at 3 −
+    # index.
     at = 3 - index
     real = _real(build, _operand(node, at), _operand(node, at + 1), operand(node, at + 2), left=at == 0)
     product = build.node("MatMul", *((slot, real) if index == 0 else (real, slot)))
@@ -180,6 +185,7 @@ def _linear_gemm(build: Builder, node: ir.Node, index: int, slot: ir.Value, opse
 def _packed_matmul(build: Builder, node: ir.Node, index: int, slot: ir.Value, opset: int) -> ir.Value:
     """MatMulNBits: a float product with what the packed integers stand for, in the type of the scales."""
     scale, bias = _operand(node, 2), operand(node, 5)
+    # The slot is in single precision: so is the product, and its result is rounded to half once.
     half = scale.dtype is not None and scale.dtype != ir.DataType.FLOAT
     real = _operand(node, 0)
     product = build.node("MatMul", _cast(build, real) if half else real, slot)

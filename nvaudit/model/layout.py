@@ -95,6 +95,7 @@ class Layout(tuple[Move, ...]):
         for kind, argument in self:
             if kind not in ("transpose", "reshape"):
                 raise ValueError(f"the move {kind!r} loses elements and has no inverse")
+            # The inverse of a permutation is its argsort; that of a reshape is the shape before it.
             back = tuple(map(int, np.argsort(argument))) if kind == "transpose" else start
             moves.insert(0, (kind, back))
             start = _shape_after(start, (kind, argument))

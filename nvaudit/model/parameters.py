@@ -65,6 +65,7 @@ class Grid:
 
     def codes(self, values: Array) -> Array:
         """Nearest stored codes of floats, as float32 (ties to even)."""
+        # Rounded before the zero point is added, as QuantizeLinear does (see model/decode.py).
         steps = np.rint(values.astype(np.float32) / self.scale) + self.zero
         clipped: Array = np.clip(steps, self.low, self.high).astype(np.float32)
         return clipped

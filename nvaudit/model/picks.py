@@ -42,6 +42,8 @@ def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, 
     """
     product, chosen = None, []
     for value, axes in _picked(node, index, shape, ints):
+        # Axes of the stack that are gone from what was picked chose the matrix: each of their positions is
+        # a crossbar matrix of its own.
         own = {axis.source for axis in axes} - {None}
         chosen = [axis for axis in range(len(shape)) if axis not in own]
         product = _product(value, axes, is_constant, ints, MAX_DISTANCE)
@@ -135,6 +137,8 @@ def _product(
         if not node.outputs:
             continue
         role = find_role(node, use.idx, tuple(axis.size for axis in axes), is_constant)
+        # Rows and columns must both be axes of the stack: with one of them it is a row of a table, an
+        # embedding.
         if role is not None and role.decode is None and len({a.source for a in axes} - {None}) >= 2:
             if _spans(node, role, axes):
                 return role, axes, node.op_type
@@ -195,6 +199,8 @@ def _reshaped(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
         return axes  # computed from what is fed: only the number of picks can change
     last: list[int] = []
     for dim in reversed(shape):
+        # From the end backwards, until the axes hold as many elements as one item: what stands before
+        # counts picks.
         if math.prod(last) * dim == size and dim > 0:
             last.insert(0, dim)
             break

@@ -101,6 +101,8 @@ def put_constant(node: ir.Node, index: int, change: Callable[[Array], Array], na
     old = fold(value, model_opset)
     assert old is not None
     new = np.ascontiguousarray(change(old))
+    # Written in place only where nobody else reads it; a stored tensor that is also an input must keep the
+    # shape that its declaration states.
     own = len(list(value.uses())) == 1 and not value.is_graph_output()
     maker = value.producer()
     stored = value.is_initializer() or (maker is not None and is_constant_node(maker))

@@ -313,6 +313,8 @@ class _SlotMaker:
         left = Names(self.graph).taken
         slots = []
         for slot, value in self.open_slots.values():
+            # The weight's name is free once no digital use reads the old initializer: files that are
+            # written from a template then keep the names of the model.
             own = roots[slot.weight_key].value.name or ""
             if own and own not in left:
                 left.add(own)
@@ -373,6 +375,7 @@ def take_large(model: ir.Model, slots: set[str], names: Names) -> dict[str, Arra
             tensor = value.const_value
             if tensor is None or (not path and value.name in slots):
                 continue
+            # An initializer that is itself an output is returned, and has to stay one in its graph.
             if _is_large(tensor) and not value.is_graph_output():
                 hoisted = value if not path else _hoist(model.graph, value, tensor, names)
                 taken[hoisted.name or ""] = read_tensor(tensor)

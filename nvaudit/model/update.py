@@ -79,6 +79,8 @@ def update_values(loaded: LoadedModel, values: Mapping[str, Array], path: str | 
 
 
 def _update(loaded: LoadedModel, values: Mapping[str, Array], path: Path) -> tuple[str, ...]:
+    # Read from the file again, not written from the graph in memory: that one has its functions inlined and
+    # its names apart, and would come back as another file.
     proto, upgraded = parse_upgraded(loaded.path)
     roots, files = _tagged_roots(loaded)
     for file in (loaded.path, *files):
@@ -108,6 +110,8 @@ def _update(loaded: LoadedModel, values: Mapping[str, Array], path: Path) -> tup
         else:
             _store(tensors[place], new)
     data.write(tensors)
+    # Nothing to change: the very bytes of the file, so that training for no steps gives back what it was
+    # given.
     same = not changed and not files and upgraded is None
     data.write_model(loaded.path.read_bytes() if same else proto.SerializeToString())
     return tuple(changed)

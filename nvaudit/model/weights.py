@@ -189,6 +189,8 @@ def choose(root: Root) -> Choice:
     stored = root.state.shape
     to_primary = layout_of(stored, mapped[0].steps)
     to_stored = to_primary.inverse(stored)
+    # From the primary layout back to the stored one, then along the chain of each use, and back into blocks
+    # where an operator takes them so.
     layouts = [
         to_stored.then(layout_of(stored, end.steps), end.taken.back if end.taken else ()).simplified(
             mapped[0].state.shape
@@ -272,6 +274,8 @@ def _reading(end: End) -> tuple[object, ...]:
 
 def _origin(value: ir.Value | None) -> object:
     """What tells one scale from another: the stored bytes where they are small, else the value."""
+    # Exporters store the same scale once for each reader: equal bytes are one scale, or two uses of a
+    # tensor would look like two arrays.
     array = None if value is None else stored_array(value)
     if array is None or array.size > 1 << 16 or array.dtype.kind == "U":
         return value

@@ -90,10 +90,14 @@ class Kind:
                 self.shape[1] * devices,
                 *self.shape[2:],
             )
+            # [device, input, output, kernel] to [input, (output, device), kernel]: devices of an output
+            # become neighbouring output channels.
             return Layout([*cut, ("transpose", (1, 2, 0, *axes)), ("reshape", wanted)]), wanted
         if self.form == "left":
+            # [device, output, input] to [(output, device), input]: one row for each device of an output.
             wanted = (self.shape[0] * devices, stop - start)
             return Layout([*cut, ("transpose", (1, 0, 2)), ("reshape", wanted)]), wanted
+        # A batch of matrices, one for each device: MatMul broadcasts x over them.
         wanted = (devices, stop - start, self.outputs)
         if len(self.shape) == 1:
             unsplit = (devices, self.shape[0], 1)

@@ -216,6 +216,7 @@ class _Writer:
         for time in reversed(range(length)) if backward else range(length):
             x = self.shaped(self.cut(at.gates, 0, time, time + 1), -1, width)
             h, c = step(at, x, h, c)
+            # By time, not in the order in which they are made: a backward direction begins at the end.
             outputs[time] = self.shaped(h, 1, 1, -1, self.hidden)
         assert h is not None
         ordered = [outputs[time] for time in range(length)]

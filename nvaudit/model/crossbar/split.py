@@ -83,11 +83,15 @@ def split_weight(
     try:
         # All parts are worked out before the first is rewritten: a refusal leaves the graph as it was.
         parts = [_part(place, key, shape, plan, graph, opset) for place in places]
+        # Several slots are one array only where each is another slice of it (directions of a recurrent
+        # weight); two layouts of the same numbers would be two sets of crossbars.
         if len(parts) > 1 and any(not part.direction for part in parts):
             raise Refused("its operators take it in several layouts")
     except Refused as refused:
         return Split(key, str(refused)), []
     converters = plan.converters.get(key, Converters())
+    # Levels are stored in units of the ADC's step: one multiplication for each device when a chip is made,
+    # instead of one for each column sum of each sample.
     factor = 1.0 if converters.adc is None else 1.0 / converters.adc.step
     slots: list[CellSlot] = []
     inputs: list[str] = []

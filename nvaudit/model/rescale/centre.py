@@ -240,6 +240,8 @@ def _target(
 ) -> ir.Value:
     """The clean mean, times the gain that is left."""
     mean, power = clean
+    # gain² = mean of the channels' variances over what it is without noise, 1 at most: the same as in
+    # remapping.centre, here inside the graph.
     share = build.node(
         "Div",
         _mean(build, variance, [0], opset),
@@ -271,6 +273,7 @@ def _by_batch(node: ir.Node, names: Names, opset: int, model: ir.Model, replaced
     """Return the moments of what a batch normalisation takes, and let it use them."""
     build, value = Builder(node, names), node.inputs[0]
     assert value is not None
+    # [N, C, positions], whatever the rank: 0 copies a size.
     flat = build.node("Reshape", value, build.constant(np.array([0, 0, -1], np.int64)))
     scale = node.inputs[1]
     dtype = ir.DataType.FLOAT if scale is None or scale.dtype is None else scale.dtype

@@ -199,6 +199,7 @@ class _Planner:
 
     def _gain(self, value: ir.Value, channels: int) -> NDArray[np.float64] | None:
         """Factor by which a batch normalisation that follows at once enlarges each channel."""
+        # With another reader the noise of a channel would reach it without this factor.
         uses = list(value.uses())
         if len(uses) != 1 or not is_plain_norm(uses[0].node) or uses[0].idx != 0:
             return None
@@ -468,6 +469,7 @@ def _pad(walk: Walk, node: ir.Node) -> Label | None:
         return label
     if mode != "constant" or min(before, after) < 0:
         return None
+    # Channels of zeros are the same at any scale.
     ids = (walk.variables.fresh(before), label.ids, walk.variables.fresh(after))
     return Label(label.axis, label.rank, np.concatenate(ids))
 

@@ -27,7 +27,7 @@ from nvaudit.device import (
     profile_digest,
 )
 from nvaudit.errors import DataError, ModelError, OptionError
-from nvaudit.files import holding_inputs
+from nvaudit.files import holding_inputs, read_noted
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -58,9 +58,11 @@ from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.rng import stream
 from nvaudit.spec import RunSpec
+from nvaudit.tensor_table import codes_info
 
 Result = TypeVar("Result")
 
@@ -99,13 +101,20 @@ class Session:
         """What a report says of what the samples ran on; None before anything ran."""
         return None if self.ran is None else asdict(self.ran)
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of model, data and device."""
+    def hashes(self) -> dict[str, str | None]:
+        """SHA-256 of model, data, device and mapping file; None without such a file."""
+        path = self.spec.mapping
         return {
             "model": self.loaded.digest,
             "data": self.dataset.digest,
             "device": profile_digest(self.profile),
+            "mapping": None if path is None else hashlib.sha256(read_noted(Path(path))).hexdigest(),
         }
+
+    def codes_info(self) -> CodesInfo | None:
+        """What a report says of the codes of weights; None where they are slices."""
+        sizes = {tensor.key: tensor.code.open().size for tensor in self.workload.tensors}
+        return codes_info(self.codes, sizes, self.spec.code or self.spec.mapping or "")
 
     def header(self) -> dict[str, Any]:
         """What every report says of a session: fields of :class:`nvaudit.report.header.Header`."""
@@ -121,6 +130,7 @@ class Session:
                 time_s=point.time_s,
                 terms=tuple(term.name for term in point.terms),
             ),
+            "codes": self.codes_info(),
             "runtime": self.runtime(),
             "hashes": self.hashes(),
             "timing": self.timing,
@@ -140,17 +150,19 @@ class Session:
             "model": str(self.loaded.path),
             "data": self.dataset.source,
             "device": self.profile.name,
+            "mapping": self.spec.mapping or "",
         }
-        inputs = {what: Input(name=names[what], sha256=digest) for what, digest in self.hashes().items()}
+        inputs = {
+            what: Input(name=names[what], sha256=digest)
+            for what, digest in self.hashes().items()
+            if digest is not None
+        }
         if metric.kind == "function":
             load_function(metric.name)
             # The user's function decides every value of a chip, so a record of chips is of this text of it.
             code = getattr(sys.modules.get(metric.name.partition(":")[0]), "__file__", None)
             digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
             inputs["metric"] = Input(name=metric.name, sha256=digest)
-        if self.spec.mapping is not None:
-            path = Path(self.spec.mapping)
-            inputs["mapping"] = Input(name=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
         return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
 
@@ -221,7 +233,7 @@ def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]
     spec : RunSpec
         With the file that is used.
     notes : list of str
-        On a file that was found.
+        On a file that lies there and is not used.
 
     Raises
     ------
@@ -239,11 +251,7 @@ def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]
         if spec.mapping is not None:
             raise OptionError(f"--mapping: {path} was made for another model ({which}); make it anew")
         return spec, [f"{path} beside the model was made for another model ({which}) and is not used"]
-    notes = [
-        f"codes of {path}, made for {made_for.device!r}"
-        + ("" if made_for.sigma is None else f" at sigma {made_for.sigma:g}")
-    ]
-    return spec.model_copy(update={"mapping": str(path)}), notes
+    return spec.model_copy(update={"mapping": str(path)}), []
 
 
 def settle_codes(

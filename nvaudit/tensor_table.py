@@ -21,7 +21,7 @@ from nvaudit.perturb.choose_codes import ChosenCodes, CodeUse
 from nvaudit.perturb.crossbar import CrossbarRun, Layer
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
-from nvaudit.report.codes import CodeEntry, CodeErrors, CodeLayer, CodesInfo
+from nvaudit.report.codes import CodeEntry, CodeErrors, CodeLayer, CodesInfo, MadeFor
 from nvaudit.report.crossbar import CrossbarInfo, CrossbarLayer, NotSplit
 from nvaudit.report.groups import ZeroGroups, ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.sections import TensorDecision
@@ -129,7 +129,7 @@ def codes_info(chosen: ChosenCodes | None, sizes: Mapping[str, int], asked: str)
     """
     if chosen is None:
         return None
-    place = {use.code: i for i, use in enumerate(chosen.used)}
+    place, made_for = {use.code: i for i, use in enumerate(chosen.used)}, chosen.made_for
     keys = [key for key in sizes if key in chosen.of]
     devices = sum(sizes[key] * chosen.of[key].devices for key in keys)
     return CodesInfo(
@@ -149,6 +149,7 @@ def codes_info(chosen: ChosenCodes | None, sizes: Mapping[str, int], asked: str)
         ),
         devices_per_weight=devices / max(1, sum(sizes[key] for key in keys)),
         tried=chosen.tried,
+        made_for=None if made_for is None else MadeFor(device=made_for[0], sigma=made_for[1]),
     )
 
 

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "write_verify": LOWER | {"perturb", "tensor_table", "session", "retrain"},
     "tensor_table": LOWER | {"perturb"},
     "coverage": LOWER | {"perturb"},
-    "session": LOWER | {"perturb"},
+    "session": LOWER | {"perturb", "tensor_table"},
     "jobs.candidates": LOWER,
     "jobs.attributing": LOWER | {"perturb", "session"},
     "jobs.planning": LOWER | {"perturb", "session"},

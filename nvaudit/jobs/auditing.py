@@ -40,7 +40,6 @@ from nvaudit.report.summary import Measured, Questions, measured_points, summari
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
 from nvaudit.tensor_table import (
-    codes_info,
     crossbar_info,
     measured_late,
     tensor_rows,
@@ -275,9 +274,6 @@ def _report(
     questions = Questions(
         spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped
     )
-    asked = spec.code or session.spec.mapping or ""
-    sizes = {tensor.key: tensor.code.open().size for tensor in session.workload.tensors}
-    codes = codes_info(session.codes, sizes, asked)
     return summarise(
         measured,
         questions,
@@ -288,7 +284,6 @@ def _report(
         **landscape,
         **_ended(spec, measurement, stop),
         zero_groups=groups,
-        codes=codes,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
         run=spec.model_dump(mode="json"),

@@ -39,12 +39,12 @@ _NO_INFLUENCE = frozenset({"workers", "dask"})
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of a model before it runs; the batch size is that of the run where none is asked for."""
+    """What is known of a model before it runs; ``settled``: options as the run has them, given or not."""
 
     labels: str | None
-    hashes: Mapping[str, str]
+    hashes: Mapping[str, str | None]
     conditions: Conditions
-    batch_size: int | None
+    settled: Mapping[str, int | str | None]
 
 
 @takes_old(output="output_name")
@@ -142,7 +142,7 @@ def _check_models(plan: Plan, progress: Progress) -> dict[str, Checked]:
                 _labels_digest(session.dataset),
                 session.hashes(),
                 _conditions(session),
-                session.spec.batch_size,
+                {"batch_size": session.spec.batch_size, "mapping": session.spec.mapping},
             )
     every = {name: conditions_of(report) for name, report in plan.reports.items()}
     every |= {name: check.conditions for name, check in checked.items()}
@@ -201,7 +201,7 @@ def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None
         report = from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError, DataError):
         return None
-    options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE)) | {"batch_size": checked.batch_size}
+    options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE)) | dict(checked.settled)
     same = (
         report.nvaudit_version == __version__
         and {key: value for key, value in report.run.items() if key not in _NO_INFLUENCE} == options

@@ -121,12 +121,13 @@ def replay(
 
 
 def _same(session: Session, report: AuditReport) -> None:
-    """Refuse a model, data or device that is not the report's."""
+    """Refuse a model, data, device or mapping file that is not the report's."""
     for what, digest in session.hashes().items():
         wanted = getattr(report.hashes, what)
-        if digest != wanted:
+        if wanted is not None and digest != wanted:  # reports from before it was kept have no mapping
+            found = "none" if digest is None else f"SHA-256 {digest[:12]}"
             raise OptionError(
-                f"the {what} is not the one of the report: SHA-256 {digest[:12]} instead of {wanted[:12]}; "
+                f"the {what} is not the one of the report: {found} instead of {wanted[:12]}; "
                 "put back what was audited, or audit again"
             )
 

@@ -17,6 +17,7 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
@@ -24,7 +25,7 @@ from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.limits import Measure
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
-from nvaudit.session import check_converters, settle_device
+from nvaudit.session import check_converters, find_mapping, settle_device
 from nvaudit.spec import EffortOptions, GateOptions, QuestionOptions, RunSpec, flag, make_spec
 
 CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
@@ -175,7 +176,7 @@ def plan_roofline(
     margin: float | None = None,
     options: Mapping[str, Any],
 ) -> RooflinePlan:
-    """Settle what is run; as :func:`roofline`. Nothing but the profile is read."""
+    """Settle what is run; as :func:`roofline`. Read are the profile, and the mapping file if there is one."""
     _check_options(options)
     own = RooflineOptions.validated({"cell_bits": cell_bits, "rank_by": rank_by, "margin": margin})
     everything = {**options, "roughness": False}
@@ -187,7 +188,15 @@ def plan_roofline(
     converters = _converters(base)
     plain = {name: value for name, value in everything.items() if name not in CONVERTERS}
     ideal, skipped = {}, []
+    held = _levels_of_mapping(base)
     for bits in _bits(own.cell_bits, profile):
+        if held is not None and held[1] != 2**bits:
+            reason = (
+                f"the codes of {held[0]} are for devices of {held[1]} levels; --code auto chooses codes for "
+                "every number of levels, --code slices has none"
+            )
+            skipped.append(SkippedLevel(levels=2**bits, cell_bits=bits, reason=reason))
+            continue
         spec = make_spec(
             model=model,
             device=device,
@@ -241,6 +250,14 @@ def run_roofline(
         notes=(*load_model(spec.model, spec.seed).notes, *plan.notes),
         seconds=time.perf_counter() - begin,
     )
+
+
+def _levels_of_mapping(spec: RunSpec) -> tuple[str, int] | None:
+    """The mapping file that holds for the model, and the levels of its devices; None without one."""
+    if spec.mapping is None and (spec.code is not None or not mapping_beside(Path(spec.model)).is_file()):
+        return None
+    path = find_mapping(spec, load_model(spec.model, spec.seed))[0].mapping
+    return None if path is None else (path, len(read_mapping(Path(path)).level_variance))
 
 
 def bits_of_levels(levels: Sequence[int]) -> tuple[int, ...]:

@@ -138,6 +138,8 @@ class ChosenCodes:
         Codes that were tried.
     nearest : frozenset of str
         Weights that take the nearest value instead: their numbers were rounded to their code before.
+    made_for : tuple of (str, float or None) or None
+        Device and sigma that codes from a file were chosen for.
     """
 
     of: Mapping[str, Code]
@@ -149,6 +151,7 @@ class ChosenCodes:
     used: tuple[CodeUse, ...] = ()
     tried: int = 0
     nearest: frozenset[str] = frozenset()
+    made_for: tuple[str, float | None] | None = None
 
     def values(
         self, weight: Weight, numbers: NDArray[np.floating], *, per_channel: bool, nearest: bool = False
@@ -266,8 +269,9 @@ def codes_of_file(
     levels, bits = len(data.level_variance), point.profile.cell_bits
     if bits is not None and levels != 2**bits:
         raise OptionError(
-            f"--mapping: {path} is for devices of {levels} levels; {point.profile.name!r} has {2**bits} "
-            "here; --code slices leaves the file out"
+            f"--mapping: {path} is for devices of {levels} levels ({data.device}); {point.profile.name!r} "
+            f"has {2**bits} here. Choose codes for these devices with --code auto, or leave the file out "
+            "with --code slices"
         )
     # Two variances: `by` is the one for which the writer of the file chose the value of each weight, which
     # has to be repeated here; `own` is what devices make of it at this operating point.
@@ -282,7 +286,8 @@ def codes_of_file(
     ordered = sorted(set(codes.values()), key=lambda one: (one.devices, one.text))
     everything = _together(layers)
     used = tuple(_use(code, own, everything, None if nearest else by) for code in ordered)
-    return ChosenCodes(codes, own, by, None, errors, None, used, nearest=nearest)
+    made_for = data.device, data.sigma
+    return ChosenCodes(codes, own, by, None, errors, None, used, nearest=nearest, made_for=made_for)
 
 
 def _use(code: Code, variance: Doubles, weights: Spread, rounded_by: Doubles | None) -> CodeUse:

@@ -93,7 +93,12 @@ def remap_report(
     mapped = None if pair is None else pair[1].mapped
     hashes = outcome.header["hashes"]
     return RemapReport(
-        **{**outcome.header, "timing": dict(seconds), "hashes": {**hashes, "output": digest}},
+        **{
+            **outcome.header,
+            "timing": dict(seconds),
+            "hashes": {**hashes, "output": digest},
+            "codes": outcome.codes,
+        },
         headline=_headline(outcome, pair, difference)
         + share_clause(mapped)
         + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
@@ -125,7 +130,6 @@ def remap_report(
         mapped=mapped,
         notes=tuple(_notes(spec, outcome)),
         mapping=None if best.bench.codes is None else str(mapping_beside(output)),
-        codes=outcome.codes,
         allowed_loss=outcome.search.allowed,
         run={**spec.model_dump(mode="json"), "batch_size": outcome.batch_size},
     )

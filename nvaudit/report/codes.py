@@ -48,6 +48,18 @@ class CodeLayer(Section):
     errors: CodeErrors = Field(description="Of its weights.")
 
 
+class MadeFor(Section):
+    """What the codes of a mapping file were chosen for."""
+
+    device: str
+    sigma: float | None
+
+    @property
+    def text(self) -> str:
+        """The device, and the sigma where it is known."""
+        return self.device if self.sigma is None else f"{self.device} at sigma {self.sigma:g}"
+
+
 class CodesInfo(Section):
     """Weights on codes of their own instead of slices."""
 
@@ -59,6 +71,14 @@ class CodesInfo(Section):
     layers: tuple[CodeLayer, ...]
     devices_per_weight: float = Field(gt=0, description="On average over the mapped weights.")
     tried: int = Field(ge=0, description="Codes that the search tried.")
+    made_for: MadeFor | None = Field(
+        default=None, description="Null where codes were chosen in this run, and in older reports."
+    )
+
+    @property
+    def name(self) -> str:
+        """The significances of the one code, or how many codes there are."""
+        return self.codes[0].text if len(self.codes) == 1 else f"{len(self.codes)} codes"
 
 
 def codes_text(info: CodesInfo) -> str:
@@ -88,10 +108,21 @@ def codes_number(info: CodesInfo | None) -> tuple[KeyFigure, ...]:
     """The code beside the headline; nothing where weights are slices."""
     if info is None:
         return ()
-    code = info.codes[0].text if len(info.codes) == 1 else f"{len(info.codes)} codes"
-    count = f"{info.devices_per_weight:.4g}"
     encodings = ", ".join(sorted({one.encoding for one in info.codes}))
-    return (KeyFigure("code", code, f"{count} devices per weight, {encodings}"),)
+    note = f"{info.devices_per_weight:.4g} devices per weight, {encodings}"
+    if info.made_for is not None:
+        note += f"; chosen for {info.made_for.text}"
+    return (KeyFigure("code", info.name, note),)
+
+
+def codes_warning(info: CodesInfo | None, device: str) -> str | None:
+    """Say that codes were chosen for another device; None where they were not."""
+    if info is None or info.made_for is None or info.made_for.device == device:
+        return None
+    return (
+        f"The codes of {info.asked} were chosen for {info.made_for.text}, not for {device}: values that are "
+        "quiet on the one may be noisy on the other; --code auto chooses codes for this device."
+    )
 
 
 def codes_blocks(info: CodesInfo) -> list[Block]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.sections import (
     DataInfo,
     InputHashes,
@@ -72,6 +73,7 @@ class Header(Section):
         default=None, description="The full device profile; in older files of some kinds only its name."
     )
     operating_point: OperatingPointInfo | None = None
+    codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
     runtime: RuntimeInfo | None = Field(default=None, description="Null in reports from before it was kept.")
     run: Run = Field(
         default_factory=dict,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nvaudit.report.codes import codes_warning
 from nvaudit.report.crossbar import LAYER_COLUMNS, CrossbarInfo, crossbar_text, layer_row
 from nvaudit.report.document import (
     MAX_ROWS,
@@ -15,14 +16,16 @@ from nvaudit.report.document import (
     limited,
     short,
 )
+from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
-from nvaudit.report.wording import difference_text, value_text
+from nvaudit.report.wording import LABEL_FREE_CHIPS, difference_text, value_text
 
 
-def warnings(first: str | None, mapped: MappedShare | None) -> tuple[str, ...]:
-    """What a reader must know before anything else: a warning of the kind's own, and that of the share."""
-    about = share_warning(mapped)
-    return tuple(text for text in (first, None if about is None else f"{about}.") if text)
+def warnings(report: Header, mapped: MappedShare | None) -> tuple[str, ...]:
+    """What a reader must know before anything else: on labels, on the share on the array, on the codes."""
+    labels, share = LABEL_FREE_CHIPS if report.label_free else None, share_warning(mapped)
+    codes = codes_warning(report.codes, report.device_name)
+    return tuple(text for text in (labels, None if share is None else f"{share}.", codes) if text)
 
 
 def share_numbers(mapped: MappedShare | None) -> list[KeyFigure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from nvaudit.report.sections import RuntimeInfo, runtime_text
+from nvaudit.report.sections import InputHashes, RuntimeInfo, runtime_text
 
 
 def time_text(timing: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -19,10 +19,10 @@ def runtime_rows(runtime: RuntimeInfo | None) -> list[tuple[str, str]]:
     return [("Run on", line.removeprefix("Run on: ")) for line in runtime_text(runtime)]
 
 
-def hash_rows(model: str, data: str, device: str | None = None) -> list[tuple[str, str]]:
+def hash_rows(hashes: InputHashes) -> list[tuple[str, str]]:
     """Give the SHA-256 of what went in."""
-    given = (("model", model), ("data", data), ("device", device))
-    return [(f"SHA-256 of the {what}", value) for what, value in given if value is not None]
+    given = hashes.model_dump().items()
+    return [(f"SHA-256 of the {what.replace('_', ' ')}", value) for what, value in given if value is not None]
 
 
 def options_text(run: Mapping[str, object]) -> str:

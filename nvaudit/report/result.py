@@ -9,7 +9,6 @@ from pydantic import Field, JsonValue, model_validator
 from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.calibrated import CalibratedChips
-from nvaudit.report.codes import CodesInfo
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gates import GateResult
@@ -81,7 +80,6 @@ class AuditReport(Header):
     zero_groups: ZeroGroups | None = Field(
         default=None, description="Null: groups of zeros have devices as all others."
     )
-    codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
     attribution: dict[str, float] | None = Field(
         default=None,
         description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",

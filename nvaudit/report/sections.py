@@ -236,6 +236,7 @@ class InputHashes(Section):
     model: str | None = None
     data: str | None = None
     device: str | None = None
+    mapping: str | None = Field(default=None, description="Of the mapping file whose codes weights have.")
 
 
 class Hashes(InputHashes):

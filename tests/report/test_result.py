@@ -17,11 +17,11 @@ from nvaudit.report.kinds import KINDS, schema_text
 
 KEYS = [
     "kind", "schema_version", "nvaudit_version", "libraries", "headline", "label_free", "metric",
-    "metric_info", "model", "data", "device", "operating_point", "runtime", "run", "hashes", "timing",
-    "events", "notes",
+    "metric_info", "model", "data", "device", "operating_point", "codes", "runtime", "run", "hashes",
+    "timing", "events", "notes",
     "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate", "mapped",
     "mapped_gate", "tail", "trials", "sweep", "calibrated", "roughness", "landscape", "tensors",
-    "device_levels", "crossbar", "zero_groups", "codes", "attribution", "attribution_detail",
+    "device_levels", "crossbar", "zero_groups", "attribution", "attribution_detail",
 ]  # fmt: skip
 
 

@@ -42,7 +42,6 @@ from nvaudit.report.result import AuditReport
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tails import TailResult
 from nvaudit.report.wording import (
-    LABEL_FREE_CHIPS,
     amount_text,
     confidence_text,
     count_text,
@@ -113,7 +112,7 @@ def _hero(report: AuditReport) -> Hero:
         ),
         numbers=tuple(_numbers(report)),
         about=f"{report.metric} ({measure}){where}",
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        warnings=warnings(report, report.mapped),
     )
 
 

@@ -79,7 +79,7 @@ def record_section(report: AuditReport) -> Section:
         ("Trials", _trials_text(report)),
         *(("KPP", text) for text in dict.fromkeys(result.definition for result in report.kpp)),
         *time_text(report.timing),
-        *hash_rows(hashes.model, hashes.data, hashes.device),
+        *hash_rows(hashes),
     ]
     return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)
 

@@ -207,6 +207,7 @@ def _model(
         images_evaluated=report.trials.images_evaluated,
         images_exhaustive=report.trials.images_exhaustive,
         seconds=report.timing.get("total"),
+        codes=report.codes,
         run=report.run,
         hashes=report.hashes,
         notes=report.notes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from nvaudit.report.codes import codes_warning
 from nvaudit.report.comparison.figures import kpp_figure, roughness_figure
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport, ModelDifference
@@ -44,6 +45,9 @@ from nvaudit.report.wording import (
 
 _MAX_NAME = 24
 
+_WORDS = ("interval", "gate", "code")
+"""Columns that hold no numbers."""
+
 _BAR_COLUMNS = 60
 
 _ROUNDING = 1e-12
@@ -61,7 +65,7 @@ _CHIPS_WORDS = {
     "independent": "independent chips: no tensor has the same noise in both",
 }
 
-_COST_COLUMNS = ("roughness ×10⁻³", "weights", "devices", "crossbars", "on the array", "seconds")
+_COST_COLUMNS = ("roughness ×10⁻³", "code", "weights", "devices", "crossbars", "on the array", "seconds")
 
 
 def comparison_document(report: ComparisonReport) -> Document:
@@ -83,13 +87,15 @@ def _hero(report: ComparisonReport) -> Hero:
     best = next(model for model in report.models if model.name == (report.chosen or report.best))
     numbers = [
         KeyFigure(short(model.name), value_text(model.kpp[0].value, unit),
-            f"{kpp_name(report.percentile)}, {interval_text(model.kpp[0].low, model.kpp[0].high, unit)}",
+            f"{kpp_name(report.percentile)}, {interval_text(model.kpp[0].low, model.kpp[0].high, unit)}"
+            + (f"; code {model.codes.name}" if model.codes is not None else ""),
             main=model is best)
         for model in report.models[:6]
     ]  # fmt: skip
     warnings = [
         *([LABEL_FREE_CHIPS] if report.label_free else []),
         *(f"{t}." for t in _share_warnings(report)),
+        *_code_warnings(report),
     ]
     title = f"{short(best.name)} is best by {_MEASURE_NAMES[report.rank_by]}"
     if report.verdict is not None:
@@ -110,7 +116,7 @@ def _models(report: ComparisonReport) -> Section:
     rows = tuple(_row(report, model) for model in report.models)
     table = Table(
         "models", f"The models by {_MEASURE_NAMES[report.rank_by]}, the best first.", columns, rows,
-        numeric=(1, *(i for i, name in enumerate(columns) if i > 1 and name not in ("interval", "gate"))),
+        numeric=(1, *(i for i, name in enumerate(columns) if i > 1 and name not in _WORDS)),
         sortable=True,
     )  # fmt: skip
     figure = Figure(
@@ -275,6 +281,7 @@ def _cost_cells(model: ComparedModel) -> list[str]:
         rough = f"{1e3 * model.roughness.value:.4g}" + ("" if error is None else f" ± {1e3 * error:.2g}")
     return [
         rough,
+        "slices" if model.codes is None else model.codes.name,
         f"{model.size.weights:,}",
         f"{model.size.devices:,}",
         f"{model.size.crossbars:,}",
@@ -376,6 +383,12 @@ def _share_warnings(report: ComparisonReport) -> list[str]:
     """Say of which models more than a few percent is off the array."""
     warnings = ((model.name, share_warning(model.mapped)) for model in report.models)
     return [f"{name}: {text}" for name, text in warnings if text is not None]
+
+
+def _code_warnings(report: ComparisonReport) -> list[str]:
+    """Say which models have codes that were chosen for another device."""
+    found = ((model.name, codes_warning(model.codes, report.device_name)) for model in report.models)
+    return [f"{name}: {text}" for name, text in found if text is not None]
 
 
 def _bound_remarks(report: ComparisonReport) -> Iterator[str]:

@@ -42,7 +42,7 @@ def _heading(report: ComparisonReport) -> list[str]:
         "verdict", "roughness", "roughness_standard_error", "weights", "devices", "crossbars", "images",
         "trials", "seconds", "share_converted", *(f"place_by_{measure}" for measure in MEASURES),
         "kpp_difference", "kpp_difference_low", "kpp_difference_high",
-        "share_of_products", "share_of_weights",
+        "share_of_products", "share_of_weights", "code", "devices_per_weight",
     ]  # fmt: skip
 
 
@@ -61,6 +61,8 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[Cell]:
         *((None,) * 3 if difference is None else (difference.value, difference.low, difference.high)),
         *((None,) * 2 if model.mapped is None
           else (model.mapped.share_of_products, model.mapped.share_of_weights)),
+        *((None,) * 2 if model.codes is None
+          else (model.codes.name, model.codes.devices_per_weight)),
     ]  # fmt: skip
 
 

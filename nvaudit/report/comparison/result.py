@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.gates import GateResult
@@ -71,6 +72,7 @@ class ComparedModel(Section):
     images_evaluated: int = Field(ge=0)
     images_exhaustive: int = Field(ge=0)
     seconds: float | None
+    codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
     run: Run = Field(description="The full specification of the audit.")
     hashes: Hashes
     notes: tuple[str, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from nvaudit.report.codes import codes_blocks
+from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -38,9 +38,9 @@ from nvaudit.report.parts import (
     share_numbers,
     warnings,
 )
+from nvaudit.report.record import hash_rows
 from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.report.wording import (
-    LABEL_FREE_CHIPS,
     count_text,
     difference_text,
     duration_text,
@@ -105,8 +105,8 @@ def _hero(report: HardenReport) -> Hero:
         word="worse" if worse else "",
         title=change_title(name, change.value, unit),
         lines=(),
-        numbers=(*numbers, *share_numbers(report.mapped)),
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        numbers=(*numbers, *codes_number(report.codes), *share_numbers(report.mapped)),
+        warnings=warnings(report, report.mapped),
     )
 
 
@@ -209,10 +209,14 @@ def _values(losses: tuple[float, ...]) -> str:
 def _rest(report: HardenReport) -> tuple[Section, ...]:
     notes = (*report.notes, *report.events)
     record = [*_run_lines(report), f"Hardened model: {report.hardened}"]
-    hashes = tuple((f"SHA-256, {name}", value) for name, value in report.hashes.model_dump().items())
     return (
         Section("notes", "Notes", (Bullets(notes),) if notes else ()),
-        Section("record", "How it was run", (Bullets(tuple(record)), Facts(hashes)), folded=True),
+        Section(
+            "record",
+            "How it was run",
+            (Bullets(tuple(record)), Facts(tuple(hash_rows(report.hashes)))),
+            folded=True,
+        ),
     )
 
 

@@ -51,7 +51,7 @@ def inspect_document(report: InspectReport) -> Document:
                 *codes_number(report.codes),
                 *share_numbers(report.mapped),
             ),
-            warnings=warnings(None, report.mapped),
+            warnings=warnings(report, report.mapped),
         ),
         sections=(
             *tables,

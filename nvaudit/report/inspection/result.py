@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from nvaudit.report.codes import CodesInfo
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedGate, MappedShare, share_clause
 from nvaudit.report.records import Check, Tables, flat, records_of, share_check
@@ -25,7 +24,6 @@ class InspectReport(Header):
     tensors: tuple[TensorDecision, ...]
     mapped: MappedShare | None = Field(description="How much of the model's products is on the array.")
     mapped_gate: MappedGate | None = Field(description="Null without --require-mapped.")
-    codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
 
 
 def inspect_report(**content: Any) -> InspectReport:

@@ -143,7 +143,7 @@ def _record(report: LandscapeReport) -> Section:
         ("Directions and images", f"seed {report.run.get('seed')}, batch norm {report.roughness.batch_norm}"),
         *runtime_rows(report.runtime),
         *time_text(report.timing),
-        *hash_rows(report.hashes.model, report.hashes.data),
+        *hash_rows(report.hashes),
     )
     blocks: tuple[Block, ...] = (Facts(rows), Paragraph(f"Options: {options_text(report.run)}", media=PAGE))
     return Section("record", "How it was run", blocks, folded=True)

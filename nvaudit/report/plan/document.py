@@ -6,9 +6,11 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from nvaudit.report.codes import codes_number
 from nvaudit.report.document import Bullets, Cell, Document, Hero, KeyFigure, Number, Section, Table
+from nvaudit.report.parts import warnings
 from nvaudit.report.plan.result import MOST_TRIALS, Need, PercentilePlan, Plan, plan_headline
-from nvaudit.report.wording import LABEL_FREE_CHIPS, confidence_text, count_text, kpp_name, value_text
+from nvaudit.report.wording import confidence_text, count_text, kpp_name, value_text
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -44,8 +46,8 @@ def _hero(plan: Plan) -> Hero:
         word="",
         title="Nothing was audited",
         lines=(),
-        numbers=tuple(numbers),
-        warnings=(LABEL_FREE_CHIPS,) if plan.label_free else (),
+        numbers=(*numbers, *codes_number(plan.codes)),
+        warnings=warnings(plan, None),
     )
 
 

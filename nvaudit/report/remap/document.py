@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from nvaudit.report.codes import codes_blocks
+from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -22,11 +22,10 @@ from nvaudit.report.document import (
     limited,
 )
 from nvaudit.report.parts import before_after, change_title, share_blocks, share_numbers, warnings
-from nvaudit.report.record import time_text
+from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.remap.figures import steps_figure
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.wording import (
-    LABEL_FREE_CHIPS,
     change_interval_text,
     count_text,
     difference_text,
@@ -83,8 +82,8 @@ def _hero(report: RemapReport) -> Hero:
         word="worse" if worse else "",
         title=title,
         lines=(exact,),
-        numbers=(*numbers, *share_numbers(report.mapped)),
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        numbers=(*numbers, *codes_number(report.codes), *share_numbers(report.mapped)),
+        warnings=warnings(report, report.mapped),
     )
 
 
@@ -147,13 +146,12 @@ def _notes(report: RemapReport) -> Section:
 
 
 def _record(report: RemapReport) -> Section:
-    hashes = report.hashes.model_dump().items()
     rows = (
         ("Device", f"{report.run.get('device')}; seed {report.run.get('seed')}"),
         ("Remapped model", report.output),
         *([] if report.mapping is None else [("Mapping file", report.mapping)]),
         *time_text(report.timing),
-        *((f"SHA-256 of the {name.replace('_', ' ')}", value) for name, value in hashes),
+        *hash_rows(report.hashes),
     )
     return Section("record", "How it was run", (Facts(rows),), folded=True)
 

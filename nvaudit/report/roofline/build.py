@@ -168,6 +168,7 @@ def _level(audits: LevelAudits, rank_by: Measure, margin: float) -> LevelResult:
         verdict=verdict_words(roof, limit, settled, info),
         share_converted=None if runs[-1].crossbar is None else runs[-1].crossbar.share_of_weights,
         size=size_of(runs[-1].tensors),  # with converters the crossbars that were really filled
+        codes=ideal.codes,
         operating_point=ideal.operating_point,
         run=ideal.run,
         hashes=ideal.hashes,

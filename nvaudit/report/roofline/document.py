@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from nvaudit.report.codes import codes_warning
 from nvaudit.report.document import (
     Bullets,
     Cell,
@@ -33,7 +34,6 @@ from nvaudit.report.roofline.result import (
     measure_name,
 )
 from nvaudit.report.wording import (
-    LABEL_FREE_CHIPS,
     confidence_text,
     converters_text,
     count_text,
@@ -51,7 +51,7 @@ _ROUNDING = 1e-12
 _QUANTISED, _ADC, _MEAN, _KPP = "|", "▲", "·", "█"
 
 
-_SIZE_COLUMNS = ("slices", "devices", "crossbars", "sigma", "seconds")
+_SIZE_COLUMNS = ("code", "slices", "devices", "crossbars", "sigma", "seconds")
 
 
 def roofline_document(report: RooflineReport) -> Document:
@@ -75,6 +75,7 @@ def _hero(report: RooflineReport) -> Hero:
         interval = level.realistic.at(report.rank_by)
         ends = interval_text(interval.low, interval.high, unit)
         note = f"{measure_name(report)}, {ends}; {words[level.limit]}"
+        note += "" if level.codes is None else f"; code {level.codes.name}"
         value = value_text(interval.value, unit)
         numbers.append(KeyFigure(f"{level.levels} levels", value, note, main=level.levels == report.best))
     cheaper = _cheaper_text(report)
@@ -84,8 +85,15 @@ def _hero(report: RooflineReport) -> Hero:
         title=f"{report.best} levels per cell are best by {measure_name(report)}",
         lines=() if cheaper is None else (f"{cheaper}.",),
         numbers=(*numbers, *share_numbers(report.mapped)),
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        warnings=(*warnings(report, report.mapped), *dict.fromkeys(_code_warnings(report))),
     )
+
+
+def _code_warnings(report: RooflineReport) -> Iterator[str]:
+    """Say that codes were chosen for another device."""
+    for level in report.levels:
+        if (text := codes_warning(level.codes, report.device_name)) is not None:
+            yield text
 
 
 def _roofline(report: RooflineReport) -> Section:
@@ -130,12 +138,13 @@ def _cost(report: RooflineReport) -> Section:
         size, texts = level.size, _size_cells(level)
         values = (level.slices, size.devices, size.crossbars, level.operating_point.sigma, level.seconds)
         numbers = (Number(value, text) for value, text in zip(values, texts, strict=True))
-        return (Number(level.levels, str(level.levels)), *numbers)
+        code = "slices" if level.codes is None else level.codes.name
+        return (Number(level.levels, str(level.levels)), code, *numbers)
 
     rows = tuple(row(level) for level in report.levels)
     table = Table(
         "cost", "What each number of levels takes.", ("levels", *_SIZE_COLUMNS), rows,
-        numeric=tuple(range(len(_SIZE_COLUMNS) + 1)), sortable=True,
+        numeric=(0, *range(2, len(_SIZE_COLUMNS) + 1)), sortable=True,
     )  # fmt: skip
     return Section("cost-section", "Devices and crossbars", (table, *share_blocks(report.mapped)))
 
@@ -152,7 +161,7 @@ def _record(report: RooflineReport) -> Section:
     rows = [
         ("nvaudit", report.nvaudit_version),
         *time_text(report.timing),
-        *hash_rows(hashes.model, hashes.data, hashes.device),
+        *hash_rows(hashes),
     ]
     return Section(
         "record",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.cases import kpp_numbers, kpp_text
+from nvaudit.report.codes import CodesInfo
 from nvaudit.report.comparison.result import ModelSize
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
@@ -77,6 +78,7 @@ class LevelResult(Section):
     share_converted: float | None = Field(
         default=None, description="Share of the mapped weights that go through converters; null without."
     )
+    codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
     operating_point: OperatingPointInfo
     run: Run = Field(description="The specification of the audit without converters.")
     hashes: Hashes
@@ -127,7 +129,13 @@ class RooflineReport(Header):
 def tables(report: RooflineReport) -> Tables:
     """The numbers of levels, and those that were left out."""
     return {
-        "levels": records_of(flat(level, ("run", "hashes", "notes", "events")) for level in report.levels),
+        "levels": records_of(
+            {
+                **flat(level, ("run", "hashes", "notes", "events", "codes")),
+                "code": None if level.codes is None else level.codes.name,
+            }
+            for level in report.levels
+        ),
         "skipped": records_of(flat(level) for level in report.skipped),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
+from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -28,7 +29,6 @@ from nvaudit.report.paired import Difference
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.wording import (
-    LABEL_FREE_CHIPS,
     confidence_text,
     count_text,
     difference_text,
@@ -96,8 +96,8 @@ def _hero(report: VerifyReport) -> Hero:
         word=word,
         title=title,
         lines=tuple(lines),
-        numbers=(*_numbers(report), *share_numbers(report.mapped)),
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, report.mapped),
+        numbers=(*_numbers(report), *codes_number(report.codes), *share_numbers(report.mapped)),
+        warnings=warnings(report, report.mapped),
     )
 
 
@@ -223,7 +223,8 @@ def _tensors(report: VerifyReport) -> Section:
         ("tensor", "operator", "stored as", "kind", "verify", "of", "share", "devices"), rows,
         numeric=(4, 5, 6, 7), sortable=True,
     )  # fmt: skip
-    return Section("tensors-section", "Weights to verify", (table, *share_blocks(report.mapped)))
+    codes = [] if report.codes is None else codes_blocks(report.codes)
+    return Section("tensors-section", "Weights to verify", (table, *share_blocks(report.mapped), *codes))
 
 
 def _tensor(row: VerifyTensor) -> tuple[Cell, ...]:
@@ -251,7 +252,7 @@ def _record(report: VerifyReport) -> Section:
     rows = (
         *_condition_rows(report),
         *time_text(report.timing),
-        *hash_rows(hashes.model, hashes.data, hashes.device),
+        *hash_rows(hashes),
         ("nvaudit", report.nvaudit_version),
     )
     return Section("record", "How it was run", (Facts(rows),), folded=True)

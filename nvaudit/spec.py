@@ -101,6 +101,13 @@ class EffortOptions(Options):
         ),
     ] = None
     all_trials: Annotated[bool, Option("Draw all --trials also where the gate is decided by fewer.")] = False
+    suggest: Annotated[
+        bool,
+        Option(
+            "Where the gate fails, measure what another code of the weights would give, in up to a fifth of "
+            "the run's time (at least 3 s, at most 30 s)."
+        ),
+    ] = True
 
 
 class QuestionOptions(Options):

@@ -113,7 +113,7 @@ def failure_text(report: AuditReport, kept: Path | None = None) -> str:
     str
         The gates that do not hold, each with its numbers and with what would decide it; how to run it alone.
     """
-    from nvaudit.report.cases import answer_lines, case_name, cases_of
+    from nvaudit.report.cases import answer_lines, case_name, cases_of, remedy_lines
     from nvaudit.report.mapped import gate_lines
     from nvaudit.report.rerun import rerun_command
     from nvaudit.report.wording import clean
@@ -121,7 +121,8 @@ def failure_text(report: AuditReport, kept: Path | None = None) -> str:
     lines = [f"{report.model.path} on {report.device.get('name', 'the device')}"]
     for case in cases_of(report):
         if case.gate is not None and case.gate.verdict != "pass":
-            lines += [case_name(case, report), *(f"  {line}" for line in answer_lines(case, report))]
+            said = [*answer_lines(case, report), *remedy_lines(report, case.point)]
+            lines += [case_name(case, report), *(f"  {line}" for line in said)]
     if report.mapped_gate is not None and report.mapped_gate.verdict != "pass":
         lines += gate_lines(report.mapped_gate, report.mapped)
     if kept is not None:

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "jobs.landscaping": LOWER | {"perturb", "session"},
     "jobs.verifying": LOWER | {"perturb", "coverage", "session", "write_verify"},
     "jobs.measuring": LOWER | {"perturb", "session"},
+    "jobs.suggesting": LOWER | {"perturb", "session"},
     "jobs.calibrating": LOWER | {"perturb", "session", "remapping", "jobs.measuring"},
     "jobs.auditing": LOWER
     | {
@@ -60,6 +61,7 @@ MAY_IMPORT = {
         "jobs.attributing",
         "jobs.calibrating",
         "jobs.measuring",
+        "jobs.suggesting",
         "jobs.landscaping",
     },
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},

@@ -19,6 +19,7 @@ from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measuring import Measurement, measure_chips
+from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -180,7 +181,16 @@ def _measure(
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
     values = (nominal, quantised.value)
-    return _report(session, metric, values, (measurement, calibrated), detail, landscape, coverage, stop)
+    report = _report(session, metric, values, (measurement, calibrated), detail, landscape, coverage, stop)
+    if not spec.suggest or stop.interrupted:
+        return report
+    start = time.perf_counter()
+    remedy = find_remedy(session, metric, measurement.chip_seconds, report, begin, progress)
+    if remedy is None:
+        return report
+    end = time.perf_counter()
+    timing = {**report.timing, "another code": end - start, "total": end - begin}
+    return report.model_copy(update={"remedy": remedy, "timing": timing})
 
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:

@@ -107,7 +107,7 @@ def plan_comparison(
         baseline=None if baseline is None else find_model(baseline, paths, "--baseline"),
     )
     # A gate that stops early would give each model another number of chips.
-    more = {"all_trials": True} if options.get("min_kpp") is not None else {}
+    more = {"all_trials": True, "suggest": False} if options.get("min_kpp") is not None else {}
     for name, path in paths.items():
         if path.lower().endswith(".json"):
             if name in own:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ from nvaudit.perturb.chip import Draw
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.open_chips import OpenChips
 from nvaudit.perturb.prepare import Placement, Request, build_workload
-from nvaudit.perturb.watchdog import ended_with
 from nvaudit.perturb.workload import SlotSpec, TensorFile, Workload, save_array
 from nvaudit.remapping.clip import Limit, clipped, regridded
 from nvaudit.rng import stream
@@ -165,30 +164,6 @@ def stored(numbers: NDArray[Any] | OnCode) -> NDArray[Any]:
     return numbers.numbers if isinstance(numbers, OnCode) else numbers
 
 
-class OpenChips:
-    """A model with its weights settled, open for running chips side by side."""
-
-    def __init__(self, workload: Workload, conditions: BenchConditions) -> None:
-        self.conditions = conditions
-        threads = max(1, min(conditions.threads, conditions.chips))
-        self.engines = [Engine(workload) for _ in range(threads)]
-
-    def run(self, trials: Sequence[int]) -> NDArray[np.float64]:
-        """Score chips by number; :data:`nvaudit.perturb.engine.QUANTISED` is the one without noise."""
-        metric, keep, lanes = self.conditions.metric, self.conditions.keep, len(self.engines)
-
-        def lane(number: int) -> list[float]:
-            engine = self.engines[number]
-            return [engine.chip(metric, keep, 0, trial).value for trial in trials[number::lanes]]
-
-        # Lane i runs chips i, i + lanes, …: a chip is the same whichever lane runs it.
-        values = np.empty(len(trials))
-        with ThreadPoolExecutor(lanes) as pool, ended_with():
-            for number, scores in enumerate(pool.map(lane, range(lanes))):
-                values[number::lanes] = scores
-        return values
-
-
 class Bench:
     """One structure of the model; its weights may still be replaced.
 
@@ -280,7 +255,8 @@ class Bench:
 
     def chips(self, changed: Changed) -> OpenChips:
         """Open the model, with some weights replaced, for running chips."""
-        return OpenChips(self._with(changed), self.conditions)
+        how = self.conditions
+        return OpenChips(self._with(changed), how.metric, how.keep, min(how.threads, how.chips))
 
     def exact_slots(self, changed: Changed) -> dict[str, NDArray[Any]]:
         """What fills the template's places without quantisation and noise, by name."""

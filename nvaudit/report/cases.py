@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.records import Cell, Check, Tables, flat, number_text, records_of, share_check
+from nvaudit.report.remedy import remedy_text
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import MetricInfo, SweepPoint
 from nvaudit.report.steps import noiseless_steps
@@ -236,7 +237,8 @@ def checks(report: AuditReport) -> list[Check]:
 
 
 def _check(case: Case, report: AuditReport) -> Check:
-    gate, trials, lines = case.gate, case.point.trials, answer_lines(case, report)
+    gate, trials = case.gate, case.point.trials
+    lines = [*answer_lines(case, report), *remedy_lines(report, case.point)]
     numbers: dict[str, float | None] = {
         **kpp_numbers(case.kpp),
         "chips": trials.count,
@@ -251,6 +253,15 @@ def _check(case: Case, report: AuditReport) -> Check:
     message = f"{lines[0]}. {lines[1]}" if gate is not None and gate.needed else ""
     verdict = None if gate is None else gate.verdict
     return Check(case_name(case, report), verdict, tuple(lines), numbers, message)
+
+
+def remedy_lines(report: AuditReport, point: SweepPoint) -> list[str]:
+    """Say what another code would give where that is known of a point that fails."""
+    remedy = report.remedy
+    if remedy is None or not point.gate or remedy.sigma != point.sigma:
+        return []
+    before = point.kpp[0], point.trials.mean
+    return [remedy_text(remedy, report.metric_info, before, point.gate[0].threshold)]
 
 
 def kpp_numbers(kpp: KppResult) -> dict[str, float | None]:

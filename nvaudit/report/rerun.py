@@ -40,8 +40,13 @@ _SAME = (DeviceOptions, MappingOptions, CodeOptions, DataOptions, MetricOptions)
 """Options of an audit under which a model is hardened too."""
 
 
-def remedy_command(report: AuditReport) -> str | None:
+def remedy_command(report: AuditReport, code: str | None = None) -> str | None:
     """Give the command line that is tried first when a gate fails; None where none does.
+
+    Parameters
+    ----------
+    code : str, optional
+        Of the weights, instead of that of the audit.
 
     Returns
     -------
@@ -57,6 +62,8 @@ def remedy_command(report: AuditReport) -> str | None:
     words += ["-o", f"./{name}_remapped.onnx" if name.startswith("-") else f"{name}_remapped.onnx"]
     fields = [name for part in _SAME for name in part.model_fields if name != "sigmas"]
     same = {name: report.run[name] for name in fields if name in report.run} | {"sigmas": [point.sigma]}
+    if code is not None:
+        same |= {"code": code, "bits": None, "top_slice": None}
     for name, value in same.items():
         if value != fields_of(RunSpec)[name].default or name == "device":
             words += _words(name, value)

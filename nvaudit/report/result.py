@@ -17,6 +17,7 @@ from nvaudit.report.header import Header
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
 from nvaudit.report.reading import parsed, validated
+from nvaudit.report.remedy import Remedy
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
@@ -85,6 +86,11 @@ class AuditReport(Header):
         description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",
     )
     attribution_detail: AttributionDetail | None = None
+    remedy: Remedy | None = Field(
+        default=None,
+        description="What another code of the weights would give; null where no gate fails, with "
+        "--no-suggest, and where weights have a code already.",
+    )
     run: Run = Field(description="The full specification of the run.")
     hashes: Hashes
 

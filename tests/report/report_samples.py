@@ -19,7 +19,9 @@ from nvaudit.report import (
     overall_verdict,
     yield_at,
 )
+from nvaudit.report.codes import CodeErrors
 from nvaudit.report.mapped import MappedShare, OffProduct
+from nvaudit.report.remedy import Remedy, RemedyChips
 from nvaudit.rng import stream
 
 IMAGES = 450
@@ -166,6 +168,18 @@ def full_report() -> AuditReport:
             roughness=0.0012,
             axis=(-0.05, 0.0, 0.05),
             losses=((0.4, 0.2, 0.5), (0.3, 0.1, 0.2), (0.6, 0.3, 0.4)),
+        ),
+        remedy=Remedy(
+            sigma=0.2,
+            code="8,4,2,1",
+            encoding="sign_magnitude",
+            devices_per_weight=4,
+            errors=CodeErrors(total=0.0243, rounding=0.0089, noise=0.0226),
+            slices=CodeErrors(total=0.0482, rounding=0.0011, noise=0.0482),
+            chips=RemedyChips(
+                values=(0.95, 0.91, 0.89, 0.94), samples=450, mean=0.9225, worst=0.89, missed=1
+            ),
+            why_not=None,
         ),
         attribution={"conv1.weight": -0.012, "conv2.weight": -0.031, "programming": -0.04},
         events=("worker 2 stopped (killed by signal 9) during trials 17 to 32; they were run again",),

@@ -69,6 +69,7 @@ SPECS = {
         "ignore_labels": (-1, 255),
         "min_kpp": 0.9,
         "all_trials": True,
+        "suggest": False,
         "bits": 5,
         "cell_bits": 2,
         "limit": 10,

@@ -22,6 +22,7 @@ KEYS = [
     "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate", "mapped",
     "mapped_gate", "tail", "trials", "sweep", "calibrated", "roughness", "landscape", "tensors",
     "device_levels", "crossbar", "zero_groups", "attribution", "attribution_detail",
+    "remedy",
 ]  # fmt: skip
 
 

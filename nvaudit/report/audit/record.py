@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from nvaudit.report.cases import deciding_point, remedy_lines
 from nvaudit.report.document import (
     FILES,
     PAGE,
@@ -45,11 +46,16 @@ def remedy_section(report: AuditReport) -> Section | None:
     command = remedy_command(report)
     if command is None:
         return None
-    return Section(
-        "remedy",
-        "Try first",
-        (Paragraph("In a minute and without training:"), Code(command, "Command line of the remedy")),
-    )
+    blocks: list[Block] = [
+        Paragraph("In a minute and without training:"),
+        Code(command, "Command line of the remedy"),
+    ]
+    point, coded = deciding_point(report), remedy_command(report, code="auto")
+    if point is not None:
+        blocks += [Paragraph(f"{line}.") for line in remedy_lines(report, point)]
+    if report.remedy is not None and report.remedy.code is not None and coded is not None:
+        blocks.append(Code(coded, "Command line of the remedy with another code"))
+    return Section("remedy", "Try first", tuple(blocks))
 
 
 def notes_section(report: AuditReport) -> Section | None:

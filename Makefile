@@ -53,9 +53,10 @@ format: $(VENV)/.stamp-dev ## reformat and apply ruff's safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(VENV)/.stamp-dev ## write the JSON schemas of reports and of device profiles anew
+schema: $(VENV)/.stamp-dev ## write the JSON schemas of reports, devices and technologies anew
 	$(BIN)/python -m nvaudit.report nvaudit/report/schemas
 	$(BIN)/python -m nvaudit.device > devices/schema.json
+	$(BIN)/python -m nvaudit.technology > technology/schema.json
 
 dist: $(VENV)/.stamp-dev ## build the source archive, and from it the wheel, into dist/
 	rm -rf dist

@@ -58,15 +58,53 @@ def count_coverage(
     Coverage
         One sample is run only where sizes depend on more than those of the inputs.
     """
+    return _coverage(*count_products(loaded, rebatch, decisions, dataset), decisions)
+
+
+def count_products(
+    loaded: LoadedModel,
+    rebatch: Rebatch,
+    decisions: Sequence[Decision],
+    dataset: Dataset | None,
+    *,
+    with_steps: bool = False,
+) -> tuple[Products, int]:
+    """Find all products on the sizes of the data, or without data on those that the model declares.
+
+    Parameters
+    ----------
+    with_steps : bool
+        Look at everything else that runs too.
+
+    Returns
+    -------
+    tuple of Products and int
+        Of one run of so many samples: one, or the batch that the model is fixed to.
+    """
     free = rebatch.status == "rebatched"
     samples = (None if free else original_batch(loaded, rebatch)) or 1
+    if dataset is None:
+        sizes = _declared_sizes(loaded, rebatch, samples)
+        return _find(loaded, decisions, sizes, with_steps=with_steps), samples
     first = np.arange(samples).clip(max=dataset.count - 1)
     feeds = feed_samples(dataset.inputs, dataset.batch_axes, first, samples, None)
     sizes = {name: array.shape for name, array in feeds.items()}
-    products = _find(loaded, decisions, sizes)
+    products = _find(loaded, decisions, sizes, with_steps=with_steps)
     if products.sizes or products.branches:
-        products = _find(loaded, decisions, sizes, _look(loaded, products, feeds, free))
-    return _coverage(products, decisions, samples)
+        seen = _look(loaded, products, feeds, free)
+        products = _find(loaded, decisions, sizes, seen, with_steps=with_steps)
+    return products, samples
+
+
+def _declared_sizes(loaded: LoadedModel, rebatch: Rebatch, samples: int) -> dict[str, tuple[int, ...]]:
+    """Sizes of the inputs as the model states them, where it states all."""
+    sizes = {}
+    for spec in loaded.inputs:
+        axis = rebatch.batch_axes.get(spec.name)
+        dims = [samples if i == axis else size for i, size in enumerate(spec.shape or ())]
+        if spec.shape is not None and all(isinstance(size, int) for size in dims):
+            sizes[spec.name] = tuple(size for size in dims if isinstance(size, int))
+    return sizes
 
 
 def declared_coverage(
@@ -79,16 +117,8 @@ def declared_coverage(
     tuple of Coverage and bool
         Whether a run on data would count more of them.
     """
-    free = rebatch.status == "rebatched"
-    samples = (None if free else original_batch(loaded, rebatch)) or 1
-    sizes = {}
-    for spec in loaded.inputs:
-        axis = rebatch.batch_axes.get(spec.name)
-        dims = [samples if i == axis else size for i, size in enumerate(spec.shape or ())]
-        if spec.shape is not None and all(isinstance(size, int) for size in dims):
-            sizes[spec.name] = tuple(size for size in dims if isinstance(size, int))
-    products = _find(loaded, decisions, sizes)
-    return _coverage(products, decisions, samples), bool(products.sizes or products.branches)
+    products, samples = count_products(loaded, rebatch, decisions, None)
+    return _coverage(products, samples, decisions), bool(products.sizes or products.branches)
 
 
 def _find(
@@ -96,8 +126,11 @@ def _find(
     decisions: Sequence[Decision],
     sizes: Mapping[str, tuple[int, ...]],
     seen: Seen | None = None,
+    *,
+    with_steps: bool = False,
 ) -> Products:
-    return find_products(loaded, [decision.constant for decision in decisions], sizes, seen)
+    constants = [decision.constant for decision in decisions]
+    return find_products(loaded, constants, sizes, seen, with_steps=with_steps)
 
 
 def _look(loaded: LoadedModel, wanted: Products, feeds: Mapping[str, np.ndarray], free: bool) -> Seen:
@@ -129,7 +162,7 @@ class _Weight:
     mapped: bool = False
 
 
-def _coverage(products: Products, decisions: Sequence[Decision], samples: int) -> Coverage:
+def _coverage(products: Products, samples: int, decisions: Sequence[Decision]) -> Coverage:
     """Add up what is on the array and what is not."""
     on, off, between = _Sum(), _Sum(), _Sum()
     weights: dict[object, _Weight] = {}

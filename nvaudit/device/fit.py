@@ -10,9 +10,10 @@ import math
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from nvaudit.device.load import MAX_BYTES, parse_profile
+from nvaudit.device.load import parse_profile
 from nvaudit.device.profile import DeviceProfile, Encoding
 from nvaudit.errors import ProfileError
+from nvaudit.profile_file import MAX_BYTES
 
 TableUnit: TypeAlias = Literal["level", "full_scale", "us", "na", "s"]
 MAX_CSV_BYTES = 64 << 20

@@ -6,19 +6,18 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from nvaudit.device.fewer import fewer_levels
-from nvaudit.device.messages import describe, short
+from nvaudit.device.messages import describe
 from nvaudit.device.profile import DeviceProfile, Encoding
 from nvaudit.errors import ProfileError
+from nvaudit.profile_file import MAX_BYTES, parse_json, read_text, short
 
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_DIGITS = 300
 SCHEMA_FILE = "schema.json"
+_SEE = "`nvaudit devices list`"
 
 
 def _folder() -> Path:
@@ -58,58 +57,6 @@ def schema_text() -> str:
     return json.dumps(profile_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {short(key)} occurs twice in one object; keep one")
-        result[key] = value
-    return result
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON; write a finite number")
-
-
-def _bounded_int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits; write at most {MAX_DIGITS}")
-    return int(text)
-
-
-def _too_deep(data: object) -> bool:
-    layer = [data]
-    for _ in range(MAX_DEPTH):
-        layer = [
-            child
-            for value in layer
-            if isinstance(value, dict | list)
-            for child in (value.values() if isinstance(value, dict) else value)
-        ]
-    return bool(layer)
-
-
-def _parse_json(text: str, where: str) -> dict[str, Any]:
-    """Parse JSON, refusing what the standard leaves open: duplicate keys, NaN, endless nesting."""
-    try:
-        data = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_bounded_int
-        )
-    except json.JSONDecodeError as error:
-        raise ProfileError(
-            f"{where}: not JSON: {error.msg} at line {error.lineno} column {error.colno}; correct it there"
-        ) from None
-    except RecursionError:
-        raise ProfileError(f"{where}: nested deeper than {MAX_DEPTH}; flatten it") from None
-    except ValueError as error:
-        raise ProfileError(f"{where}: {str(error).splitlines()[0]}") from None
-    if not isinstance(data, dict):
-        raise ProfileError(f"{where}: got {short(data)}; a profile is a JSON object")
-    if _too_deep(data):
-        raise ProfileError(f"{where}: nested deeper than {MAX_DEPTH}; flatten it")
-    return data
-
-
 def parse_profile(text: str, where: str) -> DeviceProfile:
     """Parse and check the text of a profile file.
 
@@ -132,7 +79,7 @@ def parse_profile(text: str, where: str) -> DeviceProfile:
     """
     if len(text) > MAX_BYTES:
         raise ProfileError(f"{where}: larger than 1 MiB; a profile holds a table, not a data set")
-    data = _parse_json(text, where)
+    data = parse_json(text, where)
     try:
         # From JSON rather than from `data`: strict typing then still takes a list for a tuple.
         return DeviceProfile.model_validate_json(text, strict=True)
@@ -140,26 +87,6 @@ def parse_profile(text: str, where: str) -> DeviceProfile:
         raise ProfileError(describe(error, where, data)) from None
     except (UnicodeError, RecursionError) as error:
         raise ProfileError(f"{where}: not valid text: {error}; save it as UTF-8") from None
-
-
-def _read_text(path: Path, where: str) -> str:
-    try:
-        if not path.is_file():
-            problem = "is not a regular file" if path.exists() else "no such file"
-            raise ProfileError(f"{where}: {problem}; name a profile file, or see `nvaudit devices list`")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ProfileError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ProfileError(f"{where}: cannot be read: {reason}; check the path and its rights") from None
-    if len(content) > MAX_BYTES:
-        raise ProfileError(f"{where}: larger than 1 MiB; a profile holds a table, not a data set")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ProfileError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
@@ -189,7 +116,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     is_path = isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".json")
     if is_path:
         where = text if text.isprintable() else short(text)
-        return parse_profile(_read_text(Path(text), where), where)
+        return parse_profile(read_text(Path(text), where, _SEE), where)
     names = profile_names()
     if text not in names:
         near = difflib.get_close_matches(text, names, n=3)
@@ -199,7 +126,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
             "`nvaudit devices list`, or give the path of a .json file"
         )
     where = f"devices/{text}.json"
-    return parse_profile(_read_text(_folder() / f"{text}.json", where), where)
+    return parse_profile(read_text(_folder() / f"{text}.json", where, _SEE), where)
 
 
 def dump_profile(profile: DeviceProfile) -> str:

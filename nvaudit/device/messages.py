@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,9 +13,9 @@ from pydantic_core import ErrorDetails
 from nvaudit.device.law import LAW_KINDS, LAW_TYPES
 from nvaudit.device.profile import DeviceProfile, SigmaKnob, Source, TimeKnob, Window
 from nvaudit.device.terms import SLUG, TERM_KINDS, TERM_TYPES, OneOverF, TableLevel
+from nvaudit.profile_file import SHOWN, short
 
 MAX_REPORTED = 10
-_SHOWN = 60
 _MODELS: dict[str, type[BaseModel]] = {
     **dict(zip(TERM_KINDS, TERM_TYPES, strict=True)),
     **dict(zip(LAW_KINDS, LAW_TYPES, strict=True)),
@@ -38,16 +39,10 @@ _EXPECTED = {
 }
 
 
-def short(value: object) -> str:
-    """`repr` of a value, cut to a length that fits a message."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
-
-
 def _step(key: int | str) -> str:
     """One step of a path, quoted where the file's key is not a plain word."""
     text = str(key)
-    plain = text.replace("_", "a").replace("-", "a").isalnum() and len(text) <= _SHOWN
+    plain = text.replace("_", "a").replace("-", "a").isalnum() and len(text) <= SHOWN
     return text if plain else short(text)
 
 
@@ -84,16 +79,38 @@ def _known_keys(parent: object, path: list[int | str]) -> list[str]:
     return list(model.model_fields) if model is not None else []
 
 
-def _unknown_key(parent: object, path: list[int | str]) -> str:
-    known = _known_keys(parent, path)
+def _unknown_key(path: list[int | str], known: list[str]) -> str:
     near = difflib.get_close_matches(str(path[-1]), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
     return f"unknown key; {hint}"
 
 
-def _bad_kind(path: list[int | str], given: str) -> str:
+def _kinds(path: list[int | str]) -> tuple[str, tuple[str, ...]]:
+    """What the object at a path is one of, in words, and the kinds that there are."""
     is_term = len(path) == 2 and path[0] == "noise"
-    noun, kinds = ("noise term", TERM_KINDS) if is_term else ("law", LAW_KINDS)
+    return ("noise term", TERM_KINDS) if is_term else ("law", LAW_KINDS)
+
+
+@dataclass(frozen=True)
+class FileWords:
+    """What may stand in a file of some sort.
+
+    Attributes
+    ----------
+    keys : callable
+        From the object that holds an unknown key, and the path of that key, to the keys that there may be.
+    kinds : callable
+        From the path of an object with a ``kind`` to what it is one of, in words, and the kinds there are.
+    """
+
+    keys: Callable[[object, list[int | str]], list[str]]
+    kinds: Callable[[list[int | str]], tuple[str, tuple[str, ...]]]
+
+
+DEVICE_FILE = FileWords(_known_keys, _kinds)
+
+
+def _bad_kind(noun: str, kinds: tuple[str, ...], given: str) -> str:
     if not given:
         return f"missing; use one of {', '.join(kinds)}"
     return f"{given} is not a {noun}; use one of {', '.join(kinds)}"
@@ -130,7 +147,7 @@ def _pattern(path: list[int | str], context: Mapping[str, Any], value: str) -> s
     return f"{value} holds a control character; write plain text on one line"
 
 
-def _describe(error: ErrorDetails, data: object) -> str:
+def _describe(error: ErrorDetails, data: object, words: FileWords) -> str:
     """Describe one finding as `path: got; do`."""
     kind, context = error["type"], error.get("ctx", {})
     path, values = _walk(error["loc"], data)
@@ -138,18 +155,20 @@ def _describe(error: ErrorDetails, data: object) -> str:
     if kind == "profile_rule":
         return ".".join([*map(_step, path), f"{context['path']}: {context['problem']}"])
     if kind == "union_tag_invalid":
-        text = _bad_kind(path, short(context["tag"]))
+        text = _bad_kind(*words.kinds(path), short(context["tag"]))
         path = [*path, "kind"]
     elif kind in ("json_invalid", "string_unicode"):
         text = "not valid text, such as half of a surrogate pair; save it as UTF-8"
     elif kind == "union_tag_not_found":
         is_object = isinstance(error["input"], Mapping)
-        text = _bad_kind(path, "") if is_object else f"got {value}; write an object with a 'kind'"
+        text = (
+            _bad_kind(*words.kinds(path), "") if is_object else f"got {value}; write an object with a 'kind'"
+        )
         path = [*path, "kind"] if is_object else path
     elif kind == "missing":
         text = "missing; add it"
     elif kind == "extra_forbidden":
-        text = _unknown_key(values[-2], path)
+        text = _unknown_key(path, words.keys(values[-2], path))
     elif kind == "literal_error":
         choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
         text = f"got {value}; use {'one of ' if ',' in choices else ''}{choices}"
@@ -162,7 +181,7 @@ def _describe(error: ErrorDetails, data: object) -> str:
     return f"{'.'.join(map(_step, path)) or 'the file'}: {text}"
 
 
-def describe(error: ValidationError, where: str, data: object) -> str:
+def describe(error: ValidationError, where: str, data: object, words: FileWords = DEVICE_FILE) -> str:
     """Describe why a profile is invalid, one line per finding.
 
     Parameters
@@ -173,6 +192,8 @@ def describe(error: ValidationError, where: str, data: object) -> str:
         The file, as the user named it.
     data : object
         The JSON value that was validated.
+    words : FileWords
+        What may stand in such a file.
 
     Returns
     -------
@@ -180,7 +201,7 @@ def describe(error: ValidationError, where: str, data: object) -> str:
         ``where: path: got; what to do``, at most `MAX_REPORTED` lines.
     """
     errors = error.errors(include_url=False)
-    lines = [f"{where}: {_describe(one, data)}" for one in errors[:MAX_REPORTED]]
+    lines = [f"{where}: {_describe(one, data, words)}" for one in errors[:MAX_REPORTED]]
     if len(errors) > MAX_REPORTED:
         lines.append(f"{where}: and {len(errors) - MAX_REPORTED} more")
     return "\n".join(lines)

@@ -93,6 +93,31 @@ def unmapped(code: NDArray[np.integer], lines: Lines, rows: int) -> NDArray[np.b
     return np.asarray(layout.inverse(code.shape).apply(zero), np.bool_) if zero.any() else None
 
 
+def groups_gone(code: NDArray[np.integer], lines: Lines, rows: int) -> NDArray[np.bool_]:
+    """Say which groups are zero.
+
+    Parameters
+    ----------
+    code : ndarray of int
+        Codes in the primary layout.
+
+    Returns
+    -------
+    ndarray of bool, shape (row block, column)
+        All matrices counted through.
+
+    Examples
+    --------
+    >>> groups_gone(np.array([[0, 0, 3], [1, 0, 0]]), Lines(axes=(0,)), rows=2)
+    array([[ True, False],
+           [False,  True]])
+    """
+    matrix = matrix_layout(code.shape, lines.axes).apply(code)
+    starts = row_starts(matrix.shape[0], lines, rows)
+    # A group is zero as a whole or not at all, so its first row tells.
+    return np.asarray(zero_groups(matrix, starts, range(matrix.shape[1]))[starts], np.bool_)
+
+
 @dataclass(frozen=True)
 class Saved:
     """What groups of zeros save of one tensor.

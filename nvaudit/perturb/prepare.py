@@ -51,17 +51,33 @@ class Placement:
 def map_tensor(
     weight: Weight, profile: DeviceProfile, how: Placement, folder: Path, index: int
 ) -> TensorFile:
-    """Quantise one weight and put its codes into a file.
+    """Quantise one weight and put its codes into a file."""
+    code, scale, array = place_weight(weight, profile, how)
+    return _tensor_file(weight, code, scale, array, how, folder, index)
+
+
+def place_weight(
+    weight: Weight, profile: DeviceProfile, how: Placement
+) -> tuple[NDArray[np.int16], NDArray[np.float32], Array]:
+    """Quantise one weight, and say how its codes lie in devices.
 
     A weight that the model stores as integers keeps its own grid: the codes are the stored integers, unless
     these are wider than codes can be, or the weight has a code of its own.
+
+    Returns
+    -------
+    code : ndarray, int16
+        In the primary layout.
+    scale : ndarray, float32
+        Weight units per code, broadcastable to ``code``.
+    array : Array
     """
     chosen = None if how.codes is None else how.codes.of.get(weight.key)
     loaded = weight.load()
     if how.codes is not None and chosen is not None:
         values = np.asarray(loaded.values)
         code, scale = how.codes.values(weight, values, per_channel=how.per_channel)
-        return _tensor_file(weight, code, scale, code_layout(profile, chosen), how, folder, index)
+        return code, scale, code_layout(profile, chosen)
     grid = loaded.grid
     # A stored grid may reach beyond its nominal bits once a zero point is taken off: int8 −128 with zero
     # point 127 is −255. The bits are those that the codes need.
@@ -75,8 +91,7 @@ def map_tensor(
         bits = how.bits
         codes = quantize(loaded.values, bits, weight.channel_axes if how.per_channel else ())
         code, scale = codes.code, codes.scale
-    array = layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
-    return _tensor_file(weight, code, scale, array, how, folder, index)
+    return code, scale, layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
 
 
 def _tensor_file(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nvaudit.device import DeviceProfile, evaluate, load_profile, parse_profile, profile_names
-from nvaudit.device.load import MAX_BYTES
 from nvaudit.device.profile import laws_of
 from nvaudit.errors import ProfileError
+from nvaudit.profile_file import MAX_BYTES
 from nvaudit.rng import stream
 
 DEVICES = Path(__file__).parents[2] / "devices"

@@ -16,6 +16,7 @@ from nvaudit.model.batch.walk import Shapes, infer_sizes
 from nvaudit.model.fold import fold, fold_ints
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.macs.rules import Sizes, SizesOf, Term, terms
+from nvaudit.model.macs.steps import Steps, find_steps
 from nvaudit.model.uses import Constant
 from nvaudit.model.walk import DROPOUTS, RANDOM, Place, attribute, bodies, constant_values, operand, places
 
@@ -66,12 +67,14 @@ class Product:
 class Products:
     """The products of a model, and what would have to be known of the main graph to count more of them.
 
-    ``sizes`` are values whose sizes, ``branches`` conditions whose truth.
+    ``sizes`` are values whose sizes, ``branches`` conditions whose truth. With ``steps`` what else runs was
+    looked at too.
     """
 
     entries: list[Product]
     sizes: set[str]
     branches: set[str]
+    steps: Steps | None = None
 
 
 def find_products(
@@ -79,6 +82,8 @@ def find_products(
     constants: Sequence[Constant],
     inputs: Mapping[str, Sizes],
     seen: Seen | None = None,
+    *,
+    with_steps: bool = False,
 ) -> Products:
     """Find every product at any depth.
 
@@ -86,6 +91,8 @@ def find_products(
     ----------
     inputs : mapping of str to tuple of int
         Sizes of the inputs, with the batch.
+    with_steps : bool
+        Look at everything else that runs too.
 
     Returns
     -------
@@ -93,7 +100,11 @@ def find_products(
         In graph order.
     """
     finder = _Finder(loaded, constants, known_sizes(loaded.model, inputs, seen or Seen()))
-    return Products(list(finder.products()), finder.missing, finder.open)
+    entries = list(finder.products())
+    if not with_steps:
+        return Products(entries, finder.missing, finder.open)
+    steps = find_steps(loaded.model.graph, finder.sizes.of, finder.runs)
+    return Products(entries, finder.missing | steps.missing, finder.open, steps)
 
 
 class _Finder:
@@ -118,11 +129,12 @@ class _Finder:
         }
         self.missing: set[str] = set()
         self.open: set[str] = set()
+        self.runs: dict[int, int | None] = {id(self.graph): 1}  # of each graph, by its id
 
     def products(self) -> Iterator[Product]:
         # runs(body) = runs(graph around it) × times that its node runs it. A node comes before those of its
         # bodies, so the factor for a body is there when its nodes are reached.
-        runs: dict[int, int | None] = {id(self.graph): 1}
+        runs = self.runs
         for place in places(self.graph):
             own = runs.get(id(place.node.graph))
             for name, body in bodies(place.node):

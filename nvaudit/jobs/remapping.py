@@ -14,6 +14,7 @@ import numpy as np
 from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
 from nvaudit.files import check_product, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import load_model
@@ -227,13 +228,15 @@ def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> No
             importance=importance,
         )
 
-    given = asked.significances is not None
     alike = replace(asked, allocate=None)
+    slices = layout(session.profile, bits=session.profile.weight_bits)
+    too_many = asked.devices is not None and asked.devices < slices.slices * slices.polarities
+    required = asked.significances is not None or too_many
     pairs = 2 if session.profile.encoding == "differential" else 1
     if asked.allocate is None or asked.devices is None or asked.devices % pairs == 0:
-        search.codes(partial(choose, alike), required=given)
+        search.codes(partial(choose, alike), required=required)
     if asked.allocate is not None:
-        search.codes(partial(choose, asked), required=False, images=WATCHED)
+        search.codes(partial(choose, asked), required=required and search.required is None, images=WATCHED)
 
 
 def _offered_code(search: RemapSearch, session: Session) -> RemapCandidate | None:

@@ -109,7 +109,8 @@ class RemapSearch:
     centres : Centres or None
         Where means can be corrected, once that is known.
     required : RemapCandidate or None
-        The one with the code that hardware has: those before it, on other codes, are there to compare with.
+        The one with the code that hardware has, or that is not behind what it replaces: those before it, on
+        other codes, are there to compare with.
     """
 
     basis: RescalingBasis
@@ -267,7 +268,7 @@ class RemapSearch:
         choose : callable
             Gives the codes of a structure's weights, by the noise power of their results where it is known.
         required : bool
-            Whether hardware has this code, so that nothing else can be kept.
+            Whether hardware has this code, or has no devices for what was there: nothing else can be kept.
         images : int
             Samples on which it is measured what layers take, where codes differ by layers; 0: they do not.
         """
@@ -291,7 +292,10 @@ class RemapSearch:
         candidate = self.candidate(
             name, bench, base.rescaling, base.limits, base.corrected, required=required
         )
-        if required:
+        # By calculation a code errs less than what it replaces; where chips cannot tell them apart (all of
+        # them at the best accuracy, say), their order is luck and must not decide against it.
+        measured, whole = candidate.measured, name not in self.cut_short and name not in self.refused
+        if required or (whole and not measured.behind(base.measured)):
             self.required = candidate
         self._on_code = self.best() if self.best().bench.codes is not self.original.codes else None
 

@@ -221,3 +221,23 @@ def test_products_of_remap_take_one_thread(method, set_before, want):
         [sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     assert ran.stdout.splitlines()[-1] == want
+
+
+@pytest.mark.parametrize("allocated", [{}, {"allocate": "devices"}])
+def test_a_code_is_kept_where_chips_cannot_tell(tmp_path, allocated):
+    """Every chip is perfect: the code is kept, which errs less by calculation, not what was there."""
+    options = {"sigma": 0.001, "code": "auto", **allocated, **ALONE, **QUICK}
+    report = remap(product(tmp_path / "m.onnx"), "rram", out=tmp_path / "o.onnx", **options)
+    assert {step.mean for step in report.steps} == {1.0}
+    assert report.codes is not None
+    assert [step.kept for step in report.steps] == [False] * (len(report.steps) - 1) + [True]
+
+
+@pytest.mark.parametrize("devices", [1, 2.5])
+def test_fewer_devices_than_slices_have_are_a_demand(tmp_path, devices):
+    """Where there are fewer devices than slices take, slices are not kept, though chips like them better."""
+    options = {"code": "auto", "devices_per_weight": devices, "limit": 100, **ALONE, **QUICK}
+    options |= {} if devices == 1 else {"allocate": "devices"}
+    report = remap(EXAMPLE, "rram", out=tmp_path / "o.onnx", **options)
+    assert report.codes is not None
+    assert report.codes.devices_per_weight <= devices

@@ -85,8 +85,8 @@ class ChipScores:
         """What the first chips say."""
         return replace(self, chips=self.chips[:chips])
 
-    def behind(self, rival: ChipScores) -> bool:
-        """Whether it is worse than a rival on the same chips, by more than a standard error.
+    def behind(self, rival: ChipScores, errors: float = 1.0) -> bool:
+        """Whether it is worse than a rival on the same chips, by more than so many standard errors.
 
         Examples
         --------
@@ -97,12 +97,12 @@ class ChipScores:
         False
         """
         # Paired: on one chip number both have the same draws, and what these have in common cancels in the
-        # difference. Behind: mean(gain) < −s / √n. A NaN is behind.
+        # difference. Behind: mean(gain) < −errors · s / √n. A NaN is behind.
         count = min(len(self.chips), len(rival.chips))
         if count < 2:
             return False
         gain = self.sign * (self.chips[:count] - rival.chips[:count])
-        return not float(gain.mean()) >= -float(gain.std(ddof=1)) / np.sqrt(count)
+        return not float(gain.mean()) >= -errors * float(gain.std(ddof=1)) / np.sqrt(count)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from nvaudit.remapping.solve import SHARP, SOFT
 _INSERTED = {"columns": "factors behind weights", "both": "factors behind and before weights"}
 
 BEHIND = "is behind on the first chips"
+CODE_BEHIND = "is behind by more than chance, against the calculation"
 COSTS = "costs too much of the nominal metric"
 _ROUNDED = "codes for noise"
 
@@ -43,6 +44,9 @@ _SEARCH_S = 5.0
 
 _WATCHING = 4
 """Passes that it takes as long as to measure what layers take, about."""
+
+_SURELY = 2.0
+"""Standard errors by which chips have to be behind before they decide against a calculation."""
 
 _PATIENCE_S = 10.0
 """Rounding is begun where so much time is left, even if it needs more: the rest stays as it is."""
@@ -158,7 +162,8 @@ class RemapSearch:
         good = [c for c in tried if len(c.measured.chips) == every and c.name not in self.refused]
         # Clipping starts from a rescaled structure where there is one, even if the original measures better:
         # what clips well as it is clips better rescaled.
-        start = max(good[1:] or good, key=_order)
+        rescaled = good[1:] if self.required is None else good
+        start = max(rescaled or good, key=_order)
         if self.best().name in self.cut_short:
             start = self.best()
         self._family(start, by_balance(start.bench, start.rescaling.power, spread))
@@ -276,7 +281,7 @@ class RemapSearch:
         bare = base.name if base.bench.codes is self.original.codes else base.name.rpartition(", ")[0]
         by_layers = bool(images)
         what = f"{bare}, codes by layers" if by_layers else f"{bare}, code"
-        passes = FIRST_CHIPS + 2 + (_WATCHING if by_layers else 0)
+        passes = self.conditions.chips + 2 + (_WATCHING if by_layers else 0)
         if not required and self.late(what, passes, _SEARCH_S if by_layers else 0.0):
             return
         self.tell(f"{bare}, code", len(self.tried), len(self.tried) + 1)
@@ -289,14 +294,13 @@ class RemapSearch:
         if any(candidate.name == name for candidate in self.tried):
             self.impossible.append(f"{what}: all layers get the code that was tried")
             return
-        candidate = self.candidate(
-            name, bench, base.rescaling, base.limits, base.corrected, required=required
-        )
+        candidate = self.candidate(name, bench, base.rescaling, base.limits, base.corrected, required=True)
         # By calculation a code errs less than what it replaces; where chips cannot tell them apart (all of
         # them at the best accuracy, say), their order is luck and must not decide against it.
-        measured, whole = candidate.measured, name not in self.cut_short and name not in self.refused
-        if required or (whole and not measured.behind(base.measured)):
+        if required or not candidate.measured.behind(base.measured, _SURELY):
             self.required = candidate
+        else:
+            self.refused[name] = CODE_BEHIND
         self._on_code = self.best() if self.best().bench.codes is not self.original.codes else None
 
     def _input_moments(self, bench: Bench, images: int) -> tuple[dict[str, InputMoments], dict[str, str]]:

@@ -49,7 +49,7 @@ from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes, choose_codes, code_request, codes_of_file
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
-from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
+from nvaudit.perturb.metrics import Metric, check_threshold, load_function, resolve_metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.providers import Ran
@@ -595,10 +595,3 @@ def check_thresholds(spec: RunSpec, metric: Metric) -> None:
     for option, values in (("--min-kpp", gate), ("--yield-at", spec.yield_at)):
         for value in values:
             check_threshold(option, value, metric)
-
-
-def check_threshold(option: str, value: float, metric: Metric) -> None:
-    """As :func:`check_thresholds`, for one option."""
-    if metric.unit == "fraction" and not 0 <= value <= 1:
-        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
-        raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")

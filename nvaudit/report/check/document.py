@@ -30,7 +30,7 @@ from nvaudit.report.document import (
 from nvaudit.report.mapped import gate_lines, part_text
 from nvaudit.report.parts import warnings
 from nvaudit.report.record import time_text
-from nvaudit.report.wording import LABEL_FREE_CHIPS, count_text, interval_text, kpp_name, value_text
+from nvaudit.report.wording import count_text, interval_text, kpp_name, value_text
 from nvaudit.stats.gate import Verdict
 
 _TITLES: dict[Verdict | None, str] = {
@@ -91,7 +91,7 @@ def _hero(report: CheckReport) -> Hero:
         lines=(),
         numbers=tuple(numbers),
         about="audits",
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, None),
+        warnings=warnings(report, None),
     )
 
 

@@ -47,6 +47,7 @@ _NAMES = {axis: (key, "name") for axis, key in AXIS_KEYS.items()} | {"exceptions
     without={"device"},
     own={
         "roughness": {"default": False},
+        "suggest": {"default": False},
         "output_name": {"was": ()},
         "max_minutes": {
             "help": "Time of each audit, after which its gate draws no more chips; --total-minutes is that "

@@ -130,7 +130,7 @@ def check(
         If anything about the input is wrong; everything is read before the first audit runs.
     """
     own = CheckOptions.validated({"only": only, "total_minutes": total_minutes, "fail_fast": fail_fast})
-    given = {"workers": default_workers(), "roughness": False, **options}
+    given = {"workers": default_workers(), "roughness": False, "suggest": False, **options}
     plan = plan_check(models, devices, conditions, exceptions, general=given, options=own)
     return run_check(plan, progress, None if resume is None else Path(resume))
 

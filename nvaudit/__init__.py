@@ -1,6 +1,6 @@
 """Audit any ONNX model for non-volatile compute-in-memory hardware.
 
-The verbs of the command line as functions: :func:`audit`, :func:`compare`, :func:`harden`,
+The verbs of the command line as functions: :func:`audit`, :func:`check`, :func:`compare`, :func:`harden`,
 :func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`verify_plan`. They are loaded when
 first used, so that ``import nvaudit`` is light.
 """
@@ -11,6 +11,7 @@ from nvaudit._version import __version__
 
 if TYPE_CHECKING:
     from nvaudit.jobs.auditing import audit
+    from nvaudit.jobs.checking import check
     from nvaudit.jobs.comparing import compare
     from nvaudit.jobs.hardening import harden
     from nvaudit.jobs.landscaping import landscape
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nvaudit.jobs.replaying import replay
     from nvaudit.jobs.rooflining import roofline
     from nvaudit.jobs.verifying import verify_plan
+    from nvaudit.report.check.result import CheckReport
     from nvaudit.report.comparison.result import ComparisonReport
     from nvaudit.report.hardening.result import HardenReport
     from nvaudit.report.landscape.result import LandscapeReport
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditReport",
+    "CheckReport",
     "ComparisonReport",
     "HardenReport",
     "LandscapeReport",
@@ -36,6 +39,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "audit",
+    "check",
     "compare",
     "harden",
     "landscape",
@@ -47,6 +51,7 @@ __all__ = [
 
 _HOME = {
     "audit": "nvaudit.jobs.auditing",
+    "check": "nvaudit.jobs.checking",
     "compare": "nvaudit.jobs.comparing",
     "harden": "nvaudit.jobs.hardening",
     "landscape": "nvaudit.jobs.landscaping",
@@ -55,6 +60,7 @@ _HOME = {
     "roofline": "nvaudit.jobs.rooflining",
     "verify_plan": "nvaudit.jobs.verifying",
     "AuditReport": "nvaudit.report.result",
+    "CheckReport": "nvaudit.report.check.result",
     "ComparisonReport": "nvaudit.report.comparison.result",
     "HardenReport": "nvaudit.report.hardening.result",
     "LandscapeReport": "nvaudit.report.landscape.result",

@@ -49,7 +49,7 @@ from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes, choose_codes, code_request, codes_of_file
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
-from nvaudit.perturb.metrics import Metric, load_function, resolve_metric
+from nvaudit.perturb.metrics import Metric, check_threshold, load_function, resolve_metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.providers import Ran
@@ -61,6 +61,7 @@ from nvaudit.perturb.workload import Workload
 from nvaudit.report.codes import CodesInfo
 from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.rng import stream
+from nvaudit.sharing import shared
 from nvaudit.spec import RunSpec
 from nvaudit.tensor_table import codes_info
 
@@ -170,6 +171,19 @@ class Session:
         """Open what runs the calls."""
         spec, work = self.spec, self.workload
         return open_pool(spec.workers, spec.dask, work, work.folder, self.events.append)
+
+    def ideal_key(self, what: str, metric: Metric) -> tuple[Any, ...] | None:
+        """What a result of the unmodified model depends on; None where a run needs its own file of them."""
+        spec, work = self.spec, self.workload
+        scored = (
+            self.loaded.digest,
+            self.dataset.digest,
+            self.dataset.count,
+            spec.limit,
+            spec.calibrate_chips,
+        )
+        how = (work.output, self.batch, self.rebatch.status, spec.provider, spec.seed)
+        return None if self.reference_file(metric) is not None else (what, metric, *scored, *how)
 
     def rebatching_failed(self, probe: Probe) -> bool:
         """Whether re-batching moved the outputs by more than rounding."""
@@ -389,7 +403,7 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     """Read everything, decide everything, and write the workload; nothing has run yet."""
     check_converters(spec)
     profile, points = settle_device(spec)
-    loaded = load_runnable(spec.model, spec.seed)
+    loaded = shared(("model", spec.model, spec.seed), lambda: load_runnable(spec.model, spec.seed))
     spec, mapping_notes = find_mapping(spec, loaded)
     rebatch = analyse_batch(loaded.model)
     if rebatch.status == "rebatched" and not rebatching:
@@ -543,7 +557,10 @@ def run_nominal(pool: Pool, session: Session, metric: Metric) -> float:
     """Score the unmodified model, and keep its outputs if the metric compares with them."""
     keep, ideal = session.reference_file(metric), session.workload.ideal
     with session.timed("ideal"):
-        outcome: Outcome = pool.submit("the unmodified model", "nominal", metric, keep, ideal).result()
+        outcome: Outcome = shared(
+            session.ideal_key("nominal", metric),
+            lambda: pool.submit("the unmodified model", "nominal", metric, keep, ideal).result(),
+        )
     if outcome.undefined:
         session.notes.append(
             f"the unmodified model's outputs are not numbers (NaN) for {outcome.undefined} of "
@@ -578,10 +595,3 @@ def check_thresholds(spec: RunSpec, metric: Metric) -> None:
     for option, values in (("--min-kpp", gate), ("--yield-at", spec.yield_at)):
         for value in values:
             check_threshold(option, value, metric)
-
-
-def check_threshold(option: str, value: float, metric: Metric) -> None:
-    """As :func:`check_thresholds`, for one option."""
-    if metric.unit == "fraction" and not 0 <= value <= 1:
-        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
-        raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")

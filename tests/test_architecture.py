@@ -17,7 +17,18 @@ PACKAGE = ROOT / "nvaudit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 600
 
-BASE = {"_version", "declare", "errors", "files", "option_texts", "options", "profile_file", "renamed", "rng"}
+BASE = {
+    "_version",
+    "declare",
+    "errors",
+    "files",
+    "option_texts",
+    "options",
+    "profile_file",
+    "renamed",
+    "rng",
+    "sharing",
+}
 LOWER = BASE | {"spec", "device", "model", "data", "mapping", "stats", "report"}
 # What each part may import besides itself. A new part must be entered here, with a thought about its place.
 MAY_IMPORT = {
@@ -27,6 +38,7 @@ MAY_IMPORT = {
     "profile_file": {"errors"},
     "rng": {"errors"},
     "renamed": set(),
+    "sharing": set(),
     "declare": {"errors"},
     "option_texts": {"errors"},
     "options": {"declare", "errors", "option_texts"},
@@ -68,6 +80,7 @@ MAY_IMPORT = {
         "jobs.landscaping",
     },
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
+    "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
     "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
@@ -78,7 +91,7 @@ MAY_IMPORT = {
     | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
     | {"jobs.auditing", "jobs.planning"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
-    | {"jobs.hardening", "jobs.remapping", "jobs.verifying"},
+    | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking"},
     "testing": LOWER | {"jobs.auditing"},
     "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},

@@ -16,7 +16,7 @@ from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.jobs.auditing import default_workers, run_audit
+from nvaudit.jobs.auditing import check_together, default_workers, run_audit
 from nvaudit.jobs.planning import plan_audit
 from nvaudit.perturb.lock import LOCK_FILE
 from nvaudit.perturb.record import RECORD_FILE
@@ -49,8 +49,7 @@ def audit_command(
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
     cache = take_cache(options)
     spec = make_spec(**options, workers=default_workers() if workers is None else workers)
-    _check_gate(spec)
-    _check_attribution(spec)
+    check_together(spec)
     if plan and resume is not None:
         raise OptionError("--plan and --resume: choose one; a plan keeps no chips")
     _check_outputs(outputs, spec, resume)
@@ -85,31 +84,6 @@ def _depends_on(spec: RunSpec) -> dict[str, Any]:
         "mapping": spec.mapping,
         **spec.chip_options(),
     }
-
-
-def _check_gate(spec: RunSpec) -> None:
-    """Refuse options of a gate where none is decided while chips are drawn."""
-    given = {
-        "--max-trials": spec.max_trials is not None,
-        "--max-minutes": spec.max_minutes is not None and spec.min_kpp is not None,
-        "--all-trials": spec.all_trials,
-    }
-    named = [name for name, there in given.items() if there]
-    if named and spec.min_kpp is None:
-        raise OptionError(f"{named[0]} is for a gate; give one with --min-kpp")
-    if spec.exhaustive and named:
-        raise OptionError(f"{named[0]} and --exhaustive: choose one; --exhaustive draws all --trials")
-    if spec.all_trials and len(named) > 1:
-        raise OptionError(f"--all-trials and {named[0]}: choose one")
-    if spec.exhaustive and spec.tolerance is not None:
-        raise OptionError("--tolerance and --exhaustive: choose one; --exhaustive makes no races")
-
-
-def _check_attribution(spec: RunSpec) -> None:
-    """Refuse options of an attribution where there is none."""
-    for option, value in (("trials", spec.attribution_trials), ("images", spec.attribution_images)):
-        if value is not None and not spec.attribute:
-            raise OptionError(f"--attribution-{option} is for an attribution; ask for one with --attribute")
 
 
 def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:

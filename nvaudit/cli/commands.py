@@ -12,7 +12,9 @@ from nvaudit._version import __version__
 
 _HOME = {
     "audit": "audit:audit_command",
+    "check": "check:check_command",
     "compare": "compare:compare_command",
+    "config": "config:config_command",
     "devices": "devices:devices_group",
     "harden": "harden:harden_command",
     "inspect": "inspect:inspect_command",

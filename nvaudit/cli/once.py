@@ -9,22 +9,36 @@ from typing import Any
 
 import click
 
+from nvaudit.cli.configured import ConfigOption, has_options, take_defaults, tell_used
 from nvaudit.cli.renamed import RenamedOption
 
 _OTHERS = "Options"
 
 
 class OnceCommand(click.Command):
-    """A command that refuses an option with two values, unless it is declared to be repeatable."""
+    """A command that refuses an option with two values, unless it is declared to be repeatable.
+
+    What is not typed has the values of the configuration file.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        if has_options(self):
+            self.params.append(ConfigOption())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, after a look at what is given twice."""
-        if not ctx.resilient_parsing:
-            self._refuse_repeats(ctx, args)
-            for option in self.params:
-                if isinstance(option, RenamedOption):
-                    option.note(args)
-        return super().parse_args(ctx, args)
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        self._refuse_repeats(ctx, args)
+        for option in self.params:
+            if isinstance(option, RenamedOption):
+                option.note(args)
+        if has_options(self) and not {"-h", "--help"} & set(args):
+            take_defaults(self, ctx, self.make_parser(ctx).parse_args(args=list(args))[0].get("config"))
+        rest = super().parse_args(ctx, args)
+        tell_used(self, ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in sections: those of each part of a specification, then the others."""

@@ -69,11 +69,12 @@ class SectionOption(RenamedOption):
 
 
 class FieldOption(SectionOption):
-    """The option of a field."""
+    """The option of a field; ``part`` is the part of the specification that declares it."""
 
-    def __init__(self, *arguments: Any, field: Field, **options: Any) -> None:
+    def __init__(self, *arguments: Any, field: Field, part: type[Options], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.field = field
+        self.part = part
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
         """Say what holds without the option, and between which limits its value lies."""
@@ -107,18 +108,19 @@ def spec_options(
             for name in part.model_fields:
                 field = fields_of(spec)[name].worded(**(own or {}).get(name, {}))
                 if name not in without and (only is None or name in only) and field.flag.startswith("--"):
-                    chosen.append(_click_option(field, part.title, spec.called(name)))
+                    chosen.append(_click_option(field, part, spec.called(name)))
     return stack(*chosen)
 
 
-def _click_option(field: Field, section: str, called: str) -> Callable[[Command], Command]:
+def _click_option(field: Field, part: type[Options], called: str) -> Callable[[Command], Command]:
     """Make one option of a field; its value comes to the command under the name that a caller would use."""
     option, default = field.option, field.default
     flags = [field.flag, *([option.short] if option.short else [])]
     given: dict[str, Any] = {
         "cls": FieldOption,
         "field": field,
-        "section": section,
+        "part": part,
+        "section": part.title,
         "help": option.help,
         "was": option.was,
     }

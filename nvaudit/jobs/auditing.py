@@ -128,6 +128,38 @@ def run_audit(
         return prepared(spec, progress, lambda session: _measure(session, begin, progress, folder, wish))
 
 
+def check_together(spec: RunSpec) -> None:
+    """Refuse options that say nothing without another, or contradict one.
+
+    Raises
+    ------
+    OptionError
+        Naming them.
+    """
+    _check_gate(spec)
+    for option, value in (("trials", spec.attribution_trials), ("images", spec.attribution_images)):
+        if value is not None and not spec.attribute:
+            raise OptionError(f"--attribution-{option} is for an attribution; ask for one with --attribute")
+
+
+def _check_gate(spec: RunSpec) -> None:
+    """Refuse options of a gate where none is decided while chips are drawn."""
+    given = {
+        "--max-trials": spec.max_trials is not None,
+        "--max-minutes": spec.max_minutes is not None and spec.min_kpp is not None,
+        "--all-trials": spec.all_trials,
+    }
+    named = [name for name, there in given.items() if there]
+    if named and spec.min_kpp is None:
+        raise OptionError(f"{named[0]} is for a gate; give one with --min-kpp")
+    if spec.exhaustive and named:
+        raise OptionError(f"{named[0]} and --exhaustive: choose one; --exhaustive draws all --trials")
+    if spec.all_trials and len(named) > 1:
+        raise OptionError(f"--all-trials and {named[0]}: choose one")
+    if spec.exhaustive and spec.tolerance is not None:
+        raise OptionError("--tolerance and --exhaustive: choose one; --exhaustive makes no races")
+
+
 def _measure(
     session: Session, begin: float, progress: Progress, folder: Path | None, stop: Stop
 ) -> AuditReport | Probe:

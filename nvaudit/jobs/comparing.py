@@ -119,7 +119,7 @@ def run_comparison(
         report = _run(spec, checked[name], labelled(progress, label), folder)
         entries[name] = Entry(report, checked[name].labels)
         if reports is not None:
-            write_text_atomic(reports / f"{_slug(name)}.json", to_json(report) + "\n")
+            write_text_atomic(reports / f"{slug(name)}.json", to_json(report) + "\n")
     return compare_reports(
         {name: entries[name] for name in plan.order},
         plan.rank_by,
@@ -213,10 +213,10 @@ def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None
 def _folder_name(name: str, spec: RunSpec) -> str:
     """Name the folder of a model: readable, and the same whatever else is compared with it."""
     digest = hashlib.sha256(str(Path(spec.model).resolve()).encode()).hexdigest()
-    return f"{_slug(Path(name).stem or 'model')}-{digest[:8]}"
+    return f"{slug(Path(name).stem or 'model')}-{digest[:8]}"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """Make a file name of a name; different names give different ones."""
     plain = re.sub(r"[^\w.+-]+", "_", name).strip("._") or "model"
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -20,6 +20,7 @@ from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
 from nvaudit.session import Session
+from nvaudit.sharing import shared
 from nvaudit.stats.kpp import kpp_of_ranks
 from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
 from nvaudit.stats.tail import tail_chips
@@ -86,7 +87,10 @@ def measure_chips(
     reason = _obstacle(session, metric)
     margin = None
     if reason is None and session.dataset.count >= _SAMPLES and most >= _CHIPS:
-        margin = pool.submit("the unmodified model", "margins", metric, keep).result()
+        margin = shared(
+            session.ideal_key("margins", metric),
+            lambda: pool.submit("the unmodified model", "margins", metric, keep).result(),
+        )
     end = None if minutes is None else time.monotonic() + 60 * minutes
     chips, done, ended = [], 0, False
     for point in range(len(session.points)):

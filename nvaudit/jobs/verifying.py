@@ -12,7 +12,7 @@ from nvaudit.coverage import count_coverage
 from nvaudit.files import check_product, write_bytes_atomic, writing
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
-from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.metrics import Metric, check_threshold
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
@@ -22,7 +22,6 @@ from nvaudit.report.wording import limit_text
 from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.session import (
     Session,
-    check_threshold,
     input_files,
     prepared,
     run_nominal,

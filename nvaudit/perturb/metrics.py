@@ -398,3 +398,16 @@ def _check_labels(metric: Metric, output: Array, labels: Array, names: int | Non
         f"label {top} is out of range: the model has {classes} classes (0 … {classes - 1}); first seen "
         f"at sample {where}{hint}"
     )
+
+
+def check_threshold(option: str, value: float, metric: Metric) -> None:
+    """Refuse a threshold that no value of the metric can be on either side of, such as 90 for 90 %.
+
+    Raises
+    ------
+    OptionError
+        Naming the option.
+    """
+    if metric.unit == "fraction" and not 0 <= value <= 1:
+        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
+        raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")

@@ -60,7 +60,11 @@ def junit_text(
 
 
 def _testcase(check: Check, report: Header, seconds: float) -> ET.Element:
-    attributes = {"classname": _class_name(report), "name": clean(check.name), "time": f"{seconds:.3f}"}
+    attributes = {
+        "classname": _class_name(check, report),
+        "name": clean(check.name),
+        "time": f"{seconds:.3f}",
+    }
     element = ET.Element("testcase", attributes)
     text = "\n".join(clean(line) for line in (report.headline, *check.lines))
     message = clean(check.message or check.lines[0])
@@ -75,10 +79,10 @@ def _testcase(check: Check, report: Header, seconds: float) -> ET.Element:
     return element
 
 
-def _class_name(report: Header) -> str:
+def _class_name(check: Check, report: Header) -> str:
     """Model and device, dotted as a class is: what stands before the last dot is shown as the package."""
     path = report.kind if report.model is None else report.model.path
-    parts = (PurePosixPath(path.replace("\\", "/")).stem, report.device_name)
+    parts = check.subject or (PurePosixPath(path.replace("\\", "/")).stem, report.device_name)
     return ".".join(["nvaudit", *(clean(part).replace(".", "_") for part in parts)])
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from nvaudit.errors import DataError, OptionError
+from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.config.result import ConfigReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
@@ -68,6 +70,11 @@ KINDS = (
                 "attribution_classes"),
     ),
     Kind(
+        "check", "nvaudit check", CheckReport,
+        document="check.document:check_document", records="check.result",
+        tables=("audits", "chips", "tensors"),
+    ),
+    Kind(
         "compare", "nvaudit compare", ComparisonReport,
         document="comparison.document:comparison_document", records="comparison.records",
         tables=("models", "differences", "correlations"),
@@ -116,6 +123,11 @@ KINDS = (
         "devices", "nvaudit devices list", ProfileList,
         document="device.document:profiles_document", records="device.result",
         tables=("profiles",),
+    ),
+    Kind(
+        "config", "nvaudit config", ConfigReport,
+        document="config.result:config_document", records="config.result",
+        tables=("options",),
     ),
 )  # fmt: skip
 

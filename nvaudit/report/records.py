@@ -101,6 +101,8 @@ class Check:
     numbers : mapping of str to float or None
     message : str
         What lists of test cases show where it does not hold; empty: the first line.
+    subject : tuple of str
+        What is asked, such as model and device, where that is not what the whole report is of.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Check:
     lines: tuple[str, ...]
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     message: str = ""
+    subject: tuple[str, ...] = ()
 
 
 def share_check(gate: MappedGate, mapped: MappedShare | None) -> Check:

@@ -142,7 +142,7 @@ class Decided(Protocol):
     """Whatever has a verdict."""
 
     @property
-    def verdict(self) -> Verdict: ...  # noqa: D102
+    def verdict(self) -> Verdict | None: ...  # noqa: D102
 
 
 def overall_verdict(gates: Iterable[Decided]) -> Verdict | None:

@@ -98,6 +98,8 @@ def quickly(arguments: list[str]) -> list[str]:
     if arguments[0] == "compare" and not all(word.endswith(".json") for word in arguments[1:3]):
         few = ["-n", "400" if "0.9" in arguments else "10"]
         return instead(arguments, *few, "--limit", "100", "-j", "0", "--no-roughness")
+    if arguments[0] == "check":
+        return instead(arguments, "-n", "400", "--limit", "50", "-j", "0")
     if arguments[0] == "roofline":
         return instead(arguments, "-n", "3", "--limit", "50", "-j", "0")
     if arguments[0] == "verify-plan":

@@ -1,0 +1,201 @@
+"""`nvaudit check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from nvaudit.cli.config_file import ConfigFile
+from nvaudit.cli.configured import (
+    device_text,
+    file_of,
+    options_by_key,
+    plain_key,
+    read_value,
+    refuse_key,
+    table_at,
+)
+from nvaudit.cli.interrupts import stoppable
+from nvaudit.cli.kept import cache_options, keeping, take_cache
+from nvaudit.cli.once import OnceCommand
+from nvaudit.cli.options import FieldOption, FilePath, spec_options, watchdog_option
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
+from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.say import tell
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.checking import AXIS_KEYS, NAME_KEYS, CheckOptions, CheckPlan, plan_check, run_check
+from nvaudit.report.kinds import print_report
+from nvaudit.session import input_files
+from nvaudit.spec import RunSpec
+
+_PLACE = ("check",)
+_OWN = frozenset(CheckOptions.model_fields)
+_NAMES = {axis: (key, "name") for axis, key in AXIS_KEYS.items()} | {"exceptions": (*NAME_KEYS, "skip")}
+"""Keys of an entry of each axis that are no options."""
+
+
+@click.command("check", cls=OnceCommand)
+@spec_options(
+    CheckOptions,
+    RunSpec,
+    without={"device"},
+    own={
+        "roughness": {"default": False},
+        "suggest": {"default": False},
+        "output_name": {"was": ()},
+        "max_minutes": {
+            "help": "Time of each audit, after which its gate draws no more chips; --total-minutes is that "
+            "of the whole matrix."
+        },
+    },
+)
+@watchdog_option()
+@output_options("check", gate=True)
+@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
+              "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@cache_options()
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.pass_context
+def check_command(
+    context: click.Context,
+    /,
+    outputs: tuple[Output, ...],
+    resume: Path | None,
+    quiet: bool,
+    workers: int | None,
+    **options: Any,
+) -> int:
+    """Run the matrix of models, devices and conditions of nvaudit.toml or pyproject.toml: one gate for all.
+
+    What is typed here holds for every audit, whatever the file says.
+    """
+    cache = take_cache(options)
+    options["workers"] = default_workers() if workers is None else workers
+    plan = plan_of_file(context, options)
+    check_outputs(outputs, dict(_inputs(plan)))
+    with keeping("finished chips", resume, cache, _depends_on(plan), reports_part=True) as kept:
+        with stoppable() as stop, ProgressDisplay(quiet) as progress:
+            report = kept.run(lambda folder: run_check(plan, progress, folder, stop))
+        if report.interrupted:
+            report = report.model_copy(update={"command": kept.command})
+        hand_out(report, outputs, partial(print_report, report))
+        if report.interrupted:
+            tell(f"nvaudit: interrupted; {kept.how_to_go_on()}")
+            return EXIT_INTERRUPTED
+        kept.done()
+    return EXIT_GATE if report.verdict in ("fail", "undecided") else EXIT_OK
+
+
+def plan_of_file(context: click.Context, options: Mapping[str, Any]) -> CheckPlan:
+    """Make the audits of the matrix in the file.
+
+    Parameters
+    ----------
+    options : mapping
+        Parameters of the command; what was typed wins over the tables of the file.
+
+    Raises
+    ------
+    OptionError
+        If there is no file or no matrix in it, or something in it is wrong: with the line.
+    """
+    file = file_of(context)
+    if file is None:
+        raise OptionError(
+            "there is no nvaudit.toml, and no pyproject.toml with [tool.nvaudit], here or above; write one "
+            'with a table [check] and models = ["model.onnx"], or name it with --config'
+        )
+    table = table_at(file, _PLACE)
+    if not table.get("models"):
+        name = ".".join((*file.root, *_PLACE))
+        raise OptionError(f'{file.path}: [{name}] has no models; list them, such as models = ["model.onnx"]')
+    axes = {axis: _entries(context, file, axis, table.get(axis, [])) for axis in _NAMES}
+    if not axes["devices"]:
+        axes["devices"] = [{"profile": "rram"}]
+    own = CheckOptions.validated({name: options[name] for name in _OWN})
+    general = {name: value for name, value in options.items() if name not in _OWN}
+    typed = {
+        name: value
+        for name, value in general.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    try:
+        return plan_check(
+            axes["models"], axes["devices"], axes["conditions"], axes["exceptions"],
+            general=general, forced=typed, options=own,
+        )  # fmt: skip
+    except OptionError as error:
+        raise OptionError(f"{file.where(*_PLACE)}: {error}") from None
+
+
+def _entries(context: click.Context, file: ConfigFile, axis: str, entries: Any) -> list[dict[str, Any]]:
+    """What stands on an axis, each with the fields of its options."""
+    where = (*_PLACE, axis)
+    if not isinstance(entries, list):
+        raise OptionError(f"{file.where(*where)}: {axis}: got {entries!r}; give a list")
+    return [_entry(context, file, (*where, place), entry) for place, entry in enumerate(entries)]
+
+
+def _entry(
+    context: click.Context, file: ConfigFile, keys: tuple[str | int, ...], entry: Any
+) -> dict[str, Any]:
+    axis = str(keys[1])
+    names = _NAMES[axis]
+    if isinstance(entry, str) and axis in ("models", "devices"):
+        entry = {names[0]: entry}
+    if not isinstance(entry, dict):
+        raise OptionError(
+            f"{file.where(*keys)}: {axis}: got {entry!r}; give a table with {' and '.join(names)}"
+        )
+    options = {
+        key: option
+        for key, option in options_by_key(context.command).items()
+        if isinstance(option, FieldOption) and option.field.name not in _OWN
+    }
+    found: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key in names:
+            found[key] = _name(file, (*keys, key), value)
+        elif (option := options.get(plain_key(key))) is not None:
+            found[option.field.name] = read_value(option, value, file, (*keys, key), context)
+        else:
+            refuse_key(file, (*keys, key), {*names, *options})
+    return found
+
+
+def _name(file: ConfigFile, keys: tuple[str | int, ...], value: Any) -> Any:
+    """A path, a profile, the name of an audit or several of them, or whether audits are left out."""
+    key = keys[-1]
+    several = key in NAME_KEYS and isinstance(value, list)
+    if not all(isinstance(item, bool if key == "skip" else str) for item in (value if several else [value])):
+        wanted = "true or false" if key == "skip" else "a name"
+        raise OptionError(f"{file.where(*keys)}: {key}: got {value!r}; give {wanted}")
+    if key == "path":
+        return file.resolve(value)
+    return device_text(value, file) if key == "profile" else value
+
+
+def _inputs(plan: CheckPlan) -> Iterable[tuple[str, Path]]:
+    """What is read, with its name in words."""
+    for named in plan.audits:
+        yield from ((f"{what} of {named.name.text}", path) for what, path in input_files(named.spec).items())
+
+
+def _depends_on(plan: CheckPlan) -> dict[str, Any]:
+    """What the chips of all audits depend on."""
+    return {
+        named.name.text: [
+            named.spec.model,
+            named.spec.device,
+            named.spec.data,
+            named.spec.mapping,
+            named.spec.chip_options(),
+        ]
+        for named in plan.audits
+    }

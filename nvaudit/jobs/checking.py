@@ -1,0 +1,324 @@
+"""The use case: a matrix of models, devices and conditions, audited as one with one gate."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from nvaudit._version import __version__
+from nvaudit.declare import Option, Options
+from nvaudit.errors import NvauditError, OptionError
+from nvaudit.files import holding_inputs
+from nvaudit.jobs.auditing import check_together, default_workers, run_audit
+from nvaudit.jobs.comparing import slug
+from nvaudit.perturb.pools import check_pool
+from nvaudit.perturb.schedule import Progress, labelled, quiet
+from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.stop import Stop
+from nvaudit.report.check.result import AuditName, CheckReport, NamedAudit, check_report
+from nvaudit.session import prepare, settle_device
+from nvaudit.sharing import sharing
+from nvaudit.spec import RunSpec
+
+Entry = str | Path | Mapping[str, Any]
+"""What stands on an axis: a path or a name, or a table with options of its own."""
+
+AXIS_KEYS = {"models": "path", "devices": "profile", "conditions": "name"}
+"""Key of a table on each axis that says what it is."""
+
+NAME_KEYS = ("model", "device", "condition")
+"""Keys by which an exception says for which audits it is."""
+
+
+class CheckOptions(Options):
+    """What a matrix has beside the options of its audits."""
+
+    title: ClassVar[str] = "Matrix"
+
+    only: Annotated[
+        tuple[str, ...],
+        Option(
+            "Run only the audits whose name (model / device / condition) matches; repeatable.",
+            unset="all",
+            metavar="GLOB",
+            wanted="a list of globs, such as '*/ rram /*'",
+        ),
+    ] = ()
+    total_minutes: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option(
+            "Time of the whole matrix: every audit has its share of what is left, and draws no more chips "
+            "then.",
+            unset="no limit",
+            metavar="M",
+        ),
+    ] = None
+    fail_fast: Annotated[bool, Option("Leave the rest out once an audit fails.")] = False
+
+
+@dataclass(frozen=True)
+class PlannedAudit:
+    """One audit of the matrix."""
+
+    name: AuditName
+    spec: RunSpec
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """What is run.
+
+    Attributes
+    ----------
+    audits : tuple of Cell
+        All models' audits together, in the order of the file.
+    left_out : tuple of str
+        Names of audits that an exception or ``--only`` leaves out.
+    """
+
+    audits: tuple[PlannedAudit, ...]
+    left_out: tuple[str, ...] = ()
+    options: CheckOptions = field(default_factory=CheckOptions)
+
+
+def check(
+    models: Sequence[Entry],
+    devices: Sequence[Entry] = ("rram",),
+    conditions: Sequence[Mapping[str, Any]] = (),
+    exceptions: Sequence[Mapping[str, Any]] = (),
+    *,
+    progress: Progress = quiet,
+    resume: str | Path | None = None,
+    only: Sequence[str] = (),
+    total_minutes: float | None = None,
+    fail_fast: bool = False,
+    **options: Any,
+) -> CheckReport:
+    """Audit every model on every device under every condition.
+
+    Parameters
+    ----------
+    models, devices : sequence
+        Paths of models and profiles, or tables with the options that hold for one alone:
+        ``{"path": "m.onnx", "min_kpp": 0.9}``, ``{"profile": "pcm", "time_s": 3600}``.
+    conditions : sequence of mapping
+        Options of each with its ``name``; none: one condition without options.
+    exceptions : sequence of mapping
+        Options for the audits of some ``model``, ``device``, ``condition`` (a name or several; left out:
+        any), or ``skip=True``, which leaves them out.
+    resume : str or Path, optional
+        A folder that keeps finished chips: a matrix that was cut off goes on where it was.
+    only : sequence of str
+        Globs of the names of audits that are run.
+    total_minutes : float, optional
+        Time of the whole matrix.
+    fail_fast : bool
+        Leave the rest out once an audit fails.
+    **options
+        Fields of :class:`nvaudit.spec.RunSpec` for all audits. What stands in a model's table wins over
+        these, a device's over a model's, a condition's over both, and an exception over all.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong; everything is read before the first audit runs.
+    """
+    own = CheckOptions.validated({"only": only, "total_minutes": total_minutes, "fail_fast": fail_fast})
+    given = {"workers": default_workers(), "roughness": False, "suggest": False, **options}
+    plan = plan_check(models, devices, conditions, exceptions, general=given, options=own)
+    return run_check(plan, progress, None if resume is None else Path(resume))
+
+
+def plan_check(
+    models: Sequence[Entry],
+    devices: Sequence[Entry],
+    conditions: Sequence[Mapping[str, Any]],
+    exceptions: Sequence[Mapping[str, Any]] = (),
+    *,
+    general: Mapping[str, Any],
+    forced: Mapping[str, Any] | None = None,
+    options: CheckOptions | None = None,
+) -> CheckPlan:
+    """Make the audits of a matrix.
+
+    Parameters
+    ----------
+    models, devices, conditions, exceptions
+        As :func:`check`.
+    general : mapping
+        Options of all audits that do not have their own.
+    forced : mapping
+        Options of all audits, whatever they have.
+
+    Raises
+    ------
+    OptionError
+        If names are missing or given twice, an exception is for no audit, or the options of an audit make no
+        sense together.
+    """
+    options = CheckOptions() if options is None else options
+    axes = (
+        _axis("models", models),
+        _axis("devices", devices),
+        _axis("conditions", conditions or [{"name": ""}]),
+    )
+    _check_exceptions(exceptions, axes)
+    audits, left_out = [], []
+    for model, of_model in axes[0].items():
+        for device, of_device in axes[1].items():
+            for condition, of_condition in axes[2].items():
+                name = AuditName(model=model, device=device, condition=condition)
+                wanted = {**general, **of_model, **of_device, **of_condition}
+                for exception in exceptions:
+                    if _is_for(exception, name):
+                        wanted |= {key: value for key, value in exception.items() if key not in NAME_KEYS}
+                if wanted.pop("skip", False) or not _is_wanted(name, options.only):
+                    left_out.append(name.text)
+                    continue
+                spec = _spec(name, {**wanted, **(forced or {})})
+                if options.total_minutes is not None and (spec.exhaustive or spec.all_trials):
+                    which = "--exhaustive" if spec.exhaustive else "--all-trials"
+                    raise OptionError(f"{name.text}: --total-minutes and {which}: choose one")
+                audits.append(PlannedAudit(name, spec))
+    if not audits:
+        raise OptionError(
+            f"no audit is left to run: all of {', '.join(left_out)} are left out; change --only or the "
+            "exceptions"
+        )
+    return CheckPlan(tuple(audits), tuple(left_out), options)
+
+
+def _axis(axis: str, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """Options of every entry of an axis by its name; those of a model or a device name it too."""
+    key, found = AXIS_KEYS[axis], {}
+    if not entries:
+        raise OptionError(f"{axis}: there is none; list at least one")
+    tables = [dict(entry) if isinstance(entry, Mapping) else {key: str(entry)} for entry in entries]
+    for table in tables:
+        if key not in table:
+            raise OptionError(f"{axis}: {table}: has no {key}; give one")
+    named = [str(table.get("name") or Path(str(table[key])).stem) for table in tables]
+    for table, name in zip(tables, named, strict=True):
+        what = str(table.pop(key))
+        if named.count(name) > 1 and "name" not in table:
+            name = what
+        table.pop("name", None)
+        if name in found:
+            raise OptionError(f"{axis}: {name!r} is given twice; give each a name of its own")
+        of_axis = {"models": {"model": what}, "devices": {"device": what}}.get(axis, {})
+        found[name] = {**of_axis, **table}
+    return found
+
+
+def _spec(name: AuditName, options: Mapping[str, Any]) -> RunSpec:
+    """The specification of an audit; what is wrong with it is said with its name."""
+    try:
+        spec = RunSpec.validated(options)
+        check_together(spec)
+        settle_device(spec)
+    except NvauditError as error:
+        raise type(error)(f"{name.text}: {error}") from None
+    return spec
+
+
+def _is_wanted(name: AuditName, only: Sequence[str]) -> bool:
+    return not only or any(fnmatch.fnmatchcase(name.text, glob) for glob in only)
+
+
+def _is_for(exception: Mapping[str, Any], name: AuditName) -> bool:
+    return all(getattr(name, key) in _several(exception[key]) for key in NAME_KEYS if key in exception)
+
+
+def _several(value: Any) -> Sequence[str]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _check_exceptions(exceptions: Sequence[Mapping[str, Any]], axes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an exception for a name that no axis has: it would say nothing."""
+    for exception in exceptions:
+        for key, axis in zip(NAME_KEYS, axes, strict=True):
+            for name in _several(exception.get(key, ())):
+                if name not in axis:
+                    raise OptionError(f"exceptions: {key} {name!r} is none of {', '.join(axis)}")
+
+
+@holding_inputs()
+def run_check(
+    plan: CheckPlan, progress: Progress = quiet, resume: Path | None = None, stop: Stop | None = None
+) -> CheckReport:
+    """Run a plan; as :func:`check`.
+
+    Parameters
+    ----------
+    stop : Stop, optional
+        Ends the run early: the report then has the audits that are done, and the chips of the one that was
+        running.
+    """
+    begin = time.perf_counter()
+    stop = Stop() if stop is None else stop
+    with sharing():
+        _check_inputs(plan, progress)
+        audits = tuple(_audits(plan, progress, resume, stop, begin))
+    return check_report(
+        audits,
+        left_out=plan.left_out,
+        interrupted=stop.interrupted,
+        nvaudit_version=__version__,
+        timing={"total": time.perf_counter() - begin},
+    )
+
+
+def _audits(
+    plan: CheckPlan, progress: Progress, resume: Path | None, stop: Stop, begin: float
+) -> Iterator[NamedAudit]:
+    """Run every audit, or say why it is not run."""
+    why_not = ""
+    for number, named in enumerate(plan.audits):
+        gated = named.spec.min_kpp is not None or named.spec.require_mapped is not None
+        spec, left = named.spec, _minutes_left(plan, begin)
+        if not why_not and left is not None and left <= 0:
+            why_not = "the time was over (--total-minutes)"
+        if why_not:
+            yield NamedAudit(name=named.name, gated=gated, why_not=why_not)
+            continue
+        if left is not None:
+            share = left / (len(plan.audits) - number)
+            spec = spec.model_copy(update={"max_minutes": min(share, spec.max_minutes or share)})
+        label = labelled(progress, f"{named.name.text} ({number + 1} of {len(plan.audits)})")
+        try:
+            audit = run_audit(spec, label, None if resume is None else resume / slug(named.name.text), stop)
+        except NvauditError as error:
+            raise type(error)(f"{named.name.text}: {error}") from error
+        except KeyboardInterrupt:
+            if not stop.interrupted or not number:
+                raise
+            audit, why_not = None, "the run was interrupted"
+        yield NamedAudit(name=named.name, gated=gated, report=audit, why_not=why_not)
+        if stop.interrupted:
+            why_not = "the run was interrupted"
+        elif plan.options.fail_fast and audit is not None and audit.verdict == "fail":
+            why_not = f"{named.name.text} has failed (--fail-fast)"
+
+
+def _minutes_left(plan: CheckPlan, begin: float) -> float | None:
+    minutes = plan.options.total_minutes
+    return None if minutes is None else minutes - (time.perf_counter() - begin) / 60
+
+
+def _check_inputs(plan: CheckPlan, progress: Progress) -> None:
+    """Read every model with its data once, so that a bad one is found before the first audit runs."""
+    check_pool(plan.audits[0].spec.dask)
+    first = {(named.spec.model, named.spec.data): named for named in plan.audits[::-1]}
+    for number, named in enumerate(reversed(first.values())):
+        progress("reading models and data", number, len(first))
+        try:
+            with scratch_folder() as folder:
+                prepare(named.spec, folder)
+        except NvauditError as error:
+            raise type(error)(f"{named.name.text}: {error}") from error

@@ -1,0 +1,238 @@
+"""What the report of a matrix says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+from nvaudit.report.cases import answer_lines, wanted_text
+from nvaudit.report.check.figures import matrix_figure
+from nvaudit.report.check.result import CheckReport, NamedAudit, counts_text
+from nvaudit.report.check.rows import CheckRow, rows_of, rows_of_audit
+from nvaudit.report.document import (
+    FILES,
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Document,
+    Facts,
+    Figure,
+    Hero,
+    KeyFigure,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+    short,
+)
+from nvaudit.report.mapped import gate_lines, part_text
+from nvaudit.report.parts import warnings
+from nvaudit.report.record import time_text
+from nvaudit.report.wording import count_text, interval_text, kpp_name, value_text
+from nvaudit.stats.gate import Verdict
+
+_TITLES: dict[Verdict | None, str] = {
+    "pass": "Every gate holds",
+    "fail": "Not every gate holds",
+    "undecided": "Not every gate could be decided",
+    None: "No gate was asked for",
+}
+
+
+def check_document(report: CheckReport) -> Document:
+    """Say which audits hold, and why the others do not."""
+    sections = (
+        _resume(report),
+        Section("audits", "The audits", tuple(_audits(report))),
+        _open(report),
+        _conditions(report),
+        _notes(report),
+        _record(report),
+    )
+    return Document(
+        title=report.headline,
+        subject=counts_text(report.audits),
+        subtitle=", ".join(
+            f"{axis}s {_listed([getattr(named.name, axis) for named in report.audits])}"
+            for axis in ("model", "device", "condition")
+            if any(getattr(named.name, axis) for named in report.audits)
+        ),
+        hero=_hero(report),
+        sections=tuple(section for section in sections if section is not None),
+        version=report.nvaudit_version,
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(short(name) for name in dict.fromkeys(names) if name)
+
+
+def _hero(report: CheckReport) -> Hero:
+    counts = Counter(named.verdict for named in report.audits if named.report is not None)
+    words: tuple[tuple[Verdict | None, str, str], ...] = (
+        ("fail", "fail", "surely below what is demanded"),
+        ("undecided", "undecided", "more chips or time would decide"),
+        ("pass", "pass", "surely good enough"),
+        (None, "no gate", "measured only"),
+    )
+    numbers = [
+        KeyFigure(word, f"{counts[verdict]}", note, main=verdict == "fail")
+        for verdict, word, note in words
+        if counts[verdict]
+    ]
+    if left := sum(named.report is None for named in report.audits):
+        numbers.append(KeyFigure("not run", f"{left}", "see below"))
+    return Hero(
+        role="undecided" if report.interrupted else report.verdict or "none",
+        word="INTERRUPTED" if report.interrupted else report.verdict.upper() if report.verdict else "NO GATE",
+        title="Some audits have no answer" if report.interrupted else _TITLES[report.verdict],
+        lines=(),
+        numbers=tuple(numbers),
+        about="audits",
+        warnings=warnings(report, None),
+    )
+
+
+def _resume(report: CheckReport) -> Section | None:
+    if report.command is None:
+        return None
+    return Section(
+        "resume", "How it goes on", (Code(report.command, "The command that goes on"),), media=FILES
+    )
+
+
+def _audits(report: CheckReport) -> Iterator[Block]:
+    """The picture and the table of all that was run, and what was not."""
+    rows = rows_of(report)
+    metrics = {(row.audit.metric, row.audit.metric_info.unit) for row in rows}
+    if len(metrics) == 1:
+        metric, unit = metrics.pop()
+        caption = (
+            "KPP of each audit with its interval, and what is demanded. The numbers are those of the table."
+        )
+        yield Figure("audits", caption, partial(matrix_figure, rows, metric, unit), tall=len(rows) > 12,
+                     media=frozenset(("page",)))  # fmt: skip
+    if rows:
+        yield _table(rows)
+    if report.left_out:
+        yield Paragraph(f"Left out: {'; '.join(report.left_out)}.")
+    yield from _not_run(report)
+
+
+def _table(rows: list[CheckRow]) -> Table:
+    percentiles = {row.case.kpp.percentile for row in rows}
+    name = kpp_name(percentiles.pop()) if len(percentiles) == 1 else "KPP"
+    columns = (
+        "audit",
+        "verdict",
+        name,
+        "demanded",
+        "chips",
+        "mean",
+        "ideal",
+        "interval",
+        "on the array",
+        "seconds",
+    )
+    return Table(
+        "audits", "Every audit, its KPP, and what is demanded of it.", columns,
+        tuple(_row(row) for row in rows), numeric=(2, 4, 5, 6, 8, 9), sortable=True, choices=1, all_rows=True,
+    )  # fmt: skip
+
+
+def _row(row: CheckRow) -> tuple[Cell, ...]:
+    info, kpp, gate, trials = row.audit.metric_info, row.case.kpp, row.case.gate, row.case.point.trials
+    mapped, seconds = row.audit.mapped, row.audit.timing.get("total")
+    drawn = trials.count if gate is None else gate.trials
+    verdict: str = row.verdict or "no gate"
+    share_fails = row.audit.mapped_gate is not None and row.audit.mapped_gate.verdict == "fail"
+    if row.audit.interrupted is not None:
+        verdict = "interrupted"
+    elif share_fails:
+        verdict = f"{verdict}, share fails"
+    return (
+        short(row.name),
+        verdict,
+        Number(kpp.value, value_text(kpp.value, info.unit)),
+        "-" if gate is None else wanted_text(gate, info),
+        Number(drawn, f"{drawn:,}"),
+        Number(trials.mean, value_text(trials.mean, info.unit)),
+        Number(row.audit.nominal, value_text(row.audit.nominal, info.unit)),
+        interval_text(kpp.low, kpp.high, info.unit),
+        "-" if mapped is None or mapped.share is None else Number(mapped.share, part_text(mapped.share)),
+        "-" if seconds is None else Number(seconds, f"{seconds:.3g}"),
+    )
+
+
+def _not_run(report: CheckReport) -> Iterator[Block]:
+    lines = [
+        f"{named.name.text}: not run: {named.why_not}." for named in report.audits if named.report is None
+    ]
+    if lines:
+        yield Bullets(tuple(lines))
+
+
+def _open(report: CheckReport) -> Section | None:
+    """What does not hold or is not known, audit by audit, with what would decide it."""
+    blocks = [block for named in report.audits for block in _audit_blocks(named)]
+    return Section("open", "What does not hold, or is not known", tuple(blocks)) if blocks else None
+
+
+def _audit_blocks(named: NamedAudit) -> Iterator[Block]:
+    if named.report is None or named.verdict not in ("fail", "undecided"):
+        return
+    rows = [row for row in rows_of_audit(named) if row.verdict in ("fail", "undecided")]
+    lines = [line for row in rows for line in answer_lines(row.case, row.audit)[:2]]
+    lines += gate_lines(named.report.mapped_gate, named.report.mapped)
+    yield Paragraph(f"{short(named.name.text)}:")
+    yield Bullets(tuple(f"{line}." for line in lines))
+
+
+def _conditions(report: CheckReport) -> Section:
+    """Under which conditions each audit stands: its headline."""
+    rows = tuple(
+        (short(named.name.text), named.report.headline) for named in report.audits if named.report is not None
+    )
+    return Section("conditions", "Under which conditions", (Facts(rows),), folded=True)
+
+
+def _notes(report: CheckReport) -> Section | None:
+    """Notes of all audits, each once, with the audits that they are of."""
+    of: dict[str, list[str]] = {}
+    for named in report.audits:
+        if named.report is not None:
+            for note in dict.fromkeys((*named.report.notes, *named.report.events)):
+                of.setdefault(note, []).append(named.name.text)
+    run = sum(named.report is not None for named in report.audits)
+    lines = [
+        f"{'every audit' if len(audits) == run else '; '.join(audits)}: {note}" for note, audits in of.items()
+    ]
+    return Section("notes", "Notes", (Bullets(tuple(lines)),), folded=True) if lines else None
+
+
+def _record(report: CheckReport) -> Section:
+    reports = report.reports
+    rows = [
+        ("nvaudit", report.nvaudit_version),
+        *time_text(report.timing),
+        ("Chips", count_text(sum(audit.trials.count for audit in reports), "chip")),
+        *dict.fromkeys(
+            (
+                f"Model {short(named.name.model)}",
+                f"{named.report.model.path}, SHA-256 {named.report.hashes.model[:12]}",
+            )
+            for named in report.audits
+            if named.report is not None
+        ),
+        *dict.fromkeys(
+            (
+                f"Data of {short(named.name.model)}",
+                f"{named.report.data.source}, {named.report.data.count:,} samples",
+            )
+            for named in report.audits
+            if named.report is not None
+        ),
+    ]
+    return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)

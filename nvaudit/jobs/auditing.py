@@ -18,6 +18,7 @@ from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
 from nvaudit.jobs.landscaping import median_surface, session_landscape
+from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.mapping.tiling import Crossbar
@@ -120,6 +121,7 @@ def run_audit(
     """
     begin = time.perf_counter()
     check_calibration(spec)
+    spec = with_manifest(spec)
     folder = None if resume is None else Path(resume)
     with ExitStack() as stack:
         if folder is not None:
@@ -168,7 +170,13 @@ def _measure(
                 with session.timed("corrected chips"):
                     minutes = _minutes_left(spec, begin)
                     calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, minutes)
-        detail, landscape = None, {}
+        detail, landscape, measured = None, {}, None
+        with _as_time_permits(
+            session, stop, measurement, "the chips that were read back were not run", spec.chip is not None
+        ):
+            if spec.chip is not None and not measurement.ended:
+                with session.timed("chips read back"):
+                    measured = run_measured(session, metric, keep, measurement.chips[0], progress)
         with _as_time_permits(session, stop, measurement, "the attribution was not made", plan is not None):
             if plan is not None and not measurement.ended:
                 detail = run_attribution(plan, session, pool, metric, progress)
@@ -177,6 +185,9 @@ def _measure(
             landscape = _landscape(session, progress, folder)
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
+    if measured is not None:
+        session.notes.extend(notes_on_chips(measured))
+        landscape = {**landscape, "measured_chips": measured}
     with session.timed("products"):
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nvaudit.errors import DataError, OptionError
 from nvaudit.report.comparison.result import ComparisonReport
+from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
@@ -64,7 +65,7 @@ KINDS = (
     Kind(
         "audit", "nvaudit audit", AuditReport,
         document="audit.document:audit_document", records="cases",
-        tables=("points", "chips", "tensors", "attribution_tensors", "attribution_terms",
+        tables=("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
                 "attribution_classes"),
     ),
     Kind(
@@ -106,6 +107,11 @@ KINDS = (
         "inspect", "nvaudit inspect", InspectReport,
         document="inspection.document:inspect_document", records="inspection.result",
         tables=("tensors", "off"),
+    ),
+    Kind(
+        "map", "nvaudit map", MapReport,
+        document="deployment.document:map_document", records="deployment.result",
+        tables=("tensors",),
     ),
     Kind(
         "device", "nvaudit devices show", DeviceReport,

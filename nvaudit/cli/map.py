@@ -22,13 +22,16 @@ from nvaudit.report.kinds import print_report
 from nvaudit.session import input_files
 from nvaudit.spec import RunSpec
 
-_FOLDER = Product("FOLDER", "The folder of the arrays; made whole or not at all.")
+_FOLDER = Product(
+    "FOLDER", "The folder of the arrays; made whole or not at all.  [default: with --check none]"
+)
 
 
 @click.command("map", cls=OnceCommand)
 @click.argument("model", type=ModelPath(), required=False)
-@click.option("--check", "checked", type=FilePath(), metavar="FOLDER", help="Put the arrays of a mapping "
-              "together again: do they compute what the quantised model computes, bit for bit?")  # fmt: skip
+@click.option("--check", "checked", type=FilePath(), metavar="FOLDER",
+              help="Put the arrays of a mapping together again: do they compute what the quantised model "
+              "does, bit for bit?  [default: not]")  # fmt: skip
 @spec_options(MapOptions)
 @spec_options(
     RunSpec,

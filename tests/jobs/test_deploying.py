@@ -3,17 +3,14 @@
 import json
 import shutil
 
+import jsonschema
 import numpy as np
 import pytest
 
 from nvaudit.mapping.array_files import read_arrays, write_arrays
-from nvaudit.mapping.manifest import read_manifest
+from nvaudit.mapping.manifest import read_manifest, schema_text
 
 AUDIT = ("--no-roughness", "-n", 3, "--workers", 0, "--limit", 60, "--exhaustive")
-
-
-def _options(*words):
-    return [str(word) for word in words]
 
 
 MAPPINGS = {
@@ -36,6 +33,7 @@ def test_a_mapping_computes_what_the_quantised_model_computes(command, example, 
     folder = tmp_path / "mapping"
     ran = command("map", example, *options, "-o", folder, "-q")
     assert ran.code == 0, ran.err
+    jsonschema.validate(json.loads((folder / "manifest.json").read_text()), json.loads(schema_text()))
     ran = command("map", "--check", folder, "-q", "--report", tmp_path / "check.json")
     assert ran.code == 0, ran.out
     report = json.loads((tmp_path / "check.json").read_text())
@@ -66,7 +64,9 @@ def test_simulated_chips_come_back_as_the_audit_has_them(command, example, tmp_p
     """map --simulate, then audit --chip: the metric of each is that of the audit, bit for bit."""
     chips, report = tmp_path / "chips", tmp_path / "r.json"
     assert command("map", example, *options, "--simulate", 3, "--seed", 7, "-o", chips, "-q").code == 0
-    ran = command("audit", example, "--chip", chips, *AUDIT, "-q", "--metric", "cross_entropy", "--report", report)
+    ran = command(
+        "audit", example, "--chip", chips, *AUDIT, "-q", "--metric", "cross_entropy", "--report", report
+    )
     assert ran.code == 0, ran.err
     found = json.loads(report.read_text())
     measured = found["measured_chips"]["chips"]

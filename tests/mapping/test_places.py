@@ -1,6 +1,8 @@
 """Where each device lies on its crossbar, and back."""
 
+import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvaudit.device import load_profile
+from nvaudit.mapping import manifest
 from nvaudit.mapping.codes import least_noisy_code
 from nvaudit.mapping.conductance import code_layout, held_levels, layout
 from nvaudit.mapping.places import Geometry, target_arrays
@@ -30,7 +33,7 @@ SHAPES = [
 @settings(max_examples=10)
 @given(rows=st.integers(4, 40), cols=st.integers(1, 40))
 def test_every_device_lies_on_one_crossbar_and_comes_back(shape, lines, matrix, encoding, rows, cols):
-    """Whatever the size of a crossbar: as many as are counted, each device once, and levels add up to codes."""
+    """Whatever the size of a crossbar: as many as are counted, each device once, and levels add up."""
     profile = load_profile("rram")
     if encoding == "sign_per_device":
         array = code_layout(profile, least_noisy_code([4, 2, 1], np.ones(4), encoding))
@@ -83,7 +86,15 @@ def test_the_devices_of_a_weight_may_lie_on_two_crossbars():
     array = layout(load_profile("rram"), bits=8)
     code = np.array([[255, 1, 128]], np.int16)
     geometry = Geometry.of((1, 3), Lines((1,), rows=1, cols=3), array, Crossbar(1, 5))
-    held = [target_arrays(code, place, array, Crossbar(1, 5)).level[0].tolist() for place in geometry.places()]
+    held = [
+        target_arrays(code, place, array, Crossbar(1, 5)).level[0].tolist() for place in geometry.places()
+    ]
     assert math.ceil(3 * 4 / 5) == len(held)
     flat = [int(one.level[0, column]) for column in range(3) for one in held_levels(code, array)]
-    assert sum(held, [])[: len(flat)] == flat
+    assert list(itertools.chain(*held))[: len(flat)] == flat
+
+
+def test_the_committed_schema_of_a_manifest_is_todays():
+    """`nvaudit/mapping/manifest.schema.json` is what `python -m nvaudit.mapping` writes."""
+    path = Path(manifest.__file__).with_name("manifest.schema.json")
+    assert path.read_text(encoding="utf-8") == manifest.schema_text()

@@ -170,24 +170,17 @@ def _measure(
                 with session.timed("corrected chips"):
                     minutes = _minutes_left(spec, begin)
                     calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, minutes)
-        detail, landscape, measured = None, {}, None
-        with _as_time_permits(
-            session, stop, measurement, "the chips that were read back were not run", spec.chip is not None
-        ):
-            if spec.chip is not None and not measurement.ended:
-                with session.timed("chips read back"):
-                    measured = run_measured(session, metric, keep, measurement.chips[0], progress)
+        read_back = _chips_read_back(session, metric, keep, measurement, stop, progress)
+        detail, landscape = None, {}
         with _as_time_permits(session, stop, measurement, "the attribution was not made", plan is not None):
             if plan is not None and not measurement.ended:
                 detail = run_attribution(plan, session, pool, metric, progress)
     with _as_time_permits(session, stop, measurement, "the roughness was not measured", spec.roughness):
         if spec.roughness and not measurement.ended and not stop.interrupted:
             landscape = _landscape(session, progress, folder)
+    landscape = {**landscape, **read_back}
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
-    if measured is not None:
-        session.notes.extend(notes_on_chips(measured))
-        landscape = {**landscape, "measured_chips": measured}
     with session.timed("products"):
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
@@ -202,6 +195,26 @@ def _measure(
     end = time.perf_counter()
     timing = {**report.timing, "another code": end - start, "total": end - begin}
     return report.model_copy(update={"remedy": remedy, "timing": timing})
+
+
+def _chips_read_back(
+    session: Session,
+    metric: Metric,
+    keep: str | None,
+    measurement: Measurement,
+    stop: Stop,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run the chips that were read back, if any were given: a field of the report."""
+    if session.spec.chip is None:
+        return {}
+    with _as_time_permits(session, stop, measurement, "the chips that were read back were not run", True):
+        if not measurement.ended:
+            with session.timed("chips read back"):
+                found = run_measured(session, metric, keep, measurement.chips[0], progress)
+            session.notes.extend(notes_on_chips(found))
+            return {"measured_chips": found}
+    return {}
 
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:

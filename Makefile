@@ -53,11 +53,12 @@ format: $(VENV)/.stamp-dev ## reformat and apply ruff's safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(VENV)/.stamp-dev ## write the JSON schemas of reports, devices, technologies and nvaudit.toml anew
+schema: $(VENV)/.stamp-dev ## write the JSON schemas of reports, devices, technologies, manifests and nvaudit.toml anew
 	$(BIN)/python -m nvaudit.report nvaudit/report/schemas
 	$(BIN)/python -m nvaudit.cli.config_schema > nvaudit/cli/nvaudit-toml.schema.json
 	$(BIN)/python -m nvaudit.device > devices/schema.json
 	$(BIN)/python -m nvaudit.technology > technology/schema.json
+	$(BIN)/python -m nvaudit.mapping > nvaudit/mapping/manifest.schema.json
 
 dist: $(VENV)/.stamp-dev ## build the source archive, and from it the wheel, into dist/
 	rm -rf dist

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -205,6 +206,60 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def check_folder(path: Path, overwrite: bool, option: str = "-o") -> None:
+    """Find out before long work whether a folder can be written whole.
+
+    Raises
+    ------
+    OptionError, EngineError
+        As :func:`write_text_atomic`; also if something is there that must stay.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise OptionError(f"{option} {path}: is a file; name a folder")
+    with writing(path):
+        if target.is_dir() and any(target.iterdir()) and not overwrite:
+            raise OptionError(
+                f"{option} {path}: there is a folder with files in it; choose another path, or replace it "
+                "with --overwrite"
+            )
+        probe = _temporary(target)
+        probe.mkdir()
+        probe.rmdir()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside a path; it takes the path's place, and that of a folder there, after the block.
+
+    Where the block fails, nothing is left behind, and what was at the path stays.
+
+    Raises
+    ------
+    OptionError, EngineError
+        As :func:`write_text_atomic`.
+    """
+    target = Path(os.path.realpath(path))
+    with writing(path):
+        temporary, old = _temporary(target), _temporary(target)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _sync_folder(temporary)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            if old.exists():
+                if not target.exists():  # the second of the two moves failed
+                    os.replace(old, target)
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def put_in_place(temporary: Path, target: Path, durable: bool = True) -> None:

@@ -538,3 +538,14 @@ OF_A_CHIP = (
     *(DataOptions, MetricOptions, RunOptions),
 )
 """The parts that the value of a chip depends on, but for inputs and workers."""
+
+OF_A_MAPPING = (
+    *(
+        name
+        for part in (DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions)
+        for name in part.model_fields
+    ),
+    "seed",
+)
+"""Names of the options that say how weights lie on devices and what these do; with converters also those of
+the data, by which their ranges are set."""

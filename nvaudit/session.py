@@ -28,6 +28,7 @@ from nvaudit.device import (
 )
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs, read_noted
+from nvaudit.mapping.chip_files import read_several_times
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -199,7 +200,7 @@ class Session:
         return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
 
 
-_READ = ("mapping", "calibrate_data", "calibration_data", "val_data", "test_data")
+_READ = ("mapping", "calibrate_data", "calibration_data", "chip", "val_data", "test_data")
 """Fields of specifications that name a further file to read."""
 
 
@@ -299,6 +300,15 @@ def settle_codes(
     return choose_codes(
         weights, points, asked, per_channel=spec.scale == "per_channel", size=Crossbar(*spec.crossbar)
     )
+
+
+def settle_placement(spec: RunSpec, profile: DeviceProfile, codes: ChosenCodes | None) -> Placement:
+    """How weights are put on the array."""
+    return Placement(
+        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
+        spec.crossbar[0] if spec.skip_zero_groups else None,
+        codes,
+    )  # fmt: skip
 
 
 def notes_on_codes(codes: ChosenCodes | None, decisions: Sequence[Decision]) -> list[str]:
@@ -424,23 +434,19 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         spec = spec.model_copy(update={"batch_size": cut.batch if dataset.together else BATCH})
     codes = settle_codes(spec, points, decisions)
     notes += notes_on_codes(codes, decisions)
-    placement = Placement(
-        profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
-        spec.crossbar[0] if spec.skip_zero_groups else None,
-        codes,
-    )  # fmt: skip
     request = Request(
         loaded=loaded,
         rebatch=rebatch,
         decisions=decisions,
         points=points,
-        how=placement,
+        how=settle_placement(spec, profile, codes),
         dataset=dataset,
         output=output,
         batch=cut.batch,
         seed=spec.seed,
         every_device=spec.every_device,
         provider=spec.provider,
+        all_read=spec.chip is not None and read_several_times(Path(spec.chip)),
     )
     workload = build_workload(request, folder)
     notes += loaded.notes

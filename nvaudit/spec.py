@@ -175,6 +175,18 @@ class QuestionOptions(Options):
             read=read_path,
         ),
     ] = None
+    chip: Annotated[
+        Encodable | None,
+        Option(
+            "Also run the very chips whose conductances were read back: a folder in the form that `nvaudit "
+            "map` writes, or a table row,column,conductance for a model on one crossbar. How it is mapped "
+            "stands in the folder's manifest.",
+            unset="none",
+            metavar="FOLDER",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
 
 
 class RunSpec(

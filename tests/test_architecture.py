@@ -67,6 +67,9 @@ MAY_IMPORT = {
     "jobs.measuring": LOWER | {"perturb", "session"},
     "jobs.suggesting": LOWER | {"perturb", "session"},
     "jobs.calibrating": LOWER | {"perturb", "session", "remapping", "jobs.measuring"},
+    "jobs.deploying": LOWER | {"perturb", "session"},
+    "jobs.reassembling": LOWER | {"perturb", "session", "jobs.deploying"},
+    "jobs.measured": LOWER | {"perturb", "session", "jobs.deploying"},
     "jobs.auditing": LOWER
     | {
         "perturb",
@@ -75,6 +78,7 @@ MAY_IMPORT = {
         "session",
         "jobs.attributing",
         "jobs.calibrating",
+        "jobs.measured",
         "jobs.measuring",
         "jobs.suggesting",
         "jobs.landscaping",
@@ -89,7 +93,7 @@ MAY_IMPORT = {
     | {"jobs.auditing", "jobs.landscaping", "jobs.harden_job", "jobs.verifying"},
     "cli": LOWER
     | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
-    | {"jobs.auditing", "jobs.planning"}
+    | {"jobs.auditing", "jobs.deploying", "jobs.planning", "jobs.reassembling"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
     | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking"},
     "testing": LOWER | {"jobs.auditing"},

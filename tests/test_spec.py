@@ -100,6 +100,7 @@ BAD = [
     ("every_device", "maybe", "--every-device: got 'maybe'; use true or false"),
     ("calibrate_chips", 1, "--calibrate-chips: got 1; use a whole number from 2 to 1000000"),
     ("calibrate_data", 5, "--calibrate-data: got 5; use a path, in UTF-8"),
+    ("chip", 5, "--chip: got 5; use a path, in UTF-8"),
     ("provider", "tpu", f"--provider: got 'tpu'; use {PROVIDERS}"),
     ("workers", -1, "--workers: got -1; use a whole number from 0 to 4096"),
     ("device", 3, "--device: got 3; use the name of a profile or the path of one, in UTF-8"),

@@ -19,6 +19,7 @@ _HOME = {
     "harden": "harden:harden_command",
     "inspect": "inspect:inspect_command",
     "landscape": "landscape:landscape_command",
+    "map": "map:map_command",
     "replay": "replay:replay_command",
     "report": "report:report_command",
     "roofline": "roofline:roofline_command",

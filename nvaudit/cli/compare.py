@@ -36,7 +36,7 @@ _OF_THE_COMPARISON = frozenset(
     without={
         *EffortOptions.model_fields,
         *("tail", "attribute", "attribution_trials", "attribution_images"),
-        *("calibrate_chips", "calibrate_data"),
+        *("calibrate_chips", "calibrate_data", "chip"),
     },
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},

@@ -18,6 +18,7 @@ from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
 from nvaudit.jobs.landscaping import median_surface, session_landscape
+from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.mapping.tiling import Crossbar
@@ -120,6 +121,7 @@ def run_audit(
     """
     begin = time.perf_counter()
     check_calibration(spec)
+    spec = with_manifest(spec)
     folder = None if resume is None else Path(resume)
     with ExitStack() as stack:
         if folder is not None:
@@ -200,6 +202,7 @@ def _measure(
                 with session.timed("corrected chips"):
                     minutes = _minutes_left(spec, begin)
                     calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, minutes)
+        read_back = _chips_read_back(session, metric, keep, measurement, stop, progress)
         detail, landscape = None, {}
         with _as_time_permits(session, stop, measurement, "the attribution was not made", plan is not None):
             if plan is not None and not measurement.ended:
@@ -207,6 +210,7 @@ def _measure(
     with _as_time_permits(session, stop, measurement, "the roughness was not measured", spec.roughness):
         if spec.roughness and not measurement.ended and not stop.interrupted:
             landscape = _landscape(session, progress, folder)
+    landscape = {**landscape, **read_back}
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
     with session.timed("products"):
@@ -223,6 +227,26 @@ def _measure(
     end = time.perf_counter()
     timing = {**report.timing, "another code": end - start, "total": end - begin}
     return report.model_copy(update={"remedy": remedy, "timing": timing})
+
+
+def _chips_read_back(
+    session: Session,
+    metric: Metric,
+    keep: str | None,
+    measurement: Measurement,
+    stop: Stop,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run the chips that were read back, if any were given: a field of the report."""
+    if session.spec.chip is None:
+        return {}
+    with _as_time_permits(session, stop, measurement, "the chips that were read back were not run", True):
+        if not measurement.ended:
+            with session.timed("chips read back"):
+                found = run_measured(session, metric, keep, measurement.chips[0], progress)
+            session.notes.extend(notes_on_chips(found))
+            return {"measured_chips": found}
+    return {}
 
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:

@@ -7,14 +7,17 @@ up to that weight.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.mapping.conductance import Array, held_levels
-from nvaudit.perturb.chip import Float, MappedTensor, TensorLaw, blocks
+from nvaudit.perturb.chip import Device, Float, MappedTensor, TensorLaw, blocks
 from nvaudit.perturb.collapse import CodeLaw
+from nvaudit.perturb.common import Block
 from nvaudit.perturb.terms import active_terms, effect
 from nvaudit.perturb.workload import SlotSpec
 from nvaudit.rng import stream
@@ -67,7 +70,11 @@ def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
     seed, trial : int
         The chip.
     """
-    drawn = _drawn(law, seed, trial)
+    return without_skipped(law, _drawn(law, seed, trial))
+
+
+def without_skipped(law: TensorLaw, drawn: Cells) -> Cells:
+    """Clear what weights without devices would have been."""
     if law.skipped is None:
         return drawn
     # What has no devices counts as devices without noise: a code of zero, whatever the encoding subtracts.
@@ -80,14 +87,28 @@ def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
     """Draw the devices of every weight."""
     if law.collapsed is not None:
         return _under_weights(law, law.collapsed, seed, trial)
-    tensor, array = law.tensor, law.tensor.array
+    tensor = law.tensor
     streams = law.streams(seed, trial)
+    return cells_of(law, lambda block: law.devices(tensor.code[block], block, streams))
+
+
+def cells_of(
+    law: TensorLaw, devices: Callable[[Block], Iterable[Device]], kind: type[Any] = np.float32
+) -> Cells:
+    """Lay out the devices of a tensor that are given block by block.
+
+    Parameters
+    ----------
+    kind : type
+        Float type of their conductances.
+    """
+    tensor, array = law.tensor, law.tensor.array
     shape = (array.slices * array.polarities, *tensor.code.shape)
     out, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     noisy = False
-    step = np.float32(array.step)
+    step = kind(array.step)
     for _, block, _ in blocks(tensor.code, tensor.scale):
-        for d, device in enumerate(law.devices(tensor.code[block], block, streams)):
+        for d, device in enumerate(devices(block)):
             held = device.held
             # (g − g_min) / step, since the target is g_min + level · step and the deviation g − target.
             out[(d, *block)] = _single(held.sign) * (held.level + device.deviation / step)

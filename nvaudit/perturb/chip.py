@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import EllipsisType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,13 +86,16 @@ class Device:
     ----------
     held : Held
         What it was to hold, and how it enters the weight.
+    conductance : ndarray, float32
+        As programmed, in the window's unit.
     deviation : ndarray, float32
-        Programmed less target conductance, in the window's unit.
+        That less the target conductance.
     reads : list of ndarray
         Standard deviation of one read, term by term, in the window's unit.
     """
 
     held: Held
+    conductance: Float
     deviation: Float
     reads: list[Float]
 
@@ -187,15 +191,32 @@ class TensorLaw:
         return base, np.asarray(spread)
 
     def _draw_devices(self, seed: int, trial: int) -> Draw:
-        tensor = self.tensor
-        reads = self._reads
         streams = self.streams(seed, trial)
+
+        def drawn(block: Block) -> tuple[Float, Float]:
+            return self._deviations(self.tensor.code[block], block, streams)
+
+        return self.read(drawn, self.has_reads, seed, trial)
+
+    def read(
+        self, drawn: Callable[[Block], tuple[NDArray[Any], NDArray[Any]]], reads: bool, seed: int, trial: int
+    ) -> Draw:
+        """Turn what the devices of each block deviate by into weights.
+
+        Parameters
+        ----------
+        drawn : callable
+            Of a block: deviation of each weight and the variance of one read of it, both in code units.
+        reads : bool
+            Whether there is any such variance.
+        """
+        tensor = self.tensor
         freeze = stream(seed, "read", trial, tensor.key)
         out = np.empty(tensor.code.shape, np.float32)
         variance = np.empty(tensor.code.shape, np.float32) if reads and not self.freeze_read else None
         for _, block, scale in blocks(tensor.code, tensor.scale):
             code = tensor.code[block]
-            deviation, read = self._deviations(code, block, streams)
+            deviation, read = drawn(block)
             if variance is not None:
                 # Left to the graph, which draws anew for every inference; frozen, one read is drawn here and
                 # kept. The reads of a weight's devices are independent normals: one of their summed variance
@@ -209,13 +230,7 @@ class TensorLaw:
     def _deviations(self, code: NDArray[np.int16], block: Block, streams: Streams) -> tuple[Float, Float]:
         """Deviation of each weight and the variance of one read of it, both in code units."""
         array = self.tensor.array
-        deviation, read = np.zeros(code.shape, np.float32), np.zeros(code.shape, np.float32)
-        for device in self.devices(code, block, streams):
-            # ΔW/s = Σ_d ± f_d Δg_d / step, and of one read Var = Σ_d (f_d σ_d / step)², without signs.
-            weight = np.float32(device.held.significance / array.step)
-            deviation += device.held.sign * weight * device.deviation
-            for one in device.reads:
-                read += np.square(weight * one)
+        deviation, read = added_up(self.devices(code, block, streams), code.shape, array)
         for name, law in self._on_weights:
             index = code.astype(np.int64) + array.top
             if isinstance(law, Truncated):
@@ -234,11 +249,27 @@ class TensorLaw:
         for number, held in enumerate(held_levels(code, array)):
             level, wanted = held.level, target[held.level]
             g = self._programmed(level, wanted, number, block, streams)
-            reads = [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
+            reads = self.read_spreads(level, g)
             # Compensation multiplies what is read, so its noise grows with the signal.
             if gain != 1:
                 g, reads = gain * g, [gain * one for one in reads]
-            yield Device(held, g - wanted, reads)
+            yield Device(held, g, g - wanted, reads)
+
+    def read_spreads(self, level: Levels, g: Float) -> list[Float]:
+        """Standard deviation of one read of devices that hold ``g``, term by term, in the window's unit."""
+        return [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
+
+    def spreads_at(self, g: NDArray[np.floating], block: Block) -> Iterator[NDArray[np.floating]]:
+        """Standard deviation of one read of each device of a block, of all terms together.
+
+        Parameters
+        ----------
+        g : ndarray, shape (device, *block)
+            What the devices hold, in the window's unit.
+        """
+        for number, held in enumerate(held_levels(self.tensor.code[block], self.tensor.array)):
+            parts = self.read_spreads(held.level, np.asarray(g[number]))
+            yield np.sqrt(sum((np.square(part) for part in parts), np.zeros_like(g[number])))
 
     def _programmed(
         self, level: Levels, wanted: Float, number: int, block: Block, streams: Streams, aged: bool = True
@@ -329,6 +360,11 @@ class TensorLaw:
             if term.acts_on_weights(self.point.sigma_unit)
         )
 
+    @property
+    def has_reads(self) -> bool:
+        """Whether reading is noisy."""
+        return bool(self._reads)
+
     @cached_property
     def _reads(self) -> tuple[tuple[Float, bool], ...]:
         at = self.setting
@@ -336,6 +372,26 @@ class TensorLaw:
             (read_spread(term, at).astype(np.float32), term.unit == "relative")
             for term in read_terms(self.point, at)
         )
+
+
+def added_up(
+    devices: Iterable[Device], shape: tuple[int, ...], array: Array, kind: type[Any] = np.float32
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Add devices up: deviation of each weight, and variance of one read of it, both in code units.
+
+    Parameters
+    ----------
+    kind : type
+        Float type to add up in.
+    """
+    deviation, read = np.zeros(shape, kind), np.zeros(shape, kind)
+    for device in devices:
+        # ΔW/s = Σ_d ± f_d Δg_d / step, and of one read Var = Σ_d (f_d σ_d / step)², without signs.
+        weight = kind(device.held.significance / array.step)
+        deviation += device.held.sign * weight * device.deviation
+        for one in device.reads:
+            read += np.square(weight * one)
+    return deviation, read
 
 
 def blocks(

@@ -24,7 +24,7 @@ from nvaudit.model import (
 )
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.engine import Engine
-from nvaudit.perturb.prepare import Request, graph_file, noisy_in_reading, slot_specs
+from nvaudit.perturb.prepare import Request, graph_file, slot_specs
 from nvaudit.perturb.probe import InnerProbe, exposing
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.workload import Workload
@@ -214,7 +214,7 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
         {key: cell for key, cell in cells.items() if key not in left},
         {layer.split.key: layer.converters for layer in layers},
     )
-    noisy = noisy_in_reading(plain.tensors, request.points)
+    noisy = request.noisy_reads(plain.tensors)
     workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
     if not request.rebatch.coupled and not request.loaded.draws:  # another cut is another draw
         sums = [sizes[name] for split in template.splits for name in split.sums]

@@ -17,13 +17,14 @@ from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
 from nvaudit.model.template import SLOT_FILE
-from nvaudit.perturb.cells import place_cells, target_cells
+from nvaudit.perturb.cells import Cells, place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import Race, RaceTask, sample_order
+from nvaudit.perturb.read_back import cells_on, weights_of
 from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
@@ -423,18 +424,29 @@ class Engine:
                 # A tensor that is kept quiet draws nothing; the others' streams are addressed by their own
                 # keys, so they are the same as on the whole chip.
                 still = trial == QUANTISED or not variant.has(index)
-                noisy = (law, index, variant.verified, self._w.seed, trial)
-                cells = target_cells(law.tensor) if still else self._verifier.cells(*noisy)
+                cells = target_cells(law.tensor) if still else self._cells(law, index, trial, variant)
                 yield from ((slot, place_cells(cells, slot)) for slot in split)
                 continue
             if trial == QUANTISED or not variant.has(index):
                 tensor = law.tensor
                 draw = Draw(dequantize(tensor.code, tensor.scale), None)
             else:
-                draw = self._verifier.draw(law, index, variant.verified, self._w.seed, trial)
+                draw = self._draw(law, index, trial, variant)
             for slot in self._w.slots:
                 if slot.tensor == index:
                     yield slot, place(draw, slot)
+
+    def _cells(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> Cells:
+        """The devices of one tensor of a chip: drawn, or as they were read back."""
+        if self._w.chips:
+            return cells_on(law, self._w.chips[trial][index])
+        return self._verifier.cells(law, index, variant.verified, self._w.seed, trial)
+
+    def _draw(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> Draw:
+        """The weights of one tensor of a chip."""
+        if self._w.chips:
+            return weights_of(law, self._w.chips[trial][index], self._w.seed, trial)
+        return self._verifier.draw(law, index, variant.verified, self._w.seed, trial)
 
     def inner(
         self, outputs: Mapping[str, str], point: int = 0, trial: int = QUANTISED, variant: Variant = WHOLE

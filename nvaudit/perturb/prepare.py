@@ -154,6 +154,13 @@ class Request:
     seed: int
     every_device: bool
     provider: str
+    all_read: bool = False
+
+    def noisy_reads(self, tensors: Sequence[TensorFile]) -> set[str]:
+        """Keys of the tensors that are read with noise, by the profile or, all of them, as measured."""
+        if self.all_read:
+            return {tensor.key for tensor in tensors}
+        return noisy_in_reading(tensors, self.points)
 
 
 def build_workload(request: Request, folder: Path) -> Workload:
@@ -178,7 +185,7 @@ def _build(request: Request, folder: Path) -> Workload:
     weights = [d.constant.weight for d in request.decisions if d.mapped and d.constant.weight is not None]
     profile = request.points[0].profile
     tensors = [map_tensor(w, profile, request.how, folder, i) for i, w in enumerate(weights)]
-    noisy_reads = noisy_in_reading(tensors, request.points)
+    noisy_reads = request.noisy_reads(tensors)
     keys = [weight.key for weight in weights]
     batch: Literal["free", "keep"] = "free" if request.rebatch.status == "rebatched" else "keep"
     template = build_template(request.loaded, keys, batch=batch, read_noise=noisy_reads)

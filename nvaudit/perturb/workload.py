@@ -66,6 +66,23 @@ class TensorFile:
 
 
 @dataclass(frozen=True)
+class ReadBack:
+    """The devices of one tensor of a chip that is given, not drawn.
+
+    Attributes
+    ----------
+    conductance : ArrayFile
+        Shape (device, *weight), in the window's unit, float32 or float64; what was not measured is at its
+        target.
+    variance : ArrayFile or None
+        Of one read of each device, in that unit squared; None: as the profile says.
+    """
+
+    conductance: ArrayFile
+    variance: ArrayFile | None = None
+
+
+@dataclass(frozen=True)
 class SlotSpec:
     """An initializer of the template that a chip fills.
 
@@ -167,6 +184,8 @@ class Workload:
         Of an output that is a dictionary for each sample: its keys, in the order of the classes.
     correction : Correction or None
         None: chips are scored as they are.
+    chips : tuple of tuple of ReadBack
+        Chips that are given, tensor by tensor: trial k is the k-th of them. Empty: chips are drawn.
     """
 
     folder: str
@@ -190,3 +209,4 @@ class Workload:
     alternatives: tuple[str, ...] = ()
     columns: tuple[int | str, ...] = ()
     correction: Correction | None = None
+    chips: tuple[tuple[ReadBack, ...], ...] = ()

@@ -189,6 +189,12 @@ def tables(report: AuditReport) -> Tables:
         ),
         "tensors": records_of(flat(tensor) for tensor in report.tensors),
     }
+    if report.measured_chips is not None:
+        records["read_back"] = records_of(
+            {"chip": chip.name, **flat(tensor), "value": chip.value, "percentile": chip.percentile}
+            for chip in report.measured_chips.chips
+            for tensor in chip.tensors
+        )
     for part in () if detail is None else (detail.tensors, detail.terms):
         if part is not None:
             records[f"attribution_{part.kind}"] = records_of(flat(item) for item in part.items)

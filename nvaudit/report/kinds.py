@@ -13,6 +13,7 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.config.result import ConfigReport
+from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.hardening.result import HardenReport
@@ -66,7 +67,7 @@ KINDS = (
     Kind(
         "audit", "nvaudit audit", AuditReport,
         document="audit.document:audit_document", records="cases",
-        tables=("points", "chips", "tensors", "attribution_tensors", "attribution_terms",
+        tables=("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
                 "attribution_classes"),
     ),
     Kind(
@@ -113,6 +114,11 @@ KINDS = (
         "inspect", "nvaudit inspect", InspectReport,
         document="inspection.document:inspect_document", records="inspection.result",
         tables=("tensors", "off"),
+    ),
+    Kind(
+        "map", "nvaudit map", MapReport,
+        document="deployment.document:map_document", records="deployment.result",
+        tables=("tensors",),
     ),
     Kind(
         "device", "nvaudit devices show", DeviceReport,

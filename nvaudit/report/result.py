@@ -10,6 +10,7 @@ from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.calibrated import CalibratedChips
 from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.deployment.chips import MeasuredChips
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
@@ -66,6 +67,9 @@ class AuditReport(Header):
     sweep: tuple[SweepPoint, ...] = ()
     calibrated: CalibratedChips | None = Field(
         default=None, description="The same chips, each corrected by measuring it; null: not asked for."
+    )
+    measured_chips: MeasuredChips | None = Field(
+        default=None, description="Chips whose conductances were read back; null: none was given."
     )
     roughness: Roughness | None = None
     landscape: LossSurface | None = Field(default=None, description="The surface behind the roughness.")

@@ -111,6 +111,8 @@ def quickly(arguments: list[str]) -> list[str]:
         return instead(arguments, *few, *([] if "remap" in arguments else training))
     if arguments[0] != "audit":
         return arguments
+    if "--chip" in arguments:
+        arguments = instead(arguments, "--trials", "10")
     few = ["-n", "400" if "--min-kpp" in arguments else "10"]
     given = "--trials" in arguments or "-n" in arguments
     return instead(arguments, *([] if given else few), "--limit", "200", "-j", "0", "--no-roughness")

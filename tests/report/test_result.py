@@ -20,8 +20,8 @@ KEYS = [
     "metric_info", "model", "data", "device", "operating_point", "codes", "runtime", "run", "hashes",
     "timing", "events", "notes",
     "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate", "mapped",
-    "mapped_gate", "tail", "trials", "sweep", "calibrated", "roughness", "landscape", "tensors",
-    "device_levels", "crossbar", "zero_groups", "attribution", "attribution_detail",
+    "mapped_gate", "tail", "trials", "sweep", "calibrated", "measured_chips", "roughness", "landscape",
+    "tensors", "device_levels", "crossbar", "zero_groups", "attribution", "attribution_detail",
     "remedy",
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from nvaudit.report.audit.array import device_section, mapping_section
 from nvaudit.report.audit.calibrated import calibrated_section
 from nvaudit.report.audit.chips import chips_section, sweep_section, yield_section
 from nvaudit.report.audit.losses import losses_section
+from nvaudit.report.audit.measured import measured_section
 from nvaudit.report.audit.record import (
     cite_section,
     notes_section,
@@ -73,6 +74,7 @@ def audit_document(report: AuditReport) -> Document:
         yield_section(report),
         sweep_section(report),
         calibrated_section(report),
+        measured_section(report),
         losses_section(report),
         _gates(report),
         _tails(report),

@@ -1,0 +1,542 @@
+"""The arrays of a model out, as a programmer of chips needs them; and simulated chips in the same form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit._version import __version__
+from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
+from nvaudit.errors import DataError, ModelError, OptionError
+from nvaudit.files import holding_inputs, new_folder, note_files, write_text_atomic, writing
+from nvaudit.mapping.array_files import CONDUCTANCE, check_format, write_arrays
+from nvaudit.mapping.groups import unmapped
+from nvaudit.mapping.manifest import (
+    ARRAYS,
+    MANIFEST,
+    ConverterEntry,
+    CrossbarEntry,
+    DigitalEntry,
+    Manifest,
+    ModelEntry,
+    OperatorEntry,
+    TensorEntry,
+    WindowEntry,
+    crossbar_file,
+    folder_name,
+    manifest_text,
+    runs_of,
+)
+from nvaudit.mapping.places import CrossbarPlace, Geometry, TargetArrays, arrays_digest, target_arrays
+from nvaudit.mapping.select import Decision, select
+from nvaudit.mapping.spec import MapOptions
+from nvaudit.mapping.tiling import Crossbar
+from nvaudit.model import LoadedModel, Weight, constants, load_model
+from nvaudit.model.layer_input import layer_inputs
+from nvaudit.options import OF_A_MAPPING, DataOptions
+from nvaudit.perturb.chip import TensorLaw, blocks
+from nvaudit.perturb.crossbar import Layer
+from nvaudit.perturb.prepare import map_tensor
+from nvaudit.perturb.read_back import Conductances, check_devices, simulated_conductances
+from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.workload import TensorFile
+from nvaudit.report.deployment.result import MappedTensorRow, MapReport
+from nvaudit.report.sections import InputHashes, ModelInfo, OperatingPointInfo
+from nvaudit.report.wording import count_text
+from nvaudit.rng import stream
+from nvaudit.session import (
+    Session,
+    find_mapping,
+    notes_on_codes,
+    prepare,
+    settle_codes,
+    settle_device,
+    settle_placement,
+)
+from nvaudit.spec import RunSpec
+
+
+class MapSpec(MapOptions, RunSpec):
+    """A mapping, complete: the options of an audit that say how weights lie, and what is written of it."""
+
+
+@dataclass(frozen=True)
+class OnCrossbars:
+    """A model on crossbars, tensor after tensor.
+
+    Attributes
+    ----------
+    layers : mapping of str to Layer
+        The crossbars with converters of each weight; empty without them.
+    session : Session or None
+        With converters, whose ranges need samples.
+    """
+
+    spec: RunSpec
+    loaded: LoadedModel
+    profile: DeviceProfile
+    point: OperatingPoint
+    decisions: tuple[Decision, ...]
+    notes: tuple[str, ...]
+    folder: Path
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    session: Session | None = None
+    _how: Any = None
+
+    @property
+    def weights(self) -> list[Weight]:
+        """Those on the array."""
+        return [d.constant.weight for d in self.decisions if d.mapped and d.constant.weight is not None]
+
+    @property
+    def size(self) -> Crossbar:
+        """Of a crossbar."""
+        return Crossbar(*self.spec.crossbar)
+
+    def tensors(self) -> Iterator[tuple[Weight, TensorFile]]:
+        """Give one mapped tensor after the other; its codes are gone when the next is asked for."""
+        if self.session is not None:
+            yield from zip(self.weights, self.session.workload.tensors, strict=True)
+            return
+        for index, weight in enumerate(self.weights):
+            tensor = map_tensor(weight, self.profile, self._how, self.folder, index)
+            yield weight, tensor
+            Path(tensor.code.path).unlink(missing_ok=True)
+
+    def geometry(self, tensor: TensorFile, shape: tuple[int, ...]) -> Geometry:
+        """Where the devices of a tensor lie."""
+        return geometry_of(tensor, shape, self.size, self.layers.get(tensor.key))
+
+
+def geometry_of(tensor: TensorFile, shape: tuple[int, ...], size: Crossbar, layer: Layer | None) -> Geometry:
+    """Where the devices of a tensor lie; with converters, cut as these need it."""
+    split = None if layer is None or layer.split.reason is not None else layer.split
+    starts = None if split is None else [block.rows[0] for block in split.blocks]
+    return Geometry.of(shape, tensor.lines, tensor.array, size, starts)
+
+
+def settle_mapping(spec: RunSpec, folder: Path) -> OnCrossbars:
+    """Decide how a model lies on crossbars; data are read only where converters need ranges.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    if len(spec.sigmas or ()) > 1:
+        raise OptionError("--sigma: a mapping is of one operating point; give one sigma")
+    if spec.adc_bits is not None:
+        session = prepare(spec, folder)
+        assert session.crossbar is not None
+        layers = {layer.split.key: layer for layer in session.crossbar.layers}
+        return OnCrossbars(
+            session.spec, session.loaded, session.profile, session.points[0], session.decisions,
+            tuple(session.notes), folder, layers, session,
+        )  # fmt: skip
+    profile, points = settle_device(spec)
+    loaded = load_model(spec.model, spec.seed)
+    spec, notes = find_mapping(spec, loaded)
+    decisions = select(constants(loaded), spec.layers, spec.digital)
+    if not any(decision.mapped for decision in decisions):
+        raise ModelError(
+            f"{loaded.path}: no tensor would be mapped to the array; `nvaudit inspect` lists every tensor "
+            "with its reason"
+        )
+    codes = settle_codes(spec, points, decisions)
+    notes += notes_on_codes(codes, decisions)
+    how = settle_placement(spec, profile, codes)
+    return OnCrossbars(spec, loaded, profile, points[0], decisions, tuple(notes), folder, _how=how)
+
+
+def check_hashes(manifest: Manifest, where: Path, model: str, device: str) -> None:
+    """Refuse a manifest whose model or device has other contents.
+
+    Raises
+    ------
+    DataError
+        Naming which, with both hashes.
+    """
+    for what, wanted, there in (
+        ("model", manifest.model.sha256, model),
+        ("device", manifest.device_sha256, device),
+    ):
+        if wanted != there:
+            raise DataError(
+                f"{where}: was made for another {what} (SHA-256 {wanted[:12]}…, this one has {there[:12]}…); "
+                "give that one, or map this one"
+            )
+
+
+def map_model(spec: MapSpec, out: Path, progress: Progress = quiet) -> MapReport:
+    """Write the arrays of a model, or simulated chips, into a folder.
+
+    Parameters
+    ----------
+    out : Path
+        The folder; made whole or not at all.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, or the folder cannot be written.
+    """
+    begin = time.perf_counter()
+    check_format(spec.format)
+    if spec.reads is not None and spec.simulate is None:
+        raise OptionError("--reads: only with --simulate; targets are not read")
+    if spec.verify_plan is not None and spec.simulate is not None:
+        raise OptionError("--verify-plan and --simulate: choose one; simulated chips are programmed already")
+    with scratch_folder() as folder, holding_inputs():
+        progress("reading the model", 0, 1)
+        on = settle_mapping(RunSpec.validated(_audit_options(spec)), folder)
+        if spec.simulate is not None:
+            check_devices(on.point, "--simulate")
+        with _verify_masks(spec.verify_plan, on) as masks, new_folder(out) as place:
+            writer = _Writer(on, place, spec, masks, progress)
+            with writing(out):
+                manifest = writer.write()
+                write_text_atomic(place / MANIFEST, manifest_text(manifest))
+                size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    return map_report(on, manifest, out, mapped_rows(manifest), size, time.perf_counter() - begin)
+
+
+def _audit_options(spec: MapSpec) -> dict[str, Any]:
+    """What an audit would be given."""
+    return {name: getattr(spec, name) for name in RunSpec.model_fields}
+
+
+@contextmanager
+def _verify_masks(path: str | None, on: OnCrossbars) -> Iterator[Mapping[str, NDArray[np.bool_]] | None]:
+    """Open the masks of a plan, and check that they are of this model."""
+    if path is None:
+        yield None
+        return
+    try:
+        note_files([Path(path)])
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"--verify-plan {path}: cannot be read: {error}; give what verify-plan -o wrote"
+        ) from None
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise DataError(f"--verify-plan {path}: not an .npz; give what verify-plan -o wrote")
+    with file:
+        keys = {weight.key for weight in on.weights}
+        if set(file.files) != keys:
+            odd = sorted(set(file.files) ^ keys)[0]
+            raise DataError(
+                f"--verify-plan {path}: has {len(file.files)} masks, and {len(keys)} tensors are on the "
+                f"array ({odd!r} is only on one side); make the plan for this model and these --layers"
+            )
+        yield file
+
+
+@dataclass
+class _Writer:
+    """Writes tensors one after the other."""
+
+    on: OnCrossbars
+    folder: Path
+    spec: MapSpec
+    masks: Mapping[str, NDArray[np.bool_]] | None
+    progress: Progress
+    done: int = 0
+
+    @property
+    def chips(self) -> tuple[str, ...]:
+        """Folders of the simulated chips."""
+        count = self.spec.simulate or 0
+        return tuple(f"chip-{number:0{len(str(max(count - 1, 0)))}d}" for number in range(count))
+
+    def write(self) -> Manifest:
+        """Write every array; give the manifest."""
+        on, profile = self.on, self.on.profile
+        entries = []
+        total = sum(int(np.prod(weight.shape)) for weight in on.weights)
+        for index, (weight, tensor) in enumerate(on.tensors()):
+            self.progress("writing the weights of crossbars", self.done, total)
+            entries.append(self._tensor(index, weight, tensor, total))
+        window = profile.window
+        order = [(t, c) for t, entry in enumerate(entries) for c in range(len(entry.crossbars))]
+        if self.masks is not None:
+            order.sort(key=lambda at: entries[at[0]].crossbars[at[1]].verify or 0)
+        return Manifest(
+            nvaudit_version=__version__,
+            model=ModelEntry(path=str(on.loaded.path), sha256=on.loaded.digest),
+            device=profile.model_dump(mode="json"),
+            device_sha256=profile_digest(profile),
+            sigma=on.point.sigma,
+            sigma_unit=on.point.sigma_unit,
+            time_s=on.point.time_s,
+            run=mapping_options(on.spec),
+            crossbar=on.spec.crossbar,
+            window=WindowEntry(unit="level", min=0, max=2**profile.bits_per_cell - 1)
+            if window is None
+            else WindowEntry(unit=window.unit, min=window.min, max=window.max),
+            format=self.spec.format,
+            tensors=tuple(entries),
+            digital=tuple(
+                DigitalEntry(name=one.constant.name, reason=one.reason)
+                for one in on.decisions
+                if not one.mapped
+            ),
+            plan=self.spec.verify_plan,
+            order=tuple(order),
+            chips=self.chips,
+            seed=None if self.spec.simulate is None else on.spec.seed,
+        )
+
+    def _tensor(self, index: int, weight: Weight, tensor: TensorFile, total: int) -> TensorEntry:
+        name = f"{ARRAYS}/{folder_name(index, tensor.key)}"
+        for chip in self.chips or ("",):
+            (self.folder / chip / name).mkdir(parents=True)
+        mapped = tensor.open()
+        geometry = self.on.geometry(tensor, mapped.code.shape)
+        matrix = geometry.to_matrix.apply(mapped.code)
+        empty = None
+        if mapped.skip_rows is not None:
+            gone = unmapped(mapped.code, mapped.lines, mapped.skip_rows)
+            empty = None if gone is None else geometry.to_matrix.apply(gone)
+        verify = self._verify(weight, geometry)
+        places = list(geometry.places(empty))
+        crossbars = []
+        for number, place in enumerate(places):
+            target = target_arrays(matrix, place, tensor.array, self.on.size, empty)
+            stem = crossbar_file(index, tensor.key, number)
+            marked = None if verify is None else _on_crossbar(verify, place, target)
+            if not self.chips:
+                arrays: dict[str, NDArray[Any]] = dict(vars(target))
+                if marked is not None:
+                    arrays["verify"] = marked
+                write_arrays(self.folder / stem, arrays, self.spec.format)
+            crossbars.append(_crossbar_entry(stem, place, target, marked))
+            self.done += int(np.count_nonzero(target.used)) // geometry.devices
+            self.progress("writing the weights of crossbars", min(self.done, total), total)
+        if self.chips:
+            self._chips(index, tensor, geometry, places, empty)
+        return self._entry(index, weight, tensor, geometry, tuple(crossbars))
+
+    def _verify(self, weight: Weight, geometry: Geometry) -> NDArray[np.bool_] | None:
+        """The weights to write-verify, as a matrix."""
+        if self.masks is None:
+            return None
+        mask = np.asarray(self.masks[weight.key])
+        if mask.shape != weight.stored_shape or mask.dtype != np.bool_:
+            raise DataError(
+                f"--verify-plan: the mask of {weight.key!r} has shape {list(mask.shape)} and type "
+                f"{mask.dtype}; the weight has {list(weight.stored_shape)}: make the plan for this model"
+            )
+        primary = weight.to_stored.inverse(weight.shape).apply(mask)
+        return np.asarray(geometry.to_matrix.apply(primary))
+
+    def _chips(
+        self,
+        index: int,
+        tensor: TensorFile,
+        geometry: Geometry,
+        places: list[CrossbarPlace],
+        empty: NDArray[np.bool_] | None,
+    ) -> None:
+        """Write one tensor of every simulated chip."""
+        spec = self.on.spec
+        law = TensorLaw(tensor.open(), self.on.point, spec.every_device, keep_tables=False)
+        layer = self.on.layers.get(tensor.key)
+        converters = layer is not None and layer.split.reason is None
+        for trial, chip in enumerate(self.chips):
+            self.progress(f"drawing {tensor.key}", trial, len(self.chips))
+            g = simulated_conductances(law, spec.seed, trial, converters)
+            read = g[None] if self.spec.reads is None else _read(law, g, spec.seed, trial, self.spec.reads)
+            per_read = [geometry.to_matrix.with_devices(geometry.devices).apply(one) for one in read]
+            for number, place in enumerate(places):
+                stem = self.folder / chip / crossbar_file(index, tensor.key, number)
+                write_arrays(stem, _chip_arrays(per_read, place, self.on.size, empty), self.spec.format)
+
+    def _entry(
+        self,
+        index: int,
+        weight: Weight,
+        tensor: TensorFile,
+        geometry: Geometry,
+        crossbars: tuple[CrossbarEntry, ...],
+    ) -> TensorEntry:
+        array, matrix = tensor.array, weight.matrix
+        scale, scales = float(tensor.scale.reshape(-1)[0]) if tensor.scale.size == 1 else None, None
+        if scale is None:
+            scales = f"{ARRAYS}/{folder_name(index, tensor.key)}/scales.npy"
+            (self.folder / scales).parent.mkdir(parents=True, exist_ok=True)
+            np.save(self.folder / scales, tensor.scale)
+        layer = self.on.layers.get(tensor.key)
+        return TensorEntry(
+            name=tensor.key,
+            operators=_operators(weight),
+            shape=weight.shape,
+            row_axes=geometry.row_axes,
+            column_axes=geometry.column_axes,
+            matrices=matrix.groups,
+            matrix=(matrix.rows, matrix.cols),
+            kernel=matrix.kernel,
+            encoding=array.encoding,
+            factors=array.code.factors,
+            zero=array.code.zero,
+            top_level=array.top_level,
+            slices=array.code_is_slices,
+            scale=scale,
+            scales=scales,
+            converters="ideal" if layer is None else converters_of(layer),
+            crossbars=crossbars,
+        )
+
+
+def mapping_options(spec: RunSpec) -> dict[str, Any]:
+    """The options that say how weights lie on devices, what these do, and which chips there are."""
+    names = {*OF_A_MAPPING, *(DataOptions.model_fields if spec.adc_bits is not None else ())}
+    kept = {name: value for name, value in spec.model_dump(mode="json").items() if name in names}
+    return {name: value for name, value in kept.items() if value != RunSpec.model_fields[name].default}
+
+
+def _operators(weight: Weight) -> tuple[OperatorEntry, ...]:
+    entries = []
+    for use in weight.uses:
+        taken = layer_inputs(replace(weight, uses=(use,)))
+        entries.append(
+            OperatorEntry(
+                node=use.node_name,
+                op_type=use.op_type,
+                domain=use.domain,
+                graph=use.graph_path,
+                input=use.input_index,
+                activation=None if isinstance(taken, str) else taken[0].value,
+                result=use.node.outputs[0].name or "",
+            )
+        )
+    return tuple(entries)
+
+
+def converters_of(layer: Layer) -> Literal["ideal"] | dict[Any, ConverterEntry | None]:
+    """The converters of a weight, as the manifest has them."""
+    if layer.split.reason is not None:
+        return "ideal"
+    return {
+        name: None if one is None else ConverterEntry(step=one.step, low=one.low, high=one.high)
+        for name, one in vars(layer.converters).items()
+    }
+
+
+def _on_crossbar(verify: NDArray[np.bool_], place: CrossbarPlace, target: TargetArrays) -> NDArray[np.bool_]:
+    """The devices of one crossbar whose weight is to be verified."""
+    marked = np.zeros(target.used.shape, np.bool_)
+    marked[place.used] = verify[place.rows[0] : place.rows[1]][:, place.outputs]
+    return marked & target.used
+
+
+def _crossbar_entry(
+    stem: str, place: CrossbarPlace, target: TargetArrays, marked: NDArray[np.bool_] | None
+) -> CrossbarEntry:
+    return CrossbarEntry(
+        file=stem,
+        rows=place.rows,
+        outputs=runs_of(np.unique(place.outputs).tolist()),
+        first_device=int(place.devices[0]),
+        columns=len(place.outputs),
+        devices=int(np.count_nonzero(target.used)),
+        verify=None if marked is None else int(np.count_nonzero(marked)),
+        sha256=arrays_digest(target),
+    )
+
+
+def _read(law: TensorLaw, g: Conductances, seed: int, trial: int, reads: int) -> Conductances:
+    """Read every device several times; shape (read, device, *weight)."""
+    made = np.repeat(g[None], reads, axis=0)
+    gen = stream(seed, "reads", trial, law.tensor.key)
+    for _, block, _ in blocks(law.tensor.code, law.tensor.scale):
+        part = (slice(None), *block)
+        for number, spread in enumerate(law.spreads_at(g[part], block)):
+            at = (slice(None), number, *block)
+            made[at] += spread * gen.standard_normal(made[at].shape, dtype=made.dtype)
+    return made
+
+
+def _chip_arrays(
+    reads: list[Conductances], place: CrossbarPlace, size: Crossbar, empty: NDArray[np.bool_] | None
+) -> dict[str, NDArray[Any]]:
+    """What one crossbar is read back as: NaN where there is no device."""
+    made = np.full((len(reads), size.rows, size.cols), np.nan, reads[0].dtype)
+    used = np.zeros((size.rows, size.cols), np.bool_)
+    used[place.used] = True
+    if empty is not None:
+        used[place.used] = ~empty[place.rows[0] : place.rows[1]][:, place.outputs]
+    for read, values in zip(made, reads, strict=True):
+        read[place.used] = place.take(values)
+    made[:, ~used] = np.nan
+    return {CONDUCTANCE: made[0] if len(reads) == 1 else made, "used": used}
+
+
+def mapped_rows(manifest: Manifest) -> tuple[MappedTensorRow, ...]:
+    """The tensors of a manifest, counted."""
+    return tuple(
+        MappedTensorRow(
+            name=tensor.name,
+            weights=int(np.prod(tensor.shape)),
+            devices_per_weight=len(tensor.factors),
+            crossbars=len(tensor.crossbars),
+            devices=sum(crossbar.devices for crossbar in tensor.crossbars),
+            verify=None
+            if manifest.plan is None
+            else sum(crossbar.verify or 0 for crossbar in tensor.crossbars),
+            encoding=tensor.encoding,
+            significances=tuple(dict.fromkeys(abs(factor) for factor in reversed(tensor.factors))),
+            folder=tensor.crossbars[0].file.rpartition("/")[0] if tensor.crossbars else "",
+        )
+        for tensor in manifest.tensors
+    )
+
+
+def map_report(
+    on: OnCrossbars,
+    manifest: Manifest,
+    out: Path,
+    rows: tuple[MappedTensorRow, ...],
+    size: int,
+    seconds: float,
+    **more: Any,
+) -> MapReport:
+    """Put a report of a mapping together; the line that stands first is made here."""
+    point, chips = on.point, len(manifest.chips)
+    devices = count_text(sum(row.devices for row in rows), "device")
+    what = f"{devices} on {count_text(manifest.crossbars, 'crossbar')}"
+    of = f"{count_text(chips, 'simulated chip')}, each {what}" if chips else what
+    return MapReport(
+        nvaudit_version=__version__,
+        headline=more.pop("headline", f"{on.loaded.path} on {on.profile.name}: {of} of "
+                          f"{on.size.rows}x{on.size.cols}, in {out}"),
+        model=ModelInfo(**on.loaded.facts(), batching="not run"),
+        device=on.profile.model_dump(mode="json"),
+        operating_point=OperatingPointInfo(
+            sigma=point.sigma,
+            sigma_unit=point.sigma_unit,
+            level_of=point.level_of,
+            time_s=point.time_s,
+            terms=tuple(term.name for term in point.terms),
+        ),
+        hashes=InputHashes(model=on.loaded.digest, device=profile_digest(on.profile)),
+        run=on.spec.model_dump(mode="json"),
+        timing={"total": seconds},
+        folder=str(out),
+        crossbar=on.spec.crossbar,
+        unit=manifest.window.unit,
+        format=manifest.format,
+        chips=chips,
+        bytes=size,
+        tensors=rows,
+        digital=len(manifest.digital),
+        notes=on.notes,
+        **more,
+    )  # fmt: skip

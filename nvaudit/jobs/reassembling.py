@@ -1,0 +1,285 @@
+"""The arrays of a mapping put together again, and compared with the quantised model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.device import profile_digest
+from nvaudit.errors import DataError, NvauditError, OptionError
+from nvaudit.files import holding_inputs
+from nvaudit.jobs.deploying import OnCrossbars, check_hashes, map_report, mapped_rows, settle_mapping
+from nvaudit.mapping.array_files import find_arrays, read_arrays
+from nvaudit.mapping.groups import unmapped
+from nvaudit.mapping.manifest import Manifest, TensorEntry, read_manifest
+from nvaudit.mapping.places import TargetArrays, arrays_digest, target_arrays
+from nvaudit.model import Weight
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.workload import ArrayFile, TensorFile, Workload
+from nvaudit.report.deployment.result import MapReport, Reassembly, reassembly_text
+from nvaudit.session import prepare
+from nvaudit.spec import RunSpec
+
+SAMPLES = 8
+"""Run through both models where no number is given."""
+
+_MOST_FAULTS = 20
+_MOST_OUTPUTS = 1 << 26
+"""Numbers that are compared at most."""
+
+
+@dataclass
+class _Found:
+    """What was found so far."""
+
+    tensors: int = 0
+    weights: int = 0
+    faults: list[str] = field(default_factory=list)
+    rebuilt: dict[str, tuple[ArrayFile, NDArray[np.float32]]] = field(default_factory=dict)
+
+
+def spec_of(manifest: Manifest, where: Path, model: str | Path | None, **own: Any) -> RunSpec:
+    """The audit that a mapping is for.
+
+    Parameters
+    ----------
+    model : str or Path, optional
+        Where the model is now; by default where it was.
+
+    Raises
+    ------
+    OptionError
+        If it is not there.
+    """
+    path = Path(manifest.model.path if model is None else model)
+    if model is None and not path.is_file():
+        raise OptionError(
+            f"{where}: its manifest names the model {path}, which is not there; name it before --check"
+        )
+    return RunSpec.validated({**manifest.run, "model": path, **own})
+
+
+def check_same(on: OnCrossbars, manifest: Manifest, where: Path) -> None:
+    """Refuse a manifest of another model or device.
+
+    Raises
+    ------
+    DataError
+    """
+    check_hashes(manifest, where, on.loaded.digest, profile_digest(on.profile))
+
+
+def check_mapping(
+    folder: Path,
+    model: Path | None = None,
+    *,
+    progress: Progress = quiet,
+    **options: Any,
+) -> MapReport:
+    """Put the arrays of a mapping together, and compare with the quantised model.
+
+    Parameters
+    ----------
+    folder : Path
+        What ``nvaudit map`` wrote.
+    model : Path, optional
+        By default that of the manifest.
+    **options
+        Of the data: fields of :class:`nvaudit.options.DataOptions`, and ``provider``.
+
+    Returns
+    -------
+    MapReport
+        With ``check``: also where the arrays do not hold what they should.
+
+    Raises
+    ------
+    NvauditError
+        If the folder is no mapping, or of another model or device.
+    """
+    begin = time.perf_counter()
+    manifest = read_manifest(folder)
+    if manifest.chips:
+        raise OptionError(
+            f"--check {folder}: these are chips; `nvaudit audit MODEL --chip {folder}` runs them"
+        )
+    spec = spec_of(manifest, folder, model, **options)
+    with scratch_folder() as scratch, holding_inputs():
+        on = settle_mapping(spec, scratch)
+        check_same(on, manifest, folder)
+        found = _Found()
+        if [weight.key for weight in on.weights] != [entry.name for entry in manifest.tensors]:
+            raise DataError(f"{folder}: its manifest names other tensors; map the model anew")
+        total = sum(int(np.prod(weight.shape)) for weight in on.weights)
+        for (weight, tensor), entry in zip(on.tensors(), manifest.tensors, strict=True):
+            _compare(on, folder, weight, tensor, entry, found, scratch)
+            progress("putting weights together", found.weights, total)
+        samples = outputs = different = 0
+        notes: tuple[str, ...] = ()
+        if not found.faults:
+            progress("running both models", 0, 1)
+            try:
+                samples, outputs, different = _run_both(spec, scratch, found.rebuilt)
+            except NvauditError as error:  # such as an operator that ONNX Runtime does not have
+                notes = (f"the models were not run: {error}",)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    result = Reassembly(
+        tensors=found.tensors, weights=found.weights, samples=samples, outputs=outputs, different=different,
+        faults=tuple(found.faults[:_MOST_FAULTS]),
+    )  # fmt: skip
+    word = "PASS" if result.holds else "FAIL"
+    return map_report(
+        replace(on, notes=(*on.notes, *notes)), manifest, folder, mapped_rows(manifest), size,
+        time.perf_counter() - begin, check=result, headline=f"{word}: {folder}: {reassembly_text(result)}",
+    )  # fmt: skip
+
+
+def _compare(
+    on: OnCrossbars,
+    folder: Path,
+    weight: Weight,
+    tensor: TensorFile,
+    entry: TensorEntry,
+    found: _Found,
+    scratch: Path,
+) -> None:
+    """Compare the crossbars of one tensor with what they should hold, and keep the weights they make."""
+    mapped = tensor.open()
+    geometry = on.geometry(tensor, mapped.code.shape)
+    matrix = geometry.to_matrix.apply(mapped.code)
+    gone = None if mapped.skip_rows is None else unmapped(mapped.code, mapped.lines, mapped.skip_rows)
+    empty = None if gone is None else geometry.to_matrix.apply(gone)
+    value = np.full(matrix.shape, 0.0 if empty is None else float(entry.zero))
+    if empty is not None:
+        value[~empty] = 0.0
+    factors = np.abs(np.array(entry.factors))
+    places = list(geometry.places(empty))
+    if len(places) != len(entry.crossbars):
+        found.faults.append(
+            f"{entry.name}: {len(entry.crossbars)} crossbars in the manifest; there are {len(places)}"
+        )
+        return
+    before = len(found.faults)
+    for place, crossbar in zip(places, entry.crossbars, strict=True):
+        target = target_arrays(matrix, place, tensor.array, on.size, empty)
+        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256, found)
+        if held is not None:
+            signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
+            # Several columns are devices of one output.
+            starts = np.flatnonzero(np.r_[True, np.diff(place.outputs) > 0])
+            value[slice(*place.rows), place.outputs[starts]] += np.add.reduceat(signed, starts, axis=1)
+    code = np.rint(value) - entry.zero
+    scale = _scale(folder, entry)
+    same = np.array_equal(code, matrix) and scale.tobytes() == tensor.scale.tobytes()
+    if not same and len(found.faults) == before:
+        found.faults.append(f"{entry.name}: its weights are not those of the quantised model")
+    found.tensors += same
+    found.weights += matrix.size if same else 0
+    path = scratch / f"rebuilt-{found.tensors}.npy"
+    back = geometry.to_matrix.inverse(mapped.code.shape).apply(code.astype(np.int16))
+    np.save(path, np.ascontiguousarray(back))
+    found.rebuilt[entry.name] = (ArrayFile(str(path)), scale.reshape(tensor.scale.shape))
+
+
+def _held(
+    stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str, found: _Found
+) -> TargetArrays | None:
+    """What the file of one crossbar holds; None with a fault where it is not what it should be."""
+    path = find_arrays(stem)
+    if path is None:
+        found.faults.append(f"{stem}: is missing")
+        return None
+    try:
+        held = as_targets(read_arrays(path, shape), target)
+    except DataError as error:
+        found.faults.append(str(error))
+        return None
+    if held is None:
+        found.faults.append(f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape")
+        return None
+    for name, wanted in vars(target).items():
+        there = getattr(held, name)
+        if not np.array_equal(there, wanted):
+            row, column = np.argwhere(there != wanted)[0]
+            found.faults.append(
+                f"{path}: {name} of row {row}, column {column} is {there[row, column]}; the quantised model "
+                f"has {wanted[row, column]} ({np.count_nonzero(there != wanted):,} differ)"
+            )
+            return None
+    if arrays_digest(held) != digest:
+        found.faults.append(f"{path}: its arrays are not those of the manifest (SHA-256)")
+        return None
+    return held
+
+
+def as_targets(arrays: Mapping[str, NDArray[Any]], like: TargetArrays) -> TargetArrays | None:
+    """Arrays of a file as targets; of CSV, where only devices in use have lines, completed."""
+    arrays = dict(arrays)
+    if "used" not in arrays and "level" in arrays:
+        arrays["used"] = ~np.isnan(arrays["level"].astype(np.float64))
+    made = {}
+    for name, wanted in vars(like).items():
+        if name not in arrays or arrays[name].shape != wanted.shape:
+            return None
+        array = arrays[name]
+        array = np.nan_to_num(array, nan=0.0) if array.dtype.kind == "f" else array
+        made[name] = array.astype(wanted.dtype)
+    return TargetArrays(**made)
+
+
+def _scale(folder: Path, entry: TensorEntry) -> NDArray[np.float32]:
+    """Weight units per value of a tensor, from its manifest."""
+    if entry.scale is not None:
+        return np.array(entry.scale, np.float32)
+    try:
+        return np.asarray(np.load(folder / str(entry.scales), allow_pickle=False), np.float32)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder / str(entry.scales)}: cannot be read: {error}; map the model anew"
+        ) from None
+
+
+def _run_both(
+    spec: RunSpec, scratch: Path, rebuilt: Mapping[str, tuple[ArrayFile, NDArray[np.float32]]]
+) -> tuple[int, int, int]:
+    """Run the quantised model and the one of the arrays; samples, outputs, and how many differ in a bit."""
+    folder = scratch / "run"
+    folder.mkdir()
+    session = prepare(spec if spec.limit is not None else spec.model_copy(update={"limit": SAMPLES}), folder)
+    work = session.workload
+    tensors = tuple(
+        replace(tensor, code=rebuilt[tensor.key][0], scale=rebuilt[tensor.key][1]) for tensor in work.tensors
+    )
+    first = _outputs(work)
+    second = _outputs(replace(work, tensors=tensors))
+    different = sum(int(np.count_nonzero(_bits(a) != _bits(b))) for a, b in zip(first, second, strict=True))
+    return session.dataset.count, sum(part.size for part in first), different
+
+
+def _outputs(work: Workload) -> list[NDArray[Any]]:
+    """The scored output of the noiseless chip, batch by batch."""
+    samples = np.arange(work.count)
+    probe = Engine(work).inner({work.output: work.output})
+    at_once = work.together or work.template.batch or work.batch
+    parts, size = [], 0
+    for _, values in probe.batches(samples, at_once=at_once):
+        parts.append(np.asarray(values[work.output]))
+        size += parts[-1].size
+        if size > _MOST_OUTPUTS:
+            break
+    return parts
+
+
+def _bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers as their bits, so that NaN equals NaN and −0 differs from 0."""
+    if values.dtype.kind in "fc" and values.dtype.itemsize in (2, 4, 8):
+        return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+    return values

@@ -1,0 +1,341 @@
+"""Conductances that were read back from chips: find them, read them, and refuse what cannot be right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import DataError
+from nvaudit.mapping.array_files import CONDUCTANCE, SUFFIXES, find_arrays, read_arrays
+from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.manifest import ARRAYS
+from nvaudit.mapping.places import CrossbarPlace, Geometry
+from nvaudit.mapping.tiling import Crossbar
+
+CHIP_FACTS = "chip.json"
+"""Beside the arrays of a chip, where it has something to say: ``{"time_s": 3600}``."""
+
+_NAMED = 3
+_FEWEST = 8
+"""Devices above the lowest level that a unit is judged by."""
+_FAR_OFF = 30.0
+"""A typical conductance that is so many times off is in another unit: no device errs so in the mean."""
+_WINDOWS = 1000.0
+"""No device lies so many windows off its own."""
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ChipSource:
+    """Where one chip lies.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder, or the file of its only crossbar.
+    time_s : float or None
+        Seconds since it was programmed, where its ``chip.json`` says so.
+    """
+
+    name: str
+    path: Path
+    time_s: float | None = None
+
+    def crossbar(self, file: str) -> Path | None:
+        """The file of one crossbar; None where there is none."""
+        return self.path if self.path.is_file() else find_arrays(self.path / file)
+
+
+def find_chips(path: Path) -> tuple[ChipSource, ...]:
+    """Find the chips in a folder: itself, or each folder in it that has arrays; or a file of one crossbar.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES.values():
+            raise DataError(f"{path}: not a file of arrays; give one of {', '.join(SUFFIXES.values())}")
+        return (ChipSource(path.stem, path),)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder or file; give conductances that were read back")
+    inside = sorted(one for one in path.iterdir() if (one / ARRAYS).is_dir())
+    found = [path] if (path / ARRAYS).is_dir() else inside
+    if not found:
+        raise DataError(
+            f"{path}: has neither {ARRAYS}/ nor folders with it; give the arrays of each chip as `nvaudit "
+            "map` writes them"
+        )
+    return tuple(ChipSource(one.name, one, _time(one / CHIP_FACTS)) for one in found)
+
+
+def _time(path: Path) -> float | None:
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        time_s = facts.get("time_s") if isinstance(facts, dict) else None
+    except (OSError, ValueError) as error:
+        raise DataError(f'{path}: cannot be read: {error}; write {{"time_s": 3600}}') from None
+    if not isinstance(time_s, int | float) or not np.isfinite(time_s) or time_s < 0:
+        raise DataError(f'{path}: time_s: got {time_s!r}; write seconds since programming: {{"time_s": 60}}')
+    return float(time_s)
+
+
+def read_several_times(path: Path) -> bool:
+    """Whether the devices of chips were read several times: looks at the first crossbar of each."""
+    for chip in find_chips(path):
+        files = sorted((chip.path / ARRAYS).glob("*/*")) if chip.path.is_dir() else [chip.path]
+        file = next((one for one in files if one.suffix in SUFFIXES.values()), None)
+        if file is not None:
+            if file.suffix == SUFFIXES["csv"]:
+                places = [line.split(",")[:2] for line in file.read_text(encoding="utf-8-sig").splitlines()]
+                several = len(set(map(tuple, places))) < len(places)
+            else:
+                g = read_arrays(file, (0, 0)).get(CONDUCTANCE)
+                several = g is not None and g.ndim == 3 and len(g) > 1
+            if several:
+                return True
+    return False
+
+
+@dataclass
+class Counts:
+    """What was found in the files of one chip that needs to be said.
+
+    Attributes
+    ----------
+    devices, missing, negative, beyond : int
+        In use; of these not measured (NaN); below 0; more than a window outside the window.
+    reads : int
+        Of the device that was read most often.
+    """
+
+    devices: int = 0
+    missing: int = 0
+    negative: int = 0
+    beyond: int = 0
+    reads: int = 1
+
+
+@dataclass(frozen=True)
+class TensorReadings:
+    """The devices of one tensor of one chip.
+
+    Attributes
+    ----------
+    mean : ndarray, float32 or float64, shape (device, row, output)
+        Mean of the reads of each device; NaN where it was not measured or there is none.
+    variance : ndarray of the same shape, or None
+        Of one read; None where no device was read twice.
+    """
+
+    mean: NDArray[np.floating]
+    variance: Doubles | None
+
+
+def read_tensor_of_chip(
+    chip: ChipSource,
+    files: Sequence[str],
+    places: Sequence[CrossbarPlace],
+    geometry: Geometry,
+    array: Array,
+    unit: str,
+    target: Doubles,
+    used: NDArray[np.bool_],
+    counts: Counts,
+) -> TensorReadings:
+    """Read the crossbars of one tensor.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Of the crossbars, below the folder of the chip, without suffix.
+    unit : str
+        Of the profile's window, for messages.
+    target : ndarray, float64, shape (device, row, output)
+        What was to be programmed.
+    used : ndarray of bool, shape (row, output)
+        Weights that have devices.
+    counts : Counts
+        Of the chip; added to.
+
+    Raises
+    ------
+    DataError
+        Naming the file, what was found and what to do.
+    """
+    down, across = geometry.matrix_shape
+    mean: NDArray[np.floating] = np.full((geometry.devices, down, across), np.nan)
+    variance, several, kinds = np.full(mean.shape, np.nan), False, set[np.dtype[np.floating]]()
+    gone = [file for file in files if chip.crossbar(file) is None]
+    if gone:
+        more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+        raise DataError(
+            f"{chip.path}: lacks {', '.join(gone[:_NAMED])}{more}; add the arrays, with NaN for what was not "
+            "measured"
+        )
+    for file, place in zip(files, places, strict=True):
+        path = chip.crossbar(file)
+        assert path is not None
+        there = used[place.rows[0] : place.rows[1]][:, place.outputs]
+        reads = _readings(path, geometry.size, place, there)
+        kinds.add(reads.dtype)
+        wanted = np.asarray(place.take(target), np.float64)
+        _check(path, reads, wanted, there, array, unit)
+        count = (~np.isnan(reads)).sum(axis=0)
+        total = np.where(np.isnan(reads), 0.0, reads)
+        average = reads[0] if len(reads) == 1 else total.sum(axis=0) / np.where(count > 0, count, np.nan)
+        place.put(_padded(average, geometry.size), mean)
+        _count(counts, average, there, array, len(reads))
+        if len(reads) > 1:
+            several = True
+            spread = np.where(np.isnan(reads), 0.0, np.square(reads - average)).sum(axis=0)
+            place.put(_padded(spread / np.where(count > 1, count - 1, np.nan), geometry.size), variance)
+    if kinds == {np.dtype(np.float32)} and not several:
+        mean = mean.astype(np.float32)  # as it was: nothing was rounded
+    return TensorReadings(mean, variance if several else None)
+
+
+def _readings(
+    path: Path, size: Crossbar, place: CrossbarPlace, there: NDArray[np.bool_]
+) -> NDArray[np.floating]:
+    """The reads of the devices in use, shape (read, row, column); NaN where there is no device."""
+    arrays = read_arrays(path, (size.rows, size.cols))
+    if CONDUCTANCE not in arrays:
+        raise DataError(f"{path}: has no {CONDUCTANCE!r}, it has {', '.join(arrays) or 'nothing'}")
+    g = arrays[CONDUCTANCE]
+    if g.dtype.kind not in "fiu":
+        raise DataError(f"{path}: {CONDUCTANCE} is of type {g.dtype}; give numbers")
+    if g.ndim not in (2, 3) or g.shape[-2:] != (size.rows, size.cols) or g.shape[0] == 0:
+        raise DataError(
+            f"{path}: {CONDUCTANCE} has shape {list(g.shape)}; the crossbar has {[size.rows, size.cols]}, "
+            f"with several reads [reads, {size.rows}, {size.cols}]"
+        )
+    g = g if g.dtype in (np.float32, np.float64) else g.astype(np.float64)
+    reads = g.reshape(-1, size.rows, size.cols)[(slice(None), *place.used)]
+    return np.where(there, reads, np.nan)
+
+
+def _check(
+    path: Path,
+    reads: NDArray[np.floating],
+    target: Doubles,
+    there: NDArray[np.bool_],
+    array: Array,
+    unit: str,
+) -> None:
+    """Refuse infinite values, values in another unit, and such as no device of this window has."""
+    infinite = np.isinf(reads)
+    if infinite.any():
+        raise DataError(f"{path}: {_first(infinite)}: infinite; write NaN for a device that was not measured")
+    names = {"us": "µS", "na": "nA", "level": "level spacings"}
+    above = there & (target > array.g_min + array.step / 2) & (target > 0)
+    known = np.abs(reads[:, above])
+    ratio = known / target[above]
+    ratio = ratio[~np.isnan(ratio)]
+    if len(ratio) >= _FEWEST:
+        typical = float(np.median(ratio))
+        power = 3 * round(np.log10(typical) / 3) if typical > 0 else 0
+        if power and not 1 / _FAR_OFF < typical < _FAR_OFF:
+            low, high = ("small", "multiply") if power < 0 else ("large", "divide")
+            raise DataError(
+                f"{path}: conductances are about 10^{abs(power)} times too {low} for {names[unit]} "
+                f"(typically {typical:.2g} of their targets): another unit; {high} by 1e{abs(power)}"
+            )
+    width = array.g_max - array.g_min
+    far = np.abs(reads - array.g_min) > _WINDOWS * width
+    if far.any():
+        raise DataError(
+            f"{path}: {_first(far)}: {reads[far][0]:.4g} {names[unit]} is more than {_WINDOWS:g} windows off "
+            f"({array.g_min:g} … {array.g_max:g}); correct it, or write NaN"
+        )
+    below = reads < -width
+    if below.any():
+        raise DataError(
+            f"{path}: {_first(below)}: {reads[below][0]:.4g} {names[unit]}: no conductance is that negative "
+            f"(noise of a read around 0 is less than the window, {width:g}); check the sign and the offset"
+        )
+
+
+def _first(where: NDArray[np.bool_]) -> str:
+    _, row, column = np.argwhere(where)[0]
+    more = int(where.sum()) - 1
+    return f"row {row}, column {column}" + (f" and {more:,} more" if more else "")
+
+
+def _padded(values: NDArray[np.floating], size: Crossbar) -> NDArray[np.floating]:
+    made = np.full((size.rows, size.cols), np.nan, values.dtype)
+    made[: values.shape[0], : values.shape[1]] = values
+    return made
+
+
+def _count(
+    counts: Counts, average: NDArray[np.floating], there: NDArray[np.bool_], array: Array, reads: int
+) -> None:
+    width = array.g_max - array.g_min
+    counts.devices += int(there.sum())
+    counts.missing += int((there & np.isnan(average)).sum())
+    counts.negative += int((average < 0).sum())
+    outside = (average < array.g_min - width) | (average > array.g_max + width)
+    counts.beyond += int(outside.sum())
+    counts.reads = max(counts.reads, reads)
+
+
+@dataclass(frozen=True)
+class LineErrors:
+    """How rows, or columns, of a crossbar err.
+
+    Attributes
+    ----------
+    rms : ndarray, float64
+        Of each line, in level spacings; NaN where nothing was measured.
+    dead : tuple of int
+        Lines whose conductances do not follow their targets.
+    """
+
+    rms: Doubles
+    dead: tuple[int, ...] = field(default=())
+
+
+_SURE = 3.0
+"""Standard errors of a slope."""
+
+
+def line_errors(error: Doubles, level: Doubles, axis: int) -> LineErrors:
+    """Judge the lines of a crossbar.
+
+    A line is dead if what it holds does not follow what was programmed: the slope of the conductance on its
+    target, 1 of a good line and 0 of one that is open or shorted, is surely below a half.
+
+    Parameters
+    ----------
+    error : ndarray, float64, shape (row, column)
+        Measured less programmed, in level spacings; NaN where nothing was measured.
+    level : ndarray, float64
+        Programmed.
+    axis : int
+        1 for rows, 0 for columns: the axis along which a line runs.
+    """
+    there = ~np.isnan(error)
+    count = there.sum(axis=axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        e = np.where(there, error, 0.0)
+        rms = np.sqrt(np.square(e).sum(axis=axis) / count)
+        x = np.where(there, level, 0.0)
+        x_mean = np.expand_dims(x.sum(axis=axis) / count, axis)
+        dx = np.where(there, level - x_mean, 0.0)
+        dy = dx + np.where(there, error - np.expand_dims(e.sum(axis=axis) / count, axis), 0.0)
+        xx = np.square(dx).sum(axis=axis)
+        slope = (dx * dy).sum(axis=axis) / xx
+        left = np.square(dy - np.expand_dims(slope, axis) * dx).sum(axis=axis)
+        wrong = np.sqrt(left / np.maximum(count - 2, 1) / xx)
+        dead = (count >= _FEWEST) & (xx > 0) & (slope + _SURE * wrong < 0.5)
+    return LineErrors(np.where(count > 0, rms, np.nan), tuple(np.flatnonzero(dead).tolist()))

@@ -1,0 +1,131 @@
+"""What an audit says of chips that were read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from nvaudit.report.audit.measured_figures import error_map
+from nvaudit.report.deployment.chips import CrossbarOnChip, DeviceErrors, MeasuredChip
+from nvaudit.report.document import (
+    FILES,
+    MEDIA,
+    PAGE,
+    Block,
+    Bullets,
+    Cell,
+    Figure,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+    limited,
+    short,
+)
+from nvaudit.report.result import AuditReport
+from nvaudit.report.wording import confidence_text, count_text, difference_text, value_text
+
+_MOST_CHIPS = 8
+"""Chips whose crossbars are drawn."""
+
+
+def measured_section(report: AuditReport) -> Section | None:
+    """Each chip that was read back: what it reaches, its place among simulated ones, and where it errs."""
+    found = report.measured_chips
+    if found is None:
+        return None
+    info, several = report.metric_info, len(found.chips) > 1
+    simulated = count_text(found.chips[0].simulated, "simulated chip")
+    text = (
+        f"The very chips of {found.source}, beside {simulated}. A "
+        f"percentile says how many simulated chips are worse, of equal ones half; its interval holds with "
+        f"{confidence_text(found.confidence)} confidence. Errors are measured less programmed, in level "
+        "spacings."
+    )
+    blocks: list[Block] = [
+        Paragraph(text),
+        Table(
+            "read-back", "Every chip that was read back.",
+            ("chip", report.metric, "percentile", "interval", "rms error", "mean error", "dead rows",
+             "dead columns"),
+            tuple(_chip_row(chip, info.unit) for chip in found.chips), numeric=(1, 2, 3, 4, 5, 6, 7),
+        ),
+    ]  # fmt: skip
+    outside = [chip for chip in found.chips if chip.outside]
+    if outside:
+        names = ", ".join(chip.name for chip in outside)
+        blocks.append(Bullets((f"The profile does not predict {names}: surely among the rarest 0.5 %.",)))
+    for number, chip in enumerate(found.chips):
+        blocks += _of_chip(chip, number, several, info.unit, found.images)
+    return Section("read-back", "Chips that were read back", tuple(blocks))
+
+
+def _chip_row(chip: MeasuredChip, unit: str) -> tuple[Cell, ...]:
+    rows = sum(len(one.dead_rows) for one in chip.crossbars)
+    columns = sum(len(one.dead_columns) for one in chip.crossbars)
+    return (
+        short(chip.name),
+        Number(chip.value, value_text(chip.value, unit)),
+        Number(chip.percentile, f"{chip.percentile:.3g} %"),
+        f"{chip.percentile_low:.3g} to {chip.percentile_high:.3g} %",
+        _number(chip.errors.rms),
+        _number(chip.errors.mean),
+        Number(rows, f"{rows:,}"),
+        Number(columns, f"{columns:,}"),
+    )
+
+
+def _number(value: float | None) -> Number:
+    return Number(value, "" if value is None else f"{value:.3g}")
+
+
+def _of_chip(chip: MeasuredChip, number: int, several: bool, unit: str, images: int) -> list[Block]:
+    of = f" of {short(chip.name)}" if several else ""
+    shown, cut = limited([_tensor_row(one.name, one.crossbars, one.errors, one.cost, unit)
+                          for one in chip.tensors])  # fmt: skip
+    media = MEDIA if number == 0 else FILES
+    blocks: list[Block] = [
+        Table(
+            f"read-back-tensors-{number}",
+            f"Tensors{of}, and what the metric gains with one of them as it should be, on "
+            f"{count_text(images, 'sample')}.{cut}",
+            ("tensor", "crossbars", "rms error", "mean error", "largest", "costs"),
+            shown, numeric=(1, 2, 3, 4, 5), sortable=True, media=media,
+        ),
+        Table(
+            f"read-back-worst-{number}", f"Rows and columns{of} with the largest errors, dead ones first.",
+            ("tensor", "crossbar", "line", "rms error", "times usual", ""),
+            tuple(
+                (short(place.tensor), place.file.rpartition("/")[2], f"{place.line} {place.index}",
+                 _number(place.rms), _number(place.times), "dead" if place.dead else "")
+                for place in chip.worst
+            ),
+            numeric=(3, 4), media=media,
+        ),
+    ]  # fmt: skip
+    if number < _MOST_CHIPS:
+        blocks += [_figure(chip.crossbars, number, of, line) for line in ("row", "column")]
+    return blocks
+
+
+def _tensor_row(
+    name: str, crossbars: int, errors: DeviceErrors, cost: float | None, unit: str
+) -> tuple[Cell, ...]:
+    costs = Number(cost, "" if cost is None else difference_text(cost, unit))
+    numbers = (_number(errors.rms), _number(errors.mean), _number(errors.largest))
+    return (short(name), Number(crossbars, f"{crossbars:,}"), *numbers, costs)
+
+
+def _figure(crossbars: Sequence[CrossbarOnChip], number: int, of: str, line: str) -> Figure:
+    worst = max(crossbars, key=lambda one: one.errors.rms or 0.0)
+    dead = sum(len(getattr(one, f"dead_{line}s")) for one in crossbars)
+    caption = (
+        f"Errors by {line}{of}: the rms over every {line} of each crossbar. The largest rms of a crossbar is "
+        f"{worst.errors.rms or 0:.3g}, of {short(worst.tensor)}; "
+        f"{count_text(dead, f'{line} is', f'{line}s are')} dead."
+    )
+    return Figure(
+        f"errors-by-{line}-{'abcdefgh'[number]}", caption, draw=partial(error_map, crossbars, line),
+        tall=True, media=PAGE,
+        legend="A crossbar is a line of the picture; its devices begin at the left.",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Reports of what goes to a laboratory and comes back: mappings, measured chips, fits, calibrations."""

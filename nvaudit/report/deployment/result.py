@@ -1,0 +1,86 @@
+"""The report of a mapping: the arrays that were written, or what putting them together again shows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from nvaudit.report.header import Header
+from nvaudit.report.records import Check, Tables, flat, records_of
+from nvaudit.report.sections import ModelInfo, OperatingPointInfo, Run, Section
+from nvaudit.report.wording import count_text
+
+
+class MappedTensorRow(Section):
+    """One tensor on crossbars."""
+
+    name: str
+    weights: int = Field(ge=0)
+    devices_per_weight: int = Field(ge=1)
+    crossbars: int = Field(ge=0)
+    devices: int = Field(ge=0)
+    verify: int | None = Field(description="Devices to write-verify; null without a plan.")
+    encoding: str
+    significances: tuple[float, ...] = Field(description="Of the devices of a weight, most first.")
+    folder: str = Field(description="Of its crossbars' files.")
+
+
+class Reassembly(Section):
+    """What putting the arrays together again shows."""
+
+    tensors: int = Field(ge=0, description="Whose weights are those of the quantised model, bit for bit.")
+    weights: int = Field(ge=0)
+    samples: int = Field(ge=0, description="Run through both models.")
+    outputs: int = Field(ge=0, description="Numbers that were compared.")
+    different: int = Field(ge=0, description="Of these that differ in any bit.")
+    faults: tuple[str, ...] = Field(description="What is wrong with the files; empty: nothing.")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the arrays compute what the quantised model computes."""
+        return not self.faults and not self.different
+
+
+class MapReport(Header):
+    """A model on crossbars; written by ``nvaudit map``."""
+
+    kind: Literal["map"] = "map"
+    model: ModelInfo
+    device: dict[str, JsonValue]
+    operating_point: OperatingPointInfo
+    run: Run = Field(description="The full specification of an audit of the same mapping.")
+    folder: str
+    crossbar: tuple[int, int] = Field(description="Rows and columns.")
+    unit: str = Field(description="Of the conductances: us, na, or level where the profile has no window.")
+    format: str
+    chips: int = Field(ge=0, description="Simulated chips that were written instead of targets.")
+    bytes: int = Field(ge=0, description="Of all files.")
+    tensors: tuple[MappedTensorRow, ...]
+    digital: int = Field(ge=0, description="Tensors that stay digital.")
+    check: Reassembly | None = Field(default=None, description="Null where arrays were written.")
+
+
+def tables(report: MapReport) -> Tables:
+    """Every tensor on the array."""
+    return {"tensors": records_of(flat(tensor) for tensor in report.tensors)}
+
+
+def checks(report: MapReport) -> list[Check]:
+    """Whether the arrays compute what the quantised model computes."""
+    found = report.check
+    if found is None:
+        return [Check("mapping written", None, (report.headline,), {"bytes": report.bytes})]
+    return [Check("arrays compute the quantised model", "pass" if found.holds else "fail",
+                  (report.headline, *found.faults))]  # fmt: skip
+
+
+def reassembly_text(found: Reassembly) -> str:
+    """Say in a line what a check found."""
+    if found.faults:
+        return f"{count_text(len(found.faults), 'fault')}, the first: {found.faults[0]}"
+    if found.different:
+        return f"{found.different:,} of {found.outputs:,} outputs differ from those of the quantised model"
+    same = f"{count_text(found.weights, 'weight')} of {count_text(found.tensors, 'tensor')}"
+    ran = f" and {count_text(found.outputs, 'output')} of {count_text(found.samples, 'sample')}"
+    return f"{same}{ran if found.samples else ''} are those of the quantised model, bit for bit"

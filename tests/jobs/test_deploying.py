@@ -1,0 +1,324 @@
+"""Arrays out, chips in: `nvaudit map`, its check, and simulated chips that come back as measured ones."""
+
+import json
+import shutil
+
+import jsonschema
+import numpy as np
+import pytest
+
+from nvaudit.mapping.array_files import read_arrays, write_arrays
+from nvaudit.mapping.manifest import read_manifest, schema_text
+
+AUDIT = ("--no-roughness", "-n", 3, "--workers", 0, "--limit", 60, "--exhaustive")
+
+
+MAPPINGS = {
+    "slices": ("--device", "fefet1"),
+    "a window in µS": ("--device", "pcm"),
+    "offset": ("--device", "rram", "--encoding", "offset"),
+    "a narrow top slice": ("--device", "rram", "--bits", 7),
+    "per channel": ("--device", "rram", "--scale", "per_channel"),
+    "a code": ("--device", "fefet1", "--code", "8,4,2,1"),
+    "a code with signs": ("--device", "fefet1", "--code", "4,2,1", "--encoding", "sign_per_device"),
+    "small crossbars": ("--device", "rram", "--crossbar", "24x10"),
+    "some digital": ("--device", "rram", "--digital", "fc*"),
+    "converters": ("--device", "rram", "--adc-bits", 6, "--dac-bits", 6, "--limit", 60),
+}
+
+
+@pytest.mark.parametrize("options", MAPPINGS.values(), ids=MAPPINGS)
+def test_a_mapping_computes_what_the_quantised_model_computes(command, example, tmp_path, options):
+    """What is written is put together again bit for bit: weights, scales and outputs."""
+    folder = tmp_path / "mapping"
+    ran = command("map", example, *options, "-o", folder, "-q")
+    assert ran.code == 0, ran.err
+    jsonschema.validate(json.loads((folder / "manifest.json").read_text()), json.loads(schema_text()))
+    ran = command("map", "--check", folder, "-q", "--report", tmp_path / "check.json")
+    assert ran.code == 0, ran.out
+    report = json.loads((tmp_path / "check.json").read_text())
+    found = report["check"]
+    assert found["tensors"] == len(report["tensors"]) > 0
+    assert found["samples"] in (8, 60)
+    assert found["outputs"] == 10 * found["samples"]
+    assert (found["different"], found["faults"]) == (0, [])
+
+
+CHIPS = {
+    "one draw per weight": ("--device", "fefet1"),
+    "device by device": ("--device", "fefet1", "--every-device"),
+    "a log-normal law": ("--device", "rram_65nm"),
+    "drift and read noise": ("--device", "pcm", "--time", "1d"),
+    "stuck devices": ("--device", "rram", "--stuck-at", "0.01,0.01"),
+    "a common component": ("--device", "rram", "--correlated", "0.05:16x16"),
+    "offset": ("--device", "cmo_hfox", "--time", "1d"),
+    "a code": ("--device", "fefet1", "--code", "8,4,2,1"),
+    "groups of zeros": ("--device", "fefet1", "--skip-zero-groups", "--crossbar", "32x32"),
+    "converters": ("--device", "rram", "--adc-bits", 6, "--dac-bits", 6, "--limit", 60),
+    "converters on devices with read noise": ("--device", "pcm", "--adc-bits", 6, "--limit", 60),
+}
+
+
+@pytest.mark.parametrize("options", CHIPS.values(), ids=CHIPS)
+def test_simulated_chips_come_back_as_the_audit_has_them(command, example, tmp_path, options):
+    """map --simulate, then audit --chip: the metric of each is that of the audit, bit for bit."""
+    chips, report = tmp_path / "chips", tmp_path / "r.json"
+    assert command("map", example, *options, "--simulate", 3, "--seed", 7, "-o", chips, "-q").code == 0
+    ran = command(
+        "audit", example, "--chip", chips, *AUDIT, "-q", "--metric", "cross_entropy", "--report", report
+    )
+    assert ran.code == 0, ran.err
+    found = json.loads(report.read_text())
+    measured = found["measured_chips"]["chips"]
+    # The cross-entropy is a real number: one bit of one weight would show.
+    assert [chip["value"] for chip in measured] == found["trials"]["values"]
+    assert len(set(found["trials"]["values"])) == 3
+    assert [chip["worse"] + 1 for chip in measured] == [
+        1 + sum(other > chip["value"] for other in found["trials"]["values"]) for chip in measured
+    ]
+
+
+def test_formats_hold_the_same(command, example, tmp_path):
+    """CSV has the same chips as .npz, to the last bit."""
+    for form in ("npz", "csv"):
+        ran = command("map", example, "--simulate", 1, "--format", form, "-o", tmp_path / form, "-q")
+        assert ran.code == 0, ran.err
+    manifest = read_manifest(tmp_path / "npz")
+    for tensor in manifest.tensors:
+        for crossbar in tensor.crossbars:
+            stem = f"chip-0/{crossbar.file}"
+            one = read_arrays(tmp_path / "npz" / f"{stem}.npz", (256, 256))["conductance"]
+            other = read_arrays(tmp_path / "csv" / f"{stem}.csv", (256, 256))["conductance"]
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("form", ["hdf5", "zarr"])
+def test_other_formats_come_with_their_library(command, example, tmp_path, form):
+    """HDF5 and zarr pass the check where their library is installed; else the extra is named."""
+    name = {"hdf5": "h5py", "zarr": "zarr"}[form]
+    ran = command("map", example, "--format", form, "-o", tmp_path / "m", "-q")
+    try:
+        __import__(name)
+    except ImportError:
+        assert ran.code == 2
+        assert f"pip install 'nvaudit[{form}]'" in ran.err
+        assert not (tmp_path / "m").exists()
+        return
+    assert ran.code == 0, ran.err
+    assert command("map", "--check", tmp_path / "m", "-q").code == 0
+
+
+def test_several_reads_give_the_noise_of_reading(command, example, tmp_path):
+    """Devices that were read 16 times: the mean is the conductance, the variance the noise of one read."""
+    chips = tmp_path / "chips"
+    noisy = ("--device", "rram", "--sigma", 0.02, "--read-noise", "0.05", "--crossbar", "64x64")
+    assert command("map", example, *noisy, "--simulate", 1, "--reads", 16, "-o", chips, "-q").code == 0
+    stem = read_manifest(chips).tensors[2].crossbars[0].file
+    arrays = read_arrays(chips / "chip-0" / f"{stem}.npz", (64, 64))
+    assert arrays["conductance"].shape == (16, 64, 64)
+    spread = np.sqrt(arrays["conductance"].var(axis=0, ddof=1)[arrays["used"]].mean())
+    assert spread == pytest.approx(0.05 * 3, rel=0.02)  # of the full scale, three level spacings
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q", "--report", tmp_path / "r.json")
+    assert ran.code == 0, ran.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert any("read up to 16 times" in note for note in report["notes"])
+    assert report["measured_chips"]["chips"][0]["reads"] == 16
+
+
+def test_the_plan_of_write_verify_is_in_the_arrays(command, example, tmp_path):
+    """Devices to verify are marked as the plan's weights are, and come last in the order."""
+    with np.load(example.with_suffix(".npz")) as data:
+        assert data.files
+    manifest_of = tmp_path / "plain"
+    assert command("map", example, "--device", "rram", "-o", manifest_of, "-q").code == 0
+    shapes = {t.name: t.shape for t in read_manifest(manifest_of).tensors}
+    masks = {name: np.zeros(shape, bool) for name, shape in shapes.items()}
+    masks["fc1.weight"][3, 5:9] = True
+    np.savez(tmp_path / "plan.npz", **masks)
+    out = tmp_path / "planned"
+    ran = command("map", example, "--device", "rram", "--verify-plan", tmp_path / "plan.npz", "-o", out, "-q")
+    assert ran.code == 0, ran.err
+    manifest = read_manifest(out)
+    assert {t.name: sum(c.verify for c in t.crossbars) for t in manifest.tensors} == {
+        name: 4 * int(mask.sum()) for name, mask in masks.items()
+    }
+    last = manifest.tensors[manifest.order[-1][0]]
+    assert last.name == "fc1.weight"
+    marked = read_arrays(out / f"{last.crossbars[0].file}.npz", (256, 256))["verify"]
+    assert marked.sum() == 16
+
+
+def _first(folder):
+    return next(iter(sorted(folder.glob("arrays/*/*.npz"))))
+
+
+def _rewrite(path, change):
+    arrays = read_arrays(path, (256, 256))
+    path.unlink()
+    write_arrays(path.with_suffix(""), change(arrays), "npz")
+
+
+def test_a_check_names_what_is_wrong(command, example, tmp_path):
+    """A level, a file and a scale that are not as they were: exit 1, and each is named."""
+    folder = tmp_path / "m"
+    assert command("map", example, "-o", folder, "-q").code == 0
+
+    def other(arrays):
+        level = arrays["level"].copy()
+        level[2, 1] ^= 1
+        return arrays | {"level": level}
+
+    _rewrite(_first(folder), other)
+    ran = command("map", "--check", folder, "-q")
+    assert ran.code == 1
+    assert "level of row 2, column 1" in " ".join(ran.out.split())
+    _first(folder).unlink()
+    ran = command("map", "--check", folder, "-q")
+    assert ran.code == 1
+    assert "is missing" in ran.out
+
+
+def test_nothing_is_left_half_written(command, example, tmp_path, monkeypatch):
+    """A mapping that fails on the way leaves no folder, and one that is there stays as it was."""
+    from nvaudit.jobs import deploying
+
+    folder = tmp_path / "m"
+    assert command("map", example, "-o", folder, "-q").code == 0
+    before = sorted(path.name for path in folder.rglob("*"))
+    assert "--overwrite" in command("map", example, "-o", folder, "-q").err
+    monkeypatch.setattr(deploying, "manifest_text", lambda manifest: 1 / 0)
+    assert command("map", example, "-o", folder, "--overwrite", "-q").code == 3
+    assert command("map", example, "-o", tmp_path / "new", "-q").code == 3
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.fixture
+def chips(command, example, tmp_path):
+    """One simulated chip with a window in µS."""
+    folder = tmp_path / "chips"
+    words = ("--device", "rram_wan2022_1d", "--crossbar", "256x256")
+    assert command("map", example, *words, "--simulate", 1, "-o", folder, "-q").code == 0
+    return folder
+
+
+def _with(value, where=(0, 0)):
+    def change(arrays):
+        g = arrays["conductance"].copy()
+        g[where] = value
+        return arrays | {"conductance": g}
+
+    return change
+
+
+def _scaled(factor):
+    return lambda arrays: arrays | {"conductance": arrays["conductance"] * factor}
+
+
+BAD = {
+    "infinite": (_with(np.inf, (3, 2)), "row 3, column 2: infinite"),
+    "negative": (_with(-400.0, (1, 1)), "no conductance is that negative"),
+    "siemens": (_scaled(1e-6), "10^6 times too small for µS"),
+    "nanosiemens": (_scaled(1e3), "10^3 times too large for µS"),
+    "shape": (lambda arrays: {"conductance": arrays["conductance"][:, :100]}, "has shape [256, 100]"),
+    "far off": (_with(1e9, (1, 0)), "windows off"),
+    "no conductance": (lambda arrays: {"g": arrays["conductance"]}, "has no 'conductance'"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), BAD.values(), ids=BAD)
+def test_conductances_that_cannot_be_right_are_refused(command, example, tmp_path, chips, change, said):
+    """Exit 2 with the file, what was found and what to do; no report is written."""
+    path = _first(chips / "chip-0")
+    _rewrite(path, change)
+    report = tmp_path / "r.json"
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q", "--report", report)
+    assert ran.code == 2
+    assert said in ran.err
+    assert str(path) in ran.err
+    assert not report.exists()
+
+
+def test_missing_crossbars_and_other_models_are_refused(command, example, tmp_path, chips):
+    """A crossbar without a file, a manifest of another model, an option that says otherwise."""
+    ran = command("audit", example, "--chip", chips, "--bits", 6, *AUDIT, "-q")
+    assert ran.code == 2
+    assert "--bits: the chips" in ran.err
+    _first(chips / "chip-0").unlink()
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q")
+    assert ran.code == 2
+    assert "lacks arrays/000-conv1.weight/000000" in ran.err
+    text = (chips / "manifest.json").read_text().replace('"sha256": "', '"sha256": "0', 1)
+    digest = json.loads((chips / "manifest.json").read_text())["model"]["sha256"]
+    (chips / "manifest.json").write_text(text.replace("0" + digest, "0" + digest[:-1]))
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q")
+    assert ran.code == 2
+    assert "was made for another model" in ran.err
+    (chips / "manifest.json").unlink()
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q")
+    assert ran.code == 2
+    assert "has no manifest.json" in ran.err
+
+
+def test_what_was_not_measured_is_at_its_target_and_said(command, example, tmp_path, chips):
+    """NaN everywhere is the quantised model; how many there were stands in the notes."""
+    for path in sorted((chips / "chip-0").glob("arrays/*/*.npz")):
+        _rewrite(path, lambda arrays: arrays | {"conductance": np.full((256, 256), np.nan)})
+    report = tmp_path / "r.json"
+    assert command("audit", example, "--chip", chips, *AUDIT, "-q", "--report", report).code == 0
+    found = json.loads(report.read_text())
+    chip = found["measured_chips"]["chips"][0]
+    assert chip["value"] == found["quantised"]
+    assert chip["missing"] == chip["errors"]["devices"] > 0
+    assert any("were not measured (NaN)" in note for note in found["notes"])
+
+
+def test_dead_lines_and_the_worst_tensor_are_found(command, example, tmp_path, chips):
+    """A column that is open and a row that is shorted are dead; the tensor that lost them costs most."""
+    path = next(iter(sorted((chips / "chip-0").glob("arrays/*fc1*/*.npz"))))
+
+    def broken(arrays):
+        g = arrays["conductance"].copy()
+        g[:, 4] = np.where(np.isnan(g[:, 4]), np.nan, 0.0)
+        g[7] = np.where(np.isnan(g[7]), np.nan, 40.0)
+        return arrays | {"conductance": g}
+
+    _rewrite(path, broken)
+    report = tmp_path / "r.json"
+    page = tmp_path / "r.html"
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q", "--report", report, "--html", page)
+    assert ran.code == 0, ran.err
+    chip = json.loads(report.read_text())["measured_chips"]["chips"][0]
+    dead = {(one["tensor"], tuple(one["dead_rows"]), tuple(one["dead_columns"])) for one in chip["crossbars"]}
+    assert ("fc1.weight", (7,), (4,)) in dead
+    assert sum(len(rows) + len(columns) for _, rows, columns in dead) == 2
+    assert [(place["line"], place["index"], place["dead"]) for place in chip["worst"][:2]] in (
+        [("row", 7, True), ("column", 4, True)],
+        [("column", 4, True), ("row", 7, True)],
+    )
+    text = page.read_text()
+    assert "Errors by row" in text
+    assert "Errors by column" in text
+
+
+def test_a_table_is_enough_for_one_crossbar(command, example, tmp_path):
+    """row,column,conductance for a model on one crossbar; a line that is given twice is two reads."""
+    one = ("--device", "fefet1", "--layers", "fc2.weight")
+    mapped = tmp_path / "m"
+    assert command("map", example, *one, "--format", "csv", "--simulate", 1, "-o", mapped, "-q").code == 0
+    table = next(iter((mapped / "chip-0").glob("arrays/*/*.csv")))
+    lone = shutil.copy(table, tmp_path / "chip.csv")
+    values = []
+    for chip in (mapped, lone):
+        report = tmp_path / "r.json"
+        given = () if chip == mapped else one
+        assert command("audit", example, *given, "--chip", chip, *AUDIT, "-q", "--report", report).code == 0
+        values.append(json.loads(report.read_text())["measured_chips"]["chips"][0]["value"])
+    assert values[0] == values[1]
+    ran = command("audit", example, "--device", "fefet1", "--chip", lone, *AUDIT, "-q")
+    assert ran.code == 2
+    assert "one crossbar, and the model lies on several" in ran.err
+    (tmp_path / "bad.csv").write_text("row,column,conductance\n0,300,1\n")
+    ran = command("audit", example, *one, "--chip", tmp_path / "bad.csv", *AUDIT, "-q")
+    assert ran.code == 2
+    assert "row 0, column 300" in ran.err

@@ -41,10 +41,10 @@ CORRELATED = rf"^({_NUMBER})({_UNIT})?(?::(chip|tensor|([1-9]\d{{0,5}})x([1-9]\d
 DEFAULT_UNIT = "full_scale"
 """Of noise that is added without one."""
 
-_ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
+ADC_RANGE = r"^(max|full_scale|percentile:(100|[5-9]\d(\.\d+)?))$"
 
 
-_CODE = r"^(slices|auto(:(powers|integers))?|[1-9]\d{0,4}(,[1-9]\d{0,4})*)$"
+CODE = r"^(slices|auto(:(powers|integers))?|[1-9]\d{0,4}(,[1-9]\d{0,4})*)$"
 
 
 def _encodable(text: str) -> str:
@@ -73,6 +73,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Trials = Annotated[int, Field(ge=1, le=100_000_000)]
 Bits = Annotated[int, Field(ge=1, le=14)]
+CellBits = Annotated[int, Field(ge=1, le=8)]
 ConverterBits = Annotated[int, Field(ge=2, le=16)]
 
 
@@ -200,7 +201,7 @@ class MappingOptions(Options):
         Bits | None, Option("Magnitude bits of a weight.", unset="the profile's", metavar="H")
     ] = None
     cell_bits: Annotated[
-        Annotated[int, Field(ge=1, le=8)] | None,
+        CellBits | None,
         Option("Bits per device.", unset="the profile's", metavar="B"),
     ] = None
     encoding: Annotated[Encoding | None, Option("How signs are stored.", unset="the profile's")] = None
@@ -239,7 +240,7 @@ class CodeOptions(Options):
     title: ClassVar[str] = "Mapping"
 
     code: Annotated[
-        Annotated[str, Field(pattern=_CODE)] | None,
+        Annotated[str, Field(pattern=CODE)] | None,
         Option(
             "What the devices of a weight count for: slices of bits, significances such as 8,4,2,1 (each "
             "weight then has its least noisy representation), or auto, which searches for the code of least "
@@ -305,7 +306,7 @@ class ConverterOptions(Options):
         Option("With --adc-bits: convert the inputs of crossbars to N bits.", unset="ideal", metavar="N"),
     ] = None
     adc_range: Annotated[
-        Annotated[str, Field(pattern=_ADC_RANGE)],
+        Annotated[str, Field(pattern=ADC_RANGE)],
         Option(
             "With --adc-bits: what the converters of a layer reach up to on the calibration samples.",
             metavar="max|percentile:P|full_scale",

@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "tensor_table": LOWER | {"perturb"},
     "coverage": LOWER | {"perturb"},
     "session": LOWER | {"perturb", "tensor_table"},
+    "explore": LOWER | {"perturb", "session", "technology", "cost"},
     "jobs.candidates": LOWER,
     "jobs.attributing": LOWER | {"perturb", "session"},
     "jobs.planning": LOWER | {"perturb", "session"},
@@ -86,6 +87,7 @@ MAY_IMPORT = {
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
+    "jobs.exploring": LOWER | {"perturb", "session", "explore", "jobs.measuring"},
     "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
     "jobs.hardening": LOWER

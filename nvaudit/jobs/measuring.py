@@ -25,8 +25,8 @@ from nvaudit.stats.kpp import kpp_of_ranks
 from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
 from nvaudit.stats.tail import tail_chips
 
-_SAMPLES = 1000
-_CHIPS = 100
+RACE_SAMPLES = 1000
+RACE_CHIPS = 100
 """With fewer samples or chips, a session for each race costs more than the race saves."""
 
 
@@ -84,9 +84,9 @@ def measure_chips(
     gate = spec.min_kpp is not None and not spec.exhaustive and not spec.all_trials
     most = spec.most_trials if gate else spec.trials
     runner = ChipRunner(pool, metric, keep, len(session.points), most, progress, record, stop)
-    reason = _obstacle(session, metric)
+    reason = race_obstacle(session, metric)
     margin = None
-    if reason is None and session.dataset.count >= _SAMPLES and most >= _CHIPS:
+    if reason is None and session.dataset.count >= RACE_SAMPLES and most >= RACE_CHIPS:
         margin = shared(
             session.ideal_key("margins", metric),
             lambda: pool.submit("the unmodified model", "margins", metric, keep).result(),
@@ -129,7 +129,7 @@ def _undefined(counts: list[int], samples: int) -> tuple[str, ...]:
     )
 
 
-def _obstacle(session: Session, metric: Metric) -> str | None:
+def race_obstacle(session: Session, metric: Metric) -> str | None:
     """Say why chips cannot be stopped early; None if they can."""
     if session.spec.exhaustive:
         return "--exhaustive"
@@ -215,7 +215,7 @@ class _Lane:
         """Measure the first chips; None where the run was ended before the first one was finished."""
         if self.runner.stopped:  # while the gate was decided
             return self._first(gate)
-        if self.margin is None or trials < _CHIPS:
+        if self.margin is None or trials < RACE_CHIPS:
             self.runner.full(self.point, range(trials))
             self.pilots = trials
             return self._first(gate)
@@ -251,7 +251,7 @@ class _Lane:
         scouting = self._scout(trials, margin)
         if scouting is None:
             return self._first(gate)
-        state = run_races(self.runner, self.point, trials, question, scouting, lambda: self.runner.stopped)
+        state = run_races(self.runner, self.point, trials, question, scouting, lambda _: self.runner.stopped)
         if self.runner.stopped:
             begun = max(self.runner.begun.get(self.point, 0), state.pilots)
             chips = first_chips(state, question, min(begun, trials), spec.confidence)

@@ -147,14 +147,14 @@ def run_races(
     trials: int,
     question: RaceQuestion,
     scouting: Scouting,
-    ended: Callable[[], bool] = lambda: False,
+    ended: Callable[[RaceState], bool] = lambda state: False,
 ) -> RaceState:
     """Race the chips of an operating point.
 
     Parameters
     ----------
     ended : callable
-        Whether the run was ended early: then no more is raced.
+        Whether the run was ended early, or what is known is enough: then no more is raced.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def run_races(
     # block's bands depend on the blocks before it alone, so that workers and their speed cannot move a
     # result.
     for block in blocks(pilots, trials)[1:]:
-        if ended():
+        if ended(state):
             return state
         # Chips that cannot be told apart see most of their samples in the race, and then every one of them
         # anew: beyond this cost of an average race the rest is cheaper without.
@@ -198,7 +198,7 @@ def run_races(
         race(block)
         state.known = block.stop
     attempt = 0
-    while not ended() and (reach := _unsettled(state, question.ranges, attempt)):
+    while not ended(state) and (reach := _unsettled(state, question.ranges, attempt)):
         # A chip in a band ends exact, so each round leaves fewer chips unknown; only those that may lie in
         # one of the new bands race again.
         state.reach = reach

@@ -16,6 +16,7 @@ from nvaudit.report.config.result import ConfigReport
 from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
+from nvaudit.report.explore.result import ExploreReport
 from nvaudit.report.hardening.result import HardenReport
 from nvaudit.report.header import Header
 from nvaudit.report.inspection.result import InspectReport
@@ -119,6 +120,11 @@ KINDS = (
         "map", "nvaudit map", MapReport,
         document="deployment.document:map_document", records="deployment.result",
         tables=("tensors",),
+    ),
+    Kind(
+        "explore", "nvaudit explore", ExploreReport,
+        document="explore.document:explore_document", records="explore.result",
+        tables=("points", "left_out"),
     ),
     Kind(
         "device", "nvaudit devices show", DeviceReport,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
@@ -33,6 +34,22 @@ def rerun_command(report: AuditReport) -> str:
     for field, value in report.run.items():
         if field not in _LEFT_OUT:
             words += _words(field, value)
+    return " ".join(_quote(word) for word in words)
+
+
+def audit_command(run: Mapping[str, JsonValue]) -> str:
+    """Give the command line of an audit, ready for a shell: what holds without a word is left out.
+
+    Parameters
+    ----------
+    run : mapping
+        The specification of the audit.
+    """
+    model = str(run["model"])
+    words = ["nvaudit", "audit", f"./{model}" if model.startswith("-") else model]
+    for name, value in run.items():
+        if name not in _LEFT_OUT and (name == "device" or value != fields_of(RunSpec)[name].default):
+            words += _words(name, value)
     return " ".join(_quote(word) for word in words)
 
 

@@ -214,6 +214,17 @@ def chips_for_kpp_difference(percentile: float, confidence: float) -> int:
     return trials_for_bound(percentile, 1 - (1 - confidence) * _WORST, sided=2)
 
 
+def difference_ranks(percentile: float, trials: int, confidence: float) -> tuple[int | None, int | None]:
+    """Ranks between which a KPP difference looks at either side; 1-based from the worst, None: no bound.
+
+    Examples
+    --------
+    >>> difference_ranks(1, 1000, 0.95)
+    (4, 21)
+    """
+    return _ranks(float(check_percentile(percentile)), trials, (1 - confidence) / 2)
+
+
 def _shift_bound(before: Floats, after: Floats, prob: float, error: float) -> float | None:
     """Largest shift of the lower percentile that the chips do not refute, with a one-sided error."""
     worst, best = _ranks(prob, before.size, error)

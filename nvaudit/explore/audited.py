@@ -1,0 +1,97 @@
+"""One point of a design space whose chips are run: in races where that is possible, else on every sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.explore.search import Judged, KnownChips
+from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.race import Band, Edge, RaceTask
+from nvaudit.perturb.racing import RaceQuestion, RaceState, Scouting, pilot_count, run_races, scout
+from nvaudit.stats.front import PASSING_ERROR, front_range
+from nvaudit.stats.ranks import blocks
+
+_MOST = 0.7
+"""Share of the samples after which the race of a chip is given up."""
+
+_FIRST_BLOCK = 16
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class PointChips:
+    """The chips of a point; larger is better, so a loss has its sign changed.
+
+    Attributes
+    ----------
+    runner : ChipRunner
+        Of this point alone.
+    margin : ndarray or None
+        Of the unmodified model on every sample; None: every chip is run on every sample.
+    scouting : Scouting or None
+        What tells hard samples from easy ones while points are thrown out, from the chips of another point.
+    whole_races : bool
+        Whether racing pays also where all chips are run.
+    folder : Path
+        For the workers' files.
+    """
+
+    runner: ChipRunner
+    margin: Floats | None
+    scouting: Scouting | None
+    whole_races: bool
+    percentile: float
+    confidence: float
+    folder: Path
+    own: Scouting | None = field(default=None)
+
+    @property
+    def images(self) -> int:
+        """Inferences so far."""
+        return self.runner.images.get(0, 0)
+
+    def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
+        """Say of chips whether their metric is below a bar."""
+        if self.margin is None or self.scouting is None:
+            values = self._values(trials)
+            return {trial: Judged(value < bar, value) for trial, value in values.items()}
+        band = Band((Edge(bar, error),), (Edge(bar, PASSING_ERROR),))
+        most = math.ceil(_MOST * self.scouting.samples)
+        task = RaceTask("gate", self.scouting.file, self.scouting.identity, (band,), most)
+        judged = {}
+        for trial, (race, value) in self.runner.races(0, trials, task).items():
+            misses = race.gap == 0 if value is None else value < bar
+            judged[trial] = Judged(misses, race.value if value is None else value)
+        return judged
+
+    def measure(self, bar: float, enough: int, error: float) -> KnownChips:
+        """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
+        trials = self.runner.trials
+        if self.margin is None or not self.whole_races:
+            low, high = np.full(trials, -np.inf), np.full(trials, np.inf)
+            for block in blocks(_FIRST_BLOCK, trials):
+                for trial, value in self._values(block).items():
+                    low[trial] = high[trial] = value
+                if np.count_nonzero(high < bar) >= enough:
+                    break
+            return KnownChips(low, high, bool(np.isfinite(low).all()))
+        self.own = scout(self.runner, 0, pilot_count(trials), self.margin, self.folder)
+        assert self.own is not None  # only a run that was ended early has none
+
+        def is_out(state: RaceState) -> bool:
+            return int(np.count_nonzero(state.high < bar)) >= enough
+
+        question = RaceQuestion((front_range(self.percentile, trials, self.confidence),), (), error)
+        state = run_races(self.runner, 0, trials, question, self.own, is_out)
+        return KnownChips(state.low, state.high, not is_out(state))
+
+    def _values(self, trials: Sequence[int]) -> dict[int, float]:
+        sign = 1.0 if self.runner.metric.higher_is_better else -1.0
+        return {trial: sign * value for trial, value in self.runner.full(0, trials).items()}

@@ -1,0 +1,263 @@
+"""From what a search has found to the report of an exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nvaudit.explore.choose import Choice
+from nvaudit.explore.search import Found
+from nvaudit.explore.space import Settings, Space
+from nvaudit.explore.spec import ExploreOptions, Objective
+from nvaudit.perturb.metrics import Metric
+from nvaudit.report.explore.result import (
+    COSTS,
+    BaselineComparison,
+    ExploredPoint,
+    ExploreEffort,
+    ExploreReport,
+    LeftOut,
+    PointCost,
+    PointStatus,
+    cost_text,
+)
+from nvaudit.report.gates import gate_result
+from nvaudit.report.rerun import audit_command
+from nvaudit.report.sections import MetricInfo
+from nvaudit.report.wording import (
+    confidence_text,
+    count_text,
+    interval_text,
+    kpp_name,
+    limit_text,
+    value_text,
+)
+from nvaudit.spec import RunSpec
+from nvaudit.stats.gate import Gate
+from nvaudit.stats.kpp import KppResult, kpp
+
+
+@dataclass(frozen=True)
+class PointNumbers:
+    """What is known of the points, by their number in the space.
+
+    Attributes
+    ----------
+    statuses : mapping of int to (status, int or None)
+        Of points that were not audited, with the cheaper one of the same chips.
+    found : sequence of Found
+        Of those that were.
+    """
+
+    space: Space
+    settings: Sequence[Settings]
+    specs: Mapping[int, RunSpec]
+    costs: Mapping[int, PointCost]
+    statuses: Mapping[int, tuple[PointStatus, int | None]]
+    found: Sequence[Found]
+    ties: Mapping[int, int | None]
+    gates: Mapping[int, Gate]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What was asked for, and what was found besides the points."""
+
+    spec: RunSpec
+    own: ExploreOptions
+    metric: Metric
+    nominal: float
+    technology: str
+    budgets: Mapping[Objective, float]
+    left_out: tuple[LeftOut, ...]
+    choice: Choice | None
+    baseline: tuple[Settings, RunSpec, PointCost, Found] | None
+    scouted: int
+    exhaustive: int
+    raced: bool
+    not_raced: str
+    error: float
+
+
+def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[str, Any]) -> ExploreReport:
+    """Put a report together; the line that stands first is made here.
+
+    Parameters
+    ----------
+    header : mapping
+        Fields of :class:`nvaudit.report.header.Header`.
+    """
+    by_point = {found.point: found for found in numbers.found}
+    points = [_point(number, numbers, by_point.get(number), asked) for number in numbers.costs]
+    points.sort(key=lambda point: (point.costs(asked.own.against), point.number))
+    front = tuple(found.point for found in numbers.found if found.place == "front")
+    run = [found for found in numbers.found if found.place != "invalid"]
+    base_images = 0 if asked.baseline is None else asked.baseline[3].images
+    effort = ExploreEffort(
+        combinations=numbers.space.size,
+        audited=len(run),
+        measured=sum(found.kpp is not None for found in run),
+        raced=asked.raced,
+        not_raced=asked.not_raced,
+        chips=sum(found.chips for found in run),
+        images_evaluated=asked.scouted + sum(found.images for found in run),
+        images_exhaustive=asked.exhaustive,
+        images_baseline=base_images,
+        error=asked.error,
+    )
+    metric, spec = asked.metric, asked.spec
+    report = ExploreReport(
+        **{**header, "headline": ""},
+        label_free=header["data"]["label_kind"] == "none",
+        metric=metric.name,
+        metric_info=MetricInfo(
+            higher_is_better=metric.higher_is_better,
+            unit=metric.unit,
+            assumed=metric.assumed,
+            caution=metric.caution,
+        ),
+        nominal=asked.nominal,
+        technology=asked.technology,
+        percentile=spec.percentiles[0],
+        confidence=spec.confidence,
+        trials=spec.trials,
+        against=asked.own.against,
+        min_kpp=spec.min_kpp,
+        budgets=dict(asked.budgets),
+        axes={name: tuple(_json(value) for value in values) for name, values in numbers.space.axes.items()},
+        points=tuple(points),
+        front=front,
+        recommended=None if asked.choice is None else asked.choice.point,
+        why="",
+        left_out=asked.left_out,
+        effort=effort,
+    )
+    report = report.model_copy(update={"why": _why(report, asked.choice)})
+    report = report.model_copy(update={"baseline": _baseline(report, numbers, asked)})
+    return report.model_copy(update={"headline": _headline(report)})
+
+
+def _point(number: int, numbers: PointNumbers, found: Found | None, asked: Exploration) -> ExploredPoint:
+    """Describe a point that has a cost."""
+    if found is None:
+        status, against = numbers.statuses[number]
+    else:
+        status, against = found.place, found.against
+    return _described(
+        number,
+        numbers.space,
+        numbers.settings[number],
+        numbers.specs[number],
+        numbers.costs[number],
+        found,
+        asked,
+    ).model_copy(
+        update={
+            "status": status,
+            "against": against,
+            "tied_with": numbers.ties.get(number),
+            "gate": _gate(numbers.gates.get(number), asked),
+        }
+    )
+
+
+def _described(
+    number: int,
+    space: Space,
+    settings: Settings,
+    spec: RunSpec,
+    cost: PointCost,
+    found: Found | None,
+    asked: Exploration,
+) -> ExploredPoint:
+    """Describe a point by itself, as one of the front."""
+    sign = 1.0 if asked.metric.higher_is_better else -1.0
+    known = found is not None and found.chips > 0
+    return ExploredPoint(
+        number=number,
+        label=space.label(settings),
+        settings={name: _json(value) for name, value in settings.items()},
+        cost=cost,
+        status="front",
+        reason="" if found is None else found.reason,
+        kpp=_kpp(found, asked),
+        at_most=sign * found.at_most if found is not None and known else None,
+        chips=0 if found is None else found.chips,
+        images=0 if found is None else found.images,
+        command=audit_command(spec.model_copy(update={"roughness": True}).model_dump(mode="json")),
+    )
+
+
+def _kpp(found: Found | None, asked: Exploration) -> KppResult | None:
+    """The KPP with its interval; chips of a race are known as far as these need it."""
+    if found is None or found.known is None:
+        return None
+    higher, spec = asked.metric.higher_is_better, asked.spec
+    values = found.known.low if higher else -found.known.low
+    return kpp(values, spec.percentiles[0], spec.confidence, higher)
+
+
+def _gate(gate: Gate | None, asked: Exploration) -> Any:
+    return None if gate is None else gate_result(gate, asked.metric.higher_is_better)
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _why(report: ExploreReport, choice: Choice | None) -> str:
+    """Say why the recommended point is it, without a full stop."""
+    name, unit = kpp_name(report.percentile), report.metric_info.unit
+    cheapest = {"energy": "takes the least energy", "edp": "has the least energy-delay product",
+                "latency": "is the fastest", "area": "is the smallest"}[report.against]  # fmt: skip
+    within = " within the budget" if report.budgets else ""
+    if choice is None:
+        if not report.effort.audited:
+            return "no point lies within the budget"
+        wanted = "" if report.min_kpp is None else f" {name} {limit_text(report.min_kpp, unit)}"
+        return f"no point{within} reaches{wanted}"
+    if report.min_kpp is not None:
+        wanted = f"{name} {limit_text(report.min_kpp, unit)}"
+        if choice.passes:
+            return f"it {cheapest} of all points{within} that surely reach {wanted}"
+        return (
+            f"it {cheapest} of all points{within} whose chips reach {wanted}; that it does is not sure at "
+            f"{confidence_text(report.confidence)} with {count_text(report.trials, 'chip')}"
+        )
+    best = report.on_front[-1]
+    if choice.point == best.number:
+        return f"its {name} is the largest of all points{within}" if report.metric_info.higher_is_better else (
+            f"its {name} is the smallest of all points{within}"
+        )  # fmt: skip
+    return f"it {cheapest} of all points{within} that none is surely better than"
+
+
+def _baseline(report: ExploreReport, numbers: PointNumbers, asked: Exploration) -> BaselineComparison | None:
+    """Compare the recommended point with the one that was named."""
+    if asked.baseline is None or report.recommended is None:
+        return None
+    settings, spec, cost, found = asked.baseline
+    point = _described(-1, numbers.space, settings, spec, cost, found, asked)
+    chosen = report.point(report.recommended)
+    saved = {cost_: 1 - chosen.costs(cost_) / point.costs(cost_) for cost_ in COSTS if point.costs(cost_)}
+    change = None if point.kpp is None or chosen.kpp is None else chosen.kpp.value - point.kpp.value
+    return BaselineComparison(point=point, saved=saved, kpp_change=change)
+
+
+def _headline(report: ExploreReport) -> str:
+    """Say what is recommended, in one line."""
+    name, unit = kpp_name(report.percentile), report.metric_info.unit
+    if report.recommended is None:
+        text = f"{report.why} of {report.effort.combinations:,}"
+    else:
+        point = report.point(report.recommended)
+        assert point.kpp is not None
+        text = (
+            f"{point.label}: {cost_text(point, report.against)}, {name} {report.metric} "
+            f"{value_text(point.kpp.value, unit)} {interval_text(point.kpp.low, point.kpp.high, unit)} on "
+            f"{report.device_name}, the best choice of {report.effort.combinations:,}: {report.why}"
+        )
+    if report.label_free:
+        text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
+    return report.metric_info.cautioned(text)

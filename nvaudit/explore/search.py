@@ -1,0 +1,214 @@
+"""The search: points in ascending order of cost, each against the best KPP of all cheaper ones.
+
+See :mod:`nvaudit.stats.front` for why this gives the front of every chip of every point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import OptionError, ProfileError
+from nvaudit.stats.front import EliminationRule, known_below, shared_error, worst_chips_first
+from nvaudit.stats.kpp import kpp_index
+
+Floats = NDArray[np.float64]
+
+Place = Literal["front", "dominated", "below", "invalid"]
+
+
+class Judged(NamedTuple):
+    """What was found of a chip: whether its metric is below the bar, and about what it is."""
+
+    misses: bool
+    value: float
+
+
+class KnownChips(NamedTuple):
+    """The chips of a point; their metric lies between ``low`` and ``high``, equal where it is known.
+
+    ``whole`` is False where the run of the chips ended because the point was out.
+    """
+
+    low: Floats
+    high: Floats
+    whole: bool
+
+
+class AuditedPoint(Protocol):
+    """A point whose chips can be run; larger metrics are better."""
+
+    @property
+    def images(self) -> int:
+        """Inferences so far."""
+
+    def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
+        """Say of chips whether their metric is below a bar; ``error``: chance to say so wrongly."""
+
+    def measure(self, bar: float, enough: int, error: float) -> KnownChips:
+        """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the search is for.
+
+    Attributes
+    ----------
+    floor : float
+        KPP that a point must reach to be on the front; minus infinity for none.
+    rule : EliminationRule or None
+        None: every chip of every point is run.
+    error : float
+        Chance that the measurements of the front, all together, are wrong.
+    """
+
+    floor: float
+    percentile: float
+    trials: int
+    rule: EliminationRule | None
+    error: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of a point.
+
+    Attributes
+    ----------
+    kpp : float or None
+        Of all chips; None where the point was thrown out before all were run.
+    at_most : float
+        The KPP is about this at most: of the chips that were looked at, the one at its rank.
+    against : int or None
+        Of a dominated point: the cheaper one that it does not beat.
+    chips, images : int
+        That were looked at.
+    measured : bool
+        Whether it was tried to run all its chips.
+    """
+
+    point: int
+    place: Place
+    kpp: float | None
+    at_most: float
+    against: int | None
+    chips: int
+    images: int
+    known: KnownChips | None = field(default=None, repr=False)
+    measured: bool = False
+    reason: str = ""
+
+
+def search_front(
+    order: Sequence[int],
+    costs: Sequence[float],
+    wanted: Wanted,
+    opened: Callable[[int], AbstractContextManager[AuditedPoint]],
+    alike: Callable[[int, int], int] = lambda one, other: 0,
+    told: Callable[[Found], None] = lambda found: None,
+) -> list[Found]:
+    """Find what is on the front.
+
+    Parameters
+    ----------
+    order : sequence of int
+        Points, cheapest first.
+    costs : sequence of float
+        By point.
+    opened : callable
+        Gives a point for auditing; it may raise OptionError or ProfileError where the point cannot be.
+    alike : callable
+        How much two points have in common: chips are looked at in the order of the most similar point.
+    told : callable
+        Told of every point that is done.
+
+    Returns
+    -------
+    list of Found
+        In the given order.
+    """
+    results: list[Found] = []
+    front: list[Found] = []
+    for point in order:
+        number = 1 + sum(found.measured for found in results)
+        try:
+            with opened(point) as audited:
+                found = _place(point, audited, front, wanted, alike, shared_error(wanted.error, number))
+        except (OptionError, ProfileError) as error:
+            found = Found(point, "invalid", None, math.nan, None, 0, 0, reason=str(error))
+        if found.place == "front":
+            front.append(found)
+        results.append(found)
+        told(found)
+    return [_later(found, front, costs) for found in results]
+
+
+def _later(found: Found, front: Sequence[Found], costs: Sequence[float]) -> Found:
+    """A point that one of equal cost has beaten after it is off the front."""
+    if found.place != "front":
+        return found
+    after = front[front.index(found) + 1 :]
+    beaten = next((other for other in after if costs[other.point] == costs[found.point]), None)
+    return found if beaten is None else replace(found, place="dominated", against=beaten.point)
+
+
+def _place(
+    point: int,
+    audited: AuditedPoint,
+    front: Sequence[Found],
+    wanted: Wanted,
+    alike: Callable[[int, int], int],
+    error: float,
+) -> Found:
+    """Throw a point out, or measure it."""
+    best = front[-1] if front else None
+    # Equality with a cheaper point does not beat it; equality with the floor reaches it.
+    beaten = -math.inf if best is None or best.kpp is None else float(np.nextafter(best.kpp, np.inf))
+    bar, rule = max(wanted.floor, beaten), wanted.rule
+    index = kpp_index(wanted.percentile, wanted.trials)
+    off = Found(
+        point, "below" if best is None else "dominated", None, math.nan,
+        None if best is None else best.point, 0, 0,
+    )  # fmt: skip
+    if rule is not None and bar > -math.inf:
+        seen = _judged(audited, bar, rule, _order(point, front, alike, wanted.trials))
+        if sum(judged.misses for judged in seen) >= rule.need:
+            # Of a race there is only an estimate, which may lie on the other side of the bar.
+            about = min(float(np.sort([judged.value for judged in seen])[index]), bar)
+            return replace(off, at_most=about, chips=len(seen), images=audited.images)
+    known = audited.measure(bar, wanted.trials + 1 if rule is None else index + 1, error)
+    if not known.whole:
+        chips = int(np.count_nonzero(np.isfinite(known.low) | np.isfinite(known.high)))
+        at_most = float(np.sort(known.high)[index])
+        return replace(off, at_most=at_most, chips=chips, images=audited.images, measured=True)
+    cut = known_below(known.low, known.high)
+    value = float(np.sort(cut)[index])
+    whole = replace(
+        off, kpp=value, at_most=value, chips=wanted.trials, images=audited.images, measured=True,
+        known=KnownChips(cut, known.high, True),
+    )  # fmt: skip
+    return whole if value < bar else replace(whole, place="front", against=None)
+
+
+def _order(point: int, front: Sequence[Found], alike: Callable[[int, int], int], trials: int) -> list[int]:
+    """Chips in the order in which they are judged: the likely worst first."""
+    nearest = sorted(front, key=lambda found: alike(found.point, point))
+    known = [found.known.low for found in nearest if found.known is not None]
+    return [int(chip) for chip in worst_chips_first(known, trials)]
+
+
+def _judged(audited: AuditedPoint, bar: float, rule: EliminationRule, chips: Sequence[int]) -> list[Judged]:
+    """Judge chips until enough of them are below the bar, or it is no use."""
+    seen: list[Judged] = []
+    while size := rule.block(sum(judged.misses for judged in seen), len(seen)):
+        block = chips[len(seen) : len(seen) + size]
+        judged = audited.judge(block, bar, rule.error)
+        seen += [judged[chip] for chip in block]
+    return seen

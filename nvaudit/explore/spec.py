@@ -1,0 +1,242 @@
+"""What an exploration has beside the options of an audit: the axes of its design space, and what is wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from nvaudit.declare import Option, Options
+from nvaudit.option_texts import read_path, read_size
+from nvaudit.options import (
+    ADC_RANGE,
+    CODE,
+    Bits,
+    CellBits,
+    ConverterBits,
+    Count,
+    Encodable,
+    Encoding,
+    NotNegative,
+)
+
+MAX_POINTS = 100_000
+IDEAL = "ideal"
+_RANGE = re.compile(r"(\d{1,4})(?::|-)(\d{1,4})(?::(\d{1,4}))?")
+
+Objective = Literal["energy", "edp", "latency", "area"]
+
+
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def read_whole(text: str) -> tuple[int | None, ...]:
+    """Read whole numbers between commas, ranges such as ``4:8`` or ``2:8:2``, and ``ideal``.
+
+    Examples
+    --------
+    >>> read_whole("4:6,8"), read_whole("ideal,2:8:3")
+    ((4, 5, 6, 8), (None, 2, 5, 8))
+    """
+    numbers: list[int | None] = []
+    for part in text.replace(" ", "").split(","):
+        span = _RANGE.fullmatch(part)
+        if span is not None:
+            first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
+            if first > last or step == 0:
+                raise ValueError
+            numbers.extend(range(first, last + 1, step))
+        elif part == IDEAL:
+            numbers.append(None)
+        else:
+            numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _listed(read: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
+    """Read items between commas."""
+    return lambda text: tuple(read(part.strip()) for part in text.split(","))
+
+
+def _tolerance(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+def _whole(help_: str, wanted: str, **more: Any) -> Option:
+    return Option(help_, metavar="B,B,…|A:B", read=read_whole, wanted=wanted, **more)
+
+
+class SpaceOptions(Options):
+    """The axes of a design space; a point is one value of each.
+
+    They may stand in a file (``--space``), TOML or JSON: each key has a value, a list of values, or a text as
+    on the command line (``adc_bits = "4:8"``).
+    """
+
+    title: ClassVar[str] = "Design space"
+
+    crossbar: Annotated[
+        tuple[tuple[Count, Count], ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "Crossbar sizes.",
+            unset="64x64,128x128,256x256",
+            metavar="RxC,…",
+            read=_listed(read_size),
+            wanted="sizes such as 64x64,256x256",
+        ),
+    ] = None
+    cell_bits: Annotated[
+        tuple[CellBits, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        _whole("Bits per device.", "whole numbers from 1 to 8, such as 1,2,4 or 1:4", unset="1 to the profile's; "
+               "1 to 4 for an analog device"),
+    ] = None  # fmt: skip
+    adc_bits: Annotated[
+        tuple[ConverterBits, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        _whole("Bits of the ADCs.", "whole numbers from 2 to 16, such as 4,6,8 or 4:8", unset="4:8"),
+    ] = None
+    adc_range: Annotated[
+        tuple[Annotated[str, Field(pattern=ADC_RANGE)], ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "What the converters of a layer reach up to.",
+            unset="max",
+            metavar="RANGE,…",
+            read=_listed(str),
+            wanted="max, full_scale and percentile:P with P from 50 to 100, between commas",
+        ),
+    ] = None
+    dac_bits: Annotated[
+        tuple[ConverterBits | None, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        _whole("Bits of the inputs of crossbars.", "whole numbers from 2 to 16, such as 4,8, and ideal",
+               unset="ideal inputs, counted with --input-bits"),
+    ] = None  # fmt: skip
+    bits: Annotated[
+        tuple[Bits, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        _whole("Magnitude bits of a weight.", "whole numbers from 1 to 14, such as 4,8 or 4:8", unset="the profile's"),
+    ] = None  # fmt: skip
+    encoding: Annotated[
+        tuple[Encoding, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "How signs are stored.",
+            unset="the profile's",
+            metavar="NAME,…",
+            read=_listed(str),
+            wanted="names of encodings between commas: sign_magnitude, sign_per_device, differential, offset",
+        ),
+    ] = None
+    code: Annotated[
+        tuple[Annotated[str, Field(pattern=CODE)], ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "What the devices of a weight count for, as for `audit`; repeatable.",
+            unset="slices",
+            metavar="CODE",
+            read=lambda text: (text,),
+            repeatable=True,
+            wanted="slices, auto, auto:integers, or significances between commas such as 8,4,2,1",
+        ),
+    ] = None
+    write_verify: Annotated[
+        tuple[NotNegative | None, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "Tolerances within which devices are written, in the unit of sigma.",
+            unset="as in the profile",
+            metavar="T,…",
+            read=_listed(_tolerance),
+            wanted="numbers, 0 or more, between commas, and none",
+        ),
+    ] = None
+
+
+    copies: Annotated[
+        tuple[Count, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        _whole(
+            "Copies of the layer with most input vectors; others have as many as keep pace. Of the cost alone.",
+            "whole numbers, 1 or more, such as 1,4,16",
+            unset="1",
+        ),
+    ] = None
+    input_mode: Annotated[
+        tuple[Literal["parallel", "bit_serial", "pwm"], ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "How inputs drive rows; chips are simulated with parallel inputs, so other points are left out.",
+            unset="parallel",
+            metavar="NAME,…",
+            read=_listed(str),
+            wanted="parallel, bit_serial and pwm, between commas",
+        ),
+    ] = None
+
+
+OF_COST_ALONE = ("copies", "input_mode")
+"""Axes that change nothing of the chips."""
+
+
+class ExploreOptions(Options):
+    """What is wanted of the points."""
+
+    title: ClassVar[str] = "Exploration"
+
+    space: Annotated[
+        Encodable | None,
+        Option(
+            "The axes as a file, TOML or JSON; options given beside it replace its keys.",
+            unset="the options below",
+            metavar="FILE",
+            wanted="the path of a TOML or JSON file, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    against: Annotated[Objective, Option("The cost that the front is drawn against.")] = "energy"
+    max_energy: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option("Leave out points that take more energy per inference, in joules, e.g. 2e-6.", unset="no limit",
+               metavar="J"),
+    ] = None  # fmt: skip
+    max_latency: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option("The same for the latency of an inference, in seconds.", unset="no limit", metavar="S"),
+    ] = None
+    max_area: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option(
+            "The same for the area, in square metres, e.g. 5e-6 for 5 mm².", unset="no limit", metavar="M2"
+        ),
+    ] = None
+    max_edp: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option("The same for the energy-delay product, in joule seconds.", unset="no limit", metavar="JS"),
+    ] = None
+    baseline: Annotated[
+        str | None,
+        Option(
+            "A point that the recommended one is compared with, such as crossbar=256x256,adc_bits=5; an axis "
+            "that is not named has its first value.",
+            unset="none",
+            metavar="AXIS=VALUE,…",
+            wanted="axes with values, such as crossbar=256x256,adc_bits=5",
+        ),
+    ] = None

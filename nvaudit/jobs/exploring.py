@@ -1,0 +1,448 @@
+"""The use case: a design space, cost first, and the front of KPP against cost for a part of the chips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.declare import fields_of
+from nvaudit.device import DeviceProfile, load_profile
+from nvaudit.errors import OptionError, ProfileError
+from nvaudit.explore.audited import PointChips
+from nvaudit.explore.choose import gate_of, recommend, tied_with
+from nvaudit.explore.reporting import Exploration, PointNumbers, explore_report
+from nvaudit.explore.search import Found, Wanted, search_front
+from nvaudit.explore.space import Settings, Space, likeness, read_baseline, settle_space
+from nvaudit.explore.spec import OF_COST_ALONE, ExploreOptions, Objective, SpaceOptions
+from nvaudit.files import holding_inputs
+from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
+from nvaudit.perturb.engine import Engine, Outcome, Probe
+from nvaudit.perturb.lock import lock_folder
+from nvaudit.perturb.many import ManyWorkloads, WorkloadPool
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.pools import check_pool, open_pool
+from nvaudit.perturb.racing import Scouting, pilot_count, scout
+from nvaudit.perturb.record import open_record
+from nvaudit.perturb.schedule import Progress, labelled, quiet
+from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.workers import Pool
+from nvaudit.report.explore.result import COSTS, ExploreReport, LeftOut, PointCost, PointStatus
+from nvaudit.session import (
+    Session,
+    check_converters,
+    prepare,
+    prepare_again,
+    settle_device,
+    settle_metric,
+)
+from nvaudit.spec import EffortOptions, QuestionOptions, RunSpec, flag, make_spec
+from nvaudit.stats.front import elimination_rule
+from nvaudit.stats.ranks import RACE_ERROR
+
+OF_ONE_AUDIT = (
+    *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
+    *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
+    *(name for part in (EffortOptions, QuestionOptions) for name in part.model_fields),
+)
+"""Options of an audit that an exploration does not take, or takes as axes."""
+
+_SCOUTED = 16
+"""Chips of the dearest point that tell hard samples from easy ones."""
+
+
+class Pricer(Protocol):
+    """Counts what a point costs; ``name`` is that of the technology."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def prepare(self, session: Session, specs: Sequence[RunSpec]) -> None:
+        """Look at the model once, before any cost is asked for."""
+
+    def cost(self, spec: RunSpec, profile: DeviceProfile, settings: Settings) -> PointCost:
+        """Give the cost of a point; raises OptionError where the technology cannot have it."""
+
+
+@dataclass(frozen=True)
+class ExplorePlan:
+    """What is explored.
+
+    Attributes
+    ----------
+    base : RunSpec
+        What all points have in common.
+    specs : dict of int to RunSpec
+        Of the combinations that the device can have, by their number.
+    left_out : tuple of (str, int)
+        Why other combinations cannot be, with their numbers.
+    baseline : mapping or None
+        Settings of the point that is compared with.
+    """
+
+    base: RunSpec
+    own: ExploreOptions
+    space: Space
+    settings: tuple[Settings, ...]
+    specs: dict[int, RunSpec]
+    left_out: tuple[tuple[str, int], ...]
+    baseline: Settings | None
+    pricer: Pricer
+
+
+def plan_exploration(
+    model: str | Path,
+    device: str | Path,
+    data: str | Path | None,
+    pricer: Pricer,
+    *,
+    axes: Mapping[str, object],
+    own: Mapping[str, object],
+    options: Mapping[str, Any],
+) -> ExplorePlan:
+    """Settle what is run; nothing but the profile and the file of the space is read.
+
+    Parameters
+    ----------
+    axes : mapping
+        Fields of :class:`nvaudit.explore.spec.SpaceOptions`; None where an axis is not given.
+    own : mapping
+        Fields of :class:`nvaudit.explore.spec.ExploreOptions`.
+    options : mapping
+        Fields of :class:`nvaudit.spec.RunSpec` that all points have in common.
+
+    Raises
+    ------
+    NvauditError
+        If an option is wrong, or no combination can be.
+    """
+    for name in OF_ONE_AUDIT:
+        if name in options:
+            raise OptionError(f"{flag(name)}: an exploration does not take it; audit one point with it")
+    asked = ExploreOptions.validated(own)
+    base = make_spec(model=model, device=device, data=data, **{**options, "roughness": False})
+    _check_point(base)
+    profile = load_profile(base.device)
+    space = settle_space(axes, None if asked.space is None else Path(asked.space), profile)
+    settings = tuple(space.combinations())
+    specs, left_out = {}, []
+    for number, chosen in enumerate(settings):
+        try:
+            specs[number] = _spec_of(base, chosen)
+        except (OptionError, ProfileError) as error:
+            left_out.append((str(error), number))
+    if not specs:
+        raise ProfileError(f"no point of the design space can be: {left_out[0][0]}")
+    baseline = None if asked.baseline is None else read_baseline(asked.baseline, space)
+    if baseline is not None:
+        _spec_of(base, baseline)
+    return ExplorePlan(base, asked, space, settings, specs, tuple(left_out), baseline, pricer)
+
+
+def _spec_of(base: RunSpec, settings: Settings) -> RunSpec:
+    """The specification of a point that the device can have."""
+    of_chips = {name: value for name, value in settings.items() if name not in OF_COST_ALONE}
+    spec = make_spec(**{**base.model_dump(), **of_chips})
+    check_converters(spec)
+    settle_device(spec)
+    return spec
+
+
+def _check_point(spec: RunSpec) -> None:
+    for name in ("sigmas", "percentiles"):
+        values = getattr(spec, name)
+        if len(values) > 1:
+            raise OptionError(f"{flag(name)}: got {len(values)} values; an exploration has one")
+
+
+@holding_inputs()
+def run_exploration(
+    plan: ExplorePlan, progress: Progress = quiet, resume: Path | None = None
+) -> ExploreReport:
+    """Run a plan: cost every point, leave out what cannot be on the front, and audit the others.
+
+    Parameters
+    ----------
+    progress : callable
+        Called with (what, done, total).
+    resume : Path, optional
+        A folder with a folder for each point, which keep finished chips.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, or the folder is of another run or in use.
+    """
+    check_pool(plan.base.dask)
+    with scratch_folder() as folder, ExitStack() as stack:
+        if resume is not None:
+            stack.enter_context(lock_folder(resume))
+        run = _Run(plan, folder, progress, resume)
+        run.settle()
+        run.price()
+        pool = open_pool(plan.base.workers, plan.base.dask, ManyWorkloads(), str(folder), run.events.append)
+        run.pool = stack.enter_context(pool)
+        run.audit()
+        return run.report()
+
+
+@dataclass
+class _Run:
+    """An exploration while it runs."""
+
+    plan: ExplorePlan
+    folder: Path
+    progress: Progress
+    resume: Path | None
+    begin: float = field(default_factory=time.perf_counter)
+    events: list[str] = field(default_factory=list)
+    pool: Pool | None = None
+    session: Session = field(init=False)
+    metric: Metric = field(init=False)
+    nominal: float = math.nan
+    keep: str | None = None
+    margin: NDArray[np.float64] | None = None
+    not_raced: str = ""
+    scouting: Scouting | None = None
+    scouted: int = 0
+    rebatching: bool = True
+    costs: dict[int, PointCost] = field(default_factory=dict)
+    left_out: list[tuple[str, int]] = field(default_factory=list)
+    statuses: dict[int, tuple[PointStatus, int | None]] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+    baseline: tuple[Settings, RunSpec, PointCost, Found] | None = None
+
+    def settle(self) -> None:
+        """Read model and data, and run the unmodified model: the same for all points."""
+        self.progress("reading model and data", 0, 1)
+        place = self.folder / "base"
+        place.mkdir()
+        first = next(iter(self.plan.specs.values()))
+        ideal = {name: fields_of(RunSpec)[name].default for name in ("adc_bits", "dac_bits", "adc_range")}
+        session = prepare(first.model_copy(update=ideal), place)
+        engine = Engine(session.workload)
+        self.progress("running the unmodified model", 0, 1)
+        probe: Probe = engine.probe()
+        if session.rebatching_failed(probe):
+            session, self.rebatching = prepare_again(session, probe), False
+            engine = Engine(session.workload)
+            probe = engine.probe()
+        session.ran = probe.ran
+        self.session, self.metric = session, settle_metric(session, probe)
+        self.keep = session.reference_file(self.metric)
+        outcome: Outcome = engine.nominal(self.metric, self.keep, session.workload.ideal)
+        self.nominal = outcome.value
+        reason = race_obstacle(session, self.metric)
+        if reason is None and session.dataset.count < RACE_SAMPLES:
+            reason = f"races pay from {RACE_SAMPLES:,} samples on"
+        if reason is None:
+            self.margin = engine.margins(self.metric, self.keep)
+        self.not_raced = reason or ""
+
+    def price(self) -> None:
+        """Count the costs, and settle which points are audited, in ascending order of cost."""
+        plan, own = self.plan, self.plan.own
+        self.progress("counting costs", 0, len(plan.specs))
+        plan.pricer.prepare(self.session, tuple(plan.specs.values()))
+        self.left_out = list(plan.left_out)
+        for done, (number, spec) in enumerate(plan.specs.items(), 1):
+            try:
+                self.costs[number] = plan.pricer.cost(spec, settle_device(spec)[0], plan.settings[number])
+            except (OptionError, ProfileError) as error:
+                self.left_out.append((str(error), number))
+            self.progress("counting costs", done, len(plan.specs))
+        if not self.costs:
+            raise OptionError(f"no point of the design space has a cost: {self.left_out[-1][0]}")
+        objective = COSTS[own.against][0]
+        # Of equal cost the one that is smaller in the other costs first, then the first of the space.
+        ranked = sorted(
+            self.costs, key=lambda n: (getattr(self.costs[n], objective), *_all_costs(self.costs[n]), n)
+        )
+        cheapest: dict[str, int] = {}
+        for number in ranked:
+            same = cheapest.setdefault(_chip_key(plan.specs[number]), number)
+            if any(getattr(self.costs[number], COSTS[c][0]) > limit for c, limit in budgets_of(own).items()):
+                self.statuses[number] = ("over_budget", None)
+            elif same != number:
+                # The same chips have the same KPP, so what costs more is dominated without an audit.
+                self.statuses[number] = ("same_chips", same)
+            else:
+                self.order.append(number)
+
+    def audit(self) -> None:
+        """Search for the front, and audit the baseline."""
+        spec, sign = self.plan.base, 1.0 if self.metric.higher_is_better else -1.0
+        percentile, exhaustive = spec.percentiles[0], spec.exhaustive
+        error = RACE_ERROR * (1 - spec.confidence)
+        if self.order and self.margin is not None:
+            self._scout(self.order[-1])
+        rule = None if exhaustive else elimination_rule(
+            percentile, spec.trials, len(self.order), error / 2, raced=self.margin is not None
+        )  # fmt: skip
+        wanted = Wanted(
+            -math.inf if spec.min_kpp is None else sign * spec.min_kpp,
+            percentile,
+            spec.trials,
+            rule,
+            error / 2,
+        )
+        objective = COSTS[self.plan.own.against][0]
+        costs = [
+            getattr(self.costs[n], objective) if n in self.costs else math.inf
+            for n in range(len(self.plan.settings))
+        ]
+        settings, axes = self.plan.settings, self.plan.space.varied
+        self.found = search_front(
+            self.order, costs, wanted, self._opened,
+            lambda one, other: likeness(settings[one], settings[other], axes),
+        )  # fmt: skip
+        if self.plan.baseline is not None:
+            self._audit_baseline(self.plan.baseline, wanted)
+
+    def _scout(self, number: int) -> None:
+        """Run a few chips on every sample, for what they say of the samples."""
+        with self._opened(number, "looking for hard samples") as chips:
+            self.scouting = scout(chips.runner, 0, pilot_count(_SCOUTED), self._margin(), self.folder)
+            self.scouted = chips.images
+
+    def _margin(self) -> NDArray[np.float64]:
+        assert self.margin is not None
+        return self.margin
+
+    def _audit_baseline(self, settings: Settings, wanted: Wanted) -> None:
+        """Measure the point that is compared with, unless it was measured already."""
+        spec = _spec_of(self.plan.base, settings)
+        cost = self.plan.pricer.cost(spec, settle_device(spec)[0], plan.settings[number])
+        key = _chip_key(spec)
+        known = next(
+            (f for f in self.found if f.known is not None and _chip_key(self.plan.specs[f.point]) == key),
+            None,
+        )
+        if known is None:
+            (known,) = search_front(
+                [-1],
+                [0.0],
+                replace(wanted, floor=-math.inf, rule=None),
+                lambda _: self._opened_spec(spec, "baseline"),
+            )
+        self.baseline = (settings, spec, cost, known)
+
+    @contextmanager
+    def _opened(self, number: int, what: str = "") -> Iterator[PointChips]:
+        place = self.order.index(number) + 1
+        label = f"point {place} of {len(self.order)}{f', {what}' if what else ''}"
+        with self._opened_spec(self.plan.specs[number], label) as chips:
+            yield chips
+
+    @contextmanager
+    def _opened_spec(self, spec: RunSpec, label: str) -> Iterator[PointChips]:
+        """Prepare a point for auditing; its files go afterwards."""
+        assert self.pool is not None
+        name = hashlib.sha256(_chip_key(spec).encode()).hexdigest()[:12]
+        folder = self.folder / f"point-{name}"
+        folder.mkdir()
+        progress = labelled(self.progress, label)
+        progress("preparing", 0, spec.trials)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            session = prepare(spec, folder, rebatching=self.rebatching)
+            record = None
+            if self.resume is not None:
+                kept = self.resume / f"point-{name}"
+                kept.mkdir(parents=True, exist_ok=True)
+                record = stack.enter_context(open_record(kept, session.identity(self.metric)))
+            pool = WorkloadPool(self.pool, session.workload)
+            runner = ChipRunner(pool, self.metric, self.keep, 1, spec.trials, progress, record)
+            yield PointChips(
+                runner, self.margin, self.scouting, spec.trials >= RACE_CHIPS, spec.percentiles[0],
+                spec.confidence, folder,
+            )  # fmt: skip
+
+    def report(self) -> ExploreReport:
+        """Put everything together."""
+        spec = self.plan.base
+        floor = None if spec.min_kpp is None else (1 if self.metric.higher_is_better else -1) * spec.min_kpp
+        front = [found for found in self.found if found.place == "front"]
+        k, confidence = spec.percentiles[0], spec.confidence
+        ties = {found.point: tied_with(found, front, k, confidence) for found in front}
+        gates = {} if floor is None or spec.min_kpp is None else {
+            found.point: gate_of(found, floor, spec.min_kpp, k, confidence) for found in front
+        }  # fmt: skip
+        invalid = [(found.reason, found.point) for found in self.found if found.place == "invalid"]
+        numbers = PointNumbers(
+            self.plan.space,
+            self.plan.settings,
+            self.plan.specs,
+            self.costs,
+            self.statuses,
+            self.found,
+            ties,
+            gates,
+        )
+        exhaustive = len(self.order) * spec.trials * self.session.dataset.count
+        return explore_report(
+            numbers,
+            Exploration(
+                spec=spec, own=self.plan.own, metric=self.metric, budgets=budgets_of(self.plan.own),
+                nominal=self.nominal, technology=self.plan.pricer.name, left_out=_grouped(
+                    [*self.left_out, *invalid], self.plan.space, self.plan.settings),
+                choice=recommend(front, ties, gates), baseline=self.baseline,
+                scouted=self.scouted, exhaustive=exhaustive,
+                raced=self.margin is not None, not_raced=self.not_raced,
+                error=0.0 if self.margin is None else RACE_ERROR * (1 - confidence),
+            ),
+            self._header(),
+        )  # fmt: skip
+
+    def _header(self) -> dict[str, Any]:
+        """What every report says, of the unmodified model and the device as given."""
+        header = self.session.header() | {
+            "device": load_profile(self.plan.base.device).model_dump(mode="json")
+        }
+        return header | {
+            "events": (*self.session.events, *self.events),
+            "notes": tuple(self.session.notes),
+            "timing": {"total": time.perf_counter() - self.begin},
+            "data": self.session.dataset.facts(),
+            "run": self.plan.base.model_dump(mode="json"),
+        }
+
+
+def budgets_of(own: ExploreOptions) -> dict[Objective, float]:
+    """The limits on costs, by the name of the cost."""
+    limits = {cost: getattr(own, f"max_{cost}") for cost in COSTS}
+    return {cost: limit for cost, limit in limits.items() if limit is not None}
+
+
+def _all_costs(cost: PointCost) -> tuple[float, ...]:
+    return tuple(getattr(cost, name) for name, _, _ in COSTS.values())
+
+
+def _chip_key(spec: RunSpec) -> str:
+    """The same for points with the same simulated chips."""
+    return json.dumps({"model": spec.model, **spec.chip_options()}, sort_keys=True, default=str)
+
+
+def _grouped(
+    left_out: Sequence[tuple[str, int]], space: Space, settings: Sequence[Settings]
+) -> tuple[LeftOut, ...]:
+    """Count combinations that cannot be, by the reason."""
+    groups: dict[str, list[int]] = {}
+    for reason, number in left_out:
+        groups.setdefault(reason, []).append(number)
+    return tuple(
+        LeftOut(reason=reason, count=len(numbers), example=space.label(settings[numbers[0]]))
+        for reason, numbers in groups.items()
+    )

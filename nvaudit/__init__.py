@@ -1,8 +1,8 @@
 """Audit any ONNX model for non-volatile compute-in-memory hardware.
 
-The verbs of the command line as functions: :func:`audit`, :func:`check`, :func:`compare`, :func:`harden`,
-:func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`verify_plan`. They are loaded when
-first used, so that ``import nvaudit`` is light.
+The verbs of the command line as functions: :func:`audit`, :func:`check`, :func:`compare`, :func:`explore`,
+:func:`harden`, :func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`verify_plan`. They
+are loaded when first used, so that ``import nvaudit`` is light.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nvaudit.jobs.auditing import audit
     from nvaudit.jobs.checking import check
     from nvaudit.jobs.comparing import compare
+    from nvaudit.jobs.exploring import explore
     from nvaudit.jobs.hardening import harden
     from nvaudit.jobs.landscaping import landscape
     from nvaudit.jobs.remapping import remap
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nvaudit.jobs.verifying import verify_plan
     from nvaudit.report.check.result import CheckReport
     from nvaudit.report.comparison.result import ComparisonReport
+    from nvaudit.report.explore.result import ExploreReport
     from nvaudit.report.hardening.result import HardenReport
     from nvaudit.report.landscape.result import LandscapeReport
     from nvaudit.report.remap.result import RemapReport
@@ -32,6 +34,7 @@ __all__ = [
     "AuditReport",
     "CheckReport",
     "ComparisonReport",
+    "ExploreReport",
     "HardenReport",
     "LandscapeReport",
     "RemapReport",
@@ -41,6 +44,7 @@ __all__ = [
     "audit",
     "check",
     "compare",
+    "explore",
     "harden",
     "landscape",
     "remap",
@@ -53,6 +57,7 @@ _HOME = {
     "audit": "nvaudit.jobs.auditing",
     "check": "nvaudit.jobs.checking",
     "compare": "nvaudit.jobs.comparing",
+    "explore": "nvaudit.jobs.exploring",
     "harden": "nvaudit.jobs.hardening",
     "landscape": "nvaudit.jobs.landscaping",
     "remap": "nvaudit.jobs.remapping",
@@ -62,6 +67,7 @@ _HOME = {
     "AuditReport": "nvaudit.report.result",
     "CheckReport": "nvaudit.report.check.result",
     "ComparisonReport": "nvaudit.report.comparison.result",
+    "ExploreReport": "nvaudit.report.explore.result",
     "HardenReport": "nvaudit.report.hardening.result",
     "LandscapeReport": "nvaudit.report.landscape.result",
     "RemapReport": "nvaudit.report.remap.result",

@@ -14,10 +14,11 @@ class MadeUpPrices:
     def cost(self, spec, profile, settings) -> PointCost:
         slices = -(-profile.weight_bits // (spec.cell_bits or profile.cell_bits))
         rows = spec.crossbar[0]
-        energy = 1e-9 * slices * (1 + 2.0**spec.adc_bits / 64 + 16 / rows) if spec.adc_bits else 1e-9 * slices
+        energy = 1e-9 * slices * (1 + 2.0**spec.adc_bits / 64 + 16 / rows)
         copies = settings.get("copies", 1)
         latency = 1e-6 * slices * (1 + rows / 256) / copies
         return PointCost(
-            energy_j=energy, latency_s=latency, area_m2=1e-6 * slices * copies / rows, edp_js=energy * latency,
+            energy_j=energy, latency_s=latency, edp_js=energy * latency,
+            area_m2=1e-6 * slices * copies / rows,
             crossbars=slices, energy_by_component={"adc": 0.7 * energy, "crossbar": 0.3 * energy},
         )  # fmt: skip

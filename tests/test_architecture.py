@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "tensor_table": LOWER | {"perturb"},
     "coverage": LOWER | {"perturb"},
     "session": LOWER | {"perturb", "tensor_table"},
-    "explore": LOWER | {"perturb", "session", "technology", "cost"},
+    "exploration": LOWER | {"perturb", "session", "technology", "cost"},
     "jobs.candidates": LOWER,
     "jobs.attributing": LOWER | {"perturb", "session"},
     "jobs.planning": LOWER | {"perturb", "session"},
@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
-    "jobs.exploring": LOWER | {"perturb", "session", "explore", "jobs.measuring"},
+    "jobs.exploring": LOWER | {"perturb", "coverage", "session", "exploration", "jobs.measuring"},
     "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
     "jobs.hardening": LOWER
@@ -97,7 +97,8 @@ MAY_IMPORT = {
     | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
     | {"jobs.auditing", "jobs.deploying", "jobs.planning", "jobs.reassembling"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
-    | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking"},
+    | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking", "jobs.exploring"}
+    | {"exploration"},
     "testing": LOWER | {"jobs.auditing"},
     "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},

@@ -23,6 +23,7 @@ _HOME = {
     "replay": "replay:replay_command",
     "report": "report:report_command",
     "roofline": "roofline:roofline_command",
+    "explore": "explore:explore_command",
     "verify-plan": "verify:verify_command",
 }
 """Module in this folder and name of the command in it."""

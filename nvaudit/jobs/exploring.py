@@ -16,15 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.declare import fields_of
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
-from nvaudit.explore.audited import PointChips
-from nvaudit.explore.choose import gate_of, recommend, tied_with
-from nvaudit.explore.reporting import Exploration, PointNumbers, explore_report
-from nvaudit.explore.search import Found, Wanted, search_front
-from nvaudit.explore.space import Settings, Space, likeness, read_baseline, settle_space
-from nvaudit.explore.spec import OF_COST_ALONE, ExploreOptions, Objective, SpaceOptions
+from nvaudit.exploration.audited import PointChips
+from nvaudit.exploration.choose import gate_of, recommend, tied_with
+from nvaudit.exploration.pricing import TechnologyPricer
+from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_report
+from nvaudit.exploration.search import Found, Wanted, search_front
+from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
+from nvaudit.exploration.spec import OF_COST_ALONE, ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
 from nvaudit.perturb.engine import Engine, Outcome, Probe
@@ -60,6 +62,46 @@ OF_ONE_AUDIT = (
 
 _SCOUTED = 16
 """Chips of the dearest point that tell hard samples from easy ones."""
+
+
+def explore(
+    model: str | Path,
+    device: str | Path = "rram",
+    data: str | Path | None = None,
+    *,
+    progress: Progress = quiet,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> ExploreReport:
+    """Find the front of KPP against cost over a design space.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    data : str or Path, optional
+        Evaluation data, as for :func:`nvaudit.audit`.
+    progress : callable
+        Called with (what, done, total).
+    resume : str or Path, optional
+        A folder with a folder for each point, which keep finished chips.
+    **options
+        The fields of :class:`nvaudit.exploration.spec.SpaceOptions`, each a sequence of values, those of
+        :class:`nvaudit.exploration.spec.ExploreOptions`, and those of :class:`nvaudit.spec.RunSpec` that all
+        points have in common.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong, or no point of the space can be.
+    """
+    axes = {name: options.pop(name) for name in SpaceOptions.model_fields if name in options}
+    own = {name: options.pop(name) for name in ExploreOptions.model_fields if name in options}
+    pricer = TechnologyPricer.of(ExploreOptions.validated(own))
+    plan = plan_exploration(model, device, data, pricer, axes=axes, own=own, options=options)
+    return run_exploration(plan, progress, None if resume is None else Path(resume))
 
 
 class Pricer(Protocol):
@@ -116,9 +158,9 @@ def plan_exploration(
     Parameters
     ----------
     axes : mapping
-        Fields of :class:`nvaudit.explore.spec.SpaceOptions`; None where an axis is not given.
+        Fields of :class:`nvaudit.exploration.spec.SpaceOptions`; None where an axis is not given.
     own : mapping
-        Fields of :class:`nvaudit.explore.spec.ExploreOptions`.
+        Fields of :class:`nvaudit.exploration.spec.ExploreOptions`.
     options : mapping
         Fields of :class:`nvaudit.spec.RunSpec` that all points have in common.
 
@@ -210,6 +252,7 @@ class _Run:
     pool: Pool | None = None
     session: Session = field(init=False)
     metric: Metric = field(init=False)
+    coverage: Coverage = field(init=False)
     nominal: float = math.nan
     keep: str | None = None
     margin: NDArray[np.float64] | None = None
@@ -250,6 +293,7 @@ class _Run:
         if reason is None:
             self.margin = engine.margins(self.metric, self.keep)
         self.not_raced = reason or ""
+        self.coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
 
     def price(self) -> None:
         """Count the costs, and settle which points are audited, in ascending order of cost."""
@@ -324,7 +368,7 @@ class _Run:
     def _audit_baseline(self, settings: Settings, wanted: Wanted) -> None:
         """Measure the point that is compared with, unless it was measured already."""
         spec = _spec_of(self.plan.base, settings)
-        cost = self.plan.pricer.cost(spec, settle_device(spec)[0], plan.settings[number])
+        cost = self.plan.pricer.cost(spec, settle_device(spec)[0], settings)
         key = _chip_key(spec)
         known = next(
             (f for f in self.found if f.known is not None and _chip_key(self.plan.specs[f.point]) == key),
@@ -416,6 +460,7 @@ class _Run:
             "notes": tuple(self.session.notes),
             "timing": {"total": time.perf_counter() - self.begin},
             "data": self.session.dataset.facts(),
+            "mapped": self.coverage.share,
             "run": self.plan.base.model_dump(mode="json"),
         }
 

@@ -6,10 +6,10 @@ smaller KPP, one of the two strictly. Points are taken in ascending order of cos
 if and only if its KPP beats b, the best KPP of all cheaper ones (:func:`pareto_front`).
 
 That a point does not beat b needs few chips: as soon as r + 1 of its N chips, whichever they are, are found
-not to beat b, its KPP does not either, and no statistics are involved. Chips may therefore be looked at in any
-order, the likely worst first. Where a chip is judged in a race, it may be called worse wrongly, with a chance
-ε: s more such chips are then asked for, and P(Binomial(n, ε) > s) bounds the chance that a point of the front
-is thrown away (:func:`elimination_rule`). Only the points of the front itself need every chip.
+not to beat b, its KPP does not either, and no statistics are involved. Chips may therefore be looked at in
+any order, the likely worst first. Where a chip is judged in a race, it may be called worse wrongly, with a
+chance ε: s more such chips are then asked for, and P(Binomial(n, ε) > s) bounds the chance that a point of
+the front is thrown away (:func:`elimination_rule`). Only the points of the front itself need every chip.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def front_difference(cheaper: Floats, dearer: Floats, percentile: float, confide
         better where its lower end is not above 0: a tie.
     """
     # A bound there is the largest s − q over percentiles q before and s after that the chips do not refute.
-    # With everything cut at c, q = c comes with the largest s at hand: no q beyond the cut has a larger s − q.
+    # With everything cut at c, q = c comes with the largest s at hand: no q beyond has a larger s − q.
     return kpp_difference(cheaper, dearer, percentile, confidence, higher_is_better=True)
 
 

@@ -1,4 +1,4 @@
-"""The Pareto front: eliminating points gives the front of every chip of every point, at a part of the chips."""
+"""The Pareto front: throwing points out gives that of every chip of every point, at a part of the chips."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def searched(values, costs, percentile: float, rule: EliminationRule, rng):
 
 @pytest.mark.parametrize("raced", [False, True])
 def test_the_front_is_the_exhaustive_one(raced):
-    """On 300 synthetic spaces it is identical, with exact chips and with races that err as often as allowed."""
+    """On 300 synthetic spaces it is identical, with exact chips and with races that err as they may."""
     percentile, trials, points = 2.0, 200, 40
     rule, wrong, seen = elimination_rule(percentile, trials, points, 0.01, raced=raced), 0, 0
     for seed in range(300):
@@ -109,7 +109,9 @@ def test_wrong_stops_stay_within_the_error():
     assert out <= 4000 * error + 4 * np.sqrt(4000 * error)
 
 
-@pytest.mark.parametrize("percentile, trials", [(1, 1000), (1, 100), (5, 100), (1, 20), (50, 11), (99, 5)])
+@pytest.mark.parametrize(
+    ("percentile", "trials"), [(1, 1000), (1, 100), (5, 100), (1, 20), (50, 11), (99, 5)]
+)
 def test_rules_at_their_limits(percentile, trials):
     """No rule asks for more chips than there are, and clear points end after as few as it asks for."""
     for raced in (False, True):
@@ -129,7 +131,7 @@ def test_errors_of_any_number_of_questions_add_up():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_differences_of_cut_chips_are_no_narrower(seed):
-    """What races leave open makes an interval of a KPP difference wider, never narrower, and not its value."""
+    """What races leave open makes an interval of a KPP difference wider, and leaves its value."""
     rng = np.random.default_rng(seed)
     trials, percentile, confidence = 500, 2.0, 0.95
     luck = rng.normal(size=trials)

@@ -33,10 +33,9 @@ from nvaudit.report.explore.result import (
     cost_text,
     si_text,
 )
-from nvaudit.report.parts import warnings
+from nvaudit.report.parts import share_blocks, warnings
 from nvaudit.report.record import hash_rows, time_text
 from nvaudit.report.wording import (
-    LABEL_FREE_CHIPS,
     confidence_text,
     count_text,
     difference_text,
@@ -87,7 +86,7 @@ def _hero(report: ExploreReport) -> Hero:
         title=title,
         lines=() if chosen is None else (f"{report.why}.", *_saved_lines(report)),
         numbers=tuple(_numbers(report, chosen)),
-        warnings=warnings(LABEL_FREE_CHIPS if report.label_free else None, None),
+        warnings=warnings(report, report.mapped),
     )
 
 
@@ -112,14 +111,17 @@ def _saved_lines(report: ExploreReport) -> list[str]:
     base = report.baseline
     if base is None:
         return []
-    shares = [
-        f"{abs(100 * base.saved[cost]):.0f} % {'less' if base.saved[cost] >= 0 else 'more'} {COSTS[cost][1]}"
-        for cost in COSTS
-    ]
+    shares = [f"{_saved_text(base.saved[cost])} {COSTS[cost][1]}" for cost in COSTS if cost in base.saved]
     change = "" if base.kpp_change is None else (
         f", and {kpp_name(report.percentile)} {difference_text(base.kpp_change, report.metric_info.unit)}"
     )  # fmt: skip
     return [f"Against {base.point.label}: {', '.join(shares)}{change}."]
+
+
+def _saved_text(share: float) -> str:
+    """Say how much less, or more; what rounds to nothing is the same."""
+    percent = round(100 * share)
+    return "the same" if percent == 0 else f"{abs(percent)} % {'less' if percent > 0 else 'more'}"
 
 
 def _front(report: ExploreReport) -> Section:
@@ -148,7 +150,8 @@ def _front(report: ExploreReport) -> Section:
     table = Table("front-points", _front_caption(report), columns, tuple(row(p) for p in report.on_front),
                   numeric=(2, 3, 4, 5, 6), all_rows=True)  # fmt: skip
     figure = Figure(
-        "front", f"{name} {report.metric} against {COSTS[report.against][1]}; the numbers are those of the table.",
+        "front",
+        f"{name} {report.metric} against {COSTS[report.against][1]}; the numbers are those of the table.",
         partial(front_figure, report), tall=True, sketch=partial(front_lines, report),
         legend="Circles: the front with its intervals. Triangles: points that were thrown out, at what their "
         "KPP is at best by the chips that were looked at.",
@@ -170,8 +173,8 @@ def _front_caption(report: ExploreReport) -> str:
     if len(report.front) > 1 and report.trials < needed:
         more += f" Ties are said from {needed:,} chips on."
     return (
-        f"Nothing costs less and has a larger KPP; the same {count_text(report.trials, 'chip')} at every point, "
-        f"intervals {confidence_text(report.confidence)}{said}.{more}"
+        f"Nothing costs less and has a larger KPP; the same {count_text(report.trials, 'chip')} at every "
+        f"point, intervals {confidence_text(report.confidence)}{said}.{more}"
     )
 
 
@@ -205,8 +208,8 @@ def _points(report: ExploreReport) -> Section:
     columns = ("point", "settings", "what became of it", *(COSTS[cost][1] for cost in shown),
                kpp_name(report.percentile), "chips")  # fmt: skip
     table = Table(
-        "points", f"Every point, the cheapest first; ≲: at best, by the chips that were looked at.{cut}", columns,
-        rows, numeric=(0, 3, 4, 5, 6, 7, 8), sortable=True, choices=2, media=FILES,
+        "points", f"Every point, the cheapest first; ≲: at best, by the chips that were looked at.{cut}",
+        columns, rows, numeric=(0, 3, 4, 5, 6, 7, 8), sortable=True, choices=2, media=FILES,
     )  # fmt: skip
     return Section("points-section", "All points", (table,), folded=True, media=FILES)
 
@@ -219,8 +222,8 @@ def _effort(report: ExploreReport) -> Section:
     lines = [
         f"{count_text(effort.combinations, 'combination')}: {said}.",
         f"Chips were run of {count_text(effort.audited, 'point')}, all of them of {effort.measured:,}: "
-        f"{effort.images_evaluated:,} inferences of {effort.images_exhaustive:,} that every chip on every sample "
-        f"of the {count_text(_eligible(report), 'point')} within reach would take.",
+        f"{effort.images_evaluated:,} inferences of {effort.images_exhaustive:,} that every chip on every "
+        f"sample of the {count_text(_eligible(report), 'point')} within reach would take.",
     ]
     if effort.raced:
         lines.append(
@@ -232,7 +235,7 @@ def _effort(report: ExploreReport) -> Section:
         f"{count_text(group.count, 'combination')} left out, such as {group.example}: {group.reason}"
         for group in report.left_out
     ]
-    return Section("effort", "What was run", (Bullets(tuple(lines)),))
+    return Section("effort", "What was run", (Bullets(tuple(lines)), *share_blocks(report.mapped)))
 
 
 def _eligible(report: ExploreReport) -> int:
@@ -255,7 +258,7 @@ def _record(report: ExploreReport) -> Section:
             ("wanted", f"{kpp_name(report.percentile)} {limit_text(report.min_kpp, report.metric_info.unit)}")
         ]),
         *time_text(report.timing),
-        *hash_rows(hashes.model, hashes.data, hashes.device),
+        *hash_rows(hashes),
     ]  # fmt: skip
     return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)
 

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from nvaudit.report.cases import kpp_numbers, kpp_text
 from nvaudit.report.gates import GateResult
 from nvaudit.report.header import Header
+from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Check, Tables, flat, records_of
 from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, Run, Section
 from nvaudit.report.wording import kpp_name
@@ -61,8 +62,8 @@ class ExploredPoint(Section):
         description="Null where the point was thrown out before every chip was run."
     )
     at_most: float | None = Field(
-        default=None, description="The KPP is about this at best (at least, for a loss), by the chips that were "
-        "looked at; null where none was.",
+        default=None, description="The KPP is about this at best (at least, for a loss), by the chips that "
+        "were looked at; null where none was.",
     )  # fmt: skip
     against: int | None = Field(default=None, description="The cheaper point that it does not beat.")
     tied_with: int | None = Field(
@@ -143,6 +144,9 @@ class ExploreReport(Header):
     left_out: tuple[LeftOut, ...] = ()
     baseline: BaselineComparison | None = None
     effort: ExploreEffort
+    mapped: MappedShare = Field(
+        description="How much of the model's products is on the array, the same at all points."
+    )
     data: DataInfo
     model: ModelInfo
     hashes: Hashes
@@ -197,7 +201,7 @@ _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1
 
 
 def si_text(value: float, unit: str) -> str:
-    """Show a quantity with a prefix; an area in mm² or µm², an energy-delay product in J·s with a power of ten.
+    """Show a quantity with a prefix; an area in mm² or µm², an energy-delay product with a power of ten.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What an exploration has beside the options of an audit: the axes of its design space, and what is wanted."""
+"""What an exploration has beside the options of an audit: its axes, and what is wanted of the points."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _RANGE = re.compile(r"(\d{1,4})(?::|-)(\d{1,4})(?::(\d{1,4}))?")
 Objective = Literal["energy", "edp", "latency", "area"]
 
 
-def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(values))
+def _each_once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(dict.fromkeys(values))
 
 
 def read_whole(text: str) -> tuple[int | None, ...]:
@@ -94,8 +94,8 @@ class SpaceOptions(Options):
         tuple[CellBits, ...] | None,
         Field(min_length=1),
         AfterValidator(_each_once),
-        _whole("Bits per device.", "whole numbers from 1 to 8, such as 1,2,4 or 1:4", unset="1 to the profile's; "
-               "1 to 4 for an analog device"),
+        _whole("Bits per device.", "whole numbers from 1 to 8, such as 1,2,4 or 1:4",
+               unset="1 to the profile's; 1 to 4 for an analog device"),
     ] = None  # fmt: skip
     adc_bits: Annotated[
         tuple[ConverterBits, ...] | None,
@@ -126,7 +126,8 @@ class SpaceOptions(Options):
         tuple[Bits, ...] | None,
         Field(min_length=1),
         AfterValidator(_each_once),
-        _whole("Magnitude bits of a weight.", "whole numbers from 1 to 14, such as 4,8 or 4:8", unset="the profile's"),
+        _whole("Magnitude bits of a weight.", "whole numbers from 1 to 14, such as 4,8 or 4:8",
+               unset="the profile's"),
     ] = None  # fmt: skip
     encoding: Annotated[
         tuple[Encoding, ...] | None,
@@ -166,13 +167,12 @@ class SpaceOptions(Options):
         ),
     ] = None
 
-
     copies: Annotated[
         tuple[Count, ...] | None,
         Field(min_length=1),
         AfterValidator(_each_once),
         _whole(
-            "Copies of the layer with most input vectors; others have as many as keep pace. Of the cost alone.",
+            "Copies of the layer with most input vectors; others have as many as keep pace.",
             "whole numbers, 1 or more, such as 1,4,16",
             unset="1",
         ),
@@ -210,12 +210,38 @@ class ExploreOptions(Options):
             read=read_path,
         ),
     ] = None
+    technology: Annotated[
+        Encodable,
+        Option(
+            "Circuits that costs are counted with: a bundled technology (see `nvaudit technology list`) or a "
+            "file.",
+            metavar="TECHNOLOGY",
+            wanted="the name of a technology or the path of one, in UTF-8",
+        ),
+    ] = "cmos_22nm_neurosim"
+    input_bits: Annotated[
+        Annotated[int, Field(ge=1, le=16)],
+        Option("Bits of the inputs of crossbars, where no axis has them.", metavar="B"),
+    ] = 8
+    pipelined: Annotated[bool, Option("Let layers work on different samples at a time.")] = False
+    g_max_us: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option("Largest conductance of a device whose profile is in levels, in µS.", unset="not known: the "
+               "energy of the devices is then left out", metavar="G"),
+    ] = None  # fmt: skip
+    on_off: Annotated[
+        Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
+        Option("With --g-max-us: its ratio to the smallest one.", unset="not known", metavar="RATIO"),
+    ] = None
     against: Annotated[Objective, Option("The cost that the front is drawn against.")] = "energy"
     max_energy: Annotated[
         Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-        Option("Leave out points that take more energy per inference, in joules, e.g. 2e-6.", unset="no limit",
-               metavar="J"),
-    ] = None  # fmt: skip
+        Option(
+            "Leave out points that take more energy per inference, in joules, e.g. 2e-6.",
+            unset="no limit",
+            metavar="J",
+        ),
+    ] = None
     max_latency: Annotated[
         Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
         Option("The same for the latency of an inference, in seconds.", unset="no limit", metavar="S"),

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nvaudit.explore.choose import Choice
-from nvaudit.explore.search import Found
-from nvaudit.explore.space import Settings, Space
-from nvaudit.explore.spec import ExploreOptions, Objective
+from nvaudit.exploration.choose import Choice
+from nvaudit.exploration.search import Found
+from nvaudit.exploration.space import Settings, Space
+from nvaudit.exploration.spec import ExploreOptions, Objective
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.explore.result import (
     COSTS,
@@ -227,9 +227,8 @@ def _why(report: ExploreReport, choice: Choice | None) -> str:
         )
     best = report.on_front[-1]
     if choice.point == best.number:
-        return f"its {name} is the largest of all points{within}" if report.metric_info.higher_is_better else (
-            f"its {name} is the smallest of all points{within}"
-        )  # fmt: skip
+        extreme = "largest" if report.metric_info.higher_is_better else "smallest"
+        return f"its {name} is the {extreme} of all points{within}"
     return f"it {cheapest} of all points{within} that none is surely better than"
 
 

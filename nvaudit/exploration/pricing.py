@@ -10,14 +10,15 @@ from nvaudit.cost.estimate import cost_of
 from nvaudit.cost.workload import ModelWorkload, measure_workload
 from nvaudit.device import DeviceProfile
 from nvaudit.errors import OptionError
-from nvaudit.explore.space import Settings
+from nvaudit.exploration.space import Settings
+from nvaudit.exploration.spec import ExploreOptions
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.report.explore.result import PointCost
 from nvaudit.session import Session, settle_codes, settle_device
 from nvaudit.spec import RunSpec
-from nvaudit.technology import Technology
+from nvaudit.technology import InputMode, Technology, load_technology
 
-SIMULATED = "parallel"
+SIMULATED: InputMode = "parallel"
 """How inputs drive rows on the chips that are simulated: one voltage each, and one conversion of each sum."""
 
 
@@ -40,6 +41,12 @@ class TechnologyPricer:
     on_off: float | None = None
     _session: Session | None = field(default=None, init=False)
     _workload: ModelWorkload | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, asked: ExploreOptions) -> TechnologyPricer:
+        """Take the options of an exploration."""
+        technology = load_technology(asked.technology)
+        return cls(technology, asked.input_bits, asked.pipelined, asked.g_max_us, asked.on_off)
 
     @property
     def name(self) -> str:
@@ -68,8 +75,8 @@ class TechnologyPricer:
         mode = settings.get("input_mode", SIMULATED)
         if mode != SIMULATED:
             raise OptionError(
-                f"input_mode {mode}: the chips that are audited have {SIMULATED} inputs, and their accuracy is "
-                "not that of others"
+                f"input_mode {mode}: the chips that are audited have {SIMULATED} inputs, and their accuracy "
+                "is not that of others"
             )
         points = settle_device(spec)[1]
         cost = cost_of(

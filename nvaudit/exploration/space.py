@@ -14,7 +14,7 @@ from typing import Any
 from nvaudit.declare import fields_of
 from nvaudit.device import DeviceProfile
 from nvaudit.errors import OptionError
-from nvaudit.explore.spec import MAX_POINTS, OF_COST_ALONE, SpaceOptions
+from nvaudit.exploration.spec import MAX_POINTS, OF_COST_ALONE, SpaceOptions
 from nvaudit.spec import RunSpec
 
 MAX_BYTES = 1 << 20
@@ -34,7 +34,7 @@ class Space:
     Attributes
     ----------
     axes : mapping of str to tuple
-        The values of each axis in the order given; an option that has one value for all points is an axis too.
+        The values of each axis in the order given; also of those that have one value for all points.
     """
 
     axes: Mapping[str, tuple[Any, ...]]
@@ -91,6 +91,7 @@ def settle_space(given: Mapping[str, object], file: Path | None, profile: Device
         "crossbar": _SIZES,
         "cell_bits": _ANALOG_BITS if profile.cell_bits is None else tuple(range(1, profile.cell_bits + 1)),
         "adc_bits": _ADC_BITS,
+        "code": ("slices",),  # also where a mapping file lies beside the model: codes are an axis
     }
     if file is not None:
         axes |= _chosen(read_space(file))
@@ -99,7 +100,8 @@ def settle_space(given: Mapping[str, object], file: Path | None, profile: Device
     if space.size > MAX_POINTS:
         sizes = " · ".join(f"{len(values)} {name}" for name, values in space.axes.items() if len(values) > 1)
         raise OptionError(
-            f"the design space has {space.size:,} points ({sizes}), more than {MAX_POINTS:,}; give fewer values"
+            f"the design space has {space.size:,} points ({sizes}), more than {MAX_POINTS:,}; give fewer "
+            "values"
         )
     return space
 

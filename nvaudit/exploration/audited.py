@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.explore.search import Judged, KnownChips
+from nvaudit.exploration.search import Judged, KnownChips
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.perturb.racing import RaceQuestion, RaceState, Scouting, pilot_count, run_races, scout

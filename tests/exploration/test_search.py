@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nvaudit.errors import OptionError
-from nvaudit.explore.choose import gate_of, recommend, tied_with
-from nvaudit.explore.search import Found, Judged, KnownChips, Wanted, search_front
+from nvaudit.exploration.choose import gate_of, recommend, tied_with
+from nvaudit.exploration.search import Found, Judged, KnownChips, Wanted, search_front
 from nvaudit.stats.front import elimination_rule, pareto_front
 from nvaudit.stats.kpp import kpp_index
 
@@ -65,7 +65,7 @@ def found_in(values, costs, floor=-np.inf, exhaustive=False):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_the_front_is_that_of_all_chips(seed):
-    """Points, their KPPs, and with a floor only what reaches it; each other point names what it does not beat."""
+    """Points and KPPs, with a floor only what reaches it; every other one names what it does not beat."""
     values, costs = space(seed)
     kpps = np.sort(values, axis=1)[:, INDEX]
     for floor in (-np.inf, float(np.median(kpps))):
@@ -154,7 +154,7 @@ def test_ties_are_said():
 
 
 def test_recommendation():
-    """The cheapest that passes its gate; else the cheapest that reaches it; else the cheapest equal to the best."""
+    """The cheapest that passes its gate, else that reaches it; without one the cheapest equal to the best."""
     values = [np.concatenate([np.full(misses, 0.5), np.full(TRIALS - misses, 0.9)]) for misses in (3, 0, 0)]
     front = [of(i, row) for i, row in enumerate(values)]
     gates = {f.point: gate_of(f, 0.8, 0.8, PERCENTILE, 0.95) for f in front}

@@ -6,24 +6,25 @@ import pytest
 
 from nvaudit.device import load_profile
 from nvaudit.errors import OptionError
-from nvaudit.explore.space import read_baseline, read_space, settle_space
-from nvaudit.explore.spec import OF_COST_ALONE, SpaceOptions
+from nvaudit.exploration.space import read_baseline, read_space, settle_space
+from nvaudit.exploration.spec import OF_COST_ALONE, SpaceOptions
 from nvaudit.spec import RunSpec
 
 RRAM = load_profile("rram_65nm")
 
 
 def test_without_anything():
-    """Three sizes, the bits per cell of the profile, ADCs of 4 to 8 bits; everything else is the profile's."""
+    """Three sizes, the bits per cell of the profile, ADCs of 4 to 8 bits; all else is the profile's."""
     space = settle_space({}, None, RRAM)
     assert dict(space.axes) == {
         "crossbar": ((64, 64), (128, 128), (256, 256)),
         "cell_bits": (1, 2, 3, 4),
         "adc_bits": (4, 5, 6, 7, 8),
+        "code": ("slices",),
     }
     assert space.size == len(list(space.combinations())) == 60
     first, second = list(space.combinations())[:2]
-    assert first == {"crossbar": (64, 64), "cell_bits": 1, "adc_bits": 4}
+    assert first == {"crossbar": (64, 64), "cell_bits": 1, "adc_bits": 4, "code": "slices"}
     assert second == first | {"adc_bits": 5}
     assert space.label(first) == "crossbar=64x64 cell_bits=1 adc_bits=4"
 
@@ -33,7 +34,9 @@ def test_options_replace_the_keys_of_a_file(tmp_path):
     toml = tmp_path / "space.toml"
     toml.write_text('crossbar = "64x64"\nadc_bits = ["4:5", 8]\nencoding = ["offset", "differential"]\n')
     same = tmp_path / "space.json"
-    same.write_text(json.dumps({"crossbar": [[64, 64]], "adc_bits": [4, 5, 8], "encoding": "offset,differential"}))
+    same.write_text(
+        json.dumps({"crossbar": [[64, 64]], "adc_bits": [4, 5, 8], "encoding": "offset,differential"})
+    )
     assert read_space(toml) == read_space(same)
     space = settle_space({"adc_bits": (6,)}, toml, RRAM)
     assert space.axes["adc_bits"] == (6,)
@@ -83,7 +86,7 @@ def test_baselines():
     """Axes that are not named have their first value; unknown ones and several values are refused."""
     space = settle_space({}, None, RRAM)
     assert read_baseline("crossbar=256x256, adc_bits=5", space) == {
-        "crossbar": (256, 256), "cell_bits": 1, "adc_bits": 5,
+        "crossbar": (256, 256), "cell_bits": 1, "adc_bits": 5, "code": "slices",
     }  # fmt: skip
     for text, wanted in (("adc=5", "AXIS=VALUE"), ("adc_bits", "AXIS=VALUE"), ("adc_bits=4:5", "2 values")):
         with pytest.raises(OptionError, match=wanted):

@@ -1,4 +1,4 @@
-"""What is recommended of a front: the cheapest point that is enough, or that nothing is surely better than."""
+"""What is recommended of a front: the cheapest point that is enough, or that none is surely better than."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nvaudit.explore.search import Found
+from nvaudit.exploration.search import Found
 from nvaudit.stats.front import front_difference
 from nvaudit.stats.gate import Gate, decide_count
 

@@ -1,0 +1,84 @@
+"""`nvaudit explore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.once import OnceCommand
+from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
+from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.errors import EXIT_GATE, EXIT_OK
+from nvaudit.exploration.pricing import TechnologyPricer
+from nvaudit.exploration.spec import ExploreOptions, SpaceOptions
+from nvaudit.jobs.auditing import default_workers
+from nvaudit.jobs.exploring import OF_ONE_AUDIT, plan_exploration, run_exploration
+from nvaudit.report.kinds import print_report
+from nvaudit.session import input_files
+from nvaudit.spec import RunSpec
+
+
+@click.command("explore", cls=OnceCommand)
+@click.argument("model", type=ModelPath())
+@spec_options(SpaceOptions, ExploreOptions)
+@spec_options(
+    RunSpec,
+    without=OF_ONE_AUDIT,
+    own={
+        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        "data": {
+            "help": "Evaluation data, as for `audit`.",
+            "unset": "MODEL.npz beside the model; without it the exploration is label-free",
+        },
+        "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
+        "min_kpp": {
+            "help": "The front begins at this KPP, and the cheapest point that surely reaches it is "
+            "recommended; exit 1 if there is none.",
+            "unset": "the whole front",
+        },
+        "trials": {"help": "Simulated chips of each point."},
+        "percentiles": {"help": "Percentile of the KPP."},
+        "confidence": {"help": "Of every interval."},
+        "exhaustive": {"help": "Run every chip of every point on every sample."},
+    },
+)
+@watchdog_option()
+@output_options("explore", gate=True)
+@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
+              "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@cache_options()
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def explore_command(
+    model: Path,
+    device: str,
+    data: Path | None,
+    workers: int | None,
+    outputs: tuple[Output, ...],
+    resume: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Find the front of KPP against cost of MODEL over crossbar size, cell bits, ADC bits and more."""
+    cache = take_cache(options)
+    options["workers"] = default_workers() if workers is None else workers
+    axes = {name: options.pop(name) or None for name in SpaceOptions.model_fields}
+    own = {name: options.pop(name) for name in ExploreOptions.model_fields}
+    pricer = TechnologyPricer.of(ExploreOptions.validated(own))
+    plan = plan_exploration(model, device, data, pricer, axes=axes, own=own, options=options)
+    inputs = input_files(plan.base)
+    if plan.own.space is not None:
+        inputs["the design space"] = Path(plan.own.space)
+    check_outputs(outputs, inputs)
+    with keeping("finished chips", resume, cache, parameters("against", "baseline")) as kept:
+        with ProgressDisplay(quiet) as progress:
+            report = kept.run(lambda folder: run_exploration(plan, progress, folder))
+        hand_out(report, outputs, lambda console: print_report(report, console))
+        kept.done()
+    chosen = None if report.recommended is None else report.point(report.recommended)
+    reached = report.min_kpp is None or (chosen is not None and chosen.gate is not None
+                                         and chosen.gate.verdict == "pass")  # fmt: skip
+    return EXIT_OK if reached and chosen is not None else EXIT_GATE

@@ -62,7 +62,7 @@ def explore_command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Find the front of KPP against cost of MODEL over crossbar size, cell bits, ADC bits and more."""
+    """Find which crossbars, cells and ADCs give MODEL the best KPP for their cost."""
     cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     axes = {name: options.pop(name) or None for name in SpaceOptions.model_fields}

@@ -75,10 +75,12 @@ MAY_IMPORT = {
         "session",
         "jobs.attributing",
         "jobs.calibrating",
+        "jobs.costing",
         "jobs.measuring",
         "jobs.suggesting",
         "jobs.landscaping",
     },
+    "jobs.costing": LOWER | {"perturb", "session", "cost", "technology"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
@@ -91,7 +93,8 @@ MAY_IMPORT = {
     | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
     | {"jobs.auditing", "jobs.planning"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
-    | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking"},
+    | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking"}
+    | {"jobs.costing", "cost", "technology"},
     "testing": LOWER | {"jobs.auditing"},
     "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},

@@ -22,6 +22,7 @@ def file_schema_text() -> str:
     """Write the schema, made from the declarations of the options."""
     every: dict[str, Any] = {}
     top: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     for words, command in configured_commands():
         options = {
             key: _shared(every, key, _option(option)) for key, option in options_by_key(command).items()
@@ -30,10 +31,13 @@ def file_schema_text() -> str:
             top.setdefault(key, schema)
         if structure_keys(words):
             options |= _matrix(command, options)
-        place = top
+        place = tables
         for word in words[:-1]:
             place = place.setdefault(word, _table({}))["properties"]
         place[words[-1]] = _table(options)
+    # A word may name an option and a group of commands, as technology does: the kind of the value tells which.
+    for word, table in tables.items():
+        top[word] = {"anyOf": [top[word], table]} if word in top else table
     return json.dumps({**_HEAD, **_table(top), "$defs": every}, indent=1, ensure_ascii=False) + "\n"
 
 

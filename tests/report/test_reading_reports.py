@@ -50,12 +50,17 @@ def holds(new, old) -> bool:
     return bool(new == old)
 
 
+FIRST_WRITTEN_NOW = {"cost"}
+"""Kinds without an older file, whose reports hold measured numbers and are kept as files therefore."""
+
+
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.parent.name)
 def test_an_old_file_is_read(path):
     """Its kind is known, nothing of it is lost, and what is written again is read as the same."""
     text = path.read_text(encoding="utf-8")
     old = json.loads(text)
-    assert "nvaudit_version" not in old if kind_of(path) == "plan" else "kind" not in old
+    if kind_of(path) not in FIRST_WRITTEN_NOW:
+        assert "nvaudit_version" not in old if kind_of(path) == "plan" else "kind" not in old
     kind, report = read_any(text, "r.json")
     assert report.kind == kind.name == kind_of(path)
     assert report.libraries == {}
@@ -81,6 +86,7 @@ def test_every_kind_has_a_golden_report():
 def test_every_kind_has_an_old_file():
     """But those that only this version writes."""
     later = {"inspect", "device", "devices", "map", "check", "config", "explore"}
+    later |= {"cost", "technology", "technologies"}
     assert {kind_of(path) for path in OLD} == {kind.name for kind in KINDS} - later
 
 
@@ -118,8 +124,8 @@ def test_an_old_hardening_says_where_it_stood():
 
 def test_another_kind_is_named():
     """A file of no kind says what it has and which kinds there are; an audit is asked for by its name."""
-    with pytest.raises(DataError, match=r"it has kind 'cost'; give the JSON of one of these: nvaudit audit"):
-        read_any('{"schema_version": 1, "kind": "cost"}', "r.json")
+    with pytest.raises(DataError, match=r"it has kind 'price'; give the JSON of one of these: nvaudit audit"):
+        read_any('{"schema_version": 1, "kind": "price"}', "r.json")
     with pytest.raises(DataError, match=r"it has 'a', 'b'; give the JSON of one of these: .*'verify-plan'"):
         read_any('{"schema_version": 1, "a": 1, "b": 2}', "r.json")
     with pytest.raises(

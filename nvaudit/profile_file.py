@@ -41,6 +41,7 @@ def _bounded_int(text: str) -> int:
 
 
 def _too_deep(data: object) -> bool:
+    # Level by level, not by recursion: what is asked is whether recursion would be too deep.
     layer = [data]
     for _ in range(MAX_DEPTH):
         layer = [

@@ -416,6 +416,8 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     loaded = shared(("model", spec.model, spec.seed), lambda: load_runnable(spec.model, spec.seed))
     spec, mapping_notes = find_mapping(spec, loaded)
     rebatch = analyse_batch(loaded.model)
+    # Second attempt: the rule-based rewrite to a free batch size turned out to change outputs, so the model
+    # runs with the batch that it was exported with.
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
     output, notes = settle_output(loaded, spec.output_name)

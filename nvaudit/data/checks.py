@@ -96,6 +96,8 @@ def _fits(shape: Shape, wanted: Sequence[int | str | None], batch_axis: int | No
 
 def _with_ones(shape: Shape, wanted: Sequence[int | str | None]) -> Shape | None:
     """`shape` with dimensions of size 1 moved to where `wanted` has them, if that is all that differs."""
+    # Sizes other than 1 keep their order, so no value moves: [28, 28] and [1, 28, 28] are the same numbers,
+    # a transpose is not.
     rest = [size for size in shape if size != 1]
     if not _fits(tuple(rest), [size for size in wanted if size != 1], None):
         return None
@@ -193,5 +195,7 @@ def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
         return 0, 1
     if dtype.kind in "iu":
         return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    # 4-bit integers and the like are not NumPy's own, and its `iinfo` does not know them: their bits stand
+    # in the name.
     bits = int("".join(letter for letter in dtype.name if letter.isdigit()))
     return (0, 2**bits - 1) if dtype.name.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

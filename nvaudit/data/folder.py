@@ -423,6 +423,7 @@ class _Target:
             raise OSError("not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # A file of a few bytes may claim gigapixels: refused before it is decoded.
             warnings.simplefilter("error", self.pillow.DecompressionBombWarning)
             with self.pillow.open(file) as image:
                 if image.mode not in _EIGHT_BIT:
@@ -444,6 +445,7 @@ class _Target:
                 f"{file}: the image is {height} x {width} (height x width) and {wanted} is wanted; "
                 f'state "size": [height, width] in {FILE_NAME} to resize'
             )
+        # What the model leaves open, the first image settles: all samples lie in one array.
         self.size = size
 
 

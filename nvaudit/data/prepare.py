@@ -34,6 +34,8 @@ class _Conversion:
     preprocess: Preprocess | None = None
 
     def apply(self, block: Array) -> Array:
+        # In this order: mean and std are stated for the channels as the model takes them, so that channels
+        # are where they belong, and turned round, before they are scaled.
         if self.perm is not None:
             block = block.transpose(self.perm)
         if self.flip and self.channel_axis is not None:
@@ -73,17 +75,22 @@ def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tupl
         raise DataError(f"{where}: input {spec.name!r}: shape {list(array.shape)} holds no values")
     conversion, preprocess = _Conversion(), raw.preprocess
     notes: list[str] = []
+    # Integers for an input of floats may be 0 … 255 where the model wants 0 … 1, and nothing in them tells:
+    # the preprocessing has to be stated, were it only a scale of 1.
     if spec.batch_axis is not None and is_float(dtype) and is_integer(array.dtype):
         preprocess = preprocess or _required(array, spec, raw)
     elif preprocess is None and is_float(dtype):
         notes += _not_applied(raw)
     if preprocess is not None:
         conversion = _conversion(array.shape, spec, preprocess, raw.stored, where)
+        # An input of integers takes pixels as they are stored: moved to its layout, not scaled.
         if not is_float(dtype):
             conversion = replace(conversion, preprocess=None)
         notes += _describe(spec, conversion)
     check_castable(array, dtype, spec, where)
     moved = array.shape if conversion.perm is None else tuple(array.shape[axis] for axis in conversion.perm)
+    # Grey pixels for a dense layer can be laid in a row in one way only; with colours it would be a guess
+    # whether all of one channel come first.
     grey = preprocess is not None and _channels(moved, conversion) == 1
     shape = fit_shape(moved, spec, where, flatten=grey)
     if shape != moved:
@@ -139,6 +146,8 @@ def _conversion(
     if len(shape) != 4:
         _check_channels(preprocess, 1, where)
         return _Conversion(preprocess=preprocess)
+    # Each side tells the other where it does not tell itself: what is stored may have the shape that the
+    # model wants, and a model of free sizes takes what is stored.
     stored = stored or guess_layout(shape)
     wanted = preprocess.layout or guess_layout(spec.shape or ()) or stored
     stored = stored or wanted

@@ -191,6 +191,8 @@ def normalise(
         shape[channel_axis] = -1
     mean = np.asarray(preprocess.mean, np.float32)
     std = np.asarray(preprocess.std, np.float32)
+    # Divided, subtracted, divided in float32, in the order of torchvision's ToTensor and Normalize; a
+    # factor worked out beforehand would round otherwise.
     scaled = images.astype(np.float32) / np.float32(preprocess.scale)
     result: npt.NDArray[np.float32] = (scaled - (mean if mean.size == 1 else mean.reshape(shape))) / (
         std if std.size == 1 else std.reshape(shape)

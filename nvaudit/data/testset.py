@@ -130,6 +130,8 @@ def _reference(
     for folder, file in zip(folders, files, strict=True):
         output = read_tensor_pb(file)
         rows = output.shape[0] if output.ndim else 0
+        # Outputs without a row for each sample (a loss, a summary) are no reference that samples can be
+        # scored by.
         for index, axis in batched[:1]:
             shape = read_tensor_pb(folder / f"input_{index}.pb").shape
             if len(shape) <= axis or shape[axis] != rows:

@@ -63,8 +63,11 @@ def add_terms(
     data = profile.model_dump(mode="json")
     noise: list[dict[str, Any]] = data["noise"]
     if correlated is not None:
+        # Behind what replaces the target (a table), before what acts on the programmed conductance.
         noise.insert(sum(term.place == "first" for term in profile.noise), _shared(correlated))
     if stuck_at is not None:
+        # A device that is stuck stays so whatever came before, drift included; reading it is noisy all the
+        # same.
         before_reads = len(noise) - sum(term.place == "last" for term in profile.noise)
         low, high = _groups("stuck_at", STUCK_AT, stuck_at)
         stuck = {"kind": "stuck_at", "name": "added_stuck_at", "p_low": float(low), "p_high": float(high)}

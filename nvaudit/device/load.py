@@ -209,11 +209,17 @@ def override_profile(
     changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding,
                "top_slice": top_slice}  # fmt: skip
     data |= {key: value for key, value in changes.items() if value is not None}
+    # With more levels than the profile has, laws by level and tables lack entries: the check of the new
+    # profile says so.
     if cell_bits is not None and profile.cell_bits is not None and cell_bits < profile.cell_bits:
         data["noise"] = fewer_levels(profile, cell_bits)
     if cell_bits is not None and profile.cell_bits is not None:
+        # The spread of a device does not depend on how many levels one reads into its window: "level" goes
+        # on counting the spacings in which it was stated.
         own = profile.level_bits or profile.cell_bits
         data["level_bits"] = None if own == cell_bits else own
+        # Without a window conductance is counted in levels of the cell, and a clip's limits with it: the
+        # same conductance is another number of the new levels.
         if profile.window is None:
             _rescale_clips(data["noise"], (2**cell_bits - 1) / (2**profile.cell_bits - 1))
     return parse_profile(json.dumps(data), f"profile {profile.name!r} with the options given")

@@ -341,6 +341,8 @@ def _check_values(profile: DeviceProfile, term: NoiseTerm, key: str, law: Law, p
 def _most(profile: DeviceProfile, unit: str | None) -> float:
     """What a law in a unit is multiplied by at most: the end of the knob's range, where the knob acts."""
     knob = profile.sigma
+    # A knob acts on a law in two ways: as its unit ("sigma"), or as a factor on every law (a multiplier).
+    # The end of its range is what the profile has to bear.
     acts = knob is not None and unit is not None and (unit == "sigma" or knob.unit == "multiplier")
     return knob.max if knob is not None and acts else 1.0
 
@@ -353,6 +355,7 @@ def _check_reach(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
     factor, scale = _conductance_per(profile, unit), profile.scale
     for key, value in _numbers_of(profile, term):
         reached = float(np.abs(value).max()) * factor / scale.full_scale
+        # Not "> ": a NaN is refused too.
         if not reached <= MAX_WINDOWS:
             raise fault(
                 f"{path}.{key}",
@@ -370,6 +373,8 @@ def _conductance_per(profile: DeviceProfile, unit: str | None) -> float:
     own = knob.unit if unit == "sigma" and knob is not None else unit
     if own == "relative":
         return multiplier * scale.g_max
+    # max|W| is the full scale of the code: a spread that is stated in weight space is bounded as if it lay
+    # on one device.
     if own == "weight_max":
         return multiplier * scale.full_scale
     if own in ("level", "full_scale"):

@@ -154,6 +154,7 @@ def _prepared(session: Session) -> tuple[Centres, ChipCorrection]:
     seen = activation_sizes(session.loaded, samples, session.rebatch, work.provider)
     centres = find_centres(session.loaded.model, keys, seen)
     clean = _clean_moments(session, centres, samples)
+    # A channel that overflows in the ideal model has no mean to come back to.
     finite = {name: pair for name, pair in clean.items() if all(np.isfinite(part).all() for part in pair)}
     correction = chip_correction(Path(work.template.path).read_bytes(), centres, finite)
     if not correction.places:
@@ -167,6 +168,7 @@ def _prepared(session: Session) -> tuple[Centres, ChipCorrection]:
 def _clean_moments(session: Session, centres: Centres, samples: Dataset) -> dict[str, Moments]:
     """Mean and variance of each channel in the ideal model, on the calibration samples."""
     free = session.rebatch.status == "rebatched"
+    # No open places: the ideal model, re-batched as the chips' template is.
     template = build_template(session.loaded, [], batch="free" if free else "keep")
     graph, names = watched_means(template.proto, centres, norms=True, clean=None)
     opened = open_session(graph, template.digital, session.workload.provider)

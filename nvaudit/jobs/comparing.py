@@ -174,6 +174,7 @@ def _labels_digest(dataset: Dataset) -> str | None:
     if dataset.labels is None:
         return None
     labels = np.asarray(dataset.labels)
+    # uint8 labels of one file and int64 of another are the same labels.
     labels = labels.astype(np.int64 if labels.dtype.kind in "iub" else labels.dtype, copy=False)
     head = f"{labels.dtype.str} {labels.shape} ".encode()
     return hashlib.sha256(head + np.ascontiguousarray(labels).tobytes()).hexdigest()
@@ -201,6 +202,8 @@ def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None
         report = from_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError, DataError):
         return None
+    # Workers and clusters change no value. What was settled where nothing was given (the batch size, say)
+    # may: it stands in the report as it was settled.
     options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE)) | dict(checked.settled)
     same = (
         report.nvaudit_version == __version__

@@ -96,6 +96,8 @@ class HardenJob:
         """What the graph proves of the scored output, given it batch first."""
         data, _ = self.train
         shape = next(spec.shape for spec in self.loaded.outputs if spec.name == self.output)
+        # The output was taken apart into samples and positions, which gave it one axis more than the graph
+        # says.
         joined = shape is not None and len(shape) == output.ndim - 1
         return read_output(self.loaded, self.rebatch, self.output, output.ndim, data, joined)
 

@@ -95,6 +95,7 @@ def measure_chips(
     chips, done, ended = [], 0, False
     for point in range(len(session.points)):
         if end is not None:  # every point has its share of what is left
+            # What a point leaves over is shared by those after it.
             stop.end_in((end - time.monotonic()) / (len(session.points) - point))
             runner.stopped = False
         lane = _Lane(runner, session, point, margin)
@@ -219,6 +220,9 @@ class _Lane:
             self.runner.full(self.point, range(trials))
             self.pilots = trials
             return self._first(gate)
+        # Races may be let off a few ranks (a tenth of the KPP's interval), which makes them cheaper. Where
+        # the user bounds the width and it turns out larger, the same chips race once more for the exact
+        # rank.
         tolerance = self.session.spec.tolerance
         chips = self._race(trials, self.margin, 0.0 if tolerance == 0 else TOLERANCE, gate)
         if tolerance is None or chips is None or self.runner.stopped:

@@ -68,9 +68,12 @@ class CodeData(_Part):
         low = 1 - self.levels if self.encoding == "sign_per_device" else 0
         if table.min() < low or table.max() >= self.levels:
             raise ValueError(f"table: levels must lie in {low} … {self.levels - 1}")
+        # With offset zero lies strictly inside, so that weights of both signs have values.
         if (self.zero > 0) != (self.encoding == "offset") or self.zero >= table.shape[1] - 1:
             raise ValueError(f"zero: got {self.zero}; it lies inside the table with offset, and is 0 else")
         code = Code(self.significances, self.levels, self.encoding, table, self.zero)
+        # reachable runs over −T … T: [top] is a zero weight, the two ends are max|W| of either sign, one of
+        # which has to have it.
         if not (code.reachable[code.top] and code.reachable[[0, -1]].any()):
             raise ValueError("table: the levels of a zero weight, or of the largest, do not add up to it")
         return code
@@ -167,6 +170,7 @@ def mapping_data(
     nearest : collection of str
         Weights that take the nearest value instead, since their numbers were rounded to their code before.
     """
+    # Codes are equal by contents: layers that share one refer to one table.
     distinct = list(dict.fromkeys(codes.values()))
     place = {code: i for i, code in enumerate(distinct)}
     return MappingFile(

@@ -53,6 +53,7 @@ def select(
                     + ", ".join(names[:5])
                 )
     chosen = {name for glob in layers for name in matching(glob, names)} if layers else set(names)
+    # Reversed, so that the first glob that means a weight is the one that the reason names.
     kept = {name: glob for glob in reversed(digital) for name in matching(glob, names)}
     return tuple(_decide(constant, chosen, kept) for constant in constants)
 

@@ -49,6 +49,7 @@ def digits(code: NDArray[np.integer], bits: int, cell_bits: int) -> NDArray[np.i
     >>> digits(np.array([0b110110]), 6, 2).ravel()
     array([2, 1, 3], dtype=int16)
     """
+    # T-12: the i-th group of B bits, (c >> iB) mod 2^B.
     mask = 2**cell_bits - 1
     count = len(slice_widths(bits, cell_bits))
     return np.stack([(code >> (i * cell_bits)) & mask for i in range(count)]).astype(np.int16)

@@ -81,6 +81,7 @@ def tiling_of(matrix: Matrix, array: Array, size: Crossbar) -> Tiling:
     >>> tiling_of(Matrix(1, 256 * 9, 64, kernel=9), two_bit, Crossbar()).rows[0]
     252
     """
+    # rows = input channels × kernel positions: cut at whole channels, where a kernel fits a crossbar.
     blocks = row_blocks(matrix.rows // matrix.kernel, matrix.kernel, size.rows)
     columns = matrix.cols * device_columns(array)
     return Tiling(size, matrix.groups, tuple(block.used for block in blocks), columns)
@@ -175,4 +176,5 @@ def row_starts(count: int, lines: Lines, rows: int) -> list[int]:
     """
     one = lines.rows or count
     starts = [block.rows[0] for block in row_blocks(one // lines.kernel, lines.kernel, rows)]
+    # Every matrix begins crossbars of its own.
     return [first + start for first in range(0, count, max(one, 1)) for start in starts]

@@ -217,6 +217,8 @@ class Bench:
             self.values[key] = read.values
             if read.grid is not None and keeps_grid(read.grid.storage_bits):
                 self.grids[key] = read.grid
+        # A stored grid may be chosen anew only where everything that multiplies by its scale can follow;
+        # else the weight stays as it is, with the reason.
         for key, ends in code_ranges(loaded.model, list(self.grids)).items():
             self.editable[key] = ends if isinstance(ends, str) else None
             if not isinstance(ends, str):

@@ -125,6 +125,8 @@ def fitted(conditions: BenchConditions, cost: Cost, room_s: float, seed: int) ->
 
 def _seconds(cost: Cost, samples: int, chips: int) -> float:
     """What enough candidates take on one core."""
+    # Beside its chips a candidate takes two passes at most: without quantisation and noise, and with
+    # quantisation alone.
     passes = _ON_FIRST * (FIRST_CHIPS + 2) + _ON_ALL * (chips + 2)
     return passes * (cost.chip_s + samples * cost.sample_s)
 

@@ -114,6 +114,9 @@ def _share(
 ) -> None:
     """Give a region's chips to those that stand for them."""
     count = int(members.sum())
+    # In a region where some chips were stopped, those run to the end are not a fair sample of it: they are
+    # the ones close to the edge. Only the pilots were run whatever they are like, so they stand for all of
+    # them.
     for able in (members & exact if (members <= exact).all() else members & pilot, members & exact):
         if able.any():
             weights[able] += count / able.sum()
@@ -132,6 +135,7 @@ def weighted_std(values: Floats, weights: Floats | None) -> float:
         return float(values.std(ddof=1))
     mean = np.average(values, weights=weights)
     total = float(weights.sum())
+    # The weights are counts of chips, which add up to all: the divisor is N − 1 as without weights.
     return float(np.sqrt(np.average(np.square(values - mean), weights=weights) * total / (total - 1)))
 
 
@@ -162,6 +166,7 @@ def kpp_of_chips(chips: Chips, percentile: float, confidence: float, higher_is_b
     worst, best = decisive_low[rank.decisive[0]], decisive_high[rank.decisive[1]]
     if not np.isfinite([worst, best, low[rank.index]]).all():
         return kpp_of_ranks(pilots, percentile, confidence, True)
+    # Two statements for each end, of which one is used: each has half the error that is allowed.
     half = (1 + confidence) / 2
     estimate = kpp_of_ranks(low, percentile, half, True, shift_at(chips.ranges, percentile))
     fallback = kpp_of_ranks(pilots, percentile, half, True)

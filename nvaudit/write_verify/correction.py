@@ -78,6 +78,8 @@ def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str])
             f"--verify-sigma {sigma:g}: more than the {point.sigma:g} ({point.sigma_unit}) of devices that "
             "are not verified; use 0 to that"
         )
+    # Spread and mean shift of an error of programming shrink by one factor: verifying is a loop on the
+    # error, whatever made it.
     residual = sigma / point.sigma if point.sigma else 0.0
     return Correction(sigma, residual, chosen, tuple(name for name in names if name not in chosen))
 

@@ -129,6 +129,7 @@ def search_target(
     short : int or None
         The largest below it that was tried and does not; None if ``enough`` is the smallest of all.
     """
+    # What was asked for is measured in any case, and often brackets the target already.
     tried = {count: reaches(count) for count in sorted(set(known))}
     for _ in range(STEPS):
         enough, short = _edge(tried)

@@ -59,6 +59,7 @@ class MeasuredPlan:
 def _point(spec: VerifySpec, measured: MeasuredPlan, count: int) -> VerifyPoint:
     ranked, values, better = measured.ranked, measured.values[count], measured.metric.higher_is_better
     devices, every = ranked.devices(count), ranked.devices(ranked.total)
+    # Paired: chip t has the same draws with and without verified weights.
     difference = None
     if count:
         none, confidence = measured.values[0], spec.run.confidence

@@ -52,6 +52,13 @@ def test_a_large_landscape_is_thinned():
     assert (figure.data[0].x[0], figure.data[0].x[-1]) == (-1, 1)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-300, 5e-324, 1.0, 1e300])
+def test_small_losses_are_not_rounded_away(size):
+    """A surface of a loss that is small as a whole keeps its shape."""
+    z = np.asarray(surface_figure(AXIS, size * tilted(1), ["small"], "loss").data[0].z)
+    assert z == pytest.approx(size * tilted(1)[0].T, rel=1e-3, abs=1e-4 * size)
+
+
 def test_a_flat_surface_can_be_drawn():
     """Where nothing changes, nothing is divided by 0."""
     flat = np.ones((1, 7, 7))

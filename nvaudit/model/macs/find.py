@@ -340,11 +340,9 @@ class _Finder:
             # A Scan's operands and its body's inputs stand in one order: states, then what is scanned.
             states = len(body.inputs) - attribute(node, "num_scan_inputs", 0)
             kept = number >= states or body.outputs[number] is value
-            first = 0
         else:  # Loop: iteration number and condition come first, and only the condition goes out again
             kept = number >= 2 and len(body.outputs) > number - 1 and body.outputs[number - 1] is value
-            first = 0
-        return (node, [operand(node, number + first)]) if kept else None
+        return (node, [operand(node, number)]) if kept else None
 
 
 def _product_of(runs: int | None, each: int | None) -> int | None:
@@ -360,9 +358,6 @@ class _Trace:
 
     values: tuple[ir.Value, ...]
     path: tuple[ir.Node, ...]
-
-
-"""What the outputs that :func:`asking` adds are called, followed by the value's name."""
 
 
 @dataclass(frozen=True)

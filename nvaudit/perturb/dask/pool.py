@@ -106,6 +106,8 @@ class DaskPool:
 
     def _ref(self, path: str) -> FileRef:
         """Keep the content that a file has now: the same path may get another one."""
+        # By inode, size and time: hashing the same file for thousands of calls would cost more than they
+        # do.
         stat = os.stat(path)
         key = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if key not in self._refs:

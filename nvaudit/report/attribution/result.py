@@ -189,6 +189,8 @@ def noise_attribution(
         noisy_mean=float(all_noisy.chips.mean()),
         noisy_kpp=_kpps(all_noisy.chips, basis),
         loss=loss,
+        # Over images: what the mean over the chips changes on each. The same images are scored in both, so
+        # what is hard about an image cancels.
         standard_error=_standard_error(all_noisy.images - quantised),
         alone_sum=math.fsum(item.alone[0].mean.value for item in items),
         kept=tuple(kept),
@@ -225,6 +227,9 @@ def _share(
         without_kpp=_kpps(without.chips, basis),
         only_mean=float(only.chips.mean()),
         only_kpp=_kpps(only.chips, basis),
+        # Shapley: the mean of what a part does when it comes first (alone) and when it comes last (what it
+        # gives back, of the other sign). With two parts these are all the orders there are; with more, the
+        # shares need not add up to 1.
         share=None if total is None else (alone[0].mean.value - given_back[0].mean.value) / (2 * total),
         standard_error=_standard_error(without.images - all_noisy.images),
     )

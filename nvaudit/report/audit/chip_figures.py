@@ -164,6 +164,8 @@ def yield_curve(chips: Known, better: bool, confidence: float | None) -> Curve:
         One point for each value that occurs, ascending.
     """
     values, first = np.unique(chips.values, return_index=True)
+    # Weight of all chips before the i-th, the values ascending. Equal values are one step of the curve,
+    # from the first of them to behind the last.
     below = np.concatenate([[0.0], np.cumsum(chips.weights)])
     total = below[-1]
     last = np.concatenate([first[1:], [len(chips.values)]])
@@ -182,6 +184,7 @@ def _few(reaching: Float, total: float) -> NDArray[np.intp]:
     """Choose points so that the curve moves by little between two of them."""
     if len(reaching) <= MAX_STEPS:
         return np.arange(len(reaching))
+    # One point for each 400th of the chips, and both ends.
     _, first = np.unique(np.floor(reaching / total * MAX_STEPS), return_index=True)
     return np.unique(np.concatenate([first, [0, len(reaching) - 1]]))
 

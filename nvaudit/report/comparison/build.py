@@ -233,6 +233,8 @@ def _difference(name: str, entry: Entry, baseline: str, against: Entry) -> Model
     errors = before.data.standard_error, after.data.standard_error
     error = None
     if images != "same" and errors[0] is not None and errors[1] is not None:
+        # Two sets drawn apart: the variances add. On the same set the errors depend on each other, and no
+        # such sum holds.
         error = math.hypot(errors[0], errors[1])
     return ModelDifference(
         model=name,

@@ -158,6 +158,9 @@ def independent_difference(before: KppResult, after: KppResult) -> Difference:
     low_1, high_1, low_2, high_2 = (float(end) for end in ends if end is not None)
     return Difference(
         value=value,
+        # The upper end of a difference needs the upper end of the one and the lower end of the other: each
+        # distance is taken on the side that makes the difference extreme, so that a lopsided interval stays
+        # lopsided.
         low=value - math.hypot(after.value - low_2, high_1 - before.value),
         high=value + math.hypot(high_2 - after.value, before.value - low_1),
     )
@@ -196,8 +199,12 @@ def _without(value: float, *results: KppResult) -> Difference:
 def _largest_gap(lower: ChipSample, upper: ChipSample, error: float, higher_is_better: bool) -> float | None:
     """By how much the second percentile may be better than the first, with a one-sided error."""
     percentile = lower.result.percentile
+    # Two statements, each about one model, are both right with the sum of their errors at most
+    # (Bonferroni), whatever the dependence. What the first does not use up is left for the second.
     best, spent = _best_rank(percentile, upper.values.size, error / 2, min(upper.known, upper.values.size))
     worst = _worst_rank(percentile, lower.values.size, error - spent)
+    # A chip stopped wrongly is missing among the known ones, so the value at rank r of these may be that of
+    # rank r + shift. In `upper` that errs to the safe side, in `lower` it must be allowed for.
     worst -= lower.shift
     if best is None or not 1 <= worst <= lower.known:
         return None
@@ -217,6 +224,7 @@ def _best_rank(percentile: float, n: int, error: float, known: int) -> tuple[int
     Where that rank is not known the last known one must do, which takes more of the error.
     """
     prob = percentile / 100
+    # s chips or more below the percentile, of n: if that is improbable, the chip at rank s is not below it.
     rank = first_true(lambda s: within(at_least(s, n, prob), error), 1, n)
     if rank is None or rank > known:
         rank = known
@@ -229,5 +237,7 @@ def _best_rank(percentile: float, n: int, error: float, known: int) -> tuple[int
 def _worst_rank(percentile: float, n: int, error: float) -> int:
     """Rank that is surely not above the percentile; 0 if there is none."""
     prob = percentile / 100
+    # Fewer than r chips below the percentile: if that is improbable, the chip at rank r is not above it.
+    # The probability grows with r, so all ranks before the first that is too probable are good.
     too_far = first_true(lambda r: not within(at_most(r - 1, n, prob), error), 1, n)
     return n if too_far is None else too_far - 1

@@ -109,6 +109,7 @@ def spearman(
 
 def _average_ranks(values: Floats) -> Floats:
     """Ranks about their mean; equal values share the mean of their ranks."""
+    # Below it, and half of its equals beside itself; the mean of all ranks, (n − 1) / 2, is taken off.
     below = (values[:, None] > values[None]).sum(axis=1)
     equal = (values[:, None] == values[None]).sum(axis=1)
     return np.asarray(below + (equal - 1) / 2 - (len(values) - 1) / 2, dtype=np.float64)
@@ -116,12 +117,15 @@ def _average_ranks(values: Floats) -> Floats:
 
 def _exact_p(x: Floats, y: Floats) -> float:
     """Share of all orders that correlate at least as strongly."""
+    # Without a connection every order of the second is equally likely. One that must be as strong as what
+    # was found may come out a last digit weaker, for its terms are added in another order: the tolerance.
     orders = np.array(list(permutations(range(len(x)))))
     strength = np.abs(x[orders] @ y)
     return float(np.mean(strength >= abs(float(x @ y)) - _ROUNDING))
 
 
 def _student_p(value: float, n: int) -> float:
+    # t would be infinite; only two of all n! orders are perfect, the one and its reverse.
     if abs(value) >= 1 - _ROUNDING:
         return 2 / math.factorial(n)
     t = abs(value) * math.sqrt((n - 2) / (1 - value * value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,10 @@ def _thinned(grid: Float, losses: Float, names: list[str]) -> tuple[Float, Float
     """Keep what can be drawn: some surfaces, and not more points than a screen shows."""
     step = -(-len(grid) // MAX_POINTS)
     few = losses[:MAX_SURFACES, ::step, ::step]
+    # Seven places keep a page small; small losses keep four digits of what they differ by.
+    spread = float(few.max() / 2 - few.min() / 2)
+    places = max(7, 4 - math.floor(math.log10(spread))) if spread > 0 else 7
     with np.errstate(over="ignore"):  # rounding multiplies first; what overflows there is not rounded
-        axis, height = np.round(grid[::step], 9), np.round(few, 7)
+        axis, height = np.round(grid[::step], 9), np.round(few, places)
     axis = np.where(np.isfinite(axis), axis, grid[::step])
     return axis, np.where(np.isfinite(height), height, few), names[:MAX_SURFACES]

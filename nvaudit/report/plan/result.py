@@ -179,6 +179,8 @@ def gate_limits(trials: int, percentile: float, confidence: float) -> tuple[int 
     prob = float(check_percentile(percentile))
     check_confidence(confidence)
     error = 1 - confidence
+    # P(X ≤ f) grows with f: the gate passes with every number of failures before the first that is too
+    # probable, and fails from the first that is too many on.
     beyond = first_true(lambda f: not within(at_most(f, trials, prob), error), 0, trials)
     most = trials if beyond is None else beyond - 1
     fewest = first_true(lambda f: verdict_of(f, trials, percentile, confidence) == "fail", 0, trials)

@@ -98,6 +98,7 @@ def limit_of(device_loss: float, adc_loss: float | None, loss: float, margin: fl
     """
     if adc_loss is None:
         return "device" if device_loss > margin else "neither"
+    # Two losses that each do not count may count together; then neither can be left out.
     if max(device_loss, adc_loss) <= margin:
         return "both" if loss > margin else "neither"
     if abs(device_loss - adc_loss) <= margin:
@@ -131,6 +132,8 @@ def judge(roof: Roof, margin: float, higher_is_better: bool) -> tuple[Limit, boo
     both = roof.both or roof.device
     limit = at(roof.device.value, both.value)
     device_ends, both_ends = (_worst_and_best(each, higher_is_better) for each in (roof.device, both))
+    # As the losses grow the answer moves one way (neither or adc, both, device), so what it is at both ends
+    # it is between them. The converters alone are one model without noise: no interval.
     best = device_ends[1], both_ends[1]
     if best[0] is None or best[1] is None:
         return limit, False

@@ -27,17 +27,15 @@ from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_m
 from nvaudit.options import CodeOptions, MappingOptions
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.report.inspection.result import InspectReport, inspect_report
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
 from nvaudit.report.mapped import judge_share
 from nvaudit.report.sections import InputHashes
 from nvaudit.session import (
-    find_mapping,
     input_files,
     input_specs,
-    notes_on_codes,
-    settle_codes,
     settle_device,
 )
 from nvaudit.spec import RunSpec, make_spec

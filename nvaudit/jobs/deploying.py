@@ -47,6 +47,7 @@ from nvaudit.perturb.prepare import map_tensor
 from nvaudit.perturb.read_back import Conductances, check_devices, simulated_conductances
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.deployment.result import MappedTensorRow, MapReport
 from nvaudit.report.sections import InputHashes, ModelInfo, OperatingPointInfo
@@ -54,10 +55,7 @@ from nvaudit.report.wording import count_text
 from nvaudit.rng import stream
 from nvaudit.session import (
     Session,
-    find_mapping,
-    notes_on_codes,
     prepare,
-    settle_codes,
     settle_device,
     settle_placement,
 )

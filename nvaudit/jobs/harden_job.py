@@ -33,16 +33,15 @@ from nvaudit.perturb.crossbar import check_noise, check_split
 from nvaudit.perturb.metrics import Reading, reference_of, resolve_metric
 from nvaudit.perturb.prepare import Placement, map_tensor
 from nvaudit.perturb.reading import read_output
+from nvaudit.perturb.settle_codes import find_mapping, settle_codes
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, Rows, split_rows
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.session import (
-    find_mapping,
     input_specs,
     load_runnable,
     rules_for,
-    settle_codes,
     settle_device,
     settle_output,
 )

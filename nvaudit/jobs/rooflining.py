@@ -21,11 +21,12 @@ from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
+from nvaudit.perturb.settle_codes import find_mapping
 from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.limits import Measure
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
-from nvaudit.session import check_converters, find_mapping, settle_device
+from nvaudit.session import check_converters, settle_device
 from nvaudit.spec import EffortOptions, GateOptions, QuestionOptions, RunSpec, flag, make_spec
 
 CONVERTERS = ("adc_bits", "dac_bits", "adc_range")

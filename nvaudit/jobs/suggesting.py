@@ -16,11 +16,12 @@ from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.open_chips import OpenChips
 from nvaudit.perturb.schedule import Progress
+from nvaudit.perturb.settle_codes import settle_codes
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.codes import CodeErrors
 from nvaudit.report.remedy import Remedy, RemedyChips
 from nvaudit.report.result import AuditReport
-from nvaudit.session import Session, prepare, settle_codes
+from nvaudit.session import Session, prepare
 from nvaudit.spec import RunSpec
 from nvaudit.stats.gate import overall_verdict
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -71,6 +72,90 @@ class Spread:
         return Spread(at, np.asarray(np.bincount(place, self.share, len(at)), np.float64))
 
 
+REACH = 8.0
+"""Largest column sum over their standard deviation, where a range is set by what was seen: 4 to 9 in the
+layers of a LeNet, 3 to 17 in those of a ResNet-20 (median 10)."""
+
+WIDEST = 2.0
+"""How much larger weights are in the column of the largest sums: of 1,1,1,1, which leaves small weights at
+level 0, the ranges are 1.08 and 1.12 times those of 8,4,2,1 with it (1.19 and 0.95 in these two models), and
+0.67 and 0.78 without."""
+
+_MEAN_SHARE = 1.0 / np.pi
+"""E[x]² / E[x²] of inputs behind a Relu: those of a normal around zero."""
+
+_ACTIVE = 0.5
+"""Share of such inputs that are not zero."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """ADCs behind the columns, as far as a code decides what they cost.
+
+    The sum c of R inputs x times the levels of a device d has the mean ``R E[x] E[l_d]`` and the variance
+    ``R (E[x²] E[l_d²] − E[x]² E[l_d]²)``. A layer's ADCs have one range, that of its largest sums, which are
+    those of the column with the largest weights,
+
+        A = max_d R |E[x] E[l_d]| + z · (standard deviation),
+
+    and steps of Δ = A / (2^N − 1), or A / (2^(N−1) − 1) where sums have both signs. Rounding errs by Δ²/12
+    for each device and block of rows, but by no more than the sum itself, and not at all where it is 0:
+
+        E_d = min(Δ²/12, E[c_d²]) · P(c_d ≠ 0).
+
+    With ``y = s Σ_d f_d Σ_r c_d`` and an error e of every weight, relative to max|W| = s T, making
+    ``s² T² e² R E[x²]`` of one block, converters count as much as
+
+        e² = Σ_d f_d² E_d / (T² R E[x²]),
+
+    in which E[x²] cancels, and R too where columns have no mean and no sum is 0.
+
+    Attributes
+    ----------
+    bits : int
+        N.
+    rows : int
+        Of a crossbar, R.
+    method : str
+        How ranges are set: ``max``, ``full_scale`` (then A = R · (L − 1) · the largest input) or
+        ``percentile:P``.
+    """
+
+    bits: int
+    rows: int
+    method: str = "max"
+
+    def error(self, code: Code, weights: Spread, rounded_by: Doubles | None) -> float:
+        """Error of weights that counts as much as that of the converters, root mean square over max|W|."""
+        most = self._reach(*self._moments(code, weights.at * WIDEST, weights.share, rounded_by)[:2])
+        if self.method == "full_scale":
+            most = np.array([REACH * self.rows * (code.levels - 1.0)])
+        both = code.encoding in ("sign_magnitude", "sign_per_device")
+        step = float(most.max()) / (2 ** (self.bits - 1) - 1 if both else 2**self.bits - 1)
+        mean, square, used = self._moments(code, weights.at, weights.share, rounded_by)
+        power = self.rows * square + self.rows * (self.rows - 1) * _MEAN_SHARE * np.square(mean)
+        there = 1.0 - (1.0 - _ACTIVE * used) ** self.rows
+        each = np.square(code.factors) * np.minimum(step**2 / 12, power) * there
+        return float(np.sqrt(each.sum() / self.rows) / code.top)
+
+    def _moments(
+        self, code: Code, at: Doubles, share: Doubles, rounded_by: Doubles | None
+    ) -> tuple[Doubles, Doubles, Doubles]:
+        """E[l], E[l²] and P(l ≠ 0) of the levels of each device."""
+        value = rounding(code, rounded_by)(np.clip(at, -1.0, 1.0) * code.top)
+        levels = code.column_levels(value).astype(np.float64)
+        return levels @ share, np.square(levels) @ share, (levels != 0) @ share
+
+    def _reach(self, mean: Doubles, square: Doubles) -> Doubles:
+        """Largest column sums of each device, in units of √E[x²]."""
+        kind, _, percentile = self.method.partition(":")
+        reach = REACH
+        if kind == "percentile":
+            reach = min(REACH, NormalDist().inv_cdf(0.5 + min(float(percentile), 100 - 1e-9) / 200))
+        spread = np.sqrt(self.rows * (square - _MEAN_SHARE * np.square(mean)))
+        return np.asarray(self.rows * np.sqrt(_MEAN_SHARE) * np.abs(mean) + reach * spread)
+
+
 @dataclass(frozen=True)
 class CodeError:
     """What a code makes of weights, root mean square as a share of max|W|.
@@ -78,16 +163,25 @@ class CodeError:
     Attributes
     ----------
     total : float
-        Rounding and spread together.
-    rounding, noise : float
+        Rounding, spread and converters together.
+    rounding, noise, converters : float
+        The last is 0 without converters.
     """
 
     total: float
     rounding: float
     noise: float
+    converters: float = 0.0
 
 
-def code_error(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Doubles | None) -> CodeError:
+def code_error(
+    code: Code,
+    variance: Doubles,
+    weights: Spread,
+    *,
+    rounded_by: Doubles | None,
+    conversion: Conversion | None = None,
+) -> CodeError:
     """Expected error of weights on a code.
 
     Parameters
@@ -98,14 +192,18 @@ def code_error(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Do
     weights : Spread
     rounded_by : ndarray or None
         The variance by which weights take the value of least expected error. None: the nearest value.
+    conversion : Conversion, optional
+        Without it converters are ideal.
     """
     scaled = weights.at * code.top
     value = rounding(code, rounded_by)(scaled).astype(np.int64)
     # E(Ŵ − W)² = (v − W/s)² + Var v in squared units of s: no cross term, as noise has no mean here.
     off = float(weights.share @ np.square(value - scaled))
     noise = float(weights.share @ code.value_variance(variance)[value + code.top])
-    total, off, noise = (float(np.sqrt(part)) / code.top for part in (off + noise, off, noise))
-    return CodeError(total, off, noise)
+    converters = 0.0 if conversion is None else conversion.error(code, weights, rounded_by)
+    total = off + noise + (converters * code.top) ** 2
+    total, off, noise = (float(np.sqrt(part)) / code.top for part in (total, off, noise))
+    return CodeError(total, off, noise, converters)
 
 
 def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Doubles | None) -> Doubles:
@@ -147,14 +245,24 @@ class CodeSearch:
     encoding : str
     weights : Spread
     family : {"powers", "integers"}
+    conversion : Conversion, optional
+        Converters whose error counts too; without it they are ideal.
     """
 
     def __init__(
-        self, variance: Doubles, encoding: Encoding, weights: Spread, family: Family = "powers"
+        self,
+        variance: Doubles,
+        encoding: Encoding,
+        weights: Spread,
+        family: Family = "powers",
+        conversion: Conversion | None = None,
     ) -> None:
-        # Signs matter where values are shifted only; without them there is half as much to look at.
-        self.weights = weights if encoding == "offset" else weights.folded
+        # Signs matter where values are shifted and in column sums only; without them there is half as much
+        # to look at.
+        signed = encoding == "offset" or conversion is not None
+        self.weights = weights if signed else weights.folded
         self.variance, self.encoding, self.family = variance, encoding, family
+        self.conversion = conversion
         self._tried: dict[tuple[int, ...], tuple[Code, CodeError]] = {}
         self._best: dict[int, BestCode] = {}
         self._end = 0
@@ -209,7 +317,7 @@ class CodeSearch:
             fewer = self._search_before(count - 1)
             starts += [self._in_family([*fewer, one]) for one in (fewer[0], fewer[-1])]
         if self.family == "integers":
-            powers = CodeSearch(self.variance, self.encoding, self.weights)
+            powers = CodeSearch(self.variance, self.encoding, self.weights, conversion=self.conversion)
             # Powers of two are whole numbers too: a code that both searches come to is tried, and counted,
             # once.
             powers._tried = self._tried
@@ -256,12 +364,16 @@ class CodeSearch:
 
     def _score(self, f: tuple[int, ...]) -> tuple[Code, CodeError]:
         if f not in self._tried:
-            self._tried[f] = best_zero(f, self.variance, self.encoding, self.weights)
+            self._tried[f] = best_zero(f, self.variance, self.encoding, self.weights, self.conversion)
         return self._tried[f]
 
 
 def best_zero(
-    significances: Sequence[int], variance: Doubles, encoding: Encoding, weights: Spread
+    significances: Sequence[int],
+    variance: Doubles,
+    encoding: Encoding,
+    weights: Spread,
+    conversion: Conversion | None = None,
 ) -> tuple[Code, CodeError]:
     """Give the least noisy code of some significances, with ``offset`` at the best stored value of zero.
 
@@ -270,7 +382,7 @@ def best_zero(
     of the range are tried, and the middle.
     """
     code = least_noisy_code(significances, variance, encoding)
-    error = code_error(code, variance, weights, rounded_by=variance)
+    error = code_error(code, variance, weights, rounded_by=variance, conversion=conversion)
     if encoding != "offset":
         return code, error
     last = code.stored - 1
@@ -285,7 +397,7 @@ def best_zero(
     best = code, error
     for zero in np.unique(quiet[(quiet > 0) & (quiet < last)]).tolist():
         other = Code(code.significances, code.levels, encoding, code.table, zero)
-        other_error = code_error(other, variance, weights, rounded_by=variance)
+        other_error = code_error(other, variance, weights, rounded_by=variance, conversion=conversion)
         if other_error.total < best[1].total - 1e-12:
             best = other, other_error
     return best

@@ -104,6 +104,20 @@ class Code:
         of_value = each.sum(axis=0)[self._places(np.arange(-self.top, self.top + 1))]
         return np.where(self.reachable, of_value, np.inf)
 
+    def column_levels(self, value: NDArray[np.integer]) -> NDArray[np.int16]:
+        """Level of each device as its column adds it up, of some values −T … T; shape (device, value).
+
+        Negative where a sign that is kept digitally, or a device in the − column, makes the current count
+        against the others before it is converted; columns of a pair are converted apart.
+        """
+        levels = self.table[:, self._places(value)]
+        if self.encoding == "offset":
+            return np.asarray(levels)
+        if self.encoding == "differential":
+            half = len(self.significances)
+            return np.where(value < 0, np.concatenate([levels[half:], levels[:half]]), levels)
+        return np.where(value < 0, -levels, levels)
+
     @property
     def text(self) -> str:
         """The significances as a user gives them, most significant first, such as ``8,4,2,1``."""

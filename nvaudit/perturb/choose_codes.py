@@ -16,6 +16,7 @@ from nvaudit.errors import OptionError
 from nvaudit.mapping.code_search import (
     CodeError,
     CodeSearch,
+    Conversion,
     Family,
     Spread,
     allocate,
@@ -198,6 +199,7 @@ def choose_codes(
     per_channel: bool,
     size: Crossbar,
     importance: Mapping[str, float] | None = None,
+    conversion: Conversion | None = None,
 ) -> ChosenCodes:
     """Choose the code of every weight.
 
@@ -216,6 +218,8 @@ def choose_codes(
         Relative noise power of a layer's results for an error of all its weights of one max|W|, where it is
         known. By default, and for weights that are not named, that of the weights themselves:
         max|W|² / mean W².
+    conversion : Conversion, optional
+        Converters, whose error counts with that of rounding and noise. By default they are ideal.
 
     Raises
     ------
@@ -233,25 +237,32 @@ def choose_codes(
     everything = _together(layers)
     slices = layout(profile, bits=profile.weight_bits)
     if asked.significances is not None:
-        code = _given(asked, profile, variance, everything)
+        code = _given(asked, profile, variance, everything, conversion)
         chosen, tried = dict.fromkeys((one.weight.key for one in layers), code), 1
     else:
-        search = CodeSearch(variance, profile.encoding, everything, asked.family)
+        search = CodeSearch(variance, profile.encoding, everything, asked.family, conversion)
         default = slices.slices * slices.polarities
         chosen, tried = _searched(search, layers, asked, profile, default, size)
     errors = {
-        one.weight.key: code_error(chosen[one.weight.key], variance, one.spread, rounded_by=variance)
+        one.weight.key: code_error(
+            chosen[one.weight.key], variance, one.spread, rounded_by=variance, conversion=conversion
+        )
         for one in layers
     }
     ordered = sorted(set(chosen.values()), key=lambda one: (one.devices, one.text))
-    used = tuple(_use(code, variance, everything, variance) for code in ordered)
+    used = tuple(_use(code, variance, everything, variance, conversion) for code in ordered)
     # Slices of an analog device have levels of their own (the whole code), other than ANALOG_LEVELS.
-    plain = _use(slices.code, level_variance(point, slices.code.levels), everything, None)
+    plain = _use(slices.code, level_variance(point, slices.code.levels), everything, None, conversion)
     return ChosenCodes(chosen, variance, variance, point, errors, plain, used, tried)
 
 
 def codes_of_file(
-    path: str, weights: Sequence[Weight], points: Sequence[OperatingPoint], *, per_channel: bool
+    path: str,
+    weights: Sequence[Weight],
+    points: Sequence[OperatingPoint],
+    *,
+    per_channel: bool,
+    conversion: Conversion | None = None,
 ) -> ChosenCodes:
     """Take the code of every weight from a mapping file.
 
@@ -279,19 +290,29 @@ def codes_of_file(
     layers = [_layer(weight, per_channel) for weight in weights if weight.key in codes]
     errors = {
         one.weight.key: code_error(
-            codes[one.weight.key], own, one.spread, rounded_by=None if one.weight.key in nearest else by
+            codes[one.weight.key],
+            own,
+            one.spread,
+            rounded_by=None if one.weight.key in nearest else by,
+            conversion=conversion,
         )
         for one in layers
     }
     ordered = sorted(set(codes.values()), key=lambda one: (one.devices, one.text))
     everything = _together(layers)
-    used = tuple(_use(code, own, everything, None if nearest else by) for code in ordered)
+    used = tuple(_use(code, own, everything, None if nearest else by, conversion) for code in ordered)
     made_for = data.device, data.sigma
     return ChosenCodes(codes, own, by, None, errors, None, used, nearest=nearest, made_for=made_for)
 
 
-def _use(code: Code, variance: Doubles, weights: Spread, rounded_by: Doubles | None) -> CodeUse:
-    error = code_error(code, variance, weights, rounded_by=rounded_by)
+def _use(
+    code: Code,
+    variance: Doubles,
+    weights: Spread,
+    rounded_by: Doubles | None,
+    conversion: Conversion | None,
+) -> CodeUse:
+    error = code_error(code, variance, weights, rounded_by=rounded_by, conversion=conversion)
     return CodeUse(code, error, noise_of_level(code, variance, weights, rounded_by=rounded_by))
 
 
@@ -322,7 +343,13 @@ def _together(layers: Sequence[_Layer]) -> Spread:
     return Spread(merged, np.asarray(np.bincount(place, share, len(merged)), np.float64))
 
 
-def _given(asked: CodeRequest, profile: DeviceProfile, variance: Doubles, weights: Spread) -> Code:
+def _given(
+    asked: CodeRequest,
+    profile: DeviceProfile,
+    variance: Doubles,
+    weights: Spread,
+    conversion: Conversion | None,
+) -> Code:
     """The code of given significances."""
     assert asked.significances is not None
     text = ",".join(map(str, asked.significances))
@@ -330,7 +357,7 @@ def _given(asked: CodeRequest, profile: DeviceProfile, variance: Doubles, weight
         raise OptionError(f"--code {text} is one code for all layers; --allocate is for --code auto")
     try:
         check_significances(asked.significances, len(variance))
-        code, _ = best_zero(asked.significances, variance, profile.encoding, weights)
+        code, _ = best_zero(asked.significances, variance, profile.encoding, weights, conversion)
     except ValueError as error:
         raise OptionError(f"--code {text}: {error}") from None
     if code.devices > MOST_DEVICES:
@@ -378,10 +405,7 @@ def _searched(
     codes = [_best(search, count) for count in choices]
     # Without data a layer's relative noise power is that of its weights: Σ ΔW² / Σ W².
     power = {
-        one.weight.key: [
-            code_error(code, search.variance, one.spread, rounded_by=search.variance).total ** 2 * one.power
-            for code in codes
-        ]
+        one.weight.key: [one.power * _error(code, search, one.spread).total ** 2 for code in codes]
         for one in layers
     }
     cost = {one.weight.key: _costs(one, codes, profile, asked.allocate, size) for one in layers}
@@ -392,6 +416,12 @@ def _searched(
         room = sum(one[uniform] for one in cost.values())
     picked = allocate(power, cost, room)
     return {key: codes[k] for key, k in picked.items()}, search.tried
+
+
+def _error(code: Code, search: CodeSearch, weights: Spread) -> CodeError:
+    return code_error(
+        code, search.variance, weights, rounded_by=search.variance, conversion=search.conversion
+    )
 
 
 def _best(search: CodeSearch, devices: int) -> Code:

@@ -17,6 +17,7 @@ class CodeErrors(Section):
     total: float = Field(ge=0)
     rounding: float = Field(ge=0, description="Of it what values lie off the weights.")
     noise: float = Field(ge=0, description="Of it what devices err.")
+    converters: float = Field(default=0, ge=0, description="Of it what ADCs add; 0 without --adc-bits.")
 
 
 class CodeEntry(Section):
@@ -147,13 +148,16 @@ def _entries(info: CodesInfo) -> list[tuple[str, CodeEntry]]:
 def _code_table(info: CodesInfo) -> Table:
     counts = [sum(layer.code == i for layer in info.layers) for i in range(len(info.codes))]
     used = ([0] if info.slices is not None else []) + counts
+    converted = any(one.errors.converters for _, one in _entries(info))
     rows: list[tuple[str | Number, ...]] = []
     for (name, one), tensors in zip(_entries(info), used, strict=True):
-        errors = (one.errors.total, one.errors.rounding, one.errors.noise)
+        errors = [one.errors.total, one.errors.rounding, one.errors.noise]
+        errors += [one.errors.converters] if converted else []
         numbers = [Number(one.devices, f"{one.devices}"), Number(one.largest, f"{one.largest:,}")]
         numbers += [Number(part, f"{part:.4f}") for part in errors]
         rows.append((name, *numbers, Number(tensors, f"{tensors:,}")))
-    columns = ("code", "devices", "largest value", "rms error", "of it rounding", "of it noise", "tensors")
+    parts = ("of it rounding", "of it noise", *(("of it ADCs",) if converted else ()))
+    columns = ("code", "devices", "largest value", "rms error", *parts, "tensors")
     caption = "Codes: what each makes of the mapped weights, as a share of max|W|."
     return Table("codes", caption, columns, tuple(rows), numeric=tuple(range(1, len(columns))))
 

@@ -180,3 +180,18 @@ def test_records_of_other_converters_are_not_resumed(tmp_path):
         audit(MODEL, "rram", **FAST, adc_bits=4, crossbar=(64, 64), resume=folder)
     values = audit(MODEL, "rram", **FAST, adc_bits=4, resume=folder).trials.values
     assert np.isfinite(values).all()
+
+
+def test_auto_counts_the_converters_of_the_run():
+    """The report has their share of the error, and a coarse ADC another code than ideal converters."""
+    options = {"limit": 40, "trials": 2, "workers": 0, "roughness": False, "code": "auto"}
+    ideal = audit(MODEL, "fefet1", **options)
+    coarse = audit(MODEL, "fefet1", **options, adc_bits=4, crossbar=(64, 64))
+    assert ideal.codes.codes[0].errors.converters == 0
+    errors = coarse.codes.codes[0].errors
+    assert errors.converters > errors.noise
+    assert coarse.codes.codes[0].significances != ideal.codes.codes[0].significances
+    given = audit(
+        MODEL, "fefet1", **{**options, "code": ideal.codes.codes[0].text}, adc_bits=4, crossbar=(64, 64)
+    )
+    assert errors.total < given.codes.codes[0].errors.total

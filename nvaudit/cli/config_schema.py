@@ -35,7 +35,7 @@ def file_schema_text() -> str:
         for word in words[:-1]:
             place = place.setdefault(word, _table({}))["properties"]
         place[words[-1]] = _table(options)
-    # A word may name an option and a group of commands, as technology does: the kind of the value tells which.
+    # A word may name an option and a group of commands, as technology does: the kind of value tells which.
     for word, table in tables.items():
         top[word] = {"anyOf": [top[word], table]} if word in top else table
     return json.dumps({**_HEAD, **_table(top), "$defs": every}, indent=1, ensure_ascii=False) + "\n"

@@ -80,10 +80,12 @@ MAY_IMPORT = {
         "jobs.attributing",
         "jobs.calibrating",
         "jobs.measured",
+        "jobs.costing",
         "jobs.measuring",
         "jobs.suggesting",
         "jobs.landscaping",
     },
+    "jobs.costing": LOWER | {"perturb", "session", "cost", "technology"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
@@ -98,7 +100,7 @@ MAY_IMPORT = {
     | {"jobs.auditing", "jobs.deploying", "jobs.planning", "jobs.reassembling"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
     | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking", "jobs.exploring"}
-    | {"exploration"},
+    | {"exploration", "jobs.costing", "cost", "technology"},
     "testing": LOWER | {"jobs.auditing"},
     "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},

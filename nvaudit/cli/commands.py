@@ -15,6 +15,7 @@ _HOME = {
     "check": "check:check_command",
     "compare": "compare:compare_command",
     "config": "config:config_command",
+    "cost": "cost:cost_command",
     "devices": "devices:devices_group",
     "harden": "harden:harden_command",
     "inspect": "inspect:inspect_command",
@@ -24,6 +25,7 @@ _HOME = {
     "report": "report:report_command",
     "roofline": "roofline:roofline_command",
     "explore": "explore:explore_command",
+    "technology": "technology:technology_group",
     "verify-plan": "verify:verify_command",
 }
 """Module in this folder and name of the command in it."""

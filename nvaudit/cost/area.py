@@ -12,10 +12,21 @@ from nvaudit.technology.profile import BitAdders
 
 @dataclass(frozen=True)
 class Standing:
-    """What one tile is and takes by itself, by component: square metres, and watts."""
+    """What one tile is and takes by itself.
+
+    Attributes
+    ----------
+    areas : dict of str to float
+        Square metres, by component.
+    watts : float
+        Leakage, and what is always on.
+    inner_area : float
+        Of its PEs alone.
+    """
 
     areas: dict[str, float]
     watts: float
+    inner_area: float = 0.0
 
     @property
     def area(self) -> float:
@@ -56,6 +67,7 @@ def tile_of(read: Read, array: Array, *, reference: bool) -> Standing:
         bits = min(2, max(0, buffer.levels.count - 1)) * crossbars * waiting
         areas["buffer"] = bits * buffer.area.si
         watts += 0.0 if buffer.leakage is None else bits * buffer.leakage.si
+    inner = sum(areas.values())
     areas["noc"] = 0.0
     if technology.noc is not None and technology.noc.router_area is not None:
         shared = technology.noc.tiles_per_router
@@ -67,9 +79,11 @@ def tile_of(read: Read, array: Array, *, reference: bool) -> Standing:
         if part.place == "chip":
             continue
         number = pes if part.place == "pe" else 1
-        areas["buffer"] += 0.0 if part.area is None else number * part.area.si
+        area = 0.0 if part.area is None else number * part.area.si
+        areas["buffer"] += area
+        inner += area if part.place == "pe" else 0.0
         watts += 0.0 if part.power is None else number * part.power.si
-    return Standing(areas, watts)
+    return Standing(areas, watts, inner)
 
 
 def _crossbar_areas(read: Read, *, reference: bool) -> dict[str, float]:

@@ -244,7 +244,7 @@ def reading_energy(
     """Joules that devices take for one vector of every matrix; None where nothing says it."""
     technology = read.technology
     array = one.array(device)
-    per_siemens = _power_per_siemens(technology)
+    per_siemens = power_per_siemens(technology)
     if levels is None or per_siemens is None:
         fallback = technology.cell.read_energy
         return None if fallback is None else fallback.si * counts.devices * read.planes
@@ -258,7 +258,7 @@ def reading_energy(
     return per_siemens * read.conducts * total
 
 
-def _power_per_siemens(technology: Technology) -> float | None:
+def power_per_siemens(technology: Technology) -> float | None:
     """Watts for each siemens that conducts: V², or that of the fitted sense path."""
     read = technology.read
     if read.voltage is None:

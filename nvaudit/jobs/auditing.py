@@ -17,6 +17,7 @@ from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
+from nvaudit.jobs.costing import check_cost_options, session_cost
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
@@ -33,6 +34,7 @@ from nvaudit.perturb.stop import Stop
 from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.calibrated import CalibratedChips, NotCorrected
+from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
@@ -122,6 +124,7 @@ def run_audit(
     begin = time.perf_counter()
     check_calibration(spec)
     spec = with_manifest(spec)
+    check_cost_options(spec, audited=True)
     folder = None if resume is None else Path(resume)
     with ExitStack() as stack:
         if folder is not None:
@@ -213,6 +216,10 @@ def _measure(
     landscape = {**landscape, **read_back}
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
+    with _as_time_permits(session, stop, measurement, "the hardware was not costed", bool(spec.technology)):
+        if spec.technology is not None and not stop.interrupted:
+            with session.timed("hardware cost"):
+                landscape = {**landscape, "cost": _cost(session, measurement, progress)}
     with session.timed("products"):
         coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
     session.timing["total"] = time.perf_counter() - begin
@@ -271,6 +278,15 @@ def _as_time_permits(
     if cut and wanted:
         why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
         session.notes.append(f"{what}: {why}")
+
+
+def _cost(session: Session, measurement: Measurement, progress: Progress) -> CostInfo:
+    """Cost the hardware; energies of chips are those at the largest spread that was measured."""
+    points = session.points[: len(measurement.chips)]
+    worst = max(range(len(points)), key=lambda number: points[number].sigma)
+    chips = measurement.chips[worst]
+    known = [float(low) if low == high else None for low, high in zip(chips.low, chips.high, strict=True)]
+    return session_cost(session, points[worst], known, progress)
 
 
 def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:

@@ -14,6 +14,7 @@ from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.config.result import ConfigReport
 from nvaudit.report.deployment.result import MapReport
+from nvaudit.report.cost.result import CostReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.explore.result import ExploreReport
@@ -30,6 +31,7 @@ from nvaudit.report.render.csv import csv_text
 from nvaudit.report.render.terminal import print_document
 from nvaudit.report.result import AuditReport
 from nvaudit.report.roofline.result import RooflineReport
+from nvaudit.report.technology.result import TechnologyList, TechnologyReport
 from nvaudit.report.write_verify.result import VerifyReport
 
 
@@ -140,6 +142,21 @@ KINDS = (
         "config", "nvaudit config", ConfigReport,
         document="config.result:config_document", records="config.result",
         tables=("options",),
+    ),
+    Kind(
+        "cost", "nvaudit cost", CostReport,
+        document="cost.document:cost_document", records="cost.result",
+        tables=("layers", "components", "chips"),
+    ),
+    Kind(
+        "technology", "nvaudit technology show", TechnologyReport,
+        document="technology.document:technology_document", records="technology.result",
+        tables=("numbers", "peak"),
+    ),
+    Kind(
+        "technologies", "nvaudit technology list", TechnologyList,
+        document="technology.document:technologies_document", records="technology.result",
+        tables=("technologies",),
     ),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.calibrated import CalibratedChips
+from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.deployment.chips import MeasuredChips
 from nvaudit.report.device_levels import DeviceLevels
@@ -85,6 +86,7 @@ class AuditReport(Header):
     zero_groups: ZeroGroups | None = Field(
         default=None, description="Null: groups of zeros have devices as all others."
     )
+    cost: CostInfo | None = Field(default=None, description="Null: no --technology was given.")
     attribution: dict[str, float] | None = Field(
         default=None,
         description="KPP cost of each tensor or noise term: what the chips get back when it alone is ideal.",

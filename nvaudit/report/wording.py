@@ -37,6 +37,25 @@ def converters_text(options: Mapping[str, object] | None) -> str:
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
+_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+
+
+def si_text(value: float, unit: str, digits: int = 3) -> str:
+    """Show a number in an SI unit with a prefix.
+
+    Examples
+    --------
+    >>> si_text(4.564e-6, "J"), si_text(0.0, "s"), si_text(1.23e-20, "Js"), si_text(65.8, "W")
+    ('4.56 µJ', '0 s', '1.23e-20 Js', '65.8 W')
+    """
+    if not value:
+        return f"0 {unit}"
+    power = 3 * math.floor(math.log10(abs(value) * 1.0005) / 3)
+    if power not in _PREFIXES:
+        return f"{value:.{digits}g} {unit}"
+    return f"{value / 10.0**power:.{digits}g} {_PREFIXES[power]}{unit}"
+
+
 def value_text(value: float, unit: str) -> str:
     """Show a metric value: a fraction as a percentage, anything else with five digits.
 

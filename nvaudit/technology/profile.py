@@ -152,6 +152,9 @@ class BufferCircuit(TechnologyPart):
     input_register: Energy | None = Field(default=None, description="Of one bit of a row in one cycle.")
     output_register: Energy | None = Field(default=None, description="Of a PE in one cycle.")
     bus: Energy | None = Field(default=None, description="Of one bit within a tile.")
+    width: Tally | None = Field(
+        default=None, description="Bits that the buffer of a tile gives in one cycle at most."
+    )
 
 
 class TreeWires(TechnologyPart):
@@ -170,6 +173,7 @@ class Mesh(TechnologyPart):
     router: Energy = Field(description="Of one flit through one router.")
     link: WireEnergy | None = None
     router_area: Footprint | None = None
+    most_flits: Frequency | None = Field(default=None, description="That a router passes on at most.")
     tiles_per_router: Tally | None = None
 
 

@@ -5,8 +5,10 @@ from reference_network import as_neurosim, reference_device, reference_workload
 
 from nvaudit.cost.design import DesignPoint, HardwareCost
 from nvaudit.cost.estimate import cost_of
+from nvaudit.cost.peak import peaks_of
+from nvaudit.device import load_profile, override_profile
 from nvaudit.mapping.tiling import Crossbar
-from nvaudit.technology import Technology
+from nvaudit.technology import Technology, load_technology
 
 MICRO = 1e-6
 AT_45_NM = {
@@ -48,3 +50,16 @@ def test_a_resnet20_at_45_nm_takes_what_neurosim_says() -> None:
     found = energies(cost)
     assert sum(found.values()) - found["static"] == pytest.approx(14.90, rel=0.1)
     assert cost.area_m2 * 1e6 == pytest.approx(14.45, rel=0.1)
+
+
+def test_isaac_all_in_use_takes_what_its_table_says() -> None:
+    """Reference 1: PE (its IMA), tile and chip within 0.5 %; 16-bit inputs, weights of 8 slices."""
+    device = override_profile(load_profile("rram"), weight_bits=8, cell_bits=1)
+    pe, tile, chip = peaks_of(load_technology("cmos_32nm_isaac"), device, Crossbar(128, 128), 8, 16)
+    assert (pe.power_w, pe.area_m2) == (
+        pytest.approx(24.08e-3, rel=5e-3),
+        pytest.approx(0.01312e-6, rel=5e-3),
+    )
+    assert (tile.power_w, tile.area_m2) == (pytest.approx(0.330, rel=5e-3), pytest.approx(0.372e-6, rel=5e-3))
+    assert (chip.power_w, chip.area_m2) == (pytest.approx(65.8, rel=5e-3), pytest.approx(85.4e-6, rel=5e-3))
+    assert chip.operations_per_s / chip.power_w == pytest.approx(627.5e9, rel=5e-3)

@@ -21,6 +21,7 @@ from nvaudit.report.audit.record import (
 )
 from nvaudit.report.cases import deciding_point, ended_text, question_text, verdict_word
 from nvaudit.report.codes import codes_number
+from nvaudit.report.cost.document import cost_section
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -80,6 +81,7 @@ def audit_document(report: AuditReport) -> Document:
         _tails(report),
         mapping_section(report),
         crossbar_section(report.crossbar),
+        cost_section(report.cost),
         device_section(report),
         _landscape(report),
         notes_section(report),

@@ -1,0 +1,354 @@
+"""The use case: what a model costs in hardware, by itself or beside an audit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit._version import __version__
+from nvaudit.cost.chips import chip_energies
+from nvaudit.cost.design import DesignPoint, HardwareCost, Part
+from nvaudit.cost.estimate import cost_of
+from nvaudit.cost.workload import ModelWorkload, measure_workload
+from nvaudit.data import Dataset, load_dataset
+from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
+from nvaudit.errors import ModelError, OptionError
+from nvaudit.files import holding_inputs
+from nvaudit.mapping.select import Decision, select
+from nvaudit.mapping.tiling import Crossbar
+from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.perturb.choose_codes import ChosenCodes
+from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.report.cost.result import (
+    ChipEnergies,
+    CostBand,
+    CostDesign,
+    CostInfo,
+    CostPart,
+    CostReport,
+    CostTotals,
+    LayerCostInfo,
+    totals_text,
+)
+from nvaudit.report.sections import InputHashes, OperatingPointInfo
+from nvaudit.session import Session, find_mapping, input_specs, notes_on_codes, settle_codes, settle_device
+from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
+from nvaudit.technology import Technology, change_technology, load_technology, technology_names
+
+INPUT_BITS = 8
+"""Of inputs whose resolution is not given."""
+
+
+def cost(
+    model: str | Path,
+    device: str | Path = "rram",
+    technology: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    progress: Progress = quiet,
+    **options: Any,
+) -> CostReport:
+    """Work out energy, latency and area of an ONNX model on crossbars.
+
+    Parameters
+    ----------
+    model : str or Path
+        An ONNX file.
+    device : str or Path
+        Name of a bundled profile, or a profile file.
+    technology : str or Path
+        Name of a bundled technology, or a technology file.
+    data : str or Path, optional
+        Samples that inputs of layers are measured on; without it ``MODEL.npz`` beside the model, else an
+        assumption is stated.
+    progress : callable
+        Called with (what, done, total).
+    **options
+        The fields of :class:`nvaudit.spec.RunSpec`.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    return run_cost(
+        make_spec(model=model, device=device, technology=technology, data=data, **options), progress
+    )
+
+
+def check_cost_options(spec: RunSpec, *, audited: bool) -> None:
+    """Refuse options of a cost where none is asked for, and inputs that an audit does not simulate.
+
+    Raises
+    ------
+    OptionError
+        Naming the option.
+    """
+    defaults = {name: field.default for name, field in TechnologyOptions.model_fields.items()}
+    if spec.technology is None:
+        for name, default in defaults.items():
+            if getattr(spec, name) != default:
+                raise OptionError(f"{RunSpec.flag(name)} is for the cost of hardware; give --technology too")
+        return
+    if spec.adc_bits is None:
+        raise OptionError("--technology: what conversions cost depends on the ADCs; give --adc-bits too")
+    if audited and spec.input_mode not in (None, "parallel"):
+        raise OptionError(
+            f"--input-mode {spec.input_mode}: an audit simulates inputs as one voltage, and its accuracy is "
+            "not that of others; leave it out, or use `nvaudit cost`"
+        )
+
+
+def settle_technology(spec: RunSpec) -> Technology:
+    """The technology of a specification, with the numbers that are set.
+
+    Raises
+    ------
+    OptionError
+        If none is named.
+    """
+    if spec.technology is None:
+        raise OptionError(f"--technology: missing; give one of {', '.join(technology_names())}, or a file")
+    technology = load_technology(spec.technology)
+    changes = []
+    for text in spec.technology_set:
+        path, _, number = text.partition("=")
+        try:
+            changes.append((path, float(number)))
+        except ValueError:
+            raise OptionError(f"--technology-set {text}: {number!r} is no number") from None
+    return change_technology(technology, changes) if changes else technology
+
+
+def design_point(spec: RunSpec, profile: DeviceProfile, codes: ChosenCodes | None) -> DesignPoint:
+    """The design point that a specification describes."""
+    assert spec.adc_bits is not None
+    return DesignPoint(
+        device=profile,
+        crossbar=Crossbar(*spec.crossbar),
+        adc_bits=spec.adc_bits,
+        input_bits=spec.dac_bits or INPUT_BITS,
+        input_mode=spec.input_mode,
+        per_channel=spec.scale == "per_channel",
+        skip_zero_groups=spec.skip_zero_groups,
+        codes=codes,
+        copies=spec.copies or 1,
+        pipelined=spec.pipelined,
+        g_max_us=spec.g_max_us,
+        on_off=spec.on_off,
+    )
+
+
+def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
+    """Run a specification; as :func:`cost`."""
+    begin = time.perf_counter()
+    technology = settle_technology(spec)
+    check_cost_options(spec, audited=False)
+    profile, points = settle_device(spec)
+    if len(points) > 1:
+        raise OptionError(f"--sigma: cost one operating point at a time, got {len(points)}")
+    with scratch_folder() as folder, holding_inputs():
+        progress("reading model and data", 0, 1)
+        loaded = load_model(spec.model)
+        rebatch = analyse_batch(loaded.model)
+        decisions = select(constants(loaded), spec.layers, spec.digital)
+        if not any(decision.mapped for decision in decisions):
+            raise ModelError(
+                f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to cost; "
+                "`nvaudit inspect` lists every tensor with its reason"
+            )
+        spec, notes = find_mapping(spec, loaded)
+        codes = settle_codes(spec, points, decisions)
+        notes += notes_on_codes(codes, decisions)
+        dataset = _dataset(spec, loaded, rebatch, folder)
+        point = design_point(spec, profile, codes)
+        progress("measuring the inputs of the layers", 0, 1)
+        workload = _workload(loaded, rebatch, decisions, dataset, point, spec)
+        measured = time.perf_counter()
+        worth = cost_of(workload, technology, point)
+        timing = {"measure": measured - begin, "cost": time.perf_counter() - measured}
+        chips = _chips(workload, technology, point, points[0], worth, spec, progress)
+    info = cost_info(worth, workload, technology, point, chips)
+    timing["total"] = time.perf_counter() - begin
+    return CostReport(
+        nvaudit_version=__version__,
+        headline=f"{loaded.path.name} on {profile.name} with {technology.name}: {totals_text(info)}",
+        model={**loaded.facts(), "batching": rebatch.reason},  # type: ignore[arg-type]
+        device=profile.model_dump(mode="json"),
+        operating_point=_operating(points[0]),
+        hashes=InputHashes(
+            model=loaded.digest, data=None if dataset is None else dataset.digest,
+            device=profile_digest(profile),
+        ),
+        run=spec.model_dump(mode="json"),
+        timing=timing,
+        notes=(*notes, *loaded.notes, *(() if dataset is None else dataset.notes)),
+        **{name: getattr(info, name) for name in CostInfo.model_fields},
+    )  # fmt: skip
+
+
+def session_cost(
+    session: Session,
+    operating: OperatingPoint,
+    values: Sequence[float | None] = (),
+    progress: Progress = quiet,
+) -> CostInfo:
+    """What the model of an audit costs, with inputs as the audit simulates them.
+
+    Parameters
+    ----------
+    operating : OperatingPoint
+        What the chips of ``--energy-chips`` are drawn from.
+    values : sequence of float or None
+        Their metric, for its correlation with their energy; None where it is not known exactly.
+    """
+    spec = session.spec
+    technology = settle_technology(spec)
+    point = replace(design_point(spec, session.profile, session.codes), input_mode="parallel")
+    workload = _workload(session.loaded, session.rebatch, session.decisions, session.dataset, point, spec)
+    worth = cost_of(workload, technology, point)
+    chips = _chips(workload, technology, point, operating, worth, spec, progress, values)
+    return cost_info(worth, workload, technology, point, chips)
+
+
+def _dataset(spec: RunSpec, loaded: LoadedModel, rebatch: Rebatch, folder: Path) -> Dataset | None:
+    """Samples, where there are any: their labels do not matter."""
+    specs = input_specs(loaded, rebatch)
+    if spec.data is None and not loaded.path.with_suffix(".npz").is_file():
+        return None
+    data = None if spec.data is None else Path(spec.data)
+    return load_dataset(data, specs, model_path=loaded.path, limit=spec.limit, seed=spec.seed, scratch=folder)
+
+
+def _workload(
+    loaded: LoadedModel,
+    rebatch: Rebatch,
+    decisions: Sequence[Decision],
+    dataset: Dataset | None,
+    point: DesignPoint,
+    spec: RunSpec,
+) -> ModelWorkload:
+    return measure_workload(
+        loaded, rebatch, decisions, dataset, input_bits=(point.input_bits,), provider=spec.provider
+    )
+
+
+def _operating(point: OperatingPoint) -> OperatingPointInfo:
+    return OperatingPointInfo(
+        sigma=point.sigma,
+        sigma_unit=point.sigma_unit,
+        level_of=point.level_of,
+        time_s=point.time_s,
+        terms=tuple(term.name for term in point.terms),
+    )
+
+
+def _chips(
+    workload: ModelWorkload,
+    technology: Technology,
+    point: DesignPoint,
+    operating: OperatingPoint,
+    worth: HardwareCost,
+    spec: RunSpec,
+    progress: Progress,
+    values: Sequence[float | None] = (),
+) -> ChipEnergies | None:
+    """Energy over the chips, where it is asked for."""
+    count = spec.energy_chips
+    if count is None:
+        return None
+    energies = chip_energies(
+        workload, technology, point, operating, worth.energy_j, chips=count, seed=spec.seed,
+        each=lambda done: progress("chips' energy", done, count),
+    )  # fmt: skip
+    known = [value for value in values[:count] if value is not None]
+    correlation = None
+    if len(known) == count and np.std(known) > 0 and np.std(energies) > 0:
+        correlation = float(np.corrcoef(energies, np.asarray(known, np.float64))[0, 1])
+    return ChipEnergies(
+        values=tuple(energies.tolist()),
+        mean=float(energies.mean()),
+        std=float(energies.std(ddof=1)),
+        low=float(energies.min()),
+        high=float(energies.max()),
+        correlation=correlation,
+    )
+
+
+def cost_info(
+    worth: HardwareCost,
+    workload: ModelWorkload,
+    technology: Technology,
+    point: DesignPoint,
+    chips: ChipEnergies | None = None,
+) -> CostInfo:
+    """What a report holds about a cost."""
+    whole = (worth.energy_j, worth.latency_s, worth.area_m2)
+    factor = worth.factor
+    return CostInfo(
+        technology=technology.model_dump(mode="json"),
+        design=_design(technology, point),
+        totals=CostTotals(
+            energy_j=whole[0],
+            latency_s=whole[1],
+            area_m2=whole[2],
+            **{
+                name: getattr(worth, name)
+                for name in CostTotals.model_fields
+                if name not in CostPart.model_fields
+            },
+        ),
+        components={name: _part(part) for name, part in worth.components.items()},
+        layers={
+            layer.name: LayerCostInfo(
+                op=layer.op,
+                **_part(layer.total).model_dump(),
+                edp_js=layer.total.energy_j * layer.total.latency_s,
+                crossbars=layer.crossbars,
+                tiles=layer.tiles,
+                copies=layer.copies,
+                conversions=layer.conversions,
+                utilisation=layer.utilisation,
+                components={name: _part(part) for name, part in layer.components.items()},
+            )
+            for layer in worth.layers
+        },
+        band=CostBand(
+            factor=factor,
+            ranking=worth.ranking,
+            energy_j=(whole[0] / factor, whole[0] * factor),
+            latency_s=(whole[1] / factor, whole[1] * factor),
+            area_m2=(whole[2] / factor, whole[2] * factor),
+        ),
+        chips=chips,
+        images=workload.images,
+        not_modelled=worth.not_modelled,
+        assumptions=worth.assumptions,
+        warnings=worth.warnings,
+    )
+
+
+def _part(part: Part) -> CostPart:
+    return CostPart(energy_j=part.energy_j, latency_s=part.latency_s, area_m2=part.area_m2)
+
+
+def _design(technology: Technology, point: DesignPoint) -> CostDesign:
+    device = point.device
+    return CostDesign(
+        crossbar=(point.crossbar.rows, point.crossbar.cols),
+        adc_bits=point.adc_bits,
+        input_bits=point.input_bits,
+        input_mode=point.input_mode or technology.input_mode,
+        weight_bits=device.weight_bits,
+        cell_bits=device.cell_bits,
+        encoding=device.encoding,
+        copies=point.copies,
+        pipelined=point.pipelined,
+        skip_zero_groups=point.skip_zero_groups,
+    )

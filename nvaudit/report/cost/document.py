@@ -1,0 +1,213 @@
+"""What is said of the cost of hardware: by `nvaudit cost`, and in the report of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from nvaudit.report.cost.figures import cost_figure
+from nvaudit.report.cost.result import COMPONENT_NAMES, CostInfo, CostReport, totals_text
+from nvaudit.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Document,
+    Facts,
+    Figure,
+    Hero,
+    KeyFigure,
+    Number,
+    Paragraph,
+    Section,
+    Table,
+    file_name,
+    limited,
+    short,
+)
+from nvaudit.report.wording import count_text, share_text, si_text
+
+_MODES = {
+    "bit_serial": "bit after bit",
+    "parallel": "as one voltage",
+    "pwm": "as one pulse",
+}
+
+
+def cost_document(report: CostReport) -> Document:
+    """Say what a model costs."""
+    sections = (
+        Section("components", "Where it goes", tuple(_component_blocks(report))),
+        Section("layers", "Layers", (_layers(report),)),
+        *chips_section(report),
+        Section("limits", "What these numbers rest on", tuple(_limits(report))),
+        Section("notes", "Notes", (Bullets(report.notes),) if report.notes else ()),
+        _record(report),
+    )
+    return Document(
+        title=report.headline,
+        subject=file_name(report.model.path),
+        subtitle=f"hardware cost on {short(report.device_name)} with {short(report.technology_name)}",
+        hero=Hero(
+            role="none",
+            word="",
+            title=f"{totals_text(report)}",
+            lines=(f"{design_text(report)}.", band_text(report)),
+            numbers=tuple(_numbers(report)),
+            warnings=tuple(f"{text}." for text in report.warnings),
+        ),
+        sections=tuple(section for section in sections if section.blocks),
+        version=report.nvaudit_version,
+    )
+
+
+def cost_section(info: CostInfo | None) -> Section | None:
+    """The cost as a section of another report; None where it was not asked for."""
+    if info is None:
+        return None
+    blocks = (
+        Paragraph(f"{totals_text(info)}: {design_text(info)}.", "lead"),
+        Paragraph(band_text(info)),
+        Facts(tuple((number.label, f"{number.value}; {number.note}") for number in _numbers(info))),
+        *_component_blocks(info),
+        _layers(info),
+        *(block for section in chips_section(info) for block in section.blocks),
+        *_limits(info),
+    )
+    return Section("cost", "Hardware cost", blocks)
+
+
+def design_text(info: CostInfo) -> str:
+    """Say what was costed."""
+    design, (rows, cols) = info.design, info.design.crossbar
+    mode = f"{design.input_bits}-bit inputs {_MODES[design.input_mode]}"
+    copies = "" if design.copies == 1 else f", up to {design.copies} copies of a layer"
+    pace = "layers work on different samples at a time" if design.pipelined else "layer after layer"
+    return (
+        f"{count_text(info.totals.crossbars, 'crossbar')} of {rows}x{cols} in "
+        f"{count_text(info.totals.tiles, 'tile')}, {design.adc_bits}-bit ADCs, {mode}, {pace}{copies}"
+    )
+
+
+def band_text(info: CostInfo) -> str:
+    """Say how far the numbers may be off."""
+    band = info.band
+    low, high = (si_text(value, "J") for value in band.energy_j)
+    return (
+        f"Absolute numbers hold within a factor of {band.factor:g} ({low} to {high}): respected models "
+        "differ by as much. Two designs of this technology that differ by less than "
+        f"{100 * band.ranking:g} % tie."
+    )
+
+
+def _numbers(info: CostInfo) -> list[KeyFigure]:
+    totals = info.totals
+    return [
+        KeyFigure("energy", si_text(totals.energy_j, "J"), "of one inference", main=True),
+        KeyFigure("latency", si_text(totals.latency_s, "s"), f"{totals.inferences_per_s:,.4g} inferences/s"),
+        KeyFigure("energy · delay", si_text(totals.edp_js, "Js"), f"{si_text(totals.power_w, 'W')} in use"),
+        KeyFigure("area", f"{1e6 * totals.area_m2:.3g} mm²", count_text(totals.crossbars, "crossbar")),
+        KeyFigure(
+            "operations", f"{totals.tops:.3g} TOPS",
+            f"{totals.tops_per_w:.3g} TOPS/W, {totals.tops_per_mm2:.3g} TOPS/mm²",
+        ),
+        KeyFigure("devices in use", share_text(totals.utilisation), "of those of the crossbars"),
+    ]  # fmt: skip
+
+
+def _component_blocks(info: CostInfo) -> list[Block]:
+    whole = info.totals
+    rows: list[tuple[Cell, ...]] = []
+    for name, words in COMPONENT_NAMES.items():
+        part = info.components[name]
+        share = part.energy_j / whole.energy_j if whole.energy_j else 0.0
+        rows.append(
+            (
+                words,
+                Number(part.energy_j, si_text(part.energy_j, "J")),
+                Number(share, share_text(share), share),
+                Number(part.latency_s, si_text(part.latency_s, "s")),
+                Number(part.area_m2, f"{1e6 * part.area_m2:.3g}"),
+            )
+        )
+    table = Table(
+        "components-table", "Every component: of one inference, and of the chip.",
+        ("component", "energy", "share", "latency", "area, mm²"), tuple(rows), numeric=(1, 2, 3, 4),
+        all_rows=True,
+    )  # fmt: skip
+    figure = Figure(
+        "cost-by-layer", "Energy of an inference by layer and component.", partial(cost_figure, info),
+        tall=True, media=frozenset(("page",)),
+    )  # fmt: skip
+    return [table, figure]
+
+
+def _layers(info: CostInfo) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for name, layer in info.layers.items():
+        share = layer.energy_j / info.totals.energy_j if info.totals.energy_j else 0.0
+        rows.append(
+            (
+                short(name),
+                Number(layer.crossbars, f"{layer.crossbars:,}"),
+                Number(layer.utilisation, share_text(layer.utilisation)),
+                Number(layer.energy_j, si_text(layer.energy_j, "J")),
+                Number(share, share_text(share)),
+                Number(layer.latency_s, si_text(layer.latency_s, "s")),
+                Number(layer.area_m2, f"{1e6 * layer.area_m2:.3g}"),
+            )
+        )
+    shown, cut = limited(rows)
+    columns = ("layer", "crossbars", "in use", "energy", "share", "latency", "area, mm²")
+    return Table(
+        "cost-layers", f"Every layer, in the order in which they run.{cut}", columns, shown,
+        numeric=(1, 2, 3, 4, 5, 6), sortable=True,
+    )  # fmt: skip
+
+
+def chips_section(info: CostInfo) -> tuple[Section, ...]:
+    """Energy over the chips; empty where it was not asked for."""
+    chips = info.chips
+    if chips is None:
+        return ()
+    spread = chips.std / chips.mean if chips.mean else 0.0
+    text = (
+        f"Over {count_text(len(chips.values), 'simulated chip')} an inference takes "
+        f"{si_text(chips.mean, 'J', 5)} on average, {si_text(chips.low, 'J', 5)} to "
+        f"{si_text(chips.high, 'J', 5)}; the standard deviation is {share_text(spread)} of the mean."
+    )
+    if chips.correlation is not None:
+        text += f" Its correlation with the metric of the same chips is {chips.correlation:+.2f}."
+    return (Section("chips", "Energy over the chips", (Paragraph(text.replace("-", "−")),)),)
+
+
+def _limits(info: CostInfo) -> list[Block]:
+    measured = () if not info.images else (
+        f"Inputs of the layers were measured on {count_text(info.images, 'sample')}.",
+    )  # fmt: skip
+    blocks: list[Block] = []
+    for title, items in (
+        ("Not modelled", info.not_modelled),
+        ("Assumed", info.assumptions),
+        ("Measured", measured),
+    ):
+        if items:
+            blocks.append(Bullets(tuple(f"{title}: {_ended(item)}" for item in items)))
+    return blocks
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+def _record(report: CostReport) -> Section:
+    model, design = report.model, report.design
+    cells = f"{design.cell_bits} bits per cell" if design.cell_bits else "analog cells"
+    technology = report.technology
+    rows: Sequence[tuple[str, str]] = (
+        ("Model", f"{model.path}: opset {model.opset}, {model.batching}"),
+        ("Device", f"{report.device_name}: {design.weight_bits} weight bits, {cells}, {design.encoding}"),
+        ("Technology", f"{report.technology_name}: {technology.get('description')}"),
+        ("Valid for", str(technology.get("valid_range"))),
+        ("nvaudit", report.nvaudit_version),
+    )
+    return Section("record", "How it was worked out", (Facts(tuple(rows)),))

@@ -50,12 +50,17 @@ def holds(new, old) -> bool:
     return bool(new == old)
 
 
+FIRST_WRITTEN_NOW = {"cost"}
+"""Kinds without an older file, whose reports hold measured numbers and are kept as files therefore."""
+
+
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.parent.name)
 def test_an_old_file_is_read(path):
     """Its kind is known, nothing of it is lost, and what is written again is read as the same."""
     text = path.read_text(encoding="utf-8")
     old = json.loads(text)
-    assert "nvaudit_version" not in old if kind_of(path) == "plan" else "kind" not in old
+    if kind_of(path) not in FIRST_WRITTEN_NOW:
+        assert "nvaudit_version" not in old if kind_of(path) == "plan" else "kind" not in old
     kind, report = read_any(text, "r.json")
     assert report.kind == kind.name == kind_of(path)
     assert report.libraries == {}

@@ -13,8 +13,8 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.config.result import ConfigReport
-from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.cost.result import CostReport
+from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
 from nvaudit.report.explore.result import ExploreReport

@@ -128,7 +128,8 @@ def _by_chance(block: Floats, squares: Floats, positions: int) -> Floats:
     own = np.einsum("mii->mi", block)
     cross = np.square(block).sum(axis=(1, 2)) - np.square(own).sum(axis=1)
     variance = (squares / positions - cross) / positions
-    return np.clip(np.divide(variance, cross, out=np.zeros_like(cross), where=cross > 0), 0.0, 1.0)
+    share = np.divide(variance, cross, out=np.zeros_like(cross), where=cross > 0)
+    return np.asarray(np.clip(share, 0.0, 1.0), np.float64)
 
 
 def input_moments(

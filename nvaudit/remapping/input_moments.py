@@ -44,13 +44,30 @@ class InputMoments:
         First row of each block; one block where all cross terms are kept.
     blocks : tuple of ndarray, float64, shape (matrix, row, row)
         Of each block. One matrix stands for all where these take the same.
+    chance : tuple of ndarray, float64, shape (matrix,)
+        Of each block: the share of its cross terms that few x would show by chance.
     positions : int
         How many x were averaged.
     """
 
     starts: tuple[int, ...]
     blocks: tuple[Floats, ...]
+    chance: tuple[Floats, ...]
     positions: int
+
+    def shrunk(self, matrix: int) -> list[Floats]:
+        """Blocks of a matrix with cross terms smaller by what is chance, as an inverse needs them.
+
+        Errors are pushed into directions that no x has; of few x that many rows have, most such directions
+        are only not seen yet.
+        """
+        blocks = []
+        for block, chance in zip(self.blocks, self.chance, strict=True):
+            place = matrix if len(block) > 1 else 0
+            power = (1 - chance[place]) * block[place]
+            np.fill_diagonal(power, np.diag(block[place]))
+            blocks.append(power)
+        return blocks
 
 
 @dataclass
@@ -61,6 +78,7 @@ class _Sums:
     starts: tuple[int, ...]
     rows: int
     total: tuple[Floats, ...] | None = None
+    squares: tuple[Floats, ...] | None = None
     positions: int = 0
 
     def add(self, x: NDArray[np.floating], most: int, gen: np.random.Generator) -> None:
@@ -71,21 +89,47 @@ class _Sums:
         # of a piece, 1e-6 of its diagonal, is far below the damping of 1e-2.
         x = np.ascontiguousarray(x.reshape(len(x), -1, self.rows), np.float32)
         ends = (*self.starts[1:], self.rows)
-        parts = (x[:, :, a:b] for a, b in zip(self.starts, ends, strict=True))
+        parts = [x[:, :, a:b] for a, b in zip(self.starts, ends, strict=True)]
         products = tuple((part.transpose(0, 2, 1) @ part).astype(np.float64) for part in parts)
-        if self.total is None:
-            self.total = products
+        squares = tuple(_squares_of_products(part) for part in parts)
+        if self.total is None or self.squares is None:
+            self.total, self.squares = products, squares
         else:
-            for total, more in zip(self.total, products, strict=True):
+            for total, more in zip((*self.total, *self.squares), (*products, *squares), strict=True):
                 total += more
         self.positions += x.shape[1]
 
     def moments(self) -> InputMoments | None:
-        if self.total is None or not self.positions:
+        if self.total is None or self.squares is None or not self.positions:
             return None
-        if not all(np.isfinite(total).all() for total in self.total):
+        if not all(np.isfinite(total).all() for total in (*self.total, *self.squares)):
             return None
-        return InputMoments(self.starts, tuple(t / self.positions for t in self.total), self.positions)
+        blocks = tuple(total / self.positions for total in self.total)
+        chance = tuple(
+            _by_chance(block, squares, self.positions)
+            for block, squares in zip(blocks, self.squares, strict=True)
+        )
+        return InputMoments(self.starts, blocks, chance, self.positions)
+
+
+def _squares_of_products(x: NDArray[np.float32]) -> Floats:
+    """Σ_k Σ_{i≠j} (x_ki x_kj)² of each matrix; x has the shape (matrix, position, row)."""
+    squares = np.square(x, dtype=np.float64)
+    return np.asarray(np.square(squares.sum(axis=2)).sum(axis=1) - np.square(squares).sum(axis=(1, 2)))
+
+
+def _by_chance(block: Floats, squares: Floats, positions: int) -> Floats:
+    """The λ with which (1 − λ) H_ij, i ≠ j, has the least expected squared error, of each matrix.
+
+    λ = Σ_{i≠j} Var(H_ij) / Σ_{i≠j} H_ij² with Var(H_ij) = (mean of (x_i x_j)² − H_ij²) / n: J. Schäfer and
+    K. Strimmer, *A Shrinkage Approach to Large-Scale Covariance Matrix Estimation*, Stat. Appl. Genet. Mol.
+    Biol. 4 (2005), doi 10.2202/1544-6115.1175, target D.
+    """
+    own = np.einsum("mii->mi", block)
+    cross = np.square(block).sum(axis=(1, 2)) - np.square(own).sum(axis=1)
+    variance = (squares / positions - cross) / positions
+    share = np.divide(variance, cross, out=np.zeros_like(cross), where=cross > 0)
+    return np.asarray(np.clip(share, 0.0, 1.0), np.float64)
 
 
 def input_moments(

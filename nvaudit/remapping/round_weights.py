@@ -242,7 +242,7 @@ def _rounded(
             chosen[part] = np.where(matrix.held >= 0, matrix.held, free)
             power = np.ones(len(matrix.target))
         else:
-            blocks = [block[number if len(block) > 1 else 0] for block in moments.blocks]
+            blocks = moments.shrunk(number)
             if along is not None:  # H of inputs in units of their scales
                 blocks = _scaled(blocks, starts, along[part[0]])
             chosen[part] = rounded(matrix, blocks, starts, levels)

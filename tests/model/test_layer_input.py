@@ -148,3 +148,23 @@ def test_uses_that_cannot_be_watched_say_why(tmp_path):
     )
     reasons = [layer_inputs(c.weight) for c in constants(with_named_states(loaded)) if c.weight]
     assert any(isinstance(reason, str) and "gate" in reason for reason in reasons)
+
+
+def test_cross_terms_of_few_samples_are_shrunk_towards_what_is_sure(tmp_path):
+    """Of few samples chance is most of the cross terms and goes; of many nearly nothing does; powers stay."""
+    mixing = np.eye(30) + 0.3 * np.random.default_rng(0).standard_normal((30, 30))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    loaded = save(tmp_path / "m.onnx", [node], {"x": ["n", 30]}, ["y"], {"w": normal(30, 4)})
+    shares, gains = [], []
+    for count in (20, 2000):
+        x = (np.random.default_rng(1).standard_normal((count, 30)) @ mixing).astype(np.float32)
+        found, _ = input_moments(loaded, ["w"], dataset(x), count, 0, "cpu")
+        (raw,), (shrunk,) = found["w"].blocks[0], found["w"].shrunk(0)
+        truth = mixing.T @ mixing
+        np.testing.assert_array_equal(np.diag(shrunk), np.diag(raw))
+        shares.append(found["w"].chance[0][0])
+        gains.append(np.linalg.norm(shrunk - truth) / np.linalg.norm(raw - truth))
+    assert 0.2 < shares[0] < 0.8
+    assert shares[1] < 0.02
+    assert gains[0] < 0.85
+    assert gains[1] < 1.05  # on one draw; on average it is below 1, too

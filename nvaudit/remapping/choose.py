@@ -277,7 +277,8 @@ class RemapSearch:
         images : int
             Samples on which it is measured what layers take, where codes differ by layers; 0: they do not.
         """
-        base = self.best()
+        best = self.best()
+        base = best if self.required is not None else self._least_noise(best)
         bare = base.name if base.bench.codes is self.original.codes else base.name.rpartition(", ")[0]
         by_layers = bool(images)
         what = f"{bare}, codes by layers" if by_layers else f"{bare}, code"
@@ -297,11 +298,22 @@ class RemapSearch:
         candidate = self.candidate(name, bench, base.rescaling, base.limits, base.corrected, required=True)
         # By calculation a code errs less than what it replaces; where chips cannot tell them apart (all of
         # them at the best accuracy, say), their order is luck and must not decide against it.
-        if required or not candidate.measured.behind(base.measured, _SURELY):
+        if required or not candidate.measured.behind(best.measured, _SURELY):
             self.required = candidate
         else:
             self.refused[name] = CODE_BEHIND
         self._on_code = self.best() if self.best().bench.codes is not self.original.codes else None
+
+    def _least_noise(self, best: RemapCandidate) -> RemapCandidate:
+        """The structure that errs least by calculation, unless its chips are surely behind the best one's.
+
+        On slices all of them may be at chance where noise is strong, and all be perfect where it is weak.
+        """
+        for candidate in reversed(self.tried):  # each has more freedom than the one before
+            measured, reason = candidate.measured, self.refused.get(candidate.name, BEHIND)
+            if reason == BEHIND and len(measured.chips) and not measured.behind(best.measured, _SURELY):
+                return candidate
+        return best
 
     def _input_moments(self, bench: Bench, images: int) -> tuple[dict[str, InputMoments], dict[str, str]]:
         """What the weights of a structure are multiplied by; measured once, as rescaling comes before."""

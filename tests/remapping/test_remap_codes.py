@@ -241,3 +241,12 @@ def test_fewer_devices_than_slices_have_are_a_demand(tmp_path, devices):
     report = remap(EXAMPLE, "rram", out=tmp_path / "o.onnx", **options)
     assert report.codes is not None
     assert report.codes.devices_per_weight <= devices
+
+
+def test_a_code_starts_from_the_structure_of_least_noise(tmp_path):
+    """Where no chip tells structures apart, a code is put on the rescaled one, not on the first of equals."""
+    options = {"sigma": 0.001, "code": "auto", **ALONE, **QUICK, "equalise": True}
+    report = remap(product(tmp_path / "m.onnx"), "rram", out=tmp_path / "o.onnx", **options)
+    assert {step.mean for step in report.steps} == {1.0}
+    (kept,) = [step.name for step in report.steps if step.kept]
+    assert kept.startswith("equalised, code ")

@@ -50,7 +50,7 @@ def cost_document(report: CostReport) -> Document:
         hero=Hero(
             role="none",
             word="",
-            title=f"{totals_text(report)}",
+            title=f"{si_text(report.totals.energy_j, 'J')} an inference",
             lines=(f"{design_text(report)}.", band_text(report)),
             numbers=tuple(_numbers(report)),
             warnings=tuple(f"{text}." for text in report.warnings),

@@ -88,7 +88,7 @@ MAY_IMPORT = {
     "jobs.costing": LOWER | {"perturb", "session", "cost", "technology"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
-    "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing"},
+    "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing"},
     "jobs.exploring": LOWER | {"perturb", "coverage", "session", "exploration", "jobs.measuring"},
     "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},

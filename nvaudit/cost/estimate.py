@@ -91,7 +91,7 @@ class _Estimate:
         if mode == "bit_serial" and point.input_bits not in workload.input_bits:
             measured = ", ".join(map(str, workload.input_bits))
             raise OptionError(
-                f"--input-bits {point.input_bits}: bit densities were measured for {measured} bits; "
+                f"input_bits {point.input_bits}: bit densities were measured for {measured} bits; "
                 "measure the model for these too"
             )
         self.read = read_of(technology, point.crossbar, mode, point.input_bits, point.adc_bits)

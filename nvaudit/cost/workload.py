@@ -316,10 +316,7 @@ def measure_workload(
         placing.enter(step)
     placing.leave(steps.results)
     on = [one.products for one in layers]
-    unknown = [
-        f"{step.op} {step.name!r}" for step in steps.steps if step.arithmetic is None or step.runs is None
-    ]
-    unknown += [f"products of {op}" for op in off.unknown]
+    unknown = _unknown(steps, off, [weights[i].key for i in order if vectors.get(i) is None])
     return ModelWorkload(
         layers=layers,
         arithmetic=placing.arithmetic,
@@ -327,9 +324,26 @@ def measure_workload(
         flows=placing.flows(),
         operations=2.0 * (sum(on) + off.count / samples),
         largest=max([step.elements or 0 for step in steps.steps], default=0) / samples,
-        unknown=tuple(dict.fromkeys(unknown)),
+        unknown=unknown,
         input_bits=bits,
         images=0 if real is None else min(images, real.count),
+    )
+
+
+def _unknown(steps: Steps, off: _Off, layers: Sequence[str]) -> tuple[str, ...]:
+    """What cannot be counted: operators by their kind, and layers."""
+    by_kind: dict[str, list[str]] = {}
+    for step in steps.steps:
+        if not step.moves and (step.arithmetic is None or step.runs is None):
+            by_kind.setdefault(step.op, []).append(step.name)
+    texts = [
+        f"{op} {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for op, names in by_kind.items()
+    ]
+    return (
+        *texts,
+        *(f"products of {op}" for op in off.unknown),
+        *(f"products with {key!r}" for key in layers),
     )
 
 

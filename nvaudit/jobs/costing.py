@@ -17,7 +17,7 @@ from nvaudit.cost.estimate import cost_of
 from nvaudit.cost.workload import ModelWorkload, measure_workload
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
-from nvaudit.errors import ModelError, OptionError
+from nvaudit.errors import ModelError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -25,6 +25,7 @@ from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_m
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.report.cost.result import (
     ChipEnergies,
     CostBand,
@@ -37,7 +38,7 @@ from nvaudit.report.cost.result import (
     totals_text,
 )
 from nvaudit.report.sections import InputHashes, OperatingPointInfo
-from nvaudit.session import Session, find_mapping, input_specs, notes_on_codes, settle_codes, settle_device
+from nvaudit.session import Session, input_specs, settle_device
 from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
 from nvaudit.technology import Technology, change_technology, load_technology, technology_names
 
@@ -183,12 +184,12 @@ def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
         device=profile.model_dump(mode="json"),
         operating_point=_operating(points[0]),
         hashes=InputHashes(
-            model=loaded.digest, data=None if dataset is None else dataset.digest,
+            model=loaded.digest, data=dataset.digest if dataset is not None and workload.images else None,
             device=profile_digest(profile),
         ),
         run=spec.model_dump(mode="json"),
         timing=timing,
-        notes=(*notes, *loaded.notes, *(() if dataset is None else dataset.notes)),
+        notes=(*notes, *loaded.notes, *(dataset.notes if dataset is not None and workload.images else ())),
         **{name: getattr(info, name) for name in CostInfo.model_fields},
     )  # fmt: skip
 
@@ -218,12 +219,18 @@ def session_cost(
 
 
 def _dataset(spec: RunSpec, loaded: LoadedModel, rebatch: Rebatch, folder: Path) -> Dataset | None:
-    """Samples, where there are any: their labels do not matter."""
+    """Samples: without any, one that is made up shows sizes that the model does not state."""
     specs = input_specs(loaded, rebatch)
-    if spec.data is None and not loaded.path.with_suffix(".npz").is_file():
+
+    def load(path: Path | None, limit: int | None) -> Dataset:
+        return load_dataset(path, specs, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=folder)
+
+    if spec.data is not None or loaded.path.with_suffix(".npz").is_file():
+        return load(None if spec.data is None else Path(spec.data), spec.limit)
+    try:
+        return load(None, 1)
+    except (NvauditError, MemoryError):  # a model that cannot be fed has the sizes that it states
         return None
-    data = None if spec.data is None else Path(spec.data)
-    return load_dataset(data, specs, model_path=loaded.path, limit=spec.limit, seed=spec.seed, scratch=folder)
 
 
 def _workload(

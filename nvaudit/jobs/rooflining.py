@@ -17,6 +17,7 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.costing import check_cost_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
@@ -27,10 +28,21 @@ from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.limits import Measure
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
-from nvaudit.spec import EffortOptions, GateOptions, QuestionOptions, RunSpec, flag, make_spec
+from nvaudit.spec import (
+    EffortOptions,
+    GateOptions,
+    QuestionOptions,
+    RunSpec,
+    TechnologyOptions,
+    flag,
+    make_spec,
+)
 
 CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
 """Options of the run specification that are about converters; without the first they are ideal."""
+
+_WITH_CONVERTERS = (*CONVERTERS, *TechnologyOptions.model_fields)
+"""Options that only the audit with converters takes."""
 
 MAX_BITS = 8
 ANALOG_BITS = (1, 2, 3, 4)
@@ -184,10 +196,11 @@ def plan_roofline(
     base = make_spec(model=model, device=device, data=data, **everything)
     _check_point(base)
     check_converters(base)
+    check_cost_options(base, audited=True)
     profile = load_profile(base.device)
     settle_device(base)  # what is wrong whatever the levels
     converters = _converters(base)
-    plain = {name: value for name, value in everything.items() if name not in CONVERTERS}
+    plain = {name: value for name, value in everything.items() if name not in _WITH_CONVERTERS}
     ideal, skipped = {}, []
     held = _levels_of_mapping(base)
     for bits in _bits(own.cell_bits, profile):
@@ -215,7 +228,7 @@ def plan_roofline(
         raise ProfileError(f"none of the numbers of levels can be run: {reasons}")
     converted = {}
     if converters:
-        chosen = {name: getattr(base, name) for name in CONVERTERS}
+        chosen = {name: getattr(base, name) for name in _WITH_CONVERTERS}
         converted = {bits: make_spec(**{**spec.model_dump(), **chosen}) for bits, spec in ideal.items()}
     asked = Asked(own.rank_by, own.margin, converters or None)
     return RooflinePlan(ideal, converted, tuple(skipped), asked, tuple(_notes(base, profile, ideal)))

@@ -35,6 +35,7 @@ from nvaudit.report.comparison.result import (
     ModelDifference,
     RoughnessScore,
 )
+from nvaudit.report.cost.result import figures_of
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import (
@@ -208,6 +209,7 @@ def _model(
         images_exhaustive=report.trials.images_exhaustive,
         seconds=report.timing.get("total"),
         codes=report.codes,
+        cost=figures_of(report.cost),
         run=report.run,
         hashes=report.hashes,
         notes=report.notes,

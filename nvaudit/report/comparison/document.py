@@ -9,6 +9,7 @@ from nvaudit.report.codes import codes_warning
 from nvaudit.report.comparison.figures import kpp_figure, roughness_figure
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport, ModelDifference
+from nvaudit.report.cost.document import costs_table
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -128,6 +129,7 @@ def _models(report: ComparisonReport) -> Section:
         sketch=partial(bar_lines, report),
     )
     blocks: list[Block] = [figure, table]
+    blocks += costs_table("costs", "model", [(short(model.name), model.cost) for model in report.models])
     if lines := tuple(f"{line}." for line in _bound_remarks(report)):
         blocks.append(Bullets(lines))
     return Section("models", "The models", tuple(blocks))

@@ -12,6 +12,7 @@ from nvaudit.report.records import Cell, Check, Records, Tables, flat, records_o
 from nvaudit.report.wording import kpp_name
 
 _KPP_FIELDS = ("value", "low", "high")
+_COSTS = ("energy_j", "latency_s", "edp_js", "area_m2")
 
 
 def tables(report: ComparisonReport) -> Tables:
@@ -43,6 +44,7 @@ def _heading(report: ComparisonReport) -> list[str]:
         "trials", "seconds", "share_converted", *(f"place_by_{measure}" for measure in MEASURES),
         "kpp_difference", "kpp_difference_low", "kpp_difference_high",
         "share_of_products", "share_of_weights", "code", "devices_per_weight",
+        *(_COSTS if any(model.cost is not None for model in report.models) else ()),
     ]  # fmt: skip
 
 
@@ -63,6 +65,10 @@ def _row(report: ComparisonReport, model: ComparedModel) -> list[Cell]:
           else (model.mapped.share_of_products, model.mapped.share_of_weights)),
         *((None,) * 2 if model.codes is None
           else (model.codes.name, model.codes.devices_per_weight)),
+        *(
+            tuple(None if model.cost is None else getattr(model.cost, name) for name in _COSTS)
+            if any(other.cost is not None for other in report.models) else ()
+        ),
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from nvaudit.report.codes import CodesInfo
 from nvaudit.report.comparison.difference import Method, Relation
 from nvaudit.report.comparison.ranks import Measure, RankCorrelation
+from nvaudit.report.cost.result import CostFigures
 from nvaudit.report.gates import GateResult
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedGate, MappedShare
@@ -73,6 +74,7 @@ class ComparedModel(Section):
     images_exhaustive: int = Field(ge=0)
     seconds: float | None
     codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
+    cost: CostFigures | None = Field(default=None, description="Null: no --technology was given.")
     run: Run = Field(description="The full specification of the audit.")
     hashes: Hashes
     notes: tuple[str, ...]

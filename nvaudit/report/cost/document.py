@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nvaudit.report.cost.figures import cost_figure
-from nvaudit.report.cost.result import COMPONENT_NAMES, CostInfo, CostReport, totals_text
+from nvaudit.report.cost.result import COMPONENT_NAMES, CostFigures, CostInfo, CostReport, totals_text
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -50,7 +50,7 @@ def cost_document(report: CostReport) -> Document:
         hero=Hero(
             role="none",
             word="",
-            title=f"{totals_text(report)}",
+            title=f"{si_text(report.totals.energy_j, 'J')} an inference",
             lines=(f"{design_text(report)}.", band_text(report)),
             numbers=tuple(_numbers(report)),
             warnings=tuple(f"{text}." for text in report.warnings),
@@ -74,6 +74,36 @@ def cost_section(info: CostInfo | None) -> Section | None:
         *_limits(info),
     )
     return Section("cost", "Hardware cost", blocks)
+
+
+def costs_table(name: str, head: str, rows: Sequence[tuple[Cell, CostFigures | None]]) -> list[Block]:
+    """The costs of several models, or numbers of levels, beside each other; empty where none was asked for.
+
+    Parameters
+    ----------
+    head : str
+        Heading of the first column.
+    rows : sequence of (cell, CostFigures or None)
+    """
+    costs = [cost for _, cost in rows if cost is not None]
+    if not costs:
+        return []
+    names = ", ".join(dict.fromkeys(cost.technology for cost in costs))
+    caption = f"Hardware cost of an inference with {names}; absolute numbers within ×/÷ {costs[0].factor:g}."
+    cells = tuple((cell, *_figures_cells(cost)) for cell, cost in rows)
+    columns = (head, "energy", "latency", "energy · delay", "area, mm²")
+    return [Table(name, caption, columns, cells, numeric=(1, 2, 3, 4), sortable=True)]
+
+
+def _figures_cells(cost: CostFigures | None) -> tuple[Cell, ...]:
+    if cost is None:
+        return (Number(None, "-"),) * 4
+    return (
+        Number(cost.energy_j, si_text(cost.energy_j, "J")),
+        Number(cost.latency_s, si_text(cost.latency_s, "s")),
+        Number(cost.edp_js, si_text(cost.edp_js, "Js")),
+        Number(cost.area_m2, f"{1e6 * cost.area_m2:.3g}"),
+    )
 
 
 def design_text(info: CostInfo) -> str:

@@ -50,7 +50,8 @@ def cost_figure(info: CostInfo) -> Any:
                 range=[len(names) - 0.5, -0.5],
             ),
             showlegend=True,
-            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom",
+                    "traceorder": "normal"},
             margin={"l": 8, "r": 12, "t": 96, "b": 8},
         )
     )  # fmt: skip

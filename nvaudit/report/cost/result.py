@@ -126,12 +126,35 @@ class CostInfo(Section):
         return str(self.technology.get("name", "unnamed technology"))
 
 
+class CostFigures(CostPart):
+    """The cost of one of several models or numbers of levels, in short."""
+
+    technology: str
+    edp_js: float = Field(ge=0)
+    factor: float = Field(ge=1, description="Absolute numbers hold within ×/÷ this.")
+
+
 class CostReport(CostInfo, Header):
     """What a model costs in hardware; written by ``nvaudit cost``."""
 
     kind: Literal["cost"] = "cost"
     model: ModelInfo
     device: dict[str, JsonValue] = Field(description="The full device profile.")
+
+
+def figures_of(info: CostInfo | None) -> CostFigures | None:
+    """Give the cost in short; None where it was not asked for."""
+    if info is None:
+        return None
+    totals = info.totals
+    return CostFigures(
+        energy_j=totals.energy_j,
+        latency_s=totals.latency_s,
+        area_m2=totals.area_m2,
+        edp_js=totals.edp_js,
+        technology=info.technology_name,
+        factor=info.band.factor,
+    )
 
 
 def totals_text(info: CostInfo) -> str:

@@ -10,6 +10,7 @@ from itertools import groupby
 from pydantic import JsonValue
 
 from nvaudit.report.comparison.measures import size_of
+from nvaudit.report.cost.result import figures_of
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.roofline.limits import (
@@ -169,6 +170,7 @@ def _level(audits: LevelAudits, rank_by: Measure, margin: float) -> LevelResult:
         share_converted=None if runs[-1].crossbar is None else runs[-1].crossbar.share_of_weights,
         size=size_of(runs[-1].tensors),  # with converters the crossbars that were really filled
         codes=ideal.codes,
+        cost=None if converted is None else figures_of(converted.cost),
         operating_point=ideal.operating_point,
         run=ideal.run,
         hashes=ideal.hashes,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from nvaudit.report.codes import codes_warning
+from nvaudit.report.cost.document import costs_table
 from nvaudit.report.document import (
     Bullets,
     Cell,
@@ -146,7 +147,11 @@ def _cost(report: RooflineReport) -> Section:
         "cost", "What each number of levels takes.", ("levels", *_SIZE_COLUMNS), rows,
         numeric=(0, *range(2, len(_SIZE_COLUMNS) + 1)), sortable=True,
     )  # fmt: skip
-    return Section("cost-section", "Devices and crossbars", (table, *share_blocks(report.mapped)))
+    costs = costs_table(
+        "hardware-cost", "levels",
+        [(Number(level.levels, str(level.levels)), level.cost) for level in report.levels],
+    )  # fmt: skip
+    return Section("cost-section", "Devices and crossbars", (table, *costs, *share_blocks(report.mapped)))
 
 
 def _notes(report: RooflineReport) -> Section:

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from nvaudit.report.cases import kpp_numbers, kpp_text
 from nvaudit.report.codes import CodesInfo
 from nvaudit.report.comparison.result import ModelSize
+from nvaudit.report.cost.result import CostFigures
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Check, Tables, flat, records_of
@@ -79,6 +80,7 @@ class LevelResult(Section):
         default=None, description="Share of the mapped weights that go through converters; null without."
     )
     codes: CodesInfo | None = Field(default=None, description="Null: weights are slices.")
+    cost: CostFigures | None = Field(default=None, description="Null: no --technology was given.")
     operating_point: OperatingPointInfo
     run: Run = Field(description="The specification of the audit without converters.")
     hashes: Hashes

@@ -22,6 +22,7 @@ from nvaudit.option_texts import (
 
 Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 TopSlice = Literal["window", "lowest"]
+OffsetZero = Literal["lower", "upper"]
 Scale = Literal["per_tensor", "per_channel"]
 SigmaUnit = Literal["level", "full_scale", "weight_max"]
 Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]
@@ -211,6 +212,14 @@ class MappingOptions(Options):
             "Levels of a top slice that holds fewer bits than a device: spread over the window, or only the "
             "lowest.",
             unset="window",
+        ),
+    ] = None
+    offset_zero: Annotated[
+        OffsetZero | None,
+        Option(
+            "Stored value of a zero weight on slices with the offset encoding: lower, 2^H − 1, as in the "
+            "papers, or upper, 2^H, which is one top digit and zeros.",
+            unset="lower",
         ),
     ] = None
     scale: Annotated[Scale, Option("One quantisation scale per tensor or per output channel.")] = "per_tensor"

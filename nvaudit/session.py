@@ -224,13 +224,19 @@ def input_files(spec: Any) -> dict[str, Path]:
 def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, ...]]:
     """Profile and operating points of a run."""
     profile = load_profile(spec.device)
-    if any(value is not None for value in (spec.cell_bits, spec.bits, spec.encoding, spec.top_slice)):
+    given = (spec.cell_bits, spec.bits, spec.encoding, spec.top_slice, spec.offset_zero)
+    if any(value is not None for value in given):
         profile = override_profile(
             profile,
             cell_bits=spec.cell_bits,
             weight_bits=spec.bits,
             encoding=spec.encoding,
             top_slice=spec.top_slice,
+            offset_zero=spec.offset_zero,
+        )
+    if spec.offset_zero is not None and (profile.encoding != "offset" or profile.cell_bits is None):
+        raise OptionError(
+            "--offset-zero is for slices of --encoding offset on devices of whole bits; leave it out"
         )
     own = {
         name: getattr(spec, name) for name in DeviceOptions.model_fields if name not in ("device", "sigmas")

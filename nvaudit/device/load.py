@@ -153,6 +153,8 @@ def profile_digest(profile: DeviceProfile) -> str:
         del data["level_bits"]  # the digest is that of before this key existed
     if data["top_slice"] == "window":
         del data["top_slice"]  # the same
+    if data["offset_zero"] == "lower":
+        del data["offset_zero"]  # the same
     if data["measured_after_s"] is None:
         del data["measured_after_s"]  # the digest is that of before this key existed
     for term in data["noise"]:
@@ -178,6 +180,7 @@ def override_profile(
     weight_bits: int | None = None,
     encoding: Encoding | None = None,
     top_slice: Literal["window", "lowest"] | None = None,
+    offset_zero: Literal["lower", "upper"] | None = None,
 ) -> DeviceProfile:
     """Change how weights are held on a device, and check that the profile still makes sense.
 
@@ -194,6 +197,8 @@ def override_profile(
         New encoding.
     top_slice : str, optional
         New use of the levels of a narrow top slice.
+    offset_zero : str, optional
+        New stored value of a zero weight.
 
     Returns
     -------
@@ -207,7 +212,7 @@ def override_profile(
     """
     data = profile.model_dump(mode="json")
     changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding,
-               "top_slice": top_slice}  # fmt: skip
+               "top_slice": top_slice, "offset_zero": offset_zero}  # fmt: skip
     data |= {key: value for key, value in changes.items() if value is not None}
     # With more levels than the profile has, laws by level and tables lack entries: the check of the new
     # profile says so.

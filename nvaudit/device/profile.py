@@ -173,6 +173,10 @@ class DeviceProfile(_Section):
         default="window",
         description="Levels of a top slice of fewer bits: spread over the window, or the lowest ones.",
     )
+    offset_zero: Literal["lower", "upper"] = Field(
+        default="lower",
+        description="Stored value of a zero weight on offset slices: 2^H − 1, or 2^H, one digit and zeros.",
+    )
     weight_bits: int = Field(default=8, ge=1, le=14)
     encoding: Encoding
     window: Window | None = None

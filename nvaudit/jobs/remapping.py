@@ -14,6 +14,7 @@ import numpy as np
 from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
 from nvaudit.files import check_product, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.mapping.code_search import Conversion
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
 from nvaudit.mapping.tiling import Crossbar
@@ -23,6 +24,7 @@ from nvaudit.model.rescale.find import plan_scaling
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, code_request
+from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
@@ -46,7 +48,7 @@ from nvaudit.remapping.time_budget import (
 from nvaudit.renamed import takes_old
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
-from nvaudit.session import Session, prepared, settle_metric
+from nvaudit.session import Session, check_converters, prepared, settle_metric
 from nvaudit.spec import make_spec
 from nvaudit.tensor_table import codes_info
 
@@ -123,7 +125,10 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
     asked = code_request(make_spec(**spec.audit_options(data=data)))
     if asked is not None and spec.mapping is not None:
         raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
-    calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec)))
+    # Without converters: the bench puts every candidate on crossbars of its own.
+    check_converters(make_spec(**spec.audit_options(data=data)))
+    ideal = {"adc_bits": None, "dac_bits": None, "adc_range": "max"}
+    calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec), **ideal))
     outcome = prepared(
         calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
     )
@@ -216,7 +221,7 @@ def _choose(
 
 def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> None:
     """One code for all layers, then codes by layers, as far as they are asked for."""
-    size = Crossbar(*session.spec.crossbar)
+    size, how = Crossbar(*session.spec.crossbar), search.conditions.converters
 
     def choose(request: CodeRequest, bench: Bench, importance: Mapping[str, float] | None) -> ChosenCodes:
         return choose_codes(
@@ -226,6 +231,7 @@ def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> No
             per_channel=bench.conditions.per_channel,
             size=size,
             importance=importance,
+            conversion=None if how is None else Conversion(how.adc_bits, how.rows, how.method),
         )
 
     alike = replace(asked, allocate=None)
@@ -293,6 +299,9 @@ def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> BenchCondi
         chips=spec.calibration_chips,
         threads=max(1, spec.workers),
         provider=spec.provider,
+        converters=None
+        if spec.adc_bits is None
+        else ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range),
     )
 
 

@@ -109,6 +109,7 @@ def _coded(session: Session, point: OperatingPoint) -> RunSpec:
     changed = {
         "bits": None,
         "top_slice": None,
+        "offset_zero": None,
         "skip_zero_groups": False,
         "code": "auto",
         "devices_per_weight": float(array.slices * array.polarities),

@@ -117,7 +117,9 @@ def layout(
     top = 2**cell - 1
     # Whole levels: the widest spacing at which the largest digit still lies inside the window.
     stretch = top // (2**narrow - 1) if narrow and profile.top_slice == "window" else 1
-    return _on_window(profile, slice_code(stored, cell, encoding, stretch), bits, cell, top, narrow)
+    # 2^H is one top digit and zeros, 2^H − 1 zero and the largest digits; either way max|W| is 2^H − 1.
+    zero = 2**bits if encoding == "offset" and profile.offset_zero == "upper" else None
+    return _on_window(profile, slice_code(stored, cell, encoding, stretch, zero), bits, cell, top, narrow)
 
 
 def code_layout(profile: DeviceProfile, code: Code) -> Array:

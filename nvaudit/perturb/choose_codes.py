@@ -87,7 +87,11 @@ def code_request(spec: RunSpec) -> CodeRequest | None:
                     f"{option} is for --code auto; slices have as many devices as --bits and --cell-bits make"
                 )
         return None
-    for option, of_slices in (("--bits", spec.bits), ("--top-slice", spec.top_slice)):
+    for option, of_slices in (
+        ("--bits", spec.bits),
+        ("--top-slice", spec.top_slice),
+        ("--offset-zero", spec.offset_zero),
+    ):
         if of_slices is not None:
             raise OptionError(f"{option} is for slices, not for --code {spec.code}; leave one of the two out")
     return CodeRequest(

@@ -63,6 +63,7 @@ def settle_codes(
             ("--encoding", spec.encoding),
             ("--bits", spec.bits),
             ("--top-slice", spec.top_slice),
+            ("--offset-zero", spec.offset_zero),
         ):
             if of_mapping is not None:
                 raise OptionError(

@@ -22,6 +22,7 @@ from nvaudit.model.regrid import code_ranges
 from nvaudit.model.rewrite import editable_weights
 from nvaudit.perturb.chip import Draw
 from nvaudit.perturb.choose_codes import ChosenCodes
+from nvaudit.perturb.crossbar import ConverterSpec, put_on_crossbars
 from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.open_chips import OpenChips
@@ -132,6 +133,8 @@ class BenchConditions:
         The calibration samples.
     keep : str or None
         The original model's outputs, where the metric compares with these.
+    converters : ConverterSpec or None
+        What column sums of the chips go through; None: ideal converters.
     """
 
     point: OperatingPoint
@@ -150,6 +153,7 @@ class BenchConditions:
     chips: int
     threads: int
     provider: str
+    converters: ConverterSpec | None = None
 
 
 def floats(numbers: Numbers) -> NDArray[Any]:
@@ -205,6 +209,7 @@ class Bench:
             every_device=False,
             provider=conditions.provider,
         )
+        self._request = request
         self.workload: Workload = build_workload(request, folder)
         mapped = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
         self.weights: dict[str, Weight] = {weight.key: weight for weight in mapped}
@@ -258,14 +263,23 @@ class Bench:
     def chips(self, changed: Changed) -> OpenChips:
         """Open the model, with some weights replaced, for running chips."""
         how = self.conditions
-        return OpenChips(self._with(changed), how.metric, how.keep, min(how.threads, how.chips))
+        return OpenChips(self.on_array(changed), how.metric, how.keep, min(how.threads, how.chips))
+
+    def on_array(self, changed: Changed) -> Workload:
+        """The workload that chips are run on: through converters whose ranges are set for these weights."""
+        plain, how = self._with(changed), self.conditions.converters
+        if how is None:
+            return plain
+        folder = self.folder / f"crossbars-{next(self._count)}"
+        folder.mkdir()
+        return put_on_crossbars(self._request, plain, how, folder).workload
 
     def exact_slots(self, changed: Changed) -> dict[str, NDArray[Any]]:
         """What fills the template's places without quantisation and noise, by name."""
         return {slot.name: array for slot, array in self._exact(changed, self.workload)}
 
     def engine(self, changed: Changed) -> Engine:
-        """Open the model with some weights replaced."""
+        """Open the model with some weights replaced; converters are ideal."""
         return Engine(self._with(changed))
 
     def _exact(self, changed: Changed, workload: Workload) -> list[tuple[SlotSpec, NDArray[Any]]]:

@@ -92,6 +92,7 @@ def remap_report(
     chips = count_text(outcome.search.conditions.chips, "chip")
     mapped = None if pair is None else pair[1].mapped
     hashes = outcome.header["hashes"]
+    through = "" if spec.adc_bits is None else f", through {spec.adc_bits}-bit ADCs"
     return RemapReport(
         **{
             **outcome.header,
@@ -118,7 +119,7 @@ def remap_report(
         sigma=outcome.point.sigma,
         sigma_unit=outcome.point.sigma_unit,
         calibration=f"{chips} on {count_text(outcome.calibrated, 'sample')} of {outcome.samples:,} from "
-        f"{outcome.source}; these are other chips than those of the audit",
+        f"{outcome.source}{through}; these are other chips than those of the audit",
         steps=tuple(_steps(spec, outcome)),
         not_tried=(*(f"{name}: {LATE}" for name in outcome.search.untried), *outcome.search.impossible),
         tensors=tuple(_tensors(outcome)),

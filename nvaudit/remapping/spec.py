@@ -11,6 +11,7 @@ from nvaudit.option_texts import read_path
 from nvaudit.options import (
     ChipOptions,
     CodeOptions,
+    ConverterOptions,
     Count,
     DataOptions,
     DeviceOptions,
@@ -88,6 +89,7 @@ class RemapSpec(
     ChipOptions,
     LossOptions,
     CalibrationOptions,
+    ConverterOptions,
     CodeOptions,
     MappingOptions,
     DeviceOptions,

@@ -80,7 +80,7 @@ def remedy_command(report: AuditReport, code: str | None = None) -> str | None:
     fields = [name for part in _SAME for name in part.model_fields if name != "sigmas"]
     same = {name: report.run[name] for name in fields if name in report.run} | {"sigmas": [point.sigma]}
     if code is not None:
-        same |= {"code": code, "bits": None, "top_slice": None}
+        same |= {"code": code, "bits": None, "top_slice": None, "offset_zero": None}
     for name, value in same.items():
         if value != fields_of(RunSpec)[name].default or name == "device":
             words += _words(name, value)

@@ -6,8 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvaudit.device import load_profile, operating_point, override_profile, profile_digest
+from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import held_levels, layout
+from nvaudit.perturb.choose_codes import code_request
 from nvaudit.perturb.moments import code_moments
+from nvaudit.session import settle_device
+from nvaudit.spec import make_spec
 
 ENCODINGS = st.sampled_from(["sign_magnitude", "differential", "offset"])
 
@@ -61,3 +65,37 @@ def test_a_profile_keeps_its_digest():
     assert profile_digest(override_profile(profile, top_slice="lowest")) != profile_digest(profile)
     # As in the report of an audit from before the keys level_bits, top_slice and timed existed.
     assert profile_digest(profile).startswith("07862e771a6b")
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_a_zero_weight_is_one_digit_and_zeros_if_asked_for(bits):
+    """Stored as 2^H instead of 2^H − 1, with as many values on each side; every weight adds up as before."""
+    plain = override_profile(load_profile("rram"), encoding="offset")
+    other = override_profile(plain, offset_zero="upper")
+    lower, upper = layout(plain, bits=bits), layout(other, bits=bits)
+    assert (lower.code.zero, upper.code.zero) == (2**bits - 1, 2**bits)
+    assert lower.top == upper.top == 2**bits - 1
+    value = np.arange(-upper.top, upper.top + 1)
+    for array in (lower, upper):
+        held = sum(one.significance * one.level for one in held_levels(value, array))
+        assert np.allclose(held - array.code.zero, value)
+    digits = upper.code.table[:, upper.code.zero]
+    assert np.count_nonzero(digits) == 1
+    assert digits[-1] > 0
+    assert profile_digest(override_profile(plain, offset_zero="lower")) == profile_digest(plain)
+    assert profile_digest(other) != profile_digest(plain)
+
+
+@pytest.mark.parametrize("more", [{}, {"encoding": "differential"}])
+def test_it_is_refused_without_offset_slices(more):
+    """It would say nothing."""
+    spec = make_spec(model="m.onnx", device="rram", offset_zero="upper", **more)
+    with pytest.raises(OptionError, match="--offset-zero is for slices"):
+        settle_device(spec)
+
+
+def test_it_is_refused_where_a_code_chooses_the_value():
+    """As other options of slices."""
+    spec = make_spec(model="m.onnx", device="rram", encoding="offset", code="8,4,2,1", offset_zero="upper")
+    with pytest.raises(OptionError, match="--offset-zero is for slices"):
+        code_request(spec)

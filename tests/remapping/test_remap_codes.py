@@ -250,3 +250,32 @@ def test_a_code_starts_from_the_structure_of_least_noise(tmp_path):
     assert {step.mean for step in report.steps} == {1.0}
     (kept,) = [step.name for step in report.steps if step.kept]
     assert kept.startswith("equalised, code ")
+
+
+def test_candidates_are_judged_through_the_converters(tmp_path):
+    """What a candidate measures is what an audit of its chips through these ADCs gives."""
+    same = {"sigma": 0.2, "limit": 60, "workers": 1, "data": EXAMPLE.with_suffix(".npz")}
+    adc = {"adc_bits": 4, "crossbar": (64, 64), "adc_range": "percentile:99.9"}
+    options = {**same, **adc, **QUICK, **ALONE, "trials": 3, "code": "auto"}
+    found = remap(EXAMPLE, "fefet1", out=tmp_path / "H.onnx", **options)
+    chips = {**same, "sigmas": (same["sigma"],), "trials": 4, "roughness": False, "exhaustive": True}
+    del chips["sigma"]
+    plain, coded = (
+        audit(EXAMPLE, "fefet1", **chips, **adc, seed=1, code=code) for code in ("slices", "auto")
+    )
+    ideal = audit(EXAMPLE, "fefet1", **chips, seed=1, code="slices")
+    assert [step.mean for step in found.steps] == [plain.trials.mean, coded.trials.mean]
+    assert [step.quantised for step in found.steps] == [plain.quantised, coded.quantised]
+    assert plain.trials.mean != ideal.trials.mean
+    assert found.codes == coded.codes
+    assert found.codes.codes[0].errors.converters > 0
+    assert "through 4-bit ADCs" in found.calibration
+    after = audit(tmp_path / "H.onnx", "fefet1", **{**chips, "trials": 3}, **adc)
+    assert (found.after.mean, found.after.quantised) == (after.trials.mean, after.quantised)
+
+
+def test_ranges_of_converters_without_converters_are_refused(tmp_path):
+    """As in an audit, before anything is tried."""
+    with pytest.raises(OptionError, match="--adc-range is for crossbars with converters"):
+        remap(EXAMPLE, "fefet1", out=tmp_path / "H.onnx", adc_range="full_scale", **QUICK)
+    assert not (tmp_path / "H.onnx").exists()

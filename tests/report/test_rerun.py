@@ -42,6 +42,7 @@ SPECS = {
         "output_name": "é",
         "encoding": "offset",
         "top_slice": "lowest",
+        "offset_zero": "upper",
         "code": "auto:integers",
         "devices_per_weight": 2.5,
         "allocate": "crossbars",

@@ -54,7 +54,12 @@ from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
 
 OF_ONE_AUDIT = (
-    *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
+    *(
+        name
+        for part in (SpaceOptions, ExploreOptions)
+        for name in part.model_fields
+        if name in RunSpec.model_fields
+    ),
     *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
     *(name for part in (EffortOptions, QuestionOptions) for name in part.model_fields),
 )

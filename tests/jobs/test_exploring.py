@@ -17,7 +17,7 @@ DEVICE = "fefet1"
 
 def explored(example, folder=None, axes=AXES, own=(), **options):
     plan = plan_exploration(
-        example, DEVICE, None, MadeUpPrices(), axes=axes, own=dict(own), options=FEW | options
+        example, DEVICE, None, axes=axes, own=dict(own), options=FEW | options, pricer=MadeUpPrices()
     )
     return run_exploration(plan, resume=folder)
 
@@ -115,7 +115,7 @@ def test_it_goes_on_where_it_was_cut_off(example, found, tmp_path):
     def told(what, done, total):
         runs.append(what)
 
-    plan = plan_exploration(example, DEVICE, None, MadeUpPrices(), axes=AXES, own={}, options=FEW)
+    plan = plan_exploration(example, DEVICE, None, axes=AXES, own={}, options=FEW, pricer=MadeUpPrices())
     again = run_exploration(plan, told, tmp_path)
     assert [p.kpp for p in first.points] == [p.kpp for p in again.points]
     assert first.front == again.front == found.front

@@ -31,7 +31,7 @@ from nvaudit.report.explore.result import (
     ExploreReport,
     Objective,
     cost_text,
-    si_text,
+    quantity_text,
 )
 from nvaudit.report.parts import share_blocks, warnings
 from nvaudit.report.record import hash_rows, time_text
@@ -252,7 +252,7 @@ def _record(report: ExploreReport) -> Section:
     rows = [
         ("nvaudit", report.nvaudit_version),
         ("technology", report.technology),
-        *((f"largest {COSTS[cost][1]}", si_text(limit, COSTS[cost][2]))
+        *((f"largest {COSTS[cost][1]}", quantity_text(limit, cost))
           for cost, limit in report.budgets.items()),
         *([] if report.min_kpp is None else [
             ("wanted", f"{kpp_name(report.percentile)} {limit_text(report.min_kpp, report.metric_info.unit)}")

@@ -41,6 +41,7 @@ from nvaudit.perturb.racing import Scouting, pilot_count, scout
 from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.settle_codes import settle_codes
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.explore.result import COSTS, ExploreReport, LeftOut, PointCost, PointStatus
 from nvaudit.session import (
@@ -48,7 +49,6 @@ from nvaudit.session import (
     check_converters,
     prepare,
     prepare_again,
-    settle_codes,
     settle_device,
     settle_metric,
 )

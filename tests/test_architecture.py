@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "tensor_table": LOWER | {"perturb"},
     "coverage": LOWER | {"perturb"},
     "session": LOWER | {"perturb", "tensor_table"},
-    "exploration": LOWER | {"perturb", "session", "technology", "cost"},
+    "exploration": LOWER | {"perturb"},
     "jobs.candidates": LOWER,
     "jobs.attributing": LOWER | {"perturb", "session"},
     "jobs.planning": LOWER | {"perturb", "session"},
@@ -89,7 +89,9 @@ MAY_IMPORT = {
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing"},
-    "jobs.exploring": LOWER | {"perturb", "coverage", "session", "exploration", "jobs.measuring"},
+    "jobs.exploring": LOWER
+    | {"perturb", "coverage", "session", "exploration", "cost", "technology"}
+    | {"jobs.costing", "jobs.measuring"},
     "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
     "jobs.hardening": LOWER

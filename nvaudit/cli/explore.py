@@ -13,7 +13,6 @@ from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_opti
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK
-from nvaudit.exploration.pricing import TechnologyPricer
 from nvaudit.exploration.spec import ExploreOptions, SpaceOptions
 from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.exploring import OF_ONE_AUDIT, plan_exploration, run_exploration
@@ -33,6 +32,11 @@ from nvaudit.spec import RunSpec
         "data": {
             "help": "Evaluation data, as for `audit`.",
             "unset": "MODEL.npz beside the model; without it the exploration is label-free",
+        },
+        "technology": {
+            "help": "The circuits around the devices: a bundled technology (see `nvaudit technology list`) "
+            "or a technology file.",
+            "unset": "it must be given",
         },
         "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
         "min_kpp": {
@@ -67,8 +71,7 @@ def explore_command(
     options["workers"] = default_workers() if workers is None else workers
     axes = {name: options.pop(name) or None for name in SpaceOptions.model_fields}
     own = {name: options.pop(name) for name in ExploreOptions.model_fields}
-    pricer = TechnologyPricer.of(ExploreOptions.validated(own))
-    plan = plan_exploration(model, device, data, pricer, axes=axes, own=own, options=options)
+    plan = plan_exploration(model, device, data, axes=axes, own=own, options=options)
     inputs = input_files(plan.base)
     if plan.own.space is not None:
         inputs["the design space"] = Path(plan.own.space)

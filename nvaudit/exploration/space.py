@@ -14,7 +14,7 @@ from typing import Any
 from nvaudit.declare import fields_of
 from nvaudit.device import DeviceProfile
 from nvaudit.errors import OptionError
-from nvaudit.exploration.spec import MAX_POINTS, OF_COST_ALONE, SpaceOptions
+from nvaudit.exploration.spec import MAX_POINTS, SpaceOptions
 from nvaudit.spec import RunSpec
 
 MAX_BYTES = 1 << 20
@@ -24,7 +24,7 @@ _ADC_BITS = (4, 5, 6, 7, 8)
 _ANALOG_BITS = (1, 2, 3, 4)
 
 Settings = Mapping[str, Any]
-"""One value of each axis, by its name: that of an option of an audit, but for those of the cost alone."""
+"""One value of each axis, by its name, which is that of an option of an audit."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def value_text(axis: str, value: Any) -> str:
         return {"dac_bits": "ideal", "write_verify": "none"}.get(axis, "own")
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value) if axis in OF_COST_ALONE else fields_of(RunSpec)[axis].option.write(value)
+    return fields_of(RunSpec)[axis].option.write(value)
 
 
 def settle_space(given: Mapping[str, object], file: Path | None, profile: DeviceProfile) -> Space:

@@ -120,7 +120,7 @@ class SpaceOptions(Options):
         Field(min_length=1),
         AfterValidator(_each_once),
         _whole("Bits of the inputs of crossbars.", "whole numbers from 2 to 16, such as 4,8, and ideal",
-               unset="ideal inputs, counted with --input-bits"),
+               unset="ideal inputs, whose cost is that of 8 bits"),
     ] = None  # fmt: skip
     bits: Annotated[
         tuple[Bits, ...] | None,
@@ -191,10 +191,6 @@ class SpaceOptions(Options):
     ] = None
 
 
-OF_COST_ALONE = ("copies", "input_mode")
-"""Axes that change nothing of the chips."""
-
-
 class ExploreOptions(Options):
     """What is wanted of the points."""
 
@@ -209,29 +205,6 @@ class ExploreOptions(Options):
             wanted="the path of a TOML or JSON file, in UTF-8",
             read=read_path,
         ),
-    ] = None
-    technology: Annotated[
-        Encodable,
-        Option(
-            "Circuits that costs are counted with: a bundled technology (see `nvaudit technology list`) or a "
-            "file.",
-            metavar="TECHNOLOGY",
-            wanted="the name of a technology or the path of one, in UTF-8",
-        ),
-    ] = "cmos_22nm_neurosim"
-    input_bits: Annotated[
-        Annotated[int, Field(ge=1, le=16)],
-        Option("Bits of the inputs of crossbars, where no axis has them.", metavar="B"),
-    ] = 8
-    pipelined: Annotated[bool, Option("Let layers work on different samples at a time.")] = False
-    g_max_us: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-        Option("Largest conductance of a device whose profile is in levels, in µS.", unset="not known: the "
-               "energy of the devices is then left out", metavar="G"),
-    ] = None  # fmt: skip
-    on_off: Annotated[
-        Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
-        Option("With --g-max-us: its ratio to the smallest one.", unset="not known", metavar="RATIO"),
     ] = None
     against: Annotated[Objective, Option("The cost that the front is drawn against.")] = "energy"
     max_energy: Annotated[

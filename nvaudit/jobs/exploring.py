@@ -16,18 +16,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.cost.estimate import cost_of
+from nvaudit.cost.workload import ModelWorkload, measure_workload
 from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.declare import fields_of
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.exploration.audited import PointChips
 from nvaudit.exploration.choose import gate_of, recommend, tied_with
-from nvaudit.exploration.pricing import TechnologyPricer
 from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_report
 from nvaudit.exploration.search import Found, Wanted, search_front
 from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
-from nvaudit.exploration.spec import OF_COST_ALONE, ExploreOptions, Objective, SpaceOptions
+from nvaudit.exploration.spec import ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs
+from nvaudit.jobs.costing import INPUT_BITS, check_cost_options, design_point, settle_technology
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
 from nvaudit.perturb.engine import Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -39,6 +41,7 @@ from nvaudit.perturb.racing import Scouting, pilot_count, scout
 from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.settle_codes import settle_codes
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.explore.result import COSTS, ExploreReport, LeftOut, PointCost, PointStatus
 from nvaudit.session import (
@@ -52,9 +55,11 @@ from nvaudit.session import (
 from nvaudit.spec import EffortOptions, QuestionOptions, RunSpec, flag, make_spec
 from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
+from nvaudit.technology import Technology
 
 OF_ONE_AUDIT = (
-    *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
+    *SpaceOptions.model_fields,
+    "energy_chips",
     *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
     *(name for part in (EffortOptions, QuestionOptions) for name in part.model_fields),
 )
@@ -99,8 +104,7 @@ def explore(
     """
     axes = {name: options.pop(name) for name in SpaceOptions.model_fields if name in options}
     own = {name: options.pop(name) for name in ExploreOptions.model_fields if name in options}
-    pricer = TechnologyPricer.of(ExploreOptions.validated(own))
-    plan = plan_exploration(model, device, data, pricer, axes=axes, own=own, options=options)
+    plan = plan_exploration(model, device, data, axes=axes, own=own, options=options)
     return run_exploration(plan, progress, None if resume is None else Path(resume))
 
 
@@ -113,8 +117,48 @@ class Pricer(Protocol):
     def prepare(self, session: Session, specs: Sequence[RunSpec]) -> None:
         """Look at the model once, before any cost is asked for."""
 
-    def cost(self, spec: RunSpec, profile: DeviceProfile, settings: Settings) -> PointCost:
+    def cost(self, spec: RunSpec, profile: DeviceProfile) -> PointCost:
         """Give the cost of a point; raises OptionError where the technology cannot have it."""
+
+
+@dataclass
+class TechnologyPricer:
+    """Costs of points in a technology, with inputs as chips are simulated: one voltage each."""
+
+    technology: Technology
+    _session: Session | None = field(default=None, init=False)
+    _workload: ModelWorkload | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the technology's profile."""
+        return self.technology.name
+
+    def prepare(self, session: Session, specs: Sequence[RunSpec]) -> None:
+        """Look at the model and at the inputs of its layers, once for all points."""
+        bits = sorted({spec.dac_bits or INPUT_BITS for spec in specs})
+        self._session = session
+        self._workload = measure_workload(
+            session.loaded, session.rebatch, session.decisions, session.dataset, input_bits=bits,
+            provider=session.spec.provider,
+        )  # fmt: skip
+
+    def cost(self, spec: RunSpec, profile: DeviceProfile) -> PointCost:
+        """Work out the cost of a point."""
+        assert self._session is not None
+        assert self._workload is not None
+        codes = settle_codes(spec, settle_device(spec)[1], self._session.decisions)
+        point = replace(design_point(spec, profile, codes), input_mode="parallel")
+        cost = cost_of(self._workload, self.technology, point)
+        return PointCost(
+            energy_j=cost.energy_j,
+            latency_s=cost.latency_s,
+            area_m2=cost.area_m2,
+            edp_js=cost.edp_js,
+            crossbars=cost.crossbars,
+            utilisation=cost.utilisation,
+            energy_by_component={name: part.energy_j for name, part in cost.components.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -147,11 +191,11 @@ def plan_exploration(
     model: str | Path,
     device: str | Path,
     data: str | Path | None,
-    pricer: Pricer,
     *,
     axes: Mapping[str, object],
     own: Mapping[str, object],
     options: Mapping[str, Any],
+    pricer: Pricer | None = None,
 ) -> ExplorePlan:
     """Settle what is run; nothing but the profile and the file of the space is read.
 
@@ -163,6 +207,8 @@ def plan_exploration(
         Fields of :class:`nvaudit.exploration.spec.ExploreOptions`.
     options : mapping
         Fields of :class:`nvaudit.spec.RunSpec` that all points have in common.
+    pricer : Pricer, optional
+        Without one costs are those of the technology that the options name.
 
     Raises
     ------
@@ -175,6 +221,7 @@ def plan_exploration(
     asked = ExploreOptions.validated(own)
     base = make_spec(model=model, device=device, data=data, **{**options, "roughness": False})
     _check_point(base)
+    pricer = TechnologyPricer(settle_technology(base)) if pricer is None else pricer
     profile = load_profile(base.device)
     space = settle_space(axes, None if asked.space is None else Path(asked.space), profile)
     settings = tuple(space.combinations())
@@ -194,9 +241,10 @@ def plan_exploration(
 
 def _spec_of(base: RunSpec, settings: Settings) -> RunSpec:
     """The specification of a point that the device can have."""
-    of_chips = {name: value for name, value in settings.items() if name not in OF_COST_ALONE}
-    spec = make_spec(**{**base.model_dump(), **of_chips})
+    spec = make_spec(**{**base.model_dump(), **settings})
     check_converters(spec)
+    if spec.technology is not None:
+        check_cost_options(spec, audited=True)
     settle_device(spec)
     return spec
 
@@ -303,7 +351,7 @@ class _Run:
         self.left_out = list(plan.left_out)
         for done, (number, spec) in enumerate(plan.specs.items(), 1):
             try:
-                self.costs[number] = plan.pricer.cost(spec, settle_device(spec)[0], plan.settings[number])
+                self.costs[number] = plan.pricer.cost(spec, settle_device(spec)[0])
             except (OptionError, ProfileError) as error:
                 self.left_out.append((str(error), number))
             self.progress("counting costs", done, len(plan.specs))
@@ -368,7 +416,7 @@ class _Run:
     def _audit_baseline(self, settings: Settings, wanted: Wanted) -> None:
         """Measure the point that is compared with, unless it was measured already."""
         spec = _spec_of(self.plan.base, settings)
-        cost = self.plan.pricer.cost(spec, settle_device(spec)[0], settings)
+        cost = self.plan.pricer.cost(spec, settle_device(spec)[0])
         key = _chip_key(spec)
         known = next(
             (f for f in self.found if f.known is not None and _chip_key(self.plan.specs[f.point]) == key),

@@ -102,6 +102,9 @@ def quickly(arguments: list[str]) -> list[str]:
         return instead(arguments, "-n", "400", "--limit", "50", "-j", "0")
     if arguments[0] == "roofline":
         return instead(arguments, "-n", "3", "--limit", "50", "-j", "0")
+    if arguments[0] == "explore":
+        gate = ["-n", "320", "--min-kpp", "0.3"] if "--min-kpp" in arguments else ["-n", "8"]
+        return instead(arguments, *gate, "--limit", "40", "-j", "0", "--crossbar", "64x64", "--adc-bits", "5")
     if arguments[0] == "verify-plan":
         few = ["-n", "3", "--limit", "50", "--sensitivity-images", "32", "-j", "0"]
         return instead(arguments, *few, "--shares", "0.1,1")

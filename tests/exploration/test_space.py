@@ -7,7 +7,7 @@ import pytest
 from nvaudit.device import load_profile
 from nvaudit.errors import OptionError
 from nvaudit.exploration.space import read_baseline, read_space, settle_space
-from nvaudit.exploration.spec import OF_COST_ALONE, SpaceOptions
+from nvaudit.exploration.spec import SpaceOptions
 from nvaudit.spec import RunSpec
 
 RRAM = load_profile("rram_65nm")
@@ -94,5 +94,5 @@ def test_baselines():
 
 
 def test_axes_are_options_of_an_audit():
-    """Each axis has the name of the option that it sets, but for those that change nothing of the chips."""
-    assert set(SpaceOptions.model_fields) - set(RunSpec.model_fields) == set(OF_COST_ALONE)
+    """Each axis has the name of the option that it sets."""
+    assert set(SpaceOptions.model_fields) <= set(RunSpec.model_fields)

@@ -31,7 +31,7 @@ from nvaudit.report.explore.result import (
     ExploreReport,
     Objective,
     cost_text,
-    si_text,
+    quantity_text,
 )
 from nvaudit.report.parts import share_blocks, warnings
 from nvaudit.report.record import hash_rows, time_text
@@ -84,7 +84,7 @@ def _hero(report: ExploreReport) -> Hero:
         role=role,  # type: ignore[arg-type]
         word=word,
         title=title,
-        lines=() if chosen is None else (f"{report.why}.", *_saved_lines(report)),
+        lines=() if chosen is None else tuple(_saved_lines(report)),
         numbers=tuple(_numbers(report, chosen)),
         warnings=warnings(report, report.mapped),
     )
@@ -112,10 +112,14 @@ def _saved_lines(report: ExploreReport) -> list[str]:
     if base is None:
         return []
     shares = [f"{_saved_text(base.saved[cost])} {COSTS[cost][1]}" for cost in COSTS if cost in base.saved]
-    change = "" if base.kpp_change is None else (
-        f", and {kpp_name(report.percentile)} {difference_text(base.kpp_change, report.metric_info.unit)}"
-    )  # fmt: skip
-    return [f"Against {base.point.label}: {', '.join(shares)}{change}."]
+    change, name = base.kpp_change, kpp_name(report.percentile)
+    if change is None:
+        said = ""
+    elif change == 0:
+        said = f", at the same {name}"
+    else:
+        said = f", and {name} {difference_text(change, report.metric_info.unit)}"
+    return [f"Against {base.point.label}: {', '.join(shares)}{said}."]
 
 
 def _saved_text(share: float) -> str:
@@ -252,7 +256,7 @@ def _record(report: ExploreReport) -> Section:
     rows = [
         ("nvaudit", report.nvaudit_version),
         ("technology", report.technology),
-        *((f"largest {COSTS[cost][1]}", si_text(limit, COSTS[cost][2]))
+        *((f"largest {COSTS[cost][1]}", quantity_text(limit, cost))
           for cost, limit in report.budgets.items()),
         *([] if report.min_kpp is None else [
             ("wanted", f"{kpp_name(report.percentile)} {limit_text(report.min_kpp, report.metric_info.unit)}")

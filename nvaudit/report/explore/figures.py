@@ -10,8 +10,8 @@ from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
 from nvaudit.report.wording import interval_text, kpp_name, limit_text, value_text
 
-_UNITS = {"energy": (1e6, "µJ"), "latency": (1e6, "µs"), "area": (1e6, "mm²"), "edp": (1e12, "pJ·s")}
-"""Of the axis of each cost: factor and unit."""
+_STEPS = ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n"), (1e12, "p"), (1e15, "f"), (1e18, "a"))
+"""What a quantity is multiplied by for each prefix."""
 
 
 def front_figure(report: ExploreReport) -> Any:
@@ -20,7 +20,7 @@ def front_figure(report: ExploreReport) -> Any:
     figure = go.Figure()
     for trace in _traces(report):
         figure.add_scatter(**trace)
-    _, unit = _UNITS[report.against]
+    _, unit = _scale(report)
     shapes = []
     if report.min_kpp is not None:
         shapes.append({
@@ -40,6 +40,15 @@ def front_figure(report: ExploreReport) -> Any:
         )
     )  # fmt: skip
     return figure
+
+
+def _scale(report: ExploreReport) -> tuple[float, str]:
+    """Factor and unit of the axis of costs: the cheapest point is at least 1."""
+    if report.against == "area":
+        return 1e6, "mm²"
+    least = min((point.costs(report.against) for point in report.points), default=1.0)
+    factor, prefix = next(((f, p) for f, p in _STEPS if f * least >= 1), _STEPS[-1])
+    return factor, f"{prefix}{COSTS[report.against][2]}"
 
 
 def _traces(report: ExploreReport) -> list[dict[str, Any]]:
@@ -69,7 +78,7 @@ def _markers(
     report: ExploreReport, points: Sequence[ExploredPoint], name: str, role: str, symbol: str, size: int,
     width: float = 1.5,
 ) -> dict[str, Any]:  # fmt: skip
-    factor, _ = _UNITS[report.against]
+    factor, _ = _scale(report)
     line = {"width": width, "color": colour("chips" if role == "band" else role)}
     return {
         "x": [factor * point.costs(report.against) for point in points],

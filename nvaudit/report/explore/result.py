@@ -11,8 +11,8 @@ from nvaudit.report.gates import GateResult
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, Run, Section
-from nvaudit.report.wording import kpp_name
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, Section
+from nvaudit.report.wording import kpp_name, si_text
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult
 
@@ -129,7 +129,6 @@ class ExploreReport(Header):
     nominal: float = Field(description="Of the unmodified model.")
     device: dict[str, JsonValue]
     technology: str = Field(description="Name of the technology profile.")
-    cost_run: Run = Field(default_factory=dict, description="Options that the costs were counted with.")
     percentile: float
     confidence: float
     trials: int = Field(ge=1)
@@ -197,27 +196,17 @@ def checks(report: ExploreReport) -> list[Check]:
     return found
 
 
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
-
-
-def si_text(value: float, unit: str) -> str:
-    """Show a quantity with a prefix; an area in mm² or µm², an energy-delay product with a power of ten.
+def quantity_text(value: float, cost: Objective) -> str:
+    """Show a cost in its unit; areas in mm².
 
     Examples
     --------
-    >>> si_text(2.345e-6, "J"), si_text(3.2e-6, "m²"), si_text(4.5e-11, "Js"), si_text(0.0, "s")
-    ('2.35 µJ', '3.2 mm²', '4.5e-11 Js', '0 s')
+    >>> quantity_text(2.345e-6, "energy"), quantity_text(3.2e-6, "area")
+    ('2.35 µJ', '3.2 mm²')
     """
-    if unit == "m²":
-        return f"{value * 1e6:.3g} mm²"
-    if unit == "Js":
-        return f"{value:.3g} Js"
-    size, prefix = next(
-        ((s, p) for s, p in _PREFIXES if abs(value) >= s), (1.0, "") if not value else _PREFIXES[-1]
-    )
-    return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value * 1e6:.3g} mm²" if cost == "area" else si_text(value, COSTS[cost][2])
 
 
 def cost_text(point: ExploredPoint, against: Objective) -> str:
     """Show a cost of a point."""
-    return si_text(point.costs(against), COSTS[against][2])
+    return quantity_text(point.costs(against), against)

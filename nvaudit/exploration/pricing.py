@@ -13,8 +13,9 @@ from nvaudit.errors import OptionError
 from nvaudit.exploration.space import Settings
 from nvaudit.exploration.spec import ExploreOptions
 from nvaudit.mapping.tiling import Crossbar
+from nvaudit.perturb.settle_codes import settle_codes
 from nvaudit.report.explore.result import PointCost
-from nvaudit.session import Session, settle_codes, settle_device
+from nvaudit.session import Session, settle_device
 from nvaudit.spec import RunSpec
 from nvaudit.technology import InputMode, Technology, load_technology
 

@@ -25,6 +25,7 @@ from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_m
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.report.cost.result import (
     ChipEnergies,
     CostBand,
@@ -37,7 +38,7 @@ from nvaudit.report.cost.result import (
     totals_text,
 )
 from nvaudit.report.sections import InputHashes, OperatingPointInfo
-from nvaudit.session import Session, find_mapping, input_specs, notes_on_codes, settle_codes, settle_device
+from nvaudit.session import Session, input_specs, settle_device
 from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
 from nvaudit.technology import Technology, change_technology, load_technology, technology_names
 

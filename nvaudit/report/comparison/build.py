@@ -27,7 +27,7 @@ from nvaudit.report.comparison.measures import (
     size_of,
     sort_key,
 )
-from nvaudit.report.comparison.ranks import Measure, RankCorrelation, spearman
+from nvaudit.report.comparison.ranks import RankCorrelation, spearman
 from nvaudit.report.comparison.result import (
     ComparedModel,
     ComparisonReport,
@@ -47,6 +47,7 @@ from nvaudit.report.wording import (
     sigma_text,
     value_text,
 )
+from nvaudit.spec import Measure
 from nvaudit.stats.gate import Verdict
 
 
@@ -69,7 +70,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Shared:
+class _CommonGate:
     """What all models have: whether one gate, which percentiles and which thresholds."""
 
     gated: bool
@@ -91,17 +92,8 @@ def compare_reports(
     ----------
     entries : mapping of str to Entry
         By the name of the model; two or more.
-    rank_by : Measure
     baseline : str, optional
         The model that the others are compared with; without it the chosen one.
-    version : str
-        Of nvaudit.
-    timing : mapping of str to float, optional
-        Seconds.
-
-    Returns
-    -------
-    ComparisonReport
 
     Raises
     ------
@@ -111,7 +103,7 @@ def compare_reports(
     """
     reports = {name: entry.report for name, entry in entries.items()}
     _check(reports, baseline)
-    shared = _Shared(one_gate(reports), common_percentiles(reports), common_thresholds(reports))
+    shared = _CommonGate(one_gate(reports), common_percentiles(reports), common_thresholds(reports))
     scores, remark = roughness_scores(reports)
     measures = {
         name: measures_of(report, scores[name], shared.thresholds) for name, report in reports.items()
@@ -177,7 +169,7 @@ def _model(
     own: Mapping[Measure, int | None],
     rank_by: Measure,
     roughness: RoughnessScore | None,
-    shared: _Shared,
+    shared: _CommonGate,
 ) -> ComparedModel:
     report = entry.report
     kpps = {item.percentile: item for item in report.kpp}

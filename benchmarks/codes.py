@@ -12,12 +12,12 @@ import argparse
 import time
 
 from nvaudit.device import load_profile, operating_point, override_profile
-from nvaudit.mapping.code_search import CodeSearch, Family, Spread, code_error
-from nvaudit.mapping.codes import Encoding
+from nvaudit.mapping.code_search import CodeFamily, CodeSearch, WeightDistribution, code_error
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.quantize import peak_of
 from nvaudit.mapping.select import select
 from nvaudit.model import constants, load_model
+from nvaudit.options import Encoding
 from nvaudit.perturb.choose_codes import ANALOG_LEVELS, level_variance
 
 DEVICES: dict[str, float | None] = {
@@ -28,7 +28,7 @@ DEVICES: dict[str, float | None] = {
     "rram_65nm": None,
     "hermes_1device": None,
 }
-FAMILIES: list[tuple[str, Encoding, Family]] = [
+FAMILIES: list[tuple[str, Encoding, CodeFamily]] = [
     ("powers of two", "sign_magnitude", "powers"),
     ("whole numbers", "sign_magnitude", "integers"),
     ("powers, sign per device", "sign_per_device", "powers"),
@@ -38,12 +38,12 @@ FAMILIES: list[tuple[str, Encoding, Family]] = [
 ]
 
 
-def spread_of(path: str) -> Spread:
+def spread_of(path: str) -> WeightDistribution:
     """The distribution of the mapped weights of a model, each relative to the max|W| of its tensor."""
     decisions = select(constants(load_model(path)), (), ())
     weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
     values = [weight.load().values for weight in weights]
-    return Spread.of((one, peak_of(one, ())) for one in values)
+    return WeightDistribution.of((one, peak_of(one, ())) for one in values)
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.hardening import harden
 from nvaudit.report.jsontext import to_json
+from nvaudit.spec import default_workers
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit import AuditReport, audit
-from nvaudit.jobs.auditing import default_workers
+from nvaudit.spec import default_workers
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nvaudit.jobs.auditing import default_workers
 from nvaudit.jobs.remapping import remap
 from nvaudit.report.jsontext import to_json
+from nvaudit.spec import default_workers
 
 HEAD = (
     "| model | device | clean before | after | KPP 1 % before | after | change [95 %] | mean before | after "

@@ -18,9 +18,9 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 from nvaudit import AuditReport, audit
-from nvaudit.jobs.auditing import default_workers
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.result import from_json
+from nvaudit.spec import default_workers
 
 FEW = 5
 """A rank correlation of fewer models says nothing."""

@@ -23,12 +23,11 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from nvaudit.jobs.auditing import default_workers
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.session import prepare
-from nvaudit.spec import make_spec
+from nvaudit.spec import default_workers, make_spec
 
 Network = Callable[[dict[str, torch.Tensor], torch.Tensor], torch.Tensor]
 

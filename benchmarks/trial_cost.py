@@ -23,13 +23,12 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from nvaudit.jobs.auditing import default_workers
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.session import prepare
-from nvaudit.spec import make_spec
+from nvaudit.spec import default_workers, make_spec
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
 from nvaudit.mapping.select import Decision
 from nvaudit.model import LoadedModel, Rebatch, build_template
-from nvaudit.model.macs.find import Product, Products, Seen, find_products
+from nvaudit.model.macs.find import ProductCount, Products, Seen, find_products
 from nvaudit.model.probe import expose_sizes
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.session import feed_samples, open_session, run_session
@@ -245,12 +245,12 @@ def _plus(first: int | None, second: int | None) -> int | None:
     return None if first is None or second is None else first + second
 
 
-def _owner(product: Product, decisions: Sequence[Decision]) -> int | None:
+def _owner(product: ProductCount, decisions: Sequence[Decision]) -> int | None:
     """The stored tensor that a weight off the array is counted under: the largest one that makes it."""
     return max(product.constants, key=lambda i: decisions[i].constant.size, default=None)
 
 
-def _off(product: Product, decisions: Sequence[Decision]) -> OffProduct:
+def _off(product: ProductCount, decisions: Sequence[Decision]) -> OffProduct:
     """Describe products off the array; what the user keeps digital says so."""
     owner = _owner(product, decisions)
     served = product.on_array[0] if product.on_array else None

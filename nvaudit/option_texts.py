@@ -93,3 +93,14 @@ def read_numbers(text: str) -> tuple[float, ...]:
 def write_numbers(values: tuple[float, ...]) -> str:
     """Write numbers between commas."""
     return ",".join(f"{value:g}" for value in values)
+
+
+def read_whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas, or a range, ``1-4``."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
+        if not match or int(match[1]) > int(match[2] or match[1]):
+            raise ValueError
+        numbers.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(numbers)

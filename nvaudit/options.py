@@ -23,7 +23,7 @@ from nvaudit.option_texts import (
 Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 TopSlice = Literal["window", "lowest"]
 OffsetZero = Literal["lower", "upper"]
-Scale = Literal["per_tensor", "per_channel"]
+ScaleGranularity = Literal["per_tensor", "per_channel"]
 SigmaUnit = Literal["level", "full_scale", "weight_max"]
 Provider = Literal["cpu", "cuda", "tensorrt", "rocm", "openvino", "coreml", "dml"]
 
@@ -222,7 +222,9 @@ class MappingOptions(Options):
             unset="lower",
         ),
     ] = None
-    scale: Annotated[Scale, Option("One quantisation scale per tensor or per output channel.")] = "per_tensor"
+    scale: Annotated[ScaleGranularity, Option("One quantisation scale per tensor or per output channel.")] = (
+        "per_tensor"
+    )
     layers: Annotated[
         tuple[str, ...],
         Option(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
-from nvaudit.option_texts import read_path
+from nvaudit.option_texts import read_path, read_whole_numbers
 from nvaudit.options import (
     MAX_QUESTIONS,
     OF_A_CHIP,
@@ -35,6 +36,14 @@ from nvaudit.options import (
 Attribution = Literal["tensors", "terms", "classes", "all"]
 
 _SETTING = r"^[a-z0-9_]+(\.[a-z0-9_]+)*=[-+0-9.eE]+$"
+
+
+def default_workers() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 class GateOptions(Options):
@@ -323,3 +332,128 @@ def flag(name: str) -> str:
     ('--batch-size', '--sigma')
     """
     return RunSpec.flag(name)
+
+
+INSPECTED = (
+    "device",
+    *(name for part in (MappingOptions, CodeOptions) for name in part.model_fields if name != "scale"),
+    "crossbar",
+    "require_mapped",
+)
+"""Options of an audit that `nvaudit inspect` takes."""
+
+
+Measure = Literal["kpp", "mean", "nominal", "yield", "roughness", "size"]
+"""What models can be ranked by."""
+
+
+class CompareOptions(Options):
+    """What a comparison has beside the options of an audit."""
+
+    title: ClassVar[str] = "Comparison"
+
+    data_for: Annotated[
+        tuple[str, ...],
+        Option(
+            "Evaluation data of one model that preprocesses its inputs differently; repeatable. The "
+            "images should be the same.",
+            unset="--data",
+            metavar="MODEL=PATH",
+            wanted="a list of MODEL=PATH",
+        ),
+    ] = ()
+    rank_by: Annotated[
+        Measure, Option("What the best is best by; size is the number of devices.", name="--rank")
+    ] = "kpp"
+    baseline: Annotated[
+        str | None,
+        Option(
+            "The model that the others are compared with.",
+            unset="the chosen one",
+            metavar="MODEL",
+            wanted="one of the models",
+        ),
+    ] = None
+
+
+MAX_CELL_BITS = 8
+RooflineMeasure = Literal["kpp", "mean"]
+NOT_OF_A_ROOFLINE = (
+    *("cell_bits", "roughness"),
+    *(name for part in (GateOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
+)
+"""Options of an audit that a roofline does not take."""
+
+
+class RooflineOptions(Options):
+    """What a roofline has beside the options of an audit."""
+
+    title: ClassVar[str] = "Roofline"
+
+    cell_bits: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=1, le=MAX_CELL_BITS)], ...] | None,
+        Field(min_length=1),
+        Option(
+            "Bits per cell, such as 1,2,4 or 1-4.",
+            unset="1 to the profile's; 1 to 4 for an analog device",
+            metavar="B,B,…",
+            wanted=f"whole numbers from 1 to {MAX_CELL_BITS}, such as 1,2,4 or 1-4",
+            read=read_whole_numbers,
+        ),
+    ] = None
+    levels: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "The same as numbers of levels per cell, powers of two, such as 2,4,16.",
+            unset="those of --cell-bits",
+            metavar="L,L,…",
+            wanted=f"powers of two from 2 to {2**MAX_CELL_BITS}, such as 2,4,16",
+            read=read_whole_numbers,
+        ),
+    ] = None
+    rank_by: Annotated[
+        RooflineMeasure, Option("What verdicts and the best number of levels go by.", name="--rank")
+    ] = "kpp"
+    margin: Annotated[
+        # A hundred times that is shown, in points.
+        Annotated[float, Field(ge=0, lt=1e300)] | None,
+        Option(
+            "Losses up to this do not count, and two that differ by no more are alike; in the metric's unit.",
+            unset="one point of a fraction, else 1 % of the quantised value",
+            metavar="W",
+            wanted="a finite number, 0 or more",
+        ),
+    ] = None
+
+
+AXIS_KEYS = {"models": "path", "devices": "profile", "conditions": "name"}
+"""Key of a table on each axis that says what it is."""
+
+NAME_KEYS = ("model", "device", "condition")
+"""Keys by which an exception says for which audits it is."""
+
+
+class CheckOptions(Options):
+    """What a matrix has beside the options of its audits."""
+
+    title: ClassVar[str] = "Matrix"
+
+    only: Annotated[
+        tuple[str, ...],
+        Option(
+            "Run only the audits whose name (model / device / condition) matches; repeatable.",
+            unset="all",
+            metavar="GLOB",
+            wanted="a list of globs, such as '*/ rram /*'",
+        ),
+    ] = ()
+    total_minutes: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Option(
+            "Time of the whole matrix: every audit has its share of what is left, and draws no more chips "
+            "then.",
+            unset="no limit",
+            metavar="M",
+        ),
+    ] = None
+    fail_fast: Annotated[bool, Option("Leave the rest out once an audit fails.")] = False

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from nvaudit.device import DeviceProfile, OperatingPoint
-from nvaudit.mapping.codes import Encoding
-from nvaudit.mapping.conductance import Array, code_layout, layout
+from nvaudit.mapping.conductance import DeviceArray, code_layout, layout
 from nvaudit.mapping.groups import saved
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import Crossbar, tiling_of, tiling_of_split
 from nvaudit.model import Weight
+from nvaudit.options import Encoding
 from nvaudit.perturb.choose_codes import ChosenCodes, CodeUse
-from nvaudit.perturb.crossbar import CrossbarRun, Layer
+from nvaudit.perturb.crossbar import CrossbarRun, WeightOnCrossbars
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.codes import CodeEntry, CodeErrors, CodeLayer, CodesInfo, MadeFor
@@ -35,7 +35,7 @@ def tensor_rows(
     size: Crossbar,
 ) -> list[TensorDecision]:
     """One row per initializer and constant; mapped ones with their noise at an operating point."""
-    known: dict[Array, Moments] = {}
+    known: dict[DeviceArray, Moments] = {}
     rows = []
     for decision in decisions:
         weight = decision.constant.weight
@@ -92,7 +92,7 @@ def crossbar_info(run: CrossbarRun, quantised_ideal: float) -> CrossbarInfo:
     )
 
 
-def _crossbar_layer(layer: Layer, run: CrossbarRun) -> CrossbarLayer:
+def _crossbar_layer(layer: WeightOnCrossbars, run: CrossbarRun) -> CrossbarLayer:
     split, dac, adc = layer.split, layer.converters.dac, layer.converters.adc
     tiling = tiling_of_split(split, layer.array, Crossbar(run.how.rows, run.how.cols))
     unit = (1.0 if dac is None else dac.step) * (1.0 if adc is None else adc.step)
@@ -262,7 +262,7 @@ def inspect_rows(
 
 def _row(
     decision: Decision,
-    array: Array | None = None,
+    array: DeviceArray | None = None,
     size: Crossbar | None = None,
     scale: float | None = None,
     weight_sigma: float | None = None,

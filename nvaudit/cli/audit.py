@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,14 +16,11 @@ from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.jobs.auditing import check_together, default_workers, run_audit
-from nvaudit.jobs.planning import plan_audit
-from nvaudit.perturb.lock import LOCK_FILE
-from nvaudit.perturb.record import RECORD_FILE
 from nvaudit.report.kinds import print_report
-from nvaudit.report.result import AuditReport, with_command
-from nvaudit.session import input_files
-from nvaudit.spec import RunSpec, make_spec
+from nvaudit.spec import RunSpec, default_workers, make_spec
+
+if TYPE_CHECKING:
+    from nvaudit.report.result import AuditReport
 
 
 @click.command("audit", cls=OnceCommand)
@@ -47,6 +44,9 @@ def audit_command(
     **options: Any,
 ) -> int:
     """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
+    from nvaudit.jobs.auditing import check_together, run_audit
+    from nvaudit.report.result import with_command
+
     cache = take_cache(options)
     spec = make_spec(**options, workers=default_workers() if workers is None else workers)
     check_together(spec)
@@ -88,6 +88,8 @@ def _depends_on(spec: RunSpec) -> dict[str, Any]:
 
 def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
     """Print what a run would say and cost."""
+    from nvaudit.jobs.planning import plan_audit
+
     for output in outputs:
         if output.option == "--junit":
             raise OptionError("--plan and --junit: choose one; a plan has no gate to report")
@@ -99,5 +101,9 @@ def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
 
 def _check_outputs(outputs: tuple[Output, ...], spec: RunSpec, resume: Path | None) -> None:
     """Find out before the run that the files can be written, and that they destroy no input."""
+    from nvaudit.perturb.lock import LOCK_FILE
+    from nvaudit.perturb.record import RECORD_FILE
+    from nvaudit.session import input_files
+
     kept = () if resume is None else (resume / RECORD_FILE, resume / LOCK_FILE)
     check_outputs(outputs, input_files(spec), kept)

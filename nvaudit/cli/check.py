@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -28,11 +28,11 @@ from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.checking import AXIS_KEYS, NAME_KEYS, CheckOptions, CheckPlan, plan_check, run_check
 from nvaudit.report.kinds import print_report
-from nvaudit.session import input_files
-from nvaudit.spec import RunSpec
+from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
+
+if TYPE_CHECKING:
+    from nvaudit.jobs.checking import CheckPlan
 
 _PLACE = ("check",)
 _OWN = frozenset(CheckOptions.model_fields)
@@ -75,6 +75,8 @@ def check_command(
 
     What is typed here holds for every audit, whatever the file says.
     """
+    from nvaudit.jobs.checking import run_check
+
     cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     plan = plan_of_file(context, options)
@@ -105,6 +107,8 @@ def plan_of_file(context: click.Context, options: Mapping[str, Any]) -> CheckPla
     OptionError
         If there is no file or no matrix in it, or something in it is wrong: with the line.
     """
+    from nvaudit.jobs.checking import plan_check
+
     file = file_of(context)
     if file is None:
         raise OptionError(
@@ -183,6 +187,8 @@ def _name(file: ConfigFile, keys: tuple[str | int, ...], value: Any) -> Any:
 
 def _inputs(plan: CheckPlan) -> Iterable[tuple[str, Path]]:
     """What is read, with its name in words."""
+    from nvaudit.session import input_files
+
     for named in plan.audits:
         yield from ((f"{what} of {named.name.text}", path) for what, path in input_files(named.spec).items())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -15,12 +15,11 @@ from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_opti
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.candidates import CompareOptions, Plan, plan_comparison
-from nvaudit.jobs.comparing import run_comparison
 from nvaudit.report.kinds import print_report
-from nvaudit.session import input_files
-from nvaudit.spec import EffortOptions, RunSpec
+from nvaudit.spec import CompareOptions, EffortOptions, RunSpec, default_workers
+
+if TYPE_CHECKING:
+    from nvaudit.jobs.candidates import ComparisonPlan
 
 _OF_THE_COMPARISON = frozenset(
     {*OUTPUT_PARAMETERS, "models", "rank_by", "baseline", "quiet", "workers", "dask", "cache", "no_cache"}
@@ -89,6 +88,9 @@ def compare_command(
 
     A MODEL that ends in .json is the report of an earlier audit, which is not run again.
     """
+    from nvaudit.jobs.candidates import plan_comparison
+    from nvaudit.jobs.comparing import run_comparison
+
     _check_of_reports(context, models)
     cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
@@ -148,8 +150,10 @@ def _check_of_reports(context: click.Context, models: tuple[Path, ...]) -> None:
             )
 
 
-def _inputs(plan: Plan) -> Iterable[tuple[str, Path]]:
+def _inputs(plan: ComparisonPlan) -> Iterable[tuple[str, Path]]:
     """What is read, with its name in words."""
+    from nvaudit.session import input_files
+
     for name, file in plan.files.items():
         yield f"the report {name}", Path(file)
     for name, spec in plan.specs.items():

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,8 +29,10 @@ from nvaudit.cli.options import FieldOption, FilePath
 from nvaudit.cli.output import echo_json
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import EXIT_OK, OptionError
-from nvaudit.report.config.result import OptionValue, config_report
 from nvaudit.report.kinds import print_report
+
+if TYPE_CHECKING:
+    from nvaudit.report.config.result import OptionValue
 
 
 @click.command("config", cls=OnceCommand)
@@ -43,6 +45,8 @@ def config_command(
     command: tuple[str, ...], config: Path | None, schema: bool, outputs: tuple[Output, ...]
 ) -> int:
     """Check the configuration file; list what COMMAND, or every command, takes from it."""
+    from nvaudit.report.config.result import config_report
+
     if schema:
         echo_json(file_schema_text().rstrip("\n"))
         return EXIT_OK
@@ -76,6 +80,8 @@ def _values(
     words: tuple[str, ...], command: click.Command, file: ConfigFile | None, every: bool
 ) -> Iterator[OptionValue]:
     """The options of a command; without ``every`` those that the file or the environment sets."""
+    from nvaudit.report.config.result import OptionValue
+
     context = _context(words, command)
     given = {} if file is None else defaults_of(command, context, file)
     for key, option in options_by_key(command).items():

@@ -10,7 +10,7 @@ import click
 
 from nvaudit.cli.configured import configured_commands, options_by_key, structure_keys
 from nvaudit.cli.options import FieldOption
-from nvaudit.jobs.checking import AXIS_KEYS, NAME_KEYS, CheckOptions
+from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions
 
 _HEAD = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",

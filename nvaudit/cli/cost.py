@@ -12,10 +12,8 @@ from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, spec_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
-from nvaudit.jobs.costing import run_cost
 from nvaudit.options import CodeOptions, ConverterOptions, DeviceOptions, MappingOptions
 from nvaudit.report.kinds import print_report
-from nvaudit.session import input_files
 from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
 
 _TAKEN = (
@@ -63,6 +61,9 @@ _TAKEN = (
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def cost_command(model: Path, outputs: tuple[Output, ...], quiet: bool, **options: Any) -> None:
     """Say what MODEL costs in hardware: energy, latency and area, by layer and by component."""
+    from nvaudit.jobs.costing import run_cost
+    from nvaudit.session import input_files
+
     spec = make_spec(model=model, **options)
     check_outputs(outputs, input_files(spec))
     with ProgressDisplay(quiet) as progress:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nvaudit._version import __version__
 from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import FilePath, spec_options
 from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import (
+    CommandProduct,
     OldJson,
     Output,
-    Product,
     check_outputs,
     form_output,
     hand_out,
@@ -25,34 +24,15 @@ from nvaudit.cli.outputs import (
     product_option,
 )
 from nvaudit.cli.say import say, tell
-from nvaudit.device import (
-    DeviceProfile,
-    dump_profile,
-    fit_profile,
-    load_profile,
-    operating_point,
-    profile_digest,
-    profile_names,
-)
 from nvaudit.errors import OptionError
 from nvaudit.files import check_product, write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
-from nvaudit.perturb.moments import DeviceFacts, device_facts
-from nvaudit.report.device.result import (
-    DeviceReport,
-    LevelSpread,
-    ProfileList,
-    ProfileSummary,
-    SigmaRange,
-    WeightSpread,
-)
-from nvaudit.report.device_levels import describe_levels
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
-from nvaudit.report.sections import InputHashes, OperatingPointInfo
-from nvaudit.report.wording import count_text, sigma_text
-from nvaudit.session import settle_device
 from nvaudit.spec import make_spec
+
+if TYPE_CHECKING:
+    from nvaudit.report.device.result import ProfileList
 
 
 def _names_json(listed: ProfileList) -> str:
@@ -69,28 +49,11 @@ def devices_group() -> None:
 @output_options("devices", old_json=OldJson("the names and descriptions", _names_json))
 def list_command(outputs: tuple[Output, ...]) -> None:
     """List the bundled profiles."""
+    from nvaudit.jobs.describing import list_profiles
+
     check_outputs(outputs, {})
-    profiles = [load_profile(name) for name in profile_names()]
-    listed = ProfileList(
-        nvaudit_version=__version__,
-        headline=count_text(len(profiles), "bundled device profile"),
-        profiles=tuple(map(_summary, profiles)),
-    )
+    listed = list_profiles()
     hand_out(listed, outputs, partial(print_report, listed))
-
-
-def _summary(profile: DeviceProfile) -> ProfileSummary:
-    knob = profile.sigma
-    return ProfileSummary(
-        name=profile.name,
-        description=profile.description,
-        technology=profile.technology,
-        cell_bits=profile.cell_bits,
-        encoding=profile.encoding,
-        sigma=None
-        if knob is None
-        else SigmaRange(default=knob.default, min=knob.min, max=knob.max, unit=knob.unit),
-    )
 
 
 @devices_group.command("show")
@@ -111,54 +74,24 @@ def show_command(
     **options: Any,
 ) -> None:
     """Show a profile: sigma and law of every level, and what it makes of a weight."""
+    from nvaudit.jobs.describing import describe_device
+
     if plot is not None:
         tell("nvaudit: --plot is now --html FILE; the old spelling goes with the next release")
         if plot != "-":
             outputs = (*outputs, replace(form_output("html", Path(plot)), option="--plot", name="plot"))
     check_outputs(outputs, {"the profile": Path(profile)})
-    _, points = settle_device(make_spec(model="-", device=profile, **options))
-    if len(points) > 1:
-        raise OptionError(f"--sigma: show one operating point at a time, got {len(points)}")
-    shown = _report(device_facts(points[0]))
+    shown = describe_device(make_spec(model="-", device=profile, **options))
     hand_out(shown, outputs, partial(print_report, shown))
-
-
-def _report(facts: DeviceFacts) -> DeviceReport:
-    """Write the facts down."""
-    point = facts.point
-    profile = point.profile.model_dump(mode="json")
-    where = sigma_text(point.sigma, point.sigma_unit, point.level_of)
-    return DeviceReport(
-        nvaudit_version=__version__,
-        headline=f"{point.profile.name}, {where}: weight sigma {facts.weight.rms:.4g} of max|W|",
-        device=profile,
-        operating_point=OperatingPointInfo(
-            sigma=point.sigma,
-            sigma_unit=point.sigma_unit,
-            level_of=point.level_of,
-            time_s=point.time_s,
-            terms=tuple(term.name for term in point.terms),
-        ),
-        hashes=InputHashes(device=profile_digest(point.profile)),
-        profile=profile,
-        sigma=point.sigma,
-        sigma_unit=point.sigma_unit,
-        level_of=point.level_of,
-        time_s=point.time_s,
-        unit=facts.unit,
-        weight_bits=facts.bits,
-        slices=facts.slices,
-        levels=tuple(LevelSpread(**asdict(level)) for level in facts.levels),
-        weight_sigma=WeightSpread(**asdict(facts.weight)),
-        moments=facts.how,
-        laws=describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit),
-    )
 
 
 @devices_group.command("validate")
 @click.argument("file", type=FilePath())
 def validate_command(file: Path) -> None:
     """Check a profile FILE; exit 2 and say what is wrong if it is not valid."""
+    from nvaudit.device import load_profile, operating_point
+    from nvaudit.perturb.moments import device_facts
+
     try:
         there = file.is_file()
     except OSError as error:  # a name that no file can have
@@ -177,7 +110,7 @@ def validate_command(file: Path) -> None:
 
 @devices_group.command("fit")
 @click.argument("csv", type=FilePath())
-@product_option(Product("PROFILE.json", "Where the profile goes.", was=("--output",), required=True))
+@product_option(CommandProduct("PROFILE.json", "Where the profile goes.", was=("--output",), required=True))
 @click.option("--name", help="Name of the profile.  [default: that of the output file]")
 @click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
               show_default=True, help="Unit of the conductances in CSV.")  # fmt: skip
@@ -196,6 +129,8 @@ def validate_command(file: Path) -> None:
               help="Default magnitude bits of a weight.")  # fmt: skip
 def fit_command(csv: Path, out: Path, name: str | None, **options: Any) -> None:
     """Make a profile from measurements: CSV with columns level,mean,std or level,value."""
+    from nvaudit.device import dump_profile, fit_profile
+
     check_product(out, {"the measurements": csv})
     profile = fit_profile(csv, name or out.stem, **options)
     write_text_atomic(out, dump_profile(profile))

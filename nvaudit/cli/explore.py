@@ -13,12 +13,9 @@ from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_opti
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK
-from nvaudit.exploration.spec import ExploreOptions, SpaceOptions
-from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.exploring import OF_ONE_AUDIT, plan_exploration, run_exploration
+from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, SpaceOptions
 from nvaudit.report.kinds import print_report
-from nvaudit.session import input_files
-from nvaudit.spec import RunSpec
+from nvaudit.spec import RunSpec, default_workers
 
 
 @click.command("explore", cls=OnceCommand)
@@ -67,6 +64,9 @@ def explore_command(
     **options: Any,
 ) -> int:
     """Find which crossbars, cells and ADCs give MODEL the best KPP for their cost."""
+    from nvaudit.jobs.exploring import plan_exploration, run_exploration
+    from nvaudit.session import input_files
+
     cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     axes = {name: options.pop(name) or None for name in SpaceOptions.model_fields}

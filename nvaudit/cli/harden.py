@@ -15,17 +15,17 @@ from rich.console import Console
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.jobs.auditing import default_workers
 from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spec
+from nvaudit.report.kinds import print_report
 from nvaudit.retrain.options import make_harden_spec
 from nvaudit.retrain.spec import HardenSpec, MethodOptions
-from nvaudit.session import input_files
+from nvaudit.spec import default_workers
 
-_MODEL = Product("HARDENED.onnx", "Where the hardened model goes.", was=("--output",), required=True)
+_MODEL = CommandProduct("HARDENED.onnx", "Where the hardened model goes.", was=("--output",), required=True)
 
 
 @click.command("harden", cls=OnceCommand)
@@ -104,6 +104,7 @@ def _train(
     quiet: bool,
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
+    from nvaudit.session import input_files
 
     check_outputs(outputs, input_files(spec), product=out)
     with keeping("finished epochs", resume, cache, parameters()) as kept:
@@ -122,9 +123,10 @@ def _remap(
     quiet: bool,
 ) -> int:
     """Harden without training."""
-    context = click.get_current_context()
     from nvaudit.jobs.remapping import run_remap
+    from nvaudit.session import input_files
 
+    context = click.get_current_context()
     if resume is not None:
         raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
     if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
@@ -155,7 +157,5 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _show(console: Console, result: Any, out: Path) -> None:
     """Print the text, and where the model is."""
-    from nvaudit.report.kinds import print_report
-
     print_report(result, console)
     say(f"hardened model: {out}", err=console.stderr)

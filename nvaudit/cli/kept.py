@@ -29,7 +29,6 @@ from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError
 from nvaudit.files import replacing
 from nvaudit.perturb.lock import LOCK_FILE, is_held, try_lock
-from nvaudit.perturb.record import CACHE_TAG, RECORD_FILE, has_chips
 from nvaudit.perturb.scratch import OWNER_FILE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -187,6 +186,8 @@ def _choose(
     depends_on: Mapping[str, Any],
     stack: contextlib.ExitStack,
 ) -> Kept:
+    from nvaudit.perturb.record import CACHE_TAG
+
     cache, no_cache = options["cache"], options["no_cache"]
     context = click.get_current_context()
     typed = context.get_parameter_source("cache") is ParameterSource.COMMANDLINE
@@ -244,6 +245,8 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> bool:
 
 def _holds_work(folder: Path) -> bool:
     """Whether anything is finished in a folder: a refused run leaves a lock, an early end an empty record."""
+    from nvaudit.perturb.record import RECORD_FILE, has_chips
+
     return any(
         has_chips(path) if path.name == RECORD_FILE else path.name != LOCK_FILE
         for path in folder.rglob("*")

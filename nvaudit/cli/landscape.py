@@ -14,12 +14,9 @@ from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import tell
 from nvaudit.errors import OptionError
-from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.report.kinds import print_report
-from nvaudit.report.landscape.result import surface_npz
-from nvaudit.session import input_files
+from nvaudit.spec import default_workers
 
 
 @click.command("landscape", cls=OnceCommand)
@@ -44,6 +41,9 @@ def landscape_command(
     **options: Any,
 ) -> None:
     """Measure how rough the loss of MODEL is around its weights, and draw it."""
+    from nvaudit.jobs.landscaping import run_landscape
+    from nvaudit.session import input_files
+
     cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
     wanted = _with_surface(surface, outputs)
@@ -57,6 +57,8 @@ def landscape_command(
 
 def _with_surface(surface: Path | None, outputs: tuple[Output, ...]) -> list[Output]:
     """Put the surface among what is written; ``-o FILE.npz`` asked for it before -o was the report."""
+    from nvaudit.report.landscape.result import surface_npz
+
     wanted = []
     for output in outputs:
         if output.option == "-o" and output.path.suffix == ".npz":

@@ -10,19 +10,16 @@ import click
 
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options
-from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_folder
-from nvaudit.jobs.deploying import MapSpec, map_model
-from nvaudit.jobs.reassembling import check_mapping
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.options import OF_A_MAPPING, DataOptions
 from nvaudit.report.kinds import print_report
-from nvaudit.session import input_files
 from nvaudit.spec import RunSpec
 
-_FOLDER = Product(
+_FOLDER = CommandProduct(
     "FOLDER", "The folder of the arrays; made whole or not at all.  [default: with --check none]"
 )
 
@@ -57,6 +54,9 @@ def map_command(
     **options: Any,
 ) -> int:
     """Write what every device of MODEL is to hold, crossbar by crossbar, for who programs the chip."""
+    from nvaudit.jobs.deploying import MapSpec, map_model
+    from nvaudit.session import input_files
+
     if (checked is None) == (out is None):
         raise OptionError("give -o FOLDER to write a mapping, or --check FOLDER to check one")
     if checked is not None:
@@ -76,6 +76,9 @@ def _check(
     model: Path | None, folder: Path, outputs: tuple[Output, ...], quiet: bool, options: dict[str, Any]
 ) -> int:
     """Check a mapping; how it was made stands in it, so that other options have no say."""
+    from nvaudit.jobs.deploying import MapSpec
+    from nvaudit.jobs.reassembling import check_mapping
+
     own = {name: options[name] for name in (*DataOptions.model_fields, "provider")}
     own = {name: value for name, value in own.items() if value not in (None, ())}
     defaults = MapSpec.model_fields

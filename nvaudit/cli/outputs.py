@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from rich.console import Console
@@ -23,10 +23,11 @@ from nvaudit.cli.renamed import RenamedOption
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
-from nvaudit.report.header import Header
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import KINDS, NoTableError, csv_of, document_of, junit_of
-from nvaudit.report.plots.figures import plotly_graphs
+
+if TYPE_CHECKING:
+    from nvaudit.report.header import Header
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Render = Callable[[Any], str | bytes]
@@ -46,6 +47,8 @@ def render_page(report: Header) -> str:
 
 
 def _needs_plotly() -> object:
+    from nvaudit.report.plots.figures import plotly_graphs
+
     return plotly_graphs("--html")
 
 
@@ -87,7 +90,7 @@ EXTRAS: dict[str, Extra] = {
 
 
 @dataclass(frozen=True)
-class Product:
+class CommandProduct:
     """What a command makes for the next tool besides its report: what its ``-o`` writes.
 
     Attributes
@@ -152,7 +155,7 @@ OUTPUT_PARAMETERS = ("out", "report", "as_json", *EXTRAS, "csv_table")
 _STDOUT = "- writes it to standard output, and the text to standard error."
 
 
-def product_option(product: Product) -> Callable[[Command], Command]:
+def product_option(product: CommandProduct) -> Callable[[Command], Command]:
     """Declare ``-o``/``--out`` of a command that makes something else than a report."""
     return click.option(
         "-o", "--out", type=FilePath(), metavar=product.metavar, required=product.required,
@@ -162,7 +165,7 @@ def product_option(product: Product) -> Callable[[Command], Command]:
 
 def output_options(
     *kinds: str,
-    product: Product | None = None,
+    product: CommandProduct | None = None,
     gate: bool = False,
     was: tuple[str, ...] = (),
     old_json: OldJson | None = None,
@@ -176,7 +179,7 @@ def output_options(
     ----------
     *kinds : str
         Names of the kinds of report that it may write, for the names of their tables; none for any.
-    product : Product, optional
+    product : CommandProduct, optional
         What ``-o`` writes; without one it writes the JSON report, as ``--report`` does everywhere.
     gate : bool
         Whether the report has verdicts, or numbers for a build server's list: then it has ``--junit``.

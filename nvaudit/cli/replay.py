@@ -9,17 +9,16 @@ import click
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, watchdog_option
 from nvaudit.cli.output import printing
-from nvaudit.cli.outputs import Product, product_option
+from nvaudit.cli.outputs import CommandProduct, product_option
 from nvaudit.cli.report import read_report
 from nvaudit.cli.say import say
 from nvaudit.errors import OptionError
 from nvaudit.files import check_product
-from nvaudit.jobs.replaying import replay
 
 
 @click.command("replay", cls=OnceCommand)
 @click.argument("report", type=FilePath())
-@product_option(Product("CHIP.onnx", "The ONNX file to write.", was=("--output",), required=True))
+@product_option(CommandProduct("CHIP.onnx", "The ONNX file to write.", was=("--output",), required=True))
 @click.option("--trial", type=click.IntRange(0), metavar="N", help="Which chip.  [default: the worst]")
 @click.option("--worst", is_flag=True, help="The worst chip of the report (the default).")
 @click.option("--sigma", type=float, help="Which point of a sweep.  [default: the largest sigma]")
@@ -30,6 +29,8 @@ def replay_command(
     report: Path, out: Path, trial: int | None, worst: bool, sigma: float | None, check: bool
 ) -> None:
     """Write one simulated chip of REPORT.json as an ordinary ONNX model."""
+    from nvaudit.jobs.replaying import replay
+
     if worst and trial is not None:
         raise OptionError("--worst and --trial: choose one")
     check_product(out, {} if str(report) == "-" else {"the report": report})

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -17,7 +17,9 @@ from nvaudit.cli.options import FilePath
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.report.kinds import print_report, read_any
-from nvaudit.report.result import AuditReport, from_json
+
+if TYPE_CHECKING:
+    from nvaudit.report.result import AuditReport
 
 
 @click.command("report", cls=OnceCommand)
@@ -72,6 +74,8 @@ def read_report(path: Path) -> AuditReport:
     DataError
         If it is no such report.
     """
+    from nvaudit.report.result import from_json
+
     return from_json(*_read(path))
 
 

@@ -13,17 +13,8 @@ from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_opti
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK, OptionError
-from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.rooflining import (
-    OF_ONE_AUDIT,
-    RooflineOptions,
-    bits_of_levels,
-    plan_roofline,
-    run_roofline,
-)
 from nvaudit.report.kinds import print_report
-from nvaudit.session import input_files
-from nvaudit.spec import RunSpec
+from nvaudit.spec import NOT_OF_A_ROOFLINE, RooflineOptions, RunSpec, default_workers
 
 
 @click.command("roofline", cls=OnceCommand)
@@ -31,7 +22,7 @@ from nvaudit.spec import RunSpec
 @spec_options(RooflineOptions)
 @spec_options(
     RunSpec,
-    without={*OF_ONE_AUDIT, "skip_zero_groups"},
+    without={*NOT_OF_A_ROOFLINE, "skip_zero_groups"},
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
         "data": {
@@ -67,6 +58,9 @@ def roofline_command(
     **options: Any,
 ) -> int:
     """Audit MODEL with several numbers of levels per cell: which is best, and what limits it."""
+    from nvaudit.jobs.rooflining import bits_of_levels, plan_roofline, run_roofline
+    from nvaudit.session import input_files
+
     if cell_bits is not None and levels is not None:
         raise OptionError("--cell-bits and --levels: choose one; they say the same")
     cache = take_cache(options)

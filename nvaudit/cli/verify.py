@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -11,20 +11,19 @@ from rich.console import Console
 from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
-from nvaudit.cli.outputs import Output, Product, check_outputs, hand_out, output_options
+from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.jobs.auditing import default_workers
-from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
-from nvaudit.report.write_verify.result import VerifyReport
-from nvaudit.spec import RunSpec
-from nvaudit.write_verify.resume import KEPT_FILES
+from nvaudit.spec import RunSpec, default_workers
 from nvaudit.write_verify.spec import OF_ONE_AUDIT, TRIALS, VerifyOptions, make_verify_spec
 
-_MASKS = Product(
+if TYPE_CHECKING:
+    from nvaudit.report.write_verify.result import VerifyReport
+
+_MASKS = CommandProduct(
     "PLAN.npz", "Write for each initializer a mask of the weights to verify.  [default: not]", was=("--plan",)
 )
 
@@ -62,6 +61,9 @@ def verify_command(
     **options: Any,
 ) -> int:
     """Plan which weights of MODEL to write-verify: what a share of them gives, and which they are."""
+    from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
+    from nvaudit.write_verify.resume import KEPT_FILES
+
     cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     spec = make_verify_spec(**options)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nvaudit.cost.crossbars import Read, sum_bits
-from nvaudit.mapping.conductance import Array
+from nvaudit.cost.crossbars import ReadCycle, sum_bits
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.technology import Technology
 from nvaudit.technology.profile import BitAdders
 
@@ -39,12 +39,12 @@ def crossbars_of_tile(technology: Technology) -> int:
     return technology.hierarchy.crossbars_per_pe.count * technology.hierarchy.pes_per_tile.count
 
 
-def tile_of(read: Read, array: Array, *, reference: bool) -> Standing:
+def tile_of(read: ReadCycle, array: DeviceArray, *, reference: bool) -> Standing:
     """One tile with all that stands in it.
 
     Parameters
     ----------
-    array : Array
+    array : DeviceArray
         How weights lie in devices: partial sums that wait are as wide and many as it makes them.
     reference : bool
         Whether crossbars have a reference column.
@@ -86,7 +86,7 @@ def tile_of(read: Read, array: Array, *, reference: bool) -> Standing:
     return Standing(areas, watts, inner)
 
 
-def _crossbar_areas(read: Read, *, reference: bool) -> dict[str, float]:
+def _crossbar_areas(read: ReadCycle, *, reference: bool) -> dict[str, float]:
     """One crossbar with what stands at its edges."""
     technology, size = read.technology, read.size
     rows, cols = size.rows, size.cols + (1 if reference else 0)
@@ -111,7 +111,7 @@ def _crossbar_areas(read: Read, *, reference: bool) -> dict[str, float]:
     return areas
 
 
-def _crossbar_leakage(read: Read) -> float:
+def _crossbar_leakage(read: ReadCycle) -> float:
     technology = read.technology
     driver, adders = technology.row_driver, technology.shift_add
     watts = 0.0

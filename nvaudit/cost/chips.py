@@ -7,19 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.cost.crossbars import (
-    Conductances,
-    Floats,
-    Read,
-    conductances,
-    power_per_siemens,
-    read_of,
-)
+from nvaudit.arrays import Floats
+from nvaudit.cost.crossbars import Conductances, ReadCycle, conductances, power_per_siemens, read_of
 from nvaudit.cost.design import DesignPoint
-from nvaudit.cost.workload import CostLayer, ModelWorkload, Quantised, drive_of_rows, quantised
+from nvaudit.cost.workload import CostLayer, ModelWorkload, QuantisedCodes, drive_of_rows, quantised
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
-from nvaudit.mapping.conductance import Array, held_levels
+from nvaudit.mapping.conductance import DeviceArray, held_levels
 from nvaudit.model.layout import matrix_layout
 from nvaudit.perturb.cells import draw_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
@@ -98,14 +92,14 @@ class _Drawn:
     def __init__(
         self,
         layer: CostLayer,
-        one: Quantised,
+        one: QuantisedCodes,
         point: DesignPoint,
         operating: OperatingPoint,
         levels: Conductances,
-        read: Read,
+        read: ReadCycle,
     ) -> None:
         self.layer, self.levels = layer, levels
-        self.array: Array = one.array(point.device)
+        self.array: DeviceArray = one.array(point.device)
         code = one.codes(point.device)
         skip = point.crossbar.rows if point.skip_zero_groups else None
         tensor = MappedTensor(

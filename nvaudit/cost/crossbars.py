@@ -24,15 +24,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.cost.workload import CostLayer, Occupancy, Quantised
+from nvaudit.arrays import Floats
+from nvaudit.cost.workload import CostLayer, Occupancy, QuantisedCodes
 from nvaudit.device import DeviceProfile
 from nvaudit.errors import OptionError
-from nvaudit.mapping.conductance import Array, held_levels
+from nvaudit.mapping.conductance import DeviceArray, held_levels
 from nvaudit.mapping.tiling import Crossbar, side_by_side
 from nvaudit.technology import InputMode, Technology
 from nvaudit.technology.profile import BitAdders
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,18 @@ class Conductances:
     high: float
     access: float
 
-    def of_level(self, level: NDArray[np.floating] | NDArray[np.integer], array: Array) -> Floats:
+    def of_level(self, level: NDArray[np.floating] | NDArray[np.integer], array: DeviceArray) -> Floats:
         """Conductance with the access transistor, ``1 / (1/G + R)``; a level need not be whole."""
         g = np.maximum(self.low + level * ((self.high - self.low) / array.top_level), 0.0)
         return np.asarray(g / (1.0 + g * self.access), np.float64)
 
-    def of_values(self, peak: int, array: Array) -> Floats:
+    def of_values(self, peak: int, array: DeviceArray) -> Floats:
         """All devices of a weight together, for each value from −peak to peak."""
         return _of_values(self, peak, array)
 
 
 @lru_cache(maxsize=256)
-def _of_values(levels: Conductances, peak: int, array: Array) -> Floats:
+def _of_values(levels: Conductances, peak: int, array: DeviceArray) -> Floats:
     values = np.arange(-peak, peak + 1)
     total = np.zeros(values.shape)
     for held in held_levels(values, array):
@@ -113,7 +112,7 @@ def conductances(
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadCycle:
     """How crossbars of a technology are read at a design point; energies in joules, times in seconds.
 
     Attributes
@@ -142,7 +141,9 @@ class Read:
     adcs: int
 
 
-def read_of(technology: Technology, size: Crossbar, mode: InputMode, input_bits: int, adc_bits: int) -> Read:
+def read_of(
+    technology: Technology, size: Crossbar, mode: InputMode, input_bits: int, adc_bits: int
+) -> ReadCycle:
     """Settle how crossbars are read.
 
     Raises
@@ -177,7 +178,7 @@ def read_of(technology: Technology, size: Crossbar, mode: InputMode, input_bits:
         conducts = read.pulse_step.si * (2**input_bits - 1)
         # Columns integrate while the pulses last and are converted from what they hold.
         cycle = max(conducts, shared * convert)
-    return Read(
+    return ReadCycle(
         technology, size, mode, input_bits, adc_bits, planes, shared, conducts, cycle,
         math.ceil(size.cols / shared),
     )  # fmt: skip
@@ -209,7 +210,7 @@ class LayerCounts:
     crossbars_of_block: NDArray[np.int64]
 
 
-def count_layer(occupied: Occupancy, array: Array, size: Crossbar, *, reference: bool) -> LayerCounts:
+def count_layer(occupied: Occupancy, array: DeviceArray, size: Crossbar, *, reference: bool) -> LayerCounts:
     """Count what a layer fills; crossbars as :mod:`nvaudit.mapping.tiling` does."""
     columns = occupied.outputs * (array.slices * array.polarities)  # (block, group)
     across = np.asarray(side_by_side(columns, size))
@@ -224,7 +225,7 @@ def count_layer(occupied: Occupancy, array: Array, size: Crossbar, *, reference:
     )
 
 
-def needs_reference(technology: Technology, array: Array, levels: Conductances | None) -> bool:
+def needs_reference(technology: Technology, array: DeviceArray, levels: Conductances | None) -> bool:
     """Whether a column's sum holds something that a reference column must take off again."""
     if not technology.hierarchy.reference_column or array.polarities == 2:
         return False
@@ -232,8 +233,8 @@ def needs_reference(technology: Technology, array: Array, levels: Conductances |
 
 
 def reading_energy(
-    read: Read,
-    one: Quantised,
+    read: ReadCycle,
+    one: QuantisedCodes,
     counts: LayerCounts,
     occupied: Occupancy,
     device: DeviceProfile,
@@ -269,14 +270,19 @@ def power_per_siemens(technology: Technology) -> float | None:
 
 
 def reference_sum(
-    layer: CostLayer, counts: LayerCounts, occupied: Occupancy, read: Read, levels: Conductances, array: Array
+    layer: CostLayer,
+    counts: LayerCounts,
+    occupied: Occupancy,
+    read: ReadCycle,
+    levels: Conductances,
+    array: DeviceArray,
 ) -> float:
     """``Σ_i m_i G`` of the reference columns, one in each crossbar, all devices at g_min."""
     lowest = float(levels.of_level(np.zeros(1), array)[0])
     return lowest * float(driven_rows(layer, occupied, read) @ counts.crossbars_of_block)
 
 
-def driven_rows(layer: CostLayer, occupied: Occupancy, read: Read) -> Floats:
+def driven_rows(layer: CostLayer, occupied: Occupancy, read: ReadCycle) -> Floats:
     """Moments of the inputs of each row block, added up over its rows; the mean of matrices side by side."""
     drive = layer.inputs.drive(read.mode, read.input_bits)
     return _by_block(drive[:, :, None], occupied)[:, 0]
@@ -294,7 +300,7 @@ def _by_block(statistic: Floats, occupied: Occupancy) -> Floats:
     return np.asarray(np.add.reduceat(full, starts, axis=0))
 
 
-def conversion_energy(read: Read, layer: CostLayer, counts: LayerCounts, occupied: Occupancy) -> float:
+def conversion_energy(read: ReadCycle, layer: CostLayer, counts: LayerCounts, occupied: Occupancy) -> float:
     """Joules of the ADCs for one vector of every matrix.
 
     A crossbar none of whose rows is driven in a read, as by the upper bits of small inputs, has less to
@@ -311,7 +317,7 @@ def conversion_energy(read: Read, layer: CostLayer, counts: LayerCounts, occupie
     return full * (counts.columns * read.planes - quiet) + idle * quiet
 
 
-def driver_energy(read: Read, layer: CostLayer, counts: LayerCounts, occupied: Occupancy) -> float:
+def driver_energy(read: ReadCycle, layer: CostLayer, counts: LayerCounts, occupied: Occupancy) -> float:
     """Joules of the row drivers, or DACs, for one vector of every matrix.
 
     The drivers of all rows of a crossbar are clocked; DACs only where a row is in use.
@@ -327,7 +333,7 @@ def driver_energy(read: Read, layer: CostLayer, counts: LayerCounts, occupied: O
     return technology.row_driver.energy.si * read.size.rows * counts.crossbars * read.planes * steps
 
 
-def wordline_energy(read: Read, layer: CostLayer, counts: LayerCounts, occupied: Occupancy) -> float:
+def wordline_energy(read: ReadCycle, layer: CostLayer, counts: LayerCounts, occupied: Occupancy) -> float:
     """Joules that word lines take: every driven row is charged over all columns at each step."""
     cell, supply = read.technology.cell, read.technology.supply
     if cell.wordline_capacitance is None or supply is None:
@@ -341,12 +347,12 @@ def wordline_energy(read: Read, layer: CostLayer, counts: LayerCounts, occupied:
     return each * steps * float(active @ counts.crossbars_of_block)
 
 
-def sum_bits(read: Read, array: Array) -> int:
+def sum_bits(read: ReadCycle, array: DeviceArray) -> int:
     """Bits of what a row block gives: the ADC's, with the slices' and the input bits' shifts."""
     return read.adc_bits + array.slices + (read.planes if read.planes > 1 else 0)
 
 
-def adding_energy(read: Read, array: Array, counts: LayerCounts) -> float:
+def adding_energy(read: ReadCycle, array: DeviceArray, counts: LayerCounts) -> float:
     """Joules of shifting and adding slices and input bits, for one vector of every matrix.
 
     A stage that adds n numbers of B bits makes B additions of a bit and sets B + n bits of its register: the
@@ -366,7 +372,7 @@ def adding_energy(read: Read, array: Array, counts: LayerCounts) -> float:
     return total
 
 
-def accumulating_energy(read: Read, array: Array, occupied: Occupancy) -> float:
+def accumulating_energy(read: ReadCycle, array: DeviceArray, occupied: Occupancy) -> float:
     """Joules of adding up the row blocks of every output, for one vector: one bit wider at each level."""
     adders = read.technology.shift_add
     if not isinstance(adders, BitAdders):

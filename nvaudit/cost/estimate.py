@@ -10,7 +10,7 @@ from functools import reduce
 from nvaudit.cost.area import Standing, crossbars_of_tile, tile_of
 from nvaudit.cost.crossbars import (
     LayerCounts,
-    Read,
+    ReadCycle,
     accumulating_energy,
     adding_energy,
     conductances,
@@ -26,9 +26,9 @@ from nvaudit.cost.crossbars import (
 from nvaudit.cost.design import COMPONENTS, DesignPoint, HardwareCost, LayerCost, Part
 from nvaudit.cost.inputs import ASSUMPTION
 from nvaudit.cost.mesh import MeshLoad, TileMesh, queueing
-from nvaudit.cost.workload import CostLayer, ModelWorkload, Occupancy, Quantised, quantised
+from nvaudit.cost.workload import CostLayer, ModelWorkload, Occupancy, QuantisedCodes, quantised
 from nvaudit.errors import OptionError
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.model.macs.steps import INPUT, Arithmetic
 from nvaudit.technology import Technology
 
@@ -45,8 +45,8 @@ class _Placed:
     """A layer while it is costed."""
 
     layer: CostLayer
-    one: Quantised
-    array: Array
+    one: QuantisedCodes
+    array: DeviceArray
     occupied: Occupancy
     counts: LayerCounts
     copies: int
@@ -440,7 +440,7 @@ class _Outside:
         return self.parts.setdefault(name, Part())
 
 
-def _per_plane(read: Read) -> int:
+def _per_plane(read: ReadCycle) -> int:
     """Bits that a row's register gives in one read."""
     return 1 if read.mode == "bit_serial" else read.input_bits
 

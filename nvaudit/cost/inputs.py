@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.data import Dataset
 from nvaudit.model import LoadedModel, Weight, constants
 from nvaudit.model.layer_input import LayerInput, layer_inputs, with_named_states
 from nvaudit.perturb.probe import InnerProbe, probe_model
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.technology import InputMode
-
-Floats = NDArray[np.float64]
 
 ASSUMED_DENSITY = 0.25
 ASSUMPTION = "half of the inputs are zero, the others uniform up to the converter's range"

@@ -8,7 +8,7 @@ import numpy as np
 
 from nvaudit.cost.area import tile_of
 from nvaudit.cost.crossbars import (
-    Read,
+    ReadCycle,
     adding_energy,
     conversion_energy,
     count_layer,
@@ -21,7 +21,7 @@ from nvaudit.cost.workload import CostLayer, occupancy_of
 from nvaudit.device import DeviceProfile
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.tiling import Crossbar, Lines
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 from nvaudit.technology import Technology
 
 
@@ -48,7 +48,7 @@ def peaks_of(
     each = array.slices * array.polarities
     outputs = size.cols // each
     layer = CostLayer(
-        "peak", "", np.zeros((size.rows, outputs), np.int16), Matrix(1, size.rows, outputs),
+        "peak", "", np.zeros((size.rows, outputs), np.int16), CrossbarMatrix(1, size.rows, outputs),
         Lines((1,), size.rows, outputs), 1.0, 0.0, assumed_inputs([input_bits], "peak"),
     )  # fmt: skip
     occupied = occupancy_of(layer, size.rows)
@@ -85,7 +85,7 @@ def peaks_of(
     return one_pe, one_tile, chip
 
 
-def _moving(technology: Technology, read: Read) -> float:
+def _moving(technology: Technology, read: ReadCycle) -> float:
     """Watts of a tile's buffer, bus and share of a router at their full width; 0 where that is not stated."""
     watts, buffer, noc = 0.0, technology.buffer, technology.noc
     if buffer is not None and buffer.width is not None:

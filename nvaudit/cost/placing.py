@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nvaudit.mapping.select import Decision
-from nvaudit.model.macs.find import Product
-from nvaudit.model.macs.steps import INPUT, Arithmetic, Source, Step
+from nvaudit.model.macs.find import ProductCount
+from nvaudit.model.macs.steps import INPUT, Arithmetic, OperandSource, Step
 
 Arriving = list[tuple[int, float]]
 """Places, and how many numbers come from each; infinite where all that an operand holds does."""
@@ -38,7 +38,7 @@ class Placing:
         self,
         samples: int,
         place: Mapping[int, int],
-        entries: Sequence[Product],
+        entries: Sequence[ProductCount],
         decisions: Sequence[Decision],
     ) -> None:
         self.samples = samples
@@ -76,7 +76,7 @@ class Placing:
         if macs := self._off.get(step.name):
             self.multiply_adds[here] = self.multiply_adds.get(here, 0.0) + macs / self.samples
 
-    def leave(self, results: Iterable[Source]) -> None:
+    def leave(self, results: Iterable[OperandSource]) -> None:
         """Send results to the port."""
         for result in results:
             for source, count in self._resolved(result):
@@ -90,7 +90,7 @@ class Placing:
         if source != target and math.isfinite(numbers):
             self._flows[source, target] = self._flows.get((source, target), 0.0) + numbers
 
-    def _resolved(self, operand: Source) -> Arriving:
+    def _resolved(self, operand: OperandSource) -> Arriving:
         """Where the numbers of an operand were made, and how many come from each place."""
         count = math.inf if operand.elements is None else operand.elements
         if operand.step == INPUT:

@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.cost.inputs import Floats, InputStatistics, assumed_inputs, measure_inputs
+from nvaudit.arrays import Floats
+from nvaudit.cost.inputs import InputStatistics, assumed_inputs, measure_inputs
 from nvaudit.cost.placing import Flow, Placing
 from nvaudit.coverage import count_products
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.conductance import Array, code_layout, layout
+from nvaudit.mapping.conductance import DeviceArray, code_layout, layout
 from nvaudit.mapping.groups import groups_gone
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import Lines, weight_lines
 from nvaudit.model import LoadedModel, Rebatch, Weight
 from nvaudit.model.crossbar.plan import row_blocks
 from nvaudit.model.layout import matrix_layout
-from nvaudit.model.macs.find import Product
+from nvaudit.model.macs.find import ProductCount
 from nvaudit.model.macs.steps import Arithmetic, Steps
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 from nvaudit.perturb.prepare import Placement, place_weight
 from nvaudit.technology import InputMode
 
@@ -41,7 +42,7 @@ class CostLayer:
         Of the weight.
     weight : Weight or ndarray, int16, shape (rows, columns)
         The weight; or its codes, where these were given.
-    matrix : Matrix
+    matrix : CrossbarMatrix
         The crossbar matrices that it makes.
     lines : Lines
         What a row and what a column of them is.
@@ -55,7 +56,7 @@ class CostLayer:
     key: str
     op: str
     weight: Weight | NDArray[np.int16]
-    matrix: Matrix
+    matrix: CrossbarMatrix
     lines: Lines
     vectors: float
     products: float
@@ -97,7 +98,7 @@ class ModelWorkload:
     unknown: tuple[str, ...]
     input_bits: tuple[int, ...]
     images: int
-    cache: dict[tuple[object, ...], Quantised] = field(default_factory=dict, repr=False, compare=False)
+    cache: dict[tuple[object, ...], QuantisedCodes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def assumed(self) -> dict[str, str]:
@@ -106,7 +107,7 @@ class ModelWorkload:
 
 
 @dataclass
-class Quantised:
+class QuantisedCodes:
     """The codes of one weight at one quantisation, and what was worked out from them.
 
     Attributes
@@ -132,7 +133,7 @@ class Quantised:
         weight = self.layer.weight
         return place_weight(weight, profile, self.how)[0] if isinstance(weight, Weight) else weight
 
-    def array(self, profile: DeviceProfile) -> Array:
+    def array(self, profile: DeviceProfile) -> DeviceArray:
         """How the codes lie in devices of a profile."""
         codes = self.how.codes
         if self.bits is None and codes is not None:
@@ -247,7 +248,9 @@ def weighted_values(code: NDArray[np.int16], layer: CostLayer, drive: Floats, pe
     return total
 
 
-def quantised(workload: ModelWorkload, layer: CostLayer, profile: DeviceProfile, how: Placement) -> Quantised:
+def quantised(
+    workload: ModelWorkload, layer: CostLayer, profile: DeviceProfile, how: Placement
+) -> QuantisedCodes:
     """The codes of a layer, quantised once for all points that quantise alike."""
     chosen = None if how.codes is None else how.codes.of.get(layer.key)
     by: tuple[object, ...] = ("bits", how.bits)
@@ -260,7 +263,7 @@ def quantised(workload: ModelWorkload, layer: CostLayer, profile: DeviceProfile,
             code, _, array = place_weight(code, profile, how)
             bits = array.bits
         kept = sum(one.code.size for one in workload.cache.values() if one.code is not None)
-        workload.cache[name] = Quantised(
+        workload.cache[name] = QuantisedCodes(
             layer,
             how,
             None if chosen is not None else bits,
@@ -356,7 +359,7 @@ class _Off:
 
 
 def _served(
-    entries: Sequence[Product], decisions: Sequence[Decision]
+    entries: Sequence[ProductCount], decisions: Sequence[Decision]
 ) -> tuple[dict[int, float | None], _Off]:
     """Products with each weight on the array (None: not countable), and those off it."""
     on: dict[int, float | None] = {}
@@ -374,7 +377,9 @@ def _served(
     return on, off
 
 
-def _first_steps(entries: Sequence[Product], steps: Steps, weights: Mapping[int, Weight]) -> dict[int, int]:
+def _first_steps(
+    entries: Sequence[ProductCount], steps: Steps, weights: Mapping[int, Weight]
+) -> dict[int, int]:
     """The step that takes each weight first; weights of operators that nobody counts come last."""
     number = {step.name: i for i, step in enumerate(steps.steps)}
     first: dict[int, int] = {}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.data.spec import Array, InputSpec, fixed, is_float, is_integer, shape_text
+from nvaudit.arrays import Array
+from nvaudit.data.spec import InputSpec, fixed, is_float, is_integer, shape_text
 from nvaudit.data.store import row_slices
 from nvaudit.errors import DataError
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nvaudit.arrays import Array
 from nvaudit.data.checks import sample_count
 from nvaudit.data.folder import class_folders, holds_images, read_folder
 from nvaudit.data.labels import LabelRules, take_labels
 from nvaudit.data.npy import read_npy_file, read_npy_folder, read_npz
 from nvaudit.data.prepare import prepare_input
-from nvaudit.data.spec import Array, Dataset, InputSpec, LabelKind, Raw
-from nvaudit.data.store import Store, digest
+from nvaudit.data.spec import Dataset, InputSpec, LabelKind, Raw
+from nvaudit.data.store import ScratchStore, digest
 from nvaudit.data.synthetic import SAMPLES, make_synthetic
 from nvaudit.data.testset import read_test_sets, set_folders
 from nvaudit.errors import DataError, OptionError
@@ -74,7 +75,7 @@ def load_dataset(
     specs = tuple(inputs)
     if not specs:
         raise DataError(f"{model_path}: the model takes no inputs, so there is nothing to feed")
-    store = Store(scratch)
+    store = ScratchStore(scratch)
     notes: tuple[str, ...] = ()
     if path is None:
         path = model_path.with_suffix(".npz")
@@ -84,7 +85,7 @@ def load_dataset(
     return _finish(_read(path, specs, limit, store), specs, limit, notes, store, rules)
 
 
-def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
+def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: ScratchStore) -> Raw:
     try:
         if path.is_dir():
             return _read_dir(path, specs, limit, store)
@@ -103,7 +104,7 @@ def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: St
     )
 
 
-def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
+def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: ScratchStore) -> Raw:
     if set_folders(path):
         return read_test_sets(path, specs, store)
     arrays = {child.name for child in path.iterdir() if child.suffix == ".npy"}
@@ -119,7 +120,7 @@ def _finish(
     specs: tuple[InputSpec, ...],
     limit: int | None,
     notes: tuple[str, ...],
-    store: Store,
+    store: ScratchStore,
     rules: LabelRules | None,
 ) -> Dataset:
     given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
@@ -147,7 +148,7 @@ def _finish(
     return replace(dataset, given=given, parts=raw.parts)
 
 
-def _synthetic(specs: tuple[InputSpec, ...], limit: int | None, seed: int, store: Store) -> Dataset:
+def _synthetic(specs: tuple[InputSpec, ...], limit: int | None, seed: int, store: ScratchStore) -> Dataset:
     count = limit or SAMPLES
     arrays, notes = make_synthetic(specs, count, seed, store)
     if all(spec.batch_axis is None for spec in specs):

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nvaudit.arrays import Array
 from nvaudit.data.preprocess import FILE_NAME, Preprocess, find_preprocess, guess_layout, needed_message
-from nvaudit.data.spec import Array, InputSpec, Raw, fixed, is_float, numpy_dtype, shape_text
-from nvaudit.data.store import Store, sealed
+from nvaudit.data.spec import InputSpec, Raw, fixed, is_float, numpy_dtype, shape_text
+from nvaudit.data.store import ScratchStore, sealed
 from nvaudit.errors import DataError
 
 TABLE_NAME = "labels.csv"
@@ -207,7 +208,7 @@ def holds_images(path: Path) -> bool:
     return any(child.suffix.lower() in SUFFIXES for child in path.iterdir())
 
 
-def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Store) -> Raw:
+def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: ScratchStore) -> Raw:
     """Decode the images of a folder into one uint8 array [N, H, W, C] in the scratch folder.
 
     Labels are those of ``labels.csv`` in the folder, or beside a folder that holds nothing but images;
@@ -468,7 +469,7 @@ def _decode(
     files: list[Path],
     limit: int | None,
     target: _Target,
-    store: Store,
+    store: ScratchStore,
     skipped: Skipped,
 ) -> tuple[Array, npt.NDArray[np.intp]]:
     """Decode images; which of the files they are."""

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nvaudit.arrays import Array
 from nvaudit.data.checks import check_finite
-from nvaudit.data.spec import Array, LabelKind, is_float
-from nvaudit.data.store import Store, row_slices, sealed
+from nvaudit.data.spec import LabelKind, is_float
+from nvaudit.data.store import ScratchStore, row_slices, sealed
 from nvaudit.errors import DataError, OptionError
 
 _FEW = 2
@@ -107,7 +108,7 @@ def take_labels(
     *,
     reference: bool,
     where: str,
-    store: Store,
+    store: ScratchStore,
     rules: LabelRules | None = None,
     names: tuple[str, ...] = (),
 ) -> Labels:
@@ -152,28 +153,33 @@ def take_labels(
         raise DataError(
             f"{where}: labels y: shape {list(labels.shape)} is one-hot; store class indices: y.argmax(axis=1)"
         )
-    floating = is_float(labels.dtype)
-    if floating and (not survey.integral or survey.below - set(rules.ignore)):
+    if is_float(labels.dtype) and (not survey.integral or survey.below - set(rules.ignore)):
         return Labels(labels, "reference", ("labels y are floating-point targets, not class indices",))
     ignored = _ignored(survey, rules, where)
     if ignored is None:
         note = "labels y hold negative numbers: handed to --metric as they are"
         return Labels(labels, "reference", (note,))
-    notes: tuple[str, ...] = (
-        (f"labels y: whole {labels.dtype.name} numbers taken as class indices",) if floating else ()
-    )
-    fate = "handed to --metric as they are" if rules.given else "not scored"
-    notes += tuple(
-        f"labels y: {value} stands for no label: {count} of {labels.size} positions are {fate}"
-        for value, count in survey.counts
-        if value in ignored
-    )
-    notes += tuple(f"--ignore-label {v}: no label is {v}" for v in rules.ignore if v not in ignored)
+    notes = _notes(labels, survey, rules, ignored)
     values = _as_classes(labels, store, where, flat=not rules.several)
     if rules.several:
         return Labels(values, "multilabel", notes, ignored)
     renumbered, more = _own_numbers(values, rules, ignored, store)
     return Labels(renumbered, "class", notes + more, ignored)
+
+
+def _notes(labels: Array, survey: _Survey, rules: LabelRules, ignored: tuple[int, ...]) -> tuple[str, ...]:
+    """What a reader must know of how class indices were taken."""
+    whole = f"labels y: whole {labels.dtype.name} numbers taken as class indices"
+    fate = "handed to --metric as they are" if rules.given else "not scored"
+    return (
+        *([whole] if is_float(labels.dtype) else []),
+        *(
+            f"labels y: {value} stands for no label: {count} of {labels.size} positions are {fate}"
+            for value, count in survey.counts
+            if value in ignored
+        ),
+        *(f"--ignore-label {v}: no label is {v}" for v in rules.ignore if v not in ignored),
+    )
 
 
 def _targets(labels: Array, rules: LabelRules) -> Labels:
@@ -217,7 +223,9 @@ def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] 
     )
 
 
-def _named(labels: Array, rules: LabelRules, where: str, store: Store, given: tuple[str, ...]) -> Labels:
+def _named(
+    labels: Array, rules: LabelRules, where: str, store: ScratchStore, given: tuple[str, ...]
+) -> Labels:
     """Class names to indices, by the model's own list or in sorted order."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels.reshape(-1)
@@ -245,7 +253,7 @@ def _named(labels: Array, rules: LabelRules, where: str, store: Store, given: tu
 
 
 def _own_numbers(
-    values: Array, rules: LabelRules, ignored: tuple[int, ...], store: Store
+    values: Array, rules: LabelRules, ignored: tuple[int, ...], store: ScratchStore
 ) -> tuple[Array, tuple[str, ...]]:
     """The model's own numbers of its classes to indices of its scores."""
     own = np.asarray(rules.numbers, np.int64)
@@ -298,7 +306,7 @@ def _count(block: Array, rules: LabelRules, counts: dict[int, int], kinds: set[i
         kinds.update(int(value) for value in np.unique(block)[: _FEW + 1])
 
 
-def _as_classes(labels: Array, store: Store, where: str, *, flat: bool) -> Array:
+def _as_classes(labels: Array, store: ScratchStore, where: str, *, flat: bool) -> Array:
     shape = labels.shape[:1] if flat and labels.ndim == 2 and labels.shape[1] == 1 else labels.shape
     if labels.dtype == np.int64:
         return labels.reshape(shape)

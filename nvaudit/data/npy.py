@@ -8,9 +8,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from nvaudit.arrays import Array
 from nvaudit.data.preprocess import FILE_NAME
-from nvaudit.data.spec import LABEL_NAMES, Array, InputSpec, Raw, match_names
-from nvaudit.data.store import Store, open_npy
+from nvaudit.data.spec import LABEL_NAMES, InputSpec, Raw, match_names
+from nvaudit.data.store import ScratchStore, open_npy
 from nvaudit.errors import DataError, EngineError
 from nvaudit.files import digest_file, inputs_held, note_files
 
@@ -30,7 +31,7 @@ _BAD_ZIP = (
 )
 
 
-def read_npz(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
+def read_npz(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
     """Take the wanted arrays out of an .npz archive.
 
     Only the wanted members are unpacked, each into a file of the scratch folder whose name is a number,
@@ -81,7 +82,7 @@ def _members(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]
     return members
 
 
-def _check_room(members: list[zipfile.ZipInfo], store: Store, where: str) -> None:
+def _check_room(members: list[zipfile.ZipInfo], store: ScratchStore, where: str) -> None:
     need, free = sum(info.file_size for info in members), store.free_bytes()
     if need > free:
         raise DataError(
@@ -91,7 +92,7 @@ def _check_room(members: list[zipfile.ZipInfo], store: Store, where: str) -> Non
 
 
 def _unpack(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, store: Store, where: str, *, text: bool
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, store: ScratchStore, where: str, *, text: bool
 ) -> Array:
     name = f"{where}: array {member.filename.removesuffix('.npy')!r}"
     target = store.new_path()
@@ -110,7 +111,7 @@ def _unused(names: set[str]) -> tuple[str, ...]:
     return (f"arrays not used: {', '.join(map(repr, sorted(names)))}",) if names else ()
 
 
-def read_npy_folder(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
+def read_npy_folder(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
     """Map ``x.npy`` or one ``<input>.npy`` per input, with ``y.npy``, from one folder.
 
     Raises
@@ -121,7 +122,7 @@ def read_npy_folder(path: Path, specs: tuple[InputSpec, ...], store: Store) -> R
     return _read_files(_npy_files(path), specs, path, (path / FILE_NAME,), store)
 
 
-def read_npy_file(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
+def read_npy_file(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
     """Map one .npy file as the only batched input, with ``y.npy`` and the other inputs beside it.
 
     Raises
@@ -149,7 +150,7 @@ def _read_files(
     specs: tuple[InputSpec, ...],
     path: Path,
     preprocess_paths: tuple[Path, ...],
-    store: Store,
+    store: ScratchStore,
 ) -> Raw:
     chosen, labelled = match_names(files, specs, str(path))
     used = {*chosen.values(), *(["y"] if labelled else [])}
@@ -162,7 +163,7 @@ def _read_files(
     )
 
 
-def _held(path: Path, store: Store, text: bool = False) -> Array:
+def _held(path: Path, store: ScratchStore, text: bool = False) -> Array:
     """Map an array so that what becomes of its file does not reach the run.
 
     A file that is overwritten in place changes what is mapped, and ends the process where it got shorter. So

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nvaudit.arrays import Array
 from nvaudit.data.checks import check_castable, check_finite, fit_shape
 from nvaudit.data.preprocess import (
-    Layout,
+    ImageLayout,
     Preprocess,
     find_preprocess,
     guess_layout,
@@ -16,8 +17,8 @@ from nvaudit.data.preprocess import (
     normalise,
     read_preprocess,
 )
-from nvaudit.data.spec import Array, InputSpec, Raw, fixed, is_float, is_integer, numpy_dtype
-from nvaudit.data.store import Store, row_slices, sealed
+from nvaudit.data.spec import InputSpec, Raw, fixed, is_float, is_integer, numpy_dtype
+from nvaudit.data.store import ScratchStore, row_slices, sealed
 from nvaudit.errors import DataError
 
 _TO_NCHW = (0, 3, 1, 2)
@@ -45,7 +46,9 @@ class _Conversion:
         return block
 
 
-def prepare_input(array: Array, spec: InputSpec, raw: Raw, store: Store) -> tuple[Array, tuple[str, ...]]:
+def prepare_input(
+    array: Array, spec: InputSpec, raw: Raw, store: ScratchStore
+) -> tuple[Array, tuple[str, ...]]:
     """Make one stored array ready to be fed.
 
     An array that already has the right type, order and shape is returned as it is mapped; any other is
@@ -140,7 +143,7 @@ def _not_applied(raw: Raw) -> list[str]:
 
 
 def _conversion(
-    shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess, stored: Layout | None, where: str
+    shape: tuple[int, ...], spec: InputSpec, preprocess: Preprocess, stored: ImageLayout | None, where: str
 ) -> _Conversion:
     numbers = max(len(preprocess.mean), len(preprocess.std))
     if len(shape) != 4:
@@ -211,7 +214,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _convert(
-    array: Array, spec: InputSpec, shape: tuple[int, ...], conversion: _Conversion, store: Store
+    array: Array, spec: InputSpec, shape: tuple[int, ...], conversion: _Conversion, store: ScratchStore
 ) -> Array:
     dtype = numpy_dtype(spec)
     if array.size == 0:

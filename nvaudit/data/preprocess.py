@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nvaudit.errors import DataError
 
-Layout = Literal["NCHW", "NHWC"]
+ImageLayout = Literal["NCHW", "NHWC"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=65535)]
@@ -50,7 +50,7 @@ class Preprocess(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    layout: Layout | None = None
+    layout: ImageLayout | None = None
     size: tuple[Pixels, Pixels] | None = None
     scale: Positive = 255.0
     mean: tuple[Finite, ...] = (0.0,)
@@ -150,7 +150,7 @@ def needed_message(where: str, name: str, stored: str, dtype: str, path: Path) -
     )
 
 
-def guess_layout(shape: Sequence[int | str | None]) -> Layout | None:
+def guess_layout(shape: Sequence[int | str | None]) -> ImageLayout | None:
     """Layout of a 4-D shape, told by which of axis 1 and the last axis is 1, 3 or 4; None if undecided.
 
     Examples

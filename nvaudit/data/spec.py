@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from nvaudit.data.preprocess import Layout, Preprocess
+from nvaudit.arrays import Array
+from nvaudit.data.preprocess import ImageLayout, Preprocess
 from nvaudit.errors import DataError
 
-Array = npt.NDArray[Any]
 LABEL_NAMES = frozenset(
     ("y", "label", "labels", "lbl", "target", "targets", "class", "classes", "y_true", "y_test", "y_val",
      "y_train", "ground_truth", "gt", "annotations")
@@ -144,7 +144,7 @@ class Raw:
     reference: bool = False
     preprocess_paths: tuple[Path, ...] = ()
     preprocess: Preprocess | None = None
-    stored: Layout | None = None
+    stored: ImageLayout | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     parts: tuple[int, ...] = ()

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.data.spec import Array, Dataset
+from nvaudit.arrays import Array
+from nvaudit.data.spec import Dataset
 from nvaudit.errors import DataError
 from nvaudit.files import writing
 from nvaudit.rng import stream

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.data.spec import Array
+from nvaudit.arrays import Array
 from nvaudit.errors import DataError, EngineError
 
 # Conversions, checks and digests hold about this much at a time.
@@ -25,7 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BAD_HEADER = (ValueError, TypeError, SyntaxError, ArithmeticError, MemoryError, RecursionError, EOFError)
 
 
-class Store:
+class ScratchStore:
     """A fresh folder under the caller's scratch space; nothing in it is ever overwritten.
 
     Parameters

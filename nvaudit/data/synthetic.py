@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from nvaudit.arrays import Array
 from nvaudit.data.preprocess import guess_layout
-from nvaudit.data.spec import Array, InputSpec, fixed, is_float, numpy_dtype
-from nvaudit.data.store import Store, row_slices, sealed
+from nvaudit.data.spec import InputSpec, fixed, is_float, numpy_dtype
+from nvaudit.data.store import ScratchStore, row_slices, sealed
 from nvaudit.errors import DataError
 from nvaudit.rng import stream
 
@@ -24,7 +25,7 @@ _MOST_SAMPLE_BYTES = 1 << 30
 
 
 def make_synthetic(
-    specs: tuple[InputSpec, ...], count: int, seed: int, store: Store
+    specs: tuple[InputSpec, ...], count: int, seed: int, store: ScratchStore
 ) -> tuple[dict[str, Array], tuple[str, ...]]:
     """Draw inputs: standard normal for floats, 0 or 1 for integers and booleans.
 
@@ -126,7 +127,7 @@ def _constant(
 
 
 def _samples(
-    name: str, axis: int, shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, store: Store
+    name: str, axis: int, shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, store: ScratchStore
 ) -> Array:
     need, free = math.prod(shape) * dtype.itemsize, store.free_bytes()
     if need > free:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from nvaudit.data.spec import Array, InputSpec, Raw
-from nvaudit.data.store import Store, sealed
+from nvaudit.arrays import Array
+from nvaudit.data.spec import InputSpec, Raw
+from nvaudit.data.store import ScratchStore, sealed
 from nvaudit.errors import DataError
 from nvaudit.model.tensors import read_tensor_pb
 
@@ -31,7 +32,7 @@ def _count(folder: Path, kind: str) -> int:
     return len(list(folder.glob(f"{kind}_*.pb")))
 
 
-def read_test_sets(path: Path, specs: tuple[InputSpec, ...], store: Store) -> Raw:
+def read_test_sets(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
     """Concatenate the tensors of all sets along the batch axis, one file in memory at a time.
 
     Raises
@@ -75,7 +76,7 @@ def _check_files(folder: Path, specs: tuple[InputSpec, ...]) -> None:
             )
 
 
-def _joined(folders: list[Path], index: int, spec: InputSpec, store: Store) -> Array:
+def _joined(folders: list[Path], index: int, spec: InputSpec, store: ScratchStore) -> Array:
     files = [folder / f"input_{index}.pb" for folder in folders]
     first = read_tensor_pb(files[0])
     if spec.batch_axis is None:
@@ -93,7 +94,7 @@ def _joined(folders: list[Path], index: int, spec: InputSpec, store: Store) -> A
 
 
 def _concatenate(
-    files: list[Path], axis: int, store: Store, read: Callable[[Path], Array] = read_tensor_pb
+    files: list[Path], axis: int, store: ScratchStore, read: Callable[[Path], Array] = read_tensor_pb
 ) -> Array:
     # Read twice rather than kept: the first pass only adds up the lengths.
     first = read(files[0])
@@ -120,7 +121,7 @@ def _concatenate(
 
 
 def _reference(
-    folders: list[Path], specs: tuple[InputSpec, ...], store: Store
+    folders: list[Path], specs: tuple[InputSpec, ...], store: ScratchStore
 ) -> tuple[Array | None, tuple[str, ...]]:
     """First outputs of all sets, when each has one with a row per sample."""
     files = [folder / "output_0.pb" for folder in folders]

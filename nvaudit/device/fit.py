@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from nvaudit.device.load import parse_profile
-from nvaudit.device.profile import DeviceProfile, Encoding
+from nvaudit.device.profile import DeviceProfile
 from nvaudit.errors import ProfileError
+from nvaudit.options import Encoding
 from nvaudit.profile_file import MAX_BYTES
 
 TableUnit: TypeAlias = Literal["level", "full_scale", "us", "na", "s"]

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from nvaudit.arrays import Floats
+
 # Bounds that keep every evaluation finite in float64, also for a hostile file; no device comes near them.
 LARGEST = 1e12
 MAX_COEFFICIENTS = 16
@@ -20,9 +22,8 @@ MAX_COEFFICIENTS = 16
 X_FLOOR = 1e-7
 _LARGEST_EXPONENT = 700.0
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
-Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+FiniteNumber = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Argument: TypeAlias = Literal["rel", "g"]
 
@@ -37,8 +38,8 @@ class _Law(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    min: Number | None = None
-    max: Number | None = None
+    min: FiniteNumber | None = None
+    max: FiniteNumber | None = None
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> _Law:
@@ -47,25 +48,25 @@ class _Law(BaseModel):
         return self
 
 
-class Constant(_Law):
+class ConstantLaw(_Law):
     """The same value at every conductance."""
 
     kind: Literal["constant"]
-    value: Number
+    value: FiniteNumber
 
 
-class Levels(_Law):
+class PerLevel(_Law):
     """One value per level, level 0 first."""
 
     kind: Literal["levels"]
-    values: tuple[Number, ...] = Field(min_length=2, max_length=4096)
+    values: tuple[FiniteNumber, ...] = Field(min_length=2, max_length=4096)
 
 
 class Polynomial(_Law):
     """Σ c_k x^k, coefficients ascending."""
 
     kind: Literal["polynomial"]
-    coefficients: tuple[Number, ...] = Field(min_length=1, max_length=MAX_COEFFICIENTS)
+    coefficients: tuple[FiniteNumber, ...] = Field(min_length=1, max_length=MAX_COEFFICIENTS)
     of: Argument
 
 
@@ -73,8 +74,8 @@ class Log(_Law):
     """slope · ln(x) + intercept."""
 
     kind: Literal["log"]
-    slope: Number
-    intercept: Number
+    slope: FiniteNumber
+    intercept: FiniteNumber
     of: Argument
 
 
@@ -82,7 +83,7 @@ class Power(_Law):
     """scale · x^exponent."""
 
     kind: Literal["power"]
-    scale: Number
+    scale: FiniteNumber
     exponent: float = Field(ge=-8, le=8, allow_inf_nan=False)
     of: Argument
 
@@ -91,7 +92,7 @@ class Saturating(_Law):
     """A (1 − exp(−x/B)): amplitude A, decay B in the units of x."""
 
     kind: Literal["saturating"]
-    amplitude: Number
+    amplitude: FiniteNumber
     decay: Positive
     of: Argument
 
@@ -100,30 +101,30 @@ class Piecewise(_Law):
     """`below` where x < split, `above` elsewhere."""
 
     kind: Literal["piecewise"]
-    split: Number
+    split: FiniteNumber
     of: Argument
     below: Law
     above: Law
 
 
 Law: TypeAlias = Annotated[
-    Constant | Levels | Polynomial | Log | Power | Saturating | Piecewise, Field(discriminator="kind")
+    ConstantLaw | PerLevel | Polynomial | Log | Power | Saturating | Piecewise, Field(discriminator="kind")
 ]
 Piecewise.model_rebuild()
 
-LAW_TYPES = (Constant, Levels, Polynomial, Log, Power, Saturating, Piecewise)
+LAW_TYPES = (ConstantLaw, PerLevel, Polynomial, Log, Power, Saturating, Piecewise)
 LAW_KINDS = ("constant", "levels", "polynomial", "log", "power", "saturating", "piecewise")
 
 
-def _argument(of: Argument, g: FloatArray, g_max: float) -> FloatArray:
+def _argument(of: Argument, g: Floats, g_max: float) -> Floats:
     return g / g_max if of == "rel" else g
 
 
-def _unclipped(law: Law, level: IntArray, g: FloatArray, g_max: float) -> FloatArray:
+def _unclipped(law: Law, level: IntArray, g: Floats, g_max: float) -> Floats:
     match law:
-        case Constant():
+        case ConstantLaw():
             return np.full(g.shape, law.value)
-        case Levels():
+        case PerLevel():
             return np.asarray(law.values, dtype=np.float64)[level]
         case Polynomial():
             result = np.polynomial.polynomial.polyval(_argument(law.of, g, g_max), np.array(law.coefficients))
@@ -146,7 +147,7 @@ def _unclipped(law: Law, level: IntArray, g: FloatArray, g_max: float) -> FloatA
             return np.where(_argument(law.of, g, g_max) < law.split, below, above)
 
 
-def evaluate(law: Law, *, level: IntArray, g: FloatArray, g_max: float) -> FloatArray:
+def evaluate(law: Law, *, level: IntArray, g: Floats, g_max: float) -> Floats:
     """Evaluate a law on an array of devices.
 
     Parameters
@@ -186,9 +187,9 @@ def scaled_law(law: Law, factor: float) -> Law:
         for name, bound in (("min", law.min), ("max", law.max))
     }
     match law:
-        case Constant():
+        case ConstantLaw():
             changed["value"] = factor * law.value
-        case Levels():
+        case PerLevel():
             changed["values"] = tuple(factor * value for value in law.values)
         case Polynomial():
             changed["coefficients"] = tuple(factor * value for value in law.coefficients)

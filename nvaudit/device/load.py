@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from nvaudit.device.fewer import fewer_levels
 from nvaudit.device.messages import describe
-from nvaudit.device.profile import DeviceProfile, Encoding
+from nvaudit.device.profile import DeviceProfile
 from nvaudit.errors import ProfileError
+from nvaudit.options import Encoding
 from nvaudit.profile_file import MAX_BYTES, parse_json, read_text, short
 
 SCHEMA_FILE = "schema.json"

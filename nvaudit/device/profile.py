@@ -9,8 +9,10 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nvaudit.device.law import LAW_TYPES, FloatArray, IntArray, Law, Levels, Piecewise, evaluate, fault
-from nvaudit.device.terms import NoiseTerm, NotNegative, Slug, Table
+from nvaudit.arrays import Floats
+from nvaudit.device.law import LAW_TYPES, IntArray, Law, PerLevel, Piecewise, evaluate, fault
+from nvaudit.device.terms import NoiseTerm, NotNegative, Slug, TableTerm
+from nvaudit.options import Encoding
 
 # An analog cell is checked on a grid that holds both ends.
 GRID_POINTS = 257
@@ -20,7 +22,6 @@ _LEVELS_HINT = "an analog cell (cell_bits null) has no levels; set cell_bits, or
 
 # Printable text on one line: a profile is shown on terminals.
 Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Encoding: TypeAlias = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 KnobUnit: TypeAlias = Literal["level", "full_scale", "weight_max", "log", "multiplier"]
 MAX_TERMS = 32
 _LEAST_CONDUCTANCE = 1e-9
@@ -130,7 +131,7 @@ class Scale:
         """Δ = (g_max − g_min)/(2^B − 1), the spacing of two levels, in `unit`."""
         return self.full_scale / (self.levels - 1)
 
-    def conductance(self, level: IntArray) -> FloatArray:
+    def conductance(self, level: IntArray) -> Floats:
         """Target conductance of each level: g_min + level · Δ, in `unit`."""
         return np.asarray(self.g_min + level * self.step, dtype=np.float64)
 
@@ -231,7 +232,7 @@ def check_profile(profile: DeviceProfile) -> None:
         _check_order(term, previous, path)
         _check_units(profile, term, path)
         _check_laws(profile, term, path)
-        if isinstance(term, Table):
+        if isinstance(term, TableTerm):
             _check_table(profile, term, path)
         _check_reach(profile, term, path)
         if term.is_timed and profile.time is None:
@@ -301,7 +302,7 @@ def _nested(law: Law, path: str) -> Iterator[tuple[str, Law]]:
 def _check_laws(profile: DeviceProfile, term: NoiseTerm, path: str) -> None:
     for key, law in laws_of(term):
         for where, part in _nested(law, f"{path}.{key}"):
-            if isinstance(part, Levels):
+            if isinstance(part, PerLevel):
                 _check_length(profile, len(part.values), f"{where}.values")
         _check_values(profile, term, key, law, f"{path}.{key}")
 
@@ -316,7 +317,7 @@ def _check_length(profile: DeviceProfile, entries: int, path: str) -> None:
         )
 
 
-def _grid(scale: Scale) -> tuple[IntArray, FloatArray]:
+def _grid(scale: Scale) -> tuple[IntArray, Floats]:
     """Levels on which laws are checked, and their conductances."""
     level = np.unique(
         np.linspace(0, scale.levels - 1, min(scale.levels, GRID_POINTS)).round().astype(np.int64)
@@ -386,7 +387,7 @@ def _conductance_per(profile: DeviceProfile, unit: str | None) -> float:
     return multiplier
 
 
-def _numbers_of(profile: DeviceProfile, term: NoiseTerm) -> Iterator[tuple[str, FloatArray]]:
+def _numbers_of(profile: DeviceProfile, term: NoiseTerm) -> Iterator[tuple[str, Floats]]:
     """What a term shifts and spreads conductances by, in its unit, with the keys."""
     if term.moves:
         level, g = _grid(profile.scale)
@@ -395,7 +396,7 @@ def _numbers_of(profile: DeviceProfile, term: NoiseTerm) -> Iterator[tuple[str, 
     yield from term.plain_numbers()
 
 
-def _check_table(profile: DeviceProfile, term: Table, path: str) -> None:
+def _check_table(profile: DeviceProfile, term: TableTerm, path: str) -> None:
     if term.levels is not None:
         _check_length(profile, len(term.levels), f"{path}.levels")
         for index, entry in enumerate(term.levels):

@@ -13,7 +13,8 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nvaudit.device.law import LARGEST, FloatArray, Law, Number, fault
+from nvaudit.arrays import Floats
+from nvaudit.device.law import LARGEST, FiniteNumber, Law, fault
 
 MAX_LOG_SIGMA = 5.0
 MAX_NU = 1.0
@@ -30,11 +31,11 @@ ReadUnit: TypeAlias = Literal["sigma", "level", "full_scale", "relative", "us", 
 NormalUnit: TypeAlias = Literal["sigma", "level", "full_scale", "relative", "us", "na", "weight_max"]
 
 
-class _Part(BaseModel):
+class _ProfilePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-class _Term(_Part):
+class _Term(_ProfilePart):
     """What all terms share.
 
     Attributes
@@ -86,7 +87,7 @@ class _Term(_Part):
         """Itself for weights each of which is a chip of its own, of so many devices."""
         return self
 
-    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+    def plain_numbers(self) -> Iterator[tuple[str, Floats]]:
         """What it moves conductances by, in its unit, apart from its laws: key and numbers."""
         yield from ()
 
@@ -205,18 +206,18 @@ class LogDecay(_Term):
 
     kind: Literal["log_decay"]
     name: Slug = "log_decay"
-    mean_per_ln_s: Number
+    mean_per_ln_s: FiniteNumber
     std_const: NotNegative
-    std_per_ln_s: Number
+    std_per_ln_s: FiniteNumber
     unit: ConductanceUnit
 
-    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+    def plain_numbers(self) -> Iterator[tuple[str, Floats]]:
         """Shift and spread at ln t = 1."""
         for key in ("mean_per_ln_s", "std_const", "std_per_ln_s"):
             yield key, np.array([getattr(self, key)])
 
 
-class OneOverF(_Part):
+class OneOverF(_ProfilePart):
     """1/f noise accumulated since programming: the spread grows by sqrt(ln((t + t0 + t_read)/(2 t_read)))."""
 
     t0_s: NotNegative
@@ -236,15 +237,15 @@ class Read(_Term):
     one_over_f: OneOverF | None = None
 
 
-class TableLevel(_Part):
+class TableLevel(_ProfilePart):
     """Measured mean and standard deviation of one level."""
 
     level: int = Field(ge=0, le=4095)
-    mean: Number
+    mean: FiniteNumber
     std: NotNegative
 
 
-class Table(_Term):
+class TableTerm(_Term):
     """Measured conductances that replace the target: N(mean, std²) of its level, or one of its raw samples.
 
     In unit `full_scale` 0 is g_min and 1 is g_max; in `level` units 1 is one level spacing above g_min.
@@ -257,16 +258,16 @@ class Table(_Term):
     name: Slug = "table"
     unit: ConductanceUnit
     levels: tuple[TableLevel, ...] | None = Field(default=None, min_length=2, max_length=4096)
-    samples: tuple[tuple[Number, ...], ...] | None = Field(default=None, min_length=2, max_length=4096)
+    samples: tuple[tuple[FiniteNumber, ...], ...] | None = Field(default=None, min_length=2, max_length=4096)
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Table:
+    def _one_of_two(self) -> TableTerm:
         if (self.levels is None) == (self.samples is None):
             given = "neither" if self.levels is None else "both"
             raise fault("levels", f"{given} of levels and samples given; give exactly one")
         return self
 
-    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+    def plain_numbers(self) -> Iterator[tuple[str, Floats]]:
         """What was measured, level by level."""
         for index, row in enumerate(self.levels or ()):
             yield f"levels.{index}", np.array([row.mean, row.std])
@@ -284,8 +285,8 @@ class Clip(_Term):
 
     kind: Literal["clip"]
     name: Slug = "clip"
-    min: Number | None = None
-    max: Number | None = None
+    min: FiniteNumber | None = None
+    max: FiniteNumber | None = None
     timed: bool = False
 
     @model_validator(mode="after")
@@ -301,7 +302,7 @@ class Clip(_Term):
         """Whether it limits what time does, and nothing before."""
         return self.timed
 
-    def plain_numbers(self) -> Iterator[tuple[str, FloatArray]]:
+    def plain_numbers(self) -> Iterator[tuple[str, Floats]]:
         """Its ends."""
         for key in ("min", "max"):
             if getattr(self, key) is not None:
@@ -309,7 +310,7 @@ class Clip(_Term):
 
 
 NoiseTerm: TypeAlias = Annotated[
-    Normal | Shared | Lognormal | StuckAt | Drift | LogDecay | Read | Table | Clip,
+    Normal | Shared | Lognormal | StuckAt | Drift | LogDecay | Read | TableTerm | Clip,
     Field(discriminator="kind"),
 ]
 TERM_TYPES: tuple[type[_Term], ...] = get_args(get_args(NoiseTerm)[0])

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.exploration.search import Judged, KnownChips
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
@@ -21,8 +21,6 @@ _MOST = 0.7
 """Share of the samples after which the race of a chip is given up."""
 
 _FIRST_BLOCK = 16
-
-Floats = NDArray[np.float64]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from nvaudit.stats.gate import Gate, decide_count
 
 
 @dataclass(frozen=True)
-class Choice:
+class DesignChoice:
     """A recommended point; ``passes`` is whether its gate does, None without a gate."""
 
     point: int
@@ -42,7 +42,9 @@ def gate_of(found: Found, floor: float, threshold: float, percentile: float, con
     return decide_count(misses, len(found.known.low), threshold, percentile, confidence)
 
 
-def recommend(front: Sequence[Found], ties: dict[int, int | None], gates: dict[int, Gate]) -> Choice | None:
+def recommend(
+    front: Sequence[Found], ties: dict[int, int | None], gates: dict[int, Gate]
+) -> DesignChoice | None:
     """Choose.
 
     Parameters
@@ -64,7 +66,7 @@ def recommend(front: Sequence[Found], ties: dict[int, int | None], gates: dict[i
         return None
     if gates:
         passing = next((found for found in front if gates[found.point].verdict == "pass"), None)
-        return Choice((passing or front[0]).point, passing is not None)
+        return DesignChoice((passing or front[0]).point, passing is not None)
     best = front[-1].point
     tie = ties.get(best)
-    return Choice(best if tie is None else tie, None)
+    return DesignChoice(best if tie is None else tie, None)

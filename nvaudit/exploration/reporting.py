@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nvaudit.exploration.choose import Choice
+from nvaudit.exploration.choose import DesignChoice
 from nvaudit.exploration.search import Found
 from nvaudit.exploration.space import Settings, Space
 from nvaudit.exploration.spec import ExploreOptions, Objective
@@ -71,7 +71,7 @@ class Exploration:
     technology: str
     budgets: Mapping[Objective, float]
     left_out: tuple[LeftOut, ...]
-    choice: Choice | None
+    choice: DesignChoice | None
     baseline: tuple[Settings, RunSpec, PointCost, Found] | None
     scouted: int
     exhaustive: int
@@ -206,7 +206,7 @@ def _json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _why(report: ExploreReport, choice: Choice | None) -> str:
+def _why(report: ExploreReport, choice: DesignChoice | None) -> str:
     """Say why the recommended point is it, without a full stop."""
     name, unit = kpp_name(report.percentile), report.metric_info.unit
     cheapest = {"energy": "takes the least energy", "edp": "has the least energy-delay product",

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.stats.front import EliminationRule, known_below, shared_error, worst_chips_first
 from nvaudit.stats.kpp import kpp_index
 
-Floats = NDArray[np.float64]
-
-Place = Literal["front", "dominated", "below", "invalid"]
+FrontPlace = Literal["front", "dominated", "below", "invalid"]
 
 
 class Judged(NamedTuple):
@@ -95,7 +93,7 @@ class Found:
     """
 
     point: int
-    place: Place
+    place: FrontPlace
     kpp: float | None
     at_most: float
     against: int | None

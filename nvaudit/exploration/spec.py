@@ -21,6 +21,7 @@ from nvaudit.options import (
     Encoding,
     NotNegative,
 )
+from nvaudit.spec import EffortOptions, QuestionOptions, RunSpec
 
 MAX_POINTS = 100_000
 IDEAL = "ideal"
@@ -239,3 +240,12 @@ class ExploreOptions(Options):
             wanted="axes with values, such as crossbar=256x256,adc_bits=5",
         ),
     ] = None
+
+
+OF_ONE_AUDIT = (
+    *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
+    "energy_chips",
+    *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
+    *(name for part in (EffortOptions, QuestionOptions) for name in part.model_fields),
+)
+"""Options of an audit that an exploration does not take, or takes as axes."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.errors import OptionError
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import Metric
@@ -25,8 +25,8 @@ from nvaudit.report.attribution.result import (
     AttributionDetail,
     Basis,
     ClassAttribution,
-    Measured,
     NoiseAttribution,
+    VariantScores,
     class_attribution,
     noise_attribution,
 )
@@ -41,8 +41,6 @@ INFERENCES = 1_000_000
 
 FEWEST_IMAGES = 200
 """The default is never lower: below it a few images decide the order."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Split:
+class TableVariants:
     """One table to make: what it is of, and per name the variants "only this" and "all but this"."""
 
     kind: Literal["tensors", "terms"]
@@ -92,7 +90,7 @@ class AttributionPlan:
     point: int
     chips: int
     images: int
-    splits: tuple[Split, ...]
+    splits: tuple[TableVariants, ...]
     class_images: int | None
     notes: tuple[str, ...] = ()
 
@@ -167,7 +165,7 @@ def _images(asked: int | None, session: Session, runs: int) -> int:
     return min(count, max(FEWEST_IMAGES, INFERENCES // max(runs, 1)))
 
 
-def _split_tensors(session: Session, notes: list[str]) -> Split | None:
+def _split_tensors(session: Session, notes: list[str]) -> TableVariants | None:
     # A tensor of zeros carries no noise.
     tensors = {i: t.key for i, t in enumerate(session.workload.tensors) if t.peak_code}
     if len(tensors) < 2:
@@ -177,13 +175,13 @@ def _split_tensors(session: Session, notes: list[str]) -> Split | None:
     # "Only this one" and "all but this one": the two differ where tensors' effects do not add up, and the
     # report shows both.
     every = frozenset(tensors)
-    return Split(
+    return TableVariants(
         "tensors",
         {key: (Variant(frozenset({i})), Variant(every - {i})) for i, key in tensors.items()},
     )
 
 
-def _split_terms(session: Session, point: int, notes: list[str]) -> Split | None:
+def _split_terms(session: Session, point: int, notes: list[str]) -> TableVariants | None:
     at = session.points[point]
     terms = acting_terms(at, (tensor.array for tensor in session.workload.tensors))
     if len(terms) < 2:
@@ -192,7 +190,7 @@ def _split_terms(session: Session, point: int, notes: list[str]) -> Split | None
         notes.append(f"by noise term: at {where} {what}, so there is nothing to tell apart")
         return None
     every = frozenset(terms)
-    return Split(
+    return TableVariants(
         "terms",
         {name: (Variant(terms=frozenset({name})), Variant(terms=every - {name})) for name in terms},
         kept=tuple(term.name for term in at.terms if term.limits),
@@ -256,8 +254,8 @@ class _Tally:
         self.chips.append(float(scores.mean()))
         self.images = self.images + scores
 
-    def measured(self) -> Measured:
-        return Measured(np.array(self.chips), np.asarray(self.images) / len(self.chips))
+    def measured(self) -> VariantScores:
+        return VariantScores(np.array(self.chips), np.asarray(self.images) / len(self.chips))
 
 
 def _run_splits(plan: AttributionPlan, session: Session, runner: VariantRunner) -> Iterator[NoiseAttribution]:

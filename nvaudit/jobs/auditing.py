@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -39,8 +38,8 @@ from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import Interrupted, Section, TensorDecision, TimeBox
-from nvaudit.report.summary import Measured, Questions, measured_points, summarise
+from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
+from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, make_spec
 from nvaudit.tensor_table import (
@@ -51,14 +50,6 @@ from nvaudit.tensor_table import (
     without_zero_groups,
     zero_groups_found,
 )
-
-
-def default_workers() -> int:
-    """Processor cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 @takes_old(output="output_name")
@@ -338,7 +329,7 @@ def _report(
     worst = max(points, key=lambda point: point.sigma)  # what stands at the top of the report
     rows, groups = _tensors(session, worst, landscape.get("crossbar"))
     session.timing["chip_median"] = measurement.chip_seconds
-    measured = Measured(
+    measured = MeasuredAudit(
         metric=metric.name,
         higher_is_better=metric.higher_is_better,
         unit=metric.unit,
@@ -380,7 +371,7 @@ def _report(
 
 
 def _calibrated(
-    session: Session, corrected: Calibrated, measured: Measured, questions: Questions
+    session: Session, corrected: Calibrated, measured: MeasuredAudit, questions: Questions
 ) -> CalibratedChips:
     """Describe the corrected chips."""
     chips = corrected.measurement.chips
@@ -426,7 +417,7 @@ def _missing_points(session: Session, measurement: Measurement) -> list[str]:
 
 
 def _tensors(
-    session: Session, worst: OperatingPoint, crossbar: Section | None
+    session: Session, worst: OperatingPoint, crossbar: ReportPart | None
 ) -> tuple[list[TensorDecision], ZeroGroups | None]:
     """What became of every tensor, and what groups of zeros save."""
     size = Crossbar(*session.spec.crossbar)

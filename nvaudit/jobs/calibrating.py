@@ -13,14 +13,14 @@ from nvaudit.errors import ModelError, OptionError
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.model import build_template
 from nvaudit.model.rescale.centre import Centres, find_centres, watched_means
-from nvaudit.model.rescale.chip_correction import ChipCorrection, Moments, chip_correction
+from nvaudit.model.rescale.chip_correction import ChipCorrection, MeanAndSpread, chip_correction
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.record import Identity, Input, open_record
 from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.session import open_session, run_session
 from nvaudit.perturb.stop import Stop
-from nvaudit.perturb.workload import Correction, Workload, save_array
+from nvaudit.perturb.workload import CorrectionGraph, Workload, save_array
 from nvaudit.remapping.activations import activation_sizes
 from nvaudit.session import Session
 from nvaudit.spec import RunSpec
@@ -165,7 +165,7 @@ def _prepared(session: Session) -> tuple[Centres, ChipCorrection]:
     return centres, correction
 
 
-def _clean_moments(session: Session, centres: Centres, samples: Dataset) -> dict[str, Moments]:
+def _clean_moments(session: Session, centres: Centres, samples: Dataset) -> dict[str, MeanAndSpread]:
     """Mean and variance of each channel in the ideal model, on the calibration samples."""
     free = session.rebatch.status == "rebatched"
     # No open places: the ideal model, re-batched as the chips' template is.
@@ -193,5 +193,5 @@ def _workload(session: Session, prepared: ChipCorrection) -> Workload:
         name: save_array(folder, f"calibration-{i}", array, samples.batch_axes.get(name))
         for i, (name, array) in enumerate(samples.inputs.items())
     }
-    correction = Correction(str(files["finder"]), prepared.places, inputs)
+    correction = CorrectionGraph(str(files["finder"]), prepared.places, inputs)
     return replace(work, template=replace(work.template, path=str(files["corrected"])), correction=correction)

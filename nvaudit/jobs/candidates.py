@@ -5,48 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.report.comparison.ranks import Measure
 from nvaudit.report.result import AuditReport, from_json
-from nvaudit.spec import RunSpec, make_spec
+from nvaudit.spec import CompareOptions, Measure, RunSpec, make_spec
 
 Named = str | Path
 
 
-class CompareOptions(Options):
-    """What a comparison has beside the options of an audit."""
-
-    title: ClassVar[str] = "Comparison"
-
-    data_for: Annotated[
-        tuple[str, ...],
-        Option(
-            "Evaluation data of one model that preprocesses its inputs differently; repeatable. The "
-            "images should be the same.",
-            unset="--data",
-            metavar="MODEL=PATH",
-            wanted="a list of MODEL=PATH",
-        ),
-    ] = ()
-    rank_by: Annotated[
-        Measure, Option("What the best is best by; size is the number of devices.", name="--rank")
-    ] = "kpp"
-    baseline: Annotated[
-        str | None,
-        Option(
-            "The model that the others are compared with.",
-            unset="the chosen one",
-            metavar="MODEL",
-            wanted="one of the models",
-        ),
-    ] = None
-
-
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What is compared, by name: models to be run and reports to be read.
 
     Attributes
@@ -74,7 +43,7 @@ def plan_comparison(
     rank_by: str = "kpp",
     baseline: Named | None = None,
     options: Mapping[str, Any],
-) -> Plan:
+) -> ComparisonPlan:
     """Settle names and options, and read the reports.
 
     Parameters
@@ -98,7 +67,7 @@ def plan_comparison(
     names = name_files([Path(model) for model in models])
     paths = dict(zip(names, map(str, models), strict=True))
     own = {find_model(key, paths, "--data-for"): source for key, source in (data_for or {}).items()}
-    plan = Plan(
+    plan = ComparisonPlan(
         specs={},
         reports={},
         files={},
@@ -175,7 +144,7 @@ def find_model(wanted: Named, paths: Mapping[str, str], option: str) -> str:
     raise OptionError(f"{option}: {str(wanted)!r} is none of the models; use one of {', '.join(paths)}")
 
 
-def _check_options(plan: Plan) -> None:
+def _check_options(plan: ComparisonPlan) -> None:
     """Refuse what cannot be compared, before anything is read."""
     for spec in plan.specs.values():
         if len(spec.sigmas) > 1:

@@ -7,15 +7,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field
+from typing import Any
 
 from nvaudit._version import __version__
-from nvaudit.declare import Option, Options
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
-from nvaudit.jobs.auditing import check_together, default_workers, run_audit
+from nvaudit.jobs.auditing import check_together, run_audit
 from nvaudit.jobs.comparing import slug
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
@@ -24,46 +21,14 @@ from nvaudit.perturb.stop import Stop
 from nvaudit.report.check.result import AuditName, CheckReport, NamedAudit, check_report
 from nvaudit.session import prepare, settle_device
 from nvaudit.sharing import sharing
-from nvaudit.spec import RunSpec
+from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
 
-Entry = str | Path | Mapping[str, Any]
+AxisEntry = str | Path | Mapping[str, Any]
 """What stands on an axis: a path or a name, or a table with options of its own."""
-
-AXIS_KEYS = {"models": "path", "devices": "profile", "conditions": "name"}
-"""Key of a table on each axis that says what it is."""
-
-NAME_KEYS = ("model", "device", "condition")
-"""Keys by which an exception says for which audits it is."""
-
-
-class CheckOptions(Options):
-    """What a matrix has beside the options of its audits."""
-
-    title: ClassVar[str] = "Matrix"
-
-    only: Annotated[
-        tuple[str, ...],
-        Option(
-            "Run only the audits whose name (model / device / condition) matches; repeatable.",
-            unset="all",
-            metavar="GLOB",
-            wanted="a list of globs, such as '*/ rram /*'",
-        ),
-    ] = ()
-    total_minutes: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-        Option(
-            "Time of the whole matrix: every audit has its share of what is left, and draws no more chips "
-            "then.",
-            unset="no limit",
-            metavar="M",
-        ),
-    ] = None
-    fail_fast: Annotated[bool, Option("Leave the rest out once an audit fails.")] = False
 
 
 @dataclass(frozen=True)
-class PlannedAudit:
+class MatrixAudit:
     """One audit of the matrix."""
 
     name: AuditName
@@ -82,14 +47,14 @@ class CheckPlan:
         Names of audits that an exception or ``--only`` leaves out.
     """
 
-    audits: tuple[PlannedAudit, ...]
+    audits: tuple[MatrixAudit, ...]
     left_out: tuple[str, ...] = ()
     options: CheckOptions = field(default_factory=CheckOptions)
 
 
 def check(
-    models: Sequence[Entry],
-    devices: Sequence[Entry] = ("rram",),
+    models: Sequence[AxisEntry],
+    devices: Sequence[AxisEntry] = ("rram",),
     conditions: Sequence[Mapping[str, Any]] = (),
     exceptions: Sequence[Mapping[str, Any]] = (),
     *,
@@ -136,8 +101,8 @@ def check(
 
 
 def plan_check(
-    models: Sequence[Entry],
-    devices: Sequence[Entry],
+    models: Sequence[AxisEntry],
+    devices: Sequence[AxisEntry],
     conditions: Sequence[Mapping[str, Any]],
     exceptions: Sequence[Mapping[str, Any]] = (),
     *,
@@ -185,7 +150,7 @@ def plan_check(
                 if options.total_minutes is not None and (spec.exhaustive or spec.all_trials):
                     which = "--exhaustive" if spec.exhaustive else "--all-trials"
                     raise OptionError(f"{name.text}: --total-minutes and {which}: choose one")
-                audits.append(PlannedAudit(name, spec))
+                audits.append(MatrixAudit(name, spec))
     if not audits:
         raise OptionError(
             f"no audit is left to run: all of {', '.join(left_out)} are left out; change --only or the "
@@ -194,7 +159,7 @@ def plan_check(
     return CheckPlan(tuple(audits), tuple(left_out), options)
 
 
-def _axis(axis: str, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+def _axis(axis: str, entries: Sequence[AxisEntry]) -> dict[str, dict[str, Any]]:
     """Options of every entry of an axis by its name; those of a model or a device name it too."""
     key, found = AXIS_KEYS[axis], {}
     if not entries:

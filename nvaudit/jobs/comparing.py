@@ -17,14 +17,14 @@ from nvaudit.data import Dataset
 from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.jobs.candidates import Named, Plan, plan_comparison
+from nvaudit.jobs.candidates import ComparisonPlan, Named, plan_comparison
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.renamed import takes_old
 from nvaudit.report.comparison.build import Entry, compare_reports
-from nvaudit.report.comparison.conditions import Conditions, check_same, conditions_of, point_conditions
+from nvaudit.report.comparison.conditions import ConditionValues, check_same, conditions_of, point_conditions
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.result import AuditReport, from_json
@@ -38,12 +38,12 @@ _NO_INFLUENCE = frozenset({"workers", "dask"})
 
 
 @dataclass(frozen=True)
-class Checked:
+class ModelFacts:
     """What is known of a model before it runs; ``settled``: options as the run has them, given or not."""
 
     labels: str | None
     hashes: Mapping[str, str | None]
-    conditions: Conditions
+    conditions: ConditionValues
     settled: Mapping[str, int | str | None]
 
 
@@ -105,7 +105,7 @@ def compare(
 
 @holding_inputs()
 def run_comparison(
-    plan: Plan, progress: Progress = quiet, resume: Path | None = None, reports: Path | None = None
+    plan: ComparisonPlan, progress: Progress = quiet, resume: Path | None = None, reports: Path | None = None
 ) -> ComparisonReport:
     """Run a plan; as :func:`compare`."""
     begin = time.perf_counter()
@@ -129,16 +129,16 @@ def run_comparison(
     )
 
 
-def _check_models(plan: Plan, progress: Progress) -> dict[str, Checked]:
+def _check_models(plan: ComparisonPlan, progress: Progress) -> dict[str, ModelFacts]:
     """Read every model with its data, so that a bad one is found before the first one runs."""
-    checked: dict[str, Checked] = {}
+    checked: dict[str, ModelFacts] = {}
     for spec in list(plan.specs.values())[:1]:
         check_pool(spec.dask)
     for number, (name, spec) in enumerate(plan.specs.items()):
         progress("reading models and data", number, len(plan.specs))
         with scratch_folder() as folder:
             session = prepare(spec, folder)
-            checked[name] = Checked(
+            checked[name] = ModelFacts(
                 _labels_digest(session.dataset),
                 session.hashes(),
                 _conditions(session),
@@ -152,7 +152,7 @@ def _check_models(plan: Plan, progress: Progress) -> dict[str, Checked]:
     return checked
 
 
-def _conditions(session: Session) -> Conditions:
+def _conditions(session: Session) -> ConditionValues:
     """What is known before the run of what must be equal."""
     point, spec = session.points[0], session.spec
     return {
@@ -180,7 +180,7 @@ def _labels_digest(dataset: Dataset) -> str | None:
     return hashlib.sha256(head + np.ascontiguousarray(labels).tobytes()).hexdigest()
 
 
-def _run(spec: RunSpec, checked: Checked, progress: Progress, folder: Path | None) -> AuditReport:
+def _run(spec: RunSpec, checked: ModelFacts, progress: Progress, folder: Path | None) -> AuditReport:
     """Audit one model, or give its finished audit."""
     if folder is None:
         return run_audit(spec, progress)
@@ -194,7 +194,7 @@ def _run(spec: RunSpec, checked: Checked, progress: Progress, folder: Path | Non
     return report
 
 
-def _finished(path: Path, spec: RunSpec, checked: Checked) -> AuditReport | None:
+def _finished(path: Path, spec: RunSpec, checked: ModelFacts) -> AuditReport | None:
     """Give the report of the same run; None if there is none."""
     if spec.metric is not None and ":" in spec.metric:  # the user's code may have changed
         return None

@@ -42,9 +42,9 @@ from nvaudit.model import LoadedModel, Weight, constants, load_model
 from nvaudit.model.layer_input import layer_inputs
 from nvaudit.options import OF_A_MAPPING, DataOptions
 from nvaudit.perturb.chip import TensorLaw, blocks
-from nvaudit.perturb.crossbar import Layer
+from nvaudit.perturb.crossbar import WeightOnCrossbars
 from nvaudit.perturb.prepare import map_tensor
-from nvaudit.perturb.read_back import Conductances, check_devices, simulated_conductances
+from nvaudit.perturb.read_back import HeldConductances, check_devices, simulated_conductances
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
@@ -72,7 +72,7 @@ class OnCrossbars:
 
     Attributes
     ----------
-    layers : mapping of str to Layer
+    layers : mapping of str to WeightOnCrossbars
         The crossbars with converters of each weight; empty without them.
     session : Session or None
         With converters, whose ranges need samples.
@@ -85,7 +85,7 @@ class OnCrossbars:
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...]
     folder: Path
-    layers: Mapping[str, Layer] = field(default_factory=dict)
+    layers: Mapping[str, WeightOnCrossbars] = field(default_factory=dict)
     session: Session | None = None
     _how: Any = None
 
@@ -114,7 +114,9 @@ class OnCrossbars:
         return geometry_of(tensor, shape, self.size, self.layers.get(tensor.key))
 
 
-def geometry_of(tensor: TensorFile, shape: tuple[int, ...], size: Crossbar, layer: Layer | None) -> Geometry:
+def geometry_of(
+    tensor: TensorFile, shape: tuple[int, ...], size: Crossbar, layer: WeightOnCrossbars | None
+) -> Geometry:
     """Where the devices of a tensor lie; with converters, cut as these need it."""
     split = None if layer is None or layer.split.reason is not None else layer.split
     starts = None if split is None else [block.rows[0] for block in split.blocks]
@@ -198,7 +200,7 @@ def map_model(spec: MapSpec, out: Path, progress: Progress = quiet) -> MapReport
         if spec.simulate is not None:
             check_devices(on.point, "--simulate")
         with _verify_masks(spec.verify_plan, on) as masks, new_folder(out) as place:
-            writer = _Writer(on, place, spec, masks, progress)
+            writer = _ArrayWriter(on, place, spec, masks, progress)
             with writing(out):
                 manifest = writer.write()
                 write_text_atomic(place / MANIFEST, manifest_text(manifest))
@@ -238,7 +240,7 @@ def _verify_masks(path: str | None, on: OnCrossbars) -> Iterator[Mapping[str, ND
 
 
 @dataclass
-class _Writer:
+class _ArrayWriter:
     """Writes tensors one after the other."""
 
     on: OnCrossbars
@@ -418,7 +420,7 @@ def _operators(weight: Weight) -> tuple[OperatorEntry, ...]:
     return tuple(entries)
 
 
-def converters_of(layer: Layer) -> Literal["ideal"] | dict[Any, ConverterEntry | None]:
+def converters_of(layer: WeightOnCrossbars) -> Literal["ideal"] | dict[Any, ConverterEntry | None]:
     """The converters of a weight, as the manifest has them."""
     if layer.split.reason is not None:
         return "ideal"
@@ -450,7 +452,7 @@ def _crossbar_entry(
     )
 
 
-def _read(law: TensorLaw, g: Conductances, seed: int, trial: int, reads: int) -> Conductances:
+def _read(law: TensorLaw, g: HeldConductances, seed: int, trial: int, reads: int) -> HeldConductances:
     """Read every device several times; shape (read, device, *weight)."""
     made = np.repeat(g[None], reads, axis=0)
     gen = stream(seed, "reads", trial, law.tensor.key)
@@ -463,7 +465,7 @@ def _read(law: TensorLaw, g: Conductances, seed: int, trial: int, reads: int) ->
 
 
 def _chip_arrays(
-    reads: list[Conductances], place: CrossbarPlace, size: Crossbar, empty: NDArray[np.bool_] | None
+    reads: list[HeldConductances], place: CrossbarPlace, size: Crossbar, empty: NDArray[np.bool_] | None
 ) -> dict[str, NDArray[Any]]:
     """What one crossbar is read back as: NaN where there is no device."""
     made = np.full((len(reads), size.rows, size.cols), np.nan, reads[0].dtype)

@@ -27,7 +27,7 @@ from nvaudit.exploration.choose import gate_of, recommend, tied_with
 from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_report
 from nvaudit.exploration.search import Found, Wanted, search_front
 from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
-from nvaudit.exploration.spec import ExploreOptions, Objective, SpaceOptions
+from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.costing import INPUT_BITS, check_cost_options, design_point, settle_technology
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
@@ -52,18 +52,10 @@ from nvaudit.session import (
     settle_device,
     settle_metric,
 )
-from nvaudit.spec import EffortOptions, QuestionOptions, RunSpec, flag, make_spec
+from nvaudit.spec import RunSpec, flag, make_spec
 from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
 from nvaudit.technology import Technology
-
-OF_ONE_AUDIT = (
-    *SpaceOptions.model_fields,
-    "energy_chips",
-    *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
-    *(name for part in (EffortOptions, QuestionOptions) for name in part.model_fields),
-)
-"""Options of an audit that an exploration does not take, or takes as axes."""
 
 _SCOUTED = 16
 """Chips of the dearest point that tell hard samples from easy ones."""
@@ -278,7 +270,7 @@ def run_exploration(
     with scratch_folder() as folder, ExitStack() as stack:
         if resume is not None:
             stack.enter_context(lock_folder(resume))
-        run = _Run(plan, folder, progress, resume)
+        run = _Exploration(plan, folder, progress, resume)
         run.settle()
         run.price()
         pool = open_pool(plan.base.workers, plan.base.dask, ManyWorkloads(), str(folder), run.events.append)
@@ -288,7 +280,7 @@ def run_exploration(
 
 
 @dataclass
-class _Run:
+class _Exploration:
     """An exploration while it runs."""
 
     plan: ExplorePlan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Rows
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.files import writing
 from nvaudit.mapping.select import Decision, select
 from nvaudit.model import (
-    Cells,
+    CellReadout,
     CrossbarPlan,
+    CrossbarSplit,
     LoadedModel,
     Rebatch,
-    Split,
     Weight,
     analyse_batch,
     build_template,
@@ -36,7 +37,7 @@ from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.settle_codes import find_mapping, settle_codes
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.report.wording import count_text
-from nvaudit.retrain.feed import Feed, Rows, split_rows
+from nvaudit.retrain.feed import Feed, split_rows
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.session import (
     input_specs,
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
 
 
+Samples = tuple[Dataset, Rows]
+"""A dataset, and which of its rows are meant."""
+
+
 @dataclass(frozen=True)
 class HardenJob:
     """What a hardening has settled before anything is trained.
@@ -60,10 +65,9 @@ class HardenJob:
         On the array.
     output : str
         The scored one.
-    train, val, test : tuple of (Dataset, rows)
     vat_points : tuple of OperatingPoint
         What ``stability-vat`` trains at.
-    splits : tuple of Split
+    splits : tuple of CrossbarSplit
         How each weight is split over crossbars, where training goes through them.
     codes : ChosenCodes or None
         Codes of the weights, chosen for the given ones; None: slices.
@@ -77,12 +81,12 @@ class HardenJob:
     point: OperatingPoint
     weights: tuple[Weight, ...]
     output: str
-    train: tuple[Dataset, Rows]
-    val: tuple[Dataset, Rows]
-    test: tuple[Dataset, Rows]
+    train: Samples
+    val: Samples
+    test: Samples
     notes: tuple[str, ...]
     vat_points: tuple[OperatingPoint, ...] = ()
-    splits: tuple[Split, ...] = ()
+    splits: tuple[CrossbarSplit, ...] = ()
     codes: ChosenCodes | None = None
     codes_asked: str = ""
 
@@ -147,32 +151,39 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
             f"--data: missing, and there is no {loaded.path.with_suffix('.npz').name} beside the model; "
             "training needs real samples (labels may be missing): give some, or use --method remap"
         )
-    everything = np.arange(given.count)
+    train, val, test = _divide(spec, given, read, notes)
+    return HardenJob(
+        spec, loaded, rebatch, points[0], weights, output, train, val, test, tuple(notes),
+        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], codes, scratch), codes, asked,
+    )  # fmt: skip
+
+
+def _divide(
+    spec: HardenSpec, given: Dataset, read: Callable[[str | None, int | None], Dataset], notes: list[str]
+) -> tuple[Samples, Samples, Samples]:
+    """What is trained on, what is held out, and what the audits run on."""
+    train: Samples = (given, np.arange(given.count))
     if spec.val_data is None:
-        train, held = split_rows(given.count, spec.split, spec.seed)
-        val = (given, held)
+        rows, held = split_rows(given.count, spec.split, spec.seed)
+        train, val = (given, rows), (given, held)
     else:
-        train, other = everything, read(spec.val_data, None)
+        other = read(spec.val_data, None)
         val = (other, np.arange(other.count))
     test = val
     if spec.test_data is not None:
         other = read(spec.test_data, None)
         test = (other, np.arange(other.count))
-    count = len(test[1])
-    few = test[1][spread_evenly(count, min(count, spec.audit_images))]
-    if test[0].together:  # a part of such a set gives other outputs
-        few = np.arange(test[0].count)
-        if spec.test_data is None and spec.val_data is None:
-            notes.append(
-                "samples influence each other, so training and validation run the whole set and take their "
-                "losses and scores at their own samples of it; the audits run on, and score, the whole set, "
-                "the training samples included (--test-data gives them others); an epoch has "
-                f"{count_text(Feed(given, train).steps(0), 'step')}, so more --epochs may be needed"
-            )
-    return HardenJob(
-        spec, loaded, rebatch, points[0], weights, output, (given, train), val, (test[0], few), tuple(notes),
-        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], codes, scratch), codes, asked,
-    )  # fmt: skip
+    if not test[0].together:
+        count = len(test[1])
+        return train, val, (test[0], test[1][spread_evenly(count, min(count, spec.audit_images))])
+    if spec.test_data is None and spec.val_data is None:
+        notes.append(
+            "samples influence each other, so training and validation run the whole set and take their "
+            "losses and scores at their own samples of it; the audits run on, and score, the whole set, "
+            "the training samples included (--test-data gives them others); an epoch has "
+            f"{count_text(Feed(*train).steps(0), 'step')}, so more --epochs may be needed"
+        )
+    return train, val, (test[0], np.arange(test[0].count))  # a part of such a set gives other outputs
 
 
 def _codes(
@@ -214,7 +225,7 @@ def _splits(
     point: OperatingPoint,
     codes: ChosenCodes | None,
     scratch: Path,
-) -> tuple[Split, ...]:
+) -> tuple[CrossbarSplit, ...]:
     """How the audit splits each weight over crossbars, if training is to go through them.
 
     Raises
@@ -232,7 +243,8 @@ def _splits(
     folder.mkdir()
     tensors = [map_tensor(weight, profile, placement, folder, i) for i, weight in enumerate(weights)]
     cells = {
-        one.key: Cells(device_factors(one.array), device_offset(one.array), one.scale) for one in tensors
+        one.key: CellReadout(device_factors(one.array), device_offset(one.array), one.scale)
+        for one in tensors
     }
     template = build_template(loaded, list(cells), crossbars=CrossbarPlan(how.rows, cells))
     check_split(template.splits, loaded.path)

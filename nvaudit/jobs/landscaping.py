@@ -18,7 +18,7 @@ from nvaudit.files import holding_inputs
 from nvaudit.model import LoadedModel, analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
-from nvaudit.perturb.landscape.measure import Measured, Subject, measure
+from nvaudit.perturb.landscape.measure import LandscapeSubject, MeasuredLandscape, measure
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
 from nvaudit.perturb.landscape.workload import fixed_tensors, moved_weights
 from nvaudit.perturb.lock import lock_folder
@@ -97,7 +97,7 @@ def run_landscape(
         notes += cut.notes
         if spec.batch_size is None:
             spec = spec.model_copy(update={"batch_size": cut.batch if cut.dataset.together else BATCH})
-        subject = Subject(loaded, cut.rebatch, cut.dataset, output)
+        subject = LandscapeSubject(loaded, cut.rebatch, cut.dataset, output)
         record = None
         if resume is not None:
             stack.enter_context(lock_folder(Path(resume)))
@@ -149,7 +149,7 @@ def session_landscape(
         workers=run.workers,
         dask=run.dask,
     )
-    subject = Subject(session.loaded, session.rebatch, session.dataset, session.workload.output)
+    subject = LandscapeSubject(session.loaded, session.rebatch, session.dataset, session.workload.output)
     folder = Path(session.workload.folder)
     with ExitStack() as stack:
         record = None
@@ -186,7 +186,7 @@ def _rules(spec: LandscapeSpec, loaded: LoadedModel, output: str) -> LabelRules:
     return rules_for(loaded, output, metric, spec.ignore_labels)
 
 
-def _identity(spec: LandscapeSpec, subject: Subject) -> Identity:
+def _identity(spec: LandscapeSpec, subject: LandscapeSubject) -> Identity:
     """Everything that the loss at a point depends on."""
     inputs = {
         "model": Input(name=str(subject.loaded.path), sha256=subject.loaded.digest),
@@ -198,8 +198,8 @@ def _identity(spec: LandscapeSpec, subject: Subject) -> Identity:
 
 def landscape_report(
     spec: LandscapeSpec,
-    subject: Subject,
-    measured: Measured,
+    subject: LandscapeSubject,
+    measured: MeasuredLandscape,
     timing: Mapping[str, float],
     *,
     notes: Sequence[str] = (),

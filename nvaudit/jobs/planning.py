@@ -7,12 +7,12 @@ import time
 from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.montecarlo import time_chips
 from nvaudit.perturb.schedule import Progress, quiet
-from nvaudit.report.plan.result import Costs, Plan, Subject, make_plan
+from nvaudit.report.plan.result import AuditPlan, Costs, PlannedAudit, make_plan
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec
 
 
-def plan_audit(spec: RunSpec, progress: Progress = quiet) -> Plan:
+def plan_audit(spec: RunSpec, progress: Progress = quiet) -> AuditPlan:
     """Work out what the trials of a specification can say and what they cost.
 
     The unmodified model and a few chips are run, to measure the time; nothing is audited.
@@ -31,7 +31,7 @@ def plan_audit(spec: RunSpec, progress: Progress = quiet) -> Plan:
     return prepared(spec, progress, lambda session: _price(session, begin, progress))
 
 
-def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
+def _price(session: Session, begin: float, progress: Progress) -> AuditPlan | Probe:
     """Run ideal and a few chips; the probe if re-batching turned out to change the outputs."""
     spec = session.spec
     with session.pool() as pool:
@@ -47,7 +47,7 @@ def _price(session: Session, begin: float, progress: Progress) -> Plan | Probe:
         width = pool.width
         pace = time_chips(pool, metric, keep, sigmas.index(max(sigmas)))
     return make_plan(
-        Subject(
+        PlannedAudit(
             metric=metric.name,
             unit=metric.unit,
             nominal=nominal,

@@ -175,21 +175,8 @@ def _choose(
         basis, original, folder, lambda measured: _allowed(spec, measured, conditions.metric), progress,
         deadline=time.perf_counter() + room_s,
     )  # fmt: skip
-    search.structures(_INSERTS[spec.digital_scale], spec.equalise)
-    if asked is not None:
-        _give_codes(search, asked, session)
     spread = relative_spread(original)
-    # A mean shift adds up over the inputs of a layer, where a spread averages: where it matters means are
-    # corrected first, and rounding and clipping are judged by what is left.
-    shifted = spec.recalibrate and has_mean(original)
-    if shifted:  # what pays most comes first
-        search.corrections(seen)
-    if spec.rounding:
-        search.roundings(WATCHED)
-    if spec.clip:
-        search.clippings(spread, spec.equalise)
-    if spec.recalibrate and not shifted:
-        search.corrections(seen)
+    _take_steps(search, spec, asked, session, spread)
     offered = None if asked or spec.code else _offered_code(search, session)
     checked = checked_samples(cost, session.dataset.count, clock.left_s)
     best = _that_holds(search, session, checked)
@@ -217,6 +204,30 @@ def _choose(
             spec.code or session.spec.mapping or "",
         ),
     )
+
+
+def _take_steps(
+    search: RemapSearch,
+    spec: RemapSpec,
+    asked: CodeRequest | None,
+    session: Session,
+    spread: dict[str, float],
+) -> None:
+    """Try every step that is asked for, each on what the ones before it gave."""
+    search.structures(_INSERTS[spec.digital_scale], spec.equalise)
+    if asked is not None:
+        _give_codes(search, asked, session)
+    # A mean shift adds up over the inputs of a layer, where a spread averages: where it matters means are
+    # corrected first, and rounding and clipping are judged by what is left.
+    shifted = spec.recalibrate and has_mean(search.original)
+    if shifted:  # what pays most comes first
+        search.corrections(search.basis.seen)
+    if spec.rounding:
+        search.roundings(WATCHED)
+    if spec.clip:
+        search.clippings(spread, spec.equalise)
+    if spec.recalibrate and not shifted:
+        search.corrections(search.basis.seen)
 
 
 def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> None:

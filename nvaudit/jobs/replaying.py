@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nvaudit.errors import DataError, EngineError, OptionError
 from nvaudit.files import check_inputs, check_product, holding_inputs
-from nvaudit.model import Slot, Template, filled_model, reseed_read_noise
+from nvaudit.model import Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
 from nvaudit.model.layout import UNMOVED
 from nvaudit.perturb.engine import Engine, Probe
@@ -75,21 +75,8 @@ def replay(
         If the written file does not reach the reported value.
     """
     spec = make_spec(**report.run)
-    points = report.sweep or ()
     sigma = report.operating_point.sigma if sigma is None else sigma
-    values = report.trials.values
-    if points:
-        at = {point.sigma: point.trials.values for point in points}
-        if sigma not in at:
-            raise OptionError(f"--sigma {sigma:g}: the report has {', '.join(f'{s:g}' for s in at)}")
-        values = at[sigma]
-    elif sigma != report.operating_point.sigma:
-        raise OptionError(f"--sigma {sigma:g}: the report has only {report.operating_point.sigma:g}")
-    if trial is None:
-        worst = np.nanargmin if report.metric_info.higher_is_better else np.nanargmax
-        trial = int(worst(np.asarray(values, dtype=np.float64)))  # null becomes NaN
-    if not 0 <= trial < len(values):
-        raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
+    trial, reported = _chip(report, sigma, trial)
     data = spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz"))
     check_product(out, {"the model": spec.model, "the data": data, "the device profile": spec.device})
     with scratch_folder() as folder, holding_inputs():
@@ -108,7 +95,6 @@ def replay(
         check_inputs()  # before anything is written, too
         _write(session, engine, out, point, trial)
         measured = _measure(session, engine, probe, out) if check else None
-    reported = values[trial]
     if measured is not None and reported is not None and measured != reported:
         reason = "another version of ONNX Runtime or another processor rounds otherwise"
         if session.loaded.draws:
@@ -118,6 +104,22 @@ def replay(
             f"{out}: written, but it measures {measured!r} where the report has {reported!r}; {reason}"
         )
     return Replayed(out, trial, sigma, reported, measured)
+
+
+def _chip(report: AuditReport, sigma: float, trial: int | None) -> tuple[int, float | None]:
+    """The chip that is asked for, by default the worst, and what the report has for it."""
+    at = {point.sigma: point.trials.values for point in report.sweep or ()}
+    at = at or {report.operating_point.sigma: report.trials.values}
+    if sigma not in at:
+        only = "only " if len(at) == 1 else ""
+        raise OptionError(f"--sigma {sigma:g}: the report has {only}{', '.join(f'{s:g}' for s in at)}")
+    values = at[sigma]
+    if trial is None:
+        worst = np.nanargmin if report.metric_info.higher_is_better else np.nanargmax
+        trial = int(worst(np.asarray(values, dtype=np.float64)))  # null becomes NaN
+    if not 0 <= trial < len(values):
+        raise OptionError(f"--trial {trial}: the report has trials 0 … {len(values) - 1}")
+    return trial, values[trial]
 
 
 def _same(session: Session, report: AuditReport) -> None:
@@ -139,10 +141,7 @@ def _write(session: Session, engine: Engine, output: Path, point: int, trial: in
     proto = Path(workload.template.path).read_bytes()
     if workload.read_noise:
         proto = reseed_read_noise(proto, workload.seed, trial)
-    slots = tuple(
-        Slot(slot.name, workload.tensors[slot.tensor].key, slot.dtype, slot.shape, UNMOVED, slot.offset)
-        for slot in workload.slots
-    )
+    slots = tuple(replace(slot, transform=UNMOVED) for slot in workload.slots)
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     filled_model(Template(proto, slots, digital, {}), arrays, output)
 

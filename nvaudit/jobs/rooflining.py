@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from nvaudit._version import __version__
-from nvaudit.declare import Option, Options
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
@@ -25,13 +23,12 @@ from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.settle_codes import find_mapping
 from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
-from nvaudit.report.roofline.limits import Measure
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
 from nvaudit.spec import (
-    EffortOptions,
-    GateOptions,
-    QuestionOptions,
+    MAX_CELL_BITS,
+    NOT_OF_A_ROOFLINE,
+    RooflineOptions,
     RunSpec,
     TechnologyOptions,
     flag,
@@ -44,67 +41,8 @@ CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
 _WITH_CONVERTERS = (*CONVERTERS, *TechnologyOptions.model_fields)
 """Options that only the audit with converters takes."""
 
-MAX_BITS = 8
 ANALOG_BITS = (1, 2, 3, 4)
 """What an analog device is cut into by default."""
-
-OF_ONE_AUDIT = (
-    *("cell_bits", "roughness"),
-    *(name for part in (GateOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
-)
-"""Options of an audit that a roofline does not take."""
-
-
-def read_whole_numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers with commas, or a range, ``1-4``."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
-        if not match or int(match[1]) > int(match[2] or match[1]):
-            raise ValueError
-        numbers.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return tuple(numbers)
-
-
-class RooflineOptions(Options):
-    """What a roofline has beside the options of an audit."""
-
-    title: ClassVar[str] = "Roofline"
-
-    cell_bits: Annotated[
-        tuple[Annotated[int, Field(strict=True, ge=1, le=MAX_BITS)], ...] | None,
-        Field(min_length=1),
-        Option(
-            "Bits per cell, such as 1,2,4 or 1-4.",
-            unset="1 to the profile's; 1 to 4 for an analog device",
-            metavar="B,B,…",
-            wanted=f"whole numbers from 1 to {MAX_BITS}, such as 1,2,4 or 1-4",
-            read=read_whole_numbers,
-        ),
-    ] = None
-    levels: Annotated[
-        tuple[int, ...] | None,
-        Option(
-            "The same as numbers of levels per cell, powers of two, such as 2,4,16.",
-            unset="those of --cell-bits",
-            metavar="L,L,…",
-            wanted=f"powers of two from 2 to {2**MAX_BITS}, such as 2,4,16",
-            read=read_whole_numbers,
-        ),
-    ] = None
-    rank_by: Annotated[
-        Measure, Option("What verdicts and the best number of levels go by.", name="--rank")
-    ] = "kpp"
-    margin: Annotated[
-        # A hundred times that is shown, in points.
-        Annotated[float, Field(ge=0, lt=1e300)] | None,
-        Option(
-            "Losses up to this do not count, and two that differ by no more are alike; in the metric's unit.",
-            unset="one point of a fraction, else 1 % of the quantised value",
-            metavar="W",
-            wanted="a finite number, 0 or more",
-        ),
-    ] = None
 
 
 @dataclass(frozen=True)
@@ -288,10 +226,10 @@ def bits_of_levels(levels: Sequence[int]) -> tuple[int, ...]:
     (1, 4)
     """
     for count in levels:
-        if not 2 <= count <= 2**MAX_BITS or count & (count - 1):
+        if not 2 <= count <= 2**MAX_CELL_BITS or count & (count - 1):
             raise OptionError(
                 f"--levels: got {count}: a cell holds whole bits of a weight; use powers of two from 2 to "
-                f"{2**MAX_BITS}"
+                f"{2**MAX_CELL_BITS}"
             )
     return tuple(count.bit_length() - 1 for count in levels)
 
@@ -304,7 +242,7 @@ def _bits(asked: tuple[int, ...] | None, profile: DeviceProfile) -> tuple[int, .
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    for name in OF_ONE_AUDIT:
+    for name in NOT_OF_A_ROOFLINE:
         if name in options:
             raise OptionError(
                 f"{flag(name)}: a roofline does not take it; audit one number of levels with it"

@@ -29,7 +29,7 @@ from nvaudit.session import (
     settle_device,
 )
 from nvaudit.stats.kpp import kpp
-from nvaudit.write_verify.correction import Correction, settle_correction
+from nvaudit.write_verify.correction import VerifiedSpread, settle_correction
 from nvaudit.write_verify.measure import VerifiedChips, count_of, search_target
 from nvaudit.write_verify.ranking import RankedWeights, mask_bytes, rank_weights
 from nvaudit.write_verify.reporting import MeasuredPlan, plan_report
@@ -86,7 +86,7 @@ class _PlanJob:
     """What is asked for, and what was settled before the session; ``torch`` is the version that ranks."""
 
     spec: VerifySpec
-    correction: Correction
+    correction: VerifiedSpread
     output: Path | None
     resume: Path | None
     torch: str | None

@@ -12,14 +12,14 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.errors import DataError, OptionError
+from nvaudit.mapping.spec import ArrayFormat
 
-ArrayFormat = Literal["npz", "csv", "hdf5", "zarr"]
 Arrays = dict[str, NDArray[Any]]
 
 SUFFIXES: dict[ArrayFormat, str] = {"npz": ".npz", "csv": ".csv", "hdf5": ".h5", "zarr": ".zarr"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nvaudit.errors import DataError
 from nvaudit.mapping.array_files import CONDUCTANCE, SUFFIXES, find_arrays, read_arrays
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.manifest import ARRAYS
 from nvaudit.mapping.places import CrossbarPlace, Geometry
 from nvaudit.mapping.tiling import Crossbar
@@ -146,7 +146,7 @@ def read_tensor_of_chip(
     files: Sequence[str],
     places: Sequence[CrossbarPlace],
     geometry: Geometry,
-    array: Array,
+    array: DeviceArray,
     unit: str,
     target: Doubles,
     used: NDArray[np.bool_],
@@ -229,7 +229,7 @@ def _check(
     reads: NDArray[np.floating],
     target: Doubles,
     there: NDArray[np.bool_],
-    array: Array,
+    array: DeviceArray,
     unit: str,
 ) -> None:
     """Refuse infinite values, values in another unit, and such as no device of this window has."""
@@ -278,7 +278,7 @@ def _padded(values: NDArray[np.floating], size: Crossbar) -> NDArray[np.floating
 
 
 def _count(
-    counts: Counts, average: NDArray[np.floating], there: NDArray[np.bool_], array: Array, reads: int
+    counts: Counts, average: NDArray[np.floating], there: NDArray[np.bool_], array: DeviceArray, reads: int
 ) -> None:
     width = array.g_max - array.g_min
     counts.devices += int(there.sum())

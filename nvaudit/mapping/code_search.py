@@ -11,9 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.codes import MOST_VALUE, Code, Doubles, Encoding, least_noisy_code, rounding
+from nvaudit.arrays import Floats
+from nvaudit.mapping.codes import MOST_VALUE, Code, least_noisy_code, rounding
+from nvaudit.options import Encoding
 
-Family = Literal["powers", "integers"]
+CodeFamily = Literal["powers", "integers"]
 """``powers``: significances are powers of two, so that column sums are shifted and added; ``integers``: any
 whole numbers, which takes a multiplication for each column sum."""
 
@@ -38,7 +40,7 @@ _OFFSETS = 12
 
 
 @dataclass(frozen=True)
-class Spread:
+class WeightDistribution:
     """How weights are distributed over −max|W| … max|W|.
 
     Attributes
@@ -49,11 +51,13 @@ class Spread:
         Of the weights; sums to 1.
     """
 
-    at: Doubles
-    share: Doubles
+    at: Floats
+    share: Floats
 
     @classmethod
-    def of(cls, tensors: Iterable[tuple[NDArray[np.floating], NDArray[np.floating] | float]]) -> Spread:
+    def of(
+        cls, tensors: Iterable[tuple[NDArray[np.floating], NDArray[np.floating] | float]]
+    ) -> WeightDistribution:
         """Count the weights of tensors, each with its max|W| (broadcastable; 0 where all are zero)."""
         counts = np.zeros(2 * BINS + 1, np.int64)
         for values, peak in tensors:
@@ -61,15 +65,15 @@ class Spread:
             place = np.rint(np.asarray(values, np.float64) / safe * BINS).astype(np.int64) + BINS
             counts += np.bincount(np.clip(place, 0, 2 * BINS).reshape(-1), minlength=2 * BINS + 1)
         used = np.flatnonzero(counts)
-        at: Doubles = used.astype(np.float64) / BINS - 1.0
+        at: Floats = used.astype(np.float64) / BINS - 1.0
         return cls(at, counts[used] / max(1, counts.sum()))
 
     @property
-    def folded(self) -> Spread:
+    def folded(self) -> WeightDistribution:
         """The distribution of magnitudes."""
-        magnitude: Doubles = np.abs(self.at)
+        magnitude: Floats = np.abs(self.at)
         at, place = np.unique(magnitude, return_inverse=True)
-        return Spread(at, np.asarray(np.bincount(place, self.share, len(at)), np.float64))
+        return WeightDistribution(at, np.asarray(np.bincount(place, self.share, len(at)), np.float64))
 
 
 REACH = 8.0
@@ -125,7 +129,7 @@ class Conversion:
     rows: int
     method: str = "max"
 
-    def error(self, code: Code, weights: Spread, rounded_by: Doubles | None) -> float:
+    def error(self, code: Code, weights: WeightDistribution, rounded_by: Floats | None) -> float:
         """Error of weights that counts as much as that of the converters, root mean square over max|W|."""
         most = self._reach(*self._moments(code, weights.at * WIDEST, weights.share, rounded_by)[:2])
         if self.method == "full_scale":
@@ -139,14 +143,14 @@ class Conversion:
         return float(np.sqrt(each.sum() / self.rows) / code.top)
 
     def _moments(
-        self, code: Code, at: Doubles, share: Doubles, rounded_by: Doubles | None
-    ) -> tuple[Doubles, Doubles, Doubles]:
+        self, code: Code, at: Floats, share: Floats, rounded_by: Floats | None
+    ) -> tuple[Floats, Floats, Floats]:
         """E[l], E[l²] and P(l ≠ 0) of the levels of each device."""
         value = rounding(code, rounded_by)(np.clip(at, -1.0, 1.0) * code.top)
         levels = code.column_levels(value).astype(np.float64)
         return levels @ share, np.square(levels) @ share, (levels != 0) @ share
 
-    def _reach(self, mean: Doubles, square: Doubles) -> Doubles:
+    def _reach(self, mean: Floats, square: Floats) -> Floats:
         """Largest column sums of each device, in units of √E[x²]."""
         kind, _, percentile = self.method.partition(":")
         reach = REACH
@@ -176,10 +180,10 @@ class CodeError:
 
 def code_error(
     code: Code,
-    variance: Doubles,
-    weights: Spread,
+    variance: Floats,
+    weights: WeightDistribution,
     *,
-    rounded_by: Doubles | None,
+    rounded_by: Floats | None,
     conversion: Conversion | None = None,
 ) -> CodeError:
     """Expected error of weights on a code.
@@ -189,7 +193,7 @@ def code_error(
     code : Code
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
-    weights : Spread
+    weights : WeightDistribution
     rounded_by : ndarray or None
         The variance by which weights take the value of least expected error. None: the nearest value.
     conversion : Conversion, optional
@@ -206,7 +210,9 @@ def code_error(
     return CodeError(total, off, noise, converters)
 
 
-def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, rounded_by: Doubles | None) -> Doubles:
+def noise_of_level(
+    code: Code, variance: Floats, weights: WeightDistribution, *, rounded_by: Floats | None
+) -> Floats:
     """Share of the noise of weights that devices at each level make; zeros without noise.
 
     Parameters
@@ -222,7 +228,7 @@ def noise_of_level(code: Code, variance: Doubles, weights: Spread, *, rounded_by
     place = value + code.zero if code.encoding == "offset" else np.abs(value)
     level = np.abs(code.table[:, place])
     each = np.square(np.asarray(code.factors))[:, None] * variance[level] * weights.share
-    made: Doubles = np.bincount(level.reshape(-1), each.reshape(-1), len(variance)).astype(np.float64)
+    made: Floats = np.bincount(level.reshape(-1), each.reshape(-1), len(variance)).astype(np.float64)
     return made / made.sum() if made.any() else made
 
 
@@ -243,7 +249,7 @@ class CodeSearch:
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
     encoding : str
-    weights : Spread
+    weights : WeightDistribution
     family : {"powers", "integers"}
     conversion : Conversion, optional
         Converters whose error counts too; without it they are ideal.
@@ -251,10 +257,10 @@ class CodeSearch:
 
     def __init__(
         self,
-        variance: Doubles,
+        variance: Floats,
         encoding: Encoding,
-        weights: Spread,
-        family: Family = "powers",
+        weights: WeightDistribution,
+        family: CodeFamily = "powers",
         conversion: Conversion | None = None,
     ) -> None:
         # Signs matter where values are shifted and in column sums only; without them there is half as much
@@ -370,9 +376,9 @@ class CodeSearch:
 
 def best_zero(
     significances: Sequence[int],
-    variance: Doubles,
+    variance: Floats,
     encoding: Encoding,
-    weights: Spread,
+    weights: WeightDistribution,
     conversion: Conversion | None = None,
 ) -> tuple[Code, CodeError]:
     """Give the least noisy code of some significances, with ``offset`` at the best stored value of zero.

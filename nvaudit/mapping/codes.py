@@ -13,19 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.mapping.slices import digits
-
-Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
+from nvaudit.options import Encoding
 
 MOST_VALUE = 2**14 - 1
 """Largest value: codes are int16, and the offset encoding stores twice the range."""
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +89,7 @@ class Code:
         """Column of the table of each weight's value, its sign apart."""
         return value + self.zero if self.encoding == "offset" else np.abs(value)
 
-    def value_variance(self, variance: Doubles) -> Doubles:
+    def value_variance(self, variance: Floats) -> Floats:
         """Variance of each value −T … T in squared units of the value; infinite where it has no code.
 
         Parameters
@@ -184,7 +181,7 @@ def _as_code(
 
 
 def least_noisy_code(
-    significances: Sequence[int], variance: Doubles, encoding: Encoding, zero: int | None = None
+    significances: Sequence[int], variance: Floats, encoding: Encoding, zero: int | None = None
 ) -> Code:
     """Give each value its least noisy representation.
 
@@ -277,7 +274,7 @@ def check_significances(significances: Sequence[int], levels: int) -> list[int]:
     return f
 
 
-def _choices(variance: Doubles, encoding: Encoding) -> tuple[NDArray[np.int64], Doubles, NDArray[np.int16]]:
+def _choices(variance: Floats, encoding: Encoding) -> tuple[NDArray[np.int64], Floats, NDArray[np.int16]]:
     """What one significance may add to the value, at which variance, and by which levels of its devices.
 
     Adding nothing comes first: of equally quiet representations the one with more devices at level 0 is
@@ -318,7 +315,7 @@ def _frozen(table: NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 @dataclass(frozen=True)
-class Rounding:
+class RoundingTable:
     """Which value of a code each weight takes.
 
     Attributes
@@ -332,10 +329,10 @@ class Rounding:
     """
 
     values: NDArray[np.int16]
-    edges: Doubles
+    edges: Floats
     signed: bool
 
-    def __call__(self, scaled: Doubles) -> NDArray[np.int16]:
+    def __call__(self, scaled: Floats) -> NDArray[np.int16]:
         """Values of weights that are given in units of the scale, w/s."""
         if self.signed:
             return np.asarray(self.values[np.searchsorted(self.edges, scaled)])
@@ -343,7 +340,7 @@ class Rounding:
         return np.asarray(np.where(scaled < 0, -values, values), np.int16)
 
 
-def rounding(code: Code, variance: Doubles | None = None) -> Rounding:
+def rounding(code: Code, variance: Floats | None = None) -> RoundingTable:
     """Round each weight to the value v of least expected squared error, ``argmin_v (v − w/s)² + c(v)``.
 
     Less t² = (w/s)², which is common to all v, the error is the line ``v² + c(v) − 2 v t`` of t: the best
@@ -358,7 +355,7 @@ def rounding(code: Code, variance: Doubles | None = None) -> Rounding:
 
     Returns
     -------
-    Rounding
+    RoundingTable
     """
     noise = code.value_variance(np.zeros(code.levels) if variance is None else variance)
     signed = code.encoding == "offset"
@@ -366,10 +363,10 @@ def rounding(code: Code, variance: Doubles | None = None) -> Rounding:
     noise = noise if signed else noise[code.top :]
     kept = _lower_hull(value[np.isfinite(noise)], np.isfinite(noise), value**2 + noise)
     height = (value**2 + noise)[kept - value[0]]
-    return Rounding(kept.astype(np.int16), np.diff(height) / np.diff(kept) / 2.0, signed)
+    return RoundingTable(kept.astype(np.int16), np.diff(height) / np.diff(kept) / 2.0, signed)
 
 
-def _lower_hull(points: NDArray[np.int64], there: NDArray[np.bool_], height: Doubles) -> NDArray[np.int64]:
+def _lower_hull(points: NDArray[np.int64], there: NDArray[np.bool_], height: Floats) -> NDArray[np.int64]:
     """Abscissas of the lower convex hull of points given from left to right."""
     y = height[there]
     hull: list[int] = []

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.codes import Code, Encoding, level_code, slice_code
+from nvaudit.mapping.codes import Code, level_code, slice_code
 from nvaudit.mapping.slices import slice_widths
-
-TopSlice = Literal["window", "lowest"]
+from nvaudit.options import Encoding
 
 
 @dataclass(frozen=True)
-class Array:
+class DeviceArray:
     """How one tensor's weights lie in devices.
 
     Attributes
@@ -85,7 +83,7 @@ def layout(
     bits: int,
     cell_bits: int | None = None,
     encoding: Encoding | None = None,
-) -> Array:
+) -> DeviceArray:
     """Decide how codes of ``bits`` magnitude bits are stored as slices in devices of a profile.
 
     Parameters
@@ -122,26 +120,26 @@ def layout(
     return _on_window(profile, slice_code(stored, cell, encoding, stretch, zero), bits, cell, top, narrow)
 
 
-def code_layout(profile: DeviceProfile, code: Code) -> Array:
+def code_layout(profile: DeviceProfile, code: Code) -> DeviceArray:
     """Store values of a code in devices of a profile."""
     top = code.levels - 1
     array = _on_window(profile, code, code.top.bit_length(), top.bit_length(), top)
     return replace(array, code_is_slices=False)
 
 
-def one_device(array: Array) -> Array:
+def one_device(array: DeviceArray) -> DeviceArray:
     """One device of an array as an array of its own, whose value is its level."""
     top = array.top_level
     bits = max(1, top.bit_length())
-    return Array(level_code(top, "sign_magnitude"), bits, bits, top, array.g_min, array.g_max)
+    return DeviceArray(level_code(top, "sign_magnitude"), bits, bits, top, array.g_min, array.g_max)
 
 
 def _on_window(
     profile: DeviceProfile, code: Code, bits: int, cell_bits: int, top: int, narrow: int = 0
-) -> Array:
+) -> DeviceArray:
     window = profile.window
     g_min, g_max = (window.min, window.max) if window else (0.0, float(top))
-    return Array(code, bits, cell_bits, top, g_min, g_max, narrow)
+    return DeviceArray(code, bits, cell_bits, top, g_min, g_max, narrow)
 
 
 @dataclass(frozen=True)
@@ -163,14 +161,14 @@ class Held:
     level: NDArray[np.int16]
 
 
-def held_levels(value: NDArray[np.integer], array: Array) -> Iterator[Held]:
+def held_levels(value: NDArray[np.integer], array: DeviceArray) -> Iterator[Held]:
     """Give every device of some weights: polarity by polarity, least significant first.
 
     Parameters
     ----------
     value : ndarray of int
         Signed values of the weights, magnitude 0 … ``array.top``.
-    array : Array
+    array : DeviceArray
 
     Examples
     --------
@@ -205,6 +203,6 @@ def held_levels(value: NDArray[np.integer], array: Array) -> Iterator[Held]:
             yield Held(factor, np.where(level < 0, -sign_of_weight, sign_of_weight), np.abs(level))
 
 
-def target_conductance(level: NDArray[np.integer], array: Array) -> NDArray[np.float64]:
+def target_conductance(level: NDArray[np.integer], array: DeviceArray) -> NDArray[np.float64]:
     """Conductance of a level: ``g_min + level · (g_max − g_min) / top_level``, in the profile's unit."""
     return array.g_min + level.astype(np.float64) * array.step

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.tiling import Crossbar, Lines, device_columns, row_starts, side_by_side
 from nvaudit.model.layout import matrix_layout
 
@@ -138,7 +138,7 @@ class Saved:
     kept: int
 
 
-def saved(code: NDArray[np.integer], lines: Lines, array: Array, size: Crossbar) -> Saved:
+def saved(code: NDArray[np.integer], lines: Lines, array: DeviceArray, size: Crossbar) -> Saved:
     """Count what groups of zeros save of one tensor.
 
     Parameters

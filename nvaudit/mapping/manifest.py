@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from nvaudit.errors import DataError
 from nvaudit.files import read_noted
-from nvaudit.mapping.codes import Encoding
+from nvaudit.options import Encoding
 
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"

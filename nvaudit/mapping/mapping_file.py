@@ -16,18 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nvaudit.errors import OptionError
 from nvaudit.files import read_noted, write_text_atomic
-from nvaudit.mapping.codes import MOST_VALUE, Code, Encoding
+from nvaudit.mapping.codes import MOST_VALUE, Code
+from nvaudit.options import Encoding
 
 MOST_BYTES = 64 << 20
 _MOST_DEVICES = 128
 _Level = Annotated[int, Field(ge=-255, le=255)]
 
 
-class _Part(BaseModel):
+class _FilePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CodeData(_Part):
+class CodeData(_FilePart):
     """A code as it stands in a file; see :class:`nvaudit.mapping.codes.Code`."""
 
     significances: Annotated[
@@ -79,7 +80,7 @@ class CodeData(_Part):
         return code
 
 
-class TensorData(_Part):
+class TensorData(_FilePart):
     """The code of one weight, by its place in ``codes``."""
 
     name: str = Field(min_length=1)
@@ -90,7 +91,7 @@ class TensorData(_Part):
     )
 
 
-class MappingFile(_Part):
+class MappingFile(_FilePart):
     """A mapping as it stands in a file."""
 
     kind: Literal["mapping"] = "mapping"

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array, held_levels, target_conductance
+from nvaudit.mapping.conductance import DeviceArray, held_levels, target_conductance
 from nvaudit.mapping.tiling import Crossbar, Lines, device_columns, row_starts
 from nvaudit.model.layout import Layout, matrix_layout
 
@@ -48,7 +48,7 @@ class Geometry:
         cls,
         shape: tuple[int, ...],
         lines: Lines,
-        array: Array,
+        array: DeviceArray,
         size: Crossbar,
         starts: Sequence[int] | None = None,
     ) -> Geometry:
@@ -174,7 +174,7 @@ class TargetArrays:
 def target_arrays(
     matrix: NDArray[np.int16],
     place: CrossbarPlace,
-    array: Array,
+    array: DeviceArray,
     size: Crossbar,
     empty: NDArray[np.bool_] | None = None,
 ) -> TargetArrays:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from nvaudit.declare import Option, Options
-from nvaudit.mapping.array_files import ArrayFormat
 from nvaudit.option_texts import read_path
 from nvaudit.options import Count, Encodable
 
 MOST_CHIPS = 1000
+ArrayFormat = Literal["npz", "csv", "hdf5", "zarr"]
 
 
 class MapOptions(Options):

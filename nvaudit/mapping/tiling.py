@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array
-from nvaudit.model import Split, Weight
+from nvaudit.mapping.conductance import DeviceArray
+from nvaudit.model import CrossbarSplit, Weight
 from nvaudit.model.crossbar.plan import row_blocks
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def side_by_side(columns: int | NDArray[np.integer], size: Crossbar) -> int | ND
     return -(-columns // size.cols)
 
 
-def device_columns(array: Array) -> int:
+def device_columns(array: DeviceArray) -> int:
     """Device columns of one weight column."""
     return array.slices * array.polarities
 
 
-def tiling_of(matrix: Matrix, array: Array, size: Crossbar) -> Tiling:
+def tiling_of(matrix: CrossbarMatrix, array: DeviceArray, size: Crossbar) -> Tiling:
     """Lay the matrices of a weight on crossbars.
 
     Examples
@@ -87,7 +87,7 @@ def tiling_of(matrix: Matrix, array: Array, size: Crossbar) -> Tiling:
     return Tiling(size, matrix.groups, tuple(block.used for block in blocks), columns)
 
 
-def tiling_of_split(split: Split, array: Array, size: Crossbar) -> Tiling:
+def tiling_of_split(split: CrossbarSplit, array: DeviceArray, size: Crossbar) -> Tiling:
     """The crossbars with converters of a weight that was split.
 
     Where its quantisation scale changes within an output, its rows are cut there too: each part has column

@@ -3,7 +3,7 @@
 from nvaudit.model.batch.rebatch import Rebatch, activation_bytes, analyse_batch
 from nvaudit.model.batchnorm import recalibrate_batch_norm
 from nvaudit.model.classes import ClassList, class_list
-from nvaudit.model.crossbar.plan import Cells, Converter, Converters, CrossbarPlan, Split
+from nvaudit.model.crossbar.plan import CellReadout, Converter, Converters, CrossbarPlan, CrossbarSplit
 from nvaudit.model.load import LoadedModel, TensorSpec, load_model, model_files
 from nvaudit.model.outputs import (
     OutputFacts,
@@ -20,17 +20,17 @@ from nvaudit.model.weights import Weight
 from nvaudit.model.write import filled_model
 
 __all__ = [
-    "Cells",
+    "CellReadout",
     "ClassList",
     "Constant",
     "Converter",
     "Converters",
     "CrossbarPlan",
+    "CrossbarSplit",
     "LoadedModel",
     "OutputFacts",
     "Rebatch",
     "Slot",
-    "Split",
     "Template",
     "TensorSpec",
     "Weight",

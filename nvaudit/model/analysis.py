@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from nvaudit.model.chains import (
     KEEPING,
+    ChainStep,
     Quantize,
     Reshape,
     State,
-    Step,
     Transpose,
     follow,
 )
@@ -59,7 +59,7 @@ class End:
     place: Place | None
     path: str
     index: int
-    steps: tuple[Step, ...]
+    steps: tuple[ChainStep, ...]
     state: State
     role: Role | None
     taken: Taken | None = None
@@ -103,14 +103,14 @@ def analyse(model: ir.Model) -> Analysis:
     Analysis
         Every initializer and Constant node at any depth, then the weights folded from them.
     """
-    finder = _Finder(model)
+    finder = _UseFinder(model)
     roots = list(finder.stored())
     roots += finder.folded()
     _name_apart(roots)
     return Analysis(roots, finder.constant, finder.opset, finder.refused)
 
 
-class _Finder:
+class _UseFinder:
     """The tables that following a constant needs."""
 
     def __init__(self, model: ir.Model) -> None:
@@ -242,7 +242,7 @@ class _Finder:
         root.ends.sort(key=lambda end: -1 if end.place is None else self.places[end.place.node][0])
         return root
 
-    def _follow(self, value: ir.Value, steps: tuple[Step, ...], state: State, ends: list[End]) -> None:
+    def _follow(self, value: ir.Value, steps: tuple[ChainStep, ...], state: State, ends: list[End]) -> None:
         # An output and an operator may both read it: both are ends.
         if value.is_graph_output():
             ends.append(End(None, self.paths.get(id(value.graph), ""), 0, steps, state, None))
@@ -293,7 +293,7 @@ def _may_keep(node: ir.Node, value: ir.Value) -> bool:
     return maker.op_type == "Cast" and ir.DataType(attribute(maker, "to", 0)).is_integer()
 
 
-def _end(place: Place, index: int, steps: tuple[Step, ...], state: State, role: Role | None) -> End:
+def _end(place: Place, index: int, steps: tuple[ChainStep, ...], state: State, role: Role | None) -> End:
     if role is not None and role.unpack is not None:
         unpacked = State(role.unpack.shape, state.dtype)
         return End(place, place.path, index, (*steps, role.unpack), unpacked, role)

@@ -78,7 +78,7 @@ class Unpack:
     zero: ir.Value | None
 
 
-Step = Transpose | Reshape | Cast | Quantize | Clamp | Unpack
+ChainStep = Transpose | Reshape | Cast | Quantize | Clamp | Unpack
 KEEPING = frozenset(
     [
         "Identity",
@@ -104,7 +104,7 @@ class State:
     dtype: ir.DataType
 
 
-def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[Step | None, State] | None:
+def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[ChainStep | None, State] | None:
     """Follow a tensor through one node.
 
     Parameters
@@ -114,7 +114,7 @@ def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[Step | 
 
     Returns
     -------
-    tuple of Step or None, and State; or None
+    tuple of ChainStep or None, and State; or None
         The step (None where nothing changes) and the tensor after it; None where the node is not one
         that keeps every element.
     """
@@ -132,7 +132,7 @@ def follow(node: ir.Node, index: int, state: State, ints: Ints) -> tuple[Step | 
     return _keep(node, state, ints) if node.domain == "" else None
 
 
-def _keep(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State] | None:
+def _keep(node: ir.Node, state: State, ints: Ints) -> tuple[ChainStep | None, State] | None:
     """Operators of ONNX's own domain."""
     if node.op_type == "Clip":
         return _clamp(node, state, ints)
@@ -149,7 +149,7 @@ def _keep(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State] 
     return None
 
 
-def layout_of(start: Shape, steps: tuple[Step, ...]) -> Layout:
+def layout_of(start: Shape, steps: tuple[ChainStep, ...]) -> Layout:
     """Keep the moves of a chain that begins with the shape ``start``, in the simplest form."""
     moves = [
         ("transpose", step.perm) if isinstance(step, Transpose) else ("reshape", step.shape)
@@ -159,7 +159,7 @@ def layout_of(start: Shape, steps: tuple[Step, ...]) -> Layout:
     return Layout(moves).simplified(start)
 
 
-def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:
+def _quantize(node: ir.Node, state: State) -> tuple[ChainStep, State] | None:
     """QuantizeLinear and DequantizeLinear of either domain."""
     scale, zero = operand(node, 1), operand(node, 2)
     if scale is None or scale.shape is None:
@@ -187,7 +187,7 @@ def _quantize(node: ir.Node, state: State) -> tuple[Step, State] | None:
     return Quantize(back, scale, zero, axis, block, named), State(state.shape, named)
 
 
-def _clamp(node: ir.Node, state: State, ints: Ints) -> tuple[Step | None, State] | None:
+def _clamp(node: ir.Node, state: State, ints: Ints) -> tuple[ChainStep | None, State] | None:
     """Clip of integers. Clip of floats makes other weights: these are computed (see ``fold``)."""
     if not state.dtype.is_integer():
         return None

@@ -39,7 +39,7 @@ _FIELDS: dict[int, tuple[str, float]] = {
 
 
 @dataclass
-class Checked:
+class CheckedModel:
     """What a check found.
 
     Attributes
@@ -75,7 +75,7 @@ class _Scope:
     earlier: set[str] = field(default_factory=set)
 
 
-def check_model(proto: Any, path: Path) -> Checked:
+def check_model(proto: Any, path: Path) -> CheckedModel:
     """Check the structure of a model.
 
     Parameters
@@ -85,7 +85,7 @@ def check_model(proto: Any, path: Path) -> Checked:
 
     Returns
     -------
-    Checked
+    CheckedModel
         The external data files.
 
     Raises
@@ -112,7 +112,7 @@ def check_model(proto: Any, path: Path) -> Checked:
             )
     if not proto.graph.output:
         raise ModelError(f"{path}: the graph has no outputs; there is nothing to audit")
-    checked = Checked(
+    checked = CheckedModel(
         path,
         opsets=versions or {"": 1},
         functions=frozenset((function.domain, function.name) for function in proto.functions),
@@ -122,7 +122,7 @@ def check_model(proto: Any, path: Path) -> Checked:
     return checked
 
 
-def _check_functions(proto: Any, checked: Checked) -> None:
+def _check_functions(proto: Any, checked: CheckedModel) -> None:
     """Check the functions of a model: each once, and each inside."""
     known: set[tuple[str, str, str]] = set()
     for function in proto.functions:
@@ -142,7 +142,7 @@ def _check_functions(proto: Any, checked: Checked) -> None:
         _check_outputs(function.output, scope, place, checked)
 
 
-def _check_graph(graph: Any, outer: list[_Scope], place: str, checked: Checked) -> None:
+def _check_graph(graph: Any, outer: list[_Scope], place: str, checked: CheckedModel) -> None:
     """Check one graph and, through its nodes, the graphs inside it."""
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     _check_text((graph.name, *(value.name for value in values)), place, checked)
@@ -177,7 +177,7 @@ def _check_graph(graph: Any, outer: list[_Scope], place: str, checked: Checked) 
     _check_outputs((value.name for value in graph.output), scope, place, checked)
 
 
-def _check_once(names: Iterable[str], what: str, place: str, checked: Checked) -> None:
+def _check_once(names: Iterable[str], what: str, place: str, checked: CheckedModel) -> None:
     """Every name must stand for one thing."""
     seen: set[str] = set()
     for name in names:
@@ -186,7 +186,7 @@ def _check_once(names: Iterable[str], what: str, place: str, checked: Checked) -
         seen.add(name)
 
 
-def _check_visible(names: Iterable[str], outer: list[_Scope], place: str, checked: Checked) -> None:
+def _check_visible(names: Iterable[str], outer: list[_Scope], place: str, checked: CheckedModel) -> None:
     """No name may hide one that is visible from outside; readers disagree on which of the two is meant."""
     for name in names:
         if name and any(name in scope.earlier for scope in outer):
@@ -196,7 +196,7 @@ def _check_visible(names: Iterable[str], outer: list[_Scope], place: str, checke
             )
 
 
-def _check_typed(graph: Any, place: str, checked: Checked) -> None:
+def _check_typed(graph: Any, place: str, checked: CheckedModel) -> None:
     """An input of the model needs a type: onnx's shape inference reads it unseen, and ends the process."""
     for value in graph.input:
         if value.type.WhichOneof("value") is None:
@@ -205,7 +205,7 @@ def _check_typed(graph: Any, place: str, checked: Checked) -> None:
             )
 
 
-def _check_sizes(graph: Any, place: str, checked: Checked) -> None:
+def _check_sizes(graph: Any, place: str, checked: CheckedModel) -> None:
     """Exporters write -1 for a size that is not known; ONNX Runtime counts on the least integers as sizes."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -215,7 +215,7 @@ def _check_sizes(graph: Any, place: str, checked: Checked) -> None:
             )
 
 
-def _check_declared(graph: Any, place: str, checked: Checked) -> None:
+def _check_declared(graph: Any, place: str, checked: CheckedModel) -> None:
     """What is declared of an initializer, as an input or otherwise, must be what is stored."""
     stored = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
     stored |= {
@@ -248,7 +248,7 @@ def _type_name(number: int) -> str:
     return str(_Tensor.DataType.Name(number)).lower() if number in _Tensor.DataType.values() else str(number)
 
 
-def _check_text(names: Any, place: str, checked: Checked) -> None:
+def _check_text(names: Any, place: str, checked: CheckedModel) -> None:
     """Every name must be text: the parser hands out bytes where it is not UTF-8."""
     for name in names:
         if not isinstance(name, str):
@@ -258,7 +258,7 @@ def _check_text(names: Any, place: str, checked: Checked) -> None:
             )
 
 
-def _check_outputs(names: Any, scope: set[str], place: str, checked: Checked) -> None:
+def _check_outputs(names: Any, scope: set[str], place: str, checked: CheckedModel) -> None:
     """Every output must be produced in its own graph."""
     for name in names:
         if name not in scope:
@@ -267,7 +267,7 @@ def _check_outputs(names: Any, scope: set[str], place: str, checked: Checked) ->
             )
 
 
-def _check_nodes(nodes: Any, scopes: list[_Scope], place: str, checked: Checked) -> None:
+def _check_nodes(nodes: Any, scopes: list[_Scope], place: str, checked: CheckedModel) -> None:
     """Check the nodes of one graph; their outputs join the innermost scope."""
     for node in nodes:
         _check_text((node.op_type, node.domain, node.name, *node.input, *node.output), place, checked)
@@ -314,7 +314,7 @@ def _check_branches(node: Any, where: str) -> None:
         )
 
 
-def _check_attribute(attribute: Any, scopes: list[_Scope], label: str, checked: Checked) -> None:
+def _check_attribute(attribute: Any, scopes: list[_Scope], label: str, checked: CheckedModel) -> None:
     """Check the tensors and graphs that an attribute holds."""
     place = f"{label}: attribute {attribute.name!r}"
     _check_text((attribute.name, attribute.ref_attr_name, attribute.t.name), place, checked)
@@ -328,14 +328,14 @@ def _check_attribute(attribute: Any, scopes: list[_Scope], label: str, checked: 
         _check_graph(graph, scopes, place, checked)
 
 
-def check_tensor(tensor: Any, place: str, checked: Checked) -> None:
+def check_tensor(tensor: Any, place: str, checked: CheckedModel) -> None:
     """Check that a tensor's data is as long as its type and shape say.
 
     Parameters
     ----------
     place : str
         The tensor in words, for messages.
-    checked : Checked
+    checked : CheckedModel
         Receives the external data file.
 
     Raises

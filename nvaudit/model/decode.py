@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError
-from nvaudit.model.chains import Cast, Clamp, Quantize, Reshape, Step, Transpose, Unpack, integer_range
+from nvaudit.model.chains import Cast, ChainStep, Clamp, Quantize, Reshape, Transpose, Unpack, integer_range
 from nvaudit.model.fold import fold
 from nvaudit.model.layout import Shape
 from nvaudit.model.roles import Decode
-from nvaudit.model.tensors import Array
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class _Stage:
 
 
 def decode_values(
-    stored: Array, dtype: ir.DataType, steps: tuple[Step, ...], decode: Decode | None, opset: int
+    stored: Array, dtype: ir.DataType, steps: tuple[ChainStep, ...], decode: Decode | None, opset: int
 ) -> tuple[Array, IntegerGrid | None]:
     """Take a stored tensor through a chain.
 
     Parameters
     ----------
-    steps : tuple of Step
+    steps : tuple of ChainStep
         The chain to its first weight use.
     decode : Decode or None
         How the operator itself reads integers, None for an operator on floats.
@@ -167,7 +167,7 @@ def _clamp_bits(step: Clamp) -> int:
     return max(bits + (step.low < 0), 1)
 
 
-def grid_bits(dtype: ir.DataType, steps: tuple[Step, ...]) -> int | None:
+def grid_bits(dtype: ir.DataType, steps: tuple[ChainStep, ...]) -> int | None:
     """Bits of the integers that a chain leaves a tensor on, without reading it.
 
     Returns

@@ -26,7 +26,7 @@ _OURS = "nvaudit.seeded"
 
 
 @dataclass(frozen=True)
-class Draw:
+class RandomNode:
     """A node whose results differ from run to run.
 
     Attributes
@@ -51,28 +51,28 @@ class Draw:
     seeded: bool = False
 
 
-def find_draws(model: ir.Model) -> tuple[Draw, ...]:
+def find_draws(model: ir.Model) -> tuple[RandomNode, ...]:
     """Find the nodes whose results differ from run to run, at any depth; functions must be inlined.
 
     Returns
     -------
-    tuple of Draw
+    tuple of RandomNode
         In graph order.
     """
     return tuple(_each_draw(model))
 
 
-def _each_draw(model: ir.Model) -> Iterator[Draw]:
+def _each_draw(model: ir.Model) -> Iterator[RandomNode]:
     opset = model.opset_imports.get("", 1)
     for place in places(model.graph):
         node, label = place.node, f"{place.path}/{place.label}" if place.path else place.label
         address = f"{place.path}/{node.name or node.outputs[0].name}"
         seeded = attribute(node, "seed") is not None and _OURS not in node.meta
         if node.op_type == "BatchNormalization" and node.domain == "" and in_training(node, opset):
-            yield Draw(node, label, "BatchNormalization in training mode", address, by_batch=True)
+            yield RandomNode(node, label, "BatchNormalization in training mode", address, by_batch=True)
         elif draws(node, opset):
             mode = " in training mode" if node.op_type in DROPOUTS else ""
-            yield Draw(node, label, f"{node.op_type}{mode}", address, seeded=seeded)
+            yield RandomNode(node, label, f"{node.op_type}{mode}", address, seeded=seeded)
 
 
 def draws(node: ir.Node, opset: int) -> bool:
@@ -108,12 +108,12 @@ def in_training(node: ir.Node, opset: int) -> bool:
     return opset >= 7 and sum(bool(value.name) for value in node.outputs) > 1
 
 
-def seed_draws(draws: tuple[Draw, ...], seed: int) -> None:
+def seed_draws(draws: tuple[RandomNode, ...], seed: int) -> None:
     """Give every node that draws, and has no seed of its own, one that follows the run's.
 
     Parameters
     ----------
-    draws : tuple of Draw
+    draws : tuple of RandomNode
         Of a model, which is changed.
     """
     for draw in draws:
@@ -133,7 +133,7 @@ def drop_seeds(model: ir.Model) -> None:
             del place.node.attributes["seed"]
 
 
-def draws_note(draws: tuple[Draw, ...]) -> tuple[str, ...]:
+def draws_note(draws: tuple[RandomNode, ...]) -> tuple[str, ...]:
     """Say which nodes draw, and what their draws follow.
 
     Returns
@@ -161,7 +161,7 @@ def draws_note(draws: tuple[Draw, ...]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def listed(draws: list[Draw] | tuple[Draw, ...]) -> str:
+def listed(draws: list[RandomNode] | tuple[RandomNode, ...]) -> str:
     """The nodes by name, a few of them where there are many."""
     named = [f"{draw.label!r} ({draw.what})" for draw in draws[:_MANY]]
     more = len(draws) - len(named)

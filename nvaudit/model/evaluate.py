@@ -18,13 +18,13 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from nvaudit.arrays import Array
 from nvaudit.model.cause import cause
 from nvaudit.model.macs.rules import terms
 from nvaudit.model.runtime import runtime
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import bodies, captured
 
-Known = Array | list[Array]
+KnownValue = Array | list[Array]
 """A tensor, or a sequence of tensors."""
 
 MAX_FOLDED = 2**29
@@ -54,8 +54,8 @@ class NotFolded(Exception):
 
 
 def evaluate(
-    node: ir.Node, inputs: Mapping[ir.Value, Known], versions: Mapping[str, int], limit: int
-) -> tuple[list[Known | None], int]:
+    node: ir.Node, inputs: Mapping[ir.Value, KnownValue], versions: Mapping[str, int], limit: int
+) -> tuple[list[KnownValue | None], int]:
     """Apply an operator.
 
     Parameters
@@ -107,17 +107,17 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 160 else text[:160] + "…"
 
 
-def elements(known: Known) -> int:
+def elements(known: KnownValue) -> int:
     """Elements of a tensor, or of all tensors of a sequence."""
     return sum(part.size for part in known) if isinstance(known, list) else int(known.size)
 
 
 def _model(
-    node: ir.Node, inputs: Mapping[ir.Value, Known], versions: Mapping[str, int]
-) -> tuple[Any, dict[str, Known]]:
+    node: ir.Node, inputs: Mapping[ir.Value, KnownValue], versions: Mapping[str, int]
+) -> tuple[Any, dict[str, KnownValue]]:
     """The operator as a model of its own, and what to feed."""
     proto = ir.serde.serialize_node(node)
-    feeds: dict[str, Known] = {}
+    feeds: dict[str, KnownValue] = {}
     for position, value in enumerate(node.inputs):
         if value is not None:
             proto.input[position] = name = f"nvaudit.input.{position}"
@@ -144,18 +144,18 @@ def _model(
     return helper.make_model(graph, opset_imports=sets, ir_version=_IR_VERSION), feeds
 
 
-def _is_small(known: Known) -> bool:
+def _is_small(known: KnownValue) -> bool:
     return not isinstance(known, list) and known.size <= _SMALL
 
 
-def _tensor(name: str, known: Known) -> Any:
+def _tensor(name: str, known: KnownValue) -> Any:
     assert not isinstance(known, list)
     if known.dtype.kind in "UO":
         return helper.make_tensor(name, TensorProto.STRING, known.shape, known.reshape(-1).tolist())
     return ir.serde.serialize_tensor(ir.tensor(np.asarray(known, order="C"), name=name))
 
 
-def _info(name: str, known: Known) -> Any:
+def _info(name: str, known: KnownValue) -> Any:
     if isinstance(known, list):
         if not known:
             raise NotFolded("takes an empty sequence")
@@ -184,7 +184,9 @@ def _shapes(model: Any) -> list[tuple[int, ...] | None]:
     return shapes
 
 
-def _work(node: ir.Node, inputs: Mapping[ir.Value, Known], shapes: Sequence[tuple[int, ...] | None]) -> int:
+def _work(
+    node: ir.Node, inputs: Mapping[ir.Value, KnownValue], shapes: Sequence[tuple[int, ...] | None]
+) -> int:
     """Multiplications of an operator; one that makes no products takes a few for each element."""
     sizes = {value: known.shape for value, known in inputs.items() if isinstance(known, np.ndarray)}
     made = [value for value in node.outputs if value.name]
@@ -199,7 +201,7 @@ def _work(node: ir.Node, inputs: Mapping[ir.Value, Known], shapes: Sequence[tupl
     return max(products, few_each)
 
 
-def _run(node: ir.Node, model: Any, feeds: Mapping[str, Known], *, guarded: bool) -> list[Known]:
+def _run(node: ir.Node, model: Any, feeds: Mapping[str, KnownValue], *, guarded: bool) -> list[KnownValue]:
     """Run the model of one operator; guarded where neither memory nor time is known before."""
     names = [value.name for value in model.graph.output]
     try:
@@ -214,7 +216,9 @@ def _run(node: ir.Node, model: Any, feeds: Mapping[str, Known], *, guarded: bool
     return [list(result) if isinstance(result, list) else np.asarray(result) for result in results]
 
 
-def _run_by_runtime(model: Any, names: list[str], feeds: Mapping[str, Known], guarded: bool) -> list[Any]:
+def _run_by_runtime(
+    model: Any, names: list[str], feeds: Mapping[str, KnownValue], guarded: bool
+) -> list[Any]:
     ort = runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -259,13 +263,15 @@ def _bounded_arena() -> None:
     ort.create_and_register_allocator(where, arena)
 
 
-def _feed(known: Known) -> Any:
+def _feed(known: KnownValue) -> Any:
     if isinstance(known, list):
         return [np.asarray(part, order="C") for part in known]
     return np.asarray(known, order="C")
 
 
-def _run_by_reference(model: Any, names: list[str], feeds: Mapping[str, Known], reason: str) -> list[Any]:
+def _run_by_reference(
+    model: Any, names: list[str], feeds: Mapping[str, KnownValue], reason: str
+) -> list[Any]:
     try:
         with np.errstate(all="ignore"):
             return list(ReferenceEvaluator(model).run(names, dict(feeds)))

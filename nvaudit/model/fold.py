@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.evaluate import (
     MAX_ADDED,
     MAX_FOLDED,
     MAX_WORK,
     WHILE_ADDED,
     WHILE_STORED,
-    Known,
+    KnownValue,
     NotFolded,
     elements,
     evaluate,
 )
 from nvaudit.model.layout import Shape
-from nvaudit.model.tensors import Array, read_tensor
+from nvaudit.model.tensors import read_tensor
 from nvaudit.model.walk import attribute, captured, is_constant_node
 
 _VERSIONS = {"com.microsoft": 1, "com.microsoft.nchwc": 1, "ai.onnx.ml": 3}
@@ -118,7 +119,7 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
     uses = Counter(v for node in order for v in {*_inputs(node)})
     # One reader more for the result itself, which has to outlast the loop.
     uses[value] += 1
-    known: dict[ir.Value, Known] = dict(stored)
+    known: dict[ir.Value, KnownValue] = dict(stored)
     alive = done = 0
     for node in order:
         inputs = _inputs(node)

@@ -8,15 +8,16 @@ from typing import Any
 
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.cause import graph_errors
 from nvaudit.model.fold import stored_array
 from nvaudit.model.layout import UNMOVED, Layout
 from nvaudit.model.load import LoadedModel, TensorSpec
-from nvaudit.model.parameters import Grid, Part, find_parts, grid_of
+from nvaudit.model.parameters import ParameterRole, QuantizationGrid, find_parts, grid_of
 from nvaudit.model.settle import Knows, settle_unknown
-from nvaudit.model.tensors import Array, read_tensor
+from nvaudit.model.tensors import read_tensor
 from nvaudit.model.walk import is_constant_node
 from nvaudit.model.weights import choose
 
@@ -54,7 +55,7 @@ class Stored:
     dtype: str
     shape: tuple[int, ...]
     origin: str
-    part: Part
+    part: ParameterRole
     moves: Moves
     source: _Source = field(repr=False, compare=False)
 
@@ -64,7 +65,7 @@ class Stored:
         assert array is not None
         return array
 
-    def grid(self) -> Grid | None:
+    def grid(self) -> QuantizationGrid | None:
         """Integer grid behind the stored codes; None for floats and for integers that are no weight."""
         return grid_of(self.source.root, self.source.opset)
 

@@ -21,7 +21,7 @@ from nvaudit.model.walk import attribute, bodies, operand, places
 
 MAX_NODES = 250_000  # what calls of calls may expand to
 
-Operator = tuple[str, str, str]
+OperatorId = tuple[str, str, str]
 
 
 def inline_functions(model: ir.Model, path: Path) -> None:
@@ -54,8 +54,8 @@ def inline_functions(model: ir.Model, path: Path) -> None:
 
 def _expanded(model: ir.Model, path: Path) -> int:
     """Nodes after inlining."""
-    counts: dict[Operator, int] = {}
-    open_calls: set[Operator] = set()
+    counts: dict[OperatorId, int] = {}
+    open_calls: set[OperatorId] = set()
 
     def count(nodes: Iterator[ir.Node]) -> int:
         total = 0
@@ -64,7 +64,7 @@ def _expanded(model: ir.Model, path: Path) -> int:
             total += call(operator) if operator in model.functions else 1
         return total
 
-    def call(operator: Operator) -> int:
+    def call(operator: OperatorId) -> int:
         if operator in open_calls:
             raise ModelError(f"{path}: function {operator[1]!r} calls itself; ONNX functions cannot recurse")
         # Each function is counted once: calls of calls can double at every level, and to walk them all would

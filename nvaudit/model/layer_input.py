@@ -1,7 +1,7 @@
 """What the crossbars of a weight take: an activation, unfolded into the rows of its matrices.
 
 A layer is one product or several, y = Wᵀ x: rows of W are inputs × kernel, columns are outputs, as
-:class:`nvaudit.model.roles.Matrix` counts them. The x of a convolution is the patch under the kernel
+:class:`nvaudit.model.roles.CrossbarMatrix` counts them. The x of a convolution is the patch under the kernel
 (im2col); a recurrent layer takes the sequence with W and its own state, one step late, with R.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.build import Names
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import attribute, operand, places
 from nvaudit.model.weights import Weight, WeightUse
 

@@ -17,7 +17,7 @@ from nvaudit.files import read_noted
 from nvaudit.model.attributes import open_linear
 from nvaudit.model.cause import cause
 from nvaudit.model.check import MAX_ELEMENTS, check_model
-from nvaudit.model.draws import Draw, draws_note, find_draws, seed_draws
+from nvaudit.model.draws import RandomNode, draws_note, find_draws, seed_draws
 from nvaudit.model.external import digest_files
 from nvaudit.model.inline import check_growth, inline_functions
 from nvaudit.model.sparse import densify
@@ -63,7 +63,7 @@ class LoadedModel:
         What the model returns.
     ir_version : int
         Version of the file format.
-    draws : tuple of Draw
+    draws : tuple of RandomNode
         Nodes whose results differ from run to run; those of ``model`` have seeds that follow the run's.
     notes : tuple of str
         What was done to the file's graph, or must be known of it.
@@ -80,7 +80,7 @@ class LoadedModel:
     outputs: tuple[TensorSpec, ...]
     opset: int
     ir_version: int
-    draws: tuple[Draw, ...] = ()
+    draws: tuple[RandomNode, ...] = ()
     notes: tuple[str, ...] = ()
     as_filed: bool = True
     obstacle: str | None = None

@@ -81,7 +81,7 @@ class OutputFacts:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _ChannelAxis:
     """An axis of classes or channels: where it is, whether it holds class scores, its size where known."""
 
     axis: int
@@ -289,12 +289,12 @@ def _counts(value: ir.Value | None, depth: int = 0) -> bool:
 
 def _find_axis(
     value: ir.Value | None, rank: int, fixed: set[ir.Value], opset: int, depth: int = 0
-) -> _Axis | None:
+) -> _ChannelAxis | None:
     node = None if value is None or depth > MAX_DEPTH else value.producer()
     if node is None:
         return None
 
-    def before(index: int = 0, size: int = rank) -> _Axis | None:
+    def before(index: int = 0, size: int = rank) -> _ChannelAxis | None:
         return _find_axis(operand(node, index), size, fixed, opset, depth + 1)
 
     op = node.op_type
@@ -303,12 +303,12 @@ def _find_axis(
     operator = operator_of(node)
     if operator is not None and operator.family in ("convolution", "transposed convolution"):
         last = op.startswith("Nhwc") or attribute(node, "channels_last", 0)
-        return None if last else _Axis(1, False, _channels(node, operator))
+        return None if last else _ChannelAxis(1, False, _channels(node, operator))
     if operator is not None and operator.family in ("matrix product", "Gemm", "packed"):
         # Columns of a product of two activations (attention) are positions or features, not proved to be
         # classes.
         weight = operand(node, operator.weights[-1])
-        return _Axis(-1, True, _columns(node, weight)) if weight in fixed else None
+        return _ChannelAxis(-1, True, _columns(node, weight)) if weight in fixed else None
     if op in _ELEMENTWISE:
         return before()
     if op in _SPATIAL:
@@ -325,24 +325,24 @@ def _find_axis(
     return _moved(node, rank, before)
 
 
-def _softmax_axis(node: ir.Node, rank: int, opset: int) -> _Axis | None:
+def _softmax_axis(node: ir.Node, rank: int, opset: int) -> _ChannelAxis | None:
     if node.op_type == "OneHot":
-        return _Axis(attribute(node, "axis", -1) % rank, True)
+        return _ChannelAxis(attribute(node, "axis", -1) % rank, True)
     # Before operator set 13 a softmax runs over all axes from its own on, not over one.
     axis = attribute(node, "axis", -1 if opset >= 13 else 1)
     axis %= max(rank, 1)
-    return _Axis(axis, True) if opset >= 13 or axis == rank - 1 else None
+    return _ChannelAxis(axis, True) if opset >= 13 or axis == rank - 1 else None
 
 
-def _agreed(places: list[_Axis | None], rank: int) -> _Axis | None:
+def _agreed(places: list[_ChannelAxis | None], rank: int) -> _ChannelAxis | None:
     # One operand of unknown axes may have its classes elsewhere: all must be known, and agree.
     known = [one for one in places if one is not None]
     if not known or len(known) < len(places) or len({one.axis % rank for one in known}) > 1:
         return None
-    return _Axis(known[0].axis, all(one.scores for one in known), known[0].size)
+    return _ChannelAxis(known[0].axis, all(one.scores for one in known), known[0].size)
 
 
-def _moved(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Axis | None:
+def _moved(node: ir.Node, rank: int, before: Callable[..., _ChannelAxis | None]) -> _ChannelAxis | None:
     """Follow the axis through a change of shape."""
     op = node.op_type
     if op == "Transpose":
@@ -350,7 +350,7 @@ def _moved(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Ax
         if place is None or len(perm) != rank:
             return None
         # Axis i of the result is axis perm[i] of the source.
-        return _Axis(list(perm).index(place.axis % rank), place.scores, place.size)
+        return _ChannelAxis(list(perm).index(place.axis % rank), place.scores, place.size)
     if op in ("Squeeze", "Unsqueeze"):
         return _inserted(node, rank, before)
     if op == "Reshape":
@@ -358,7 +358,7 @@ def _moved(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Ax
     return None
 
 
-def _inserted(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Axis | None:
+def _inserted(node: ir.Node, rank: int, before: Callable[..., _ChannelAxis | None]) -> _ChannelAxis | None:
     axes = attribute(node, "axes") or _numbers(operand(node, 1))
     if not axes:
         return None
@@ -371,12 +371,12 @@ def _inserted(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> 
     if place is None:
         return None
     if not squeezed:
-        return _Axis(kept[place.axis % len(kept)], place.scores, place.size)
+        return _ChannelAxis(kept[place.axis % len(kept)], place.scores, place.size)
     axis = place.axis % longer
-    return _Axis(kept.index(axis), place.scores, place.size) if axis in kept else None
+    return _ChannelAxis(kept.index(axis), place.scores, place.size) if axis in kept else None
 
 
-def _reshaped(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> _Axis | None:
+def _reshaped(node: ir.Node, rank: int, before: Callable[..., _ChannelAxis | None]) -> _ChannelAxis | None:
     """A reshape that leaves the last axis alone, or joins what follows the channels."""
     source = operand(node, 0)
     shape = None if source is None or source.shape is None else list(source.shape)
@@ -390,9 +390,9 @@ def _reshaped(node: ir.Node, rank: int, before: Callable[..., _Axis | None]) -> 
         return None
     # Row-major: flat index = (the rest) · C + c, so a last size that stays C keeps c however the rest is cut.
     if place.axis % length == length - 1 and sizes[-1] == place.size:
-        return _Axis(-1, place.scores, place.size)
+        return _ChannelAxis(-1, place.scores, place.size)
     if place.axis % length == 1 and rank > 2 and sizes[1] in (0, place.size):
-        return _Axis(1, False, place.size)
+        return _ChannelAxis(1, False, place.size)
     return None
 
 

@@ -8,22 +8,23 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import FLOATS, Analysis, End, Root
 from nvaudit.model.chains import Clamp, Unpack, integer_range, layout_of
 from nvaudit.model.decode import decode_values
 from nvaudit.model.fold import stored_array
 from nvaudit.model.operators import operator_of
-from nvaudit.model.tensors import Array, find_bad
+from nvaudit.model.tensors import find_bad
 from nvaudit.model.walk import Place, bodies, places
 from nvaudit.model.weights import choose
 
-Part = Literal["weight", "bias", "norm", "table", "statistic", "other"]
+ParameterRole = Literal["weight", "bias", "norm", "table", "statistic", "other"]
 
 MAX_SHIFT = 1e3
 """Added constants with larger entries are masks, not biases."""
 
-_PARTS: dict[str, Part] = {
+_PARTS: dict[str, ParameterRole] = {
     "bias": "bias",
     "peephole weights": "bias",
     "scale": "norm",
@@ -34,7 +35,7 @@ _PARTS: dict[str, Part] = {
 """By what the table of operators calls an operand."""
 
 # Of operators that neither multiply by a matrix nor normalise.
-_OPERANDS: dict[tuple[str, int], Part] = {
+_OPERANDS: dict[tuple[str, int], ParameterRole] = {
     ("PRelu", 1): "norm",
     ("BiasGelu", 1): "bias",
     ("FastGelu", 1): "bias",
@@ -43,7 +44,7 @@ _OPERANDS: dict[tuple[str, int], Part] = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantizationGrid:
     """The integers that a stored tensor may hold: ``value = scale × (code - zero)``.
 
     Attributes
@@ -71,7 +72,7 @@ class Grid:
         return clipped
 
 
-def find_parts(graph: ir.Graph, analysis: Analysis) -> dict[str, Part]:
+def find_parts(graph: ir.Graph, analysis: Analysis) -> dict[str, ParameterRole]:
     """Tell what each stored tensor is.
 
     Returns
@@ -89,7 +90,7 @@ def find_parts(graph: ir.Graph, analysis: Analysis) -> dict[str, Part]:
     }
 
 
-def grid_of(root: Root, opset: int) -> Grid | None:
+def grid_of(root: Root, opset: int) -> QuantizationGrid | None:
     """Find the integer grid of a stored tensor, in the layout in which it is stored.
 
     Returns
@@ -124,7 +125,9 @@ def grid_of(root: Root, opset: int) -> Grid | None:
         wide = stored.astype(np.int64)  # 4-bit types have no order of their own
         if wide.size and not low <= int(wide.min()) <= int(wide.max()) <= high:
             return None  # several stored integers stand for one
-        return Grid(_narrow(scale.reshape(stored.shape)), _narrow(zero.reshape(stored.shape)), low, high)
+        return QuantizationGrid(
+            _narrow(scale.reshape(stored.shape)), _narrow(zero.reshape(stored.shape)), low, high
+        )
     return None
 
 
@@ -142,7 +145,7 @@ def _narrow(array: Array) -> Array:
     return array
 
 
-def _operand(end: End) -> Part | None:
+def _operand(end: End) -> ParameterRole | None:
     assert end.place is not None
     node = end.place.node
     operator = operator_of(node)
@@ -151,7 +154,7 @@ def _operand(end: End) -> Part | None:
     return _OPERANDS.get((node.op_type, end.index)) if node.domain in ("", "com.microsoft") else None
 
 
-def _part(root: Root, behind: set[ir.Value]) -> Part:
+def _part(root: Root, behind: set[ir.Value]) -> ParameterRole:
     if not (root.state.dtype in FLOATS or root.state.dtype.is_integer()) or 0 in root.state.shape:
         return "other"
     if choose(root).mapped:
@@ -163,7 +166,7 @@ def _part(root: Root, behind: set[ir.Value]) -> Part:
     return next((part for part in parts if part), "other")
 
 
-def _arithmetic(root: Root, end: End, behind: set[ir.Value]) -> Part | None:
+def _arithmetic(root: Root, end: End, behind: set[ir.Value]) -> ParameterRole | None:
     """A constant that is added or multiplied channel by channel behind a weight."""
     assert end.place is not None
     node = end.place.node

@@ -22,14 +22,14 @@ MAX_DISTANCE = 16
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _PickedAxis:
     """An axis of what was picked: its size, and the axis of the stack that it is; None for another one."""
 
     size: int
     source: int | None
 
 
-_Axes = tuple[_Axis, ...]
+_Axes = tuple[_PickedAxis, ...]
 
 
 def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, ints: Ints) -> Role | None:
@@ -79,7 +79,7 @@ def _picked(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
 
 
 def _rest(shape: Shape, gone: set[int]) -> _Axes:
-    return tuple(_Axis(size, axis) for axis, size in enumerate(shape) if axis not in gone)
+    return tuple(_PickedAxis(size, axis) for axis, size in enumerate(shape) if axis not in gone)
 
 
 def _gather(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
@@ -90,7 +90,7 @@ def _gather(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
     ranks = (1, 2, 0, 3) if indices.shape is None else (len(indices.shape),)
     axes = _rest(shape, set())
     return [
-        (node.outputs[0], (*axes[:axis], *(_Axis(1, None) for _ in range(rank)), *axes[axis + 1 :]))
+        (node.outputs[0], (*axes[:axis], *(_PickedAxis(1, None) for _ in range(rank)), *axes[axis + 1 :]))
         for rank in ranks
     ]
 
@@ -100,7 +100,7 @@ def _gather_nd(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
     dims = None if indices is None or indices.shape is None else list(indices.shape)
     if index or not dims or not isinstance(dims[-1], int) or attribute(node, "batch_dims", 0):
         return []
-    batch = tuple(_Axis(1, None) for _ in dims[:-1])
+    batch = tuple(_PickedAxis(1, None) for _ in dims[:-1])
     return [(node.outputs[0], (*batch, *_rest(shape, set(range(dims[-1])))))]
 
 
@@ -110,7 +110,9 @@ def _slice(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
     if index or axes is None:
         return []
     cut = {axis % len(shape) for axis in axes}
-    kept = tuple(_Axis(1, None) if axis in cut else _Axis(size, axis) for axis, size in enumerate(shape))
+    kept = tuple(
+        _PickedAxis(1, None) if axis in cut else _PickedAxis(size, axis) for axis, size in enumerate(shape)
+    )
     return [(node.outputs[0], kept)]
 
 
@@ -186,7 +188,7 @@ def _unsqueezed(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
         return None
     rank = len(axes) + len(named)
     added, rest = {axis % rank for axis in named}, iter(axes)
-    return tuple(_Axis(1, None) if place in added else next(rest) for place in range(rank))
+    return tuple(_PickedAxis(1, None) if place in added else next(rest) for place in range(rank))
 
 
 def _reshaped(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
@@ -209,11 +211,11 @@ def _reshaped(node: ir.Node, axes: _Axes, ints: Ints) -> _Axes | None:
         last.insert(0, dim)
     if math.prod(last) != size:
         return None
-    before = tuple(_Axis(1, None) for _ in shape[: len(shape) - len(last)])
+    before = tuple(_PickedAxis(1, None) for _ in shape[: len(shape) - len(last)])
     if [axis.size for axis in item] == last:
         return (*before, *item)
     # An item that was stored flat: each axis of it is a part of the stored one.
-    return (*before, *(_Axis(dim, _PART - place) for place, dim in enumerate(last)))
+    return (*before, *(_PickedAxis(dim, _PART - place) for place, dim in enumerate(last)))
 
 
 _PART = -1

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.analysis import End, Root, analyse
 from nvaudit.model.build import Names
 from nvaudit.model.chains import Quantize
@@ -23,7 +24,6 @@ from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import operator_of
 from nvaudit.model.parameters import grid_of
 from nvaudit.model.rewrite import put_constant, set_weights, store_array
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import operand
 from nvaudit.model.weights import choose
 

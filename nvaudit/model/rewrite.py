@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.errors import EngineError, ModelError
 from nvaudit.files import check_writable, put_in_place, write_bytes_atomic
 from nvaudit.model.analysis import Analysis, End, Root, analyse
@@ -20,7 +21,6 @@ from nvaudit.model.decode import decode_values
 from nvaudit.model.draws import drop_seeds
 from nvaudit.model.fold import fold, stored_array
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import graphs, is_constant_node
 from nvaudit.model.weights import choose
 from nvaudit.model.write import MAX_ONE_FILE

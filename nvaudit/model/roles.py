@@ -29,7 +29,7 @@ IsConstant = Callable[[ir.Value | None], bool]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class CrossbarMatrix:
     """Crossbar matrices that a weight makes.
 
     Attributes
@@ -70,14 +70,14 @@ class Role:
     """
 
     channel_axes: Shape
-    matrix: Matrix
+    matrix: CrossbarMatrix
     decode: Decode | None = None
     product: str = ""
     view: Layout = UNMOVED
     unpack: Unpack | None = None
 
 
-Rule = Callable[[ir.Node, Operator, int, Shape, IsConstant], "Role | None"]
+RoleRule = Callable[[ir.Node, Operator, int, Shape, IsConstant], "Role | None"]
 
 
 def find_role(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant) -> Role | None:
@@ -124,7 +124,7 @@ def _conv(
     if index not in operator.weights or len(shape) < 3 or groups < 1 or shape[0] % groups:
         return None
     # A patch of (C_in / groups) · kernel inputs drives the rows (im2col); C_out / groups columns per group.
-    matrix = Matrix(groups, math.prod(shape[1:]), shape[0] // groups, math.prod(shape[2:]))
+    matrix = CrossbarMatrix(groups, math.prod(shape[1:]), shape[0] // groups, math.prod(shape[2:]))
     return Role((0,), matrix, _decode(node, operator, index, 0))
 
 
@@ -157,7 +157,7 @@ def _blocked_conv(
         perm = (0, len(cut) - 1, 1, len(cut) - 2, *axes)
     if outputs % groups:
         return None
-    matrix = Matrix(groups, math.prod(shape[1:]), outputs // groups, math.prod(kernel))
+    matrix = CrossbarMatrix(groups, math.prod(shape[1:]), outputs // groups, math.prod(kernel))
     return Role((0,), matrix, view=Layout([("reshape", cut), ("transpose", perm), ("reshape", shape)]))
 
 
@@ -171,7 +171,7 @@ def _conv_transpose(
     # An output gathers over input channels and kernel positions, as in a convolution of the spread-out input
     # with the flipped kernel; so these make the rows here too.
     kernel = math.prod(shape[2:])
-    return Role((1,), Matrix(groups, shape[0] // groups * kernel, shape[1], kernel))
+    return Role((1,), CrossbarMatrix(groups, shape[0] // groups * kernel, shape[1], kernel))
 
 
 def _matmul_role(
@@ -182,12 +182,12 @@ def _matmul_role(
         return None
     if len(shape) == 1:
         # A vector is summed over whole: K rows, one column, no axis of outputs.
-        return Role((), Matrix(1, shape[0], 1), decode)
+        return Role((), CrossbarMatrix(1, shape[0], 1), decode)
     inner_last = left != transposed  # [.., M, K] on the left, or [.., N, K] on the right
     inner, outer = (-1, -2) if inner_last else (-2, -1)
     batch = tuple(range(len(shape) - 2))
     axes = (*batch, len(shape) + outer)
-    return Role(axes, Matrix(math.prod(shape[:-2]), shape[inner], shape[outer]), decode)
+    return Role(axes, CrossbarMatrix(math.prod(shape[:-2]), shape[inner], shape[outer]), decode)
 
 
 def _product(
@@ -219,7 +219,7 @@ def _recurrent(
     if index not in operator.weights or len(shape) != 3:
         return None
     # y = W x for each direction (or expert): the last axis is summed over and makes the rows.
-    return Role((0, 1), Matrix(shape[0], shape[2], shape[1]))
+    return Role((0, 1), CrossbarMatrix(shape[0], shape[2], shape[1]))
 
 
 def _attention(
@@ -227,7 +227,7 @@ def _attention(
 ) -> Role | None:
     if index not in operator.weights or len(shape) != 2:
         return None
-    return Role((1,), Matrix(1, shape[0], shape[1]))
+    return Role((1,), CrossbarMatrix(1, shape[0], shape[1]))
 
 
 def _einsum(
@@ -261,7 +261,7 @@ def _einsum(
     if len(later) < len(rows):
         rows, cols = [axis for axis in rows if axis not in later], sorted(cols + later)
     sizes = (math.prod(shape[axis] for axis in axes) for axes in (groups, rows, cols))
-    return Role(tuple(sorted(groups + cols)), Matrix(*sizes)) if rows else None
+    return Role(tuple(sorted(groups + cols)), CrossbarMatrix(*sizes)) if rows else None
 
 
 def _spelled(term: str, rank: int) -> list[str] | None:
@@ -322,7 +322,7 @@ def _packed(
     return None if role is None else replace(role, unpack=Unpack(bits, block, sizes, scale, zero))
 
 
-_RULES: dict[Family, Rule] = {
+_RULES: dict[Family, RoleRule] = {
     "convolution": _conv,
     "deformable convolution": _conv,
     "blocked convolution": _blocked_conv,

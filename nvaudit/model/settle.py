@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.build import Names, remove_unused
 from nvaudit.model.fold import fold
 from nvaudit.model.sparse import ORIGIN_KEY
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import bodies, constant_values, is_constant_node, places
 
 COMPUTED = "computed"

@@ -12,21 +12,21 @@ import onnx
 from onnx import numpy_helper
 
 from nvaudit.errors import ModelError
-from nvaudit.model.check import Checked, check_tensor, count_elements
+from nvaudit.model.check import CheckedModel, check_tensor, count_elements
 
 MAX_DENSE_BYTES = 2**30
 _STRING_BYTES = 64  # about what an empty string in a message takes
 ORIGIN_KEY = "nvaudit.origin"
 
 
-def densify(proto: Any, checked: Checked) -> None:
+def densify(proto: Any, checked: CheckedModel) -> None:
     """Replace every sparse tensor by a dense one and drop map types, in place.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         The message; it is changed.
-    checked : Checked
+    checked : CheckedModel
         The result of ``check_model``.
 
     Raises
@@ -41,7 +41,7 @@ def densify(proto: Any, checked: Checked) -> None:
             _densify_node(node, checked)
 
 
-def _check_total(proto: Any, checked: Checked) -> None:
+def _check_total(proto: Any, checked: CheckedModel) -> None:
     """Add up what all sparse tensors are when dense, before any is expanded: a few bytes stand for each."""
     total = 0
     for sparse, place in _sparse_tensors(proto):
@@ -93,7 +93,7 @@ def _element_bytes(tensor: Any, where: str) -> int:
         ) from error
 
 
-def _densify_graph(graph: Any, checked: Checked) -> None:
+def _densify_graph(graph: Any, checked: CheckedModel) -> None:
     for sparse in graph.sparse_initializer:
         _dense(sparse, f"sparse initializer {sparse.values.name!r}", checked, graph.initializer.add())
     del graph.sparse_initializer[:]
@@ -104,7 +104,7 @@ def _densify_graph(graph: Any, checked: Checked) -> None:
         _densify_node(node, checked)
 
 
-def _densify_node(node: Any, checked: Checked) -> None:
+def _densify_node(node: Any, checked: CheckedModel) -> None:
     for attribute in node.attribute:
         if attribute.HasField("g"):
             _densify_graph(attribute.g, checked)
@@ -126,7 +126,7 @@ def _holds_map(type_proto: Any) -> bool:
     return bool(kind == "map_type")
 
 
-def _dense(sparse: Any, place: str, checked: Checked, dense: Any) -> None:
+def _dense(sparse: Any, place: str, checked: CheckedModel, dense: Any) -> None:
     """Fill a tensor message with a sparse one, marked with its origin."""
     where = f"{checked.path}: {place}"
     for part in (sparse.values, sparse.indices):

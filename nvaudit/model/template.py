@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root, analyse
 from nvaudit.model.batch.rebatch import Rebatch, rebatch
 from nvaudit.model.build import Names, remove_unused
 from nvaudit.model.cause import graph_errors
-from nvaudit.model.crossbar.plan import CrossbarPlan, Split
+from nvaudit.model.crossbar.plan import CrossbarPlan, CrossbarSplit
 from nvaudit.model.crossbar.recurrent import find_lengths, unroll, why_not_unrolled
 from nvaudit.model.crossbar.split import MIN_OPSET, split_weight
 from nvaudit.model.integer import rewrite_integer
@@ -28,7 +29,7 @@ from nvaudit.model.layout import Layout
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import is_float
 from nvaudit.model.readnoise import add_read_noise, takes_read_noise
-from nvaudit.model.tensors import Array, read_tensor
+from nvaudit.model.tensors import read_tensor
 from nvaudit.model.walk import graphs, is_constant_node, places
 from nvaudit.model.weights import choose
 
@@ -125,7 +126,7 @@ class Template:
         Where the bytes of each slot and digital tensor start in ``nvaudit-slots.bin``.
     rebatch : Rebatch or None
         What became of the batch size; None where it was left alone.
-    splits : tuple of Split
+    splits : tuple of CrossbarSplit
         What became of each weight that was to be split over crossbars.
     """
 
@@ -134,7 +135,7 @@ class Template:
     digital: dict[str, Array]
     offsets: dict[str, int]
     rebatch: Rebatch | None = None
-    splits: tuple[Split, ...] = ()
+    splits: tuple[CrossbarSplit, ...] = ()
 
 
 def build_template(
@@ -214,7 +215,7 @@ class _SlotMaker:
         self.open_slots: dict[tuple[str, Layout, ir.DataType], tuple[Slot, ir.Value]] = {}
         self.variance_slots: list[Slot] = []
         self.cell_slots: list[tuple[Slot, ir.Value]] = []
-        self.splits: list[Split] = []
+        self.splits: list[CrossbarSplit] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     def open(self, root: Root, analysis: Analysis) -> None:

@@ -12,11 +12,10 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from nvaudit.arrays import Array
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.cause import cause
 from nvaudit.model.external import memory_map
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def read_tensor(tensor: ir.TensorProtocol) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.errors import EngineError, ModelError, NvauditError
 from nvaudit.files import check_writable, replacing, write_bytes_atomic
 from nvaudit.model.analysis import Root, analyse
@@ -24,7 +25,6 @@ from nvaudit.model.cause import cause
 from nvaudit.model.fold import stored_array
 from nvaudit.model.load import LoadedModel, assemble, parse_upgraded
 from nvaudit.model.parameters import grid_of
-from nvaudit.model.tensors import Array
 
 _TAG = "nvaudit.place"
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError
 from nvaudit.model.analysis import Analysis, End, Root
 from nvaudit.model.chains import Clamp, Quantize, Unpack, layout_of
@@ -13,8 +14,8 @@ from nvaudit.model.decode import IntegerGrid, decode_values, grid_bits
 from nvaudit.model.evaluate import NotFolded
 from nvaudit.model.fold import computed, stored_array
 from nvaudit.model.layout import UNMOVED, Layout
-from nvaudit.model.roles import Matrix
-from nvaudit.model.tensors import Array, find_bad
+from nvaudit.model.roles import CrossbarMatrix
+from nvaudit.model.tensors import find_bad
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,12 @@ class Weight:
     is_integer: bool
     grid_bits: int | None
     channel_axes: tuple[int, ...]
-    matrix: Matrix
+    matrix: CrossbarMatrix
     uses: tuple[WeightUse, ...]
     origin: str
     stored_shape: tuple[int, ...]
     to_stored: Layout
-    source: _Source = field(repr=False, compare=False)
+    source: _WeightSource = field(repr=False, compare=False)
 
     def load(self) -> WeightValues:
         """Read the numbers; nothing is kept, so that large models fit.
@@ -127,7 +128,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _WeightSource:
     """Where a weight's numbers come from."""
 
     path: str
@@ -240,7 +241,7 @@ def make_weight(root: Root, choice: Choice, analysis: Analysis, path: str) -> We
         origin=root.origin,
         stored_shape=root.state.shape,
         to_stored=choice.to_stored,
-        source=_Source(path, root.value, end, root.state, root.origin == "folded", analysis.opset),
+        source=_WeightSource(path, root.value, end, root.state, root.origin == "folded", analysis.opset),
     )
 
 

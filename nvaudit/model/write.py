@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from nvaudit.arrays import Array
 from nvaudit.errors import EngineError, ModelError
 from nvaudit.files import replacing, write_bytes_atomic
 from nvaudit.model.template import ALIGNMENT, Slot, Template
-from nvaudit.model.tensors import Array
 
 MAX_ONE_FILE = 1_500_000_000  # bytes of tensors; a protobuf message ends at 2 GiB
 

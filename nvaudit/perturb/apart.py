@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Array, Rows
 from nvaudit.data import Dataset
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model import LoadedModel, Rebatch, activation_bytes, constants
@@ -47,9 +47,6 @@ FEW = 1e-3
 
 WHOLE_BYTES = 4 << 30
 """Memory that the activations of a set may take that is run whole."""
-
-Rows = NDArray[np.intp]
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array, held_levels
-from nvaudit.perturb.chip import Device, Float, MappedTensor, TensorLaw, blocks
+from nvaudit.arrays import Singles
+from nvaudit.mapping.conductance import DeviceArray, held_levels
+from nvaudit.model.template import Slot
+from nvaudit.perturb.chip import Device, MappedTensor, TensorLaw, blocks
 from nvaudit.perturb.collapse import CodeLaw
-from nvaudit.perturb.common import Block
+from nvaudit.perturb.common import BlockIndex
 from nvaudit.perturb.terms import active_terms, effect
-from nvaudit.perturb.workload import SlotSpec
 from nvaudit.rng import stream
 
 
@@ -36,16 +37,16 @@ class Cells:
         Variance of one read, in squared level spacings.
     """
 
-    levels: Float
-    read_variance: Float | None
+    levels: Singles
+    read_variance: Singles | None
 
 
-def device_factors(array: Array) -> tuple[float, ...]:
+def device_factors(array: DeviceArray) -> tuple[float, ...]:
     """What each device of a weight counts for, in code units: ``± 2**(i·B)`` of slices."""
     return array.code.factors
 
 
-def device_offset(array: Array) -> int:
+def device_offset(array: DeviceArray) -> int:
     """What the devices of a zero weight add up to, in code units."""
     return array.code.zero
 
@@ -93,7 +94,7 @@ def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
 
 
 def cells_of(
-    law: TensorLaw, devices: Callable[[Block], Iterable[Device]], kind: type[Any] = np.float32
+    law: TensorLaw, devices: Callable[[BlockIndex], Iterable[Device]], kind: type[Any] = np.float32
 ) -> Cells:
     """Lay out the devices of a tensor that are given block by block.
 
@@ -117,12 +118,12 @@ def cells_of(
     return Cells(out, variance if noisy else None)
 
 
-def _targets(code: NDArray[np.int16], array: Array) -> list[tuple[Float | float, NDArray[np.int16]]]:
+def _targets(code: NDArray[np.int16], array: DeviceArray) -> list[tuple[Singles | float, NDArray[np.int16]]]:
     """Sign and level of each device."""
     return [(_single(held.sign), held.level) for held in held_levels(code, array)]
 
 
-def _single(sign: Float | float) -> Float | float:
+def _single(sign: Singles | float) -> Singles | float:
     """The sign that the column sums see: of ``differential`` both polarities are counted positive there."""
     return sign if isinstance(sign, np.ndarray) else 1.0
 
@@ -131,9 +132,9 @@ def _single(sign: Float | float) -> Float | float:
 class _Tables:
     """Per device and code, in level spacings: the mean, the spread, and the share of the weight's normal."""
 
-    mean: Float
-    spread: Float
-    share: Float
+    mean: Singles
+    spread: Singles
+    share: Singles
 
 
 def _tables(law: TensorLaw, collapsed: CodeLaw) -> _Tables:
@@ -193,17 +194,17 @@ def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) ->
     return Cells(out, None)
 
 
-def _look(table: Float, index: NDArray[np.intp]) -> Float | np.float32:
+def _look(table: Singles, index: NDArray[np.intp]) -> Singles | np.float32:
     """Entries of a table; the entry itself where all are the same."""
     return table[0] if (table == table[0]).all() else table[index]
 
 
-def place_cells(cells: Cells, slot: SlotSpec) -> NDArray[np.floating]:
+def place_cells(cells: Cells, slot: Slot) -> NDArray[np.floating]:
     """Lay devices out as a slot of the template takes them.
 
     Parameters
     ----------
-    slot : SlotSpec
+    slot : Slot
         With ``cells`` set.
 
     Returns

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Singles
 from nvaudit.device import NoiseTerm, OperatingPoint, Shared
-from nvaudit.mapping.conductance import Array, Held, held_levels
+from nvaudit.mapping.conductance import DeviceArray, Held, held_levels
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.perturb.collapse import CodeLaw, collapse
-from nvaudit.perturb.common import Block, Streams, Tiles, draw_component
+from nvaudit.perturb.common import BlockIndex, Streams, Tiles, draw_component
 from nvaudit.perturb.terms import (
-    Levels,
+    LevelNumbers,
     Sampler,
     Setting,
     active_terms,
@@ -36,8 +37,6 @@ BLOCK = 1 << 16
 CACHE_BYTES = 32 << 20
 """Tables per weight (base and spread) are kept between trials while those of all tensors fit in this."""
 
-Float = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class MappedTensor:
@@ -51,7 +50,7 @@ class MappedTensor:
         Signed codes in the primary layout; may be memory-mapped.
     scale : ndarray, float32
         Weight units per code, broadcastable to ``code``.
-    array : Array
+    array : DeviceArray
         How codes are stored in devices.
     peak_code : int
         Largest code magnitude, which stands for max|W|.
@@ -63,19 +62,19 @@ class MappedTensor:
 
     key: str
     code: NDArray[np.int16]
-    scale: Float
-    array: Array
+    scale: Singles
+    array: DeviceArray
     peak_code: int
     lines: Lines = ONE_COLUMN
     skip_rows: int | None = None
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawnWeights:
     """Weights of one tensor on one chip, and the variance of one read of them (None without read noise)."""
 
-    weights: Float
-    read_variance: Float | None
+    weights: Singles
+    read_variance: Singles | None
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,9 @@ class Device:
     """
 
     held: Held
-    conductance: Float
-    deviation: Float
-    reads: list[Float]
+    conductance: Singles
+    deviation: Singles
+    reads: list[Singles]
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class TensorLaw:
     every_device: bool = False
     freeze_read: bool = False
     keep_tables: bool = True
-    _tables: dict[str, tuple[Float, Float]] = field(default_factory=dict, repr=False)
+    _tables: dict[str, tuple[Singles, Singles]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def setting(self) -> Setting:
@@ -135,12 +134,12 @@ class TensorLaw:
         tensor = self.tensor
         return None if tensor.skip_rows is None else unmapped(tensor.code, tensor.lines, tensor.skip_rows)
 
-    def draw(self, seed: int, trial: int) -> Draw:
+    def draw(self, seed: int, trial: int) -> DrawnWeights:
         """Draw this tensor on chip ``trial``.
 
         Returns
         -------
-        Draw
+        DrawnWeights
             ``weights`` : float32 in the primary layout, ``W_p = scale · (code + Σ_i 2**(iB) Δg_i)``.
         """
         # Streams are addressed by chip, tensor and, device by device, noise term: what is drawn here does not
@@ -154,7 +153,7 @@ class TensorLaw:
                 drawn.read_variance[self.skipped] = 0
         return drawn
 
-    def _draw_weights(self, law: CodeLaw, seed: int, trial: int) -> Draw:
+    def _draw_weights(self, law: CodeLaw, seed: int, trial: int) -> DrawnWeights:
         code = self.tensor.code
         out = np.empty(code.shape, np.float32)
         noisy = bool(law.std.any())
@@ -171,11 +170,11 @@ class TensorLaw:
                 target += base
             else:
                 target[...] = base
-        return Draw(out, None)
+        return DrawnWeights(out, None)
 
     def _base_and_spread(
-        self, law: CodeLaw, name: str, code: NDArray[np.int16], scale: Float
-    ) -> tuple[Float, Float]:
+        self, law: CodeLaw, name: str, code: NDArray[np.int16], scale: Singles
+    ) -> tuple[Singles, Singles]:
         """Mean and standard deviation of each weight; kept for the next trial when small."""
         kept = self._tables.get(name)
         if kept is not None:
@@ -190,17 +189,21 @@ class TensorLaw:
             self._tables[name] = (base, np.asarray(spread))
         return base, np.asarray(spread)
 
-    def _draw_devices(self, seed: int, trial: int) -> Draw:
+    def _draw_devices(self, seed: int, trial: int) -> DrawnWeights:
         streams = self.streams(seed, trial)
 
-        def drawn(block: Block) -> tuple[Float, Float]:
+        def drawn(block: BlockIndex) -> tuple[Singles, Singles]:
             return self._deviations(self.tensor.code[block], block, streams)
 
         return self.read(drawn, self.has_reads, seed, trial)
 
     def read(
-        self, drawn: Callable[[Block], tuple[NDArray[Any], NDArray[Any]]], reads: bool, seed: int, trial: int
-    ) -> Draw:
+        self,
+        drawn: Callable[[BlockIndex], tuple[NDArray[Any], NDArray[Any]]],
+        reads: bool,
+        seed: int,
+        trial: int,
+    ) -> DrawnWeights:
         """Turn what the devices of each block deviate by into weights.
 
         Parameters
@@ -225,9 +228,11 @@ class TensorLaw:
             elif reads:
                 deviation += np.sqrt(read) * freeze.standard_normal(read.shape, dtype=np.float32)
             out[block] = (code + deviation) * scale
-        return Draw(out, variance)
+        return DrawnWeights(out, variance)
 
-    def _deviations(self, code: NDArray[np.int16], block: Block, streams: Streams) -> tuple[Float, Float]:
+    def _deviations(
+        self, code: NDArray[np.int16], block: BlockIndex, streams: Streams
+    ) -> tuple[Singles, Singles]:
         """Deviation of each weight and the variance of one read of it, both in code units."""
         array = self.tensor.array
         deviation, read = added_up(self.devices(code, block, streams), code.shape, array)
@@ -241,7 +246,7 @@ class TensorLaw:
             deviation += shift[index] + std[index] * z
         return deviation, read
 
-    def devices(self, code: NDArray[np.int16], block: Block, streams: Streams) -> Iterator[Device]:
+    def devices(self, code: NDArray[np.int16], block: BlockIndex, streams: Streams) -> Iterator[Device]:
         """Draw the devices of a block of weights: polarity by polarity, least significant slice first."""
         array = self.tensor.array
         target = self.setting.target.astype(np.float32)
@@ -255,11 +260,11 @@ class TensorLaw:
                 g, reads = gain * g, [gain * one for one in reads]
             yield Device(held, g, g - wanted, reads)
 
-    def read_spreads(self, level: Levels, g: Float) -> list[Float]:
+    def read_spreads(self, level: LevelNumbers, g: Singles) -> list[Singles]:
         """Standard deviation of one read of devices that hold ``g``, term by term, in the window's unit."""
         return [spread[level] * g if relative else spread[level] for spread, relative in self._reads]
 
-    def spreads_at(self, g: NDArray[np.floating], block: Block) -> Iterator[NDArray[np.floating]]:
+    def spreads_at(self, g: NDArray[np.floating], block: BlockIndex) -> Iterator[NDArray[np.floating]]:
         """Standard deviation of one read of each device of a block, of all terms together.
 
         Parameters
@@ -272,8 +277,14 @@ class TensorLaw:
             yield np.sqrt(sum((np.square(part) for part in parts), np.zeros_like(g[number])))
 
     def _programmed(
-        self, level: Levels, wanted: Float, number: int, block: Block, streams: Streams, aged: bool = True
-    ) -> Float:
+        self,
+        level: LevelNumbers,
+        wanted: Singles,
+        number: int,
+        block: BlockIndex,
+        streams: Streams,
+        aged: bool = True,
+    ) -> Singles:
         """Draw the conductances of one device of each weight, by default after the time since programming."""
         g = wanted
         # In the profile's order: factors act on, and limits hold for, what earlier terms have made.
@@ -345,12 +356,12 @@ class TensorLaw:
         return tuple(term for term in self._active if isinstance(term, Shared))
 
     @cached_property
-    def _common(self) -> dict[str, Float]:
+    def _common(self) -> dict[str, Singles]:
         """Spread per level of the common components."""
         return {term.name: shared_spread(term, self.setting).astype(np.float32) for term in self._shared}
 
     @cached_property
-    def _on_weights(self) -> tuple[tuple[str, Truncated | tuple[Float, Float]], ...]:
+    def _on_weights(self) -> tuple[tuple[str, Truncated | tuple[Singles, Singles]], ...]:
         """Terms that act on weights: mean and spread per code."""
         top, peak = self.tensor.array.top, self.tensor.peak_code
         code = np.arange(-top, top + 1)
@@ -366,7 +377,7 @@ class TensorLaw:
         return bool(self._reads)
 
     @cached_property
-    def _reads(self) -> tuple[tuple[Float, bool], ...]:
+    def _reads(self) -> tuple[tuple[Singles, bool], ...]:
         at = self.setting
         return tuple(
             (read_spread(term, at).astype(np.float32), term.unit == "relative")
@@ -375,7 +386,7 @@ class TensorLaw:
 
 
 def added_up(
-    devices: Iterable[Device], shape: tuple[int, ...], array: Array, kind: type[Any] = np.float32
+    devices: Iterable[Device], shape: tuple[int, ...], array: DeviceArray, kind: type[Any] = np.float32
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Add devices up: deviation of each weight, and variance of one read of it, both in code units.
 
@@ -395,8 +406,8 @@ def added_up(
 
 
 def blocks(
-    code: NDArray[np.int16], scale: Float
-) -> Iterator[tuple[str, tuple[slice | EllipsisType, ...], Float]]:
+    code: NDArray[np.int16], scale: Singles
+) -> Iterator[tuple[str, tuple[slice | EllipsisType, ...], Singles]]:
     """Slabs of a tensor along its first axis: a name, where, and the part of the scale that belongs there."""
     if code.ndim == 0:
         yield "0", (Ellipsis,), scale  # with () an index would copy, not view

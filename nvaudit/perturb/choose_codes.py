@@ -11,20 +11,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.code_search import (
     CodeError,
+    CodeFamily,
     CodeSearch,
     Conversion,
-    Family,
-    Spread,
+    WeightDistribution,
     allocate,
     best_zero,
     code_error,
     noise_of_level,
 )
-from nvaudit.mapping.codes import Code, Doubles, check_significances, level_code, rounding
+from nvaudit.mapping.codes import Code, check_significances, level_code, rounding
 from nvaudit.mapping.conductance import code_layout, layout
 from nvaudit.mapping.mapping_file import read_mapping
 from nvaudit.mapping.quantize import peak_of, scaled_to
@@ -63,7 +64,7 @@ class CodeRequest:
     """
 
     significances: tuple[int, ...] | None
-    family: Family = "powers"
+    family: CodeFamily = "powers"
     devices: float | None = None
     allocate: Literal["devices", "crossbars"] | None = None
 
@@ -116,7 +117,7 @@ class CodeUse:
 
     code: Code
     error: CodeError
-    noise_of_level: Doubles
+    noise_of_level: Floats
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ class ChosenCodes:
     """
 
     of: Mapping[str, Code]
-    variance: Doubles
-    rounded_by: Doubles
+    variance: Floats
+    rounded_by: Floats
     point: OperatingPoint | None = None
     errors: Mapping[str, CodeError] = field(default_factory=dict)
     slices: CodeUse | None = None
@@ -179,13 +180,13 @@ class _Layer:
     """One weight, as a search sees it."""
 
     weight: Weight
-    spread: Spread
+    spread: WeightDistribution
     size: int
     power: float
     """Mean of max|W|² over the mean of W²: what an error relative to max|W| is multiplied by."""
 
 
-def level_variance(point: OperatingPoint, levels: int) -> Doubles:
+def level_variance(point: OperatingPoint, levels: int) -> Floats:
     """Variance of one device at each level, one read included, in squared spacings of these levels.
 
     Terms stated as a fraction of max|W| act on no device and are left out; a component that devices share
@@ -311,9 +312,9 @@ def codes_of_file(
 
 def _use(
     code: Code,
-    variance: Doubles,
-    weights: Spread,
-    rounded_by: Doubles | None,
+    variance: Floats,
+    weights: WeightDistribution,
+    rounded_by: Floats | None,
     conversion: Conversion | None,
 ) -> CodeUse:
     error = code_error(code, variance, weights, rounded_by=rounded_by, conversion=conversion)
@@ -328,7 +329,7 @@ def _layer(weight: Weight, per_channel: bool) -> _Layer:
     # the results, where inputs are alike.
     square = float(np.mean(np.square(values, dtype=np.float64))) if values.size else 0.0
     power = float(np.mean(np.square(peak))) / square if square > 0 else 0.0
-    return _Layer(weight, Spread.of([(values, peak)]), int(values.size), power)
+    return _Layer(weight, WeightDistribution.of([(values, peak)]), int(values.size), power)
 
 
 def scale_axes(weight: Weight, per_channel: bool) -> tuple[int, ...]:
@@ -338,20 +339,20 @@ def scale_axes(weight: Weight, per_channel: bool) -> tuple[int, ...]:
     return weight.channel_axes if per_channel or own else ()
 
 
-def _together(layers: Sequence[_Layer]) -> Spread:
+def _together(layers: Sequence[_Layer]) -> WeightDistribution:
     """The distribution of all weights, each counting once."""
     total = max(1, sum(layer.size for layer in layers))
     at = np.concatenate([layer.spread.at for layer in layers] or [np.zeros(1)])
     share = np.concatenate([layer.spread.share * (layer.size / total) for layer in layers] or [np.ones(1)])
     merged, place = np.unique(at, return_inverse=True)
-    return Spread(merged, np.asarray(np.bincount(place, share, len(merged)), np.float64))
+    return WeightDistribution(merged, np.asarray(np.bincount(place, share, len(merged)), np.float64))
 
 
 def _given(
     asked: CodeRequest,
     profile: DeviceProfile,
-    variance: Doubles,
-    weights: Spread,
+    variance: Floats,
+    weights: WeightDistribution,
     conversion: Conversion | None,
 ) -> Code:
     """The code of given significances."""
@@ -422,7 +423,7 @@ def _searched(
     return {key: codes[k] for key, k in picked.items()}, search.tried
 
 
-def _error(code: Code, search: CodeSearch, weights: Spread) -> CodeError:
+def _error(code: Code, search: CodeSearch, weights: WeightDistribution) -> CodeError:
     return code_error(
         code, search.variance, weights, rounded_by=search.variance, conversion=search.conversion
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Array, held_levels
+from nvaudit.mapping.conductance import DeviceArray, held_levels
 from nvaudit.perturb.terms import Setting, active_terms, effect
 
 
@@ -33,7 +33,7 @@ class CodeLaw:
     top: int
 
 
-def collapse(point: OperatingPoint, array: Array, peak_code: int) -> CodeLaw | None:
+def collapse(point: OperatingPoint, array: DeviceArray, peak_code: int) -> CodeLaw | None:
     """Collapse the active terms to one normal per weight, or None where that would not be exact.
 
     Parameters

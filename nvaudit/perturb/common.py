@@ -8,12 +8,12 @@ from types import EllipsisType
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Singles
 from nvaudit.device.terms import Shared
 from nvaudit.mapping.tiling import Lines, lines_of
 from nvaudit.rng import stream
 
-Float = NDArray[np.float32]
-Block = tuple[slice | EllipsisType, ...]
+BlockIndex = tuple[slice | EllipsisType, ...]
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Tiles:
         count = (int(down.max(initial=0)) + 1, int(across.max(initial=0)) + wide)
         return cls(down, col % cols * devices, across, tile[1], count)
 
-    def of_device(self, device: int, block: Block) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def of_device(self, device: int, block: BlockIndex) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Row and column of the tile of one device of each weight of a block."""
         across = self.before + (self.cols + device) // self.width
         return _part(self.rows, block), _part(across, block)
 
 
-def _part(index: NDArray[np.intp], block: Block) -> NDArray[np.intp]:
+def _part(index: NDArray[np.intp], block: BlockIndex) -> NDArray[np.intp]:
     """A block along the first axis, of what may broadcast along it."""
     return index if index.ndim == 0 or index.shape[0] == 1 else np.asarray(index[block])
 
@@ -79,10 +79,10 @@ def _part(index: NDArray[np.intp], block: Block) -> NDArray[np.intp]:
 class Component:
     """The common component of one term on one chip: one normal number for each tile, or one for all."""
 
-    values: Float
+    values: Singles
     tiles: Tiles | None
 
-    def at(self, device: int, block: Block) -> Float | np.float32:
+    def at(self, device: int, block: BlockIndex) -> Singles | np.float32:
         """The number of one device of each weight of a block."""
         if self.tiles is None:
             return np.float32(self.values)

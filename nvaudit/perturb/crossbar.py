@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.model import (
-    Cells,
+    CellReadout,
     Converter,
     Converters,
     CrossbarPlan,
-    Split,
+    CrossbarSplit,
     Template,
     build_template,
 )
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.perturb.engine import Engine
-from nvaudit.perturb.prepare import Request, graph_file, slot_specs
+from nvaudit.perturb.prepare import Request, graph_file
 from nvaudit.perturb.probe import InnerProbe, exposing
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.workload import Workload
@@ -72,7 +72,7 @@ class ConverterSpec:
 
 
 @dataclass(frozen=True)
-class Layer:
+class WeightOnCrossbars:
     """The crossbars of one weight.
 
     Attributes
@@ -85,9 +85,9 @@ class Layer:
         Of the tensor.
     """
 
-    split: Split
+    split: CrossbarSplit
     converters: Converters
-    array: Array
+    array: DeviceArray
     clipped: float | None
     signed: bool
     weights: int = 0
@@ -107,13 +107,13 @@ class CrossbarRun:
 
     workload: Workload
     plain: Workload
-    layers: tuple[Layer, ...]
+    layers: tuple[WeightOnCrossbars, ...]
     samples: int
     how: ConverterSpec
 
 
 @dataclass
-class Spread:
+class MagnitudeHistogram:
     """The distribution of some values: extremes, and a histogram of magnitudes by their leading 8 bits."""
 
     low: float = 0.0
@@ -179,7 +179,7 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
     """
     check_noise(request.points)
     cells = {
-        tensor.key: Cells(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
+        tensor.key: CellReadout(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
         for tensor in plain.tensors
     }
     # Two templates: with ideal converters, whose column sums are watched, and with converters set by what
@@ -244,12 +244,12 @@ def check_noise(points: Sequence[OperatingPoint]) -> None:
             )
 
 
-def check_split(splits: Sequence[Split], model: Path) -> None:
+def check_split(splits: Sequence[CrossbarSplit], model: Path) -> None:
     """Refuse converters that would convert nothing.
 
     Parameters
     ----------
-    splits : sequence of Split
+    splits : sequence of CrossbarSplit
         Of every weight on the array.
 
     Raises
@@ -269,11 +269,13 @@ def check_split(splits: Sequence[Split], model: Path) -> None:
     )
 
 
-def _if_reached(split: Split, spreads: Mapping[str, tuple[Spread, Spread]]) -> Split:
+def _if_reached(
+    split: CrossbarSplit, spreads: Mapping[str, tuple[MagnitudeHistogram, MagnitudeHistogram]]
+) -> CrossbarSplit:
     """A weight whose operator never ran while calibrating has no range: it stays whole."""
     if split.reason is not None or spreads[split.key][1].count:
         return split
-    return Split(split.key, "its operator ran on none of the calibration samples, so it has no range")
+    return CrossbarSplit(split.key, "its operator ran on none of the calibration samples, so it has no range")
 
 
 def _template(request: Request, plain: Workload, plan: CrossbarPlan, noisy: set[str]) -> Template:
@@ -289,11 +291,10 @@ def _template(request: Request, plain: Workload, plan: CrossbarPlan, noisy: set[
 def _with_template(plain: Workload, template: Template, folder: Path, name: str) -> Workload:
     """The workload with another template."""
     with_variance = {slot.weight_key for slot in template.slots if slot.variance}
-    index_of = {tensor.key: i for i, tensor in enumerate(plain.tensors)}
     return replace(
         plain,
         template=graph_file(template, folder, name, plain.template.batch),
-        slots=slot_specs(template, index_of),
+        slots=template.slots,
         tensors=tuple(replace(t, freeze_read=t.key not in with_variance) for t in plain.tensors),
         read_noise=bool(with_variance),
     )
@@ -325,7 +326,7 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
     return min(most, max(FEWEST_AT_ONCE, 1 << max(0, fitting.bit_length() - 1)))
 
 
-def _sizes(probe: InnerProbe, splits: Sequence[Split], together: int) -> dict[str, int]:
+def _sizes(probe: InnerProbe, splits: Sequence[CrossbarSplit], together: int) -> dict[str, int]:
     """Bytes of every input and of the column sums of every row block, for one sample."""
     done = [split for split in splits if split.reason is None]
     # Sums of one weight are of one size, so one of each tells what they take; in bodies any may be left out.
@@ -340,11 +341,13 @@ def _sizes(probe: InnerProbe, splits: Sequence[Split], together: int) -> dict[st
 
 
 def _watch(
-    probe: InnerProbe, splits: Sequence[Split], sizes: Mapping[str, int], count: int, together: int
-) -> tuple[dict[str, tuple[Spread, Spread]], int]:
+    probe: InnerProbe, splits: Sequence[CrossbarSplit], sizes: Mapping[str, int], count: int, together: int
+) -> tuple[dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]], int]:
     """The distributions of inputs and column sums of every split weight."""
-    spreads = {split.key: (Spread(), Spread()) for split in splits if split.reason is None}
-    takers: dict[str, list[Spread]] = {}  # layers may share an input
+    spreads = {
+        split.key: (MagnitudeHistogram(), MagnitudeHistogram()) for split in splits if split.reason is None
+    }
+    takers: dict[str, list[MagnitudeHistogram]] = {}  # layers may share an input
     for split in splits:
         for part, group in enumerate((split.inputs, split.sums)):
             for name in group:
@@ -378,17 +381,17 @@ def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
 
 
 def settle_layer(
-    split: Split,
-    array: Array,
-    spreads: tuple[Spread, Spread] | None,
+    split: CrossbarSplit,
+    array: DeviceArray,
+    spreads: tuple[MagnitudeHistogram, MagnitudeHistogram] | None,
     how: ConverterSpec,
     scale: NDArray[np.float32] | float = 1.0,
-) -> Layer:
+) -> WeightOnCrossbars:
     """Set the converters of one weight.
 
     Parameters
     ----------
-    spreads : tuple of Spread or None
+    spreads : tuple of MagnitudeHistogram or None
         Of the inputs, and of the column sums in inputs × levels; None where it was not split.
     scale : ndarray or float
         Weight units per code.
@@ -399,7 +402,7 @@ def settle_layer(
         If the values, or the numbers that they are multiplied by, are beyond what single precision holds.
     """
     if spreads is None or split.reason is not None:
-        return Layer(split, Converters(), array, None, False)
+        return WeightOnCrossbars(split, Converters(), array, None, False)
     inputs, sums = spreads
     _check_finite(split, inputs, sums)
     signed = inputs.low < 0
@@ -421,10 +424,12 @@ def settle_layer(
     adc = _converter(reach / step, how.adc_bits, signed or both)
     adc = replace(adc, step=1.0 / _rounded_down(1.0 / adc.step))
     _check_factors(split, step, adc.step, np.asarray(scale, np.float64))
-    return Layer(split, Converters(dac, adc), array, sums.beyond(adc.high * adc.step * step), signed)
+    return WeightOnCrossbars(
+        split, Converters(dac, adc), array, sums.beyond(adc.high * adc.step * step), signed
+    )
 
 
-def _check_finite(split: Split, inputs: Spread, sums: Spread) -> None:
+def _check_finite(split: CrossbarSplit, inputs: MagnitudeHistogram, sums: MagnitudeHistogram) -> None:
     """Refuse values that a range cannot be set by."""
     for what, spread in (("inputs", inputs), ("column sums", sums)):
         # Infinity and NaN have the largest exponent.
@@ -435,7 +440,9 @@ def _check_finite(split: Split, inputs: Spread, sums: Spread) -> None:
             )
 
 
-def _check_factors(split: Split, input_step: float, adc_step: float, scale: NDArray[np.float64]) -> None:
+def _check_factors(
+    split: CrossbarSplit, input_step: float, adc_step: float, scale: NDArray[np.float64]
+) -> None:
     """Refuse steps whose inverse, or whose product with the scale, single precision does not hold."""
     used = scale[scale != 0] if scale.any() else np.ones(1)
     # What the codes of column sums are turned back into results by: W = s c, so y = s · (ADC step) · (DAC

@@ -16,9 +16,9 @@ from nvaudit.errors import ModelError, OptionError
 from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
-from nvaudit.model.template import SLOT_FILE
+from nvaudit.model.template import SLOT_FILE, Slot
 from nvaudit.perturb.cells import Cells, place_cells, target_cells
-from nvaudit.perturb.chip import CACHE_BYTES, Draw, TensorLaw
+from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
@@ -28,7 +28,7 @@ from nvaudit.perturb.read_back import cells_on, weights_of
 from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
-from nvaudit.perturb.workload import GraphFile, SlotSpec, Workload
+from nvaudit.perturb.workload import GraphFile, Workload
 
 QUANTISED = -1
 """The trial number of the noiseless chip: codes only."""
@@ -160,7 +160,7 @@ class Engine:
         return Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
 
     def mean_score(
-        self, metric: Metric, keep: str | None, slots: Iterable[tuple[SlotSpec, NDArray[Any]]]
+        self, metric: Metric, keep: str | None, slots: Iterable[tuple[Slot, NDArray[Any]]]
     ) -> float:
         """Score the template with its slots filled by the caller; NaN or infinite if its outputs overflow."""
         proto = Path(self._w.template.path).read_bytes()
@@ -390,7 +390,7 @@ class Engine:
     def _filled(
         self,
         proto: bytes,
-        slots: Iterable[tuple[SlotSpec, NDArray[Any]]],
+        slots: Iterable[tuple[Slot, NDArray[Any]]],
         more: Mapping[str, NDArray[Any]] | None = None,
     ) -> Any:
         """Open the template with its slots filled, and other initializers that are left open."""
@@ -414,12 +414,11 @@ class Engine:
                 array.tofile(file)
         return open_session(folder / "template.onnx", digital, w.provider)
 
-    def fill(
-        self, point: int, trial: int, variant: Variant = WHOLE
-    ) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
+    def fill(self, point: int, trial: int, variant: Variant = WHOLE) -> Iterator[tuple[Slot, NDArray[Any]]]:
         """Draw tensor after tensor and hand out the slots that hold it."""
         for index, law in enumerate(self._tensor_laws(point, variant.terms)):
-            split = [slot for slot in self._w.slots if slot.tensor == index and slot.cells]
+            slots = [slot for slot in self._w.slots if slot.weight_key == law.tensor.key]
+            split = [slot for slot in slots if slot.cells]
             if split:
                 # A tensor that is kept quiet draws nothing; the others' streams are addressed by their own
                 # keys, so they are the same as on the whole chip.
@@ -429,12 +428,10 @@ class Engine:
                 continue
             if trial == QUANTISED or not variant.has(index):
                 tensor = law.tensor
-                draw = Draw(dequantize(tensor.code, tensor.scale), None)
+                draw = DrawnWeights(dequantize(tensor.code, tensor.scale), None)
             else:
                 draw = self._draw(law, index, trial, variant)
-            for slot in self._w.slots:
-                if slot.tensor == index:
-                    yield slot, place(draw, slot)
+            yield from ((slot, place(draw, slot)) for slot in slots)
 
     def _cells(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> Cells:
         """The devices of one tensor of a chip: drawn, or as they were read back."""
@@ -442,7 +439,7 @@ class Engine:
             return cells_on(law, self._w.chips[trial][index])
         return self._verifier.cells(law, index, variant.verified, self._w.seed, trial)
 
-    def _draw(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> Draw:
+    def _draw(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> DrawnWeights:
         """The weights of one tensor of a chip."""
         if self._w.chips:
             return weights_of(law, self._w.chips[trial][index], self._w.seed, trial)
@@ -493,20 +490,11 @@ def _gather(
         yield begin, end, np.concatenate(parts)
 
 
-def place(draw: Draw, slot: SlotSpec) -> NDArray[Any]:
+def place(draw: DrawnWeights, slot: Slot) -> NDArray[Any]:
     """Bring drawn weights into a slot's layout and element type."""
     if slot.cells:
         raise OptionError(f"{slot.name}: lies on crossbars with converters; leave --adc-bits out here")
     array = draw.weights
     if slot.variance:
         array = draw.read_variance if draw.read_variance is not None else np.zeros_like(draw.weights)
-    return np.ascontiguousarray(slot.transform.apply(array), dtype=_dtype(slot.dtype))
-
-
-def _dtype(name: str) -> Any:
-    """A numpy type by name; bfloat16 is not numpy's own."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return ml_dtypes.bfloat16
-    return name
+    return slot.fill(array)

@@ -6,9 +6,12 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nvaudit.errors import DataError, ModelError
-from nvaudit.model import LoadedModel, Rebatch, activation_bytes
+
+if TYPE_CHECKING:
+    from nvaudit.model import LoadedModel, Rebatch
 
 SAMPLE_BYTES = 1 << 30
 """Memory that activations of one sample may take where no batch size is given: a network for images takes
@@ -37,6 +40,8 @@ def check_pass(loaded: LoadedModel, rebatch: Rebatch, batch: int, chosen: bool) 
     DataError
         If the pass takes more memory than the machine has left.
     """
+    from nvaudit.model import activation_bytes  # loads onnx_ir, and watching a call needs none
+
     one = activation_bytes(loaded.model, rebatch, 1)
     if one > SAMPLE_BYTES and not chosen:
         raise ModelError(

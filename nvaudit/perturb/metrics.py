@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from nvaudit.arrays import Array
 from nvaudit.data.store import row_slices
 from nvaudit.errors import DataError, OptionError
 from nvaudit.perturb.scores import (
     SMALLEST,
-    Array,
     Metric,
     Reading,
     check_row,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Array, layout, one_device, target_conductance
+from nvaudit.mapping.conductance import DeviceArray, layout, one_device, target_conductance
 from nvaudit.mapping.tiling import Lines
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import collapse
@@ -48,13 +48,13 @@ class Moments:
         return float(np.sqrt((counts * self.std**2).sum() / code.size))
 
 
-def code_moments(point: OperatingPoint, array: Array) -> Moments:
+def code_moments(point: OperatingPoint, array: DeviceArray) -> Moments:
     """Moments of the deviation of a weight, for every signed code (read noise of one read included)."""
     top = array.top
     return _moments(point, array, np.arange(-top, top + 1))
 
 
-def level_moments(point: OperatingPoint, array: Array) -> Moments:
+def level_moments(point: OperatingPoint, array: DeviceArray) -> Moments:
     """Moments of the deviation of one device at every level, in level spacings.
 
     Terms stated in weight space act on no device and are left out.
@@ -64,7 +64,7 @@ def level_moments(point: OperatingPoint, array: Array) -> Moments:
 
 
 def level_draws(
-    point: OperatingPoint, array: Array, levels: NDArray[np.integer], count: int = 2000
+    point: OperatingPoint, array: DeviceArray, levels: NDArray[np.integer], count: int = 2000
 ) -> dict[int, NDArray[np.float64]]:
     """Conductances that devices programmed to some levels end up with (one read included), seeded."""
     single, devices = _one_device(point, array)
@@ -76,19 +76,19 @@ def level_draws(
     return {int(level): array.g_min + row * array.step for level, row in zip(levels, drawn, strict=True)}
 
 
-def _one_device(point: OperatingPoint, array: Array) -> tuple[Array, OperatingPoint]:
+def _one_device(point: OperatingPoint, array: DeviceArray) -> tuple[DeviceArray, OperatingPoint]:
     """One device as an array of its own, without the terms that act on weights."""
     terms = tuple(term for term in point.terms if not term.acts_on_weights(point.sigma_unit))
     return one_device(array), replace(point, terms=terms)
 
 
-def _weight_by_weight(point: OperatingPoint, array: Array) -> OperatingPoint:
+def _weight_by_weight(point: OperatingPoint, array: DeviceArray) -> OperatingPoint:
     """Give each weight a common component of its own: its law is that of one weight over many chips."""
     devices = array.slices * array.polarities
     return replace(point, terms=tuple(term.of_one_weight(devices) for term in point.terms))
 
 
-def _moments(point: OperatingPoint, array: Array, code: NDArray[np.int64]) -> Moments:
+def _moments(point: OperatingPoint, array: DeviceArray, code: NDArray[np.int64]) -> Moments:
     at = Setting.of(point, array)
     peak = array.top
     # A law per code has no read noise in it, which these moments count.
@@ -190,7 +190,7 @@ def _rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _level(level: int, mean: float, std: float, array: Array) -> LevelFacts:
+def _level(level: int, mean: float, std: float, array: DeviceArray) -> LevelFacts:
     g = float(target_conductance(np.array([level]), array)[0])
     return LevelFacts(
         level=level,

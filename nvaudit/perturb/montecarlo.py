@@ -29,7 +29,7 @@ _LONG_S = 10.0
 
 
 @dataclass(frozen=True)
-class Call:
+class ChipRun:
     """A chip to be run at an operating point: on every sample, or in a race."""
 
     point: int
@@ -105,7 +105,7 @@ class ChipRunner:
     def full(self, point: int, trials: Iterable[int]) -> dict[int, float]:
         """Metric of chips over all samples; of a run that was ended early, of those that are finished."""
         values: dict[int, float] = {}
-        calls = [Call(point, trial) for trial in trials]
+        calls = [ChipRun(point, trial) for trial in trials]
         self.run(calls, lambda call, outcome: values.__setitem__(call.trial, outcome.value))
         return values
 
@@ -124,14 +124,14 @@ class ChipRunner:
         races: dict[int, Outcome] = {}
         values: dict[int, float] = {}
 
-        def done(call: Call, outcome: Outcome) -> list[Call]:
+        def done(call: ChipRun, outcome: Outcome) -> list[ChipRun]:
             if call.task is None:
                 values[call.trial] = outcome.value
                 return []
             races[call.trial] = outcome
-            return [] if outcome.gap is not None else [Call(point, call.trial)]
+            return [] if outcome.gap is not None else [ChipRun(point, call.trial)]
 
-        self.run([Call(point, trial, task) for trial in trials], done)
+        self.run([ChipRun(point, trial, task) for trial in trials], done)
         return {trial: (races[trial], values.get(trial)) for trial in trials if trial in races}
 
     def pilots(self, point: int, trials: Sequence[int]) -> tuple[list[float], NDArray[np.float32]] | None:
@@ -142,19 +142,19 @@ class ChipRunner:
         known = {trial: self._known_pilot(point, trial) for trial in trials}
         pilots = {trial: pilot for trial, pilot in known.items() if pilot is not None}
 
-        def submit(call: Call) -> Future[tuple[Outcome, NDArray[np.float32]]]:
+        def submit(call: ChipRun) -> Future[tuple[Outcome, NDArray[np.float32]]]:
             return self.pool.submit(
                 f"trial {call.trial}", "chip_scores", self.metric, self.keep, point, call.trial
             )
 
         def note(trial: int, pilot: tuple[Outcome, NDArray[np.float32]]) -> None:
             if (point, trial) not in self._scores:
-                self._note(Call(point, trial), pilot[0])
+                self._note(ChipRun(point, trial), pilot[0])
                 self._scores[point, trial] = pilot[1]
 
         for trial, pilot in pilots.items():
             note(trial, pilot)
-        todo = deque(Call(point, trial) for trial in trials if trial not in pilots)
+        todo = deque(ChipRun(point, trial) for trial in trials if trial not in pilots)
         for call, pilot, _ in completed(self.pool, todo, submit, ending=Ending(self._ends)):
             pilots[call.trial] = pilot
             if self.record is not None:
@@ -168,7 +168,7 @@ class ChipRunner:
         """Whether the run is to end now: one whose time is over has at least a chip to show."""
         return self.stop.due() and (self.stop.interrupted or self.begun.get(point, 0) > 0)
 
-    def _ends(self, call: Call) -> bool:
+    def _ends(self, call: ChipRun) -> bool:
         self.stopped = self.stopped or self._must_end(call.point)
         return self.stopped
 
@@ -177,7 +177,9 @@ class ChipRunner:
             return self._known[point, trial], self._scores[point, trial]
         return None if self.record is None else self.record.find_pilot(point, trial)
 
-    def run(self, calls: Iterable[Call], done: Callable[[Call, Outcome], Iterable[Call] | None]) -> None:
+    def run(
+        self, calls: Iterable[ChipRun], done: Callable[[ChipRun, Outcome], Iterable[ChipRun] | None]
+    ) -> None:
         """Run calls.
 
         Parameters
@@ -199,20 +201,20 @@ class ChipRunner:
             # few chips that were raced and not measured.
             todo.extendleft(done(call, outcome) or ())
 
-    def _recall(self, call: Call) -> Outcome | None:
+    def _recall(self, call: ChipRun) -> Outcome | None:
         """What is known of a call already, from this run or the record."""
         if call.task is None and (call.point, call.trial) in self._known:
             return self._known[call.point, call.trial]
         return None if self.record is None else self.record.find(call.point, call.trial, call.digest)
 
-    def _begun_only(self, calls: Iterable[Call]) -> Iterable[Call]:
+    def _begun_only(self, calls: Iterable[ChipRun]) -> Iterable[ChipRun]:
         """Drop the calls of chips that are not begun; give those that are still to be made."""
         # Chips whose race stayed open are mostly near a band. Dropped for being slow they would bias the
         # sample that is left, so their runs on every sample are still made.
         begun = (call for call in calls if (call.point, call.trial) in self._raced)
         return sorted(begun, key=lambda call: call.trial)
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: ChipRun) -> None:
         self.begun[call.point] = max(self.begun.get(call.point, 0), call.trial + 1)
 
     def known(self, point: int, most: int) -> NDArray[np.float64]:
@@ -222,13 +224,13 @@ class ChipRunner:
             values.append(self._known[point, len(values)].value)
         return np.array(values)
 
-    def _submit(self, call: Call) -> Future[Outcome]:
+    def _submit(self, call: ChipRun) -> Future[Outcome]:
         what = f"trial {call.trial}"
         if call.task is None:
             return self.pool.submit(what, "chip", self.metric, self.keep, call.point, call.trial)
         return self.pool.submit(what, "race", self.metric, self.keep, call.point, call.trial, call.task)
 
-    def _note(self, call: Call, outcome: Outcome) -> None:
+    def _note(self, call: ChipRun, outcome: Outcome) -> None:
         self.undefined.append(outcome.undefined)
         self.images[call.point] = self.images.get(call.point, 0) + outcome.images
         self._begin(call)

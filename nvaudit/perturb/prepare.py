@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
-from nvaudit.mapping.codes import Encoding
-from nvaudit.mapping.conductance import Array, code_layout, layout
+from nvaudit.mapping.conductance import DeviceArray, code_layout, layout
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import weight_lines
@@ -27,9 +26,10 @@ from nvaudit.model import (
     scoreable_outputs,
     zipped_classes,
 )
+from nvaudit.options import Encoding
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.terms import Setting, read_terms
-from nvaudit.perturb.workload import ArrayFile, GraphFile, SlotSpec, TensorFile, Workload, save_array
+from nvaudit.perturb.workload import ArrayFile, GraphFile, TensorFile, Workload, save_array
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def map_tensor(
 
 def place_weight(
     weight: Weight, profile: DeviceProfile, how: Placement
-) -> tuple[NDArray[np.int16], NDArray[np.float32], Array]:
+) -> tuple[NDArray[np.int16], NDArray[np.float32], DeviceArray]:
     """Quantise one weight, and say how its codes lie in devices.
 
     A weight that the model stores as integers keeps its own grid: the codes are the stored integers, unless
@@ -98,7 +98,7 @@ def _tensor_file(
     weight: Weight,
     code: NDArray[np.int16],
     scale: NDArray[np.float32],
-    array: Array,
+    array: DeviceArray,
     how: Placement,
     folder: Path,
     index: int,
@@ -108,24 +108,6 @@ def _tensor_file(
         weight.key, save_array(folder, f"code-{index}", code), scale, array, peak, False,
         weight_lines(weight), how.skip_rows,
     )  # fmt: skip
-
-
-def slot_specs(template: Template, index_of: Mapping[str, int]) -> tuple[SlotSpec, ...]:
-    """The template's slots, as the engine fills them."""
-    return tuple(
-        SlotSpec(
-            name=slot.name,
-            tensor=index_of[slot.weight_key],
-            dtype=slot.dtype,
-            shape=tuple(slot.shape),
-            transform=slot.transform,
-            variance=slot.variance,
-            offset=slot.offset,
-            cells=slot.cells,
-            factor=slot.factor,
-        )
-        for slot in template.slots
-    )
 
 
 def graph_file(template: Template, folder: Path, name: str, batch: int | None) -> GraphFile:
@@ -190,7 +172,6 @@ def _build(request: Request, folder: Path) -> Workload:
     batch: Literal["free", "keep"] = "free" if request.rebatch.status == "rebatched" else "keep"
     template = build_template(request.loaded, keys, batch=batch, read_noise=noisy_reads)
     with_variance = {slot.weight_key for slot in template.slots if slot.variance}
-    index_of = {key: i for i, key in enumerate(keys)}
     original = original_graph(request.loaded, request.rebatch, folder)
     ideal = original
     if batch == "free":
@@ -201,7 +182,7 @@ def _build(request: Request, folder: Path) -> Workload:
         original=original,
         ideal=ideal,
         template=graph_file(template, folder, "template", ideal.batch),
-        slots=slot_specs(template, index_of),
+        slots=template.slots,
         tensors=tuple(replace(t, freeze_read=t.key not in with_variance) for t in tensors),
         points=request.points,
         inputs=_save_inputs(dataset, folder),

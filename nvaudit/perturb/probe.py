@@ -37,7 +37,7 @@ VALUES_AT_ONCE = 1 << 24
 
 MOST_AT_ONCE = 64
 
-Values = dict[str, NDArray[Any]]
+InnerValues = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class InnerProbe:
     axes: Mapping[str, int | None]
     fixed: int | None = None
 
-    def run(self, samples: NDArray[np.intp], names: Collection[str] | None = None) -> Values:
+    def run(self, samples: NDArray[np.intp], names: Collection[str] | None = None) -> InnerValues:
         """Inner values of one batch.
 
         Parameters
@@ -95,7 +95,7 @@ class InnerProbe:
 
     def batches(
         self, samples: NDArray[np.intp], names: Collection[str] | None = None, at_once: int | None = None
-    ) -> Iterator[tuple[NDArray[np.intp], Values]]:
+    ) -> Iterator[tuple[NDArray[np.intp], InnerValues]]:
         """Run samples in their order.
 
         Parameters

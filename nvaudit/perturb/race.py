@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.perturb.difficulty import Difficulty
 from nvaudit.rng import stream
 
@@ -33,8 +34,6 @@ _STAKES = np.array([0.99, 0.5])
 
 _PATIENCE = 0.3
 """Share of the samples at hand after which a race that gets nowhere is given up."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
@@ -31,7 +32,6 @@ _MOST = 0.7
 _PAYS = 0.85
 """Share of the samples that chips may need on average; beyond, the rest is run on all of them."""
 
-Floats = NDArray[np.float64]
 Reach = tuple[float, float, float, float]
 """Smallest value of a range, smallest and largest value of its decisive ranks, largest value of the range."""
 

@@ -18,11 +18,11 @@ from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import held_levels
 from nvaudit.perturb.cells import Cells, cells_of, draw_cells, without_skipped
-from nvaudit.perturb.chip import Device, Draw, TensorLaw, added_up, blocks
-from nvaudit.perturb.common import Block
+from nvaudit.perturb.chip import Device, DrawnWeights, TensorLaw, added_up, blocks
+from nvaudit.perturb.common import BlockIndex
 from nvaudit.perturb.workload import ReadBack
 
-Conductances = NDArray[np.floating]
+HeldConductances = NDArray[np.floating]
 
 _ROUNDS = 3
 """Each takes what is left over to the rounding of the sum before it; the second finds nothing, as a rule."""
@@ -49,7 +49,7 @@ def check_devices(point: OperatingPoint, option: str) -> None:
         )
 
 
-def simulated_conductances(law: TensorLaw, seed: int, trial: int, converters: bool) -> Conductances:
+def simulated_conductances(law: TensorLaw, seed: int, trial: int, converters: bool) -> HeldConductances:
     """Draw chip ``trial`` as conductances, without the noise of reading them.
 
     Parameters
@@ -87,7 +87,7 @@ def simulated_conductances(law: TensorLaw, seed: int, trial: int, converters: bo
 def _settle(
     law: TensorLaw,
     g: NDArray[np.float64],
-    block: Block,
+    block: BlockIndex,
     weights: NDArray[np.float64],
     scale: NDArray[np.float64],
 ) -> None:
@@ -103,7 +103,7 @@ def _settle(
 
 
 def _devices(
-    law: TensorLaw, g: Conductances, variance: Conductances | None, block: Block
+    law: TensorLaw, g: HeldConductances, variance: HeldConductances | None, block: BlockIndex
 ) -> Iterator[Device]:
     """Devices of a block of weights, from its conductances, shape (device, *block)."""
     target = law.setting.target.astype(g.dtype)
@@ -113,7 +113,7 @@ def _devices(
         yield Device(held, there, there - target[held.level], reads)
 
 
-def weights_of(law: TensorLaw, chip: ReadBack, seed: int, trial: int) -> Draw:
+def weights_of(law: TensorLaw, chip: ReadBack, seed: int, trial: int) -> DrawnWeights:
     """Give the weights that the devices of a tensor add up to.
 
     Parameters
@@ -125,7 +125,7 @@ def weights_of(law: TensorLaw, chip: ReadBack, seed: int, trial: int) -> Draw:
     """
     g, variance = chip.conductance.open(), None if chip.variance is None else chip.variance.open()
 
-    def drawn(block: Block) -> tuple[Conductances, Conductances]:
+    def drawn(block: BlockIndex) -> tuple[HeldConductances, HeldConductances]:
         part = (slice(None), *block)
         devices = _devices(law, g[part], None if variance is None else variance[part], block)
         return added_up(devices, law.tensor.code[block].shape, law.tensor.array, g.dtype.type)
@@ -142,7 +142,7 @@ def cells_on(law: TensorLaw, chip: ReadBack) -> Cells:
     """Give the devices of a tensor as converters see them."""
     g, variance = chip.conductance.open(), None if chip.variance is None else chip.variance.open()
 
-    def devices(block: Block) -> Iterator[Device]:
+    def devices(block: BlockIndex) -> Iterator[Device]:
         part = (slice(None), *block)
         return _devices(law, g[part], None if variance is None else variance[part], block)
 

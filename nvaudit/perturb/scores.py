@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Array
 from nvaudit.data.store import row_slices
 from nvaudit.errors import DataError, ModelError, OptionError
 
-Array = NDArray[Any]
 Scores = NDArray[np.float64]
 
 SMALLEST = float(np.finfo(np.float32).tiny)

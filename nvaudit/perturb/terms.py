@@ -13,16 +13,15 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats, Singles
 from nvaudit.device import Law, NoiseTerm, OperatingPoint, evaluate, log_decay_at, one_over_f_factor
 from nvaudit.device.law import scaled_law
-from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, Shared, StuckAt, Table
-from nvaudit.mapping.conductance import Array, target_conductance
+from nvaudit.device.terms import Clip, Drift, LogDecay, Lognormal, Normal, Read, Shared, StuckAt, TableTerm
+from nvaudit.mapping.conductance import DeviceArray, target_conductance
 from nvaudit.perturb.truncated import Truncated
 
-Float = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Levels = NDArray[np.integer]
-Sampler = Callable[[Levels, Float, np.random.Generator], Float]
+LevelNumbers = NDArray[np.integer]
+Sampler = Callable[[LevelNumbers, Singles, np.random.Generator], Singles]
 """(levels, present conductance, generator) → new conductance; never changes its inputs."""
 
 
@@ -31,12 +30,12 @@ class Setting:
     """Where terms act: the operating point, the devices, and the levels 0 … top with their targets."""
 
     point: OperatingPoint
-    array: Array
+    array: DeviceArray
     level: NDArray[np.int64]
     target: NDArray[np.float64]
 
     @classmethod
-    def of(cls, point: OperatingPoint, array: Array) -> Setting:
+    def of(cls, point: OperatingPoint, array: DeviceArray) -> Setting:
         """All levels that a device of this array can be programmed to."""
         # An analog device may hold fewer levels than its bits could count; the rest are never used.
         level = np.arange(max(array.top_level + 1, 2**array.cell_bits))
@@ -96,7 +95,7 @@ class Effect(Generic[AnyTerm]):
     term: AnyTerm
     at: Setting
 
-    def moments(self) -> tuple[Doubles, Doubles] | None:
+    def moments(self) -> tuple[Floats, Floats] | None:
         """Mean shift and standard deviation per level, if it adds an independent normal, else None.
 
         Of a normal with a tolerance they are those before it is truncated.
@@ -120,18 +119,18 @@ class Effect(Generic[AnyTerm]):
         """
         raise TypeError(f"writing again does not correct a {self.term.kind!r} term")
 
-    def on_weights(self, code: NDArray[np.integer], peak_code: int) -> tuple[Doubles, Doubles]:
+    def on_weights(self, code: NDArray[np.integer], peak_code: int) -> tuple[Floats, Floats]:
         """Mean and spread, in code units, of a term stated as a fraction of max|W|."""
         raise TypeError(f"a {self.term.kind!r} term acts on devices")
 
-    def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Float, Float]:
+    def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Singles, Singles]:
         """Give ``on_weights`` in the form it is drawn from: mean and spread, or a truncated normal."""
         shift, std = self.on_weights(code, peak_code)
         return shift.astype(np.float32), std.astype(np.float32)
 
 
 class _Normal(Effect[Normal]):
-    def moments(self) -> tuple[Doubles, Doubles]:
+    def moments(self) -> tuple[Floats, Floats]:
         term, at = self.term, self.at
         unit = at.unit(term.unit)
         mean = at.law(term.mean) * unit if term.mean is not None else np.zeros(len(at.level))
@@ -150,7 +149,7 @@ class _Normal(Effect[Normal]):
         mean = None if self.term.mean is None else scaled_law(self.term.mean, factor)
         return self.term.model_copy(update={"sigma": scaled_law(self.term.sigma, factor), "mean": mean})
 
-    def on_weights(self, code: NDArray[np.integer], peak_code: int) -> tuple[Doubles, Doubles]:
+    def on_weights(self, code: NDArray[np.integer], peak_code: int) -> tuple[Floats, Floats]:
         # The law sees |W|/max|W| as the relative conductance; a law per level sees equal parts of that range,
         # as in the FeFET model of the TRICE authors' code (inner levels: 0.25 < |W|/max|W| < 0.75).
         term, at = self.term, self.at
@@ -165,7 +164,7 @@ class _Normal(Effect[Normal]):
         # The law is one of the magnitude, so its shift is mirrored with the sign of the weight.
         return np.where(code < 0, -shift, shift), np.abs(spread)
 
-    def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Float, Float]:
+    def weight_law(self, code: NDArray[np.integer], peak_code: int) -> Truncated | tuple[Singles, Singles]:
         if self.term.tolerance is None:
             return super().weight_law(code, peak_code)
         limit = np.full(len(code), self.term.tolerance * peak_code)
@@ -180,7 +179,7 @@ class _Shared(Effect[Shared]):
 class _Lognormal(Effect[Lognormal]):
     """Multiply g by e^−θ (on resistance) or e^θ, θ ~ N(0, σ²), if asked shifted so that the mean stays."""
 
-    def _sigma(self) -> Doubles:
+    def _sigma(self) -> Floats:
         return np.asarray(self.at.law(self.term.sigma) * self.at.unit(self.term.unit))
 
     def is_idle(self) -> bool:
@@ -206,7 +205,7 @@ class _StuckAt(Effect[StuckAt]):
         term, array = self.term, self.at.array
         low, high = np.float32(array.g_min), np.float32(array.g_max)
 
-        def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+        def sample(level: LevelNumbers, g: Singles, gen: np.random.Generator) -> Singles:
             # One uniform number for both faults, which exclude each other: [0, p_low) is low, then p_high.
             u = gen.random(g.shape)
             stuck = np.where(u < term.p_low, low, high)
@@ -228,7 +227,7 @@ class _Drift(Effect[Drift]):
         mean = at.law(term.nu_mean).astype(np.float32)
         std = (at.law(term.nu_std) * at.multiplier).astype(np.float32)
 
-        def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+        def sample(level: LevelNumbers, g: Singles, gen: np.random.Generator) -> Singles:
             nu = mean[level] + std[level] * _draw(gen, g)
             if term.nu_law == "folded_normal":
                 nu = np.abs(nu)
@@ -238,7 +237,7 @@ class _Drift(Effect[Drift]):
 
 
 class _LogDecay(Effect[LogDecay]):
-    def moments(self) -> tuple[Doubles, Doubles]:
+    def moments(self) -> tuple[Floats, Floats]:
         shift, spread = log_decay_at(self.term, self.at.point.time_s)
         unit = self.at.unit(self.term.unit) * np.ones(len(self.at.level))
         return unit * shift, unit * spread
@@ -249,12 +248,12 @@ class _Read(Effect[Read]):
         return not read_spread(self.term, self.at).any()
 
 
-class _Table(Effect[Table]):
+class _Table(Effect[TableTerm]):
     def _origin(self) -> float:
         """Where it counts from: g_min in level or full-scale units; in µS or nA it is the conductance."""
         return 0.0 if self.term.unit in ("us", "na") else self.at.array.g_min
 
-    def moments(self) -> tuple[Doubles, Doubles] | None:
+    def moments(self) -> tuple[Floats, Floats] | None:
         at = self.at
         if self.term.levels is None:
             return None
@@ -279,7 +278,7 @@ class _Table(Effect[Table]):
         count = np.array([len(row) for row in self.term.samples])
         start = np.concatenate([[0], np.cumsum(count)[:-1]])
 
-        def sample(level: Levels, g: Float, gen: np.random.Generator) -> Float:
+        def sample(level: LevelNumbers, g: Singles, gen: np.random.Generator) -> Singles:
             pick = start[level] + (gen.random(g.shape) * count[level]).astype(np.int64)
             return np.asarray(g + scale * (flat[pick] - target[level]))
 
@@ -324,7 +323,7 @@ EFFECTS: dict[type, type[Effect[Any]]] = {
     Drift: _Drift,
     LogDecay: _LogDecay,
     Read: _Read,
-    Table: _Table,
+    TableTerm: _Table,
     Clip: _Clip,
 }
 """What each kind of term does."""
@@ -335,12 +334,12 @@ def effect(term: NoiseTerm, at: Setting) -> Effect[Any]:
     return EFFECTS[type(term)](term, at)
 
 
-def shared_spread(term: Shared, at: Setting) -> Doubles:
+def shared_spread(term: Shared, at: Setting) -> Floats:
     """Standard deviation of a common component per level."""
     return np.abs(at.law(term.sigma) * at.unit(term.unit))
 
 
-def read_spread(term: Read, at: Setting) -> Doubles:
+def read_spread(term: Read, at: Setting) -> Floats:
     """Standard deviation of one read per level; with unit ``relative`` per unit of present conductance."""
     unit = at.multiplier if term.unit == "relative" else at.unit(term.unit)
     return np.abs(at.law(term.sigma) * unit) * one_over_f_factor(term.one_over_f, at.point.time_s)
@@ -364,11 +363,11 @@ def read_terms(point: OperatingPoint, at: Setting) -> tuple[Read, ...]:
     return tuple(term for term in point.terms if isinstance(term, Read) and not effect(term, at).is_idle())
 
 
-def _draw(gen: np.random.Generator, like: NDArray[np.generic]) -> Float:
+def _draw(gen: np.random.Generator, like: NDArray[np.generic]) -> Singles:
     return gen.standard_normal(like.shape, dtype=np.float32)
 
 
-def _add_normal(mean: Doubles, std: Doubles) -> Sampler:
+def _add_normal(mean: Floats, std: Floats) -> Sampler:
     """g + N(mean, σ²), both per level."""
     shift, spread = mean.astype(np.float32), std.astype(np.float32)
     return lambda level, g, gen: np.asarray(g + (shift[level] + spread[level] * _draw(gen, g)))

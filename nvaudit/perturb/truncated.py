@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri_exp
 
-Doubles = NDArray[np.float64]
+from nvaudit.arrays import Floats
 
 _BELOW_ONE = -(2.0**-54)
 """Largest logarithm of a probability: the error stays finite where the tolerance is no limit."""
@@ -32,15 +32,15 @@ class Truncated:
         lower end.
     """
 
-    mean: Doubles
-    std: Doubles
-    limit: Doubles
-    sign: Doubles
-    top: Doubles
-    ratio: Doubles
+    mean: Floats
+    std: Floats
+    limit: Floats
+    sign: Floats
+    top: Floats
+    ratio: Floats
 
     @classmethod
-    def of(cls, mean: Doubles, std: Doubles, limit: Doubles) -> Truncated:
+    def of(cls, mean: Floats, std: Floats, limit: Floats) -> Truncated:
         """Prepare the law of every level."""
         # The law of −mean is the mirror image. With |mean| an interval far from the mean lies below it, in
         # the lower tail, where log Φ keeps relative precision; in the upper one both Φ round to 1.

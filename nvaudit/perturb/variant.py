@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.terms import Setting, active_terms, read_terms
 from nvaudit.perturb.verify import Verified
@@ -74,7 +74,7 @@ def limit_terms(law: TensorLaw, terms: frozenset[str] | None) -> TensorLaw:
     )
 
 
-def acting_terms(point: OperatingPoint, arrays: Iterable[Array]) -> tuple[str, ...]:
+def acting_terms(point: OperatingPoint, arrays: Iterable[DeviceArray]) -> tuple[str, ...]:
     """Names of the terms that make noise at an operating point, in order.
 
     Left out are terms that change nothing there, such as drift at time 0, and ``clip``, which only limits

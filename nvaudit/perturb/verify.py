@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Singles
 from nvaudit.device import OperatingPoint
 from nvaudit.perturb.cells import Cells, draw_cells
-from nvaudit.perturb.chip import Draw, Float, TensorLaw
+from nvaudit.perturb.chip import DrawnWeights, TensorLaw
 from nvaudit.perturb.terms import effect
 from nvaudit.perturb.workload import ArrayFile
 
@@ -91,7 +92,9 @@ class Verifier:
         self._orders: dict[ArrayFile, NDArray[np.int32]] = {}
         self._laws: dict[int, tuple[TensorLaw, float, frozenset[str], TensorLaw]] = {}
 
-    def draw(self, law: TensorLaw, index: int, verified: Verified | None, seed: int, trial: int) -> Draw:
+    def draw(
+        self, law: TensorLaw, index: int, verified: Verified | None, seed: int, trial: int
+    ) -> DrawnWeights:
         """Draw one tensor on chip ``trial``; without ``verified`` as ``law.draw`` does."""
         mask = self._mask(index, verified)
         if verified is None or not mask.any():
@@ -100,7 +103,7 @@ class Verifier:
         if mask.all():
             return new
         old = law.draw(seed, trial)
-        return Draw(
+        return DrawnWeights(
             np.where(mask, new.weights, old.weights), _either(mask, new.read_variance, old.read_variance)
         )
 
@@ -134,6 +137,6 @@ class Verifier:
         return kept[3]
 
 
-def _either(mask: NDArray[np.bool_], new: Float | None, old: Float | None) -> Float | None:
+def _either(mask: NDArray[np.bool_], new: Singles | None, old: Singles | None) -> Singles | None:
     """Variances of reads, which both laws have or neither."""
     return None if new is None or old is None else np.where(mask, new, old)

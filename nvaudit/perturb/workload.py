@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
-from nvaudit.model.layout import Layout
+from nvaudit.model.template import Slot
 from nvaudit.perturb.chip import MappedTensor
 
 
@@ -52,7 +52,7 @@ class TensorFile:
     key: str
     code: ArrayFile
     scale: NDArray[np.float32]
-    array: Array
+    array: DeviceArray
     peak_code: int
     freeze_read: bool
     lines: Lines = ONE_COLUMN
@@ -83,41 +83,6 @@ class ReadBack:
 
 
 @dataclass(frozen=True)
-class SlotSpec:
-    """An initializer of the template that a chip fills.
-
-    Attributes
-    ----------
-    name : str
-        Initializer name.
-    tensor : int
-        Which mapped tensor it holds.
-    dtype : str
-        Element type that the graph wants.
-    shape : tuple of int
-    transform : Layout
-        From the primary layout.
-    variance : bool
-        Holds the variance of a read instead of the weights.
-    offset : int
-        Where it lies in the file of external data, in bytes.
-    cells : bool
-        Holds the levels of every device instead of the weights, times ``factor``; ``transform`` then starts
-        from (device, *primary layout).
-    """
-
-    name: str
-    tensor: int
-    dtype: str
-    shape: tuple[int, ...]
-    transform: Layout
-    variance: bool
-    offset: int
-    cells: bool = False
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
 class GraphFile:
     """A graph that ONNX Runtime runs: its file, and initializers to inject from files.
 
@@ -130,7 +95,7 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
-class Correction:
+class CorrectionGraph:
     """How each chip is corrected before it is scored, by what it makes of calibration samples.
 
     Attributes
@@ -182,7 +147,7 @@ class Workload:
         Outputs that could be scored instead.
     columns : tuple of int or str
         Of an output that is a dictionary for each sample: its keys, in the order of the classes.
-    correction : Correction or None
+    correction : CorrectionGraph or None
         None: chips are scored as they are.
     chips : tuple of tuple of ReadBack
         Chips that are given, tensor by tensor: trial k is the k-th of them. Empty: chips are drawn.
@@ -192,7 +157,7 @@ class Workload:
     original: GraphFile
     ideal: GraphFile
     template: GraphFile
-    slots: tuple[SlotSpec, ...]
+    slots: tuple[Slot, ...]
     tensors: tuple[TensorFile, ...]
     points: tuple[OperatingPoint, ...]
     inputs: Mapping[str, ArrayFile]
@@ -208,5 +173,5 @@ class Workload:
     together: int = 0
     alternatives: tuple[str, ...] = ()
     columns: tuple[int | str, ...] = ()
-    correction: Correction | None = None
+    correction: CorrectionGraph | None = None
     chips: tuple[tuple[ReadBack, ...], ...] = ()

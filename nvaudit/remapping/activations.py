@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
 from nvaudit.model import LoadedModel, Rebatch
-from nvaudit.model.rescale.plan import Layer
-from nvaudit.perturb.probe import Values, probe_model
+from nvaudit.model.rescale.plan import ScalableWeight
+from nvaudit.perturb.probe import InnerValues, probe_model
 
-Floats = NDArray[np.float64]
-Sizes = tuple[int | None, ...]
+SeenSizes = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ChannelMoments:
 
 def activation_sizes(
     loaded: LoadedModel, dataset: Dataset, rebatch: Rebatch, provider: str = "cpu"
-) -> dict[str, Sizes]:
+) -> dict[str, SeenSizes]:
     """Sizes of every activation of the main graph; None where they depend on the number of samples.
 
     Empty where the model has an activation that cannot be returned: sizes only help to recognise layers.
@@ -106,7 +106,7 @@ def _is_float(array: Any) -> bool:
     return isinstance(array, np.ndarray) and array.dtype.kind == "f"
 
 
-def _shapes(values: Values) -> dict[str, tuple[int, ...]]:
+def _shapes(values: InnerValues) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in values.items() if _is_float(array)}
 
 
@@ -122,7 +122,7 @@ def _collect(sums: list[Any], array: NDArray[Any], axis: int) -> None:
     sums[2] += before * after
 
 
-def watched_axes(layers: Sequence[Layer]) -> set[tuple[str, int]]:
+def watched_axes(layers: Sequence[ScalableWeight]) -> set[tuple[str, int]]:
     """The channel axes that scales depend on."""
     sources = {(layer.source, layer.source_axis) for layer in layers}
     return sources | {(layer.result, layer.result_axis) for layer in layers}

@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
 from nvaudit.device import OperatingPoint
-from nvaudit.mapping.codes import Encoding
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import select
 from nvaudit.model import LoadedModel, Weight, analyse_batch, constants
 from nvaudit.model.decode import IntegerGrid
 from nvaudit.model.regrid import code_ranges
 from nvaudit.model.rewrite import editable_weights
-from nvaudit.perturb.chip import Draw
+from nvaudit.model.template import Slot
+from nvaudit.options import Encoding
+from nvaudit.perturb.chip import DrawnWeights
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, put_on_crossbars
 from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.open_chips import OpenChips
 from nvaudit.perturb.prepare import Placement, Request, build_workload
-from nvaudit.perturb.workload import SlotSpec, TensorFile, Workload, save_array
+from nvaudit.perturb.workload import TensorFile, Workload, save_array
 from nvaudit.remapping.clip import Limit, clipped, regridded
 from nvaudit.rng import stream
 
@@ -282,10 +283,9 @@ class Bench:
         """Open the model with some weights replaced; converters are ideal."""
         return Engine(self._with(changed))
 
-    def _exact(self, changed: Changed, workload: Workload) -> list[tuple[SlotSpec, NDArray[Any]]]:
+    def _exact(self, changed: Changed, workload: Workload) -> list[tuple[Slot, NDArray[Any]]]:
         values = self.values | {key: floats(array) for key, array in changed.items()}
-        keys = [tensor.key for tensor in workload.tensors]
-        return [(slot, place(Draw(values[keys[slot.tensor]], None), slot)) for slot in workload.slots]
+        return [(slot, place(DrawnWeights(values[slot.weight_key], None), slot)) for slot in workload.slots]
 
     def _with(self, changed: Changed) -> Workload:
         """The workload with other codes for the weights that changed."""

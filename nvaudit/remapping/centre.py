@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.model.readnoise import reseed_read_noise
 from nvaudit.model.rescale.centre import Centres, watched_means
 from nvaudit.perturb.engine import Engine
@@ -34,7 +35,6 @@ CHIPS = 16
 SAMPLES = 64
 """Samples on which means are taken, all in one batch."""
 
-Floats = NDArray[np.float64]
 MeanAndVariance = tuple[Floats, Floats]
 """Mean and variance of each channel."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from nvaudit.errors import ModelError
 from nvaudit.model.rescale.centre import Centres, find_centres, with_centres
 from nvaudit.model.rescale.plan import Insert
-from nvaudit.model.rescale.walk import Sizes
+from nvaudit.model.rescale.walk import SeenSizes
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.schedule import Progress
@@ -25,7 +25,7 @@ from nvaudit.remapping.program import Rescaling, RescalingBasis, rescale
 from nvaudit.remapping.round_weights import (
     CAUTIONS,
     LATE,
-    Rounding,
+    RoundedWeights,
     noise_power,
     round_weights,
     rounding_seconds,
@@ -66,7 +66,7 @@ class RemapCandidate:
         Where weights are cut off; empty for nowhere.
     corrected : tuple of str
         Weights whose results have other means, or pass through another batch normalisation.
-    rounding : Rounding or None
+    rounding : RoundedWeights or None
         Other codes of weights.
     """
 
@@ -77,7 +77,7 @@ class RemapCandidate:
     measured: ChipScores
     seconds: float
     corrected: tuple[str, ...] = ()
-    rounding: Rounding | None = None
+    rounding: RoundedWeights | None = None
 
     @property
     def changes_function(self) -> bool:
@@ -89,7 +89,7 @@ class RemapCandidate:
         return changed_weights(self.bench, self.limits, self.rounding)
 
 
-def changed_weights(bench: Bench, limits: Limits, rounding: Rounding | None) -> dict[str, Numbers]:
+def changed_weights(bench: Bench, limits: Limits, rounding: RoundedWeights | None) -> dict[str, Numbers]:
     """The weights of a structure that are cut off or have other codes, in their primary layout."""
     return {**bench.cut(limits), **({} if rounding is None else rounding.numbers)}
 
@@ -215,7 +215,7 @@ class RemapSearch:
         """Whether there is time to search for a code and to measure it."""
         return time.perf_counter() + (self.conditions.chips + 2) * self._pass + _SEARCH_S <= self.deadline
 
-    def corrections(self, seen: Mapping[str, Sizes]) -> None:
+    def corrections(self, seen: Mapping[str, SeenSizes]) -> None:
         """Correct, in the best candidate, the means that noise and clipping shift."""
         best = self.best()
         if best.bench.workload.template.batch is not None:
@@ -373,7 +373,7 @@ class RemapSearch:
             name, candidate.bench, candidate.rescaling, candidate.limits, candidate.corrected, rounded
         )
 
-    def _rounded(self, bench: Bench, limits: Limits, caution: float) -> Rounding:
+    def _rounded(self, bench: Bench, limits: Limits, caution: float) -> RoundedWeights:
         assert self._inputs is not None
         return round_weights(bench, bench.cut(limits), *self._inputs, caution, self.deadline)
 
@@ -384,7 +384,7 @@ class RemapSearch:
         rescaling: Rescaling,
         limits: Limits,
         corrected: tuple[str, ...] = (),
-        rounding: Rounding | None = None,
+        rounding: RoundedWeights | None = None,
         *,
         required: bool = False,
     ) -> RemapCandidate:

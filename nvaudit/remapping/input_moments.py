@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.data import Dataset
 from nvaudit.model import LoadedModel, constants
 from nvaudit.model.layer_input import LayerInput, layer_inputs, with_named_states
 from nvaudit.perturb.probe import probe_model
 from nvaudit.rng import stream
-
-Floats = NDArray[np.float64]
 
 LARGEST = 4608
 """Rows of a matrix up to which all cross terms are kept: 512 channels of a 3 × 3 kernel; 170 MB."""

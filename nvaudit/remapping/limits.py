@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.mapping.conductance import Array, layout
+from nvaudit.arrays import Floats
+from nvaudit.mapping.conductance import DeviceArray, layout
 from nvaudit.mapping.quantize import quantize
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.remapping.bench import Bench
@@ -24,7 +25,6 @@ _MATTERS = 0.1
 """A mean shift counts from this share of the spread on: it adds up over a layer, the spread does not."""
 
 Limits = Mapping[str, Limit]
-Floats = NDArray[np.float64]
 
 
 def by_deviations(bench: Bench) -> Iterator[tuple[str, Limits]]:
@@ -121,7 +121,7 @@ def relative_spread(bench: Bench, *, by_slices: bool = False) -> dict[str, float
         What it would be if weights with a code were slices.
     """
     conditions, spread = bench.conditions, dict[str, float]()
-    known: dict[Array, Moments] = {}
+    known: dict[DeviceArray, Moments] = {}
     tensors = {tensor.key: tensor for tensor in bench.workload.tensors}
     for key, values in bench.values.items():
         array = tensors[key].array

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats, Ids
 from nvaudit.model import LoadedModel
 from nvaudit.model.rescale.apply import rescaled
 from nvaudit.model.rescale.find import plan_scaling
-from nvaudit.model.rescale.plan import Insert, Layer, Plan
-from nvaudit.model.rescale.walk import Sizes
+from nvaudit.model.rescale.plan import Insert, RescalePlan, ScalableWeight
+from nvaudit.model.rescale.walk import SeenSizes
 from nvaudit.remapping.activations import ChannelMoments
-from nvaudit.remapping.solve import Floats, Ids, ProgramTerm, noise_of, solve
+from nvaudit.remapping.solve import ProgramTerm, noise_of, solve
 
 _FLOOR = 1e-3
 """A channel that was silent on the calibration samples may speak on others: its least share of the mean."""
@@ -43,7 +44,7 @@ class RescalingBasis:
 
     loaded: LoadedModel
     values: Mapping[str, NDArray[Any]]
-    seen: Mapping[str, Sizes]
+    seen: Mapping[str, SeenSizes]
     moments: MomentsByAxis
 
     @property
@@ -52,7 +53,7 @@ class RescalingBasis:
         return tuple(self.values)
 
 
-def absorbed_sides(plan: Plan) -> frozenset[str]:
+def absorbed_sides(plan: RescalePlan) -> frozenset[str]:
     """Sides of weights whose scale no other weight shares, because digital constants absorb it."""
     classes, _ = plan.variables.classes()
     users: dict[int, set[str]] = {}
@@ -71,7 +72,7 @@ def absorbed_sides(plan: Plan) -> frozenset[str]:
     )
 
 
-def result_gain(layer: Layer, moments: MomentsByAxis) -> Floats:
+def result_gain(layer: ScalableWeight, moments: MomentsByAxis) -> Floats:
     """Square of the digital factor that follows each result channel, over the power of all of them."""
     gain = np.ones(layer.channels) if layer.gain is None else layer.gain**2
     power = _moment(moments, layer.result, layer.result_axis, layer.channels, "variance")
@@ -79,7 +80,7 @@ def result_gain(layer: Layer, moments: MomentsByAxis) -> Floats:
     return np.asarray(gain / max(float((gain * power).sum()), 1e-30))
 
 
-def noise_power(layer: Layer, values: NDArray[Any], moments: MomentsByAxis) -> Floats:
+def noise_power(layer: ScalableWeight, values: NDArray[Any], moments: MomentsByAxis) -> Floats:
     """How much an error of each pair of channels, squared, adds to the relative error of the results."""
     shape = values.shape[:2]
     sources = int(layer.source_at.max()) + 1
@@ -97,7 +98,7 @@ def _moment(moments: MomentsByAxis, name: str, axis: int, size: int, what: str) 
     return np.asarray(numbers)
 
 
-def terms_of(plan: Plan, basis: RescalingBasis, classes: Ids) -> list[ProgramTerm]:
+def terms_of(plan: RescalePlan, basis: RescalingBasis, classes: Ids) -> list[ProgramTerm]:
     """The program of a plan: one term for each use of a weight."""
     terms = []
     for layer in plan.layers:
@@ -123,7 +124,7 @@ class Rescaling:
     ----------
     loaded : LoadedModel
         It computes the same.
-    layers : tuple of Layer
+    layers : tuple of ScalableWeight
         Weights between rescalable activations.
     refused : mapping of str to str
         The other weights, each with the reason.
@@ -139,7 +140,7 @@ class Rescaling:
     """
 
     loaded: LoadedModel
-    layers: tuple[Layer, ...]
+    layers: tuple[ScalableWeight, ...]
     refused: Mapping[str, str]
     reasons: Mapping[str, str]
     noise: Mapping[str, float]
@@ -190,7 +191,7 @@ def rescale(basis: RescalingBasis, insert: Insert, exponent: float) -> Rescaling
     return Rescaling(done, tuple(plan.layers), dict(plan.refused), held, noise, power, bool(np.any(u != 0)))
 
 
-def _why(layer: Layer, reasons: Mapping[int, str]) -> str:
+def _why(layer: ScalableWeight, reasons: Mapping[int, str]) -> str:
     """Why neither side of a weight is free."""
     for side, ids in (("its result", layer.result_ids), ("what it takes", layer.source_ids)):
         for number in np.unique(ids).tolist():

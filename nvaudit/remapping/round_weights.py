@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats, Ids
 from nvaudit.mapping.codes import Code
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.quantize import peak_of, quantize
 from nvaudit.model import Weight
 from nvaudit.model.decode import IntegerGrid
@@ -20,7 +21,7 @@ from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
 from nvaudit.perturb.moments import Moments, code_moments
 from nvaudit.remapping.bench import Bench, Changed, Numbers, OnCode, floats, stored
 from nvaudit.remapping.input_moments import InputMoments
-from nvaudit.remapping.rounding import Levels, Matrix, rounded
+from nvaudit.remapping.rounding import Levels, MatrixToRound, rounded
 
 CAUTIONS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """How much more than noise an error of the codes counts: it is the same on every chip."""
@@ -30,12 +31,9 @@ LATE = "the time budget ran out"
 _FLOPS = 1.5e10
 """Double-precision operations in a second, a careful guess for one core."""
 
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class Rounding:
+class RoundedWeights:
     """Other codes for weights.
 
     Attributes
@@ -92,7 +90,7 @@ def round_weights(
     unknown: Mapping[str, str],
     caution: float,
     deadline: float,
-) -> Rounding:
+) -> RoundedWeights:
     """Choose codes for every weight that may have others.
 
     Parameters
@@ -111,8 +109,8 @@ def round_weights(
         Moment of :func:`time.perf_counter` after which no further weight is begun.
     """
     arrays = {tensor.key: tensor.array for tensor in bench.workload.tensors}
-    known: dict[Array, Moments] = {}
-    tables: dict[tuple[Array, int, int], Levels] = {}
+    known: dict[DeviceArray, Moments] = {}
+    tables: dict[tuple[DeviceArray, int, int], Levels] = {}
     numbers, noise, refused = dict[str, Numbers](), dict[str, float](), dict[str, str]()
     # Those that take little time first, so that where it runs out most are done.
     for key in sorted(bench.values, key=lambda key: rounding_seconds(bench.weights[key])):
@@ -133,7 +131,7 @@ def round_weights(
             codes, noise[key] = _rounded(tensor, bench.weights[key], moments.get(key), law, tables[at])
             numbers[key] = tensor.numbers(codes, bench.values[key].dtype)
     diagonal = {key: why for key, why in unknown.items() if key in numbers}
-    return Rounding(numbers, noise, refused, diagonal, caution)
+    return RoundedWeights(numbers, noise, refused, diagonal, caution)
 
 
 def noise_power(bench: Bench, moments: Mapping[str, InputMoments]) -> dict[str, float]:
@@ -233,7 +231,7 @@ def _rounded(
     chosen = np.empty(target.shape, np.int64)
     before = after = 0.0
     for number, part in enumerate(_parts(target.shape, weight)):
-        matrix = Matrix(target[part].astype(np.float64), held[part].astype(np.int64))
+        matrix = MatrixToRound(target[part].astype(np.float64), held[part].astype(np.int64))
         starts = (0,) if moments is None else moments.starts
         if moments is None:
             # H unknown, so taken as 1: without cross terms nothing is handed on, and each weight minimises

@@ -26,10 +26,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
+from nvaudit.arrays import Floats, Ids
 
 DAMPING = 0.01
 """Share of the mean power that is added to every input: few samples say little of rare inputs."""
@@ -103,7 +101,7 @@ def _lower_hull(x: Floats, y: Floats) -> tuple[Floats, Ids]:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixToRound:
     """One matrix to be rounded.
 
     Attributes
@@ -119,13 +117,17 @@ class Matrix:
 
 
 def rounded(
-    matrix: Matrix, blocks: Sequence[Floats], starts: Sequence[int], levels: Levels, sweeps: int = SWEEPS
+    matrix: MatrixToRound,
+    blocks: Sequence[Floats],
+    starts: Sequence[int],
+    levels: Levels,
+    sweeps: int = SWEEPS,
 ) -> Ids:
     """Choose the levels of a matrix.
 
     Parameters
     ----------
-    matrix : Matrix
+    matrix : MatrixToRound
     blocks : sequence of ndarray, float64, shape (row, row)
         H of each block of rows; errors stay within a block.
     starts : sequence of int
@@ -142,7 +144,7 @@ def rounded(
     ends = (*starts[1:], len(matrix.target))
     parts = []
     for power, start, end in zip(blocks, starts, ends, strict=True):
-        part = Matrix(matrix.target[start:end], matrix.held[start:end])
+        part = MatrixToRound(matrix.target[start:end], matrix.held[start:end])
         parts.append(_block(part, damped(power), levels, sweeps))
     return np.concatenate(parts) if parts else np.empty(matrix.target.shape, np.int64)
 
@@ -153,17 +155,17 @@ def damped(power: Floats) -> Floats:
     return power + (DAMPING * mean if mean > 0 else 1.0) * np.eye(len(power))
 
 
-def objective(matrix: Matrix, chosen: Ids, power: Floats, levels: Levels) -> float:
+def objective(matrix: MatrixToRound, chosen: Ids, power: Floats, levels: Levels) -> float:
     """Σ (q − w)ᵀ H (q − w) + Σ H_ii Var(q_i), over all columns."""
     gap = levels.value[chosen] - matrix.target
     noise = np.diag(power) @ levels.variance[chosen].sum(axis=1)
     return float(np.einsum("io,io->", gap, power @ gap) + noise)
 
 
-def _block(matrix: Matrix, power: Floats, levels: Levels, sweeps: int) -> Ids:
+def _block(matrix: MatrixToRound, power: Floats, levels: Levels, sweeps: int) -> Ids:
     # The inputs with most power first: their errors find the most inputs to go to.
     order = np.argsort(-np.diag(power), kind="stable")
-    turned = Matrix(matrix.target[order], matrix.held[order])
+    turned = MatrixToRound(matrix.target[order], matrix.held[order])
     power = power[np.ix_(order, order)]
     chosen = _one_by_one(turned, power, levels)
     for _ in range(sweeps):
@@ -187,7 +189,7 @@ def _inverse_root(power: Floats) -> Floats:
     return np.asarray(inverse)
 
 
-def _one_by_one(matrix: Matrix, power: Floats, levels: Levels) -> Ids:
+def _one_by_one(matrix: MatrixToRound, power: Floats, levels: Levels) -> Ids:
     """Choose the levels of one input after another, the error handed on."""
     upper, rows = _inverse_root(power), len(power)
     left = matrix.target.copy()
@@ -212,7 +214,7 @@ def _settled(chosen: Ids, held: Ids) -> Ids:
     return np.where(held >= 0, held, chosen)
 
 
-def _sweep(matrix: Matrix, power: Floats, levels: Levels, chosen: Ids) -> None:
+def _sweep(matrix: MatrixToRound, power: Floats, levels: Levels, chosen: Ids) -> None:
     """Choose every level anew, the others given: (q_i − w_i + Σ_{j≠i} H_ij Δ_j / H_ii)² + Var(q_i)."""
     rows = len(power)
     gap = levels.value[chosen] - matrix.target

@@ -18,10 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
+from nvaudit.arrays import Floats, Ids
 
 SHARP = 40.0
 """Exponent of the smooth maximum that stands for a range."""

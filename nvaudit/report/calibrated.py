@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nvaudit.report.sections import Section, SweepPoint
+from nvaudit.report.sections import ReportPart, SweepPoint
 
 
-class NotCorrected(Section):
+class NotCorrected(ReportPart):
     """A weight whose results are as the chip makes them."""
 
     name: str
     reason: str
 
 
-class CalibratedChips(Section):
+class CalibratedChips(ReportPart):
     """The chips of the audit again, each corrected by what its layers make of the same unlabelled samples.
 
     These numbers use the chip: they hold where each chip is measured so before it is used.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
-from nvaudit.report.records import Cell, Check, Tables, flat, number_text, records_of, share_check
+from nvaudit.report.records import Check, RecordValue, Tables, flat, number_text, records_of, share_check
 from nvaudit.report.remedy import remedy_text
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import MetricInfo, SweepPoint
@@ -206,10 +206,10 @@ def tables(report: AuditReport) -> Tables:
     return records
 
 
-def _case_row(case: Case, report: AuditReport) -> dict[str, Cell]:
+def _case_row(case: Case, report: AuditReport) -> dict[str, RecordValue]:
     """One question with its answer and the numbers without noise beside it."""
     trials, gate = case.point.trials, case.gate
-    row: dict[str, Cell] = {
+    row: dict[str, RecordValue] = {
         "sigma": case.point.sigma,
         "sigma_unit": case.point.sigma_unit,
         "percentile": case.kpp.percentile,

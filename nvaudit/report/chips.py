@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.stats.kpp import KppResult, kpp_of_ranks
 from nvaudit.stats.ranks import RankRange
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from nvaudit.report.document import Block, KeyFigure, Number, Paragraph, Table
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text
 
 
-class CodeErrors(Section):
+class CodeErrors(ReportPart):
     """Expected error of weights on a code, root mean square as a share of max|W|."""
 
     total: float = Field(ge=0)
@@ -20,7 +20,7 @@ class CodeErrors(Section):
     converters: float = Field(default=0, ge=0, description="Of it what ADCs add; 0 without --adc-bits.")
 
 
-class CodeEntry(Section):
+class CodeEntry(ReportPart):
     """One code in use."""
 
     significances: tuple[float, ...] = Field(description="Of each device (of each pair), most first.")
@@ -40,7 +40,7 @@ class CodeEntry(Section):
         return ",".join(f"{one:.6g}" for one in self.significances)
 
 
-class CodeLayer(Section):
+class CodeLayer(ReportPart):
     """The code of one tensor."""
 
     name: str
@@ -49,7 +49,7 @@ class CodeLayer(Section):
     errors: CodeErrors = Field(description="Of its weights.")
 
 
-class MadeFor(Section):
+class MadeFor(ReportPart):
     """What the codes of a mapping file were chosen for."""
 
     device: str
@@ -61,7 +61,7 @@ class MadeFor(Section):
         return self.device if self.sigma is None else f"{self.device} at sigma {self.sigma:g}"
 
 
-class CodesInfo(Section):
+class CodesInfo(ReportPart):
     """Weights on codes of their own instead of slices."""
 
     asked: str = Field(description="As given: significances, auto, or the mapping file.")

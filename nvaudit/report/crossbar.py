@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text, share_of_weights_text, share_text
 
 _MOST_NAMED = 8
@@ -15,7 +15,7 @@ LAYER_COLUMNS = ("layer", "crossbars", "rows", "columns", "in use", "ADC range",
 """Headings of what :func:`layer_row` gives."""
 
 
-class CrossbarLayer(Section):
+class CrossbarLayer(ReportPart):
     """The crossbars and converters of one mapped weight."""
 
     name: str
@@ -41,7 +41,7 @@ class CrossbarLayer(Section):
     clipped: float | None = Field(description="Share of the calibration's column sums beyond the range.")
 
 
-class NotSplit(Section):
+class NotSplit(ReportPart):
     """A mapped weight whose converters are ideal."""
 
     name: str
@@ -49,7 +49,7 @@ class NotSplit(Section):
     weights: int | None = Field(ge=0)
 
 
-class CrossbarInfo(Section):
+class CrossbarInfo(ReportPart):
     """How the mapped layers were split over crossbars, and what converts their inputs and column sums."""
 
     rows: int = Field(ge=1)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 
 PROBS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the quantiles of a level."""
 
 
-class DeviceLevel(Section):
+class DeviceLevel(ReportPart):
     """The devices that are programmed to one level."""
 
     level: int = Field(ge=0)
@@ -26,7 +26,7 @@ class DeviceLevel(Section):
     )
 
 
-class DeviceLevels(Section):
+class DeviceLevels(ReportPart):
     """The law of the device at the operating point, level by level; one read included."""
 
     unit: str = Field(description="Of the conductances: µS, nA or levels.")

@@ -92,7 +92,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeBlock:
     """A line to copy, such as a command."""
 
     text: str
@@ -205,7 +205,7 @@ class Figure:
     kind: ClassVar[str] = "figure"
 
 
-Block = Paragraph | Bullets | Facts | Code | Table | Figure
+Block = Paragraph | Bullets | Facts | CodeBlock | Table | Figure
 
 
 @dataclass(frozen=True)
@@ -295,10 +295,10 @@ class _OnMedia(Protocol):
     def media(self) -> frozenset[Medium]: ...
 
 
-Part = TypeVar("Part", bound=_OnMedia)
+MediaPart = TypeVar("MediaPart", bound=_OnMedia)
 
 
-def for_medium(parts: Iterable[Part], medium: Medium) -> list[Part]:
+def for_medium(parts: Iterable[MediaPart], medium: Medium) -> list[MediaPart]:
     """Leave out what is meant for other media."""
     return [part for part in parts if medium in part.media]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text, share_text
 
 
-class ZeroGroupsLayer(Section):
+class ZeroGroupsLayer(ReportPart):
     """The groups of one mapped tensor. A group is what one crossbar holds of one output."""
 
     name: str
@@ -22,7 +22,7 @@ class ZeroGroupsLayer(Section):
     saved: int = Field(ge=0, description="Crossbars fewer without the groups of zeros.")
 
 
-class ZeroGroups(Section):
+class ZeroGroups(ReportPart):
     """Groups of zeros that are left out of the array."""
 
     rows: int = Field(ge=1, description="Of a crossbar; a group has at most as many weights.")

@@ -16,9 +16,9 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    ReportPart,
     Run,
     RuntimeInfo,
-    Section,
 )
 
 _LIBRARIES = ("numpy", "scipy", "onnx", "onnxruntime", "torch")
@@ -48,7 +48,7 @@ def versions_with_torch() -> dict[str, str]:
     return library_versions(_LIBRARIES)
 
 
-class Header(Section):
+class Header(ReportPart):
     """What every report says of itself; a kind of report adds what it found.
 
     A kind narrows ``kind`` to its own name, and to what is always there those of the fields that may be null.

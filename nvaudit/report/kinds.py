@@ -5,34 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import dataclass
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from nvaudit.errors import DataError, OptionError
-from nvaudit.report.check.result import CheckReport
-from nvaudit.report.comparison.result import ComparisonReport
-from nvaudit.report.config.result import ConfigReport
-from nvaudit.report.cost.result import CostReport
-from nvaudit.report.deployment.result import MapReport
-from nvaudit.report.device.result import DeviceReport, ProfileList
-from nvaudit.report.document import Document
-from nvaudit.report.explore.result import ExploreReport
-from nvaudit.report.hardening.result import HardenReport
-from nvaudit.report.header import Header
-from nvaudit.report.inspection.result import InspectReport
 from nvaudit.report.jsontext import short_repr
-from nvaudit.report.landscape.result import LandscapeReport
-from nvaudit.report.plan.result import Plan
 from nvaudit.report.reading import keys_text, parsed, validated
-from nvaudit.report.records import Tables
-from nvaudit.report.remap.result import RemapReport
-from nvaudit.report.render.csv import csv_text
-from nvaudit.report.render.terminal import print_document
-from nvaudit.report.result import AuditReport
-from nvaudit.report.roofline.result import RooflineReport
-from nvaudit.report.technology.result import TechnologyList, TechnologyReport
-from nvaudit.report.write_verify.result import VerifyReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nvaudit.report.document import Document
+    from nvaudit.report.header import Header
+    from nvaudit.report.records import Tables
 
 
 class NoTableError(OptionError):
@@ -40,7 +24,7 @@ class NoTableError(OptionError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ReportKind:
     """One kind of report.
 
     Attributes
@@ -48,11 +32,12 @@ class Kind:
     name : str
     command : str
         That writes it.
-    model : type
+    result : str
+        ``module:class`` of :mod:`nvaudit.report`; loaded when needed, as all of a kind: a command needs one.
     document : str
-        ``module:function`` of :mod:`nvaudit.report`: says what it found.
+        ``module:function``: says what it found.
     records : str
-        Module of :mod:`nvaudit.report` with ``tables(report)``, its tables as records, and, where it answers
+        Module with ``tables(report)``, its tables as records, and, where it answers
         questions, ``checks(report)`` and, for what else a build server keeps, ``facts(report)``.
     tables : tuple of str
         The names that these may have, the main one first.
@@ -60,108 +45,114 @@ class Kind:
 
     name: str
     command: str
-    model: type[Header]
+    result: str
     document: str
     records: str
     tables: tuple[str, ...]
 
+    @property
+    def model(self) -> type[Header]:
+        """Its result."""
+        made: type[Header] = _named(self.result)
+        return made
+
 
 KINDS = (
-    Kind(
-        "audit", "nvaudit audit", AuditReport,
+    ReportKind(
+        "audit", "nvaudit audit", "result:AuditReport",
         document="audit.document:audit_document", records="cases",
         tables=("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
                 "attribution_classes"),
     ),
-    Kind(
-        "check", "nvaudit check", CheckReport,
+    ReportKind(
+        "check", "nvaudit check", "check.result:CheckReport",
         document="check.document:check_document", records="check.result",
         tables=("audits", "chips", "tensors"),
     ),
-    Kind(
-        "compare", "nvaudit compare", ComparisonReport,
+    ReportKind(
+        "compare", "nvaudit compare", "comparison.result:ComparisonReport",
         document="comparison.document:comparison_document", records="comparison.records",
         tables=("models", "differences", "correlations"),
     ),
-    Kind(
-        "roofline", "nvaudit roofline", RooflineReport,
+    ReportKind(
+        "roofline", "nvaudit roofline", "roofline.result:RooflineReport",
         document="roofline.document:roofline_document", records="roofline.result",
         tables=("levels", "skipped"),
     ),
-    Kind(
-        "landscape", "nvaudit landscape", LandscapeReport,
+    ReportKind(
+        "landscape", "nvaudit landscape", "landscape.result:LandscapeReport",
         document="landscape.document:landscape_document", records="landscape.result",
         tables=("fits", "surface"),
     ),
-    Kind(
-        "harden", "nvaudit harden", HardenReport,
+    ReportKind(
+        "harden", "nvaudit harden", "hardening.result:HardenReport",
         document="hardening.document:harden_document", records="hardening.result",
         tables=("models", "chips", "epochs", "verify_plan"),
     ),
-    Kind(
-        "remap", "nvaudit harden --method remap", RemapReport,
+    ReportKind(
+        "remap", "nvaudit harden --method remap", "remap.result:RemapReport",
         document="remap.document:remap_document", records="remap.result",
         tables=("steps", "tensors", "audits"),
     ),
-    Kind(
-        "verify-plan", "nvaudit verify-plan", VerifyReport,
+    ReportKind(
+        "verify-plan", "nvaudit verify-plan", "write_verify.result:VerifyReport",
         document="write_verify.document:verify_document", records="write_verify.result",
         tables=("curve", "tensors", "chips"),
     ),
-    Kind(
-        "plan", "nvaudit audit --plan", Plan,
+    ReportKind(
+        "plan", "nvaudit audit --plan", "plan.result:AuditPlan",
         document="plan.document:plan_document", records="plan.result",
         tables=("percentiles", "gates"),
     ),
-    Kind(
-        "inspect", "nvaudit inspect", InspectReport,
+    ReportKind(
+        "inspect", "nvaudit inspect", "inspection.result:InspectReport",
         document="inspection.document:inspect_document", records="inspection.result",
         tables=("tensors", "off"),
     ),
-    Kind(
-        "map", "nvaudit map", MapReport,
+    ReportKind(
+        "map", "nvaudit map", "deployment.result:MapReport",
         document="deployment.document:map_document", records="deployment.result",
         tables=("tensors",),
     ),
-    Kind(
-        "explore", "nvaudit explore", ExploreReport,
+    ReportKind(
+        "explore", "nvaudit explore", "explore.result:ExploreReport",
         document="explore.document:explore_document", records="explore.result",
         tables=("points", "left_out"),
     ),
-    Kind(
-        "device", "nvaudit devices show", DeviceReport,
+    ReportKind(
+        "device", "nvaudit devices show", "device.result:DeviceReport",
         document="device.document:device_document", records="device.result",
         tables=("levels",),
     ),
-    Kind(
-        "devices", "nvaudit devices list", ProfileList,
+    ReportKind(
+        "devices", "nvaudit devices list", "device.result:ProfileList",
         document="device.document:profiles_document", records="device.result",
         tables=("profiles",),
     ),
-    Kind(
-        "config", "nvaudit config", ConfigReport,
+    ReportKind(
+        "config", "nvaudit config", "config.result:ConfigReport",
         document="config.result:config_document", records="config.result",
         tables=("options",),
     ),
-    Kind(
-        "cost", "nvaudit cost", CostReport,
+    ReportKind(
+        "cost", "nvaudit cost", "cost.result:CostReport",
         document="cost.document:cost_document", records="cost.result",
         tables=("layers", "components", "chips"),
     ),
-    Kind(
-        "technology", "nvaudit technology show", TechnologyReport,
+    ReportKind(
+        "technology", "nvaudit technology show", "technology.result:TechnologyReport",
         document="technology.document:technology_document", records="technology.result",
         tables=("numbers", "peak"),
     ),
-    Kind(
-        "technologies", "nvaudit technology list", TechnologyList,
+    ReportKind(
+        "technologies", "nvaudit technology list", "technology.result:TechnologyList",
         document="technology.document:technologies_document", records="technology.result",
         tables=("technologies",),
     ),
 )  # fmt: skip
 
 
-def read_any(text: str, where: str) -> tuple[Kind, Header]:
+def read_any(text: str, where: str) -> tuple[ReportKind, Header]:
     """Read a report of whatever kind.
 
     Parameters
@@ -184,7 +175,7 @@ def read_any(text: str, where: str) -> tuple[Kind, Header]:
     return kind, validated(kind.model, raw, where, kind.command)
 
 
-def schema_text(kind: Kind) -> str:
+def schema_text(kind: ReportKind) -> str:
     """Write the JSON schema (draft 2020-12) of a kind of report, as it is committed in ``schemas/``."""
     # Serialisation: what a reader of a report may rely on, so every key is required.
     schema = kind.model.model_json_schema(mode="serialization")
@@ -200,8 +191,7 @@ def document_of(report: Header) -> Document:
     report : Header
         Of one of ``KINDS``.
     """
-    module, _, function = _kind_of(report).document.partition(":")
-    made: Document = getattr(importlib.import_module(f"nvaudit.report.{module}"), function)(report)
+    made: Document = _named(_kind_of(report).document)(report)
     return made
 
 
@@ -220,6 +210,8 @@ def csv_of(report: Header, table: str | None = None) -> str:
     NoTableError
         Naming the tables that there are, where it has none of that name.
     """
+    from nvaudit.report.render.csv import csv_text
+
     tables: Tables = _records(_kind_of(report)).tables(report)
     name = next(iter(tables)) if table is None else table
     if name not in tables:
@@ -247,12 +239,19 @@ def junit_of(report: Header) -> str:
 
 def print_report(report: Header, console: Console) -> None:
     """Print a report of any kind for a person; the first line is its headline."""
+    from nvaudit.report.render.terminal import print_document
+
     print_document(document_of(report), console)
 
 
-def _kind_of(report: Header) -> Kind:
-    return next(kind for kind in KINDS if isinstance(report, kind.model))
+def _kind_of(report: Header) -> ReportKind:
+    return next(kind for kind in KINDS if kind.name == report.kind)
 
 
-def _records(kind: Kind) -> Any:
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"nvaudit.report.{module}"), name)
+
+
+def _records(kind: ReportKind) -> Any:
     return importlib.import_module(f"nvaudit.report.{kind.records}")

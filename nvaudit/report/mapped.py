@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text
 from nvaudit.stats.gate import Verdict
 
@@ -21,7 +21,7 @@ _MOST_NAMED = 3
 _MOST_ROWS = 12
 
 
-class OffProduct(Section):
+class OffProduct(ReportPart):
     """The products of an operator with a weight that is not on the array."""
 
     name: str = Field(description="Of the operator, behind the graph that it stands in.")
@@ -32,7 +32,7 @@ class OffProduct(Section):
     reason: str
 
 
-class MappedShare(Section):
+class MappedShare(ReportPart):
     """How much of the model's arithmetic the array does."""
 
     products: int | None = Field(description="Multiply-accumulates with weights on the array; null where "
@@ -63,7 +63,7 @@ class MappedShare(Section):
         return "product weights" if self.share_of_products is None else "products"
 
 
-class MappedGate(Section):
+class MappedGate(ReportPart):
     """A least share of the products that must be on the array."""
 
     required: float = Field(ge=0, le=1)

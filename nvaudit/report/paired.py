@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.stats.binomial import check_confidence, check_percentile
 from nvaudit.stats.paired import Estimate, NoInterval, kpp_difference, mean_difference, paired_values
 
 
-class Difference(Section):
+class Difference(ReportPart):
     """A difference, after minus before, in the metric's unit, with its interval."""
 
     value: float
@@ -20,7 +20,7 @@ class Difference(Section):
     missing: str | None = Field(default=None, description="Why there is no interval.")
 
 
-class PairedDifference(Section):
+class PairedDifference(ReportPart):
     """How the same chips changed: after minus before, in the metric's unit."""
 
     chips: int = Field(ge=1)

@@ -13,7 +13,7 @@ from nvaudit.errors import DataError
 from nvaudit.report.jsontext import read_json, short_repr
 
 Report = TypeVar("Report", bound=BaseModel)
-Raw: TypeAlias = dict[str, Any]
+RawReport: TypeAlias = dict[str, Any]
 
 _MOST_KEYS = 5
 _OLD_KEYS = {
@@ -30,7 +30,7 @@ _OLD_KEYS = {
 _OLD_POINT = re.compile(r"sigma (\S+) \((\w+)(?: (.+))?\), time (\S+) s")
 
 
-def parsed(text: str, where: str, wanted: str = "a report.json of nvaudit audit") -> Raw:
+def parsed(text: str, where: str, wanted: str = "a report.json of nvaudit audit") -> RawReport:
     """Read the JSON of a report of whatever kind; one of an earlier version is given as today's.
 
     Parameters
@@ -57,7 +57,7 @@ def parsed(text: str, where: str, wanted: str = "a report.json of nvaudit audit"
     return _as_today(raw)
 
 
-def validated(model: type[Report], raw: Raw, where: str, command: str) -> Report:
+def validated(model: type[Report], raw: RawReport, where: str, command: str) -> Report:
     """Validate the JSON of a report that a command has written.
 
     Raises
@@ -72,7 +72,7 @@ def validated(model: type[Report], raw: Raw, where: str, command: str) -> Report
         raise DataError(f"{where}: {_first_problem(error)}; give a report.json of {command}") from error
 
 
-def keys_text(raw: Raw) -> str:
+def keys_text(raw: RawReport) -> str:
     """Name some of the keys of a JSON object, for a message."""
     keys = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key not in ("schema_version", "kind")]
     return f"{', '.join(keys) or 'no keys'}{', …' if len(raw) > _MOST_KEYS else ''}"
@@ -87,7 +87,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{place}: {got}{first['msg']}{more}"
 
 
-def _as_today(raw: Raw) -> Raw:
+def _as_today(raw: RawReport) -> RawReport:
     """Give a report of an earlier version the header of today, as far as it can be known."""
     old = "kind" not in raw or (raw["kind"] == "plan" and "nvaudit_version" not in raw)
     if not old:
@@ -102,7 +102,7 @@ def _as_today(raw: Raw) -> Raw:
     return raw if change is None else change(raw)
 
 
-def _harden(raw: Raw) -> Raw:
+def _harden(raw: RawReport) -> RawReport:
     model, point, plan = raw.get("model"), raw.get("operating_point"), raw.get("verify_plan")
     if isinstance(model, str):
         raw["model"] = {"path": model}
@@ -125,15 +125,15 @@ def _number(text: str) -> float | str:
         return text  # the validation says what is wrong
 
 
-def _remap(raw: Raw) -> Raw:
+def _remap(raw: RawReport) -> RawReport:
     run = raw.get("run")
-    given: Raw = run if isinstance(run, dict) else {}
+    given: RawReport = run if isinstance(run, dict) else {}
     raw["model"], raw["device"] = {"path": given.get("model")}, {"name": given.get("device")}
     raw["metric_info"] = {"higher_is_better": raw.get("higher_is_better"), "unit": raw.get("unit")}
     return raw
 
 
-def _verify(raw: Raw) -> Raw:
+def _verify(raw: RawReport) -> RawReport:
     run = raw.get("run")
     raw["model"] = {"path": run.get("model") if isinstance(run, dict) else None}
     known = {key: raw[key] for key in ("sigma", "sigma_unit", "time_s") if key in raw}
@@ -146,11 +146,11 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _plan(raw: Raw) -> Raw:
+def _plan(raw: RawReport) -> RawReport:
     return {"nvaudit_version": "unknown", "headline": "", **raw}
 
 
-_CHANGES: dict[str, Callable[[Raw], Raw]] = {
+_CHANGES: dict[str, Callable[[RawReport], RawReport]] = {
     "harden": _harden,
     "remap": _remap,
     "verify-plan": _verify,

@@ -12,7 +12,7 @@ from nvaudit.report.mapped import MappedGate, MappedShare, coverage_text, gate_l
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
 
-Cell: TypeAlias = str | int | float | bool | None
+RecordValue: TypeAlias = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Records:
     """A table; every row has a cell for each column."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[RecordValue, ...], ...]
 
 
 Tables: TypeAlias = Mapping[str, Records]
 """The tables of a report by name, its main one first."""
 
 
-def records_of(rows: Iterable[Mapping[str, Cell]]) -> Records:
+def records_of(rows: Iterable[Mapping[str, RecordValue]]) -> Records:
     """Line rows up under the columns that any of them has, in the order of their first appearance.
 
     Examples
@@ -44,7 +44,7 @@ def records_of(rows: Iterable[Mapping[str, Cell]]) -> Records:
     return Records(columns, tuple(tuple(row.get(name) for name in columns) for row in rows))
 
 
-def flat(item: BaseModel, without: Sequence[str] = ()) -> dict[str, Cell]:
+def flat(item: BaseModel, without: Sequence[str] = ()) -> dict[str, RecordValue]:
     """Give the numbers and words of a part of a report as one row.
 
     Parts of a part get its name before theirs; a KPP is ``kpp_1`` with ``_low`` and ``_high``, a yield
@@ -54,13 +54,13 @@ def flat(item: BaseModel, without: Sequence[str] = ()) -> dict[str, Cell]:
     return dict(_cells(item, "", frozenset(without)))
 
 
-def _cells(item: BaseModel, prefix: str, without: frozenset[str]) -> Iterator[tuple[str, Cell]]:
+def _cells(item: BaseModel, prefix: str, without: frozenset[str]) -> Iterator[tuple[str, RecordValue]]:
     for name in type(item).model_fields:
         if name not in without:
             yield from _cell(f"{prefix}{name}", getattr(item, name))
 
 
-def _cell(name: str, value: Any) -> Iterator[tuple[str, Cell]]:
+def _cell(name: str, value: Any) -> Iterator[tuple[str, RecordValue]]:
     if value is None or isinstance(value, str | int | float):
         yield name, value
     elif isinstance(value, KppResult):
@@ -79,7 +79,7 @@ def _cell(name: str, value: Any) -> Iterator[tuple[str, Cell]]:
             yield name, "; ".join(value)
 
 
-def _interval(name: str, value: float, result: KppResult | YieldResult) -> Iterator[tuple[str, Cell]]:
+def _interval(name: str, value: float, result: KppResult | YieldResult) -> Iterator[tuple[str, RecordValue]]:
     yield name, value
     yield f"{name}_low", result.low
     yield f"{name}_high", result.high

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import Field
 
 from nvaudit.report.codes import CodeErrors
-from nvaudit.report.sections import MetricInfo, Section
+from nvaudit.report.sections import MetricInfo, ReportPart
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
 from nvaudit.stats.kpp import KppResult
 
 
-class RemedyChips(Section):
+class RemedyChips(ReportPart):
     """Chips of the audit, with another code of the weights and nothing else changed."""
 
     values: tuple[float, ...] = Field(min_length=1, description="Of the first chips, every one whole.")
@@ -20,7 +20,7 @@ class RemedyChips(Section):
     missed: int = Field(ge=0, description="Chips that miss the gate's threshold.")
 
 
-class Remedy(Section):
+class Remedy(ReportPart):
     """What ``harden --method remap --code auto`` begins with: the code that it would choose, by itself.
 
     Rescaling and rounding, which it does besides, are not part of these numbers.

@@ -18,13 +18,13 @@ Run: TypeAlias = Annotated[dict[str, JsonValue], BeforeValidator(current_fields)
 """The full specification of a run; names of before are read as today's."""
 
 
-class Section(BaseModel):
+class ReportPart(BaseModel):
     """A part of the report: unknown keys are refused, every number is finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
-class MetricInfo(Section):
+class MetricInfo(ReportPart):
     """How to read the metric."""
 
     higher_is_better: bool
@@ -38,7 +38,7 @@ class MetricInfo(Section):
         return f"{headline} ({self.caution})" if self.caution else headline
 
 
-class RaceInfo(Section):
+class RaceInfo(ReportPart):
     """How chips were stopped before they had seen every sample, and what that may have changed."""
 
     pilots: int = Field(ge=1, description="The first chips: run on every sample whatever they are like.")
@@ -48,7 +48,7 @@ class RaceInfo(Section):
                                     "interval's ranks.")  # fmt: skip
 
 
-class Interrupted(Section):
+class Interrupted(ReportPart):
     """A run that was cut off: the report is of the chips that were done."""
 
     done: int = Field(ge=0, description="Chips, all points of a sweep together.")
@@ -58,7 +58,7 @@ class Interrupted(Section):
     )
 
 
-class TimeBox(Section):
+class TimeBox(ReportPart):
     """A run that had a time limit and used it up: the best answer within that time."""
 
     minutes: float = Field(gt=0, description="As asked for.")
@@ -66,7 +66,7 @@ class TimeBox(Section):
     wanted: int = Field(ge=1, description="Chips that the whole run would have had.")
 
 
-class TrialSummary(Section):
+class TrialSummary(ReportPart):
     """The metric of every simulated chip, and what it cost."""
 
     count: int = Field(ge=1)
@@ -95,7 +95,7 @@ class TrialSummary(Section):
         return self
 
 
-class SweepPoint(Section):
+class SweepPoint(ReportPart):
     """The audit at one spread of the devices; the same chips at every point."""
 
     sigma: float
@@ -107,7 +107,7 @@ class SweepPoint(Section):
     trials: TrialSummary
 
 
-class Roughness(Section):
+class Roughness(ReportPart):
     """Roughness of the loss landscape around the trained weights; lower is more stable."""
 
     value: float = Field(description="Mean squared error of the quadratic fit, mean over direction pairs.")
@@ -127,7 +127,7 @@ class Roughness(Section):
         return None if self.spread is None else self.spread / math.sqrt(self.pairs)
 
 
-class LossSurface(Section):
+class LossSurface(ReportPart):
     """The loss over the plane of one direction pair."""
 
     roughness: float = Field(ge=0, description="Of this pair: the median one.")
@@ -141,7 +141,7 @@ class LossSurface(Section):
         return self
 
 
-class TensorDecision(Section):
+class TensorDecision(ReportPart):
     """What happens to one constant of the model, and why."""
 
     name: str
@@ -166,7 +166,7 @@ class TensorDecision(Section):
     )
 
 
-class DataInfo(Section):
+class DataInfo(ReportPart):
     """The evaluation set."""
 
     source: str
@@ -179,7 +179,7 @@ class DataInfo(Section):
     notes: tuple[str, ...] = ()
 
 
-class ModelInfo(Section):
+class ModelInfo(ReportPart):
     """The model that was given; of harden and remap, older files know its path only."""
 
     path: str
@@ -189,7 +189,7 @@ class ModelInfo(Section):
     batching: str = Field(default="", description="How images are put into batches, in plain words.")
 
 
-class RuntimeInfo(Section):
+class RuntimeInfo(ReportPart):
     """What the samples were run on."""
 
     requested: str = Field(description="Execution provider that was asked for: --provider.")
@@ -211,7 +211,7 @@ def runtime_text(runtime: RuntimeInfo | None) -> list[str]:
     return [f"Run on: {first}{behind} (ONNX Runtime {runtime.version}; --provider {runtime.requested})"]
 
 
-class OperatingPointInfo(Section):
+class OperatingPointInfo(ReportPart):
     """Where on the device profile the audit stands."""
 
     sigma: float
@@ -230,7 +230,7 @@ class OperatingPointInfo(Section):
         return sigma_text(self.sigma, self.sigma_unit, self.level_of).replace("sigma", "σ =", 1)
 
 
-class InputHashes(Section):
+class InputHashes(ReportPart):
     """SHA-256 of what went in; null: there was no such input."""
 
     model: str | None = None

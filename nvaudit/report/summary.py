@@ -34,7 +34,7 @@ from nvaudit.stats.tail import known_worst, metric_steps, tail_kpp
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredAudit:
     """What the Monte-Carlo measured.
 
     Attributes
@@ -103,7 +103,7 @@ class Conditions:
 
 
 def summarise(
-    measured: Measured,
+    measured: MeasuredAudit,
     questions: Questions,
     *,
     tensors: Sequence[TensorDecision],
@@ -118,9 +118,6 @@ def summarise(
 
     Parameters
     ----------
-    measured : Measured
-    questions : Questions
-    tensors : sequence of TensorDecision
     data : mapping
         Fields of ``DataInfo`` but the standard error.
     interrupted, time_boxed
@@ -184,12 +181,12 @@ def summarise(
     )
 
 
-def measured_points(measured: Measured, questions: Questions) -> tuple[SweepPoint, ...]:
+def measured_points(measured: MeasuredAudit, questions: Questions) -> tuple[SweepPoint, ...]:
     """What was measured at each point of a sweep."""
     return tuple(_point(measured, questions, i) for i in range(len(measured.sigmas)))
 
 
-def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
+def _point(measured: MeasuredAudit, questions: Questions, index: int) -> SweepPoint:
     chips = measured.chips[index]
     better = measured.higher_is_better
     kpps = tuple(kpp_of_chips(chips, k, questions.confidence, better) for k in questions.percentiles)
@@ -207,7 +204,7 @@ def _point(measured: Measured, questions: Questions, index: int) -> SweepPoint:
     )
 
 
-def _trials(measured: Measured, chips: Chips, width: float) -> TrialSummary:
+def _trials(measured: MeasuredAudit, chips: Chips, width: float) -> TrialSummary:
     exact, weights = chips.exact, chips.weights()
     values = chips.low[exact]
     race = None
@@ -233,7 +230,7 @@ def _trials(measured: Measured, chips: Chips, width: float) -> TrialSummary:
     )
 
 
-def _tails(measured: Measured, chips: Chips, questions: Questions) -> tuple[TailResult, ...]:
+def _tails(measured: MeasuredAudit, chips: Chips, questions: Questions) -> tuple[TailResult, ...]:
     """Percentiles beyond the sample, from the worst chips."""
     if not questions.tail:
         return ()
@@ -296,7 +293,7 @@ def _gates(chips: Chips, questions: Questions, better: bool) -> tuple[GateResult
 
 
 def _headline(
-    measured: Measured,
+    measured: MeasuredAudit,
     worst: SweepPoint,
     verdict: Verdict | None,
     label_free: bool,
@@ -324,7 +321,7 @@ def _headline(
     return f"{text} ({measured.caution})" if measured.caution else text
 
 
-def _together_clause(measured: Measured) -> str:
+def _together_clause(measured: MeasuredAudit) -> str:
     """Say how many samples ran at a time where that belongs to the result."""
     if not measured.together:
         return ""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.errors import OptionError
 from nvaudit.retrain.feed import Batch
 from nvaudit.retrain.loss import TrainingLoss
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nvaudit.retrain.executor.module import Executor
-
-Floats = NDArray[np.float64]
 
 
 def curvature(

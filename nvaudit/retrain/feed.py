@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Rows
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
 from nvaudit.rng import stream
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Augment = Literal["none", "flip", "crop", "flip+crop"]
-Rows = NDArray[np.intp]
 
 _CHANNELS = (1, 2, 3, 4)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Shape = Literal["gaussian", "rc", "lc", "rt", "lt"]
+NoiseShape = Literal["gaussian", "rc", "lc", "rt", "lt"]
 """Gaussian; right- and left-censored; right- and left-truncated."""
 
 Noise = Callable[[ArrayPlace, Quantised, "torch.Generator"], "Tensor"]
@@ -43,7 +43,7 @@ def torch_generator(device: str, seed: int, purpose: str, *address: int | str) -
     return generator
 
 
-def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) -> Tensor:
+def standard(shape: NoiseShape, like: Tensor, th: float, generator: torch.Generator) -> Tensor:
     """Draw noise of unit σ.
 
     Parameters
@@ -83,7 +83,7 @@ def standard(shape: Shape, like: Tensor, th: float, generator: torch.Generator) 
     return -z if shape in ("lc", "lt") else z
 
 
-def shaped_noise(shape: Shape, sigma: float, th: float) -> Noise:
+def shaped_noise(shape: NoiseShape, sigma: float, th: float) -> Noise:
     """Noise in weight space: ``ΔW = max|W| · σ · z`` with ``z`` of :func:`standard`.
 
     max|W| is that of the weights at hand: as they shrink, so does their noise, as it does on the array.

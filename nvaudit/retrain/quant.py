@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.codes import Rounding, rounding
-from nvaudit.mapping.conductance import Array, code_layout, layout
+from nvaudit.mapping.codes import RoundingTable, rounding
+from nvaudit.mapping.conductance import DeviceArray, code_layout, layout
 from nvaudit.mapping.groups import group_numbers
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.tiling import weight_lines
@@ -91,7 +91,7 @@ class ArrayPlace:
     ----------
     key : str
         Of :class:`nvaudit.model.Weight`.
-    array : Array
+    array : DeviceArray
         How its codes are stored in devices.
     scale_axes : tuple of int
         Axes that have a scale of their own; ``()`` for one scale.
@@ -107,13 +107,13 @@ class ArrayPlace:
         Whether its values are −a, 0 and a; see :mod:`nvaudit.retrain.quant`.
     groups : Groups or None
         Groups that have no devices where they are zero; None: every weight has devices.
-    rounding : Rounding or None
+    rounding : RoundingTable or None
         Which value of its code a weight takes; a weight on a grid of its own is put on that first, as it is
         stored. None: the weight has slices.
     """
 
     key: str
-    array: Array
+    array: DeviceArray
     scale_axes: tuple[int, ...]
     channel_axes: tuple[int, ...]
     fan_in: int
@@ -121,7 +121,7 @@ class ArrayPlace:
     ternary: bool = False
     groups: Groups | None = None
     grid_top: int | None = None
-    rounding: Rounding | None = None
+    rounding: RoundingTable | None = None
 
     @property
     def follows_weights(self) -> bool:
@@ -283,8 +283,8 @@ def _nearest(scaled: Tensor, top: int) -> Tensor:
     return scaled.round().clamp_(-top, top)
 
 
-def _on_code(scaled: Tensor, to_value: Rounding) -> Tensor:
-    """As :meth:`Rounding.__call__`."""
+def _on_code(scaled: Tensor, to_value: RoundingTable) -> Tensor:
+    """As :meth:`RoundingTable.__call__`."""
     import torch
 
     edges, values = (torch.from_numpy(one).to(scaled.device) for one in (to_value.edges, to_value.values))

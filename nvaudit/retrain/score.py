@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nvaudit.retrain.crossbar.hardware import Crossbars
 
 
-Chips = dict[str, "Tensor"]
+ChipWeights = dict[str, "Tensor"]
 
 _STACK_BYTES = 64 << 20
 _MOST = 16
@@ -164,7 +164,7 @@ class Scorer:
     def _batches(self) -> Iterator[tuple[int, Batch]]:
         yield from enumerate(self.feed.in_order(_SAMPLES))
 
-    def _values(self, chips: Chips, count: int) -> NDArray[np.float64]:
+    def _values(self, chips: ChipWeights, count: int) -> NDArray[np.float64]:
         """Mean score of each chip of a stack."""
         total, seen, metric = np.zeros(count), 0, self._over_rows()
         for number, batch in self._batches():
@@ -183,22 +183,22 @@ class Scorer:
             return self.metric
         return over_set(self.metric, np.asarray(labels[self.feed.rows]))
 
-    def _outputs(self, batch: Batch, chips: Chips, count: int) -> list[NDArray[Any]]:
+    def _outputs(self, batch: Batch, chips: ChipWeights, count: int) -> list[NDArray[Any]]:
         if count > 1 and self.stacked is not False:
             outputs = self._together(batch, chips)
             if outputs is not None:
                 return list(outputs)
         return [self._alone(batch, chips, i) for i in range(count)]
 
-    def _alone(self, batch: Batch, chips: Chips, chip: int) -> NDArray[Any]:
+    def _alone(self, batch: Batch, chips: ChipWeights, chip: int) -> NDArray[Any]:
         weights = {key: stack[chip] for key, stack in chips.items()}
         return np.asarray(self.task.scores(self.task.network, batch, weights).float().cpu().numpy())
 
-    def _together(self, batch: Batch, chips: Chips) -> NDArray[Any] | None:
+    def _together(self, batch: Batch, chips: ChipWeights) -> NDArray[Any] | None:
         """All chips of a stack in one pass; None if that is impossible, which is found out once."""
         import torch
 
-        def one(weights: Chips) -> Tensor:
+        def one(weights: ChipWeights) -> Tensor:
             return self.task.scores(self.task.network, batch, weights)
 
         try:

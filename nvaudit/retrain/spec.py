@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, JsonValue
 
@@ -28,14 +28,16 @@ from nvaudit.options import (
     RunOptions,
     each_once,
 )
-from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.spec import QuestionOptions, RunSpec, make_spec
 
-Method = Literal[
+if TYPE_CHECKING:
+    from nvaudit.perturb.crossbar import ConverterSpec
+
+HardenMethod = Literal[
     "best", "trice", "gaussian", "rc", "lc", "rt", "lt", "lognormal", "device", "none", "correctnet",
     "stability-vat",
 ]  # fmt: skip
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[HardenMethod, ...] = get_args(HardenMethod)
 
 TRICE_EPOCHS = 100
 EPOCHS = 20
@@ -99,7 +101,7 @@ class MethodOptions(Options):
     title: ClassVar[str] = "Method"
 
     method: Annotated[
-        Method | Literal["remap"],
+        HardenMethod | Literal["remap"],
         Option(
             "best: the audited device's noise, weights clipped, a gentle second training where the first "
             "one costs accuracy without noise; trice: Algorithm 3 of the TRICE paper; gaussian, rc, lc, "
@@ -318,7 +320,7 @@ class HardenSpec(
 ):
     """One hardening, complete. The fields are the options of ``nvaudit harden``."""
 
-    method: Annotated[Method, MethodOptions.option("method")] = "best"
+    method: Annotated[HardenMethod, MethodOptions.option("method")] = "best"
     # As for an audit, but for words, limits and defaults.
     data: Annotated[
         Encodable | None,
@@ -413,6 +415,8 @@ class HardenSpec(
     @property
     def converters(self) -> ConverterSpec | None:
         """What crossbars the audits run on; None: converters are ideal."""
+        from nvaudit.perturb.crossbar import ConverterSpec  # loads onnx_ir, and options need none
+
         if self.adc_bits is None:
             return None
         return ConverterSpec(*self.crossbar, self.adc_bits, self.dac_bits, self.adc_range)

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Rows
 from nvaudit.data import Dataset
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.select import matching
-from nvaudit.model import Split, Weight
+from nvaudit.model import CrossbarSplit, Weight
 from nvaudit.model.graph import Network
 from nvaudit.model.layout import Layout
 from nvaudit.model.operators import find_operator
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
-from nvaudit.retrain.feed import Feed, Rows
+from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner, make_pruner
@@ -33,7 +34,7 @@ from nvaudit.rng import stream
 if TYPE_CHECKING:
     from nvaudit.retrain.crossbar.hardware import Crossbars
     from nvaudit.retrain.executor.module import Executor
-    from nvaudit.retrain.executor.program import Step
+    from nvaudit.retrain.executor.program import ProgramStep
 
 
 _SAMPLES = 256
@@ -63,7 +64,7 @@ class TrainingSubject:
         Of that output.
     vat_points : tuple of OperatingPoint
         What ``stability-vat`` trains at.
-    splits : tuple of Split
+    splits : tuple of CrossbarSplit
         How each weight is split over crossbars, where training goes through them.
     codes : ChosenCodes or None
         Codes of the weights; None: slices.
@@ -81,7 +82,7 @@ class TrainingSubject:
     output: str
     batch_axis: int
     vat_points: tuple[OperatingPoint, ...] = ()
-    splits: tuple[Split, ...] = ()
+    splits: tuple[CrossbarSplit, ...] = ()
     codes: ChosenCodes | None = None
     read: Callable[[NDArray[Any]], Reading] | None = None
 
@@ -263,7 +264,7 @@ def round_activations(executor: Executor, bits: int) -> int:
     """
     weights, count = executor.weight_slots(), 0
 
-    def rounding(step: Step) -> Callable[..., Any]:
+    def rounding(step: ProgramStep) -> Callable[..., Any]:
         nonlocal count
         function, inputs, *_, node = step
         operator = None if node is None or node.domain else find_operator(node.op_type)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.stats.binomial import interval_ranks
 from nvaudit.stats.kpp import kpp_index
 from nvaudit.stats.paired import Estimate, difference_ranks, kpp_difference
@@ -36,8 +37,6 @@ _SHARE = 0.25
 """Share of all chips up to which it is tried to throw a point out; beyond, all of them are run."""
 
 _MOST_SPARE = 16
-
-Floats = NDArray[np.float64]
 
 
 def pareto_front(costs: ArrayLike, values: ArrayLike) -> tuple[int, ...]:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import boxcox, chdtrc, chndtr, stdtrit
 
-FloatArray: TypeAlias = NDArray[np.float64]
+from nvaudit.arrays import Floats
 
 SHAPE_RANGE = (-0.5, 0.5)
 """Below, maximum likelihood is not regular (Smith, Biometrika 72 (1985) 67); above, there is no variance."""
@@ -46,8 +44,8 @@ class Tail:
         Of the whole sample; ``counts.sum()`` of them are in the tail.
     """
 
-    edges: FloatArray
-    counts: FloatArray
+    edges: Floats
+    counts: Floats
     step: float
     trials: int
 
@@ -71,20 +69,20 @@ class Fit:
         return min(abs(self.shape - end) for end in SHAPE_RANGE) < 1e-6
 
 
-def log_survival(y: FloatArray, scale: float, shape: float) -> FloatArray:
+def log_survival(y: Floats, scale: float, shape: float) -> Floats:
     """log P(Y > y) = -log(1 + ξ y / σ) / ξ; -inf beyond the end point."""
     # The limit ξ → 0 is the exponential law; the general form would be 0/0 there.
     if abs(shape) < 1e-9:
         return -y / scale
     # For ξ < 0 the law ends at y = −σ/ξ: beyond, 1 + ξ y / σ is held at 0, whose log gives survival 0.
     with np.errstate(divide="ignore"):
-        logs: FloatArray = -np.log1p(np.maximum(shape * y / scale, -1.0)) / shape
+        logs: Floats = -np.log1p(np.maximum(shape * y / scale, -1.0)) / shape
     return logs
 
 
-def excess(ratio: float | FloatArray, scale: float, shape: float) -> FloatArray:
+def excess(ratio: float | Floats, scale: float, shape: float) -> Floats:
     """Excess that a share 1/ratio of the tail goes beyond: σ (ratio^ξ - 1) / ξ."""
-    value: FloatArray = scale * boxcox(ratio, shape)
+    value: Floats = scale * boxcox(ratio, shape)
     return value
 
 
@@ -105,7 +103,7 @@ def fit_tail(tail: Tail) -> Fit:
     mean = float(tail.counts @ tail.edges[0]) / tail.size + tail.step / 2
     farthest = float(tail.edges[0, -1])
 
-    def scale(point: FloatArray) -> float:
+    def scale(point: Floats) -> float:
         # The end point of the law then lies beyond every excess, whatever the optimiser tries.
         return float(mean * np.exp(point[0]) + max(-point[1], 0.0) * farthest)
 
@@ -116,8 +114,8 @@ def fit_tail(tail: Tail) -> Fit:
 
 
 def _minimise(
-    function: Callable[[FloatArray], float], start: Sequence[float], bounds: Sequence[tuple[float, float]]
-) -> tuple[float, FloatArray]:
+    function: Callable[[Floats], float], start: Sequence[float], bounds: Sequence[tuple[float, float]]
+) -> tuple[float, Floats]:
     """Least value, and where: quasi-Newton, and once more from there, for a search that lost its way."""
     from scipy.optimize import minimize  # takes a quarter of a second to load
 
@@ -202,7 +200,7 @@ def _profile_deviance(
     size, trials = tail.size, tail.trials
     share = size / trials
 
-    def deviance(point: FloatArray) -> float:
+    def deviance(point: Floats) -> float:
         shape, log_ratio = float(point[0]), float(point[1])
         exceed = share * np.exp(log_ratio)
         # z > 0 lies beyond the threshold only if more than the wanted share of the chips does: ζ > prob.
@@ -260,23 +258,23 @@ def goodness(tail: Tail, law: Fit) -> float | None:
     weight = (group[:-1] + group[1:]) / 2 / (shares * (1 - shares))
     root = np.sqrt(weight)
     # A² = |D Z|² with D² = diag(t / (H (1 − H))): Σ λ_j χ²₁ over the eigenvalues λ of D Cov(Z) D.
-    weights: FloatArray = np.linalg.eigvalsh(root[:, None] * covariance * root).astype(np.float64)
+    weights: Floats = np.linalg.eigvalsh(root[:, None] * covariance * root).astype(np.float64)
     return chi_square_sum_above(float(size * weight @ (observed - shares) ** 2), weights[weights > 1e-9])
 
 
-def _equal_groups(step: float, law: Fit, groups: int) -> FloatArray:
+def _equal_groups(step: float, law: Fit, groups: int) -> Floats:
     """Inner edges of groups of equal probability, moved to the edges of cells."""
     inner = excess(groups / np.arange(groups - 1, 0, -1), law.scale, law.shape)
-    edges: FloatArray = np.unique(np.rint(inner / step)) * step
+    edges: Floats = np.unique(np.rint(inner / step)) * step
     # A share that rounds to 1 would divide by zero.
     return edges[(edges > 0) & (log_survival(edges, law.scale, law.shape) > -12)]
 
 
-def _shares(edges: FloatArray, law: Fit) -> tuple[FloatArray, FloatArray]:
+def _shares(edges: Floats, law: Fit) -> tuple[Floats, Floats]:
     """Share of the tail below each edge, shape (edge,), and its slope in log scale and shape, (2, edge)."""
 
-    def below(log_scale: float, shape: float) -> FloatArray:
-        share: FloatArray = -np.expm1(log_survival(edges, law.scale * np.exp(log_scale), shape))
+    def below(log_scale: float, shape: float) -> Floats:
+        share: Floats = -np.expm1(log_survival(edges, law.scale * np.exp(log_scale), shape))
         return share
 
     h = 1e-4
@@ -287,16 +285,16 @@ def _shares(edges: FloatArray, law: Fit) -> tuple[FloatArray, FloatArray]:
     return below(0, law.shape), np.stack(slopes) / (2 * h)
 
 
-def _information(edges: FloatArray, law: Fit) -> FloatArray:
+def _information(edges: Floats, law: Fit) -> Floats:
     """Fisher information of one excess about log scale and shape, from the groups between the edges."""
     shares, slopes = _shares(edges, law)
     steps = np.diff(slopes, axis=1, prepend=0.0, append=0.0)
     probs = np.maximum(np.diff(shares, prepend=0.0, append=1.0), 1e-15)
-    matrix: FloatArray = (steps / probs) @ steps.T
+    matrix: Floats = (steps / probs) @ steps.T
     return matrix
 
 
-def chi_square_sum_above(value: float, weights: FloatArray) -> float:
+def chi_square_sum_above(value: float, weights: Floats) -> float:
     """P(Σ w_j X_j > value) for independent X_j ~ χ²₁, by matching four cumulants.
 
     Near 5 % it is right to about half a per cent; exact where all weights are equal.

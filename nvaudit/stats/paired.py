@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
+from nvaudit.arrays import Floats
 from nvaudit.errors import DataError
 from nvaudit.stats.binomial import (
     at_least,
@@ -46,8 +47,6 @@ FEWEST_DIFFERING = 4
 
 _WORST, _BEST, _SIDES = 0.5, 0.1, 0.4
 """How the error of a bound is split over the three facts; the first as for the interval of a single KPP."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from nvaudit.arrays import Floats
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class QuadraticFit:
     mse: float
 
 
-def fit_quadratic(x: Float, y: Float, loss: Float) -> QuadraticFit:
+def fit_quadratic(x: Floats, y: Floats, loss: Floats) -> QuadraticFit:
     """Fit a surface (S-1) and take the mean squared error of the fit (S-2).
 
     Parameters
@@ -78,7 +77,7 @@ class Score:
     fits: tuple[QuadraticFit, ...]
 
 
-def roughness(x: Float, y: Float, losses: Float) -> Score:
+def roughness(x: Floats, y: Floats, losses: Floats) -> Score:
     """Score the surfaces of several pairs of directions.
 
     Parameters

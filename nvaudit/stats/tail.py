@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nvaudit.arrays import Floats
 from nvaudit.errors import OptionError
 from nvaudit.stats.binomial import (
     check_confidence,
@@ -25,7 +26,7 @@ from nvaudit.stats.binomial import (
     interval_ranks,
     trials_for_bound,
 )
-from nvaudit.stats.gpd import Fit, FloatArray, Tail, fit_tail, goodness, quantile, quantile_interval
+from nvaudit.stats.gpd import Fit, Tail, fit_tail, goodness, quantile, quantile_interval
 from nvaudit.stats.kpp import chip_values
 
 LEVEL = 0.05
@@ -118,7 +119,7 @@ def metric_steps(values: ArrayLike, images: int) -> int | None:
     return images if np.allclose(steps, np.rint(steps), rtol=0, atol=1e-6) else None
 
 
-def known_worst(low: FloatArray, high: FloatArray, higher_is_better: bool) -> FloatArray:
+def known_worst(low: Floats, high: Floats, higher_is_better: bool) -> Floats:
     """Metric of the chips that are surely the worst, where some chips were stopped early.
 
     Parameters
@@ -139,7 +140,7 @@ def known_worst(low: FloatArray, high: FloatArray, higher_is_better: bool) -> Fl
     """
     exact = low == high
     if higher_is_better:
-        worst: FloatArray = low[exact & (low < low[~exact].min(initial=np.inf))]
+        worst: Floats = low[exact & (low < low[~exact].min(initial=np.inf))]
     else:
         worst = high[exact & (high > high[~exact].max(initial=-np.inf))]
     return worst
@@ -216,7 +217,7 @@ def _out_of_reach(percentile: float, confidence: float, trials: int) -> NoTail |
 
 
 def _unusable(
-    tails: Sequence[Candidate], known: int, percentile: float, confidence: float, trials: int
+    tails: Sequence[TailFit], known: int, percentile: float, confidence: float, trials: int
 ) -> NoTail:
     # A tail is a quarter of the chips at most, and 2 · FEWEST of them are the least that is used.
     if tail_chips(trials) <= 2 * FEWEST:
@@ -231,7 +232,7 @@ def _unusable(
 
 
 def _estimate(
-    usable: Sequence[Candidate], grid: Grid, limit: float, percentile: float, confidence: float
+    usable: Sequence[TailFit], grid: MetricSteps, limit: float, percentile: float, confidence: float
 ) -> TailEstimate:
     prob = float(check_percentile(percentile))
     best = usable[-1]
@@ -257,7 +258,7 @@ def _estimate(
 
 
 @dataclass(frozen=True)
-class Grid:
+class MetricSteps:
     """The steps of the metric: units count them, and larger is worse.
 
     Attributes
@@ -275,9 +276,9 @@ class Grid:
     steps: int | None
     sign: int
 
-    def units(self, values: FloatArray) -> FloatArray:
+    def units(self, values: Floats) -> Floats:
         """Whole numbers of steps, but for rounding."""
-        units: FloatArray = self.sign * (values - self.origin) / self.step
+        units: Floats = self.sign * (values - self.origin) / self.step
         return units
 
     def value(self, units: float) -> float:
@@ -290,7 +291,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TailFit:
     """A tail, where it begins (in units), its fit, and the fit's p-value."""
 
     tail: Tail
@@ -311,19 +312,19 @@ def tail_chips(trials: int) -> int:
     return int(min(max(round(trials ** (2 / 3)), _TAIL), trials // 4)) + 1
 
 
-def make_grid(values: FloatArray, trials: int, higher_is_better: bool, steps: int | None) -> Grid:
+def make_grid(values: Floats, trials: int, higher_is_better: bool, steps: int | None) -> MetricSteps:
     """Find the steps; a continuous metric is read in steps far finer than its tail."""
     sign = -1 if higher_is_better else 1
     if steps is not None:
-        return Grid(0.0, 1 / steps, steps, sign)
+        return MetricSteps(0.0, 1 / steps, steps, sign)
     ordered = np.sort(sign * values)[::-1]
     last = min(tail_chips(trials), ordered.size) - 1
     spread = ordered[last // 2] - ordered[last]
     step = float(spread if spread > 0 else ordered[0] - ordered[last]) / _FINE
-    return Grid(sign * float(ordered[last]), step or 1.0, None, sign)
+    return MetricSteps(sign * float(ordered[last]), step or 1.0, None, sign)
 
 
-def nested_tails(units: FloatArray, trials: int, limit: float) -> list[Candidate]:
+def nested_tails(units: Floats, trials: int, limit: float) -> list[TailFit]:
     """Fit the tails; those too coarse to be tested are left out.
 
     Parameters
@@ -337,12 +338,12 @@ def nested_tails(units: FloatArray, trials: int, limit: float) -> list[Candidate
 
     Returns
     -------
-    list of Candidate
+    list of TailFit
         Smallest tail first.
     """
     units = np.rint(units)
     size: float = min(tail_chips(trials), units.size) - 1
-    candidates: dict[int, Candidate] = {}
+    candidates: dict[int, TailFit] = {}
     while size >= FEWEST:
         # A value u stands for the cell from u − ½ to u + ½. The tail begins at a cell's edge, so that equal
         # values are all inside or all outside; the cell of the worst possible value holds whatever lies
@@ -355,12 +356,12 @@ def nested_tails(units: FloatArray, trials: int, limit: float) -> list[Candidate
             law = fit_tail(tail)
             p_value = goodness(tail, law)
             if p_value is not None:
-                candidates[tail.size] = Candidate(tail, start, law, p_value)
+                candidates[tail.size] = TailFit(tail, start, law, p_value)
         size /= math.sqrt(2)
     return [candidates[key] for key in sorted(candidates)]
 
 
-def accepted(candidates: list[Candidate]) -> list[Candidate]:
+def accepted(candidates: list[TailFit]) -> list[TailFit]:
     """Tails below the first that does not fit."""
     first = next((i for i, c in enumerate(candidates) if c.goodness < LEVEL), len(candidates))
     return list(candidates[:first])

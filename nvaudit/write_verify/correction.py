@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.device import OperatingPoint
 from nvaudit.device.terms import TERM_TYPES
 from nvaudit.errors import OptionError
@@ -18,11 +18,9 @@ from nvaudit.perturb.moments import code_moments
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.verify import programming_terms, verified_law
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class Correction:
+class VerifiedSpread:
     """What verifying does.
 
     Attributes
@@ -43,7 +41,7 @@ class Correction:
     left: tuple[str, ...]
 
 
-def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str]) -> Correction:
+def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str]) -> VerifiedSpread:
     """Settle what verifying does on a device.
 
     Parameters
@@ -81,7 +79,7 @@ def settle_correction(point: OperatingPoint, sigma: float, terms: Sequence[str])
     # Spread and mean shift of an error of programming shrink by one factor: verifying is a loop on the
     # error, whatever made it.
     residual = sigma / point.sigma if point.sigma else 0.0
-    return Correction(sigma, residual, chosen, tuple(name for name in names if name not in chosen))
+    return VerifiedSpread(sigma, residual, chosen, tuple(name for name in names if name not in chosen))
 
 
 def magnitude(tensor: MappedTensor) -> Floats:
@@ -89,7 +87,7 @@ def magnitude(tensor: MappedTensor) -> Floats:
     return np.abs(dequantize(np.asarray(tensor.code), tensor.scale)).astype(np.float64)
 
 
-def noise_removed(tensor: MappedTensor, point: OperatingPoint, correction: Correction) -> Floats:
+def noise_removed(tensor: MappedTensor, point: OperatingPoint, correction: VerifiedSpread) -> Floats:
     """What verifying takes off the mean squared error of each weight, in squared weight units."""
     # What the residual spread leaves is taken off what was there, code by code: E[e²] by its law, mean² +
     # std².

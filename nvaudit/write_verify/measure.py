@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.record import ChipRecord
@@ -25,8 +25,6 @@ STEPS = 6
 
 RESOLUTION = 0.1
 """The search ends where the share that reaches the target is known to this part of itself."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass

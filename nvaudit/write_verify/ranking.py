@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
-from nvaudit.mapping.conductance import Array
+from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.model import Weight
 from nvaudit.perturb.chip import MappedTensor
 from nvaudit.perturb.schedule import Progress
 from nvaudit.rng import stream
 from nvaudit.session import Session
-from nvaudit.write_verify.correction import Correction, magnitude, noise_removed
+from nvaudit.write_verify.correction import VerifiedSpread, magnitude, noise_removed
 from nvaudit.write_verify.resume import load_ranking, save_ranking
 from nvaudit.write_verify.spec import VerifySpec
 from nvaudit.write_verify.swim import CUTS, LossCurvature
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class RankedWeights:
         }
 
 
-def per_weight(array: Array) -> int:
+def per_weight(array: DeviceArray) -> int:
     """Devices of a weight."""
     return array.slices * array.polarities
 
@@ -71,7 +70,7 @@ def per_weight(array: Array) -> int:
 def rank_weights(
     spec: VerifySpec,
     session: Session,
-    correction: Correction,
+    correction: VerifiedSpread,
     samples: Dataset | None,
     progress: Progress,
     folder: Path | None = None,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.model import Weight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
@@ -25,11 +25,9 @@ from nvaudit.session import Session
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.kpp import kpp
 from nvaudit.tensor_table import measured_late
-from nvaudit.write_verify.correction import Correction
+from nvaudit.write_verify.correction import VerifiedSpread
 from nvaudit.write_verify.ranking import RankedWeights, per_weight
 from nvaudit.write_verify.spec import VerifySpec
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class MeasuredPlan:
     metric: Metric
     nominal: float
     quantised: float
-    correction: Correction
+    correction: VerifiedSpread
     ranked: RankedWeights
     values: Mapping[int, Floats]
     choice: VerifyChoice | None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.data import Dataset, load_dataset
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
@@ -23,7 +24,7 @@ from nvaudit.perturb.verify import verified_law
 from nvaudit.retrain.available import require_torch
 from nvaudit.retrain.feed import Batch, Feed, as_array
 from nvaudit.session import Session, input_specs, rules_for
-from nvaudit.write_verify.correction import Correction
+from nvaudit.write_verify.correction import VerifiedSpread
 from nvaudit.write_verify.spec import VerifySpec
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ FEWEST = 32
 CUTS = (0.02, 0.08, 0.25)
 """Shares of verified weights after which second derivatives are estimated anew: there is less noise then."""
 
-Floats = NDArray[np.float64]
 Points = Iterator[tuple[Mapping[str, NDArray[Any]], Batch]]
 
 
@@ -72,7 +72,7 @@ class LossCurvature:
         session: Session,
         tensors: Sequence[MappedTensor],
         spec: VerifySpec,
-        correction: Correction,
+        correction: VerifiedSpread,
         data: Dataset,
         progress: Progress,
     ) -> None:

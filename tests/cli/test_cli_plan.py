@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nvaudit.report.plan.result import Plan
+from nvaudit.report.plan.result import AuditPlan
 
 PLAN = ("--plan", "-j", 0, "--limit", 32)
 
@@ -34,7 +34,7 @@ def test_a_plan_as_json(command, example, tmp_path, workers):
     ran = command("audit", example, *options, "-o", path)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.endswith(f"report: {path}\n")
-    plan = Plan.model_validate_json(path.read_text())
+    plan = AuditPlan.model_validate_json(path.read_text())
     assert (plan.trials, plan.points, plan.images, plan.timing.workers) == (1000, 2, 32, workers)
     assert plan.given.images == 2 * 1000 * 32
     assert plan.timing.chips >= 2 * max(1, workers)

@@ -10,7 +10,7 @@ from nvaudit.cost.inputs import InputStatistics
 from nvaudit.cost.workload import CostLayer, ModelWorkload
 from nvaudit.device import DeviceProfile, parse_profile
 from nvaudit.mapping.tiling import Lines
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 from nvaudit.technology import Technology, load_technology, parse_technology
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def reference_workload(bits: int = 8) -> ModelWorkload:
         share = inputs / 255
         layers.append(
             CostLayer(
-                f"layer{number}", "Conv", code.astype(np.int16), Matrix(1, rows, outputs),
+                f"layer{number}", "Conv", code.astype(np.int16), CrossbarMatrix(1, rows, outputs),
                 Lines((1,), rows, outputs), vectors, vectors * rows * outputs,
                 InputStatistics(
                     {bits: density}, np.square(share).mean(axis=1)[None], share.mean(axis=1)[None]

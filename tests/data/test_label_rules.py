@@ -5,7 +5,7 @@ import pytest
 
 from nvaudit.data import InputSpec, load_dataset
 from nvaudit.data.labels import label_rules, take_labels
-from nvaudit.data.store import Store
+from nvaudit.data.store import ScratchStore
 from nvaudit.errors import DataError
 
 X = InputSpec("a", "float32", ("N", 3), 0)
@@ -17,7 +17,7 @@ def take(tmp_path):
 
     def call(labels, metric=None, *ignore, **model):
         rules = label_rules(metric, ignore, **model)
-        return take_labels(labels, reference=False, where="d", store=Store(tmp_path), rules=rules)
+        return take_labels(labels, reference=False, where="d", store=ScratchStore(tmp_path), rules=rules)
 
     return call
 
@@ -132,7 +132,7 @@ def test_synthetic_inputs_beyond_all_bounds_are_refused_with_the_shape(load, mon
     """Before anything is written: one sample of more than a GiB, and all of them together beyond the disk."""
     with pytest.raises(DataError, match=r"input 'a': one sample of shape \[1, 8589934592\] takes 3.436e\+10"):
         load(None, InputSpec("a", "float32", ("N", 1, 2**33), 0))
-    monkeypatch.setattr(Store, "free_bytes", lambda self: 10**6)
+    monkeypatch.setattr(ScratchStore, "free_bytes", lambda self: 10**6)
     with pytest.raises(DataError, match=r"input 'a': synthetic samples of shape \[256, 1, 65536\]"):
         load(None, InputSpec("a", "float32", ("N", 1, 2**16), 0))
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from nvaudit.data.labels import take_labels
-from nvaudit.data.store import Store
+from nvaudit.data.store import ScratchStore
 from nvaudit.errors import DataError
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path)
+    return ScratchStore(tmp_path)
 
 
 @pytest.mark.parametrize(

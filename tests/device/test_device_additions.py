@@ -3,7 +3,7 @@
 import pytest
 
 from nvaudit.device import add_terms, load_profile, operating_point, override_profile
-from nvaudit.device.law import Constant
+from nvaudit.device.law import ConstantLaw
 from nvaudit.errors import OptionError, ProfileError
 
 RRAM = load_profile("rram")
@@ -24,7 +24,7 @@ def test_terms_stand_where_they_act() -> None:
     shared, stuck, read = full.noise[0], full.noise[4], full.noise[6]
     assert (shared.kind, shared.scope, shared.tile, shared.unit) == ("shared", "tensor", None, "level")
     assert (stuck.p_low, stuck.p_high) == (0.01, 0.02)
-    assert (read.unit, read.sigma) == ("full_scale", Constant(kind="constant", value=0.01))
+    assert (read.unit, read.sigma) == ("full_scale", ConstantLaw(kind="constant", value=0.01))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit.device import Table, fit_profile, operating_point
+from nvaudit.device import TableTerm, fit_profile, operating_point
 from nvaudit.errors import ProfileError
 from nvaudit.rng import stream
 
@@ -21,9 +21,9 @@ def csv(tmp_path: Path) -> Path:
     return path
 
 
-def table_of(path: Path, **options: object) -> Table:
+def table_of(path: Path, **options: object) -> TableTerm:
     (term,) = fit_profile(path, "cells", **({"unit": "level"} | options)).noise  # type: ignore[arg-type]
-    assert isinstance(term, Table)
+    assert isinstance(term, TableTerm)
     return term
 
 
@@ -33,7 +33,7 @@ def test_level_statistics_become_a_table(csv: Path) -> None:
         csv, "cells", unit="level", technology="RRAM", citation="Our lab, 2024", encoding="differential"
     )
     (term,) = profile.noise
-    assert isinstance(term, Table)
+    assert isinstance(term, TableTerm)
     assert term.levels is not None
     assert [(e.level, e.mean, e.std) for e in term.levels] == [
         (0, 0.02, 0.1),
@@ -70,7 +70,7 @@ def test_siemens_become_microsiemens_with_a_window(csv: Path) -> None:
     assert profile.window is not None
     assert (profile.window.unit, profile.window.min, profile.window.max) == ("us", 1.0, pytest.approx(40.0))
     (term,) = profile.noise
-    assert isinstance(term, Table)
+    assert isinstance(term, TableTerm)
     assert term.unit == "us"
     assert term.levels is not None
     assert (term.levels[1].mean, term.levels[1].std) == (pytest.approx(40.0), pytest.approx(2.0))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvaudit.device import DeviceProfile, dump_profile, load_profile, parse_profile
-from nvaudit.device.profile import Encoding
 from nvaudit.device.terms import TERM_KINDS
 from nvaudit.errors import ProfileError
+from nvaudit.options import Encoding
 
 TERMS = ", ".join(TERM_KINDS)
 ENCODINGS = ", ".join(get_args(Encoding))

@@ -19,8 +19,8 @@ from nvaudit.cli.commands import cli
 from nvaudit.data.preprocess import Preprocess
 from nvaudit.device import load_profile, operating_point, override_profile, parse_profile, profile_names
 from nvaudit.perturb.moments import device_facts
-from nvaudit.report import trials_for_bound
 from nvaudit.report.result import AuditReport
+from nvaudit.stats.binomial import trials_for_bound
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -21,3 +21,16 @@ def test_no_option_of_an_audit_is_missing():
         row = next((row for row in rows if row.startswith(f"| `{field.flag}`") and "audit" in row), "")
         assert row or name == "model", name
         assert field.switch or field.wanted.replace("|", "\\|") in row or name == "model", name
+
+
+def test_defaults_stand_in_one_table():
+    """No other page has a table of options with their defaults or limits: it would age."""
+    others = [page for page in PAGE.parent.glob("*.md") if page != PAGE]
+    tables = [
+        f"{page.name}: {line}"
+        for page in others
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| option") and any(word in line for word in ("default", "meaning", "decides"))
+    ]
+    assert len(others) > 10
+    assert tables == []

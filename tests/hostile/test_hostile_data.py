@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nvaudit.data import Dataset, InputSpec, load_dataset
 from nvaudit.data import store as store_module
-from nvaudit.data.store import Store
+from nvaudit.data.store import ScratchStore
 from nvaudit.errors import DataError, EngineError
 
 SPEC = InputSpec("a", "float32", ("N", 3), 0)
@@ -175,7 +175,7 @@ def test_a_hostile_header_is_refused(tmp_path, header):
 def test_an_archive_larger_than_the_disk_is_refused_before_unpacking(tmp_path, monkeypatch):
     """The declared size is compared with the free space first."""
     path = npz(tmp_path / "d.npz", x=npy_bytes(np.zeros((100_000, 3), np.float32)))
-    monkeypatch.setattr(Store, "free_bytes", lambda self: 1000)
+    monkeypatch.setattr(ScratchStore, "free_bytes", lambda self: 1000)
     assert refused(path, tmp_path) == (
         f"{path}: unpacks to 1200128 bytes and the scratch disk has 1000 free; "
         "use a scratch folder on a larger disk"
@@ -236,7 +236,7 @@ def test_a_full_disk_is_our_failure_in_one_line(tmp_path, monkeypatch, stage):
 def test_a_conversion_larger_than_the_disk_is_refused_first(tmp_path, monkeypatch):
     """The room is compared before anything is written."""
     np.save(tmp_path / "x.npy", X.astype(np.float64))
-    monkeypatch.setattr(Store, "free_bytes", lambda self: 10)
+    monkeypatch.setattr(ScratchStore, "free_bytes", lambda self: 10)
     with pytest.raises(EngineError, match=r"48 bytes are needed for the converted data and 10 are free"):
         load(tmp_path / "x.npy", tmp_path)
 

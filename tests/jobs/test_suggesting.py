@@ -8,7 +8,7 @@ from nvaudit import audit
 from nvaudit.jobs import suggesting
 from nvaudit.report.audit.record import remedy_section
 from nvaudit.report.cases import checks
-from nvaudit.report.document import Code, Paragraph
+from nvaudit.report.document import CodeBlock, Paragraph
 
 MODEL = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
 FAST = {"limit": 80, "workers": 0, "roughness": False, "data": MODEL.with_suffix(".npz"), "seed": 3}
@@ -37,7 +37,7 @@ def test_every_form_of_the_report_says_it_with_its_command():
     """The section beside the headline has both commands, and the failing check has the sentence."""
     failed = audit(MODEL, "fefet1", **FAILING)
     section = remedy_section(failed)
-    plain, coded = (block.text for block in section.blocks if isinstance(block, Code))
+    plain, coded = (block.text for block in section.blocks if isinstance(block, CodeBlock))
     assert "--code" not in plain
     assert "--code auto" in coded
     said = [block.text for block in section.blocks if isinstance(block, Paragraph)][-1]
@@ -51,7 +51,7 @@ def test_of_a_sweep_it_is_for_the_point_that_the_command_names():
     """The smallest sigma that fails."""
     failed = audit(MODEL, "fefet1", **{**FAILING, "sigmas": (0.4, 0.01, 0.35)}, max_trials=300)
     assert failed.remedy.sigma == 0.35
-    assert "--sigma 0.35" in next(b.text for b in remedy_section(failed).blocks if isinstance(b, Code))
+    assert "--sigma 0.35" in next(b.text for b in remedy_section(failed).blocks if isinstance(b, CodeBlock))
 
 
 def test_nothing_is_measured_where_nothing_is_to_be_suggested():
@@ -77,7 +77,7 @@ def test_where_there_is_too_little_time_it_is_predicted_or_left_open(monkeypatch
     failed = audit(MODEL, "fefet1", **FAILING)
     assert (failed.remedy.code, failed.remedy.errors, failed.remedy.chips) == (None, None, None)
     section = remedy_section(failed)
-    assert len([block for block in section.blocks if isinstance(block, Code)]) == 1
+    assert len([block for block in section.blocks if isinstance(block, CodeBlock)]) == 1
 
 
 def test_fewer_samples_are_taken_before_fewer_chips():

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvaudit.mapping.code_search import CodeSearch, Spread, allocate, best_zero, code_error
-from nvaudit.mapping.codes import Code, Encoding, least_noisy_code, rounding, slice_code
+from nvaudit.mapping.code_search import CodeSearch, WeightDistribution, allocate, best_zero, code_error
+from nvaudit.mapping.codes import Code, least_noisy_code, rounding, slice_code
+from nvaudit.options import Encoding
 
 FEFET1 = np.array([1.0, 16.0, 16.0, 1.0]) * 0.01
 RRAM = np.ones(4) * 0.01
@@ -124,11 +125,11 @@ def test_impossible_significances_are_refused(wrong: list[int]) -> None:
         least_noisy_code(wrong, FEFET1, "sign_magnitude")
 
 
-def bell() -> Spread:
+def bell() -> WeightDistribution:
     """Weights as a trained layer has them: Laplace, cut at its largest."""
     at = np.linspace(-1, 1, 1025)
     share = np.exp(-np.abs(at) / 0.12)
-    return Spread(at, share / share.sum())
+    return WeightDistribution(at, share / share.sum())
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -191,7 +192,7 @@ def test_errors_of_a_trained_network(
 
     loaded = load_model(shared_data / "models" / "cifar_resnet20.onnx")
     values = [c.weight.load().values for c in constants(loaded) if c.weight is not None]
-    weights = Spread.of((v, np.abs(v).max()) for v in values if v.ndim > 1)
+    weights = WeightDistribution.of((v, np.abs(v).max()) for v in values if v.ndim > 1)
     slices = slice_code(8, 2, "sign_magnitude")
     assert code_error(slices, variance, weights, rounded_by=None).total == pytest.approx(default, abs=1e-4)
     found = CodeSearch(variance, "sign_magnitude", weights).best(4)

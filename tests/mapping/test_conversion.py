@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nvaudit.mapping import code_search
-from nvaudit.mapping.code_search import CodeSearch, Conversion, Spread, code_error
+from nvaudit.mapping.code_search import CodeSearch, Conversion, WeightDistribution, code_error
 from nvaudit.mapping.codes import least_noisy_code, rounding
 from nvaudit.rng import stream
 
@@ -12,11 +12,11 @@ ENCODINGS = ("sign_magnitude", "sign_per_device", "differential", "offset")
 FEFET1 = np.array([1.0, 16.0, 16.0, 1.0]) * 0.01
 
 
-def bell() -> Spread:
+def bell() -> WeightDistribution:
     """Weights as a trained layer has them: Laplace, cut at its largest."""
     at = np.linspace(-1, 1, 1025)
     share = np.exp(-np.abs(at) / 0.12)
-    return Spread(at, share / share.sum())
+    return WeightDistribution(at, share / share.sum())
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -5,7 +5,7 @@ import pytest
 
 from nvaudit.device import load_profile
 from nvaudit.mapping.codes import slice_code
-from nvaudit.mapping.conductance import Array, held_levels, layout, target_conductance
+from nvaudit.mapping.conductance import DeviceArray, held_levels, layout, target_conductance
 
 RRAM = load_profile("rram")
 MILO = load_profile("rram_milo2021")  # analog, 50 … 225 µS
@@ -102,7 +102,7 @@ def test_a_narrower_top_slice_is_told(bits, cell_bits, encoding, narrow):
 def test_layout_takes_its_defaults_from_the_profile():
     """Cell bits and encoding are the profile's unless given."""
     two, whole = slice_code(8, 2, "sign_magnitude"), slice_code(8, 8, "differential")
-    assert layout(RRAM, bits=8) == Array(two, 8, 2, 3, 0.0, 3.0)
-    assert layout(MILO, bits=8) == Array(whole, 8, 8, 255, 50.0, 225.0)
+    assert layout(RRAM, bits=8) == DeviceArray(two, 8, 2, 3, 0.0, 3.0)
+    assert layout(MILO, bits=8) == DeviceArray(whole, 8, 8, 255, 50.0, 225.0)
     offset = layout(RRAM, bits=8, cell_bits=4, encoding="offset")
-    assert offset == Array(slice_code(9, 4, "offset", 15), 8, 4, 15, 0.0, 15.0, 1)
+    assert offset == DeviceArray(slice_code(9, 4, "offset", 15), 8, 4, 15, 0.0, 15.0, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from nvaudit import audit
 from nvaudit.errors import OptionError
-from nvaudit.mapping.codes import Encoding, least_noisy_code, slice_code
+from nvaudit.mapping.codes import least_noisy_code, slice_code
 from nvaudit.mapping.mapping_file import (
     MappingFile,
     mapping_beside,
@@ -21,6 +21,7 @@ from nvaudit.mapping.mapping_file import (
     write_mapping,
 )
 from nvaudit.model import load_model
+from nvaudit.options import Encoding
 
 FEFET1 = (0.01, 0.16, 0.16, 0.01)
 ENCODINGS: tuple[Encoding, ...] = ("sign_magnitude", "sign_per_device", "differential", "offset")

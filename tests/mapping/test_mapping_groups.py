@@ -9,7 +9,7 @@ from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.groups import group_numbers, saved, unmapped, zero_groups
 from nvaudit.mapping.tiling import Crossbar, Lines, row_starts, tiling_of
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 
 TERNARY = layout(load_profile("rram"), bits=1, cell_bits=1, encoding="sign_magnitude")
 EIGHT_BITS = layout(load_profile("rram"), bits=8, cell_bits=2, encoding="sign_magnitude")
@@ -110,7 +110,7 @@ def test_matrices_are_counted_apart():
         code = np.ones(shape, np.int16)
         size = Crossbar(36, 5)
         found = saved(code, lines, TERNARY, size)
-        matrix = Matrix(matrices, lines.rows, lines.cols, lines.kernel)
+        matrix = CrossbarMatrix(matrices, lines.rows, lines.cols, lines.kernel)
         assert found.crossbars == found.kept == tiling_of(matrix, TERNARY, size).crossbars
     code[3:] = 0  # the second matrix of the last one
     found = saved(code, lines, TERNARY, size)

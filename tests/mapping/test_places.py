@@ -15,16 +15,20 @@ from nvaudit.mapping.codes import least_noisy_code
 from nvaudit.mapping.conductance import code_layout, held_levels, layout
 from nvaudit.mapping.places import Geometry, target_arrays
 from nvaudit.mapping.tiling import Crossbar, Lines, tiling_of
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 
 SHAPES = [
-    ((8, 4, 3, 3), Lines((0,), rows=36, cols=8, kernel=9), Matrix(1, 36, 8, 9)),
-    ((6, 2, 3, 3), Lines((0,), rows=18, cols=3, kernel=9), Matrix(2, 18, 3, 9)),  # two groups
-    ((4, 3, 2, 2), Lines((1,), rows=8, cols=3, kernel=4), Matrix(2, 8, 3, 4)),  # transposed, two groups
-    ((10, 7), Lines((1,), rows=10, cols=7), Matrix(1, 10, 7)),
-    ((7, 10), Lines((0,), rows=10, cols=7), Matrix(1, 10, 7)),
-    ((2, 12, 5), Lines((0, 1), rows=5, cols=12), Matrix(2, 5, 12)),  # directions of an LSTM
-    ((9,), Lines((), rows=9, cols=1), Matrix(1, 9, 1)),
+    ((8, 4, 3, 3), Lines((0,), rows=36, cols=8, kernel=9), CrossbarMatrix(1, 36, 8, 9)),
+    ((6, 2, 3, 3), Lines((0,), rows=18, cols=3, kernel=9), CrossbarMatrix(2, 18, 3, 9)),  # two groups
+    (
+        (4, 3, 2, 2),
+        Lines((1,), rows=8, cols=3, kernel=4),
+        CrossbarMatrix(2, 8, 3, 4),
+    ),  # transposed, two groups
+    ((10, 7), Lines((1,), rows=10, cols=7), CrossbarMatrix(1, 10, 7)),
+    ((7, 10), Lines((0,), rows=10, cols=7), CrossbarMatrix(1, 10, 7)),
+    ((2, 12, 5), Lines((0, 1), rows=5, cols=12), CrossbarMatrix(2, 5, 12)),  # directions of an LSTM
+    ((9,), Lines((), rows=9, cols=1), CrossbarMatrix(1, 9, 1)),
 ]
 
 

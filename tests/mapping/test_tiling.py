@@ -10,8 +10,8 @@ from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.groups import saved
 from nvaudit.mapping.tiling import Crossbar, tiling_of, tiling_of_split, weight_lines
-from nvaudit.model import Cells, CrossbarPlan, build_template, constants, load_model
-from nvaudit.model.roles import Matrix
+from nvaudit.model import CellReadout, CrossbarPlan, build_template, constants, load_model
+from nvaudit.model.roles import CrossbarMatrix
 
 RRAM = load_profile("rram")
 ENCODINGS = ["sign_magnitude", "differential", "offset"]
@@ -27,7 +27,7 @@ def test_crossbars_are_those_that_hold_a_device(
 ):
     """The count equals that of marking the crossbar of every single device, channel after channel."""
     array = layout(RRAM, bits=8, cell_bits=cell_bits, encoding=encoding)
-    tiling = tiling_of(Matrix(groups, channels * kernel, cols, kernel), array, Crossbar(high, wide))
+    tiling = tiling_of(CrossbarMatrix(groups, channels * kernel, cols, kernel), array, Crossbar(high, wide))
     assert sum(tiling.rows) == channels * kernel
     assert max(tiling.rows) <= high
     marked = set()
@@ -73,7 +73,7 @@ def test_with_and_without_converters_and_groups_of_zeros_the_count_is_one(
     (weight,) = [constant.weight for constant in constants(loaded) if constant.weight is not None]
     array = layout(RRAM, bits=8)
     counted = tiling_of(weight.matrix, array, size)
-    plan = CrossbarPlan(size.rows, {"w": Cells((1.0,), 0, np.ones(1, np.float32))})
+    plan = CrossbarPlan(size.rows, {"w": CellReadout((1.0,), 0, np.ones(1, np.float32))})
     (split,) = build_template(loaded, ["w"], crossbars=plan).splits
     assert split.reason is None
     assert tiling_of_split(split, array, size) == counted

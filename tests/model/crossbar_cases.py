@@ -9,11 +9,10 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from nvaudit.device import load_profile, override_profile
-from nvaudit.mapping.conductance import Array, layout
-from nvaudit.model import Cells, Converters, CrossbarPlan, Template, build_template, load_model
+from nvaudit.mapping.conductance import DeviceArray, layout
+from nvaudit.model import CellReadout, Converters, CrossbarPlan, Template, build_template, load_model
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
 from nvaudit.perturb.chip import MappedTensor
-from nvaudit.perturb.prepare import slot_specs
 
 STEP = 1 / 64
 """Weight units per code: a power of two, so that products of small whole numbers are exact."""
@@ -99,7 +98,7 @@ def mapped(
 ) -> MappedTensor:
     """Codes in 2-bit cells; every level counts for a power of two, so that sums are exact."""
     profile = override_profile(load_profile("rram"), top_slice=top_slice)
-    array: Array = layout(profile, bits=6, cell_bits=2, encoding=encoding)
+    array: DeviceArray = layout(profile, bits=6, cell_bits=2, encoding=encoding)
     scale = np.asarray(STEP, np.float32) if scale is None else scale
     return MappedTensor("w", code.astype(np.int16), scale, array, 63)
 
@@ -108,11 +107,11 @@ def split(
     path: Path, tensor: MappedTensor, rows: int, converters: Converters | None = None
 ) -> tuple[Template, dict[str, np.ndarray]]:
     """The template of a model on crossbars, and its slots filled without noise."""
-    cells = Cells(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
+    cells = CellReadout(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
     plan = CrossbarPlan(rows, {"w": cells}, {} if converters is None else {"w": converters})
     template = build_template(load_model(path), ["w"], crossbars=plan)
     devices = target_cells(tensor)
-    return template, {s.name: place_cells(devices, s) for s in slot_specs(template, {"w": 0}) if s.cells}
+    return template, {s.name: place_cells(devices, s) for s in template.slots if s.cells}
 
 
 def run(template: Template, fills: dict[str, np.ndarray], x: np.ndarray, wanted: list[str] | None = None):

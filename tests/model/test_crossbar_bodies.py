@@ -7,10 +7,9 @@ import pytest
 from crossbar_cases import STEP, codes, mapped
 from onnx import helper, numpy_helper
 
-from nvaudit.model import Cells, Converter, Converters, CrossbarPlan, build_template, load_model
+from nvaudit.model import CellReadout, Converter, Converters, CrossbarPlan, build_template, load_model
 from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
-from nvaudit.perturb.prepare import slot_specs
 
 ROWS, COLS, COUNT = 12, 5, 4
 _F = onnx.TensorProto.FLOAT
@@ -127,12 +126,13 @@ def _model(tmp_path, nodes, weights):
 
 def _split(path, weights, encoding, converters=None):
     tensors = {key: mapped(code, encoding) for key, code in weights.items()}
-    cells = {k: Cells(device_factors(t.array), device_offset(t.array), t.scale) for k, t in tensors.items()}
+    cells = {
+        k: CellReadout(device_factors(t.array), device_offset(t.array), t.scale) for k, t in tensors.items()
+    }
     plan = CrossbarPlan(8, cells, {} if converters is None else dict.fromkeys(weights, converters))
     template = build_template(load_model(path), list(weights), crossbars=plan)
-    devices = [target_cells(tensor) for tensor in tensors.values()]
-    specs = slot_specs(template, {key: i for i, key in enumerate(weights)})
-    return template, {s.name: place_cells(devices[s.tensor], s) for s in specs if s.cells}
+    devices = {key: target_cells(tensor) for key, tensor in tensors.items()}
+    return template, {s.name: place_cells(devices[s.weight_key], s) for s in template.slots if s.cells}
 
 
 def _run(proto, fills, feeds, wanted=("y",)):

@@ -6,9 +6,8 @@ import pytest
 from crossbar_cases import STEP, codes, mapped, run
 from onnx import helper, numpy_helper
 
-from nvaudit.model import Cells, CrossbarPlan, build_template, load_model
+from nvaudit.model import CellReadout, CrossbarPlan, build_template, load_model
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
-from nvaudit.perturb.prepare import slot_specs
 
 HIDDEN, INPUTS, STEPS, BATCH = 5, 7, 4, 3
 FORMS = [
@@ -51,12 +50,12 @@ def _model(tmp_path, op, attributes, bias, state, steps=STEPS, opset=17):
 def _split(path, weights, encoding, keys=("W", "R")):
     tensors = {key: mapped(weights[key], encoding) for key in keys}
     cells = {
-        key: Cells(device_factors(t.array), device_offset(t.array), t.scale) for key, t in tensors.items()
+        key: CellReadout(device_factors(t.array), device_offset(t.array), t.scale)
+        for key, t in tensors.items()
     }
     template = build_template(load_model(path), list(keys), crossbars=CrossbarPlan(4, cells))
-    devices = [target_cells(tensors[key]) for key in keys]
-    specs = slot_specs(template, {key: i for i, key in enumerate(keys)})
-    return template, {s.name: place_cells(devices[s.tensor], s) for s in specs if s.cells}
+    devices = {key: target_cells(tensor) for key, tensor in tensors.items()}
+    return template, {s.name: place_cells(devices[s.weight_key], s) for s in template.slots if s.cells}
 
 
 @pytest.mark.parametrize("encoding", ["sign_magnitude", "offset"])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from nvaudit.device import DeviceProfile, OperatingPoint, load_profile, operating_point, override_profile
-from nvaudit.mapping.codes import Code, Encoding, least_noisy_code, slice_code
-from nvaudit.mapping.conductance import Array, code_layout, held_levels, layout
+from nvaudit.mapping.codes import Code, least_noisy_code, slice_code
+from nvaudit.mapping.conductance import DeviceArray, code_layout, held_levels, layout
 from nvaudit.mapping.tiling import Lines
+from nvaudit.options import Encoding
 from nvaudit.perturb.cells import device_factors, device_offset, draw_cells, target_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.choose_codes import level_variance
@@ -29,7 +30,7 @@ def code_for(point: OperatingPoint, encoding: Encoding) -> Code:
     return least_noisy_code(f, level_variance(point, 4), encoding)
 
 
-def repeated(array: Array, values: np.ndarray) -> MappedTensor:
+def repeated(array: DeviceArray, values: np.ndarray) -> MappedTensor:
     """Each value many times over."""
     codes = np.repeat(values.astype(np.int16)[:, None], REPEATS, axis=1)
     return MappedTensor("w", codes, np.ones((), np.float32), array, int(np.abs(values).max()), Lines((1,)))

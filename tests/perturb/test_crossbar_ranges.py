@@ -8,21 +8,23 @@ from hypothesis import strategies as st
 from nvaudit.device import load_profile
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.tiling import Crossbar, tiling_of_split
-from nvaudit.model import Split
-from nvaudit.model.crossbar.plan import Block
+from nvaudit.model import CrossbarSplit
+from nvaudit.model.crossbar.plan import RowBlock
 from nvaudit.perturb.crossbar import (
     ConverterSpec,
-    Spread,
+    MagnitudeHistogram,
     _groups,
     samples_at_once,
     settle_layer,
 )
 
-SPLIT = Split("w", None, (Block((0, 24), (0, 216)), Block((24, 40), (216, 360))), 1, 40, ("x",), ("a", "b"))
+SPLIT = CrossbarSplit(
+    "w", None, (RowBlock((0, 24), (0, 216)), RowBlock((24, 40), (216, 360))), 1, 40, ("x",), ("a", "b")
+)
 
 
 def _spread(*parts):
-    spread = Spread()
+    spread = MagnitudeHistogram()
     for part in parts:
         spread.add(np.asarray(part, np.float32))
     return spread

@@ -13,14 +13,14 @@ from nvaudit.errors import DataError, EngineError
 from nvaudit.perturb.dask.calls import Answer, Answers, RemoteCall
 from nvaudit.perturb.dask.dispatch import Dispatcher
 from nvaudit.perturb.dask.files import FileRef
-from nvaudit.perturb.dask.queue import GROUP_S, GROUP_S_PER_THREAD, Call, CallQueue, group_s
+from nvaudit.perturb.dask.queue import GROUP_S, GROUP_S_PER_THREAD, CallQueue, QueuedCall, group_s
 from nvaudit.perturb.workers import CALLS_AHEAD, MAX_DEATHS
 
 
-def make_call(number: int, needs: dict[str, FileRef] | None = None) -> Call:
+def make_call(number: int, needs: dict[str, FileRef] | None = None) -> QueuedCall:
     files = needs or {}
     remote = RemoteCall(f"trial {number}", "chip", (number,), {}, files, ())
-    return Call(remote, Future(), frozenset(ref.sha256 for ref in files.values()))
+    return QueuedCall(remote, Future(), frozenset(ref.sha256 for ref in files.values()))
 
 
 def queue_of(count: int, seconds: float | None = None) -> CallQueue:

@@ -18,7 +18,7 @@ from nvaudit.errors import EngineError
 from nvaudit.perturb.dask.files import (
     CHUNK,
     FileRef,
-    Store,
+    FileStore,
     bundle,
     digest,
     file_ref,
@@ -120,7 +120,7 @@ def test_relative_paths_are_sent_as_absolute_ones(run, monkeypatch):
 
 def test_a_file_that_is_seen_with_the_same_content_is_used_where_it_is(run, tmp_path):
     """Nothing is copied; a file of the same path and size but other content is not taken."""
-    store = Store(tmp_path / "store")
+    store = FileStore(tmp_path / "store")
     ref = file_ref(run.inputs["x"].path)
     assert store.find(ref) == ref.path
     assert store.find(FileRef(ref.path, ref.size, 64 * "0")) is None
@@ -131,7 +131,7 @@ def test_a_file_that_is_seen_with_the_same_content_is_used_where_it_is(run, tmp_
 
 def test_a_content_arrives_in_parts_and_is_checked(tmp_path):
     """It is visible once the last part is there; a damaged one never."""
-    store, path = Store(tmp_path / "store"), tmp_path / "f"
+    store, path = FileStore(tmp_path / "store"), tmp_path / "f"
     path.write_bytes(b"abcdef")
     ref = FileRef("/elsewhere/f", 6, digest(path))
     store.write(ref, "run", 0, b"abc")
@@ -147,7 +147,7 @@ def test_a_content_arrives_in_parts_and_is_checked(tmp_path):
 
 def test_an_empty_file_is_a_file(tmp_path):
     """No bytes are a content too."""
-    store = Store(tmp_path / "store")
+    store = FileStore(tmp_path / "store")
     ref = FileRef("/elsewhere/f", 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
     store.write(ref, "run", 0, b"")
     assert Path(store.find(ref)).read_bytes() == b""
@@ -158,7 +158,7 @@ def test_a_sibling_on_the_same_machine_lends_its_files(tmp_path, monkeypatch, li
     """By a link where there are links, so that they lie in memory once; else by a copy."""
     if not links:
         monkeypatch.setattr(dask_files.os, "link", lambda source, target: exec("raise OSError"))
-    one, other, path = Store(tmp_path / "one"), Store(tmp_path / "other"), tmp_path / "f"
+    one, other, path = FileStore(tmp_path / "one"), FileStore(tmp_path / "other"), tmp_path / "f"
     path.write_bytes(b"abc")
     ref = FileRef("/elsewhere/f", 3, digest(path))
     one.write(ref, "run", 0, b"abc")
@@ -177,7 +177,7 @@ def test_a_model_is_laid_beside_its_external_data(run, tmp_path):
         run.folder: str(tmp_path / "local" / "."),
         **{path: path for path in found.files},
     }
-    store = Store(tmp_path / "store")
+    store = FileStore(tmp_path / "store")
     for ref in found.refs():
         store.adopt(ref.path, ref)
     table = place(found, {ref.sha256: str(store.path(ref)) for ref in found.refs()}, tmp_path / "local")
@@ -297,7 +297,7 @@ def test_a_full_disk_is_told(run, tmp_path, monkeypatch, blind):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(FileStore, "write", full)
     cluster = Cluster(tmp_path, monkeypatch, {"a": "one"})
     failed = Shipper(cluster, "run", run, run.folder).welcome(["a"], [], checked=True)
     assert "cannot take" in failed["a"]

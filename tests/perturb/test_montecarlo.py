@@ -12,7 +12,7 @@ from quick import audit
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import resolve_metric
-from nvaudit.perturb.montecarlo import Call, ChipRunner
+from nvaudit.perturb.montecarlo import ChipRun, ChipRunner
 from nvaudit.perturb.schedule import quiet
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.session import prepare
@@ -32,7 +32,7 @@ def run_chips(pool, metric, points, trials, order=None, progress=quiet):
     """Metric of every chip, shape (point, trial), in any order, and the runner; NaN for chips left out."""
     values = np.full((points, trials), np.nan)
     runner = ChipRunner(pool, metric, None, points, trials, progress)
-    calls = [Call(*divmod(int(i), trials)) for i in (range(points * trials) if order is None else order)]
+    calls = [ChipRun(*divmod(int(i), trials)) for i in (range(points * trials) if order is None else order)]
     runner.run(calls, lambda call, outcome: values.__setitem__((call.point, call.trial), outcome.value))
     return values, runner
 

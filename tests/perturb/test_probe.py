@@ -86,11 +86,7 @@ def test_a_chip_shows_what_its_own_weights_make(example, tmp_path):
     made = {}
     for trial in (QUANTISED, 0, 1):
         ((_, values),) = engine.inner(outputs, trial=trial).batches(samples, at_once=5)
-        (weights,) = [
-            array
-            for slot, array in engine.fill(0, trial)
-            if session.workload.tensors[slot.tensor].key == last.key
-        ]
+        (weights,) = [array for slot, array in engine.fill(0, trial) if slot.weight_key == last.key]
         plain = values[taken] @ (weights if weights.shape[0] == values[taken].shape[-1] else weights.T)
         bias = values[name] - plain
         np.testing.assert_allclose(bias, np.broadcast_to(bias[:1], bias.shape), atol=1e-4)

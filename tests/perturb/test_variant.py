@@ -30,7 +30,9 @@ def engine_for(example, folder, device, **options):
 
 def filled(engine, trial, variant=WHOLE):
     """What a chip puts into each slot, and which tensor each belongs to."""
-    return {slot.name: (slot.tensor, slot.variance, array) for slot, array in engine.fill(0, trial, variant)}
+    return {
+        slot.name: (slot.weight_key, slot.variance, array) for slot, array in engine.fill(0, trial, variant)
+    }
 
 
 def law_at(device, tensor_bits=8, **point):

@@ -5,7 +5,16 @@ import pytest
 from noise_cases import constant, make_law, make_profile
 
 from nvaudit.device import evaluate, operating_point
-from nvaudit.device.law import Constant, Levels, Log, Piecewise, Polynomial, Power, Saturating, scaled_law
+from nvaudit.device.law import (
+    ConstantLaw,
+    Log,
+    PerLevel,
+    Piecewise,
+    Polynomial,
+    Power,
+    Saturating,
+    scaled_law,
+)
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.perturb.cells import device_factors, draw_cells
 from nvaudit.perturb.verify import Verified, Verifier, programming_terms, verified_law
@@ -166,8 +175,8 @@ def test_a_verifier_does_not_mix_up_plans(tmp_path):
 
 
 LAWS = [
-    Constant(kind="constant", value=2.0),
-    Levels(kind="levels", values=(0.5, 1.0, 3.0, 2.0)),
+    ConstantLaw(kind="constant", value=2.0),
+    PerLevel(kind="levels", values=(0.5, 1.0, 3.0, 2.0)),
     Polynomial(kind="polynomial", coefficients=(0.2, -1.0, 0.3), of="g", min=-4.0, max=3.0),
     Log(kind="log", slope=0.4, intercept=1.0, of="rel", min=0.1),
     Power(kind="power", scale=2.0, exponent=-0.5, of="rel", max=5.0),
@@ -177,7 +186,7 @@ LAWS = [
         split=4.0,
         of="g",
         max=1.5,
-        below=Constant(kind="constant", value=1.0),
+        below=ConstantLaw(kind="constant", value=1.0),
         above=Power(kind="power", scale=1.0, exponent=2.0, of="g"),
     ),
 ]

@@ -13,7 +13,7 @@ from nvaudit.jobs.remapping import remap
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.quantize import quantize
 from nvaudit.perturb.moments import code_moments
-from nvaudit.remapping.rounding import Levels, Matrix, damped, objective, rounded
+from nvaudit.remapping.rounding import Levels, MatrixToRound, damped, objective, rounded
 
 ONE_OF_SEVEN = Levels.of(
     np.arange(-3, 4), np.arange(-3.0, 4.0), np.array([0.1, 0.6, 0.6, 0.05, 0.6, 0.6, 0.1])
@@ -24,7 +24,7 @@ def problem(seed, rows=4, cols=1):
     gen = np.random.default_rng(seed)
     x = gen.standard_normal((40, rows)) @ gen.standard_normal((rows, rows))
     target = gen.uniform(-3, 3, (rows, cols))
-    return Matrix(target, np.full(target.shape, -1)), x.T @ x / len(x)
+    return MatrixToRound(target, np.full(target.shape, -1)), x.T @ x / len(x)
 
 
 def nearest(matrix, levels=ONE_OF_SEVEN):
@@ -94,9 +94,9 @@ def test_held_weights_keep_their_level_and_blocks_stay_apart():
     held = matrix.held.copy()
     held[4, 1] = 0
     blocks = [power[:6, :6], power[6:, 6:]]
-    found = rounded(Matrix(matrix.target, held), blocks, [0, 6], ONE_OF_SEVEN)
+    found = rounded(MatrixToRound(matrix.target, held), blocks, [0, 6], ONE_OF_SEVEN)
     assert found[4, 1] == 0
-    alone = rounded(Matrix(matrix.target[:6], held[:6]), blocks[:1], [0], ONE_OF_SEVEN)
+    alone = rounded(MatrixToRound(matrix.target[:6], held[:6]), blocks[:1], [0], ONE_OF_SEVEN)
     np.testing.assert_array_equal(found[:6], alone)
 
 

@@ -6,17 +6,20 @@ from html.parser import HTMLParser
 import numpy as np
 from report_samples import accuracies, full_report, report, summary, tensors
 
-from nvaudit.report import AuditReport, OperatingPointInfo, SweepPoint, decide, kpp, overall_verdict, yield_at
+from nvaudit.report import AuditReport
 from nvaudit.report.attribution.result import (
     AttributionDetail,
     Basis,
-    Measured,
+    VariantScores,
     class_attribution,
     noise_attribution,
 )
 from nvaudit.report.device_levels import DeviceLevels, describe_levels
-from nvaudit.report.sections import LossSurface, RaceInfo, TrialSummary
+from nvaudit.report.gates import decide
+from nvaudit.report.sections import LossSurface, OperatingPointInfo, RaceInfo, SweepPoint, TrialSummary
 from nvaudit.rng import stream
+from nvaudit.stats.gate import overall_verdict
+from nvaudit.stats.kpp import kpp, yield_at
 
 ATTACK = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked=2'>\"'&{{ 7*7 }}{% raw %}"
@@ -42,12 +45,12 @@ def detail(names: tuple[str, str] = ("conv1.weight", "conv2.weight")) -> Attribu
     base = rng.normal(0.9, 0.01, 40)
     part = {
         name: (
-            Measured(base + 0.05 - i / 100, rng.random(60)),
-            Measured(base + 0.01 + i / 50, rng.random(60)),
+            VariantScores(base + 0.05 - i / 100, rng.random(60)),
+            VariantScores(base + 0.01 + i / 50, rng.random(60)),
         )
         for i, name in enumerate(names)
     }
-    whole = Measured(base, rng.random(60))
+    whole = VariantScores(base, rng.random(60))
     quantised = np.full(60, 0.97)
     classes = class_attribution(
         basis,

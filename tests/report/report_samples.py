@@ -2,8 +2,12 @@
 
 import numpy as np
 
-from nvaudit.report import (
-    AuditReport,
+from nvaudit.report import AuditReport
+from nvaudit.report.codes import CodeErrors
+from nvaudit.report.gates import decide
+from nvaudit.report.mapped import MappedShare, OffProduct
+from nvaudit.report.remedy import Remedy, RemedyChips
+from nvaudit.report.sections import (
     DataInfo,
     Hashes,
     LossSurface,
@@ -14,15 +18,10 @@ from nvaudit.report import (
     SweepPoint,
     TensorDecision,
     TrialSummary,
-    decide,
-    kpp,
-    overall_verdict,
-    yield_at,
 )
-from nvaudit.report.codes import CodeErrors
-from nvaudit.report.mapped import MappedShare, OffProduct
-from nvaudit.report.remedy import Remedy, RemedyChips
 from nvaudit.rng import stream
+from nvaudit.stats.gate import overall_verdict
+from nvaudit.stats.kpp import kpp, yield_at
 
 IMAGES = 450
 

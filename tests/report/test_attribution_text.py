@@ -12,7 +12,7 @@ from nvaudit.report import from_json, to_json
 from nvaudit.report.attribution.result import (
     AttributionDetail,
     Basis,
-    Measured,
+    VariantScores,
     class_attribution,
     noise_attribution,
 )
@@ -33,7 +33,7 @@ def measured(loss, chips, sign=1, address=0):
     """Chips that lose something on average; the images share the loss."""
     rng = stream(2, "attribution text", address)
     values = 0.95 - sign * loss * (1 + 0.3 * rng.standard_normal(chips))
-    return Measured(values, values.mean() + 0.1 * rng.standard_normal(IMAGES))
+    return VariantScores(values, values.mean() + 0.1 * rng.standard_normal(IMAGES))
 
 
 def noise(losses, chips=100, sign=1, kind="tensors", **options):
@@ -90,7 +90,7 @@ def test_costs_of_a_loss_are_positive_too():
 def test_no_loss_has_no_shares():
     """Where the chips cannot tell the loss from zero, nothing is shared out."""
     rng = stream(4, "nothing")
-    whole = Measured(0.95 + 0.01 * rng.standard_normal(100), np.full(IMAGES, 0.95))
+    whole = VariantScores(0.95 + 0.01 * rng.standard_normal(100), np.full(IMAGES, 0.95))
     part = (whole, whole)
     found = noise_attribution(
         "tensors", basis(), np.full(IMAGES, float(whole.chips.mean())), whole, {"a": part}

@@ -10,16 +10,6 @@ from report_samples import accuracies, report, tensors
 from rich.console import Console
 
 from nvaudit.errors import OptionError
-from nvaudit.report import (
-    DataInfo,
-    Hashes,
-    MetricInfo,
-    ModelInfo,
-    OperatingPointInfo,
-    Roughness,
-    kpp,
-    yield_at,
-)
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.document import bar_lines, comparison_document
 from nvaudit.report.comparison.result import ComparisonReport
@@ -27,6 +17,8 @@ from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import csv_of
 from nvaudit.report.render.html import html_document
 from nvaudit.report.render.terminal import print_document
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, OperatingPointInfo, Roughness
+from nvaudit.stats.kpp import kpp, yield_at
 
 CHIPS = 500
 

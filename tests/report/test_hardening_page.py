@@ -11,7 +11,6 @@ from test_verify_page import plan
 
 pytest.importorskip("plotly")
 
-from nvaudit.report import MetricInfo, ModelInfo
 from nvaudit.report.document import Table
 from nvaudit.report.groups import ZeroGroupsLayer, zero_groups_info
 from nvaudit.report.hardening.document import harden_document
@@ -27,6 +26,7 @@ from nvaudit.report.remap.document import remap_document
 from nvaudit.report.remap.result import RemapAudit, RemapHashes, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.render.html import html_document
 from nvaudit.report.render.terminal import print_document
+from nvaudit.report.sections import MetricInfo, ModelInfo
 
 
 def history(networks=1, epochs=3, scored=True):

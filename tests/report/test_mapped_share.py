@@ -11,9 +11,10 @@ from report_samples import accuracies, report, share, summary
 from rich.console import Console
 
 from nvaudit.errors import DataError
-from nvaudit.report import OperatingPointInfo, SweepPoint, decide, from_json, kpp, overall_verdict, to_json
+from nvaudit.report import from_json, to_json
 from nvaudit.report.cases import deciding_point
 from nvaudit.report.crossbar import CrossbarInfo
+from nvaudit.report.gates import decide
 from nvaudit.report.kinds import KINDS, document_of, junit_of, print_report, read_any
 from nvaudit.report.mapped import (
     MOST_OFF,
@@ -28,6 +29,9 @@ from nvaudit.report.mapped import (
 )
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.render.markdown import markdown_document
+from nvaudit.report.sections import OperatingPointInfo, SweepPoint
+from nvaudit.stats.gate import overall_verdict
+from nvaudit.stats.kpp import kpp
 
 
 def text_of(audit, width=100):

@@ -16,7 +16,7 @@ from rich.console import Console
 from nvaudit.report.document import (
     MEDIA,
     Bullets,
-    Code,
+    CodeBlock,
     Document,
     Facts,
     Figure,
@@ -59,7 +59,7 @@ def said(document: Document, medium: Medium) -> Iterator[str]:
 
 def words_of(block) -> Iterator[str]:
     match block:
-        case Paragraph() | Code():
+        case Paragraph() | CodeBlock():
             yield block.text
         case Bullets():
             yield from block.items[:12]

@@ -15,7 +15,7 @@ from page_samples import ATTACK, Reader, everything, hostile, raced
 from report_samples import accuracies, full_report, report
 
 from nvaudit.report import AuditReport, from_json, to_json
-from nvaudit.report.document import MAX_ROWS, Code, Table, for_medium
+from nvaudit.report.document import MAX_ROWS, CodeBlock, Table, for_medium
 from nvaudit.report.kinds import document_of
 from nvaudit.report.plots.figures import figure_data
 from nvaudit.report.render.html import html_document
@@ -183,7 +183,7 @@ def test_rerun_command_is_copied_whole(make):
         block
         for section in document_of(found).sections
         for block in section.blocks
-        if isinstance(block, Code) and block.name == "Command line of this audit"
+        if isinstance(block, CodeBlock) and block.name == "Command line of this audit"
     )
     assert " ".join(code.parts) == code.text == rerun_command(found)
     shown = re.search(r'aria-label="Command line of this audit"><code>(.*?)</code>', page_of(found), re.S)

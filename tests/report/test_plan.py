@@ -15,9 +15,9 @@ from nvaudit.report.kinds import print_report
 from nvaudit.report.plan.document import duration_estimate
 from nvaudit.report.plan.result import (
     MOST_TRIALS,
+    AuditPlan,
     Costs,
-    Plan,
-    Subject,
+    PlannedAudit,
     gate_limits,
     make_plan,
     trials_to_pass,
@@ -26,14 +26,14 @@ from nvaudit.stats.gate import verdict_of
 
 COSTS = Costs(images=500, points=1, workers=2, timed=64, chip_s=0.01, start_s=1.0)
 HEADER = {"nvaudit_version": "1", "device": {"name": "rram"}}
-SUBJECT = Subject(metric="top1", unit="fraction", nominal=0.9, label_free=False, header=HEADER)
+SUBJECT = PlannedAudit(metric="top1", unit="fraction", nominal=0.9, label_free=False, header=HEADER)
 
 
-def plan(trials=1000, percentiles=(1.0,), confidence=0.95, costs=COSTS, subject=SUBJECT) -> Plan:
+def plan(trials=1000, percentiles=(1.0,), confidence=0.95, costs=COSTS, subject=SUBJECT) -> AuditPlan:
     return make_plan(subject, costs, trials=trials, percentiles=percentiles, confidence=confidence)
 
 
-def text(made: Plan, width=100) -> str:
+def text(made: AuditPlan, width=100) -> str:
     console = Console(file=io.StringIO(), width=width)
     print_report(made, console)
     return console.file.getvalue()
@@ -122,14 +122,14 @@ def test_prices():
 )
 def test_the_finite_set(metric, unit, wanted):
     """An accuracy has a binomial standard error; nothing else has."""
-    subject = Subject(metric=metric, unit=unit, nominal=0.9, label_free=False, header=HEADER)
+    subject = PlannedAudit(metric=metric, unit=unit, nominal=0.9, label_free=False, header=HEADER)
     assert plan(subject=subject).standard_error == (None if wanted is None else pytest.approx(wanted))
 
 
 def test_json_comes_back():
     """The JSON holds the whole plan, every number exact."""
     made = plan(percentiles=(1.0, 1e-7))
-    assert Plan.model_validate_json(to_json(made)) == made
+    assert AuditPlan.model_validate_json(to_json(made)) == made
     assert json.loads(to_json(made))["percentiles"][1]["interval"]["trials"] is None
 
 
@@ -169,7 +169,7 @@ def test_words():
 
 def test_words_where_there_is_nothing():
     """Missing bounds, verdicts and numbers are said, not left out."""
-    subject = Subject(metric="agreement", unit="fraction", nominal=1.0, label_free=True, header=HEADER)
+    subject = PlannedAudit(metric="agreement", unit="fraction", nominal=1.0, label_free=True, header=HEADER)
     costs = Costs(images=500, points=2, workers=0, timed=1, chip_s=1.0, start_s=1.0)
     shown = text(plan(1, (1e-7, 60.0, 99.0), subject=subject, costs=costs), width=200)
     assert shown.startswith(

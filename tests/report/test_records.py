@@ -11,11 +11,11 @@ from junitparser import JUnitXml
 from test_junit import wrong_places
 
 from nvaudit.errors import OptionError
-from nvaudit.report import GateResult
 from nvaudit.report.comparison.records import checks
+from nvaudit.report.gates import GateResult
 from nvaudit.report.kinds import KINDS, csv_of, junit_of, read_any
 from nvaudit.report.records import flat, records_of
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/report.json"))
@@ -143,11 +143,11 @@ def test_a_model_that_fails_beside_one_that_passes_is_skipped(verdicts, whole, f
     assert suite.failures == sum(verdict in ("fail", "undecided") for verdict in found)
 
 
-class Inner(Section):
+class Inner(ReportPart):
     value: float | None
 
 
-class Outer(Section):
+class Outer(ReportPart):
     name: str
     inner: Inner | None
     shape: tuple[int, ...] = ()

@@ -11,9 +11,10 @@ from report_samples import full_report, report
 
 import nvaudit.report
 from nvaudit.errors import DataError
-from nvaudit.report import TrialSummary, from_json, to_json
+from nvaudit.report import from_json, to_json
 from nvaudit.report.jsontext import write_json
 from nvaudit.report.kinds import KINDS, schema_text
+from nvaudit.report.sections import TrialSummary
 
 KEYS = [
     "kind", "schema_version", "nvaudit_version", "libraries", "headline", "label_free", "metric",

@@ -10,9 +10,9 @@ from report_samples import accuracies, full_report, report, tensors
 from rich.cells import cell_len
 from rich.console import Console
 
-from nvaudit.report import TensorDecision
 from nvaudit.report.inspection.result import inspect_report
 from nvaudit.report.kinds import print_report
+from nvaudit.report.sections import TensorDecision
 
 
 def text_of(audit, width: int = 80, **options) -> str:

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 from report_samples import IMAGES, accuracies
 
-from nvaudit.report import DataInfo, Hashes, MetricInfo, ModelInfo, OperatingPointInfo, kpp
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.paired import paired_difference
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, OperatingPointInfo
 from nvaudit.report.write_verify.document import reason_text
 from nvaudit.report.write_verify.result import (
     VerifyChoice,
@@ -16,6 +16,7 @@ from nvaudit.report.write_verify.result import (
     VerifyTensor,
     verify_report,
 )
+from nvaudit.stats.kpp import kpp
 
 WEIGHTS, EACH = 1000, 4
 MEANS = {0: 0.6, 10: 0.7, 100: 0.92, 1000: 0.97}

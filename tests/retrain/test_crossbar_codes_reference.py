@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from nvaudit.mapping.quantize import dequantize
-from nvaudit.model import Slot, Template, filled_model, load_model
+from nvaudit.model import Template, filled_model, load_model
 from nvaudit.model.layout import UNMOVED
 from nvaudit.model.probe import expose
 from nvaudit.perturb.cells import place_cells, target_cells
-from nvaudit.perturb.chip import Draw
+from nvaudit.perturb.chip import DrawnWeights
 from nvaudit.perturb.engine import place
 from nvaudit.perturb.session import open_session
 from nvaudit.perturb.workload import Workload
@@ -32,14 +33,12 @@ def quantised_file(session: Session, folder: Path) -> Path:
     """The chip without noise as a file of its own."""
     workload: Workload = session.workload
     arrays = {}
+    tensors = {tensor.key: tensor for tensor in workload.tensors}
     for slot in workload.slots:
-        tensor = workload.tensors[slot.tensor].open()
-        whole = Draw(dequantize(tensor.code, tensor.scale), None)
+        tensor = tensors[slot.weight_key].open()
+        whole = DrawnWeights(dequantize(tensor.code, tensor.scale), None)
         arrays[slot.name] = place_cells(target_cells(tensor), slot) if slot.cells else place(whole, slot)
-    slots = tuple(
-        Slot(s.name, workload.tensors[s.tensor].key, s.dtype, s.shape, UNMOVED, s.offset)
-        for s in workload.slots
-    )
+    slots = tuple(replace(slot, transform=UNMOVED) for slot in workload.slots)
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     path = folder / "chip.onnx"
     filled_model(Template(Path(workload.template.path).read_bytes(), slots, digital, {}), arrays, path)

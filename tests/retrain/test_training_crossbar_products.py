@@ -14,11 +14,11 @@ from nvaudit.device import load_profile, override_profile
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import layout
 from nvaudit.model import (
-    Cells,
+    CellReadout,
     Converter,
     Converters,
     CrossbarPlan,
-    Split,
+    CrossbarSplit,
     build_template,
     load_model,
 )
@@ -223,7 +223,7 @@ def test_what_is_not_taken_apart_is_trained_whole(tmp_path):
         match=r"--adc-bits: no weight on the array can be trained through crossbars, e.g. 'w': it is a "
         r"stack; use --no-hardware-aware, which leaves the converters to the audits",
     ):
-        _trained(path, (Split("w", "it is a stack"),), x, _place())
+        _trained(path, (CrossbarSplit("w", "it is a stack"),), x, _place())
 
 
 def test_a_weight_that_lies_otherwise_is_trained_whole(tmp_path):
@@ -235,7 +235,7 @@ def test_a_weight_that_lies_otherwise_is_trained_whole(tmp_path):
     path = save(tmp_path, (nodes, {"w": codes(20, 20), "v": codes(20, 3)}, [6, 20], 17), np.float32)
     loaded = load_model(path)
     places = [replace(_place(), key=key) for key in ("w", "v")]
-    cells = {p.key: Cells(device_factors(p.array), 0, np.asarray(STEP, np.float32)) for p in places}
+    cells = {p.key: CellReadout(device_factors(p.array), 0, np.asarray(STEP, np.float32)) for p in places}
     w, v = build_template(loaded, list(cells), crossbars=CrossbarPlan(ROWS, cells)).splits
     data = Dataset(
         {"x": np.zeros((6, 20), np.float32)}, frozenset({"x"}), {"x": 0}, None, "none", 6, "x", "0" * 64

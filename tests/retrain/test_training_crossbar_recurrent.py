@@ -11,10 +11,9 @@ import torch
 from nvaudit.data import Dataset
 from nvaudit.device import load_profile, override_profile
 from nvaudit.mapping.conductance import layout
-from nvaudit.model import Cells, Converter, Converters, CrossbarPlan, build_template, load_model
+from nvaudit.model import CellReadout, Converter, Converters, CrossbarPlan, build_template, load_model
 from nvaudit.perturb.cells import device_factors, device_offset, place_cells, target_cells
 from nvaudit.perturb.crossbar import ConverterSpec
-from nvaudit.perturb.prepare import slot_specs
 from nvaudit.retrain.crossbar.hardware import put_in_training
 from nvaudit.retrain.executor.module import build_executor
 from nvaudit.retrain.feed import Feed
@@ -44,13 +43,13 @@ def _audited(path, weights, encoding, converters, x, outputs):
     """Outputs of the audit's graph without noise, and how it splits the weights."""
     tensors = {key: mapped(code, encoding) for key, code in weights.items()}
     cells = {
-        key: Cells(device_factors(t.array), device_offset(t.array), t.scale) for key, t in tensors.items()
+        key: CellReadout(device_factors(t.array), device_offset(t.array), t.scale)
+        for key, t in tensors.items()
     }
     plan = CrossbarPlan(ROWS, cells, converters)
     template = build_template(load_model(path), list(tensors), crossbars=plan)
-    devices = [target_cells(tensor) for tensor in tensors.values()]
-    specs = slot_specs(template, {key: number for number, key in enumerate(tensors)})
-    fills = {s.name: place_cells(devices[s.tensor], s) for s in specs if s.cells}
+    devices = {key: target_cells(tensor) for key, tensor in tensors.items()}
+    fills = {s.name: place_cells(devices[s.weight_key], s) for s in template.slots if s.cells}
     return run(template, fills, x, outputs), template.splits
 
 

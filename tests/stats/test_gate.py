@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from nvaudit.errors import DataError, OptionError
-from nvaudit.report import decide, overall_verdict, verdict_of
+from nvaudit.report.gates import decide
 from nvaudit.rng import stream
+from nvaudit.stats.gate import overall_verdict, verdict_of
 
 REPEATS = 1000
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nvaudit.errors import DataError, OptionError
-from nvaudit.report import clopper_pearson, interval_ranks, kpp, kpp_index, trials_for_bound, yield_at
 from nvaudit.rng import stream
+from nvaudit.stats.binomial import clopper_pearson, interval_ranks, trials_for_bound
+from nvaudit.stats.kpp import kpp, kpp_index, yield_at
 
 REPEATS = 2000
 

@@ -12,7 +12,7 @@ from nvaudit.model.batch.node import (
     Dims,
     NodeView,
     Operand,
-    Step,
+    RuleAnswer,
     keep,
     normalise,
     normalise_all,
@@ -25,7 +25,7 @@ TO_THE_END = 2**31 - 1
 
 
 @rule("Transpose")
-def transpose(view: NodeView) -> Step:
+def transpose(view: NodeView) -> RuleAnswer:
     """Move the batch axis where the permutation puts it."""
     attr, batch, rank = view.attribute("perm"), view.x.state, view.x.rank
     if not isinstance(batch, int) or (attr is None and rank is None):
@@ -39,7 +39,7 @@ def transpose(view: NodeView) -> Step:
 
 
 @rule("Flatten")
-def flatten(view: NodeView) -> Step:
+def flatten(view: NodeView) -> RuleAnswer:
     """Two groups of axes; the batch must be alone in its group, apart from axes of size 1."""
     batch, shape = view.x.state, view.x.shape
     split = normalise(view.int_attribute("axis", 1), view.x.rank)
@@ -55,7 +55,7 @@ def flatten(view: NodeView) -> Step:
 
 
 @rule("Reshape")
-def reshape(view: NodeView) -> Step:
+def reshape(view: NodeView) -> RuleAnswer:
     """Accept a constant shape that keeps the batch as an axis of its own, and leave that axis free."""
     batch, target = view.x.state, view.operand(1)
     asked = None if target is None or target.state is not SHARED else target.ints()
@@ -70,19 +70,19 @@ def reshape(view: NodeView) -> Step:
     return _resolved(view, asked, batch)
 
 
-def _leading(view: NodeView, asked: tuple[int, ...], zero_copies: bool) -> Step:
+def _leading(view: NodeView, asked: tuple[int, ...], zero_copies: bool) -> RuleAnswer:
     """Rearrange each sample within itself: the batch is and stays axis 0, whatever the other sizes."""
     if asked[0] == 0:
-        return Step((0,))
+        return RuleAnswer((0,))
     if -1 not in asked:
-        return Step((0,), reshape=(-1, *asked[1:]))
+        return RuleAnswer((0,), reshape=(-1, *asked[1:]))
     # Another axis has the one -1 that a shape may hold; 0 copies the size of axis 0, the batch, instead.
     if zero_copies:
-        return Step((0,), reshape=(0, *asked[1:]))
+        return RuleAnswer((0,), reshape=(0, *asked[1:]))
     return refuse(view, "has a shape whose batch size cannot be left free")
 
 
-def _resolved(view: NodeView, asked: tuple[int, ...], batch: int) -> Step:
+def _resolved(view: NodeView, asked: tuple[int, ...], batch: int) -> RuleAnswer:
     """Find, with all sizes known, the axis with as much before and after it as the batch has."""
     before = _static(view.x.shape)
     after = None if before is None else _resolve(asked, before)
@@ -106,7 +106,7 @@ def _resolved(view: NodeView, asked: tuple[int, ...], batch: int) -> Step:
     # -1 leaves the batch free; every other size must then be a number, which `new` has in place of -1 and 0.
     free = 0 if asked[home] == 0 and home == batch else -1
     new = (*new[:home], free, *new[home + 1 :])
-    return Step((home,), reshape=None if new == asked else new)
+    return RuleAnswer((home,), reshape=None if new == asked else new)
 
 
 def _static(shape: Dims | None) -> tuple[int, ...] | None:
@@ -128,7 +128,7 @@ def _resolve(asked: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]
 
 
 @rule("Concat")
-def concat(view: NodeView) -> Step:
+def concat(view: NodeView) -> RuleAnswer:
     """Along another axis, with every operand batched on the same one."""
     operands = [op for op in view.inputs if op is not None]
     if any(op.state is SHARED for op in operands):
@@ -143,7 +143,7 @@ def concat(view: NodeView) -> Step:
 
 
 @rule("Split", "GatherElements")
-def split(view: NodeView) -> Step:
+def split(view: NodeView) -> RuleAnswer:
     """Parts along another axis; indices of GatherElements come with the samples."""
     axis = normalise(view.int_attribute("axis", 0), view.x.rank)
     other = view.operand(1)
@@ -156,7 +156,7 @@ def split(view: NodeView) -> Step:
 
 
 @rule("Slice")
-def slice_(view: NodeView) -> Step:
+def slice_(view: NodeView) -> RuleAnswer:
     """Not along the batch, or all of it."""
     if not view.shared():
         return refuse(view, "has bounds that depend on the samples")
@@ -178,7 +178,7 @@ def slice_(view: NodeView) -> Step:
 
 
 @rule("Pad")
-def pad(view: NodeView) -> Step:
+def pad(view: NodeView) -> RuleAnswer:
     """Nothing is added along the batch."""
     pads, axes = view.list_of("pads", 1, 11), view.list_of("axes", 3, 18)
     if pads is None or not view.shared() or (axes is None and view.operand(3) is not None):
@@ -193,7 +193,7 @@ def pad(view: NodeView) -> Step:
 
 
 @rule("Gather")
-def gather(view: NodeView) -> Step:
+def gather(view: NodeView) -> RuleAnswer:
     """Constant indices into samples on another axis, or samples of indices into a constant."""
     indices = view.operand(1)
     axis = normalise(view.int_attribute("axis", 0), view.x.rank)
@@ -211,7 +211,7 @@ def gather(view: NodeView) -> Step:
 
 
 @rule("OneHot")
-def one_hot(view: NodeView) -> Step:
+def one_hot(view: NodeView) -> RuleAnswer:
     """Add an axis before or after the batch."""
     if not isinstance(view.x.state, int) or view.x.rank is None or not view.shared():
         return refuse(view, "has an input of unknown rank, or a parameter that carries samples")
@@ -222,7 +222,7 @@ def one_hot(view: NodeView) -> Step:
 
 
 @rule("Squeeze")
-def squeeze(view: NodeView) -> Step:
+def squeeze(view: NodeView) -> RuleAnswer:
     """Drop listed axes; without a list a batch of one sample would vanish too."""
     listed = view.list_of("axes", 1, 13)
     axes = normalise_all(listed, view.x.rank) if listed else None
@@ -234,7 +234,7 @@ def squeeze(view: NodeView) -> Step:
 
 
 @rule("Unsqueeze")
-def unsqueeze(view: NodeView) -> Step:
+def unsqueeze(view: NodeView) -> RuleAnswer:
     """Add axes at the listed places of the result."""
     listed = view.list_of("axes", 1, 13)
     rank = None if view.x.rank is None or listed is None else view.x.rank + len(listed)
@@ -248,7 +248,7 @@ def unsqueeze(view: NodeView) -> Step:
 
 
 @rule("Expand")
-def expand(view: NodeView) -> Step:
+def expand(view: NodeView) -> RuleAnswer:
     """Accept a shape that asks for 1 (or nothing) at the batch axis."""
     target = view.operand(1)
     asked = None if target is None or target.state is not SHARED else target.ints()
@@ -262,7 +262,7 @@ def expand(view: NodeView) -> Step:
 
 
 @rule("Tile")
-def tile(view: NodeView) -> Step:
+def tile(view: NodeView) -> RuleAnswer:
     """Accept repeats that leave the batch alone."""
     target = view.operand(1)
     repeats = None if target is None or target.state is not SHARED else target.ints()
@@ -274,7 +274,7 @@ def tile(view: NodeView) -> Step:
 
 
 @rule("Trilu")
-def trilu(view: NodeView) -> Step:
+def trilu(view: NodeView) -> RuleAnswer:
     """Keep triangles of matrices that do not include the batch axis."""
     batch, rank = view.x.state, view.x.rank
     if not isinstance(batch, int) or rank is None or batch >= rank - 2 or not view.shared():

@@ -17,17 +17,17 @@ import onnx_ir as ir
 MAX_PARAMETER_SIZE = 4096
 
 
-class Marker(Enum):
+class NoBatchAxis(Enum):
     """The states of a value that has no batch axis."""
 
     SHARED = "the same for every sample of a batch"
     UNKNOWN = "not known"
 
 
-SHARED = Marker.SHARED
-UNKNOWN = Marker.UNKNOWN
+SHARED = NoBatchAxis.SHARED
+UNKNOWN = NoBatchAxis.UNKNOWN
 
-State = int | Marker
+AxisState = int | NoBatchAxis
 """The batch axis of a value, or why there is none."""
 
 Dims = tuple[int | None, ...]
@@ -40,7 +40,7 @@ class Operand:
 
     Attributes
     ----------
-    state : int or Marker
+    state : int or NoBatchAxis
         Its batch axis, if it has one.
     shape : tuple of (int or None), or None
         Its shape as far as it is known.
@@ -48,7 +48,7 @@ class Operand:
         Where constants are read from.
     """
 
-    state: State
+    state: AxisState
     shape: Dims | None
     value: ir.Value | None = None
 
@@ -179,12 +179,12 @@ class NodeView:
 
 
 @dataclass(frozen=True)
-class Step:
+class RuleAnswer:
     """The answer of a rule.
 
     Attributes
     ----------
-    states : tuple of (int or Marker)
+    states : tuple of (int or NoBatchAxis)
         One per output.
     problem : str
         Why the samples are not provably kept apart; empty when they are.
@@ -196,7 +196,7 @@ class Step:
         The shape that a Reshape must get for the batch to be free.
     """
 
-    states: tuple[State, ...]
+    states: tuple[AxisState, ...]
     problem: str = ""
     coupled: bool = False
     by_range: bool = False
@@ -241,22 +241,22 @@ class Influence:
 
 NO_INFLUENCE = Influence()
 
-Rule = Callable[[NodeView], Step]
+BatchRule = Callable[[NodeView], RuleAnswer]
 
 
-def keep(view: NodeView, state: State) -> Step:
+def keep(view: NodeView, state: AxisState) -> RuleAnswer:
     """Answer that samples are kept apart, with all outputs in one state."""
-    return Step((state,) * len(view.node.outputs))
+    return RuleAnswer((state,) * len(view.node.outputs))
 
 
-def refuse(view: NodeView, why: str, state: State = UNKNOWN) -> Step:
+def refuse(view: NodeView, why: str, state: AxisState = UNKNOWN) -> RuleAnswer:
     """Answer that nothing is proved."""
-    return Step((state,) * len(view.node.outputs), f"{view.label} {why}")
+    return RuleAnswer((state,) * len(view.node.outputs), f"{view.label} {why}")
 
 
-def mixes(view: NodeView, why: str, state: State = UNKNOWN) -> Step:
+def mixes(view: NodeView, why: str, state: AxisState = UNKNOWN) -> RuleAnswer:
     """Answer that the samples of a batch influence each other."""
-    return Step((state,) * len(view.node.outputs), f"{view.label} {why}", coupled=True)
+    return RuleAnswer((state,) * len(view.node.outputs), f"{view.label} {why}", coupled=True)
 
 
 def normalise(axis: int, rank: int | None) -> int | None:
@@ -272,7 +272,7 @@ def normalise_all(axes: Sequence[int], rank: int | None) -> tuple[int, ...] | No
     return None if any(axis is None for axis in placed) else tuple(a for a in placed if a is not None)
 
 
-def broadcast(view: NodeView, operands: Sequence[Operand]) -> Step:
+def broadcast(view: NodeView, operands: Sequence[Operand]) -> RuleAnswer:
     """Combine element by element, with dimensions aligned from the right.
 
     Samples stay apart if all batched operands have the batch at the same place and every shared one has

@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from nvaudit.model.batch.node import NO_INFLUENCE, UNKNOWN, Influence
-from nvaudit.model.batch.walk import Shapes, Walk, infer_shapes, subgraphs, walk
+from nvaudit.model.batch.walk import BatchWalk, Shapes, infer_shapes, subgraphs, walk
 
 #: Symbolic name of a batch dimension that was made free.
 BATCH_NAME = "nvaudit_batch"
@@ -112,7 +112,7 @@ def rebatch(model: ir.Model) -> Rebatch:
     return result
 
 
-def _decide(model: ir.Model) -> tuple[Rebatch, Walk]:
+def _decide(model: ir.Model) -> tuple[Rebatch, BatchWalk]:
     """Return the result and the walk that it rests on."""
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     # Symbolic axes are what the exporter says of itself, so they count even where nothing is proved: the
@@ -130,7 +130,7 @@ def _decide(model: ir.Model) -> tuple[Rebatch, Walk]:
     return _decide_fixed(model, inputs)
 
 
-def _walk_free(model: ir.Model, axes: dict[str, int]) -> Walk:
+def _walk_free(model: ir.Model, axes: dict[str, int]) -> BatchWalk:
     """Walk with a stand-in for the free batch size."""
     shapes = infer_shapes(model, {name: (axis, FREE_SIZE) for name, axis in axes.items()})
     return walk(model, axes, FREE_SIZE, shapes, by_size=True)
@@ -199,7 +199,7 @@ def _lone_free_axis(inputs: list[ir.Value]) -> dict[str, int]:
     return {ranked[0].name or "": axis, **others}
 
 
-def _dynamic(model: ir.Model, axes: dict[str, int], walked: Walk) -> Rebatch:
+def _dynamic(model: ir.Model, axes: dict[str, int], walked: BatchWalk) -> Rebatch:
     """Describe a model that takes any batch size."""
     names = {
         _free_dims(v).get(axes[v.name or ""], "") for v in model.graph.inputs if (v.name or "") in axes
@@ -220,7 +220,7 @@ def _dynamic(model: ir.Model, axes: dict[str, int], walked: Walk) -> Rebatch:
     return Rebatch("dynamic", axes, outputs, None, bool(walked.coupled), reason, _influences(model, walked))
 
 
-def _influences(model: ir.Model, walked: Walk) -> dict[str, Influence]:
+def _influences(model: ir.Model, walked: BatchWalk) -> dict[str, Influence]:
     """Give the influence on each output that may have any."""
     lost = Influence(unproved="what leads to it is not followed")
     return {
@@ -233,12 +233,12 @@ def _influences(model: ir.Model, walked: Walk) -> dict[str, Influence]:
 # Batch axes of a model whose batch dimension has a fixed size.
 
 
-def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, Walk]:
+def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, BatchWalk]:
     """Try the possible places of the batch; the first that is proved wins, else the first of all counts."""
     shapes = infer_shapes(model, {})
     # A batch of 1 can lie along any axis of size 1, and inputs may have none, so places are tried: a wrong
     # one finds no proof, since some operator then mixes or drops what it takes for samples.
-    first: tuple[dict[str, int], int, Walk] | None = None
+    first: tuple[dict[str, int], int, BatchWalk] | None = None
     for axes, batch in islice(_placements(inputs), MAX_PLACEMENTS):
         walked = walk(model, axes, batch, shapes, by_size=False)
         outputs = _output_axes(model, walked, batch, shapes)
@@ -248,7 +248,7 @@ def _decide_fixed(model: ir.Model, inputs: list[ir.Value]) -> tuple[Rebatch, Wal
             done = Rebatch("rebatched", axes, outputs, None, False, reason + _told(walked))
             return done, walked
         first = first or (axes, batch, walked)
-    axes, batch, walked = first or ({}, 1, Walk({}))
+    axes, batch, walked = first or ({}, 1, BatchWalk({}))
     why = (walked.coupled or walked.problems or ["no output has a batch axis"])[0]
     outputs = _output_axes(model, walked, batch, shapes)
     reason = f"fixed at batch {batch}: {why}"
@@ -279,7 +279,7 @@ def _size(dim: int | ir.SymbolicDim) -> int:
     return dim if isinstance(dim, int) and dim > 0 else 1
 
 
-def _output_axes(model: ir.Model, walked: Walk, batch: int, shapes: Shapes) -> dict[str, int | None]:
+def _output_axes(model: ir.Model, walked: BatchWalk, batch: int, shapes: Shapes) -> dict[str, int | None]:
     """Find the batch axis per output; where it is not known, axis 0 if its size is the batch size."""
     outputs: dict[str, int | None] = {}
     for value in model.graph.outputs:
@@ -289,7 +289,7 @@ def _output_axes(model: ir.Model, walked: Walk, batch: int, shapes: Shapes) -> d
     return outputs
 
 
-def _told(walked: Walk) -> str:
+def _told(walked: BatchWalk) -> str:
     """Tell the reshapes that were edited, for people."""
     told = []
     for node, new in walked.reshapes:
@@ -304,7 +304,7 @@ def _told(walked: Walk) -> str:
 # The edit.
 
 
-def _edit(model: ir.Model, result: Rebatch, walked: Walk) -> None:
+def _edit(model: ir.Model, result: Rebatch, walked: BatchWalk) -> None:
     """Free the batch dimension of inputs and outputs, and drop what says otherwise in between."""
     # Shapes of values in between are stated for the old size; ONNX Runtime takes them for true.
     ends = {*model.graph.inputs, *model.graph.outputs}

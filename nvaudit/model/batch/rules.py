@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from nvaudit.model.batch.node import (
     SHARED,
+    BatchRule,
     NodeView,
     Operand,
-    Rule,
-    Step,
+    RuleAnswer,
     broadcast,
     keep,
     mixes,
@@ -22,14 +22,14 @@ from nvaudit.model.batch.node import (
     refuse,
 )
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, BatchRule] = {}
 """Operator of the standard domain → its rule."""
 
 
-def rule(*op_types: str) -> Callable[[Rule], Rule]:
+def rule(*op_types: str) -> Callable[[BatchRule], BatchRule]:
     """Enter a function into the table."""
 
-    def enter(function: Rule) -> Rule:
+    def enter(function: BatchRule) -> BatchRule:
         RULES.update(dict.fromkeys(op_types, function))
         return function
 
@@ -57,13 +57,13 @@ REDUCE = (
 
 
 @rule(*UNARY)
-def unary(view: NodeView) -> Step:
+def unary(view: NodeView) -> RuleAnswer:
     """Each element by itself; bounds and the like must be shared."""
     return keep(view, view.x.state) if view.shared() else refuse(view, "has a parameter that carries samples")
 
 
 @rule(*BROADCAST)
-def elementwise(view: NodeView) -> Step:
+def elementwise(view: NodeView) -> RuleAnswer:
     """Two or more inputs, broadcast."""
     return broadcast(view, [op for op in view.inputs if op is not None])
 
@@ -73,7 +73,7 @@ def elementwise(view: NodeView) -> Step:
     "GlobalMaxPool", "GlobalLpPool", "LRN", "InstanceNormalization", "GroupNormalization", "DepthToSpace",
     "SpaceToDepth",
 )  # fmt: skip
-def images(view: NodeView) -> Step:
+def images(view: NodeView) -> RuleAnswer:
     """[N, C, …]: everything happens within one index of axis 0."""
     if view.x.state != 0:
         return refuse(view, "does not have the batch on axis 0 of its first input")
@@ -81,7 +81,7 @@ def images(view: NodeView) -> Step:
 
 
 @rule("MaxPool")
-def max_pool(view: NodeView) -> Step:
+def max_pool(view: NodeView) -> RuleAnswer:
     """As other pools, but the indices count through the whole batch."""
     if view.is_used(1):
         return refuse(view, "returns indices that count through the batch")
@@ -89,7 +89,7 @@ def max_pool(view: NodeView) -> Step:
 
 
 @rule("BatchNormalization")
-def batch_normalization(view: NodeView) -> Step:
+def batch_normalization(view: NodeView) -> RuleAnswer:
     """Accept fixed statistics; training mode takes them from the batch."""
     outputs = sum(bool(out.name) for out in view.node.outputs)
     training = bool(view.int_attribute("training_mode", 0)) if view.version >= 14 else outputs > 1
@@ -99,7 +99,7 @@ def batch_normalization(view: NodeView) -> Step:
 
 
 @rule("Dropout")
-def dropout(view: NodeView) -> Step:
+def dropout(view: NodeView) -> RuleAnswer:
     """Nothing happens at inference."""
     training = view.operand(2)
     # A flag that is computed has no ints() and proves nothing, so it is refused as training itself is.
@@ -109,7 +109,7 @@ def dropout(view: NodeView) -> Step:
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
-def softmax(view: NodeView) -> Step:
+def softmax(view: NodeView) -> RuleAnswer:
     """Along one axis; before opset 13 over all axes from the given one on."""
     axis = normalise(view.int_attribute("axis", -1 if view.version >= 13 else 1), view.x.rank)
     if axis is None:
@@ -121,7 +121,7 @@ def softmax(view: NodeView) -> Step:
 
 
 @rule("LayerNormalization", "RMSNormalization")
-def layer_norm(view: NodeView) -> Step:
+def layer_norm(view: NodeView) -> RuleAnswer:
     """Over all axes from the given one on; scale and bias are broadcast."""
     batch, rank = view.x.state, view.x.rank
     axis = normalise(view.int_attribute("axis", -1), rank)
@@ -135,7 +135,7 @@ def layer_norm(view: NodeView) -> Step:
 
 
 @rule("MeanVarianceNormalization")
-def mean_variance(view: NodeView) -> Step:
+def mean_variance(view: NodeView) -> RuleAnswer:
     """Over the listed axes, which by default include axis 0."""
     attr = view.attribute("axes")
     axes = normalise_all((0, 2, 3) if attr is None else attr.as_ints(), view.x.rank)
@@ -145,13 +145,13 @@ def mean_variance(view: NodeView) -> Step:
 
 
 @rule("ArgMax", "ArgMin")
-def arg_reduce(view: NodeView) -> Step:
+def arg_reduce(view: NodeView) -> RuleAnswer:
     """Find the place of the extreme along one axis."""
     return _reduced(view, (view.int_attribute("axis", 0),))
 
 
 @rule(*REDUCE)
-def reduce(view: NodeView) -> Step:
+def reduce(view: NodeView) -> RuleAnswer:
     """Over the listed axes; over all of them when none is listed."""
     since = 13 if view.node.op_type == "ReduceSum" else 18
     axes = view.list_of("axes", 1, since)
@@ -164,7 +164,7 @@ def reduce(view: NodeView) -> Step:
     return mixes(view, "reduces over all axes, the batch included", SHARED)
 
 
-def _reduced(view: NodeView, axes: tuple[int, ...]) -> Step:
+def _reduced(view: NodeView, axes: tuple[int, ...]) -> RuleAnswer:
     """Place the batch axis after the given axes have been reduced."""
     placed, batch = normalise_all(axes, view.x.rank), view.x.state
     if placed is None or not isinstance(batch, int):
@@ -176,7 +176,7 @@ def _reduced(view: NodeView, axes: tuple[int, ...]) -> Step:
 
 
 @rule("TopK", "LpNormalization", "CumSum")
-def along(view: NodeView) -> Step:
+def along(view: NodeView) -> RuleAnswer:
     """Within one axis."""
     given = view.operand(1)
     if view.node.op_type == "CumSum":
@@ -192,7 +192,7 @@ def along(view: NodeView) -> Step:
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
-def quantize(view: NodeView) -> Step:
+def quantize(view: NodeView) -> RuleAnswer:
     """Scale and zero point per tensor, or along an axis that is not the batch."""
     scale = view.operand(1)
     if scale is None or not view.shared() or view.int_attribute("block_size", 0):
@@ -207,7 +207,7 @@ def quantize(view: NodeView) -> Step:
 
 
 @rule("DynamicQuantizeLinear")
-def dynamic_quantize(view: NodeView) -> Step:
+def dynamic_quantize(view: NodeView) -> RuleAnswer:
     """One range for the whole tensor, hence for the whole batch.
 
     Samples then influence each other through a step size only. That is what the file says, but results depend
@@ -215,11 +215,11 @@ def dynamic_quantize(view: NodeView) -> Step:
     """
     why = f"{view.label} takes one range over the whole batch"
     states = (view.x.state, SHARED, SHARED)[: len(view.node.outputs)]
-    return Step(states, why, coupled=True, by_range=True)
+    return RuleAnswer(states, why, coupled=True, by_range=True)
 
 
 @rule("LSTM", "GRU", "RNN")
-def recurrent(view: NodeView) -> Step:
+def recurrent(view: NodeView) -> RuleAnswer:
     """Follow X [seq, batch, in], states and Y [seq, dirs, batch, hidden]; layout 1 has the batch first."""
     batch_first = view.int_attribute("layout", 0) == 1
     axis = 0 if batch_first else 1
@@ -236,11 +236,11 @@ def recurrent(view: NodeView) -> Step:
     for state in map(view.operand, (5, 6)):
         if state is not None and state.state != axis:
             return refuse(view, "has an initial state for a fixed batch")
-    return Step((0 if batch_first else 2, axis, axis)[: len(view.node.outputs)])
+    return RuleAnswer((0 if batch_first else 2, axis, axis)[: len(view.node.outputs)])
 
 
 @rule("Resize", "Upsample")
-def resize(view: NodeView) -> Step:
+def resize(view: NodeView) -> RuleAnswer:
     """Accept a scale of 1 along the batch; sizes would fix it unless its axis is left out."""
     batch = view.x.state
     crop = view.text_attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize"
@@ -268,19 +268,19 @@ def _scales(view: NodeView) -> tuple[float, ...] | None:
 
 
 @rule("Shape", "Size")
-def size_of(view: NodeView) -> Step:
+def size_of(view: NodeView) -> RuleAnswer:
     """Refuse the batch size as a number: computing with it is not followed."""
     return refuse(view, "computes with the batch size", SHARED)
 
 
 @rule("NonZero", "Unique", "Compress", "NonMaxSuppression")
-def gathers_from_all(view: NodeView) -> Step:
+def gathers_from_all(view: NodeView) -> RuleAnswer:
     """Refuse a result whose size depends on all samples together."""
     return mixes(view, "makes one list out of the whole batch")
 
 
 @rule("Gemm")
-def gemm(view: NodeView) -> Step:
+def gemm(view: NodeView) -> RuleAnswer:
     """Rows of the left operand are samples."""
     rows = 1 if view.int_attribute("transA", 0) else 0
     if view.x.state == 1 - rows:
@@ -293,14 +293,14 @@ def gemm(view: NodeView) -> Step:
 
 
 @rule("MatMul")
-def matmul(view: NodeView) -> Step:
+def matmul(view: NodeView) -> RuleAnswer:
     """See `product`."""
     right = view.operand(1)
     return refuse(view, "lacks an operand") if right is None else product(view, view.x, right)
 
 
 @rule("MatMulInteger")
-def matmul_integer(view: NodeView) -> Step:
+def matmul_integer(view: NodeView) -> RuleAnswer:
     """Multiply with zero points that must be single numbers."""
     right = view.operand(1)
     if right is None or not _singles(view, 2, 3):
@@ -309,7 +309,7 @@ def matmul_integer(view: NodeView) -> Step:
 
 
 @rule("QLinearMatMul")
-def qlinear_matmul(view: NodeView) -> Step:
+def qlinear_matmul(view: NodeView) -> RuleAnswer:
     """Left, scale, zero point, right, scale, zero point, scale and zero point of the result."""
     right = view.operand(3)
     # y = s_a·s_b/s_y · Σ_k (a - z_a)(b - z_b): s_b and z_b per column of a shared b never meet the sample
@@ -326,7 +326,7 @@ def _singles(view: NodeView, *indices: int) -> bool:
     return all(op.state is SHARED and op.is_single for op in chosen)
 
 
-def product(view: NodeView, left: Operand, right: Operand) -> Step:
+def product(view: NodeView, left: Operand, right: Operand) -> RuleAnswer:
     """Matrix product: rows of the left, columns of the right, or a leading axis may be the batch."""
     if left.rank is None or right.rank is None:
         return refuse(view, "has an input of unknown rank")
@@ -368,7 +368,7 @@ def _without(op: Operand, place: int) -> Operand:
 
 
 @rule("Einsum")
-def einsum(view: NodeView) -> Step:
+def einsum(view: NodeView) -> RuleAnswer:
     """Look for the batch letter in the result and in no shared operand."""
     left, arrow, right = view.text_attribute("equation", "").replace(" ", "").partition("->")
     terms = left.split(",")

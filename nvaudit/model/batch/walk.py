@@ -14,13 +14,13 @@ from nvaudit.model.batch.node import (
     NO_INFLUENCE,
     SHARED,
     UNKNOWN,
+    AxisState,
+    BatchRule,
     Dims,
     Influence,
     NodeView,
     Operand,
-    Rule,
-    State,
-    Step,
+    RuleAnswer,
     constant_tensor,
     refuse,
 )
@@ -37,7 +37,7 @@ Shapes = dict[ir.Value, Dims]
 
 
 @dataclass
-class Walk:
+class BatchWalk:
     """What one way through the graph shows.
 
     Attributes
@@ -54,13 +54,13 @@ class Walk:
         What is not proved, or coupled, on the way to a value; values without any are absent.
     """
 
-    states: dict[ir.Value, State]
+    states: dict[ir.Value, AxisState]
     problems: list[str] = field(default_factory=list)
     coupled: list[str] = field(default_factory=list)
     reshapes: list[tuple[ir.Node, tuple[int, ...]]] = field(default_factory=list)
     influence: dict[ir.Value, Influence] = field(default_factory=dict)
 
-    def enter(self, node: ir.Node, step: Step, bodies: Sequence[ir.Graph]) -> None:
+    def enter(self, node: ir.Node, step: RuleAnswer, bodies: Sequence[ir.Graph]) -> None:
         """Enter the answer for a node."""
         self.problems += [step.problem] if step.problem else []
         self.coupled += [step.problem] if step.coupled else []
@@ -77,7 +77,7 @@ class Walk:
             self.influence.update(dict.fromkeys(node.outputs, total))
 
 
-def _influence(step: Step) -> Influence:
+def _influence(step: RuleAnswer) -> Influence:
     """What a node with a problem adds."""
     if not step.coupled:
         return Influence(unproved=step.problem)
@@ -231,7 +231,7 @@ def _lighten(graph: ir.Graph, value: ir.Value) -> None:
     value.const_value = None
 
 
-def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *, by_size: bool) -> Walk:
+def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *, by_size: bool) -> BatchWalk:
     """Follow the batch from the inputs to the outputs.
 
     Parameters
@@ -246,14 +246,14 @@ def walk(model: ir.Model, axes: Mapping[str, int], batch: int, shapes: Shapes, *
         Where the rules know nothing, take the only axis of size `batch` for the batch axis. Right where
         `batch` is a number that stands for a free dimension, wrong where it is 1.
     """
-    walked = Walk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
+    walked = BatchWalk({v: axes.get(v.name or "", SHARED) for v in model.graph.inputs})
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
     _walk_graph(model.graph, walked, version, batch, shapes, by_size)
     return walked
 
 
 def _walk_graph(
-    graph: ir.Graph, walked: Walk, version: int, batch: int, shapes: Shapes, by_size: bool
+    graph: ir.Graph, walked: BatchWalk, version: int, batch: int, shapes: Shapes, by_size: bool
 ) -> None:
     """Walk one graph; subgraphs see the values around them because states are kept per value."""
     for node in graph:
@@ -284,7 +284,7 @@ def subgraphs(attr: ir.Attr) -> tuple[ir.Graph, ...]:
     return tuple(attr.as_graphs()) if attr.type == ir.AttributeType.GRAPHS else ()
 
 
-def _operand(value: ir.Value | None, walked: Walk, shapes: Shapes) -> Operand | None:
+def _operand(value: ir.Value | None, walked: BatchWalk, shapes: Shapes) -> Operand | None:
     """Collect what is known of an input; a value not seen yet means that nodes are out of order."""
     if value is None:
         return None
@@ -296,7 +296,7 @@ def _operand(value: ir.Value | None, walked: Walk, shapes: Shapes) -> Operand | 
     return Operand(state, shape, value)
 
 
-def _step(view: NodeView) -> Step:
+def _step(view: NodeView) -> RuleAnswer:
     """Ask the rule of the operator, where the inputs leave anything to ask."""
     node, states = view.node, {op.state for op in view.inputs if op is not None}
     known = RULES.get(node.op_type) if node.domain == "" else None
@@ -306,9 +306,9 @@ def _step(view: NodeView) -> Step:
     if UNKNOWN in states:
         # The cause has been told already, but an operator that surely mixes samples still counts.
         step = _ask(known, view) if known and node.op_type in COUPLING else None
-        return step if step is not None and step.coupled else Step((UNKNOWN,) * len(node.outputs))
+        return step if step is not None and step.coupled else RuleAnswer((UNKNOWN,) * len(node.outputs))
     if states <= {SHARED}:
-        return Step((SHARED,) * len(node.outputs))
+        return RuleAnswer((SHARED,) * len(node.outputs))
     if known is None:
         return refuse(view, "is an operator without a rule on how it treats a batch")
     # Before opset 7 a second operand could be aligned anywhere (`broadcast`, `axis`), which no rule reads.
@@ -317,7 +317,7 @@ def _step(view: NodeView) -> Step:
     return _ask(known, view)
 
 
-def _ask(rule: Rule, view: NodeView) -> Step:
+def _ask(rule: BatchRule, view: NodeView) -> RuleAnswer:
     """Ask a rule; a node that breaks its operator's definition proves nothing."""
     try:
         return rule(view)
@@ -325,13 +325,13 @@ def _ask(rule: Rule, view: NodeView) -> Step:
         return refuse(view, "has attributes or parameters that do not fit its operator")
 
 
-def _merge(view: NodeView, bodies: list[ir.Graph], walked: Walk) -> Step:
+def _merge(view: NodeView, bodies: list[ir.Graph], walked: BatchWalk) -> RuleAnswer:
     """Merge the branches of an If whose condition is shared; loops are not followed."""
     if view.node.op_type != "If" or view.x.state is not SHARED:
         return refuse(view, "repeats or chooses computations in a way that is not followed")
     # One shared condition sends the whole batch the same way; which way is not known, so both must agree.
     rows = [[walked.states.get(value, SHARED) for value in body.outputs] for body in bodies]
     if len(rows) == 2 and rows[0] == rows[1]:
-        return Step(tuple(rows[0]))
+        return RuleAnswer(tuple(rows[0]))
     merged = tuple(a if a == b else UNKNOWN for a, b in zip(rows[0], rows[-1], strict=False))
-    return Step(merged, f"{view.label} has branches whose batch axes differ")
+    return RuleAnswer(merged, f"{view.label} has branches whose batch axes differ")

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from nvaudit.model.crossbar.plan import Block
+from nvaudit.arrays import Array
+from nvaudit.model.crossbar.plan import RowBlock
 from nvaudit.model.crossbar.recurrent import why_not_unrolled
 from nvaudit.model.layout import Layout, Move
 from nvaudit.model.operators import find_operator, is_float
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import attribute
 
 
@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProductForm:
     """How an operator takes a weight.
 
     Attributes
@@ -66,7 +66,7 @@ class Kind:
             return 1
         return self.shape[0 if self.form == "left" or self.transposed else 1]
 
-    def arrangement(self, block: Block, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
+    def arrangement(self, block: RowBlock, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
         """Steps from the stacked devices, (device, *shape), to the slot of one row block; and its shape.
 
         Raises
@@ -107,7 +107,7 @@ class Kind:
         cut = [("slice", (1, start, stop))] if blocks > 1 else []
         return Layout([*turn, *cut]), wanted
 
-    def _conv(self, block: Block, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
+    def _conv(self, block: RowBlock, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
         outputs, channels, *kernel = self.shape
         start, stop = block.channels
         steps: list[Move] = []
@@ -155,7 +155,7 @@ class Kind:
         return values.reshape(self.outputs, -1)
 
 
-def use_kind(node: ir.Node, index: int) -> Kind:
+def use_kind(node: ir.Node, index: int) -> ProductForm:
     """How an operator takes the weight at one of its inputs.
 
     Raises
@@ -174,7 +174,7 @@ def use_kind(node: ir.Node, index: int) -> Kind:
 
 def kind_of(
     op_type: str, domain: str, attribute: Callable[[str, Any], Any], index: int, shape: tuple[int, ...]
-) -> Kind:
+) -> ProductForm:
     """How an operator takes a weight of some shape at one of its inputs.
 
     Parameters
@@ -191,17 +191,17 @@ def kind_of(
     operator = find_operator(op_type, domain) if domain in ("", "ai.onnx") else None
     family = None if operator is None or operator.decode else operator.family
     if family == "convolution":
-        return Kind("conv", shape, attribute("group", 1))
+        return ProductForm("conv", shape, attribute("group", 1))
     if family == "transposed convolution":
-        return Kind("deconv", shape, attribute("group", 1))
+        return ProductForm("deconv", shape, attribute("group", 1))
     if family not in ("matrix product", "Gemm"):
         raise Refused(f"its operator {op_type} is not taken apart into column sums")
     if len(shape) > 2:
         raise Refused("it is a stack of matrices, one for each item of a batch")
     if index:
-        return Kind("right", shape, transposed=bool(attribute("transB", 0)))
+        return ProductForm("right", shape, transposed=bool(attribute("transB", 0)))
     if len(shape) == 1:
         raise Refused("it is a vector on the left of a matrix product")
     if attribute("transA", 0):
         raise Refused(f"it is the transposed left side of a {op_type}")
-    return Kind("left", shape)
+    return ProductForm("left", shape)

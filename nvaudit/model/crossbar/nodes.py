@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.build import Builder
-from nvaudit.model.crossbar.kinds import Kind
-from nvaudit.model.crossbar.plan import Block, Cells, Converter, Converters
-from nvaudit.model.tensors import Array
+from nvaudit.model.crossbar.kinds import ProductForm
+from nvaudit.model.crossbar.plan import CellReadout, Converter, Converters, RowBlock
 from nvaudit.model.walk import attribute
 
 _CLIP_INPUTS = 11  # from here on the bounds of Clip are inputs, and there is Round
@@ -48,7 +48,7 @@ class Weighting:
 
     scale: Array
     uniform: bool
-    cells: Cells
+    cells: CellReadout
     inputs: Array | None = None
     cuts: tuple[int, ...] = ()
 
@@ -100,8 +100,8 @@ class Digital:
 
 def rewrite_use(
     build: Builder,
-    kind: Kind,
-    blocks: Sequence[Block],
+    kind: ProductForm,
+    blocks: Sequence[RowBlock],
     slots: Sequence[ir.Value],
     digital: Digital,
     inside: bool,
@@ -179,7 +179,7 @@ def _convert(build: Builder, value: ir.Value, converter: Converter, digital: Dig
 
 
 def _adc(
-    build: Builder, columns: Sequence[ir.Value], blocks: Sequence[Block], digital: Digital, sums: list[str]
+    build: Builder, columns: Sequence[ir.Value], blocks: Sequence[RowBlock], digital: Digital, sums: list[str]
 ) -> list[ir.Value]:
     """Convert the column sums of every row block and add what belongs together: a total for each part."""
     sums.extend(value.name or "" for value in columns)
@@ -205,8 +205,8 @@ def _slice(build: Builder, x: ir.Value, axis: int, start: int, stop: int, digita
 def _conv(
     build: Builder,
     x: ir.Value,
-    kind: Kind,
-    blocks: Sequence[Block],
+    kind: ProductForm,
+    blocks: Sequence[RowBlock],
     slots: Sequence[ir.Value],
     digital: Digital,
     sums: list[str],
@@ -261,8 +261,8 @@ def _conv(
 def _right(
     build: Builder,
     x: ir.Value,
-    kind: Kind,
-    blocks: Sequence[Block],
+    kind: ProductForm,
+    blocks: Sequence[RowBlock],
     slots: Sequence[ir.Value],
     digital: Digital,
     sums: list[str],
@@ -302,7 +302,7 @@ def _right(
 def _left(
     build: Builder,
     x: ir.Value,
-    blocks: Sequence[Block],
+    blocks: Sequence[RowBlock],
     slots: Sequence[ir.Value],
     digital: Digital,
     sums: list[str],

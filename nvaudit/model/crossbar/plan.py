@@ -42,7 +42,7 @@ class Converters:
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellReadout:
     """How one weight lies in devices: ``w = scale · (Σ_d factors[d] · level[d] - offset)``.
 
     Attributes
@@ -68,19 +68,19 @@ class CrossbarPlan:
     ----------
     rows : int
         Rows of one crossbar.
-    cells : mapping of str to Cells
+    cells : mapping of str to CellReadout
         The weights to split, by key.
     converters : mapping of str to Converters
         By key; ideal where there are none.
     """
 
     rows: int
-    cells: Mapping[str, Cells]
+    cells: Mapping[str, CellReadout]
     converters: Mapping[str, Converters] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """The rows of a weight matrix that one crossbar holds.
 
     Attributes
@@ -104,14 +104,14 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Split:
+class CrossbarSplit:
     """What became of one weight.
 
     Attributes
     ----------
     reason : str or None
         Why it was not split; None if it was.
-    blocks : tuple of Block
+    blocks : tuple of RowBlock
         Row blocks of each matrix.
     groups, columns : int
         Matrices, and weight columns of each.
@@ -127,7 +127,7 @@ class Split:
 
     key: str
     reason: str | None = None
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[RowBlock, ...] = ()
     groups: int = 0
     columns: int = 0
     inputs: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ class Split:
     inside: bool = False
 
 
-def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tuple[Block, ...]:
+def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tuple[RowBlock, ...]:
     """As :func:`row_blocks`; no block reaches over a cut.
 
     Parameters
@@ -151,7 +151,7 @@ def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tu
     """
     ends = (0, *cuts, channels)
     return tuple(
-        Block(
+        RowBlock(
             (block.channels[0] + start, block.channels[1] + start),
             (block.rows[0] + start * kernel, block.rows[1] + start * kernel),
             part,
@@ -161,7 +161,7 @@ def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tu
     )
 
 
-def row_blocks(channels: int, kernel: int, rows: int) -> tuple[Block, ...]:
+def row_blocks(channels: int, kernel: int, rows: int) -> tuple[RowBlock, ...]:
     """Spread the rows of a matrix over crossbars.
 
     A crossbar holds whole channels where a kernel fits it; else every channel takes crossbars of its own.
@@ -184,12 +184,12 @@ def row_blocks(channels: int, kernel: int, rows: int) -> tuple[Block, ...]:
     if kernel > rows:
         cuts = _even(kernel, rows)
         return tuple(
-            Block((c, c + 1), (c * kernel + start, c * kernel + stop))
+            RowBlock((c, c + 1), (c * kernel + start, c * kernel + stop))
             for c in range(channels)
             for start, stop in cuts
         )
     return tuple(
-        Block((start, stop), (start * kernel, stop * kernel))
+        RowBlock((start, stop), (start * kernel, stop * kernel))
         for start, stop in _even(channels, rows // kernel)
     )
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.build import Builder, Names
-from nvaudit.model.crossbar.kinds import Kind, Refused, use_kind
+from nvaudit.model.crossbar.kinds import ProductForm, Refused, use_kind
 from nvaudit.model.crossbar.nodes import Digital, Weighting, rewrite_use
-from nvaudit.model.crossbar.plan import Block, Converters, CrossbarPlan, Split, cut_blocks
+from nvaudit.model.crossbar.plan import Converters, CrossbarPlan, CrossbarSplit, RowBlock, cut_blocks
 from nvaudit.model.layout import Layout
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import bodies, graphs
 
 MIN_OPSET = 7
@@ -65,7 +65,7 @@ def split_weight(
     names: Names,
     opset: int,
     initializer: Callable[[str, ir.DataType, tuple[int, ...]], ir.Value],
-) -> tuple[Split, list[CellSlot]]:
+) -> tuple[CrossbarSplit, list[CellSlot]]:
     """Split every use of one weight over crossbars.
 
     Parameters
@@ -77,7 +77,7 @@ def split_weight(
 
     Returns
     -------
-    tuple of Split and list of CellSlot
+    tuple of CrossbarSplit and list of CellSlot
         What became of it, and its new slots; none where it was not split: the graph is then as it was.
     """
     try:
@@ -88,7 +88,7 @@ def split_weight(
         if len(parts) > 1 and any(not part.direction for part in parts):
             raise Refused("its operators take it in several layouts")
     except Refused as refused:
-        return Split(key, str(refused)), []
+        return CrossbarSplit(key, str(refused)), []
     converters = plan.converters.get(key, Converters())
     # Levels are stored in units of the ADC's step: one multiplication for each device when a chip is made,
     # instead of one for each column sum of each sample.
@@ -116,7 +116,7 @@ def split_weight(
     columns = sum(part.kind.outputs for part in parts) // groups
     told = [part.weighting.scaling for part in parts]
     scaling = next((one for one in told if one != "output"), told[0])
-    split = Split(
+    split = CrossbarSplit(
         key, None, parts[0].blocks, groups, columns, tuple(dict.fromkeys(inputs)), tuple(sums), scaling,
         any(part.inside for part in parts),
     )  # fmt: skip
@@ -124,14 +124,14 @@ def split_weight(
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SlotPart:
     """One slot of a weight; a recurrent weight may have several."""
 
     name: str
     value: ir.Value
-    kind: Kind
+    kind: ProductForm
     weighting: Weighting
-    blocks: tuple[Block, ...]
+    blocks: tuple[RowBlock, ...]
     arrangements: list[tuple[Layout, tuple[int, ...]]]
     lifted: Layout
     work: ir.DataType
@@ -141,7 +141,7 @@ class _Part:
 
 def _part(
     place: OpenPlace, key: str, shape: tuple[int, ...], plan: CrossbarPlan, graph: ir.Graph, opset: int
-) -> _Part:
+) -> _SlotPart:
     """Work out how one slot of a weight lies on crossbars; refused where that cannot be."""
     if opset < MIN_OPSET:
         raise Refused(f"operator set {opset} is too old to be rewritten; {MIN_OPSET} or newer is needed")
@@ -157,7 +157,7 @@ def _part(
     kind, devices = kinds[0], len(plan.cells[key].factors)
     weighting = _weighting(plan, key, shape, layout, kind)
     blocks = cut_blocks(kind.channels, kind.kernel, plan.rows, weighting.cuts)
-    return _Part(
+    return _SlotPart(
         name=name,
         value=value,
         kind=kind,
@@ -197,7 +197,9 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
     return () if value.shape is None else tuple(int(size) for size in value.shape if isinstance(size, int))
 
 
-def _weighting(plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Layout, kind: Kind) -> Weighting:
+def _weighting(
+    plan: CrossbarPlan, key: str, shape: tuple[int, ...], layout: Layout, kind: ProductForm
+) -> Weighting:
     """The digital factors of each output.
 
     A column sum is multiplied by one number, so the scale must be one for what a column adds up. Where it

@@ -31,7 +31,7 @@ _MAX_STEPS = 256
 
 
 @dataclass(frozen=True)
-class Product:
+class ProductCount:
     """The multiply-accumulates of an operator with one of its weights, or of two activations.
 
     Attributes
@@ -71,7 +71,7 @@ class Products:
     looked at too.
     """
 
-    entries: list[Product]
+    entries: list[ProductCount]
     sizes: set[str]
     branches: set[str]
     steps: Steps | None = None
@@ -99,7 +99,7 @@ def find_products(
     Products
         In graph order.
     """
-    finder = _Finder(loaded, constants, known_sizes(loaded.model, inputs, seen or Seen()))
+    finder = _ProductFinder(loaded, constants, known_sizes(loaded.model, inputs, seen or Seen()))
     entries = list(finder.products())
     if not with_steps:
         return Products(entries, finder.missing, finder.open)
@@ -107,7 +107,7 @@ def find_products(
     return Products(entries, finder.missing | steps.missing, finder.open, steps)
 
 
-class _Finder:
+class _ProductFinder:
     """The tables that it takes."""
 
     def __init__(self, loaded: LoadedModel, constants: Sequence[Constant], sizes: KnownSizes) -> None:
@@ -131,7 +131,7 @@ class _Finder:
         self.open: set[str] = set()
         self.runs: dict[int, int | None] = {id(self.graph): 1}  # of each graph, by its id
 
-    def products(self) -> Iterator[Product]:
+    def products(self) -> Iterator[ProductCount]:
         # runs(body) = runs(graph around it) × times that its node runs it. A node comes before those of its
         # bodies, so the factor for a body is there when its nodes are reached.
         runs = self.runs
@@ -187,11 +187,11 @@ class _Finder:
             return count[0] if count and endless else None
         return None
 
-    def _product(self, place: Place, term: Term, count: int | None) -> Product:
+    def _product(self, place: Place, term: Term, count: int | None) -> ProductCount:
         node = place.node
         name = f"{place.path}/{place.label}" if place.path else place.label
         if term.attribute:
-            return Product(
+            return ProductCount(
                 name, node.op_type, count, weight=f"{name}.{term.attribute}", weights=term.held or 0,
                 obstacle=f"{term.attribute} of {node.op_type} '{place.label}' are attributes of the operator",
             )  # fmt: skip
@@ -203,10 +203,10 @@ class _Finder:
         index = fixed[0] if fixed else picked[0] if len(picked) == 1 else None
         trace = None if index is None else traces[index]
         if trace is None:
-            return self._drawn(node, term, count, name) or Product(name, node.op_type, count)
+            return self._drawn(node, term, count, name) or ProductCount(name, node.op_type, count)
         return self._weighted(place, term, count, name, trace)
 
-    def _drawn(self, node: ir.Node, term: Term, count: int | None, name: str) -> Product | None:
+    def _drawn(self, node: ir.Node, term: Term, count: int | None, name: str) -> ProductCount | None:
         """A product with a weight that is drawn anew at inference (Bayesian layers: mean + spread · noise).
 
         Such an operand is no constant, and no activation either: no sample has any influence on it.
@@ -221,7 +221,7 @@ class _Finder:
             weight = name if largest is None else self.constants[largest].name
             size = self.sizes.of(value)
             stored = 0 if largest is None else self.constants[largest].size
-            return Product(
+            return ProductCount(
                 name, node.op_type, count, tuple(dict.fromkeys(roots)), (), weight,
                 stored if size is None else math.prod(size),
                 f"its weight is drawn at random at inference by {drawing.op_type} "
@@ -250,7 +250,9 @@ class _Finder:
             pending += fresh
         return None
 
-    def _weighted(self, place: Place, term: Term, count: int | None, name: str, trace: _Trace) -> Product:
+    def _weighted(
+        self, place: Place, term: Term, count: int | None, name: str, trace: _Trace
+    ) -> ProductCount:
         """A product with a weight."""
         touched = {id(place.node), *(id(node) for node in trace.path)}
         roots = tuple(dict.fromkeys(root for value in trace.values for root in self._roots(value)))
@@ -274,7 +276,7 @@ class _Finder:
             obstacle = (
                 f"its weight is picked by {picker.op_type} '{picker.name or picker.op_type}' at run time"
             )
-        return Product(
+        return ProductCount(
             name, place.node.op_type, count, roots, on_array, weight, weights, obstacle,
         )  # fmt: skip
 

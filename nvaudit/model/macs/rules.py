@@ -43,7 +43,7 @@ class Term:
     attribute: str = ""
 
 
-Rule = Callable[[ir.Node, Operator, SizesOf], Iterator[Term]]
+ProductRule = Callable[[ir.Node, Operator, SizesOf], Iterator[Term]]
 
 
 def terms(node: ir.Node, sizes_of: SizesOf) -> list[Term]:
@@ -214,7 +214,7 @@ def _held_in(name: str) -> Callable[[ir.Node, SizesOf], Iterator[Term]]:
     return rule
 
 
-_RULES: dict[Family, Rule] = {
+_RULES: dict[Family, ProductRule] = {
     "convolution": _conv,
     "blocked convolution": _conv,
     "deformable convolution": _conv,

@@ -50,7 +50,7 @@ class Arithmetic:
 
 
 @dataclass(frozen=True)
-class Source:
+class OperandSource:
     """Where an operand comes from: the step that makes it, or ``INPUT``, and how many numbers it is."""
 
     step: int
@@ -64,7 +64,7 @@ class Step:
     Attributes
     ----------
     name : str
-        As in :class:`nvaudit.model.macs.find.Product`.
+        As in :class:`nvaudit.model.macs.find.ProductCount`.
     runs : int or None
         How often it runs in one run of the model; None where that cannot be known.
     elements : int or None
@@ -73,7 +73,7 @@ class Step:
         Of one of these, products with weights apart; None where the operator, or a size, is not known.
     moves : bool
         Whether it only hands numbers on.
-    sources : tuple of Source
+    sources : tuple of OperandSource
         Of its operands that are no constants.
     """
 
@@ -83,7 +83,7 @@ class Step:
     elements: int | None
     arithmetic: Arithmetic | None
     moves: bool
-    sources: tuple[Source, ...]
+    sources: tuple[OperandSource, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Steps:
     """All of them in graph order, those whose results the model returns, and sizes that would tell more."""
 
     steps: tuple[Step, ...]
-    results: tuple[Source, ...]
+    results: tuple[OperandSource, ...]
     missing: frozenset[str]
 
 
@@ -236,7 +236,7 @@ class _Walk:
             ),
         )
 
-    def _sources(self, value: ir.Value, met: set[ir.Value]) -> Iterator[Source]:
+    def _sources(self, value: ir.Value, met: set[ir.Value]) -> Iterator[OperandSource]:
         """The steps that a value comes from; a state of a loop that comes from itself counts once."""
         if value in met or value in self.constant:
             return
@@ -250,7 +250,7 @@ class _Walk:
         if step == INPUT and value not in self.graph.inputs:
             return
         sizes = self.known(value)
-        yield Source(step, None if sizes is None else float(math.prod(sizes)))
+        yield OperandSource(step, None if sizes is None else float(math.prod(sizes)))
 
 
 def _count(sizes: Sizes | None) -> int | None:

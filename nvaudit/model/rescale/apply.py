@@ -8,18 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Array, Floats
 from nvaudit.model.build import Names, remove_unused
 from nvaudit.model.load import LoadedModel
 from nvaudit.model.rescale.find import plan_scaling
-from nvaudit.model.rescale.plan import ConstantEdit, Insert, Insertion, Layer, NormEdit, Plan
-from nvaudit.model.rescale.walk import Sizes
+from nvaudit.model.rescale.plan import ConstantEdit, Insert, Insertion, NormEdit, RescalePlan, ScalableWeight
+from nvaudit.model.rescale.walk import SeenSizes
 from nvaudit.model.rewrite import put_constant, set_weights, weight_values
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import attribute
-
-Floats = NDArray[np.float64]
 
 NEGLIGIBLE = 1e-6
 """A factor that differs from 1 by no more than this is not inserted."""
@@ -31,7 +28,7 @@ def rescaled(
     insert: Insert,
     private: frozenset[str],
     scales: Floats,
-    seen: Mapping[str, Sizes] | None = None,
+    seen: Mapping[str, SeenSizes] | None = None,
 ) -> LoadedModel:
     """Make a model that computes the same with rescaled channels.
 
@@ -65,8 +62,8 @@ def rescaled(
     return replace(loaded, model=plan.model)
 
 
-def _weights(plan: Plan, scales: Floats) -> None:
-    done: dict[str, Layer] = {}
+def _weights(plan: RescalePlan, scales: Floats) -> None:
+    done: dict[str, ScalableWeight] = {}
     for layer in plan.layers:
         # Uses of one array have tied scales: the factors of the first are those of all.
         done.setdefault(layer.key, layer)

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.build import Builder, Names
 from nvaudit.model.fold import fold
@@ -24,9 +25,8 @@ from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import is_float, operator_of
 from nvaudit.model.rescale.find import is_plain_norm
 from nvaudit.model.rescale.linear import Linear, find_linear
-from nvaudit.model.rescale.walk import Sizes, Walk
+from nvaudit.model.rescale.walk import RescaleWalk, SeenSizes
 from nvaudit.model.rewrite import put_constant
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import attribute, operand, places
 from nvaudit.model.weights import choose
 
@@ -77,7 +77,9 @@ class Centres:
     refused: dict[str, str]
 
 
-def find_centres(model: ir.Model, keys: Collection[str], seen: Mapping[str, Sizes] | None = None) -> Centres:
+def find_centres(
+    model: ir.Model, keys: Collection[str], seen: Mapping[str, SeenSizes] | None = None
+) -> Centres:
     """Find what can be corrected.
 
     Parameters
@@ -87,7 +89,7 @@ def find_centres(model: ir.Model, keys: Collection[str], seen: Mapping[str, Size
     seen : mapping of str to tuple, optional
         Sizes of activations that were seen when the model ran.
     """
-    walk, uses = Walk(model, seen), _uses(model, keys)
+    walk, uses = RescaleWalk(model, seen), _uses(model, keys)
     spots, norms = list[Spot](), list[str]()
     refused = dict.fromkeys(
         keys, "serves something else than Conv, ConvTranspose, Gemm and MatMul of the main graph"
@@ -135,7 +137,7 @@ def _root_at(uses: Mapping[tuple[ir.Node, int], Root], node: ir.Node, index: int
     return uses.get((node, index))
 
 
-def _taker(node: ir.Node, layer: Linear, walk: Walk) -> tuple[Into | None, str]:
+def _taker(node: ir.Node, layer: Linear, walk: RescaleWalk) -> tuple[Into | None, str]:
     """What can take a correction of a layer's result up."""
     uses = list(node.outputs[0].uses())
     alone = len(uses) == 1 and not node.outputs[0].is_graph_output()
@@ -152,11 +154,11 @@ def _taker(node: ir.Node, layer: Linear, walk: Walk) -> tuple[Into | None, str]:
     return None, f"{node.op_type} has no bias, and nothing behind it takes a correction up"
 
 
-def _is_fixed_norm(node: ir.Node, walk: Walk) -> bool:
+def _is_fixed_norm(node: ir.Node, walk: RescaleWalk) -> bool:
     return is_plain_norm(node) and all(walk.is_constant(value) for value in node.inputs[1:5])
 
 
-def _addend(node: ir.Node, index: int, layer: Linear, walk: Walk) -> bool:
+def _addend(node: ir.Node, index: int, layer: Linear, walk: RescaleWalk) -> bool:
     if node.op_type != "Add" or node.domain:
         return False
     value = node.inputs[index]

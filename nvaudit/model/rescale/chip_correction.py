@@ -25,15 +25,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.build import Builder, Names
 from nvaudit.model.rescale.centre import Centres
 from nvaudit.model.template import SLOT_FILE
-from nvaudit.model.tensors import Array
 
 _AXES_ARE_INPUTS = 18  # of ReduceMean
 _FLOOR = 1e-5
 
-Moments = tuple[Array, Array]
+MeanAndSpread = tuple[Array, Array]
 """Mean and variance of each channel."""
 
 
@@ -59,7 +59,7 @@ class ChipCorrection:
     layers: tuple[str, ...]
 
 
-def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, Moments]) -> ChipCorrection:
+def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, MeanAndSpread]) -> ChipCorrection:
     """Prepare a template for being corrected chip by chip.
 
     Parameters
@@ -114,7 +114,9 @@ def _regular(variance: Array) -> tuple[Array, float]:
     return (variance + floor).astype(np.float32), floor
 
 
-def _find_statistics(model: ir.Model, value: str, clean: Moments, places: list[str], names: Names) -> None:
+def _find_statistics(
+    model: ir.Model, value: str, clean: MeanAndSpread, places: list[str], names: Names
+) -> None:
     """Let a batch normalisation use corrected statistics, and return them."""
     node = _maker(model, value)
     build, x, opset = Builder(node, names), node.inputs[0], model.opset_imports.get("", 1)
@@ -138,7 +140,7 @@ def _find_statistics(model: ir.Model, value: str, clean: Moments, places: list[s
 def _find_gain(
     model: ir.Model,
     value: str,
-    clean: Moments,
+    clean: MeanAndSpread,
     places: list[str],
     axes: list[int],
     shape: list[int],

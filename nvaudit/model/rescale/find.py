@@ -19,21 +19,21 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Ids
 from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.layout import Layout
 from nvaudit.model.rescale.linear import find_linear
 from nvaudit.model.rescale.plan import (
     FIXED,
     ConstantEdit,
-    Ids,
     Insert,
     Insertion,
     Label,
-    Layer,
     NormEdit,
-    Plan,
+    RescalePlan,
+    ScalableWeight,
 )
-from nvaudit.model.rescale.walk import Sizes, Walk
+from nvaudit.model.rescale.walk import RescaleWalk, SeenSizes
 from nvaudit.model.rewrite import fixed_reason
 from nvaudit.model.walk import attribute, bodies, graphs, operand, places
 from nvaudit.model.weights import choose
@@ -45,8 +45,8 @@ def plan_scaling(
     insert: Insert = "none",
     *,
     private: Collection[str] = (),
-    seen: Mapping[str, Sizes] | None = None,
-) -> Plan:
+    seen: Mapping[str, SeenSizes] | None = None,
+) -> RescalePlan:
     """Find what can be rescaled.
 
     Parameters
@@ -61,7 +61,7 @@ def plan_scaling(
     seen : mapping of str to tuple, optional
         Sizes of activations that were seen when the model ran.
     """
-    planner = _Planner(Walk(model, seen), keys, insert, private)
+    planner = _Planner(RescaleWalk(model, seen), keys, insert, private)
     for place in places(model.graph):
         if place.path == "":
             planner.visit(place.node, place.label)
@@ -72,9 +72,11 @@ def plan_scaling(
 class _Planner:
     """Walks over the main graph once."""
 
-    def __init__(self, walk: Walk, keys: Collection[str], insert: Insert, private: Collection[str]) -> None:
+    def __init__(
+        self, walk: RescaleWalk, keys: Collection[str], insert: Insert, private: Collection[str]
+    ) -> None:
         self.walk, model = walk, walk.model
-        self.plan = Plan(model, walk.variables)
+        self.plan = RescalePlan(model, walk.variables)
         self.insert, self.private = insert, private
         self.roots: dict[tuple[ir.Node, int], Root] = {}
         self.first: dict[str, tuple[Ids, Ids]] = {}
@@ -171,7 +173,7 @@ class _Planner:
             self.walk.variables.tie(self.first[key][1], result_ids)
         self.first.setdefault(key, (source_ids, result_ids))
         self.plan.layers.append(
-            Layer(
+            ScalableWeight(
                 key,
                 node.op_type,
                 name,
@@ -317,24 +319,24 @@ def _obstacle(root: Root, layouts: list[Layout]) -> str | None:
     return reason
 
 
-Rule = Callable[[Walk, ir.Node], "Label | None"]
+RescaleRule = Callable[[RescaleWalk, ir.Node], "Label | None"]
 
 
-def _first(walk: Walk, node: ir.Node) -> Label | None:
+def _first(walk: RescaleWalk, node: ir.Node) -> Label | None:
     return walk.label(node.inputs[0])
 
 
-def _spatial(walk: Walk, node: ir.Node) -> Label | None:
+def _spatial(walk: RescaleWalk, node: ir.Node) -> Label | None:
     """Pooling and resizing: positively homogeneous in each channel."""
     label = _first(walk, node)
     return label if label is not None and label.axis == 1 else None
 
 
-def _prelu(walk: Walk, node: ir.Node) -> Label | None:
+def _prelu(walk: RescaleWalk, node: ir.Node) -> Label | None:
     return _first(walk, node) if walk.is_constant(operand(node, 1)) else None
 
 
-def _clip(walk: Walk, node: ir.Node) -> Label | None:
+def _clip(walk: RescaleWalk, node: ir.Node) -> Label | None:
     """Only max(x, 0) does not mind scales."""
     low, high = attribute(node, "min"), attribute(node, "max")
     if len(node.inputs) > 1:
@@ -351,7 +353,7 @@ def _clip(walk: Walk, node: ir.Node) -> Label | None:
 _HUGE = 3e38
 
 
-def _reduce(walk: Walk, node: ir.Node) -> Label | None:
+def _reduce(walk: RescaleWalk, node: ir.Node) -> Label | None:
     """Mean, sum or maximum over axes other than the channels."""
     label = _first(walk, node)
     given = operand(node, 1)
@@ -367,7 +369,7 @@ def _reduce(walk: Walk, node: ir.Node) -> Label | None:
     return Label(axis, label.rank - len(dropped), label.ids)
 
 
-def _transpose(walk: Walk, node: ir.Node) -> Label | None:
+def _transpose(walk: RescaleWalk, node: ir.Node) -> Label | None:
     label = _first(walk, node)
     if label is None:
         return None
@@ -375,7 +377,7 @@ def _transpose(walk: Walk, node: ir.Node) -> Label | None:
     return Label(perm.index(label.axis), label.rank, label.ids)
 
 
-def _reshape(walk: Walk, node: ir.Node) -> Label | None:
+def _reshape(walk: RescaleWalk, node: ir.Node) -> Label | None:
     """A reshape that leaves the first axis alone and puts channels together with positions, or not."""
     label = _first(walk, node)
     before, after = walk.shape(node.inputs[0]), walk.shape(node.outputs[0])
@@ -399,7 +401,7 @@ def _reshape(walk: Walk, node: ir.Node) -> Label | None:
     return None
 
 
-def _concat(walk: Walk, node: ir.Node) -> Label | None:
+def _concat(walk: RescaleWalk, node: ir.Node) -> Label | None:
     labels = [walk.label(value) for value in node.inputs]
     known = [label for label in labels if label is not None]
     if not known:
@@ -420,7 +422,7 @@ def _concat(walk: Walk, node: ir.Node) -> Label | None:
     return Label(place, rank, np.concatenate(parts))
 
 
-def _slice(walk: Walk, node: ir.Node) -> Label | None:
+def _slice(walk: RescaleWalk, node: ir.Node) -> Label | None:
     label = _first(walk, node)
     lists = _slice_lists(walk, node)
     if label is None or lists is None:
@@ -437,7 +439,7 @@ def _span(start: int, end: int, step: int) -> slice:
     return slice(start, None if step < 0 and end < -(2**31) + 1 else end, step)
 
 
-def _slice_lists(walk: Walk, node: ir.Node) -> tuple[tuple[int, ...], ...] | None:
+def _slice_lists(walk: RescaleWalk, node: ir.Node) -> tuple[tuple[int, ...], ...] | None:
     if len(node.inputs) < 3:
         starts, ends = attribute(node, "starts"), attribute(node, "ends")
         if starts is None or ends is None:
@@ -453,7 +455,7 @@ def _slice_lists(walk: Walk, node: ir.Node) -> tuple[tuple[int, ...], ...] | Non
     return None if axes is None or steps is None else (starts, ends, axes, steps)
 
 
-def _pad(walk: Walk, node: ir.Node) -> Label | None:
+def _pad(walk: RescaleWalk, node: ir.Node) -> Label | None:
     """Zeros have every scale; any other constant has none."""
     label, fill = _first(walk, node), operand(node, 2)
     given = operand(node, 1)
@@ -474,7 +476,7 @@ def _pad(walk: Walk, node: ir.Node) -> Label | None:
     return Label(label.axis, label.rank, np.concatenate(ids))
 
 
-def _sum(walk: Walk, node: ir.Node) -> Label | None:
+def _sum(walk: RescaleWalk, node: ir.Node) -> Label | None:
     """Branches that meet in a sum are rescaled alike."""
     if any(walk.is_constant(value) for value in node.inputs):
         return None  # one constant operand of Add and Sub is handled where constants are rescaled
@@ -485,7 +487,7 @@ def _sum(walk: Walk, node: ir.Node) -> Label | None:
     return walk.tied(labels, known[0])
 
 
-def _squeeze(walk: Walk, node: ir.Node) -> Label | None:
+def _squeeze(walk: RescaleWalk, node: ir.Node) -> Label | None:
     label, given = _first(walk, node), operand(node, 1)
     axes = attribute(node, "axes") if given is None else walk.ints(given)
     if label is None or not axes:
@@ -500,7 +502,7 @@ def _squeeze(walk: Walk, node: ir.Node) -> Label | None:
     return Label(label.axis - sum(a < label.axis for a in dropped), label.rank - len(dropped), label.ids)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, RescaleRule] = {
     **dict.fromkeys(["Relu", "LeakyRelu", "Identity", "Dropout", "Abs", "Neg"], _first),
     **dict.fromkeys(
         ["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "GlobalLpPool"], _spatial

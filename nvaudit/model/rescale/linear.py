@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from nvaudit.arrays import Ids
 from nvaudit.model.analysis import Root
 from nvaudit.model.layout import Shape
 from nvaudit.model.operators import Family, is_float, operator_of
-from nvaudit.model.rescale.plan import Ids
-from nvaudit.model.rescale.walk import Walk
+from nvaudit.model.rescale.walk import RescaleWalk
 from nvaudit.model.walk import attribute, operand
 
 
@@ -53,7 +53,7 @@ class Linear:
 
 
 def find_linear(
-    node: ir.Node, root_at: Callable[[int], Root | None], walk: Walk, *, integer_bias: bool = False
+    node: ir.Node, root_at: Callable[[int], Root | None], walk: RescaleWalk, *, integer_bias: bool = False
 ) -> Linear | None:
     """Read a layer; None where an operator does more than multiply and add.
 
@@ -76,12 +76,12 @@ def find_linear(
     return rule(node, root, end.state.shape, end.state.dtype, walk)
 
 
-def _rescalable(bias: ir.Value, walk: Walk) -> bool:
+def _rescalable(bias: ir.Value, walk: RescaleWalk) -> bool:
     array = walk.array(bias)
     return array is not None and array.ndim <= 2 and array.dtype.kind in "fV"
 
 
-def _dequantised(bias: ir.Value, walk: Walk) -> bool:
+def _dequantised(bias: ir.Value, walk: RescaleWalk) -> bool:
     maker = bias.producer()
     return maker is not None and maker.op_type == "DequantizeLinear" and walk.is_constant(bias)
 
@@ -90,7 +90,7 @@ def _bias(node: ir.Node) -> int | None:
     return 2 if operand(node, 2) is not None else None
 
 
-def _conv(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear:
+def _conv(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: RescaleWalk) -> Linear:
     """[O, I/g, kernel]."""
     groups, rank = attribute(node, "group", 1), len(shape)
     out, own = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
@@ -101,7 +101,7 @@ def _conv(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Wal
     )
 
 
-def _conv_transpose(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear:
+def _conv_transpose(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: RescaleWalk) -> Linear:
     """[I, O/g, kernel]."""
     groups, rank = attribute(node, "group", 1), len(shape)
     into, own = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
@@ -112,7 +112,7 @@ def _conv_transpose(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType,
     )
 
 
-def _gemm(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear | None:
+def _gemm(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: RescaleWalk) -> Linear | None:
     if attribute(node, "transA", 0) or len(shape) != 2:
         return None
     if attribute(node, "transB", 0):
@@ -122,7 +122,7 @@ def _gemm(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Wal
     return Linear(root, 0, -1, -1, 2, 2, sizes[0], sizes[1], source, result, _bias(node), dtype)
 
 
-def _matmul(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: Walk) -> Linear | None:
+def _matmul(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: RescaleWalk) -> Linear | None:
     rank = walk.rank(node.inputs[0])
     if len(shape) != 2 or rank is None or rank < 2:
         return None
@@ -130,7 +130,7 @@ def _matmul(node: ir.Node, root: Root, shape: Shape, dtype: ir.DataType, walk: W
     return Linear(root, 0, -1, -1, rank, rank, shape[0], shape[1], source, result, None, dtype)
 
 
-_RULES: dict[Family, Callable[[ir.Node, Root, Shape, ir.DataType, Walk], Linear | None]] = {
+_RULES: dict[Family, Callable[[ir.Node, Root, Shape, ir.DataType, RescaleWalk], Linear | None]] = {
     "convolution": _conv,
     "transposed convolution": _conv_transpose,
     "Gemm": _gemm,

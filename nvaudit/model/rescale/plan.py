@@ -15,12 +15,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Ids
+
 Insert = Literal["none", "columns", "both"]
 """Where digital factors may be added: nowhere, behind weights, or behind and before them."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class ScalableWeight:
     """A weight between two rescalable activations.
 
     Attributes
@@ -89,17 +91,15 @@ class Insertion:
 
 
 @dataclass
-class Plan:
+class RescalePlan:
     """What can be rescaled, and every edit that a choice of scales asks for."""
 
     model: ir.Model
     variables: Variables
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[ScalableWeight] = field(default_factory=list)
     edits: list[ConstantEdit | NormEdit | Insertion] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
-
-Ids = NDArray[np.int64]
 
 FIXED = 0
 """The variable that stands for a scale of 1."""

@@ -8,15 +8,15 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from nvaudit.arrays import Array
 from nvaudit.model.fold import fold, fold_ints
 from nvaudit.model.rescale.plan import Label, Variables
-from nvaudit.model.tensors import Array
 from nvaudit.model.walk import constant_values
 
-Sizes = tuple[int | None, ...]
+SeenSizes = tuple[int | None, ...]
 
 
-class Walk:
+class RescaleWalk:
     """Labels of the main graph's values, and what rules ask for.
 
     Parameters
@@ -25,7 +25,7 @@ class Walk:
         Sizes that were seen when the model ran, by the name of the value.
     """
 
-    def __init__(self, model: ir.Model, seen: Mapping[str, Sizes] | None = None) -> None:
+    def __init__(self, model: ir.Model, seen: Mapping[str, SeenSizes] | None = None) -> None:
         self.model = model
         self.opset = model.opset_imports.get("", 1)
         self.variables = Variables()
@@ -49,7 +49,7 @@ class Walk:
         """Compute a constant list of integers; None if it is none."""
         return fold_ints(value, self.opset) if value is not None and value in self.constant else None
 
-    def shape(self, value: ir.Value | None) -> Sizes | None:
+    def shape(self, value: ir.Value | None) -> SeenSizes | None:
         """Sizes of a value, None for each that is not known; None if the rank is not."""
         return None if value is None else self._shapes.get(value.name or "")
 
@@ -85,7 +85,7 @@ class Walk:
             self.variables.fix(label.ids, reason)
 
 
-def _infer_shapes(model: ir.Model) -> dict[str, Sizes]:
+def _infer_shapes(model: ir.Model) -> dict[str, SeenSizes]:
     """Sizes of every value of the main graph that do not depend on the batch, as far as ONNX can tell.
 
     A free first axis is tried with two sizes: with a number there, more of a graph can be computed.
@@ -105,7 +105,7 @@ def _infer_shapes(model: ir.Model) -> dict[str, Sizes]:
 _LARGE = 4096
 
 
-def _inferred(proto: Any, size: int) -> dict[str, Sizes]:
+def _inferred(proto: Any, size: int) -> dict[str, SeenSizes]:
     stored = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         dims = value.type.tensor_type.shape.dim
@@ -122,7 +122,7 @@ def _inferred(proto: Any, size: int) -> dict[str, Sizes]:
         graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     except Exception:  # an operator that it does not know, or a message that is too large: shapes are a help
         return {}
-    shapes: dict[str, Sizes] = {}
+    shapes: dict[str, SeenSizes] = {}
     for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape"):

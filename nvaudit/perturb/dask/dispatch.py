@@ -20,7 +20,7 @@ from nvaudit.files import replacing
 from nvaudit.perturb.dask.calls import Answer, Answers
 from nvaudit.perturb.dask.cluster import ANSWER_S, Cluster
 from nvaudit.perturb.dask.files import CHUNK, FileRef
-from nvaudit.perturb.dask.queue import Call, CallQueue
+from nvaudit.perturb.dask.queue import CallQueue, QueuedCall
 from nvaudit.perturb.dask.roster import LOOK_EVERY_S, Group, Roster, Seat
 from nvaudit.perturb.dask.shipping import Shipper
 from nvaudit.perturb.dask.worker import fetch, run_calls
@@ -73,7 +73,7 @@ class Dispatcher:
         """Calls worth having in hand."""
         return self._queue.depth(self.width)
 
-    def enter(self, call: Call) -> None:
+    def enter(self, call: QueuedCall) -> None:
         """Take a call."""
         self._inbox.put(partial(self._enter, call))
 
@@ -130,7 +130,7 @@ class Dispatcher:
         except Exception:  # the cluster is gone, and its tasks with it
             return
 
-    def _enter(self, call: Call) -> None:
+    def _enter(self, call: QueuedCall) -> None:
         if self._broken is not None:
             call.fail(self._broken)
             return
@@ -148,7 +148,7 @@ class Dispatcher:
                         break
                     self._send(seat, calls)
 
-    def _send(self, seat: Seat, calls: list[Call]) -> None:
+    def _send(self, seat: Seat, calls: list[QueuedCall]) -> None:
         group = Group(seat.address, calls)
         seat.groups.append(group)
         self._tasks += 1
@@ -192,7 +192,7 @@ class Dispatcher:
         for call, answer in zip(group.calls, answers.answers, strict=True):
             self._settle(call, answer, group.worker)
 
-    def _settle(self, call: Call, answer: Answer, worker: str) -> None:
+    def _settle(self, call: QueuedCall, answer: Answer, worker: str) -> None:
         self._queue.note(call.remote.method, answer.seconds)
         error: NvauditError | None = answer.error
         if error is None and answer.brought:

@@ -169,7 +169,7 @@ def bundle(setup: Any, folder: str) -> Bundle:
 
 
 @dataclass(frozen=True)
-class Store:
+class FileStore:
     """A folder of files named by their SHA-256; each is complete, and is never changed."""
 
     root: Path

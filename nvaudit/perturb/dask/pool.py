@@ -17,8 +17,8 @@ from nvaudit.errors import OptionError
 from nvaudit.perturb.dask.calls import RemoteCall, metric_code
 from nvaudit.perturb.dask.cluster import Cluster, refusals
 from nvaudit.perturb.dask.dispatch import Dispatcher
-from nvaudit.perturb.dask.files import FileRef, Store, file_ref, paths_in
-from nvaudit.perturb.dask.queue import Call
+from nvaudit.perturb.dask.files import FileRef, FileStore, file_ref, paths_in
+from nvaudit.perturb.dask.queue import QueuedCall
 from nvaudit.perturb.dask.shipping import Shipper, refused
 from nvaudit.perturb.dask.worker import end
 from nvaudit.perturb.metrics import Metric
@@ -66,7 +66,7 @@ class DaskPool:
         self._folder = folder
         self._run = secrets.token_hex(8)
         self._known = frozenset(paths_in(setup, folder))
-        self._store = Store(Path(folder) / f"shipped-{self._run}")
+        self._store = FileStore(Path(folder) / f"shipped-{self._run}")
         self._refs: dict[tuple[str, int, int, int], FileRef] = {}
         self._code: dict[str, str] = {}
         self._shipper = Shipper(self._cluster, self._run, setup, folder)
@@ -100,7 +100,7 @@ class DaskPool:
             files=files,
             brings=tuple(paths) if writes else (),
         )
-        call = Call(remote, Future(), frozenset(ref.sha256 for ref in files.values()))
+        call = QueuedCall(remote, Future(), frozenset(ref.sha256 for ref in files.values()))
         self._dispatcher.enter(call)
         return call.future
 

@@ -27,7 +27,7 @@ _NEW = 0.3
 
 
 @dataclass(eq=False)
-class Call:
+class QueuedCall:
     """A call and its future.
 
     Attributes
@@ -60,22 +60,22 @@ class CallQueue:
     """Calls in order, and what is known of how long they take."""
 
     def __init__(self) -> None:
-        self._calls: deque[Call] = deque()
+        self._calls: deque[QueuedCall] = deque()
         self._seconds: dict[str, float] = {}
         self._newest = 0.0
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def add(self, call: Call) -> None:
+    def add(self, call: QueuedCall) -> None:
         """Queue a call."""
         self._calls.append(call)
 
-    def put_back(self, calls: Iterable[Call]) -> None:
+    def put_back(self, calls: Iterable[QueuedCall]) -> None:
         """Queue calls again, before all others."""
         self._calls.extendleft(reversed(list(calls)))
 
-    def drain(self) -> list[Call]:
+    def drain(self) -> list[QueuedCall]:
         """Take every call."""
         calls = list(self._calls)
         self._calls.clear()
@@ -98,7 +98,7 @@ class CallQueue:
         """Whether the next call is known to be so short that the one after it should be at hand."""
         return bool(self._calls) and self._seconds.get(self._calls[0].remote.method, LONG_S) < LONG_S
 
-    def draw(self, has: set[str], width: int) -> list[Call]:
+    def draw(self, has: set[str], width: int) -> list[QueuedCall]:
         """Take the calls of a task from the front.
 
         As many as fill the time of a task, but not more than the share of one thread: the last calls are
@@ -114,7 +114,7 @@ class CallQueue:
         """
         share = math.ceil(len(self._calls) / max(1, width))
         left = group_s(width)
-        drawn: list[Call] = []
+        drawn: list[QueuedCall] = []
         while self._calls and len(drawn) < share and left > 1e-9:
             call = self._calls[0]
             if not call.needs <= has or (call.deaths and drawn):

@@ -12,7 +12,7 @@ from typing import Any
 from nvaudit.errors import EngineError
 from nvaudit.perturb.dask.cluster import ANSWER_S, Cluster
 from nvaudit.perturb.dask.files import FileRef
-from nvaudit.perturb.dask.queue import Call
+from nvaudit.perturb.dask.queue import QueuedCall
 from nvaudit.perturb.dask.shipping import Shipper
 
 GONE_S = 600.0
@@ -28,7 +28,7 @@ class Group:
     """Calls that travel together, and Dask's future for them."""
 
     worker: str
-    calls: list[Call]
+    calls: list[QueuedCall]
     task: Any = None
 
 

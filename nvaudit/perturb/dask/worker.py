@@ -24,7 +24,7 @@ from typing import Any
 
 from nvaudit.errors import EngineError, NvauditError
 from nvaudit.perturb.dask.calls import Answer, Answers, CheckedSetup, RemoteCall, versions
-from nvaudit.perturb.dask.files import Bundle, FileRef, Store, file_ref, is_inside, place, relocate
+from nvaudit.perturb.dask.files import Bundle, FileRef, FileStore, file_ref, is_inside, place, relocate
 from nvaudit.perturb.workers import WorkerPool
 
 IDLE_S = 600.0
@@ -38,7 +38,7 @@ _CURE = "If memory is short, start the Dask workers with fewer threads, or use a
 class _Run:
     """A run as this Dask worker knows it; ``wanted`` contents are held, ``located`` ones are here."""
 
-    store: Store
+    store: FileStore
     local: Path
     wanted: set[str] = field(default_factory=set)
     located: dict[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ async def reserve(
         Host, store, and the SHA-256 of what is missing.
     """
     root, host = Path(dask_worker.local_directory) / _FOLDER, socket.gethostname()
-    state = _RUNS.setdefault(run, _Run(Store(root / "files"), root / f"run-{run}"))
+    state = _RUNS.setdefault(run, _Run(FileStore(root / "files"), root / f"run-{run}"))
     stores = [store for there, store in siblings if there == host]
     state.wanted.update(ref.sha256 for ref in refs)
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.errors import ModelError
-from nvaudit.perturb.chip import CACHE_BYTES, Draw
+from nvaudit.model.template import Slot
+from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights
 from nvaudit.perturb.engine import Engine, Outcome, place
 from nvaudit.perturb.landscape.directions import draw_direction
 from nvaudit.perturb.landscape.workload import Plane
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.workload import SlotSpec
 
 Directions = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -62,15 +62,15 @@ class PlaneEngine:
             )
         return Outcome(loss, self._plane.base.count, time.perf_counter() - begin)
 
-    def fill(self, pair: int, alpha: float, beta: float) -> Iterator[tuple[SlotSpec, NDArray[Any]]]:
+    def fill(self, pair: int, alpha: float, beta: float) -> Iterator[tuple[Slot, NDArray[Any]]]:
         """Move tensor after tensor and hand out the slots that hold it."""
         for index, values in enumerate(self._weights):
             x, y = self._directions(pair, index)
             # The sum in brackets first: it is the same for (α, X) and (β, Y) exchanged.
             moved = values + (np.float32(alpha) * x + np.float32(beta) * y)
             for slot in self._plane.base.slots:
-                if slot.tensor == index:
-                    yield slot, place(Draw(moved, None), slot)
+                if slot.weight_key == self._plane.weights[index].key:
+                    yield slot, place(DrawnWeights(moved, None), slot)
 
     def _directions(self, pair: int, index: int) -> Directions:
         if self._kept[0] != pair:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
+from nvaudit.perturb.landscape.spec import LossOption
 from nvaudit.perturb.metrics import Metric, Reading, reference_of, resolve_metric
 
 LossName = Literal["cross_entropy", "mse"]
-LossOption = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 
 @dataclass(frozen=True)

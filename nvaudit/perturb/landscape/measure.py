@@ -12,7 +12,7 @@ from nvaudit.model import LoadedModel, Rebatch
 from nvaudit.perturb.apart import BATCH
 from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.landscape.loss import Loss, settle_loss
-from nvaudit.perturb.landscape.run import Grid, LossTable, run_grid, task_digest
+from nvaudit.perturb.landscape.run import LossGrid, LossTable, run_grid, task_digest
 from nvaudit.perturb.landscape.spec import LandscapeSpec
 from nvaudit.perturb.landscape.workload import Plane, PlaneRequest, build_plane
 from nvaudit.perturb.metrics import Reading
@@ -26,7 +26,7 @@ from nvaudit.perturb.workers import Pool
 
 
 @dataclass(frozen=True)
-class Subject:
+class LandscapeSubject:
     """What a landscape is about, settled.
 
     Attributes
@@ -47,7 +47,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredLandscape:
     """What was measured.
 
     Attributes
@@ -69,14 +69,14 @@ class Measured:
 
 def measure(
     spec: LandscapeSpec,
-    subject: Subject,
+    subject: LandscapeSubject,
     folder: Path,
     progress: Progress = quiet,
     *,
     tolerance: float,
     on_event: Callable[[str], None] = lambda text: None,
     record: ChipRecord | None = None,
-) -> Measured:
+) -> MeasuredLandscape:
     """Evaluate the loss over the planes.
 
     Parameters
@@ -124,14 +124,14 @@ def measure(
             )  # fmt: skip
             keep = _reference(pool, plane, loss, place)
             nominal: float = pool.submit("the unmodified model", "unmoved", loss.metric, keep).result()
-            grid, images = Grid(spec.span, spec.grid, spec.pairs), plane.base.count
+            grid, images = LossGrid(spec.span, spec.grid, spec.pairs), plane.base.count
             task = task_digest(loss.metric, grid, images)
             table = run_grid(pool, loss.metric, keep, grid, progress, record, task)
-        return Measured(loss, nominal, table, images, notes, time.perf_counter() - begin, probe.ran)
+        return MeasuredLandscape(loss, nominal, table, images, notes, time.perf_counter() - begin, probe.ran)
     raise AssertionError("a model that is not re-batched has no error of re-batching")
 
 
-def _batchings(subject: Subject) -> tuple[Rebatch, ...]:
+def _batchings(subject: LandscapeSubject) -> tuple[Rebatch, ...]:
     """Re-batched if that is possible, else, or if it moves the outputs, as the model is."""
     if subject.rebatch.status != "rebatched":
         return (subject.rebatch,)

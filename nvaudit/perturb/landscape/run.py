@@ -19,7 +19,7 @@ from nvaudit.perturb.workers import Pool
 
 
 @dataclass(frozen=True)
-class Grid:
+class LossGrid:
     """Where the loss is evaluated.
 
     Attributes
@@ -70,7 +70,7 @@ def run_grid(
     pool: Pool,
     metric: Metric,
     keep: str | None,
-    grid: Grid,
+    grid: LossGrid,
     progress: Progress = quiet,
     record: ChipRecord | None = None,
     task: int = 1,
@@ -119,7 +119,7 @@ def run_grid(
     return LossTable(axis, losses.reshape(shape), images, float(np.median(seconds)))
 
 
-def task_digest(metric: Metric, grid: Grid, images: int) -> int:
+def task_digest(metric: Metric, grid: LossGrid, images: int) -> int:
     """Name what the loss at a numbered point depends on, beside model, data, seed and batch size.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -15,8 +15,9 @@ from nvaudit.options import (
     ModelOptions,
     RunOptions,
 )
-from nvaudit.perturb.landscape.loss import LossOption
-from nvaudit.perturb.landscape.workload import BatchNorm
+
+BatchNorm = Literal["stored", "recalibrated"]
+LossOption = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 SPAN = 0.3
 """The default plane reaches from −SPAN to SPAN, in lengths of the weights' filters."""

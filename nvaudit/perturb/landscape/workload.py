@@ -25,11 +25,10 @@ from nvaudit.model import (
     zipped_classes,
 )
 from nvaudit.perturb.landscape.directions import Filters, filters_of, is_moved
-from nvaudit.perturb.prepare import graph_file, original_graph, slot_specs
+from nvaudit.perturb.landscape.spec import BatchNorm
+from nvaudit.perturb.prepare import graph_file, original_graph
 from nvaudit.perturb.workload import ArrayFile, Workload, save_array
 from nvaudit.rng import stream
-
-BatchNorm = Literal["stored", "recalibrated"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _build(request: PlaneRequest, folder: Path) -> Plane:
         original=original,
         ideal=ideal,
         template=graph_file(template, folder, "template", ideal.batch),
-        slots=slot_specs(template, {weight.key: i for i, weight in enumerate(weights)}),
+        slots=template.slots,
         tensors=(),
         points=(),
         inputs={

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from nvaudit.arrays import Floats
 from nvaudit.report.paired import PairedDifference, paired_difference
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.stats.kpp import kpp
 
-Floats = NDArray[np.float64]
-Part = Literal["tensors", "terms"]
+AttributionKind = Literal["tensors", "terms"]
 
 
-class NoiseShare(Section):
+class NoiseShare(ReportPart):
     """What the noise of one tensor, or of one noise term, does. Lists have one entry per percentile."""
 
     name: str
@@ -46,10 +46,10 @@ class NoiseShare(Section):
     )
 
 
-class NoiseAttribution(Section):
+class NoiseAttribution(ReportPart):
     """The loss by tensor, or by noise term; ranked, the most costly first."""
 
-    kind: Part
+    kind: AttributionKind
     chips: int = Field(ge=1, description="The first chips of the audit.")
     images: int = Field(ge=1, description="Spread evenly over the evaluation set.")
     inferences: int = Field(ge=0)
@@ -69,7 +69,7 @@ class NoiseAttribution(Section):
     items: tuple[NoiseShare, ...]
 
 
-class ClassShare(Section):
+class ClassShare(ReportPart):
     """The metric on the samples of one class. Lists have one entry per percentile."""
 
     label: int
@@ -82,7 +82,7 @@ class ClassShare(Section):
     kpp_high: tuple[float | None, ...] = Field(description="Upper ends; null where the chips give none.")
 
 
-class ClassAttribution(Section):
+class ClassAttribution(ReportPart):
     """The metric by class; the worst class by KPP (first percentile) first."""
 
     chips: int = Field(ge=1, description="The first chips of the audit.")
@@ -95,7 +95,7 @@ class ClassAttribution(Section):
     classes: tuple[ClassShare, ...] = Field(description="Classes that occur in these images.")
 
 
-class AttributionDetail(Section):
+class AttributionDetail(ReportPart):
     """Everything that ``--attribute`` found."""
 
     tensors: NoiseAttribution | None = None
@@ -135,7 +135,7 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Measured:
+class VariantScores:
     """A variant of the chips: its metric per chip, and the mean score per image over the chips."""
 
     chips: Floats
@@ -143,11 +143,11 @@ class Measured:
 
 
 def noise_attribution(
-    kind: Part,
+    kind: AttributionKind,
     basis: Basis,
     quantised: Floats,
-    all_noisy: Measured,
-    parts: Mapping[str, tuple[Measured, Measured]],
+    all_noisy: VariantScores,
+    parts: Mapping[str, tuple[VariantScores, VariantScores]],
     kept: Sequence[str] = (),
 ) -> NoiseAttribution:
     """Work out what each tensor or term costs.
@@ -156,9 +156,9 @@ def noise_attribution(
     ----------
     quantised : ndarray, float64, shape (image,)
         Score of each image without noise.
-    all_noisy : Measured
+    all_noisy : VariantScores
         Chips with all noise.
-    parts : mapping of str to (Measured, Measured)
+    parts : mapping of str to (VariantScores, VariantScores)
         The same chips with only this noisy, and with all but this noisy.
     kept : sequence of str
         Terms that act in every variant.
@@ -208,9 +208,9 @@ def _is_loss(loss: PairedDifference) -> bool:
 
 def _share(
     name: str,
-    only: Measured,
-    without: Measured,
-    all_noisy: Measured,
+    only: VariantScores,
+    without: VariantScores,
+    all_noisy: VariantScores,
     ideal: Floats,
     total: float | None,
     basis: Basis,

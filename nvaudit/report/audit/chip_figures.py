@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.report.histogram import bin_values
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import axis, colour, flag, layout, percent_axis
 from nvaudit.report.sections import SweepPoint
 from nvaudit.report.wording import kpp_name, limit_text
 from nvaudit.stats.binomial import clopper_pearson
-
-Float = NDArray[np.float64]
 
 MAX_STEPS = 400
 """A yield curve with more steps is drawn through fewer points; none is off by more than 1 / 400."""
@@ -60,8 +59,8 @@ class Known:
         How many chips each stands for.
     """
 
-    values: Float
-    weights: Float
+    values: Floats
+    weights: Floats
 
     @classmethod
     def of(cls, values: Sequence[float | None], weights: Sequence[float] | None) -> Known:
@@ -76,10 +75,10 @@ class Known:
 class Curve:
     """A yield curve: the share of the chips that reach each requirement."""
 
-    required: Float
-    share: Float
-    low: Float | None = None
-    high: Float | None = None
+    required: Floats
+    share: Floats
+    low: Floats | None = None
+    high: Floats | None = None
 
 
 def histogram_figure(chips: Known, marks: Sequence[Mark], name: str, unit: str, step: float) -> Any:
@@ -180,7 +179,7 @@ def yield_curve(chips: Known, better: bool, confidence: float | None) -> Curve:
     return Curve(values, share, low, high)
 
 
-def _few(reaching: Float, total: float) -> NDArray[np.intp]:
+def _few(reaching: Floats, total: float) -> NDArray[np.intp]:
     """Choose points so that the curve moves by little between two of them."""
     if len(reaching) <= MAX_STEPS:
         return np.arange(len(reaching))
@@ -189,7 +188,7 @@ def _few(reaching: Float, total: float) -> NDArray[np.intp]:
     return np.unique(np.concatenate([first, [0, len(reaching) - 1]]))
 
 
-def _bins(chips: Known, step: float) -> tuple[Float, float, Float]:
+def _bins(chips: Known, step: float) -> tuple[Floats, float, Floats]:
     """Centres, common width and counts of the bars."""
     low, high = float(chips.values[0]), float(chips.values[-1])
     if low == high:

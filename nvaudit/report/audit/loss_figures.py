@@ -15,7 +15,7 @@ MAX_BARS = 24
 
 
 @dataclass(frozen=True)
-class Step:
+class WaterfallBar:
     """A bar of the waterfall: the level that a step of the mapping leads to."""
 
     name: str
@@ -24,7 +24,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Part:
+class RankingBar:
     """A bar of a ranking, with its interval if there is one."""
 
     name: str
@@ -33,12 +33,12 @@ class Part:
     high: float | None
 
 
-def waterfall_figure(steps: Sequence[Step], name: str, unit: str, better: bool) -> Any:
+def waterfall_figure(steps: Sequence[WaterfallBar], name: str, unit: str, better: bool) -> Any:
     """Draw how the metric falls from one step to the next.
 
     Parameters
     ----------
-    steps : sequence of Step
+    steps : sequence of WaterfallBar
         The first stands on the axis, each further one hangs from the one before.
     name : str
         Of the metric.
@@ -86,12 +86,12 @@ def waterfall_base(values: Sequence[float]) -> float:
     return 0.0 if low < 0 or high - low > 0.25 * high else max(0.0, low - 0.4 * (high - low))
 
 
-def parts_figure(parts: Sequence[Part], title: str, scale: float) -> Any:
+def parts_figure(parts: Sequence[RankingBar], title: str, scale: float) -> Any:
     """Draw a ranking as horizontal bars with intervals.
 
     Parameters
     ----------
-    parts : sequence of Part
+    parts : sequence of RankingBar
         The first is drawn at the top; at most ``MAX_BARS`` are.
     title : str
         Of the x-axis, with the unit.

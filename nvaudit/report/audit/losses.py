@@ -11,8 +11,8 @@ from itertools import pairwise
 from nvaudit.report.attribution.result import ClassAttribution, NoiseAttribution, NoiseShare
 from nvaudit.report.audit.loss_figures import (
     MAX_BARS,
-    Part,
-    Step,
+    RankingBar,
+    WaterfallBar,
     classes_figure,
     parts_figure,
     waterfall_base,
@@ -133,7 +133,7 @@ def _waterfall(report: AuditReport) -> Figure:
         (f"noisy, {worst}", report.kpp[0].value),
     ]
     values = [value for _, value in steps]
-    drawn = [Step(name, value, value_text(value, unit)) for name, value in steps]
+    drawn = [WaterfallBar(name, value, value_text(value, unit)) for name, value in steps]
     shown = [value_text(value, unit) for value in values]
     deltas = [difference_text(after - before, unit) for before, after in pairwise(values)]
     words = f"{report.metric} of the unmodified model is {shown[0]}. Mapping it to codes makes it {shown[1]} "
@@ -155,7 +155,7 @@ def _parts(info: MetricInfo, part: NoiseAttribution) -> Iterator[Block]:
     measure = "points" if info.unit == "fraction" else info.unit
     sign = scale.sign
     bars = sorted(
-        (Part(item.name, *_gain(item.given_back[0].mean, sign)) for item in part.items),
+        (RankingBar(item.name, *_gain(item.given_back[0].mean, sign)) for item in part.items),
         key=lambda bar: -bar.value,
     )
     words = (

@@ -10,7 +10,7 @@ from nvaudit.report.document import (
     PAGE,
     Block,
     Bullets,
-    Code,
+    CodeBlock,
     Facts,
     Paragraph,
     Section,
@@ -38,7 +38,7 @@ def resume_section(report: AuditReport) -> Section | None:
     cut = report.interrupted
     if cut is None or cut.command is None:
         return None
-    return Section("resume", "To go on", (Code(cut.command, "Command line that goes on"),))
+    return Section("resume", "To go on", (CodeBlock(cut.command, "Command line that goes on"),))
 
 
 def remedy_section(report: AuditReport) -> Section | None:
@@ -48,13 +48,13 @@ def remedy_section(report: AuditReport) -> Section | None:
         return None
     blocks: list[Block] = [
         Paragraph("In a minute and without training:"),
-        Code(command, "Command line of the remedy"),
+        CodeBlock(command, "Command line of the remedy"),
     ]
     point, coded = deciding_point(report), remedy_command(report, code="auto")
     if point is not None:
         blocks += [Paragraph(f"{line}.") for line in remedy_lines(report, point)]
     if report.remedy is not None and report.remedy.code is not None and coded is not None:
-        blocks.append(Code(coded, "Command line of the remedy with another code"))
+        blocks.append(CodeBlock(coded, "Command line of the remedy with another code"))
     return Section("remedy", "Try first", tuple(blocks))
 
 
@@ -121,9 +121,9 @@ def rerun_section(report: AuditReport) -> Section:
                 "Equal model, data, device and options give equal numbers, on any machine with any number of "
                 "workers. Every option is written out, so that later defaults change nothing."
             ),
-            Code(rerun_command(report), "Command line of this audit"),
+            CodeBlock(rerun_command(report), "Command line of this audit"),
             Paragraph("The worst of these chips as a model of its own, from the saved report.json:"),
-            Code("nvaudit replay report.json --worst -o chip.onnx", "Command line of the worst chip"),
+            CodeBlock("nvaudit replay report.json --worst -o chip.onnx", "Command line of the worst chip"),
             Table("spec", "The full specification", ("option", "value"), rows, media=PAGE),
         ),
         folded=True,
@@ -149,5 +149,5 @@ def cite_section(report: AuditReport) -> Section:
     if isinstance(source, dict) and source.get("citation"):
         doi = f", doi:{source['doi']}" if source.get("doi") else ""
         papers.append(f"The device: {source['citation']}{doi}.")
-    blocks = (Code(text, "Citation of this audit"), Paragraph("It rests on:"), Bullets(tuple(papers)))
+    blocks = (CodeBlock(text, "Citation of this audit"), Paragraph("It rests on:"), Bullets(tuple(papers)))
     return Section("cite", "How to cite", blocks, media=PAGE)

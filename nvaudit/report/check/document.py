@@ -15,7 +15,7 @@ from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
-    Code,
+    CodeBlock,
     Document,
     Facts,
     Figure,
@@ -99,7 +99,7 @@ def _resume(report: CheckReport) -> Section | None:
     if report.command is None:
         return None
     return Section(
-        "resume", "How it goes on", (Code(report.command, "The command that goes on"),), media=FILES
+        "resume", "How it goes on", (CodeBlock(report.command, "The command that goes on"),), media=FILES
     )
 
 

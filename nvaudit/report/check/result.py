@@ -12,14 +12,14 @@ from pydantic import Field, model_validator
 from nvaudit.report.cases import checks as audit_checks
 from nvaudit.report.cases import tables as audit_tables
 from nvaudit.report.header import Header
-from nvaudit.report.records import Cell, Check, Tables, records_of
+from nvaudit.report.records import Check, RecordValue, Tables, records_of
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text
 from nvaudit.stats.gate import Verdict, overall_verdict
 
 
-class AuditName(Section):
+class AuditName(ReportPart):
     """Where in the matrix an audit stands."""
 
     model: str
@@ -32,7 +32,7 @@ class AuditName(Section):
         return " / ".join(part for part in (self.model, self.device, self.condition) if part)
 
 
-class NamedAudit(Section):
+class NamedAudit(ReportPart):
     """One audit of the matrix."""
 
     name: AuditName
@@ -116,9 +116,9 @@ def counts_text(audits: Sequence[NamedAudit]) -> str:
 
 def tables(report: CheckReport) -> Tables:
     """Every question of every audit; the tables of each, with its name before each row."""
-    rows: dict[str, list[dict[str, Cell]]] = {"audits": [], "chips": [], "tensors": []}
+    rows: dict[str, list[dict[str, RecordValue]]] = {"audits": [], "chips": [], "tensors": []}
     for named in report.audits:
-        name: dict[str, Cell] = {
+        name: dict[str, RecordValue] = {
             "model": named.name.model,
             "device": named.name.device,
             "condition": named.name.condition,

@@ -27,7 +27,7 @@ from nvaudit.report.comparison.measures import (
     size_of,
     sort_key,
 )
-from nvaudit.report.comparison.ranks import Measure, RankCorrelation, spearman
+from nvaudit.report.comparison.ranks import RankCorrelation, spearman
 from nvaudit.report.comparison.result import (
     ComparedModel,
     ComparisonReport,
@@ -48,6 +48,7 @@ from nvaudit.report.wording import (
     sigma_text,
     value_text,
 )
+from nvaudit.spec import Measure
 from nvaudit.stats.gate import Verdict
 
 
@@ -70,7 +71,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Shared:
+class _CommonGate:
     """What all models have: whether one gate, which percentiles and which thresholds."""
 
     gated: bool
@@ -92,17 +93,8 @@ def compare_reports(
     ----------
     entries : mapping of str to Entry
         By the name of the model; two or more.
-    rank_by : Measure
     baseline : str, optional
         The model that the others are compared with; without it the chosen one.
-    version : str
-        Of nvaudit.
-    timing : mapping of str to float, optional
-        Seconds.
-
-    Returns
-    -------
-    ComparisonReport
 
     Raises
     ------
@@ -112,7 +104,7 @@ def compare_reports(
     """
     reports = {name: entry.report for name, entry in entries.items()}
     _check(reports, baseline)
-    shared = _Shared(one_gate(reports), common_percentiles(reports), common_thresholds(reports))
+    shared = _CommonGate(one_gate(reports), common_percentiles(reports), common_thresholds(reports))
     scores, remark = roughness_scores(reports)
     measures = {
         name: measures_of(report, scores[name], shared.thresholds) for name, report in reports.items()
@@ -178,7 +170,7 @@ def _model(
     own: Mapping[Measure, int | None],
     rank_by: Measure,
     roughness: RoughnessScore | None,
-    shared: _Shared,
+    shared: _CommonGate,
 ) -> ComparedModel:
     report = entry.report
     kpps = {item.percentile: item for item in report.kpp}

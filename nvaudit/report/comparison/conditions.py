@@ -12,13 +12,13 @@ from nvaudit.report.comparison.difference import Relation
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.result import AuditReport
 
-Conditions: TypeAlias = Mapping[str, Any]
+ConditionValues: TypeAlias = Mapping[str, Any]
 
 # Options in which runs may differ without a word: what the models are, and how they are run.
 _OWN = frozenset({"model", "data", "workers", "dask", "output_name", "batch_size", "provider"})
 
 
-def conditions_of(report: AuditReport) -> Conditions:
+def conditions_of(report: AuditReport) -> ConditionValues:
     """Give what audits must share to be compared."""
     point = report.operating_point
     return {
@@ -45,7 +45,7 @@ def point_conditions(
     }
 
 
-def check_same(first: str, mine: Conditions, second: str, other: Conditions) -> None:
+def check_same(first: str, mine: ConditionValues, second: str, other: ConditionValues) -> None:
     """Refuse audits under different conditions.
 
     Parameters

@@ -23,8 +23,8 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.report.paired import Difference, difference
 from nvaudit.report.result import AuditReport
 from nvaudit.stats.binomial import at_least, at_most, first_true, within
@@ -33,9 +33,8 @@ from nvaudit.stats.paired import kpp_difference, mean_difference
 from nvaudit.stats.ranks import rank_ranges
 
 Relation: TypeAlias = Literal["same", "partly_shared", "independent"]
-Method: TypeAlias = Literal["chips", "intervals", "bounds"]
+IntervalMethod: TypeAlias = Literal["chips", "intervals", "bounds"]
 
-Floats = NDArray[np.float64]
 
 _STOPPED = "chips were stopped early; compare with --exhaustive"
 _NUMBERS = "not the same number of chips"
@@ -83,7 +82,7 @@ class ChipSample:
 
 def difference_of_kpp(
     before: ChipSample, after: ChipSample, relation: Relation, confidence: float, higher_is_better: bool
-) -> tuple[Difference, Method]:
+) -> tuple[Difference, IntervalMethod]:
     """KPP after minus KPP before, with its interval.
 
     Parameters

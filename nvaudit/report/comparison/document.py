@@ -7,7 +7,7 @@ from functools import partial
 
 from nvaudit.report.codes import codes_warning
 from nvaudit.report.comparison.figures import kpp_figure, roughness_figure
-from nvaudit.report.comparison.ranks import Measure, RankCorrelation
+from nvaudit.report.comparison.ranks import RankCorrelation
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport, ModelDifference
 from nvaudit.report.cost.document import costs_table
 from nvaudit.report.document import (
@@ -43,6 +43,7 @@ from nvaudit.report.wording import (
     value_text,
     wrap,
 )
+from nvaudit.spec import Measure
 
 _MAX_NAME = 24
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nvaudit.errors import OptionError
-from nvaudit.report.comparison.ranks import MEASURES, Measure, places
+from nvaudit.report.comparison.ranks import MEASURES, places
 from nvaudit.report.comparison.result import ModelSize, RoughnessScore
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import TensorDecision
+from nvaudit.spec import Measure
 
 
 def one_gate(reports: Mapping[str, AuditReport]) -> bool:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import permutations
-from typing import Literal, TypeAlias
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import stdtr
 
-from nvaudit.report.sections import Section
+from nvaudit.arrays import Floats
+from nvaudit.report.sections import ReportPart
+from nvaudit.spec import Measure
 
-Measure: TypeAlias = Literal["kpp", "mean", "nominal", "yield", "roughness", "size"]
-MEASURES: tuple[Measure, ...] = ("kpp", "mean", "nominal", "yield", "roughness", "size")
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 FEW_MODELS = 5
 """With fewer models no order at all is beyond chance at 5 %."""
@@ -25,10 +25,8 @@ _EXACT_UP_TO = 8
 
 _ROUNDING = 1e-9
 
-Floats = NDArray[np.float64]
 
-
-class RankCorrelation(Section):
+class RankCorrelation(ReportPart):
     """Spearman's rank correlation of two measures over the models."""
 
     first: Measure

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nvaudit.report.cases import gate_numbers, kpp_numbers, kpp_text, question_text, wanted_text
 from nvaudit.report.comparison.ranks import MEASURES
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
-from nvaudit.report.records import Cell, Check, Records, Tables, flat, records_of, share_check
+from nvaudit.report.records import Check, Records, RecordValue, Tables, flat, records_of, share_check
 from nvaudit.report.wording import kpp_name
 
 _KPP_FIELDS = ("value", "low", "high")
@@ -48,7 +48,7 @@ def _heading(report: ComparisonReport) -> list[str]:
     ]  # fmt: skip
 
 
-def _row(report: ComparisonReport, model: ComparedModel) -> list[Cell]:
+def _row(report: ComparisonReport, model: ComparedModel) -> list[RecordValue]:
     difference = next((item.kpp for item in report.differences if item.model == model.name), None)
     rough = model.roughness
     return [

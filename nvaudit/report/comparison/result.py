@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.report.codes import CodesInfo
-from nvaudit.report.comparison.difference import Method, Relation
-from nvaudit.report.comparison.ranks import Measure, RankCorrelation
+from nvaudit.report.comparison.difference import IntervalMethod, Relation
+from nvaudit.report.comparison.ranks import RankCorrelation
 from nvaudit.report.cost.result import CostFigures
 from nvaudit.report.gates import GateResult
 from nvaudit.report.header import Header
@@ -18,25 +18,26 @@ from nvaudit.report.sections import (
     Hashes,
     MetricInfo,
     OperatingPointInfo,
+    ReportPart,
     Run,
-    Section,
     check_filled,
     check_once,
 )
+from nvaudit.spec import Measure
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
 
 ImageRelation = Literal["same", "different", "unknown"]
 
 
-class RoughnessScore(Section):
+class RoughnessScore(ReportPart):
     """Roughness of a model, lower is more stable."""
 
     value: float
     standard_error: float | None = Field(description="Of the mean over direction pairs; null for one pair.")
 
 
-class ModelSize(Section):
+class ModelSize(ReportPart):
     """What of a model is on the array."""
 
     weights: int = Field(ge=0, description="Mapped numbers.")
@@ -44,7 +45,7 @@ class ModelSize(Section):
     crossbars: int = Field(ge=0)
 
 
-class ComparedModel(Section):
+class ComparedModel(ReportPart):
     """One model of a comparison."""
 
     name: str
@@ -81,7 +82,7 @@ class ComparedModel(Section):
     events: tuple[str, ...]
 
 
-class ModelDifference(Section):
+class ModelDifference(ReportPart):
     """A model minus the baseline, in the metric's unit."""
 
     model: str
@@ -89,7 +90,7 @@ class ModelDifference(Section):
     chips: Relation = Field(
         description="same: every mapped tensor has the same noise in both; independent: none has."
     )
-    method: Method = Field(
+    method: IntervalMethod = Field(
         description="Of the KPP's interval. chips: chip by chip; intervals: from those of two independent "
         "KPPs; bounds: from a bound of each, right for every dependence."
     )

@@ -10,11 +10,11 @@ from nvaudit.report.document import Bullets, Document, Hero, Paragraph, Table
 from nvaudit.report.document import Section as Part
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text
 
 
-class OptionValue(Section):
+class OptionValue(ReportPart):
     """An option of a command, its value where nothing is typed, and where that comes from."""
 
     command: str

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.header import Header
-from nvaudit.report.records import Cell, Tables, records_of
-from nvaudit.report.sections import ModelInfo, Section
+from nvaudit.report.records import RecordValue, Tables, records_of
+from nvaudit.report.sections import ModelInfo, ReportPart
 from nvaudit.report.wording import si_text
 
 COMPONENT_NAMES = {
@@ -27,7 +27,7 @@ COMPONENT_NAMES = {
 """In the order in which they are shown."""
 
 
-class CostPart(Section):
+class CostPart(ReportPart):
     """A share of energy, latency and area; the shares of all components add up, as do those of all layers."""
 
     energy_j: float = Field(ge=0, description="Of one inference.")
@@ -65,7 +65,7 @@ class CostTotals(CostPart):
     conversions: float = Field(ge=0, description="Of all ADCs in one inference.")
 
 
-class CostBand(Section):
+class CostBand(ReportPart):
     """How far the numbers may be off."""
 
     factor: float = Field(ge=1, description="Absolute numbers hold within ×/÷ this.")
@@ -75,7 +75,7 @@ class CostBand(Section):
     area_m2: tuple[float, float]
 
 
-class ChipEnergies(Section):
+class ChipEnergies(ReportPart):
     """Energy of an inference on simulated chips."""
 
     values: tuple[float, ...] = Field(min_length=2, description="Joules, in the order of the trials.")
@@ -90,7 +90,7 @@ class ChipEnergies(Section):
     )  # fmt: skip
 
 
-class CostDesign(Section):
+class CostDesign(ReportPart):
     """The design point."""
 
     crossbar: tuple[int, int] = Field(description="Rows and columns.")
@@ -105,7 +105,7 @@ class CostDesign(Section):
     skip_zero_groups: bool
 
 
-class CostInfo(Section):
+class CostInfo(ReportPart):
     """What a model costs at one design point."""
 
     technology: dict[str, JsonValue] = Field(description="The full technology profile, as it was used.")
@@ -178,7 +178,7 @@ def cost_tables(info: CostInfo) -> Tables:
     """As :func:`tables`."""
     layers = []
     for name, layer in info.layers.items():
-        row: dict[str, Cell] = {"layer": name}
+        row: dict[str, RecordValue] = {"layer": name}
         row |= {key: value for key, value in layer.model_dump().items() if key != "components"}
         for part in COMPONENT_NAMES:
             row[f"{part}_energy_j"] = layer.components[part].energy_j if part in layer.components else 0.0

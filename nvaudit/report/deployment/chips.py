@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 
 
-class DeviceErrors(Section):
+class DeviceErrors(ReportPart):
     """Measured less programmed, in level spacings."""
 
     devices: int = Field(ge=0, description="In use.")
@@ -20,7 +20,7 @@ class DeviceErrors(Section):
     largest: float | None = Field(description="Largest magnitude.")
 
 
-class TensorOnChip(Section):
+class TensorOnChip(ReportPart):
     """One tensor of a chip."""
 
     name: str
@@ -32,7 +32,7 @@ class TensorOnChip(Section):
     )
 
 
-class CrossbarOnChip(Section):
+class CrossbarOnChip(ReportPart):
     """One crossbar of a chip."""
 
     tensor: str
@@ -44,7 +44,7 @@ class CrossbarOnChip(Section):
     dead_columns: tuple[int, ...]
 
 
-class WorstPlace(Section):
+class WorstPlace(ReportPart):
     """A row or a column of a crossbar with large errors."""
 
     tensor: str
@@ -56,7 +56,7 @@ class WorstPlace(Section):
     dead: bool
 
 
-class MeasuredChip(Section):
+class MeasuredChip(ReportPart):
     """One chip as it was read back."""
 
     name: str
@@ -82,7 +82,7 @@ class MeasuredChip(Section):
     worst: tuple[WorstPlace, ...]
 
 
-class MeasuredChips(Section):
+class MeasuredChips(ReportPart):
     """Chips that were read back, beside what the profile predicts."""
 
     source: str

@@ -8,11 +8,11 @@ from pydantic import Field, JsonValue
 
 from nvaudit.report.header import Header
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.sections import ModelInfo, OperatingPointInfo, Run, Section
+from nvaudit.report.sections import ModelInfo, OperatingPointInfo, ReportPart, Run
 from nvaudit.report.wording import count_text
 
 
-class MappedTensorRow(Section):
+class MappedTensorRow(ReportPart):
     """One tensor on crossbars."""
 
     name: str
@@ -26,7 +26,7 @@ class MappedTensorRow(Section):
     folder: str = Field(description="Of its crossbars' files.")
 
 
-class Reassembly(Section):
+class Reassembly(ReportPart):
     """What putting the arrays together again shows."""
 
     tensors: int = Field(ge=0, description="Whose weights are those of the quantised model, bit for bit.")

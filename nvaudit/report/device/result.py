@@ -9,10 +9,10 @@ from pydantic import Field, JsonValue
 from nvaudit.report.device_levels import DeviceLevels
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import OperatingPointInfo, Section
+from nvaudit.report.sections import OperatingPointInfo, ReportPart
 
 
-class SigmaRange(Section):
+class SigmaRange(ReportPart):
     """The knob of a profile: how far its devices spread."""
 
     default: float
@@ -21,7 +21,7 @@ class SigmaRange(Section):
     unit: str
 
 
-class ProfileSummary(Section):
+class ProfileSummary(ReportPart):
     """One bundled profile."""
 
     name: str
@@ -39,7 +39,7 @@ class ProfileList(Header):
     profiles: tuple[ProfileSummary, ...]
 
 
-class LevelSpread(Section):
+class LevelSpread(ReportPart):
     """One level: its conductance, its mean shift and its sigma (programming and one read) in each unit."""
 
     level: int = Field(ge=0)
@@ -51,7 +51,7 @@ class LevelSpread(Section):
     sigma_relative: float | None = Field(description="Of the conductance itself; null where that is zero.")
 
 
-class WeightSpread(Section):
+class WeightSpread(ReportPart):
     """Sigma of a weight over all codes (rms, lowest, highest), and rms mean shift, per max|W|."""
 
     rms: float

@@ -9,7 +9,7 @@ from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
-    Code,
+    CodeBlock,
     Document,
     Facts,
     Figure,
@@ -190,7 +190,7 @@ def _recommended(report: ExploreReport) -> Section:
     blocks += [Paragraph(line) for line in _saved_lines(report)]
     blocks += [
         Paragraph("This audits it, with everything that an audit reports:"),
-        Code(point.command, "audit-command"),
+        CodeBlock(point.command, "audit-command"),
     ]
     return Section("recommended", "Recommended", tuple(blocks))
 

@@ -11,7 +11,7 @@ from nvaudit.report.gates import GateResult
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, Section
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, ReportPart
 from nvaudit.report.wording import kpp_name, si_text
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult
@@ -37,7 +37,7 @@ STATUS_WORDS: dict[PointStatus, str] = {
 }
 
 
-class PointCost(Section):
+class PointCost(ReportPart):
     """What a point costs; see ``nvaudit cost``."""
 
     energy_j: float = Field(ge=0, description="Per inference.")
@@ -49,7 +49,7 @@ class PointCost(Section):
     energy_by_component: dict[str, float] = Field(default_factory=dict, description="Joules.")
 
 
-class ExploredPoint(Section):
+class ExploredPoint(ReportPart):
     """A point of the design space and what became of it."""
 
     number: int = Field(description="Its place in the space, the last axis fastest; -1: a baseline.")
@@ -82,7 +82,7 @@ class ExploredPoint(Section):
         return float(getattr(self.cost, COSTS[against][0]))
 
 
-class LeftOut(Section):
+class LeftOut(ReportPart):
     """Combinations that cannot be, for one reason."""
 
     reason: str
@@ -90,7 +90,7 @@ class LeftOut(Section):
     example: str
 
 
-class BaselineComparison(Section):
+class BaselineComparison(ReportPart):
     """The recommended point against another one."""
 
     point: ExploredPoint
@@ -98,7 +98,7 @@ class BaselineComparison(Section):
     kpp_change: float | None = Field(description="KPP of the recommended point less that of the baseline.")
 
 
-class ExploreEffort(Section):
+class ExploreEffort(ReportPart):
     """What the search took."""
 
     combinations: int = Field(ge=1)

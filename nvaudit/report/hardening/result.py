@@ -14,7 +14,7 @@ from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header, versions_with_torch
 from nvaudit.report.mapped import MappedShare, share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
-from nvaudit.report.records import Cell, Check, Tables, flat, records_of
+from nvaudit.report.records import Check, RecordValue, Tables, flat, records_of
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import (
     DataInfo,
@@ -22,8 +22,8 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    ReportPart,
     Run,
-    Section,
 )
 from nvaudit.report.wording import difference_text, kpp_name, value_text
 from nvaudit.report.write_verify.result import VerifyReport
@@ -33,7 +33,7 @@ YIELD_MARGIN = 0.02
 """By default the yield is the share of chips that lose at most this much of the given model's accuracy."""
 
 
-class HardenSide(Section):
+class HardenSide(ReportPart):
     """One of the two models: the given one, or the hardened one."""
 
     nominal: float = Field(description="As it is, without mapping or noise.")
@@ -47,7 +47,7 @@ class HardenSide(Section):
     values: tuple[float, ...] = Field(description="Of every chip, in order of the trials.")
 
 
-class EpochInfo(Section):
+class EpochInfo(ReportPart):
     """One epoch of a training."""
 
     epoch: int = Field(ge=1)
@@ -63,7 +63,7 @@ class EpochInfo(Section):
     winner: Literal["left", "mid", "right"] | None = None
 
 
-class CandidateInfo(Section):
+class CandidateInfo(ReportPart):
     """A network that stability-vat trained at one spread of the device."""
 
     sigma: float | None = Field(
@@ -78,7 +78,7 @@ class CandidateInfo(Section):
     spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
 
 
-class StageInfo(Section):
+class StageInfo(ReportPart):
     """A model of Algorithm 1 of the paper on model stability."""
 
     model: Literal["A", "B", "C", "D"] = Field(
@@ -88,7 +88,7 @@ class StageInfo(Section):
     spread: float | None = Field(description="Standard deviation of the roughness over direction pairs.")
 
 
-class AttemptInfo(Section):
+class AttemptInfo(ReportPart):
     """A training that a comparison with the given model was made with."""
 
     name: str = Field(description="bold or gentle.")
@@ -102,7 +102,7 @@ class AttemptInfo(Section):
     )
 
 
-class TrainingLayer(Section):
+class TrainingLayer(ReportPart):
     """A weight on the array, in a training through crossbars."""
 
     name: str
@@ -111,7 +111,7 @@ class TrainingLayer(Section):
     )
 
 
-class HardwareAware(Section):
+class HardwareAware(ReportPart):
     """The crossbars that the forward pass of a training went through."""
 
     rows: int = Field(ge=1)
@@ -127,7 +127,7 @@ class HardwareAware(Section):
     layers: tuple[TrainingLayer, ...]
 
 
-class TrainingInfo(Section):
+class TrainingInfo(ReportPart):
     """How it was trained."""
 
     samples: int = Field(ge=1)
@@ -402,9 +402,9 @@ def tables(report: HardenReport) -> Tables:
     return records
 
 
-def _epoch(epoch: EpochInfo) -> dict[str, Cell]:
+def _epoch(epoch: EpochInfo) -> dict[str, RecordValue]:
     """One row; what TRICE has three of gets a number behind its name."""
-    row: dict[str, Cell] = {"epoch": epoch.epoch}
+    row: dict[str, RecordValue] = {"epoch": epoch.epoch}
     for name in ("sigma", "loss", "kpp", "clean_loss"):
         values = getattr(epoch, name)
         row |= {name if len(values) == 1 else f"{name}_{place}": v for place, v in enumerate(values)}

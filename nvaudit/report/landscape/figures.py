@@ -6,12 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.report.plots.figures import plotly_graphs
 from nvaudit.report.plots.theme import SURFACE_COLOURS, axis, colour, label, layout
-
-Float = NDArray[np.float64]
 
 MAX_SURFACES = 12
 """A figure offers at most this many surfaces, so that a page stays small."""
@@ -20,7 +18,7 @@ MAX_POINTS = 101
 """A finer grid is drawn with fewer points along each axis."""
 
 
-def surface_figure(grid: Float, losses: Float, names: list[str], loss: str) -> Any:
+def surface_figure(grid: Floats, losses: Floats, names: list[str], loss: str) -> Any:
     """Draw loss surfaces in 3-D; of several the first is shown.
 
     Parameters
@@ -64,7 +62,7 @@ def surface_figure(grid: Float, losses: Float, names: list[str], loss: str) -> A
     return figure
 
 
-def contour_figure(grid: Float, losses: Float, names: list[str], loss: str) -> Any:
+def contour_figure(grid: Floats, losses: Floats, names: list[str], loss: str) -> Any:
     """Draw loss surfaces as contours; of several the first is shown.
 
     Parameters
@@ -110,7 +108,7 @@ def _bar(loss: str, below: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _thinned(grid: Float, losses: Float, names: list[str]) -> tuple[Float, Float, list[str]]:
+def _thinned(grid: Floats, losses: Floats, names: list[str]) -> tuple[Floats, Floats, list[str]]:
     """Keep what can be drawn: some surfaces, and not more points than a screen shows."""
     step = -(-len(grid) // MAX_POINTS)
     few = losses[:MAX_SURFACES, ::step, ::step]

@@ -12,14 +12,14 @@ from pydantic import Field, model_validator
 
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, InputHashes, ModelInfo, Roughness, Run, Section
+from nvaudit.report.sections import DataInfo, InputHashes, ModelInfo, ReportPart, Roughness, Run
 from nvaudit.report.wording import roughness_text
 from nvaudit.stats.roughness import Score
 
 Losses = tuple[tuple[tuple[float, ...], ...], ...]
 
 
-class LossInfo(Section):
+class LossInfo(ReportPart):
     """The loss, and how the outputs were read."""
 
     name: Literal["cross_entropy", "mse"]
@@ -29,7 +29,7 @@ class LossInfo(Section):
     nominal: float = Field(description="Loss of the unmodified model.")
 
 
-class PairFit(Section):
+class PairFit(ReportPart):
     """The surface of one pair of directions, and its quadratic fit."""
 
     roughness: float = Field(ge=0)
@@ -40,7 +40,7 @@ class PairFit(Section):
     highest: float
 
 
-class Surface(Section):
+class Surface(ReportPart):
     """The loss at every point."""
 
     axis: tuple[float, ...] = Field(description="Coordinates along both directions.")

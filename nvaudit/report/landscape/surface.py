@@ -5,18 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nvaudit.arrays import Floats
 from nvaudit.report.document import MEDIA, PAGE, Figure, Sketch
 from nvaudit.report.landscape.figures import contour_figure, surface_figure, surface_names
 from nvaudit.report.sections import Roughness
 from nvaudit.report.wording import count_text, roughness_text
 
-Float = NDArray[np.float64]
-
 
 def surface_figures(
-    grid: Float, losses: Float, names: list[str], loss: str, sketch: Sketch | None = None, sketched: int = 0
+    grid: Floats, losses: Floats, names: list[str], loss: str, sketch: Sketch | None = None, sketched: int = 0
 ) -> tuple[Figure, ...]:
     """Draw surfaces in 3-D and as contours, and one of them with characters.
 
@@ -57,7 +55,7 @@ def surface_figures(
     return (*pictures, flat)
 
 
-def _surface_words(grid: Float, surface: Float, name: str) -> str:
+def _surface_words(grid: Floats, surface: Floats, name: str) -> str:
     """Say a surface, and which of several it is."""
     middle = int(np.argmin(np.abs(grid)))
     span = f"x and y from {grid.min():g} to {grid.max():g} filter lengths"

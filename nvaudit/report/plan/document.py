@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from nvaudit.report.codes import codes_number
 from nvaudit.report.document import Bullets, Cell, Document, Hero, KeyFigure, Number, Section, Table
 from nvaudit.report.parts import warnings
-from nvaudit.report.plan.result import MOST_TRIALS, Need, PercentilePlan, Plan, plan_headline
+from nvaudit.report.plan.result import MOST_TRIALS, AuditPlan, Need, PercentilePlan, plan_headline
 from nvaudit.report.wording import confidence_text, count_text, kpp_name, value_text
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def plan_document(plan: Plan) -> Document:
+def plan_document(plan: AuditPlan) -> Document:
     """Say what an audit would say and cost; the headline says that nothing was audited."""
     sections = [_percentile(plan, place) for place in range(len(plan.percentiles))]
     return Document(
@@ -28,11 +28,11 @@ def plan_document(plan: Plan) -> Document:
     )
 
 
-def _each(plan: Plan) -> str:
+def _each(plan: AuditPlan) -> str:
     return f" at each of {plan.points} sigmas" if plan.points > 1 else ""
 
 
-def _hero(plan: Plan) -> Hero:
+def _hero(plan: AuditPlan) -> Hero:
     need, timing = plan.given, plan.timing
     numbers = [KeyFigure("chips", f"{plan.trials:,}", f"as given{_each(plan)}", main=True)]
     if need.images is not None and need.seconds is not None:
@@ -51,7 +51,7 @@ def _hero(plan: Plan) -> Hero:
     )
 
 
-def _percentile(plan: Plan, place: int) -> Section:
+def _percentile(plan: AuditPlan, place: int) -> Section:
     item = plan.percentiles[place]
     needs = [("this run", plan.given), ("an interval with a bound on the worst side", item.interval)]
     needs += [
@@ -109,7 +109,7 @@ def _need_row(label: str, need: Need) -> tuple[Cell, ...]:
     )
 
 
-def _remarks(plan: Plan) -> Iterator[str]:
+def _remarks(plan: AuditPlan) -> Iterator[str]:
     timing = plan.timing
     where = count_text(timing.workers, "worker") if timing.workers else "this process"
     yield (

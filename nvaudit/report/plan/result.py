@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text
 from nvaudit.stats.anytime import sequential_verdict
 from nvaudit.stats.binomial import (
@@ -33,7 +33,7 @@ MOST_TRIALS = 100_000_000
 """A run has at most this many trials."""
 
 
-class Need(Section):
+class Need(ReportPart):
     """What an answer takes; null where a run cannot have so many trials."""
 
     trials: int | None
@@ -41,14 +41,14 @@ class Need(Section):
     seconds: float | None = Field(description="Estimated, with everything before the first chip.")
 
 
-class GateNeed(Section):
+class GateNeed(ReportPart):
     """What a gate takes that passes with some failing chips."""
 
     failures: int = Field(ge=0)
     need: Need
 
 
-class PercentilePlan(Section):
+class PercentilePlan(ReportPart):
     """What the trials say about one percentile. Ranks are 1-based from the worst chip."""
 
     percentile: float = Field(gt=0, lt=100)
@@ -64,7 +64,7 @@ class PercentilePlan(Section):
     )
 
 
-class Timing(Section):
+class Timing(ReportPart):
     """The measurement behind the estimated times."""
 
     workers: int = Field(ge=0)
@@ -73,7 +73,7 @@ class Timing(Section):
     seconds_before_chips: float
 
 
-class Plan(Header):
+class AuditPlan(Header):
     """What an audit would say and cost; written by ``nvaudit audit --plan``."""
 
     kind: Literal["plan"] = "plan"
@@ -94,7 +94,7 @@ class Plan(Header):
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlannedAudit:
     """What would be audited; ``header`` holds what every report says of it."""
 
     metric: str
@@ -188,8 +188,8 @@ def gate_limits(trials: int, percentile: float, confidence: float) -> tuple[int 
 
 
 def make_plan(
-    subject: Subject, costs: Costs, *, trials: int, percentiles: Sequence[float], confidence: float
-) -> Plan:
+    subject: PlannedAudit, costs: Costs, *, trials: int, percentiles: Sequence[float], confidence: float
+) -> AuditPlan:
     """Work out a plan."""
     timing = Timing(
         workers=costs.workers,
@@ -197,7 +197,7 @@ def make_plan(
         seconds_per_chip=costs.chip_s,
         seconds_before_chips=costs.start_s,
     )
-    plan = Plan(
+    plan = AuditPlan(
         **{**subject.header, "timing": timing},
         headline="",
         metric=subject.metric,
@@ -215,7 +215,7 @@ def make_plan(
     return plan.model_copy(update={"headline": plan_headline(plan)})
 
 
-def plan_headline(plan: Plan) -> str:
+def plan_headline(plan: AuditPlan) -> str:
     """Say what would be audited, and that nothing was."""
     free = "LABEL-FREE " if plan.label_free else ""
     each = f" at each of {plan.points} sigmas" if plan.points > 1 else ""
@@ -245,7 +245,7 @@ def _percentile(percentile: float, trials: int, confidence: float, costs: Costs)
     )
 
 
-def tables(plan: Plan) -> Tables:
+def tables(plan: AuditPlan) -> Tables:
     """What the trials say about each percentile, and what gates take that pass with some failures."""
     return {
         "percentiles": records_of(flat(item) for item in plan.percentiles),

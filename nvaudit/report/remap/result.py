@@ -11,11 +11,11 @@ from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.sections import Hashes, MetricInfo, ModelInfo, Run, Section
+from nvaudit.report.sections import Hashes, MetricInfo, ModelInfo, ReportPart, Run
 from nvaudit.report.wording import kpp_name, value_text
 
 
-class RemapStep(Section):
+class RemapStep(ReportPart):
     """One candidate on the calibration images and chips; all candidates see the same."""
 
     name: str
@@ -32,7 +32,7 @@ class RemapStep(Section):
     reason: str = Field(default="", description="Why it was not kept.")
 
 
-class RemapTensor(Section):
+class RemapTensor(ReportPart):
     """What happened to one weight on the array."""
 
     name: str
@@ -56,7 +56,7 @@ class RemapTensor(Section):
                                 "deviation; null where that is not known.")  # fmt: skip
 
 
-class RemapAudit(Section):
+class RemapAudit(ReportPart):
     """One side of the paired audit, every chip on every image."""
 
     nominal: float

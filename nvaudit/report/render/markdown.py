@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from nvaudit.report.document import (
     Block,
     Bullets,
-    Code,
+    CodeBlock,
     Document,
     Facts,
     Figure,
@@ -100,7 +100,7 @@ def _block(block: Block) -> Iterable[str]:
         case Facts():
             rows = [[literal(name), literal(value)] for name, value in block.rows]
             return [_grid([("", "---"), ("", "---")], rows)]
-        case Code():
+        case CodeBlock():
             return [_fenced(block.text, "sh")]
         case Table():
             return _table(block)

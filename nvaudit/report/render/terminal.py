@@ -13,7 +13,7 @@ from rich.text import Text
 from nvaudit.report.document import (
     Block,
     Bullets,
-    Code,
+    CodeBlock,
     Document,
     Facts,
     Figure,
@@ -25,7 +25,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.wording import clean, wrap
 
-Kind: TypeAlias = Literal["left", "right", "fold"]
+ColumnKind: TypeAlias = Literal["left", "right", "fold"]
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "undecided": "bold yellow", "none": "bold"}
 _MAX_ROWS = 12
@@ -102,7 +102,7 @@ def _block(block: Block, width: int) -> Iterable[Text]:
             return [sentence(item, width, _INDENT, _HANGING) for item in block.items]
         case Facts():
             return [table([("", "left"), ("", "fold")], block.rows, width, _INDENT)]
-        case Code():
+        case CodeBlock():
             return [sentence(block.text, width, _INDENT, _HANGING)]
         case Table():
             return _table(block, width)
@@ -112,7 +112,9 @@ def _block(block: Block, width: int) -> Iterable[Text]:
 
 def _table(block: Table, width: int) -> Iterator[Text]:
     """A table with what it says; what does not fit on a screen is counted."""
-    columns: list[tuple[str, Kind]] = [(name, block.side(index)) for index, name in enumerate(block.columns)]
+    columns: list[tuple[str, ColumnKind]] = [
+        (name, block.side(index)) for index, name in enumerate(block.columns)
+    ]
     rows = [[cell_text(cell) for cell in row] for row in block.rows]
     left = 0 if block.all_rows else max(len(rows) - _MAX_ROWS, 0)
     if left == 1:  # a line that says so takes as much room
@@ -163,7 +165,7 @@ def heading(text: str, width: int) -> Text:
 
 
 def table(
-    columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]], width: int, indent: str = ""
+    columns: Sequence[tuple[str, ColumnKind]], rows: Sequence[Sequence[str]], width: int, indent: str = ""
 ) -> Text:
     """Make a plain table that is complete at every width.
 
@@ -211,7 +213,7 @@ def table(
 
 
 def stacked(
-    columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]], width: int, indent: str = ""
+    columns: Sequence[tuple[str, ColumnKind]], rows: Sequence[Sequence[str]], width: int, indent: str = ""
 ) -> list[Text]:
     """Make as many tables below each other as it takes to show all columns, each with the first of them.
 
@@ -241,13 +243,13 @@ def stacked(
     return [part for one in tables for part in (Text(), one)][1:]
 
 
-def _pad(text: str, size: int, kind: Kind) -> str:
+def _pad(text: str, size: int, kind: ColumnKind) -> str:
     space = " " * max(size - cell_len(text), 0)
     return space + text if kind == "right" else text + space
 
 
 def _sizes(
-    columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]], width: int
+    columns: Sequence[tuple[str, ColumnKind]], rows: Sequence[Sequence[str]], width: int
 ) -> list[int] | None:
     """Widths of the columns, None if they do not fit even when folded."""
     sizes = [
@@ -278,7 +280,7 @@ def _sizes(
 
 
 def _records(
-    columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[str]], width: int, indent: str
+    columns: Sequence[tuple[str, ColumnKind]], rows: Sequence[Sequence[str]], width: int, indent: str
 ) -> Text:
     """One paragraph for each row, without its empty cells."""
     lines = []

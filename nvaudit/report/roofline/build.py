@@ -13,13 +13,7 @@ from nvaudit.report.comparison.measures import size_of
 from nvaudit.report.cost.result import figures_of
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.result import AuditReport
-from nvaudit.report.roofline.limits import (
-    Limit,
-    Measure,
-    Roof,
-    default_margin,
-    judge,
-)
+from nvaudit.report.roofline.limits import LimitedBy, Roof, default_margin, judge
 from nvaudit.report.roofline.result import (
     ALONE_WORDS,
     LIMIT_WORDS,
@@ -38,6 +32,7 @@ from nvaudit.report.wording import (
     share_of_weights_text,
     value_text,
 )
+from nvaudit.spec import RooflineMeasure
 
 
 @dataclass(frozen=True)
@@ -64,14 +59,14 @@ class Asked:
 
     Attributes
     ----------
-    rank_by : Measure
+    rank_by : RooflineMeasure
     margin : float or None
         None for the default.
     converters : mapping or None
         Their options.
     """
 
-    rank_by: Measure = "kpp"
+    rank_by: RooflineMeasure = "kpp"
     margin: float | None = None
     converters: Mapping[str, JsonValue] | None = None
 
@@ -143,7 +138,7 @@ def make_roofline(
     return report.model_copy(update={"headline": headline(report), "levels": own})
 
 
-def _level(audits: LevelAudits, rank_by: Measure, margin: float) -> LevelResult:
+def _level(audits: LevelAudits, rank_by: RooflineMeasure, margin: float) -> LevelResult:
     ideal, converted = audits.ideal, audits.converted
     device = _chips(ideal)
     both = None if converted is None else _chips(converted)
@@ -195,7 +190,7 @@ def _chips(report: AuditReport) -> ChipsPoint:
 
 
 def _choose(
-    levels: Sequence[LevelResult], rank_by: Measure, margin: float, higher_is_better: bool
+    levels: Sequence[LevelResult], rank_by: RooflineMeasure, margin: float, higher_is_better: bool
 ) -> tuple[LevelResult, LevelResult]:
     """Find the best number of levels, and the smallest array within the margin of it."""
     sign = 1.0 if higher_is_better else -1.0
@@ -243,13 +238,13 @@ def limits_text(report: RooflineReport) -> str:
     return "; ".join(parts)
 
 
-def verdict_words(roof: Roof, limit: Limit, settled: bool, info: MetricInfo) -> str:
+def verdict_words(roof: Roof, limit: LimitedBy, settled: bool, info: MetricInfo) -> str:
     """Say what limits one number of levels, and what each part costs.
 
     Parameters
     ----------
     roof : Roof
-    limit : Limit
+    limit : LimitedBy
     settled : bool
     info : MetricInfo
     """

@@ -8,11 +8,11 @@ from typing import Literal
 
 from scipy.special import ndtri
 
+from nvaudit.spec import RooflineMeasure
 from nvaudit.stats.kpp import KppResult
 
-Limit = Literal["device", "adc", "both", "neither"]
-Measure = Literal["kpp", "mean"]
-MEASURES: tuple[Measure, ...] = ("kpp", "mean")
+LimitedBy = Literal["device", "adc", "both", "neither"]
+MEASURES: tuple[RooflineMeasure, ...] = ("kpp", "mean")
 
 DEFAULT_MARGIN = 0.01
 """Of a fraction: one point. Of any other metric: this share of the quantised model's value."""
@@ -76,7 +76,7 @@ def default_margin(unit: str, quantised: float) -> float:
     return DEFAULT_MARGIN if unit == "fraction" else DEFAULT_MARGIN * abs(quantised)
 
 
-def limit_of(device_loss: float, adc_loss: float | None, loss: float, margin: float) -> Limit:
+def limit_of(device_loss: float, adc_loss: float | None, loss: float, margin: float) -> LimitedBy:
     """Say what limits.
 
     Parameters
@@ -106,7 +106,7 @@ def limit_of(device_loss: float, adc_loss: float | None, loss: float, margin: fl
     return "device" if device_loss > adc_loss else "adc"
 
 
-def judge(roof: Roof, margin: float, higher_is_better: bool) -> tuple[Limit, bool]:
+def judge(roof: Roof, margin: float, higher_is_better: bool) -> tuple[LimitedBy, bool]:
     """Say what limits a number of levels, and whether both ends of the interval say the same.
 
     Parameters
@@ -118,14 +118,14 @@ def judge(roof: Roof, margin: float, higher_is_better: bool) -> tuple[Limit, boo
 
     Returns
     -------
-    limit : Limit
+    limit : LimitedBy
     settled : bool
         False where more chips may change it. A bound that is missing on the worst side counts as the worst
         there can be; without one on the other side nothing is settled.
     """
     sign = 1.0 if higher_is_better else -1.0
 
-    def at(device: float, both: float) -> Limit:
+    def at(device: float, both: float) -> LimitedBy:
         adc = None if roof.adc is None else sign * (roof.quantised - roof.adc)
         return limit_of(sign * (roof.quantised - device), adc, sign * (roof.quantised - both), margin)
 

@@ -13,37 +13,32 @@ from nvaudit.report.cost.result import CostFigures
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.roofline.limits import (
-    Limit,
-    Measure,
-    Range,
-    range_of_kpp,
-    range_of_mean,
-)
+from nvaudit.report.roofline.limits import LimitedBy, Range, range_of_kpp, range_of_mean
 from nvaudit.report.sections import (
     DataInfo,
     Hashes,
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    ReportPart,
     Run,
-    Section,
 )
 from nvaudit.report.wording import (
     kpp_name,
 )
+from nvaudit.spec import RooflineMeasure
 from nvaudit.stats.kpp import KppResult
 
-LIMIT_WORDS: dict[Limit, str] = {
+LIMIT_WORDS: dict[LimitedBy, str] = {
     "device": "device limits", "adc": "ADC limits", "both": "device and ADC limit",
     "neither": "neither limits",
 }  # fmt: skip
 
-ALONE_WORDS: dict[Limit, str] = {**LIMIT_WORDS, "neither": "the device does not limit"}
+ALONE_WORDS: dict[LimitedBy, str] = {**LIMIT_WORDS, "neither": "the device does not limit"}
 """Where there are no converters."""
 
 
-class ChipsPoint(Section):
+class ChipsPoint(ReportPart):
     """What the simulated chips of one number of levels reach."""
 
     mean: float
@@ -55,14 +50,14 @@ class ChipsPoint(Section):
     images_exhaustive: int = Field(ge=0)
     exact: bool = Field(description="The KPP equals the one of an exhaustive evaluation.")
 
-    def at(self, measure: Measure) -> Range:
+    def at(self, measure: RooflineMeasure) -> Range:
         """Give the value that the verdict reads, with its interval."""
         if measure == "kpp":
             return range_of_kpp(self.kpp)
         return range_of_mean(self.mean, self.mean_error, self.kpp.confidence)
 
 
-class LevelResult(Section):
+class LevelResult(ReportPart):
     """One number of levels per cell."""
 
     levels: int = Field(ge=2)
@@ -72,7 +67,7 @@ class LevelResult(Section):
     device: ChipsPoint = Field(description="Device variation, ideal converters.")
     adc: float | None = Field(description="Converters, ideal devices; null without converters.")
     both: ChipsPoint | None = Field(description="Device variation and converters, the same chips.")
-    limit: Limit
+    limit: LimitedBy
     settled: bool = Field(description="Both ends of the interval give the same limit.")
     verdict: str = Field(description="The limit in words.")
     size: ModelSize
@@ -94,7 +89,7 @@ class LevelResult(Section):
         return self.device if self.both is None else self.both
 
 
-class SkippedLevel(Section):
+class SkippedLevel(ReportPart):
     """A number of levels that the profile cannot do."""
 
     levels: int
@@ -115,7 +110,7 @@ class RooflineReport(Header):
     )
     percentile: float
     confidence: float
-    rank_by: Measure = Field(description="What the verdicts and the best number of levels go by.")
+    rank_by: RooflineMeasure = Field(description="What the verdicts and the best number of levels go by.")
     margin: float = Field(description="Losses up to it do not count, in the metric's unit.")
     levels: tuple[LevelResult, ...] = Field(description="Ascending.")
     skipped: tuple[SkippedLevel, ...]

@@ -8,10 +8,10 @@ from pydantic import Field, JsonValue
 
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import Section
+from nvaudit.report.sections import ReportPart
 
 
-class TechnologySummary(Section):
+class TechnologySummary(ReportPart):
     """One bundled technology."""
 
     name: str
@@ -30,7 +30,7 @@ class TechnologyList(Header):
     technologies: tuple[TechnologySummary, ...]
 
 
-class TechnologyNumber(Section):
+class TechnologyNumber(ReportPart):
     """One number of a technology."""
 
     path: str = Field(description="Where it stands, as for --technology-set.")
@@ -43,7 +43,7 @@ class TechnologyNumber(Section):
     note: str | None = None
 
 
-class PeakInfo(Section):
+class PeakInfo(ReportPart):
     """A part of the chip at work all the time: what it takes, how large it is, and what it does."""
 
     name: str

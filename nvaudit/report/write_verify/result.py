@@ -18,8 +18,8 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    ReportPart,
     Run,
-    Section,
     check_filled,
 )
 from nvaudit.report.wording import count_text, kpp_name, limit_text, value_text
@@ -31,7 +31,7 @@ POINT = 0.01
 a fraction; of another metric, this part of the quantised model's value."""
 
 
-class VerifyPoint(Section):
+class VerifyPoint(ReportPart):
     """The chips with a share of the weights verified."""
 
     share: float = Field(ge=0, le=1)
@@ -47,7 +47,7 @@ class VerifyPoint(Section):
     values: tuple[float, ...] = Field(description="Of every chip, in order of the trials.")
 
 
-class VerifyChoice(Section):
+class VerifyChoice(ReportPart):
     """The share that the plan is for."""
 
     share: float = Field(ge=0, le=1)
@@ -61,7 +61,7 @@ class VerifyChoice(Section):
     )
 
 
-class VerifyTensor(Section):
+class VerifyTensor(ReportPart):
     """What the plan verifies of one tensor."""
 
     name: str

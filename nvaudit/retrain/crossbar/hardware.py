@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from nvaudit.errors import OptionError
-from nvaudit.model import Converters, Split
+from nvaudit.model import Converters, CrossbarSplit
 from nvaudit.perturb.cells import device_factors, target_cells
-from nvaudit.perturb.crossbar import MOST_SAMPLES, ConverterSpec, Spread, settle_layer
+from nvaudit.perturb.crossbar import MOST_SAMPLES, ConverterSpec, MagnitudeHistogram, settle_layer
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.retrain.crossbar.products import (
     CrossbarProduct,
@@ -37,8 +37,8 @@ from nvaudit.retrain.crossbar.products import (
 )
 from nvaudit.retrain.device_noise import DeviceNoise, mapped_tensor
 from nvaudit.retrain.executor.module import Executor
-from nvaudit.retrain.executor.ops.recurrent import Part, Recurrent
-from nvaudit.retrain.executor.program import Step
+from nvaudit.retrain.executor.ops.recurrent import GatePart, Recurrent
+from nvaudit.retrain.executor.program import ProgramStep
 from nvaudit.retrain.feed import Feed
 from nvaudit.retrain.noise import Noise, deviation_of, no_noise
 from nvaudit.retrain.prune import with_devices
@@ -104,7 +104,7 @@ class Crossbars:
         self,
         network: Executor,
         where: Sequence[ArrayPlace],
-        splits: Sequence[Split],
+        splits: Sequence[CrossbarSplit],
         how: ConverterSpec,
         feed: Feed,
         batch_size: int,
@@ -120,7 +120,7 @@ class Crossbars:
         self.converters: dict[str, Converters] = {}
         self._mode: Literal["off", "watch", "convert"] = "off"
         self._chips: dict[str, ProgrammedWeight] = {}
-        self._spreads: dict[str, tuple[Spread, Spread]] = {}
+        self._spreads: dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]] = {}
 
     @contextlib.contextmanager
     def programmed(self, noise: Noise, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
@@ -165,7 +165,7 @@ class Crossbars:
         # A network in training mode updates its running statistics in every pass; those of a calibration are
         # put back, so that it leaves no trace.
         kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        self._spreads = {key: (Spread(), Spread()) for key in self._splits}
+        self._spreads = {key: (MagnitudeHistogram(), MagnitudeHistogram()) for key in self._splits}
         generator = torch.Generator(self._feed.device)  # of no noise: nothing is drawn
         with torch.no_grad(), self._with_chips(no_noise, generator, "watch") as weights:
             for batch in self._feed.in_order(self._batch_size):
@@ -210,12 +210,12 @@ class Crossbars:
         return run
 
     def wrap_recurrent(
-        self, function: Recurrent, products: Mapping[Part, CrossbarProduct]
+        self, function: Recurrent, products: Mapping[GatePart, CrossbarProduct]
     ) -> Callable[..., Any]:
         """The function of an LSTM, GRU or RNN; inside ``programmed`` its products go through crossbars."""
         wrapped = {part: self.wrap(product) for part, product in products.items()}
 
-        def multiply(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
+        def multiply(part: GatePart, values: Tensor, matrix: Tensor) -> Tensor:
             return wrapped[part](values, matrix)
 
         def run(*inputs: Any) -> Any:
@@ -252,7 +252,7 @@ class Crossbars:
 def put_in_training(
     network: Executor,
     where: Sequence[ArrayPlace],
-    splits: Sequence[Split],
+    splits: Sequence[CrossbarSplit],
     how: ConverterSpec,
     feed: Feed,
     batch_size: int,
@@ -265,7 +265,7 @@ def put_in_training(
         Its operators are wrapped in place; outside ``Crossbars.programmed`` it computes as before.
     where : sequence of ArrayPlace
         Weights on the array.
-    splits : sequence of Split
+    splits : sequence of CrossbarSplit
         What the audit makes of each.
     feed : Feed
         Samples to train on; some of them calibrate.
@@ -282,7 +282,7 @@ def put_in_training(
     split_of = {split.key: split for split in splits if split.reason is None}
     trained: set[str] = set()
 
-    def through_crossbars(step: Step) -> Callable[..., Any]:
+    def through_crossbars(step: ProgramStep) -> Callable[..., Any]:
         function = step[0]
         product = find_product(step, network, split_of, places, how.rows)
         several = find_recurrent(step, network, split_of, places, how.rows)

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from nvaudit.errors import ModelError
-from nvaudit.model import Split
-from nvaudit.model.crossbar.kinds import Kind, Refused, kind_of
+from nvaudit.model import CrossbarSplit
+from nvaudit.model.crossbar.kinds import ProductForm, Refused, kind_of
 from nvaudit.model.crossbar.plan import Converter, Converters, row_blocks
 from nvaudit.model.graph import Node
 from nvaudit.model.layout import Layout
 from nvaudit.model.operators import find_operator
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.retrain.executor.module import Executor
-from nvaudit.retrain.executor.ops.recurrent import Part, Recurrent
-from nvaudit.retrain.executor.program import Step, arranged, run_steps
+from nvaudit.retrain.executor.ops.recurrent import GatePart, Recurrent
+from nvaudit.retrain.executor.program import ProgramStep, arranged, run_steps
 from nvaudit.retrain.quant import ArrayPlace
 
 _ROUND = 11
@@ -47,7 +47,7 @@ class ProgrammedWeight:
 
 
 @dataclass(frozen=True)
-class RowBlock:
+class BlockProduct:
     """One row block of a weight.
 
     Attributes
@@ -71,7 +71,7 @@ class CrossbarProduct:
 
     Attributes
     ----------
-    kind : Kind
+    kind : ProductForm
         How the operator takes it.
     positions : Tensor, int64
         In the shape that the operator takes: where each element lies in the trained layout, counted flat.
@@ -82,8 +82,8 @@ class CrossbarProduct:
     """
 
     key: str
-    kind: Kind
-    blocks: tuple[RowBlock, ...]
+    kind: ProductForm
+    blocks: tuple[BlockProduct, ...]
     positions: Tensor
     factors: tuple[float, ...]
     offset: int
@@ -245,13 +245,17 @@ def codes(values: Tensor, converter: Converter, half_up: bool = False) -> Tensor
 
 
 def find_product(
-    step: Step, network: Executor, splits: Mapping[str, Split], places: Mapping[str, ArrayPlace], rows: int
+    step: ProgramStep,
+    network: Executor,
+    splits: Mapping[str, CrossbarSplit],
+    places: Mapping[str, ArrayPlace],
+    rows: int,
 ) -> CrossbarProduct | None:
     """Find the product of an operator.
 
     Parameters
     ----------
-    splits : mapping of str to Split
+    splits : mapping of str to CrossbarSplit
         The weights that the audit splits, by key.
 
     Returns
@@ -283,7 +287,7 @@ def find_product(
     return None
 
 
-def why_not_split(split: Split) -> str | None:
+def why_not_split(split: CrossbarSplit) -> str | None:
     """Say why a weight that the audit splits is trained with ideal converters; None if it is not."""
     if split.inside:
         return "its operator is in the body of another one, which is trained with ideal converters"
@@ -293,8 +297,12 @@ def why_not_split(split: Split) -> str | None:
 
 
 def find_recurrent(
-    step: Step, network: Executor, splits: Mapping[str, Split], places: Mapping[str, ArrayPlace], rows: int
-) -> dict[Part, CrossbarProduct]:
+    step: ProgramStep,
+    network: Executor,
+    splits: Mapping[str, CrossbarSplit],
+    places: Mapping[str, ArrayPlace],
+    rows: int,
+) -> dict[GatePart, CrossbarProduct]:
     """Find the products of an LSTM, GRU or RNN; none if the audit does not split both of its matrices.
 
     Parameters are those of :func:`find_product`.
@@ -302,7 +310,7 @@ def find_recurrent(
     function, inputs, _, _, node = step
     if not isinstance(function, Recurrent) or node is None:
         return {}
-    products: dict[Part, CrossbarProduct] = {}
+    products: dict[GatePart, CrossbarProduct] = {}
     matrices = {}
     for operand in (1, 2):
         keys = [key for key in _sources(network, inputs[operand]) if key in splits]
@@ -316,15 +324,15 @@ def find_recurrent(
         operand, direction, _ = part
         key, positions = matrices[operand]
         own = positions[direction, start:stop]
-        kind = Kind("right", tuple(own.shape), transposed=True)
+        kind = ProductForm("right", tuple(own.shape), transposed=True)
         products[part] = _product(places[key], splits[key], kind, own, lambda x, matrix: x @ matrix.t(), node)
     return products
 
 
 def _product(
     place: ArrayPlace,
-    split: Split,
-    kind: Kind,
+    split: CrossbarSplit,
+    kind: ProductForm,
     positions: Tensor,
     function: Callable[..., Tensor],
     node: Node,
@@ -333,7 +341,7 @@ def _product(
     blocks = []
     for block in split.blocks:
         steps, shape = kind.arrangement(block, len(factors), len(split.blocks))
-        blocks.append(RowBlock(block.channels, steps, shape))
+        blocks.append(BlockProduct(block.channels, steps, shape))
     offset = device_offset(place.array)
     return CrossbarProduct(place.key, kind, tuple(blocks), positions, factors, offset, function, node)
 

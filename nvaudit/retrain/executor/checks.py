@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError
 from nvaudit.model.graph import Network
 from nvaudit.model.load import LoadedModel
@@ -19,7 +20,7 @@ from nvaudit.model.probe import expose, inner_values
 from nvaudit.perturb.session import literal_session, run_session
 from nvaudit.retrain.executor.before import upstream, with_bodies
 from nvaudit.retrain.executor.module import Executor
-from nvaudit.retrain.executor.ops.registry import HALVES, Array
+from nvaudit.retrain.executor.ops.registry import HALVES
 
 # Relative to the largest magnitude of a value, not to each number: sums in another order err by the size of
 # their terms, and a number near zero has no size of its own.

@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 import nvaudit.retrain.executor.ops  # noqa: F401 - fills the table of operators
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError, NvauditError
 from nvaudit.model.graph import Graph, Network, Node, Stored
-from nvaudit.retrain.executor.ops.registry import Array, Op, Registered, RunState, find, supported, to_tensor
-from nvaudit.retrain.executor.program import NOTHING, Body, RefusedNode, SlotTable, Step, arranged, free_dead
+from nvaudit.retrain.executor.ops.registry import Op, Registered, RunState, find, supported, to_tensor
+from nvaudit.retrain.executor.program import (
+    NOTHING,
+    Body,
+    ProgramStep,
+    RefusedNode,
+    SlotTable,
+    arranged,
+    free_dead,
+)
 
-Kind = Literal["constant", "weight", "data"]
+ValueKind = Literal["constant", "weight", "data"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Ref:
     """
 
     slot: int
-    kind: Kind
+    kind: ValueKind
     host: bool = False
     keys: frozenset[str] = frozenset()
     buffer: bool = False
@@ -56,14 +65,14 @@ class GraphScope:
         self.parent = parent
         self.table = table
         self.refs: dict[str, Ref] = {}
-        self.steps: list[Step] = []
+        self.steps: list[ProgramStep] = []
         self.freeable: set[int] = set()
         self.placed: dict[int, Ref] = {}
         # For a body: what its node hands in from outside (references of the parent), and where it goes.
         self.outside: list[Ref] = []
         self.captures: list[tuple[int, int]] = []
 
-    def fresh(self, name: str, kind: Kind, **more: Any) -> Ref:
+    def fresh(self, name: str, kind: ValueKind, **more: Any) -> Ref:
         """Enter a value that a step or the caller will put into its slot."""
         ref = Ref(self.table.new(), kind, **more)
         self.freeable.add(ref.slot)
@@ -89,9 +98,9 @@ class Compiled:
         Slots of the main graph.
     tables : list of SlotTable
         Those of all graphs.
-    weight_steps : list of Step
+    weight_steps : list of ProgramStep
         What depends on parameters alone.
-    data_steps : list of Step
+    data_steps : list of ProgramStep
         The rest.
     inputs : dict of str to int
         Slot of each input of the model.
@@ -103,8 +112,8 @@ class Compiled:
 
     table: SlotTable
     tables: list[SlotTable] = field(default_factory=list)
-    weight_steps: list[Step] = field(default_factory=list)
-    data_steps: list[Step] = field(default_factory=list)
+    weight_steps: list[ProgramStep] = field(default_factory=list)
+    data_steps: list[ProgramStep] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: list[tuple[str, int]] = field(default_factory=list)
     names: dict[str, Ref] = field(default_factory=dict)
@@ -127,7 +136,7 @@ class Compiler:
         self.injected = {name: key for key, made in network.folded.items() for name in made.names}
         self.root = GraphScope(None, SlotTable())
         self.tables = [self.root.table]
-        self.weight_steps: list[Step] = []
+        self.weight_steps: list[ProgramStep] = []
 
     def compile(self) -> Compiled:
         """Compile the network."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from nvaudit.model.graph import Moves, Network, Stored
-from nvaudit.model.parameters import Grid
+from nvaudit.model.parameters import QuantizationGrid
 from nvaudit.model.settle import COMPUTED
 from nvaudit.retrain.executor.compile import Compiled, Compiler, Ref
 from nvaudit.retrain.executor.ops.quantize import half_through, quantise
@@ -132,7 +132,7 @@ class Leaves:
         self.places[key] = WeightSlot(slot, stored.moves)
         return slot
 
-    def _codes(self, stored: Stored, grid: Grid, slot: int, compiler: Compiler) -> int:
+    def _codes(self, stored: Stored, grid: QuantizationGrid, slot: int, compiler: Compiler) -> int:
         """Put the master on its grid at each run; the graph reads codes."""
         key, table, state = stored.key, compiler.root.table, self.state
         low, high = grid.low, grid.high

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from nvaudit.arrays import Array
 from nvaudit.errors import DataError, ModelError
 from nvaudit.model.graph import Network, read_network
 from nvaudit.model.layout import UNMOVED, Layout
@@ -20,8 +21,8 @@ from nvaudit.model.settle import COMPUTED
 from nvaudit.retrain.executor.before import Before, trained_part
 from nvaudit.retrain.executor.compile import Compiler
 from nvaudit.retrain.executor.leaves import Leaves, Trainable, computed_places, integer_outputs, train_default
-from nvaudit.retrain.executor.ops.registry import HALVES, Array, RunState, find
-from nvaudit.retrain.executor.program import RefusedNode, Step, arranged, run_steps
+from nvaudit.retrain.executor.ops.registry import HALVES, RunState, find
+from nvaudit.retrain.executor.program import ProgramStep, RefusedNode, arranged, run_steps
 
 
 def build_executor(
@@ -255,7 +256,7 @@ class Executor(torch.nn.Module):
         flat = {slot for out in made for slot in ((out,) if isinstance(out, int) else out)}
         return flat | set(self._slots.values())
 
-    def replace_functions(self, replacement: Callable[[Step], Callable[..., Any]]) -> None:
+    def replace_functions(self, replacement: Callable[[ProgramStep], Callable[..., Any]]) -> None:
         """Put another function in the place of each step that depends on data."""
         steps = [(replacement(step), *step[1:]) for step in self._program.data_steps]
         self._program = replace(self._program, data_steps=steps)

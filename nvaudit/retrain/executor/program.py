@@ -13,7 +13,7 @@ from nvaudit.model.graph import Node
 from nvaudit.model.layout import Layout
 
 # Function, slots of its arguments, slot or slots of its results, slots that nobody reads later, its node.
-Step = tuple[Callable[..., Any], tuple[int, ...], int | tuple[int, ...], tuple[int, ...], Node | None]
+ProgramStep = tuple[Callable[..., Any], tuple[int, ...], int | tuple[int, ...], tuple[int, ...], Node | None]
 
 NOTHING = 0
 """The slot of an input that is left out, and of an output that nobody wants."""
@@ -29,7 +29,7 @@ def _only(value: torch.Tensor, axis: int, start: int, stop: int) -> torch.Tensor
     return torch.slice_scatter(torch.zeros_like(value), part, axis, start, stop)
 
 
-def run_steps(steps: Sequence[Step], values: list[Any]) -> None:
+def run_steps(steps: Sequence[ProgramStep], values: list[Any]) -> None:
     """Run steps over their slots, in place.
 
     Raises
@@ -118,7 +118,7 @@ class Body:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...] = ()
     captures: list[tuple[int, int]] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ProgramStep] = field(default_factory=list)
 
     def __call__(self, inputs: Sequence[Any], outside: Sequence[Any]) -> list[Any]:
         """Run the body."""
@@ -131,7 +131,7 @@ class Body:
         return [values[slot] for slot in self.outputs]
 
 
-def free_dead(steps: list[Step], kept: set[int], freeable: set[int]) -> list[Step]:
+def free_dead(steps: list[ProgramStep], kept: set[int], freeable: set[int]) -> list[ProgramStep]:
     """Let each step drop the slots that it is the last to read.
 
     Parameters
@@ -143,13 +143,13 @@ def free_dead(steps: list[Step], kept: set[int], freeable: set[int]) -> list[Ste
 
     Returns
     -------
-    list of Step
+    list of ProgramStep
         The same steps.
     """
     # From the end: the last step that reads a slot is the first one met. In training, autograd holds what it
     # needs by itself; in scoring this is what bounds the memory.
     seen = set(kept) | {NOTHING}
-    result: list[Step] = []
+    result: list[ProgramStep] = []
     for function, inputs, outputs, _, node in reversed(steps):
         made = (outputs,) if isinstance(outputs, int) else outputs
         dead = {slot for slot in (*inputs, *made) if slot not in seen and slot in freeable}

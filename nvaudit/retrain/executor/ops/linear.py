@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvaudit.retrain.executor.ops.registry import Function, Op, op
-from nvaudit.retrain.executor.ops.window import Window, window_of
+from nvaudit.retrain.executor.ops.window import KernelWindow, window_of
 
 op("MatMul")(lambda op: torch.matmul)
 
@@ -76,7 +76,7 @@ def conv(op: Op, weight_index: int = 1) -> Function:
     return _fixed_conv(window, groups) or run
 
 
-def _fixed_conv(window: Window, groups: int) -> Function | None:
+def _fixed_conv(window: KernelWindow, groups: int) -> Function | None:
     """A 2-D convolution whose padding is known and symmetric: nothing is left to decide in a step."""
     if window.automatic or window.rank != 2 or window.befores != window.afters:
         return None
@@ -155,7 +155,7 @@ def _conv_transpose(op: Op) -> Function:
 
 
 def _transpose_pads(
-    window: Window,
+    window: KernelWindow,
     full: list[int],
     extra: tuple[int, ...],
     strides: tuple[int, ...],

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvaudit.retrain.executor.ops.registry import Function, Op, op, simple
-from nvaudit.retrain.executor.ops.window import Sizes, Window, window_of
+from nvaudit.retrain.executor.ops.window import KernelWindow, Sizes, window_of
 
 _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -31,7 +31,9 @@ def _global_lp(op: Op) -> Function:
     return lambda x: x.abs().pow(p).sum(tuple(range(2, x.dim())), keepdim=True).pow(1 / p)
 
 
-def _extent(window: Window, x: Tensor, kernel: Sizes, ceil: bool) -> tuple[list[tuple[int, int]], list[int]]:
+def _extent(
+    window: KernelWindow, x: Tensor, kernel: Sizes, ceil: bool
+) -> tuple[list[tuple[int, int]], list[int]]:
     """Padding of each axis, and what must be added behind it for a rounded-up output."""
     sizes = tuple(x.shape[2:])
     rank = len(sizes)

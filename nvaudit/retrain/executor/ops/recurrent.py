@@ -22,9 +22,9 @@ _ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 _USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
 Activation = Callable[[Tensor], Tensor]
-Part = tuple[int, int, int]
+GatePart = tuple[int, int, int]
 """Which product: 1 for W or 2 for R, the direction, and the part of the matrix."""
-Multiply = Callable[[Part, Tensor, Tensor], Tensor]
+Multiply = Callable[[GatePart, Tensor, Tensor], Tensor]
 """Of a part, values (…, row) and a matrix (column, row)."""
 
 
@@ -131,9 +131,9 @@ class Recurrent:
         """Run it step by step, with somebody else's products; a state that is zero needs none."""
         return self._run(multiply, x, w, r, *rest)
 
-    def parts(self) -> dict[Part, tuple[int, int]]:
+    def parts(self) -> dict[GatePart, tuple[int, int]]:
         """Every product, and the rows of its matrix that it takes."""
-        rows_of: dict[Part, tuple[int, int]] = {}
+        rows_of: dict[GatePart, tuple[int, int]] = {}
         for direction in range(len(self.layer.directions)):
             rows_of[1, direction, 0] = (0, len(_ORDER[self.layer.kind]) * self.layer.hidden)
             rows_of |= {(2, direction, number): rows for number, rows in enumerate(self.layer.parts)}
@@ -206,7 +206,7 @@ def _reordered(kind: str, part: Tensor) -> Tensor:
     return torch.cat([blocks[place] for place in order])
 
 
-def _plain(part: Part, values: Tensor, matrix: Tensor) -> Tensor:
+def _plain(part: GatePart, values: Tensor, matrix: Tensor) -> Tensor:
     return values @ matrix.t()
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from nvaudit.arrays import Array
 from nvaudit.errors import ModelError
 from nvaudit.model.graph import Graph, Node
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Function = Callable[..., Any]
 
 _CARRIERS = {
@@ -164,14 +164,14 @@ class Op:
         return lambda arguments: [int(number) for number in arguments[index].reshape(-1).tolist()]
 
 
-Builder = Callable[[Op], Function]
+OpBuilder = Callable[[Op], Function]
 
 
 @dataclass(frozen=True)
 class Registered:
     """One operator: its builder, the inputs that hold sizes or indices on the host, whether it is pure."""
 
-    build: Builder
+    build: OpBuilder
     host: frozenset[int]
     pure: bool
 
@@ -181,7 +181,7 @@ _TABLE: dict[tuple[str, str], Registered] = {}
 
 def op(
     *names: str, host: tuple[int, ...] = (), pure: bool = True, domains: tuple[str, ...] = ("",)
-) -> Callable[[Builder], Builder]:
+) -> Callable[[OpBuilder], OpBuilder]:
     """Enter a builder into the table.
 
     Parameters
@@ -197,7 +197,7 @@ def op(
         A decorator.
     """
 
-    def enter(build: Builder) -> Builder:
+    def enter(build: OpBuilder) -> OpBuilder:
         for domain in domains:
             for name in names:
                 _TABLE[domain, name] = Registered(build, frozenset(host), pure)
@@ -206,7 +206,7 @@ def op(
     return enter
 
 
-def simple(function: Function) -> Builder:
+def simple(function: Function) -> OpBuilder:
     """Make a builder of an operator without attributes."""
     return lambda op: function
 

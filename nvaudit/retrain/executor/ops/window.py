@@ -10,7 +10,7 @@ Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Window:
+class KernelWindow:
     """A window's attributes.
 
     Attributes
@@ -67,7 +67,7 @@ def same_pads(
     return tuple(befores), tuple(afters)
 
 
-def window_of(op: Op, weight_index: int | None = None) -> Window:
+def window_of(op: Op, weight_index: int | None = None) -> KernelWindow:
     """Read a window's attributes."""
     automatic = str(op.attr("auto_pad", "NOTSET"))
     automatic = "" if automatic == "NOTSET" else automatic
@@ -81,7 +81,7 @@ def window_of(op: Op, weight_index: int | None = None) -> Window:
     half = len(pads) // 2 if pads is not None else 0
     befores = tuple(int(n) for n in pads[:half]) if pads is not None else None
     afters = tuple(int(n) for n in pads[half:]) if pads is not None else None
-    return Window(
+    return KernelWindow(
         rank=rank,
         strides=None if strides is None else tuple(int(n) for n in strides),
         dilations=None if dilations is None else tuple(int(n) for n in dilations),

@@ -30,8 +30,10 @@ def engine_for(example, folder, device, **options):
 
 def filled(engine, trial, variant=WHOLE):
     """What a chip puts into each slot, and which tensor each belongs to."""
+    numbers = {tensor.key: number for number, tensor in enumerate(engine._w.tensors)}
     return {
-        slot.name: (slot.weight_key, slot.variance, array) for slot, array in engine.fill(0, trial, variant)
+        slot.name: (numbers[slot.weight_key], slot.variance, array)
+        for slot, array in engine.fill(0, trial, variant)
     }
 
 

@@ -166,6 +166,8 @@ class RemapSearch:
         start = max(rescaled or good, key=_order)
         if self.best().name in self.cut_short:
             start = self.best()
+        if self.late(f"{start.name}, clipped"):  # limits of large weights take long to find
+            return
         self._family(start, by_balance(start.bench, start.rescaling.power, spread))
         structure = start.name.partition(", ")[0]
         insert = next((key for key, name in _INSERTED.items() if name == structure), "none")

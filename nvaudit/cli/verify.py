@@ -34,7 +34,7 @@ _MASKS = Product(
 @spec_options(
     RunSpec,
     VerifyOptions,
-    without={*OF_ONE_AUDIT, "skip_zero_groups"},
+    without={*OF_ONE_AUDIT, "skip_zero_groups", "digital_outliers"},
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
         "data": {

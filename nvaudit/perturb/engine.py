@@ -432,6 +432,10 @@ class Engine:
                 draw = Draw(dequantize(tensor.code, tensor.scale), None)
             else:
                 draw = self._draw(law, index, trial, variant)
+            if (digital := law.tensor.outliers) is not None:
+                digital.put_into(draw.weights, digital.values)
+                if draw.read_variance is not None:
+                    digital.put_into(draw.read_variance, 0.0)
             for slot in self._w.slots:
                 if slot.tensor == index:
                     yield slot, place(draw, slot)

@@ -23,7 +23,7 @@ def weights_of(path):
 
 @pytest.mark.parametrize("more", [{}, {"code": "8,4,2,1"}, {"scale": "per_channel"}, {"read_noise": "0.05"}])
 def test_the_largest_weights_are_exact_on_a_chip_and_the_others_are_not(tmp_path, more):
-    """A chip written out: so many of each tensor are bit for bit what the model has, and they are the largest."""
+    """A chip written out: the largest of each tensor are bit for bit what the model has."""
     report = audit(MODEL, "fefet1", **FAST, **more, sigmas=(0.2,), digital_outliers=0.02)
     replay(report, tmp_path / "chip.onnx", trial=1)
     given, chip = weights_of(MODEL), weights_of(tmp_path / "chip.onnx")

@@ -51,6 +51,18 @@ def read_sweep(text: str) -> tuple[float, ...]:
     return tuple(float(first + i * stride) for i in range(int(steps) + 1))
 
 
+def read_share(text: str) -> float:
+    """Read a share, as a number or in percent.
+
+    Examples
+    --------
+    >>> read_share("1%"), read_share("0.01")
+    (0.01, 0.01)
+    """
+    number = text.strip()
+    return float(number[:-1]) / 100 if number.endswith("%") else float(number)
+
+
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0}
 
 

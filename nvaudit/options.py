@@ -16,6 +16,7 @@ from nvaudit.option_texts import (
     MAX_SWEEP,
     parse_time,
     read_path,
+    read_share,
     read_size,
     read_sweep,
 )
@@ -343,6 +344,24 @@ class SimulationOptions(Options):
     )
 
 
+class OutlierOptions(Options):
+    """What the hardware computes beside the array."""
+
+    title: ClassVar[str] = "Mapping"
+
+    digital_outliers: Annotated[
+        Annotated[float, Field(gt=0, le=0.5)] | None,
+        Option(
+            "Keep this share of each tensor's weights, the largest, digital, if the hardware can: they are "
+            "exact, and max|W| is that of the others.",
+            unset="none",
+            metavar="SHARE",
+            wanted="a share above 0, up to a half, such as 0.01 or 1%",
+            read=read_share,
+        ),
+    ] = None
+
+
 class DataOptions(Options):
     """What the model is run on, and which of its outputs is read."""
 
@@ -546,7 +565,7 @@ class OnePoint(ChipOptions, DeviceOptions):
 
 
 OF_A_CHIP = (
-    *(DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions),
+    *(DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions, OutlierOptions),
     *(DataOptions, MetricOptions, RunOptions),
 )
 """The parts that the value of a chip depends on, but for inputs and workers."""

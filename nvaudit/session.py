@@ -251,7 +251,7 @@ def settle_placement(spec: RunSpec, profile: DeviceProfile, codes: ChosenCodes |
     return Placement(
         profile.weight_bits, profile.cell_bits, profile.encoding, spec.scale == "per_channel",
         spec.crossbar[0] if spec.skip_zero_groups else None,
-        codes,
+        codes, spec.digital_outliers,
     )  # fmt: skip
 
 
@@ -342,6 +342,7 @@ def input_specs(loaded: LoadedModel, rebatch: Rebatch) -> tuple[InputSpec, ...]:
 def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     """Read everything, decide everything, and write the workload; nothing has run yet."""
     check_converters(spec)
+    _check_outliers(spec)
     profile, points = settle_device(spec)
     loaded = shared(("model", spec.model, spec.seed), lambda: load_runnable(spec.model, spec.seed))
     spec, mapping_notes = find_mapping(spec, loaded)
@@ -519,6 +520,22 @@ def check_converters(spec: RunSpec) -> None:
     for name, there in given.items():
         if there and spec.adc_bits is None:
             raise OptionError(f"{name} is for crossbars with converters; give --adc-bits too")
+
+
+def _check_outliers(spec: RunSpec) -> None:
+    """Refuse digital weights where their products are not simulated.
+
+    Raises
+    ------
+    OptionError
+        Naming the other option.
+    """
+    for option, value in (("--adc-bits", spec.adc_bits), ("--chip", spec.chip or None)):
+        if spec.digital_outliers is not None and value is not None:
+            raise OptionError(
+                f"--digital-outliers and {option}: choose one; what is digital beside the array is not "
+                "simulated there"
+            )
 
 
 def check_thresholds(spec: RunSpec, metric: Metric) -> None:

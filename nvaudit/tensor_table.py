@@ -46,16 +46,18 @@ def tensor_rows(
         array = tensor.array
         if array not in known:
             known[array] = code_moments(point, array)
-        peak = max(tensor.peak_code, 1)
-        rows.append(
-            _row(
-                decision,
-                array,
-                size,
-                scale=float(np.max(tensor.scale, initial=0.0)),
-                weight_sigma=known[array].rms(tensor.code.open()) / peak,
-            )
+        peak, code = max(tensor.peak_code, 1), tensor.code.open()
+        digital = None if tensor.outliers is None else tensor.outliers[0].open()
+        if digital is not None:  # no device holds them
+            code = np.delete(code.reshape(-1), digital)
+        row = _row(
+            decision,
+            array,
+            size,
+            scale=float(np.max(tensor.scale, initial=0.0)),
+            weight_sigma=known[array].rms(code) / peak,
         )
+        rows.append(row if digital is None else row.model_copy(update={"outliers": len(digital)}))
     return rows
 
 

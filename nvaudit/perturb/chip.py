@@ -15,6 +15,7 @@ from nvaudit.arrays import Singles
 from nvaudit.device import NoiseTerm, OperatingPoint, Shared
 from nvaudit.mapping.conductance import DeviceArray, Held, held_levels
 from nvaudit.mapping.groups import unmapped
+from nvaudit.mapping.outliers import Outliers
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.perturb.collapse import CodeLaw, collapse
 from nvaudit.perturb.common import BlockIndex, Streams, Tiles, draw_component
@@ -58,6 +59,8 @@ class MappedTensor:
         What a row and what a column of its crossbars is.
     skip_rows : int or None
         Rows of the crossbars whose groups of zeros have no devices; None: every weight has devices.
+    outliers : Outliers or None
+        Weights that are digital; their codes are 0.
     """
 
     key: str
@@ -67,6 +70,7 @@ class MappedTensor:
     peak_code: int
     lines: Lines = ONE_COLUMN
     skip_rows: int | None = None
+    outliers: Outliers | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from nvaudit.mapping.code_search import (
 from nvaudit.mapping.codes import Code, check_significances, level_code, rounding
 from nvaudit.mapping.conductance import code_layout, layout
 from nvaudit.mapping.mapping_file import read_mapping
+from nvaudit.mapping.outliers import find_outliers
 from nvaudit.mapping.quantize import peak_of, scaled_to
 from nvaudit.mapping.tiling import Crossbar, tiling_of
 from nvaudit.model import Weight
@@ -205,6 +206,7 @@ def choose_codes(
     size: Crossbar,
     importance: Mapping[str, float] | None = None,
     conversion: Conversion | None = None,
+    outliers: float | None = None,
 ) -> ChosenCodes:
     """Choose the code of every weight.
 
@@ -225,6 +227,8 @@ def choose_codes(
         max|W|² / mean W².
     conversion : Conversion, optional
         Converters, whose error counts with that of rounding and noise. By default they are ideal.
+    outliers : float, optional
+        Share of the weights, the largest, that no device holds.
 
     Raises
     ------
@@ -237,7 +241,7 @@ def choose_codes(
     bits = profile.cell_bits
     levels = ANALOG_LEVELS if bits is None else 2**bits
     variance = level_variance(point, levels)
-    layers = [_layer(weight, per_channel) for weight in weights]
+    layers = [_layer(weight, per_channel, outliers) for weight in weights]
     layers = [replace(one, power=(importance or {}).get(one.weight.key, one.power)) for one in layers]
     everything = _together(layers)
     slices = layout(profile, bits=profile.weight_bits)
@@ -321,9 +325,12 @@ def _use(
     return CodeUse(code, error, noise_of_level(code, variance, weights, rounded_by=rounded_by))
 
 
-def _layer(weight: Weight, per_channel: bool) -> _Layer:
+def _layer(weight: Weight, per_channel: bool, outliers: float | None = None) -> _Layer:
     loaded = weight.load()
     values = np.asarray(loaded.values)
+    if outliers is not None:
+        values = np.array(values)
+        values.reshape(-1)[find_outliers(values, outliers, scale_axes(weight, per_channel))] = 0
     peak = peak_of(values, scale_axes(weight, per_channel))
     # max|W|² over mean W²: an error of ε · max|W| in every weight is noise of power ε² · this, relative to
     # the results, where inputs are alike.

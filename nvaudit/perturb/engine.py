@@ -431,6 +431,10 @@ class Engine:
                 draw = DrawnWeights(dequantize(tensor.code, tensor.scale), None)
             else:
                 draw = self._draw(law, index, trial, variant)
+            if (digital := law.tensor.outliers) is not None:
+                digital.put_into(draw.weights, digital.values)
+                if draw.read_variance is not None:
+                    digital.put_into(draw.read_variance, 0.0)
             yield from ((slot, place(draw, slot)) for slot in slots)
 
     def _cells(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> Cells:

@@ -14,6 +14,7 @@ from nvaudit.data import Dataset
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import EngineError
 from nvaudit.mapping.conductance import DeviceArray, code_layout, layout
+from nvaudit.mapping.outliers import find_outliers
 from nvaudit.mapping.quantize import keeps_grid, quantize
 from nvaudit.mapping.select import Decision
 from nvaudit.mapping.tiling import weight_lines
@@ -27,7 +28,7 @@ from nvaudit.model import (
     zipped_classes,
 )
 from nvaudit.options import Encoding
-from nvaudit.perturb.choose_codes import ChosenCodes
+from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.workload import ArrayFile, GraphFile, TensorFile, Workload, save_array
 
@@ -37,7 +38,7 @@ class Placement:
     """How weights are put on the array: bits, bits per cell, encoding, one scale per tensor or channel.
 
     With ``skip_rows``, groups of zeros of crossbars of so many rows have no devices. Weights with a code in
-    ``codes`` have that code instead of slices.
+    ``codes`` have that code instead of slices. ``outliers`` is the share of the weights that no device holds.
     """
 
     bits: int
@@ -46,6 +47,7 @@ class Placement:
     per_channel: bool
     skip_rows: int | None = None
     codes: ChosenCodes | None = None
+    outliers: float | None = None
 
 
 def map_tensor(
@@ -53,7 +55,31 @@ def map_tensor(
 ) -> TensorFile:
     """Quantise one weight and put its codes into a file."""
     code, scale, array = place_weight(weight, profile, how)
-    return _tensor_file(weight, code, scale, array, how, folder, index)
+    file = _tensor_file(weight, code, scale, array, how, folder, index)
+    if how.outliers is None:
+        return file
+    place, values = outliers_of(weight, how.outliers, how.per_channel)
+    digital = tuple(save_array(folder, f"outlier-{what}-{index}", one)
+                    for what, one in (("places", place), ("values", values)))  # fmt: skip
+    return replace(file, outliers=digital)
+
+
+def outliers_of(
+    weight: Weight, share: float, per_channel: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Places and values of the weights that are digital; the values as the model has them."""
+    values = np.asarray(weight.load().values)
+    place = find_outliers(values, share, scale_axes(weight, per_channel))
+    return place, values.reshape(-1)[place].astype(np.float32)
+
+
+def _without(values: NDArray[np.floating], weight: Weight, how: Placement) -> NDArray[np.floating]:
+    """Weights as the array holds them: zero where they are digital."""
+    if how.outliers is None:
+        return values
+    held = np.array(values)
+    held.reshape(-1)[find_outliers(values, how.outliers, scale_axes(weight, how.per_channel))] = 0
+    return held
 
 
 def place_weight(
@@ -75,7 +101,7 @@ def place_weight(
     chosen = None if how.codes is None else how.codes.of.get(weight.key)
     loaded = weight.load()
     if how.codes is not None and chosen is not None:
-        values = np.asarray(loaded.values)
+        values = _without(np.asarray(loaded.values), weight, how)
         code, scale = how.codes.values(weight, values, per_channel=how.per_channel)
         return code, scale, code_layout(profile, chosen)
     grid = loaded.grid
@@ -85,11 +111,12 @@ def place_weight(
     if grid is not None and keeps_grid(bits):
         # The grid that the model was trained on: rounding it anew to max|W| / (2^H − 1) would move every
         # weight.
-        code = grid.codes.astype(np.int16)
+        code = np.asarray(_without(grid.codes, weight, how), np.int16)
         scale = np.asarray(grid.scale, np.float32)
     else:
         bits = how.bits
-        codes = quantize(loaded.values, bits, weight.channel_axes if how.per_channel else ())
+        axes = weight.channel_axes if how.per_channel else ()
+        codes = quantize(_without(loaded.values, weight, how), bits, axes)
         code, scale = codes.code, codes.scale
     return code, scale, layout(profile, bits=bits, cell_bits=how.cell_bits, encoding=how.encoding)
 

@@ -87,6 +87,7 @@ def settle_codes(
         per_channel=spec.scale == "per_channel",
         size=Crossbar(*spec.crossbar),
         conversion=conversion_of(spec),
+        outliers=spec.digital_outliers,
     )
 
 

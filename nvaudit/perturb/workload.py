@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import DeviceArray
+from nvaudit.mapping.outliers import Outliers
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.model.template import Slot
 from nvaudit.perturb.chip import MappedTensor
@@ -57,12 +58,15 @@ class TensorFile:
     freeze_read: bool
     lines: Lines = ONE_COLUMN
     skip_rows: int | None = None
+    outliers: tuple[ArrayFile, ...] | None = None  # their places, and what they are
 
     def open(self) -> MappedTensor:
         """Map the codes."""
+        digital = None if self.outliers is None else Outliers(*(file.open() for file in self.outliers))
         return MappedTensor(
-            self.key, self.code.open(), self.scale, self.array, self.peak_code, self.lines, self.skip_rows
-        )
+            self.key, self.code.open(), self.scale, self.array, self.peak_code, self.lines, self.skip_rows,
+            digital,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from nvaudit.report.codes import codes_warning
 from nvaudit.report.crossbar import LAYER_COLUMNS, CrossbarInfo, crossbar_text, layer_row
 from nvaudit.report.document import (
@@ -18,6 +21,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
+from nvaudit.report.sections import TensorDecision
 from nvaudit.report.wording import LABEL_FREE_CHIPS, difference_text, value_text
 
 
@@ -37,6 +41,16 @@ def share_numbers(mapped: MappedShare | None) -> list[KeyFigure]:
     else:
         note = f"{mapped.weights:,} of {mapped.weights_total:,} {mapped.noun}"
     return [KeyFigure("on the array", part_text(mapped.share), note)]
+
+
+def outlier_numbers(tensors: Sequence[TensorDecision]) -> list[KeyFigure]:
+    """The weights of tensors on the array that are digital; none without any."""
+    digital = sum(tensor.outliers or 0 for tensor in tensors)
+    if not digital:
+        return []
+    every = sum(math.prod(tensor.shape) for tensor in tensors if tensor.decision == "mapped")
+    note = f"{digital:,} of {every:,} weights on the array, the largest; exact, and counted as mapped below"
+    return [KeyFigure("digital outliers", f"{100 * digital / every:.3g} %", note)]
 
 
 def share_blocks(mapped: MappedShare | None) -> list[Block]:

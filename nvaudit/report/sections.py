@@ -155,6 +155,9 @@ class TensorDecision(ReportPart):
     slices: int | None = None
     devices: int | None = None
     crossbars: int | None = None
+    outliers: int | None = Field(
+        default=None, description="Of its weights the largest, that are digital; null without any."
+    )
     scale: float | None = Field(default=None, description="Weight of one code step; the largest channel's.")
     weight_sigma: float | None = Field(
         default=None, description="Spread of a weight, rms over the tensor, as a fraction of max|W|."

@@ -43,6 +43,7 @@ SPECS = {
         "encoding": "offset",
         "top_slice": "lowest",
         "offset_zero": "upper",
+        "digital_outliers": 0.01,
         "code": "auto:integers",
         "devices_per_weight": 2.5,
         "allocate": "crossbars",

@@ -39,7 +39,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.landscape.surface import roughness_words, surface_figures
 from nvaudit.report.mapped import gate_lines
-from nvaudit.report.parts import crossbar_section, share_numbers, warnings
+from nvaudit.report.parts import crossbar_section, outlier_numbers, share_numbers, warnings
 from nvaudit.report.result import AuditReport
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tails import TailResult
@@ -193,6 +193,7 @@ def _numbers(report: AuditReport) -> Iterator[KeyFigure]:
             )
             yield KeyFigure(f"{kpp_name(tail.percentile)}, extrapolated", value_text(tail.value, unit), ends)
     yield from codes_number(report.codes)
+    yield from outlier_numbers(report.tensors)
     yield from share_numbers(report.mapped)
 
 

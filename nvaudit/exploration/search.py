@@ -14,13 +14,17 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import OptionError, ProfileError
+from nvaudit.errors import OptionError
 from nvaudit.stats.front import EliminationRule, known_below, shared_error, worst_chips_first
 from nvaudit.stats.kpp import kpp_index
 
 Floats = NDArray[np.float64]
 
 Place = Literal["front", "dominated", "below", "invalid"]
+
+
+class ImpossiblePointError(OptionError):
+    """A point turned out, when it was prepared, to be one that the model or the device cannot have."""
 
 
 class Judged(NamedTuple):
@@ -123,7 +127,7 @@ def search_front(
     costs : sequence of float
         By point.
     opened : callable
-        Gives a point for auditing; it may raise OptionError or ProfileError where the point cannot be.
+        Gives a point for auditing; it raises ImpossiblePointError where the point cannot be.
     alike : callable
         How much two points have in common: chips are looked at in the order of the most similar point.
     told : callable
@@ -141,7 +145,7 @@ def search_front(
         try:
             with opened(point) as audited:
                 found = _place(point, audited, front, wanted, alike, shared_error(wanted.error, number))
-        except (OptionError, ProfileError) as error:
+        except ImpossiblePointError as error:
             found = Found(point, "invalid", None, math.nan, None, 0, 0, reason=str(error))
         if found.place == "front":
             front.append(found)

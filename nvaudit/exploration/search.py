@@ -55,8 +55,11 @@ class AuditedPoint(Protocol):
     def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
         """Say of chips whether their metric is below a bar; ``error``: chance to say so wrongly."""
 
-    def measure(self, bar: float, enough: int, error: float) -> KnownChips:
-        """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
+    def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
+        """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar.
+
+        ``order`` has every chip, the likely worst first.
+        """
 
 
 @dataclass(frozen=True)
@@ -181,13 +184,14 @@ def _place(
         point, "below" if best is None else "dominated", None, math.nan,
         None if best is None else best.point, 0, 0,
     )  # fmt: skip
+    order = _order(point, front, alike, wanted.trials)
     if rule is not None and bar > -math.inf:
-        seen = _judged(audited, bar, rule, _order(point, front, alike, wanted.trials))
+        seen = _judged(audited, bar, rule, order)
         if sum(judged.misses for judged in seen) >= rule.need:
             # Of a race there is only an estimate, which may lie on the other side of the bar.
             about = min(float(np.sort([judged.value for judged in seen])[index]), bar)
             return replace(off, at_most=about, chips=len(seen), images=audited.images)
-    known = audited.measure(bar, wanted.trials + 1 if rule is None else index + 1, error)
+    known = audited.measure(bar, wanted.trials + 1 if rule is None else index + 1, error, order)
     if not known.whole:
         chips = int(np.count_nonzero(np.isfinite(known.low) | np.isfinite(known.high)))
         at_most = float(np.sort(known.high)[index])

@@ -32,11 +32,12 @@ class KnownPoint:
         self.judged += trials
         return {t: Judged(bool(self.values[t] < bar), float(self.values[t])) for t in trials}
 
-    def measure(self, bar, enough, error):
+    def measure(self, bar, enough, error, order):
+        assert sorted(order) == list(range(TRIALS))
         for stop in range(20, TRIALS + 1, 20):
             self.measured = stop
-            if np.count_nonzero(self.values[:stop] < bar) >= enough:
-                known = np.arange(TRIALS) < stop
+            if np.count_nonzero(self.values[order[:stop]] < bar) >= enough:
+                known = np.isin(np.arange(TRIALS), order[:stop])
                 return KnownChips(
                     np.where(known, self.values, -np.inf), np.where(known, self.values, np.inf), False
                 )

@@ -20,7 +20,7 @@ from nvaudit.stats.ranks import blocks
 _MOST = 0.7
 """Share of the samples after which the race of a chip is given up."""
 
-_FIRST_BLOCK = 16
+_FIRST_BLOCK = 8
 
 
 @dataclass
@@ -69,13 +69,13 @@ class PointChips:
             judged[trial] = Judged(misses, race.value if value is None else value)
         return judged
 
-    def measure(self, bar: float, enough: int, error: float) -> KnownChips:
+    def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
         """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
         trials = self.runner.trials
         if self.margin is None or not self.whole_races:
             low, high = np.full(trials, -np.inf), np.full(trials, np.inf)
             for block in blocks(_FIRST_BLOCK, trials):
-                for trial, value in self._values(block).items():
+                for trial, value in self._values([order[place] for place in block]).items():
                     low[trial] = high[trial] = value
                 if np.count_nonzero(high < bar) >= enough:
                     break

@@ -14,11 +14,15 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from nvaudit.arrays import Floats
-from nvaudit.errors import OptionError, ProfileError
+from nvaudit.errors import OptionError
 from nvaudit.stats.front import EliminationRule, known_below, shared_error, worst_chips_first
 from nvaudit.stats.kpp import kpp_index
 
 FrontPlace = Literal["front", "dominated", "below", "invalid"]
+
+
+class ImpossiblePointError(OptionError):
+    """A point turned out, when it was prepared, to be one that the model or the device cannot have."""
 
 
 class Judged(NamedTuple):
@@ -49,8 +53,11 @@ class AuditedPoint(Protocol):
     def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
         """Say of chips whether their metric is below a bar; ``error``: chance to say so wrongly."""
 
-    def measure(self, bar: float, enough: int, error: float) -> KnownChips:
-        """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
+    def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
+        """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar.
+
+        ``order`` has every chip, the likely worst first.
+        """
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def search_front(
     costs : sequence of float
         By point.
     opened : callable
-        Gives a point for auditing; it may raise OptionError or ProfileError where the point cannot be.
+        Gives a point for auditing; it raises ImpossiblePointError where the point cannot be.
     alike : callable
         How much two points have in common: chips are looked at in the order of the most similar point.
     told : callable
@@ -139,7 +146,7 @@ def search_front(
         try:
             with opened(point) as audited:
                 found = _place(point, audited, front, wanted, alike, shared_error(wanted.error, number))
-        except (OptionError, ProfileError) as error:
+        except ImpossiblePointError as error:
             found = Found(point, "invalid", None, math.nan, None, 0, 0, reason=str(error))
         if found.place == "front":
             front.append(found)
@@ -175,13 +182,14 @@ def _place(
         point, "below" if best is None else "dominated", None, math.nan,
         None if best is None else best.point, 0, 0,
     )  # fmt: skip
+    order = _order(point, front, alike, wanted.trials)
     if rule is not None and bar > -math.inf:
-        seen = _judged(audited, bar, rule, _order(point, front, alike, wanted.trials))
+        seen = _judged(audited, bar, rule, order)
         if sum(judged.misses for judged in seen) >= rule.need:
             # Of a race there is only an estimate, which may lie on the other side of the bar.
             about = min(float(np.sort([judged.value for judged in seen])[index]), bar)
             return replace(off, at_most=about, chips=len(seen), images=audited.images)
-    known = audited.measure(bar, wanted.trials + 1 if rule is None else index + 1, error)
+    known = audited.measure(bar, wanted.trials + 1 if rule is None else index + 1, error, order)
     if not known.whole:
         chips = int(np.count_nonzero(np.isfinite(known.low) | np.isfinite(known.high)))
         at_most = float(np.sort(known.high)[index])

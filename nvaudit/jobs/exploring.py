@@ -25,7 +25,7 @@ from nvaudit.errors import OptionError, ProfileError
 from nvaudit.exploration.audited import PointChips
 from nvaudit.exploration.choose import gate_of, recommend, tied_with
 from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_report
-from nvaudit.exploration.search import Found, Wanted, search_front
+from nvaudit.exploration.search import Found, ImpossiblePointError, Wanted, search_front
 from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
 from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs
@@ -441,7 +441,10 @@ class _Exploration:
         progress("preparing", 0, spec.trials)
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            session = prepare(spec, folder, rebatching=self.rebatching)
+            try:
+                session = prepare(spec, folder, rebatching=self.rebatching)
+            except (OptionError, ProfileError) as error:
+                raise ImpossiblePointError(str(error)) from error
             record = None
             if self.resume is not None:
                 kept = self.resume / f"point-{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +33,8 @@ class WorkloadHost:
         """Run a call; its first argument is the workload."""
         workload, *rest = args
         if self._engine is None or self._folder != workload.folder:
+            # On another machine only the files of a workload have come, not its folder.
+            Path(workload.folder).mkdir(parents=True, exist_ok=True)
             self._engine, self._folder = Engine(workload), workload.folder
         return self._engine.call(method, tuple(rest))
 

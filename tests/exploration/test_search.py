@@ -8,7 +8,7 @@ import pytest
 
 from nvaudit.errors import OptionError
 from nvaudit.exploration.choose import gate_of, recommend, tied_with
-from nvaudit.exploration.search import Found, Judged, KnownChips, Wanted, search_front
+from nvaudit.exploration.search import Found, ImpossiblePointError, Judged, KnownChips, Wanted, search_front
 from nvaudit.stats.front import elimination_rule, pareto_front
 from nvaudit.stats.kpp import kpp_index
 
@@ -32,11 +32,12 @@ class KnownPoint:
         self.judged += trials
         return {t: Judged(bool(self.values[t] < bar), float(self.values[t])) for t in trials}
 
-    def measure(self, bar, enough, error):
+    def measure(self, bar, enough, error, order):
+        assert sorted(order) == list(range(TRIALS))
         for stop in range(20, TRIALS + 1, 20):
             self.measured = stop
-            if np.count_nonzero(self.values[:stop] < bar) >= enough:
-                known = np.arange(TRIALS) < stop
+            if np.count_nonzero(self.values[order[:stop]] < bar) >= enough:
+                known = np.isin(np.arange(TRIALS), order[:stop])
                 return KnownChips(
                     np.where(known, self.values, -np.inf), np.where(known, self.values, np.inf), False
                 )
@@ -127,12 +128,20 @@ def test_a_point_that_cannot_be_is_named():
     @contextmanager
     def opened(number):
         if number == 0:
-            raise OptionError("--code: not for this device")
+            raise ImpossiblePointError("--code: not for this device")
         yield KnownPoint(np.full(TRIALS, 0.7))
 
     found = search_front([0, 1], [1.0, 2.0], Wanted(-np.inf, PERCENTILE, TRIALS, None, 0.0), opened)
     assert (found[0].place, found[0].reason) == ("invalid", "--code: not for this device")
     assert found[1].place == "front"
+
+    @contextmanager
+    def failing(number):
+        raise OptionError("--dask: the cluster is gone")
+        yield
+
+    with pytest.raises(OptionError, match="the cluster is gone"):
+        search_front([0], [1.0], Wanted(-np.inf, PERCENTILE, TRIALS, None, 0.0), failing)
 
 
 def of(point, values):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
+from nvaudit.errors import OptionError
 from nvaudit.option_texts import read_path, read_whole_numbers
 from nvaudit.options import (
     MAX_QUESTIONS,
@@ -272,6 +273,30 @@ class TechnologyOptions(Options):
             metavar="N",
         ),
     ] = None
+
+
+def check_technology(spec: TechnologyOptions, adc_bits: int | None, *, audited: bool) -> None:
+    """Refuse options of a cost where none is asked for, and inputs that an audit does not simulate.
+
+    Raises
+    ------
+    OptionError
+        Naming the option.
+    """
+    if spec.technology is None:
+        for name, field in TechnologyOptions.model_fields.items():
+            if getattr(spec, name) != field.default:
+                raise OptionError(
+                    f"{type(spec).flag(name)} is for the cost of hardware; give --technology too"
+                )
+        return
+    if adc_bits is None:
+        raise OptionError("--technology: what conversions cost depends on the ADCs; give --adc-bits too")
+    if audited and spec.input_mode not in (None, "parallel"):
+        raise OptionError(
+            f"--input-mode {spec.input_mode}: an audit simulates inputs as one voltage, and its accuracy is "
+            "not that of others; leave it out, or use `nvaudit cost`"
+        )
 
 
 class RunSpec(

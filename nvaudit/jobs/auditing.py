@@ -16,7 +16,7 @@ from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
-from nvaudit.jobs.costing import check_cost_options, session_cost
+from nvaudit.jobs.costing import session_cost
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
@@ -41,7 +41,7 @@ from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
 from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
-from nvaudit.spec import RunSpec, make_spec
+from nvaudit.spec import RunSpec, check_technology, make_spec
 from nvaudit.tensor_table import (
     crossbar_info,
     measured_late,
@@ -115,7 +115,7 @@ def run_audit(
     begin = time.perf_counter()
     check_calibration(spec)
     spec = with_manifest(spec)
-    check_cost_options(spec, audited=True)
+    check_technology(spec, spec.adc_bits, audited=True)
     folder = None if resume is None else Path(resume)
     with ExitStack() as stack:
         if folder is not None:

@@ -39,7 +39,7 @@ from nvaudit.report.cost.result import (
 )
 from nvaudit.report.sections import InputHashes, OperatingPointInfo
 from nvaudit.session import Session, input_specs, settle_device
-from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
+from nvaudit.spec import RunSpec, check_technology, make_spec
 from nvaudit.technology import Technology, change_technology, load_technology, technology_names
 
 INPUT_BITS = 8
@@ -81,29 +81,6 @@ def cost(
     return run_cost(
         make_spec(model=model, device=device, technology=technology, data=data, **options), progress
     )
-
-
-def check_cost_options(spec: RunSpec, *, audited: bool) -> None:
-    """Refuse options of a cost where none is asked for, and inputs that an audit does not simulate.
-
-    Raises
-    ------
-    OptionError
-        Naming the option.
-    """
-    defaults = {name: field.default for name, field in TechnologyOptions.model_fields.items()}
-    if spec.technology is None:
-        for name, default in defaults.items():
-            if getattr(spec, name) != default:
-                raise OptionError(f"{RunSpec.flag(name)} is for the cost of hardware; give --technology too")
-        return
-    if spec.adc_bits is None:
-        raise OptionError("--technology: what conversions cost depends on the ADCs; give --adc-bits too")
-    if audited and spec.input_mode not in (None, "parallel"):
-        raise OptionError(
-            f"--input-mode {spec.input_mode}: an audit simulates inputs as one voltage, and its accuracy is "
-            "not that of others; leave it out, or use `nvaudit cost`"
-        )
 
 
 def settle_technology(spec: RunSpec) -> Technology:
@@ -150,7 +127,7 @@ def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
     """Run a specification; as :func:`cost`."""
     begin = time.perf_counter()
     technology = settle_technology(spec)
-    check_cost_options(spec, audited=False)
+    check_technology(spec, spec.adc_bits, audited=False)
     profile, points = settle_device(spec)
     if len(points) > 1:
         raise OptionError(f"--sigma: cost one operating point at a time, got {len(points)}")

@@ -29,7 +29,7 @@ from nvaudit.exploration.search import Found, ImpossiblePointError, Wanted, sear
 from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
 from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs
-from nvaudit.jobs.costing import INPUT_BITS, check_cost_options, design_point, settle_technology
+from nvaudit.jobs.costing import INPUT_BITS, design_point, settle_technology
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
 from nvaudit.perturb.engine import Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -52,7 +52,7 @@ from nvaudit.session import (
     settle_device,
     settle_metric,
 )
-from nvaudit.spec import RunSpec, flag, make_spec
+from nvaudit.spec import RunSpec, check_technology, flag, make_spec
 from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
 from nvaudit.technology import Technology
@@ -236,7 +236,7 @@ def _spec_of(base: RunSpec, settings: Settings) -> RunSpec:
     spec = make_spec(**{**base.model_dump(), **settings})
     check_converters(spec)
     if spec.technology is not None:
-        check_cost_options(spec, audited=True)
+        check_technology(spec, spec.adc_bits, audited=True)
     settle_device(spec)
     return spec
 

@@ -15,7 +15,6 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.jobs.costing import check_cost_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
@@ -31,6 +30,7 @@ from nvaudit.spec import (
     RooflineOptions,
     RunSpec,
     TechnologyOptions,
+    check_technology,
     flag,
     make_spec,
 )
@@ -134,7 +134,7 @@ def plan_roofline(
     base = make_spec(model=model, device=device, data=data, **everything)
     _check_point(base)
     check_converters(base)
-    check_cost_options(base, audited=True)
+    check_technology(base, base.adc_bits, audited=True)
     profile = load_profile(base.device)
     settle_device(base)  # what is wrong whatever the levels
     converters = _converters(base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.spec import CROSSBAR, VAT_SIGMAS, HardenSpec
+from nvaudit.spec import check_technology
 
 
 def make_harden_spec(**options: object) -> HardenSpec:
@@ -105,6 +106,7 @@ def _check_pruning(spec: HardenSpec) -> None:
 
 
 def _check_converters(spec: HardenSpec) -> None:
+    check_technology(spec, spec.adc_bits, audited=True)
     if spec.adc_bits is not None:
         return
     given = {

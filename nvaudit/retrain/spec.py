@@ -28,7 +28,7 @@ from nvaudit.options import (
     RunOptions,
     each_once,
 )
-from nvaudit.spec import QuestionOptions, RunSpec, make_spec
+from nvaudit.spec import QuestionOptions, RunSpec, TechnologyOptions, make_spec
 
 if TYPE_CHECKING:
     from nvaudit.perturb.crossbar import ConverterSpec
@@ -294,11 +294,15 @@ class PlanOptions(Options):
 
 
 _INPUTS = ("model", "device", "data", "val_data", "test_data", "mapping")
-_OF_THE_AUDITS = ("audit_images", "trials", "confidence", "yield_at", "roughness", "workers", "verify_plan")
+_OF_THE_AUDITS = (
+    *("audit_images", "trials", "confidence", "yield_at", "roughness", "workers", "verify_plan"),
+    *TechnologyOptions.model_fields,
+)
 
 
 class HardenSpec(
     OnePoint,
+    TechnologyOptions,
     RunOptions,
     RoughnessOptions,
     PlanOptions,

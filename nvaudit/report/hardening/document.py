@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nvaudit.report.codes import codes_blocks, codes_number
+from nvaudit.report.cost.document import costs_table
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -121,6 +122,7 @@ def _chips(report: HardenReport) -> Section:
     blocks: tuple[Block, ...] = (
         Figure("pair", caption, partial(pair_figure, report), tall=True),
         Table("sides", f"Both models on the same {chips}.", columns, tuple(rows), numeric=(1, 2, 3)),
+        *costs_table("costs", "", [("before", report.before.cost), ("after", report.after.cost)]),
         Bullets(tuple(f"{line}." for line in _interval_lines(report))),
     )
     return Section("chips", "Before and after", blocks)

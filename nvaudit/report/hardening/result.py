@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 
 from nvaudit.report.cases import kpp_numbers, kpp_text
 from nvaudit.report.codes import CodesInfo
+from nvaudit.report.cost.result import CostFigures, figures_of
 from nvaudit.report.crossbar import CrossbarInfo, adc_text
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header, versions_with_torch
@@ -45,6 +46,7 @@ class HardenSide(ReportPart):
     share_of_products: float | None = Field(default=None, description="On the array; as in ``mapped``.")
     share_of_weights: float | None = Field(default=None, description="On the array; as in ``mapped``.")
     values: tuple[float, ...] = Field(description="Of every chip, in order of the trials.")
+    cost: CostFigures | None = Field(default=None, description="Null: no --technology was given.")
 
 
 class EpochInfo(ReportPart):
@@ -279,6 +281,7 @@ def _side(report: AuditReport, percentile: float, confidence: float, threshold: 
         share_of_products=None if report.mapped is None else report.mapped.share_of_products,
         share_of_weights=None if report.mapped is None else report.mapped.share_of_weights,
         values=tuple(values),
+        cost=figures_of(report.cost),
     )
 
 

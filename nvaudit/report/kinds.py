@@ -14,6 +14,7 @@ from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.config.result import ConfigReport
 from nvaudit.report.cost.result import CostReport
+from nvaudit.report.deployment.fit import FitReport
 from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
 from nvaudit.report.document import Document
@@ -127,6 +128,11 @@ KINDS = (
         "explore", "nvaudit explore", ExploreReport,
         document="explore.document:explore_document", records="explore.result",
         tables=("points", "left_out"),
+    ),
+    Kind(
+        "fit", "nvaudit devices fit", FitReport,
+        document="deployment.fit:fit_document", records="deployment.fit",
+        tables=("levels", "laws", "components", "predicted"),
     ),
     Kind(
         "device", "nvaudit devices show", DeviceReport,

@@ -71,6 +71,9 @@ MAY_IMPORT = {
     "jobs.deploying": LOWER | {"perturb", "session"},
     "jobs.reassembling": LOWER | {"perturb", "session", "jobs.deploying"},
     "jobs.measured": LOWER | {"perturb", "session", "jobs.deploying"},
+    "jobs.fitting": LOWER | {"perturb", "session", "jobs.auditing"},
+    "jobs.chip_calibrating": LOWER
+    | {"perturb", "remapping", "session", "jobs.calibrating", "jobs.measured", "jobs.replaying"},
     "jobs.auditing": LOWER
     | {
         "perturb",
@@ -97,7 +100,8 @@ MAY_IMPORT = {
     | {"jobs.auditing", "jobs.landscaping", "jobs.harden_job", "jobs.verifying"},
     "cli": LOWER
     | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
-    | {"jobs.auditing", "jobs.deploying", "jobs.planning", "jobs.reassembling"}
+    | {"jobs.auditing", "jobs.chip_calibrating", "jobs.deploying", "jobs.fitting", "jobs.planning"}
+    | {"jobs.reassembling"}
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
     | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking", "jobs.exploring"}
     | {"jobs.costing", "cost", "technology", "exploration"},

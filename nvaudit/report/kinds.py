@@ -14,6 +14,7 @@ from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.config.result import ConfigReport
 from nvaudit.report.cost.result import CostReport
+from nvaudit.report.deployment.calibration import CalibrateReport
 from nvaudit.report.deployment.fit import FitReport
 from nvaudit.report.deployment.result import MapReport
 from nvaudit.report.device.result import DeviceReport, ProfileList
@@ -128,6 +129,11 @@ KINDS = (
         "explore", "nvaudit explore", ExploreReport,
         document="explore.document:explore_document", records="explore.result",
         tables=("points", "left_out"),
+    ),
+    Kind(
+        "calibrate", "nvaudit calibrate", CalibrateReport,
+        document="deployment.calibration:calibrate_document", records="deployment.calibration",
+        tables=("layers",),
     ),
     Kind(
         "fit", "nvaudit devices fit", FitReport,

@@ -76,6 +76,9 @@ MAY_IMPORT = {
     "jobs.deploying": LOWER | {"perturb", "session"},
     "jobs.reassembling": LOWER | {"perturb", "session", "jobs.deploying"},
     "jobs.measured": LOWER | {"perturb", "session", "jobs.deploying"},
+    "jobs.fitting": LOWER | {"perturb", "session", "jobs.auditing"},
+    "jobs.chip_calibrating": LOWER
+    | {"perturb", "remapping", "session", "jobs.calibrating", "jobs.measured", "jobs.replaying"},
     "jobs.auditing": LOWER
     | {
         "perturb",
@@ -106,8 +109,10 @@ MAY_IMPORT = {
     | {"perturb", "coverage", "tensor_table", "session", "remapping", "retrain", "write_verify"}
     | {
         "jobs.auditing",
+        "jobs.chip_calibrating",
         "jobs.deploying",
         "jobs.describing",
+        "jobs.fitting",
         "jobs.inspecting",
         "jobs.planning",
         "jobs.reassembling",

@@ -66,13 +66,13 @@ def _silence_libraries() -> None:
 
 
 def _one_thread_for_products(arguments: list[str]) -> None:
-    """Let remap's products of matrices run on one thread, unless the user says otherwise.
+    """Let remap's products of matrices, and fits of devices, run on one thread unless told otherwise.
 
     They are many and small: on two busy cores OpenBLAS took 7 to 15 times as long on several, which wait for
     each other. It reads its environment once, when NumPy is loaded. Training has other libraries and is left
     alone.
     """
-    if "numpy" not in sys.modules and any(word.endswith("remap") for word in arguments):
+    if "numpy" not in sys.modules and any(word.endswith(("remap", "fit")) for word in arguments):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

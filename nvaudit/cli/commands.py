@@ -13,6 +13,7 @@ from nvaudit._version import __version__
 _HOME = {
     "audit": "audit:audit_command",
     "check": "check:check_command",
+    "calibrate": "calibrate:calibrate_command",
     "compare": "compare:compare_command",
     "config": "config:config_command",
     "cost": "cost:cost_command",

@@ -21,10 +21,10 @@ from nvaudit.cli.outputs import (
     form_output,
     hand_out,
     output_options,
-    product_option,
 )
+from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
-from nvaudit.errors import OptionError
+from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product, write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
@@ -109,8 +109,10 @@ def validate_command(file: Path) -> None:
 
 
 @devices_group.command("fit")
-@click.argument("csv", type=FilePath())
-@product_option(CommandProduct("PROFILE.json", "Where the profile goes.", was=("--output",), required=True))
+@click.argument("sources", nargs=-1, required=True, type=FilePath(), metavar="CSV | MAPPING MEASURED...")
+@output_options(
+    "fit", product=CommandProduct("PROFILE.json", "Where the profile goes.", was=("--output",), required=True)
+)
 @click.option("--name", help="Name of the profile.  [default: that of the output file]")
 @click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
               show_default=True, help="Unit of the conductances in CSV.")  # fmt: skip
@@ -121,18 +123,55 @@ def validate_command(file: Path) -> None:
     metavar="MIN MAX",
     help="Conductance of the lowest and top level.  [default: their measured means]",
 )
-@click.option("--technology", default="measured device", show_default=True, help="What the device is.")
+@click.option("--technology", help="What the device is.  [default: measured device; of arrays that of the "
+              "mapping's profile]")  # fmt: skip
 @click.option("--citation", help="Where the measurement is published.  [default: the name of CSV]")
 @click.option("--encoding", type=click.Choice(["sign_magnitude", "differential", "offset"]),
               default="sign_magnitude", show_default=True, help="How signs are stored.")  # fmt: skip
 @click.option("--bits", "weight_bits", type=click.IntRange(1, 14), default=8, show_default=True,
               help="Default magnitude bits of a weight.")  # fmt: skip
-def fit_command(csv: Path, out: Path, name: str | None, **options: Any) -> None:
-    """Make a profile from measurements: CSV with columns level,mean,std or level,value."""
+@click.option("--trials", "-n", type=click.IntRange(1), metavar="N", help="Of arrays: simulate N chips with "
+              "the new profile, and place the measured ones among them.  [default: not]")  # fmt: skip
+@click.option("--data", metavar="PATH", help="For --trials: the data of `audit`.  [default: MODEL.npz "
+              "beside the model]")  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def fit_command(
+    sources: tuple[Path, ...],
+    out: Path,
+    outputs: tuple[Output, ...],
+    name: str | None,
+    trials: int | None,
+    data: str | None,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Make a profile from measurements: CSV with columns level,mean,std or level,value, or whole arrays.
+
+    MAPPING is what `nvaudit map` wrote, each MEASURED a folder of chips that were read back.
+    """
     from nvaudit.device import dump_profile, fit_profile
 
-    check_product(out, {"the measurements": csv})
-    profile = fit_profile(csv, name or out.stem, **options)
-    write_text_atomic(out, dump_profile(profile))
-    with printing():
-        say(f"{out}: {profile.name}, {profile.source.fit}")
+    check_product(out, {f"the measurements {path}": path for path in sources if path.is_file()})
+    if len(sources) == 1 and not sources[0].is_dir():
+        if outputs or trials is not None:
+            raise OptionError(f"{outputs[0].option if outputs else '--trials'}: only of arrays; leave it out")
+        options["technology"] = options["technology"] or "measured device"
+        profile = fit_profile(sources[0], name or out.stem, **options)
+        write_text_atomic(out, dump_profile(profile))
+        with printing():
+            say(f"{out}: {profile.name}, {profile.source.fit}")
+        return EXIT_OK
+    if len(sources) < 2:
+        raise OptionError("MEASURED: missing; give the folder of the mapping, then those of the chips")
+    if options["window"] is not None:
+        raise OptionError("--window: of arrays it is that of the mapping; leave it out")
+    check_outputs(outputs, {"the profile": out}, product=out)
+    from nvaudit.jobs.fitting import fit_chips
+
+    with ProgressDisplay(quiet) as progress:
+        report = fit_chips(
+            sources[0], sources[1:], out, name=name or out.stem, trials=trials, data=data,
+            technology=options["technology"], citation=options["citation"], progress=progress,
+        )  # fmt: skip
+    hand_out(report, outputs, partial(print_report, report))
+    return EXIT_GATE if any(chip.outside for chip in report.predicted) else EXIT_OK

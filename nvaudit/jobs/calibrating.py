@@ -100,8 +100,7 @@ def calibrate_chips(
     ModelError
         If the model cannot be corrected.
     """
-    centres, prepared = _prepared(session)
-    workload = _workload(session, prepared)
+    workload, prepared, left = correction_of(session)
     corrected = replace(session, workload=workload)
     with ExitStack() as stack:
         record = None
@@ -117,12 +116,6 @@ def calibrate_chips(
 
         with stop.waited_for():
             measurement = measure_chips(pool, corrected, metric, keep, tell, record, stop, minutes)
-    left = dict(centres.refused)
-    spots = {spot.key: spot for spot in centres.spots}
-    for key, spot in spots.items():
-        behind_norm = spot.into == "norm" and prepared.norms
-        if not behind_norm and key not in prepared.layers:
-            left[key] = "what it makes is not in the graph that runs on chips"
     return Calibrated(measurement, prepared.norms, prepared.layers, left)
 
 
@@ -135,21 +128,49 @@ def _identity(session: Session, metric: Metric) -> Identity:
     return base.model_copy(update={"inputs": {**base.inputs, **more}})
 
 
+def refuse_coupled(session: Session, by: str) -> None:
+    """Refuse a model whose calibration samples cannot be run all at once.
+
+    Raises
+    ------
+    ModelError
+        Beginning with the model and what was asked for.
+    """
+    path, batch = session.loaded.path, session.workload.template.batch
+    if session.rebatch.coupled:
+        raise ModelError(
+            f"{path}: {by}: samples of a batch influence each other, so that a chip on other samples is "
+            "another chip; leave it out"
+        )
+    if batch is not None:
+        raise ModelError(
+            f"{path}: {by}: the model takes {batch} at a time, and means are taken over all calibration "
+            "samples at once; export it with a free batch size"
+        )
+
+
+def correction_of(session: Session) -> tuple[Workload, ChipCorrection, dict[str, str]]:
+    """The workload whose chips are corrected one by one, what of them is, and what is left and why."""
+    centres, prepared = _prepared(session)
+    return _workload(session, prepared), prepared, _left(centres, prepared)
+
+
+def _left(centres: Centres, prepared: ChipCorrection) -> dict[str, str]:
+    """Weights whose results are not corrected, each with the reason."""
+    left = dict(centres.refused)
+    for key, spot in {spot.key: spot for spot in centres.spots}.items():
+        behind_norm = spot.into == "norm" and prepared.norms
+        if not behind_norm and key not in prepared.layers:
+            left[key] = "what it makes is not in the graph that runs on chips"
+    return left
+
+
 def _prepared(session: Session) -> tuple[Centres, ChipCorrection]:
     """Find where the model can be corrected, and prepare its template for it."""
     samples, work = session.calibration, session.workload
     assert samples is not None
     path = session.loaded.path
-    if session.rebatch.coupled:
-        raise ModelError(
-            f"{path}: --calibrate-chips: samples of a batch influence each other, so that a chip on other "
-            "samples is another chip; leave it out"
-        )
-    if work.template.batch is not None:
-        raise ModelError(
-            f"{path}: --calibrate-chips: the model takes {work.template.batch} at a time, and means are "
-            "taken over all calibration samples at once; export it with a free batch size"
-        )
+    refuse_coupled(session, "--calibrate-chips")
     keys = [tensor.key for tensor in work.tensors]
     seen = activation_sizes(session.loaded, samples, session.rebatch, work.provider)
     centres = find_centres(session.loaded.model, keys, seen)

@@ -14,7 +14,7 @@ from nvaudit.model.draws import listed
 from nvaudit.model.layout import UNMOVED
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.perturb.workload import GraphFile
+from nvaudit.perturb.workload import GraphFile, Workload
 from nvaudit.renamed import takes_old
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, prepare, prepare_again, settle_metric
@@ -93,7 +93,7 @@ def replay(
                 f"the report has sigma {sigma:g} and its run has not; give a report as it was written"
             )
         check_inputs()  # before anything is written, too
-        _write(session, engine, out, point, trial)
+        write_chip(session.workload, engine, out, point, trial)
         measured = _measure(session, engine, probe, out) if check else None
     if measured is not None and reported is not None and measured != reported:
         reason = "another version of ONNX Runtime or another processor rounds otherwise"
@@ -134,9 +134,8 @@ def _same(session: Session, report: AuditReport) -> None:
             )
 
 
-def _write(session: Session, engine: Engine, output: Path, point: int, trial: int) -> None:
+def write_chip(workload: Workload, engine: Engine, output: Path, point: int, trial: int) -> None:
     """Fill the template with the chip's weights and write it as a model of its own."""
-    workload = session.workload
     arrays = {slot.name: array for slot, array in engine.fill(point, trial)}
     proto = Path(workload.template.path).read_bytes()
     if workload.read_noise:

@@ -25,6 +25,8 @@ _FEWEST = 8
 """Devices above the lowest level that a unit is judged by."""
 _FAR_OFF = 30.0
 """A typical conductance that is so many times off is in another unit: no device errs so in the mean."""
+_NEGATIVE = 5.0
+"""Windows below 0 that the noise of no device, or of reading it, reaches."""
 _WINDOWS = 1000.0
 """No device lies so many windows off its own."""
 
@@ -257,11 +259,11 @@ def _check(
             f"{path}: {_first(far)}: {reads[far][0]:.4g} {names[unit]} is more than {_WINDOWS:g} windows off "
             f"({array.g_min:g} … {array.g_max:g}); correct it, or write NaN"
         )
-    below = reads < -width
+    below = reads < -_NEGATIVE * width
     if below.any():
         raise DataError(
             f"{path}: {_first(below)}: {reads[below][0]:.4g} {names[unit]}: no conductance is that negative "
-            f"(noise of a read around 0 is less than the window, {width:g}); check the sign and the offset"
+            f"(more than {_NEGATIVE:g} windows of {width:g}); check the sign and the offset"
         )
 
 

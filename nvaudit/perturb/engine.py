@@ -414,6 +414,14 @@ class Engine:
                 array.tofile(file)
         return open_session(folder / "template.onnx", digital, w.provider)
 
+    def values(self, output: str, feeds: Mapping[str, NDArray[Any]], point: int, trial: int) -> NDArray[Any]:
+        """One output of the template of a chip, on samples that are given."""
+        return np.asarray(run_session(self._chip_session(point, trial), [output], dict(feeds))[0])
+
+    def corrections(self, point: int, trial: int) -> dict[str, NDArray[Any]]:
+        """What a chip is corrected by: the initializers of the template that ``correction`` leaves open."""
+        return self._corrections(point, trial, WHOLE)
+
     def fill(self, point: int, trial: int, variant: Variant = WHOLE) -> Iterator[tuple[Slot, NDArray[Any]]]:
         """Draw tensor after tensor and hand out the slots that hold it."""
         for index, law in enumerate(self._tensor_laws(point, variant.terms)):

@@ -120,6 +120,16 @@ KINDS = (
         tables=("points", "left_out"),
     ),
     ReportKind(
+        "calibrate", "nvaudit calibrate", "deployment.calibration:CalibrateReport",
+        document="deployment.calibration:calibrate_document", records="deployment.calibration",
+        tables=("layers",),
+    ),
+    ReportKind(
+        "fit", "nvaudit devices fit", "deployment.fit:FitReport",
+        document="deployment.fit:fit_document", records="deployment.fit",
+        tables=("levels", "laws", "components", "predicted"),
+    ),
+    ReportKind(
         "device", "nvaudit devices show", "device.result:DeviceReport",
         document="device.document:device_document", records="device.result",
         tables=("levels",),

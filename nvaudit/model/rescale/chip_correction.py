@@ -17,7 +17,7 @@ is added to v and v*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from nvaudit.arrays import Array
 from nvaudit.model.build import Builder, Names
-from nvaudit.model.rescale.centre import Centres
+from nvaudit.model.rescale.centre import Centres, Spot
 from nvaudit.model.template import SLOT_FILE
 
 _AXES_ARE_INPUTS = 18  # of ReduceMean
@@ -98,6 +98,64 @@ def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, MeanAndS
         model.graph.sort()
     data = [bytes(ir.serde.serialize_model(model).SerializeToString()) for model in (finder, template)]
     return ChipCorrection(data[0], data[1], tuple(places), tuple(norms), tuple(dict.fromkeys(layers)))
+
+
+@dataclass(frozen=True)
+class OpenGains:
+    """A template with a gain and an offset of each output channel, still open, behind every layer.
+
+    Attributes
+    ----------
+    template : bytes
+        Also returns what each layer makes before that, under the names of ``results``.
+    results : tuple of str
+        One of each spot, in the order of the graph: a layer's depends on the gains before it alone.
+    places : tuple of tuple of str
+        Initializers of gain and offset of each.
+    spots : tuple of Spot
+    """
+
+    template: bytes
+    results: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
+    spots: tuple[Spot, ...]
+
+
+def open_gains(proto: bytes, centres: Centres) -> OpenGains:
+    """Open a place for gain and offset behind every layer that can be corrected.
+
+    Parameters
+    ----------
+    proto : bytes
+        The template.
+    centres : Centres
+        Where it can be corrected.
+    """
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(proto))
+    names, order = Names(model.graph), {id(node): at for at, node in enumerate(model.graph)}
+    spots = [spot for spot in centres.spots if _has(model, spot.value)]
+    spots.sort(key=lambda spot: order[id(_maker(model, spot.value))])
+    results, places = [], []
+    for number, spot in enumerate(spots):
+        own = (names.fresh(f"chip/gain{number}"), names.fresh(f"chip/offset{number}"))
+        shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
+        result = next(o for o in _maker(model, spot.value).outputs if o.name == spot.value)
+        _open_gain(model, spot.value, list(own), spot.channels, shape, spot.dtype)
+        model.graph.outputs.append(result)
+        results.append(result)
+        places.append(own)
+    model.graph.sort()
+    data = bytes(ir.serde.serialize_model(model).SerializeToString())
+    return OpenGains(data, tuple(one.name or "" for one in results), tuple(places), tuple(spots))
+
+
+def without_results(proto: bytes, results: Collection[str]) -> bytes:
+    """Return no inner results any more."""
+    message = onnx.ModelProto.FromString(proto)
+    kept = [output for output in message.graph.output if output.name not in results]
+    del message.graph.output[:]
+    message.graph.output.extend(kept)
+    return bytes(message.SerializeToString())
 
 
 def _has(model: ir.Model, value: str) -> bool:

@@ -1,0 +1,293 @@
+"""Which law describes programmed against measured conductances: likelihoods, and cross-validation.
+
+What a level's devices say of a normal law is in three sums: how many, Σ d and Σ d² of the deviations d, in
+level spacings. So a law is fitted and judged on the sums of crossbars, whatever their number of devices::
+
+    log L = Σ_levels −n/2 · ln 2πσ² − (Σ d² − 2 μ Σ d + n μ²) / 2σ²
+
+A log-normal law is the same on ln(g / target), with the density's Jacobian, −Σ ln g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+Doubles = NDArray[np.float64]
+
+FOLDS = 5
+LEAST = 1e-3
+"""Spread, in level spacings, below which laws are not told apart: no reading resolves it."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Of every crossbar and level.
+
+    Attributes
+    ----------
+    count, first, second : ndarray, float64, shape (crossbar, level)
+        Devices, Σ d, Σ d² of what a law is about.
+    jacobian : ndarray, float64, shape (crossbar, level)
+        What is subtracted from the log-likelihood; 0 of a normal law.
+    """
+
+    count: Doubles
+    first: Doubles
+    second: Doubles
+    jacobian: Doubles
+
+    def part(self, crossbars: NDArray[np.bool_]) -> Sums:
+        """Those of some crossbars, added up: shape (1, level)."""
+        parts = (one[crossbars].sum(axis=0, keepdims=True) for one in vars(self).values())
+        return Sums(*parts)
+
+    def log_likelihood(self, mean: Doubles, spread: Doubles) -> Doubles:
+        """Of each crossbar."""
+        spread = np.maximum(spread, LEAST)
+        square = self.second - 2 * mean * self.first + self.count * mean**2
+        each = -self.count * np.log(np.sqrt(2 * np.pi) * spread) - square / (2 * spread**2) - self.jacobian
+        return np.asarray(each.sum(axis=-1))
+
+
+@dataclass(frozen=True)
+class LawFamily:
+    """A family of laws of one number of a device.
+
+    Attributes
+    ----------
+    name : str
+    size : int
+        Its parameters: of several that do equally well the one with the fewest is taken.
+    at : callable
+        Of the parameters and of x = level / top level: the number.
+    start : callable
+        Parameters to begin with, from x, the numbers level by level, and their weights.
+    """
+
+    name: str
+    size: int
+    at: Callable[[Doubles, Doubles], Doubles]
+    start: Callable[[Doubles, Doubles, Doubles], Doubles]
+
+
+def _polynomial(degree: int) -> LawFamily:
+    def start(x: Doubles, y: Doubles, weight: Doubles) -> Doubles:
+        few = min(degree, max(int((weight > 0).sum()) - 1, 0))
+        fitted = np.polynomial.polynomial.polyfit(x, y, few, w=np.sqrt(weight))
+        return np.pad(fitted, (0, degree - few))
+
+    def at(parameters: Doubles, x: Doubles) -> Doubles:
+        return np.asarray(np.polynomial.polynomial.polyval(x, parameters))
+
+    name = "constant" if degree == 0 else f"polynomial of degree {degree}"
+    return LawFamily(name, degree + 1, at, start)
+
+
+def _levels(count: int) -> LawFamily:
+    return LawFamily("a number for each level", count, lambda p, x: p, lambda x, y, weight: y.copy())
+
+
+def _saturating() -> LawFamily:
+    def at(parameters: Doubles, x: Doubles) -> Doubles:
+        return np.asarray(parameters[0] * -np.expm1(-x / max(parameters[1], 1e-3)))
+
+    def start(x: Doubles, y: Doubles, weight: Doubles) -> Doubles:
+        # For each decay the amplitude is a regression through the origin.
+        best = (np.inf, np.array([max(y.max(initial=0), LEAST), 0.5]))
+        for decay in np.geomspace(0.02, 3.0, 40):
+            shape = -np.expm1(-x / decay)
+            amplitude = (weight * shape * y).sum() / max((weight * shape**2).sum(), 1e-30)
+            left = (weight * (y - amplitude * shape) ** 2).sum()
+            if left < best[0]:
+                best = (left, np.array([amplitude, decay]))
+        return best[1]
+
+    return LawFamily("saturating", 2, at, start)
+
+
+def spread_families(levels: int | None) -> list[LawFamily]:
+    """Of spreads; with a number for each level where cells have levels."""
+    own = [] if levels is None else [_levels(levels)]
+    degrees = [degree for degree in range(5) if levels is None or degree + 1 < levels]
+    return [*(_polynomial(degree) for degree in degrees), _saturating(), *own]
+
+
+def shift_families(levels: int | None) -> list[LawFamily]:
+    """Of mean shifts."""
+    none = LawFamily("none", 0, lambda p, x: np.zeros_like(x), lambda x, y, weight: np.zeros(0))
+    if levels is not None:
+        return [none, _polynomial(0), _levels(levels)]
+    return [none, *(_polynomial(degree) for degree in (0, 1, 2, 3, 5, 10))]
+
+
+@dataclass(frozen=True)
+class FittedLaw:
+    """A law of a mean shift and one of a spread, in level spacings.
+
+    Attributes
+    ----------
+    kind : str
+        ``normal``, or ``lognormal`` with what it preserves.
+    score, error : float
+        Held-out log-likelihood per device, and the standard error of its difference to the best law's.
+    """
+
+    kind: str
+    shift: LawFamily
+    spread: LawFamily
+    shift_parameters: Doubles
+    spread_parameters: Doubles
+    score: float
+    error: float
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        shift = "" if self.shift.name == "none" or self.kind != "normal" else f", shift {self.shift.name}"
+        return f"{self.kind}, spread {self.spread.name}{shift}"
+
+    @property
+    def size(self) -> int:
+        """Parameters."""
+        return self.shift.size + self.spread.size
+
+
+def _fit_spread(sums: Sums, mean: Doubles, family: LawFamily, x: Doubles) -> Doubles:
+    """The parameters of the largest likelihood."""
+    count = sums.count[0]
+    square = sums.second[0] - 2 * mean * sums.first[0] + count * mean**2
+    there = count > 1
+    spread = np.sqrt(np.maximum(square / np.maximum(count, 1), LEAST**2))
+    if family.name.startswith("a number"):
+        return np.where(count > 0, spread, spread[there].mean() if there.any() else 1.0)
+    start = family.start(x[there], spread[there], count[there])
+    kept, n, ss = x[there], count[there], square[there]
+
+    def loss(parameters: Doubles) -> float:
+        sigma = np.maximum(family.at(parameters, kept), LEAST)
+        return float((n * np.log(sigma) + ss / (2 * sigma**2)).sum() / n.sum())
+
+    found = minimize(loss, start, method="L-BFGS-B")
+    return np.asarray(found.x if found.fun <= loss(start) else start)
+
+
+def _fit_shift(sums: Sums, family: LawFamily, x: Doubles) -> Doubles:
+    """Weighted least squares: the weights are those of the levels' own spreads."""
+    count, mean, spread = _by_level(sums)
+    there = count > 1
+    if family.name.startswith("a number"):
+        return np.where(count > 0, mean, 0.0)
+    weight = count[there] / np.maximum(spread[there], LEAST) ** 2
+    return np.asarray(family.start(x[there], mean[there], weight))
+
+
+def _by_level(sums: Sums) -> tuple[Doubles, Doubles, Doubles]:
+    """Count, mean and spread of each level, of the first row."""
+    count = sums.count[0]
+    n = np.maximum(count, 1)
+    mean = sums.first[0] / n
+    return count, mean, np.sqrt(np.maximum(sums.second[0] / n - mean**2, LEAST**2))
+
+
+def folds_of(crossbars: int) -> list[NDArray[np.bool_]]:
+    """Which crossbars are held out, fold by fold."""
+    number = np.arange(crossbars) % min(FOLDS, crossbars)
+    return [number == fold for fold in range(min(FOLDS, crossbars))]
+
+
+def _scores(
+    sums: Sums, fit: Callable[[Sums], tuple[Doubles, Doubles]], folds: Sequence[NDArray[np.bool_]]
+) -> Doubles:
+    """Held-out log-likelihood per device, crossbar by crossbar."""
+    scores = np.zeros(len(sums.count))
+    for held in folds:
+        mean, spread = fit(sums.part(~held))
+        part = Sums(*(one[held] for one in vars(sums).values()))
+        scores[held] = part.log_likelihood(mean, spread)
+    return np.asarray(scores / np.maximum(sums.count.sum(axis=1), 1))
+
+
+def _simplest(names: Sequence[Any], sizes: Sequence[int], scores: Sequence[Doubles]) -> tuple[int, Doubles]:
+    """The candidate with the fewest parameters within one standard error of the best; and the errors."""
+    means = np.array([one.mean() for one in scores])
+    best = int(np.argmax(means))
+    n = max(len(scores[best]) - 1, 1)
+    errors = np.array([np.std(one - scores[best]) / np.sqrt(n) for one in scores])
+    near = [index for index in range(len(names)) if means[index] >= means[best] - errors[index]]
+    return min(near, key=lambda index: (sizes[index], -means[index])), errors
+
+
+def choose_laws(normal: Sums, lognormal: Sums | None, x: Doubles, levels: int | None) -> list[FittedLaw]:
+    """Fit every law that profiles may hold, and order them: the chosen one first, then by score.
+
+    Parameters
+    ----------
+    normal : Sums
+        Of g − target, in level spacings.
+    lognormal : Sums or None
+        Of ln(g / target); None where a conductance is not positive.
+    x : ndarray, float64, shape (level,)
+        Level over the top level.
+    levels : int or None
+        Of a cell; None: analog.
+    """
+    folds = folds_of(len(normal.count))
+    shifts = shift_families(levels)
+    tried = [
+        _scores(normal, lambda part, f=f: (f.at(_fit_shift(part, f, x), x), _by_level(part)[2]), folds)  # type: ignore[misc]
+        for f in shifts
+    ]
+    shift = shifts[_simplest(shifts, [f.size for f in shifts], tried)[0]]
+    candidates: list[tuple[str, LawFamily, LawFamily, Sums]] = [
+        ("normal", shift, family, normal) for family in spread_families(levels)
+    ]
+    if lognormal is not None:
+        candidates += [
+            (kind, shifts[0], family, lognormal)
+            for kind in LOGNORMAL
+            for family in spread_families(levels)
+            if family.name in ("constant", "polynomial of degree 1", "a number for each level")
+        ]
+
+    def fit(part: Sums, kind: str, shift: LawFamily, spread: LawFamily) -> tuple[Doubles, Doubles]:
+        moved = _fit_shift(part, shift, x)
+        mean = shift.at(moved, x)
+        for _ in range(3 if kind in _MOVED else 1):
+            parameters = _fit_spread(part, mean, spread, x)
+            # Preserving the mean moves the exponent by −σ²/2 of its own quantity.
+            mean = mean if kind not in _MOVED else _MOVED[kind] * spread.at(parameters, x) ** 2 / 2
+        return moved, parameters
+
+    def both(part: Sums, kind: str, shift: LawFamily, spread: LawFamily) -> tuple[Doubles, Doubles]:
+        moved, parameters = fit(part, kind, shift, spread)
+        sigma = spread.at(parameters, x)
+        return (_MOVED[kind] * sigma**2 / 2 if kind in _MOVED else shift.at(moved, x)), sigma
+
+    scores = [
+        _scores(sums, lambda part, k=k, s=s, f=f: both(part, k, s, f), folds)  # type: ignore[misc]
+        for k, s, f, sums in candidates
+    ]
+    sizes = [s.size + f.size for _, s, f, _ in candidates]
+    chosen, errors = _simplest(candidates, sizes, scores)
+    every = np.ones(len(normal.count), np.bool_)
+    laws = []
+    for (kind, moved, family, sums), score, error in zip(candidates, scores, errors, strict=True):
+        shift_parameters, spread_parameters = fit(sums.part(every), kind, moved, family)
+        laws.append(
+            FittedLaw(
+                kind, moved, family, shift_parameters, spread_parameters, float(score.mean()), float(error)
+            )
+        )
+    first = laws[chosen]
+    return [first, *sorted((law for law in laws if law is not first), key=lambda law: -law.score)]
+
+
+_MOVED = {"lognormal, mean resistance kept": 1.0, "lognormal, mean conductance kept": -1.0}
+LOGNORMAL = ("lognormal", *_MOVED)
+"""Laws of ln(g / target): centred, or moved so that the mean of r or of g is the target's."""

@@ -1,0 +1,281 @@
+"""A device profile from what was programmed and what was read back, and whether it predicts the chips."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit._version import __version__
+from nvaudit.device import dump_profile, load_profile, profile_digest
+from nvaudit.device.fit_arrays import ArrayFit, CrossbarSample, Estimated, fit_arrays
+from nvaudit.device.fitted_profile import fitted_profile
+from nvaudit.device.load import parse_profile
+from nvaudit.errors import DataError
+from nvaudit.files import holding_inputs, write_text_atomic
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.mapping.array_files import CONDUCTANCE, Arrays, find_arrays, read_arrays
+from nvaudit.mapping.chip_files import ChipSource, find_chips
+from nvaudit.mapping.manifest import Manifest, read_manifest
+from nvaudit.perturb.schedule import Progress, labelled, quiet
+from nvaudit.report.deployment.fit import (
+    FitReport,
+    FittedComponent,
+    FittedLawRow,
+    FittedLevel,
+    Interval,
+    PredictedChip,
+)
+from nvaudit.report.sections import InputHashes
+from nvaudit.report.wording import count_text
+from nvaudit.spec import RunSpec
+from nvaudit.stats.binomial import clopper_pearson
+
+_LAWS = 12
+"""Laws that a report lists."""
+
+
+def fit_chips(
+    mapping: Path,
+    measured: Sequence[Path],
+    out: Path,
+    *,
+    name: str,
+    trials: int | None = None,
+    data: str | None = None,
+    technology: str | None = None,
+    citation: str | None = None,
+    progress: Progress = quiet,
+) -> FitReport:
+    """Make a profile from a mapping and chips that were read back.
+
+    Parameters
+    ----------
+    mapping : Path
+        What ``nvaudit map`` wrote.
+    measured : sequence of Path
+        Folders of chips; those of a chip at several times have the same name, and a ``chip.json``.
+    out : Path
+        The profile.
+    trials : int, optional
+        Chips that are simulated with the new profile, beside which the measured ones are placed.
+    data : str, optional
+        For that.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the input is wrong.
+    """
+    begin = time.perf_counter()
+    with holding_inputs():
+        manifest = read_manifest(mapping)
+        if manifest.chips:
+            raise DataError(
+                f"{mapping}: these are chips; give the folder of targets that `nvaudit map` wrote first"
+            )
+        top = {entry.top_level for entry in manifest.tensors}
+        if len(top) > 1:
+            raise DataError(
+                f"{mapping}: its tensors have devices of {' and '.join(map(str, sorted(top)))} levels; "
+                "fit tensors of one kind: map with --layers"
+            )
+        samples = [
+            sample
+            for folder in measured
+            for source in find_chips(folder)
+            for sample in _samples(mapping, manifest, source, progress)
+        ]
+    profile = manifest.device
+    cell_bits = profile.get("cell_bits")
+    levels = None if cell_bits is None else 2 ** int(str(cell_bits))
+    window = (manifest.window.min, manifest.window.max)
+    progress("fitting", 0, 1)
+    fit = fit_arrays(samples, top.pop(), window, levels, t0_s=_reference_time(profile))
+    source = {
+        "citation": citation or f"Fitted to chips of {', '.join(path.name for path in measured)}",
+        "where": f"mapping of {Path(manifest.model.path).name}, model SHA-256 {manifest.model.sha256[:12]}",
+        "fit": f"{fit.laws[0].name}, by cross-validation over {count_text(fit.crossbars, 'crossbar')}",
+    }
+    like = {**profile, **({} if technology is None else {"technology": technology})}
+    made = fitted_profile(
+        fit, like, name, size=manifest.crossbar, top_level=manifest.tensors[0].top_level, source=source
+    )
+    fitted = parse_profile(json.dumps(made), f"{out} as a profile")
+    write_text_atomic(out, dump_profile(fitted))
+    predicted: tuple[PredictedChip, ...] = ()
+    if trials is not None:
+        predicted = _predict(manifest, measured, out, trials, data, progress)
+    return _report(fit, manifest, mapping, measured, out, predicted, time.perf_counter() - begin)
+
+
+def _reference_time(profile: dict[str, Any]) -> float | None:
+    """The reference time of the drift in the profile of the mapping, if it has one."""
+    terms = profile.get("noise") or []
+    return next((float(term["t0_s"]) for term in terms if term.get("kind") == "drift"), None)
+
+
+def _samples(
+    mapping: Path, manifest: Manifest, source: ChipSource, progress: Progress
+) -> list[CrossbarSample]:
+    """The devices of one chip, crossbar by crossbar."""
+    found, done = [], 0
+    for entry in manifest.tensors:
+        for crossbar in entry.crossbars:
+            progress(f"reading {source.name}", done, manifest.crossbars)
+            done += 1
+            wanted, path = find_arrays(mapping / crossbar.file), source.crossbar(crossbar.file)
+            if wanted is None:
+                raise DataError(f"{mapping / crossbar.file}: is missing; map the model anew")
+            if path is None:
+                raise DataError(
+                    f"{source.path}: lacks {crossbar.file}; add it, with NaN for what was not measured"
+                )
+            target = read_arrays(wanted, manifest.crossbar)
+            found.append(_sample(path, source, crossbar.file, target, manifest))
+    return [sample for sample in found if len(sample.g)]
+
+
+def _sample(path: Path, source: ChipSource, name: str, target: Arrays, manifest: Manifest) -> CrossbarSample:
+    g = read_arrays(path, manifest.crossbar).get(CONDUCTANCE)
+    if g is None or g.shape[-2:] != manifest.crossbar or g.ndim not in (2, 3) or np.isinf(g).any():
+        raise DataError(
+            f"{path}: needs {CONDUCTANCE!r} of shape {list(manifest.crossbar)}, or [reads, rows, columns], "
+            "without infinite values"
+        )
+    reads = np.asarray(g, np.float64).reshape(-1, *manifest.crossbar)
+    used = np.asarray(target["used"] if "used" in target else ~np.isnan(target["level"]), np.bool_)
+    # A device that was never read has no mean: it is left out with those that are not in use.
+    count = (~np.isnan(reads)).sum(axis=0)
+    there = used & (count > 0)
+    mean = np.where(np.isnan(reads), 0.0, reads).sum(axis=0) / np.maximum(count, 1)
+    variance = None
+    if len(reads) > 1:
+        square = np.where(np.isnan(reads), 0.0, np.square(reads - mean)).sum(axis=0)
+        variance = np.where(count > 1, square / np.maximum(count - 1, 1), np.nan)[there]
+    row, column = np.nonzero(there)
+    level = np.asarray(target["level"], np.float64)[there].astype(np.intp)
+    return CrossbarSample(source.name, source.time_s, level, mean[there], row, column, variance, name)
+
+
+def _predict(
+    manifest: Manifest,
+    measured: Sequence[Path],
+    out: Path,
+    trials: int,
+    data: str | None,
+    progress: Progress,
+) -> tuple[PredictedChip, ...]:
+    """Place the measured chips among chips of the new profile: the test of the whole model."""
+    shared = {"data": data, "roughness": False, "workers": 0, "exhaustive": True}
+    mapped = {**manifest.run, "model": manifest.model.path}
+    predicted = run_audit(
+        RunSpec.validated({**mapped, **shared, "device": str(out), "sigmas": (), "trials": trials}),
+        labelled(progress, "with the new profile"),
+    )
+    values = np.array(predicted.trials.values, np.float64)
+    sign = 1.0 if predicted.metric_info.higher_is_better else -1.0
+    placed = []
+    for folder in measured:
+        report = run_audit(
+            RunSpec.validated({**mapped, **shared, "chip": str(folder), "trials": 1}),
+            labelled(progress, str(folder)),
+        )
+        assert report.measured_chips is not None
+        for chip in report.measured_chips.chips:
+            worse = int(np.count_nonzero(sign * values < sign * chip.value))
+            equal = int(np.count_nonzero(values == chip.value))
+            low = clopper_pearson(worse, trials, 0.95)[0]
+            high = clopper_pearson(worse + equal, trials, 0.95)[1]
+            placed.append(
+                PredictedChip(
+                    name=chip.name,
+                    metric=report.metric,
+                    unit=report.metric_info.unit,
+                    measured=chip.value,
+                    mean=float(values.mean()),
+                    std=float(values.std(ddof=1)) if trials > 1 else 0.0,
+                    trials=trials,
+                    percentile=100 * (worse + equal / 2) / trials,
+                    percentile_low=100 * low,
+                    percentile_high=100 * high,
+                    outside=high < 0.025 or low > 0.975,
+                )
+            )
+    return tuple(placed)
+
+
+def _interval(one: Estimated) -> Interval:
+    return Interval(value=one.value, low=one.low, high=one.high)
+
+
+def _report(
+    fit: ArrayFit,
+    manifest: Manifest,
+    mapping: Path,
+    measured: Sequence[Path],
+    out: Path,
+    predicted: tuple[PredictedChip, ...],
+    seconds: float,
+) -> FitReport:
+    law, profile = fit.laws[0], load_profile(out)
+    what = f"{count_text(fit.devices, 'device')} of {count_text(fit.crossbars, 'crossbar')}"
+    notes = [
+        f"level {one.level}: {one.clipped:.1%} of its devices are at one value, to which conductances are "
+        "limited; its law follows from the other levels"
+        for one in fit.levels
+        if one.clipped > 0.01
+    ][:8]
+    if fit.crossbars < 2:
+        notes.append("one crossbar: laws are judged on what they were fitted to")
+    if fit.drift is not None:
+        notes.append(f"drift is counted from t0 = {fit.drift.t0_s:g} s")
+    misses = [chip.name for chip in predicted if chip.outside]
+    if misses:
+        notes.append(f"the profile does not predict {', '.join(misses)}: beyond 95 % of its own chips")
+    drift = fit.drift
+    return FitReport(
+        nvaudit_version=__version__,
+        headline=f"{out}: {profile.name}, {law.name}, from {what}",
+        device=profile.model_dump(mode="json"),
+        hashes=InputHashes(model=manifest.model.sha256, device=profile_digest(profile)),
+        timing={"total": seconds},
+        notes=tuple(notes),
+        mapping=str(mapping),
+        measured=tuple(map(str, measured)),
+        profile=str(out),
+        unit=manifest.window.unit,
+        chips=fit.chips,
+        crossbars=fit.crossbars,
+        devices=fit.devices,
+        levels=tuple(
+            FittedLevel(
+                level=one.level, devices=one.devices, target=one.target, mean=_interval(one.mean),
+                std=_interval(one.spread), skewness=one.skewness, distance=one.distance,
+                p_normal=one.p_normal, clipped=one.clipped,
+            )
+            for one in fit.levels
+        ),
+        laws=tuple(
+            FittedLawRow(
+                name=one.name, parameters=one.size, score=one.score, behind=law.score - one.score,
+                error=one.error,
+            )
+            for one in fit.laws[:_LAWS]
+        ),
+        components=tuple(
+            FittedComponent.model_validate({"part": part, "std": _interval(one), "sure": one.low > 0})
+            for part, one in fit.components.items()
+        ),
+        stuck_low=_interval(fit.stuck_low),
+        stuck_high=_interval(fit.stuck_high),
+        drift_mean=None if drift is None else _interval(drift.mean),
+        drift_std=None if drift is None else _interval(drift.spread),
+        times=() if drift is None else drift.times,
+        read=fit.read is not None,
+        predicted=predicted,
+    )  # fmt: skip

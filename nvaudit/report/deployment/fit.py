@@ -1,0 +1,202 @@
+"""The report of a fit: a profile from programmed against measured arrays, and whether it fits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from nvaudit.report.document import Bullets, Document, Facts, Hero, KeyFigure, Number, Table, limited
+from nvaudit.report.document import ReportPart as Part
+from nvaudit.report.header import Header
+from nvaudit.report.records import Tables, flat, records_of
+from nvaudit.report.sections import ReportPart
+from nvaudit.report.wording import count_text, value_text
+
+
+class Interval(ReportPart):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class FittedLevel(ReportPart):
+    """The devices of one level; mean and std are of measured less target, in level spacings."""
+
+    level: int
+    devices: int
+    target: float = Field(description="In the unit of the window.")
+    mean: Interval
+    std: Interval
+    skewness: float
+    distance: float = Field(description="Kolmogorov-Smirnov, to the normal of this mean and std.")
+    p_normal: float = Field(description="Chance of a larger distance of a normal (Lilliefors).")
+    clipped: float = Field(description="Share at the one value to which conductances are limited.")
+
+
+class FittedLawRow(ReportPart):
+    """One law, by how well it predicts crossbars that it was not fitted to."""
+
+    name: str
+    parameters: int
+    score: float = Field(description="Held-out log-likelihood per device.")
+    behind: float = Field(description="What the chosen law has more; negative: less, within the error.")
+    error: float = Field(description="Standard error of the difference to the best law, over crossbars.")
+
+
+class FittedComponent(ReportPart):
+    """What devices of a chip, a crossbar, a row or a column have in common, in level spacings."""
+
+    part: Literal["chip", "crossbar", "row", "column"]
+    std: Interval
+    sure: bool = Field(description="The interval is above zero: the profile has a term of it.")
+
+
+class PredictedChip(ReportPart):
+    """A measured chip among chips of the fitted profile."""
+
+    name: str
+    metric: str
+    unit: str
+    measured: float
+    mean: float
+    std: float
+    trials: int
+    percentile: float
+    percentile_low: float
+    percentile_high: float
+    outside: bool = Field(description="Surely beyond the middle 95 % of the profile's own chips.")
+
+
+class FitReport(Header):
+    """A profile that was fitted; written by ``nvaudit devices fit``."""
+
+    kind: Literal["fit"] = "fit"
+    device: dict[str, JsonValue] = Field(description="The fitted profile.")
+    mapping: str
+    measured: tuple[str, ...]
+    profile: str = Field(description="The file of the profile.")
+    unit: str
+    chips: int
+    crossbars: int
+    devices: int
+    levels: tuple[FittedLevel, ...]
+    laws: tuple[FittedLawRow, ...] = Field(description="The chosen one first, then by score.")
+    components: tuple[FittedComponent, ...]
+    stuck_low: Interval = Field(description="Share of devices stuck at the lower end of the window.")
+    stuck_high: Interval
+    drift_mean: Interval | None = Field(description="Of the exponents; null: measured at one time.")
+    drift_std: Interval | None
+    times: tuple[float, ...] = Field(description="Seconds since programming, of a drift.")
+    read: bool = Field(description="Whether read noise was found from several reads.")
+    predicted: tuple[PredictedChip, ...] = Field(description="Empty without --trials.")
+
+
+def tables(report: FitReport) -> Tables:
+    """Levels, laws, components, and the chips beside the prediction."""
+    return {
+        "levels": records_of(flat(one) for one in report.levels),
+        "laws": records_of(flat(one) for one in report.laws),
+        "components": records_of(flat(one) for one in report.components),
+        "predicted": records_of(flat(one) for one in report.predicted),
+    }
+
+
+def _text(one: Interval) -> str:
+    return f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+
+
+def fit_document(report: FitReport) -> Document:
+    """Say what the devices do, which law fits, and whether the profile predicts the chips."""
+    law = report.laws[0]
+    misses = [chip for chip in report.predicted if chip.outside]
+    judged = bool(report.predicted)
+    sections = [
+        Part("laws", "Which law", (_laws(report),)),
+        Part("levels", "Levels", (_levels(report),)),
+        Part("components", "What devices have in common", (_components(report),)),
+    ]
+    if report.predicted:
+        sections.insert(0, Part("predicted", "Predicted and measured", (_predicted(report),)))
+    if report.notes:
+        sections.append(Part("notes", "Notes", (Bullets(report.notes),)))
+    return Document(
+        title=report.headline,
+        subject=str(report.device.get("name")),
+        subtitle=f"fitted to {count_text(report.chips, 'chip')}",
+        hero=Hero(
+            role="none" if not judged else "fail" if misses else "pass",
+            word="" if not judged else "DOES NOT FIT" if misses else "FITS",
+            title=f"{law.name[:1].upper()}{law.name[1:]}",
+            lines=(),
+            numbers=(
+                KeyFigure("devices", f"{report.devices:,}", f"of {count_text(report.crossbars, 'crossbar')}",
+                          main=True),
+                KeyFigure("stuck low", f"{report.stuck_low.value:.3g}",
+                          f"[{report.stuck_low.low:.3g}, {report.stuck_low.high:.3g}]"),
+                KeyFigure("stuck high", f"{report.stuck_high.value:.3g}",
+                          f"[{report.stuck_high.low:.3g}, {report.stuck_high.high:.3g}]"),
+                *(() if report.drift_mean is None else (
+                    KeyFigure("drift exponent", f"{report.drift_mean.value:.3g}",
+                              f"[{report.drift_mean.low:.3g}, {report.drift_mean.high:.3g}]"),)),
+            ),
+        ),
+        sections=(*sections, _record(report)),
+        version=report.nvaudit_version,
+    )  # fmt: skip
+
+
+def _laws(report: FitReport) -> Table:
+    rows = tuple(
+        (one.name, Number(one.parameters, f"{one.parameters}"), Number(one.behind, f"{one.behind:.3g}"),
+         Number(one.error, f"{one.error:.2g}"))
+        for one in report.laws
+    )  # fmt: skip
+    caption = (
+        "Held-out log-likelihood per device that the chosen law has more than each; it has the fewest "
+        "parameters of those within a standard error of the best."
+    )
+    return Table("laws", caption, ("law", "parameters", "behind", "error"), rows, numeric=(1, 2, 3))
+
+
+def _levels(report: FitReport) -> Table:
+    rows = [
+        (Number(one.level, f"{one.level}"), Number(one.devices, f"{one.devices:,}"), _text(one.mean),
+         _text(one.std), Number(one.skewness, f"{one.skewness:.2g}"),
+         Number(one.distance, f"{one.distance:.2g}"), Number(one.p_normal, f"{one.p_normal:.2g}"))
+        for one in report.levels
+    ]  # fmt: skip
+    shown, cut = limited(rows)
+    caption = f"Measured less target, in level spacings, with 95 % intervals; stuck devices apart.{cut}"
+    columns = ("level", "devices", "mean", "std", "skew", "KS", "p")
+    return Table("levels", caption, columns, shown, numeric=(0, 1, 4, 5, 6), sortable=True)
+
+
+def _components(report: FitReport) -> Table:
+    rows = tuple((one.part, _text(one.std), "yes" if one.sure else "no") for one in report.components)
+    caption = "Standard deviation in level spacings; with fewer than three chips or crossbars it is not told."
+    return Table("components", caption, ("of a", "std", "in the profile"), rows)
+
+
+def _predicted(report: FitReport) -> Table:
+    rows = tuple(
+        (chip.name, value_text(chip.measured, chip.unit), value_text(chip.mean, chip.unit),
+         f"{chip.percentile:.3g} [{chip.percentile_low:.3g}, {chip.percentile_high:.3g}] %",
+         "no" if chip.outside else "yes")
+        for chip in report.predicted
+    )  # fmt: skip
+    caption = "Each measured chip among chips that are simulated with the new profile."
+    return Table("predicted", caption, ("chip", "measured", "mean predicted", "percentile", "fits"), rows)
+
+
+def _record(report: FitReport) -> Part:
+    rows = (
+        ("Mapping", report.mapping),
+        ("Measured", ", ".join(report.measured)),
+        ("Profile", report.profile),
+        ("Times", ", ".join(f"{time:g} s" for time in report.times) or "one"),
+        ("nvaudit", report.nvaudit_version),
+    )
+    return Part("record", "How it was fitted", (Facts(rows),))

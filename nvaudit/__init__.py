@@ -2,7 +2,7 @@
 
 The verbs of the command line as functions: :func:`audit`, :func:`check`, :func:`compare`, :func:`explore`,
 :func:`harden`, :func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`verify_plan`. They
-are loaded when first used, so that ``import nvaudit`` is light.
+are loaded when first used, so that ``import nvaudit`` is light. :func:`load` reads a report of any of them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nvaudit.report.comparison.result import ComparisonReport
     from nvaudit.report.explore.result import ExploreReport
     from nvaudit.report.hardening.result import HardenReport
+    from nvaudit.report.kinds import load
     from nvaudit.report.landscape.result import LandscapeReport
     from nvaudit.report.remap.result import RemapReport
     from nvaudit.report.result import AuditReport
@@ -47,6 +48,7 @@ __all__ = [
     "explore",
     "harden",
     "landscape",
+    "load",
     "remap",
     "replay",
     "roofline",
@@ -60,6 +62,7 @@ _HOME = {
     "explore": "nvaudit.jobs.exploring",
     "harden": "nvaudit.jobs.hardening",
     "landscape": "nvaudit.jobs.landscaping",
+    "load": "nvaudit.report.kinds",
     "remap": "nvaudit.jobs.remapping",
     "replay": "nvaudit.jobs.replaying",
     "roofline": "nvaudit.jobs.rooflining",
@@ -83,3 +86,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List what is public, loaded or not."""
+    return sorted(set(__all__))

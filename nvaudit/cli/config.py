@@ -26,7 +26,7 @@ from nvaudit.cli.configured import (
 )
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FieldOption, FilePath
-from nvaudit.cli.output import echo_json
+from nvaudit.cli.output import echo_bytes
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.report.kinds import print_report
@@ -48,7 +48,7 @@ def config_command(
     from nvaudit.report.config.result import config_report
 
     if schema:
-        echo_json(file_schema_text().rstrip("\n"))
+        echo_bytes(file_schema_text().rstrip("\n"))
         return EXIT_OK
     check_outputs(outputs, {})
     commands = dict(configured_commands())

@@ -65,9 +65,10 @@ def _discard(stream: TextIO) -> None:
         os.close(nowhere)
 
 
-def echo_json(text: str) -> None:
-    """Write JSON to standard output: always UTF-8, whatever the terminal speaks."""
+def echo_bytes(data: str | bytes) -> None:
+    """Write a file to standard output: text always in UTF-8, whatever the terminal speaks."""
     if sys.stdout is not None:  # closed by the caller
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        text = data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace") + b"\n"
+        sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()

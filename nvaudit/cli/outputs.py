@@ -18,13 +18,14 @@ import click
 from rich.console import Console
 
 from nvaudit.cli.options import FilePath, stack
-from nvaudit.cli.output import echo_json, printing
+from nvaudit.cli.output import echo_bytes, printing
 from nvaudit.cli.renamed import RenamedOption
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.jsontext import to_json
-from nvaudit.report.kinds import KINDS, NoTableError, csv_of, document_of, junit_of
+from nvaudit.report.kinds import KINDS, NoPartError, csv_of, document_of, junit_of, picture_of
+from nvaudit.report.plots.figures import paper_drawer, plotly_graphs
 
 if TYPE_CHECKING:
     from nvaudit.report.header import Header
@@ -47,7 +48,6 @@ def render_page(report: Header) -> str:
 
 
 def _needs_plotly() -> object:
-    from nvaudit.report.plots.figures import plotly_graphs
 
     return plotly_graphs("--html")
 
@@ -70,12 +70,16 @@ class Extra:
         Of the option.
     ready : callable
         Called before the run; raises OptionError where something that the renderer needs is missing.
+    part : tuple of str
+        What of the report is written, where that is one of several: the parameter that names it, and the
+        keyword of ``render`` that takes the name.
     """
 
     name: str
     render: Render
     help: str
     ready: Callable[[], object] = _always
+    part: tuple[str, str] = ("", "")
 
 
 EXTRAS: dict[str, Extra] = {
@@ -84,8 +88,19 @@ EXTRAS: dict[str, Extra] = {
         "JUnit", junit_of, "Write the gates as JUnit XML, a test case for each; numbers without a gate pass."
     ),
     "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced."),
-    "csv": Extra("table", csv_of, "Write a table of the report as CSV: the main one, or --csv-table."),
-}
+    "csv": Extra(
+        "table", csv_of, "Write a table of the report as CSV: the main one, or --csv-table.",
+        part=("csv_table", "table"),
+    ),
+    **{
+        form: Extra(
+            "figure", functools.partial(picture_of, form=form),
+            f"Draw a figure of the page for a paper as {form.upper()}: the first, or --figure.",
+            functools.partial(paper_drawer, f"--{form}"), part=("figure", "figure"),
+        )
+        for form in ("svg", "pdf")
+    },
+}  # fmt: skip
 """By the name of the option."""
 
 
@@ -149,7 +164,7 @@ class Output:
         return str(self.path) == "-"
 
 
-OUTPUT_PARAMETERS = ("out", "report", "as_json", *EXTRAS, "csv_table")
+OUTPUT_PARAMETERS = ("out", "report", "as_json", *EXTRAS, "csv_table", "figure")
 """Names of the parameters that :func:`output_options` declares: nothing of them changes what is found."""
 
 _STDOUT = "- writes it to standard output, and the text to standard error."
@@ -207,6 +222,9 @@ def output_options(
             for name in extras
         ),
         _table_option(kinds),
+        click.option("--figure", metavar="NAME", help=(
+            "Which figure --svg and --pdf draw; a wrong name lists those of the report.  [default: the first]"
+        )),
     )  # fmt: skip
 
     def apply(command: Command) -> Command:
@@ -243,12 +261,18 @@ def _wanted(given: Mapping[str, Any], old_json: OldJson | None) -> tuple[Output,
         wanted.append(Output("--json", "JSON", Path("-"), old_json.render))
     elif given["as_json"]:
         wanted.append(Output("--json", "report", Path("-"), to_json))
-    table = given["csv_table"]
-    if table is not None and given["csv"] is None:
-        raise OptionError("--csv-table: for --csv; name a file with it")
+    for parameter in ("csv_table", "figure"):
+        forms = [name for name, extra in EXTRAS.items() if extra.part[0] == parameter]
+        if given[parameter] is not None and all(given[name] is None for name in forms):
+            raise OptionError(
+                f"--{parameter.replace('_', '-')}: for {' and '.join(f'--{name}' for name in forms)}; name a "
+                "file with it"
+            )
     for name, extra in EXTRAS.items():
         if (path := given.get(name)) is not None:
-            render = functools.partial(csv_of, table=table) if name == "csv" and table else extra.render
+            parameter, keyword = extra.part
+            part = {keyword: given[parameter]} if given.get(parameter) else {}
+            render = functools.partial(extra.render, **part)
             wanted.append(Output(f"--{name}", extra.name, path, render, extra.ready))
     return tuple(wanted)
 
@@ -328,13 +352,13 @@ def hand_out(report: Any, outputs: Sequence[Output], show: Callable[[Console], N
     EngineError
         Naming everything that could not be written; all else is.
     OptionError
-        If all that fails is a table that this report does not have.
+        If all that fails is a table or figure that this report does not have.
     """
     piped = next((output for output in outputs if output.to_stdout), None)
     failed: list[Exception] = []
     if piped is not None:
         with _put_off(failed), printing():
-            echo_json(str(piped.render(report)))
+            echo_bytes(piped.render(report))
     with _put_off(failed), printing(stderr=piped is not None) as console:
         if show is not None:
             show(console)
@@ -363,7 +387,7 @@ def _raise_all(failed: Sequence[Exception]) -> None:
     for error in failed:
         if not isinstance(error, NvauditError):
             raise error
-    if failed and all(isinstance(error, NoTableError) for error in failed):
+    if failed and all(isinstance(error, NoPartError) for error in failed):
         raise failed[0]
     if failed:
         raise EngineError("; ".join(dict.fromkeys(map(str, failed)))) from failed[0]

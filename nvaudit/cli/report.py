@@ -16,7 +16,7 @@ from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import DataError, NvauditError, OptionError
-from nvaudit.report.kinds import print_report, read_any
+from nvaudit.report.kinds import print_report, read_any, report_text
 
 if TYPE_CHECKING:
     from nvaudit.report.result import AuditReport
@@ -81,12 +81,11 @@ def read_report(path: Path) -> AuditReport:
 
 def _read(path: Path, wanted: str = "a report.json of nvaudit audit") -> tuple[str, str]:
     """The text of a report.json, and its name; - is standard input."""
-    name = "standard input" if str(path) == "-" else str(path)
+    if str(path) != "-":
+        return report_text(path, wanted), str(path)
+    name = "standard input"
     try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        text = raw.decode("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8"), name
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(
-            f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}; give {wanted}"
-        ) from error
-    return text, name
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"{name}: cannot be read: {reason}; give {wanted}") from error

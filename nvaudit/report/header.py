@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from importlib import metadata
-from typing import Literal
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from nvaudit.files import write_text_atomic
 from nvaudit.report.codes import CodesInfo
+from nvaudit.report.jsontext import to_json
 from nvaudit.report.sections import (
     DataInfo,
     InputHashes,
@@ -88,3 +91,85 @@ class Header(ReportPart):
     def device_name(self) -> str:
         """Name of the device's profile."""
         return str((self.device or {}).get("name", "unnamed device"))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.headline}>"
+
+    def __str__(self) -> str:
+        return self.headline
+
+    def _repr_html_(self) -> str:
+        """Show headline, numbers and the first figure below a cell of a notebook."""
+        return str(_forms().notebook_of(self))
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON, whole or not at all; :func:`nvaudit.load` and `nvaudit report` read it.
+
+        Raises
+        ------
+        NvauditError
+            If it cannot be written there.
+        """
+        write_text_atomic(path, to_json(self) + "\n")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables, for :meth:`to_dataframe`; the main one first."""
+        return tuple(_forms().tables_of(self))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures, for :meth:`plot` and :meth:`figure`, in the order of the page."""
+        return tuple(figure.name for figure in _forms().document_of(self).figures)
+
+    def to_dataframe(self, table: str | None = None) -> Any:
+        """Give a table as a pandas data frame: the rows and columns of ``--csv``.
+
+        Parameters
+        ----------
+        table : str, optional
+            One of :attr:`tables`; by default the main one. Numbers that are missing are NaN.
+
+        Raises
+        ------
+        OptionError
+            If pandas is not installed, or there is no such table in this report.
+        """
+        return _forms().dataframe_of(self, table)
+
+    def plot(self, name: str | None = None) -> Any:
+        """Give a figure of the page, to be looked at: one of plotly.
+
+        Parameters
+        ----------
+        name : str, optional
+            One of :attr:`figures`; by default the first.
+
+        Raises
+        ------
+        OptionError
+            If plotly is not installed, or there is no such figure in this report.
+        """
+        return _forms().drawn(self, name)
+
+    def figure(self, name: str | None = None, width: float = 3.5, height: float | None = None) -> Any:
+        """Give a figure for a paper, one of matplotlib: ``report.figure("yield").savefig("yield.pdf")``.
+
+        Parameters
+        ----------
+        name : str, optional
+            As :meth:`plot`.
+        width, height : float
+            Inches; a column of a journal with two is 3.5 wide. None: as high as its contents need.
+
+        Raises
+        ------
+        OptionError
+            As :meth:`plot`, and if matplotlib is not installed.
+        """
+        return _forms().paper_figure_of(self, name, width, height)
+
+
+def _forms() -> Any:
+    """What makes other forms of a report; loaded when one is wanted, and it needs this file."""
+    return import_module(f"{__package__}.kinds")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nvaudit.errors import DataError, OptionError
 from nvaudit.report.jsontext import short_repr
+from nvaudit.report.plots.figures import paper_drawer
 from nvaudit.report.reading import keys_text, parsed, validated
 
 if TYPE_CHECKING:
@@ -16,11 +19,11 @@ if TYPE_CHECKING:
 
     from nvaudit.report.document import Document
     from nvaudit.report.header import Header
-    from nvaudit.report.records import Tables
+    from nvaudit.report.records import Records, Tables
 
 
-class NoTableError(OptionError):
-    """A report has no table of the name that was asked for."""
+class NoPartError(OptionError):
+    """A report has no table or figure of the name that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -217,16 +220,138 @@ def csv_of(report: Header, table: str | None = None) -> str:
 
     Raises
     ------
-    NoTableError
+    NoPartError
         Naming the tables that there are, where it has none of that name.
     """
     from nvaudit.report.render.csv import csv_text
 
-    tables: Tables = _records(_kind_of(report)).tables(report)
+    records = table_of(report, table, "--csv-table")
+    return csv_text(records.columns, records.rows)
+
+
+def table_of(report: Header, table: str | None = None, asked_by: str = "table") -> Records:
+    """Give a table of a report.
+
+    Parameters
+    ----------
+    report, table
+        As :func:`csv_of`.
+    asked_by : str
+        How it was asked for, for the message.
+
+    Raises
+    ------
+    NoPartError
+        As :func:`csv_of`.
+    """
+    tables = tables_of(report)
     name = next(iter(tables)) if table is None else table
     if name not in tables:
-        raise NoTableError(f"--csv-table {name!r}: this report has {', '.join(tables)}; name one of these")
-    return csv_text(tables[name].columns, tables[name].rows)
+        raise NoPartError(f"{asked_by} {name!r}: this report has {', '.join(tables)}; name one of these")
+    return tables[name]
+
+
+def tables_of(report: Header) -> Tables:
+    """Give the tables of a report by name, the main one first."""
+    tables: Tables = _records(_kind_of(report)).tables(report)
+    return tables
+
+
+def picture_of(report: Header, form: str, figure: str | None = None) -> bytes:
+    """Draw a figure of a report for paper.
+
+    Parameters
+    ----------
+    form : {"svg", "pdf"}
+    figure : str, optional
+        Its name; by default the first.
+
+    Raises
+    ------
+    NoPartError
+        Naming the figures that there are, where it has none of that name.
+    OptionError
+        If matplotlib or plotly is not installed.
+    """
+    paper = paper_drawer(f"--{form}")
+    picture: bytes = paper.picture(paper.paper_figure(drawn(report, figure, "--figure")), form)
+    return picture
+
+
+def drawn(report: Header, name: str | None = None, asked_by: str = "figure") -> Any:
+    """Draw a figure of a report's page with plotly, by default the first.
+
+    Raises
+    ------
+    NoPartError
+        Naming the figures that there are, where it has none of that name.
+    OptionError
+        If plotly is not installed.
+    """
+    figures = {figure.name: figure for figure in document_of(report).figures}
+    if not figures:
+        raise NoPartError(f"{asked_by}: this report of {_kind_of(report).command} has no figures")
+    name = next(iter(figures)) if name is None else name
+    if name not in figures:
+        raise NoPartError(f"{asked_by} {name!r}: this report has {', '.join(figures)}; name one of these")
+    draw = figures[name].draw
+    assert draw is not None  # figures of a page are drawn
+    return draw()
+
+
+def paper_figure_of(report: Header, name: str | None, width: float, height: float | None) -> Any:
+    """Draw a figure of a report for paper; as :meth:`nvaudit.report.header.Header.figure`."""
+    return paper_drawer("figure()").paper_figure(drawn(report, name), width, height)
+
+
+def notebook_of(report: Header) -> str:
+    """Make what a notebook shows of a report: HTML."""
+    from nvaudit.report.render.html import notebook_html
+
+    document, picture = document_of(report), ""
+    if document.figures:
+        with contextlib.suppress(OptionError):  # matplotlib is an extra
+            paper = paper_drawer("")
+            picture = paper.svg_text(paper.paper_figure(drawn(report), paper.NOTEBOOK_IN))
+    return notebook_html(document, picture)
+
+
+def dataframe_of(report: Header, table: str | None = None) -> Any:
+    """Give a table as a data frame; as :meth:`nvaudit.report.header.Header.to_dataframe`."""
+    records = table_of(report, table)
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise OptionError("to_dataframe() needs pandas; run: pip install 'nvaudit[pandas]'") from error
+    return pd.DataFrame(list(records.rows), columns=list(records.columns))
+
+
+def load(path: str | Path) -> Header:
+    """Read a report of any kind that was saved as JSON: by a command, or by :meth:`Header.save`.
+
+    Raises
+    ------
+    OptionError
+        If the file cannot be read.
+    DataError
+        If it is no report; says where and what was found.
+    """
+    return read_any(report_text(path, "the JSON report of a command of nvaudit"), str(path))[1]
+
+
+def report_text(path: str | Path, wanted: str) -> str:
+    """Read a file of text; ``wanted`` is what it should be, for the message.
+
+    Raises
+    ------
+    OptionError
+        If it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"{path}: cannot be read: {reason}; give {wanted}") from error
 
 
 def junit_of(report: Header) -> str:

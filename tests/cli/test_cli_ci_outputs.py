@@ -100,6 +100,8 @@ def test_a_dash_is_standard_output(command, example, option):
 @pytest.mark.parametrize("option", EXTRAS)
 def test_paths_are_checked_before_the_run(command, example, tmp_path, option):
     """A missing folder, an input, a path given twice: refused, and nothing has run."""
+    if option in ("svg", "pdf"):
+        pytest.importorskip("matplotlib", reason="matplotlib draws for paper; pip install 'nvaudit[paper]'")
     profile = tmp_path / "device.json"
     profile.write_text("{}")
     wanted = f"--{option}"

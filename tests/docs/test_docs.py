@@ -31,6 +31,9 @@ OTHERS = (
 )
 ALL_NAMES = [str(page.relative_to(ROOT)) for page in (*PAGES, *OTHERS)]
 
+NEEDED = {"notebook.md": ("pandas", "matplotlib", "plotly")}
+"""Extras without which what a page shows cannot be run."""
+
 PYTEST_OPTIONS = {"--nvaudit-report", "--junit-xml"}
 
 _BLOCK = re.compile(
@@ -174,6 +177,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_everything_shown_works(page: Path, folder: Path, command: Callable[..., object]):
     """Commands end with the stated exit code (0 by default), what they print is shown, snippets run."""
+    for extra in NEEDED.get(page.name, ()):
+        pytest.importorskip(extra, reason=f"docs/{page.name} uses {extra}; pip install 'nvaudit[notebook]'")
     wrong = []
     for block in blocks(page):
         if block.file is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.document import Bullets, Document, Facts, Hero, KeyFigure, Number, Table, limited
-from nvaudit.report.document import ReportPart as Part
+from nvaudit.report.document import Section as Part
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
 from nvaudit.report.sections import ReportPart

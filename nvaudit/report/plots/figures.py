@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import Any
 
 from nvaudit.errors import OptionError
@@ -21,6 +22,24 @@ def plotly_graphs(wanted_by: str = "--html") -> Any:
     except ImportError as error:
         raise OptionError(f"{wanted_by} needs plotly; run: pip install 'nvaudit[report]'") from error
     return go
+
+
+def paper_drawer(wanted_by: str) -> Any:
+    """Import :mod:`nvaudit.report.render.paper`; ``wanted_by`` is the option or method that needs it.
+
+    Raises
+    ------
+    OptionError
+        If matplotlib, or plotly, in whose terms figures are described, is not installed.
+    """
+    try:
+        for name in ("matplotlib", "plotly"):
+            import_module(name)
+    except ImportError as error:
+        raise OptionError(
+            f"{wanted_by} needs matplotlib and plotly; run: pip install 'nvaudit[paper]'"
+        ) from error
+    return import_module("nvaudit.report.render.paper")
 
 
 def plotly_library() -> str:

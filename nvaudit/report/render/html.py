@@ -56,6 +56,19 @@ def html_document(document: Document) -> str:
     return str(text)
 
 
+def notebook_html(document: Document, picture: str) -> str:
+    """Make what stands below a cell of a notebook: headline, numbers, and the first figure.
+
+    Parameters
+    ----------
+    picture : str
+        The figure as SVG; empty where nothing can draw it.
+    """
+    figure = next(iter(document.figures), None)
+    template = _environment().get_template("notebook.html")
+    return str(template.render(page=document, figure=figure, picture=Markup(picture)))
+
+
 def _sections(document: Document) -> list[tuple[Section, list[Block]]]:
     """The sections of the page with their blocks; one without blocks is left out."""
     sections = [(s, for_medium(s.blocks, "page")) for s in for_medium(document.sections, "page")]

@@ -121,6 +121,20 @@
     Plotly.relayout(plot, { "scene.camera.eye": eye });
   }));
 
+  /* Save a chart for a slide or a paper: light, on white, as wide as a printed page. */
+  all("[data-save]").forEach((button) => button.addEventListener("click", async () => {
+    const name = button.dataset.save;
+    const plot = document.getElementById(`plot-${name}`);
+    const figure = prepared(plot, true);
+    figure.layout.paper_bgcolor = "white";
+    const link = document.createElement("a");
+    link.href = await Plotly.toImage({ data: figure.data, layout: figure.layout },
+      { format: "svg", width: 720, height: figure.layout.height ?? plot.clientHeight });
+    link.download = `${name}.svg`;
+    link.click();
+    status.textContent = `Saved ${name}.svg`;
+  }));
+
   /* Which of several surfaces is shown: the same one in every drawing. */
   const offers = all("[data-offer]");
   offers.forEach((select) => select.addEventListener("change", () => {

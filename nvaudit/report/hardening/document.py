@@ -387,7 +387,9 @@ def _through_lines(info: HardwareAware | None) -> list[str]:
         f"{info.rows} × {info.cols} with {info.adc_bits}-bit ADCs"
     )
     not_split = [
-        f"Trained whole: {layer.name}: {layer.reason}" for layer in info.layers if layer.reason is not None
+        f"Trained with ideal converters: {layer.name}: {layer.reason}"
+        for layer in info.layers
+        if layer.reason is not None
     ]
     return [first, *not_split]
 

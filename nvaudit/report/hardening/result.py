@@ -109,7 +109,7 @@ class TrainingLayer(ReportPart):
 
     name: str
     reason: str | None = Field(
-        description="Why it was trained whole, with ideal converters; null if through its crossbars."
+        description="Why it was trained with ideal converters; null if through its crossbars."
     )
 
 

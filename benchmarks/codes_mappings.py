@@ -109,10 +109,11 @@ def one(given: argparse.Namespace, condition: str, mapping: str) -> dict[str, An
             options = {
                 **options, "calibrate_chips": given.calibrate, "calibrate_data": str(given.calibration)
             }  # fmt: skip
+        if given.sigma is not None:
+            options = {**options, "sigmas": (given.sigma,)}
         audit = nvaudit.audit(
-            path, given.device, given.test, sigmas=None if given.sigma is None else (given.sigma,),
-            trials=given.trials, limit=given.limit, exhaustive=True, workers=0, roughness=False,
-            **options, **what,
+            path, given.device, given.test, trials=given.trials, limit=given.limit, exhaustive=True,
+            workers=0, roughness=False, **options, **what,
         )  # fmt: skip
     row |= numbers(audit)
     with given.results.open("a", encoding="utf-8") as file:

@@ -22,7 +22,7 @@ KEYS = [
     "timing", "events", "notes",
     "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate", "mapped",
     "mapped_gate", "tail", "trials", "sweep", "calibrated", "measured_chips", "roughness", "landscape",
-    "tensors", "device_levels", "crossbar", "zero_groups", "attribution", "attribution_detail",
+    "tensors", "device_levels", "crossbar", "zero_groups", "cost", "attribution", "attribution_detail",
     "remedy",
 ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What share of all chips a search for the front looks at, and whether its front is that of all.
 
-Backs the numbers of docs/explore.md on synthetic spaces: 40 spaces of 240 points whose KPP grows and
+Backs the numbers of docs/explore.md on synthetic spaces: 40 of 240 points whose KPP grows and
 saturates with cost, with scatter, on chips whose luck is partly common. No races: every chip that is looked at sees
 every sample. Run it with
 
@@ -87,8 +87,8 @@ def main() -> None:
             sizes.append(len(front))
         print(
             f"KPP {percentile:g} % of {trials} chips: {100 * np.mean(shares):.1f} % of all chips, at most "
-            f"{100 * max(shares):.1f} %; {np.mean(sizes):.1f} of {POINTS} points on the front; the same front "
-            f"as of all chips in {same} of {SPACES} spaces"
+            f"{100 * max(shares):.1f} %; {np.mean(sizes):.1f} of {POINTS} points on the front; the same "
+            f"front as of all chips in {same} of {SPACES} spaces"
         )
 
 

@@ -1,8 +1,8 @@
 """What share of all chips a search for the front looks at, and whether its front is that of all.
 
-Backs the numbers of docs/explore.md on synthetic spaces: 40 of 240 points whose KPP grows and
-saturates with cost, with scatter, on chips whose luck is partly common. No races: every chip that is looked at sees
-every sample. Run it with
+Backs the numbers of docs/explore.md on synthetic spaces: 40 of 240 points whose KPP grows and saturates with
+cost, with scatter, on chips whose luck is partly common. No races: every chip that is looked at sees every
+sample. Run it with
 
     python benchmarks/front.py
 """

@@ -19,7 +19,7 @@ def read_path(text: str) -> str:
 
 
 def read_sweep(text: str) -> tuple[float, ...]:
-    """Read a number, or ``start:stop:step`` for a sweep, both ends included.
+    """Read a number, several between commas, or ``start:stop:step`` for a sweep, both ends included.
 
     Raises
     ------
@@ -31,6 +31,8 @@ def read_sweep(text: str) -> tuple[float, ...]:
     >>> read_sweep("0.1:0.3:0.1")
     (0.1, 0.2, 0.3)
     """
+    if "," in text:
+        return tuple(number for part in text.split(",") for number in read_sweep(part))
     parts = text.split(":")
     try:
         numbers = [float(part) for part in parts]
@@ -64,6 +66,18 @@ def read_share(text: str) -> float:
 
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31557600.0}
+
+
+def read_amount(text: str) -> float:
+    """Read a number; with a percent sign it is a hundredth.
+
+    Examples
+    --------
+    >>> read_amount("0.85"), read_amount("85%"), read_amount("85 %")
+    (0.85, 0.85, 0.85)
+    """
+    number = text.strip()
+    return float(number[:-1]) / 100 if number.endswith("%") else float(number)
 
 
 def parse_time(text: str) -> float:

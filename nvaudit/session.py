@@ -200,7 +200,7 @@ class Session:
         return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
 
 
-_READ = ("mapping", "calibrate_data", "calibration_data", "chip", "val_data", "test_data")
+_READ = ("mapping", "calibrate_data", "baseline_report", "calibration_data", "chip", "val_data", "test_data")
 """Fields of specifications that name a further file to read."""
 
 
@@ -216,9 +216,7 @@ def input_files(spec: Any) -> dict[str, Path]:
     if hasattr(spec, "mapping"):
         inputs["the mapping file"] = mapping_beside(model)
     given = {name: getattr(spec, name, None) for name in _READ}
-    return inputs | {
-        f"--{name.replace('_', '-')}": Path(path) for name, path in given.items() if path is not None
-    }
+    return inputs | {spec.flag(name): Path(path) for name, path in given.items() if path is not None}
 
 
 def settle_device(spec: RunSpec) -> tuple[DeviceProfile, tuple[OperatingPoint, ...]]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.option_texts import read_path, read_whole_numbers
+from nvaudit.option_texts import read_amount, read_path, read_whole_numbers
 from nvaudit.options import (
     MAX_QUESTIONS,
     OF_A_CHIP,
@@ -59,6 +59,7 @@ class GateOptions(Options):
             "The gate: exit 1 unless at most k % of chips fall below T (above T for a loss).",
             unset="no gate",
             metavar="T",
+            read=read_amount,
         ),
     ] = None
     require_mapped: Annotated[
@@ -68,7 +69,37 @@ class GateOptions(Options):
             "be on the array, e.g. 0.95; else exit 1.",
             unset="no gate",
             metavar="SHARE",
+            read=read_amount,
             wanted="a share from 0 to 1, such as 0.95 for 95 %",
+        ),
+    ] = None
+
+
+class BaselineOptions(Options):
+    """What may not become worse."""
+
+    title: ClassVar[str] = "Gate"
+
+    baseline_report: Annotated[
+        Encodable | None,
+        Option(
+            "With --max-drop: report.json of an earlier audit (or check) under the same conditions, such as "
+            "that of the last release.",
+            unset="none",
+            name="--baseline",
+            metavar="REPORT",
+            wanted="a path, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    max_drop: Annotated[
+        NotNegative | None,
+        Option(
+            "A gate on changes: exit 1 unless the KPP is surely at most this much worse than in --baseline, "
+            "chip by chip, in the metric's unit (0.01: one point of top1).",
+            unset="no gate",
+            metavar="DROP",
+            read=read_amount,
         ),
     ] = None
 
@@ -307,6 +338,7 @@ class RunSpec(
     QuestionOptions,
     EffortOptions,
     RaceOptions,
+    BaselineOptions,
     GateOptions,
     ChipOptions,
     MetricOptions,
@@ -324,6 +356,11 @@ class RunSpec(
     Only ``workers`` and ``dask`` have no influence on results. The fields are the options of
     ``nvaudit audit``.
     """
+
+    @property
+    def gated(self) -> bool:
+        """Whether the chips must show something."""
+        return self.min_kpp is not None or self.max_drop is not None
 
     @property
     def most_trials(self) -> int:
@@ -407,7 +444,11 @@ MAX_CELL_BITS = 8
 RooflineMeasure = Literal["kpp", "mean"]
 NOT_OF_A_ROOFLINE = (
     *("cell_bits", "roughness"),
-    *(name for part in (GateOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
+    *(
+        name
+        for part in (GateOptions, BaselineOptions, EffortOptions, QuestionOptions)
+        for name in part.model_fields
+    ),
 )
 """Options of an audit that a roofline does not take."""
 

@@ -72,7 +72,9 @@ def _finish(result: AuditReport, kept: Kept) -> int:
         return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
     why = "interrupted" if result.interrupted is not None else "the time is over"
     tell(f"nvaudit: {why} after {early.done:,} of {early.wanted:,} chips; {kept.how_to_go_on()}")
-    return EXIT_OK if result.interrupted is None else EXIT_INTERRUPTED
+    if result.interrupted is not None:
+        return EXIT_INTERRUPTED
+    return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
 
 
 def _depends_on(spec: RunSpec) -> dict[str, Any]:

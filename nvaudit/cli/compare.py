@@ -16,13 +16,25 @@ from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_o
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.report.kinds import print_report
-from nvaudit.spec import CompareOptions, EffortOptions, RunSpec, default_workers
+from nvaudit.spec import BaselineOptions, CompareOptions, EffortOptions, RunSpec, default_workers
 
 if TYPE_CHECKING:
     from nvaudit.jobs.candidates import ComparisonPlan
 
 _OF_THE_COMPARISON = frozenset(
-    {*OUTPUT_PARAMETERS, "models", "rank_by", "baseline", "quiet", "workers", "dask", "cache", "no_cache"}
+    {
+        *OUTPUT_PARAMETERS,
+        "models",
+        "rank_by",
+        "baseline",
+        "quiet",
+        "workers",
+        "dask",
+        "cache",
+        "no_cache",
+        "min_kpp",
+        "require_mapped",
+    }
 )
 """What may be given where every model is a report: nothing of it changes an audit."""
 
@@ -34,6 +46,7 @@ _OF_THE_COMPARISON = frozenset(
     CompareOptions,
     without={
         *EffortOptions.model_fields,
+        *BaselineOptions.model_fields,
         *("tail", "attribute", "attribution_trials", "attribution_images"),
         *("calibrate_chips", "calibrate_data", "chip"),
     },

@@ -115,10 +115,17 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     """
     text = str(name_or_path)
     is_path = isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".json")
+    if text.lower().endswith((".csv", ".tsv")):
+        raise ProfileError(
+            f"device: {short(text)} is a table of measurements, not a profile; make one of it with "
+            f"`nvaudit devices fit {text if text.isprintable() else short(text)} -o PROFILE.json`"
+        )
     if is_path:
         where = text if text.isprintable() else short(text)
         return parse_profile(read_text(Path(text), where, _SEE), where)
     names = profile_names()
+    if text.lower() in names:
+        text = text.lower()
     if text not in names:
         near = difflib.get_close_matches(text, names, n=3)
         hint = f"did you mean {', '.join(near)}? See" if near else "see"

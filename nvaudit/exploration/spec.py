@@ -21,7 +21,7 @@ from nvaudit.options import (
     Encoding,
     NotNegative,
 )
-from nvaudit.spec import EffortOptions, QuestionOptions, RunSpec
+from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RunSpec
 
 MAX_POINTS = 100_000
 IDEAL = "ideal"
@@ -246,6 +246,6 @@ OF_ONE_AUDIT = (
     *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
     "energy_chips",
     *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
-    *(name for part in (EffortOptions, QuestionOptions) for name in part.model_fields),
+    *(name for part in (BaselineOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
 )
 """Options of an audit that an exploration does not take, or takes as axes."""

@@ -15,6 +15,7 @@ from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
+from nvaudit.jobs.baselines import settle_baseline
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
 from nvaudit.jobs.costing import session_cost
 from nvaudit.jobs.landscaping import median_surface, session_landscape
@@ -142,12 +143,15 @@ def _check_gate(spec: RunSpec) -> None:
     """Refuse options of a gate where none is decided while chips are drawn."""
     given = {
         "--max-trials": spec.max_trials is not None,
-        "--max-minutes": spec.max_minutes is not None and spec.min_kpp is not None,
+        "--max-minutes": spec.max_minutes is not None and spec.gated,
         "--all-trials": spec.all_trials,
     }
     named = [name for name, there in given.items() if there]
-    if named and spec.min_kpp is None:
+    if named and not spec.gated:
         raise OptionError(f"{named[0]} is for a gate; give one with --min-kpp")
+    if (spec.max_drop is None) != (spec.baseline_report is None):
+        both = ("--baseline", "--max-drop")[:: 1 if spec.max_drop is None else -1]
+        raise OptionError(f"{both[0]}: give {both[1]} too; the gate on a drop needs both")
     if spec.exhaustive and named:
         raise OptionError(f"{named[0]} and --exhaustive: choose one; --exhaustive draws all --trials")
     if spec.all_trials and len(named) > 1:
@@ -172,6 +176,7 @@ def _measure(
         # is.
         if isinstance(metric, Probe):
             return metric
+        baseline = settle_baseline(session, metric)
         record: ChipRecord | None = None
         if folder is not None:
             record = stack.enter_context(open_record(folder, session.identity(metric)))
@@ -187,7 +192,9 @@ def _measure(
             crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
         with session.timed("chips"), stop.waited_for():
             minutes = _minutes_left(spec, begin)
-            measurement = measure_chips(pool, session, metric, keep, progress, record, stop, minutes)
+            measurement = measure_chips(
+                pool, session, metric, keep, progress, record, stop, minutes, baseline
+            )
         calibrated = None
         with _as_time_permits(
             session, stop, measurement, "chips were not corrected", spec.calibrate_chips is not None
@@ -249,7 +256,7 @@ def _chips_read_back(
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:
     """What is left for the chips of a run without a gate; None for no limit. A gate has its own clock."""
-    if spec.max_minutes is None or spec.min_kpp is not None:
+    if spec.max_minutes is None or spec.gated:
         return None
     return spec.max_minutes - (time.perf_counter() - begin) / 60
 
@@ -345,8 +352,9 @@ def _report(
         caution=metric.caution,
     )
     questions = Questions(
-        spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped
-    )
+        spec.percentiles, spec.confidence, spec.yield_at, spec.min_kpp, spec.tail, spec.require_mapped,
+        spec.max_drop, {} if measurement.baseline is None else measurement.baseline.values,
+    )  # fmt: skip
     return summarise(
         measured,
         questions,
@@ -356,6 +364,7 @@ def _report(
         **_about(session, worst),
         **landscape,
         **_ended(spec, measurement, stop),
+        baseline=None if measurement.baseline is None else measurement.baseline.info,
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
         attribution_detail=detail,
@@ -385,7 +394,7 @@ def _calibrated(
         layers=len(corrected.layers),
         left=tuple(NotCorrected(name=name, reason=reason) for name, reason in corrected.left.items()),
         points=measured_points(
-            replace(measured, chips=chips, sigmas=sigmas), replace(questions, min_kpp=None)
+            replace(measured, chips=chips, sigmas=sigmas), replace(questions, min_kpp=None, max_drop=None)
         ),
     )
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nvaudit.errors import OptionError
+from nvaudit.report.gates import GateResult, decide, gate_result
+from nvaudit.report.mapped import joint_verdict, judge_share
 from nvaudit.report.result import AuditReport, from_json
 from nvaudit.spec import CompareOptions, Measure, RunSpec, make_spec
+from nvaudit.stats.gate import decide_count, overall_verdict
 
 Named = str | Path
 
@@ -81,7 +84,10 @@ def plan_comparison(
         if path.lower().endswith(".json"):
             if name in own:
                 raise OptionError(f"--data-for {name}: it is the report of an audit, which is not run again")
-            plan.reports[name], plan.files[name] = read_report(path), path
+            plan.reports[name] = with_gates(
+                read_report(path), path, options.get("min_kpp"), options.get("require_mapped")
+            )
+            plan.files[name] = path
         else:
             plan.specs[name] = make_spec(
                 **{**options, **more}, model=path, device=device, data=own.get(name, data)
@@ -121,13 +127,62 @@ def read_report(path: Named) -> AuditReport:
     DataError, OptionError
         If it cannot be read, or is no report.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    return from_json(read_text(path, "an ONNX model or a report.json of `nvaudit audit`"), str(path))
+
+
+def with_gates(
+    report: AuditReport, path: str, min_kpp: float | None, require_mapped: float | None
+) -> AuditReport:
+    """Ask the chips of a report whether they pass other gates than it had; without one it is as it was.
+
+    Raises
+    ------
+    OptionError
+        If its chips do not say.
+    """
+    gates, shares = report.gate, report.mapped_gate
+    if min_kpp is not None and {gate.threshold for gate in gates} != {min_kpp}:
+        if report.metric_info.unit == "fraction" and not 0 <= min_kpp <= 1:
+            raise OptionError(f"--min-kpp {min_kpp:g}: {report.metric} is a fraction from 0 to 1")
+        gates = tuple(_gate(report, path, min_kpp, kpp.percentile) for kpp in report.kpp)
+    if require_mapped is not None:
+        if report.mapped is None:
+            raise OptionError(f"{path}: it is older than --require-mapped; audit again")
+        shares = judge_share(report.mapped, require_mapped)
+    if (gates, shares) == (report.gate, report.mapped_gate):
+        return report
+    verdict = joint_verdict(overall_verdict(gates), shares)
+    return report.model_copy(update={"gate": gates, "mapped_gate": shares, "verdict": verdict})
+
+
+def _gate(report: AuditReport, path: str, min_kpp: float, percentile: float) -> GateResult:
+    """Decide a gate by the chips of a report, or by its yield where they were stopped early."""
+    better, confidence = report.metric_info.higher_is_better, report.kpp[0].confidence
+    known = [value for value in report.trials.values if value is not None]
+    if len(known) == report.trials.count:
+        return decide(known, min_kpp, percentile, confidence, better)
+    found = next((item for item in report.yields if item.threshold == min_kpp), None)
+    if found is None:
         raise OptionError(
-            f"{path}: cannot be read: {error}; give an ONNX model or a report.json of `nvaudit audit`"
-        ) from error
-    return from_json(text, str(path))
+            f"{path}: its chips were stopped early and do not say how many miss {min_kpp:g}; audit it with "
+            f"--min-kpp {min_kpp:g}, --yield-at {min_kpp:g} or --exhaustive"
+        )
+    count = decide_count(found.trials - found.passing, found.trials, min_kpp, percentile, confidence)
+    return gate_result(count, better)
+
+
+def read_text(path: Named, wanted: str) -> str:
+    """Read a file that should be a report; ``wanted`` says what may be given.
+
+    Raises
+    ------
+    OptionError
+        If it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path}: cannot be read: {error}; give {wanted}") from error
 
 
 def find_model(wanted: Named, paths: Mapping[str, str], option: str) -> str:

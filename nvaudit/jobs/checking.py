@@ -245,7 +245,7 @@ def _audits(
     """Run every audit, or say why it is not run."""
     why_not = ""
     for number, named in enumerate(plan.audits):
-        gated = named.spec.min_kpp is not None or named.spec.require_mapped is not None
+        gated = named.spec.gated or named.spec.require_mapped is not None
         spec, left = named.spec, _minutes_left(plan, begin)
         if not why_not and left is not None and left <= 0:
             why_not = "the time was over (--total-minutes)"

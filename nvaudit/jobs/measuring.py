@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.jobs.baselines import Baseline
 from nvaudit.perturb.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
@@ -21,6 +23,8 @@ from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
 from nvaudit.session import Session
 from nvaudit.sharing import shared
+from nvaudit.stats.drop import drop_verdict
+from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import kpp_of_ranks
 from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
 from nvaudit.stats.tail import tail_chips
@@ -44,6 +48,8 @@ class Measurement:
         Chips, all points together.
     ended : bool
         Whether the run was ended early.
+    baseline : Baseline or None
+        What they are compared with.
     """
 
     chips: tuple[Chips, ...]
@@ -52,6 +58,7 @@ class Measurement:
     done: int
     wanted: int
     ended: bool
+    baseline: Baseline | None = None
 
 
 def measure_chips(
@@ -63,6 +70,7 @@ def measure_chips(
     record: ChipRecord | None,
     stop: Stop,
     minutes: float | None = None,
+    baseline: Baseline | None = None,
 ) -> Measurement:
     """Measure the chips that a specification asks for.
 
@@ -74,6 +82,8 @@ def measure_chips(
         Ends the run early.
     minutes : float or None
         What is left of the time for all points; only without a gate.
+    baseline : Baseline or None
+        Whose chips these are compared with.
 
     Raises
     ------
@@ -81,10 +91,14 @@ def measure_chips(
         If the run was interrupted before the first chip was finished.
     """
     spec = session.spec
-    gate = spec.min_kpp is not None and not spec.exhaustive and not spec.all_trials
+    gate = spec.gated and not spec.exhaustive and not spec.all_trials
+    if spec.max_minutes is not None:
+        progress = _limited(progress, spec.max_minutes)
     most = spec.most_trials if gate else spec.trials
+    if gate and baseline is not None:
+        most = min(most, baseline.chips)
     runner = ChipRunner(pool, metric, keep, len(session.points), most, progress, record, stop)
-    reason = race_obstacle(session, metric)
+    reason = race_obstacle(session, metric) if baseline is None else "--baseline compares exact values"
     margin = None
     if reason is None and session.dataset.count >= RACE_SAMPLES and most >= RACE_CHIPS:
         margin = shared(
@@ -98,7 +112,7 @@ def measure_chips(
             # What a point leaves over is shared by those after it.
             stop.end_in((end - time.monotonic()) / (len(session.points) - point))
             runner.stopped = False
-        lane = _Lane(runner, session, point, margin)
+        lane = _Lane(runner, session, point, margin, baseline)
         count = lane.gate(most) if gate else None
         point_chips = lane.chips(spec.trials if count is None else count.trials, count)
         ended |= runner.stopped
@@ -116,7 +130,12 @@ def measure_chips(
         notes = (f"every chip was run on every sample: {reason}", *notes)
     seconds = float(np.median(runner.seconds)) if runner.seconds else 0.0
     wanted = len(session.points) * most if ended else done
-    return Measurement(tuple(chips), seconds, notes, done, wanted, ended)
+    return Measurement(tuple(chips), seconds, notes, done, wanted, ended, baseline)
+
+
+def _limited(progress: Progress, minutes: float) -> Progress:
+    """Say with every step that it may end before all chips are done."""
+    return lambda what, done, total: progress(f"{what} (at most {minutes:g} min)", done, total)
 
 
 def _undefined(counts: list[int], samples: int) -> tuple[str, ...]:
@@ -157,29 +176,59 @@ class _Lane:
     session: Session
     point: int
     margin: NDArray[np.float64] | None
+    baseline: Baseline | None = None
     scouting: Scouting | None = None
     pilots: int = 0
 
     def gate(self, most: int) -> GateCount:
         """Draw chips until the gate is decided."""
         spec = self.session.spec
-        assert spec.min_kpp is not None
         question = GateQuestion(spec.min_kpp, spec.percentiles, spec.confidence, most, spec.max_minutes)
-        judge = self._exact(spec.min_kpp)
-        if self.margin is not None:
-            judge = self._raced(question, self.margin)
-        return draw_until_decided(question, judge)
+        if spec.max_minutes is None or self.runner.stop.interrupted:
+            return self._decided(question)
+        # Not after a whole block only: of large models that may take as long again.
+        self.runner.stopped = False
+        self.runner.stop.end_in(60 * spec.max_minutes)
+        count = self._decided(question)
+        self.runner.stop.end_in(None)
+        return count
 
-    def _exact(self, threshold: float) -> Callable[[range], list[bool]]:
+    def _decided(self, question: GateQuestion) -> GateCount:
+        spec = self.session.spec
+        if self.margin is not None and spec.min_kpp is not None:
+            return draw_until_decided(question, self._raced(question, spec.min_kpp, self.margin))
+        drawn: list[float] = []
+        return draw_until_decided(
+            question, self._exact(spec.min_kpp, drawn), lambda: set(self._drops(np.asarray(drawn)))
+        )
+
+    def _exact(self, threshold: float | None, drawn: list[float]) -> Callable[[range], list[bool]]:
+        """Judge chips by their metric, added to ``drawn`` in order up to the first that is missing."""
         better = self.runner.metric.higher_is_better
 
         def judge(trials: range) -> list[bool]:
-            values = self.runner.full(self.point, trials)
-            return [value < threshold if better else value > threshold for value in values.values()]
+            found = self.runner.full(self.point, trials)
+            values = [found[trial] for trial in takewhile(found.__contains__, trials)]
+            drawn.extend(values)
+            if threshold is None:
+                return [False] * len(values)
+            return [value < threshold if better else value > threshold for value in values]
 
         return judge
 
-    def _raced(self, question: GateQuestion, margin: NDArray[np.float64]) -> Callable[[range], list[bool]]:
+    def _drops(self, after: NDArray[np.float64]) -> Iterator[Verdict]:
+        """Verdicts of the gates on the drop by the chips drawn so far."""
+        spec = self.session.spec
+        if self.baseline is None or spec.max_drop is None:
+            return
+        sign = 1.0 if self.runner.metric.higher_is_better else -1.0
+        before = self.baseline.values[self.session.points[self.point].sigma][: len(after)]
+        for percentile in spec.percentiles:
+            yield drop_verdict(sign * before, sign * after, spec.max_drop, percentile, spec.confidence)
+
+    def _raced(
+        self, question: GateQuestion, threshold: float, margin: NDArray[np.float64]
+    ) -> Callable[[range], list[bool]]:
         # Few are enough to tell hard samples from easy ones: a gate may need no more chips than these.
         scouting = self._scout(FIRST_BLOCK, margin)
         if scouting is None:
@@ -188,14 +237,14 @@ class _Lane:
         pilots = len(scouting.values)
 
         def judge(trials: range) -> list[bool]:
-            exact = [bool(v < question.threshold) for v in scouting.values[trials.start : trials.stop]]
+            exact = [bool(v < threshold) for v in scouting.values[trials.start : trials.stop]]
             rest = trials[max(0, pilots - trials.start) :]
             raced = self.runner.races(self.point, rest, task)
             fails = exact
             for trial in rest:
                 race, value = raced.get(trial, (None, None))
                 if value is not None:
-                    fails.append(value < question.threshold)
+                    fails.append(value < threshold)
                 elif race is not None and race.gap is not None:
                     fails.append(race.gap == 0)
                 else:  # the run is to end

@@ -235,7 +235,9 @@ def _not_clipped(outcome: RemapOutcome, key: str, fixed: str | None) -> str:
         return fixed
     if not outcome.spread.get(key):
         return "carries no noise"
-    return "nothing lies beyond the limit" if outcome.best.limits else "clipping did not pay"
+    if outcome.best.limits:
+        return "nothing lies beyond the limit"
+    return "clipping did not pay" if any(tried.limits for tried in outcome.search.tried) else "was not tried"
 
 
 def _not_corrected(outcome: RemapOutcome, key: str) -> str:

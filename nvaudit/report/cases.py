@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from nvaudit.report.drops import DropResult, drop_lines, drop_numbers, drop_question
 from nvaudit.report.gates import GateResult
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.records import Check, RecordValue, Tables, flat, number_text, records_of, share_check
@@ -21,8 +23,10 @@ from nvaudit.report.wording import (
     missing_bound_text,
     value_text,
 )
-from nvaudit.stats.gate import overall_verdict
+from nvaudit.stats.gate import Verdict, overall_verdict
 from nvaudit.stats.kpp import KppResult
+
+Gate = TypeVar("Gate", GateResult, DropResult)
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,19 @@ class Case:
     kpp : KppResult
     gate : GateResult or None
         None where nothing was demanded.
+    drop : DropResult or None
+        None where it was held against no baseline.
     """
 
     point: SweepPoint
     kpp: KppResult
     gate: GateResult | None
+    drop: DropResult | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of both gates."""
+        return overall_verdict(gate for gate in (self.gate, self.drop) if gate is not None)
 
 
 def points_of(report: AuditReport) -> tuple[SweepPoint, ...]:
@@ -54,6 +66,7 @@ def points_of(report: AuditReport) -> tuple[SweepPoint, ...]:
         kpp=report.kpp,
         yields=report.yields,
         gate=report.gate,
+        drops=report.drops,
         tail=report.tail,
         trials=report.trials,
     )
@@ -63,10 +76,15 @@ def points_of(report: AuditReport) -> tuple[SweepPoint, ...]:
 def cases_of(report: AuditReport) -> tuple[Case, ...]:
     """Every percentile at every point, in the order of the report."""
     return tuple(
-        Case(point, kpp, next((gate for gate in point.gate if gate.percentile == kpp.percentile), None))
+        Case(point, kpp, _of(kpp, point.gate), _of(kpp, point.drops))
         for point in points_of(report)
         for kpp in point.kpp
     )
+
+
+def _of(kpp: KppResult, gates: Sequence[Gate]) -> Gate | None:
+    """The gate of a percentile."""
+    return next((gate for gate in gates if gate.percentile == kpp.percentile), None)
 
 
 def deciding_point(report: AuditReport) -> SweepPoint | None:
@@ -229,6 +247,8 @@ def _case_row(case: Case, report: AuditReport) -> dict[str, RecordValue]:
     for item in case.point.yields:
         name = f"yield_{item.threshold:.10g}"
         row |= {name: item.share, f"{name}_low": item.low, f"{name}_high": item.high}
+    if case.drop is not None:
+        row |= {"drop_verdict": case.drop.verdict, **drop_numbers(case.drop)}
     if gate is not None:
         row |= {"threshold": gate.threshold, "verdict": gate.verdict, "gate_failures": gate.failures}
         row |= {"gate_chips": gate.trials, "failure_low": gate.failure_low, "failure_high": gate.failure_high}
@@ -237,7 +257,9 @@ def _case_row(case: Case, report: AuditReport) -> dict[str, RecordValue]:
 
 def checks(report: AuditReport) -> list[Check]:
     """Ask each percentile at each sigma, and the share on the array; an interrupted run answers none."""
-    chip_checks = [_check(case, report) for case in cases_of(report)]
+    cases = cases_of(report)
+    chip_checks = [_check(case, report) for case in cases]
+    chip_checks += [_drop_check(case.drop, case, report) for case in cases if case.drop is not None]
     share = report.mapped_gate  # counted before any chip is drawn
     return chip_checks if share is None else [*chip_checks, share_check(share, report.mapped)]
 
@@ -268,6 +290,20 @@ def remedy_lines(report: AuditReport, point: SweepPoint) -> list[str]:
         return []
     before = point.kpp[0], point.trials.mean
     return [remedy_text(remedy, report.metric_info, before, point.gate[0].threshold)]
+
+
+def _drop_check(drop: DropResult, case: Case, report: AuditReport) -> Check:
+    info, point = report.metric_info, case.point
+    question = drop_question(drop, info.unit, info.higher_is_better)
+    lines = drop_lines(drop, info.unit, info.higher_is_better)
+    if report.baseline is not None:
+        lines.append(f"The baseline: {report.baseline.path}, {report.baseline.model}")
+    name = f"{question}, sigma {point.sigma:.10g} {point.sigma_unit}"
+    if report.interrupted is not None:
+        message = f"INTERRUPTED: {ended_text(report)}"
+        return Check(name, "interrupted", tuple(lines), drop_numbers(drop), message)
+    message = ". ".join(lines[:2]) if drop.needed else ""
+    return Check(name, drop.verdict, tuple(lines), drop_numbers(drop), message)
 
 
 def kpp_numbers(kpp: KppResult) -> dict[str, float | None]:

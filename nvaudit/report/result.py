@@ -13,6 +13,7 @@ from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo
 from nvaudit.report.deployment.chips import MeasuredChips
 from nvaudit.report.device_levels import DeviceLevels
+from nvaudit.report.drops import DropResult
 from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header
@@ -21,6 +22,7 @@ from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
 from nvaudit.report.reading import parsed, validated
 from nvaudit.report.remedy import Remedy
 from nvaudit.report.sections import (
+    BaselineInfo,
     DataInfo,
     Hashes,
     Interrupted,
@@ -59,6 +61,10 @@ class AuditReport(Header):
     kpp: tuple[KppResult, ...]
     yields: tuple[YieldResult, ...] = ()
     gate: tuple[GateResult, ...] = ()
+    drops: tuple[DropResult, ...] = Field(
+        default=(), description="Of a sweep those at its largest sigma; each point has its own."
+    )
+    baseline: BaselineInfo | None = Field(default=None, description="Null without --baseline.")
     mapped: MappedShare | None = Field(
         default=None, description="How much of the model's products is on the array; null in older reports."
     )
@@ -115,14 +121,15 @@ class AuditReport(Header):
 
     @model_validator(mode="after")
     def _verdict_follows_from_gates(self) -> AuditReport:
-        every = (*self.gate, *(gate for point in self.sweep for gate in point.gate))
+        drops = tuple(drop for point in self.sweep for drop in point.drops) or self.drops
+        every = (*self.gate, *(gate for point in self.sweep for gate in point.gate), *drops)
         if self.verdict is not None and not every and self.mapped_gate is None:
             raise ValueError(f"verdict {self.verdict!r} without a gate; give the gate or null")
-        expected = joint_verdict(overall_verdict(self.gate), self.mapped_gate)
+        expected = joint_verdict(overall_verdict((*self.gate, *drops)), self.mapped_gate)
         if self.interrupted is not None:
             if self.verdict is not None:
                 raise ValueError(f"verdict {self.verdict!r} of a run that was interrupted; give null")
-        elif (self.gate or self.mapped_gate is not None) and self.verdict != expected:
+        elif (self.gate or drops or self.mapped_gate is not None) and self.verdict != expected:
             raise ValueError(f"verdict {self.verdict!r}, but the gates say {expected!r}")
         return self
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from nvaudit.renamed import current_fields
+from nvaudit.report.drops import DropResult
 from nvaudit.report.gates import GateResult
 from nvaudit.report.tails import TailResult
 from nvaudit.report.wording import sigma_text
@@ -103,8 +104,18 @@ class SweepPoint(ReportPart):
     kpp: tuple[KppResult, ...]
     yields: tuple[YieldResult, ...] = ()
     gate: tuple[GateResult, ...] = ()
+    drops: tuple[DropResult, ...] = ()
     tail: tuple[TailResult, ...] = ()
     trials: TrialSummary
+
+
+class BaselineInfo(ReportPart):
+    """The report of the audit that this one was held against, on the same chips."""
+
+    path: str
+    model: str
+    model_sha256: str
+    nvaudit_version: str
 
 
 class Roughness(ReportPart):

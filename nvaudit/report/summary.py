@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
 from nvaudit.report.crossbar import CrossbarInfo, adc_text
+from nvaudit.report.drops import DropResult, drop_result
 from nvaudit.report.gates import GateResult, gate_result
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import AuditReport
@@ -25,7 +27,7 @@ from nvaudit.report.sections import (
     TrialSummary,
 )
 from nvaudit.report.tails import TailResult, tail_result
-from nvaudit.report.wording import count_text, kpp_name, sigma_text, value_text
+from nvaudit.report.wording import count_text, duration_text, kpp_name, sigma_text, value_text
 from nvaudit.stats.anytime import sequential_gate
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.gate import Verdict, decide_count, overall_verdict
@@ -75,7 +77,10 @@ class MeasuredAudit:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked: percentiles, confidence, yields, the gate's threshold, tails, the share on the array."""
+    """What is asked: percentiles, confidence, yields, the gate's threshold, tails, the share on the array.
+
+    ``baseline`` has the chips of the report that must not be better by more than ``max_drop``, by sigma.
+    """
 
     percentiles: tuple[float, ...]
     confidence: float
@@ -83,6 +88,8 @@ class Questions:
     min_kpp: float | None
     tail: tuple[float, ...] = ()
     require_mapped: float | None = None
+    max_drop: float | None = None
+    baseline: Mapping[float, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,40 @@ class Conditions:
         Whose level spacings sigma is in, where that is not plain.
     mapped : MappedShare or None
     crossbar : CrossbarInfo or None
+    time_s : float
+        Since programming.
+    additions : tuple of str
+        What options add to the noise of the profile, in words.
     """
 
     level_of: str | None
     mapped: MappedShare | None
     crossbar: CrossbarInfo | None
+    time_s: float = 0.0
+    additions: tuple[str, ...] = ()
+
+
+_ADDITIONS = {
+    "stuck_at": "stuck at {}",
+    "read_noise": "read noise {}",
+    "correlated": "correlated {}",
+    "write_verify": "write-verify {}",
+}
+"""Options that add to the noise of a profile, in words, with their values."""
+
+
+def additions_text(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what options of a run add to the noise of the profile, or take from it.
+
+    Examples
+    --------
+    >>> additions_text({"read_noise": "0.01", "disable": ["drift"], "drift_compensation": True})
+    ('read noise 0.01', 'without drift', 'drift compensation')
+    """
+    given = [text.format(run[name]) for name, text in _ADDITIONS.items() if run.get(name) is not None]
+    given += [f"with {term}" for term in run.get("enable") or ()]
+    given += [f"without {term}" for term in run.get("disable") or ()]
+    return (*given, *(["drift compensation"] if run.get("drift_compensation") else []))
 
 
 def summarise(
@@ -137,9 +173,10 @@ def summarise(
     points = measured_points(measured, questions)
     worst = max(points, key=lambda point: point.sigma)
     gates = tuple(gate for point in points for gate in point.gate)
+    drops = tuple(drop for point in points for drop in point.drops)
     label_free = data["label_kind"] == "none"
     share_gate = None if mapped is None else judge_share(mapped, questions.require_mapped)
-    verdict = joint_verdict(overall_verdict(gates), share_gate)
+    verdict = joint_verdict(overall_verdict((*gates, *drops)), share_gate)
     return AuditReport(
         headline=_headline(
             measured,
@@ -147,7 +184,13 @@ def summarise(
             verdict,
             label_free,
             rest["device"]["name"],
-            Conditions(operating_point.get("level_of"), mapped, rest.get("crossbar")),
+            Conditions(
+                operating_point.get("level_of"),
+                mapped,
+                rest.get("crossbar"),
+                operating_point["time_s"],
+                additions_text(rest["run"]),
+            ),
             interrupted or time_boxed,
         ),
         label_free=label_free,
@@ -169,6 +212,7 @@ def summarise(
         yields=worst.yields,
         tail=worst.tail,
         gate=gates,
+        drops=worst.drops,
         trials=worst.trials,
         sweep=points if len(points) > 1 else (),
         tensors=tuple(tensors),
@@ -199,6 +243,7 @@ def _point(measured: MeasuredAudit, questions: Questions, index: int) -> SweepPo
         kpp=kpps,
         yields=tuple(_yield(chips, t, questions, better) for t in thresholds),
         gate=_gates(chips, questions, better),
+        drops=_drops(measured, index, questions),
         tail=_tails(measured, chips, questions),
         trials=_trials(measured, chips, max(result.width for result in kpps)),
     )
@@ -292,6 +337,26 @@ def _gates(chips: Chips, questions: Questions, better: bool) -> tuple[GateResult
     )
 
 
+def _drops(measured: MeasuredAudit, index: int, questions: Questions) -> tuple[DropResult, ...]:
+    """Gates on the drop against the same chips of the baseline."""
+    if questions.max_drop is None:
+        return ()
+    before, after = questions.baseline[measured.sigmas[index]], measured.chips[index].low
+    pairs = min(len(before), len(after))
+    return tuple(
+        drop_result(
+            before[:pairs],
+            after[:pairs],
+            questions.max_drop,
+            percentile,
+            questions.confidence,
+            measured.unit,
+            measured.higher_is_better,
+        )
+        for percentile in questions.percentiles
+    )
+
+
 def _headline(
     measured: MeasuredAudit,
     worst: SweepPoint,
@@ -305,7 +370,7 @@ def _headline(
     text = (
         f"{kpp_name(result.percentile)} {measured.metric} {value_text(result.value, measured.unit)} "
         f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
-        f"{_chips_text(result.trials, early)}{_together_clause(measured)}"
+        f"{_more_conditions(where)}{_chips_text(result.trials, early)}{_together_clause(measured)}"
     )
     if isinstance(early, TimeBox):
         text += f" within {early.minutes:g} min"
@@ -321,6 +386,12 @@ def _headline(
     return f"{text} ({measured.caution})" if measured.caution else text
 
 
+def _more_conditions(where: Conditions) -> str:
+    """The time and what options add, where there is any."""
+    time = [f"{duration_text(where.time_s)} after programming"] if where.time_s else []
+    return "".join(f"{text}, " for text in (*time, *where.additions))
+
+
 def _together_clause(measured: MeasuredAudit) -> str:
     """Say how many samples ran at a time where that belongs to the result."""
     if not measured.together:
@@ -332,7 +403,7 @@ def _together_clause(measured: MeasuredAudit) -> str:
 def _chips_text(trials: int, early: Interrupted | TimeBox | None) -> str:
     """How many chips a KPP rests on, and of how many."""
     if early is None:
-        return f"{trials} chips"
+        return f"{trials} chip{'' if trials == 1 else 's'}"
     if trials == early.done:
         return f"{trials} of {early.wanted} chips"
     return f"{trials} chips ({early.done} of {early.wanted} done)"

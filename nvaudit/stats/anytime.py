@@ -30,38 +30,53 @@ _WORSE = 2.0 ** np.arange(1, 8)
 """Alternatives as multiples of p₀, of equal weight."""
 
 
+Floats = NDArray[np.float64]
+Counts = int | NDArray[np.int64]
+
+
 def fail_leak(percentile: float) -> float:
     """Chance that a passing chip is taken for a failing one, for a gate at a percentile."""
     return FAIL_LEAK * percentile / 100
 
 
-def pass_evidence(failures: int, trials: int, prob: float) -> float:
-    """Log of the wealth against "at least ``prob`` of the chips fail"."""
+def pass_evidence(failures: Counts, trials: int, prob: float) -> Floats:
+    """Log of the wealth against "at least ``prob`` of the chips fail", for each number of failures."""
     share, weight = _BETTER.T
-    return _mixture(share * prob, weight, failures, trials, prob)
+    return log_mixture(share * prob, weight, failures, trials, prob)
 
 
-def fail_evidence(failures: int, trials: int, prob: float) -> float:
-    """Log of the wealth against "at most ``prob`` of the chips fail"."""
+def fail_evidence(failures: Counts, trials: int, prob: float) -> Floats:
+    """Log of the wealth against "at most ``prob`` of the chips fail", for each number of failures."""
     # An alternative must lie above p₀ and below 1 (log(1 − p₁) is finite): multiples beyond are held just
     # below 1 and counted once, so that the weights still add up to 1 and the wealth starts at 1.
     share = np.unique(np.minimum(_WORSE * prob, 1 - (1 - prob) / 100))
-    return _mixture(share, np.full(len(share), 1 / len(share)), failures, trials, prob)
+    return log_mixture(share, np.full(len(share), 1 / len(share)), failures, trials, prob)
 
 
-def _mixture(
-    share: NDArray[np.float64], weight: NDArray[np.float64], failures: int, trials: int, prob: float
-) -> float:
+def log_mixture(share: Floats, weight: Floats, hits: Counts, trials: Counts, prob: float) -> Floats:
+    """Log of a mixture of likelihood ratios of some shares against one.
+
+    Parameters
+    ----------
+    share, weight : ndarray, float64, shape (alternative,)
+    hits, trials : int or ndarray of int, shape (…)
+    prob : float
+        The share that is bet against.
+
+    Returns
+    -------
+    ndarray, float64, shape (…)
+    """
+    hits = np.asarray(hits)[..., None]
+    misses = np.asarray(trials)[..., None] - hits
     # The alternative "no chip ever fails" (p₁ = 0) is out after one failure: its log is −∞. Before that it
-    # must not be multiplied: 0 · −∞ is NaN.
-    with np.errstate(divide="ignore"):
-        hit = np.log(share) - math.log(prob)
-    hits = failures * hit if failures else np.zeros_like(hit)
-    misses = (trials - failures) * (np.log1p(-share) - math.log1p(-prob))
+    # must not be multiplied: 0 · −∞ is NaN. The same holds of "all do" and one that does not.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hit, miss = np.log(share) - math.log(prob), np.log1p(-share) - math.log1p(-prob)
+        logs = np.where(hits > 0, hits * hit, 0.0) + np.where(misses > 0, misses * miss, 0.0)
     # log Σ w_i L_i of likelihood ratios L_i that overflow: the largest is taken out first.
-    logs = hits + misses
-    top = logs.max()
-    return float(top + math.log(float(np.exp(logs - top) @ weight)))
+    top = logs.max(axis=-1, keepdims=True)
+    return np.asarray(top[..., 0] + np.log(np.exp(logs - top) @ weight))
 
 
 def sequential_verdict(failures: int, trials: int, percentile: float, confidence: float) -> Verdict:
@@ -115,10 +130,10 @@ def failure_bounds(failures: int, trials: int, percentile: float, confidence: fl
     # r < 1, the log-likelihood ratio x log r + (n − x) log((1 − r p₀)/(1 − p₀)) grows with p₀, so the set
     # has one end.
     def too_many(prob: float) -> float:
-        return pass_evidence(failures, trials, prob) - wanted
+        return float(pass_evidence(failures, trials, prob)) - wanted
 
     def too_few(prob: float) -> float:
-        return fail_evidence(failures, trials, prob) - wanted
+        return float(fail_evidence(failures, trials, prob)) - wanted
 
     # The share of chips that are judged to fail is bounded first, then turned back into that of chips that
     # do: the inverse of the two shifts in sequential_verdict.

@@ -11,7 +11,15 @@ from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
 from nvaudit.option_texts import read_numbers, read_path, write_numbers
 from nvaudit.options import Count, Encodable, Finite, NotNegative, RoughnessOptions
-from nvaudit.spec import EffortOptions, QuestionOptions, RaceOptions, RunSpec, flag, make_spec
+from nvaudit.spec import (
+    BaselineOptions,
+    EffortOptions,
+    QuestionOptions,
+    RaceOptions,
+    RunSpec,
+    flag,
+    make_spec,
+)
 
 Ranking = Literal["swim", "magnitude", "random"]
 
@@ -19,7 +27,7 @@ SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 TRIALS = 500
 IMAGES = 512
 
-_OF_ONE_AUDIT = (EffortOptions, RaceOptions, QuestionOptions, RoughnessOptions)
+_OF_ONE_AUDIT = (BaselineOptions, EffortOptions, RaceOptions, QuestionOptions, RoughnessOptions)
 OF_ONE_AUDIT = ("min_kpp", *(name for part in _OF_ONE_AUDIT for name in part.model_fields))
 """Options of an audit that a plan does not take: every chip of it sees every sample."""
 

@@ -19,7 +19,7 @@ from nvaudit.report.audit.record import (
     rerun_section,
     resume_section,
 )
-from nvaudit.report.cases import deciding_point, ended_text, question_text, verdict_word
+from nvaudit.report.cases import cases_of, deciding_point, ended_text, question_text, verdict_word
 from nvaudit.report.codes import codes_number
 from nvaudit.report.cost.document import cost_section
 from nvaudit.report.document import (
@@ -37,6 +37,7 @@ from nvaudit.report.document import (
     short,
     unit_words,
 )
+from nvaudit.report.drops import allowed_text, drop_lines
 from nvaudit.report.landscape.surface import roughness_words, surface_figures
 from nvaudit.report.mapped import gate_lines
 from nvaudit.report.parts import crossbar_section, outlier_numbers, share_numbers, warnings
@@ -47,6 +48,7 @@ from nvaudit.report.wording import (
     amount_text,
     confidence_text,
     count_text,
+    difference_text,
     interval_text,
     kpp_name,
     limit_text,
@@ -130,7 +132,8 @@ def _title(report: AuditReport) -> str:
     if report.verdict is None:
         return f"{count_text(report.trials.count, 'chip')} at {at_sigma(report.operating_point)}"
     point = deciding_point(report)
-    several = (0 if point is None else len(point.gate)) + (report.mapped_gate is not None) > 1
+    drops = sum(case.drop is not None for case in cases_of(report))
+    several = (0 if point is None else len(point.gate)) + drops + (report.mapped_gate is not None) > 1
     return _TITLES[report.verdict][several]
 
 
@@ -145,6 +148,12 @@ def _gate_lines(report: AuditReport) -> Iterator[str]:
         yield f"{text}{gate.reason[:1].upper()}{gate.reason[1:]}."
         if gate.needed:
             yield f"To decide: {gate.needed}."
+    info = report.metric_info
+    for case in cases_of(report):
+        if case.drop is not None:
+            for text in drop_lines(case.drop, info.unit, info.higher_is_better):
+                at = f", {at_sigma(case.point)}" if report.sweep else ""
+                yield f"{text}{at}."
     for text in gate_lines(report.mapped_gate, report.mapped):
         yield f"{text}."
 
@@ -192,6 +201,10 @@ def _numbers(report: AuditReport) -> Iterator[KeyFigure]:
                 f"{interval_text(tail.low, tail.high, unit)}, {confidence_text(tail.confidence)} confidence"
             )
             yield KeyFigure(f"{kpp_name(tail.percentile)}, extrapolated", value_text(tail.value, unit), ends)
+    for drop in report.drops:
+        change = difference_text(drop.after - drop.before, unit)
+        note = f"{value_text(drop.before, unit)} before; {allowed_text(drop.max_drop, unit)} may be lost"
+        yield KeyFigure(f"{kpp_name(drop.percentile)}, change", change, note)
     yield from codes_number(report.codes)
     yield from outlier_numbers(report.tensors)
     yield from share_numbers(report.mapped)

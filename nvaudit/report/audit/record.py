@@ -82,12 +82,22 @@ def record_section(report: AuditReport) -> Section:
         ("Data", f"{short(data.source)}, {count_text(data.count, 'image')}, {_LABELS[data.label_kind]}"),
         ("Device", f"{name} at {point.sigma_text}, t = {duration_text(point.time_s)}; noise terms: {terms}"),
         *runtime_rows(report.runtime),
+        *_baseline_row(report),
         ("Trials", _trials_text(report)),
         *(("KPP", text) for text in dict.fromkeys(result.definition for result in report.kpp)),
         *time_text(report.timing),
         *hash_rows(hashes),
     ]
     return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)
+
+
+def _baseline_row(report: AuditReport) -> list[tuple[str, str]]:
+    """What it was held against."""
+    held = report.baseline
+    if held is None:
+        return []
+    text = f"{held.path}: {held.model}, SHA-256 {held.model_sha256[:12]}, nvaudit {held.nvaudit_version}"
+    return [("Baseline", text)]
 
 
 def _trials_text(report: AuditReport) -> str:

@@ -27,10 +27,17 @@ from nvaudit.report.document import (
     Table,
     short,
 )
+from nvaudit.report.drops import allowed_text, drop_lines
 from nvaudit.report.mapped import gate_lines, part_text
 from nvaudit.report.parts import warnings
 from nvaudit.report.record import time_text
-from nvaudit.report.wording import count_text, interval_text, kpp_name, value_text
+from nvaudit.report.wording import (
+    count_text,
+    difference_text,
+    interval_text,
+    kpp_name,
+    value_text,
+)
 from nvaudit.stats.gate import Verdict
 
 _TITLES: dict[Verdict | None, str] = {
@@ -156,7 +163,7 @@ def _row(row: CheckRow) -> tuple[Cell, ...]:
         short(row.name),
         verdict,
         Number(kpp.value, value_text(kpp.value, info.unit)),
-        "-" if gate is None else wanted_text(gate, info),
+        _demanded(row),
         Number(drawn, f"{drawn:,}"),
         Number(trials.mean, value_text(trials.mean, info.unit)),
         Number(row.audit.nominal, value_text(row.audit.nominal, info.unit)),
@@ -164,6 +171,16 @@ def _row(row: CheckRow) -> tuple[Cell, ...]:
         "-" if mapped is None or mapped.share is None else Number(mapped.share, part_text(mapped.share)),
         "-" if seconds is None else Number(seconds, f"{seconds:.3g}"),
     )
+
+
+def _demanded(row: CheckRow) -> str:
+    """What is asked of the chips, in few words."""
+    info, gate, drop = row.audit.metric_info, row.case.gate, row.case.drop
+    parts = [] if gate is None else [wanted_text(gate, info)]
+    if drop is not None:
+        change = difference_text(drop.after - drop.before, info.unit)
+        parts.append(f"{change}, {allowed_text(drop.max_drop, info.unit)} may be lost")
+    return "; ".join(parts) or "-"
 
 
 def _not_run(report: CheckReport) -> Iterator[Block]:
@@ -184,10 +201,19 @@ def _audit_blocks(named: NamedAudit) -> Iterator[Block]:
     if named.report is None or named.verdict not in ("fail", "undecided"):
         return
     rows = [row for row in rows_of_audit(named) if row.verdict in ("fail", "undecided")]
-    lines = [line for row in rows for line in answer_lines(row.case, row.audit)[:2]]
+    lines = [line for row in rows for line in _lines(row)]
     lines += gate_lines(named.report.mapped_gate, named.report.mapped)
     yield Paragraph(f"{short(named.name.text)}:")
     yield Bullets(tuple(f"{line}." for line in lines))
+
+
+def _lines(row: CheckRow) -> Iterator[str]:
+    """What does not hold of one question."""
+    case, info = row.case, row.audit.metric_info
+    if case.gate is not None and case.gate.verdict != "pass":
+        yield from answer_lines(case, row.audit)[: 2 if case.gate.needed else 1]
+    if case.drop is not None and case.drop.verdict != "pass":
+        yield from drop_lines(case.drop, info.unit, info.higher_is_better)
 
 
 def _conditions(report: CheckReport) -> Section:

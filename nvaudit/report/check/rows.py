@@ -22,7 +22,7 @@ class CheckRow:
     @property
     def verdict(self) -> Verdict | None:
         """What the chips say; of a run that was cut off as far as it came."""
-        return None if self.case.gate is None else self.case.gate.verdict
+        return self.case.verdict
 
 
 def rows_of(report: CheckReport) -> list[CheckRow]:

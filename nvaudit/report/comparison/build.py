@@ -10,9 +10,10 @@ from pydantic import JsonValue
 
 from nvaudit.errors import OptionError
 from nvaudit.report.comparison.conditions import (
-    check_same,
+    check_comparable,
     chip_relation,
     conditions_of,
+    named_differences,
     option_notes,
 )
 from nvaudit.report.comparison.difference import ChipSample, difference_of_kpp, difference_of_mean
@@ -112,7 +113,13 @@ def compare_reports(
     ranks = rank_models(reports, measures)
     check_measure(rank_by, ranks)
     order = sorted(reports, key=lambda name: sort_key(ranks[name], rank_by))
-    models = tuple(_model(name, entries[name], ranks[name], rank_by, scores[name], shared) for name in order)
+    conditions = named_differences(reports)
+    models = tuple(
+        _model(name, entries[name], ranks[name], rank_by, scores[name], shared).model_copy(
+            update={"conditions": conditions[name]}
+        )
+        for name in order
+    )
     chosen = next((m.name for m in models if not shared.gated or m.verdict == "pass"), None)
     against = baseline or chosen or order[0]
     first = reports[order[0]]
@@ -161,7 +168,7 @@ def _check(reports: Mapping[str, AuditReport], baseline: str | None) -> None:
         raise OptionError(f"--baseline {baseline!r} is none of the models; use one of {', '.join(reports)}")
     (first, report), *others = reports.items()
     for name, other in others:
-        check_same(first, conditions_of(report), name, conditions_of(other))
+        check_comparable(first, conditions_of(report), name, conditions_of(other))
 
 
 def _model(
@@ -222,6 +229,8 @@ def _difference(name: str, entry: Entry, baseline: str, against: Entry) -> Model
     before, after = against.report, entry.report
     chips = ChipSample.of(before), ChipSample.of(after)
     relation, confidence = chip_relation(before, after), before.kpp[0].confidence
+    if relation == "same" and any(named_differences({"": before, " ": after})[""]):
+        relation = "partly_shared"  # the same random numbers, in devices that differ
     kpp, method = difference_of_kpp(*chips, relation, confidence, before.metric_info.higher_is_better)
     images = _images(against, entry)
     errors = before.data.standard_error, after.data.standard_error
@@ -296,10 +305,11 @@ def _headline(report: ComparisonReport) -> str:
         among = f"of the {passing} of {len(models)} that pass"
     elif report.verdict is not None:
         among += ", none of which passes"
+    first = "is best" if report.verdict in (None, "pass") else "ranks first"
     text = (
-        f"{name} is best {among} by {measure}: {kpp_name(kpp.percentile)} {report.metric} "
+        f"{name} {first} {among} by {measure}: {kpp_name(kpp.percentile)} {report.metric} "
         f"{value_text(kpp.value, info.unit)} {interval_text(kpp.low, kpp.high, info.unit)} "
-        f"({confidence_text(kpp.confidence)}) on {report.device_name}, {sigma}, "
+        f"({confidence_text(kpp.confidence)}) on {_where(report, model, sigma)}, "
         f"{count_text(model.trials, 'chip')}{share_clause(model.mapped)}"
     )
     if model.share_converted is not None and model.share_converted < 1:
@@ -311,3 +321,12 @@ def _headline(report: ComparisonReport) -> str:
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed models only): {text}"
     return info.cautioned(text)
+
+
+def _where(report: ComparisonReport, model: ComparedModel, sigma: str) -> str:
+    """Under which conditions the model stands; where these differ, its own."""
+    if not model.conditions:
+        return f"{report.device_name}, {sigma}"
+    own = {"device": report.device_name, "σ": sigma.removeprefix("sigma "), **model.conditions}
+    rest = [f"{name} {value}" for name, value in own.items() if name not in ("device", "σ", "profile")]
+    return ", ".join([own["device"], f"sigma {own['σ']}", *rest])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -9,8 +10,10 @@ from pydantic import JsonValue
 
 from nvaudit.errors import OptionError
 from nvaudit.report.comparison.difference import Relation
+from nvaudit.report.document import unit_words
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.result import AuditReport
+from nvaudit.report.wording import converters_text, duration_text
 
 ConditionValues: TypeAlias = Mapping[str, Any]
 
@@ -66,6 +69,47 @@ def check_same(first: str, mine: ConditionValues, second: str, other: ConditionV
                 f"{first} and {second} cannot be compared: {key}: {short_repr(value)} and "
                 f"{short_repr(other[key])}; audit both under the same conditions"
             )
+
+
+_MUST_AGREE = ("percentile", "confidence", "metric", "unit of the metric", "labels")
+"""Without these numbers cannot stand in one table."""
+
+
+def check_comparable(first: str, mine: ConditionValues, second: str, other: ConditionValues) -> None:
+    """Refuse reports whose numbers are not of one kind; device, sigma, time and converters may differ.
+
+    Raises
+    ------
+    OptionError
+        Naming the first difference.
+    """
+    check_same(first, {key: mine[key] for key in _MUST_AGREE}, second, other)
+
+
+def named_differences(reports: Mapping[str, AuditReport]) -> dict[str, dict[str, str]]:
+    """Give of every report, in words, the conditions in which they differ; none where they do not."""
+    of = {name: _in_words(report) for name, report in reports.items()}
+    first = next(iter(of.values()))
+    differing = [key for key in first if len({words[key] for words in of.values()}) > 1]
+    if "device" in differing and "profile" in differing:
+        differing.remove("profile")  # another device has another profile
+    return {name: {key: words[key] for key in differing} for name, words in of.items()}
+
+
+def _in_words(report: AuditReport) -> dict[str, str]:
+    point, run = report.operating_point, report.run
+    converters = {"--adc-bits": run.get("adc_bits"), "--dac-bits": run.get("dac_bits")}
+    if run.get("adc_bits") is not None:
+        converters |= {"--adc-range": run.get("adc_range"), "--crossbar": run.get("crossbar")}
+    words = {
+        "device": str(report.device.get("name")),
+        "σ": f"{point.sigma:g} {unit_words(point.sigma_unit)}",
+        "time": duration_text(point.time_s),
+        "noise terms": ", ".join(point.terms) or "none",
+        "converters": converters_text(converters if run.get("adc_bits") is not None else None),
+    }
+    plain = {key: value for key, value in report.device.items() if key != "name"}
+    return {**words, "profile": hashlib.sha256(repr(sorted(plain.items())).encode()).hexdigest()[:8]}
 
 
 def option_notes(reports: Mapping[str, AuditReport]) -> Iterator[str]:

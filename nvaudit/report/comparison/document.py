@@ -21,6 +21,7 @@ from nvaudit.report.document import (
     Number,
     Section,
     Table,
+    at_sigma,
     short,
 )
 from nvaudit.report.mapped import part_text, share_warning
@@ -76,8 +77,9 @@ def comparison_document(report: ComparisonReport) -> Document:
     return Document(
         title=report.headline,
         subject=f"{count_text(len(report.models), 'model')} compared",
-        subtitle=f"{report.metric} on {short(report.device_name)} at σ = {point.sigma:g} "
-        f"{point.sigma_unit.replace('_', ' ')}",
+        subtitle=f"{report.metric} on {short(report.device_name)} at {at_sigma(point)}"
+        if not report.models[0].conditions
+        else f"{report.metric}; the reports differ in {', '.join(report.models[0].conditions)}",
         hero=_hero(report),
         sections=(_models(report), _differences(report), _roughness(report), _notes(report), _record(report)),
         version=report.nvaudit_version,
@@ -114,11 +116,12 @@ def _hero(report: ComparisonReport) -> Hero:
 
 def _models(report: ComparisonReport) -> Section:
     reached, took = _metric_columns(report), list(_COST_COLUMNS)
-    columns = ("model", "place", *reached, *took)
+    differing = tuple(report.models[0].conditions)
+    columns = ("model", "place", *differing, *reached, *took)
     rows = tuple(_row(report, model) for model in report.models)
     table = Table(
         "models", f"The models by {_MEASURE_NAMES[report.rank_by]}, the best first.", columns, rows,
-        numeric=(1, *(i for i, name in enumerate(columns) if i > 1 and name not in _WORDS)),
+        numeric=(1, *(i for i, name in enumerate(columns) if i > 1 and name not in (*_WORDS, *differing))),
         sortable=True,
     )  # fmt: skip
     figure = Figure(
@@ -150,6 +153,7 @@ def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, 
     }  # fmt: skip
     shares = iter(item.share for item in model.yields)
     cells: list[str | Number] = [short(model.name), Number(model.place, _place_text(model))]
+    cells += model.conditions.values()
     for name, text in zip([*_metric_columns(report), *_COST_COLUMNS], texts, strict=True):
         if name.startswith("yield "):
             cells.append(Number(next(shares), text))
@@ -401,6 +405,14 @@ def _bound_remarks(report: ComparisonReport) -> Iterator[str]:
     yield from dict.fromkeys(text for text in texts if text is not None)
 
 
+def _differing_lines(report: ComparisonReport) -> Iterator[str]:
+    """Say under which conditions each model stands, where they differ; what follows is of the first."""
+    for model in report.models:
+        if model.conditions:
+            named = ", ".join(f"{name} {value}" for name, value in model.conditions.items())
+            yield f"{model.name}: {named}"
+
+
 def _condition_lines(report: ComparisonReport) -> list[str]:
     """Say what all models have in common."""
     point, info = report.operating_point, report.metric_info
@@ -410,6 +422,7 @@ def _condition_lines(report: ComparisonReport) -> list[str]:
     return [
         f"Metric: {report.metric} ({better}); {kpp_name(report.percentile)}, "
         f"{confidence_text(report.confidence)} confidence, {count} of each model",
+        *_differing_lines(report),
         f"Device: {report.device_name} at {point.sigma_text}, t = "
         f"{duration_text(point.time_s)}; noise terms: {', '.join(point.terms) or 'none'}"
         + ("" if report.converters is None else f"; converters: {converters_text(report.converters)}"),

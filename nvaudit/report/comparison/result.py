@@ -50,6 +50,9 @@ class ComparedModel(ReportPart):
 
     name: str
     model: str = Field(description="Path of the ONNX file.")
+    conditions: dict[str, str] = Field(
+        default_factory=dict, description="In words, those in which the reports differ; empty: in none."
+    )
     report: str | None = Field(description="Path of the report that was read; null if the model was run.")
     place: int | None = Field(description="By the measure of the comparison; equal values share a place.")
     places: dict[Measure, int | None] = Field(description="By every measure; null where it is missing.")

@@ -1,0 +1,147 @@
+"""The report that an audit is held against: found, read, and checked to be of the same chips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvaudit.errors import OptionError
+from nvaudit.jobs.candidates import read_text
+from nvaudit.perturb.metrics import Metric
+from nvaudit.report.cases import points_of
+from nvaudit.report.check.result import CheckReport
+from nvaudit.report.comparison.conditions import point_conditions
+from nvaudit.report.jsontext import short_repr
+from nvaudit.report.kinds import read_any
+from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import BaselineInfo
+from nvaudit.session import Session
+
+_WANTED = "a report.json of `nvaudit audit` or `nvaudit check`"
+
+_CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the chips of a run are paired with.
+
+    Attributes
+    ----------
+    info : BaselineInfo
+        Where they come from, for the report.
+    values : mapping of float to ndarray, float64, shape (trial,)
+        Metric of every chip, by sigma.
+    """
+
+    info: BaselineInfo
+    values: Mapping[float, NDArray[np.float64]]
+
+    @property
+    def chips(self) -> int:
+        """How many there are at each sigma, at least."""
+        return min(len(values) for values in self.values.values())
+
+
+def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
+    """Read the report of ``--baseline``; None without one.
+
+    Raises
+    ------
+    OptionError
+        If it is of other conditions, naming each difference, or does not have every chip.
+    DataError
+        If the file is no report.
+    """
+    path = session.spec.baseline_report
+    if path is None:
+        return None
+    _, report = read_any(read_text(path, _WANTED), path)
+    audit = _chosen(report, path, session, metric)
+    values = {}
+    for point in session.points:
+        there = next(found for found in points_of(audit) if found.sigma == point.sigma)
+        if None in there.trials.values:
+            stopped = sum(value is None for value in there.trials.values)
+            raise OptionError(
+                f"--baseline {path}: {stopped:,} of its {there.trials.count:,} chips were stopped early and "
+                "have no exact value to compare with; make it once more with --exhaustive"
+            )
+        values[point.sigma] = np.asarray(there.trials.values, dtype=np.float64)
+    info = BaselineInfo(
+        path=path,
+        model=audit.model.path,
+        model_sha256=audit.hashes.model,
+        nvaudit_version=audit.nvaudit_version,
+    )
+    return Baseline(info, values)
+
+
+def _chosen(report: object, path: str, session: Session, metric: Metric) -> AuditReport:
+    """The audit of the report that is of the same conditions; of a matrix that of the same model first."""
+    if isinstance(report, AuditReport):
+        audits = [report]
+    elif isinstance(report, CheckReport):
+        audits = list(report.reports)
+    else:
+        raise OptionError(f"--baseline {path}: give {_WANTED}")
+    name = _file(str(session.loaded.path))
+    # Where nothing of the same name is there, a model that was renamed may be meant.
+    named = [audit for audit in audits if _file(audit.model.path) == name] or audits
+    differing = {index: list(_differences(audit, session, metric)) for index, audit in enumerate(named)}
+    same = [index for index, found in differing.items() if not found]
+    if len(same) == 1:
+        return named[same[0]]
+    if same:
+        raise OptionError(f"--baseline {path}: {len(same)} of its audits are of these conditions; give one")
+    nearest = min(differing.values(), key=len)
+    raise OptionError(
+        f"--baseline {path}: it is of other conditions: {'; '.join(nearest)}; audit both under the same"
+    )
+
+
+def _file(path: str) -> str:
+    return PurePath(path.replace("\\", "/")).name
+
+
+def _differences(audit: AuditReport, session: Session, metric: Metric) -> Iterator[str]:
+    """Each condition that is not the same, with both values."""
+    spec, point = session.spec, session.points[0]
+    where = audit.operating_point
+    mine = {
+        **point_conditions(
+            session.profile.model_dump(mode="json"),
+            point.sigma,
+            point.sigma_unit,
+            point.time_s,
+            [term.name for term in point.terms],
+        ),
+        "data": session.dataset.digest[:12],
+        "samples": session.dataset.count,
+        "metric": metric.name,
+        "seed": spec.seed,
+        **{name.replace("_", " "): getattr(spec, name) for name in _CONVERTERS},
+    }
+    theirs = {
+        **point_conditions(audit.device, where.sigma, where.sigma_unit, where.time_s, where.terms),
+        "data": audit.hashes.data[:12],
+        "samples": audit.data.count,
+        "metric": audit.metric,
+        "seed": audit.run.get("seed"),
+        **{name.replace("_", " "): audit.run.get(name) for name in _CONVERTERS},
+    }
+    if spec.adc_bits is not None:
+        mine["crossbar"], theirs["crossbar"] = list(spec.crossbar), audit.run.get("crossbar")
+    sigmas = [found.sigma for found in points_of(audit)]
+    mine.pop("sigma")
+    theirs.pop("sigma")
+    missing = [f"{found.sigma:g}" for found in session.points if found.sigma not in sigmas]
+    if missing:
+        yield f"sigma: {', '.join(f'{sigma:g}' for sigma in sigmas)} there, {', '.join(missing)} here"
+    for key, value in mine.items():
+        if theirs[key] != value:
+            yield f"{key}: {short_repr(theirs[key])} there, {short_repr(value)} here"

@@ -1,0 +1,143 @@
+"""`--baseline REPORT --max-drop D`: the same chips, decided one after another; and what is refused."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import nvaudit
+from nvaudit.errors import EXIT_BAD_INPUT, EXIT_GATE, EXIT_OK
+from nvaudit.report.jsontext import to_json
+
+FEW = ("--limit", 100, "-k", 10, "-j", 0, "-q")
+
+
+@pytest.fixture(scope="module")
+def made(example, tmp_path_factory) -> Path:
+    """A folder with a model, one that is worse, and the report of the first."""
+    folder = tmp_path_factory.mktemp("baseline")
+    (folder / ".git").mkdir()
+    for name in ("m", "worse"):
+        shutil.copy(example, folder / f"{name}.onnx")
+        shutil.copy(example.with_suffix(".npz"), folder / f"{name}.npz")
+    spoilt = onnx.load(folder / "worse.onnx")
+    generator = np.random.default_rng(0)
+    for tensor in spoilt.graph.initializer:
+        weight = numpy_helper.to_array(tensor)
+        if weight.ndim > 1:
+            noisy = weight + 0.25 * weight.std() * generator.standard_normal(weight.shape)
+            tensor.CopyFrom(numpy_helper.from_array(noisy.astype(weight.dtype), tensor.name))
+    onnx.save(spoilt, folder / "worse.onnx")
+    report = nvaudit.audit(
+        folder / "m.onnx", trials=200, limit=100, percentiles=(10.0,), workers=0, roughness=False
+    )
+    (folder / "base.json").write_text(to_json(report), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch) -> Path:
+    """A copy of it as the working folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_same_model_passes(command, here):
+    """Chips are drawn until it is decided; JUnit has a case for it with the numbers of both reports."""
+    ran = command("audit", "m.onnx", *FEW, "--baseline", "base.json", "--max-drop", 0.05, "-n", 200,
+                  "-o", "a.json", "--junit", "j.xml")  # fmt: skip
+    assert ran.code == EXIT_OK, ran.out
+    report = json.loads(Path("a.json").read_text(encoding="utf-8"))
+    (drop,) = report["drops"]
+    assert (report["verdict"], drop["verdict"], drop["drop"]) == ("pass", "pass", 0.0)
+    assert drop["chips"] == report["trials"]["count"] < 200
+    base = json.loads(Path("base.json").read_text(encoding="utf-8"))
+    assert report["trials"]["values"] == base["trials"]["values"][: drop["chips"]]
+    assert report["baseline"]["path"] == "base.json"
+    names = [case.get("name") for case in ET.parse("j.xml").iter("testcase")]
+    assert "KPP 10 % at most 5 points below the baseline's, sigma 0.1 level" in names
+    assert command("report", "a.json", "--markdown", "-").code == EXIT_OK
+
+
+def test_a_worse_model_fails(command, here):
+    """A model that lost more than is allowed fails, after few chips."""
+    ran = command("audit", "worse.onnx", *FEW, "--baseline", "base.json", "--max-drop", 0.01, "-n", 200)
+    assert ran.code == EXIT_GATE
+    assert ran.out.startswith("FAIL: ")
+    assert "FAIL: KPP 10 % at most 1 point below the baseline's" in " ".join(ran.out.split())
+
+
+def test_too_close_is_undecided(command, here):
+    """Too few chips leave it open, and it says how many would decide it."""
+    ran = command("audit", "m.onnx", *FEW, "--baseline", "base.json", "--max-drop", 0.05, "-n", 16)
+    assert ran.code == EXIT_GATE
+    assert "chips like these, in the baseline too (--trials), would decide it" in " ".join(ran.out.split())
+
+
+def test_beside_a_threshold(command, here):
+    """With --min-kpp both must hold, on the same chips."""
+    both = ("--baseline", "base.json", "--max-drop", 0.05, "-n", 200)
+    assert command("audit", "m.onnx", *FEW, *both, "--min-kpp", 0.5).code == EXIT_OK
+    ran = command("audit", "m.onnx", *FEW, *both, "--min-kpp", 0.999)
+    assert ran.code == EXIT_GATE
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--sigma", 0.2), "sigma: 0.1 there, 0.2 here"),
+        (("--seed", 1), "seed: 0 there, 1 here"),
+        (("-d", "fefet1"), "device: "),
+        (("--limit", 50), "samples: 100 there, 50 here"),
+        (("--metric", "cross_entropy"), "metric: "),
+        (("--adc-bits", 6), "adc bits: None there, 6 here"),
+        (("--data", "other.npz"), "data: "),
+    ],
+)
+def test_other_conditions(command, here, more, said):
+    """A report of other conditions is refused with each difference."""
+    with np.load("m.npz") as arrays:
+        np.savez("other.npz", **{name: value[::-1] for name, value in arrays.items()})
+    ran = command("audit", "m.onnx", *FEW, "--baseline", "base.json", "--max-drop", 0.1, "-n", 20, *more)
+    assert ran.code == EXIT_BAD_INPUT, ran.out
+    assert "--baseline base.json: it is of other conditions: " in ran.err
+    assert said in ran.err
+
+
+def test_refused(command, here):
+    """One without the other, a file that is no report, and chips that were stopped early."""
+    for alone in (("--baseline", "base.json"), ("--max-drop", 0.1)):
+        ran = command("audit", "m.onnx", *FEW, *alone)
+        assert ran.code == EXIT_BAD_INPUT
+        assert "the gate on a drop needs both" in ran.err
+    ran = command("audit", "m.onnx", *FEW, "--baseline", "m.npz", "--max-drop", 0.1)
+    assert ran.code == EXIT_BAD_INPUT
+    report = json.loads(Path("base.json").read_text(encoding="utf-8"))
+    report["trials"]["values"][3] = None
+    Path("raced.json").write_text(json.dumps(report), encoding="utf-8")
+    ran = command("audit", "m.onnx", *FEW, "--baseline", "raced.json", "--max-drop", 0.1)
+    assert ran.code == EXIT_BAD_INPUT
+    assert "make it once more with --exhaustive" in ran.err
+
+
+def test_a_matrix_against_the_last_one(command, here):
+    """The report of the last `nvaudit check` is the baseline of the next: each audit finds its own."""
+    Path("nvaudit.toml").write_text(
+        'trials = 200\nlimit = 100\npercentile = 10\n[check]\nmodels = ["m.onnx"]\n'
+        'conditions = [{name = "fresh"}, {name = "noisy", sigma = 0.2}]\n',
+        encoding="utf-8",
+    )
+    assert command("check", "-j", 0, "-q", "-o", "last.json").code == EXIT_OK
+    gate = ("--baseline", "last.json", "--max-drop", 0.05)
+    ran = command("check", "-j", 0, "-q", *gate, "-o", "now.json")
+    assert ran.code == EXIT_OK, ran.out
+    shutil.copy("worse.onnx", "m.onnx")
+    ran = command("check", "-j", 0, "-q", *gate, "-o", "now.json")
+    assert ran.code == EXIT_GATE
+    assert "FAIL: KPP 10 % at most 5 points below the baseline's" in " ".join(ran.out.split())

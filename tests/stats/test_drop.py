@@ -1,0 +1,109 @@
+"""The gate on a drop: its verdicts are right, hold at any stopping time, and take pairing into account."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nvaudit.stats.drop import decide_drop, drop_verdict
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+
+def chips(count: int, seed: int = 0) -> np.ndarray:
+    """Accuracies with a long lower tail; the generator is the test's own."""
+    return np.round(0.95 - 0.008 * np.expm1(0.5 * np.random.default_rng(seed).standard_normal(count)), 4)
+
+
+@pytest.mark.parametrize(("drop", "verdict"), [(0.0, "pass"), (0.01, "undecided"), (0.02, "fail")])
+def test_verdicts(drop, verdict):
+    """No drop passes, one of what is allowed stays open, and twice as much fails."""
+    before = chips(1000)
+    assert drop_verdict(before, before - drop, 0.01, 1, 0.95) == verdict
+
+
+def test_a_gain_passes():
+    """A model that became better passes, also where nothing may be lost."""
+    before = chips(1000)
+    assert drop_verdict(before, before + 0.01, 0.0, 1, 0.95) == "pass"
+
+
+def test_equal_chips_where_nothing_may_be_lost():
+    """Equal chips never fail; a drop of nothing is at most nothing."""
+    before = chips(500)
+    assert drop_verdict(before, before, 0.0, 1, 0.95) != "fail"
+
+
+def test_losses():
+    """Of a loss more is worse: a rise is a drop of quality."""
+    before = 1 - chips(1000)
+    found = decide_drop(before, before + 0.02, 0.01, 1, 0.95, higher_is_better=False)
+    assert found.verdict == "fail"
+    assert found.drop == pytest.approx(0.02)
+    assert found.after == pytest.approx(found.before + 0.02)
+
+
+def test_bounds_agree_with_the_verdict():
+    """What is allowed above the upper bound passes, below the lower one fails, in between stays open."""
+    before = chips(1500)
+    after = before - 0.01
+    found = decide_drop(before, after, 0.01, 1, 0.95, higher_is_better=True)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.01 < found.high
+    for most, verdict in (
+        (found.high + 1e-4, "pass"), (found.high - 1e-4, "undecided"),
+        (max(found.low, 0) + 1e-4, "undecided"), (found.low - 1e-4, "fail"),
+    ):  # fmt: skip
+        assert drop_verdict(before, after, most, 1, 0.95) == verdict
+
+
+def test_what_would_decide_it():
+    """So many chips like these decide it, and fewer than a block less do not."""
+    before = chips(200)
+    found = decide_drop(before, before, 0.01, 1, 0.95, higher_is_better=True)
+    assert found.verdict == "undecided"
+    assert found.needed is not None
+    times = found.needed // 200
+    assert drop_verdict(np.tile(before, times), np.tile(before, times), 0.01, 1, 0.95) == "pass"
+    less = np.tile(before, times - 1)
+    assert drop_verdict(less, less, 0.01, 1, 0.95) == "undecided"
+
+
+def test_rounding_is_no_drop():
+    """0.95 − 0.01 is not 0.94 in binary floating point; such a drop is exactly what is allowed."""
+    before = np.full(2000, 0.95)
+    assert drop_verdict(before, np.full(2000, 0.94), 0.01, 1, 0.95) != "fail"
+
+
+def test_pairing_helps():
+    """The closer the pairs, the fewer chips it takes."""
+    common, noise = chips(1000), chips(1000, 1)
+    needed = [
+        decide_drop(common[:150], after[:150], 0.01, 1, 0.95, higher_is_better=True).needed
+        for after in (common, noise)
+    ]
+    assert needed[0] is not None
+    assert needed[1] is None or needed[0] <= needed[1]
+
+
+@pytest.mark.slow
+def test_error_rates():
+    """Over 500 pairs of reports errs less than 5 %, at every drop, and decides what is far from the limit."""
+    from drop_errors import DROPS, rates
+
+    found = {drop: rates(2000, drop, 0.004, 0.95, 500)[0] for drop in DROPS}
+    assert found[0.02]["pass"] == 0
+    assert found[0.0]["fail"] + found[0.005]["fail"] == 0
+    assert max(found[0.01]["pass"], found[0.01]["fail"]) <= 25
+    assert found[0.0]["pass"] >= 475
+    assert found[0.02]["fail"] >= 475
+
+
+def test_error_rates_at_the_limit():
+    """A drop of exactly what is allowed is seldom decided, of 60 runs, though each block is looked at."""
+    from drop_errors import rates
+
+    words, _ = rates(300, 0.01, 0.004, 0.95, 60)
+    assert words["pass"] + words["fail"] <= 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,9 +14,11 @@ from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out,
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.errors import EXIT_OK
 from nvaudit.files import check_product
-from nvaudit.jobs.chip_calibrating import Method, calibrate_chip
 from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec
+
+if TYPE_CHECKING:
+    from nvaudit.jobs.chip_calibrating import Method
 
 
 @click.command("calibrate", cls=OnceCommand)
@@ -51,6 +53,8 @@ def calibrate_command(
     **options: Any,
 ) -> int:
     """Correct one chip that was read back digitally, and write it as an ordinary ONNX model."""
+    from nvaudit.jobs.chip_calibrating import calibrate_chip
+
     inputs = {"the model": model, "the data": data, "the test data": test_data}
     check_product(out, inputs)
     check_outputs(outputs, {name: Path(path) for name, path in inputs.items() if path}, product=out)

@@ -11,7 +11,7 @@ from nvaudit.retrain.checkpoint import CheckpointFolder
 from nvaudit.retrain.noise import Noise
 from nvaudit.retrain.score import CleanLossBudget, Scorer
 from nvaudit.retrain.train import Snapshot, Trainer, recalibrate
-from nvaudit.retrain.trice import SIDES, Interval, winner
+from nvaudit.retrain.trice import SIDES, SigmaInterval, winner
 
 Keep = Literal["best", "better", "last"]
 
@@ -26,7 +26,7 @@ class TrainingPlan:
         Makes the noise of a σ.
     sigma : float
         Of a single network.
-    interval : Interval or None
+    interval : SigmaInterval or None
         Where TRICE searches; None trains one network at ``sigma``.
     warm : int
         Epochs without scores.
@@ -43,7 +43,7 @@ class TrainingPlan:
 
     noise: Callable[[float], Noise]
     sigma: float
-    interval: Interval | None
+    interval: SigmaInterval | None
     warm: int
     keep: Keep
     given: bool = False
@@ -57,7 +57,7 @@ class TrainingState:
 
     epoch: int
     lanes: list[Snapshot]
-    interval: Interval | None
+    interval: SigmaInterval | None
     best: float | None = None
     best_epoch: int | None = None
     kept: Snapshot | None = None
@@ -84,7 +84,7 @@ class TrainingState:
     def unpacked(cls, packed: Mapping[str, Any]) -> TrainingState:
         """From a checkpoint."""
         ends = packed["interval"]
-        interval = None if ends is None else Interval(*ends)
+        interval = None if ends is None else SigmaInterval(*ends)
         return cls(
             packed["epoch"], packed["lanes"], interval, packed["best"], packed["best_epoch"], packed["kept"],
             history=packed["history"],

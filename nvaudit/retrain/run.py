@@ -23,7 +23,7 @@ from nvaudit.retrain.score import CleanLossBudget, Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.subject import TrainingSubject, begin, settle_crossbars, settle_pruner, settle_task
 from nvaudit.retrain.train import Recipe, Task, Trainer
-from nvaudit.retrain.trice import Interval
+from nvaudit.retrain.trice import SigmaInterval
 from nvaudit.retrain.vat import Judge, VatSearch
 
 FEWEST_SAMPLES = 100
@@ -207,7 +207,7 @@ def _plan(spec: HardenSpec, device_noise: DeviceNoise, own: float) -> TrainingPl
                 f"--trice-start {spec.trice_start:g} is not below the end of the search, {end:g} (twice the "
                 "spread that the device makes, in max|W|); give --trice-end or a larger --sigma"
             )
-        interval = Interval(spec.trice_start, end)
+        interval = SigmaInterval(spec.trice_start, end)
         return TrainingPlan(lambda s: shaped_noise("rc", s, spec.th), sigma, interval, spec.warm, keep, given)
     return TrainingPlan(lambda s: _noise(spec, s, device_noise), sigma, None, spec.warm, keep, given)
 

@@ -21,7 +21,7 @@ CONVERGED = 1e-4
 
 
 @dataclass(frozen=True)
-class Interval:
+class SigmaInterval:
     """Where σ_t is searched for.
 
     Attributes
@@ -45,7 +45,7 @@ class Interval:
         width = self.end - self.start
         return tuple(self.start + i * width / 4 for i in (1, 2, 3))
 
-    def shrunk(self, winner: Side) -> Interval:
+    def shrunk(self, winner: Side) -> SigmaInterval:
         """The next interval (lines 21 to 26).
 
         Examples
@@ -58,8 +58,8 @@ class Interval:
         # hundred chips are noisy: only the quarter farthest from the winner is given up.
         left, _, right = self.candidates()
         if winner == "mid":
-            return Interval(left, right)
-        return Interval(self.start, right) if winner == "left" else Interval(left, self.end)
+            return SigmaInterval(left, right)
+        return SigmaInterval(self.start, right) if winner == "left" else SigmaInterval(left, self.end)
 
 
 def winner(scores: Sequence[float], higher_is_better: bool = True) -> Side:

@@ -19,7 +19,7 @@ from nvaudit.retrain.loop import TrainingPlan, run_epochs
 from nvaudit.retrain.loss import settle_loss
 from nvaudit.retrain.noise import no_noise, shaped_noise
 from nvaudit.retrain.train import Trainer, recalibrate
-from nvaudit.retrain.trice import Interval
+from nvaudit.retrain.trice import SigmaInterval
 from nvaudit.rng import stream
 
 QUIET = shaped_noise("gaussian", 0.05, 2.0)
@@ -126,8 +126,8 @@ def identity(seed: int = 0) -> Identity:
     return Identity(inputs={"model": Input(name="m", sha256="0")}, options={"--seed": seed}, versions={})
 
 
-@pytest.mark.parametrize("interval", [None, Interval(0.0, 0.4)])
-def test_resume_is_bit_identical(tmp_path: Path, interval: Interval | None):
+@pytest.mark.parametrize("interval", [None, SigmaInterval(0.0, 0.4)])
+def test_resume_is_bit_identical(tmp_path: Path, interval: SigmaInterval | None):
     """A training killed after any epoch and resumed gives the same bits as one that was not."""
     plan = TrainingPlan(lambda s: shaped_noise("rc", s, 2.0), 0.1, interval, 1, "best")
 

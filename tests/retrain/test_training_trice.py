@@ -12,7 +12,7 @@ from training_nets import TOP1, Net, recipe, scorer, task
 from nvaudit.retrain.loop import TrainingPlan, run_epochs
 from nvaudit.retrain.noise import shaped_noise
 from nvaudit.retrain.train import Trainer
-from nvaudit.retrain.trice import SIDES, Interval, winner
+from nvaudit.retrain.trice import SIDES, SigmaInterval, winner
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ def test_winner(scores: tuple[float, ...], side: str):
 
 def test_quartiles_and_rules():
     """Candidates are the quartiles; mid: [left, right], left: end = right, right: start = left."""
-    whole = Interval(0.0, 0.8)
+    whole = SigmaInterval(0.0, 0.8)
     assert whole.candidates() == pytest.approx((0.2, 0.4, 0.6))
-    assert whole.shrunk("mid") == Interval(*whole.candidates()[::2])
-    assert whole.shrunk("left") == Interval(0.0, whole.candidates()[2])
-    assert whole.shrunk("right") == Interval(whole.candidates()[0], 0.8)
+    assert whole.shrunk("mid") == SigmaInterval(*whole.candidates()[::2])
+    assert whole.shrunk("left") == SigmaInterval(0.0, whole.candidates()[2])
+    assert whole.shrunk("right") == SigmaInterval(whole.candidates()[0], 0.8)
 
 
 @given(st.lists(st.sampled_from(SIDES), max_size=60), st.floats(0, 1), st.floats(1e-3, 1))
 def test_interval_only_shrinks(sides: list[Any], start: float, width: float):
     """By a half where the middle wins, by a quarter else; never beyond its ends; until it has converged."""
-    interval = Interval(start, start + width)
+    interval = SigmaInterval(start, start + width)
     for side in sides:
         if interval.converged:
             assert interval.candidates() == (interval.start,)
@@ -71,7 +71,7 @@ class FakeScorer:
         return self.script[epoch][asked]
 
 
-def fake_run(script: dict[int, tuple[float, ...]], epochs: int, warm: int, interval: Interval) -> Any:
+def fake_run(script: dict[int, tuple[float, ...]], epochs: int, warm: int, interval: SigmaInterval) -> Any:
     of = task()
     sigmas: list[float] = []
 
@@ -94,7 +94,7 @@ def fake_run(script: dict[int, tuple[float, ...]], epochs: int, warm: int, inter
 def test_algorithm_3_to_the_letter():
     """Warm-up without scores, quartiles each epoch, the interval by the winner, its weights to all."""
     script = {2: (1.0, 3.0, 2.0), 3: (5.0, 4.0, 4.0), 4: (0.0, 0.0, 1.0)}
-    state, sigmas, fake, _ = fake_run(script, 5, 2, Interval(0.0, 0.8))
+    state, sigmas, fake, _ = fake_run(script, 5, 2, SigmaInterval(0.0, 0.8))
     assert sigmas[:6] == pytest.approx([0.2, 0.4, 0.6] * 2)  # warm-up: nothing moves
     assert sigmas[6:9] == pytest.approx([0.2, 0.4, 0.6])
     assert sigmas[9:12] == pytest.approx([0.3, 0.4, 0.5])  # mid had won: [0.2, 0.6]
@@ -106,11 +106,11 @@ def test_algorithm_3_to_the_letter():
 
 def test_winners_weights_go_to_all():
     """After a scored epoch the three networks are equal; before it they are not."""
-    state, *_ = fake_run({1: (1.0, 0.0, 0.0)}, 2, 1, Interval(0.0, 0.8))
+    state, *_ = fake_run({1: (1.0, 0.0, 0.0)}, 2, 1, SigmaInterval(0.0, 0.8))
     first = [lane["network"]["weights.w1"] for lane in state.lanes]
     assert all((one == first[0]).all() for one in first)
     script = {0: (0.0, 1.0, 0.0), 1: (0.0, 1.0, 0.0)}
-    _, _, fake, _ = fake_run(script, 2, 0, Interval(0.0, 0.8))
+    _, _, fake, _ = fake_run(script, 2, 0, SigmaInterval(0.0, 0.8))
     trained = [weights for number, weights in fake.seen if number == 1]
     assert (trained[0] != trained[1]).any()
 
@@ -118,7 +118,7 @@ def test_winners_weights_go_to_all():
 def test_best_checkpoint_is_kept():
     """The result is the network with the best KPP of all epochs, not the last."""
     script = {0: (0.5, 0.9, 0.5), 1: (0.1, 0.2, 0.1), 2: (0.3, 0.2, 0.1)}
-    state, _, fake, of = fake_run(script, 3, 0, Interval(0.0, 0.8))
+    state, _, fake, of = fake_run(script, 3, 0, SigmaInterval(0.0, 0.8))
     assert state.best == 0.9
     assert (of.network.weights["w1"] == fake.seen[1][1]).all()
 
@@ -126,7 +126,7 @@ def test_best_checkpoint_is_kept():
 def test_converged_search_trains_one():
     """Below 1e-4 one network is left, at the start of the interval, and goes on being scored."""
     script = {0: (0.0, 1.0, 0.0), 1: (1.0,), 2: (2.0,)}
-    state, sigmas, *_ = fake_run(script, 3, 0, Interval(0.1, 0.1 + 1.5e-4))
+    state, sigmas, *_ = fake_run(script, 3, 0, SigmaInterval(0.1, 0.1 + 1.5e-4))
     assert len(sigmas) == 3 + 1 + 1
     assert len(state.lanes) == 1
     assert sigmas[3] == state.interval.start == pytest.approx(0.1 + 0.375e-4)
@@ -135,9 +135,9 @@ def test_converged_search_trains_one():
 
 def test_all_epochs_warm():
     """If every epoch is warm-up, the last one is scored all the same: three must come down to one."""
-    state, *_ = fake_run({1: (0.0, 0.0, 1.0)}, 2, 50, Interval(0.0, 0.8))
+    state, *_ = fake_run({1: (0.0, 0.0, 1.0)}, 2, 50, SigmaInterval(0.0, 0.8))
     assert state.history[-1]["winner"] == "right"
-    assert state.interval == Interval(0.0, 0.8)  # but it tells nothing of the interval
+    assert state.interval == SigmaInterval(0.0, 0.8)  # but it tells nothing of the interval
 
 
 def test_candidates_are_scored_on_the_same_chips():

@@ -22,6 +22,7 @@ from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.jobs.suggesting import find_remedy
+from nvaudit.keywords import takes_options
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -54,6 +55,7 @@ from nvaudit.tensor_table import (
 
 
 @takes_old(output="output_name")
+@takes_options(RunSpec)
 def audit(
     model: str | Path,
     device: str | Path = "rram",
@@ -73,8 +75,8 @@ def audit(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Evaluation data; without it ``MODEL.npz`` beside the model, else the audit is label-free.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder that keeps finished chips: a run that was cut off goes on where it was.
     **options

@@ -14,6 +14,7 @@ from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import check_together, run_audit
 from nvaudit.jobs.comparing import slug
+from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
@@ -52,6 +53,7 @@ class CheckPlan:
     options: CheckOptions = field(default_factory=CheckOptions)
 
 
+@takes_options(RunSpec)
 def check(
     models: Sequence[AxisEntry],
     devices: Sequence[AxisEntry] = ("rram",),

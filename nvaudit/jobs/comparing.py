@@ -18,6 +18,7 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import ComparisonPlan, Named, plan_comparison
+from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
 from nvaudit.perturb.schedule import Progress, labelled, quiet
@@ -54,6 +55,7 @@ class ModelFacts:
 
 
 @takes_old(output="output_name")
+@takes_options(RunSpec)
 def compare(
     models: Sequence[Named],
     device: Named = "rram",
@@ -80,8 +82,8 @@ def compare(
     rank_by : {"kpp", "mean", "nominal", "yield", "roughness", "size"}
     baseline : str or Path, optional
         Path or name of the model that the others are compared with; without it the chosen one.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder with a folder for each model: a comparison that was cut off goes on where it was, and
         models that are finished are not run again.

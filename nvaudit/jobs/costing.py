@@ -19,6 +19,7 @@ from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
 from nvaudit.errors import ModelError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
+from nvaudit.keywords import takes_options
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
@@ -46,6 +47,7 @@ INPUT_BITS = 8
 """Of inputs whose resolution is not given."""
 
 
+@takes_options(RunSpec)
 def cost(
     model: str | Path,
     device: str | Path = "rram",
@@ -68,8 +70,8 @@ def cost(
     data : str or Path, optional
         Samples that inputs of layers are measured on; without it ``MODEL.npz`` beside the model, else an
         assumption is stated.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     **options
         The fields of :class:`nvaudit.spec.RunSpec`.
 

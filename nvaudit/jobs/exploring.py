@@ -31,6 +31,7 @@ from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, Sp
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.costing import INPUT_BITS, design_point, settle_technology
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
+from nvaudit.keywords import takes_options
 from nvaudit.perturb.engine import Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.many import ManyWorkloads, WorkloadPool
@@ -61,6 +62,7 @@ _SCOUTED = 16
 """Chips of the dearest point that tell hard samples from easy ones."""
 
 
+@takes_options(RunSpec, ExploreOptions, SpaceOptions)
 def explore(
     model: str | Path,
     device: str | Path = "rram",
@@ -80,8 +82,8 @@ def explore(
         Name of a bundled profile, or a profile file.
     data : str or Path, optional
         Evaluation data, as for :func:`nvaudit.audit`.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder with a folder for each point, which keep finished chips.
     **options

@@ -20,6 +20,7 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.harden_job import HardenJob, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
+from nvaudit.keywords import takes_options
 from nvaudit.mapping.mapping_file import MappingFile, mapping_beside, mapping_data, write_mapping
 from nvaudit.model import load_model
 from nvaudit.model.message import whole_message
@@ -58,6 +59,7 @@ _PARITY_SAMPLES = 16
 
 
 @takes_old(output="out")
+@takes_options(HardenSpec)
 def harden(
     model: str | Path,
     device: str | Path = "rram",
@@ -80,8 +82,8 @@ def harden(
         Data to train on; without it ``MODEL.npz`` beside the model.
     out : str or Path
         The ONNX file to write.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder that keeps checkpoints: a run that was cut off goes on where it was.
     **options

@@ -15,6 +15,7 @@ import numpy as np
 from nvaudit._version import __version__
 from nvaudit.data import LabelRules, load_dataset
 from nvaudit.files import holding_inputs
+from nvaudit.keywords import takes_options
 from nvaudit.model import LoadedModel, analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
@@ -41,6 +42,7 @@ from nvaudit.stats.roughness import roughness
 
 
 @takes_old(output="output_name")
+@takes_options(LandscapeSpec)
 def landscape(
     model: str | Path,
     data: str | Path | None = None,
@@ -58,8 +60,8 @@ def landscape(
     data : str or Path, optional
         Evaluation data; without it ``MODEL.npz`` beside the model, else the unmodified model on synthetic
         inputs is the reference.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder that keeps finished points: a run that was cut off goes on where it was.
     **options

@@ -14,6 +14,7 @@ import numpy as np
 from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
 from nvaudit.files import check_product, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.keywords import takes_options
 from nvaudit.mapping.code_search import Conversion
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
@@ -70,6 +71,7 @@ _HALF_ROUNDING = 5e-2
 
 
 @takes_old(output="out")
+@takes_options(RemapSpec)
 def remap(
     model: str | Path,
     device: str | Path = "rram",
@@ -91,8 +93,8 @@ def remap(
         Data, as for an audit: a part of it calibrates, all of it audits.
     out : str or Path
         The ONNX file to write.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     **options
         The fields of :class:`nvaudit.remapping.spec.RemapSpec`.
 

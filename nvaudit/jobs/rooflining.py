@@ -15,6 +15,7 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.keywords import takes_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
@@ -65,6 +66,7 @@ class RooflinePlan:
 
 
 @takes_old(output="output_name")
+@takes_options(RunSpec)
 def roofline(
     model: str | Path,
     device: str | Path = "rram",
@@ -94,8 +96,8 @@ def roofline(
     margin : float, optional
         Losses up to it do not count, in the metric's unit. Without it 0.01 of a fraction, or 1 % of the
         quantised model's value.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder with a folder for each audit, which keep finished chips.
     **options

@@ -10,6 +10,7 @@ from typing import Any
 
 from nvaudit.coverage import count_coverage
 from nvaudit.files import check_product, write_bytes_atomic, writing
+from nvaudit.keywords import takes_options
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric, check_threshold
@@ -28,17 +29,19 @@ from nvaudit.session import (
     run_probe,
     settle_device,
 )
+from nvaudit.spec import RunSpec
 from nvaudit.stats.kpp import kpp
 from nvaudit.write_verify.correction import VerifiedSpread, settle_correction
 from nvaudit.write_verify.measure import VerifiedChips, count_of, search_target
 from nvaudit.write_verify.ranking import RankedWeights, mask_bytes, rank_weights
 from nvaudit.write_verify.reporting import MeasuredPlan, plan_report
 from nvaudit.write_verify.resume import plan_identity, ranking_task
-from nvaudit.write_verify.spec import VerifySpec, make_verify_spec
+from nvaudit.write_verify.spec import VerifyOptions, VerifySpec, make_verify_spec
 from nvaudit.write_verify.swim import check_torch, ranking_samples
 
 
 @takes_old(plan="out", output="output_name")
+@takes_options(RunSpec, VerifyOptions)
 def verify_plan(
     model: str | Path,
     device: str | Path = "rram",
@@ -61,8 +64,8 @@ def verify_plan(
         Evaluation data, as for :func:`nvaudit.audit`.
     out : str or Path, optional
         The ``.npz`` file to write: for each initializer on the array a mask of the weights to verify.
-    progress : callable
-        Called with (what, done, total).
+    progress : callable or bool
+        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder that keeps finished chips and the ranking; made if it is missing. It has no influence on
         results.

@@ -135,7 +135,10 @@ def test_what_is_no_report_is_told_which_there_are(command, tmp_path, text):
     path.write_text(text, encoding="utf-8")
     ran = command("report", path)
     assert ran.code == 2
-    assert "give the JSON of one of these: nvaudit audit ('audit'); nvaudit compare ('compare');" in ran.err
+    assert (
+        "give the JSON of one of these: nvaudit audit ('audit'); nvaudit check ('check'); nvaudit compare"
+        in ran.err
+    )
     assert "nvaudit devices list ('devices')" in ran.err
 
 

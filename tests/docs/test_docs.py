@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -175,10 +176,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_everything_shown_works(page: Path, folder: Path, command: Callable[..., object]):
+def test_everything_shown_works(
+    page: Path, folder: Path, command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+):
     """Commands end with the stated exit code (0 by default), what they print is shown, snippets run."""
     for extra in NEEDED.get(page.name, ()):
         pytest.importorskip(extra, reason=f"docs/{page.name} uses {extra}; pip install 'nvaudit[notebook]'")
+    main = ModuleType("__main__")  # the snippets of a page are one after the other, as in a notebook
+    monkeypatch.setitem(sys.modules, "__main__", main)
     wrong = []
     for block in blocks(page):
         if block.file is not None:
@@ -186,7 +191,7 @@ def test_everything_shown_works(page: Path, folder: Path, command: Callable[...,
         if block.kind == "json":
             check_json(block)
         elif block.kind == "python":
-            exec(compile(block.body, f"{page.name}: python snippet", "exec"), {"__name__": "__main__"})
+            exec(compile(block.body, f"{page.name}: python snippet", "exec"), main.__dict__)
         elif block.kind == "bash":
             wrong += run_script(block.body, folder)
         for step in steps(block) if block.kind in ("sh", "console") else ():

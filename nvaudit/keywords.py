@@ -1,0 +1,214 @@
+"""Options of a specification as keywords of a function: their names, what they may be, what they are for.
+
+The command line's names hold in Python too (``--batch-size`` is ``batch_size``, ``--sigma`` is ``sigma``),
+one value stands where one is meant, and text is read as it would be typed: ``time="1d"``. A model, data and a
+metric may be objects; they become files, since a report names what it was made of and workers read files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import inspect
+import io
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from nvaudit.declare import Field, Options, fields_of
+from nvaudit.errors import OptionError
+from nvaudit.files import write_bytes_atomic
+
+Result = TypeVar("Result")
+Function = Callable[..., Result]
+
+
+def takes_options(*specs: type[Options]) -> Callable[[Function[Result]], Function[Result]]:
+    """Let a function with ``**options`` take the options of specifications as a person would give them.
+
+    Its signature and its docstring list them, for completion and help. ``progress=True`` shows a bar.
+    """
+    fields = {name: field for spec in specs for name, field in fields_of(spec).items()}
+
+    def apply(function: Function[Result]) -> Function[Result]:
+        own = inspect.signature(function)
+        offered = {_keyword(field): field for name, field in fields.items() if name not in own.parameters}
+        offered.pop("", None)
+
+        @functools.wraps(function)
+        def call(*args: Any, **given: Any) -> Result:
+            taken = own.bind_partial(*args, **_by_field(given, offered))
+            _as_files(taken.arguments)
+            _as_files(taken.arguments.get("options", {}))
+            wish = taken.arguments.get("progress")
+            if not isinstance(wish, bool):
+                return function(*taken.args, **taken.kwargs)
+            del taken.arguments["progress"]
+            if not wish:
+                return function(*taken.args, **taken.kwargs)
+            with shown_bar() as progress:
+                taken.arguments["progress"] = progress
+                return function(*taken.args, **taken.kwargs)
+
+        call.__signature__ = _signature(own, offered)  # type: ignore[attr-defined]
+        call.__doc__ = f"{inspect.getdoc(function)}\n\n{_text(offered)}"
+        return call
+
+    return apply
+
+
+def _keyword(field: Field) -> str:
+    """Name of an option as a keyword; empty for an argument."""
+    return field.flag[2:].replace("-", "_") if field.flag.startswith("--") else ""
+
+
+def _signature(own: inspect.Signature, offered: Mapping[str, Field]) -> inspect.Signature:
+    *named, rest = own.parameters.values()
+    taken = {parameter.name for parameter in named}
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        for name, field in offered.items()
+        if name not in taken
+    ]
+    return own.replace(parameters=[*named, *more, rest])
+
+
+def _text(offered: Mapping[str, Field]) -> str:
+    """Explain the options, as numpydoc does."""
+    lines = ["Other Parameters", "----------------"]
+    for name, field in offered.items():
+        default = field.option.unset or (repr(field.default) if not field.switch else "")
+        lines += [
+            f"{name} : {field.wanted}",
+            f"    {field.option.help}" + (f" Default: {default}." if default else ""),
+        ]
+    return "\n".join(lines)
+
+
+def _by_field(given: Mapping[str, Any], offered: Mapping[str, Field]) -> dict[str, Any]:
+    """Give options by the names of their fields, read where they are text, one as a list where lists go."""
+    named: dict[str, Any] = {}
+    for name, value in given.items():
+        field = offered.get(name)
+        target = name if field is None else field.name
+        if target in named or (target != name and target in given):
+            raise OptionError(f"{name} and {target} are the same option; give one")
+        known = field or next((one for one in offered.values() if one.name == name), None)
+        named[target] = value if known is None else _read(known, value)
+    return named
+
+
+def _read(field: Field, value: Any) -> Any:
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, str) and field.option.read is not None:
+        value = field.parse(value)
+    if field.is_list and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return (value,)
+    return value
+
+
+def _as_files(arguments: dict[str, Any]) -> None:
+    """Put objects that stand for a model, data or a metric where their names can be given."""
+    if "model" in arguments:
+        arguments["model"] = _model_file(arguments["model"])
+    if isinstance(arguments.get("models"), list | tuple):
+        arguments["models"] = [_model_file(model) for model in arguments["models"]]
+    if "data" in arguments:
+        arguments["data"] = _data_file(arguments["data"])
+    metric = arguments.get("metric")
+    if callable(metric):
+        arguments["metric"] = _metric_name(metric, bool(arguments.get("workers") or arguments.get("dask")))
+
+
+def _model_file(model: Any) -> Any:
+    """Write an ``onnx.ModelProto``; a path is given back."""
+    if not hasattr(model, "SerializeToString"):
+        return model
+    return _kept(
+        re.sub(r"\W+", "_", model.graph.name) or "model", ".onnx", model.SerializeToString(deterministic=True)
+    )
+
+
+def _data_file(data: Any) -> Any:
+    """Write arrays: ``X``, ``(X, y)``, or several inputs by their names with labels as ``y``."""
+    arrays: Mapping[str, Any]
+    if isinstance(data, np.ndarray):
+        arrays = {"x": data}
+    elif isinstance(data, tuple) and len(data) == 2:
+        arrays = {"x": data[0], "y": data[1]}
+    elif isinstance(data, Mapping) and data and not any(isinstance(one, str | Path) for one in data.values()):
+        arrays = data
+    else:
+        return data
+    buffer = io.BytesIO()
+    made = {str(name): np.asarray(array) for name, array in arrays.items()}
+    for name, array in made.items():
+        if array.dtype == object:
+            raise OptionError(
+                f"data: {name!r} is no array of numbers: its rows differ in length or are objects"
+            )
+    np.savez(buffer, **made)  # type: ignore[arg-type]
+    return _kept("data", ".npz", buffer.getvalue())
+
+
+def _metric_name(metric: Callable[..., Any], elsewhere: bool) -> str:
+    """Name a function so that whoever runs the chips can import it."""
+    module, name = metric.__module__, getattr(metric, "__qualname__", "")
+    if getattr(sys.modules.get(module), name, None) is not metric:
+        raise OptionError(
+            f"metric: {name or metric!r} is not at the top of its module; define it there with def"
+        )
+    if module == "__main__" and elsewhere:
+        raise OptionError(
+            f"metric: {name} is defined here, where other processes cannot import it; put it into a file "
+            "(mymetric.py) and import it from there, or leave out workers and dask"
+        )
+    return f"{module}:{name}"
+
+
+def _kept(name: str, suffix: str, content: bytes) -> str:
+    """Write a file that stays as long as this process; the same content is the same file."""
+    path = _folder() / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    if not path.exists():
+        write_bytes_atomic(path, content)
+    return str(path)
+
+
+@functools.cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="nvaudit-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def shown_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show progress as a bar, on a terminal's standard error or below a cell of a notebook."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        shown = ""
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal shown
+            if what != shown:
+                bar.reset(task)
+                shown = what
+            bar.update(task, description=what, completed=done, total=total if total > 1 else None)
+
+        yield tell

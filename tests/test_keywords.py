@@ -1,0 +1,119 @@
+"""Options as keywords: the command line's names, one value where one is meant, objects for files."""
+
+import inspect
+
+import numpy as np
+import onnx
+import pytest
+
+import nvaudit
+from nvaudit.errors import OptionError
+
+VERBS = (
+    "audit",
+    "check",
+    "compare",
+    "cost",
+    "explore",
+    "harden",
+    "landscape",
+    "remap",
+    "roofline",
+    "verify_plan",
+)
+FEW = {"trials": 3, "limit": 20, "roughness": False, "suggest": False}
+
+
+def short_scores(outputs, labels):
+    """A metric at the top of a module: one score per sample."""
+    return (outputs.argmax(axis=1) == labels).astype(float)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_are_in_the_signature_and_in_the_help(verb):
+    """Completion and help know every option by its name on the command line, with its default."""
+    from importlib import import_module
+
+    module = {"cost": "nvaudit.jobs.costing"}.get(verb, nvaudit._HOME.get(verb))
+    function = getattr(import_module(module), verb)
+    parameters = inspect.signature(function).parameters
+    assert parameters["seed"].default == 0
+    help_text = inspect.getdoc(function)
+    listed = help_text.split("Other Parameters\n----------------\n")[1]
+    known = [name for name in parameters if f"\n{name} : " in f"\n{listed}"]
+    assert len(known) > 10
+    if verb in ("audit", "compare", "roofline"):
+        assert {"sigma", "percentile", "time", "trials", "batch_size"} <= set(known)
+        assert "sigmas" not in parameters
+    assert "workers" not in known or "Worker processes; 0 runs in this one." in listed
+
+
+def test_the_options_own_names_hold(example):
+    """``sigma``, ``percentile``, ``time="1d"``: one value, and as the fields that they are."""
+    report = nvaudit.audit(example, "pcm", percentile=10, time="1d", layers="*", **FEW)
+    assert (report.run["percentiles"], report.run["time_s"], report.run["layers"]) == ([10.0], 86400.0, ["*"])
+    fields = nvaudit.audit(example, "pcm", percentiles=(10,), time_s=86400, layers=("*",), **FEW)
+    assert fields.trials.values == report.trials.values
+
+
+def test_sweeps_are_read_as_typed(example):
+    """A range, and an array of numpy."""
+    typed = nvaudit.audit(example, "rram", sigma="0.1:0.3:0.1", **FEW)
+    array = nvaudit.audit(example, "rram", sigma=np.array([0.1, 0.2, 0.3]), **FEW)
+    assert [point.sigma for point in typed.sweep] == pytest.approx([0.1, 0.2, 0.3])
+    assert [point.trials.values for point in array.sweep] == [point.trials.values for point in typed.sweep]
+
+
+def test_wrong_keywords_are_named(example):
+    """The same option twice, one that does not exist, text that cannot be read."""
+    with pytest.raises(OptionError, match="sigma and sigmas are the same option; give one"):
+        nvaudit.audit(example, sigma=0.1, sigmas=(0.2,))
+    with pytest.raises(OptionError, match="sgima: there is no such option"):
+        nvaudit.audit(example, sgima=0.1)
+    with pytest.raises(OptionError, match="--time 'yesterday' is not a time"):
+        nvaudit.audit(example, time="yesterday")
+
+
+def test_objects_stand_for_files(example):
+    """A model, arrays and a function give the numbers that files and names give; the report names files."""
+    arrays = np.load(example.with_suffix(".npz"))
+    data = (arrays["image"], arrays["y"])
+    report = nvaudit.audit(onnx.load(example), "fefet1", data, metric=short_scores, **FEW)
+    same = nvaudit.audit(example, "fefet1", metric=f"{__name__}:short_scores", **FEW)
+    assert report.trials.values == same.trials.values
+    assert report.run["model"].endswith(".onnx")
+    assert report.run["data"].endswith(".npz")
+    named = nvaudit.audit(str(example), "fefet1", {"image": data[0], "y": data[1]}, **FEW)
+    assert named.data.count == report.data.count
+
+
+def test_a_metric_must_be_importable(example, monkeypatch):
+    """A lambda is refused, and a function of a notebook where other processes run the chips."""
+    with pytest.raises(OptionError, match=r"lambda.* is not at the top of its module"):
+        nvaudit.audit(example, metric=lambda outputs, labels: labels)
+    import __main__
+
+    monkeypatch.setattr(short_scores, "__module__", "__main__")
+    monkeypatch.setattr(__main__, "short_scores", short_scores, raising=False)
+    with pytest.raises(OptionError, match="short_scores is defined here, where other processes cannot"):
+        nvaudit.audit(example, metric=short_scores, workers=2)
+    report = nvaudit.audit(example, metric=short_scores, **FEW)
+    assert report.metric == "__main__:short_scores"
+
+
+def test_rows_of_different_lengths_are_refused(example):
+    """Before anything runs, with the name of the array."""
+    with pytest.raises(OptionError, match="data: 'x' is no array of numbers"):
+        nvaudit.audit(example, data=(np.array([[1], [1, 2]], dtype=object), [0, 1]))
+
+
+def test_a_bar_shows_progress(example, capsys):
+    """``progress=True`` draws on standard error, not on standard output; the results are the same."""
+    steps = []
+    shown = nvaudit.audit(example, progress=True, **FEW)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    told = nvaudit.audit(example, progress=lambda *step: steps.append(step), **FEW)
+    still = nvaudit.audit(example, progress=False, **FEW)
+    assert steps
+    assert shown.trials.values == told.trials.values == still.trials.values

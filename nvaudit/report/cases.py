@@ -26,7 +26,7 @@ from nvaudit.report.wording import (
 from nvaudit.stats.gate import Verdict, overall_verdict
 from nvaudit.stats.kpp import KppResult
 
-Gate = TypeVar("Gate", GateResult, DropResult)
+AnyGate = TypeVar("AnyGate", GateResult, DropResult)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def cases_of(report: AuditReport) -> tuple[Case, ...]:
     )
 
 
-def _of(kpp: KppResult, gates: Sequence[Gate]) -> Gate | None:
+def _of(kpp: KppResult, gates: Sequence[AnyGate]) -> AnyGate | None:
     """The gate of a percentile."""
     return next((gate for gate in gates if gate.percentile == kpp.percentile), None)
 

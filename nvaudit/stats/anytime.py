@@ -31,7 +31,7 @@ _WORSE = 2.0 ** np.arange(1, 8)
 
 
 Floats = NDArray[np.float64]
-Counts = int | NDArray[np.int64]
+HitCounts = int | NDArray[np.int64]
 
 
 def fail_leak(percentile: float) -> float:
@@ -39,13 +39,13 @@ def fail_leak(percentile: float) -> float:
     return FAIL_LEAK * percentile / 100
 
 
-def pass_evidence(failures: Counts, trials: int, prob: float) -> Floats:
+def pass_evidence(failures: HitCounts, trials: int, prob: float) -> Floats:
     """Log of the wealth against "at least ``prob`` of the chips fail", for each number of failures."""
     share, weight = _BETTER.T
     return log_mixture(share * prob, weight, failures, trials, prob)
 
 
-def fail_evidence(failures: Counts, trials: int, prob: float) -> Floats:
+def fail_evidence(failures: HitCounts, trials: int, prob: float) -> Floats:
     """Log of the wealth against "at most ``prob`` of the chips fail", for each number of failures."""
     # An alternative must lie above p₀ and below 1 (log(1 − p₁) is finite): multiples beyond are held just
     # below 1 and counted once, so that the weights still add up to 1 and the wealth starts at 1.
@@ -53,7 +53,7 @@ def fail_evidence(failures: Counts, trials: int, prob: float) -> Floats:
     return log_mixture(share, np.full(len(share), 1 / len(share)), failures, trials, prob)
 
 
-def log_mixture(share: Floats, weight: Floats, hits: Counts, trials: Counts, prob: float) -> Floats:
+def log_mixture(share: Floats, weight: Floats, hits: HitCounts, trials: HitCounts, prob: float) -> Floats:
     """Log of a mixture of likelihood ratios of some shares against one.
 
     Parameters

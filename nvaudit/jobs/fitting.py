@@ -27,7 +27,7 @@ from nvaudit.report.deployment.fit import (
     FittedComponent,
     FittedLawRow,
     FittedLevel,
-    Interval,
+    FittedNumber,
     PredictedChip,
 )
 from nvaudit.report.sections import InputHashes
@@ -209,8 +209,8 @@ def _predict(
     return tuple(placed)
 
 
-def _interval(one: Estimated) -> Interval:
-    return Interval(value=one.value, low=one.low, high=one.high)
+def _interval(one: Estimated) -> FittedNumber:
+    return FittedNumber(value=one.value, low=one.low, high=one.high)
 
 
 def _report(

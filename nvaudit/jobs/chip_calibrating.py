@@ -76,14 +76,7 @@ def calibrate_chip(
         If anything about the input is wrong.
     """
     begin = time.perf_counter()
-    found = [one.name for one in find_chips(chip)]
-    if name is None and len(found) > 1:
-        raise OptionError(
-            f"--chip {chip}: has {len(found)} chips; say which with --name: {', '.join(found[:8])}"
-        )
-    if name is not None and name not in found:
-        raise OptionError(f"--name {name}: {chip} has {', '.join(found[:8])}")
-    number = 0 if name is None else found.index(name)
+    chip_name, number = _chosen(chip, name)
     spec = with_manifest(RunSpec.validated({"model": model, "chip": chip, "data": test_data, **options}))
     spec = RunSpec.validated(
         {**spec.model_dump(), "calibrate_chips": samples, "calibrate_data": data, "roughness": False}
@@ -107,7 +100,7 @@ def calibrate_chip(
         calibration = session.calibration
         assert calibration is not None
         used = calibration.count
-    unit, chip_name = metric.unit, found[number]
+    unit = metric.unit
     return CalibrateReport(
         nvaudit_version=__version__,
         headline=f"{out}: {chip_name} of {chip}, {metric.name} {value_text(before, unit)} → "
@@ -132,6 +125,19 @@ def calibrate_chip(
         layers=layers,
         left=left,
     )
+
+
+def _chosen(chip: Path, name: str | None) -> tuple[str, int]:
+    """The chip that is meant, and its place."""
+    found = [one.name for one in find_chips(chip)]
+    if name is None and len(found) > 1:
+        raise OptionError(
+            f"--chip {chip}: has {len(found)} chips; say which with --name: {', '.join(found[:8])}"
+        )
+    if name is not None and name not in found:
+        raise OptionError(f"--name {name}: {chip} has {', '.join(found[:8])}")
+    number = 0 if name is None else found.index(name)
+    return found[number], number
 
 
 @dataclass

@@ -27,7 +27,7 @@ from nvaudit.report.deployment.fit import (
     FittedComponent,
     FittedLawRow,
     FittedLevel,
-    Interval,
+    FittedNumber,
     PredictedChip,
 )
 from nvaudit.report.sections import InputHashes
@@ -209,21 +209,12 @@ def _predict(
     return tuple(placed)
 
 
-def _interval(one: Estimated) -> Interval:
-    return Interval(value=one.value, low=one.low, high=one.high)
+def _interval(one: Estimated) -> FittedNumber:
+    return FittedNumber(value=one.value, low=one.low, high=one.high)
 
 
-def _report(
-    fit: ArrayFit,
-    manifest: Manifest,
-    mapping: Path,
-    measured: Sequence[Path],
-    out: Path,
-    predicted: tuple[PredictedChip, ...],
-    seconds: float,
-) -> FitReport:
-    law, profile = fit.laws[0], load_profile(out)
-    what = f"{count_text(fit.devices, 'device')} of {count_text(fit.crossbars, 'crossbar')}"
+def _notes(fit: ArrayFit, predicted: Sequence[PredictedChip]) -> list[str]:
+    """Say what was left out, and what the profile does not predict."""
     notes = [
         f"level {one.level}: {one.clipped:.1%} of its devices are at one value, to which conductances are "
         "limited; its law follows from the other levels"
@@ -237,6 +228,21 @@ def _report(
     misses = [chip.name for chip in predicted if chip.outside]
     if misses:
         notes.append(f"the profile does not predict {', '.join(misses)}: beyond 95 % of its own chips")
+    return notes
+
+
+def _report(
+    fit: ArrayFit,
+    manifest: Manifest,
+    mapping: Path,
+    measured: Sequence[Path],
+    out: Path,
+    predicted: tuple[PredictedChip, ...],
+    seconds: float,
+) -> FitReport:
+    law, profile = fit.laws[0], load_profile(out)
+    what = f"{count_text(fit.devices, 'device')} of {count_text(fit.crossbars, 'crossbar')}"
+    notes = _notes(fit, predicted)
     drift = fit.drift
     return FitReport(
         nvaudit_version=__version__,

@@ -307,8 +307,8 @@ class LineErrors:
     dead: tuple[int, ...] = field(default=())
 
 
-_SURE = 3.0
-"""Standard errors of a slope."""
+_SURE = 5.0
+"""Standard errors of a slope: there are thousands of lines, and errors differ from level to level."""
 
 
 def line_errors(error: Doubles, level: Doubles, axis: int) -> LineErrors:
@@ -339,5 +339,7 @@ def line_errors(error: Doubles, level: Doubles, axis: int) -> LineErrors:
         slope = (dx * dy).sum(axis=axis) / xx
         left = np.square(dy - np.expand_dims(slope, axis) * dx).sum(axis=axis)
         wrong = np.sqrt(left / np.maximum(count - 2, 1) / xx)
-        dead = (count >= _FEWEST) & (xx > 0) & (slope + _SURE * wrong < 0.5)
+        # Few devices away from the level of the others say more of their own errors than of the line.
+        away = (np.abs(dx) >= 0.5).sum(axis=axis)
+        dead = (away >= _FEWEST) & (slope + _SURE * wrong < 0.5)
     return LineErrors(np.where(count > 0, rms, np.nan), tuple(np.flatnonzero(dead).tolist()))

@@ -14,7 +14,7 @@ from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import count_text, value_text
 
 
-class Interval(ReportPart):
+class FittedNumber(ReportPart):
     """A number with its 95 % interval."""
 
     value: float
@@ -28,8 +28,8 @@ class FittedLevel(ReportPart):
     level: int
     devices: int
     target: float = Field(description="In the unit of the window.")
-    mean: Interval
-    std: Interval
+    mean: FittedNumber
+    std: FittedNumber
     skewness: float
     distance: float = Field(description="Kolmogorov-Smirnov, to the normal of this mean and std.")
     p_normal: float = Field(description="Chance of a larger distance of a normal (Lilliefors).")
@@ -50,7 +50,7 @@ class FittedComponent(ReportPart):
     """What devices of a chip, a crossbar, a row or a column have in common, in level spacings."""
 
     part: Literal["chip", "crossbar", "row", "column"]
-    std: Interval
+    std: FittedNumber
     sure: bool = Field(description="The interval is above zero: the profile has a term of it.")
 
 
@@ -85,10 +85,10 @@ class FitReport(Header):
     levels: tuple[FittedLevel, ...]
     laws: tuple[FittedLawRow, ...] = Field(description="The chosen one first, then by score.")
     components: tuple[FittedComponent, ...]
-    stuck_low: Interval = Field(description="Share of devices stuck at the lower end of the window.")
-    stuck_high: Interval
-    drift_mean: Interval | None = Field(description="Of the exponents; null: measured at one time.")
-    drift_std: Interval | None
+    stuck_low: FittedNumber = Field(description="Share of devices stuck at the lower end of the window.")
+    stuck_high: FittedNumber
+    drift_mean: FittedNumber | None = Field(description="Of the exponents; null: measured at one time.")
+    drift_std: FittedNumber | None
     times: tuple[float, ...] = Field(description="Seconds since programming, of a drift.")
     read: bool = Field(description="Whether read noise was found from several reads.")
     predicted: tuple[PredictedChip, ...] = Field(description="Empty without --trials.")
@@ -104,7 +104,7 @@ def tables(report: FitReport) -> Tables:
     }
 
 
-def _text(one: Interval) -> str:
+def _text(one: FittedNumber) -> str:
     return f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
 
 

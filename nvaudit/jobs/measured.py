@@ -14,7 +14,7 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.jobs.deploying import check_hashes, converters_of, geometry_of
 from nvaudit.mapping.chip_files import (
     ChipSource,
-    Counts,
+    ReadingCounts,
     TensorReadings,
     find_chips,
     line_errors,
@@ -171,7 +171,7 @@ class LoadedChip:
 
     source: ChipSource
     devices: tuple[ReadBack, ...]
-    counts: Counts
+    counts: ReadingCounts
     errors: DeviceErrors
     tensors: tuple[DeviceErrors, ...]
     crossbars: tuple[CrossbarOnChip, ...]
@@ -193,7 +193,7 @@ def load_chips(session: Session, progress: Progress) -> list[LoadedChip]:
     sources = find_chips(path)
     tensors = session.workload.tensors
     parts: list[list[tuple[ReadBack, DeviceErrors, list[CrossbarOnChip]]]] = [[] for _ in sources]
-    counts = [Counts() for _ in sources]
+    counts = [ReadingCounts() for _ in sources]
     for index, tensor in enumerate(tensors):
         at = _on_tensor(index, tensor, session)
         if path.is_file() and (len(tensors) > 1 or len(at.places) > 1):
@@ -214,7 +214,7 @@ def load_chips(session: Session, progress: Progress) -> list[LoadedChip]:
 
 
 def _load_tensor(
-    at: _OnTensor, source: ChipSource, session: Session, counts: Counts, name: str
+    at: _OnTensor, source: ChipSource, session: Session, counts: ReadingCounts, name: str
 ) -> tuple[ReadBack, DeviceErrors, list[CrossbarOnChip]]:
     window, array = session.profile.window, at.tensor.array
     unit = "level" if window is None else window.unit

@@ -109,7 +109,7 @@ def read_several_times(path: Path) -> bool:
 
 
 @dataclass
-class Counts:
+class ReadingCounts:
     """What was found in the files of one chip that needs to be said.
 
     Attributes
@@ -152,7 +152,7 @@ def read_tensor_of_chip(
     unit: str,
     target: Doubles,
     used: NDArray[np.bool_],
-    counts: Counts,
+    counts: ReadingCounts,
 ) -> TensorReadings:
     """Read the crossbars of one tensor.
 
@@ -166,7 +166,7 @@ def read_tensor_of_chip(
         What was to be programmed.
     used : ndarray of bool, shape (row, output)
         Weights that have devices.
-    counts : Counts
+    counts : ReadingCounts
         Of the chip; added to.
 
     Raises
@@ -280,7 +280,11 @@ def _padded(values: NDArray[np.floating], size: Crossbar) -> NDArray[np.floating
 
 
 def _count(
-    counts: Counts, average: NDArray[np.floating], there: NDArray[np.bool_], array: DeviceArray, reads: int
+    counts: ReadingCounts,
+    average: NDArray[np.floating],
+    there: NDArray[np.bool_],
+    array: DeviceArray,
+    reads: int,
 ) -> None:
     width = array.g_max - array.g_min
     counts.devices += int(there.sum())

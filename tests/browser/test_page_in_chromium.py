@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,19 @@ def test_surface_turns_by_buttons(page: Tab):
     assert np.hypot(after["x"], after["y"]) == pytest.approx(np.hypot(before["x"], before["y"]))
     turned = np.arctan2(after["y"], after["x"]) - np.arctan2(before["y"], before["x"])
     assert np.rad2deg(turned) == pytest.approx(30)
+
+
+def test_charts_are_saved_as_svg(page: Tab, tmp_path: Path):
+    """The button of a chart saves it under its name, light on white; nothing is requested from outside."""
+    page.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    for name in ("yield", "surface"):
+        button = page.all(f"[data-save='{name}']")[0]
+        page.run("arguments[0].click()", button)
+        path = tmp_path / f"{name}.svg"
+        page.until(path.exists, f"{path.name} saved")
+        root = ET.fromstring(path.read_text(encoding="utf-8"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.get("width") == "720"
 
 
 def test_reduced_motion(page: Tab):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def config_command(
     command: tuple[str, ...], config: Path | None, schema: bool, outputs: tuple[Output, ...]
 ) -> int:
-    """Check the configuration file; list what COMMAND, or every command, takes from it."""
+    """Check the configuration file; list what COMMAND, or every one, takes from it."""
     from nvaudit.report.config.result import config_report
 
     if schema:
@@ -100,7 +100,9 @@ def _values(
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _default(option: click.Option, context: click.Context) -> str:
@@ -110,7 +112,7 @@ def _default(option: click.Option, context: click.Context) -> str:
     value = option.get_default(context)
     if option.is_flag:
         return str(bool(value)).lower()
-    return "-" if value in (None, ()) or "UNSET" in str(value) else str(value)
+    return "-" if value in (None, ()) or "UNSET" in str(value) else _shown(value)
 
 
 def _audits(command: click.Command, file: ConfigFile) -> tuple[str, ...]:

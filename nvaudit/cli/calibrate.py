@@ -36,7 +36,11 @@ if TYPE_CHECKING:
               show_default=True, help="Gain and offset of each output that bring results nearest to the "
               "ideal ones, layer by layer; or mean and spread as of those, which normalisations take "
               "up.")  # fmt: skip
-@spec_options(RunSpec, only={"limit", "output_name", "class_axis", "metric", "seed", "provider"})
+@spec_options(
+    RunSpec,
+    only={"limit", "output_name", "class_axis", "metric", "seed", "provider"},
+    own={"output_name": {"was": ()}},
+)
 @output_options(
     "calibrate", product=CommandProduct("CHIP.onnx", "Where the corrected chip goes.", required=True)
 )

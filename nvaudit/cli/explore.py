@@ -26,6 +26,7 @@ from nvaudit.spec import RunSpec, default_workers
     without=OF_ONE_AUDIT,
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        "output_name": {"was": ()},
         "data": {
             "help": "Evaluation data, as for `audit`.",
             "unset": "MODEL.npz beside the model; without it the exploration is label-free",

@@ -35,6 +35,7 @@ _FOLDER = CommandProduct(
     only={*OF_A_MAPPING, *DataOptions.model_fields, "provider"},
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        "output_name": {"was": ()},
         "data": {
             "help": "Samples for the ranges of converters and for --check, as for `audit`.",
             "unset": "MODEL.npz beside the model, or made-up samples",

@@ -67,6 +67,17 @@ SPECS = {
         "write_verify": 0.1,
         "drift_compensation": True,
     },
+    "cost": {
+        "technology": "cmos_65nm_siam",
+        "technology_set": ("adc.bits=5",),
+        "input_mode": "parallel",
+        "copies": 4,
+        "pipelined": True,
+        "g_max_us": 50.0,
+        "on_off": 20.0,
+        "energy_chips": 8,
+    },
+    "a chip and the last release": {"chip": "re ad/", "baseline_report": "la st.json", "max_drop": 0.01},
     "gate": {
         "ignore_labels": (-1, 255),
         "min_kpp": 0.9,

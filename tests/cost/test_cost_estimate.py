@@ -26,7 +26,7 @@ from nvaudit.mapping.tiling import Crossbar, Lines, tiling_of
 from nvaudit.model import analyse_batch, constants, load_model
 from nvaudit.model.layer_input import layer_inputs
 from nvaudit.model.macs.steps import INPUT
-from nvaudit.model.roles import Matrix
+from nvaudit.model.roles import CrossbarMatrix
 from nvaudit.perturb.probe import probe_model
 from nvaudit.rng import stream
 from nvaudit.session import input_specs
@@ -50,7 +50,7 @@ def one_layer(code: np.ndarray, inputs: np.ndarray) -> ModelWorkload:
     )
     rows, outputs = code.shape
     layer = CostLayer(
-        "w", "MatMul", code.astype(np.int16), Matrix(1, rows, outputs), Lines((1,), rows, outputs),
+        "w", "MatMul", code.astype(np.int16), CrossbarMatrix(1, rows, outputs), Lines((1,), rows, outputs),
         float(inputs.shape[1]), 1.0, statistics,
     )  # fmt: skip
     return ModelWorkload((layer,), {}, {}, (), 1.0, 1.0, (), (BITS,), 1)
@@ -286,7 +286,7 @@ def test_devices_in_levels_need_conductances(example: tuple[ModelWorkload, Path]
 def test_bit_densities_that_were_not_measured_are_refused() -> None:
     """A point asks for a resolution that the calibration pass did not look at."""
     layer = CostLayer(
-        "w", "MatMul", np.ones((4, 4), np.int16), Matrix(1, 4, 4), Lines((1,), 4, 4), 1.0, 16.0,
+        "w", "MatMul", np.ones((4, 4), np.int16), CrossbarMatrix(1, 4, 4), Lines((1,), 4, 4), 1.0, 16.0,
         assumed_inputs([8], "no data"),
     )  # fmt: skip
     workload = ModelWorkload((layer,), {}, {}, (), 32.0, 4.0, (), (8,), 0)

@@ -73,7 +73,7 @@ Percentile = Annotated[float, Field(gt=0, lt=100), AfterValidator(_not_too_rare)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Trials = Annotated[int, Field(ge=1, le=100_000_000)]
+BoundedCount = Annotated[int, Field(ge=1, le=100_000_000)]
 Bits = Annotated[int, Field(ge=1, le=14)]
 CellBits = Annotated[int, Field(ge=1, le=8)]
 ConverterBits = Annotated[int, Field(ge=2, le=16)]
@@ -428,7 +428,7 @@ class ChipOptions(Options):
 
     title: ClassVar[str] = "Chips"
 
-    trials: Annotated[Trials, Option("Simulated chips.", short="-n", metavar="N")] = 1000
+    trials: Annotated[BoundedCount, Option("Simulated chips.", short="-n", metavar="N")] = 1000
     percentiles: Annotated[
         tuple[Percentile, ...],
         Field(min_length=1, max_length=MAX_QUESTIONS),

@@ -13,6 +13,7 @@ from nvaudit.option_texts import read_amount, read_path, read_whole_numbers
 from nvaudit.options import (
     MAX_QUESTIONS,
     OF_A_CHIP,
+    BoundedCount,
     ChipOptions,
     ClusterOptions,
     CodeOptions,
@@ -31,7 +32,6 @@ from nvaudit.options import (
     RoughnessOptions,
     RunOptions,
     SimulationOptions,
-    Trials,
     each_once,
 )
 
@@ -132,7 +132,7 @@ class EffortOptions(Options):
     title: ClassVar[str] = "Gate"
 
     max_trials: Annotated[
-        Trials | None,
+        BoundedCount | None,
         Option("Chips that the gate may draw until it is decided.", unset="--trials", metavar="N"),
     ] = None
     max_minutes: Annotated[
@@ -189,7 +189,7 @@ class QuestionOptions(Options):
         ),
     ] = ()
     attribution_trials: Annotated[
-        Trials | None,
+        BoundedCount | None,
         Option("Chips of an attribution: the first M.", unset="100, at most --trials", metavar="M"),
     ] = None
     attribution_images: Annotated[

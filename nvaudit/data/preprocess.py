@@ -13,13 +13,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from nvaudit.errors import DataError
 
 ImageLayout = Literal["NCHW", "NHWC"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=65535)]
 
 FILE_NAME = "nvaudit.json"
@@ -52,9 +51,9 @@ class Preprocess(BaseModel):
 
     layout: ImageLayout | None = None
     size: tuple[Pixels, Pixels] | None = None
-    scale: Positive = 255.0
-    mean: tuple[Finite, ...] = (0.0,)
-    std: tuple[Positive, ...] = (1.0,)
+    scale: PositiveFinite = 255.0
+    mean: tuple[FiniteFloat, ...] = (0.0,)
+    std: tuple[PositiveFinite, ...] = (1.0,)
     color: Literal["RGB", "BGR", "L"] | None = None
     classes: tuple[str, ...] | None = None
 

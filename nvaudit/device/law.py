@@ -24,7 +24,7 @@ _LARGEST_EXPONENT = 700.0
 
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 FiniteNumber = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+PositiveNumber = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Argument: TypeAlias = Literal["rel", "g"]
 
 
@@ -93,7 +93,7 @@ class Saturating(_Law):
 
     kind: Literal["saturating"]
     amplitude: FiniteNumber
-    decay: Positive
+    decay: PositiveNumber
     of: Argument
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nvaudit.arrays import Floats
 from nvaudit.device.law import LAW_TYPES, IntArray, Law, PerLevel, Piecewise, evaluate, fault
-from nvaudit.device.terms import NoiseTerm, NotNegative, Slug, TableTerm
+from nvaudit.device.terms import NoiseTerm, NotNegativeNumber, Slug, TableTerm
 from nvaudit.options import Encoding
 
 # An analog cell is checked on a grid that holds both ends.
@@ -66,10 +66,10 @@ class Window(_Section):
 class SigmaKnob(_Section):
     """The one number that `--sigma` sets: its unit, its default, and the range where the fit holds."""
 
-    default: NotNegative
+    default: NotNegativeNumber
     unit: KnobUnit
-    min: NotNegative
-    max: NotNegative
+    min: NotNegativeNumber
+    max: NotNegativeNumber
 
     @model_validator(mode="after")
     def _in_order(self) -> SigmaKnob:
@@ -80,9 +80,9 @@ class SigmaKnob(_Section):
 class TimeKnob(_Section):
     """Time since programming, in seconds: default and the range where the fit holds."""
 
-    default_s: NotNegative
-    min_s: NotNegative
-    max_s: NotNegative
+    default_s: NotNegativeNumber
+    min_s: NotNegativeNumber
+    max_s: NotNegativeNumber
 
     @model_validator(mode="after")
     def _in_order(self) -> TimeKnob:

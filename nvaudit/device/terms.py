@@ -23,7 +23,7 @@ SLUG = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Slug = Annotated[str, Field(pattern=SLUG)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=1e-9, le=LARGEST, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+NotNegativeNumber = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 TileSide = Annotated[int, Field(ge=1, le=1_000_000)]
 
 ConductanceUnit: TypeAlias = Literal["level", "full_scale", "us", "na"]
@@ -108,7 +108,7 @@ class Normal(_Term):
     sigma: Law
     mean: Law | None = None
     unit: NormalUnit
-    tolerance: NotNegative | None = None
+    tolerance: NotNegativeNumber | None = None
 
     @property
     def is_truncated(self) -> bool:
@@ -207,7 +207,7 @@ class LogDecay(_Term):
     kind: Literal["log_decay"]
     name: Slug = "log_decay"
     mean_per_ln_s: FiniteNumber
-    std_const: NotNegative
+    std_const: NotNegativeNumber
     std_per_ln_s: FiniteNumber
     unit: ConductanceUnit
 
@@ -220,7 +220,7 @@ class LogDecay(_Term):
 class OneOverF(_ProfilePart):
     """1/f noise accumulated since programming: the spread grows by sqrt(ln((t + t0 + t_read)/(2 t_read)))."""
 
-    t0_s: NotNegative
+    t0_s: NotNegativeNumber
     t_read_s: Seconds
 
 
@@ -242,7 +242,7 @@ class TableLevel(_ProfilePart):
 
     level: int = Field(ge=0, le=4095)
     mean: FiniteNumber
-    std: NotNegative
+    std: NotNegativeNumber
 
 
 class TableTerm(_Term):

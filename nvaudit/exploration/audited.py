@@ -12,13 +12,10 @@ import numpy as np
 from nvaudit.arrays import Floats
 from nvaudit.exploration.search import Judged, KnownChips
 from nvaudit.perturb.montecarlo import ChipRunner
-from nvaudit.perturb.race import Band, Edge, RaceTask
+from nvaudit.perturb.race import RACED_SHARE, Band, Edge, RaceTask
 from nvaudit.perturb.racing import RaceQuestion, RaceState, Scouting, pilot_count, run_races, scout
 from nvaudit.stats.front import PASSING_ERROR, front_range
 from nvaudit.stats.ranks import blocks
-
-_MOST = 0.7
-"""Share of the samples after which the race of a chip is given up."""
 
 _FIRST_BLOCK = 8
 
@@ -61,7 +58,7 @@ class PointChips:
             values = self._values(trials)
             return {trial: Judged(value < bar, value) for trial, value in values.items()}
         band = Band((Edge(bar, error),), (Edge(bar, PASSING_ERROR),))
-        most = math.ceil(_MOST * self.scouting.samples)
+        most = math.ceil(RACED_SHARE * self.scouting.samples)
         task = RaceTask("gate", self.scouting.file, self.scouting.identity, (band,), most)
         judged = {}
         for trial, (race, value) in self.runner.races(0, trials, task).items():

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nvaudit.perturb.race import Band, Edge, RaceTask
+from nvaudit.perturb.race import RACED_SHARE, Band, Edge, RaceTask
 from nvaudit.report.chips import GateCount
 from nvaudit.stats.anytime import PASS_LEAK, fail_leak, sequential_verdict
 from nvaudit.stats.gate import Verdict
@@ -15,8 +15,6 @@ from nvaudit.stats.gate import Verdict
 FIRST_BLOCK = 16
 _BLOCK = 64
 """Chips are drawn in blocks, the first ones small: enough to keep many workers busy, few too many."""
-
-_MOST = 0.7
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def gate_task(difficulty: str, identity: int, samples: int, question: GateQuesti
     assert question.threshold is not None
     leak = fail_leak(min(question.percentiles))
     band = Band((Edge(question.threshold, leak),), (Edge(question.threshold, PASS_LEAK),))
-    return RaceTask("gate", difficulty, identity, (band,), math.ceil(_MOST * samples))
+    return RaceTask("gate", difficulty, identity, (band,), math.ceil(RACED_SHARE * samples))
 
 
 def blocks(most: int) -> Iterator[int]:

@@ -32,6 +32,9 @@ from nvaudit.rng import stream
 _STAKES = np.array([0.99, 0.5])
 """Shares of the largest bet that keeps every factor positive; the wealth is the mean of the gamblers'."""
 
+RACED_SHARE = 0.7
+"""Share of the samples after which a race is given up: the chip is then run on all of them, in order."""
+
 _PATIENCE = 0.3
 """Share of the samples at hand after which a race that gets nowhere is given up."""
 

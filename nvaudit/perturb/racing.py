@@ -20,14 +20,11 @@ from numpy.typing import NDArray
 from nvaudit.arrays import Floats
 from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty
 from nvaudit.perturb.montecarlo import ChipRunner
-from nvaudit.perturb.race import Band, Edge, RaceTask
+from nvaudit.perturb.race import RACED_SHARE, Band, Edge, RaceTask
 from nvaudit.report.chips import Chips
 from nvaudit.stats.binomial import at_least
 from nvaudit.stats.kpp import kpp_index
 from nvaudit.stats.ranks import LOOSE_ERROR, RankRange, allowed_error, blocks, partial_range
-
-_MOST = 0.7
-"""Share of the samples after which a race is given up: the chip is then run on all of them, in order."""
 
 _PAYS = 0.85
 """Share of the samples that chips may need on average; beyond, the rest is run on all of them."""
@@ -175,7 +172,7 @@ def run_races(
     for each in (state.low, state.high, state.decisive_low, state.decisive_high, state.estimate):
         each[:pilots] = scouting.values
     state.known = pilots
-    most = math.ceil(_MOST * scouting.samples)
+    most = math.ceil(RACED_SHARE * scouting.samples)
 
     def race(trials: Sequence[int]) -> None:
         task = RaceTask("kpp", scouting.file, scouting.identity, state.bands, most)

@@ -11,6 +11,7 @@ from nvaudit.declare import Option, Options
 from nvaudit.option_texts import read_numbers, read_path, write_numbers
 from nvaudit.options import (
     Bits,
+    BoundedCount,
     ChipOptions,
     CodeOptions,
     ConverterBits,
@@ -53,9 +54,8 @@ CROSSBAR = (256, 256)
 """Of S, section 6.1; groups are as long as a crossbar has rows."""
 
 # Training is done in float32, where a larger number is infinite.
-Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=100_000_000)]
+Positive32 = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+NotNegative32 = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 
 
 def read_bits(text: str) -> int | str:
@@ -92,7 +92,7 @@ class HeldOutOptions(Options):
             read=read_path,
         ),
     ] = None
-    audit_images: Annotated[Count, Option("Samples of the audits, spread evenly.", metavar="I")] = 1000
+    audit_images: Annotated[BoundedCount, Option("Samples of the audits, spread evenly.", metavar="I")] = 1000
 
 
 class MethodOptions(Options):
@@ -119,7 +119,7 @@ class InjectedNoiseOptions(Options):
     title: ClassVar[str] = "Training"
 
     train_sigma: Annotated[
-        NotNegative | None,
+        NotNegative32 | None,
         Option(
             "Spread of the injected noise as a fraction of max|W| (lognormal, correctnet: σ of the "
             "exponent).",
@@ -127,16 +127,18 @@ class InjectedNoiseOptions(Options):
             metavar="S",
         ),
     ] = None
-    th: Annotated[NotNegative, Option("Where noise is censored or truncated, in its σ.", metavar="TH")] = TH
-    trice_start: Annotated[NotNegative, Option("TRICE: start of the search, in max|W|.", metavar="S")] = 0.0
+    th: Annotated[NotNegative32, Option("Where noise is censored or truncated, in its σ.", metavar="TH")] = TH
+    trice_start: Annotated[NotNegative32, Option("TRICE: start of the search, in max|W|.", metavar="S")] = 0.0
     trice_end: Annotated[
-        Positive | None,
+        Positive32 | None,
         Option("TRICE: its end.", unset="twice what the device makes of a weight", metavar="S"),
     ] = None
     warm: Annotated[Annotated[int, Field(ge=0)], Option("Epochs without scores.", metavar="N")] = WARM
-    train_trials: Annotated[Count, Option("Chips of a score while training.", metavar="N")] = TRAIN_TRIALS
+    train_trials: Annotated[BoundedCount, Option("Chips of a score while training.", metavar="N")] = (
+        TRAIN_TRIALS
+    )
     score_images: Annotated[
-        Count | None,
+        BoundedCount | None,
         Option(
             "Validation samples of a score, spread evenly.",
             unset="training samples / --train-trials, at least 100",
@@ -144,7 +146,7 @@ class InjectedNoiseOptions(Options):
         ),
     ] = None
     vat_sigmas: Annotated[
-        tuple[NotNegative, ...],
+        tuple[NotNegative32, ...],
         Field(max_length=100),
         AfterValidator(each_once),
         Option(
@@ -163,16 +165,16 @@ class InjectedNoiseOptions(Options):
         ),
     ] = "roughness"
     clip_weights: Annotated[
-        Positive | None,
+        Positive32 | None,
         Option(
             "Keep weights within K standard deviations of what their tensor is at the beginning.",
             unset="1 with best, 2.5 in its second training, else not",
             metavar="K",
         ),
     ] = None
-    lipschitz: Annotated[NotNegative, Option("correctnet: weight of the regularisation.", metavar="BETA")] = (
-        1e-3
-    )
+    lipschitz: Annotated[
+        NotNegative32, Option("correctnet: weight of the regularisation.", metavar="BETA")
+    ] = 1e-3
     draws: Annotated[
         Annotated[int, Field(ge=1, le=1000)], Option("Noise draws per step, averaged.", metavar="N")
     ] = 1
@@ -189,16 +191,16 @@ class TrainOptions(Options):
     ] = None
     optimiser: Annotated[Literal["adam", "sgd"], Option("AdamW, or SGD with Nesterov momentum 0.9.")] = "adam"
     lr: Annotated[
-        Positive | None,
+        Positive32 | None,
         Option(
             "Learning rate.",
             unset="0.001 with adam, 0.003 with adam and best, 0.0003 in its second training, 0.01 with sgd",
             metavar="RATE",
         ),
     ] = None
-    weight_decay: Annotated[NotNegative, Option("Of the weights on the array.", metavar="W")] = 0.0
+    weight_decay: Annotated[NotNegative32, Option("Of the weights on the array.", metavar="W")] = 0.0
     schedule: Annotated[Literal["cosine", "constant"], Option("Of the learning rate.")] = "cosine"
-    clip_gradient: Annotated[Positive | None, Option("Largest norm of the gradient.", metavar="NORM")] = 5.0
+    clip_gradient: Annotated[Positive32 | None, Option("Largest norm of the gradient.", metavar="NORM")] = 5.0
     augment: Annotated[
         Literal["none", "flip", "crop", "flip+crop"], Option("Of images: left-right flips, shifts.")
     ] = "none"
@@ -248,7 +250,7 @@ class CompressionOptions(Options):
         ),
     ] = ()
     prune_lambda: Annotated[
-        NotNegative,
+        NotNegative32,
         Option(
             "With --sparsity: weight of the clipped penalty; with 1 a group of mean size goes to zero before "
             "groups are cut, unless the loss holds it.",
@@ -336,7 +338,7 @@ class HardenSpec(
         ),
     ] = None
     limit: Annotated[
-        Count | None, DataOptions.option("limit", help="Use only the first N samples of --data.")
+        BoundedCount | None, DataOptions.option("limit", help="Use only the first N samples of --data.")
     ] = None
     output_name: Annotated[
         str | None,
@@ -366,7 +368,7 @@ class HardenSpec(
         ),
     ] = CROSSBAR
     batch_size: Annotated[
-        Count | None,
+        BoundedCount | None,
         RunOptions.option(
             "batch_size",
             help="Samples of a step.",
@@ -374,7 +376,8 @@ class HardenSpec(
         ),
     ] = None
     trials: Annotated[
-        Count, ChipOptions.option("trials", help="Chips of the audits before and after: the same ones.")
+        BoundedCount,
+        ChipOptions.option("trials", help="Chips of the audits before and after: the same ones."),
     ] = 500
     confidence: Annotated[
         Annotated[float, Field(gt=0.5, lt=1)], ChipOptions.option("confidence", help="Of every interval.")

@@ -13,7 +13,7 @@ Evidence = Literal["published", "derived", "scaled", "estimated"]
 """``derived``: worked out from published numbers, or by running published code; ``scaled``: from another
 node; ``estimated``: by judgement."""
 
-Finite = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+Magnitude = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 class TechnologyPart(BaseModel):
@@ -30,11 +30,11 @@ class Quantity(TechnologyPart):
     designer, such as columns for each ADC, what the source covers.
     """
 
-    value: Finite
+    value: Magnitude
     unit: str
     source: Text
     evidence: Evidence
-    valid: tuple[Finite, Finite]
+    valid: tuple[Magnitude, Magnitude]
     note: Text | None = None
 
     units: ClassVar[dict[str, float]] = {}

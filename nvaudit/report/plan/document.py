@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from nvaudit.report.codes import codes_number
 from nvaudit.report.document import Bullets, Cell, Document, Hero, KeyFigure, Number, Section, Table
 from nvaudit.report.parts import warnings
-from nvaudit.report.plan.result import MOST_TRIALS, AuditPlan, Need, PercentilePlan, plan_headline
+from nvaudit.report.plan.result import AuditPlan, Need, PercentilePlan, plan_headline
 from nvaudit.report.wording import confidence_text, count_text, kpp_name, value_text
+from nvaudit.stats.gate import MOST_TRIALS
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 

@@ -23,14 +23,11 @@ from nvaudit.stats.binomial import (
     trials_for_bound,
     within,
 )
-from nvaudit.stats.gate import verdict_of
+from nvaudit.stats.gate import MOST_TRIALS, verdict_of
 from nvaudit.stats.kpp import kpp_index
 
 FAILURES = (0, 1, 2, 5)
 """Failing chips for which the trials of a passing gate are worked out."""
-
-MOST_TRIALS = 100_000_000
-"""A run has at most this many trials."""
 
 
 class Need(ReportPart):

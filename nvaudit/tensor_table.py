@@ -14,7 +14,7 @@ from nvaudit.mapping.conductance import DeviceArray, code_layout, layout
 from nvaudit.mapping.groups import saved
 from nvaudit.mapping.quantize import keeps_grid
 from nvaudit.mapping.select import Decision
-from nvaudit.mapping.tiling import Crossbar, tiling_of, tiling_of_split
+from nvaudit.mapping.tiling import Crossbar, device_columns, tiling_of, tiling_of_split
 from nvaudit.model import Weight
 from nvaudit.options import Encoding
 from nvaudit.perturb.choose_codes import ChosenCodes, CodeUse
@@ -288,7 +288,7 @@ def _row(
         op=weight.op,
         bits=array.bits if array.code_is_slices else None,
         slices=array.slices,
-        devices=constant.size * array.slices * array.polarities,
+        devices=constant.size * device_columns(array),
         crossbars=tiling_of(weight.matrix, array, size).crossbars,
         scale=scale,
         weight_sigma=weight_sigma,

@@ -29,7 +29,7 @@ from nvaudit.cost.workload import CostLayer, Occupancy, QuantisedCodes
 from nvaudit.device import DeviceProfile
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import DeviceArray, held_levels
-from nvaudit.mapping.tiling import Crossbar, side_by_side
+from nvaudit.mapping.tiling import Crossbar, device_columns, side_by_side
 from nvaudit.technology import InputMode, Technology
 from nvaudit.technology.profile import BitAdders
 
@@ -212,7 +212,7 @@ class LayerCounts:
 
 def count_layer(occupied: Occupancy, array: DeviceArray, size: Crossbar, *, reference: bool) -> LayerCounts:
     """Count what a layer fills; crossbars as :mod:`nvaudit.mapping.tiling` does."""
-    columns = occupied.outputs * (array.slices * array.polarities)  # (block, group)
+    columns = occupied.outputs * device_columns(array)  # (block, group)
     across = np.asarray(side_by_side(columns, size))
     used = columns.sum(axis=1) + (across.sum(axis=1) if reference else 0)
     return LayerCounts(

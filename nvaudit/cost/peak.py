@@ -20,7 +20,7 @@ from nvaudit.cost.inputs import assumed_inputs
 from nvaudit.cost.workload import CostLayer, occupancy_of
 from nvaudit.device import DeviceProfile
 from nvaudit.mapping.conductance import layout
-from nvaudit.mapping.tiling import Crossbar, Lines
+from nvaudit.mapping.tiling import Crossbar, Lines, device_columns
 from nvaudit.model.roles import CrossbarMatrix
 from nvaudit.technology import Technology
 
@@ -45,7 +45,7 @@ def peaks_of(
     """
     read = read_of(technology, size, technology.input_mode, input_bits, adc_bits)
     array = layout(device, bits=device.weight_bits, cell_bits=device.cell_bits, encoding=device.encoding)
-    each = array.slices * array.polarities
+    each = device_columns(array)
     outputs = size.cols // each
     layer = CostLayer(
         "peak", "", np.zeros((size.rows, outputs), np.int16), CrossbarMatrix(1, size.rows, outputs),

@@ -18,7 +18,7 @@ from nvaudit.keywords import takes_options
 from nvaudit.mapping.code_search import Conversion
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
-from nvaudit.mapping.tiling import Crossbar
+from nvaudit.mapping.tiling import Crossbar, device_columns
 from nvaudit.model import load_model
 from nvaudit.model.regrid import with_numbers
 from nvaudit.model.rescale.find import plan_scaling
@@ -249,7 +249,7 @@ def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> No
 
     alike = replace(asked, allocate=None)
     slices = layout(session.profile, bits=session.profile.weight_bits)
-    too_many = asked.devices is not None and asked.devices < slices.slices * slices.polarities
+    too_many = asked.devices is not None and asked.devices < device_columns(slices)
     required = asked.significances is not None or too_many
     pairs = 2 if session.profile.encoding == "differential" else 1
     if asked.allocate is None or asked.devices is None or asked.devices % pairs == 0:

@@ -11,6 +11,7 @@ import numpy as np
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.mapping.conductance import layout
+from nvaudit.mapping.tiling import device_columns
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import Metric
@@ -75,7 +76,7 @@ def find_remedy(
     spec = _coded(session, point)
     arrays = [(tensor.code.open().size, tensor.array) for tensor in session.workload.tensors]
     weights = sum(size for size, _ in arrays)
-    devices = sum(size * array.slices * array.polarities for size, array in arrays) / weights
+    devices = sum(size * device_columns(array) for size, array in arrays) / weights
     prepare_s = session.timing.get("prepare", 0.0)
     images, chips = _fitting(session, budget - SEARCH_S - prepare_s, chip_s)
     codes, measured, why = None, None, None
@@ -112,7 +113,7 @@ def _coded(session: Session, point: OperatingPoint) -> RunSpec:
         "offset_zero": None,
         "skip_zero_groups": False,
         "code": "auto",
-        "devices_per_weight": float(array.slices * array.polarities),
+        "devices_per_weight": float(device_columns(array)),
         "sigmas": (point.sigma,),
         "min_kpp": None,
     }

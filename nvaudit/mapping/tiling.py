@@ -64,7 +64,7 @@ def side_by_side(columns: int | NDArray[np.integer], size: Crossbar) -> int | ND
 
 
 def device_columns(array: DeviceArray) -> int:
-    """Device columns of one weight column."""
+    """Device columns of one weight column: as many as a weight has devices."""
     return array.slices * array.polarities
 
 
@@ -76,9 +76,9 @@ def tiling_of(matrix: CrossbarMatrix, array: DeviceArray, size: Crossbar) -> Til
     >>> from nvaudit.device import load_profile
     >>> from nvaudit.mapping.conductance import layout
     >>> two_bit = layout(load_profile("rram"), bits=8)
-    >>> tiling_of(Matrix(1, 784, 256), two_bit, Crossbar()).crossbars
+    >>> tiling_of(CrossbarMatrix(1, 784, 256), two_bit, Crossbar()).crossbars
     16
-    >>> tiling_of(Matrix(1, 256 * 9, 64, kernel=9), two_bit, Crossbar()).rows[0]
+    >>> tiling_of(CrossbarMatrix(1, 256 * 9, 64, kernel=9), two_bit, Crossbar()).rows[0]
     252
     """
     # rows = input channels × kernel positions: cut at whole channels, where a kernel fits a crossbar.

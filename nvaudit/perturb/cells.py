@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nvaudit.arrays import Singles
 from nvaudit.mapping.conductance import DeviceArray, held_levels
+from nvaudit.mapping.tiling import device_columns
 from nvaudit.model.template import Slot
 from nvaudit.perturb.chip import Device, MappedTensor, TensorLaw, blocks
 from nvaudit.perturb.collapse import CodeLaw
@@ -54,7 +55,7 @@ def device_offset(array: DeviceArray) -> int:
 def target_cells(tensor: MappedTensor) -> Cells:
     """The devices of a tensor without noise."""
     array, code = tensor.array, tensor.code
-    out = np.empty((array.slices * array.polarities, *code.shape), np.float32)
+    out = np.empty((device_columns(array), *code.shape), np.float32)
     for _, block, _ in blocks(code, tensor.scale):
         for d, (sign, level) in enumerate(_targets(code[block], array)):
             out[(d, *block)] = sign * level
@@ -104,7 +105,7 @@ def cells_of(
         Float type of their conductances.
     """
     tensor, array = law.tensor, law.tensor.array
-    shape = (array.slices * array.polarities, *tensor.code.shape)
+    shape = (device_columns(array), *tensor.code.shape)
     out, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     noisy = False
     step = kind(array.step)
@@ -170,7 +171,7 @@ def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) ->
     # collapsed weight, so the chip is the same with converters and without.
     tensor, array = law.tensor, law.tensor.array
     tables = _tables(law, collapsed)
-    count = array.slices * array.polarities
+    count = device_columns(array)
     out = np.empty((count, *tensor.code.shape), np.float32)
     noisy = bool(collapsed.std.any())
     of_weight = stream(seed, "program", trial, tensor.key)

@@ -16,7 +16,7 @@ from nvaudit.device import NoiseTerm, OperatingPoint, Shared
 from nvaudit.mapping.conductance import DeviceArray, Held, held_levels
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.outliers import Outliers
-from nvaudit.mapping.tiling import ONE_COLUMN, Lines
+from nvaudit.mapping.tiling import ONE_COLUMN, Lines, device_columns
 from nvaudit.perturb.collapse import CodeLaw, collapse
 from nvaudit.perturb.common import BlockIndex, Streams, Tiles, draw_component
 from nvaudit.perturb.terms import (
@@ -338,7 +338,7 @@ class TensorLaw:
         if term.tile is None:
             return None
         tensor = self.tensor
-        devices = tensor.array.slices * tensor.array.polarities
+        devices = device_columns(tensor.array)
         return Tiles.of(tensor.code.shape, tensor.lines, devices, term.tile)
 
     @cached_property

@@ -30,7 +30,7 @@ from nvaudit.mapping.conductance import code_layout, layout
 from nvaudit.mapping.mapping_file import read_mapping
 from nvaudit.mapping.outliers import find_outliers
 from nvaudit.mapping.quantize import peak_of, scaled_to
-from nvaudit.mapping.tiling import Crossbar, tiling_of
+from nvaudit.mapping.tiling import Crossbar, device_columns, tiling_of
 from nvaudit.model import Weight
 from nvaudit.perturb.moments import level_moments
 from nvaudit.spec import RunSpec
@@ -250,7 +250,7 @@ def choose_codes(
         chosen, tried = dict.fromkeys((one.weight.key for one in layers), code), 1
     else:
         search = CodeSearch(variance, profile.encoding, everything, asked.family, conversion)
-        default = slices.slices * slices.polarities
+        default = device_columns(slices)
         chosen, tried = _searched(search, layers, asked, profile, default, size)
     errors = {
         one.weight.key: code_error(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import DeviceArray, layout, one_device, target_conductance
-from nvaudit.mapping.tiling import Lines
+from nvaudit.mapping.tiling import Lines, device_columns
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.collapse import collapse
 from nvaudit.perturb.terms import Setting, read_terms
@@ -84,7 +84,7 @@ def _one_device(point: OperatingPoint, array: DeviceArray) -> tuple[DeviceArray,
 
 def _weight_by_weight(point: OperatingPoint, array: DeviceArray) -> OperatingPoint:
     """Give each weight a common component of its own: its law is that of one weight over many chips."""
-    devices = array.slices * array.polarities
+    devices = device_columns(array)
     return replace(point, terms=tuple(term.of_one_weight(devices) for term in point.terms))
 
 

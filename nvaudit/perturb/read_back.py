@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import held_levels
+from nvaudit.mapping.tiling import device_columns
 from nvaudit.perturb.cells import Cells, cells_of, draw_cells, without_skipped
 from nvaudit.perturb.chip import Device, DrawnWeights, TensorLaw, added_up, blocks
 from nvaudit.perturb.common import BlockIndex
@@ -66,7 +67,7 @@ def simulated_conductances(law: TensorLaw, seed: int, trial: int, converters: bo
     tensor, array = law.tensor, law.tensor.array
     if law.collapsed is None:
         streams = law.streams(seed, trial)
-        out = np.empty((array.slices * array.polarities, *tensor.code.shape), np.float32)
+        out = np.empty((device_columns(array), *tensor.code.shape), np.float32)
         for _, block, _ in blocks(tensor.code, tensor.scale):
             for d, device in enumerate(law.devices(tensor.code[block], block, streams)):
                 out[(d, *block)] = device.conductance

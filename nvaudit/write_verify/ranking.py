@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nvaudit.arrays import Floats
 from nvaudit.data import Dataset
 from nvaudit.errors import OptionError
-from nvaudit.mapping.conductance import DeviceArray
+from nvaudit.mapping.tiling import device_columns
 from nvaudit.model import Weight
 from nvaudit.perturb.chip import MappedTensor
 from nvaudit.perturb.schedule import Progress
@@ -50,7 +50,7 @@ class RankedWeights:
     def devices(self, count: int) -> int:
         """Devices of the first ``count`` weights."""
         return sum(
-            per_weight(tensor.array) * int(np.count_nonzero(place < count))
+            device_columns(tensor.array) * int(np.count_nonzero(place < count))
             for tensor, place in zip(self.tensors, self.place, strict=True)
         )
 
@@ -60,11 +60,6 @@ class RankedWeights:
             tensor.key: np.asarray(weights[tensor.key].to_stored.apply(place < count), np.bool_)
             for tensor, place in zip(self.tensors, self.place, strict=True)
         }
-
-
-def per_weight(array: DeviceArray) -> int:
-    """Devices of a weight."""
-    return array.slices * array.polarities
 
 
 def rank_weights(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nvaudit.arrays import Floats
+from nvaudit.mapping.tiling import device_columns
 from nvaudit.model import Weight
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.mapped import MappedShare
@@ -26,7 +27,7 @@ from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.kpp import kpp
 from nvaudit.tensor_table import measured_late
 from nvaudit.write_verify.correction import VerifiedSpread
-from nvaudit.write_verify.ranking import RankedWeights, per_weight
+from nvaudit.write_verify.ranking import RankedWeights
 from nvaudit.write_verify.spec import VerifySpec
 
 
@@ -85,7 +86,7 @@ def _tensors(session: Session, measured: MeasuredPlan) -> list[VerifyTensor]:
             shape=measured.weights[tensor.key].stored_shape,
             stored=measured.weights[tensor.key].origin,
             weights=tensor.code.size,
-            devices=tensor.code.size * per_weight(tensor.array),
+            devices=tensor.code.size * device_columns(tensor.array),
             verified=int(np.count_nonzero(place < count)),
         )
         for tensor, place in zip(ranked.tensors, ranked.place, strict=True)

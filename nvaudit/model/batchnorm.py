@@ -10,7 +10,6 @@ from nvaudit.model.build import Builder, Names
 from nvaudit.model.walk import attribute, places
 
 _OPSET = 7  # before it, an attribute decided between training and inference
-_AXES_ARE_INPUTS = 18  # of ReduceMean
 
 
 def recalibrate_batch_norm(proto: bytes) -> tuple[bytes, int]:
@@ -53,16 +52,9 @@ def _recalibrate(node: ir.Node, names: Names, opset: int) -> None:
     assert x is not None
     # [N, C, positions], whatever the number of axes.
     flat = build.node("Reshape", x, build.constant(np.array([0, 0, -1], np.int64)))
-    mean = _mean(build, flat, opset)
+    mean = build.mean(flat, [0, 2], opset)
     centred = build.node("Sub", flat, mean)
-    variance = _mean(build, build.node("Mul", centred, centred), opset)
+    variance = build.mean(build.node("Mul", centred, centred), [0, 2], opset)
     channels = build.constant(np.array([-1], np.int64))
     node.replace_input_with(3, build.node("Reshape", mean, channels))
     node.replace_input_with(4, build.node("Reshape", variance, channels))
-
-
-def _mean(build: Builder, value: ir.Value, opset: int) -> ir.Value:
-    """Mean over samples and positions, as [1, C, 1]."""
-    if opset >= _AXES_ARE_INPUTS:
-        return build.node("ReduceMean", value, build.constant(np.array([0, 2], np.int64)))
-    return build.node("ReduceMean", value, attributes={"axes": [0, 2]})

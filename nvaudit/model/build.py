@@ -9,6 +9,9 @@ import onnx_ir as ir
 
 from nvaudit.model.walk import bodies, graphs
 
+_MEAN_AXES_INPUT = 18  # from here on the axes of ReduceMean are an input
+_SLICE_INPUTS = 10  # from here on the bounds of Slice are inputs
+
 
 class Builder:
     """Puts new nodes before one node of a graph.
@@ -49,6 +52,19 @@ class Builder:
     def constant(self, array: Any) -> ir.Value:
         """Add a Constant node."""
         return self.node("Constant", attributes={"value": ir.tensor(np.ascontiguousarray(array))})
+
+    def mean(self, value: ir.Value, axes: list[int], opset: int) -> ir.Value:
+        """Average over axes, which stay with size 1."""
+        if opset < _MEAN_AXES_INPUT:
+            return self.node("ReduceMean", value, attributes={"axes": axes})
+        return self.node("ReduceMean", value, self.constant(np.array(axes, np.int64)))
+
+    def slice(self, value: ir.Value, axis: int, start: int, stop: int, opset: int) -> ir.Value:
+        """Cut ``start:stop`` out of an axis."""
+        if opset < _SLICE_INPUTS:
+            return self.node("Slice", value, attributes={"axes": [axis], "starts": [start], "ends": [stop]})
+        bounds = (self.constant(np.array([number], np.int64)) for number in (start, stop, axis))
+        return self.node("Slice", value, *bounds)
 
     def replace(self, output: ir.Value) -> None:
         """Let an output take the place of the node's own only output, and remove the node.

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from nvaudit.arrays import Array
 from nvaudit.model.build import Names
 from nvaudit.model.load import LoadedModel
+from nvaudit.model.operators import is_float
 from nvaudit.model.walk import attribute, operand, places
 from nvaudit.model.weights import Weight, WeightUse
 
@@ -99,7 +100,7 @@ def with_named_states(loaded: LoadedModel) -> LoadedModel:
     model = loaded.model.clone()
     names = Names(model.graph)
     for place in places(model.graph):
-        if place.node.op_type in ("LSTM", "GRU", "RNN") and not place.node.outputs[0].name:
+        if is_float(place.node, "recurrent") and not place.node.outputs[0].name:
             place.node.outputs[0].name = names.fresh(f"{place.node.name or place.node.op_type}/states")
     return replace(loaded, model=model)
 

@@ -31,6 +31,16 @@ Family = Literal[
 """How an operator multiplies. ``projection``: the fused operators of attention, [input, output]; ``packed``:
 the operator unpacks its weight itself."""
 
+CONVOLUTIONS: tuple[Family, ...] = ("convolution", "transposed convolution")
+MATRIX_PRODUCTS: tuple[Family, ...] = ("matrix product", "Gemm")
+BIASED_PRODUCTS: tuple[Family, ...] = (*CONVOLUTIONS, "Gemm")
+"""Products that add a bias themselves."""
+ACTIVATION_FIRST: tuple[Family, ...] = (*CONVOLUTIONS, "Gemm", "recurrent")
+"""Families whose first input is the activation; of a matrix product either operand may be."""
+
+OPTIONAL_GEMM_BIAS = 11
+"""Operator set from which on Gemm needs no bias."""
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -154,3 +164,9 @@ def is_float(node: ir.Node, *families: Family) -> bool:
     """Whether a node is one of ONNX's own operators of some families, on floats."""
     operator = operator_of(node) if node.domain in ("", "ai.onnx") else None
     return operator is not None and not operator.decode and operator.family in families
+
+
+def is_gemm(op_type: str, domain: str = "") -> bool:
+    """Whether an operator is ONNX's own α · A B + β · C of floats, either operand perhaps transposed."""
+    operator = find_operator(op_type, domain) if domain in ("", "ai.onnx") else None
+    return operator is not None and not operator.decode and operator.family == "Gemm"

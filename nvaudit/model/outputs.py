@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from nvaudit.model.load import LoadedModel, TensorSpec
-from nvaudit.model.operators import Operator, operator_of
+from nvaudit.model.operators import CONVOLUTIONS, MATRIX_PRODUCTS, Operator, operator_of
 from nvaudit.model.tensors import read_tensor
 from nvaudit.model.walk import attribute, constant_values, operand
 
@@ -301,10 +301,10 @@ def _find_axis(
     if op in ("Softmax", "LogSoftmax", "Hardmax", "OneHot"):
         return _softmax_axis(node, rank, opset)
     operator = operator_of(node)
-    if operator is not None and operator.family in ("convolution", "transposed convolution"):
+    if operator is not None and operator.family in CONVOLUTIONS:
         last = op.startswith("Nhwc") or attribute(node, "channels_last", 0)
         return None if last else _ChannelAxis(1, False, _channels(node, operator))
-    if operator is not None and operator.family in ("matrix product", "Gemm", "packed"):
+    if operator is not None and operator.family in (*MATRIX_PRODUCTS, "packed"):
         # Columns of a product of two activations (attention) are positions or features, not proved to be
         # classes.
         weight = operand(node, operator.weights[-1])
@@ -382,9 +382,8 @@ def _reshaped(node: ir.Node, rank: int, before: Callable[..., _ChannelAxis | Non
     shape = None if source is None or source.shape is None else list(source.shape)
     sizes = _sizes(node, rank)
     producer = None if source is None else source.producer()
-    length = (
-        len(shape) if shape is not None else 2 if producer is not None and "emm" in producer.op_type else 3
-    )
+    made = None if producer is None else operator_of(producer)
+    length = len(shape) if shape is not None else 2 if made is not None and made.family == "Gemm" else 3
     place = before(0, length)
     if place is None or sizes is None or place.size is None:
         return None

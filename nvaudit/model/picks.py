@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from nvaudit.model.chains import Ints, listed_axes
 from nvaudit.model.layout import Shape
+from nvaudit.model.operators import operator_of
 from nvaudit.model.roles import IsConstant, Role, find_role
 from nvaudit.model.walk import attribute, operand
 
@@ -156,7 +157,9 @@ def _spans(node: ir.Node, role: Role, axes: _Axes) -> bool:
     """Whether rows and columns both come from the stack: else single rows of a table are looked up."""
     if node.op_type == "Einsum":
         return role.matrix.cols > 1  # axes of the picks have size 1 here
-    return "MatMul" not in node.op_type or all(axis.source is not None for axis in axes[-2:])
+    operator = operator_of(node)
+    stacked = operator is not None and operator.family in ("matrix product", "packed")
+    return not stacked or all(axis.source is not None for axis in axes[-2:])
 
 
 def _moved(node: ir.Node, index: int, axes: _Axes, ints: Ints) -> _Axes | None:

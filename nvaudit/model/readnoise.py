@@ -14,12 +14,18 @@ import onnx
 import onnx_ir as ir
 
 from nvaudit.model.build import Builder, Names
-from nvaudit.model.operators import is_float, operator_of
+from nvaudit.model.operators import (
+    CONVOLUTIONS,
+    MATRIX_PRODUCTS,
+    OPTIONAL_GEMM_BIAS,
+    is_float,
+    is_gemm,
+    operator_of,
+)
 from nvaudit.rng import stream
 
 _PREFIX = "nvaudit_read_noise"
 _FLOAT = ir.DataType.FLOAT
-_GEMM_OPSET = 11  # from here on the bias is optional
 
 
 def takes_read_noise(slot: ir.Value, opset: int) -> bool:
@@ -33,10 +39,10 @@ def takes_read_noise(slot: ir.Value, opset: int) -> bool:
 def _takes(node: ir.Node, index: int, opset: int) -> bool:
     if is_float(node, "einsum"):
         return len(node.inputs) == 2
-    if is_float(node, "Gemm") and opset < _GEMM_OPSET:
+    if is_gemm(node.op_type, node.domain) and opset < OPTIONAL_GEMM_BIAS:
         return False
     operator = operator_of(node)
-    linear = is_float(node, "convolution", "transposed convolution", "matrix product", "Gemm")
+    linear = is_float(node, *CONVOLUTIONS, *MATRIX_PRODUCTS)
     return linear and operator is not None and index in operator.weights
 
 

@@ -21,7 +21,7 @@ from nvaudit.model.chains import Quantize
 from nvaudit.model.decode import IntegerGrid, decode_values
 from nvaudit.model.fold import fold, stored_array
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.operators import operator_of
+from nvaudit.model.operators import BIASED_PRODUCTS, operator_of
 from nvaudit.model.parameters import grid_of
 from nvaudit.model.rewrite import put_constant, set_weights, store_array
 from nvaudit.model.walk import operand
@@ -171,7 +171,7 @@ def _quantised_bias(node: ir.Node, opset: int) -> list[_Site]:
     Runtimes take it for granted that its step is the product of the operands' steps, so it has to stay so.
     """
     operator = operator_of(node)
-    takes_bias = operator is not None and operator.family in ("convolution", "transposed convolution", "Gemm")
+    takes_bias = operator is not None and operator.family in BIASED_PRODUCTS
     bias = operand(node, operator.bias) if takes_bias and operator and operator.bias is not None else None
     maker = None if bias is None else bias.producer()
     if maker is None or maker.op_type != "DequantizeLinear" or maker.inputs[0] is None:

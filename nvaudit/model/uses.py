@@ -11,7 +11,7 @@ from nvaudit.model.analysis import FLOATS, Analysis, End, Root, analyse
 from nvaudit.model.attributes import Coefficients, listed_coefficients
 from nvaudit.model.cause import graph_errors
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.operators import Operator, operator_of
+from nvaudit.model.operators import MATRIX_PRODUCTS, Operator, operator_of
 from nvaudit.model.roles import takes_weights
 from nvaudit.model.walk import Place, bodies, captured, operand, places
 from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
@@ -169,7 +169,7 @@ _OPERANDS: dict[tuple[str, int], str] = {
         (op, 1): "axes" for op in ("Squeeze", "Unsqueeze", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2")
     },
 }
-_FLOAT_PRODUCTS = ("matrix product", "Gemm", "einsum")
+_FLOAT_PRODUCTS = (*MATRIX_PRODUCTS, "einsum")
 # Operators with weights inside that cannot be replaced by an array of single numbers.
 _OPAQUE = frozenset(
     [

@@ -19,7 +19,7 @@ from nvaudit.mapping.select import matching
 from nvaudit.model import CrossbarSplit, Weight
 from nvaudit.model.graph import Network
 from nvaudit.model.layout import Layout
-from nvaudit.model.operators import find_operator
+from nvaudit.model.operators import ACTIVATION_FIRST, find_operator
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.metrics import Metric, Reading, resolve_metric
 from nvaudit.retrain.feed import Feed
@@ -252,10 +252,6 @@ def _constants(network: Network) -> dict[str, float]:
     return values
 
 
-_FIRST = ("convolution", "transposed convolution", "Gemm", "recurrent")
-"""Families of operators whose first input is the activation."""
-
-
 def round_activations(executor: Executor, bits: int) -> int:
     """Make an executor round the activations that enter products, in place; how many operators do so.
 
@@ -269,7 +265,7 @@ def round_activations(executor: Executor, bits: int) -> int:
         function, inputs, *_, node = step
         operator = None if node is None or node.domain else find_operator(node.op_type)
         family = "" if operator is None or operator.decode else operator.family
-        which = [0] if family in _FIRST else []
+        which = [0] if family in ACTIVATION_FIRST else []
         if family == "matrix product":  # either operand may be the weight
             which = [i for i, slot in enumerate(inputs) if slot not in weights]
         count += bool(which)

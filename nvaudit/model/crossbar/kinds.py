@@ -14,7 +14,7 @@ from nvaudit.arrays import Array
 from nvaudit.model.crossbar.plan import RowBlock
 from nvaudit.model.crossbar.recurrent import why_not_unrolled
 from nvaudit.model.layout import Layout, Move
-from nvaudit.model.operators import find_operator, is_float
+from nvaudit.model.operators import MATRIX_PRODUCTS, find_operator, is_float
 from nvaudit.model.walk import attribute
 
 
@@ -194,7 +194,7 @@ def kind_of(
         return ProductForm("conv", shape, attribute("group", 1))
     if family == "transposed convolution":
         return ProductForm("deconv", shape, attribute("group", 1))
-    if family not in ("matrix product", "Gemm"):
+    if family not in MATRIX_PRODUCTS:
         raise Refused(f"its operator {op_type} is not taken apart into column sums")
     if len(shape) > 2:
         raise Refused("it is a stack of matrices, one for each item of a batch")

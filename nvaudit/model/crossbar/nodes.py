@@ -23,11 +23,11 @@ from nvaudit.arrays import Array
 from nvaudit.model.build import Builder
 from nvaudit.model.crossbar.kinds import ProductForm
 from nvaudit.model.crossbar.plan import CellReadout, Converter, Converters, RowBlock
+from nvaudit.model.operators import is_gemm
 from nvaudit.model.walk import attribute
 
 _CLIP_INPUTS = 11  # from here on the bounds of Clip are inputs, and there is Round
 _CLIP_DOUBLE = 12  # before it, ONNX Runtime clips no doubles
-_SLICE_INPUTS = 10
 _GEOMETRY = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _DECONV_GEOMETRY = (*_GEOMETRY, "output_padding", "output_shape")
 
@@ -125,7 +125,8 @@ def rewrite_use(
     assert other is not None
     outside = other.dtype or node.outputs[0].dtype or digital.dtype
     x = other if outside == digital.dtype else _cast(build, other, digital.dtype)
-    if node.op_type == "Gemm" and attribute(node, "transB" if kind.form == "left" else "transA", 0):
+    flag = "transB" if kind.form == "left" else "transA"
+    if is_gemm(node.op_type, node.domain) and attribute(node, flag, 0):
         x = build.node("Transpose", x, attributes={"perm": [1, 0]})
     if digital.weighting.inputs is not None:
         factors = kind.beside_channels(digital.weighting.inputs)
@@ -141,7 +142,7 @@ def rewrite_use(
         made = _left(build, x, blocks, slots, digital, sums)
     else:
         made = _right(build, x, kind, blocks, slots, digital, sums)
-    if node.op_type == "Gemm":
+    if is_gemm(node.op_type, node.domain):
         made = _gemm_rest(build, node, made, digital)
     if outside != digital.dtype:
         made = _cast(build, made, outside)
@@ -195,13 +196,6 @@ def _sum(build: Builder, values: Sequence[ir.Value]) -> ir.Value:
     return values[0] if len(values) == 1 else build.node("Sum", *values)
 
 
-def _slice(build: Builder, x: ir.Value, axis: int, start: int, stop: int, digital: Digital) -> ir.Value:
-    if digital.opset < _SLICE_INPUTS:
-        return build.node("Slice", x, attributes={"axes": [axis], "starts": [start], "ends": [stop]})
-    bounds = (build.constant(np.array([number], np.int64)) for number in (start, stop, axis))
-    return build.node("Slice", x, *bounds)
-
-
 def _conv(
     build: Builder,
     x: ir.Value,
@@ -218,7 +212,7 @@ def _conv(
     columns = []
     for block, slot in zip(blocks, slots, strict=True):
         if kind.narrows(len(blocks)) and block.channels not in parts:
-            parts[block.channels] = _slice(build, x, 1, *block.channels, digital)
+            parts[block.channels] = build.slice(x, 1, *block.channels, digital.opset)
         columns.append(build.node(node.op_type, parts.get(block.channels, x), slot, attributes=geometry))
     totals = _adc(build, columns, blocks, digital, sums)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -272,7 +266,7 @@ def _right(
     flat = build.node("Reshape", x, _sizes(build, -1, kind.channels))
     columns = []
     for block, slot in zip(blocks, slots, strict=True):
-        part = flat if len(blocks) == 1 else _slice(build, flat, 1, *block.channels, digital)
+        part = flat if len(blocks) == 1 else build.slice(flat, 1, *block.channels, digital.opset)
         columns.append(build.node("MatMul", part, slot))
     totals = _adc(build, columns, blocks, digital, sums)
     uniform = digital.weighting.uniform
@@ -290,9 +284,9 @@ def _right(
         shift = -digital.weighting.cells.offset * digital.input_step * scales
         ones = np.broadcast_to(shift.T, (kind.channels, len(shift)))
         made = build.node("Add", made, build.node("MatMul", flat, build.constant(digital.array(ones))))
-    if build.before.op_type == "Gemm":
+    if is_gemm(build.before.op_type, build.before.domain):
         return made
-    lead = _slice(build, build.node("Shape", x), 0, 0, -1, digital)
+    lead = build.slice(build.node("Shape", x), 0, 0, -1, digital.opset)
     shape = (
         build.node("Concat", lead, _sizes(build, kind.outputs), attributes={"axis": 0}) if matrix else lead
     )
@@ -310,7 +304,7 @@ def _left(
     """``W @ x``: the devices of an output are neighbouring rows."""
     columns = []
     for block, slot in zip(blocks, slots, strict=True):
-        part = x if len(blocks) == 1 else _slice(build, x, -2, *block.channels, digital)
+        part = x if len(blocks) == 1 else build.slice(x, -2, *block.channels, digital.opset)
         columns.append(build.node("MatMul", slot, part))
     totals = _adc(build, columns, blocks, digital, sums)
     parts = []

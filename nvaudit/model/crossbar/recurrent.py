@@ -16,7 +16,6 @@ from nvaudit.model.walk import attribute, operand
 MOST_STEPS = 256
 """Longer sequences would make graphs that take longer to open than to run."""
 
-_SLICE_INPUTS = 10
 _USUAL = {"LSTM": [["sigmoid", "tanh", "tanh"]], "GRU": [["sigmoid", "tanh"]], "RNN": [["tanh"], ["relu"]]}
 """Activations of one direction that a layer is written out with; the first are the default."""
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -107,12 +106,7 @@ class _Writer:
         return self.build.node(name, *inputs)
 
     def cut(self, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
-        if self.opset < _SLICE_INPUTS:
-            return self.build.node(
-                "Slice", value, attributes={"axes": [axis], "starts": [start], "ends": [stop]}
-            )
-        bounds = (self.build.constant(np.array([n], np.int64)) for n in (start, stop, axis))
-        return self.build.node("Slice", value, *bounds)
+        return self.build.slice(value, axis, start, stop, self.opset)
 
     def shaped(self, value: ir.Value, *shape: int) -> ir.Value:
         return self.op("Reshape", value, self.build.constant(np.array(shape, np.int64)))

@@ -22,16 +22,13 @@ from nvaudit.model.analysis import Root, analyse
 from nvaudit.model.build import Builder, Names
 from nvaudit.model.fold import fold
 from nvaudit.model.load import LoadedModel
-from nvaudit.model.operators import is_float, operator_of
+from nvaudit.model.operators import OPTIONAL_GEMM_BIAS, is_gemm, operator_of
 from nvaudit.model.rescale.find import is_plain_norm
 from nvaudit.model.rescale.linear import Linear, find_linear
 from nvaudit.model.rescale.walk import RescaleWalk, SeenSizes
 from nvaudit.model.rewrite import put_constant
 from nvaudit.model.walk import attribute, operand, places
 from nvaudit.model.weights import choose
-
-_AXES_ARE_INPUTS = 18  # of ReduceMean
-_OPTIONAL_BIAS = 11  # of Gemm
 
 Into = Literal["norm", "bias", "add", "new"]
 
@@ -149,7 +146,7 @@ def _taker(node: ir.Node, layer: Linear, walk: RescaleWalk) -> tuple[Into | None
     if behind is not None and _addend(behind, 1 - uses[0].idx, layer, walk):
         return "add", ""
     takes_bias = (operator := operator_of(node)) is not None and operator.bias is not None
-    if takes_bias and not (is_float(node, "Gemm") and walk.opset < _OPTIONAL_BIAS):
+    if takes_bias and not (is_gemm(node.op_type, node.domain) and walk.opset < OPTIONAL_GEMM_BIAS):
         return "new", ""
     return None, f"{node.op_type} has no bias, and nothing behind it takes a correction up"
 
@@ -225,9 +222,9 @@ def _moments(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """A value less its mean; and mean and variance of each channel, which the model returns from now on."""
     wide = _cast(build, value, ir.DataType.FLOAT, dtype)
-    mean = _mean(build, wide, axes, opset)
+    mean = build.mean(wide, axes, opset)
     centred = build.node("Sub", wide, mean)
-    variance = _mean(build, build.node("Mul", centred, centred), axes, opset)
+    variance = build.mean(build.node("Mul", centred, centred), axes, opset)
     flat = [
         build.node("Reshape", moment, build.constant(np.array([-1], np.int64))) for moment in (mean, variance)
     ]
@@ -246,7 +243,7 @@ def _target(
     # remapping.centre, here inside the graph.
     share = build.node(
         "Div",
-        _mean(build, variance, [0], opset),
+        build.mean(variance, [0], opset),
         build.constant(np.array([max(power.mean(), 1e-30)], np.float32)),
     )
     # min(share, 1) as share − relu(share − 1).
@@ -257,12 +254,6 @@ def _target(
 
 def _minus_one(build: Builder, value: ir.Value) -> ir.Value:
     return build.node("Sub", value, build.constant(np.ones(1, np.float32)))
-
-
-def _mean(build: Builder, value: ir.Value, axes: list[int], opset: int) -> ir.Value:
-    if opset >= _AXES_ARE_INPUTS:
-        return build.node("ReduceMean", value, build.constant(np.array(axes, np.int64)))
-    return build.node("ReduceMean", value, attributes={"axes": axes})
 
 
 def _cast(
@@ -325,7 +316,7 @@ def _shift(node: ir.Node, spot: Spot, shift: Array, names: Names, model: ir.Mode
         put_constant(use.node, 1 - use.idx, lambda a: _less(a, shift.reshape(shape)), names)
         return
     # Gemm adds beta · C: δ taken off the result is δ / beta taken off C.
-    own = shift / attribute(node, "beta", 1.0) if node.op_type == "Gemm" else shift
+    own = shift / attribute(node, "beta", 1.0) if is_gemm(node.op_type, node.domain) else shift
     if spot.into == "new":
         tensor = ir.tensor((-own).astype(spot.dtype.numpy()), name=names.fresh(f"{spot.value}/bias"))
         kind = ir.TensorType(spot.dtype)

@@ -30,7 +30,6 @@ from nvaudit.model.build import Builder, Names
 from nvaudit.model.rescale.centre import Centres, Spot
 from nvaudit.model.template import SLOT_FILE
 
-_AXES_ARE_INPUTS = 18  # of ReduceMean
 _FLOOR = 1e-5
 
 MeanAndSpread = tuple[Array, Array]
@@ -281,17 +280,11 @@ def _moments(
     build: Builder, value: ir.Value, axes: list[int], shape: list[int], opset: int
 ) -> tuple[ir.Value, ir.Value]:
     """Mean and variance of each channel, as vectors."""
-    mean = _mean(build, value, axes, opset)
+    mean = build.mean(value, axes, opset)
     centred = build.node("Sub", value, mean)
-    variance = _mean(build, build.node("Mul", centred, centred), axes, opset)
+    variance = build.mean(build.node("Mul", centred, centred), axes, opset)
     flat = build.constant(np.array(shape, np.int64))
     return build.node("Reshape", mean, flat), build.node("Reshape", variance, flat)
-
-
-def _mean(build: Builder, value: ir.Value, axes: list[int], opset: int) -> ir.Value:
-    if opset >= _AXES_ARE_INPUTS:
-        return build.node("ReduceMean", value, build.constant(np.array(axes, np.int64)))
-    return build.node("ReduceMean", value, attributes={"axes": axes})
 
 
 def _plus(build: Builder, value: ir.Value, number: float) -> ir.Value:

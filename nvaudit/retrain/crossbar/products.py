@@ -19,7 +19,7 @@ from nvaudit.model.crossbar.kinds import ProductForm, Refused, kind_of
 from nvaudit.model.crossbar.plan import Converter, Converters, row_blocks
 from nvaudit.model.graph import Node
 from nvaudit.model.layout import Layout
-from nvaudit.model.operators import find_operator
+from nvaudit.model.operators import find_operator, is_gemm
 from nvaudit.perturb.cells import device_factors, device_offset
 from nvaudit.retrain.executor.module import Executor
 from nvaudit.retrain.executor.ops.recurrent import GatePart, Recurrent
@@ -99,7 +99,7 @@ class CrossbarProduct:
         """What enters the crossbars."""
         left = self.kind.form == "left"
         x: Tensor = inputs[1 if left else 0]
-        turned = self.node.op_type == "Gemm" and self.node.attributes.get("transB" if left else "transA", 0)
+        turned = is_gemm(self.node.op_type) and self.node.attributes.get("transB" if left else "transA", 0)
         return x.t() if turned else x
 
     def bounded(self, inputs: Sequence[Any], dac: Converter | None) -> tuple[Any, ...]:
@@ -224,7 +224,7 @@ class CrossbarProduct:
 
     def _with_bias(self, product: Tensor, inputs: Sequence[Any]) -> Tensor:
         bias = inputs[2] if len(inputs) > 2 else None
-        if self.node.op_type != "Gemm":
+        if not is_gemm(self.node.op_type):
             return product if bias is None else product + bias.reshape(-1, *[1] * (product.dim() - 2))
         alpha, beta = (self.node.attributes.get(name, 1.0) for name in ("alpha", "beta"))
         product = product if alpha == 1 else product * alpha

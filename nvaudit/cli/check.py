@@ -162,15 +162,15 @@ def _entry(
         for key, option in options_by_key(context.command).items()
         if isinstance(option, FieldOption) and option.field.name not in _OWN
     }
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in entry.items():
         if key in names:
-            found[key] = _name(file, (*keys, key), value)
+            values[key] = _name(file, (*keys, key), value)
         elif (option := options.get(plain_key(key))) is not None:
-            found[option.field.name] = read_value(option, value, file, (*keys, key), context)
+            values[option.field.name] = read_value(option, value, file, (*keys, key), context)
         else:
             refuse_key(file, (*keys, key), {*names, *options})
-    return found
+    return values
 
 
 def _name(file: ConfigFile, keys: tuple[str | int, ...], value: Any) -> Any:

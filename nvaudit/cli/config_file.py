@@ -148,10 +148,10 @@ def _after_quotes(line: str, quoted: str) -> tuple[str, str]:
                 return quoted, rest
             quoted = ""
         else:
-            found = re.search(r'"""|\'\'\'', line)
-            if found is None:
+            opening = re.search(r'"""|\'\'\'', line)
+            if opening is None:
                 return "", rest + line
-            rest, quoted, line = rest + line[: found.start()], found[0], line[found.end() :]
+            rest, quoted, line = rest + line[: opening.start()], opening[0], line[opening.end() :]
     return quoted, rest
 
 

@@ -104,8 +104,8 @@ def take_defaults(command: click.Command, ctx: click.Context, given: Path | None
 
 def file_of(ctx: click.Context) -> ConfigFile | None:
     """The file that a command has taken defaults from."""
-    found = ctx.meta.get(TABLE)
-    return None if found is None else found[0]
+    table = ctx.meta.get(TABLE)
+    return None if table is None else table[0]
 
 
 def tell_used(command: click.Command, ctx: click.Context) -> None:
@@ -123,13 +123,13 @@ def tell_used(command: click.Command, ctx: click.Context) -> None:
 def defaults_of(command: click.Command, ctx: click.Context, file: ConfigFile) -> dict[str, Given]:
     """Values of the file for a command, by the names of its parameters; its own table wins."""
     options = options_by_key(command)
-    found: dict[str, Given] = {}
+    values: dict[str, Given] = {}
     for place in ((), tuple(ctx.command_path.split()[1:])):
         for key, value in table_at(file, place).items():
             option = options.get(plain_key(key))
             if option is not None and not (isinstance(value, dict) or key in structure_keys(place)):
-                found[option.name or ""] = given(option, value, file, (*place, key), ctx)
-    return found
+                values[option.name or ""] = given(option, value, file, (*place, key), ctx)
+    return values
 
 
 def table_at(file: ConfigFile, place: tuple[str, ...]) -> Mapping[str, Any]:

@@ -79,8 +79,8 @@ def chip_energies(
     aimed = sum(one.layer.vectors * one.sum_of(None, seed) for one in drawn)
     energies = np.empty(chips)
     for trial in range(chips):
-        found = sum(one.layer.vectors * one.sum_of(trial, seed) for one in drawn)
-        energies[trial] = energy_j + watts * read.conducts * (found - aimed)
+        summed = sum(one.layer.vectors * one.sum_of(trial, seed) for one in drawn)
+        energies[trial] = energy_j + watts * read.conducts * (summed - aimed)
         if each is not None:
             each(trial + 1)
     return energies

@@ -100,10 +100,10 @@ class LayerCost:
     @property
     def total(self) -> Part:
         """All components."""
-        whole = Part()
+        total = Part()
         for part in self.components.values():
-            whole.add(part)
-        return whole
+            total.add(part)
+        return total
 
 
 @dataclass(frozen=True)

@@ -123,11 +123,11 @@ def measure_inputs(
     loaded = with_named_states(loaded)
     again = {c.weight.key: c.weight for c in constants(loaded) if c.weight is not None}
     means: dict[str, _Means] = {}
-    found: dict[str, InputStatistics] = {}
+    statistics: dict[str, InputStatistics] = {}
     for weight in weights:
         sources = layer_inputs(again[weight.key])
         if isinstance(sources, str):
-            found[weight.key] = assumed_inputs(bits, sources)
+            statistics[weight.key] = assumed_inputs(bits, sources)
         else:
             means[weight.key] = _Means(sources)
     if means:
@@ -141,7 +141,7 @@ def measure_inputs(
             for mean, source in taken:
                 if source.value in known:
                     _add(mean, source, known[source.value], bits)
-    return found | {key: _statistics(one, bits) for key, one in means.items()}
+    return statistics | {key: _statistics(one, bits) for key, one in means.items()}
 
 
 def _look(means: Sequence[_Means], probe: InnerProbe, samples: NDArray[np.intp]) -> None:

@@ -169,10 +169,10 @@ def take_labels(
 
 def _notes(labels: Array, survey: _Survey, rules: LabelRules, ignored: tuple[int, ...]) -> tuple[str, ...]:
     """What a reader must know of how class indices were taken."""
-    whole = f"labels y: whole {labels.dtype.name} numbers taken as class indices"
+    taken = f"labels y: whole {labels.dtype.name} numbers taken as class indices"
     fate = "handed to --metric as they are" if rules.given else "not scored"
     return (
-        *([whole] if is_float(labels.dtype) else []),
+        *([taken] if is_float(labels.dtype) else []),
         *(
             f"labels y: {value} stands for no label: {count} of {labels.size} positions are {fate}"
             for value, count in survey.counts

@@ -74,10 +74,10 @@ def _digests(dataset: Dataset) -> Iterator[bytes]:
         if (axis := dataset.batch_axes.get(name)) is not None
     ]
     for i in range(dataset.count):
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for array, axis in arrays:
-            found.update(np.ascontiguousarray(np.take(array, i, axis=axis)).tobytes())
-        yield found.digest()
+            digest.update(np.ascontiguousarray(np.take(array, i, axis=axis)).tobytes())
+        yield digest.digest()
 
 
 def first_of(dataset: Dataset, chosen: NDArray[np.intp]) -> Dataset:

@@ -260,14 +260,14 @@ def _clipped(
     """The values that conductances are limited to, and the devices at them."""
     held = (level + error)[kept]
     at = np.zeros(len(level), np.bool_)
-    found: list[float | None] = []
+    limits: list[float | None] = []
     for value in (held.min(), held.max()):
         mine = kept & np.isclose(level + error, value, rtol=0, atol=1e-6)
         there = np.unique(level[mine])
         limited = any(mine[level == one].sum() > max(3, _CLIPPED * (level == one).sum()) for one in there)
-        found.append(float(value) if limited else None)
+        limits.append(float(value) if limited else None)
         at |= mine & limited
-    return (found[0], found[1]), at
+    return (limits[0], limits[1]), at
 
 
 def _usable(
@@ -428,13 +428,13 @@ def _components(
     def variances(weight: Doubles) -> dict[str, float]:
         return _variances(pairs, of, weight)
 
-    found = variances(np.ones(len(base)))
+    estimates = variances(np.ones(len(base)))
     blocks: dict[str, list[NDArray[np.bool_]]] = {
         "crossbars": [np.arange(len(base)) == i for i in range(len(base))],
         "chips": [of == chip for chip in chips.values()],
     }
     estimated = {}
-    for name, value in found.items():
+    for name, value in estimates.items():
         left = blocks["chips" if name == "chip" else "crossbars"]
         if len(left) < 3:
             continue
@@ -474,7 +474,7 @@ def _variances(pairs: Doubles, chip: NDArray[np.intp], weight: Doubles) -> dict[
         return total / n if n > 0 else float("nan")
 
     within = ratio(other_sum, other_n)
-    found = {"row": ratio(row_sum, row_n) - within, "column": ratio(column_sum, column_n) - within}
+    estimates = {"row": ratio(row_sum, row_n) - within, "column": ratio(column_sum, column_n) - within}
     totals = np.array([np.bincount(chip, kept[:, index]) for index in (6, 7)])
     squares = np.array([np.bincount(chip, kept[:, index] ** 2) for index in (6, 7)])
     across = ratio(float((totals[0] ** 2 - squares[0]).sum()), float((totals[1] ** 2 - squares[1]).sum()))
@@ -483,10 +483,10 @@ def _variances(pairs: Doubles, chip: NDArray[np.intp], weight: Doubles) -> dict[
     if np.isfinite(across):
         # Residuals sum to zero, which makes crossbars (or chips) look opposite to each other by as much as
         # they have in common over their number; differences of such means are free of it only in pairs.
-        found["crossbar"] = within - across
+        estimates["crossbar"] = within - across
     if np.isfinite(across) and chips_n > 0:
-        found["chip"] = across - ratio(chips_sum, chips_n)
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+        estimates["chip"] = across - ratio(chips_sum, chips_n)
+    return {name: value for name, value in estimates.items() if np.isfinite(value)}
 
 
 def _read(base: Sequence[CrossbarSample], step: float) -> tuple[NDArray[np.intp], Doubles] | None:
@@ -523,11 +523,11 @@ def _drift(
             by_name.setdefault((one.chip, one.name), []).append(one)
     for number, several in enumerate(by_name.values()):
         several.sort(key=lambda one: one.time_s or 0.0)
-        found = _exponents(several, t0, top)
-        if found is not None:
-            nu.append(found[0])
-            level.append(found[1])
-            crossbar.append(np.full(len(found[0]), number))
+        fitted = _exponents(several, t0, top)
+        if fitted is not None:
+            nu.append(fitted[0])
+            level.append(fitted[1])
+            crossbar.append(np.full(len(fitted[0]), number))
     if not nu:
         return None
     every, levels = np.concatenate(nu), np.concatenate(level)

@@ -173,8 +173,8 @@ def _fit_spread(sums: Sums, mean: Doubles, family: LawFamily, x: Doubles) -> Dou
         sigma = np.maximum(family.at(parameters, kept), LEAST)
         return float((n * np.log(sigma) + ss / (2 * sigma**2)).sum() / n.sum())
 
-    found = minimize(loss, start, method="L-BFGS-B")
-    return np.asarray(found.x if found.fun <= loss(start) else start)
+    fitted = minimize(loss, start, method="L-BFGS-B")
+    return np.asarray(fitted.x if fitted.fun <= loss(start) else start)
 
 
 def _fit_shift(sums: Sums, family: LawFamily, x: Doubles) -> Doubles:

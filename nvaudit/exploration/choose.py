@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nvaudit.exploration.search import Found
+from nvaudit.exploration.search import SearchedPoint
 from nvaudit.stats.front import front_difference
 from nvaudit.stats.gate import Gate, decide_count
 
@@ -20,36 +20,40 @@ class DesignChoice:
     passes: bool | None
 
 
-def tied_with(found: Found, front: Sequence[Found], percentile: float, confidence: float) -> int | None:
+def tied_with(
+    result: SearchedPoint, front: Sequence[SearchedPoint], percentile: float, confidence: float
+) -> int | None:
     """Find the cheapest point of the front that a dearer one is not surely better than; None: there is none.
 
     Where the chips are too few for an interval of a difference, nothing is said to be a tie.
     """
-    for other in front[: front.index(found)]:
-        if found.known is None or other.known is None:
+    for other in front[: front.index(result)]:
+        if result.known is None or other.known is None:
             continue
-        change = front_difference(other.known.low, found.known.low, percentile, confidence)
+        change = front_difference(other.known.low, result.known.low, percentile, confidence)
         if change.low is not None and change.low <= 0:
             return other.point
     return None
 
 
-def gate_of(found: Found, floor: float, threshold: float, percentile: float, confidence: float) -> Gate:
+def gate_of(
+    result: SearchedPoint, floor: float, threshold: float, percentile: float, confidence: float
+) -> Gate:
     """Decide the gate of a point of the front; ``floor`` is the threshold where larger is better."""
-    assert found.known is not None
+    assert result.known is not None
     # The KPP reaches the floor, so the chips below it are all among those that are known exactly.
-    misses = int(np.count_nonzero(found.known.low < floor))
-    return decide_count(misses, len(found.known.low), threshold, percentile, confidence)
+    misses = int(np.count_nonzero(result.known.low < floor))
+    return decide_count(misses, len(result.known.low), threshold, percentile, confidence)
 
 
 def recommend(
-    front: Sequence[Found], ties: dict[int, int | None], gates: dict[int, Gate]
+    front: Sequence[SearchedPoint], ties: dict[int, int | None], gates: dict[int, Gate]
 ) -> DesignChoice | None:
     """Choose.
 
     Parameters
     ----------
-    front : sequence of Found
+    front : sequence of SearchedPoint
         Ascending in cost.
     ties : mapping of int to (int or None)
         As :func:`tied_with` gives them, by point.
@@ -65,7 +69,7 @@ def recommend(
     if not front:
         return None
     if gates:
-        passing = next((found for found in front if gates[found.point].verdict == "pass"), None)
+        passing = next((result for result in front if gates[result.point].verdict == "pass"), None)
         return DesignChoice((passing or front[0]).point, passing is not None)
     best = front[-1].point
     tie = ties.get(best)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvaudit.exploration.choose import DesignChoice
-from nvaudit.exploration.search import Found
+from nvaudit.exploration.search import SearchedPoint
 from nvaudit.exploration.space import Settings, Space
 from nvaudit.exploration.spec import ExploreOptions, Objective
 from nvaudit.perturb.metrics import Metric
@@ -46,7 +46,7 @@ class PointNumbers:
     ----------
     statuses : mapping of int to (status, int or None)
         Of points that were not audited, with the cheaper one of the same chips.
-    found : sequence of Found
+    results : sequence of SearchedPoint
         Of those that were.
     """
 
@@ -55,7 +55,7 @@ class PointNumbers:
     specs: Mapping[int, RunSpec]
     costs: Mapping[int, PointCost]
     statuses: Mapping[int, tuple[PointStatus, int | None]]
-    found: Sequence[Found]
+    results: Sequence[SearchedPoint]
     ties: Mapping[int, int | None]
     gates: Mapping[int, Gate]
 
@@ -72,7 +72,7 @@ class Exploration:
     budgets: Mapping[Objective, float]
     left_out: tuple[LeftOut, ...]
     choice: DesignChoice | None
-    baseline: tuple[Settings, RunSpec, PointCost, Found] | None
+    baseline: tuple[Settings, RunSpec, PointCost, SearchedPoint] | None
     scouted: int
     exhaustive: int
     raced: bool
@@ -88,20 +88,20 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
     header : mapping
         Fields of :class:`nvaudit.report.header.Header`.
     """
-    by_point = {found.point: found for found in numbers.found}
+    by_point = {result.point: result for result in numbers.results}
     points = [_point(number, numbers, by_point.get(number), asked) for number in numbers.costs]
     points.sort(key=lambda point: (point.costs(asked.own.against), point.number))
-    front = tuple(found.point for found in numbers.found if found.place == "front")
-    run = [found for found in numbers.found if found.place != "invalid"]
+    front = tuple(result.point for result in numbers.results if result.place == "front")
+    run = [result for result in numbers.results if result.place != "invalid"]
     base_images = 0 if asked.baseline is None else asked.baseline[3].images
     effort = ExploreEffort(
         combinations=numbers.space.size,
         audited=len(run),
-        measured=sum(found.kpp is not None for found in run),
+        measured=sum(result.kpp is not None for result in run),
         raced=asked.raced,
         not_raced=asked.not_raced,
-        chips=sum(found.chips for found in run),
-        images_evaluated=asked.scouted + sum(found.images for found in run),
+        chips=sum(result.chips for result in run),
+        images_evaluated=asked.scouted + sum(result.images for result in run),
         images_exhaustive=asked.exhaustive,
         images_baseline=base_images,
         error=asked.error,
@@ -138,19 +138,21 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
     return report.model_copy(update={"headline": _headline(report)})
 
 
-def _point(number: int, numbers: PointNumbers, found: Found | None, asked: Exploration) -> ExploredPoint:
+def _point(
+    number: int, numbers: PointNumbers, result: SearchedPoint | None, asked: Exploration
+) -> ExploredPoint:
     """Describe a point that has a cost."""
-    if found is None:
+    if result is None:
         status, against = numbers.statuses[number]
     else:
-        status, against = found.place, found.against
+        status, against = result.place, result.against
     return _described(
         number,
         numbers.space,
         numbers.settings[number],
         numbers.specs[number],
         numbers.costs[number],
-        found,
+        result,
         asked,
     ).model_copy(
         update={
@@ -168,33 +170,33 @@ def _described(
     settings: Settings,
     spec: RunSpec,
     cost: PointCost,
-    found: Found | None,
+    result: SearchedPoint | None,
     asked: Exploration,
 ) -> ExploredPoint:
     """Describe a point by itself, as one of the front."""
     sign = 1.0 if asked.metric.higher_is_better else -1.0
-    known = found is not None and found.chips > 0
+    known = result is not None and result.chips > 0
     return ExploredPoint(
         number=number,
         label=space.label(settings),
         settings={name: _json(value) for name, value in settings.items()},
         cost=cost,
         status="front",
-        reason="" if found is None else found.reason,
-        kpp=_kpp(found, asked),
-        at_most=sign * found.at_most if found is not None and known else None,
-        chips=0 if found is None else found.chips,
-        images=0 if found is None else found.images,
+        reason="" if result is None else result.reason,
+        kpp=_kpp(result, asked),
+        at_most=sign * result.at_most if result is not None and known else None,
+        chips=0 if result is None else result.chips,
+        images=0 if result is None else result.images,
         command=audit_command(spec.model_copy(update={"roughness": True}).model_dump(mode="json")),
     )
 
 
-def _kpp(found: Found | None, asked: Exploration) -> KppResult | None:
+def _kpp(result: SearchedPoint | None, asked: Exploration) -> KppResult | None:
     """The KPP with its interval; chips of a race are known as far as these need it."""
-    if found is None or found.known is None:
+    if result is None or result.known is None:
         return None
     higher, spec = asked.metric.higher_is_better, asked.spec
-    values = found.known.low if higher else -found.known.low
+    values = result.known.low if higher else -result.known.low
     return kpp(values, spec.percentiles[0], spec.confidence, higher)
 
 
@@ -236,8 +238,8 @@ def _baseline(report: ExploreReport, numbers: PointNumbers, asked: Exploration) 
     """Compare the recommended point with the one that was named."""
     if asked.baseline is None or report.recommended is None:
         return None
-    settings, spec, cost, found = asked.baseline
-    point = _described(-1, numbers.space, settings, spec, cost, found, asked)
+    settings, spec, cost, result = asked.baseline
+    point = _described(-1, numbers.space, settings, spec, cost, result, asked)
     chosen = report.point(report.recommended)
     saved = {cost_: 1 - chosen.costs(cost_) / point.costs(cost_) for cost_ in COSTS if point.costs(cost_)}
     change = None if point.kpp is None or chosen.kpp is None else chosen.kpp.value - point.kpp.value

@@ -82,7 +82,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchedPoint:
     """What became of a point.
 
     Attributes
@@ -117,8 +117,8 @@ def search_front(
     wanted: Wanted,
     opened: Callable[[int], AbstractContextManager[AuditedPoint]],
     alike: Callable[[int, int], int] = lambda one, other: 0,
-    told: Callable[[Found], None] = lambda found: None,
-) -> list[Found]:
+    told: Callable[[SearchedPoint], None] = lambda result: None,
+) -> list[SearchedPoint]:
     """Find what is on the front.
 
     Parameters
@@ -136,49 +136,49 @@ def search_front(
 
     Returns
     -------
-    list of Found
+    list of SearchedPoint
         In the given order.
     """
-    results: list[Found] = []
-    front: list[Found] = []
+    results: list[SearchedPoint] = []
+    front: list[SearchedPoint] = []
     for point in order:
-        number = 1 + sum(found.measured for found in results)
+        number = 1 + sum(result.measured for result in results)
         try:
             with opened(point) as audited:
-                found = _place(point, audited, front, wanted, alike, shared_error(wanted.error, number))
+                result = _place(point, audited, front, wanted, alike, shared_error(wanted.error, number))
         except ImpossiblePointError as error:
-            found = Found(point, "invalid", None, math.nan, None, 0, 0, reason=str(error))
-        if found.place == "front":
-            front.append(found)
-        results.append(found)
-        told(found)
-    return [_later(found, front, costs) for found in results]
+            result = SearchedPoint(point, "invalid", None, math.nan, None, 0, 0, reason=str(error))
+        if result.place == "front":
+            front.append(result)
+        results.append(result)
+        told(result)
+    return [_later(result, front, costs) for result in results]
 
 
-def _later(found: Found, front: Sequence[Found], costs: Sequence[float]) -> Found:
+def _later(result: SearchedPoint, front: Sequence[SearchedPoint], costs: Sequence[float]) -> SearchedPoint:
     """A point that one of equal cost has beaten after it is off the front."""
-    if found.place != "front":
-        return found
-    after = front[front.index(found) + 1 :]
-    beaten = next((other for other in after if costs[other.point] == costs[found.point]), None)
-    return found if beaten is None else replace(found, place="dominated", against=beaten.point)
+    if result.place != "front":
+        return result
+    after = front[front.index(result) + 1 :]
+    beaten = next((other for other in after if costs[other.point] == costs[result.point]), None)
+    return result if beaten is None else replace(result, place="dominated", against=beaten.point)
 
 
 def _place(
     point: int,
     audited: AuditedPoint,
-    front: Sequence[Found],
+    front: Sequence[SearchedPoint],
     wanted: Wanted,
     alike: Callable[[int, int], int],
     error: float,
-) -> Found:
+) -> SearchedPoint:
     """Throw a point out, or measure it."""
     best = front[-1] if front else None
     # Equality with a cheaper point does not beat it; equality with the floor reaches it.
     beaten = -math.inf if best is None or best.kpp is None else float(np.nextafter(best.kpp, np.inf))
     bar, rule = max(wanted.floor, beaten), wanted.rule
     index = kpp_index(wanted.percentile, wanted.trials)
-    off = Found(
+    off = SearchedPoint(
         point, "below" if best is None else "dominated", None, math.nan,
         None if best is None else best.point, 0, 0,
     )  # fmt: skip
@@ -196,17 +196,19 @@ def _place(
         return replace(off, at_most=at_most, chips=chips, images=audited.images, measured=True)
     cut = known_below(known.low, known.high)
     value = float(np.sort(cut)[index])
-    whole = replace(
+    on_all = replace(
         off, kpp=value, at_most=value, chips=wanted.trials, images=audited.images, measured=True,
         known=KnownChips(cut, known.high, True),
     )  # fmt: skip
-    return whole if value < bar else replace(whole, place="front", against=None)
+    return on_all if value < bar else replace(on_all, place="front", against=None)
 
 
-def _order(point: int, front: Sequence[Found], alike: Callable[[int, int], int], trials: int) -> list[int]:
+def _order(
+    point: int, front: Sequence[SearchedPoint], alike: Callable[[int, int], int], trials: int
+) -> list[int]:
     """Chips in the order in which they are judged: the likely worst first."""
-    nearest = sorted(front, key=lambda found: alike(found.point, point))
-    known = [found.known.low for found in nearest if found.known is not None]
+    nearest = sorted(front, key=lambda result: alike(result.point, point))
+    known = [result.known.low for result in nearest if result.known is not None]
     return [int(chip) for chip in worst_chips_first(known, trials)]
 
 

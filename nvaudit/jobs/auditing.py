@@ -262,9 +262,9 @@ def _chips_read_back(
     with _as_time_permits(session, stop, measurement, "the chips that were read back were not run", True):
         if not measurement.ended:
             with session.timed("chips read back"):
-                found = run_measured(session, metric, keep, measurement.chips[0], progress)
-            session.notes.extend(notes_on_chips(found))
-            return {"measured_chips": found}
+                measured = run_measured(session, metric, keep, measurement.chips[0], progress)
+            session.notes.extend(notes_on_chips(measured))
+            return {"measured_chips": measured}
     return {}
 
 

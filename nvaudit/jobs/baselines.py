@@ -64,7 +64,7 @@ def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
     audit = _chosen(report, path, session, metric)
     values = {}
     for point in session.points:
-        there = next(found for found in points_of(audit) if found.sigma == point.sigma)
+        there = next(one for one in points_of(audit) if one.sigma == point.sigma)
         if None in there.trials.values:
             stopped = sum(value is None for value in there.trials.values)
             raise OptionError(
@@ -93,7 +93,7 @@ def _chosen(report: object, path: str, session: Session, metric: Metric) -> Audi
     # Where nothing of the same name is there, a model that was renamed may be meant.
     named = [audit for audit in audits if _file(audit.model.path) == name] or audits
     differing = {index: list(_differences(audit, session, metric)) for index, audit in enumerate(named)}
-    same = [index for index, found in differing.items() if not found]
+    same = [index for index, differences in differing.items() if not differences]
     if len(same) == 1:
         return named[same[0]]
     if same:
@@ -136,10 +136,10 @@ def _differences(audit: AuditReport, session: Session, metric: Metric) -> Iterat
     }
     if spec.adc_bits is not None:
         mine["crossbar"], theirs["crossbar"] = list(spec.crossbar), audit.run.get("crossbar")
-    sigmas = [found.sigma for found in points_of(audit)]
+    sigmas = [one.sigma for one in points_of(audit)]
     mine.pop("sigma")
     theirs.pop("sigma")
-    missing = [f"{found.sigma:g}" for found in session.points if found.sigma not in sigmas]
+    missing = [f"{one.sigma:g}" for one in session.points if one.sigma not in sigmas]
     if missing:
         yield f"sigma: {', '.join(f'{sigma:g}' for sigma in sigmas)} there, {', '.join(missing)} here"
     for key, value in mine.items():

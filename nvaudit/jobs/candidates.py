@@ -161,13 +161,13 @@ def _gate(report: AuditReport, path: str, min_kpp: float, percentile: float) -> 
     known = [value for value in report.trials.values if value is not None]
     if len(known) == report.trials.count:
         return decide(known, min_kpp, percentile, confidence, better)
-    found = next((item for item in report.yields if item.threshold == min_kpp), None)
-    if found is None:
+    reached = next((item for item in report.yields if item.threshold == min_kpp), None)
+    if reached is None:
         raise OptionError(
             f"{path}: its chips were stopped early and do not say how many miss {min_kpp:g}; audit it with "
             f"--min-kpp {min_kpp:g}, --yield-at {min_kpp:g} or --exhaustive"
         )
-    count = decide_count(found.trials - found.passing, found.trials, min_kpp, percentile, confidence)
+    count = decide_count(reached.trials - reached.passing, reached.trials, min_kpp, percentile, confidence)
     return gate_result(count, better)
 
 

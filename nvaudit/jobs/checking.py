@@ -163,7 +163,7 @@ def plan_check(
 
 def _axis(axis: str, entries: Sequence[AxisEntry]) -> dict[str, dict[str, Any]]:
     """Options of every entry of an axis by its name; those of a model or a device name it too."""
-    key, found = AXIS_KEYS[axis], {}
+    key, by_name = AXIS_KEYS[axis], {}
     if not entries:
         raise OptionError(f"{axis}: there is none; list at least one")
     tables = [dict(entry) if isinstance(entry, Mapping) else {key: str(entry)} for entry in entries]
@@ -176,11 +176,11 @@ def _axis(axis: str, entries: Sequence[AxisEntry]) -> dict[str, dict[str, Any]]:
         if named.count(name) > 1 and "name" not in table:
             name = what
         table.pop("name", None)
-        if name in found:
+        if name in by_name:
             raise OptionError(f"{axis}: {name!r} is given twice; give each a name of its own")
         of_axis = {"models": {"model": what}, "devices": {"device": what}}.get(axis, {})
-        found[name] = {**of_axis, **table}
-    return found
+        by_name[name] = {**of_axis, **table}
+    return by_name
 
 
 def _spec(name: AuditName, options: Mapping[str, Any]) -> RunSpec:

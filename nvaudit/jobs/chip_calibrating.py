@@ -129,15 +129,15 @@ def calibrate_chip(
 
 def _chosen(chip: Path, name: str | None) -> tuple[str, int]:
     """The chip that is meant, and its place."""
-    found = [one.name for one in find_chips(chip)]
-    if name is None and len(found) > 1:
+    names = [one.name for one in find_chips(chip)]
+    if name is None and len(names) > 1:
         raise OptionError(
-            f"--chip {chip}: has {len(found)} chips; say which with --name: {', '.join(found[:8])}"
+            f"--chip {chip}: has {len(names)} chips; say which with --name: {', '.join(names[:8])}"
         )
-    if name is not None and name not in found:
-        raise OptionError(f"--name {name}: {chip} has {', '.join(found[:8])}")
-    number = 0 if name is None else found.index(name)
-    return found[number], number
+    if name is not None and name not in names:
+        raise OptionError(f"--name {name}: {chip} has {', '.join(names[:8])}")
+    number = 0 if name is None else names.index(name)
+    return names[number], number
 
 
 @dataclass
@@ -173,12 +173,12 @@ class _Job:
         """Mean and spread of each channel as in the ideal model; normalisations take them up themselves."""
         session = replace(self.session, workload=self.work)
         work, prepared, left = correction_of(session)
-        found = Engine(work).corrections(0, self.number)
+        corrections = Engine(work).corrections(0, self.number)
         layers = [CalibratedLayer(name=one, into="normalisation", channels=None, gain=None, before=None,
                                   after=None, operations=0) for one in prepared.norms]  # fmt: skip
         layers += [CalibratedLayer(name=one, into="gain and offset", channels=None, gain=None, before=None,
                                    after=None, operations=None) for one in prepared.layers]  # fmt: skip
-        return self._with(replace(work, correction=None), found), tuple(layers), left
+        return self._with(replace(work, correction=None), corrections), tuple(layers), left
 
     def by_least_squares(self) -> tuple[Workload, tuple[CalibratedLayer, ...], dict[str, str]]:
         """Gain and offset of every channel, each layer on what corrected ones give."""
@@ -197,22 +197,22 @@ class _Job:
         path = Path(work.folder) / "gains.onnx"
         path.write_bytes(gains.template)
         open_work = replace(work, template=replace(work.template, path=str(path)))
-        found: dict[str, NDArray[Any]] = {}
+        corrections: dict[str, NDArray[Any]] = {}
         for (gain, offset), spot in zip(gains.places, gains.spots, strict=True):
-            found[gain] = np.ones(spot.channels, spot.dtype.numpy())
-            found[offset] = np.zeros(spot.channels, spot.dtype.numpy())
+            corrections[gain] = np.ones(spot.channels, spot.dtype.numpy())
+            corrections[offset] = np.zeros(spot.channels, spot.dtype.numpy())
         layers = []
         for at, spot in enumerate(gains.spots):
             self.progress("correcting layers", at, len(gains.spots))
             wanted = self._ideal(spot.value, feeds)
-            engine = Engine(self._with(open_work, found, f"{at}"))
+            engine = Engine(self._with(open_work, corrections, f"{at}"))
             made = engine.values(gains.results[at], feeds, 0, self.number)
             layer, *correction = _least_squares(spot.key, wanted, made, spot.axis)
             for place, values in zip(gains.places[at], correction, strict=True):
-                found[place] = values.astype(found[place].dtype)
+                corrections[place] = values.astype(corrections[place].dtype)
             layers.append(layer)
         path.write_bytes(without_results(gains.template, gains.results))
-        return self._with(open_work, found), tuple(layers), self._left(centres, gains)
+        return self._with(open_work, corrections), tuple(layers), self._left(centres, gains)
 
     def _left(self, centres: Centres, gains: OpenGains) -> dict[str, str]:
         done = {spot.key for spot in gains.spots}
@@ -229,12 +229,12 @@ class _Job:
         opened = open_session(proto, template.digital, self.work.provider)
         return np.asarray(run_session(opened, [outputs[value]], dict(feeds))[0])
 
-    def _with(self, work: Workload, found: Mapping[str, NDArray[Any]], label: str = "") -> Workload:
+    def _with(self, work: Workload, corrections: Mapping[str, NDArray[Any]], label: str = "") -> Workload:
         """The workload with its corrections as digital initializers."""
         folder = Path(work.folder)
         files = {
             name: save_array(folder, f"correction{label}-{number}", np.asarray(array))
-            for number, (name, array) in enumerate(found.items())
+            for number, (name, array) in enumerate(corrections.items())
         }
         template = replace(work.template, digital={**work.template.digital, **files})
         return replace(work, template=template)

@@ -275,15 +275,15 @@ def cost_info(
     chips: ChipEnergies | None = None,
 ) -> CostInfo:
     """What a report holds about a cost."""
-    whole = (worth.energy_j, worth.latency_s, worth.area_m2)
+    totals = (worth.energy_j, worth.latency_s, worth.area_m2)
     factor = worth.factor
     return CostInfo(
         technology=technology.model_dump(mode="json"),
         design=_design(technology, point),
         totals=CostTotals(
-            energy_j=whole[0],
-            latency_s=whole[1],
-            area_m2=whole[2],
+            energy_j=totals[0],
+            latency_s=totals[1],
+            area_m2=totals[2],
             **{
                 name: getattr(worth, name)
                 for name in CostTotals.model_fields
@@ -308,9 +308,9 @@ def cost_info(
         band=CostBand(
             factor=factor,
             ranking=worth.ranking,
-            energy_j=(whole[0] / factor, whole[0] * factor),
-            latency_s=(whole[1] / factor, whole[1] * factor),
-            area_m2=(whole[2] / factor, whole[2] * factor),
+            energy_j=(totals[0] / factor, totals[0] * factor),
+            latency_s=(totals[1] / factor, totals[1] * factor),
+            area_m2=(totals[2] / factor, totals[2] * factor),
         ),
         chips=chips,
         images=workload.images,

@@ -105,11 +105,11 @@ _OPTIONAL = ("dac", "buffer", "htree", "noc", "digital")
 
 def list_technologies() -> TechnologyList:
     """List the bundled technologies."""
-    found = [load_technology(name) for name in technology_names()]
+    technologies = [load_technology(name) for name in technology_names()]
     return TechnologyList(
         nvaudit_version=__version__,
-        headline=count_text(len(found), "bundled technology", "bundled technologies"),
-        technologies=tuple(map(summary_of, found)),
+        headline=count_text(len(technologies), "bundled technology", "bundled technologies"),
+        technologies=tuple(map(summary_of, technologies)),
     )
 
 

@@ -25,7 +25,7 @@ from nvaudit.errors import OptionError, ProfileError
 from nvaudit.exploration.audited import PointChips
 from nvaudit.exploration.choose import gate_of, recommend, tied_with
 from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_report
-from nvaudit.exploration.search import Found, ImpossiblePointError, Wanted, search_front
+from nvaudit.exploration.search import ImpossiblePointError, SearchedPoint, Wanted, search_front
 from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
 from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs
@@ -306,8 +306,8 @@ class _Exploration:
     left_out: list[tuple[str, int]] = field(default_factory=list)
     statuses: dict[int, tuple[PointStatus, int | None]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
-    baseline: tuple[Settings, RunSpec, PointCost, Found] | None = None
+    results: list[SearchedPoint] = field(default_factory=list)
+    baseline: tuple[Settings, RunSpec, PointCost, SearchedPoint] | None = None
 
     def settle(self) -> None:
         """Read model and data, and run the unmodified model: the same for all points."""
@@ -390,7 +390,7 @@ class _Exploration:
             for n in range(len(self.plan.settings))
         ]
         settings, axes = self.plan.settings, self.plan.space.varied
-        self.found = search_front(
+        self.results = search_front(
             self.order, costs, wanted, self._opened,
             lambda one, other: likeness(settings[one], settings[other], axes),
         )  # fmt: skip
@@ -413,7 +413,7 @@ class _Exploration:
         cost = self.plan.pricer.cost(spec, settle_device(spec)[0])
         key = _chip_key(spec)
         known = next(
-            (f for f in self.found if f.known is not None and _chip_key(self.plan.specs[f.point]) == key),
+            (f for f in self.results if f.known is not None and _chip_key(self.plan.specs[f.point]) == key),
             None,
         )
         if known is None:
@@ -463,20 +463,20 @@ class _Exploration:
         """Put everything together."""
         spec = self.plan.base
         floor = None if spec.min_kpp is None else (1 if self.metric.higher_is_better else -1) * spec.min_kpp
-        front = [found for found in self.found if found.place == "front"]
+        front = [result for result in self.results if result.place == "front"]
         k, confidence = spec.percentiles[0], spec.confidence
-        ties = {found.point: tied_with(found, front, k, confidence) for found in front}
+        ties = {result.point: tied_with(result, front, k, confidence) for result in front}
         gates = {} if floor is None or spec.min_kpp is None else {
-            found.point: gate_of(found, floor, spec.min_kpp, k, confidence) for found in front
+            result.point: gate_of(result, floor, spec.min_kpp, k, confidence) for result in front
         }  # fmt: skip
-        invalid = [(found.reason, found.point) for found in self.found if found.place == "invalid"]
+        invalid = [(result.reason, result.point) for result in self.results if result.place == "invalid"]
         numbers = PointNumbers(
             self.plan.space,
             self.plan.settings,
             self.plan.specs,
             self.costs,
             self.statuses,
-            self.found,
+            self.results,
             ties,
             gates,
         )

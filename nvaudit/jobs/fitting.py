@@ -123,7 +123,7 @@ def _samples(
     mapping: Path, manifest: Manifest, source: ChipSource, progress: Progress
 ) -> list[CrossbarSample]:
     """The devices of one chip, crossbar by crossbar."""
-    found, done = [], 0
+    read, done = [], 0
     for entry in manifest.tensors:
         for crossbar in entry.crossbars:
             progress(f"reading {source.name}", done, manifest.crossbars)
@@ -136,8 +136,8 @@ def _samples(
                     f"{source.path}: lacks {crossbar.file}; add it, with NaN for what was not measured"
                 )
             target = read_arrays(wanted, manifest.crossbar)
-            found.append(_sample(path, source, crossbar.file, target, manifest))
-    return [sample for sample in found if len(sample.g)]
+            read.append(_sample(path, source, crossbar.file, target, manifest))
+    return [sample for sample in read if len(sample.g)]
 
 
 def _sample(path: Path, source: ChipSource, name: str, target: Arrays, manifest: Manifest) -> CrossbarSample:

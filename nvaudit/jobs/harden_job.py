@@ -127,8 +127,8 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to harden; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
-    codes, asked, found = _codes(spec, loaded, points, chosen)
-    notes += found
+    codes, asked, code_notes = _codes(spec, loaded, points, chosen)
+    notes += code_notes
     wanted = input_specs(loaded, rebatch)
 
     def read(name: str | None, limit: int | None) -> Dataset:

@@ -156,9 +156,9 @@ def check_manifest(manifest: Manifest, where: Path, session: Session) -> None:
             + (f" ({odd[0]!r} is only on one side)" if odd else "")
         )
     layers = () if session.crossbar is None else session.crossbar.layers
-    found = {layer.split.key: converters_of(layer) for layer in layers}
+    ranges = {layer.split.key: converters_of(layer) for layer in layers}
     for entry in manifest.tensors:
-        if found.get(entry.name, "ideal") != entry.converters:
+        if ranges.get(entry.name, "ideal") != entry.converters:
             raise DataError(
                 f"{where / MANIFEST}: {entry.name!r} has other ranges of converters than are found on these "
                 "samples; give the --data and --limit that it was mapped with"
@@ -316,14 +316,16 @@ def run_measured(
     loaded = load_chips(session, progress)
     work = replace(session.workload, chips=tuple(chip.devices for chip in loaded))
     images = min(session.dataset.count, spec.attribution_images or IMAGES)
-    found = []
+    measured = []
     with replace(session, workload=work).pool() as pool:
         for number, chip in enumerate(loaded):
             progress("running chips that were read back", number, len(loaded))
             outcome: Outcome = pool.submit(chip.source.name, "chip", metric, keep, 0, number).result()
             costs = _costs(pool, work, metric, keep, number, images, progress)
-            found.append(_measured(chip, outcome, costs, work, simulated, metric, spec.confidence))
-    return MeasuredChips(source=str(spec.chip), confidence=spec.confidence, images=images, chips=tuple(found))
+            measured.append(_measured(chip, outcome, costs, work, simulated, metric, spec.confidence))
+    return MeasuredChips(
+        source=str(spec.chip), confidence=spec.confidence, images=images, chips=tuple(measured)
+    )
 
 
 def _costs(

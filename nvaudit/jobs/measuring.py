@@ -207,8 +207,8 @@ class _Lane:
         better = self.runner.metric.higher_is_better
 
         def judge(trials: range) -> list[bool]:
-            found = self.runner.full(self.point, trials)
-            values = [found[trial] for trial in takewhile(found.__contains__, trials)]
+            metrics = self.runner.full(self.point, trials)
+            values = [metrics[trial] for trial in takewhile(metrics.__contains__, trials)]
             drawn.extend(values)
             if threshold is None:
                 return [False] * len(values)

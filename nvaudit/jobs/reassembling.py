@@ -37,8 +37,8 @@ _MOST_OUTPUTS = 1 << 26
 
 
 @dataclass
-class _Found:
-    """What was found so far."""
+class _Compared:
+    """What the comparison gave so far."""
 
     tensors: int = 0
     weights: int = 0
@@ -115,25 +115,25 @@ def check_mapping(
     with scratch_folder() as scratch, holding_inputs():
         on = settle_mapping(spec, scratch)
         check_same(on, manifest, folder)
-        found = _Found()
+        tally = _Compared()
         if [weight.key for weight in on.weights] != [entry.name for entry in manifest.tensors]:
             raise DataError(f"{folder}: its manifest names other tensors; map the model anew")
         total = sum(int(np.prod(weight.shape)) for weight in on.weights)
         for (weight, tensor), entry in zip(on.tensors(), manifest.tensors, strict=True):
-            _compare(on, folder, weight, tensor, entry, found, scratch)
-            progress("putting weights together", found.weights, total)
+            _compare(on, folder, weight, tensor, entry, tally, scratch)
+            progress("putting weights together", tally.weights, total)
         samples = outputs = different = 0
         notes: tuple[str, ...] = ()
-        if not found.faults:
+        if not tally.faults:
             progress("running both models", 0, 1)
             try:
-                samples, outputs, different = _run_both(spec, scratch, found.rebuilt)
+                samples, outputs, different = _run_both(spec, scratch, tally.rebuilt)
             except NvauditError as error:  # such as an operator that ONNX Runtime does not have
                 notes = (f"the models were not run: {error}",)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     result = Reassembly(
-        tensors=found.tensors, weights=found.weights, samples=samples, outputs=outputs, different=different,
-        faults=tuple(found.faults[:_MOST_FAULTS]),
+        tensors=tally.tensors, weights=tally.weights, samples=samples, outputs=outputs, different=different,
+        faults=tuple(tally.faults[:_MOST_FAULTS]),
     )  # fmt: skip
     word = "PASS" if result.holds else "FAIL"
     return map_report(
@@ -148,7 +148,7 @@ def _compare(
     weight: Weight,
     tensor: TensorFile,
     entry: TensorEntry,
-    found: _Found,
+    tally: _Compared,
     scratch: Path,
 ) -> None:
     """Compare the crossbars of one tensor with what they should hold, and keep the weights they make."""
@@ -163,14 +163,14 @@ def _compare(
     factors = np.abs(np.array(entry.factors))
     places = list(geometry.places(empty))
     if len(places) != len(entry.crossbars):
-        found.faults.append(
+        tally.faults.append(
             f"{entry.name}: {len(entry.crossbars)} crossbars in the manifest; there are {len(places)}"
         )
         return
-    before = len(found.faults)
+    before = len(tally.faults)
     for place, crossbar in zip(places, entry.crossbars, strict=True):
         target = target_arrays(matrix, place, tensor.array, on.size, empty)
-        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256, found)
+        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256, tally)
         if held is not None:
             signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
             # Several columns are devices of one output.
@@ -179,43 +179,43 @@ def _compare(
     code = np.rint(value) - entry.zero
     scale = _scale(folder, entry)
     same = np.array_equal(code, matrix) and scale.tobytes() == tensor.scale.tobytes()
-    if not same and len(found.faults) == before:
-        found.faults.append(f"{entry.name}: its weights are not those of the quantised model")
-    found.tensors += same
-    found.weights += matrix.size if same else 0
-    path = scratch / f"rebuilt-{found.tensors}.npy"
+    if not same and len(tally.faults) == before:
+        tally.faults.append(f"{entry.name}: its weights are not those of the quantised model")
+    tally.tensors += same
+    tally.weights += matrix.size if same else 0
+    path = scratch / f"rebuilt-{tally.tensors}.npy"
     back = geometry.to_matrix.inverse(mapped.code.shape).apply(code.astype(np.int16))
     np.save(path, np.ascontiguousarray(back))
-    found.rebuilt[entry.name] = (ArrayFile(str(path)), scale.reshape(tensor.scale.shape))
+    tally.rebuilt[entry.name] = (ArrayFile(str(path)), scale.reshape(tensor.scale.shape))
 
 
 def _held(
-    stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str, found: _Found
+    stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str, tally: _Compared
 ) -> TargetArrays | None:
     """What the file of one crossbar holds; None with a fault where it is not what it should be."""
     path = find_arrays(stem)
     if path is None:
-        found.faults.append(f"{stem}: is missing")
+        tally.faults.append(f"{stem}: is missing")
         return None
     try:
         held = as_targets(read_arrays(path, shape), target)
     except DataError as error:
-        found.faults.append(str(error))
+        tally.faults.append(str(error))
         return None
     if held is None:
-        found.faults.append(f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape")
+        tally.faults.append(f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape")
         return None
     for name, wanted in vars(target).items():
         there = getattr(held, name)
         if not np.array_equal(there, wanted):
             row, column = np.argwhere(there != wanted)[0]
-            found.faults.append(
+            tally.faults.append(
                 f"{path}: {name} of row {row}, column {column} is {there[row, column]}; the quantised model "
                 f"has {wanted[row, column]} ({np.count_nonzero(there != wanted):,} differ)"
             )
             return None
     if arrays_digest(held) != digest:
-        found.faults.append(f"{path}: its arrays are not those of the manifest (SHA-256)")
+        tally.faults.append(f"{path}: its arrays are not those of the manifest (SHA-256)")
         return None
     return held
 

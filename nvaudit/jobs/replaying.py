@@ -127,9 +127,9 @@ def _same(session: Session, report: AuditReport) -> None:
     for what, digest in session.hashes().items():
         wanted = getattr(report.hashes, what)
         if wanted is not None and digest != wanted:  # reports from before it was kept have no mapping
-            found = "none" if digest is None else f"SHA-256 {digest[:12]}"
+            digest_text = "none" if digest is None else f"SHA-256 {digest[:12]}"
             raise OptionError(
-                f"the {what} is not the one of the report: {found} instead of {wanted[:12]}; "
+                f"the {what} is not the one of the report: {digest_text} instead of {wanted[:12]}; "
                 "put back what was audited, or audit again"
             )
 

@@ -102,10 +102,10 @@ def _csv_text(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def find_arrays(stem: Path) -> Path | None:
     """Give the file of one crossbar in whatever format it is there; None where it is not."""
-    found = [path for suffix in SUFFIXES.values() if (path := stem.with_name(stem.name + suffix)).exists()]
-    if len(found) > 1:
-        raise DataError(f"{stem}: there are {' and '.join(path.name for path in found)}; keep one of them")
-    return found[0] if found else None
+    files = [path for suffix in SUFFIXES.values() if (path := stem.with_name(stem.name + suffix)).exists()]
+    if len(files) > 1:
+        raise DataError(f"{stem}: there are {' and '.join(path.name for path in files)}; keep one of them")
+    return files[0] if files else None
 
 
 def read_arrays(path: Path, shape: tuple[int, int]) -> Arrays:

@@ -69,13 +69,13 @@ def find_chips(path: Path) -> tuple[ChipSource, ...]:
     if not path.is_dir():
         raise DataError(f"{path}: no such folder or file; give conductances that were read back")
     inside = sorted(one for one in path.iterdir() if (one / ARRAYS).is_dir())
-    found = [path] if (path / ARRAYS).is_dir() else inside
-    if not found:
+    folders = [path] if (path / ARRAYS).is_dir() else inside
+    if not folders:
         raise DataError(
             f"{path}: has neither {ARRAYS}/ nor folders with it; give the arrays of each chip as `nvaudit "
             "map` writes them"
         )
-    return tuple(ChipSource(one.name, one, _time(one / CHIP_FACTS)) for one in found)
+    return tuple(ChipSource(one.name, one, _time(one / CHIP_FACTS)) for one in folders)
 
 
 def _time(path: Path) -> float | None:

@@ -449,8 +449,8 @@ def allocate(
     if alike and alike[0] > budget:
         raise ValueError(f"the least choices cost {alike[0]:g}, more than the budget of {budget:g}")
     starts = [k for k, cost_of_all in enumerate(alike) if cost_of_all <= budget]
-    found = [_stepwise(power, cost, k, budget - alike[k]) for k in starts]
-    return min(found, key=lambda one: sum(power[layer][k] for layer, k in one.items()), default={})
+    paths = [_stepwise(power, cost, k, budget - alike[k]) for k in starts]
+    return min(paths, key=lambda one: sum(power[layer][k] for layer, k in one.items()), default={})
 
 
 def _stepwise(

@@ -221,7 +221,7 @@ def read_manifest(folder: Path) -> Manifest:
 def manifest_text(manifest: Manifest) -> str:
     """Write a manifest; lists of numbers are on one line, for it is read by people, too."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    return re.sub(r"\[[-+.\d\sEe,]+\]", lambda found: " ".join(found[0].split()), text) + "\n"
+    return re.sub(r"\[[-+.\d\sEe,]+\]", lambda match: " ".join(match[0].split()), text) + "\n"
 
 
 def schema_text() -> str:

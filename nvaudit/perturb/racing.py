@@ -272,9 +272,9 @@ def first_chips(state: RaceState, question: RaceQuestion, count: int, confidence
             continue
         errors = _edge_errors(rank, len(state.low), side)
         shift = next(s for s in range(count + 1) if max(_chances(rank, count, s, errors)) <= side)
-        found = partial_range(rank.percentile, count, confidence, shift, rank.worst_too)
-        error += sum(max(0.0, chance - side) for chance in _chances(rank, count, found.shift, errors))
-        ranges.append(found)
+        bounds = partial_range(rank.percentile, count, confidence, shift, rank.worst_too)
+        error += sum(max(0.0, chance - side) for chance in _chances(rank, count, bounds.shift, errors))
+        ranges.append(bounds)
     return Chips(
         state.low[:count],
         state.high[:count],

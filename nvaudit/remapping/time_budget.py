@@ -69,9 +69,9 @@ def timed(bench: Bench) -> Cost:
     bench : Bench
         The original model.
     """
-    seconds, whole = [], bench.on_array({})
+    seconds, on_all_samples = [], bench.on_array({})
     for count in (_FEW, _MANY):
-        workload = first_samples(whole, count)
+        workload = first_samples(on_all_samples, count)
         engine, begin = Engine(workload), time.perf_counter()
         engine.chip(bench.conditions.metric, bench.conditions.keep, 0, 0)
         seconds.append((time.perf_counter() - begin, workload.count))

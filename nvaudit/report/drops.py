@@ -47,33 +47,33 @@ def drop_result(
     higher_is_better: bool,
 ) -> DropResult:
     """Decide the gate on some pairs of chips, and put it into words."""
-    found = decide_drop(before, after, max_drop, percentile, confidence, higher_is_better)
+    measured = decide_drop(before, after, max_drop, percentile, confidence, higher_is_better)
     sign = -1 if higher_is_better else 1  # in words it is a change of the metric
-    bounds = (found.high, found.low)
+    bounds = (measured.high, measured.low)
     ends = [None if end is None else difference_text(sign * end, unit) for end in bounds]
     reason = (
-        f"{value_text(found.before, unit)} before, {value_text(found.after, unit)} now "
-        f"({difference_text(sign * found.drop, unit)}) on the same {count_text(found.pairs, 'chip')}; "
+        f"{value_text(measured.before, unit)} before, {value_text(measured.after, unit)} now "
+        f"({difference_text(sign * measured.drop, unit)}) on the same {count_text(measured.pairs, 'chip')}; "
         f"{_bounds_text(ends[0], ends[1], confidence)}"
     )
     needed = None
-    if found.verdict == "undecided":
+    if measured.verdict == "undecided":
         needed = "the drop is too close to what is allowed for more chips to settle"
-        if found.needed is not None:
+        if measured.needed is not None:
             needed = (
-                f"about {found.needed:,} chips like these, in the baseline too (--trials), would decide it"
+                f"about {measured.needed:,} chips like these, in the baseline too (--trials), would decide it"
             )
     return DropResult(
         percentile=percentile,
         confidence=confidence,
         max_drop=max_drop,
-        verdict=found.verdict,
-        chips=found.pairs,
-        before=found.before,
-        after=found.after,
-        drop=found.drop,
-        drop_low=found.low,
-        drop_high=found.high,
+        verdict=measured.verdict,
+        chips=measured.pairs,
+        before=measured.before,
+        after=measured.after,
+        drop=measured.drop,
+        drop_low=measured.low,
+        drop_high=measured.high,
         reason=reason,
         needed=needed,
     )

@@ -131,13 +131,13 @@ def decide_drop(
     first, second = sign * before, sign * after
     index = kpp_index(percentile, first.size)
     old, new = (float(np.partition(values, index)[index]) for values in (first, second))
-    found = Drop(
+    drop = Drop(
         percentile, confidence, most, drop_verdict(first, second, most, percentile, confidence),
         first.size, sign * old, sign * new, old - new,
     )  # fmt: skip
     low, high = _bounds(first, second, percentile, confidence)
-    needed = _needed(first, second, found) if found.verdict == "undecided" else None
-    return replace(found, low=low, high=high, needed=needed)
+    needed = _needed(first, second, drop) if drop.verdict == "undecided" else None
+    return replace(drop, low=low, high=high, needed=needed)
 
 
 def _in_steps(before: Floats, after: Floats, most: float) -> tuple[Floats, Floats]:
@@ -186,8 +186,8 @@ def _refuted(lower: Floats, upper: Floats, prob: float, wanted: float, times: in
 def _enough(pairs: int, prob: float, wanted: float, times: int) -> int | None:
     """How many of the pairs must lie below s so that it surely is above the quantile; None: all are few."""
     counts = np.arange(math.ceil(prob * pairs), pairs + 1)
-    found = np.flatnonzero(fail_evidence(times * counts, times * pairs, prob) + _MANY >= wanted)
-    return int(counts[found[0]]) if len(found) else None
+    enough = np.flatnonzero(fail_evidence(times * counts, times * pairs, prob) + _MANY >= wanted)
+    return int(counts[enough[0]]) if len(enough) else None
 
 
 def _bounds(
@@ -220,11 +220,11 @@ def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
     return high
 
 
-def _needed(before: Floats, after: Floats, found: Drop) -> int | None:
+def _needed(before: Floats, after: Floats, drop: Drop) -> int | None:
     """Find how many times these chips, if more are like them, decide the gate."""
 
     def decided(times: int) -> bool:
-        verdict = drop_verdict(before, after, found.most, found.percentile, found.confidence, times)
+        verdict = drop_verdict(before, after, drop.most, drop.percentile, drop.confidence, times)
         return verdict != "undecided"
 
     low, high = 1, 2
@@ -235,4 +235,4 @@ def _needed(before: Floats, after: Floats, found: Drop) -> int | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if decided(middle) else (middle, high)
-    return high * found.pairs
+    return high * drop.pairs

@@ -65,7 +65,7 @@ def _keys(parent: object, path: list[int | str]) -> list[str]:
         if isinstance(step, int):
             continue
         fields = [model.model_fields[step] for model in models if step in model.model_fields]
-        models = [found for field in fields for found in _models(field.annotation)]
+        models = [model for field in fields for model in _models(field.annotation)]
     kind = parent.get("kind") if isinstance(parent, Mapping) else None
     one = next((kinds[kind] for _, kinds in _KINDS.values() if kind in kinds), None)
     models = [one] if one in models and one is not None else models
@@ -148,11 +148,11 @@ def technology_digest(technology: Technology) -> str:
 
 def quantities(technology: Technology) -> dict[str, Quantity]:
     """Every number of a profile by its path, such as ``adc.idle_power``, in the order of the file."""
-    found: dict[str, Quantity] = {}
+    quantities: dict[str, Quantity] = {}
 
     def walk(part: object, path: str) -> None:
         if isinstance(part, Quantity):
-            found[path] = part
+            quantities[path] = part
         elif isinstance(part, BaseModel):
             for name in type(part).model_fields:
                 walk(getattr(part, name), f"{path}.{name}" if path else name)
@@ -161,7 +161,7 @@ def quantities(technology: Technology) -> dict[str, Quantity]:
                 walk(item, f"{path}.{number}")
 
     walk(technology, "")
-    return found
+    return quantities
 
 
 def change_technology(technology: Technology, changes: Sequence[tuple[str, float]]) -> Technology:

@@ -8,7 +8,14 @@ import pytest
 
 from nvaudit.errors import OptionError
 from nvaudit.exploration.choose import gate_of, recommend, tied_with
-from nvaudit.exploration.search import Found, ImpossiblePointError, Judged, KnownChips, Wanted, search_front
+from nvaudit.exploration.search import (
+    ImpossiblePointError,
+    Judged,
+    KnownChips,
+    SearchedPoint,
+    Wanted,
+    search_front,
+)
 from nvaudit.stats.front import elimination_rule, pareto_front
 from nvaudit.stats.kpp import kpp_index
 
@@ -147,7 +154,7 @@ def test_a_point_that_cannot_be_is_named():
 def of(point, values):
     values = np.asarray(values, float)
     kpp = float(np.sort(values)[INDEX])
-    return Found(point, "front", kpp, kpp, None, TRIALS, 0, KnownChips(values, values, True))
+    return SearchedPoint(point, "front", kpp, kpp, None, TRIALS, 0, KnownChips(values, values, True))
 
 
 def test_ties_are_said():

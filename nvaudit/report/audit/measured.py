@@ -31,15 +31,15 @@ _MOST_CHIPS = 8
 
 def measured_section(report: AuditReport) -> Section | None:
     """Each chip that was read back: what it reaches, its place among simulated ones, and where it errs."""
-    found = report.measured_chips
-    if found is None:
+    measured = report.measured_chips
+    if measured is None:
         return None
-    info, several = report.metric_info, len(found.chips) > 1
-    simulated = count_text(found.chips[0].simulated, "simulated chip")
+    info, several = report.metric_info, len(measured.chips) > 1
+    simulated = count_text(measured.chips[0].simulated, "simulated chip")
     text = (
-        f"The very chips of {found.source}, beside {simulated}. A "
+        f"The very chips of {measured.source}, beside {simulated}. A "
         f"percentile says how many simulated chips are worse, of equal ones half; its interval holds with "
-        f"{confidence_text(found.confidence)} confidence. Errors are measured less programmed, in level "
+        f"{confidence_text(measured.confidence)} confidence. Errors are measured less programmed, in level "
         "spacings."
     )
     blocks: list[Block] = [
@@ -48,15 +48,15 @@ def measured_section(report: AuditReport) -> Section | None:
             "read-back", "Every chip that was read back.",
             ("chip", report.metric, "percentile", "interval", "rms error", "mean error", "dead rows",
              "dead columns"),
-            tuple(_chip_row(chip, info.unit) for chip in found.chips), numeric=(1, 2, 3, 4, 5, 6, 7),
+            tuple(_chip_row(chip, info.unit) for chip in measured.chips), numeric=(1, 2, 3, 4, 5, 6, 7),
         ),
     ]  # fmt: skip
-    outside = [chip for chip in found.chips if chip.outside]
+    outside = [chip for chip in measured.chips if chip.outside]
     if outside:
         names = ", ".join(chip.name for chip in outside)
         blocks.append(Bullets((f"The profile does not predict {names}: surely among the rarest 0.5 %.",)))
-    for number, chip in enumerate(found.chips):
-        blocks += _of_chip(chip, number, several, info.unit, found.images)
+    for number, chip in enumerate(measured.chips):
+        blocks += _of_chip(chip, number, several, info.unit, measured.images)
     return Section("read-back", "Chips that were read back", tuple(blocks))
 
 

@@ -394,8 +394,8 @@ def _share_warnings(report: ComparisonReport) -> list[str]:
 
 def _code_warnings(report: ComparisonReport) -> list[str]:
     """Say which models have codes that were chosen for another device."""
-    found = ((model.name, codes_warning(model.codes, report.device_name)) for model in report.models)
-    return [f"{name}: {text}" for name, text in found if text is not None]
+    warnings = ((model.name, codes_warning(model.codes, report.device_name)) for model in report.models)
+    return [f"{name}: {text}" for name, text in warnings if text is not None]
 
 
 def _bound_remarks(report: ComparisonReport) -> Iterator[str]:

@@ -145,11 +145,11 @@ def _numbers(info: CostInfo) -> list[KeyFigure]:
 
 
 def _component_blocks(info: CostInfo) -> list[Block]:
-    whole = info.totals
+    totals = info.totals
     rows: list[tuple[Cell, ...]] = []
     for name, words in COMPONENT_NAMES.items():
         part = info.components[name]
-        share = part.energy_j / whole.energy_j if whole.energy_j else 0.0
+        share = part.energy_j / totals.energy_j if totals.energy_j else 0.0
         rows.append(
             (
                 words,

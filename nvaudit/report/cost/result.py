@@ -184,8 +184,8 @@ def cost_tables(info: CostInfo) -> Tables:
             row[f"{part}_energy_j"] = layer.components[part].energy_j if part in layer.components else 0.0
         layers.append(row)
     parts = [{"component": name, **part.model_dump()} for name, part in info.components.items()]
-    found = {"layers": records_of(layers), "components": records_of(parts)}
+    records = {"layers": records_of(layers), "components": records_of(parts)}
     if info.chips is not None:
         chips = [{"trial": trial, "energy_j": value} for trial, value in enumerate(info.chips.values)]
-        found["chips"] = records_of(chips)
-    return found
+        records["chips"] = records_of(chips)
+    return records

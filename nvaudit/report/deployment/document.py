@@ -25,19 +25,19 @@ UNITS = {"us": "µS", "na": "nA", "level": "level spacings"}
 
 def map_document(report: MapReport) -> Document:
     """Say what lies on which crossbars, and where."""
-    found = report.check
+    reassembly = report.check
     devices = sum(row.devices for row in report.tensors)
     crossbars = sum(row.crossbars for row in report.tensors)
     size = f"{report.crossbar[0]}x{report.crossbar[1]}"
-    verdict = "" if found is None else "PASS" if found.holds else "FAIL"
+    verdict = "" if reassembly is None else "PASS" if reassembly.holds else "FAIL"
     return Document(
         title=report.headline,
         subject=file_name(report.model.path),
         subtitle=f"on crossbars of {size} of {short(report.device_name)}",
         hero=Hero(
-            role="none" if found is None else "pass" if found.holds else "fail",
+            role="none" if reassembly is None else "pass" if reassembly.holds else "fail",
             word=verdict,
-            title=_title(report) if found is None else reassembly_text(found),
+            title=_title(report) if reassembly is None else reassembly_text(reassembly),
             lines=(),
             numbers=(
                 KeyFigure("crossbars", f"{crossbars:,}", f"of {size}", main=True),
@@ -49,8 +49,8 @@ def map_document(report: MapReport) -> Document:
         sections=(
             *(
                 []
-                if found is None or not found.faults
-                else [Section("faults", "Faults", (Bullets(found.faults),))]
+                if reassembly is None or not reassembly.faults
+                else [Section("faults", "Faults", (Bullets(reassembly.faults),))]
             ),
             Section("tensors", "Tensors", (_table(report.tensors),)),
             *([Section("notes", "Notes", (Bullets(report.notes),))] if report.notes else ()),

@@ -68,19 +68,20 @@ def tables(report: MapReport) -> Tables:
 
 def checks(report: MapReport) -> list[Check]:
     """Whether the arrays compute what the quantised model computes."""
-    found = report.check
-    if found is None:
+    reassembly = report.check
+    if reassembly is None:
         return [Check("mapping written", None, (report.headline,), {"bytes": report.bytes})]
-    return [Check("arrays compute the quantised model", "pass" if found.holds else "fail",
-                  (report.headline, *found.faults))]  # fmt: skip
+    return [Check("arrays compute the quantised model", "pass" if reassembly.holds else "fail",
+                  (report.headline, *reassembly.faults))]  # fmt: skip
 
 
-def reassembly_text(found: Reassembly) -> str:
+def reassembly_text(reassembly: Reassembly) -> str:
     """Say in a line what a check found."""
-    if found.faults:
-        return f"{count_text(len(found.faults), 'fault')}, the first: {found.faults[0]}"
-    if found.different:
-        return f"{found.different:,} of {found.outputs:,} outputs differ from those of the quantised model"
-    same = f"{count_text(found.weights, 'weight')} of {count_text(found.tensors, 'tensor')}"
-    ran = f" and {count_text(found.outputs, 'output')} of {count_text(found.samples, 'sample')}"
-    return f"{same}{ran if found.samples else ''} are those of the quantised model, bit for bit"
+    if reassembly.faults:
+        return f"{count_text(len(reassembly.faults), 'fault')}, the first: {reassembly.faults[0]}"
+    if reassembly.different:
+        share = f"{reassembly.different:,} of {reassembly.outputs:,} outputs"
+        return f"{share} differ from those of the quantised model"
+    same = f"{count_text(reassembly.weights, 'weight')} of {count_text(reassembly.tensors, 'tensor')}"
+    ran = f" and {count_text(reassembly.outputs, 'output')} of {count_text(reassembly.samples, 'sample')}"
+    return f"{same}{ran if reassembly.samples else ''} are those of the quantised model, bit for bit"

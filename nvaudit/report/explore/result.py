@@ -184,16 +184,16 @@ def _plain(value: JsonValue) -> str | int | float | bool | None:
 def checks(report: ExploreReport) -> list[Check]:
     """Record the front; where a KPP is asked for, whether the recommended point passes its gate."""
     name, unit = kpp_name(report.percentile), report.metric_info.unit
-    found = []
+    checks = []
     for one in report.on_front:
         assert one.kpp is not None
         numbers = kpp_numbers(one.kpp) | {"chips": one.chips, "energy_j": one.costs("energy")}
-        found.append(Check(f"{one.label}: {name}", None, (kpp_text(one.kpp, unit),), numbers))
+        checks.append(Check(f"{one.label}: {name}", None, (kpp_text(one.kpp, unit),), numbers))
     if report.min_kpp is not None:
         chosen = None if report.recommended is None else report.point(report.recommended)
         verdict: Verdict = "fail" if chosen is None or chosen.gate is None else chosen.gate.verdict
-        found.insert(0, Check(f"a point reaches {name} {report.min_kpp:g}", verdict, (report.why,)))
-    return found
+        checks.insert(0, Check(f"a point reaches {name} {report.min_kpp:g}", verdict, (report.why,)))
+    return checks
 
 
 def quantity_text(value: float, cost: Objective) -> str:

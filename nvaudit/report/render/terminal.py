@@ -264,12 +264,12 @@ def _sizes(
     if sum(least) > room:
         return None
     # A name that is broken cannot be typed or searched for: words stay whole where there is room for them.
-    whole = [
+    unbroken = [
         max(small, min(size, max((cell_len(word) for row in rows for word in row[index].split()), default=0)))
         for index, (size, small) in enumerate(zip(sizes, least, strict=True))
     ]
-    if sum(whole) <= room:
-        least = whole
+    if sum(unbroken) <= room:
+        least = unbroken
     while (excess := sum(sizes) - room) > 0:
         # The widest column that may still fold gives way, down to the next widest.
         order = sorted((i for i in range(len(sizes)) if sizes[i] > least[i]), key=lambda i: -sizes[i])

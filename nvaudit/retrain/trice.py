@@ -50,8 +50,8 @@ class SigmaInterval:
 
         Examples
         --------
-        >>> Interval(0.0, 4.0).shrunk("mid"), Interval(0.0, 4.0).shrunk("left")
-        (Interval(start=1.0, end=3.0), Interval(start=0.0, end=3.0))
+        >>> SigmaInterval(0.0, 4.0).shrunk("mid"), SigmaInterval(0.0, 4.0).shrunk("left")
+        (SigmaInterval(start=1.0, end=3.0), SigmaInterval(start=0.0, end=3.0))
         """
         # A KPP with one peak over σ_t that is best in the middle has its peak between the outer two: the
         # interval halves. One that is best at a side would have it before the middle, but scores of a few

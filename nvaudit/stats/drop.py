@@ -99,7 +99,7 @@ def drop_verdict(
     --------
     >>> import numpy as np
     >>> chips = np.linspace(0.8, 0.9, 200)
-    >>> [drop_verdict(chips, chips - d, 0.02, 10, 0.95) for d in (0.0, 0.015, 0.05)]
+    >>> [drop_verdict(chips, chips - d, 0.02, 10, 0.95) for d in (0.0, 0.018, 0.05)]
     ['pass', 'undecided', 'fail']
     """
     prob = float(check_percentile(percentile))

@@ -150,7 +150,7 @@ def test_a_report_that_cannot_be_written_stops_before_the_run(
     """Nobody waits for an hour to learn that the folder is missing."""
     Path("folder").mkdir()
     shutil.copy(example, "model.onnx")
-    monkeypatch.setattr("nvaudit.cli.audit.run_audit", lambda *_: pytest.fail("the run was started"))
+    monkeypatch.setattr("nvaudit.jobs.auditing.run_audit", lambda *_: pytest.fail("the run was started"))
     assert_refused(command("audit", example, *FEW, "-o", name), f"{name}: cannot be written: {reason}")
 
 

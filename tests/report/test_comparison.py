@@ -239,7 +239,7 @@ def test_roughness_of_other_settings_is_left_out():
     assert "different settings" in found.notes[0]
 
 
-CHANGES = {
+TABULATED = {
     "device": {"device": {"name": "rram", "schema_version": 1, "window": None}},
     "device: window": {"device": {"name": "fefet1", "schema_version": 1, "window": {"unit": "us"}}},
     "sigma": {
@@ -254,6 +254,8 @@ CHANGES = {
         "operating_point": OperatingPointInfo(sigma=0.1, sigma_unit="level", time_s=9, terms=("programming",))
     },
     "noise terms": {"operating_point": OperatingPointInfo(sigma=0.1, sigma_unit="level", time_s=0, terms=())},
+}
+REFUSED = {
     "percentile": {"kpp": (kpp(accuracies(CHIPS), 5, 0.95, True),)},
     "confidence": {"kpp": (kpp(accuracies(CHIPS), 1, 0.9, True),)},
     "metric": {"metric": "top5"},
@@ -262,11 +264,24 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_other_conditions_are_refused(what):
-    """Device, operating point, percentile and metric must be equal; the message names what is not."""
+IN_THE_TABLE = {"device: window": "profile", "sigma": "σ", "unit of sigma": "σ"}
+"""Names of conditions in the table where they are other words."""
+
+
+@pytest.mark.parametrize("what", TABULATED)
+def test_other_devices_and_operating_points_are_named(what):
+    """Each model has what it differs in, and nothing else, beside its numbers."""
+    made = compare_reports(entries(a=audit(0.95, 1), b=audit(0.9, 2, **TABULATED[what])), version="1")
+    first, second = (model.conditions for model in made.models)
+    assert set(first) == set(second) == {IN_THE_TABLE.get(what, what)}
+    assert first != second
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_numbers_of_another_kind_are_refused(what):
+    """Percentile and metric must be equal; the message names what is not."""
     with pytest.raises(OptionError, match=f"a and b cannot be compared: {what}: "):
-        compare_reports(entries(a=audit(0.95, 1), b=audit(0.9, 2, **CHANGES[what])), version="1")
+        compare_reports(entries(a=audit(0.95, 1), b=audit(0.9, 2, **REFUSED[what])), version="1")
 
 
 def test_what_makes_no_comparison_is_refused(three):

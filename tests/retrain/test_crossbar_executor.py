@@ -33,8 +33,9 @@ def _chip(session, folder, trial):
     rounded = [n.output[0] for n in onnx.ModelProto.FromString(proto).graph.node if n.op_type == "Round"]
     shown = expose(proto, rounded)[0]
     fills = {}
+    tensors = {tensor.key: tensor for tensor in workload.tensors}
     for slot in workload.slots:
-        tensor = workload.tensors[slot.tensor].open()
+        tensor = tensors[slot.weight_key].open()
         law = TensorLaw(tensor, session.points[0])
         fills[slot.name] = place_cells(
             target_cells(tensor) if trial is None else draw_cells(law, 0, trial), slot

@@ -308,7 +308,6 @@ def test_candidates_of_stability_vat_go_through_crossbars(example, tmp_path):
             ("--adc-bits", "4", "--sigma-unit", "weight_max", "--sigma", "0.1"),
             "is stated as a fraction of max|W|, not for devices, so it has no column sums",
         ),
-        (("--method", "remap", "--adc-bits", "4"), "--adc-bits: for training; --method remap trains nothing"),
     ],
 )
 def test_wrong_options(command, example, options, message, tmp_path, monkeypatch):

@@ -239,7 +239,7 @@ def test_roughness_of_other_settings_is_left_out():
     assert "different settings" in found.notes[0]
 
 
-CHANGES = {
+CONDITIONS = {
     "device": {"device": {"name": "rram", "schema_version": 1, "window": None}},
     "device: window": {"device": {"name": "fefet1", "schema_version": 1, "window": {"unit": "us"}}},
     "sigma": {
@@ -254,6 +254,8 @@ CHANGES = {
         "operating_point": OperatingPointInfo(sigma=0.1, sigma_unit="level", time_s=9, terms=("programming",))
     },
     "noise terms": {"operating_point": OperatingPointInfo(sigma=0.1, sigma_unit="level", time_s=0, terms=())},
+}
+KINDS_OF_NUMBERS = {
     "percentile": {"kpp": (kpp(accuracies(CHIPS), 5, 0.95, True),)},
     "confidence": {"kpp": (kpp(accuracies(CHIPS), 1, 0.9, True),)},
     "metric": {"metric": "top5"},
@@ -262,11 +264,20 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_other_conditions_are_refused(what):
-    """Device, operating point, percentile and metric must be equal; the message names what is not."""
+@pytest.mark.parametrize("what", KINDS_OF_NUMBERS)
+def test_numbers_of_other_kinds_are_refused(what):
+    """Percentile and metric must be equal; the message names what is not."""
     with pytest.raises(OptionError, match=f"a and b cannot be compared: {what}: "):
-        compare_reports(entries(a=audit(0.95, 1), b=audit(0.9, 2, **CHANGES[what])), version="1")
+        compare_reports(entries(a=audit(0.95, 1), b=audit(0.9, 2, **KINDS_OF_NUMBERS[what])), version="1")
+
+
+@pytest.mark.parametrize("what", CONDITIONS)
+def test_other_conditions_are_named(what):
+    """Device and operating point may differ: what does is given of each report, with other words for each."""
+    compared = compare_reports(entries(a=audit(0.95, 1), b=audit(0.9, 2, **CONDITIONS[what])), version="1")
+    one, other = (model.conditions for model in compared.models)
+    assert one
+    assert all(one[key] != other[key] for key in one)
 
 
 def test_what_makes_no_comparison_is_refused(three):

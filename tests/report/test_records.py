@@ -20,7 +20,8 @@ from nvaudit.report.sections import ReportPart
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/report.json"))
 ASKS = {kind.name for kind in KINDS} - {
-    *("landscape", "plan", "device", "devices", "cost", "technology", "technologies")
+    *("landscape", "plan", "device", "devices", "fit", "cost", "technology", "technologies", "calibrate"),
+    "config",
 }
 
 

@@ -3,26 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from nvaudit.report.sections import InputHashes, RuntimeInfo, runtime_text
+from nvaudit.report.document import Block, Facts, Section, short
+from nvaudit.report.header import Header
+from nvaudit.report.sections import InputHashes, ModelInfo, RuntimeInfo, runtime_text
 
 
-def time_text(timing: Mapping[str, float]) -> list[tuple[str, str]]:
+def record_section(
+    report: Header,
+    rows: Iterable[tuple[str, str]] = (),
+    *,
+    before: tuple[Block, ...] = (),
+    after: tuple[Block, ...] = (),
+    hashes: InputHashes | None = None,
+) -> Section:
+    """How a report was made: its own rows between the version and what it ran on, times and hashes.
+
+    ``hashes``: where the report keeps them elsewhere than in its header.
+    """
+    facts = (
+        ("nvaudit", report.nvaudit_version),
+        *rows,
+        *_runtime_rows(report.runtime),
+        *_time_rows(report.timing),
+        *_hash_rows(hashes or report.hashes),
+    )
+    return Section("record", "How it was run", (*before, Facts(facts), *after), folded=True)
+
+
+def model_row(model: ModelInfo) -> tuple[str, str]:
+    """The file of a model, and what of it decides how it runs."""
+    return "Model", f"{short(model.path)} (opset {model.opset}; {model.batching})"
+
+
+def _time_rows(timing: Mapping[str, float]) -> list[tuple[str, str]]:
     """Name the seconds of each step; no row where none was measured."""
     times = (f"{key.removesuffix('_s').replace('_', ' ')} {value:.4g} s" for key, value in timing.items())
     return [("Time", ", ".join(times))] if timing else []
 
 
-def runtime_rows(runtime: RuntimeInfo | None) -> list[tuple[str, str]]:
+def _runtime_rows(runtime: RuntimeInfo | None) -> list[tuple[str, str]]:
     """Say what the samples ran on; no row where the report does not know."""
     return [("Run on", line.removeprefix("Run on: ")) for line in runtime_text(runtime)]
 
 
-def hash_rows(hashes: InputHashes) -> list[tuple[str, str]]:
+def _hash_rows(hashes: InputHashes | None) -> list[tuple[str, str]]:
     """Give the SHA-256 of what went in."""
-    given = hashes.model_dump().items()
-    return [(f"SHA-256 of the {what.replace('_', ' ')}", value) for what, value in given if value is not None]
+    given = {} if hashes is None else hashes.model_dump()
+    return [
+        (f"SHA-256 of the {what.replace('_', ' ')}", value)
+        for what, value in given.items()
+        if value is not None
+    ]
 
 
 def options_text(run: Mapping[str, object]) -> str:

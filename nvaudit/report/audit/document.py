@@ -12,9 +12,9 @@ from nvaudit.report.audit.chips import chips_section, sweep_section, yield_secti
 from nvaudit.report.audit.losses import losses_section
 from nvaudit.report.audit.measured import measured_section
 from nvaudit.report.audit.record import (
+    audit_record,
     cite_section,
     notes_section,
-    record_section,
     remedy_section,
     rerun_section,
     resume_section,
@@ -87,7 +87,7 @@ def audit_document(report: AuditReport) -> Document:
         device_section(report),
         _landscape(report),
         notes_section(report),
-        record_section(report),
+        audit_record(report),
         rerun_section(report),
         cite_section(report),
     )

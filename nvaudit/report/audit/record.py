@@ -11,7 +11,6 @@ from nvaudit.report.document import (
     Block,
     Bullets,
     CodeBlock,
-    Facts,
     Paragraph,
     Section,
     Table,
@@ -19,7 +18,7 @@ from nvaudit.report.document import (
     file_name,
     short,
 )
-from nvaudit.report.record import hash_rows, runtime_rows, time_text
+from nvaudit.report.record import model_row, record_section
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import amount_text, count_text, duration_text
@@ -69,26 +68,22 @@ def notes_section(report: AuditReport) -> Section | None:
     return Section("notes", "Notes", tuple(blocks)) if blocks else None
 
 
-def record_section(report: AuditReport) -> Section:
+def audit_record(report: AuditReport) -> Section:
     """What went in, with versions, hashes and times."""
-    model, data, point, hashes = report.model, report.data, report.operating_point, report.hashes
+    model, data, point = report.model, report.data, report.operating_point
     name = short(str(report.device.get("name", "unnamed device")))
     terms = ", ".join(point.terms) or "none"
     rows = [
-        ("nvaudit", report.nvaudit_version),
-        ("Model", f"{short(model.path)} (opset {model.opset}; {model.batching})"),
+        model_row(model),
         ("Inputs", "; ".join(map(short, model.inputs))),
         ("Outputs", "; ".join(map(short, model.outputs))),
         ("Data", f"{short(data.source)}, {count_text(data.count, 'image')}, {_LABELS[data.label_kind]}"),
         ("Device", f"{name} at {point.sigma_text}, t = {duration_text(point.time_s)}; noise terms: {terms}"),
-        *runtime_rows(report.runtime),
         *_baseline_row(report),
         ("Trials", _trials_text(report)),
         *(("KPP", text) for text in dict.fromkeys(result.definition for result in report.kpp)),
-        *time_text(report.timing),
-        *hash_rows(hashes),
     ]
-    return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)
+    return record_section(report, rows)
 
 
 def _baseline_row(report: AuditReport) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from nvaudit.report.document import (
 from nvaudit.report.drops import allowed_text, drop_lines
 from nvaudit.report.mapped import gate_lines, part_text
 from nvaudit.report.parts import warnings
-from nvaudit.report.record import time_text
+from nvaudit.report.record import record_section
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -241,8 +241,6 @@ def _notes(report: CheckReport) -> Section | None:
 def _record(report: CheckReport) -> Section:
     reports = report.reports
     rows = [
-        ("nvaudit", report.nvaudit_version),
-        *time_text(report.timing),
         ("Chips", count_text(sum(audit.trials.count for audit in reports), "chip")),
         *dict.fromkeys(
             (
@@ -261,4 +259,4 @@ def _record(report: CheckReport) -> Section:
             if named.report is not None
         ),
     ]
-    return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)
+    return record_section(report, rows)

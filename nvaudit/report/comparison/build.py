@@ -100,8 +100,8 @@ def compare_reports(
     Raises
     ------
     OptionError
-        If the audits were not made under the same conditions, the baseline is none of them, or the measure
-        is missing everywhere.
+        If the audits have other metrics or percentiles, the baseline is none of them, or the measure is
+        missing everywhere.
     """
     reports = {name: entry.report for name, entry in entries.items()}
     _check(reports, baseline)

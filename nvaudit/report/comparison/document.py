@@ -14,7 +14,6 @@ from nvaudit.report.document import (
     Block,
     Bullets,
     Document,
-    Facts,
     Figure,
     Hero,
     KeyFigure,
@@ -26,7 +25,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.mapped import part_text, share_warning
 from nvaudit.report.paired import Difference
-from nvaudit.report.record import time_text
+from nvaudit.report.record import record_section
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
     clean,
@@ -201,8 +200,7 @@ def _record(report: ComparisonReport) -> Section:
     for model in report.models:
         read = "" if model.report is None else f", read from {model.report}"
         lines.append(f"{model.name}: {model.model}{read}")
-    rows = (("nvaudit", report.nvaudit_version), *time_text(report.timing))
-    return Section("record", "How it was run", (Bullets(tuple(lines)), Facts(rows)), folded=True)
+    return record_section(report, before=(Bullets(tuple(lines)),))
 
 
 def bar_lines(report: ComparisonReport, width: int) -> list[str]:

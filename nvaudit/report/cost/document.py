@@ -24,6 +24,7 @@ from nvaudit.report.document import (
     limited,
     short,
 )
+from nvaudit.report.record import model_row, record_section
 from nvaudit.report.wording import count_text, share_text, si_text
 
 _MODES = {
@@ -230,14 +231,13 @@ def _ended(text: str) -> str:
 
 
 def _record(report: CostReport) -> Section:
-    model, design = report.model, report.design
+    design = report.design
     cells = f"{design.cell_bits} bits per cell" if design.cell_bits else "analog cells"
     technology = report.technology
     rows: Sequence[tuple[str, str]] = (
-        ("Model", f"{model.path}: opset {model.opset}, {model.batching}"),
+        model_row(report.model),
         ("Device", f"{report.device_name}: {design.weight_bits} weight bits, {cells}, {design.encoding}"),
         ("Technology", f"{report.technology_name}: {technology.get('description')}"),
         ("Valid for", str(technology.get("valid_range"))),
-        ("nvaudit", report.nvaudit_version),
     )
-    return Section("record", "How it was worked out", (Facts(tuple(rows)),))
+    return record_section(report, rows)

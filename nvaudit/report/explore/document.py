@@ -11,7 +11,6 @@ from nvaudit.report.document import (
     Cell,
     CodeBlock,
     Document,
-    Facts,
     Figure,
     Hero,
     KeyFigure,
@@ -34,7 +33,7 @@ from nvaudit.report.explore.result import (
     quantity_text,
 )
 from nvaudit.report.parts import share_blocks, warnings
-from nvaudit.report.record import hash_rows, time_text
+from nvaudit.report.record import record_section
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -252,19 +251,15 @@ def _notes(report: ExploreReport) -> Section:
 
 
 def _record(report: ExploreReport) -> Section:
-    hashes = report.hashes
     rows = [
-        ("nvaudit", report.nvaudit_version),
         ("technology", report.technology),
         *((f"largest {COSTS[cost][1]}", quantity_text(limit, cost))
           for cost, limit in report.budgets.items()),
         *([] if report.min_kpp is None else [
             ("wanted", f"{kpp_name(report.percentile)} {limit_text(report.min_kpp, report.metric_info.unit)}")
         ]),
-        *time_text(report.timing),
-        *hash_rows(hashes),
     ]  # fmt: skip
-    return Section("record", "How it was run", (Facts(tuple(rows)),), folded=True)
+    return record_section(report, rows)
 
 
 def front_lines(report: ExploreReport, width: int) -> list[str]:

@@ -10,7 +10,6 @@ from nvaudit.report.document import (
     Block,
     Bullets,
     Document,
-    Facts,
     Figure,
     Hero,
     Paragraph,
@@ -39,12 +38,11 @@ from nvaudit.report.parts import (
     share_numbers,
     warnings,
 )
-from nvaudit.report.record import hash_rows
+from nvaudit.report.record import record_section
 from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.report.wording import (
     count_text,
     difference_text,
-    duration_text,
     interval_text,
     kpp_name,
     limit_text,
@@ -210,15 +208,9 @@ def _values(losses: tuple[float, ...]) -> str:
 
 def _rest(report: HardenReport) -> tuple[Section, ...]:
     notes = (*report.notes, *report.events)
-    record = [*_run_lines(report), f"Hardened model: {report.hardened}"]
     return (
         Section("notes", "Notes", (Bullets(notes),) if notes else ()),
-        Section(
-            "record",
-            "How it was run",
-            (Bullets(tuple(record)), Facts(tuple(hash_rows(report.hashes)))),
-            folded=True,
-        ),
+        record_section(report, _run_rows(report)),
     )
 
 
@@ -456,18 +448,11 @@ def _stages_text(training: TrainingInfo) -> str | None:
     return f"Roughness of the models of Algorithm 1: {shown}; B, C and D around the weights on their grid"
 
 
-def _mapped_lines(report: HardenReport) -> list[str]:
-    """How much of the hardened model is on the array."""
-    return [] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]
-
-
-def _run_lines(report: HardenReport) -> list[str]:
-    """How it was run."""
+def _run_rows(report: HardenReport) -> list[tuple[str, str]]:
     return [
-        f"Model: {report.model.path}",
-        f"Device: {report.device_name}, {_point_text(report.operating_point)}",
-        *_mapped_lines(report),
-        f"Audited on {count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}",
-        "Time: " + ", ".join(f"{name} {duration_text(value)}" for name, value in report.timing.items()),
-        f"nvaudit {report.nvaudit_version}",
+        ("Model", report.model.path),
+        ("Device", f"{report.device_name}, {_point_text(report.operating_point)}"),
+        *([] if report.mapped is None else [("On the array", coverage_text(report.mapped))]),
+        ("Audited on", f"{count_text(report.data.count, 'sample')}; seed {report.run.get('seed')}"),
+        ("Hardened model", report.hardened),
     ]

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from nvaudit.report.document import (
     PAGE,
-    Block,
     Bullets,
     Document,
-    Facts,
     Hero,
     KeyFigure,
     Number,
@@ -26,7 +24,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.landscape.result import LandscapeReport
 from nvaudit.report.landscape.surface import roughness_words, surface_figures
-from nvaudit.report.record import hash_rows, options_text, runtime_rows, time_text
+from nvaudit.report.record import model_row, options_text, record_section
 from nvaudit.report.wording import count_text, roughness_text, wrap
 
 _SHADES = " .:-=+*#%@"
@@ -137,13 +135,9 @@ def _notes(report: LandscapeReport) -> Section:
 def _record(report: LandscapeReport) -> Section:
     """Say what it rests on."""
     rows = (
-        ("nvaudit", report.nvaudit_version),
-        ("Model", f"{short(report.model.path)} (opset {report.model.opset}; {report.model.batching})"),
+        model_row(report.model),
         ("Data", f"{short(report.data.source)}, {count_text(report.data.count, 'image')}"),
         ("Directions and images", f"seed {report.run.get('seed')}, batch norm {report.roughness.batch_norm}"),
-        *runtime_rows(report.runtime),
-        *time_text(report.timing),
-        *hash_rows(report.hashes),
     )
-    blocks: tuple[Block, ...] = (Facts(rows), Paragraph(f"Options: {options_text(report.run)}", media=PAGE))
-    return Section("record", "How it was run", blocks, folded=True)
+    options = Paragraph(f"Options: {options_text(report.run)}", media=PAGE)
+    return record_section(report, rows, after=(options,))

@@ -11,7 +11,6 @@ from nvaudit.report.document import (
     Bullets,
     Cell,
     Document,
-    Facts,
     Figure,
     Hero,
     KeyFigure,
@@ -22,7 +21,7 @@ from nvaudit.report.document import (
     limited,
 )
 from nvaudit.report.parts import before_after, change_title, share_blocks, share_numbers, warnings
-from nvaudit.report.record import hash_rows, time_text
+from nvaudit.report.record import record_section
 from nvaudit.report.remap.figures import steps_figure
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.wording import (
@@ -150,10 +149,8 @@ def _record(report: RemapReport) -> Section:
         ("Device", f"{report.run.get('device')}; seed {report.run.get('seed')}"),
         ("Remapped model", report.output),
         *([] if report.mapping is None else [("Mapping file", report.mapping)]),
-        *time_text(report.timing),
-        *hash_rows(report.hashes),
     )
-    return Section("record", "How it was run", (Facts(rows),), folded=True)
+    return record_section(report, rows)
 
 
 def _pair_rows(report: RemapReport) -> list[tuple[str, ...]]:

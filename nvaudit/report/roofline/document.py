@@ -11,7 +11,6 @@ from nvaudit.report.document import (
     Bullets,
     Cell,
     Document,
-    Facts,
     Figure,
     Hero,
     KeyFigure,
@@ -23,7 +22,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
-from nvaudit.report.record import hash_rows, time_text
+from nvaudit.report.record import record_section
 from nvaudit.report.roofline.figures import roofline_figure
 from nvaudit.report.roofline.result import (
     ALONE_WORDS,
@@ -162,18 +161,8 @@ def _notes(report: RooflineReport) -> Section:
 
 
 def _record(report: RooflineReport) -> Section:
-    hashes = report.levels[0].hashes
-    rows = [
-        ("nvaudit", report.nvaudit_version),
-        *time_text(report.timing),
-        *hash_rows(hashes),
-    ]
-    return Section(
-        "record",
-        "How it was run",
-        (Bullets(tuple(_condition_lines(report))), Facts(tuple(rows))),
-        folded=True,
-    )
+    conditions = Bullets(tuple(_condition_lines(report)))
+    return record_section(report, before=(conditions,), hashes=report.levels[0].hashes)
 
 
 def bar_lines(report: RooflineReport, width: int) -> list[str]:

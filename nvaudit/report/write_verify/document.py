@@ -12,7 +12,6 @@ from nvaudit.report.document import (
     Bullets,
     Cell,
     Document,
-    Facts,
     Figure,
     Hero,
     KeyFigure,
@@ -27,7 +26,7 @@ from nvaudit.report.document import (
 from nvaudit.report.mapped import coverage_text, gate_lines
 from nvaudit.report.paired import Difference
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
-from nvaudit.report.record import hash_rows, time_text
+from nvaudit.report.record import record_section
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -248,14 +247,7 @@ def _notes(report: VerifyReport) -> Section:
 
 
 def _record(report: VerifyReport) -> Section:
-    hashes = report.hashes
-    rows = (
-        *_condition_rows(report),
-        *time_text(report.timing),
-        *hash_rows(hashes),
-        ("nvaudit", report.nvaudit_version),
-    )
-    return Section("record", "How it was run", (Facts(rows),), folded=True)
+    return record_section(report, _condition_rows(report))
 
 
 def _gain_lines(report: VerifyReport) -> Iterator[str]:

@@ -66,8 +66,8 @@ def paper_figure(figure: Any, width: float = WIDTH_IN, height: float | None = No
     layout = figure.layout.to_plotly_json()
     if height is None:
         height = max(_LEAST_IN, _height(layout, traces))
-    drawing = Drawing(figsize=(width, height), layout="constrained")
-    size = {"font.size": 13 * _POINT, "axes.linewidth": 0.6, "lines.solid_capstyle": "butt"}
+    drawing: Any = Drawing(figsize=(width, height), layout="constrained")
+    size: Any = {"font.size": 13 * _POINT, "axes.linewidth": 0.6, "lines.solid_capstyle": "butt"}
     with mpl.rc_context(size):
         axes = _axes(drawing, layout)
         stacked: dict[float, float] = {}

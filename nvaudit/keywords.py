@@ -40,8 +40,13 @@ def takes_options(*specs: type[Options]) -> Callable[[Function[Result]], Functio
 
     def apply(function: Function[Result]) -> Function[Result]:
         own = inspect.signature(function)
-        offered = {_keyword(field): field for name, field in fields.items() if name not in own.parameters}
-        offered.pop("", None)
+        # What the function names itself is its own, whether an option's field or its keyword is called so:
+        # `baseline` of compare is a model, that of an audit a report.
+        offered = {
+            _keyword(field): field
+            for name, field in fields.items()
+            if not {name, _keyword(field)} & {*own.parameters, ""}
+        }
 
         @functools.wraps(function)
         def call(*args: Any, **given: Any) -> Result:

@@ -103,6 +103,7 @@ def test_candidates_and_the_choice(hardened, data):
     assert "the least rough one is kept" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_the_landscapes_are_those_of_the_quantised_models(example, data, tmp_path):
     """Of A around the given weights, of B and D around 3-bit codes times their scale, as on the array."""
     words = dict(zip(data[::2], data[1::2], strict=True))

@@ -482,3 +482,19 @@ def _changed(name: str, how: str) -> InputChangedError:
         f"{name}: changed while it was in use: {how}; there is no result, for it would be of two states of "
         "the file: run again when nothing writes it"
     )
+
+
+def check_there(profile: Path) -> None:
+    """Refuse a profile that is no file.
+
+    Raises
+    ------
+    OptionError
+        If it is not there.
+    """
+    try:
+        there = profile.is_file()
+    except OSError as error:  # a name that no file can have
+        raise OptionError(f"{str(profile)[:60]}…: {error.strerror}; name a JSON profile") from error
+    if not there:
+        raise OptionError(f"{profile}: no such file; name a JSON profile")

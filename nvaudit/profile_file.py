@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any, NoReturn
 
 from nvaudit.errors import ProfileError
 
+SCHEMA_FILE = "schema.json"
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_DIGITS = 300
@@ -112,3 +114,46 @@ def read_text(path: Path, where: str, see: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ProfileError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def bundled_names(folder: Path) -> tuple[str, ...]:
+    """Names of the profiles of a folder, sorted."""
+    return tuple(sorted(path.stem for path in folder.glob("*.json") if path.name != SCHEMA_FILE))
+
+
+def named_text(name_or_path: str | Path, folder: Path, *, kind: str, shown: str, see: str) -> tuple[str, str]:
+    """Read a bundled profile by its name, whatever its case, or any from a file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A string with a separator or ending in ``.json`` is a path.
+    folder : Path
+        Of the bundled profiles.
+    kind, shown, see : str
+        For messages: what it is, the folder's name, and the command that lists the names.
+
+    Returns
+    -------
+    text, where : str
+        The file's text, and its name for messages.
+
+    Raises
+    ------
+    ProfileError
+        If the name is unknown or the file cannot be read.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".json"):
+        where = text if text.isprintable() else short(text)
+        return read_text(Path(text), where, see), where
+    names = bundled_names(folder)
+    name = text if text in names else text.lower()
+    if name not in names:
+        near = difflib.get_close_matches(text, names, n=3)
+        hint = f"did you mean {', '.join(near)}? See" if near else "see"
+        raise ProfileError(
+            f"{kind}: {short(text)} is not a bundled profile; {hint} {see}, or give the path of a .json file"
+        )
+    where = f"{shown}/{name}.json"
+    return read_text(folder / f"{name}.json", where, see), where

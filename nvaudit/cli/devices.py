@@ -25,7 +25,7 @@ from nvaudit.cli.outputs import (
 from nvaudit.cli.progress import ProgressDisplay
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.files import check_product, write_text_atomic
+from nvaudit.files import check_product, check_there, write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.report.kinds import print_report
@@ -92,12 +92,7 @@ def validate_command(file: Path) -> None:
     from nvaudit.device import load_profile, operating_point
     from nvaudit.perturb.moments import device_facts
 
-    try:
-        there = file.is_file()
-    except OSError as error:  # a name that no file can have
-        raise OptionError(f"{str(file)[:60]}…: {error.strerror}; name a JSON profile") from error
-    if not there:
-        raise OptionError(f"{file}: no such file; name a JSON profile")
+    check_there(file)
     profile = load_profile(file)
     facts = device_facts(operating_point(profile))
     terms = f"{len(profile.noise)} noise term{'' if len(profile.noise) == 1 else 's'}"

@@ -13,7 +13,7 @@ from nvaudit.cli.options import FilePath, spec_options
 from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.say import say
-from nvaudit.errors import OptionError
+from nvaudit.files import check_there
 from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec, make_spec
 
@@ -63,12 +63,7 @@ def validate_command(file: Path) -> None:
     from nvaudit.jobs.describing import summary_of
     from nvaudit.technology import load_technology, quantities
 
-    try:
-        there = file.is_file()
-    except OSError as error:  # a name that no file can have
-        raise OptionError(f"{str(file)[:60]}…: {error.strerror}; name a JSON profile") from error
-    if not there:
-        raise OptionError(f"{file}: no such file; name a JSON profile")
+    check_there(file)
     technology = load_technology(file)
     missing = summary_of(technology).missing
     rest = f"; not modelled: {', '.join(missing)}" if missing else ""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from nvaudit.device.fewer import fewer_levels
-from nvaudit.device.messages import describe
+from nvaudit.device.messages import checked_file
 from nvaudit.device.profile import DeviceProfile
 from nvaudit.errors import ProfileError
 from nvaudit.options import Encoding
-from nvaudit.profile_file import MAX_BYTES, parse_json, read_text, short
+from nvaudit.profile_file import bundled_names, named_text, short
 
-SCHEMA_FILE = "schema.json"
 _SEE = "`nvaudit devices list`"
 
 
@@ -36,7 +32,7 @@ def profile_names() -> tuple[str, ...]:
     tuple of str
         Each is accepted by `load_profile`.
     """
-    return tuple(sorted(path.stem for path in _folder().glob("*.json") if path.name != SCHEMA_FILE))
+    return bundled_names(_folder())
 
 
 def profile_schema() -> dict[str, Any]:
@@ -78,16 +74,7 @@ def parse_profile(text: str, where: str) -> DeviceProfile:
     ProfileError
         Naming the key, what was found, and what to do; one line per finding.
     """
-    if len(text) > MAX_BYTES:
-        raise ProfileError(f"{where}: larger than 1 MiB; a profile holds a table, not a data set")
-    data = parse_json(text, where)
-    try:
-        # From JSON rather than from `data`: strict typing then still takes a list for a tuple.
-        return DeviceProfile.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ProfileError(describe(error, where, data)) from None
-    except (UnicodeError, RecursionError) as error:
-        raise ProfileError(f"{where}: not valid text: {error}; save it as UTF-8") from None
+    return checked_file(DeviceProfile, text, where)
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
@@ -114,27 +101,12 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     2
     """
     text = str(name_or_path)
-    is_path = isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".json")
     if text.lower().endswith((".csv", ".tsv")):
         raise ProfileError(
             f"device: {short(text)} is a table of measurements, not a profile; make one of it with "
             f"`nvaudit devices fit {text if text.isprintable() else short(text)} -o PROFILE.json`"
         )
-    if is_path:
-        where = text if text.isprintable() else short(text)
-        return parse_profile(read_text(Path(text), where, _SEE), where)
-    names = profile_names()
-    if text.lower() in names:
-        text = text.lower()
-    if text not in names:
-        near = difflib.get_close_matches(text, names, n=3)
-        hint = f"did you mean {', '.join(near)}? See" if near else "see"
-        raise ProfileError(
-            f"device: {short(text)} is not a bundled profile; {hint} "
-            "`nvaudit devices list`, or give the path of a .json file"
-        )
-    where = f"devices/{text}.json"
-    return parse_profile(read_text(_folder() / f"{text}.json", where, _SEE), where)
+    return parse_profile(*named_text(name_or_path, _folder(), kind="device", shown="devices", see=_SEE))
 
 
 def dump_profile(profile: DeviceProfile) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 from nvaudit.device.law import LAW_KINDS, LAW_TYPES
 from nvaudit.device.profile import DeviceProfile, SigmaKnob, Source, TimeKnob, Window
 from nvaudit.device.terms import SLUG, TERM_KINDS, TERM_TYPES, OneOverF, TableLevel
-from nvaudit.profile_file import SHOWN, short
+from nvaudit.errors import ProfileError
+from nvaudit.profile_file import MAX_BYTES, SHOWN, parse_json, short
 
 MAX_REPORTED = 10
 _MODELS: dict[str, type[BaseModel]] = {
@@ -205,3 +206,26 @@ def describe(error: ValidationError, where: str, data: object, words: FileWords 
     if len(errors) > MAX_REPORTED:
         lines.append(f"{where}: and {len(errors) - MAX_REPORTED} more")
     return "\n".join(lines)
+
+
+Profile = TypeVar("Profile", bound=BaseModel)
+
+
+def checked_file(model: type[Profile], text: str, where: str, words: FileWords = DEVICE_FILE) -> Profile:
+    """Parse and check the text of a profile file, of a device or of a technology.
+
+    Raises
+    ------
+    ProfileError
+        Naming the key, what was found, and what to do; one line per finding.
+    """
+    if len(text) > MAX_BYTES:
+        raise ProfileError(f"{where}: larger than 1 MiB; a profile holds a table, not a data set")
+    data = parse_json(text, where)
+    try:
+        # From JSON rather than from `data`: strict typing then still takes a list for a tuple.
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ProfileError(describe(error, where, data, words)) from None
+    except (UnicodeError, RecursionError) as error:
+        raise ProfileError(f"{where}: not valid text: {error}; save it as UTF-8") from None

@@ -10,16 +10,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from nvaudit.device.messages import FileWords, describe
-from nvaudit.errors import OptionError, ProfileError
-from nvaudit.profile_file import MAX_BYTES, parse_json, read_text, short
+from nvaudit.device.messages import FileWords, checked_file
+from nvaudit.errors import OptionError
+from nvaudit.profile_file import bundled_names, named_text
 from nvaudit.technology.adc import FlashAdc, SarAdc, SurveyAdc, TableAdc, ZigzagAdc
 from nvaudit.technology.profile import BitAdders, ConversionAdders, Technology
 from nvaudit.technology.quantity import Quantity, TechnologyPart
 
-SCHEMA_FILE = "schema.json"
 _SEE = "`nvaudit technology list`"
 _KINDS: dict[str, tuple[str, dict[str, type[TechnologyPart]]]] = {
     "adc": (
@@ -39,7 +38,7 @@ def _folder() -> Path:
 
 def technology_names() -> tuple[str, ...]:
     """Names of the bundled profiles, sorted; each is accepted by :func:`load_technology`."""
-    return tuple(sorted(path.stem for path in _folder().glob("*.json") if path.name != SCHEMA_FILE))
+    return bundled_names(_folder())
 
 
 def schema_text() -> str:
@@ -95,15 +94,7 @@ def parse_technology(text: str, where: str) -> Technology:
     ProfileError
         Naming the key, what was found, and what to do; one line per finding.
     """
-    if len(text) > MAX_BYTES:
-        raise ProfileError(f"{where}: larger than 1 MiB; a profile holds numbers, not a data set")
-    data = parse_json(text, where)
-    try:
-        return Technology.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ProfileError(describe(error, where, data, _WORDS)) from None
-    except (UnicodeError, RecursionError) as error:
-        raise ProfileError(f"{where}: not valid text: {error}; save it as UTF-8") from None
+    return checked_file(Technology, text, where, _WORDS)
 
 
 def load_technology(name_or_path: str | Path) -> Technology:
@@ -124,20 +115,9 @@ def load_technology(name_or_path: str | Path) -> Technology:
     >>> load_technology("cmos_22nm_neurosim").adc.kind
     'sar'
     """
-    text = str(name_or_path)
-    if isinstance(name_or_path, Path) or "/" in text or "\\" in text or text.endswith(".json"):
-        where = text if text.isprintable() else short(text)
-        return parse_technology(read_text(Path(text), where, _SEE), where)
-    names = technology_names()
-    if text not in names:
-        near = difflib.get_close_matches(text, names, n=3)
-        hint = f"did you mean {', '.join(near)}? See" if near else "see"
-        raise ProfileError(
-            f"technology: {short(text)} is not a bundled profile; {hint} {_SEE}, or give the path of a "
-            ".json file"
-        )
-    where = f"technology/{text}.json"
-    return parse_technology(read_text(_folder() / f"{text}.json", where, _SEE), where)
+    return parse_technology(
+        *named_text(name_or_path, _folder(), kind="technology", shown="technology", see=_SEE)
+    )
 
 
 def technology_digest(technology: Technology) -> str:

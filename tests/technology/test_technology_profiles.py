@@ -118,6 +118,11 @@ def test_a_part_of_a_number_is_named() -> None:
         assert f"mine.json: {message}" in str(error.value)
 
 
+def test_a_name_is_taken_in_any_case() -> None:
+    """As that of a device is."""
+    assert load_technology("CMOS_22nm_NeuroSim") == load_technology("cmos_22nm_neurosim")
+
+
 def test_unknown_names_and_files() -> None:
     """A name that is near is offered; a file that is not there is named."""
     with pytest.raises(ProfileError, match="did you mean cmos_32nm_isaac"):

@@ -10,7 +10,6 @@ from functools import reduce
 from nvaudit.cost.area import Standing, crossbars_of_tile, tile_of
 from nvaudit.cost.crossbars import (
     LayerCounts,
-    ReadCycle,
     accumulating_energy,
     adding_energy,
     conductances,
@@ -102,7 +101,7 @@ class _Estimate:
     def cost(self) -> HardwareCost:
         placed = self._place()
         tile = self._tile(placed)
-        chip = self._chip_buffer(placed)
+        chip = self.workload.largest * self.point.input_bits  # of the buffer that holds it, in bits
         self._read(placed)
         self._work_digitally(placed)
         load = self._send(placed, tile)
@@ -137,10 +136,6 @@ class _Estimate:
         needed = any(needs_reference(self.technology, array, self.levels) for array in arrays)
         tiles = [tile_of(self.read, array, reference=needed) for array in arrays]
         return max(tiles, key=lambda tile: tile.area, default=Standing({}, 0.0))
-
-    def _chip_buffer(self, placed: Sequence[_Placed]) -> float:
-        """Bits of the buffer that holds the largest activation."""
-        return self.workload.largest * self.point.input_bits
 
     @property
     def tiles(self) -> int:
@@ -281,7 +276,8 @@ class _Estimate:
                 energy = (inputs * buffer.levels.count + sums) * each
                 reads = one.layer.vectors * one.counts.crossbars * read.planes
                 if buffer.input_register is not None:
-                    energy += reads * read.size.rows * buffer.input_register.si * _per_plane(read)
+                    bits = 1 if read.mode == "bit_serial" else read.input_bits  # of a row, in one read
+                    energy += reads * read.size.rows * buffer.input_register.si * bits
                 if buffer.output_register is not None:
                     energy += reads / technology.hierarchy.crossbars_per_pe.count * buffer.output_register.si
                 if buffer.bus is not None:
@@ -438,11 +434,6 @@ class _Outside:
 
     def part(self, name: str) -> Part:
         return self.parts.setdefault(name, Part())
-
-
-def _per_plane(read: ReadCycle) -> int:
-    """Bits that a row's register gives in one read."""
-    return 1 if read.mode == "bit_serial" else read.input_bits
 
 
 def _share(some: float, every: float) -> float:

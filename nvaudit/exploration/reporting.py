@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nvaudit.exploration.choose import DesignChoice
-from nvaudit.exploration.search import SearchedPoint
+from nvaudit.exploration.search import DesignChoice, SearchedPoint
 from nvaudit.exploration.space import Settings, Space
 from nvaudit.exploration.spec import ExploreOptions, Objective
 from nvaudit.perturb.metrics import Metric
@@ -146,6 +145,7 @@ def _point(
         status, against = numbers.statuses[number]
     else:
         status, against = result.place, result.against
+    gate = numbers.gates.get(number)
     return _described(
         number,
         numbers.space,
@@ -159,7 +159,7 @@ def _point(
             "status": status,
             "against": against,
             "tied_with": numbers.ties.get(number),
-            "gate": _gate(numbers.gates.get(number), asked),
+            "gate": None if gate is None else gate_result(gate, asked.metric.higher_is_better),
         }
     )
 
@@ -198,10 +198,6 @@ def _kpp(result: SearchedPoint | None, asked: Exploration) -> KppResult | None:
     higher, spec = asked.metric.higher_is_better, asked.spec
     values = result.known.low if higher else -result.known.low
     return kpp(values, spec.percentiles[0], spec.confidence, higher)
-
-
-def _gate(gate: Gate | None, asked: Exploration) -> Any:
-    return None if gate is None else gate_result(gate, asked.metric.higher_is_better)
 
 
 def _json(value: Any) -> Any:

@@ -82,25 +82,15 @@ def calibrate_chip(
         {**spec.model_dump(), "calibrate_chips": samples, "calibrate_data": data, "roughness": False}
     )
     with scratch_folder() as folder, holding_inputs():
-        progress("reading model, data and chip", 0, 1)
-        session = prepare(spec, folder)
-        probe = Engine(session.workload).probe()
-        if session.rebatching_failed(probe):
-            session = prepare_again(session, probe)
-        metric = settle_metric(session, probe)
-        refuse_coupled(session, "calibrate")
-        loaded = load_chips(session, progress)
-        work = replace(session.workload, chips=tuple(one.devices for one in loaded))
-        job = _Job(session, work, metric, number, progress)
-        before, ideal, quantised = job.scores(work)
+        job = _opened(spec, folder, number, progress)
+        session, metric = job.session, job.metric
+        before, ideal, quantised = job.scores(job.work)
         corrected, layers, left = job.by_moments() if method == "moments" else job.by_least_squares()
         progress("scoring the corrected chip", 0, 1)
         after = job.score(corrected)
         write_chip(corrected, Engine(corrected), out, 0, number)
-        calibration = session.calibration
-        assert calibration is not None
-        used = calibration.count
-    unit = metric.unit
+    unit, used = metric.unit, session.calibration
+    assert used is not None
     return CalibrateReport(
         nvaudit_version=__version__,
         headline=f"{out}: {chip_name} of {chip}, {metric.name} {value_text(before, unit)} → "
@@ -115,7 +105,7 @@ def calibrate_chip(
         source=str(chip),
         out=str(out),
         method=method,
-        samples=used,
+        samples=used.count,
         unit=unit,
         scored=session.dataset.count,
         ideal=ideal,
@@ -125,6 +115,19 @@ def calibrate_chip(
         layers=layers,
         left=left,
     )
+
+
+def _opened(spec: RunSpec, folder: Path, number: int, progress: Progress) -> _Job:
+    """Settle the run, with the devices of its chips as they were read back."""
+    progress("reading model, data and chip", 0, 1)
+    session = prepare(spec, folder)
+    probe = Engine(session.workload).probe()
+    if session.rebatching_failed(probe):
+        session = prepare_again(session, probe)
+    metric = settle_metric(session, probe)
+    refuse_coupled(session, "calibrate")
+    chips = tuple(one.devices for one in load_chips(session, progress))
+    return _Job(session, replace(session.workload, chips=chips), metric, number, progress)
 
 
 def _chosen(chip: Path, name: str | None) -> tuple[str, int]:

@@ -23,9 +23,16 @@ from nvaudit.declare import fields_of
 from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.exploration.audited import PointChips
-from nvaudit.exploration.choose import gate_of, recommend, tied_with
 from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_report
-from nvaudit.exploration.search import ImpossiblePointError, SearchedPoint, Wanted, search_front
+from nvaudit.exploration.search import (
+    ImpossiblePointError,
+    SearchedPoint,
+    Wanted,
+    gate_of,
+    recommend,
+    search_front,
+    tied_with,
+)
 from nvaudit.exploration.space import Settings, Space, likeness, read_baseline, settle_space
 from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, SpaceOptions
 from nvaudit.files import holding_inputs

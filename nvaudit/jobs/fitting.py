@@ -107,9 +107,7 @@ def fit_chips(
     )
     fitted = parse_profile(json.dumps(made), f"{out} as a profile")
     write_text_atomic(out, dump_profile(fitted))
-    predicted: tuple[PredictedChip, ...] = ()
-    if trials is not None:
-        predicted = _predict(manifest, measured, out, trials, data, progress)
+    predicted = () if trials is None else _predict(manifest, measured, out, trials, data, progress)
     return _report(fit, manifest, mapping, measured, out, predicted, time.perf_counter() - begin)
 
 

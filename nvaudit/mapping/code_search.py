@@ -320,7 +320,8 @@ class CodeSearch:
         series = [[min(LARGEST, round(ratio**i)) for i in range(count)] for ratio in _RATIOS]
         starts = [self._in_family(one) for one in series]
         if count > 1:
-            fewer = self._search_before(count - 1)
+            before = self.best((count - 1) * self.per_significance).code
+            fewer = [int(one) for one in before.significances]
             starts += [self._in_family([*fewer, one]) for one in (fewer[0], fewer[-1])]
         if self.family == "integers":
             powers = CodeSearch(self.variance, self.encoding, self.weights, conversion=self.conversion)
@@ -332,9 +333,6 @@ class CodeSearch:
         if not fits:
             raise ValueError(f"{count} devices of {len(self.variance)} levels count beyond {MOST_VALUE}")
         return fits
-
-    def _search_before(self, count: int) -> list[int]:
-        return [int(one) for one in self.best(count * self.per_significance).code.significances]
 
     def _in_family(self, f: Sequence[int]) -> tuple[int, ...]:
         if self.family == "powers":

@@ -17,9 +17,58 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.arrays import Floats
-from nvaudit.mapping.slices import digits
+from nvaudit.arrays import Floats, Ids
 from nvaudit.options import Encoding
+
+
+def slice_widths(bits: int, cell_bits: int) -> tuple[int, ...]:
+    """Bits that each slice holds, least significant first; the top slice may be narrower.
+
+    Raises
+    ------
+    ValueError
+        If either number is below 1.
+
+    Examples
+    --------
+    >>> slice_widths(8, 3)
+    (3, 3, 2)
+    """
+    if bits < 1 or cell_bits < 1:
+        raise ValueError(f"bits and cell_bits must be at least 1, got {bits} and {cell_bits}")
+    full, rest = divmod(bits, cell_bits)
+    return (cell_bits,) * full + ((rest,) if rest else ())
+
+
+def digits(code: NDArray[np.integer], bits: int, cell_bits: int) -> NDArray[np.int16]:
+    """Split non-negative codes into slices.
+
+    Parameters
+    ----------
+    code : ndarray, integer
+        Codes, 0 … 2**bits − 1.
+    bits, cell_bits : int
+        Bits of a code and of a device.
+
+    Returns
+    -------
+    ndarray, int16, shape (slice, *code.shape)
+        ``g_i = (code >> i·B) mod 2**B``, least significant slice first.
+
+    References
+    ----------
+    TRICE paper, Eq. 12.
+
+    Examples
+    --------
+    >>> digits(np.array([0b110110]), 6, 2).ravel()
+    array([2, 1, 3], dtype=int16)
+    """
+    # T-12: the i-th group of B bits, (c >> iB) mod 2^B.
+    mask = 2**cell_bits - 1
+    count = len(slice_widths(bits, cell_bits))
+    return np.stack([(code >> (i * cell_bits)) & mask for i in range(count)]).astype(np.int16)
+
 
 MOST_VALUE = 2**14 - 1
 """Largest value: codes are int16, and the offset encoding stores twice the range."""
@@ -238,21 +287,27 @@ def least_noisy_code(
             best[to][better] = candidate[better]
             picks[d, to][better] = choice
         cost = best
-    value = _nearest(np.isfinite(cost[below:])) + below
-    levels = np.empty((len(f), states.shape[0], span + 1), np.int16)
-    # Back from the last device: a choice is the best one only for the value that is left at its stage.
-    for d in reversed(range(len(f))):
-        choice_of = picks[d, value]
-        levels[d] = states[:, choice_of]
-        value = value - f[d] * steps[choice_of]
-    # Polarity by polarity, as devices are drawn: (polarity, significance, value) → (device, value).
-    table = levels.transpose(1, 0, 2).reshape(-1, span + 1)
+    table = _read_back(picks, f, steps, states, _nearest(np.isfinite(cost[below:])) + below)
     if encoding == "offset":
         exact = np.flatnonzero(np.isfinite(cost[below:]))
         zero = int(exact[np.argmin(np.abs(2 * exact - span))]) if zero is None else zero
         if zero not in exact[1:-1]:
             raise ValueError(f"a zero weight needs a value that the code has inside 0 … {span}, got {zero}")
     return Code(tuple(map(float, f)), len(variance), encoding, _frozen(table), zero or 0)
+
+
+def _read_back(
+    picks: NDArray[np.int16], f: list[int], steps: NDArray[np.int64], states: NDArray[np.int16], value: Ids
+) -> NDArray[np.int16]:
+    """Levels of every device for each value, shape (device, value), from the choices of every stage."""
+    levels = np.empty((len(f), states.shape[0], len(value)), np.int16)
+    # Back from the last device: a choice is the best one only for the value that is left at its stage.
+    for d in reversed(range(len(f))):
+        choice_of = picks[d, value]
+        levels[d] = states[:, choice_of]
+        value = value - f[d] * steps[choice_of]
+    # Polarity by polarity, as devices are drawn: (polarity, significance, value) → (device, value).
+    return levels.transpose(1, 0, 2).reshape(-1, levels.shape[2])
 
 
 def check_significances(significances: Sequence[int], levels: int) -> list[int]:

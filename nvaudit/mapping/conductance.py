@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import DeviceProfile
-from nvaudit.mapping.codes import Code, level_code, slice_code
-from nvaudit.mapping.slices import slice_widths
+from nvaudit.mapping.codes import Code, level_code, slice_code, slice_widths
 from nvaudit.options import Encoding
 
 

@@ -106,12 +106,10 @@ class Geometry:
                     outputs = np.arange(left, left + wide)
                     if empty is not None:
                         outputs = outputs[~empty[rows[0] : rows[1], left : left + wide].all(axis=0)]
-                    yield from self._side_by_side(rows, outputs)
-
-    def _side_by_side(self, rows: tuple[int, int], outputs: NDArray[np.intp]) -> Iterator[CrossbarPlace]:
-        for first in range(0, len(outputs) * self.devices, self.size.cols):
-            column = np.arange(first, min(first + self.size.cols, len(outputs) * self.devices))
-            yield CrossbarPlace(rows, outputs[column // self.devices], column % self.devices)
+                    columns = len(outputs) * self.devices
+                    for first in range(0, columns, self.size.cols):
+                        column = np.arange(first, min(first + self.size.cols, columns))
+                        yield CrossbarPlace(rows, outputs[column // self.devices], column % self.devices)
 
 
 @dataclass(frozen=True)

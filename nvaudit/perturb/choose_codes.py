@@ -416,8 +416,12 @@ def _searched(
     choices = sorted({*choices, each * math.floor(budget / each)})
     codes = [_best(search, count) for count in choices]
     # Without data a layer's relative noise power is that of its weights: Σ ΔW² / Σ W².
+    noise, how = search.variance, search.conversion
     power = {
-        one.weight.key: [one.power * _error(code, search, one.spread).total ** 2 for code in codes]
+        one.weight.key: [
+            one.power * code_error(code, noise, one.spread, rounded_by=noise, conversion=how).total ** 2
+            for code in codes
+        ]
         for one in layers
     }
     cost = {one.weight.key: _costs(one, codes, profile, asked.allocate, size) for one in layers}
@@ -428,12 +432,6 @@ def _searched(
         room = sum(one[uniform] for one in cost.values())
     picked = allocate(power, cost, room)
     return {key: codes[k] for key, k in picked.items()}, search.tried
-
-
-def _error(code: Code, search: CodeSearch, weights: WeightDistribution) -> CodeError:
-    return code_error(
-        code, search.variance, weights, rounded_by=search.variance, conversion=search.conversion
-    )
 
 
 def _best(search: CodeSearch, devices: int) -> Code:

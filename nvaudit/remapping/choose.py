@@ -346,7 +346,8 @@ class RemapSearch:
             return
         for caution in CAUTIONS:
             name = f"{base.name}, {_ROUNDED}" + ("" if caution == 1 else f", errors × {caution:g}")
-            if self.late(name, more_s=min(_needed_s(base.bench), _PATIENCE_S)):
+            needed_s = sum(map(rounding_seconds, base.bench.weights.values()))
+            if self.late(name, more_s=min(needed_s, _PATIENCE_S)):
                 return
             self.tell(name, len(self.tried), len(self.tried) + 1)
             self._input_moments(base.bench, images)
@@ -481,10 +482,6 @@ def _code_name(bench: Bench) -> str:
     sizes = {key: values.size for key, values in bench.values.items()}
     devices = sum(sizes[key] * code.devices for key, code in bench.codes.of.items())
     return f"codes on {devices / sum(sizes.values()):.2f} devices"
-
-
-def _needed_s(bench: Bench) -> float:
-    return sum(rounding_seconds(weight) for weight in bench.weights.values())
 
 
 def _order(candidate: RemapCandidate) -> tuple[float, float]:

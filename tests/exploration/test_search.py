@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from nvaudit.errors import OptionError
-from nvaudit.exploration.choose import gate_of, recommend, tied_with
 from nvaudit.exploration.search import (
     ImpossiblePointError,
     Judged,
     KnownChips,
     SearchedPoint,
     Wanted,
+    gate_of,
+    recommend,
     search_front,
+    tied_with,
 )
 from nvaudit.stats.front import elimination_rule, pareto_front
 from nvaudit.stats.kpp import kpp_index

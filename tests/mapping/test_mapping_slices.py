@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nvaudit.mapping.slices import digits, slice_widths
+from nvaudit.mapping.codes import digits, slice_widths
 
 BITS = range(1, 15)
 CELLS = range(1, 9)

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from nvaudit.device import load_profile, operating_point
+from nvaudit.mapping.codes import digits
 from nvaudit.mapping.conductance import layout
-from nvaudit.mapping.slices import digits
 from nvaudit.perturb.cells import device_factors, device_offset, draw_cells, target_cells
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 

@@ -18,7 +18,7 @@ NeuroSim V1.3 (SubArray.cpp, SarADC.cpp); Shafiee et al., ISAAC, ISCA 2016; docs
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -121,10 +121,8 @@ class ReadCycle:
         Reads of an input vector: one for each bit, or one.
     steps : int
         Conversions of an ADC in one of them: columns that share it.
-    conducts : float
-        Time that a column conducts in one.
-    cycle : float
-        Time from one read to the next.
+    conducts, converts : float
+        Time that a column conducts in one, and that a conversion takes.
     adcs : int
         Of a crossbar.
     """
@@ -137,8 +135,25 @@ class ReadCycle:
     planes: int
     steps: int
     conducts: float
-    cycle: float
+    converts: float
     adcs: int
+
+    @property
+    def cycle(self) -> float:
+        """Time from one read to the next."""
+        read = self.technology.read
+        if read.conduction == "all" or self.mode == "pwm":
+            # Columns integrate while the array is read, and are converted from what they hold.
+            return max(self.conducts, self.steps * self.converts)
+        assert read.cycle_factor is not None
+        assert read.settle is not None
+        return self.steps * read.cycle_factor.si * (self.converts + read.settle.si)
+
+    def of_layer(self, counts: LayerCounts) -> ReadCycle:
+        """How crossbars of a layer are read: where unused columns are skipped, in fewer steps."""
+        if self.technology.mux.scan == "all":
+            return self
+        return replace(self, steps=max(1, math.ceil(counts.fullest / self.adcs)))
 
 
 def read_of(
@@ -163,23 +178,16 @@ def read_of(
         raise OptionError(f"--input-mode parallel: {technology.name} has no read voltage; add it")
     shared = min(technology.mux.columns_per_adc.count, size.cols)
     convert = technology.adc.time(adc_bits, size.rows)
-    if read.conduction == "selected":
-        assert read.settle is not None
-        assert read.cycle_factor is not None
-        conducts = convert
-        cycle = shared * read.cycle_factor.si * (convert + read.settle.si)
-    else:
-        assert read.array_time is not None
-        conducts = read.array_time.si
-        cycle = max(conducts, shared * convert)
-    planes = input_bits if mode == "bit_serial" else 1
+    conducts = convert
     if mode == "pwm":
         assert read.pulse_step is not None
         conducts = read.pulse_step.si * (2**input_bits - 1)
-        # Columns integrate while the pulses last and are converted from what they hold.
-        cycle = max(conducts, shared * convert)
+    elif read.conduction == "all":
+        assert read.array_time is not None
+        conducts = read.array_time.si
+    planes = input_bits if mode == "bit_serial" else 1
     return ReadCycle(
-        technology, size, mode, input_bits, adc_bits, planes, shared, conducts, cycle,
+        technology, size, mode, input_bits, adc_bits, planes, shared, conducts, convert,
         math.ceil(size.cols / shared),
     )  # fmt: skip
 
@@ -194,18 +202,19 @@ class LayerCounts:
         Of one copy of the layer.
     columns : float
         Device columns in use, reference columns with them, over all row blocks.
-    reads : float
-        Crossbars that are read for one vector: the same as ``crossbars``.
     sums : float
         Weight columns, of both polarities, over all row blocks.
     devices : int
         In use, without reference columns.
+    fullest : int
+        Columns in use in the fullest crossbar, its reference column with them.
     """
 
     crossbars: int
     columns: float
     sums: float
     devices: int
+    fullest: int
     by_block: NDArray[np.int64]
     crossbars_of_block: NDArray[np.int64]
 
@@ -220,6 +229,7 @@ def count_layer(occupied: Occupancy, array: DeviceArray, size: Crossbar, *, refe
         columns=float(used.sum()),
         sums=float(occupied.outputs.sum() * array.polarities),
         devices=int((columns.sum(axis=1) * occupied.rows).sum()),
+        fullest=min(int(columns.max(initial=0)) + reference, size.cols),
         by_block=used,
         crossbars_of_block=across.sum(axis=1),
     )

@@ -149,8 +149,8 @@ class _Estimate:
         for one in placed:
             if not one.counts.crossbars:
                 continue
-            vectors, read = one.layer.vectors, self.read
-            self._read_array(one)
+            vectors, read = one.layer.vectors, self.read.of_layer(one.counts)
+            self._read_array(one, read)
             one.part("driver").energy_j += vectors * driver_energy(read, one.layer, one.counts, one.occupied)
             one.part("adc").energy_j += vectors * conversion_energy(read, one.layer, one.counts, one.occupied)
             one.part("shift_add").energy_j += vectors * adding_energy(read, one.array, one.counts)
@@ -162,15 +162,15 @@ class _Estimate:
             # more fills the pipeline.
             one.analog_s = (vectors / one.copies + 1) * read.planes * read.cycle if vectors else 0.0
 
-    def _read_array(self, one: _Placed) -> None:
+    def _read_array(self, one: _Placed, read: ReadCycle) -> None:
         point, vectors = self.point, one.layer.vectors
         energy = reading_energy(
-            self.read, one.one, one.counts, one.occupied, point.device, self.levels,
+            read, one.one, one.counts, one.occupied, point.device, self.levels,
             zero_groups=point.skip_zero_groups,
         )  # fmt: skip
         if energy is None:
             self.unread.append(one.layer.key)
-        lines = wordline_energy(self.read, one.layer, one.counts, one.occupied)
+        lines = wordline_energy(read, one.layer, one.counts, one.occupied)
         one.part("crossbar").energy_j += vectors * ((energy or 0.0) + lines)
 
     def _work_digitally(self, placed: list[_Placed]) -> None:
@@ -308,7 +308,7 @@ class _Estimate:
             one.part("digital").latency_s += one.digital_s
         else:
             reading = self.technology.read.array_time
-            waits = reading is not None and self.read.cycle <= reading.si
+            waits = reading is not None and self.read.of_layer(one.counts).cycle <= reading.si
             one.part("crossbar" if waits else "adc").latency_s += one.analog_s
 
     # -- the result -----------------------------------------------------------------------------------

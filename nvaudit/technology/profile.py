@@ -115,6 +115,11 @@ class ColumnMux(TechnologyPart):
     columns_per_adc: Tally
     area: Footprint | None = Field(default=None, description="Of one column.")
     select_area: Footprint | None = Field(default=None, description="Of one column's select line.")
+    scan: Literal["all", "used"] = Field(
+        default="all",
+        description="What an ADC steps through: all columns that share it, or only as many as the fullest "
+        "crossbar of the layer has in use.",
+    )
 
 
 class BitAdders(TechnologyPart):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +186,23 @@ def test_groups_of_zeros_take_nothing(numbers: tuple[np.ndarray, np.ndarray]) ->
         one_layer(np.where(code == 0, 1, code), inputs), technology, replace(point, skip_zero_groups=True)
     )
     assert dense.conversions == plain.conversions  # fmt: skip
+
+
+def test_unused_columns_are_stepped_over_where_a_technology_says_so(
+    numbers: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Time and drivers go with the columns in use for each ADC; what is converted stays the same."""
+    workload, point = one_layer(*numbers), DesignPoint(device("offset"), Crossbar(64, 64), 5, BITS)
+    own = load_technology("cmos_22nm_neurosim")
+    used = own.model_copy(update={"mux": own.mux.model_copy(update={"scan": "used"})})
+    everything, some = (cost_of(workload, technology, point) for technology in (own, used))
+    columns = everything.conversions / VECTORS / BITS
+    steps, all_steps = math.ceil(columns / 8), own.mux.columns_per_adc.count
+    assert steps < all_steps
+    for name, share in (("driver", steps / all_steps), ("adc", 1.0), ("shift_add", 1.0)):
+        assert some.components[name].energy_j == pytest.approx(share * everything.components[name].energy_j)
+    before, after = (cost.components["adc"].latency_s for cost in (everything, some))
+    assert after == pytest.approx(steps / all_steps * before)
 
 
 def test_inputs_are_those_of_the_rows(example: tuple[ModelWorkload, Path], tmp_path: Path) -> None:

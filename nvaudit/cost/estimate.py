@@ -10,6 +10,7 @@ from functools import reduce
 from nvaudit.cost.area import Standing, crossbars_of_tile, tile_of
 from nvaudit.cost.crossbars import (
     LayerCounts,
+    ReadCycle,
     accumulating_energy,
     adding_energy,
     conductances,

@@ -55,7 +55,7 @@ format: $(VENV)/.stamp-dev ## reformat and apply ruff's safe fixes
 
 schema: $(VENV)/.stamp-dev ## write the JSON schemas of reports, devices, technologies, manifests and nvaudit.toml anew
 	$(BIN)/python -m nvaudit.report nvaudit/report/schemas
-	$(BIN)/python -m nvaudit.cli.config_schema > nvaudit/cli/nvaudit-toml.schema.json
+	$(BIN)/python -m nvaudit.cli.config > nvaudit/cli/nvaudit-toml.schema.json
 	$(BIN)/python -m nvaudit.device > devices/schema.json
 	$(BIN)/python -m nvaudit.technology > technology/schema.json
 	$(BIN)/python -m nvaudit.mapping > nvaudit/mapping/manifest.schema.json

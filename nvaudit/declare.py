@@ -271,17 +271,13 @@ def _bare(annotation: Any, metadata: Iterable[Any] = ()) -> tuple[Any, dict[str,
             constraints += [
                 part for item in more for part in (item.metadata if isinstance(item, FieldInfo) else [item])
             ]
-        elif origin in (Union, types.UnionType) and len(some := _not_none(annotation)) == 1:
-            annotation = some[0]
+        elif origin in (Union, types.UnionType) and len(set(get_args(annotation)) - {types.NoneType}) == 1:
+            (annotation,) = set(get_args(annotation)) - {types.NoneType}
         else:
             break
     names = ("ge", "gt", "le", "lt", "min_length", "max_length")
     limits = {name: getattr(item, name) for item in constraints for name in names if hasattr(item, name)}
     return annotation, limits
-
-
-def _not_none(union: Any) -> list[Any]:
-    return [part for part in get_args(union) if part is not types.NoneType]
 
 
 def _is_list(kind: Any) -> bool:

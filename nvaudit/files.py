@@ -310,8 +310,6 @@ class _Noted:
     ----------
     name : str
         As the user calls it.
-    size, mtime_ns : int
-    sha256 : str
     copied : bool
         The run goes on with a copy: what becomes of the file does not matter, unless it is read again.
     """
@@ -401,7 +399,6 @@ def note_input(path: Path, sha256: str, before: os.stat_result, copied: bool = F
 
     Parameters
     ----------
-    path : Path
     sha256 : str
         Of what was read.
     before : os.stat_result

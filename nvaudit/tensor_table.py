@@ -123,7 +123,6 @@ def codes_info(chosen: ChosenCodes | None, sizes: Mapping[str, int], asked: str)
 
     Parameters
     ----------
-    chosen : ChosenCodes or None
     sizes : mapping of str to int
         Weights of each tensor on the array, by key.
     asked : str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ import click
 from nvaudit._version import __version__
 from nvaudit.cli.check import plan_of_file
 from nvaudit.cli.config_file import ConfigFile
-from nvaudit.cli.config_schema import file_schema_text
 from nvaudit.cli.configured import (
     TABLE,
     VARIABLE,
@@ -22,6 +22,7 @@ from nvaudit.cli.configured import (
     configured_commands,
     defaults_of,
     options_by_key,
+    structure_keys,
     table_at,
 )
 from nvaudit.cli.once import OnceCommand
@@ -30,6 +31,7 @@ from nvaudit.cli.output import echo_bytes
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.report.kinds import print_report
+from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions
 
 if TYPE_CHECKING:
     from nvaudit.report.config.result import OptionValue
@@ -134,3 +136,94 @@ def _audits(command: click.Command, file: ConfigFile) -> tuple[str, ...]:
         if isinstance(option, FieldOption)
     }
     return tuple(named.name.text for named in plan_of_file(context, {**read, "workers": 0}).audits)
+
+
+_HEAD = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "nvaudit.toml, or [tool.nvaudit] in a pyproject.toml",
+}
+
+
+def file_schema_text() -> str:
+    """Write the schema, made from the declarations of the options."""
+    every: dict[str, Any] = {}
+    top: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
+    for words, command in configured_commands():
+        options = {
+            key: _shared(every, key, _option_schema(option))
+            for key, option in options_by_key(command).items()
+        }
+        for key, schema in options.items():
+            top.setdefault(key, schema)
+        if structure_keys(words):
+            options |= _matrix_schema(command, options)
+        place = tables
+        for word in words[:-1]:
+            place = place.setdefault(word, _table_schema({}))["properties"]
+        place[words[-1]] = _table_schema(options)
+    # A word may name an option and a group of commands, as technology does: the kind of value tells which.
+    for word, table in tables.items():
+        top[word] = {"anyOf": [top[word], table]} if word in top else table
+    return json.dumps({**_HEAD, **_table_schema(top), "$defs": every}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _shared(every: dict[str, Any], key: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Refer to a schema that several commands have; one with other words stands where it is."""
+    return {"$ref": f"#/$defs/{key}"} if every.setdefault(key, schema) == schema else schema
+
+
+def _table_schema(properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    more = {"required": list(required)} if required else {}
+    return {"type": "object", "properties": properties, **more, "additionalProperties": False}
+
+
+def _matrix_schema(command: click.Command, schemas_of: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes: every entry may have options of an audit."""
+    options = {
+        key: schemas_of[key]
+        for key, option in options_by_key(command).items()
+        if isinstance(option, FieldOption) and option.field.name not in CheckOptions.model_fields
+    }
+    text, names = {"type": "string"}, {"type": ["string", "array"], "items": {"type": "string"}}
+    schemas: dict[str, Any] = {}
+    for axis, key in AXIS_KEYS.items():
+        entry = _table_schema({key: text, "name": text, **options}, (key,))
+        schemas[axis] = {
+            "type": "array",
+            "items": entry if axis == "conditions" else {"anyOf": [text, entry]},
+        }
+    exception = _table_schema({**dict.fromkeys(NAME_KEYS, names), "skip": {"type": "boolean"}, **options})
+    return {**schemas, "exceptions": {"type": "array", "items": exception}}
+
+
+def _option_schema(option: click.Option) -> dict[str, Any]:
+    """The schema of the value of an option."""
+    said = {"description": option.help} if option.help else {}
+    if isinstance(option, FieldOption):
+        return {**_field_schema(option), "description": option.field.option.help}
+    if option.is_flag:
+        return {"type": "boolean", **said}
+    if isinstance(option.type, click.Choice):
+        return {"enum": list(option.type.choices), **said}
+    numeric = isinstance(option.type, click.types.FloatParamType | click.types.IntParamType)
+    return {"type": "number" if numeric else "string", **said}
+
+
+def _field_schema(option: FieldOption) -> dict[str, Any]:
+    """The schema of a field, made by pydantic; what is read from a text may be one."""
+    field = option.field
+    if field.switch:
+        return {"type": "boolean"}
+    one = option.part.model_json_schema()["properties"][field.name]
+    one = next((kind for kind in one.get("anyOf", []) if kind.get("type") != "null"), one)
+    one = {key: value for key, value in one.items() if key not in ("default", "title")}
+    if field.option.read is not None:
+        one = {"type": ["string", "number"]}
+    elif "items" in one:
+        one = one["items"]
+    return {"anyOf": [one, {"type": "array", "items": one}]} if option.multiple else one
+
+
+if __name__ == "__main__":
+    click.echo(file_schema_text(), nl=False)

@@ -188,15 +188,12 @@ def _taken(option: click.Option, value: Any, file: ConfigFile) -> Any:
     if isinstance(value, list) and not option.multiple:
         raise OptionError("got a list; give one value")
     texts = [_text(item) for item in many]
-    if isinstance(option.type, FilePath) or _is_path(option):
+    field = option.field if isinstance(option, FieldOption) else None
+    if isinstance(option.type, FilePath) or (field is not None and field.option.read is read_path):
         texts = [file.resolve(text) if text else text for text in texts]
-    elif isinstance(option, FieldOption) and option.field.name == "device":
+    elif field is not None and field.name == "device":
         texts = [device_text(text, file) for text in texts]
     return texts if option.multiple else texts[0]
-
-
-def _is_path(option: click.Option) -> bool:
-    return isinstance(option, FieldOption) and option.field.option.read is read_path
 
 
 def device_text(text: str, file: ConfigFile) -> str:

@@ -60,7 +60,9 @@ class OnceCommand(click.Command):
                 if option.is_flag and len(set(values)) == 1:
                     continue  # a switch that is given twice says nothing else
                 given = " and ".join(values)
-                raise click.UsageError(f"{_name(option)} is given {times} times: {given}; give it once", ctx)
+                raise click.UsageError(
+                    f"{max(option.opts, key=len)} is given {times} times: {given}; give it once", ctx
+                )
 
     def _values(self, ctx: click.Context, args: Sequence[str], option: click.Option) -> list[str]:
         """Everything that was given for an option: it is parsed again as a repeatable one."""
@@ -86,8 +88,3 @@ def _shown(value: Any, option: click.Option) -> str:
     if isinstance(value, tuple | list):
         return repr(" ".join(map(str, value)))
     return repr(value) if isinstance(value, str) else option.opts[0]  # given without its optional value
-
-
-def _name(option: click.Option) -> str:
-    """The long name of an option."""
-    return max(option.opts, key=len)

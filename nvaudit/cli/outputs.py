@@ -25,7 +25,7 @@ from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import KINDS, NoPartError, csv_of, document_of, junit_of, picture_of
-from nvaudit.report.plots.figures import paper_drawer, plotly_graphs
+from nvaudit.report.plots import paper_drawer, plotly_graphs
 
 if TYPE_CHECKING:
     from nvaudit.report.header import Header

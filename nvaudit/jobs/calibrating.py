@@ -35,7 +35,6 @@ class Calibrated:
 
     Attributes
     ----------
-    measurement : Measurement
     norms : tuple of str
         Batch normalisations whose statistics were corrected, by what they make.
     layers : tuple of str
@@ -85,13 +84,10 @@ def calibrate_chips(
     ----------
     session : Session
         Of the audit; its chips are drawn from the same streams.
-    metric : Metric
     keep : str or None
         File of the nominal outputs that the metric compares with.
-    progress : callable
     resume : Path or None
         The run's folder.
-    stop : Stop
     minutes : float or None
         What is left of the time.
 

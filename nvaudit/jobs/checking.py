@@ -136,6 +136,7 @@ def plan_check(
         _axis("conditions", conditions or [{"name": ""}]),
     )
     _check_exceptions(exceptions, axes)
+    only = options.only or ("*",)
     audits, left_out = [], []
     for model, of_model in axes[0].items():
         for device, of_device in axes[1].items():
@@ -145,7 +146,7 @@ def plan_check(
                 for exception in exceptions:
                     if _is_for(exception, name):
                         wanted |= {key: value for key, value in exception.items() if key not in NAME_KEYS}
-                if wanted.pop("skip", False) or not _is_wanted(name, options.only):
+                if wanted.pop("skip", False) or not any(fnmatch.fnmatchcase(name.text, g) for g in only):
                     left_out.append(name.text)
                     continue
                 spec = _spec(name, {**wanted, **(forced or {})})
@@ -192,10 +193,6 @@ def _spec(name: AuditName, options: Mapping[str, Any]) -> RunSpec:
     except NvauditError as error:
         raise type(error)(f"{name.text}: {error}") from None
     return spec
-
-
-def _is_wanted(name: AuditName, only: Sequence[str]) -> bool:
-    return not only or any(fnmatch.fnmatchcase(name.text, glob) for glob in only)
 
 
 def _is_for(exception: Mapping[str, Any], name: AuditName) -> bool:

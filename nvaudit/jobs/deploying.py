@@ -196,7 +196,9 @@ def map_model(spec: MapSpec, out: Path, progress: Progress = quiet) -> MapReport
         raise OptionError("--verify-plan and --simulate: choose one; simulated chips are programmed already")
     with scratch_folder() as folder, holding_inputs():
         progress("reading the model", 0, 1)
-        on = settle_mapping(RunSpec.validated(_audit_options(spec)), folder)
+        on = settle_mapping(
+            RunSpec.validated({name: getattr(spec, name) for name in RunSpec.model_fields}), folder
+        )
         if spec.simulate is not None:
             check_devices(on.point, "--simulate")
         with _verify_masks(spec.verify_plan, on) as masks, new_folder(out) as place:
@@ -206,11 +208,6 @@ def map_model(spec: MapSpec, out: Path, progress: Progress = quiet) -> MapReport
                 write_text_atomic(place / MANIFEST, manifest_text(manifest))
                 size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     return map_report(on, manifest, out, mapped_rows(manifest), size, time.perf_counter() - begin)
-
-
-def _audit_options(spec: MapSpec) -> dict[str, Any]:
-    """What an audit would be given."""
-    return {name: getattr(spec, name) for name in RunSpec.model_fields}
 
 
 @contextmanager

@@ -361,7 +361,12 @@ class _Exploration:
         objective = COSTS[own.against][0]
         # Of equal cost the one that is smaller in the other costs first, then the first of the space.
         ranked = sorted(
-            self.costs, key=lambda n: (getattr(self.costs[n], objective), *_all_costs(self.costs[n]), n)
+            self.costs,
+            key=lambda n: (
+                getattr(self.costs[n], objective),
+                *(getattr(self.costs[n], name) for name, _, _ in COSTS.values()),
+                n,
+            ),
         )
         cheapest: dict[str, int] = {}
         for number in ranked:
@@ -521,10 +526,6 @@ def budgets_of(own: ExploreOptions) -> dict[Objective, float]:
     """The limits on costs, by the name of the cost."""
     limits = {cost: getattr(own, f"max_{cost}") for cost in COSTS}
     return {cost: limit for cost, limit in limits.items() if limit is not None}
-
-
-def _all_costs(cost: PointCost) -> tuple[float, ...]:
-    return tuple(getattr(cost, name) for name, _, _ in COSTS.values())
 
 
 def _chip_key(spec: RunSpec) -> str:

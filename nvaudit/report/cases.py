@@ -37,7 +37,6 @@ class Case:
     ----------
     point : SweepPoint
         Where it was asked; without a sweep the only one there is.
-    kpp : KppResult
     gate : GateResult or None
         None where nothing was demanded.
     drop : DropResult or None

@@ -19,7 +19,6 @@ class GateCount:
 
     Attributes
     ----------
-    failures, trials : int
     stopped : str
         Why no more chips were drawn.
     """

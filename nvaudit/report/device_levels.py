@@ -45,11 +45,6 @@ def describe_levels(
         Conductance that each level aims at.
     draws : mapping of int to ndarray, float64, shape (device,)
         Conductances of devices of that level.
-    unit : str
-
-    Returns
-    -------
-    DeviceLevels
     """
     levels = []
     for level, values in draws.items():

@@ -114,9 +114,6 @@ class Table:
     ----------
     name : str
         Unique on the page; letters and hyphens.
-    caption : str
-    columns : tuple of str
-    rows : tuple of tuple of Cell
     numeric : tuple of int
         Columns that are aligned as numbers.
     sortable : bool
@@ -242,7 +239,6 @@ class Hero:
         The verdict in a sentence.
     lines : tuple of str
         What it rests on.
-    numbers : tuple of KeyFigure
     about : str
         What the numbers are of: the metric, and whether higher is better.
     warnings : tuple of str
@@ -268,8 +264,6 @@ class Document:
         The headline: the result in one line.
     subject, subtitle : str
         What was examined, and how, e.g. the name of a model.
-    hero : Hero
-    sections : tuple of Section
     version : str
         Of nvaudit.
     """

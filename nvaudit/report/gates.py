@@ -81,7 +81,6 @@ def gate_result(gate: Gate, higher_is_better: bool, stopped: str = "") -> GateRe
 
     Parameters
     ----------
-    gate : Gate
     higher_is_better : bool
         False for a loss.
     stopped : str

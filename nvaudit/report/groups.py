@@ -42,11 +42,6 @@ def zero_groups_info(rows: int, cols: int, layers: Iterable[ZeroGroupsLayer]) ->
     ----------
     rows, cols : int
         Of a crossbar.
-    layers : iterable of ZeroGroupsLayer
-
-    Returns
-    -------
-    ZeroGroups
     """
     each = tuple(layers)
     weights = sum(layer.weights for layer in each)

@@ -1,4 +1,4 @@
-"""A histogram of the chips made of block characters, with markers below its axis."""
+"""Pictures made of characters: a histogram with markers below its axis, and marks on a common scale."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.report.wording import value_text, wrap
+
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _MAX_ROWS = 5
+_SCALE_COLUMNS = 60
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,6 @@ def bin_values(
     ----------
     values : ndarray, float64, shape (trial,)
         At least two different values.
-    columns : int
     step : float
         Resolution of the metric (1 / images for an accuracy), 0 if it has none. A bin then holds a whole
         number of steps; otherwise some bins would hold one possible value more than their neighbours.
@@ -55,10 +57,6 @@ def bin_values(
         Further values that the axis shall reach.
     weights : ndarray, float64, shape (trial,), optional
         How many chips each value stands for.
-
-    Returns
-    -------
-    Bins
     """
     weights = np.ones(len(values)) if weights is None else weights
     reach = [float(values.min()), float(values.max()), *include]
@@ -87,7 +85,6 @@ def histogram_lines(
 
     Parameters
     ----------
-    bins : Bins
     markers : sequence of Marker
         Each on a line of its own, in this order.
     ends : tuple of str
@@ -127,3 +124,38 @@ def _marker_line(marker: Marker, bins: Bins, each: int) -> str:
     if len(right) <= columns or position < len(marker.label) + 1:
         return right
     return f"{marker.label} ▲".rjust(position + 1)
+
+
+def scale_lines(
+    rows: Sequence[tuple[str, Sequence[tuple[float, float, str]]]], unit: str, legend: str, width: int
+) -> list[str]:
+    """Draw rows of marks on a scale that all have in common.
+
+    Parameters
+    ----------
+    rows : sequence of (str, marks)
+        Names of one length, each with its marks: from where to where, and the character. Later ones stand
+        before earlier ones.
+    legend : str
+        What the characters are.
+    width : int
+        Columns at hand; the scale takes at least 10.
+
+    Returns
+    -------
+    list of str
+        A line for each row, then the ends of the scale and the legend.
+    """
+    columns = max(min(_SCALE_COLUMNS, width - len(rows[0][0]) - 2), 10)
+    ends = [end for _, marks in rows for first, last, _ in marks for end in (first, last)]
+    low, high = min(ends), max(ends)
+    # What differs by rounding alone is one point; it would be stretched over the whole scale.
+    span = high - low if high - low > 1e-12 * max(abs(low), abs(high)) else math.inf
+    lines = []
+    for name, marks in rows:
+        cells = [" "] * columns
+        for *places, character in marks:
+            first, last = sorted(round((place - low) / span * (columns - 1)) for place in places)
+            cells[first : last + 1] = character * (last + 1 - first)
+        lines.append(f"{name}  {''.join(cells)}".rstrip())
+    return [*lines, *wrap(f"from {value_text(low, unit)} to {value_text(high, unit)}: {legend}", width)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nvaudit.errors import DataError, OptionError
 from nvaudit.report.jsontext import short_repr
-from nvaudit.report.plots.figures import paper_drawer
+from nvaudit.report.plots import paper_drawer
 from nvaudit.report.reading import keys_text, parsed, validated
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ class ReportKind:
 
     Attributes
     ----------
-    name : str
     command : str
         That writes it.
     result : str
@@ -362,7 +361,7 @@ def junit_of(report: Header) -> str:
     OptionError
         If a report of this kind answers no question.
     """
-    from nvaudit.report.junit import junit_text
+    from nvaudit.report.render.junit import junit_text
 
     kind = _kind_of(report)
     module = _records(kind)

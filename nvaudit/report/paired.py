@@ -44,11 +44,6 @@ def paired_difference(
         k of the KPP, between 0 and 100, counted from the worst chip.
     confidence : float
         Of each interval.
-    higher_is_better : bool
-
-    Returns
-    -------
-    PairedDifference
 
     Raises
     ------

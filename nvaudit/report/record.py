@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from nvaudit.report.document import Block, Facts, Section, short
+from nvaudit.report.document import Block, Bullets, Facts, Section, short
 from nvaudit.report.header import Header
-from nvaudit.report.sections import InputHashes, ModelInfo, RuntimeInfo, runtime_text
+from nvaudit.report.sections import InputHashes, ModelInfo, runtime_text
 
 
 def record_section(
@@ -25,11 +25,17 @@ def record_section(
     facts = (
         ("nvaudit", report.nvaudit_version),
         *rows,
-        *_runtime_rows(report.runtime),
+        *(("Run on", line.removeprefix("Run on: ")) for line in runtime_text(report.runtime)),
         *_time_rows(report.timing),
         *_hash_rows(hashes or report.hashes),
     )
     return Section("record", "How it was run", (*before, Facts(facts), *after), folded=True)
+
+
+def notes_section(lines: Iterable[str]) -> Section:
+    """What a reader should know; no section where there is nothing."""
+    notes = tuple(lines)
+    return Section("notes", "Notes", (Bullets(notes),) if notes else ())
 
 
 def model_row(model: ModelInfo) -> tuple[str, str]:
@@ -41,11 +47,6 @@ def _time_rows(timing: Mapping[str, float]) -> list[tuple[str, str]]:
     """Name the seconds of each step; no row where none was measured."""
     times = (f"{key.removesuffix('_s').replace('_', ' ')} {value:.4g} s" for key, value in timing.items())
     return [("Time", ", ".join(times))] if timing else []
-
-
-def _runtime_rows(runtime: RuntimeInfo | None) -> list[tuple[str, str]]:
-    """Say what the samples ran on; no row where the report does not know."""
-    return [("Run on", line.removeprefix("Run on: ")) for line in runtime_text(runtime)]
 
 
 def _hash_rows(hashes: InputHashes | None) -> list[tuple[str, str]]:

@@ -98,7 +98,6 @@ class Check:
         since another candidate is the result.
     lines : tuple of str
         The answer in words; where there is a verdict the first line says it with its reason.
-    numbers : mapping of str to float or None
     message : str
         What lists of test cases show where it does not hold; empty: the first line.
     subject : tuple of str

@@ -14,7 +14,6 @@ class MetricStep:
 
     Attributes
     ----------
-    name : str
     value : float
         The metric after it.
     cause : str

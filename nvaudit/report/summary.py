@@ -41,10 +41,6 @@ class MeasuredAudit:
 
     Attributes
     ----------
-    metric, unit : str
-    higher_is_better : bool
-    assumed : tuple of str
-    nominal, quantised : float
     chips : tuple of Chips
         At each point.
     samples : int
@@ -53,7 +49,6 @@ class MeasuredAudit:
         As asked for.
     sigmas : tuple of float
         One per point.
-    sigma_unit : str
     together : int
         How many samples run at a time where they influence each other, else 0.
     caution : str
@@ -100,8 +95,6 @@ class Conditions:
     ----------
     level_of : str or None
         Whose level spacings sigma is in, where that is not plain.
-    mapped : MappedShare or None
-    crossbar : CrossbarInfo or None
     time_s : float
         Since programming.
     additions : tuple of str
@@ -150,7 +143,7 @@ def summarise(
     mapped: MappedShare | None = None,
     **rest: Any,
 ) -> AuditReport:
-    """Make the report.
+    """Make the report: of a sweep with the point of largest sigma at the top; every point must pass the gate.
 
     Parameters
     ----------
@@ -164,11 +157,6 @@ def summarise(
         None where it was not counted.
     **rest
         Further fields of ``AuditReport``.
-
-    Returns
-    -------
-    AuditReport
-        Of a sweep, the point with the largest sigma stands at the top; every point must pass the gate.
     """
     points = measured_points(measured, questions)
     worst = max(points, key=lambda point: point.sigma)
@@ -177,21 +165,14 @@ def summarise(
     label_free = data["label_kind"] == "none"
     share_gate = None if mapped is None else judge_share(mapped, questions.require_mapped)
     verdict = joint_verdict(overall_verdict((*gates, *drops)), share_gate)
+    error = standard_error(measured.nominal, data["count"], measured.metric, measured.unit)
+    where = Conditions(
+        operating_point.get("level_of"), mapped, rest.get("crossbar"), operating_point["time_s"],
+        additions_text(rest["run"]),
+    )  # fmt: skip
     return AuditReport(
         headline=_headline(
-            measured,
-            worst,
-            verdict,
-            label_free,
-            rest["device"]["name"],
-            Conditions(
-                operating_point.get("level_of"),
-                mapped,
-                rest.get("crossbar"),
-                operating_point["time_s"],
-                additions_text(rest["run"]),
-            ),
-            interrupted or time_boxed,
+            measured, worst, verdict, label_free, rest["device"]["name"], where, interrupted or time_boxed
         ),
         label_free=label_free,
         verdict=verdict if interrupted is None else None,
@@ -216,10 +197,7 @@ def summarise(
         trials=worst.trials,
         sweep=points if len(points) > 1 else (),
         tensors=tuple(tensors),
-        data=DataInfo(
-            **data,
-            standard_error=standard_error(measured.nominal, data["count"], measured.metric, measured.unit),
-        ),
+        data=DataInfo(**data, standard_error=error),
         operating_point=OperatingPointInfo(**operating_point, sigma=worst.sigma, sigma_unit=worst.sigma_unit),
         **rest,
     )

@@ -259,17 +259,12 @@ def wrap(text: str, width: int, indent: str = "", hanging: str = "", narrowest: 
 
     Parameters
     ----------
-    text : str
     width : int
         Columns, of whole lines.
     indent, hanging : str
         What the first and the other lines begin with.
     narrowest : int
         Lines are at least this long, however small the terminal is.
-
-    Returns
-    -------
-    list of str
     """
     joined = re.sub(r"(?<=[\d.]) (?=%|points)", _NO_BREAK, text)
     lines = textwrap.wrap(

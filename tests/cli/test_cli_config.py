@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from nvaudit.cli.config import file_schema_text
 from nvaudit.cli.config_file import find_config, read_config
-from nvaudit.cli.config_schema import file_schema_text
 from nvaudit.cli.configured import configured_commands, options_by_key
 from nvaudit.cli.options import FieldOption
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK, OptionError

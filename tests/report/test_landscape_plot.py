@@ -6,8 +6,13 @@ import pytest
 pytest.importorskip("plotly", reason="plotly draws the figures")
 
 from nvaudit.report.landscape.document import map_lines
-from nvaudit.report.landscape.figures import MAX_POINTS, MAX_SURFACES, contour_figure, surface_figure
-from nvaudit.report.landscape.surface import surface_figures
+from nvaudit.report.landscape.figures import (
+    MAX_POINTS,
+    MAX_SURFACES,
+    contour_figure,
+    surface_figure,
+    surface_figures,
+)
 
 AXIS = np.linspace(-0.3, 0.3, 7)
 

@@ -27,7 +27,7 @@ from nvaudit.report.mapped import (
     share_clause,
     share_warning,
 )
-from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots import figure_data
 from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.sections import OperatingPointInfo, SweepPoint
 from nvaudit.stats.gate import overall_verdict

@@ -17,7 +17,7 @@ from report_samples import accuracies, full_report, report
 from nvaudit.report import AuditReport, from_json, to_json
 from nvaudit.report.document import MAX_ROWS, CodeBlock, Table, for_medium
 from nvaudit.report.kinds import document_of
-from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots import figure_data
 from nvaudit.report.render.html import html_document
 from nvaudit.report.rerun import rerun_command
 from nvaudit.report.wording import clean

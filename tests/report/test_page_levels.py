@@ -10,7 +10,7 @@ from report_samples import report
 
 from nvaudit.report.device_levels import describe_levels
 from nvaudit.report.kinds import document_of
-from nvaudit.report.plots.figures import figure_data
+from nvaudit.report.plots import figure_data
 
 
 def test_levels_are_summed_up():

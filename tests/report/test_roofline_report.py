@@ -229,7 +229,7 @@ def test_json(four):
 def test_figure(four, plain):
     """Four curves with two bands with converters, two with one without; the values are the report's."""
     pytest.importorskip("plotly")
-    from nvaudit.report.roofline.figures import roofline_figure
+    from nvaudit.report.roofline.document import roofline_figure
 
     def lines(found):
         return {t.name: list(t.y) for t in roofline_figure(found).data if t.fill != "toself"}

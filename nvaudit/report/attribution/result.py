@@ -113,17 +113,7 @@ class AttributionDetail(ReportPart):
 
 @dataclass(frozen=True)
 class Basis:
-    """On what an attribution rests.
-
-    Attributes
-    ----------
-    images, inferences : int
-    sigma : float
-    sigma_unit : str
-    percentiles : tuple of float
-    confidence : float
-    higher_is_better : bool
-    """
+    """On what an attribution rests."""
 
     images: int
     inferences: int

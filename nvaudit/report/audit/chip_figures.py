@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from nvaudit.arrays import Floats
 from nvaudit.report.histogram import bin_values
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, flag, layout, percent_axis
+from nvaudit.report.plots import axis, colour, flag, layout, percent_axis, plotly_graphs
 from nvaudit.report.sections import SweepPoint
 from nvaudit.report.wording import kpp_name, limit_text
 from nvaudit.stats.binomial import clopper_pearson
@@ -31,13 +30,10 @@ class Mark:
 
     Attributes
     ----------
-    value : float
-    text : str
     role : str
         Of the palette.
     low, high : float or None
         Ends of its interval.
-    dash : str
     """
 
     value: float
@@ -86,11 +82,8 @@ def histogram_figure(chips: Known, marks: Sequence[Mark], name: str, unit: str, 
 
     Parameters
     ----------
-    chips : Known
-    marks : sequence of Mark
     name : str
         Of the metric.
-    unit : str
     step : float
         Resolution of the metric, 0 if it has none.
     """
@@ -115,7 +108,6 @@ def yield_figure(curve: Curve, marks: Sequence[Mark], name: str, unit: str, bett
 
     Parameters
     ----------
-    curve : Curve
     marks, name, unit
         As in :func:`histogram_figure`.
     better : bool
@@ -151,7 +143,6 @@ def yield_curve(chips: Known, better: bool, confidence: float | None) -> Curve:
 
     Parameters
     ----------
-    chips : Known
     better : bool
         Whether a higher metric is better.
     confidence : float or None
@@ -253,14 +244,12 @@ def sweep_figure(
 
     Parameters
     ----------
-    points : sequence of SweepPoint
     thresholds : sequence of float
         Drawn as horizontal lines.
     quantised : float
         The metric without noise, drawn as a horizontal line.
     name : str
         Of the metric.
-    unit : str
     """
     go = plotly_graphs()
     points = sorted(points, key=lambda point: point.sigma)

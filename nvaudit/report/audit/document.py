@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from nvaudit.report.audit.array import device_section, mapping_section
-from nvaudit.report.audit.calibrated import calibrated_section
 from nvaudit.report.audit.chips import chips_section, sweep_section, yield_section
 from nvaudit.report.audit.losses import losses_section
 from nvaudit.report.audit.measured import measured_section
@@ -20,11 +19,15 @@ from nvaudit.report.audit.record import (
     resume_section,
 )
 from nvaudit.report.cases import cases_of, deciding_point, ended_text, question_text, verdict_word
-from nvaudit.report.codes import codes_number
+from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.cost.document import cost_section
+from nvaudit.report.device.document import device_blocks
 from nvaudit.report.document import (
+    FILES,
+    MEDIA,
     PAGE,
     Block,
+    Bullets,
     Document,
     Hero,
     KeyFigure,
@@ -38,12 +41,15 @@ from nvaudit.report.document import (
     unit_words,
 )
 from nvaudit.report.drops import allowed_text, drop_lines
-from nvaudit.report.landscape.surface import roughness_words, surface_figures
+from nvaudit.report.groups import zero_groups_text
+from nvaudit.report.landscape.figures import roughness_words, surface_figures
 from nvaudit.report.mapped import gate_lines
-from nvaudit.report.parts import crossbar_section, outlier_numbers, share_numbers, warnings
+from nvaudit.report.parts import crossbar_section, outlier_numbers, share_blocks, share_numbers, warnings
 from nvaudit.report.result import AuditReport
+from nvaudit.report.sections import SweepPoint
 from nvaudit.report.steps import noiseless_steps
 from nvaudit.report.tails import TailResult
+from nvaudit.report.tensors import digital_reasons, mapped_text, tensor_table
 from nvaudit.report.wording import (
     amount_text,
     confidence_text,
@@ -301,3 +307,91 @@ def _landscape(report: AuditReport) -> Section | None:
         grid, losses = np.array(surface.axis), np.array([surface.losses])
         blocks += surface_figures(grid, losses, [name], roughness.loss.replace("_", "-"))
     return Section("landscape", "Loss landscape", tuple(blocks))
+
+
+def mapping_section(report: AuditReport) -> Section:
+    """What is mapped and what stays digital, with reasons."""
+    mapped = [tensor for tensor in report.tensors if tensor.decision == "mapped"]
+    digital = [tensor for tensor in report.tensors if tensor.decision == "digital"]
+    stay = f"{count_text(len(digital), 'tensor')} stay{'s' if len(digital) == 1 else ''} digital"
+    text = f"{mapped_text(mapped)}. {stay if digital else 'Nothing stays digital'}."
+    blocks: list[Block] = [Paragraph(text, "lead"), *share_blocks(report.mapped)]
+    if report.codes is not None:
+        blocks += codes_blocks(report.codes)
+    if report.zero_groups is not None:
+        blocks.append(Paragraph(f"Groups of zeros: {zero_groups_text(report.zero_groups)}."))
+    if reasons := digital_reasons(digital):
+        rows = tuple((reason, Number(count, f"{count:,}")) for reason, count in reasons)
+        table = Table("reasons", "What stays digital.", ("reason", "tensors"), rows, numeric=(1,))
+        blocks.append(replace(table, media=MEDIA - PAGE))
+    size = report.run.get("crossbar")
+    of = f" of {size[0]} × {size[1]}" if isinstance(size, list) and len(size) == 2 else ""
+    table = tensor_table("tensors", f"Every constant of the model; crossbars{of}.", (*mapped, *digital))
+    blocks.append(replace(table, media=FILES))
+    return Section("mapping", "What is on the array", tuple(blocks), folded=True)
+
+
+def device_section(report: AuditReport) -> Section:
+    """The device, and the law of each of its levels where the report has it."""
+    point = report.operating_point
+    blocks = device_blocks(report.device, at_sigma(point), point.time_s, point.terms, report.device_levels)
+    return Section("device", "The device", tuple(blocks), media=PAGE)
+
+
+def calibrated_section(report: AuditReport) -> Section | None:
+    """The same chips as they are and corrected, side by side; None where none was corrected."""
+    chips = report.calibrated
+    if chips is None:
+        return None
+    info = report.metric_info
+    parts = []
+    if chips.norms:
+        parts.append(f"the statistics of {count_text(chips.norms, 'batch normalisation')}")
+    if chips.layers:
+        parts.append(f"gain and bias of each output channel behind {count_text(chips.layers, 'layer')}")
+    text = (
+        f"These numbers use the chip: each is measured on {count_text(chips.samples, 'unlabelled sample')} "
+        f"from {chips.source}, none of which is scored, and corrected by what its layers make of them less "
+        f"what those of the ideal model make of the same ones: {' and '.join(parts)}."
+    )
+    plain = {point.sigma: point for point in report.sweep or (_single_point(report),)}
+    rows = tuple(
+        row
+        for point in chips.points
+        if point.sigma in plain
+        for row in _calibrated_rows(plain[point.sigma], point, info.unit, several=bool(report.sweep))
+    )
+    columns = (*(("sigma",) if report.sweep else ()), "", "as it is", "corrected", "change", "interval")
+    numeric = tuple(range(1, len(columns)))
+    caption = f"The same {count_text(report.trials.count, 'chip')} as they are and corrected."
+    blocks: list[Block] = [Paragraph(text), Table("calibrated-rows", caption, columns, rows, numeric=numeric)]
+    if chips.left:
+        blocks.append(Bullets(tuple(f"Not corrected: {item.name}: {item.reason}" for item in chips.left)))
+    return Section("calibrated", "With each chip corrected", tuple(blocks))
+
+
+def _single_point(report: AuditReport) -> SweepPoint:
+    """The audit without a sweep, as the one point of one."""
+    point = report.operating_point
+    return SweepPoint(sigma=point.sigma, sigma_unit=point.sigma_unit, kpp=report.kpp, trials=report.trials)
+
+
+def _calibrated_rows(
+    plain: SweepPoint, corrected: SweepPoint, unit: str, several: bool
+) -> list[tuple[str, ...]]:
+    first = (f"{plain.sigma:g}",) if several else ()
+    rows = [
+        (
+            *first,
+            kpp_name(after.percentile),
+            value_text(before.value, unit),
+            value_text(after.value, unit),
+            difference_text(after.value - before.value, unit),
+            interval_text(after.low, after.high, unit),
+        )
+        for before, after in zip(plain.kpp, corrected.kpp, strict=True)
+    ]
+    means = plain.trials.mean, corrected.trials.mean
+    change = difference_text(means[1] - means[0], unit)
+    rows.append((*first, "mean", *(value_text(mean, unit) for mean in means), change, ""))
+    return rows

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 
 MAX_BARS = 24
 """A chart of parts shows at most this many; the table beside it has more."""
@@ -42,7 +41,6 @@ def waterfall_figure(steps: Sequence[WaterfallBar], name: str, unit: str, better
         The first stands on the axis, each further one hangs from the one before.
     name : str
         Of the metric.
-    unit : str
     better : bool
         Whether a higher metric is better.
     """
@@ -132,13 +130,10 @@ def classes_figure(
 
     Parameters
     ----------
-    labels : sequence of str
-    quantised, worst : sequence of float
     kpp : str
         Name of the percentile.
     name : str
         Of the metric.
-    unit : str
     """
     go = plotly_graphs()
     shown = slice(0, MAX_BARS)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from nvaudit.report.cases import answer_lines, wanted_text
-from nvaudit.report.check.figures import matrix_figure
+from nvaudit.report.cases import Case, answer_lines, cases_of, points_of, wanted_text
 from nvaudit.report.check.result import CheckReport, NamedAudit, counts_text
-from nvaudit.report.check.rows import CheckRow, rows_of, rows_of_audit
 from nvaudit.report.document import (
     FILES,
     Block,
@@ -30,7 +30,9 @@ from nvaudit.report.document import (
 from nvaudit.report.drops import allowed_text, drop_lines
 from nvaudit.report.mapped import gate_lines, part_text
 from nvaudit.report.parts import warnings
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.record import record_section
+from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import (
     count_text,
     difference_text,
@@ -46,6 +48,45 @@ _TITLES: dict[Verdict | None, str] = {
     "undecided": "Not every gate could be decided",
     None: "No gate was asked for",
 }
+
+_ROW_PX = 30
+_NAME = 44
+_ROLES = {"fail": "fail", "undecided": "undecided", "pass": "pass", None: "chips"}
+_SYMBOLS = {"fail": "x", "undecided": "diamond-open", "pass": "circle", None: "circle-open"}
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One percentile at one sigma of an audit that was run."""
+
+    name: str
+    named: NamedAudit
+    audit: AuditReport
+    case: Case
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the chips say; of a run that was cut off as far as it came."""
+        return self.case.verdict
+
+
+def rows_of(report: CheckReport) -> list[CheckRow]:
+    """Every question, in the order of the audits."""
+    return [row for named in report.audits for row in rows_of_audit(named)]
+
+
+def rows_of_audit(named: NamedAudit) -> list[CheckRow]:
+    """The questions of an audit; named by it, and by what tells its rows apart."""
+    audit = named.report
+    if audit is None:
+        return []
+    rows = []
+    for case in cases_of(audit):
+        parts = [named.name.text]
+        parts += [f"σ = {case.point.sigma:g}"] if len(points_of(audit)) > 1 else []
+        parts += [f"k = {case.kpp.percentile:g} %"] if len(audit.kpp) > 1 else []
+        rows.append(CheckRow(", ".join(parts), named, audit, case))
+    return rows
 
 
 def check_document(report: CheckReport) -> Document:
@@ -260,3 +301,48 @@ def _record(report: CheckReport) -> Section:
         ),
     ]
     return record_section(report, rows)
+
+
+def matrix_figure(rows: list[CheckRow], metric: str, unit: str) -> Any:
+    """Draw the rows from the top down; the metric's unit must be the same in all."""
+    go = plotly_graphs()
+    figure = go.Figure()
+    for verdict, role in _ROLES.items():
+        chosen = [(place, row) for place, row in enumerate(rows) if row.verdict == verdict]
+        if not chosen:
+            continue
+        kpps = [row.case.kpp for _, row in chosen]
+        figure.add_scatter(
+            x=[kpp.value for kpp in kpps], y=[place for place, _ in chosen], name=verdict or "no gate",
+            mode="markers", text=[label(row.name) for _, row in chosen],
+            marker={"symbol": _SYMBOLS[verdict], "size": 11, "color": colour(role), "line": {"width": 2}},
+            error_x={
+                "type": "data", "symmetric": False, "color": colour(role), "thickness": 1.8, "width": 5,
+                "array": [0.0 if kpp.high is None else kpp.high - kpp.value for kpp in kpps],
+                "arrayminus": [0.0 if kpp.low is None else kpp.value - kpp.low for kpp in kpps],
+            },
+            hovertemplate=f"%{{text}}: KPP %{{x{':.4~%' if unit == 'fraction' else ':.5~g'}}}<extra></extra>",
+        )  # fmt: skip
+    demanded = [
+        (place, row.case.gate.threshold) for place, row in enumerate(rows) if row.case.gate is not None
+    ]
+    if demanded:
+        figure.add_scatter(
+            x=[threshold for _, threshold in demanded], y=[place for place, _ in demanded], name="demanded",
+            mode="markers", hoverinfo="skip",
+            marker={"symbol": "line-ns-open", "size": 16, "color": colour("ideal"), "line": {"width": 2}},
+        )  # fmt: skip
+    figure.update_layout(
+        **layout(
+            height=120 + _ROW_PX * len(rows),
+            xaxis=axis(metric, nticks=7, **percent_axis(unit)),
+            yaxis=axis(
+                "", tickvals=list(range(len(rows))), ticktext=[label(row.name, _NAME) for row in rows],
+                range=[len(rows) - 0.5, -0.5],
+            ),
+            showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            margin={"l": 8, "r": 12, "t": 40, "b": 8},
+        )
+    )  # fmt: skip
+    return figure

@@ -59,7 +59,6 @@ class Entry:
 
     Attributes
     ----------
-    report : AuditReport
     labels : str or None
         SHA-256 of the labels; None where it is not known.
     read_from : str or None

@@ -93,7 +93,6 @@ def difference_of_kpp(
         Of their chips.
     confidence : float
         Two-sided, equal tails.
-    higher_is_better : bool
 
     Returns
     -------
@@ -117,8 +116,6 @@ def difference_of_mean(before: ChipSample, after: ChipSample, confidence: float,
 
     Parameters
     ----------
-    before, after : ChipSample
-    confidence : float
     value : float
         The difference of the reported means: what is given where the chips give no interval.
 
@@ -141,10 +138,6 @@ def independent_difference(before: KppResult, after: KppResult) -> Difference:
     ----------
     before, after : KppResult
         With intervals of the same confidence.
-
-    Returns
-    -------
-    Difference
 
     References
     ----------

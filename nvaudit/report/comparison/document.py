@@ -23,9 +23,10 @@ from nvaudit.report.document import (
     at_sigma,
     short,
 )
+from nvaudit.report.histogram import scale_lines
 from nvaudit.report.mapped import part_text, share_warning
 from nvaudit.report.paired import Difference
-from nvaudit.report.record import record_section
+from nvaudit.report.record import notes_section, record_section
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
     clean,
@@ -41,7 +42,6 @@ from nvaudit.report.wording import (
     roughness_text,
     share_text,
     value_text,
-    wrap,
 )
 from nvaudit.spec import Measure
 
@@ -49,10 +49,6 @@ _MAX_NAME = 24
 
 _WORDS = ("interval", "gate", "code")
 """Columns that hold no numbers."""
-
-_BAR_COLUMNS = 60
-
-_ROUNDING = 1e-12
 
 _IDEAL, _MEAN, _KPP, _RANGE = "|", "·", "█", "─"
 
@@ -86,7 +82,7 @@ def comparison_document(report: ComparisonReport) -> Document:
 
 
 def _hero(report: ComparisonReport) -> Hero:
-    unit = report.metric_info.unit
+    unit, device = report.metric_info.unit, report.device_name
     best = next(model for model in report.models if model.name == (report.chosen or report.best))
     numbers = [
         KeyFigure(short(model.name), value_text(model.kpp[0].value, unit),
@@ -97,8 +93,8 @@ def _hero(report: ComparisonReport) -> Hero:
     ]  # fmt: skip
     warnings = [
         *([LABEL_FREE_CHIPS] if report.label_free else []),
-        *(f"{t}." for t in _share_warnings(report)),
-        *_code_warnings(report),
+        *(f"{one.name}: {text}." for one in report.models if (text := share_warning(one.mapped))),
+        *(f"{one.name}: {text}" for one in report.models if (text := codes_warning(one.codes, device))),
     ]
     title = f"{short(best.name)} is best by {_MEASURE_NAMES[report.rank_by]}"
     if report.verdict is not None:
@@ -151,7 +147,8 @@ def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, 
         "on the array": None if model.mapped is None else model.mapped.share, "seconds": model.seconds,
     }  # fmt: skip
     shares = iter(item.share for item in model.yields)
-    cells: list[str | Number] = [short(model.name), Number(model.place, _place_text(model))]
+    place = Number(model.place, "-" if model.place is None else str(model.place))
+    cells: list[str | Number] = [short(model.name), place]
     cells += model.conditions.values()
     for name, text in zip([*_metric_columns(report), *_COST_COLUMNS], texts, strict=True):
         if name.startswith("yield "):
@@ -191,8 +188,7 @@ def _roughness(report: ComparisonReport) -> Section:
 
 def _notes(report: ComparisonReport) -> Section:
     own = [f"{model.name}: {text}" for model in report.models for text in (*model.notes, *model.events)]
-    lines = (*report.notes, *own)
-    return Section("notes", "Notes", (Bullets(lines),) if lines else ())
+    return notes_section((*report.notes, *own))
 
 
 def _record(report: ComparisonReport) -> Section:
@@ -204,42 +200,17 @@ def _record(report: ComparisonReport) -> Section:
 
 
 def bar_lines(report: ComparisonReport, width: int) -> list[str]:
-    """Draw KPP, interval, mean and ideal of each model on a common scale.
-
-    Parameters
-    ----------
-    report : ComparisonReport
-    width : int
-        Columns at hand; the scale takes at least 10.
-
-    Returns
-    -------
-    list of str
-        One line for each model (what falls on the same column: the KPP stands before the rest), then what
-        the marks are.
-    """
+    """Draw KPP, interval, mean and ideal of each model on a common scale, in so many columns."""
     names = [_middle_cut(clean(model.name), _MAX_NAME) for model in report.models]
-    longest = max(map(len, names))
-    columns = max(min(_BAR_COLUMNS, width - longest - 2), 10)
-    values = [value for model in report.models for value in _marks(model) if value is not None]
-    low, high, unit = min(values), max(values), report.metric_info.unit
-    same = high - low <= _ROUNDING * max(abs(low), abs(high))
-
-    def column(value: float) -> int:
-        return 0 if same else round((value - low) / (high - low) * (columns - 1))
-
-    lines = []
+    rows = []
     for name, model in zip(names, report.models, strict=True):
-        cells = [" "] * columns
         kpp = model.kpp[0]
-        ends = [kpp.value if end is None else end for end in (kpp.low, kpp.high)]
-        first, last = sorted(column(end) for end in ends)
-        cells[first : last + 1] = _RANGE * (last + 1 - first)
-        for value, mark in ((model.nominal, _IDEAL), (model.mean, _MEAN), (kpp.value, _KPP)):
-            cells[column(value)] = mark
-        lines.append(f"{name:<{longest}}  {''.join(cells)}".rstrip())
-    marks = f"{_KPP} KPP, {_RANGE} its interval, {_MEAN} mean of the chips, {_IDEAL} ideal"
-    return [*lines, *wrap(f"from {value_text(low, unit)} to {value_text(high, unit)}: {marks}", width)]
+        low, high = (kpp.value if end is None else end for end in (kpp.low, kpp.high))
+        marks = ((model.nominal, _IDEAL), (model.mean, _MEAN), (kpp.value, _KPP))
+        points = [(value, value, mark) for value, mark in marks]
+        rows.append((f"{name:<{max(map(len, names))}}", [(low, high, _RANGE), *points]))
+    legend = f"{_KPP} KPP, {_RANGE} its interval, {_MEAN} mean of the chips, {_IDEAL} ideal"
+    return scale_lines(rows, report.metric_info.unit, legend, width)
 
 
 def _middle_cut(name: str, most: int) -> str:
@@ -248,11 +219,6 @@ def _middle_cut(name: str, most: int) -> str:
         return name
     head = (most - 1) // 2
     return f"{name[:head]}…{name[head + 1 - most :]}"
-
-
-def _marks(model: ComparedModel) -> tuple[float | None, ...]:
-    kpp = model.kpp[0]
-    return kpp.low, kpp.high, kpp.value, model.mean, model.nominal
 
 
 def _metric_columns(report: ComparisonReport) -> list[str]:
@@ -293,11 +259,6 @@ def _cost_cells(model: ComparedModel) -> list[str]:
         "-" if model.mapped is None or model.mapped.share is None else part_text(model.mapped.share),
         "-" if model.seconds is None else f"{model.seconds:.3g}",
     ]
-
-
-def _place_text(model: ComparedModel) -> str:
-    """Place of a model by the measure of the comparison."""
-    return "-" if model.place is None else str(model.place)
 
 
 def _difference_cell(difference: Difference, unit: str) -> str:
@@ -382,18 +343,6 @@ def _gate_text(report: ComparisonReport) -> str | None:
         parts.append(f"at least {100 * share.required:.10g} % of the products on the array")
     passing = sum(model.verdict == "pass" for model in report.models)
     return f"The gate: {'; '.join(parts)}; {passing} of {len(report.models)} models pass."
-
-
-def _share_warnings(report: ComparisonReport) -> list[str]:
-    """Say of which models more than a few percent is off the array."""
-    warnings = ((model.name, share_warning(model.mapped)) for model in report.models)
-    return [f"{name}: {text}" for name, text in warnings if text is not None]
-
-
-def _code_warnings(report: ComparisonReport) -> list[str]:
-    """Say which models have codes that were chosen for another device."""
-    warnings = ((model.name, codes_warning(model.codes, report.device_name)) for model in report.models)
-    return [f"{name}: {text}" for name, text in warnings if text is not None]
 
 
 def _bound_remarks(report: ComparisonReport) -> Iterator[str]:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nvaudit.report.comparison.result import ComparedModel, ComparisonReport
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.wording import kpp_name
 
 _RATIO = 30

@@ -62,7 +62,6 @@ def spearman(
 
     Parameters
     ----------
-    first, second : Measure
     pairs : sequence of (float or None, float or None)
         Both measures of each model.
 

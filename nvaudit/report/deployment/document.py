@@ -27,6 +27,7 @@ def map_document(report: MapReport) -> Document:
     """Say what lies on which crossbars, and where."""
     reassembly = report.check
     devices = sum(row.devices for row in report.tensors)
+    weights = sum(row.weights for row in report.tensors)
     crossbars = sum(row.crossbars for row in report.tensors)
     size = f"{report.crossbar[0]}x{report.crossbar[1]}"
     verdict = "" if reassembly is None else "PASS" if reassembly.holds else "FAIL"
@@ -41,7 +42,7 @@ def map_document(report: MapReport) -> Document:
             lines=(),
             numbers=(
                 KeyFigure("crossbars", f"{crossbars:,}", f"of {size}", main=True),
-                KeyFigure("devices", f"{devices:,}", f"of {count_text(_weights(report), 'weight')}"),
+                KeyFigure("devices", f"{devices:,}", f"of {count_text(weights, 'weight')}"),
                 KeyFigure("on disk", bytes_text(report.bytes), f"as {report.format}"),
                 KeyFigure("time", duration_text(report.timing.get("total", 0.0)), ""),
             ),
@@ -58,10 +59,6 @@ def map_document(report: MapReport) -> Document:
         ),
         version=report.nvaudit_version,
     )
-
-
-def _weights(report: MapReport) -> int:
-    return sum(row.weights for row in report.tensors)
 
 
 def _title(report: MapReport) -> str:

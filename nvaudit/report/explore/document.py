@@ -33,7 +33,7 @@ from nvaudit.report.explore.result import (
     quantity_text,
 )
 from nvaudit.report.parts import share_blocks, warnings
-from nvaudit.report.record import record_section
+from nvaudit.report.record import notes_section, record_section
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -60,8 +60,8 @@ def explore_document(report: ExploreReport) -> Document:
         sections=tuple(
             section
             for section in (
-                _front(report), _recommended(report), _points(report), _effort(report), _notes(report),
-                _record(report),
+                _front(report), _recommended(report), _points(report), _effort(report),
+                notes_section((*report.notes, *report.events)), _record(report),
             )
             if section.blocks
         ),
@@ -243,11 +243,6 @@ def _effort(report: ExploreReport) -> Section:
 
 def _eligible(report: ExploreReport) -> int:
     return sum(point.status in ("front", "dominated", "below") for point in report.points)
-
-
-def _notes(report: ExploreReport) -> Section:
-    lines = (*report.notes, *report.events)
-    return Section("notes", "Notes", (Bullets(lines),) if lines else ())
 
 
 def _record(report: ExploreReport) -> Section:

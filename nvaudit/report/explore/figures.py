@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nvaudit.report.explore.result import COSTS, ExploredPoint, ExploreReport, cost_text
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.wording import interval_text, kpp_name, limit_text, value_text
 
 _STEPS = ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n"), (1e12, "p"), (1e15, "f"), (1e18, "a"))

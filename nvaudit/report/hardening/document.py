@@ -179,7 +179,8 @@ def _training(report: HardenReport) -> Section | None:
     blocks: list[Block] = [Paragraph(f"{'. '.join([*lines, *([] if kept is None else [kept])])}.", "lead")]
     tried = tuple(_attempt_rows(report, training))
     if tried:
-        columns = (*_attempt_columns(report)[:-1], "result")
+        kpp = kpp_name(report.difference.percentile)
+        columns = ("training", "lr", "clipped at", "without noise", kpp, "result")
         blocks.append(Table("attempts", _attempts_note(training), columns, tried, numeric=(1, 2, 3, 4)))
     if training.history:
         blocks.append(_epochs(report, training))
@@ -190,16 +191,15 @@ def _epochs(report: HardenReport, training: TrainingInfo) -> Figure:
     unit, name = report.metric_info.unit, kpp_name(report.difference.percentile)
     shown, cut = limited(_epoch_rows(report, training))
     first, last = training.history[0].loss, training.history[-1].loss
-    scored = f", and the {name} on validation samples where it was scored" if _scored(training) else ""
+    scored = ""
+    if any(row.kpp for row in training.history):
+        scored = f", and the {name} on validation samples where it was scored"
     epochs = f"{count_text(len(training.history), 'epoch')}{_of_attempt(training)}"
     ends = f"from {_values(first)} in the first to {_values(last)} in the last"
     caption = f"Loss of each of {epochs}{scored}: {ends}."
-    numbers = Table("epochs", f"Every epoch.{cut}", _epoch_columns(training), shown, numeric=(0,))
+    columns = ("epoch", "sigma", "loss", "KPP", *(("without noise",) if _limited(training) else ()))
+    numbers = Table("epochs", f"Every epoch.{cut}", columns, shown, numeric=(0,))
     return Figure("training-figure", caption, partial(training_figure, training, unit, name), numbers)
-
-
-def _scored(training: TrainingInfo) -> bool:
-    return any(row.kpp for row in training.history)
 
 
 def _values(losses: tuple[float, ...]) -> str:
@@ -274,11 +274,6 @@ def _training_text(report: HardenReport, training: TrainingInfo) -> str:
         f"{count_text(training.samples, 'sample')}, "
         f"{count_text(training.validation_samples, 'sample')} held out"
     )
-
-
-def _attempt_columns(report: HardenReport) -> tuple[str, ...]:
-    """Names of what is known of the trainings of ``best``."""
-    return "training", "lr", "clipped at", "without noise", kpp_name(report.difference.percentile), ""
 
 
 def _attempt_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:
@@ -384,11 +379,6 @@ def _through_lines(info: HardwareAware | None) -> list[str]:
         if layer.reason is not None
     ]
     return [first, *not_split]
-
-
-def _epoch_columns(training: TrainingInfo) -> tuple[str, ...]:
-    """Names of what is known of the epochs."""
-    return ("epoch", "sigma", "loss", "KPP", *(("without noise",) if _limited(training) else ()))
 
 
 def _epoch_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from nvaudit.report.hardening.result import HardenReport, TrainingInfo
 from nvaudit.report.histogram import bin_values
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, label, layout, percent_axis
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.wording import kpp_name, value_text
 
 _BINS = 56
@@ -76,7 +75,6 @@ def training_figure(training: TrainingInfo, unit: str, kpp: str) -> Any:
 
     Parameters
     ----------
-    training : TrainingInfo
     unit : str
         Of the metric.
     kpp : str
@@ -124,7 +122,6 @@ def candidates_figure(report: HardenReport, training: TrainingInfo) -> Any:
 
     Parameters
     ----------
-    report : HardenReport
     training : TrainingInfo
         With candidates.
     """

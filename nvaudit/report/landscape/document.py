@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from nvaudit.report.document import (
     PAGE,
-    Bullets,
     Document,
     Hero,
     KeyFigure,
@@ -22,9 +21,9 @@ from nvaudit.report.document import (
     limited,
     short,
 )
+from nvaudit.report.landscape.figures import roughness_words, surface_figures
 from nvaudit.report.landscape.result import LandscapeReport
-from nvaudit.report.landscape.surface import roughness_words, surface_figures
-from nvaudit.report.record import model_row, options_text, record_section
+from nvaudit.report.record import model_row, notes_section, options_text, record_section
 from nvaudit.report.wording import count_text, roughness_text, wrap
 
 _SHADES = " .:-=+*#%@"
@@ -128,8 +127,7 @@ def _notes(report: LandscapeReport) -> Section:
     fixed = [f"Not moved: {short(name)}: {reason}" for name, reason in few]
     assumed = [f"Assumed: {text}" for text in report.loss.assumed]
     skipped = [f"Left out of the data: {': '.join(item)}" for item in report.data.skipped]
-    notes = (*report.notes, *report.data.notes, *skipped, *report.events, *assumed, *fixed)
-    return Section("notes", "Notes", (Bullets(notes),) if notes else ())
+    return notes_section((*report.notes, *report.data.notes, *skipped, *report.events, *assumed, *fixed))
 
 
 def _record(report: LandscapeReport) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.document import (
@@ -21,9 +22,9 @@ from nvaudit.report.document import (
     limited,
 )
 from nvaudit.report.parts import before_after, change_title, share_blocks, share_numbers, warnings
-from nvaudit.report.record import record_section
-from nvaudit.report.remap.figures import steps_figure
-from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
+from nvaudit.report.record import notes_section, record_section
+from nvaudit.report.remap.result import RemapReport, RemapStep, RemapTensor
 from nvaudit.report.wording import (
     change_interval_text,
     count_text,
@@ -51,9 +52,9 @@ def remap_document(report: RemapReport) -> Document:
         sections=(
             _pair(report),
             _steps(report),
-            *_codes(report),
+            *([] if report.codes is None else [Section("codes", "Codes", tuple(codes_blocks(report.codes)))]),
             _tensors(report),
-            _notes(report),
+            notes_section(report.notes),
             _record(report),
         ),
         version=report.nvaudit_version,
@@ -69,7 +70,9 @@ def _hero(report: RemapReport) -> Hero:
         change = after.kpp - before.kpp
         title = change_title(name, change, unit)
         changes = [(name, before.kpp, after.kpp), ("mean of the chips", before.mean, after.mean)]
-        worst = [_worst(side, report.higher_is_better) for side in (before, after)]
+        # Older reports have the least chip only, which is the worst where higher is better.
+        better = report.higher_is_better
+        worst = [one.min if one.worst is None and better else one.worst for one in (before, after)]
         if worst[0] is not None and worst[1] is not None:
             changes.append(("worst chip", worst[0], worst[1]))
         changes.append(("without noise", before.nominal, after.nominal))
@@ -84,11 +87,6 @@ def _hero(report: RemapReport) -> Hero:
         numbers=(*numbers, *codes_number(report.codes), *share_numbers(report.mapped)),
         warnings=warnings(report, report.mapped),
     )
-
-
-def _worst(side: RemapAudit, higher_is_better: bool) -> float | None:
-    """The worst chip; older reports have the least one only, which is another where lower is better."""
-    return side.min if side.worst is None and higher_is_better else side.worst
 
 
 def _pair(report: RemapReport) -> Section:
@@ -128,20 +126,12 @@ def _steps(report: RemapReport) -> Section:
     return Section("steps-section", "What was tried", tuple(blocks))
 
 
-def _codes(report: RemapReport) -> list[Section]:
-    return [] if report.codes is None else [Section("codes", "Codes", tuple(codes_blocks(report.codes)))]
-
-
 def _tensors(report: RemapReport) -> Section:
     rows: list[tuple[Cell, ...]] = [_tensor_row(tensor) for tensor in report.tensors]
     shown, cut = limited(rows)
     caption = f"What became of every weight on the array; noise: relative to before.{cut}"
     table = Table("tensors", caption, _TENSOR_COLUMNS, shown, numeric=(2,))
     return Section("weights", "Weights", (table, *share_blocks(report.mapped)))
-
-
-def _notes(report: RemapReport) -> Section:
-    return Section("notes", "Notes", (Bullets(report.notes),) if report.notes else ())
 
 
 def _record(report: RemapReport) -> Section:
@@ -202,3 +192,33 @@ def _tensor_row(tensor: RemapTensor) -> tuple[str, ...]:
         clip = f"{clip}; codes for noise"
     noise = "" if tensor.noise is None else f"×{tensor.noise:.2f}"
     return tensor.name, tensor.op, noise, scales, clip
+
+
+_ROW, _REST = 30, 90
+"""Height of a row and of what surrounds them, in pixels."""
+
+
+def steps_figure(report: RemapReport) -> Any:
+    """Draw the mean of the worst quarter of the calibration chips of every candidate."""
+    go = plotly_graphs()
+    steps = [step for step in report.steps if step.worst_quarter is not None]
+    shown = ":.4~%" if report.unit == "fraction" else ":.5~g"
+    # Names may come twice, so rows are placed by number.
+    places = list(range(len(steps)))
+    most = max((step.chips for step in steps), default=0)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[step.worst_quarter for step in steps], y=places, mode="markers",
+        marker={"color": [colour("chips" if step.chips == most else "line") for step in steps], "size": 12,
+                "symbol": ["circle" if step.kept else "circle-open" for step in steps]},
+        hovertemplate=f"%{{x{shown}}}<extra></extra>",
+    )  # fmt: skip
+    names = [label(step.name) for step in steps]
+    figure.update_layout(
+        **layout(
+            height=_REST + _ROW * len(steps),
+            xaxis=axis("mean of the worst quarter of the chips", nticks=7, **percent_axis(report.unit)),
+            yaxis=axis("", tickvals=places, ticktext=names, range=[len(steps) - 0.5, -0.5]),
+        )
+    )  # fmt: skip
+    return figure

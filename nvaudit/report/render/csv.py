@@ -17,7 +17,6 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     Parameters
     ----------
-    columns : sequence of str
     rows : iterable of sequence of object
         Floats are written exactly; None is an empty cell; truth is true or false; text that a spreadsheet
         would take for a formula gets an apostrophe before it.

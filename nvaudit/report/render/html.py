@@ -13,8 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from nvaudit.report.document import Block, Document, Section, for_medium
-from nvaudit.report.plots.figures import figure_data, plotly_library
-from nvaudit.report.plots.theme import FONT, PALETTE, swaps
+from nvaudit.report.plots import FONT, PALETTE, figure_data, plotly_library, swaps
 from nvaudit.report.wording import clean
 
 _MAX_TEXT = 4000

@@ -53,7 +53,6 @@ def paper_figure(figure: Any, width: float = WIDTH_IN, height: float | None = No
 
     Parameters
     ----------
-    figure : plotly.graph_objects.Figure
     width, height : float
         Inches; None: as high as its contents need.
 

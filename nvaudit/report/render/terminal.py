@@ -62,7 +62,6 @@ def print_document(document: Document, console: Console) -> None:
 
     Parameters
     ----------
-    document : Document
     console : rich.console.Console
         Nothing is cut at any width; colour never carries meaning by itself; a console that cannot encode
         Unicode gets ASCII.
@@ -141,7 +140,6 @@ def show(console: Console, parts: Iterable[Text]) -> None:
     ----------
     console : rich.console.Console
         Its colour and encoding decide; the parts are wrapped already.
-    parts : iterable of rich.text.Text
     """
     for part in parts:
         if console.options.ascii_only:
@@ -174,7 +172,6 @@ def table(
     columns : sequence of (heading, kind)
         ``left`` and ``right`` columns are never broken; ``fold`` columns share the remaining width. Without
         any heading there is no heading line.
-    rows : sequence of sequence of str
     width : int
         Columns of the terminal. Where even the narrowest table does not fit, every row becomes a paragraph
         of ``heading: cell``.

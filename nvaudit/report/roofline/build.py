@@ -41,7 +41,6 @@ class LevelAudits:
 
     Attributes
     ----------
-    cell_bits : int
     ideal : AuditReport
         With ideal converters.
     converted : AuditReport or None
@@ -59,7 +58,6 @@ class Asked:
 
     Attributes
     ----------
-    rank_by : RooflineMeasure
     margin : float or None
         None for the default.
     converters : mapping or None
@@ -86,17 +84,10 @@ def make_roofline(
     ----------
     audits : sequence of LevelAudits
         One or more, of the same model, data and options.
-    skipped : sequence of SkippedLevel
-    asked : Asked
     version : str
         Of nvaudit.
-    notes : sequence of str
     seconds : float
         Of everything.
-
-    Returns
-    -------
-    RooflineReport
     """
     first = audits[0].ideal
     info = first.metric_info
@@ -239,15 +230,7 @@ def limits_text(report: RooflineReport) -> str:
 
 
 def verdict_words(roof: Roof, limit: LimitedBy, settled: bool, info: MetricInfo) -> str:
-    """Say what limits one number of levels, and what each part costs.
-
-    Parameters
-    ----------
-    roof : Roof
-    limit : LimitedBy
-    settled : bool
-    info : MetricInfo
-    """
+    """Say what limits one number of levels, and what each part costs."""
     device = f"device variation: {_cost(roof, roof.device.value, info)}"
     if roof.adc is None or roof.both is None:
         text = f"{ALONE_WORDS[limit]} ({device})"

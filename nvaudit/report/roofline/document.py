@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from nvaudit.report.codes import codes_warning
 from nvaudit.report.cost.document import costs_table
@@ -20,10 +21,11 @@ from nvaudit.report.document import (
     file_name,
     short,
 )
+from nvaudit.report.histogram import scale_lines
 from nvaudit.report.mapped import coverage_text
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
-from nvaudit.report.record import record_section
-from nvaudit.report.roofline.figures import roofline_figure
+from nvaudit.report.plots import axis, colour, layout, percent_axis, plotly_graphs
+from nvaudit.report.record import notes_section, record_section
 from nvaudit.report.roofline.result import (
     ALONE_WORDS,
     LIMIT_WORDS,
@@ -42,11 +44,7 @@ from nvaudit.report.wording import (
     kpp_name,
     missing_bound_text,
     value_text,
-    wrap,
 )
-
-_BAR_COLUMNS = 60
-_ROUNDING = 1e-12
 
 _QUANTISED, _ADC, _MEAN, _KPP = "|", "▲", "·", "█"
 
@@ -79,21 +77,15 @@ def _hero(report: RooflineReport) -> Hero:
         value = value_text(interval.value, unit)
         numbers.append(KeyFigure(f"{level.levels} levels", value, note, main=level.levels == report.best))
     cheaper = _cheaper_text(report)
+    codes = (codes_warning(level.codes, report.device_name) for level in report.levels)
     return Hero(
         role="none",
         word="",
         title=f"{report.best} levels per cell are best by {measure_name(report)}",
         lines=() if cheaper is None else (f"{cheaper}.",),
         numbers=(*numbers, *share_numbers(report.mapped)),
-        warnings=(*warnings(report, report.mapped), *dict.fromkeys(_code_warnings(report))),
+        warnings=(*warnings(report, report.mapped), *dict.fromkeys(text for text in codes if text)),
     )
-
-
-def _code_warnings(report: RooflineReport) -> Iterator[str]:
-    """Say that codes were chosen for another device."""
-    for level in report.levels:
-        if (text := codes_warning(level.codes, report.device_name)) is not None:
-            yield text
 
 
 def _roofline(report: RooflineReport) -> Section:
@@ -129,7 +121,8 @@ def _distinct(heads: list[str]) -> tuple[str, ...]:
 
 def _verdicts(report: RooflineReport) -> Section:
     lines = [f"{level.levels} levels: {level.verdict}." for level in report.levels]
-    more = [f"{text}." for text in (*_skipped_lines(report), *_remarks(report))]
+    more = [f"{each.levels} levels are left out: {each.reason}." for each in report.skipped]
+    more += [f"{text}." for text in _remarks(report)]
     return Section("limits", "What limits", (Bullets(tuple(lines)), Bullets(tuple(more))))
 
 
@@ -154,10 +147,8 @@ def _cost(report: RooflineReport) -> Section:
 
 
 def _notes(report: RooflineReport) -> Section:
-    lines = list(report.notes)
-    for level in report.levels:
-        lines += [f"{level.levels} levels: {text}" for text in (*level.notes, *level.events)]
-    return Section("notes", "Notes", (Bullets(tuple(lines)),) if lines else ())
+    own = (f"{one.levels} levels: {text}" for one in report.levels for text in (*one.notes, *one.events))
+    return notes_section((*report.notes, *own))
 
 
 def _record(report: RooflineReport) -> Section:
@@ -166,42 +157,18 @@ def _record(report: RooflineReport) -> Section:
 
 
 def bar_lines(report: RooflineReport, width: int) -> list[str]:
-    """Draw every number of levels on a common scale.
-
-    Parameters
-    ----------
-    report : RooflineReport
-    width : int
-        Columns at hand; at least 10 are drawn.
-
-    Returns
-    -------
-    list of str
-        One line for each number of levels, then what the marks are.
-    """
-    unit, longest = report.metric_info.unit, max(len(str(level.levels)) for level in report.levels)
-    size = max(min(_BAR_COLUMNS, width - longest - 2), 10)
-    values = [value for level in report.levels for value, _ in _marks(level)]
-    low, high = min(values), max(values)
-    flat = high - low <= _ROUNDING * max(abs(low), abs(high))
-    lines = []
+    """Draw every number of levels on a common scale, in so many columns."""
+    longest = max(len(str(level.levels)) for level in report.levels)
+    rows = []
     for level in report.levels:
-        line = [" "] * size
-        for value, mark in _marks(level):
-            line[0 if flat else round((value - low) / (high - low) * (size - 1))] = mark
-        lines.append(f"{level.levels:>{longest}}  {''.join(line)}".rstrip())
+        marks = [(level.quantised, _QUANTISED)]
+        marks += [] if level.adc is None else [(level.adc, _ADC)]
+        marks += [(level.realistic.mean, _MEAN), (level.realistic.kpp.value, _KPP)]
+        rows.append((f"{level.levels:>{longest}}", [(value, value, mark) for value, mark in marks]))
     adc = "" if report.converters is None else f", {_ADC} ADC alone"
     what = "" if report.converters is None else " with both"
-    marks = f"{_QUANTISED} quantised{adc}, {_MEAN} mean of the chips{what}, {_KPP} KPP{what}"
-    return [*lines, *wrap(f"from {value_text(low, unit)} to {value_text(high, unit)}: {marks}", width)]
-
-
-def _marks(level: LevelResult) -> list[tuple[float, str]]:
-    """Give what is drawn of a level; later marks stand before earlier ones."""
-    marks = [(level.quantised, _QUANTISED)]
-    if level.adc is not None:
-        marks.append((level.adc, _ADC))
-    return [*marks, (level.realistic.mean, _MEAN), (level.realistic.kpp.value, _KPP)]
+    legend = f"{_QUANTISED} quantised{adc}, {_MEAN} mean of the chips{what}, {_KPP} KPP{what}"
+    return scale_lines(rows, report.metric_info.unit, legend, width)
 
 
 def _cheaper_text(report: RooflineReport) -> str | None:
@@ -268,11 +235,6 @@ def _remarks(report: RooflineReport) -> Iterator[str]:
     yield from dict.fromkeys(text for text in texts if text is not None)
 
 
-def _skipped_lines(report: RooflineReport) -> list[str]:
-    """Say which levels are left out, and why."""
-    return [f"{each.levels} levels are left out: {each.reason}" for each in report.skipped]
-
-
 def _condition_lines(report: RooflineReport) -> list[str]:
     """Say what all levels have in common."""
     point, info = report.levels[0].operating_point, report.metric_info
@@ -286,3 +248,67 @@ def _condition_lines(report: RooflineReport) -> list[str]:
         f"Model: {report.model.path}; data: {report.data.source}, {count_text(report.data.count, 'image')}",
         *([] if report.mapped is None else [f"On the array: {coverage_text(report.mapped)}"]),
     ]
+
+
+def roofline_figure(report: RooflineReport) -> Any:
+    """Draw ceilings, and what the chips reach with the bands of their intervals, over the levels."""
+    go = plotly_graphs()
+    unit, levels = report.metric_info.unit, report.levels
+    x = [level.levels for level in levels]
+    figure = go.Figure()
+    name = measure_name(report)
+    noisy = [("device variation", "chips", "band", [level.device for level in levels])]
+    both = [level.both for level in levels if level.both is not None]
+    if both:
+        noisy.append(("device variation and ADC", "worst", "worst-band", both))
+    for title, _, band, points in noisy:
+        figure.add_scatter(**_band(x, points, report, title, band))
+    ceilings = [("quantised", "ideal", "dot", [level.quantised for level in levels])]
+    adc = [level.adc for level in levels if level.adc is not None]
+    if adc:
+        ceilings.append(("ADC", "second", "dash", adc))
+    for title, role, dash, values in ceilings:
+        figure.add_scatter(**_line(x, values, title, role, dash, unit))
+    for title, role, _, points in noisy:
+        values = [point.at(report.rank_by).value for point in points]
+        figure.add_scatter(**_line(x, values, f"{title}: {name}", role, "solid", unit))
+        other = "mean" if report.rank_by == "kpp" else "KPP"
+        rest = [point.mean if report.rank_by == "kpp" else point.kpp.value for point in points]
+        figure.add_scatter(**_line(x, rest, f"{title}: {other}", role, "dot", unit))
+    figure.update_layout(
+        **layout(
+            height=460,
+            xaxis=axis("levels per cell", type="log", tickvals=x, ticktext=[str(value) for value in x]),
+            yaxis=axis(report.metric, nticks=7, **percent_axis(unit)),
+            showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            margin={"l": 8, "r": 12, "t": 64, "b": 8},
+        )
+    )
+    return figure
+
+
+def _line(
+    x: Sequence[int], values: Sequence[float], title: str, role: str, dash: str, unit: str
+) -> dict[str, Any]:
+    shown = ":.4~%" if unit == "fraction" else ":.5~g"
+    return {
+        "x": list(x), "y": list(values), "name": title, "mode": "lines+markers",
+        "line": {"color": colour(role), "width": 2.5, "dash": dash},
+        "marker": {"color": colour(role), "size": 8},
+        "hovertemplate": f"%{{x}} levels: {title} %{{y{shown}}}<extra></extra>",
+    }  # fmt: skip
+
+
+def _band(
+    x: Sequence[int], points: Sequence[ChipsPoint], report: RooflineReport, title: str, band: str
+) -> dict[str, Any]:
+    """Draw an interval as an area; an end that is missing lies at the value."""
+    ranges = [point.at(report.rank_by) for point in points]
+    upper = [interval.value if interval.high is None else interval.high for interval in ranges]
+    lower = [interval.value if interval.low is None else interval.low for interval in ranges]
+    return {
+        "x": [*x, *reversed(x)], "y": [*upper, *reversed(lower)], "name": f"{title}: interval",
+        "mode": "lines", "fill": "toself", "fillcolor": colour(band), "opacity": 0.7,
+        "line": {"width": 0, "color": colour(band)}, "hoverinfo": "skip", "showlegend": False,
+    }  # fmt: skip

@@ -59,7 +59,6 @@ def range_of_mean(mean: float, error: float | None, confidence: float) -> Range:
 
     Parameters
     ----------
-    mean : float
     error : float or None
         Standard error of the mean.
     confidence : float
@@ -111,10 +110,8 @@ def judge(roof: Roof, margin: float, higher_is_better: bool) -> tuple[LimitedBy,
 
     Parameters
     ----------
-    roof : Roof
     margin : float
         In the metric's unit.
-    higher_is_better : bool
 
     Returns
     -------

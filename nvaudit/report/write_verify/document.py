@@ -57,7 +57,7 @@ def verify_document(report: VerifyReport) -> Document:
         subtitle=f"{report.metric} on {short(report.device_name)} by the share of weights that are "
         "write-verified",
         hero=_hero(report),
-        sections=(*plan_sections(report), _notes(report), _record(report)),
+        sections=(*plan_sections(report), _notes(report), record_section(report, _condition_rows(report))),
         version=report.nvaudit_version,
     )
 
@@ -244,10 +244,6 @@ def _notes(report: VerifyReport) -> Section:
     if report.events:
         blocks += [Paragraph("What happened on the way:"), Bullets(report.events)]
     return Section("notes", "Notes", tuple(blocks))
-
-
-def _record(report: VerifyReport) -> Section:
-    return record_section(report, _condition_rows(report))
 
 
 def _gain_lines(report: VerifyReport) -> Iterator[str]:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from nvaudit.report.plots.figures import plotly_graphs
-from nvaudit.report.plots.theme import axis, colour, layout, percent_axis
+from nvaudit.report.plots import axis, colour, layout, percent_axis, plotly_graphs
 from nvaudit.report.wording import kpp_name, limit_text
 from nvaudit.report.write_verify.result import VerifyReport, share_words
 

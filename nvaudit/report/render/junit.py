@@ -24,7 +24,6 @@ def junit_text(
 
     Parameters
     ----------
-    report : Header
     command : str
         That wrote it: the name of the suite.
     checks : sequence of Check

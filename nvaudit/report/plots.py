@@ -1,4 +1,4 @@
-"""Colours and layout that all figures and pages share, in light and dark.
+"""Colours and layout that all figures and pages share, in light and dark, and the libraries that draw them.
 
 A figure is drawn in the light colours. The page replaces each by its dark counterpart where the reader's
 system is dark, so a colour means the same everywhere and no two roles may share one.
@@ -6,7 +6,11 @@ system is dark, so a colour means the same everywhere and no two roles may share
 
 from __future__ import annotations
 
+import json
+from importlib import import_module
 from typing import Any, NamedTuple
+
+from nvaudit.errors import OptionError
 
 
 class Colour(NamedTuple):
@@ -112,11 +116,8 @@ def flag(value: float, text: str, row: int, role: str, *, left: bool, dash: str 
 
     Parameters
     ----------
-    value : float
-    text : str
     row : int
         0 is next to the axes.
-    role : str
     left : bool
         Whether the name stands to the left of the line.
     dash : str
@@ -139,3 +140,49 @@ def flag(value: float, text: str, row: int, role: str, *, left: bool, dash: str 
             "font": {"color": colour(role), "size": 13}, "borderpad": 1, "bgcolor": colour("panel"),
         },
     }  # fmt: skip
+
+
+def plotly_graphs(wanted_by: str = "--html") -> Any:
+    """Import ``plotly.graph_objects``; ``wanted_by`` is the option that needs it.
+
+    Raises
+    ------
+    OptionError
+        If it is not installed.
+    """
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise OptionError(f"{wanted_by} needs plotly; run: pip install 'nvaudit[report]'") from error
+    return go
+
+
+def paper_drawer(wanted_by: str) -> Any:
+    """Import :mod:`nvaudit.report.render.paper`; ``wanted_by`` is the option or method that needs it.
+
+    Raises
+    ------
+    OptionError
+        If matplotlib, or plotly, in whose terms figures are described, is not installed.
+    """
+    try:
+        for name in ("matplotlib", "plotly"):
+            import_module(name)
+    except ImportError as error:
+        raise OptionError(
+            f"{wanted_by} needs matplotlib and plotly; run: pip install 'nvaudit[paper]'"
+        ) from error
+    return import_module("nvaudit.report.render.paper")
+
+
+def plotly_library() -> str:
+    """Give the JavaScript of plotly, as the text of a script element."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def figure_data(figure: Any) -> dict[str, Any]:
+    """Give a figure as plain data: its traces and its layout."""
+    content = json.loads(figure.to_json())
+    return {"data": content["data"], "layout": content["layout"]}

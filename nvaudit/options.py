@@ -573,7 +573,10 @@ OF_A_CHIP = (
 OF_A_MAPPING = (
     *(
         name
-        for part in (DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions)
+        for part in (
+            *(DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions),
+            OutlierOptions,
+        )
         for name in part.model_fields
     ),
     "seed",

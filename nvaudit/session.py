@@ -340,10 +340,10 @@ def input_specs(loaded: LoadedModel, rebatch: Rebatch) -> tuple[InputSpec, ...]:
 def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     """Read everything, decide everything, and write the workload; nothing has run yet."""
     check_converters(spec)
-    _check_outliers(spec)
     profile, points = settle_device(spec)
     loaded = shared(("model", spec.model, spec.seed), lambda: load_runnable(spec.model, spec.seed))
     spec, mapping_notes = find_mapping(spec, loaded)
+    check_converters(spec)  # once more: the file may have digital outliers
     rebatch = analyse_batch(loaded.model)
     # Second attempt: the rule-based rewrite to a free batch size turned out to change outputs, so the model
     # runs with the batch that it was exported with.
@@ -507,33 +507,22 @@ def run_nominal(pool: Pool, session: Session, metric: Metric) -> float:
 
 
 def check_converters(spec: RunSpec) -> None:
-    """Refuse options of converters where there are none.
+    """Refuse options of converters where there are none, and what is not simulated beside them.
 
     Raises
     ------
     OptionError
         Naming it.
     """
+    if spec.digital_outliers is not None and spec.adc_bits is not None:
+        raise OptionError(
+            f"--digital-outliers {spec.digital_outliers:g} and --adc-bits {spec.adc_bits}: choose one; what "
+            "is digital beside the array is not simulated beside converters (`nvaudit cost` counts both)"
+        )
     given = {"--dac-bits": spec.dac_bits is not None, "--adc-range": spec.adc_range != "max"}
     for name, there in given.items():
         if there and spec.adc_bits is None:
             raise OptionError(f"{name} is for crossbars with converters; give --adc-bits too")
-
-
-def _check_outliers(spec: RunSpec) -> None:
-    """Refuse digital weights where their products are not simulated.
-
-    Raises
-    ------
-    OptionError
-        Naming the other option.
-    """
-    for option, value in (("--adc-bits", spec.adc_bits), ("--chip", spec.chip or None)):
-        if spec.digital_outliers is not None and value is not None:
-            raise OptionError(
-                f"--digital-outliers and {option}: choose one; what is digital beside the array is not "
-                "simulated there"
-            )
 
 
 def check_thresholds(spec: RunSpec, metric: Metric) -> None:

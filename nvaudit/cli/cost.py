@@ -23,7 +23,7 @@ _TAKEN = (
         for name in part.model_fields
         if name != "adc_range"
     ),
-    *("skip_zero_groups", "data", "limit", "seed", "provider"),
+    *("digital_outliers", "skip_zero_groups", "data", "limit", "seed", "provider"),
 )
 
 

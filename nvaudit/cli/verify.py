@@ -33,7 +33,7 @@ _MASKS = CommandProduct(
 @spec_options(
     RunSpec,
     VerifyOptions,
-    without={*OF_ONE_AUDIT, "skip_zero_groups", "digital_outliers"},
+    without={*OF_ONE_AUDIT, "skip_zero_groups"},
     own={
         "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
         "data": {

@@ -44,6 +44,7 @@ class DesignPoint:
     per_channel: bool = False
     skip_zero_groups: bool = False
     codes: ChosenCodes | None = None
+    digital_outliers: float | None = None
     copies: int = 1
     pipelined: bool = False
     g_max_us: float | None = None
@@ -55,7 +56,13 @@ class DesignPoint:
         device = self.device
         rows = self.crossbar.rows if self.skip_zero_groups else None
         return Placement(
-            device.weight_bits, device.cell_bits, device.encoding, self.per_channel, rows, self.codes
+            device.weight_bits,
+            device.cell_bits,
+            device.encoding,
+            self.per_channel,
+            rows,
+            self.codes,
+            self.digital_outliers,
         )
 
 

@@ -176,13 +176,15 @@ class _Estimate:
 
     def _work_digitally(self, placed: list[_Placed]) -> None:
         units = self.technology.digital
+        outliers = {place: one.layer.vectors * one.one.digital for place, one in enumerate(placed)}
         places = {*self.workload.arithmetic, *self.workload.multiply_adds}
+        places |= {place for place, products in outliers.items() if products}
         if units is None:
             return
         width = max(DIGITAL_BITS, self.point.input_bits)
         for place in places:
             work = self.workload.arithmetic.get(place, Arithmetic())
-            macs = self.workload.multiply_adds.get(place, 0.0)
+            macs = self.workload.multiply_adds.get(place, 0.0) + outliers.get(place, 0.0)
             products = (work.multiplies + macs) * width**2 * units.multiply_bit.si
             sums = (work.adds * width + macs * SUM_BITS) * units.add_bit.si
             energy = products + sums + work.compares * width * units.compare_bit.si
@@ -283,6 +285,8 @@ class _Estimate:
                     energy += reads / technology.hierarchy.crossbars_per_pe.count * buffer.output_register.si
                 if buffer.bus is not None:
                     energy += (inputs + sums) * buffer.bus.si
+                # Each vector meets every digital weight once.
+                energy += one.layer.vectors * self._outlier_bits(one) * buffer.read.si
                 one.part("buffer").energy_j += energy
             if tree is not None:
                 one.part("htree").energy_j += (inputs + sums) * tree.bit.si * length
@@ -297,10 +301,21 @@ class _Estimate:
             self._share_time(one)
         buffer = self.technology.buffer
         if buffer is not None and buffer.area is not None:
+            for one in placed:
+                bits = one.copies * self._outlier_bits(one)
+                one.part("buffer").area_m2 += bits * buffer.area.si
+                if buffer.leakage is not None:
+                    one.part("static").energy_j += bits * buffer.leakage.si * interval
+        if buffer is not None and buffer.area is not None:
             self.outside.part("buffer").area_m2 += chip_bits * buffer.area.si
             if buffer.leakage is not None:
                 self.outside.part("static").energy_j += chip_bits * buffer.leakage.si * interval
         self.outside.part("noc").latency_s += self.outside.latency_s
+
+    def _outlier_bits(self, one: _Placed) -> int:
+        """What the buffer keeps of digital weights: of each its value and its row, column by column."""
+        index = max(1, (one.layer.matrix.rows - 1).bit_length())
+        return one.one.digital * (self.point.device.weight_bits + 1 + index)
 
     def _share_time(self, one: _Placed) -> None:
         """Say which component the time of a layer goes to."""
@@ -394,6 +409,12 @@ class _Estimate:
 
     def _assumptions(self) -> list[str]:
         made = []
+        digital = sum(one.one.digital for one in self.placed)
+        if digital:
+            made.append(
+                f"{digital:,} weights are digital: their products count as multiply-adds of the digital "
+                "units, and each is kept in the buffer with the number of its row"
+            )
         assumed = self.workload.assumed
         if assumed and len(assumed) == len(self.workload.layers):
             made.append(f"inputs of all layers ({next(iter(assumed.values()))}): {ASSUMPTION}")

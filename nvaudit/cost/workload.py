@@ -24,7 +24,7 @@ from nvaudit.model.layout import matrix_layout
 from nvaudit.model.macs.find import ProductCount
 from nvaudit.model.macs.steps import INPUT, Arithmetic, OperandSource, Step, Steps
 from nvaudit.model.roles import CrossbarMatrix
-from nvaudit.perturb.prepare import Placement, place_weight
+from nvaudit.perturb.prepare import Placement, outliers_of, place_weight
 from nvaudit.technology import InputMode
 
 MOST_KEPT = 1 << 27
@@ -115,6 +115,8 @@ class QuantisedCodes:
         Magnitude bits of slices; None where the weight has a code of its own.
     peak : int
         Largest magnitude of a code.
+    digital : int
+        Weights that no device holds, whose products are added up beside the array.
     """
 
     layer: CostLayer
@@ -122,6 +124,7 @@ class QuantisedCodes:
     bits: int | None
     peak: int
     code: NDArray[np.int16] | None
+    digital: int = 0
     sums: dict[object, Floats] = field(default_factory=dict)
     occupied: dict[object, Occupancy] = field(default_factory=dict)
 
@@ -255,10 +258,12 @@ def quantised(
     by: tuple[object, ...] = ("bits", how.bits)
     if how.codes is not None and chosen is not None:
         by = ("code", chosen, how.codes.rounded_by.tobytes(), layer.key in how.codes.nearest)
-    name = (layer.key, how.per_channel, *by)
+    name = (layer.key, how.per_channel, how.outliers, *by)
     if name not in workload.cache:
-        code, bits = layer.weight, how.bits
+        code, bits, digital = layer.weight, how.bits, 0
         if isinstance(code, Weight):
+            if how.outliers is not None:
+                digital = len(outliers_of(code, how.outliers, how.per_channel)[0])
             code, _, array = place_weight(code, profile, how)
             bits = array.bits
         kept = sum(one.code.size for one in workload.cache.values() if one.code is not None)
@@ -268,6 +273,7 @@ def quantised(
             None if chosen is not None else bits,
             int(np.abs(code.astype(np.int32)).max(initial=0)),
             code if kept + code.size <= MOST_KEPT else None,
+            digital,
         )
     return workload.cache[name]
 

@@ -118,6 +118,7 @@ def design_point(spec: RunSpec, profile: DeviceProfile, codes: ChosenCodes | Non
         per_channel=spec.scale == "per_channel",
         skip_zero_groups=spec.skip_zero_groups,
         codes=codes,
+        digital_outliers=spec.digital_outliers,
         copies=spec.copies or 1,
         pipelined=spec.pipelined,
         g_max_us=spec.g_max_us,

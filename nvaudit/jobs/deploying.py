@@ -20,6 +20,7 @@ from nvaudit.mapping.array_files import CONDUCTANCE, check_format, write_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import (
     ARRAYS,
+    DIGITAL,
     MANIFEST,
     ConverterEntry,
     CrossbarEntry,
@@ -27,6 +28,7 @@ from nvaudit.mapping.manifest import (
     Manifest,
     ModelEntry,
     OperatorEntry,
+    OutliersEntry,
     TensorEntry,
     WindowEntry,
     crossbar_file,
@@ -367,9 +369,7 @@ class _ArrayWriter:
         array, matrix = tensor.array, weight.matrix
         scale, scales = float(tensor.scale.reshape(-1)[0]) if tensor.scale.size == 1 else None, None
         if scale is None:
-            scales = f"{ARRAYS}/{folder_name(index, tensor.key)}/scales.npy"
-            (self.folder / scales).parent.mkdir(parents=True, exist_ok=True)
-            np.save(self.folder / scales, tensor.scale)
+            scales = self._save(index, tensor.key, "scales", tensor.scale)
         layer = self.on.layers.get(tensor.key)
         return TensorEntry(
             name=tensor.key,
@@ -388,8 +388,31 @@ class _ArrayWriter:
             scale=scale,
             scales=scales,
             converters="ideal" if layer is None else converters_of(layer),
+            outliers=self._outliers(index, tensor),
             crossbars=crossbars,
         )
+
+    def _outliers(self, index: int, tensor: TensorFile) -> OutliersEntry | None:
+        """Write the weights of a tensor that no device holds."""
+        digital = tensor.open().outliers
+        if digital is None or not digital.place.size:
+            return None
+        return OutliersEntry(
+            weights=digital.place.size,
+            places=self._save(index, tensor.key, "outlier_places", digital.place),
+            values=self._save(index, tensor.key, "outlier_values", digital.values),
+            sha256=digital.digest,
+        )
+
+    def _save(self, index: int, key: str, what: str, array: NDArray[Any]) -> str:
+        """Write numbers of a tensor that are on no crossbar; gives the file, below the folder.
+
+        Beside chips they lie apart from these: a folder with arrays is a chip.
+        """
+        file = Path(DIGITAL if self.chips else ARRAYS) / folder_name(index, key) / f"{what}.npy"
+        (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+        np.save(self.folder / file, array)
+        return file.as_posix()
 
 
 def mapping_options(spec: RunSpec) -> dict[str, Any]:
@@ -485,6 +508,7 @@ def mapped_rows(manifest: Manifest) -> tuple[MappedTensorRow, ...]:
             devices_per_weight=len(tensor.factors),
             crossbars=len(tensor.crossbars),
             devices=sum(crossbar.devices for crossbar in tensor.crossbars),
+            outliers=None if tensor.outliers is None else tensor.outliers.weights,
             verify=None
             if manifest.plan is None
             else sum(crossbar.verify or 0 for crossbar in tensor.crossbars),

@@ -40,12 +40,14 @@ from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, split_rows
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.session import (
+    check_converters,
     input_specs,
     load_runnable,
     rules_for,
     settle_device,
     settle_output,
 )
+from nvaudit.spec import RunSpec
 
 if TYPE_CHECKING:
     from nvaudit.retrain.executor.module import Executor
@@ -73,6 +75,8 @@ class HardenJob:
         Codes of the weights, chosen for the given ones; None: slices.
     codes_asked : str
         How codes were asked for: as ``--code`` was given, or the mapping file.
+    digital_outliers : float or None
+        Share of the weights, the largest, that no device holds: as asked for, or by the mapping file.
     """
 
     spec: HardenSpec
@@ -89,6 +93,7 @@ class HardenJob:
     splits: tuple[CrossbarSplit, ...] = ()
     codes: ChosenCodes | None = None
     codes_asked: str = ""
+    digital_outliers: float | None = None
 
     @property
     def batch_axis(self) -> int:
@@ -127,7 +132,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to harden; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
-    codes, asked, code_notes = _codes(spec, loaded, points, chosen)
+    codes, asked, audit, code_notes = _codes(spec, loaded, points, chosen)
     notes += code_notes
     wanted = input_specs(loaded, rebatch)
 
@@ -155,6 +160,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
     return HardenJob(
         spec, loaded, rebatch, points[0], weights, output, train, val, test, tuple(notes),
         _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], codes, scratch), codes, asked,
+        audit.digital_outliers,
     )  # fmt: skip
 
 
@@ -188,22 +194,28 @@ def _divide(
 
 def _codes(
     spec: HardenSpec, loaded: LoadedModel, points: Sequence[OperatingPoint], decisions: Sequence[Decision]
-) -> tuple[ChosenCodes | None, str, list[str]]:
-    """Codes of the given model's weights, how they were asked for, and notes.
+) -> tuple[ChosenCodes | None, str, RunSpec, list[str]]:
+    """Codes of the given model's weights, how they were asked for, the audit with them, and notes.
 
     Raises
     ------
     OptionError
-        As :func:`settle_codes`.
+        As :func:`settle_codes`, or if what is asked contradicts it.
     """
     audit, notes = find_mapping(spec.audit_spec(loaded.path, "", (), given=True), loaded)
+    check_converters(audit)
+    if audit.digital_outliers is not None and spec.ternary:
+        raise OptionError(
+            f"--digital-outliers {audit.digital_outliers:g} and --bits ternary: the largest of three values "
+            "are no outliers; leave one of the two out"
+        )
     asked = audit.mapping or ("" if spec.code in (None, "slices") else str(spec.code))
     if asked and spec.ternary:
         raise OptionError(
             f"--bits ternary and the codes of {asked}: a weight of three values has one device, and nothing "
             "to choose; --code slices leaves codes out"
         )
-    return settle_codes(audit, points, decisions), asked, notes
+    return settle_codes(audit, points, decisions), asked, audit, notes
 
 
 def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, ...]:

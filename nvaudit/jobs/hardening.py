@@ -122,7 +122,7 @@ def run_hardening(
             stack.enter_context(lock_folder(folder))
         progress("reading model and data", 0, 1)
         job = prepare_job(spec, scratch)
-        if job.codes is not None:
+        if _has_mapping(job):
             check_product(mapping_beside(output), inputs, "the mapping file of -o")
         if spec.provider != "cpu":  # before training, not in the audits after it
             open_session(whole_message(job.loaded), {}, spec.provider)
@@ -269,6 +269,7 @@ def _train(
         vat_points=job.vat_points,
         splits=job.splits,
         codes=job.codes,
+        digital_outliers=job.digital_outliers,
         read=job.reading,
     )
     checkpoints = None if folder is None else CheckpointFolder(folder, _identity(job, version))
@@ -291,7 +292,7 @@ def _identity(job: HardenJob, version: str) -> Identity:
         "validation data": Input(name=job.val[0].source, sha256=job.val[0].digest),
         "device": Input(name=job.point.profile.name, sha256=profile_digest(job.point.profile)),
     }
-    if job.codes is not None:
+    if _has_mapping(job):
         mapping = _mapping(job, job.loaded.path).model_dump_json().encode()
         inputs["codes"] = Input(name=job.codes_asked, sha256=hashlib.sha256(mapping).hexdigest())
     versions = {"nvaudit": __version__, "numpy": np.__version__, "torch": version}
@@ -317,7 +318,7 @@ def _audit_spec(job: HardenJob, model: Path, data: Path, *, given: bool = False)
     if job.test[0].together:
         audit = audit.model_copy(update={"batch_size": job.test[0].together})
     if job.codes is None:
-        return audit
+        return audit.model_copy(update={"digital_outliers": job.digital_outliers})
     # Both models have the codes that were chosen for the given one: as the file beside the result says.
     own = {"code": None, "devices_per_weight": None, "allocate": None, "encoding": None}
     return audit.model_copy(update={**own, "mapping": str(_codes_file(job, model, data))})
@@ -332,21 +333,26 @@ def _codes_file(job: HardenJob, model: Path, data: Path) -> Path:
 
 
 def _write_codes(job: HardenJob, output: Path) -> None:
-    """Write the codes of the result beside it, where an audit of it finds them."""
-    if job.codes is not None:
+    """Write the mapping of the result beside it, where an audit of it finds it."""
+    if _has_mapping(job):
         write_mapping(mapping_beside(output), _mapping(job, output))
+
+
+def _has_mapping(job: HardenJob) -> bool:
+    """Whether weights lie otherwise than all in slices."""
+    return job.codes is not None or job.digital_outliers is not None
 
 
 def _mapping(job: HardenJob, model: Path) -> MappingFile:
     codes, point = job.codes, job.point
-    assert codes is not None
     return mapping_data(
-        codes.of,
+        {} if codes is None else codes.of,
         model_sha256=load_model(model).digest,
         device=point.profile.name,
         sigma=point.sigma,
-        variance=tuple(codes.rounded_by.tolist()),
-        nearest=codes.nearest,
+        variance=() if codes is None else tuple(codes.rounded_by.tolist()),
+        nearest=() if codes is None else codes.nearest,
+        digital_outliers=job.digital_outliers,
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,13 @@ from nvaudit.jobs.deploying import OnCrossbars, check_hashes, map_report, mapped
 from nvaudit.mapping.array_files import find_arrays, read_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import Manifest, TensorEntry, read_manifest
+from nvaudit.mapping.outliers import Outliers
 from nvaudit.mapping.places import TargetArrays, arrays_digest, target_arrays
 from nvaudit.model import Weight
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.perturb.workload import ArrayFile, TensorFile, Workload
+from nvaudit.perturb.workload import ArrayFile, TensorFile, Workload, save_array
 from nvaudit.report.deployment.result import MapReport, Reassembly, reassembly_text
 from nvaudit.session import prepare
 from nvaudit.spec import RunSpec
@@ -36,6 +37,14 @@ _MOST_OUTPUTS = 1 << 26
 """Numbers that are compared at most."""
 
 
+class Rebuilt(NamedTuple):
+    """What the files of a tensor give."""
+
+    code: ArrayFile
+    scale: NDArray[np.float32]
+    outliers: tuple[ArrayFile, ArrayFile] | None
+
+
 @dataclass
 class _Compared:
     """What the comparison gave so far."""
@@ -43,7 +52,7 @@ class _Compared:
     tensors: int = 0
     weights: int = 0
     faults: list[str] = field(default_factory=list)
-    rebuilt: dict[str, tuple[ArrayFile, NDArray[np.float32]]] = field(default_factory=dict)
+    rebuilt: dict[str, Rebuilt] = field(default_factory=dict)
 
 
 def spec_of(manifest: Manifest, where: Path, model: str | Path | None, **own: Any) -> RunSpec:
@@ -179,6 +188,11 @@ def _compare(
     code = np.rint(value) - entry.zero
     scale = _scale(folder, entry)
     same = np.array_equal(code, matrix) and scale.tobytes() == tensor.scale.tobytes()
+    digital, outliers = _outliers(folder, entry), mapped.outliers
+    if (None if digital is None else digital.digest) != (
+        None if outliers is None or not outliers.place.size else outliers.digest
+    ):
+        tally.faults.append(f"{entry.name}: its digital weights are not those of the quantised model")
     if not same and len(tally.faults) == before:
         tally.faults.append(f"{entry.name}: its weights are not those of the quantised model")
     tally.tensors += same
@@ -186,7 +200,13 @@ def _compare(
     path = scratch / f"rebuilt-{tally.tensors}.npy"
     back = geometry.to_matrix.inverse(mapped.code.shape).apply(code.astype(np.int16))
     np.save(path, np.ascontiguousarray(back))
-    tally.rebuilt[entry.name] = (ArrayFile(str(path)), scale.reshape(tensor.scale.shape))
+    files = None
+    if digital is not None:
+        files = (
+            save_array(scratch, f"places-{tally.tensors}", digital.place),
+            save_array(scratch, f"values-{tally.tensors}", digital.values),
+        )
+    tally.rebuilt[entry.name] = Rebuilt(ArrayFile(str(path)), scale.reshape(tensor.scale.shape), files)
 
 
 def _held(
@@ -239,25 +259,37 @@ def _scale(folder: Path, entry: TensorEntry) -> NDArray[np.float32]:
     """Weight units per value of a tensor, from its manifest."""
     if entry.scale is not None:
         return np.array(entry.scale, np.float32)
-    try:
-        return np.asarray(np.load(folder / str(entry.scales), allow_pickle=False), np.float32)
-    except (OSError, ValueError) as error:
+    return np.asarray(_numbers(folder / str(entry.scales)), np.float32)
+
+
+def _outliers(folder: Path, entry: TensorEntry) -> Outliers | None:
+    """The weights of a tensor that no device holds, from its manifest."""
+    if entry.outliers is None:
+        return None
+    place, values = (_numbers(folder / name) for name in (entry.outliers.places, entry.outliers.values))
+    there = Outliers(np.asarray(place, np.int64), np.asarray(values, np.float32))
+    if there.digest != entry.outliers.sha256 or place.shape != values.shape:
         raise DataError(
-            f"{folder / str(entry.scales)}: cannot be read: {error}; map the model anew"
-        ) from None
+            f"{folder / entry.outliers.values}: not the digital weights of the manifest (SHA-256); map the "
+            "model anew"
+        )
+    return there
 
 
-def _run_both(
-    spec: RunSpec, scratch: Path, rebuilt: Mapping[str, tuple[ArrayFile, NDArray[np.float32]]]
-) -> tuple[int, int, int]:
+def _numbers(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; map the model anew") from None
+
+
+def _run_both(spec: RunSpec, scratch: Path, rebuilt: Mapping[str, Rebuilt]) -> tuple[int, int, int]:
     """Run the quantised model and the one of the arrays; samples, outputs, and how many differ in a bit."""
     folder = scratch / "run"
     folder.mkdir()
     session = prepare(spec if spec.limit is not None else spec.model_copy(update={"limit": SAMPLES}), folder)
     work = session.workload
-    tensors = tuple(
-        replace(tensor, code=rebuilt[tensor.key][0], scale=rebuilt[tensor.key][1]) for tensor in work.tensors
-    )
+    tensors = tuple(replace(tensor, **rebuilt[tensor.key]._asdict()) for tensor in work.tensors)
     first = _outputs(work)
     second = _outputs(replace(work, tensors=tensors))
     different = sum(int(np.count_nonzero(_bits(a) != _bits(b))) for a, b in zip(first, second, strict=True))

@@ -15,6 +15,7 @@ from nvaudit.options import Encoding
 
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
+DIGITAL = "digital"
 _MOST_BYTES = 1 << 30
 _SHA256 = r"^[0-9a-f]{64}$"
 Span = Annotated[tuple[int, int], Field(description="The first, and the one after the last.")]
@@ -65,6 +66,15 @@ class CrossbarEntry(ManifestPart):
     sha256: str = Field(pattern=_SHA256, description="Of the arrays' bytes; see docs/deploy.md.")
 
 
+class OutliersEntry(ManifestPart):
+    """Weights of a tensor that no device holds: they are added up beside the array."""
+
+    weights: int = Field(ge=1)
+    places: str = Field(description="File of where they are in the flattened weight, .npy, ascending.")
+    values: str = Field(description="File of what they are, .npy, float32.")
+    sha256: str = Field(pattern=_SHA256, description="Of the places and then the values, as bytes.")
+
+
 class TensorEntry(ManifestPart):
     """One tensor on the array."""
 
@@ -88,6 +98,10 @@ class TensorEntry(ManifestPart):
     scales: str | None = Field(description="File of several scales, .npy, that broadcasts to the shape.")
     converters: Literal["ideal"] | dict[Literal["dac", "adc"], ConverterEntry | None] = Field(
         description="Ideal without --adc-bits and where the weight is not split; else their ranges."
+    )
+    outliers: OutliersEntry | None = Field(
+        default=None,
+        description="Weights whose devices hold a zero weight instead; null without --digital-outliers.",
     )
     crossbars: tuple[CrossbarEntry, ...]
 

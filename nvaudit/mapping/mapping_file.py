@@ -104,11 +104,12 @@ class MappingFile(_FilePart):
         "that were rounded to these codes before."
     )
     level_variance: Annotated[
-        tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=2, max_length=256)
+        tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(max_length=256)
     ] = Field(description="Of a device at each level, in squared spacings: what codes were chosen by.")
-    codes: Annotated[tuple[CodeData, ...], Field(min_length=1, max_length=4096)]
-    tensors: Annotated[tuple[TensorData, ...], Field(min_length=1)] = Field(
-        description="Weights that are not named are slices."
+    codes: Annotated[tuple[CodeData, ...], Field(max_length=4096)]
+    tensors: tuple[TensorData, ...] = Field(description="Weights that are not named are slices.")
+    digital_outliers: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        default=None, description="Share of each tensor's weights, the largest, that no device holds."
     )
 
     @property
@@ -126,6 +127,8 @@ class MappingFile(_FilePart):
             If the file contradicts itself.
         """
         codes = []
+        if not self.tensors and self.digital_outliers is None:
+            raise OptionError(f"{where}: names no weight and no digital outliers: it maps nothing")
         for i, data in enumerate(self.codes):
             try:
                 codes.append(data.code())
@@ -161,6 +164,7 @@ def mapping_data(
     sigma: float | None,
     variance: tuple[float, ...],
     nearest: Collection[str] = (),
+    digital_outliers: float | None = None,
 ) -> MappingFile:
     """Write the codes of a model's weights down.
 
@@ -170,6 +174,8 @@ def mapping_data(
         By which weights take the value of least expected error.
     nearest : collection of str
         Weights that take the nearest value instead, since their numbers were rounded to their code before.
+    digital_outliers : float, optional
+        Share of each tensor's weights, the largest, that no device holds.
     """
     # Codes are equal by contents: layers that share one refer to one table.
     distinct = list(dict.fromkeys(codes.values()))
@@ -185,6 +191,7 @@ def mapping_data(
             TensorData(name=key, code=place[code], rounding="nearest" if key in nearest else None)
             for key, code in codes.items()
         ),
+        digital_outliers=digital_outliers,
     )
 
 

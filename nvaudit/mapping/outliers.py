@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,12 @@ class Outliers:
 
     place: NDArray[np.int64]
     values: NDArray[np.float32]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the bytes of places and values."""
+        parts = (self.place.astype("<i8"), self.values.astype("<f4"))
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def put_into(self, weights: NDArray[np.float32], values: NDArray[np.float32] | float) -> None:
         """Write values at their places, in place."""
@@ -57,6 +64,8 @@ def find_outliers(
     places = np.arange(values.size).reshape(values.shape)
     groups = np.moveaxis(places, keep, range(len(keep))).reshape(size, -1)
     count = int(share * groups.shape[1])
+    if not count:
+        return np.empty(0, np.int64)
     magnitude = np.abs(values.reshape(-1).astype(np.float64))[groups]
     # Of equal magnitudes the first: which weights are digital does not depend on how they are sorted.
     order = np.argsort(-magnitude, axis=1, kind="stable")[:, :count]

@@ -272,8 +272,8 @@ def codes_of_file(
     *,
     per_channel: bool,
     conversion: Conversion | None = None,
-) -> ChosenCodes:
-    """Take the code of every weight from a mapping file.
+) -> ChosenCodes | None:
+    """Take the code of every weight from a mapping file; None where it leaves all to slices.
 
     Raises
     ------
@@ -286,6 +286,8 @@ def codes_of_file(
     missing = set(codes) - {weight.key for weight in weights}
     if missing:
         raise OptionError(f"--mapping: {path}: {min(missing)!r} is no weight on the array of this model")
+    if not codes:
+        return None
     levels, bits = len(data.level_variance), point.profile.cell_bits
     if bits is not None and levels != 2**bits:
         raise OptionError(
@@ -296,7 +298,7 @@ def codes_of_file(
     # Two variances: `by` is the one for which the writer of the file chose the value of each weight, which
     # has to be repeated here; `own` is what devices make of it at this operating point.
     own, by, nearest = level_variance(point, levels), np.array(data.level_variance), data.nearest
-    layers = [_layer(weight, per_channel) for weight in weights if weight.key in codes]
+    layers = [_layer(weight, per_channel, data.digital_outliers) for weight in weights if weight.key in codes]
     errors = {
         one.weight.key: code_error(
             codes[one.weight.key],

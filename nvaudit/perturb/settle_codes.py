@@ -22,14 +22,14 @@ def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]
     Returns
     -------
     spec : RunSpec
-        With the file that is used.
+        With the file that is used, and the share of digital outliers that it states.
     notes : list of str
         On a file that lies there and is not used.
 
     Raises
     ------
     OptionError
-        If the given file was made for another model.
+        If the given file was made for another model, or an option says otherwise than the file.
     """
     path = mapping_beside(loaded.path) if spec.mapping is None else Path(spec.mapping)
     if spec.mapping is None and (spec.code is not None or not path.is_file()):
@@ -42,7 +42,13 @@ def find_mapping(spec: RunSpec, loaded: LoadedModel) -> tuple[RunSpec, list[str]
         if spec.mapping is not None:
             raise OptionError(f"--mapping: {path} was made for another model ({which}); make it anew")
         return spec, [f"{path} beside the model was made for another model ({which}) and is not used"]
-    return spec.model_copy(update={"mapping": str(path)}), []
+    if spec.digital_outliers not in (None, made_for.digital_outliers):
+        has = "none" if made_for.digital_outliers is None else f"{made_for.digital_outliers:g}"
+        raise OptionError(
+            f"--digital-outliers {spec.digital_outliers:g} and the mapping file {path}, which has {has}: its "
+            "codes are for the weights that are left; leave the option out, or the file with --code slices"
+        )
+    return spec.model_copy(update={"mapping": str(path), "digital_outliers": made_for.digital_outliers}), []
 
 
 def settle_codes(
@@ -56,7 +62,16 @@ def settle_codes(
         If options contradict each other, or what is asked cannot be had.
     """
     weights = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
+    of_file = None
     if spec.mapping is not None:
+        of_file = codes_of_file(
+            spec.mapping,
+            weights,
+            points,
+            per_channel=spec.scale == "per_channel",
+            conversion=conversion_of(spec),
+        )
+    if of_file is not None:
         for option, of_mapping in (
             ("--devices-per-weight", spec.devices_per_weight),
             ("--allocate", spec.allocate),
@@ -70,13 +85,7 @@ def settle_codes(
                     f"{option} and the mapping file {spec.mapping}: choose one; the file has the codes, and "
                     "--code slices leaves it out"
                 )
-        return codes_of_file(
-            spec.mapping,
-            weights,
-            points,
-            per_channel=spec.scale == "per_channel",
-            conversion=conversion_of(spec),
-        )
+        return of_file
     asked = code_request(spec)
     if asked is None:
         return None

@@ -157,7 +157,9 @@ def device_sigma(point: OperatingPoint, where: Sequence[ArrayPlace], grids: Mapp
     """
     spreads = []
     for place in where:
-        code = grids[place.key].code.cpu().numpy().astype(np.int64)
+        grid = grids[place.key]
+        held = grid.code if grid.digital is None else grid.code[~grid.digital]
+        code = held.cpu().numpy().astype(np.int64)
         # With the values of a code s = max|W| / top even if the largest weight took a smaller value: max|W|
         # is top codes, not the largest code in use.
         peak = place.top if place.rounding is not None else max(1, int(np.abs(code).max(initial=0)))

@@ -129,7 +129,7 @@ def noisy_weights(
 def deviation_of(place: ArrayPlace, weight: Quantised, noise: Noise, generator: torch.Generator) -> Tensor:
     """One draw of the deviation of a weight; where it has no devices there is none."""
     deviation = noise(place, weight, generator)
-    there = with_devices(place, weight.code)
+    there = with_devices(place, weight)
     return deviation if there is None else deviation * there
 
 

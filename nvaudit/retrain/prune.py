@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.protocol import TrainableNetwork
-from nvaudit.retrain.quant import ArrayPlace, Groups
+from nvaudit.retrain.quant import ArrayPlace, Groups, Quantised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,26 +64,30 @@ def _index(like: Tensor, groups: Groups) -> Tensor:
     return torch.from_numpy(groups.number.reshape(-1)).to(like.device)
 
 
-def with_devices(place: ArrayPlace, code: Tensor) -> Tensor | None:
-    """1 where a weight has devices, 0 in groups of zeros; None where every weight has some.
+def with_devices(place: ArrayPlace, weight: Quantised) -> Tensor | None:
+    """1 where a weight has devices, 0 in groups of zeros and where it is digital; None where every one has.
 
     Parameters
     ----------
-    code : Tensor
-        Its codes.
+    weight : Quantised
+        On its grid.
 
     Returns
     -------
     Tensor or None
-        In the shape and type of ``code``.
+        In the shape and type of its codes.
     """
-    groups = place.groups
+    groups, code = place.groups, weight.code
+    digital = None if weight.digital is None else (~weight.digital).to(code.dtype)
     if groups is None or code.numel() == 0:
-        return None
+        return digital
     index = _index(code, groups)
     # By codes, not by trained weights: a group whose weights all round to 0 needs no devices either.
     used = code.new_zeros(groups.count).index_add_(0, index, code.reshape(-1).abs()) > 0
-    return None if bool(used.all()) else used[index].reshape(code.shape).to(code.dtype)
+    if bool(used.all()):
+        return digital
+    there = used[index].reshape(code.shape).to(code.dtype)
+    return there if digital is None else there * digital
 
 
 def clipped_penalty(weights: Sequence[tuple[Tensor, Groups]], alphas: Sequence[float]) -> Tensor:

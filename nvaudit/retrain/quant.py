@@ -110,6 +110,10 @@ class ArrayPlace:
     rounding : RoundingTable or None
         Which value of its code a weight takes; a weight on a grid of its own is put on that first, as it is
         stored. None: the weight has slices.
+    outliers : float or None
+        Share of the weights, the largest, that no device holds.
+    outlier_axes : tuple of int
+        Axes that have such a share of their own.
     """
 
     key: str
@@ -122,6 +126,8 @@ class ArrayPlace:
     groups: Groups | None = None
     grid_top: int | None = None
     rounding: RoundingTable | None = None
+    outliers: float | None = None
+    outlier_axes: tuple[int, ...] = ()
 
     @property
     def follows_weights(self) -> bool:
@@ -143,6 +149,7 @@ def places(
     ternary: bool = False,
     group_rows: int | None = None,
     codes: ChosenCodes | None = None,
+    outliers: float | None = None,
 ) -> tuple[ArrayPlace, ...]:
     """Say how weights lie on the array, as the audit maps them.
 
@@ -160,6 +167,8 @@ def places(
         Rows of the crossbars whose groups of zeros have no devices.
     codes : ChosenCodes, optional
         Weights that it names have its codes instead of slices.
+    outliers : float, optional
+        Share of the weights, the largest, that no device holds.
     """
     made = []
     for weight in weights:
@@ -175,7 +184,8 @@ def places(
         array = layout(profile, bits=bits)
         place = ArrayPlace(
             weight.key, array, axes if per_channel and grid is None else (), axes, weight.matrix.rows, grid,
-            ternary and grid is None,
+            ternary and grid is None, outliers=outliers,
+            outlier_axes=axes if scale_axes(weight, per_channel) else (),
         )  # fmt: skip
         code = None if codes is None else codes.of.get(weight.key)
         if codes is not None and code is not None:
@@ -231,19 +241,22 @@ class Quantised:
     Attributes
     ----------
     values : Tensor
-        ``scale · code``.
+        ``scale · code``, or where the weight is digital the weight itself.
     code : Tensor
-        Whole numbers, −top … top, in the type of the weight: the values of its code.
+        Whole numbers, −top … top, in the type of the weight: the values of its code; 0 where it is digital.
     scale : Tensor
         Weight units per code, broadcastable.
     peak : Tensor
-        max|W|, broadcastable.
+        max|W| on devices, broadcastable.
+    digital : Tensor of bool, or None
+        Weights that no device holds.
     """
 
     values: Tensor
     code: Tensor
     scale: Tensor
     peak: Tensor
+    digital: Tensor | None = None
 
 
 def quantise(weight: Tensor, place: ArrayPlace) -> Quantised:
@@ -260,14 +273,50 @@ def quantise(weight: Tensor, place: ArrayPlace) -> Quantised:
         code = _nearest(_in_units(w, scale), top).to(w.dtype)
         # This scale does not follow the weights: max|W| is the largest code in use, which may be less than
         # the top.
-        if place.rounding is None:
-            return Quantised(code * scale, code, scale, scale * code.abs().amax())
         w = code * scale
-    scale = (_peak(w, place.scale_axes).double() / place.top).to(w.dtype)
-    scaled = _in_units(w, scale)
+        if place.rounding is None:
+            digital = find_digital(w, place)
+            code = _without(code, digital)
+            return Quantised(_with(code * scale, w, digital), code, scale, scale * code.abs().amax(), digital)
+    digital = find_digital(w, place)
+    held = _without(w, digital)
+    scale = (_peak(held, place.scale_axes).double() / place.top).to(w.dtype)
+    scaled = _in_units(held, scale)
     value = _nearest(scaled, place.top) if place.rounding is None else _on_code(scaled, place.rounding)
-    code = value.to(w.dtype)
-    return Quantised(code * scale, code, scale, scale * place.top)
+    code = _without(value.to(w.dtype), digital)
+    return Quantised(_with(code * scale, w, digital), code, scale, scale * place.top, digital)
+
+
+def find_digital(weight: Tensor, place: ArrayPlace) -> Tensor | None:
+    """The largest weights, which no device holds: as :func:`nvaudit.mapping.outliers.find_outliers`.
+
+    They are found anew at every step, as an audit of the trained weights will. Of equally large ones others
+    may be taken, which have the same values.
+    """
+    import torch
+
+    if place.outliers is None or not weight.numel():
+        return None
+    keep = sorted(axis % weight.ndim for axis in place.outlier_axes)
+    size = math.prod(weight.shape[axis] for axis in keep)
+    moved = weight.abs().movedim(keep, tuple(range(len(keep))))
+    groups = moved.reshape(size, -1)
+    count = int(place.outliers * groups.shape[1])
+    if not count:
+        return None
+    there = torch.zeros(groups.shape, dtype=torch.bool, device=weight.device)
+    there.scatter_(1, groups.topk(count, dim=1).indices, True)
+    return there.reshape(moved.shape).movedim(tuple(range(len(keep))), keep)
+
+
+def _without(numbers: Tensor, digital: Tensor | None) -> Tensor:
+    return numbers if digital is None else numbers.masked_fill(digital, 0)
+
+
+def _with(numbers: Tensor, weight: Tensor, digital: Tensor | None) -> Tensor:
+    import torch
+
+    return numbers if digital is None else torch.where(digital, weight, numbers)
 
 
 def _in_units(w: Tensor, scale: Tensor) -> Tensor:

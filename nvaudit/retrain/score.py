@@ -125,7 +125,7 @@ class Scorer:
             if task.crossbars is not None:
                 return self._through_crossbars(task.crossbars, self.noise, epoch, trials)
             grids = quantise_all(task.network, task.where)
-            there = {place.key: with_devices(place, grids[place.key].code) for place in task.where}
+            there = {place.key: with_devices(place, grids[place.key]) for place in task.where}
             # Chips follow from seed, epoch and the number of their first one: candidates of an epoch are
             # scored on the same chips, so that their differences are those of the weights, not of luck.
             for start, count in self._stacks(grids, trials):

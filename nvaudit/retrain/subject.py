@@ -68,6 +68,8 @@ class TrainingSubject:
         How each weight is split over crossbars, where training goes through them.
     codes : ChosenCodes or None
         Codes of the weights; None: slices.
+    digital_outliers : float or None
+        Share of the weights, the largest, that no device holds.
     read : callable or None
         Says what the graph proves of the scored output, given it batch first. None: the shapes decide.
     """
@@ -84,6 +86,7 @@ class TrainingSubject:
     vat_points: tuple[OperatingPoint, ...] = ()
     splits: tuple[CrossbarSplit, ...] = ()
     codes: ChosenCodes | None = None
+    digital_outliers: float | None = None
     read: Callable[[NDArray[Any]], Reading] | None = None
 
 
@@ -99,6 +102,7 @@ def settle_task(
         ternary=spec.ternary,
         group_rows=None if spec.sparsity is None else spec.crossbar[0],
         codes=subject.codes,
+        outliers=subject.digital_outliers,
     )
     if spec.ternary and not any(place.ternary for place in where):
         raise OptionError(

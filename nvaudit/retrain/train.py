@@ -16,7 +16,7 @@ from nvaudit.retrain.loss import TrainingLoss
 from nvaudit.retrain.noise import Noise, no_noise, noisy_weights, torch_generator
 from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner
-from nvaudit.retrain.quant import ArrayPlace, quantise_all
+from nvaudit.retrain.quant import ArrayPlace, find_digital, quantise_all
 from nvaudit.rng import stream
 
 if TYPE_CHECKING:
@@ -257,12 +257,20 @@ def weight_edges(task: Task, limit: float | None) -> dict[str, float]:
 
 
 def clip_weights(task: Task, edges: Mapping[str, float]) -> None:
-    """Clip weights at their edges, in place."""
+    """Clip weights at their edges, in place; those that are digital have no part in the range."""
     import torch
 
     with torch.no_grad():
-        for key, edge in edges.items():
-            task.network.weights[key].clamp_(-edge, edge)
+        for place in task.where:
+            edge = edges.get(place.key)
+            if edge is None:
+                continue
+            weight = task.network.weights[place.key]
+            digital = find_digital(weight, place)
+            if digital is None:
+                weight.clamp_(-edge, edge)
+            else:
+                weight.copy_(torch.where(digital, weight, weight.clamp(-edge, edge)))
 
 
 def recalibrate(task: Task, recipe: Recipe, epoch: int) -> None:

@@ -44,8 +44,8 @@ class RankedWeights:
 
     @property
     def total(self) -> int:
-        """Weights."""
-        return sum(tensor.code.size for tensor in self.tensors)
+        """Weights on devices; those that are digital come after them."""
+        return sum(tensor.code.size - len(_digital(tensor)) for tensor in self.tensors)
 
     def devices(self, count: int) -> int:
         """Devices of the first ``count`` weights."""
@@ -81,6 +81,7 @@ def rank_weights(
     """
     tensors = [tensor.open() for tensor in session.workload.tensors]
     sizes = [magnitude(tensor) for tensor in tensors]
+    digital = [_digital(tensor) for tensor in tensors]
     if spec.own.ranking == "swim":
         shapes = [tensor.code.shape for tensor in tensors]
         known = None if folder is None else load_ranking(folder, shapes)
@@ -98,18 +99,23 @@ def rank_weights(
             second = curvature.estimate(verified)
             return [0.5 * one * noise for one, noise in zip(second, removed, strict=True)]
 
-        ranked = RankedWeights(tensors, ranked_places(gains, sizes, CUTS), curvature.basis)
+        ranked = RankedWeights(tensors, ranked_places(gains, sizes, CUTS, digital), curvature.basis)
         if folder is not None:
             save_ranking(folder, ranked.place, ranked.basis)
         return ranked
     if spec.own.ranking == "magnitude":
         return RankedWeights(
-            tensors, ranked_places(lambda _: sizes, sizes), "|W| as mapped, over all tensors"
+            tensors, ranked_places(lambda _: sizes, sizes, digital=digital), "|W| as mapped, over all tensors"
         )
     scores = random_scores(tensors, spec.run.seed)
     return RankedWeights(
-        tensors, ranked_places(lambda _: scores, sizes), f"at random by seed {spec.run.seed}"
+        tensors, ranked_places(lambda _: scores, sizes, digital=digital), f"at random by seed {spec.run.seed}"
     )
+
+
+def _digital(tensor: MappedTensor) -> NDArray[np.int64]:
+    """Places of the weights that no device holds: there is nothing to verify."""
+    return np.empty(0, np.int64) if tensor.outliers is None else tensor.outliers.place
 
 
 def random_scores(tensors: Sequence[MappedTensor], seed: int) -> list[Floats]:
@@ -121,6 +127,7 @@ def ranked_places(
     score_of: Callable[[list[NDArray[np.bool_]]], Sequence[Floats]],
     magnitudes: Sequence[Floats],
     cuts: Sequence[float] = (),
+    digital: Sequence[NDArray[np.int64]] = (),
 ) -> list[NDArray[np.int32]]:
     """Rank weights over all tensors.
 
@@ -133,6 +140,8 @@ def ranked_places(
         Decide between equal scores, largest first; then the order of the tensors does.
     cuts : sequence of float
         Shares of the weights, ascending, after which scores are taken anew.
+    digital : sequence of ndarray of int, by tensor
+        Places in the flattened tensors of weights that no device holds: they come last.
 
     Returns
     -------
@@ -149,6 +158,10 @@ def ranked_places(
         raise OptionError(f"{size.size:,} weights are too many to rank; keep some digital with --digital")
     ends = np.cumsum([value.size for value in magnitudes])[:-1]
     place = np.full(size.size, size.size, np.int32)
+    apart = [begin + where for begin, where in zip([0, *ends], digital, strict=False)]
+    out = np.concatenate([*apart, np.empty(0, np.int64)])
+    total = size.size - len(out)
+    place[out] = np.arange(total, size.size)
 
     def parts() -> list[NDArray[np.int32]]:
         return [
@@ -158,13 +171,14 @@ def ranked_places(
     # Scores are taken anew at every cut, with what is verified so far: a weight counts among the noise that
     # is left, and that gets less as the ranking goes on.
     begin = 0
-    for stop in sorted({round(cut * size.size) for cut in cuts} | {size.size}):
+    for stop in sorted({round(cut * total) for cut in cuts} | {total}):
         if stop == begin:
             continue
         scores = score_of([part < begin for part in parts()])
         flat = np.concatenate([score.reshape(-1) for score in scores])
         # Their places are settled; at −∞ they come last and are cut off by [: stop − begin].
         flat[place < begin] = -np.inf  # those are ranked
+        flat[out] = -np.inf
         order = np.lexsort((-size, -flat))[: stop - begin]  # stable: else in the order of the tensors
         place[order] = np.arange(begin, stop, dtype=np.int32)
         begin = stop

@@ -85,8 +85,8 @@ def _tensors(session: Session, measured: MeasuredPlan) -> list[VerifyTensor]:
             op=measured.weights[tensor.key].op,
             shape=measured.weights[tensor.key].stored_shape,
             stored=measured.weights[tensor.key].origin,
-            weights=tensor.code.size,
-            devices=tensor.code.size * device_columns(tensor.array),
+            weights=(held := int(np.count_nonzero(place < ranked.total))),
+            devices=held * device_columns(tensor.array),
             verified=int(np.count_nonzero(place < count)),
         )
         for tensor, place in zip(ranked.tensors, ranked.place, strict=True)

@@ -164,10 +164,14 @@ def _drawn(
     law: TensorLaw, after: TensorLaw, mask: NDArray[np.bool_], seed: int, trial: int
 ) -> NDArray[np.float32]:
     """One draw of a tensor with some weights verified."""
-    if not mask.any():
-        return law.draw(seed, trial).weights
-    # Both draws come from the same streams: verifying reduces a weight's own error, it draws no other one.
-    return np.where(mask, after.draw(seed, trial).weights, law.draw(seed, trial).weights)
+    drawn = law.draw(seed, trial).weights
+    if mask.any():
+        # Both draws come from the same streams: verifying reduces a weight's own error, it draws no other
+        # one.
+        drawn = np.where(mask, after.draw(seed, trial).weights, drawn)
+    if (digital := law.tensor.outliers) is not None:
+        digital.put_into(drawn, digital.values)
+    return drawn
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from nvaudit.mapping.array_files import read_arrays, write_arrays
 from nvaudit.mapping.manifest import read_manifest, schema_text
+from nvaudit.model import constants, load_model
 
 AUDIT = ("--no-roughness", "-n", 3, "--workers", 0, "--limit", 60, "--exhaustive")
 
@@ -23,6 +24,9 @@ MAPPINGS = {
     "a code with signs": ("--device", "fefet1", "--code", "4,2,1", "--encoding", "sign_per_device"),
     "small crossbars": ("--device", "rram", "--crossbar", "24x10"),
     "some digital": ("--device", "rram", "--digital", "fc*"),
+    "outliers": ("--device", "rram", "--digital-outliers", "2%"),
+    "outliers of channels": ("--device", "rram", "--digital-outliers", "2%", "--scale", "per_channel"),
+    "outliers beside a code": ("--device", "fefet1", "--digital-outliers", "1%", "--code", "auto"),
     "converters": ("--device", "rram", "--adc-bits", 6, "--dac-bits", 6, "--limit", 60),
 }
 
@@ -53,6 +57,9 @@ CHIPS = {
     "a common component": ("--device", "rram", "--correlated", "0.05:16x16"),
     "offset": ("--device", "cmo_hfox", "--time", "1d"),
     "a code": ("--device", "fefet1", "--code", "8,4,2,1"),
+    "a scale per channel": ("--device", "rram", "--scale", "per_channel"),
+    "outliers": ("--device", "fefet1", "--digital-outliers", "2%"),
+    "outliers on a device with read noise": ("--device", "pcm", "--digital-outliers", "2%"),
     "groups of zeros": ("--device", "fefet1", "--skip-zero-groups", "--crossbar", "32x32"),
     "converters": ("--device", "rram", "--adc-bits", 6, "--dac-bits", 6, "--limit", 60),
     "converters on devices with read noise": ("--device", "pcm", "--adc-bits", 6, "--limit", 60),
@@ -176,6 +183,26 @@ def test_a_check_names_what_is_wrong(command, example, tmp_path):
     ran = command("map", "--check", folder, "-q")
     assert ran.code == 1
     assert "is missing" in ran.out
+
+
+def test_digital_weights_are_written_and_checked(command, example, tmp_path):
+    """The largest weights with their places; a value that is not the model's is found."""
+    folder, outliers = tmp_path / "m", ("--digital-outliers", "2%")
+    assert command("map", example, *outliers, "-o", folder, "-q").code == 0
+    entries = read_manifest(folder).tensors
+    assert [entry.outliers.weights for entry in entries] == [1, 23, 327, 12]
+    weights = {c.name: np.asarray(c.weight.load().values) for c in constants(load_model(example)) if c.weight}
+    for entry in entries:
+        place, value = (np.load(folder / name) for name in (entry.outliers.places, entry.outliers.values))
+        sizes = np.abs(weights[entry.name]).reshape(-1)
+        assert sizes[place].min() >= np.delete(sizes, place).max()
+        np.testing.assert_array_equal(value, weights[entry.name].reshape(-1)[place])
+    np.save(folder / entries[0].outliers.values, np.float32([1.0]))
+    ran = command("map", "--check", folder, "-q")
+    assert ran.code == 2
+    assert "not the digital weights of the manifest" in ran.err
+    (folder / entries[0].outliers.values).unlink()
+    assert command("map", "--check", folder, "-q").code == 2
 
 
 def test_nothing_is_left_half_written(command, example, tmp_path, monkeypatch):

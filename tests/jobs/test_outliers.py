@@ -1,16 +1,21 @@
 """Audits with the largest weights digital: exact on every chip, and the range is that of the others."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nvaudit import audit
+from nvaudit import audit, verify_plan
 from nvaudit.errors import OptionError
+from nvaudit.jobs.costing import cost
 from nvaudit.jobs.replaying import replay
+from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
 from nvaudit.mapping.outliers import find_outliers
 from nvaudit.model import constants, load_model
+from nvaudit.report.cost.result import CostPart
 from nvaudit.rng import stream
+from nvaudit.technology import load_technology
 
 MODEL = Path(__file__).parents[2] / "examples" / "digits_cnn.onnx"
 FAST = {"limit": 80, "trials": 4, "workers": 0, "roughness": False, "data": MODEL.with_suffix(".npz")}
@@ -81,11 +86,70 @@ def test_outliers_are_the_largest_of_each_group(shape, axes):
 
 def test_where_digital_products_are_not_simulated_they_are_refused():
     """Converters, and shares that are none."""
-    with pytest.raises(OptionError, match="--digital-outliers and --adc-bits"):
-        audit(MODEL, "rram", **FAST, digital_outliers=0.01, adc_bits=6)
+    both = {"digital_outliers": 0.01, "adc_bits": 6}
+    with pytest.raises(OptionError, match=r"--digital-outliers 0\.01 and --adc-bits 6"):
+        audit(MODEL, "rram", **FAST, **both)
     for share in (0.0, -0.1, 0.6):
         with pytest.raises(OptionError, match="--digital-outliers"):
             audit(MODEL, "rram", **FAST, digital_outliers=share)
+
+
+def test_a_mapping_file_has_them(tmp_path):
+    """With or without codes; an option that says otherwise, or converters beside it, are refused."""
+    model = Path(shutil.copy(MODEL, tmp_path / "m.onnx"))
+    digest = load_model(model).digest
+    path = mapping_beside(model)
+    write_mapping(path, mapping_data({}, model_sha256=digest, device="rram", sigma=0.1, variance=(),
+                                     digital_outliers=0.02))  # fmt: skip
+    found = audit(model, "rram", **FAST)
+    asked = audit(MODEL, "rram", **FAST, digital_outliers=0.02)
+    assert found.trials.values == asked.trials.values
+    assert [row.outliers for row in found.tensors] == [row.outliers for row in asked.tensors]
+    assert found.run["digital_outliers"] == 0.02
+    # Slices stay a matter of options, and the file may be left out.
+    assert audit(model, "rram", **FAST, bits=6).tensors[0].outliers
+    assert not audit(model, "rram", **FAST, code="slices").tensors[0].outliers
+    with pytest.raises(OptionError, match=r"which has 0\.02"):
+        audit(model, "rram", **FAST, digital_outliers=0.01)
+    with pytest.raises(OptionError, match="--adc-bits"):
+        audit(model, "rram", **FAST, adc_bits=6)
+    write_mapping(path, mapping_data({}, model_sha256=digest, device="rram", sigma=0.1, variance=()))
+    with pytest.raises(OptionError, match="maps nothing"):
+        audit(model, "rram", **FAST)
+
+
+def test_digital_products_cost_energy_and_area():
+    """As many multiply-adds as digital weights for each input vector, and a place in the buffer."""
+    plain, digital = (
+        cost(MODEL, "fefet1", "cmos_22nm_neurosim", adc_bits=6, digital_outliers=share)
+        for share in (None, 0.02)
+    )
+    assert digital.components["digital"].energy_j > 2 * plain.components["digital"].energy_j
+    assert digital.components["buffer"].area_m2 > plain.components["buffer"].area_m2
+    assert "363 weights are digital" in digital.assumptions[0]
+    unit = load_technology("cmos_22nm_neurosim").digital
+    # The dense layers meet one vector a sample.
+    each = 8**2 * unit.multiply_bit.si + 32 * unit.add_bit.si
+    none = CostPart(energy_j=0, latency_s=0, area_m2=0)
+    for name, count in {"fc1.weight": 327, "fc2.weight": 12}.items():
+        parts = [one.layers[name].components.get("digital", none).energy_j for one in (plain, digital)]
+        assert parts[1] - parts[0] == pytest.approx(count * each, rel=1e-9)
+
+
+@pytest.mark.parametrize("ranking", ["magnitude", "random"])
+def test_what_is_digital_is_not_verified(tmp_path, ranking):
+    """No mask names it, all others are everything, and then a chip is the quantised model."""
+    plan = verify_plan(
+        MODEL, "rram", MODEL.with_suffix(".npz"), out=tmp_path / "plan.npz", ranking=ranking, shares=(1.0,),
+        trials=2, limit=60, workers=0, digital_outliers=0.02, metric="cross_entropy",
+    )  # fmt: skip
+    assert plan.curve[0].values != plan.curve[1].values == (plan.quantised,) * 2
+    assert plan.weights == 18_248 - 363
+    with np.load(tmp_path / "plan.npz") as masks:
+        for name, values in weights_of(MODEL).items():
+            if name in masks:
+                places = np.flatnonzero(~masks[name].reshape(-1))
+                assert set(find_outliers(values, 0.02, ())) == set(places)
 
 
 def test_the_command_takes_percent_and_says_it_beside_the_headline(command):

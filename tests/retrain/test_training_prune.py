@@ -148,7 +148,7 @@ def test_what_has_no_devices_has_no_noise():
         gone = (group_norms(weight, where.groups) == 0)[torch.from_numpy(where.groups.number)]
         assert (drawn[where.key][gone] == 0).all()
         assert (drawn[where.key][~gone] != weight[~gone]).all()
-        there = with_devices(where, quantise(weight.detach(), where).code)
+        there = with_devices(where, quantise(weight.detach(), where))
         assert (there == (~gone).float()).all()
         cut += int(gone.sum())
     assert cut >= 88

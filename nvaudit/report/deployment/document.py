@@ -69,12 +69,15 @@ def _title(report: MapReport) -> str:
 
 def _table(rows: tuple[MappedTensorRow, ...]) -> Table:
     verified = any(row.verify is not None for row in rows)
+    outliers = any(row.outliers is not None for row in rows)
     columns = ("tensor", "weights", "devices each", "crossbars", "devices",
-               *(("to verify",) if verified else ()), "significances", "folder")  # fmt: skip
+               *(("to verify",) if verified else ()), *(("digital weights",) if outliers else ()),
+               "significances", "folder")  # fmt: skip
     made: list[tuple[Cell, ...]] = []
     for row in rows:
         numbers = [row.weights, row.devices_per_weight, row.crossbars, row.devices]
         numbers += [row.verify or 0] if verified else []
+        numbers += [row.outliers or 0] if outliers else []
         text = ",".join(f"{one:.6g}" for one in row.significances)
         made.append((short(row.name), *(Number(n, f"{n:,}") for n in numbers), text, row.folder))
     shown, cut = limited(made)
@@ -90,10 +93,17 @@ def _record(report: MapReport) -> Section:
         ("Device", f"{report.device_name}, {at_sigma(point)}"),
         ("Conductances", f"in {UNITS.get(report.unit, report.unit)}"),
         ("Folder", report.folder),
-        ("Digital", count_text(report.digital, "tensor")),
+        ("Digital", _digital(report)),
         ("nvaudit", report.nvaudit_version),
     )
     return Section("record", "How it was mapped", (Facts(rows),))
+
+
+def _digital(report: MapReport) -> str:
+    """What no device holds: whole tensors, and the largest weights of others."""
+    outliers = sum(row.outliers or 0 for row in report.tensors)
+    more = f", and {count_text(outliers, 'weight')} of others, the largest" if outliers else ""
+    return count_text(report.digital, "tensor") + more
 
 
 def bytes_text(count: int) -> str:

@@ -20,6 +20,9 @@ class MappedTensorRow(ReportPart):
     devices_per_weight: int = Field(ge=1)
     crossbars: int = Field(ge=0)
     devices: int = Field(ge=0)
+    outliers: int | None = Field(
+        default=None, ge=1, description="Weights that are digital beside the array; null without any."
+    )
     verify: int | None = Field(description="Devices to write-verify; null without a plan.")
     encoding: str
     significances: tuple[float, ...] = Field(description="Of the devices of a weight, most first.")

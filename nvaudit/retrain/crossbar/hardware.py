@@ -69,7 +69,7 @@ def program(
     column = column.reshape(-1, *[1] * weight.code.dim())
     if isinstance(noise, DeviceNoise):
         drawn = torch.from_numpy(noise.levels(place, weight, generator)).to(targets.device)
-        exists = with_devices(place, weight.code)
+        exists = with_devices(place, weight)
         levels = drawn if exists is None else torch.where(exists > 0, drawn, targets)
         # Apart from its code, so that a weight without noise is its code and nothing of rounding.
         deviation = ((levels - targets) * column).sum(0) * weight.scale

@@ -71,12 +71,18 @@ def each_once(values: tuple[float, ...]) -> tuple[float, ...]:
 Encodable = Annotated[str, AfterValidator(_encodable)]
 Percentile = Annotated[float, Field(gt=0, lt=100), AfterValidator(_not_too_rare)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 BoundedCount = Annotated[int, Field(ge=1, le=100_000_000)]
 Bits = Annotated[int, Field(ge=1, le=14)]
 CellBits = Annotated[int, Field(ge=1, le=8)]
 ConverterBits = Annotated[int, Field(ge=2, le=16)]
+
+
+def path_option(help_: str, unset: str, metavar: str = "PATH", name: str = "") -> Option:
+    """Declare the path of something to read; in a configuration file it is relative to the file's folder."""
+    return Option(help_, unset=unset, metavar=metavar, name=name, wanted="a path, in UTF-8", read=read_path)
 
 
 class ModelOptions(Options):
@@ -369,13 +375,10 @@ class DataOptions(Options):
 
     data: Annotated[
         Encodable | None,
-        Option(
+        path_option(
             "Evaluation data: .npz, x.npy with y.npy beside it or their folder, an image folder, or ONNX "
             "test_data_set folders.",
             unset="MODEL.npz beside the model; without it the audit is label-free",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
         ),
     ] = None
     limit: Annotated[Count | None, Option("Use only the first N samples.", unset="all", metavar="N")] = None

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.option_texts import read_amount, read_path, read_whole_numbers
+from nvaudit.option_texts import read_amount, read_whole_numbers
 from nvaudit.options import (
     MAX_QUESTIONS,
     OF_A_CHIP,
@@ -29,10 +29,12 @@ from nvaudit.options import (
     NotNegative,
     OutlierOptions,
     Percentile,
+    Positive,
     RoughnessOptions,
     RunOptions,
     SimulationOptions,
     each_once,
+    path_option,
 )
 
 Attribution = Literal["tensors", "terms", "classes", "all"]
@@ -82,14 +84,12 @@ class BaselineOptions(Options):
 
     baseline_report: Annotated[
         Encodable | None,
-        Option(
+        path_option(
             "With --max-drop: report.json of an earlier audit (or check) under the same conditions, such as "
             "that of the last release.",
             unset="none",
             name="--baseline",
             metavar="REPORT",
-            wanted="a path, in UTF-8",
-            read=read_path,
         ),
     ] = None
     max_drop: Annotated[
@@ -136,7 +136,7 @@ class EffortOptions(Options):
         Option("Chips that the gate may draw until it is decided.", unset="--trials", metavar="N"),
     ] = None
     max_minutes: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Positive | None,
         Option(
             "Time after which the gate draws no more chips; without a gate the time of the whole run, which "
             "then reports the chips that are done.",
@@ -211,24 +211,19 @@ class QuestionOptions(Options):
     ] = None
     calibrate_data: Annotated[
         Encodable | None,
-        Option(
+        path_option(
             "With --calibrate-chips: other samples for it.",
             unset="N of --data, drawn by --seed and not scored",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
         ),
     ] = None
     chip: Annotated[
         Encodable | None,
-        Option(
+        path_option(
             "Also run the very chips whose conductances were read back: a folder in the form that `nvaudit "
             "map` writes, or a table row,column,conductance for a model on one crossbar. How it is mapped "
             "stands in the folder's manifest.",
             unset="none",
             metavar="FOLDER",
-            wanted="a path, in UTF-8",
-            read=read_path,
         ),
     ] = None
 
@@ -516,7 +511,7 @@ class CheckOptions(Options):
         ),
     ] = ()
     total_minutes: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Positive | None,
         Option(
             "Time of the whole matrix: every audit has its share of what is left, and draws no more chips "
             "then.",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nvaudit.cli.interrupts import stoppable
-from nvaudit.cli.kept import Kept, cache_options, keeping, take_cache
+from nvaudit.cli.kept import Kept, cache_options, keeping, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec, default_workers, make_spec
 
 if TYPE_CHECKING:
@@ -28,13 +26,11 @@ if TYPE_CHECKING:
 @spec_options(RunSpec)
 @watchdog_option()
 @output_options("audit", "plan", gate=True)
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: "
-              "the same command goes on where it was cut off, or on to more --trials.  [default: none is "
-              "kept]")  # fmt: skip
+@resume_option("finished chips", ", or on to more --trials")
 @cache_options()
 @click.option("--plan", is_flag=True, help="Run only a few chips, to time them, and print what --trials can "
               "say and what it costs.")  # fmt: skip
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def audit_command(
     outputs: tuple[Output, ...],
     quiet: bool,
@@ -60,7 +56,7 @@ def audit_command(
             result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
         if result.interrupted is not None:
             result = with_command(result, kept.command)
-        hand_out(result, outputs, partial(print_report, result))
+        hand_out(result, outputs)
         return _finish(result, kept)
 
 
@@ -97,7 +93,7 @@ def _plan(spec: RunSpec, outputs: tuple[Output, ...], quiet: bool) -> int:
             raise OptionError("--plan and --junit: choose one; a plan has no gate to report")
     with ProgressDisplay(quiet) as progress:
         plan = plan_audit(spec, progress)
-    hand_out(plan, outputs, partial(print_report, plan))
+    hand_out(plan, outputs)
     return EXIT_OK
 
 

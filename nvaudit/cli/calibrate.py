@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,9 @@ import click
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_OK
 from nvaudit.files import check_product
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 @output_options(
     "calibrate", product=CommandProduct("CHIP.onnx", "Where the corrected chip goes.", required=True)
 )
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def calibrate_command(
     model: Path,
     chip: Path,
@@ -66,5 +64,5 @@ def calibrate_command(
         report = calibrate_chip(
             model, chip, out, data=data, test_data=test_data, method=method, progress=progress, **options
         )
-    hand_out(report, outputs, partial(print_report, report))
+    hand_out(report, outputs)
     return EXIT_OK

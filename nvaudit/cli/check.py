@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,13 @@ from nvaudit.cli.configured import (
     table_at,
 )
 from nvaudit.cli.interrupts import stoppable
-from nvaudit.cli.kept import cache_options, keeping, take_cache
+from nvaudit.cli.kept import cache_options, keeping, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FieldOption, FilePath, spec_options, watchdog_option
+from nvaudit.cli.options import FieldOption, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
 
 if TYPE_CHECKING:
@@ -57,10 +55,9 @@ _NAMES = {axis: (key, "name") for axis, key in AXIS_KEYS.items()} | {"exceptions
 )
 @watchdog_option()
 @output_options("check", gate=True)
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
-              "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@resume_option("finished chips")
 @cache_options()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 @click.pass_context
 def check_command(
     context: click.Context,
@@ -86,7 +83,7 @@ def check_command(
             report = kept.run(lambda folder: run_check(plan, progress, folder, stop))
         if report.interrupted:
             report = report.model_copy(update={"command": kept.command})
-        hand_out(report, outputs, partial(print_report, report))
+        hand_out(report, outputs)
         if report.interrupted:
             tell(f"nvaudit: interrupted; {kept.how_to_go_on()}")
             return EXIT_INTERRUPTED

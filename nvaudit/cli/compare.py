@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import ONE_SIGMA, FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import BaselineOptions, CompareOptions, EffortOptions, RunSpec, default_workers
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ _OF_THE_COMPARISON = frozenset(
         *("calibrate_chips", "calibrate_data", "chip"),
     },
     own={
-        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        **ONE_SIGMA,
         "data": {
             "help": "Evaluation data of all models, as for `audit`.",
             "unset": "MODEL.npz beside each model; without it that model is audited label-free",
@@ -76,10 +75,9 @@ _OF_THE_COMPARISON = frozenset(
 @output_options("compare", gate=True, was=("--comparison",))
 @click.option("--reports", type=FilePath(), metavar="DIR",
               help="Write the report of each model's audit into this folder.  [default: not]")  # fmt: skip
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and models in this "
-              "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@resume_option("finished chips and models")
 @cache_options()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 @click.pass_context
 def compare_command(
     context: click.Context,
@@ -120,7 +118,7 @@ def compare_command(
     with keeping("finished chips and models", resume, cache, parameters("rank_by", "baseline")) as kept:
         with ProgressDisplay(quiet) as progress:
             comparison = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
-        hand_out(comparison, outputs, lambda console: print_report(comparison, console))
+        hand_out(comparison, outputs)
         kept.done()
     return EXIT_GATE if comparison.verdict in ("fail", "undecided") else EXIT_OK
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ from nvaudit.cli.options import FieldOption, FilePath
 from nvaudit.cli.output import echo_bytes
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.errors import EXIT_OK, OptionError
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ def config_command(
     )
     audits = _audits(commands["check",], file) if file is not None and command in ((), ("check",)) else ()
     report = config_report(__version__, None if file is None else str(file.path), values, audits)
-    hand_out(report, outputs, partial(print_report, report))
+    hand_out(report, outputs)
     return EXIT_OK
 
 

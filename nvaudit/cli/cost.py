@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import click
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, spec_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.options import CodeOptions, ConverterOptions, DeviceOptions, MappingOptions
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
 
 _TAKEN = (
@@ -58,7 +56,7 @@ _TAKEN = (
     },
 )
 @output_options("cost")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def cost_command(model: Path, outputs: tuple[Output, ...], quiet: bool, **options: Any) -> None:
     """Say what MODEL costs in hardware: energy, latency and area, by layer and by component."""
     from nvaudit.jobs.costing import run_cost
@@ -68,4 +66,4 @@ def cost_command(model: Path, outputs: tuple[Output, ...], quiet: bool, **option
     check_outputs(outputs, input_files(spec))
     with ProgressDisplay(quiet) as progress:
         report = run_cost(spec, progress)
-    hand_out(report, outputs, partial(print_report, report))
+    hand_out(report, outputs)

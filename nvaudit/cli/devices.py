@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nvaudit.cli.once import OnceGroup
-from nvaudit.cli.options import FilePath, spec_options
+from nvaudit.cli.options import ONE_SIGMA, FilePath, spec_options
 from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import (
     CommandProduct,
@@ -22,13 +21,12 @@ from nvaudit.cli.outputs import (
     hand_out,
     output_options,
 )
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product, check_there, write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import make_spec
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def list_command(outputs: tuple[Output, ...]) -> None:
 
     check_outputs(outputs, {})
     listed = list_profiles()
-    hand_out(listed, outputs, partial(print_report, listed))
+    hand_out(listed, outputs)
 
 
 @devices_group.command("show")
@@ -62,7 +60,7 @@ def list_command(outputs: tuple[Output, ...]) -> None:
     MappingOptions,
     DeviceOptions,
     without=("device", "scale", "layers", "digital"),
-    own={"sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"}},
+    own=ONE_SIGMA,
 )
 @click.option("--plot", is_flag=False, flag_value="-", metavar="[FILE.html]",
               help="The old spelling of --html; the drawing of every level is part of the text.")  # fmt: skip
@@ -82,7 +80,7 @@ def show_command(
             outputs = (*outputs, replace(form_output("html", Path(plot)), option="--plot", name="plot"))
     check_outputs(outputs, {"the profile": Path(profile)})
     shown = describe_device(make_spec(model="-", device=profile, **options))
-    hand_out(shown, outputs, partial(print_report, shown))
+    hand_out(shown, outputs)
 
 
 @devices_group.command("validate")
@@ -129,7 +127,7 @@ def validate_command(file: Path) -> None:
               "the new profile, and place the measured ones among them.  [default: not]")  # fmt: skip
 @click.option("--data", metavar="PATH", help="For --trials: the data of `audit`.  [default: MODEL.npz "
               "beside the model]")  # fmt: skip
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def fit_command(
     sources: tuple[Path, ...],
     out: Path,
@@ -168,5 +166,5 @@ def fit_command(
             sources[0], sources[1:], out, name=name or out.stem, trials=trials, data=data,
             technology=options["technology"], citation=options["citation"], progress=progress,
         )  # fmt: skip
-    hand_out(report, outputs, partial(print_report, report))
+    hand_out(report, outputs)
     return EXIT_GATE if any(chip.outside for chip in report.predicted) else EXIT_OK

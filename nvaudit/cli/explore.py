@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_GATE, EXIT_OK
 from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, SpaceOptions
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec, default_workers
 
 
@@ -25,35 +24,27 @@ from nvaudit.spec import RunSpec, default_workers
     RunSpec,
     without=OF_ONE_AUDIT,
     own={
-        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        **many_audits("exploration"),
         "output_name": {"was": ()},
-        "data": {
-            "help": "Evaluation data, as for `audit`.",
-            "unset": "MODEL.npz beside the model; without it the exploration is label-free",
-        },
         "technology": {
             "help": "The circuits around the devices: a bundled technology (see `nvaudit technology list`) "
             "or a technology file.",
             "unset": "it must be given",
         },
-        "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
         "min_kpp": {
             "help": "The front begins at this KPP, and the cheapest point that surely reaches it is "
             "recommended; exit 1 if there is none.",
             "unset": "the whole front",
         },
         "trials": {"help": "Simulated chips of each point."},
-        "percentiles": {"help": "Percentile of the KPP."},
-        "confidence": {"help": "Of every interval."},
         "exhaustive": {"help": "Run every chip of every point on every sample."},
     },
 )
 @watchdog_option()
 @output_options("explore", gate=True)
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
-              "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@resume_option("finished chips")
 @cache_options()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def explore_command(
     model: Path,
     device: str,
@@ -80,7 +71,7 @@ def explore_command(
     with keeping("finished chips", resume, cache, parameters("against", "baseline")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_exploration(plan, progress, folder))
-        hand_out(report, outputs, lambda console: print_report(report, console))
+        hand_out(report, outputs)
         kept.done()
     chosen = None if report.recommended is None else report.point(report.recommended)
     reached = report.min_kpp is None or (chosen is not None and chosen.gate is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import ONE_SIGMA, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import say, tell
 from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
 from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spec
@@ -32,13 +33,12 @@ _MODEL = CommandProduct("HARDENED.onnx", "Where the hardened model goes.", was=(
 @click.argument("model", type=ModelPath())
 @spec_options(MethodOptions)
 @output_options("harden", "remap", product=_MODEL, gate=True)
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep a checkpoint of every epoch in this "
-              "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@resume_option("a checkpoint of every epoch")
 @spec_options(
     HardenSpec,
     without=("method",),
     own={
-        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        **ONE_SIGMA,
         "percentiles": {"help": "Of the KPP."},
         "seed": {"help": "Same seed, same training and chips."},
         "provider": {"help": "Of ONNX Runtime; with cuda torch is asked for the GPU too (never tried)."},
@@ -49,7 +49,7 @@ _MODEL = CommandProduct("HARDENED.onnx", "Where the hardened model goes.", was=(
 @spec_options(CalibrationOptions)
 @cache_options()
 @watchdog_option()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 @click.pass_context
 def harden_command(
     context: click.Context,
@@ -110,7 +110,7 @@ def _train(
     with keeping("finished epochs", resume, cache, parameters()) as kept:
         with ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_hardening(spec, out, progress, folder))
-        hand_out(result, outputs, lambda console: _show(console, result, out))
+        hand_out(result, outputs, partial(_show, out))
         kept.done()
     return EXIT_OK
 
@@ -142,7 +142,7 @@ def _remap(
         again = shlex.join(["nvaudit", *(context.find_root().obj or ())])
         tell(f"nvaudit: interrupted; {there}; begin again with:\n{again}")
         return EXIT_INTERRUPTED
-    hand_out(result, outputs, lambda console: _show(console, result, out))
+    hand_out(result, outputs, partial(_show, out))
     return EXIT_OK
 
 
@@ -155,7 +155,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _show(console: Console, result: Any, out: Path) -> None:
+def _show(out: Path, result: Any, console: Console) -> None:
     """Print the text, and where the model is."""
     print_report(result, console)
     say(f"hardened model: {out}", err=console.stderr)

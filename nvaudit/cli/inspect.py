@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from nvaudit.cli.outputs import OldJson, Output, check_outputs, hand_out, output
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product
 from nvaudit.report.jsontext import escape_hidden
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import INSPECTED, RunSpec, make_spec
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ def inspect_command(
     if write_mapping_to is not None:
         _check_mapping(write_mapping_to, outputs, input_files(spec))
     inspection = inspect(spec, write_mapping_to)
-    hand_out(inspection, outputs, partial(print_report, inspection))
+    hand_out(inspection, outputs)
     gate = inspection.mapped_gate
     return EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
 

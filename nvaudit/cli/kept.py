@@ -46,6 +46,14 @@ _TAG = (
 )
 
 
+def resume_option(what: str, further: str = "") -> Callable[[Command], Command]:
+    """The folder that keeps finished work for good; ``further`` is what else the same command goes on to."""
+    return click.option(
+        "--resume", type=FilePath(), metavar="DIR", help=f"Keep {what} in this folder: the same command goes "
+        f"on where it was cut off{further}.  [default: none is kept]"
+    )  # fmt: skip
+
+
 def cache_options() -> Callable[[Command], Command]:
     """Options that say where finished work is kept without ``--resume``; see :func:`keeping`."""
     return stack(

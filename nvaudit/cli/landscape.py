@@ -7,15 +7,14 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import tell
 from nvaudit.errors import OptionError
 from nvaudit.perturb.landscape.spec import LandscapeSpec, make_landscape_spec
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import default_workers
 
 
@@ -26,12 +25,10 @@ from nvaudit.spec import default_workers
               help="Write the surface here: alphas, betas, losses, fits, roughness, meta.  "
               "[default: nowhere]")  # fmt: skip
 @output_options("landscape")
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished points in this folder: the "
-              "same command goes on where it was cut off, or on to more --pairs.  [default: none is "
-              "kept]")  # fmt: skip
+@resume_option("finished points", ", or on to more --pairs")
 @cache_options()
 @watchdog_option()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def landscape_command(
     surface: Path | None,
     outputs: tuple[Output, ...],
@@ -51,7 +48,7 @@ def landscape_command(
     with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))
-        hand_out(report, wanted, lambda console: print_report(report, console))
+        hand_out(report, wanted)
         kept.done()
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options
+from nvaudit.cli.options import ONE_SIGMA, FilePath, ModelPath, spec_options
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_folder
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.options import OF_A_MAPPING, DataOptions
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec
 
 _FOLDER = CommandProduct(
@@ -34,7 +32,7 @@ _FOLDER = CommandProduct(
     RunSpec,
     only={*OF_A_MAPPING, *DataOptions.model_fields, "provider"},
     own={
-        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
+        **ONE_SIGMA,
         "output_name": {"was": ()},
         "data": {
             "help": "Samples for the ranges of converters and for --check, as for `audit`.",
@@ -44,7 +42,7 @@ _FOLDER = CommandProduct(
 )
 @output_options("map", product=_FOLDER, gate=True)
 @click.option("--overwrite", is_flag=True, help="Replace a folder that is there.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def map_command(
     model: Path | None,
     checked: Path | None,
@@ -69,7 +67,7 @@ def map_command(
     check_folder(out, overwrite)
     with ProgressDisplay(quiet) as progress:
         report = map_model(spec, out, progress)
-    hand_out(report, outputs, partial(print_report, report))
+    hand_out(report, outputs)
     return EXIT_OK
 
 
@@ -91,5 +89,5 @@ def _check(
     check_outputs(outputs, {"the model": Path(model)} if model is not None else {})
     with ProgressDisplay(quiet) as progress:
         report = check_mapping(folder, model, progress=progress, **own)
-    hand_out(report, outputs, partial(print_report, report))
+    hand_out(report, outputs)
     return EXIT_OK if report.check is None or report.check.holds else EXIT_GATE

@@ -86,6 +86,24 @@ class FieldOption(SectionOption):
         return extra
 
 
+ONE_SIGMA = {"sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"}}
+"""Words for a command that takes one value where an audit takes several."""
+
+
+def many_audits(what: str) -> dict[str, dict[str, str]]:
+    """Words for a command that makes ``what`` of many audits, each with one sigma and one percentile."""
+    return {
+        **ONE_SIGMA,
+        "data": {
+            "help": "Evaluation data, as for `audit`.",
+            "unset": f"MODEL.npz beside the model; without it the {what} is label-free",
+        },
+        "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
+        "percentiles": {"help": "Percentile of the KPP."},
+        "confidence": {"help": "Of every interval."},
+    }
+
+
 def spec_options(
     *specs: type[Options],
     without: Collection[str] = (),

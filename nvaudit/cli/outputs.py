@@ -24,7 +24,7 @@ from nvaudit.cli.say import say, tell
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.jsontext import to_json
-from nvaudit.report.kinds import KINDS, NoPartError, csv_of, document_of, junit_of, picture_of
+from nvaudit.report.kinds import KINDS, NoPartError, csv_of, document_of, junit_of, picture_of, print_report
 from nvaudit.report.plots import paper_drawer, plotly_graphs
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ def render_page(report: Header) -> str:
     from nvaudit.report.render.html import html_document
 
     return html_document(document_of(report))
-
-
-def _needs_plotly() -> object:
-
-    return plotly_graphs("--html")
 
 
 def _always() -> None:
@@ -83,7 +78,7 @@ class Extra:
 
 
 EXTRAS: dict[str, Extra] = {
-    "html": Extra("page", render_page, "Write the report as one page that opens offline.", _needs_plotly),
+    "html": Extra("page", render_page, "Write the report as one page that opens offline.", plotly_graphs),
     "junit": Extra(
         "JUnit", junit_of, "Write the gates as JUnit XML, a test case for each; numbers without a gate pass."
     ),
@@ -332,7 +327,9 @@ def _check_input(output: Output, inputs: Mapping[str, Path]) -> None:
                 raise OptionError(f"{output.option} {output.path}: this is {what}; choose another path")
 
 
-def hand_out(report: Any, outputs: Sequence[Output], show: Callable[[Console], None] | None) -> None:
+def hand_out(
+    report: Any, outputs: Sequence[Output], show: Callable[[Any, Console], None] | None = print_report
+) -> None:
     """Print the text, then write every output where it is wanted, and say what is where.
 
     The text comes first and nothing that cannot be written keeps the rest back: a result of hours is not
@@ -345,7 +342,7 @@ def hand_out(report: Any, outputs: Sequence[Output], show: Callable[[Console], N
     outputs : sequence of Output
         At most one of them to standard output; the text then goes to standard error.
     show : callable or None
-        Prints the text; None for no text.
+        Prints the text of the report; None for no text.
 
     Raises
     ------
@@ -361,7 +358,7 @@ def hand_out(report: Any, outputs: Sequence[Output], show: Callable[[Console], N
             echo_bytes(piped.render(report))
     with _put_off(failed), printing(stderr=piped is not None) as console:
         if show is not None:
-            show(console)
+            show(report, console)
     for output in outputs:
         if output is piped:
             continue

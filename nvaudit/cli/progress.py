@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any, TypeVar
 
+import click
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,7 +23,14 @@ from rich.progress import (
 from nvaudit.cli.output import PlainConsole
 from nvaudit.cli.say import tell
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 _LINE_EVERY_S = 15.0
+
+
+def quiet_option() -> Callable[[Command], Command]:
+    """The option of a command that shows its progress."""
+    return click.option("--quiet", "-q", is_flag=True, help="No progress.")
 
 
 class ProgressDisplay:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +34,13 @@ def report_command(source: Path, outputs: tuple[Output, ...], text: bool) -> Non
     check_outputs(outputs, {} if str(source) == "-" else {"the report": source})
     text_of, name = _read(source, "the JSON report of a command of nvaudit")
     _, contents = read_any(text_of, name)
-    show = partial(print_report, contents) if text or not outputs else None
+    show = print_report if text or not outputs else None
     _check_shown(contents, outputs, show, name)
     hand_out(contents, outputs, show)
 
 
 def _check_shown(
-    report: Any, outputs: Sequence[Output], show: Callable[[Console], object] | None, name: str
+    report: Any, outputs: Sequence[Output], show: Callable[[Any, Console], object] | None, name: str
 ) -> None:
     """Make every form once before the first is written: a file of somebody else may contradict itself.
 
@@ -54,7 +53,7 @@ def _check_shown(
         for output in outputs:
             output.render(report)
         if show is not None:
-            show(Console(file=io.StringIO()))
+            show(report, Console(file=io.StringIO()))
     except (ArithmeticError, AssertionError, LookupError, StopIteration, TypeError, ValueError) as error:
         if isinstance(error, NvauditError):
             raise

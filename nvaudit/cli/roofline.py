@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_OK, OptionError
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import NOT_OF_A_ROOFLINE, RooflineOptions, RunSpec, default_workers
 
 
@@ -24,25 +23,17 @@ from nvaudit.spec import NOT_OF_A_ROOFLINE, RooflineOptions, RunSpec, default_wo
     RunSpec,
     without={*NOT_OF_A_ROOFLINE, "skip_zero_groups"},
     own={
-        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
-        "data": {
-            "help": "Evaluation data, as for `audit`.",
-            "unset": "MODEL.npz beside the model; without it the roofline is label-free",
-        },
-        "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
+        **many_audits("roofline"),
         "trials": {"help": "Simulated chips of each number of levels."},
-        "percentiles": {"help": "Percentile of the KPP."},
-        "confidence": {"help": "Of every interval."},
         "exhaustive": {"help": "Run every chip on every sample."},
         "tolerance": {"help": "Largest error that races may make in a KPP, as for `audit`."},
     },
 )
 @watchdog_option()
 @output_options("roofline", gate=True)
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips in this folder: the same "
-              "command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@resume_option("finished chips")
 @cache_options()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def roofline_command(
     model: Path,
     device: str,
@@ -78,6 +69,6 @@ def roofline_command(
     with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
             roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))
-        hand_out(roofline, outputs, lambda console: print_report(roofline, console))
+        hand_out(roofline, outputs)
         kept.done()
     return EXIT_OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.say import say
 from nvaudit.files import check_there
-from nvaudit.report.kinds import print_report
 from nvaudit.spec import RunSpec, make_spec
 
 
@@ -31,7 +29,7 @@ def list_command(outputs: tuple[Output, ...]) -> None:
 
     check_outputs(outputs, {})
     listed = list_technologies()
-    hand_out(listed, outputs, partial(print_report, listed))
+    hand_out(listed, outputs)
 
 
 @technology_group.command("show")
@@ -53,7 +51,7 @@ def show_command(profile: str, outputs: tuple[Output, ...], **options: Any) -> N
 
     check_outputs(outputs, {"the technology": Path(profile)})
     shown = describe_technology(load_technology(profile), make_spec(model="-", **options))
-    hand_out(shown, outputs, partial(print_report, shown))
+    hand_out(shown, outputs)
 
 
 @technology_group.command("validate")

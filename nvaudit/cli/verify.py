@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
-from nvaudit.cli.progress import ProgressDisplay
+from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import say
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.report.jsontext import to_json
@@ -35,23 +35,15 @@ _MASKS = CommandProduct(
     VerifyOptions,
     without={*OF_ONE_AUDIT, "skip_zero_groups"},
     own={
-        "sigmas": {"help": "Device variation in the profile's unit.", "metavar": "S"},
-        "data": {
-            "help": "Evaluation data, as for `audit`.",
-            "unset": "MODEL.npz beside the model; without it the plan is label-free",
-        },
-        "metric": {"help": "As for `audit`.", "unset": "by the labels and outputs"},
+        **many_audits("plan"),
         "trials": {"help": "Simulated chips, the same at every share.", "default": TRIALS},
-        "percentiles": {"help": "Percentile of the KPP."},
-        "confidence": {"help": "Of every interval."},
     },
 )
 @watchdog_option()
 @output_options("verify-plan", product=_MASKS, gate=True)
-@click.option("--resume", type=FilePath(), metavar="DIR", help="Keep finished chips and the ranking in this "
-              "folder: the same command goes on where it was cut off.  [default: none is kept]")  # fmt: skip
+@resume_option("finished chips and the ranking")
 @cache_options()
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option()
 def verify_command(
     workers: int | None,
     out: Path | None,
@@ -76,7 +68,7 @@ def verify_command(
     with keeping("finished chips", resume, cache, parameters("shares", "target_kpp")) as work:
         with ProgressDisplay(quiet) as progress:
             result = work.run(lambda folder: run_verify_plan(spec, out, progress, folder))
-        hand_out(result, outputs, lambda console: _show(result, console))
+        hand_out(result, outputs, _show)
         work.done()
     missed = result.mapped_gate is not None and result.mapped_gate.verdict == "fail"
     return EXIT_GATE if result.choice is None or missed else EXIT_OK

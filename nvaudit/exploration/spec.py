@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
@@ -20,6 +20,7 @@ from nvaudit.options import (
     Encodable,
     Encoding,
     NotNegative,
+    Positive,
 )
 from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RunSpec
 
@@ -32,6 +33,10 @@ Objective = Literal["energy", "edp", "latency", "area"]
 
 def _each_once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     return None if values is None else tuple(dict.fromkeys(values))
+
+
+Value = TypeVar("Value")
+Axis = Annotated[tuple[Value, ...] | None, Field(min_length=1), AfterValidator(_each_once)]
 
 
 def read_whole(text: str) -> tuple[int | None, ...]:
@@ -80,9 +85,7 @@ class SpaceOptions(Options):
     title: ClassVar[str] = "Design space"
 
     crossbar: Annotated[
-        tuple[tuple[Count, Count], ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[tuple[Count, Count]],
         Option(
             "Crossbar sizes.",
             unset="64x64,128x128,256x256",
@@ -92,22 +95,16 @@ class SpaceOptions(Options):
         ),
     ] = None
     cell_bits: Annotated[
-        tuple[CellBits, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[CellBits],
         _whole("Bits per device.", "whole numbers from 1 to 8, such as 1,2,4 or 1:4",
                unset="1 to the profile's; 1 to 4 for an analog device"),
     ] = None  # fmt: skip
     adc_bits: Annotated[
-        tuple[ConverterBits, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[ConverterBits],
         _whole("Bits of the ADCs.", "whole numbers from 2 to 16, such as 4,6,8 or 4:8", unset="4:8"),
     ] = None
     adc_range: Annotated[
-        tuple[Annotated[str, Field(pattern=ADC_RANGE)], ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[Annotated[str, Field(pattern=ADC_RANGE)]],
         Option(
             "What the converters of a layer reach up to.",
             unset="max",
@@ -117,23 +114,17 @@ class SpaceOptions(Options):
         ),
     ] = None
     dac_bits: Annotated[
-        tuple[ConverterBits | None, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[ConverterBits | None],
         _whole("Bits of the inputs of crossbars.", "whole numbers from 2 to 16, such as 4,8, and ideal",
                unset="ideal inputs, whose cost is that of 8 bits"),
     ] = None  # fmt: skip
     bits: Annotated[
-        tuple[Bits, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[Bits],
         _whole("Magnitude bits of a weight.", "whole numbers from 1 to 14, such as 4,8 or 4:8",
                unset="the profile's"),
     ] = None  # fmt: skip
     encoding: Annotated[
-        tuple[Encoding, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[Encoding],
         Option(
             "How signs are stored.",
             unset="the profile's",
@@ -143,9 +134,7 @@ class SpaceOptions(Options):
         ),
     ] = None
     code: Annotated[
-        tuple[Annotated[str, Field(pattern=CODE)], ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[Annotated[str, Field(pattern=CODE)]],
         Option(
             "What the devices of a weight count for, as for `audit`; repeatable.",
             unset="slices",
@@ -156,9 +145,7 @@ class SpaceOptions(Options):
         ),
     ] = None
     write_verify: Annotated[
-        tuple[NotNegative | None, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[NotNegative | None],
         Option(
             "Tolerances within which devices are written, in the unit of sigma.",
             unset="as in the profile",
@@ -169,9 +156,7 @@ class SpaceOptions(Options):
     ] = None
 
     copies: Annotated[
-        tuple[Count, ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[Count],
         _whole(
             "Copies of the layer with most input vectors; others have as many as keep pace.",
             "whole numbers, 1 or more, such as 1,4,16",
@@ -179,9 +164,7 @@ class SpaceOptions(Options):
         ),
     ] = None
     input_mode: Annotated[
-        tuple[Literal["parallel", "bit_serial", "pwm"], ...] | None,
-        Field(min_length=1),
-        AfterValidator(_each_once),
+        Axis[Literal["parallel", "bit_serial", "pwm"]],
         Option(
             "How inputs drive rows; chips are simulated with parallel inputs, so other points are left out.",
             unset="parallel",
@@ -209,7 +192,7 @@ class ExploreOptions(Options):
     ] = None
     against: Annotated[Objective, Option("The cost that the front is drawn against.")] = "energy"
     max_energy: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Positive | None,
         Option(
             "Leave out points that take more energy per inference, in joules, e.g. 2e-6.",
             unset="no limit",
@@ -217,17 +200,17 @@ class ExploreOptions(Options):
         ),
     ] = None
     max_latency: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Positive | None,
         Option("The same for the latency of an inference, in seconds.", unset="no limit", metavar="S"),
     ] = None
     max_area: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Positive | None,
         Option(
             "The same for the area, in square metres, e.g. 5e-6 for 5 mm².", unset="no limit", metavar="M2"
         ),
     ] = None
     max_edp: Annotated[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Positive | None,
         Option("The same for the energy-delay product, in joule seconds.", unset="no limit", metavar="JS"),
     ] = None
     baseline: Annotated[

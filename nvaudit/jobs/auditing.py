@@ -37,7 +37,7 @@ from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.calibrated import CalibratedChips, NotCorrected
 from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
-from nvaudit.report.device_levels import DeviceLevels, describe_levels
+from nvaudit.report.device_levels import describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
@@ -458,22 +458,17 @@ def _tensors(
 
 def _about(session: Session, worst: OperatingPoint) -> dict[str, Any]:
     """Describe the data and the device, besides what every report says."""
+    facts = device_facts(worst)
     return {
         **session.header(),
         "data": session.dataset.facts(),
-        "device_levels": _levels(worst),
+        "device_levels": describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit),
         "operating_point": {
             "time_s": worst.time_s,
             "terms": [term.name for term in worst.terms],
             "level_of": worst.level_of,
         },
     }
-
-
-def _levels(point: OperatingPoint) -> DeviceLevels:
-    """Draw the devices of each level, for the picture of the device."""
-    facts = device_facts(point)
-    return describe_levels({row.level: row.g for row in facts.levels}, facts.draws, facts.unit)
 
 
 def _noise_notes(point: OperatingPoint) -> list[str]:

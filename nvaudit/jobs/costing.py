@@ -61,17 +61,13 @@ def cost(
 
     Parameters
     ----------
-    model : str or Path
-        An ONNX file.
-    device : str or Path
-        Name of a bundled profile, or a profile file.
+    model, device, progress
+        As of :func:`nvaudit.audit`.
     technology : str or Path
         Name of a bundled technology, or a technology file.
     data : str or Path, optional
         Samples that inputs of layers are measured on; without it ``MODEL.npz`` beside the model, else an
         assumption is stated.
-    progress : callable or bool
-        Called with (what, done, total); True shows a bar.
     **options
         The fields of :class:`nvaudit.spec.RunSpec`.
 

@@ -83,14 +83,8 @@ def explore(
 
     Parameters
     ----------
-    model : str or Path
-        An ONNX file.
-    device : str or Path
-        Name of a bundled profile, or a profile file.
-    data : str or Path, optional
-        Evaluation data, as for :func:`nvaudit.audit`.
-    progress : callable or bool
-        Called with (what, done, total); True shows a bar.
+    model, device, data, progress
+        As of :func:`nvaudit.audit`.
     resume : str or Path, optional
         A folder with a folder for each point, which keep finished chips.
     **options
@@ -412,12 +406,9 @@ class _Exploration:
     def _scout(self, number: int) -> None:
         """Run a few chips on every sample, for what they say of the samples."""
         with self._opened(number, "looking for hard samples") as chips:
-            self.scouting = scout(chips.runner, 0, pilot_count(_SCOUTED), self._margin(), self.folder)
+            assert self.margin is not None
+            self.scouting = scout(chips.runner, 0, pilot_count(_SCOUTED), self.margin, self.folder)
             self.scouted = chips.images
-
-    def _margin(self) -> NDArray[np.float64]:
-        assert self.margin is not None
-        return self.margin
 
     def _audit_baseline(self, settings: Settings, wanted: Wanted) -> None:
         """Measure the point that is compared with, unless it was measured already."""

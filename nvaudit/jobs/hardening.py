@@ -145,7 +145,8 @@ def run_hardening(
         # and nothing may stand at the output path before the inputs are known to be what was trained on.
         check_inputs()
         update_values(job.loaded, executor.values(), output)
-        _write_codes(job, output)
+        if _has_mapping(job):  # beside the model, where an audit of it finds them
+            write_mapping(mapping_beside(output), _mapping(job, output))
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin
     report = _report(job, audits, training, output, timing)
@@ -330,12 +331,6 @@ def _codes_file(job: HardenJob, model: Path, data: Path) -> Path:
     if not path.exists():
         write_mapping(path, _mapping(job, model))
     return path
-
-
-def _write_codes(job: HardenJob, output: Path) -> None:
-    """Write the mapping of the result beside it, where an audit of it finds it."""
-    if _has_mapping(job):
-        write_mapping(mapping_beside(output), _mapping(job, output))
 
 
 def _has_mapping(job: HardenJob) -> bool:

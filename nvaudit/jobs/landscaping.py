@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from nvaudit._version import __version__
-from nvaudit.data import LabelRules, load_dataset
+from nvaudit.data import load_dataset
 from nvaudit.files import holding_inputs
 from nvaudit.keywords import takes_options
-from nvaudit.model import LoadedModel, analyse_batch, constants
+from nvaudit.model import analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.landscape.measure import LandscapeSubject, MeasuredLandscape, measure
@@ -91,9 +91,10 @@ def run_landscape(
         output, notes = settle_output(loaded, spec.output_name)
         notes += loaded.notes
         data = None if spec.data is None else Path(spec.data)
+        metric = {"mse": "mse", "binary_cross_entropy": "multilabel"}.get(spec.loss or "")
         dataset = load_dataset(
             data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
-            scratch=folder, rules=_rules(spec, loaded, output),
+            scratch=folder, rules=rules_for(loaded, output, metric, spec.ignore_labels),
         )  # fmt: skip
         cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
         notes += cut.notes
@@ -180,12 +181,6 @@ def median_surface(report: LandscapeReport) -> LossSurface:
         axis=report.surface.axis,
         losses=report.surface.losses[pair],
     )
-
-
-def _rules(spec: LandscapeSpec, loaded: LoadedModel, output: str) -> LabelRules:
-    """How the loss takes labels."""
-    metric = {"mse": "mse", "binary_cross_entropy": "multilabel"}.get(spec.loss or "")
-    return rules_for(loaded, output, metric, spec.ignore_labels)
 
 
 def _identity(spec: LandscapeSpec, subject: LandscapeSubject) -> Identity:

@@ -83,12 +83,8 @@ def roofline(
 
     Parameters
     ----------
-    model : str or Path
-        An ONNX file.
-    device : str or Path
-        Name of a bundled profile, or a profile file.
-    data : str or Path, optional
-        Evaluation data, as for :func:`nvaudit.audit`.
+    model, device, data, progress
+        As of :func:`nvaudit.audit`.
     cell_bits : iterable of int, optional
         Bits per cell, 1 to 8; 2^bits levels each. Without it 1 … the profile's, or 1 … 4 of an analog device.
     rank_by : {"kpp", "mean"}
@@ -96,8 +92,6 @@ def roofline(
     margin : float, optional
         Losses up to it do not count, in the metric's unit. Without it 0.01 of a fraction, or 1 % of the
         quantised model's value.
-    progress : callable or bool
-        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder with a folder for each audit, which keep finished chips.
     **options

@@ -56,16 +56,10 @@ def verify_plan(
 
     Parameters
     ----------
-    model : str or Path
-        An ONNX file.
-    device : str or Path
-        Name of a bundled profile, or a profile file.
-    data : str or Path, optional
-        Evaluation data, as for :func:`nvaudit.audit`.
+    model, device, data, progress
+        As of :func:`nvaudit.audit`.
     out : str or Path, optional
         The ``.npz`` file to write: for each initializer on the array a mask of the weights to verify.
-    progress : callable or bool
-        Called with (what, done, total); True shows a bar.
     resume : str or Path, optional
         A folder that keeps finished chips and the ranking; made if it is missing. It has no influence on
         results.
@@ -158,7 +152,9 @@ def _measure(job: _PlanJob, session: Session) -> VerifyReport | Probe:
         )  # fmt: skip
         with session.timed("chips"):
             choice = _choose(spec, chips, ranked, metric, quantised.value)
-    session.events.extend(_resumed(job, chips))
+    if chips.resumed:
+        total = len(chips.values) * chips.trials
+        session.events.append(f"resumed: {chips.resumed} of {total} chips were read from {job.resume}")
     weights = {d.constant.weight.key: d.constant.weight for d in session.decisions if d.constant.weight}
     plan = None if choice is None else job.output
     if plan is not None and choice is not None:
@@ -170,12 +166,6 @@ def _measure(job: _PlanJob, session: Session) -> VerifyReport | Probe:
         metric, nominal, quantised.value, correction, ranked, chips.values, choice, weights, plan, mapped
     )
     return plan_report(spec, session, measured)
-
-
-def _resumed(job: _PlanJob, chips: VerifiedChips) -> list[str]:
-    """Say what a record has given."""
-    total = len(chips.values) * chips.trials
-    return [f"resumed: {chips.resumed} of {total} chips were read from {job.resume}"] if chips.resumed else []
 
 
 def _choose(

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from nvaudit.declare import Option, Options
-from nvaudit.option_texts import read_path
-from nvaudit.options import Count, Encodable
+from nvaudit.options import Count, Encodable, path_option
 
 MOST_CHIPS = 1000
 ArrayFormat = Literal["npz", "csv", "hdf5", "zarr"]
@@ -22,12 +21,10 @@ class MapOptions(Options):
     format: Annotated[ArrayFormat, Option("Of the file of each crossbar.")] = "npz"
     verify_plan: Annotated[
         Encodable | None,
-        Option(
+        path_option(
             "Masks of `nvaudit verify-plan`: say which devices to write-verify, and program these last.",
             unset="none",
             metavar="PLAN.npz",
-            wanted="a path, in UTF-8",
-            read=read_path,
         ),
     ] = None
     simulate: Annotated[

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from nvaudit.declare import Option, Options
-from nvaudit.option_texts import read_path
 from nvaudit.options import (
     ChipOptions,
     CodeOptions,
@@ -23,6 +22,7 @@ from nvaudit.options import (
     NotNegative,
     OnePoint,
     RunOptions,
+    path_option,
 )
 from nvaudit.spec import RunSpec
 
@@ -47,13 +47,7 @@ class CalibrationOptions(Options):
 
     calibration_data: Annotated[
         Encodable | None,
-        Option(
-            "remap: data to calibrate on.",
-            unset="a part of --data",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
-        ),
+        path_option("remap: data to calibrate on.", unset="a part of --data"),
     ] = None
     digital_scale: Annotated[
         DigitalScale,

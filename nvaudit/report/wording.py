@@ -19,6 +19,11 @@ LABEL_FREE_CHIPS = (
 )
 
 
+def capitalised(text: str) -> str:
+    """Begin with a capital and leave the rest as it is."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def converters_text(options: Mapping[str, object] | None) -> str:
     """Show options of converters, or that there are none.
 

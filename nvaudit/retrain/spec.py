@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
-from nvaudit.option_texts import read_numbers, read_path, write_numbers
+from nvaudit.option_texts import read_numbers, write_numbers
 from nvaudit.options import (
     Bits,
     BoundedCount,
@@ -29,6 +29,7 @@ from nvaudit.options import (
     RoughnessOptions,
     RunOptions,
     each_once,
+    path_option,
 )
 from nvaudit.spec import QuestionOptions, RunSpec, TechnologyOptions, make_spec
 
@@ -75,23 +76,11 @@ class HeldOutOptions(Options):
     ] = None
     val_data: Annotated[
         Encodable | None,
-        Option(
-            "Data to validate on.",
-            unset="--val-split of --data",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
-        ),
+        path_option("Data to validate on.", unset="--val-split of --data"),
     ] = None
     test_data: Annotated[
         Encodable | None,
-        Option(
-            "Data of the audits before and after.",
-            unset="the validation data",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
-        ),
+        path_option("Data of the audits before and after.", unset="the validation data"),
     ] = None
     audit_images: Annotated[BoundedCount, Option("Samples of the audits, spread evenly.", metavar="I")] = 1000
 

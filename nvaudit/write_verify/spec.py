@@ -9,8 +9,8 @@ from pydantic import Field, JsonValue
 
 from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
-from nvaudit.option_texts import read_numbers, read_path, write_numbers
-from nvaudit.options import Count, Encodable, Finite, NotNegative, RoughnessOptions
+from nvaudit.option_texts import read_numbers, write_numbers
+from nvaudit.options import Count, Encodable, Finite, NotNegative, RoughnessOptions, path_option
 from nvaudit.spec import (
     BaselineOptions,
     EffortOptions,
@@ -81,13 +81,7 @@ class VerifyOptions(Options):
     )
     sensitivity_data: Annotated[
         Encodable | None,
-        Option(
-            "Other samples for the swim ranking.",
-            unset="from the evaluation data",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
-        ),
+        path_option("Other samples for the swim ranking.", unset="from the evaluation data"),
     ] = None
 
 

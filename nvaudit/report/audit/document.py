@@ -18,7 +18,14 @@ from nvaudit.report.audit.record import (
     rerun_section,
     resume_section,
 )
-from nvaudit.report.cases import cases_of, deciding_point, ended_text, question_text, verdict_word
+from nvaudit.report.cases import (
+    cases_of,
+    deciding_point,
+    ended_text,
+    points_of,
+    question_text,
+    verdict_word,
+)
 from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.cost.document import cost_section
 from nvaudit.report.device.document import device_blocks
@@ -52,6 +59,7 @@ from nvaudit.report.tails import TailResult
 from nvaudit.report.tensors import digital_reasons, mapped_text, tensor_table
 from nvaudit.report.wording import (
     amount_text,
+    capitalised,
     confidence_text,
     count_text,
     difference_text,
@@ -115,7 +123,7 @@ def _hero(report: AuditReport) -> Hero:
     ended = ended_text(report, command=False)
     return Hero(
         role="undecided" if report.interrupted is not None else report.verdict or "none",
-        word=_word(report),
+        word="INTERRUPTED" if report.interrupted is not None else (report.verdict or "no gate").upper(),
         title=_title(report),
         lines=(
             *(() if ended is None else (f"{ended}.",)),
@@ -126,12 +134,6 @@ def _hero(report: AuditReport) -> Hero:
         about=f"{report.metric} ({measure}){where}",
         warnings=warnings(report, report.mapped),
     )
-
-
-def _word(report: AuditReport) -> str:
-    if report.interrupted is not None:
-        return "INTERRUPTED"
-    return report.verdict.upper() if report.verdict else "NO GATE"
 
 
 def _title(report: AuditReport) -> str:
@@ -151,7 +153,7 @@ def _gate_lines(report: AuditReport) -> Iterator[str]:
         where = f" at {at_sigma(point)}; the sweep below has every σ"
     for gate in () if point is None else point.gate:
         text = f"{verdict_word(gate, report)}: {question_text(gate, report.metric_info)}{where}. "
-        yield f"{text}{gate.reason[:1].upper()}{gate.reason[1:]}."
+        yield f"{text}{capitalised(gate.reason)}."
         if gate.needed:
             yield f"To decide: {gate.needed}."
     info = report.metric_info
@@ -263,7 +265,7 @@ def _gates(report: AuditReport) -> Section | None:
 def _tails(report: AuditReport) -> Section | None:
     """Percentiles beyond the sample."""
     lines = [line for tail in report.tail for line in tail_lines(tail, report.metric_info.unit)]
-    blocks = tuple(Paragraph(line if line.endswith(".") else f"{line}.") for line in lines)
+    blocks = tuple(Paragraph(f"{line.removesuffix('.')}.") for line in lines)
     return Section("tail", "Beyond the sample", blocks) if blocks else None
 
 
@@ -354,7 +356,7 @@ def calibrated_section(report: AuditReport) -> Section | None:
         f"from {chips.source}, none of which is scored, and corrected by what its layers make of them less "
         f"what those of the ideal model make of the same ones: {' and '.join(parts)}."
     )
-    plain = {point.sigma: point for point in report.sweep or (_single_point(report),)}
+    plain = {point.sigma: point for point in points_of(report)}
     rows = tuple(
         row
         for point in chips.points
@@ -368,12 +370,6 @@ def calibrated_section(report: AuditReport) -> Section | None:
     if chips.left:
         blocks.append(Bullets(tuple(f"Not corrected: {item.name}: {item.reason}" for item in chips.left)))
     return Section("calibrated", "With each chip corrected", tuple(blocks))
-
-
-def _single_point(report: AuditReport) -> SweepPoint:
-    """The audit without a sweep, as the one point of one."""
-    point = report.operating_point
-    return SweepPoint(sigma=point.sigma, sigma_unit=point.sigma_unit, kpp=report.kpp, trials=report.trials)
 
 
 def _calibrated_rows(

@@ -222,12 +222,8 @@ def _limits(info: CostInfo) -> list[Block]:
         ("Measured", measured),
     ):
         if items:
-            blocks.append(Bullets(tuple(f"{title}: {_ended(item)}" for item in items)))
+            blocks.append(Bullets(tuple(f"{title}: {item.removesuffix('.')}." for item in items)))
     return blocks
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
 
 
 def _record(report: CostReport) -> Section:

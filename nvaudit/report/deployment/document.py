@@ -30,6 +30,8 @@ def map_document(report: MapReport) -> Document:
     weights = sum(row.weights for row in report.tensors)
     crossbars = sum(row.crossbars for row in report.tensors)
     size = f"{report.crossbar[0]}x{report.crossbar[1]}"
+    what = count_text(report.chips, "simulated chip") if report.chips else "Targets of every device"
+    title = f"{what} in {report.folder}"
     verdict = "" if reassembly is None else "PASS" if reassembly.holds else "FAIL"
     return Document(
         title=report.headline,
@@ -38,7 +40,7 @@ def map_document(report: MapReport) -> Document:
         hero=Hero(
             role="none" if reassembly is None else "pass" if reassembly.holds else "fail",
             word=verdict,
-            title=_title(report) if reassembly is None else reassembly_text(reassembly),
+            title=title if reassembly is None else reassembly_text(reassembly),
             lines=(),
             numbers=(
                 KeyFigure("crossbars", f"{crossbars:,}", f"of {size}", main=True),
@@ -59,12 +61,6 @@ def map_document(report: MapReport) -> Document:
         ),
         version=report.nvaudit_version,
     )
-
-
-def _title(report: MapReport) -> str:
-    if report.chips:
-        return f"{count_text(report.chips, 'simulated chip')} in {report.folder}"
-    return f"Targets of every device in {report.folder}"
 
 
 def _table(rows: tuple[MappedTensorRow, ...]) -> Table:

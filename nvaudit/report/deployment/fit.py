@@ -11,7 +11,7 @@ from nvaudit.report.document import Section as Part
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
 from nvaudit.report.sections import ReportPart
-from nvaudit.report.wording import count_text, value_text
+from nvaudit.report.wording import capitalised, count_text, value_text
 
 
 class FittedNumber(ReportPart):
@@ -129,7 +129,7 @@ def fit_document(report: FitReport) -> Document:
         hero=Hero(
             role="none" if not judged else "fail" if misses else "pass",
             word="" if not judged else "DOES NOT FIT" if misses else "FITS",
-            title=f"{law.name[:1].upper()}{law.name[1:]}",
+            title=capitalised(law.name),
             lines=(),
             numbers=(
                 KeyFigure("devices", f"{report.devices:,}", f"of {count_text(report.crossbars, 'crossbar')}",

@@ -222,11 +222,12 @@ def _effort(report: ExploreReport) -> Section:
     counts = {status: sum(p.status == status for p in report.points) for status in STATUS_WORDS}
     counts["invalid"] = sum(group.count for group in report.left_out)
     said = ", ".join(f"{count:,} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
+    eligible = sum(point.status in ("front", "dominated", "below") for point in report.points)
     lines = [
         f"{count_text(effort.combinations, 'combination')}: {said}.",
         f"Chips were run of {count_text(effort.audited, 'point')}, all of them of {effort.measured:,}: "
         f"{effort.images_evaluated:,} inferences of {effort.images_exhaustive:,} that every chip on every "
-        f"sample of the {count_text(_eligible(report), 'point')} within reach would take.",
+        f"sample of the {count_text(eligible, 'point')} within reach would take.",
     ]
     if effort.raced:
         lines.append(
@@ -239,10 +240,6 @@ def _effort(report: ExploreReport) -> Section:
         for group in report.left_out
     ]
     return Section("effort", "What was run", (Bullets(tuple(lines)), *share_blocks(report.mapped)))
-
-
-def _eligible(report: ExploreReport) -> int:
-    return sum(point.status in ("front", "dominated", "below") for point in report.points)
 
 
 def _record(report: ExploreReport) -> Section:

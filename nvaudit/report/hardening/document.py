@@ -24,7 +24,6 @@ from nvaudit.report.hardening.figures import candidates_figure, pair_figure, tra
 from nvaudit.report.hardening.result import (
     EpochInfo,
     HardenReport,
-    HardenSide,
     HardwareAware,
     TrainingInfo,
     beyond_limit,
@@ -153,13 +152,15 @@ def _candidates(report: HardenReport) -> Section | None:
     if training is None or not training.candidates:
         return None
     caption = "KPP of each candidate over its roughness, with the spread over direction pairs; orange: kept."
-    rows, columns = tuple(_candidate_rows(report, training)), _candidate_columns(report)
+    rows = tuple(_candidate_rows(report, training))
+    kpp = kpp_name(report.difference.percentile)
+    columns = ("sigma", "loss", "without noise", kpp, "roughness ×10⁻³", "result")
     blocks: tuple[Block, ...] = (
         Figure("candidates", caption, partial(candidates_figure, report, training)),
         Table(
             "candidate-rows",
             _CANDIDATES_NOTES[training.kept_by or "roughness"],
-            (*columns[:-1], "result"),
+            columns,
             rows,
             numeric=(1, 2, 3, 4),
         ),
@@ -189,7 +190,8 @@ def _training(report: HardenReport) -> Section | None:
 
 def _epochs(report: HardenReport, training: TrainingInfo) -> Figure:
     unit, name = report.metric_info.unit, kpp_name(report.difference.percentile)
-    shown, cut = limited(_epoch_rows(report, training))
+    whole = any(row.clean_loss for row in training.history)
+    shown, cut = limited([_epoch_row(report, row)[: None if whole else -1] for row in training.history])
     first, last = training.history[0].loss, training.history[-1].loss
     scored = ""
     if any(row.kpp for row in training.history):
@@ -197,7 +199,7 @@ def _epochs(report: HardenReport, training: TrainingInfo) -> Figure:
     epochs = f"{count_text(len(training.history), 'epoch')}{_of_attempt(training)}"
     ends = f"from {_values(first)} in the first to {_values(last)} in the last"
     caption = f"Loss of each of {epochs}{scored}: {ends}."
-    columns = ("epoch", "sigma", "loss", "KPP", *(("without noise",) if _limited(training) else ()))
+    columns = ("epoch", "sigma", "loss", "KPP", *(("without noise",) if whole else ()))
     numbers = Table("epochs", f"Every epoch.{cut}", columns, shown, numeric=(0,))
     return Figure("training-figure", caption, partial(training_figure, training, unit, name), numbers)
 
@@ -252,18 +254,14 @@ def _side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:
 def _interval_lines(report: HardenReport) -> list[str]:
     """The intervals of both KPPs, and why their difference has none if it has none."""
     unit = report.metric_info.unit
-    lines = [
-        _interval(name, side, unit) for name, side in (("before", report.before), ("after", report.after))
-    ]
+    lines = []
+    for name, kpp in (("before", report.before.kpp), ("after", report.after.kpp)):
+        ends = interval_text(kpp.low, kpp.high, unit)
+        lines.append(f"{kpp_name(kpp.percentile)} {name}: {100 * kpp.confidence:g} % interval {ends}")
     missing = report.difference.kpp.missing
     if missing is not None:
         lines.append(f"No interval of the difference of the KPP: {missing} (--trials)")
     return lines
-
-
-def _interval(name: str, side: HardenSide, unit: str) -> str:
-    ends = interval_text(side.kpp.low, side.kpp.high, unit)
-    return f"{kpp_name(side.kpp.percentile)} {name}: {100 * side.kpp.confidence:g} % interval {ends}"
 
 
 def _training_text(report: HardenReport, training: TrainingInfo) -> str:
@@ -381,16 +379,6 @@ def _through_lines(info: HardwareAware | None) -> list[str]:
     return [first, *not_split]
 
 
-def _epoch_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:
-    """What happened in each epoch, in the order of the columns."""
-    last = _limited(training)
-    return [_epoch_row(report, row)[: None if last else -1] for row in training.history]
-
-
-def _limited(training: TrainingInfo) -> bool:
-    return any(row.clean_loss for row in training.history)
-
-
 def _epoch_row(report: HardenReport, row: EpochInfo) -> tuple[str, ...]:
     unit = report.metric_info.unit
     return (
@@ -400,12 +388,6 @@ def _epoch_row(report: HardenReport, row: EpochInfo) -> tuple[str, ...]:
         " ".join(value_text(value, unit) for value in row.kpp),
         " ".join(_change_text(report, value) for value in row.clean_loss),
     )
-
-
-def _candidate_columns(report: HardenReport) -> tuple[str, ...]:
-    """Names of what is known of the candidates of stability-vat."""
-    kpp = kpp_name(report.difference.percentile)
-    return "sigma", "loss", "without noise", kpp, "roughness ×10⁻³", ""
 
 
 def _candidate_rows(report: HardenReport, training: TrainingInfo) -> list[tuple[str, ...]]:

@@ -23,7 +23,7 @@ from nvaudit.report.mapped import gate_lines
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.sections import TensorDecision
 from nvaudit.report.tensors import count_cell, mapped_text, tensor_name
-from nvaudit.report.wording import count_text, shape_text
+from nvaudit.report.wording import capitalised, count_text, shape_text
 
 
 def inspect_document(report: InspectReport) -> Document:
@@ -68,7 +68,7 @@ def _gate_title(report: InspectReport) -> str:
     """The first line of the gate without its verdict, which stands before it."""
     first = gate_lines(report.mapped_gate, report.mapped)[0]
     text = first.partition(": ")[2]
-    return f"{text[:1].upper()}{text[1:]}"
+    return capitalised(text)
 
 
 def _table(name: str, tensors: Sequence[TensorDecision]) -> Table:

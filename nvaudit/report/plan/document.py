@@ -29,13 +29,10 @@ def plan_document(plan: AuditPlan) -> Document:
     )
 
 
-def _each(plan: AuditPlan) -> str:
-    return f" at each of {plan.points} sigmas" if plan.points > 1 else ""
-
-
 def _hero(plan: AuditPlan) -> Hero:
     need, timing = plan.given, plan.timing
-    numbers = [KeyFigure("chips", f"{plan.trials:,}", f"as given{_each(plan)}", main=True)]
+    each = f" at each of {plan.points} sigmas" if plan.points > 1 else ""
+    numbers = [KeyFigure("chips", f"{plan.trials:,}", f"as given{each}", main=True)]
     if need.images is not None and need.seconds is not None:
         pace = f"{_pace(timing.seconds_per_chip)} a chip"
         numbers += [

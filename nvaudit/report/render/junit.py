@@ -50,7 +50,12 @@ def junit_text(
     top = ET.Element("testsuites", {"name": "nvaudit", **counts})
     suite = ET.SubElement(top, "testsuite", {"name": command, **counts, "skipped": str(verdicts["skipped"])})
     properties = ET.SubElement(suite, "properties")
-    for name, value in (*_header_properties(report), *facts, *_numbers(checks)):
+    numbers = (
+        (f"{check.name}: {key}", number_text(number))
+        for check in checks
+        for key, number in check.numbers.items()
+    )
+    for name, value in (*_header_properties(report), *facts, *numbers):
         ET.SubElement(properties, "property", {"name": clean(name), "value": clean(value)})
     for check in checks:
         suite.append(_testcase(check, report, seconds / len(checks)))
@@ -106,9 +111,3 @@ def _header_properties(report: Header) -> Iterable[tuple[str, str]]:
         yield "metric", report.metric
     if info is not None:
         yield "unit", info.unit
-
-
-def _numbers(checks: Iterable[Check]) -> Iterable[tuple[str, str]]:
-    for check in checks:
-        for key, number in check.numbers.items():
-            yield f"{check.name}: {key}", number_text(number)

@@ -89,7 +89,9 @@ def _hero(report: RooflineReport) -> Hero:
 
 
 def _roofline(report: RooflineReport) -> Section:
-    unit, heads = report.metric_info.unit, _columns(report)
+    unit, kpp = report.metric_info.unit, kpp_name(report.percentile)
+    heads = ["quantised", "device: mean", f"device: {kpp}", "interval"]
+    heads += [] if report.converters is None else ["ADC", "both: mean", f"both: {kpp}", "interval"]
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (Number(level.levels, str(level.levels)), *_cells(report, level)) for level in report.levels
     )
@@ -182,13 +184,6 @@ def _cheaper_text(report: RooflineReport) -> str | None:
         f"devices instead of {best.size.devices:,}, and {cheap.size.crossbars:,} crossbars instead of "
         f"{best.size.crossbars:,}"
     )
-
-
-def _columns(report: RooflineReport) -> list[str]:
-    """Headings of what :func:`_cells` gives."""
-    kpp = kpp_name(report.percentile)
-    device = ["quantised", "device: mean", f"device: {kpp}", "interval"]
-    return [*device, *(["ADC", "both: mean", f"both: {kpp}", "interval"] if report.converters else [])]
 
 
 def _cells(report: RooflineReport, level: LevelResult) -> list[str]:

@@ -28,6 +28,7 @@ from nvaudit.report.paired import Difference
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
 from nvaudit.report.record import record_section
 from nvaudit.report.wording import (
+    capitalised,
     confidence_text,
     count_text,
     difference_text,
@@ -156,7 +157,7 @@ def _curve(report: VerifyReport) -> Section:
     columns = ("share", name, "interval", f"gain{points}", "mean", "worst", "devices", "weights")
     rows = tuple(_row(report, point) for point in report.curve)
     table = Table("shares", caption, columns, rows, numeric=tuple(range(len(columns))), all_rows=True)
-    gains = tuple(f"{line[0].upper()}{line[1:]}." for line in _gain_lines(report))
+    gains = tuple(f"{capitalised(line)}." for line in _gain_lines(report))
     return Section("curve", "What verifying gives", (figure, table, Bullets(gains)))
 
 
@@ -273,21 +274,13 @@ def reason_text(report: VerifyReport) -> str:
     """Why this share, or what to do where no share reaches the target."""
     choice = report.choice
     if choice is None:
-        text = _otherwise(report)
-        return f"{text[0].upper()}{text[1:]} may reach it"
+        ways = ["larger --shares"] if report.curve[-1].share < 1 else []
+        ways += ["a smaller --verify-sigma"] if report.verify_sigma > 0 else []
+        text = f"{', '.join([*ways, 'harden'])} or remap"
+        return f"{capitalised(text)} may reach it"
     shown = share_words(choice.share)
-    return f"{shown[0].upper()}{shown[1:]} is {choice.why}{_short(choice)}"
-
-
-def _otherwise(report: VerifyReport) -> str:
-    """What else may reach the target."""
-    ways = ["larger --shares"] if report.curve[-1].share < 1 else []
-    ways += ["a smaller --verify-sigma"] if report.verify_sigma > 0 else []
-    return f"{', '.join([*ways, 'harden'])} or remap"
-
-
-def _short(choice: VerifyChoice) -> str:
-    return "" if choice.short is None else f"; {share_words(choice.short)} is not enough"
+    short = "" if choice.short is None else f"; {share_words(choice.short)} is not enough"
+    return f"{capitalised(shown)} is {choice.why}{short}"
 
 
 def _condition_rows(report: VerifyReport) -> list[tuple[str, str]]:

@@ -16,10 +16,11 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -27,8 +28,39 @@ from nvaudit.declare import Field, Options, fields_of
 from nvaudit.errors import OptionError
 from nvaudit.files import write_bytes_atomic
 
+Args = ParamSpec("Args")
 Result = TypeVar("Result")
 Function = Callable[..., Result]
+
+
+def takes_old(**old: str) -> Callable[[Callable[Args, Result]], Callable[Args, Result]]:
+    """Let a function take keywords under their old names too, each with a FutureWarning.
+
+    Parameters
+    ----------
+    **old
+        The new name by the old one.
+    """
+
+    def apply(function: Callable[Args, Result]) -> Callable[Args, Result]:
+        @functools.wraps(function)
+        def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:
+            for name in [name for name in old if name in kwargs]:
+                new = old[name]
+                if new in kwargs:
+                    raise TypeError(f"{function.__name__}(): {name} is the old name of {new}; give one")
+                warnings.warn(
+                    f"nvaudit.{function.__name__}(): {name}= is now {new}=; the old name goes with the next "
+                    "release",
+                    FutureWarning,
+                    stacklevel=2,
+                )
+                kwargs[new] = kwargs.pop(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    return apply
 
 
 def takes_options(*specs: type[Options]) -> Callable[[Function[Result]], Function[Result]]:

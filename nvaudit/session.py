@@ -72,6 +72,17 @@ REBATCH_TOLERANCE = 1e-3
 """Largest difference, relative to the largest output, that re-batching may make by rounding."""
 
 
+def point_info(point: OperatingPoint) -> OperatingPointInfo:
+    """What a report says of an operating point."""
+    return OperatingPointInfo(
+        sigma=point.sigma,
+        sigma_unit=point.sigma_unit,
+        level_of=point.level_of,
+        time_s=point.time_s,
+        terms=tuple(term.name for term in point.terms),
+    )
+
+
 @dataclass
 class Session:
     """What an audit has settled so far."""
@@ -125,13 +136,7 @@ class Session:
             "nvaudit_version": __version__,
             "model": {**self.loaded.facts(), "batching": self._batching()},
             "device": self.profile.model_dump(mode="json"),
-            "operating_point": OperatingPointInfo(
-                sigma=point.sigma,
-                sigma_unit=point.sigma_unit,
-                level_of=point.level_of,
-                time_s=point.time_s,
-                terms=tuple(term.name for term in point.terms),
-            ),
+            "operating_point": point_info(point),
             "codes": self.codes_info(),
             "runtime": self.runtime(),
             "hashes": self.hashes(),

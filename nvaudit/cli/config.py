@@ -26,8 +26,8 @@ from nvaudit.cli.configured import (
 )
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FieldOption, FilePath
-from nvaudit.cli.output import echo_bytes
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
+from nvaudit.cli.say import echo_bytes
 from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions
 

@@ -11,7 +11,6 @@ import click
 
 from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import ONE_SIGMA, FilePath, spec_options
-from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import (
     CommandProduct,
     OldJson,
@@ -22,7 +21,7 @@ from nvaudit.cli.outputs import (
     output_options,
 )
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
-from nvaudit.cli.say import say, tell
+from nvaudit.cli.say import printing, say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product, check_there, write_text_atomic
 from nvaudit.options import DeviceOptions, MappingOptions

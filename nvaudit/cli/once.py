@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nvaudit.cli.configured import ConfigOption, has_options, take_defaults, tell_used
-from nvaudit.cli.renamed import RenamedOption
+from nvaudit.cli.options import RenamedOption
 
 _OTHERS = "Options"
 

@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from rich.console import Console
 
-from nvaudit.cli.options import FilePath, stack
-from nvaudit.cli.output import echo_bytes, printing
-from nvaudit.cli.renamed import RenamedOption
-from nvaudit.cli.say import say, tell
+from nvaudit.cli.options import FilePath, RenamedOption, stack
+from nvaudit.cli.say import echo_bytes, printing, say, tell
 from nvaudit.errors import EngineError, NvauditError, OptionError
 from nvaudit.files import check_writable, encoded, write_bytes_atomic
 from nvaudit.report.jsontext import to_json

@@ -20,8 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nvaudit.cli.output import PlainConsole
-from nvaudit.cli.say import tell
+from nvaudit.cli.say import PlainConsole, tell
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

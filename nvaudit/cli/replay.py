@@ -8,10 +8,9 @@ import click
 
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, watchdog_option
-from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import CommandProduct, product_option
 from nvaudit.cli.report import read_report
-from nvaudit.cli.say import say
+from nvaudit.cli.say import printing, say
 from nvaudit.errors import OptionError
 from nvaudit.files import check_product
 

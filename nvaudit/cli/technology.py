@@ -9,9 +9,8 @@ import click
 
 from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import FilePath, spec_options
-from nvaudit.cli.output import printing
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.cli.say import say
+from nvaudit.cli.say import printing, say
 from nvaudit.files import check_there
 from nvaudit.spec import RunSpec, make_spec
 

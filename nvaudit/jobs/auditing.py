@@ -22,7 +22,7 @@ from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
 from nvaudit.jobs.suggesting import find_remedy
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
@@ -32,14 +32,12 @@ from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
-from nvaudit.renamed import takes_old
 from nvaudit.report.attribution.result import AttributionDetail
-from nvaudit.report.calibrated import CalibratedChips, NotCorrected
 from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
-from nvaudit.report.device_levels import describe_levels
+from nvaudit.report.device.result import describe_levels
 from nvaudit.report.groups import ZeroGroups
-from nvaudit.report.result import AuditReport
+from nvaudit.report.result import AuditReport, CalibratedChips, NotCorrected
 from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
 from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe

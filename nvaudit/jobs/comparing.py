@@ -18,12 +18,11 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import ComparisonPlan, Named, plan_comparison
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.renamed import takes_old
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.conditions import (
     ConditionValues,

@@ -38,8 +38,8 @@ from nvaudit.report.cost.result import (
     LayerCostInfo,
     totals_text,
 )
-from nvaudit.report.sections import InputHashes, OperatingPointInfo
-from nvaudit.session import Session, input_specs, settle_device
+from nvaudit.report.sections import InputHashes
+from nvaudit.session import Session, input_specs, point_info, settle_device
 from nvaudit.spec import RunSpec, check_technology, make_spec
 from nvaudit.technology import Technology, change_technology, load_technology, technology_names
 
@@ -158,7 +158,7 @@ def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
         headline=f"{loaded.path.name} on {profile.name} with {technology.name}: {totals_text(info)}",
         model={**loaded.facts(), "batching": rebatch.reason},  # type: ignore[arg-type]
         device=profile.model_dump(mode="json"),
-        operating_point=_operating(points[0]),
+        operating_point=point_info(points[0]),
         hashes=InputHashes(
             model=loaded.digest, data=dataset.digest if dataset is not None and workload.images else None,
             device=profile_digest(profile),
@@ -219,16 +219,6 @@ def _workload(
 ) -> ModelWorkload:
     return measure_workload(
         loaded, rebatch, decisions, dataset, input_bits=(point.input_bits,), provider=spec.provider
-    )
-
-
-def _operating(point: OperatingPoint) -> OperatingPointInfo:
-    return OperatingPointInfo(
-        sigma=point.sigma,
-        sigma_unit=point.sigma_unit,
-        level_of=point.level_of,
-        time_s=point.time_s,
-        terms=tuple(term.name for term in point.terms),
     )
 
 

@@ -52,11 +52,12 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.deployment.result import MappedTensorRow, MapReport
-from nvaudit.report.sections import InputHashes, ModelInfo, OperatingPointInfo
+from nvaudit.report.sections import InputHashes, ModelInfo
 from nvaudit.report.wording import count_text
 from nvaudit.rng import stream
 from nvaudit.session import (
     Session,
+    point_info,
     prepare,
     settle_device,
     settle_placement,
@@ -540,13 +541,7 @@ def map_report(
                           f"{on.size.rows}x{on.size.cols}, in {out}"),
         model=ModelInfo(**on.loaded.facts(), batching="not run"),
         device=on.profile.model_dump(mode="json"),
-        operating_point=OperatingPointInfo(
-            sigma=point.sigma,
-            sigma_unit=point.sigma_unit,
-            level_of=point.level_of,
-            time_s=point.time_s,
-            terms=tuple(term.name for term in point.terms),
-        ),
+        operating_point=point_info(point),
         hashes=InputHashes(model=on.loaded.digest, device=profile_digest(on.profile)),
         run=on.spec.model_dump(mode="json"),
         timing={"total": seconds},

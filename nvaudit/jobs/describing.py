@@ -18,9 +18,9 @@ from nvaudit.report.device.result import (
     ProfileSummary,
     SigmaRange,
     WeightSpread,
+    describe_levels,
 )
-from nvaudit.report.device_levels import describe_levels
-from nvaudit.report.sections import InputHashes, OperatingPointInfo
+from nvaudit.report.sections import InputHashes
 from nvaudit.report.technology.result import (
     PeakInfo,
     TechnologyList,
@@ -29,7 +29,7 @@ from nvaudit.report.technology.result import (
     TechnologySummary,
 )
 from nvaudit.report.wording import count_text, sigma_text
-from nvaudit.session import settle_device
+from nvaudit.session import point_info, settle_device
 from nvaudit.spec import RunSpec
 from nvaudit.technology import Technology, load_technology, quantities, technology_names
 
@@ -77,13 +77,7 @@ def describe_device(spec: RunSpec) -> DeviceReport:
         nvaudit_version=__version__,
         headline=f"{point.profile.name}, {where}: weight sigma {facts.weight.rms:.4g} of max|W|",
         device=profile,
-        operating_point=OperatingPointInfo(
-            sigma=point.sigma,
-            sigma_unit=point.sigma_unit,
-            level_of=point.level_of,
-            time_s=point.time_s,
-            terms=tuple(term.name for term in point.terms),
-        ),
+        operating_point=point_info(point),
         hashes=InputHashes(device=profile_digest(point.profile)),
         profile=profile,
         sigma=point.sigma,

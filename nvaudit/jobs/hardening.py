@@ -20,7 +20,7 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.harden_job import HardenJob, prepare_job, write_samples
 from nvaudit.jobs.landscaping import run_landscape
 from nvaudit.jobs.verifying import run_verify_plan
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.mapping_file import MappingFile, mapping_beside, mapping_data, write_mapping
 from nvaudit.model import load_model
 from nvaudit.model.message import whole_message
@@ -32,7 +32,6 @@ from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
-from nvaudit.renamed import takes_old
 from nvaudit.report.hardening.result import (
     HardenHashes,
     HardenReport,

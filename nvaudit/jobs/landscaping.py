@@ -15,7 +15,7 @@ import numpy as np
 from nvaudit._version import __version__
 from nvaudit.data import load_dataset
 from nvaudit.files import holding_inputs
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.model import analyse_batch, constants
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.apart import BATCH, settle_cut
@@ -27,7 +27,6 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.renamed import takes_old
 from nvaudit.report.landscape.result import (
     LandscapeHashes,
     LandscapeReport,

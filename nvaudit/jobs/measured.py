@@ -34,7 +34,7 @@ from nvaudit.perturb.variant import Variant
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import ArrayFile, ReadBack, TensorFile, Workload, save_array
 from nvaudit.report.chips import Chips
-from nvaudit.report.deployment.chips import (
+from nvaudit.report.deployment.result import (
     CrossbarOnChip,
     DeviceErrors,
     MeasuredChip,

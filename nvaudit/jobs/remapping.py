@@ -14,7 +14,7 @@ import numpy as np
 from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
 from nvaudit.files import check_product, forget_input, holding_inputs
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.code_search import Conversion
 from nvaudit.mapping.conductance import layout
 from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
@@ -46,7 +46,6 @@ from nvaudit.remapping.time_budget import (
     tail_seconds,
     timed,
 )
-from nvaudit.renamed import takes_old
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, check_converters, prepared, settle_metric

@@ -9,13 +9,13 @@ import numpy as np
 
 from nvaudit.errors import DataError, EngineError, OptionError
 from nvaudit.files import check_inputs, check_product, holding_inputs
+from nvaudit.keywords import takes_old
 from nvaudit.model import Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
 from nvaudit.model.layout import UNMOVED
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import GraphFile, Workload
-from nvaudit.renamed import takes_old
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, prepare, prepare_again, settle_metric
 from nvaudit.spec import make_spec

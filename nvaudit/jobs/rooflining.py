@@ -15,13 +15,12 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.settle_codes import find_mapping
-from nvaudit.renamed import takes_old
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device

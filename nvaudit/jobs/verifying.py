@@ -10,7 +10,7 @@ from typing import Any
 
 from nvaudit.coverage import count_coverage
 from nvaudit.files import check_product, write_bytes_atomic, writing
-from nvaudit.keywords import takes_options
+from nvaudit.keywords import takes_old, takes_options
 from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric, check_threshold
@@ -18,7 +18,6 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.workload import save_array
-from nvaudit.renamed import takes_old
 from nvaudit.report.wording import limit_text
 from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.session import (

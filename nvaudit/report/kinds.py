@@ -38,19 +38,20 @@ class ReportKind:
         ``module:class`` of :mod:`nvaudit.report`; loaded when needed, as all of a kind: a command needs one.
     document : str
         ``module:function``: says what it found.
-    records : str
-        Module with ``tables(report)``, its tables as records, and, where it answers
-        questions, ``checks(report)`` and, for what else a build server keeps, ``facts(report)``.
     tables : tuple of str
-        The names that these may have, the main one first.
+        Names of its tables, the main one first.
+    records : str
+        Module with ``tables(report)``, its tables as records, and, where it answers questions,
+        ``checks(report)`` and, for what else a build server keeps, ``facts(report)``; without one the
+        result's.
     """
 
     name: str
     command: str
     result: str
     document: str
-    records: str
     tables: tuple[str, ...]
+    records: str = ""
 
     @property
     def model(self) -> type[Header]:
@@ -61,105 +62,86 @@ class ReportKind:
 
 KINDS = (
     ReportKind(
-        "audit", "nvaudit audit", "result:AuditReport",
-        document="audit.document:audit_document", records="cases",
-        tables=("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
-                "attribution_classes"),
+        "audit", "nvaudit audit", "result:AuditReport", "audit.document:audit_document",
+        ("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
+         "attribution_classes"),
+        records="cases",
     ),
     ReportKind(
         "check", "nvaudit check", "check.result:CheckReport",
-        document="check.document:check_document", records="check.result",
-        tables=("audits", "chips", "tensors"),
+        "check.document:check_document", ("audits", "chips", "tensors"),
     ),
     ReportKind(
         "compare", "nvaudit compare", "comparison.result:ComparisonReport",
-        document="comparison.document:comparison_document", records="comparison.records",
-        tables=("models", "differences", "correlations"),
+        "comparison.document:comparison_document", ("models", "differences", "correlations"),
     ),
     ReportKind(
         "roofline", "nvaudit roofline", "roofline.result:RooflineReport",
-        document="roofline.document:roofline_document", records="roofline.result",
-        tables=("levels", "skipped"),
+        "roofline.document:roofline_document", ("levels", "skipped"),
     ),
     ReportKind(
         "landscape", "nvaudit landscape", "landscape.result:LandscapeReport",
-        document="landscape.document:landscape_document", records="landscape.result",
-        tables=("fits", "surface"),
+        "landscape.document:landscape_document", ("fits", "surface"),
     ),
     ReportKind(
         "harden", "nvaudit harden", "hardening.result:HardenReport",
-        document="hardening.document:harden_document", records="hardening.result",
-        tables=("models", "chips", "epochs", "verify_plan"),
+        "hardening.document:harden_document", ("models", "chips", "epochs", "verify_plan"),
     ),
     ReportKind(
         "remap", "nvaudit harden --method remap", "remap.result:RemapReport",
-        document="remap.document:remap_document", records="remap.result",
-        tables=("steps", "tensors", "audits"),
+        "remap.document:remap_document", ("steps", "tensors", "audits"),
     ),
     ReportKind(
         "verify-plan", "nvaudit verify-plan", "write_verify.result:VerifyReport",
-        document="write_verify.document:verify_document", records="write_verify.result",
-        tables=("curve", "tensors", "chips"),
+        "write_verify.document:verify_document", ("curve", "tensors", "chips"),
     ),
     ReportKind(
         "plan", "nvaudit audit --plan", "plan.result:AuditPlan",
-        document="plan.document:plan_document", records="plan.result",
-        tables=("percentiles", "gates"),
+        "plan.document:plan_document", ("percentiles", "gates"),
     ),
     ReportKind(
         "inspect", "nvaudit inspect", "inspection.result:InspectReport",
-        document="inspection.document:inspect_document", records="inspection.result",
-        tables=("tensors", "off"),
+        "inspection.document:inspect_document", ("tensors", "off"),
     ),
     ReportKind(
         "map", "nvaudit map", "deployment.result:MapReport",
-        document="deployment.document:map_document", records="deployment.result",
-        tables=("tensors",),
+        "deployment.document:map_document", ("tensors",),
     ),
     ReportKind(
         "explore", "nvaudit explore", "explore.result:ExploreReport",
-        document="explore.document:explore_document", records="explore.result",
-        tables=("points", "left_out"),
+        "explore.document:explore_document", ("points", "left_out"),
     ),
     ReportKind(
         "calibrate", "nvaudit calibrate", "deployment.calibration:CalibrateReport",
-        document="deployment.calibration:calibrate_document", records="deployment.calibration",
-        tables=("layers",),
+        "deployment.calibration:calibrate_document", ("layers",),
     ),
     ReportKind(
         "fit", "nvaudit devices fit", "deployment.fit:FitReport",
-        document="deployment.fit:fit_document", records="deployment.fit",
-        tables=("levels", "laws", "components", "predicted"),
+        "deployment.fit:fit_document", ("levels", "laws", "components", "predicted"),
     ),
     ReportKind(
         "device", "nvaudit devices show", "device.result:DeviceReport",
-        document="device.document:device_document", records="device.result",
-        tables=("levels",),
+        "device.document:device_document", ("levels",),
     ),
     ReportKind(
         "devices", "nvaudit devices list", "device.result:ProfileList",
-        document="device.document:profiles_document", records="device.result",
-        tables=("profiles",),
+        "device.document:profiles_document", ("profiles",),
     ),
     ReportKind(
         "config", "nvaudit config", "config.result:ConfigReport",
-        document="config.result:config_document", records="config.result",
-        tables=("options",),
+        "config.result:config_document", ("options",),
     ),
     ReportKind(
         "cost", "nvaudit cost", "cost.result:CostReport",
-        document="cost.document:cost_document", records="cost.result",
-        tables=("layers", "components", "chips"),
+        "cost.document:cost_document", ("layers", "components", "chips"),
     ),
     ReportKind(
         "technology", "nvaudit technology show", "technology.result:TechnologyReport",
-        document="technology.document:technology_document", records="technology.result",
-        tables=("numbers", "peak"),
+        "technology.document:technology_document", ("numbers", "peak"),
     ),
     ReportKind(
         "technologies", "nvaudit technology list", "technology.result:TechnologyList",
-        document="technology.document:technologies_document", records="technology.result",
-        tables=("technologies",),
+        "technology.document:technologies_document", ("technologies",),
     ),
 )  # fmt: skip
 
@@ -388,4 +370,5 @@ def _named(place: str) -> Any:
 
 
 def _records(kind: ReportKind) -> Any:
-    return importlib.import_module(f"nvaudit.report.{kind.records}")
+    module = kind.records or kind.result.partition(":")[0]
+    return importlib.import_module(f"nvaudit.report.{module}")

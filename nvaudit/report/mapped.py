@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from nvaudit.report.sections import ReportPart
-from nvaudit.report.wording import count_text
+from nvaudit.report.wording import count_text, share_text
 from nvaudit.stats.gate import Verdict
 
 MOST_OFF = 0.03
@@ -94,18 +94,8 @@ def joint_verdict(chips: Verdict | None, share: MappedGate | None) -> Verdict | 
 
 
 def part_text(share: float) -> str:
-    """Show a share; one that is not quite 0 or all never reads as such.
-
-    Examples
-    --------
-    >>> part_text(0.992), part_text(1.0), part_text(0.9999), part_text(0.0001)
-    ('99.2 %', '100 %', 'above 99.9 %', 'below 0.1 %')
-    """
-    if share in (0.0, 1.0):
-        return f"{100 * share:.0f} %"
-    if share > 0.999:
-        return "above 99.9 %"
-    return "below 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
+    """Show a share of products or weights."""
+    return share_text(share, 1)
 
 
 def share_clause(mapped: MappedShare | None) -> str:

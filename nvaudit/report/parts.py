@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nvaudit.report.codes import codes_warning
 from nvaudit.report.crossbar import LAYER_COLUMNS, CrossbarInfo, crossbar_text, layer_row
@@ -12,6 +13,7 @@ from nvaudit.report.document import (
     Block,
     Bullets,
     Cell,
+    Facts,
     KeyFigure,
     Paragraph,
     Section,
@@ -21,7 +23,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
-from nvaudit.report.sections import TensorDecision
+from nvaudit.report.sections import InputHashes, ModelInfo, TensorDecision, runtime_text
 from nvaudit.report.wording import LABEL_FREE_CHIPS, difference_text, value_text
 
 
@@ -107,3 +109,57 @@ def before_after(name: str, before: float, after: float, unit: str, *, main: boo
     """Show a number as it is now, and what it was; ``main`` is the largest on a page."""
     change = difference_text(after - before, unit)
     return KeyFigure(name, value_text(after, unit), f"before: {value_text(before, unit)}; {change}", main)
+
+
+def record_section(
+    report: Header,
+    rows: Iterable[tuple[str, str]] = (),
+    *,
+    before: tuple[Block, ...] = (),
+    after: tuple[Block, ...] = (),
+    hashes: InputHashes | None = None,
+) -> Section:
+    """How a report was made: its own rows between the version and what it ran on, times and hashes.
+
+    ``hashes``: where the report keeps them elsewhere than in its header.
+    """
+    facts = (
+        ("nvaudit", report.nvaudit_version),
+        *rows,
+        *(("Run on", line.removeprefix("Run on: ")) for line in runtime_text(report.runtime)),
+        *_time_rows(report.timing),
+        *_hash_rows(hashes or report.hashes),
+    )
+    return Section("record", "How it was run", (*before, Facts(facts), *after), folded=True)
+
+
+def notes_section(lines: Iterable[str]) -> Section:
+    """What a reader should know; no section where there is nothing."""
+    notes = tuple(lines)
+    return Section("notes", "Notes", (Bullets(notes),) if notes else ())
+
+
+def model_row(model: ModelInfo) -> tuple[str, str]:
+    """The file of a model, and what of it decides how it runs."""
+    return "Model", f"{short(model.path)} (opset {model.opset}; {model.batching})"
+
+
+def _time_rows(timing: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Name the seconds of each step; no row where none was measured."""
+    times = (f"{key.removesuffix('_s').replace('_', ' ')} {value:.4g} s" for key, value in timing.items())
+    return [("Time", ", ".join(times))] if timing else []
+
+
+def _hash_rows(hashes: InputHashes | None) -> list[tuple[str, str]]:
+    """Give the SHA-256 of what went in."""
+    given = {} if hashes is None else hashes.model_dump()
+    return [
+        (f"SHA-256 of the {what.replace('_', ' ')}", value)
+        for what, value in given.items()
+        if value is not None
+    ]
+
+
+def options_text(run: Mapping[str, object]) -> str:
+    """Write the full specification in a line."""
+    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in run.items())

@@ -8,11 +8,10 @@ from pydantic import Field, JsonValue, model_validator
 
 from nvaudit.errors import DataError
 from nvaudit.report.attribution.result import AttributionDetail
-from nvaudit.report.calibrated import CalibratedChips
 from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo
-from nvaudit.report.deployment.chips import MeasuredChips
-from nvaudit.report.device_levels import DeviceLevels
+from nvaudit.report.deployment.result import MeasuredChips
+from nvaudit.report.device.result import DeviceLevels
 from nvaudit.report.drops import DropResult
 from nvaudit.report.gates import GateResult
 from nvaudit.report.groups import ZeroGroups
@@ -30,6 +29,7 @@ from nvaudit.report.sections import (
     MetricInfo,
     ModelInfo,
     OperatingPointInfo,
+    ReportPart,
     Roughness,
     Run,
     SweepPoint,
@@ -43,6 +43,29 @@ from nvaudit.report.sections import (
 from nvaudit.report.tails import TailResult
 from nvaudit.stats.gate import Verdict, overall_verdict
 from nvaudit.stats.kpp import KppResult, YieldResult
+
+
+class NotCorrected(ReportPart):
+    """A weight whose results are as the chip makes them."""
+
+    name: str
+    reason: str
+
+
+class CalibratedChips(ReportPart):
+    """The chips of the audit again, each corrected by what its layers make of the same unlabelled samples.
+
+    These numbers use the chip: they hold where each chip is measured so before it is used.
+    """
+
+    samples: int = Field(ge=2, description="Unlabelled samples that each chip is corrected by; not scored.")
+    source: str = Field(description="Where they come from.")
+    norms: int = Field(ge=0, description="Batch normalisations whose statistics were corrected.")
+    layers: int = Field(ge=0, description="Layers with a gain and a bias behind each output channel.")
+    left: tuple[NotCorrected, ...] = Field(default=(), description="What was not corrected.")
+    points: tuple[SweepPoint, ...] = Field(
+        description="As the sweep's, of the corrected chips: one point for each sigma that was come to."
+    )
 
 
 class AuditReport(Header):

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from nvaudit.renamed import current_fields
 from nvaudit.report.drops import DropResult
 from nvaudit.report.gates import GateResult
 from nvaudit.report.tails import TailResult
 from nvaudit.report.wording import sigma_text
 from nvaudit.stats.kpp import KppResult, YieldResult
+
+OLD_FIELDS = {"output": "output_name"}
+"""Fields of ``run`` in reports of an earlier version."""
+
+
+def current_fields(run: Any) -> Any:
+    """Options of a run under today's names; old ones come from a report of an earlier version.
+
+    Examples
+    --------
+    >>> current_fields({"seed": 0, "output": "logits"})
+    {'seed': 0, 'output_name': 'logits'}
+    """
+    if not isinstance(run, Mapping):
+        return run
+    return {OLD_FIELDS.get(name, name): value for name, value in run.items()}
+
 
 Run: TypeAlias = Annotated[dict[str, JsonValue], BeforeValidator(current_fields)]
 """The full specification of a run; names of before are read as today's."""

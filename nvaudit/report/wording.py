@@ -134,19 +134,22 @@ def change_interval_text(low: float | None, high: float | None, unit: str) -> st
     return f"[{ends[0]}, {ends[1]}]{points}".replace("-", "−")
 
 
-def share_text(prob: float) -> str:
-    """Show a share of chips; one that is not quite 0 or all never reads as such.
+def share_text(share: float, digits: int = 2) -> str:
+    """Show a share in percent; one that is not quite 0 or all never reads as such.
 
     Examples
     --------
     >>> share_text(0.987), share_text(1.0), share_text(0.99999)
     ('98.70 %', '100 %', 'above 99.99 %')
+    >>> share_text(0.992, 1), share_text(0.9999, 1), share_text(0.0001, 1)
+    ('99.2 %', 'above 99.9 %', 'below 0.1 %')
     """
-    if prob in (0.0, 1.0):
-        return f"{100 * prob:.0f} %"
-    if prob > 0.9999:
-        return "above 99.99 %"
-    return "below 0.01 %" if prob < 0.0001 else f"{100 * prob:.2f} %"
+    least = 10.0 ** -(digits + 2)
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f} %"
+    if share > 1 - least:
+        return f"above {100 - 100 * least:.{digits}f} %"
+    return f"below {100 * least:.{digits}f} %" if share < least else f"{100 * share:.{digits}f} %"
 
 
 def share_of_weights_text(share: float | None) -> str:

@@ -8,7 +8,7 @@ import pytest
 from test_cli_help import COMMANDS
 
 import nvaudit
-from nvaudit.cli.renamed import RenamedOption
+from nvaudit.cli.options import RenamedOption
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
 
 FEW = ("-n", 4, "-j", 0, "-q", "--limit", 8)

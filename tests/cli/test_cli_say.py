@@ -11,8 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from nvaudit.cli.output import PlainConsole
-from nvaudit.cli.say import plain, shortened, show_warnings_plainly
+from nvaudit.cli.say import PlainConsole, plain, shortened, show_warnings_plainly
 from nvaudit.report.jsontext import read_json, write_json
 
 EVIL = "\x1b]0;PWN\x07\x1b[2J\x85\x9b31m\u202e\x7f"

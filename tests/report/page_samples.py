@@ -14,7 +14,7 @@ from nvaudit.report.attribution.result import (
     class_attribution,
     noise_attribution,
 )
-from nvaudit.report.device_levels import DeviceLevels, describe_levels
+from nvaudit.report.device.result import DeviceLevels, describe_levels
 from nvaudit.report.gates import decide
 from nvaudit.report.sections import LossSurface, OperatingPointInfo, RaceInfo, SweepPoint, TrialSummary
 from nvaudit.rng import stream

@@ -8,7 +8,7 @@ pytest.importorskip("plotly", reason="plotly draws the figures of the page")
 from page_samples import PROFILE, everything
 from report_samples import report
 
-from nvaudit.report.device_levels import describe_levels
+from nvaudit.report.device.result import describe_levels
 from nvaudit.report.kinds import document_of
 from nvaudit.report.plots import figure_data
 

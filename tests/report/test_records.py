@@ -11,7 +11,7 @@ from junitparser import JUnitXml
 from test_junit import wrong_places
 
 from nvaudit.errors import OptionError
-from nvaudit.report.comparison.records import checks
+from nvaudit.report.comparison.result import checks
 from nvaudit.report.gates import GateResult
 from nvaudit.report.kinds import KINDS, csv_of, junit_of, read_any
 from nvaudit.report.records import flat, records_of

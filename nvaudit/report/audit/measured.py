@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.report.deployment.chips import CrossbarOnChip, DeviceErrors, MeasuredChip
+from nvaudit.report.deployment.result import CrossbarOnChip, DeviceErrors, MeasuredChip
 from nvaudit.report.document import (
     FILES,
     MEDIA,

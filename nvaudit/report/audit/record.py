@@ -18,7 +18,7 @@ from nvaudit.report.document import (
     file_name,
     short,
 )
-from nvaudit.report.record import model_row, record_section
+from nvaudit.report.parts import model_row, record_section
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import amount_text, count_text, duration_text

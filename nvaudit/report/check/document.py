@@ -29,9 +29,8 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.drops import allowed_text, drop_lines
 from nvaudit.report.mapped import gate_lines, part_text
-from nvaudit.report.parts import warnings
+from nvaudit.report.parts import record_section, warnings
 from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
-from nvaudit.report.record import record_section
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import (
     count_text,

@@ -26,7 +26,7 @@ from nvaudit.report.document import (
 from nvaudit.report.histogram import scale_lines
 from nvaudit.report.mapped import part_text, share_warning
 from nvaudit.report.paired import Difference
-from nvaudit.report.record import notes_section, record_section
+from nvaudit.report.parts import notes_section, record_section
 from nvaudit.report.wording import (
     LABEL_FREE_CHIPS,
     clean,

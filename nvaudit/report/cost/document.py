@@ -24,8 +24,8 @@ from nvaudit.report.document import (
     limited,
     short,
 )
+from nvaudit.report.parts import model_row, record_section
 from nvaudit.report.plots import axis, colour, label, layout, plotly_graphs
-from nvaudit.report.record import model_row, record_section
 from nvaudit.report.wording import count_text, share_text, si_text
 
 _MODES = {

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from nvaudit.report.device.result import DeviceReport, ProfileList, ProfileSummary
-from nvaudit.report.device_levels import DeviceLevel, DeviceLevels
+from nvaudit.report.device.result import DeviceLevel, DeviceLevels, DeviceReport, ProfileList, ProfileSummary
 from nvaudit.report.document import (
     Block,
     Bullets,

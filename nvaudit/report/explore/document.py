@@ -32,8 +32,7 @@ from nvaudit.report.explore.result import (
     cost_text,
     quantity_text,
 )
-from nvaudit.report.parts import share_blocks, warnings
-from nvaudit.report.record import notes_section, record_section
+from nvaudit.report.parts import notes_section, record_section, share_blocks, warnings
 from nvaudit.report.wording import (
     confidence_text,
     count_text,

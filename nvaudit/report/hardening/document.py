@@ -33,11 +33,11 @@ from nvaudit.report.parts import (
     before_after,
     change_title,
     crossbar_section,
+    record_section,
     share_blocks,
     share_numbers,
     warnings,
 )
-from nvaudit.report.record import record_section
 from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.report.wording import (
     count_text,

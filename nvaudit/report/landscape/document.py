@@ -23,7 +23,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.landscape.figures import roughness_words, surface_figures
 from nvaudit.report.landscape.result import LandscapeReport
-from nvaudit.report.record import model_row, notes_section, options_text, record_section
+from nvaudit.report.parts import model_row, notes_section, options_text, record_section
 from nvaudit.report.wording import count_text, roughness_text, wrap
 
 _SHADES = " .:-=+*#%@"

@@ -21,9 +21,16 @@ from nvaudit.report.document import (
     file_name,
     limited,
 )
-from nvaudit.report.parts import before_after, change_title, share_blocks, share_numbers, warnings
+from nvaudit.report.parts import (
+    before_after,
+    change_title,
+    notes_section,
+    record_section,
+    share_blocks,
+    share_numbers,
+    warnings,
+)
 from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
-from nvaudit.report.record import notes_section, record_section
 from nvaudit.report.remap.result import RemapReport, RemapStep, RemapTensor
 from nvaudit.report.wording import (
     change_interval_text,

@@ -23,9 +23,8 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.histogram import scale_lines
 from nvaudit.report.mapped import coverage_text
-from nvaudit.report.parts import share_blocks, share_numbers, warnings
+from nvaudit.report.parts import notes_section, record_section, share_blocks, share_numbers, warnings
 from nvaudit.report.plots import axis, colour, layout, percent_axis, plotly_graphs
-from nvaudit.report.record import notes_section, record_section
 from nvaudit.report.roofline.result import (
     ALONE_WORDS,
     LIMIT_WORDS,

@@ -25,8 +25,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.mapped import coverage_text, gate_lines
 from nvaudit.report.paired import Difference
-from nvaudit.report.parts import share_blocks, share_numbers, warnings
-from nvaudit.report.record import record_section
+from nvaudit.report.parts import record_section, share_blocks, share_numbers, warnings
 from nvaudit.report.wording import (
     capitalised,
     confidence_text,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nvaudit.cli.interrupts import stoppable
-from nvaudit.cli.kept import Kept, cache_options, keeping, resume_option, take_cache
+from nvaudit.cli.kept import Kept, cache_options, keeping, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
@@ -43,7 +43,6 @@ def audit_command(
     from nvaudit.jobs.auditing import check_together, run_audit
     from nvaudit.report.result import with_command
 
-    cache = take_cache(options)
     spec = make_spec(**options, workers=default_workers() if workers is None else workers)
     check_together(spec)
     if plan and resume is not None:
@@ -51,7 +50,7 @@ def audit_command(
     _check_outputs(outputs, spec, resume)
     if plan:
         return _plan(spec, outputs, quiet)
-    with keeping("finished chips", resume, cache, _depends_on(spec), reports_part=True) as kept:
+    with keeping("finished chips", resume, _depends_on(spec), reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
         if result.interrupted is not None:

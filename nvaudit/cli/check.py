@@ -20,7 +20,7 @@ from nvaudit.cli.configured import (
     table_at,
 )
 from nvaudit.cli.interrupts import stoppable
-from nvaudit.cli.kept import cache_options, keeping, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FieldOption, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
@@ -74,11 +74,10 @@ def check_command(
     """
     from nvaudit.jobs.checking import run_check
 
-    cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     plan = plan_of_file(context, options)
     check_outputs(outputs, dict(_inputs(plan)))
-    with keeping("finished chips", resume, cache, _depends_on(plan), reports_part=True) as kept:
+    with keeping("finished chips", resume, _depends_on(plan), reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_check(plan, progress, folder, stop))
         if report.interrupted:

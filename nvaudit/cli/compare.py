@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ONE_SIGMA, FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
@@ -103,7 +103,6 @@ def compare_command(
     from nvaudit.jobs.comparing import run_comparison
 
     _check_of_reports(context, models)
-    cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     plan = plan_comparison(
         models,
@@ -115,7 +114,7 @@ def compare_command(
         options=options,
     )
     check_outputs(outputs, dict(_inputs(plan)))
-    with keeping("finished chips and models", resume, cache, parameters("rank_by", "baseline")) as kept:
+    with keeping("finished chips and models", resume, parameters("rank_by", "baseline")) as kept:
         with ProgressDisplay(quiet) as progress:
             comparison = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
         hand_out(comparison, outputs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
@@ -59,7 +59,6 @@ def explore_command(
     from nvaudit.jobs.exploring import plan_exploration, run_exploration
     from nvaudit.session import input_files
 
-    cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     axes = {name: options.pop(name) or None for name in SpaceOptions.model_fields}
     own = {name: options.pop(name) for name in ExploreOptions.model_fields}
@@ -68,7 +67,7 @@ def explore_command(
     if plan.own.space is not None:
         inputs["the design space"] = Path(plan.own.space)
     check_outputs(outputs, inputs)
-    with keeping("finished chips", resume, cache, parameters("against", "baseline")) as kept:
+    with keeping("finished chips", resume, parameters("against", "baseline")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_exploration(plan, progress, folder))
         hand_out(report, outputs)

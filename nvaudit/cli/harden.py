@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ONE_SIGMA, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
@@ -63,7 +63,6 @@ def harden_command(
     **options: Any,
 ) -> int:
     """Train MODEL to survive a device, write it as ONNX, and compare the same chips before and after."""
-    cache = take_cache(options)
     given = {
         name
         for name in options
@@ -77,7 +76,7 @@ def harden_command(
     if wrong := set(chosen) & set(CalibrationOptions.model_fields):
         raise OptionError(f"{_flags(wrong)}: for --method remap, not {method}; leave it out")
     spec = make_harden_spec(**chosen, method=method)
-    return _train(spec, out, outputs, resume, cache, quiet)
+    return _train(spec, out, outputs, resume, quiet)
 
 
 def _flags(names: Iterable[str]) -> str:
@@ -100,14 +99,13 @@ def _train(
     out: Path,
     outputs: Sequence[Output],
     resume: Path | None,
-    cache: dict[str, Any],
     quiet: bool,
 ) -> int:
     from nvaudit.jobs.hardening import run_hardening
     from nvaudit.session import input_files
 
     check_outputs(outputs, input_files(spec), product=out)
-    with keeping("finished epochs", resume, cache, parameters()) as kept:
+    with keeping("finished epochs", resume, parameters()) as kept:
         with ProgressDisplay(quiet) as progress:
             result = kept.run(lambda folder: run_hardening(spec, out, progress, folder))
         hand_out(result, outputs, partial(_show, out))

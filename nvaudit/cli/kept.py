@@ -35,11 +35,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
 _OFF = "off"
+_CACHE = "nvaudit.kept"
 _DAYS = 30
 _MOST_BYTES = 1 << 30
 _NAME_DIGITS = 20
 _NO_INFLUENCE = ("workers", "dask")
-_SHOWN = (*OUTPUT_PARAMETERS, "reports", "resume", "cache", "no_cache", "quiet")
+_SHOWN = (*OUTPUT_PARAMETERS, "reports", "resume", "quiet")
 _WORK = "work"
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Finished work of nvaudit; may be removed at any time.\n"
@@ -55,18 +56,19 @@ def resume_option(what: str, further: str = "") -> Callable[[Command], Command]:
 
 
 def cache_options() -> Callable[[Command], Command]:
-    """Options that say where finished work is kept without ``--resume``; see :func:`keeping`."""
+    """Options that say where finished work is kept without ``--resume``; :func:`keeping` reads them."""
+
+    def note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        ctx.meta[f"{_CACHE}.{param.name}"] = value
+
     return stack(
         click.option("--cache", type=FilePath(), envvar="NVAUDIT_CACHE", show_envvar=True, metavar="DIR",
                      help="Where finished work is kept without --resume, until the command has come to its "
-                     "end, 30 days and 1 GiB at most; off: nowhere.  [default: the user's cache folder]"),
-        click.option("--no-cache", is_flag=True, help="The same as --cache off."),
+                     "end, 30 days and 1 GiB at most; off: nowhere.  [default: the user's cache folder]",
+                     callback=note, expose_value=False),
+        click.option("--no-cache", is_flag=True, help="The same as --cache off.", callback=note,
+                     expose_value=False),
     )  # fmt: skip
-
-
-def take_cache(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what :func:`cache_options` has declared out of a command's options."""
-    return {name: options.pop(name) for name in ("cache", "no_cache")}
 
 
 @dataclass
@@ -138,7 +140,6 @@ class Kept:
 def keeping(
     what: str,
     resume: Path | None,
-    options: Mapping[str, Any],
     depends_on: Mapping[str, Any],
     reports_part: bool = False,
 ) -> Iterator[Kept]:
@@ -150,8 +151,6 @@ def keeping(
         What is kept, e.g. ``finished chips``.
     resume : Path or None
         The folder of ``--resume``.
-    options : dict
-        What :func:`cache_options` has declared; see :func:`take_cache`.
     depends_on : mapping
         Of what the work depends on: options by name. Paths are taken as absolute ones.
     reports_part : bool
@@ -163,7 +162,7 @@ def keeping(
         With the exit code of an interrupted run.
     """
     with contextlib.ExitStack() as stack:
-        kept = _choose(what, resume, options, depends_on, stack)
+        kept = _choose(what, resume, depends_on, stack)
         kept.arguments = click.get_current_context().find_root().obj or ()
         try:
             yield kept
@@ -190,14 +189,13 @@ def parameters(*without: str) -> dict[str, Any]:
 def _choose(
     what: str,
     resume: Path | None,
-    options: Mapping[str, Any],
     depends_on: Mapping[str, Any],
     stack: contextlib.ExitStack,
 ) -> Kept:
     from nvaudit.perturb.record import CACHE_TAG
 
-    cache, no_cache = options["cache"], options["no_cache"]
     context = click.get_current_context()
+    cache, no_cache = context.meta[f"{_CACHE}.cache"], context.meta[f"{_CACHE}.no_cache"]
     typed = context.get_parameter_source("cache") is ParameterSource.COMMANDLINE
     if no_cache and typed:
         raise OptionError("--cache and --no-cache: choose one")

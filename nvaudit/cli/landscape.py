@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
@@ -41,11 +41,10 @@ def landscape_command(
     from nvaudit.jobs.landscaping import run_landscape
     from nvaudit.session import input_files
 
-    cache = take_cache(options)
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
     wanted = _with_surface(surface, outputs)
     check_outputs(wanted, input_files(spec))
-    with keeping("finished points", resume, cache, parameters("surface", "pairs")) as kept:
+    with keeping("finished points", resume, parameters("surface", "pairs")) as kept:
         with ProgressDisplay(quiet) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))
         hand_out(report, wanted)

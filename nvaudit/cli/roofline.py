@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
@@ -54,7 +54,6 @@ def roofline_command(
 
     if cell_bits is not None and levels is not None:
         raise OptionError("--cell-bits and --levels: choose one; they say the same")
-    cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     plan = plan_roofline(
         model,
@@ -66,7 +65,7 @@ def roofline_command(
         options=options,
     )
     check_outputs(outputs, input_files(next(iter(plan.ideal.values()))))
-    with keeping("finished chips", resume, cache, parameters("rank_by", "margin")) as kept:
+    with keeping("finished chips", resume, parameters("rank_by", "margin")) as kept:
         with ProgressDisplay(quiet) as progress:
             roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))
         hand_out(roofline, outputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option, take_cache
+from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
@@ -56,7 +56,6 @@ def verify_command(
     from nvaudit.jobs.verifying import plan_inputs, run_verify_plan
     from nvaudit.write_verify.resume import KEPT_FILES
 
-    cache = take_cache(options)
     options["workers"] = default_workers() if workers is None else workers
     spec = make_verify_spec(**options)
     if str(out) == "-":
@@ -65,7 +64,7 @@ def verify_command(
     masks = [] if out is None else [Output("-o", "plan", out, to_json)]
     kept = () if resume is None else tuple(resume / name for name in KEPT_FILES)
     check_outputs([*masks, *outputs], plan_inputs(spec), kept)
-    with keeping("finished chips", resume, cache, parameters("shares", "target_kpp")) as work:
+    with keeping("finished chips", resume, parameters("shares", "target_kpp")) as work:
         with ProgressDisplay(quiet) as progress:
             result = work.run(lambda folder: run_verify_plan(spec, out, progress, folder))
         hand_out(result, outputs, _show)

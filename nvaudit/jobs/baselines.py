@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
-from nvaudit.jobs.candidates import read_text
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.cases import points_of
 from nvaudit.report.check.result import CheckReport
 from nvaudit.report.comparison.conditions import point_conditions
 from nvaudit.report.jsontext import short_repr
-from nvaudit.report.kinds import read_any
+from nvaudit.report.kinds import read_any, report_text
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import BaselineInfo
 from nvaudit.session import Session
@@ -60,7 +59,7 @@ def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
     path = session.spec.baseline_report
     if path is None:
         return None
-    _, report = read_any(read_text(path, _WANTED), path)
+    _, report = read_any(report_text(path, _WANTED), path)
     audit = _chosen(report, path, session, metric)
     values = {}
     for point in session.points:

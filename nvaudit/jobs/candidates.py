@@ -9,6 +9,7 @@ from typing import Any
 
 from nvaudit.errors import OptionError
 from nvaudit.report.gates import GateResult, decide, gate_result
+from nvaudit.report.kinds import report_text
 from nvaudit.report.mapped import joint_verdict, judge_share
 from nvaudit.report.result import AuditReport, from_json
 from nvaudit.spec import CompareOptions, Measure, RunSpec, make_spec
@@ -127,7 +128,7 @@ def read_report(path: Named) -> AuditReport:
     DataError, OptionError
         If it cannot be read, or is no report.
     """
-    return from_json(read_text(path, "an ONNX model or a report.json of `nvaudit audit`"), str(path))
+    return from_json(report_text(path, "an ONNX model or a report.json of `nvaudit audit`"), str(path))
 
 
 def with_gates(
@@ -169,20 +170,6 @@ def _gate(report: AuditReport, path: str, min_kpp: float, percentile: float) -> 
         )
     count = decide_count(reached.trials - reached.passing, reached.trials, min_kpp, percentile, confidence)
     return gate_result(count, better)
-
-
-def read_text(path: Named, wanted: str) -> str:
-    """Read a file that should be a report; ``wanted`` says what may be given.
-
-    Raises
-    ------
-    OptionError
-        If it cannot be read.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: cannot be read: {error}; give {wanted}") from error
 
 
 def find_model(wanted: Named, paths: Mapping[str, str], option: str) -> str:

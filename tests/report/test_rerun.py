@@ -8,7 +8,6 @@ import pytest
 from report_samples import report
 
 from nvaudit.cli.audit import audit_command
-from nvaudit.cli.kept import take_cache
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.spec import RunSpec, make_spec
@@ -94,7 +93,6 @@ SPECS = {
 def asked(words: list[str]) -> RunSpec:
     """The specification that the command line makes of some words."""
     with audit_command.make_context("audit", words) as context:
-        take_cache(context.params)
         options = {key: value for key, value in context.params.items() if key not in NOT_OF_THE_SPEC}
         return make_spec(**options)
 

@@ -33,6 +33,7 @@ from nvaudit.report.parts import (
     before_after,
     change_title,
     crossbar_section,
+    notes_section,
     record_section,
     share_blocks,
     share_numbers,
@@ -73,6 +74,8 @@ def harden_document(report: HardenReport) -> Document:
         _candidates(report),
         _training(report),
         *_plan(report),
+        notes_section((*report.notes, *report.events)),
+        record_section(report, _run_rows(report)),
     )
     name = file_name(report.model.path)
     return Document(
@@ -81,7 +84,7 @@ def harden_document(report: HardenReport) -> Document:
         subtitle=f"{report.metric} before and after --method {report.method}, {short(report.device_name)} at "
         f"{_point_text(report.operating_point)}",
         hero=_hero(report),
-        sections=(*(section for section in sections if section is not None), *_rest(report)),
+        sections=tuple(section for section in sections if section is not None),
         version=report.nvaudit_version,
     )
 
@@ -206,14 +209,6 @@ def _epochs(report: HardenReport, training: TrainingInfo) -> Figure:
 
 def _values(losses: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in losses)
-
-
-def _rest(report: HardenReport) -> tuple[Section, ...]:
-    notes = (*report.notes, *report.events)
-    return (
-        Section("notes", "Notes", (Bullets(notes),) if notes else ()),
-        record_section(report, _run_rows(report)),
-    )
 
 
 def _point_text(point: OperatingPointInfo) -> str:

@@ -21,20 +21,9 @@ if TYPE_CHECKING:
     from nvaudit.jobs.candidates import ComparisonPlan
 
 _OF_THE_COMPARISON = frozenset(
-    {
-        *OUTPUT_PARAMETERS,
-        "models",
-        "rank_by",
-        "baseline",
-        "quiet",
-        "workers",
-        "dask",
-        "cache",
-        "no_cache",
-        "min_kpp",
-        "require_mapped",
-    }
-)
+    (*OUTPUT_PARAMETERS, "models", "rank_by", "baseline", "quiet", "workers", "dask", "cache", "no_cache",
+     "min_kpp", "require_mapped")
+)  # fmt: skip
 """What may be given where every model is a report: nothing of it changes an audit."""
 
 

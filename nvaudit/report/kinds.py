@@ -40,10 +40,8 @@ class ReportKind:
         ``module:function``: says what it found.
     tables : tuple of str
         Names of its tables, the main one first.
-    records : str
-        Module with ``tables(report)``, its tables as records, and, where it answers questions,
-        ``checks(report)`` and, for what else a build server keeps, ``facts(report)``; without one the
-        result's.
+    records_in : str
+        Module of :attr:`records` where that is not the result's.
     """
 
     name: str
@@ -51,7 +49,7 @@ class ReportKind:
     result: str
     document: str
     tables: tuple[str, ...]
-    records: str = ""
+    records_in: str = ""
 
     @property
     def model(self) -> type[Header]:
@@ -59,13 +57,22 @@ class ReportKind:
         made: type[Header] = _named(self.result)
         return made
 
+    @property
+    def records(self) -> Any:
+        """Module that makes its tables as records.
+
+        It has ``tables(report)`` and, where it answers questions, ``checks(report)`` and, for what else a
+        build server keeps, ``facts(report)``.
+        """
+        return importlib.import_module(f"nvaudit.report.{self.records_in or self.result.partition(':')[0]}")
+
 
 KINDS = (
     ReportKind(
         "audit", "nvaudit audit", "result:AuditReport", "audit.document:audit_document",
         ("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
          "attribution_classes"),
-        records="cases",
+        records_in="cases",
     ),
     ReportKind(
         "check", "nvaudit check", "check.result:CheckReport",
@@ -234,7 +241,7 @@ def table_of(report: Header, table: str | None = None, asked_by: str = "table") 
 
 def tables_of(report: Header) -> Tables:
     """Give the tables of a report by name, the main one first."""
-    tables: Tables = _records(_kind_of(report)).tables(report)
+    tables: Tables = _kind_of(report).records.tables(report)
     return tables
 
 
@@ -346,7 +353,7 @@ def junit_of(report: Header) -> str:
     from nvaudit.report.render.junit import junit_text
 
     kind = _kind_of(report)
-    module = _records(kind)
+    module = kind.records
     if not hasattr(module, "checks"):
         raise OptionError(f"--junit: a report of {kind.command} asks nothing of the chips; leave it out")
     facts = module.facts(report) if hasattr(module, "facts") else ()
@@ -367,8 +374,3 @@ def _kind_of(report: Header) -> ReportKind:
 def _named(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(f"nvaudit.report.{module}"), name)
-
-
-def _records(kind: ReportKind) -> Any:
-    module = kind.records or kind.result.partition(":")[0]
-    return importlib.import_module(f"nvaudit.report.{module}")

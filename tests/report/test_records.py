@@ -3,7 +3,6 @@
 import csv
 import io
 import xml.etree.ElementTree as ET
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def golden(case):
 
 
 def tables_of(kind, report):
-    return import_module(f"nvaudit.report.{kind.records}").tables(report)
+    return kind.records.tables(report)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -61,7 +61,6 @@ class LawFamily:
 
     Attributes
     ----------
-    name : str
     size : int
         Its parameters: of several that do equally well the one with the fewest is taken.
     at : callable

@@ -15,7 +15,7 @@ from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import DeviceArray, held_levels
 from nvaudit.model.layout import matrix_layout
-from nvaudit.perturb.cells import draw_cells
+from nvaudit.perturb.cells import draw_cells, refuse_noise_on_weights
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.technology import Technology
 
@@ -64,12 +64,7 @@ def chip_energies(
         raise OptionError(
             f"--energy-chips: {whose} does not say what devices conduct, so no chip differs from another"
         )
-    named = [term.name for term in operating.terms if term.acts_on_weights(operating.sigma_unit)]
-    if named:
-        raise OptionError(
-            f"--energy-chips: the noise term {named[0]!r} is stated as a fraction of max|W|, not for "
-            "devices; use --sigma-unit level or full_scale, or another profile"
-        )
+    refuse_noise_on_weights(operating, "--energy-chips")
     drawn = [
         _Drawn(
             layer, quantised(workload, layer, point.device, point.placement), point, operating, levels, read

@@ -127,7 +127,6 @@ class HardwareCost:
         2 × multiply-accumulates of an inference.
     factor, ranking : float
         Absolute numbers hold within ×/÷ the first, a ranking within the second.
-    not_modelled, assumptions, warnings : tuple of str
     """
 
     layers: tuple[LayerCost, ...]

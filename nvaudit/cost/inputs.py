@@ -40,7 +40,6 @@ class InputStatistics:
         inputs are in two's complement. One matrix, or row, stands for all where they take the same.
     square, magnitude : ndarray, float64, shape (matrix, row)
         E[(x/x_max)²] and E|x|/x_max, with x_max the largest magnitude in the layer.
-    signed : bool
     reason : str
         Why they are assumed; ``""`` where they were measured.
     """
@@ -109,7 +108,6 @@ def measure_inputs(
 
     Parameters
     ----------
-    weights : sequence of Weight
     bits : sequence of int
         Resolutions of the inputs that bit densities are wanted for.
     images : int

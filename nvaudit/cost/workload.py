@@ -49,7 +49,6 @@ class CostLayer:
         Inputs of each matrix in one inference.
     products : float
         Multiply-accumulates with it in one inference.
-    inputs : InputStatistics
     """
 
     key: str

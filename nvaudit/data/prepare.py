@@ -94,7 +94,8 @@ def prepare_input(
     moved = array.shape if conversion.perm is None else tuple(array.shape[axis] for axis in conversion.perm)
     # Grey pixels for a dense layer can be laid in a row in one way only; with colours it would be a guess
     # whether all of one channel come first.
-    grey = preprocess is not None and _channels(moved, conversion) == 1
+    axis = conversion.channel_axis
+    grey = preprocess is not None and (len(moved) == 3 if axis is None else moved[axis] == 1)
     shape = fit_shape(moved, spec, where, flatten=grey)
     if shape != moved:
         notes.append(f"input {spec.name!r}: shape {list(moved)} read as {list(shape)}")
@@ -188,12 +189,6 @@ def _check_channels(preprocess: Preprocess, channels: int, where: str) -> None:
         raise DataError(
             f"{where}: color {preprocess.color!r} is stated and the images have {channels} channels"
         )
-
-
-def _channels(shape: tuple[int, ...], conversion: _Conversion) -> int | None:
-    if conversion.channel_axis is not None:
-        return shape[conversion.channel_axis]
-    return 1 if len(shape) == 3 else None
 
 
 def _describe(spec: InputSpec, conversion: _Conversion) -> list[str]:

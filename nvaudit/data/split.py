@@ -27,10 +27,8 @@ def set_aside(dataset: Dataset, count: int, seed: int, scratch: Path) -> tuple[D
 
     Parameters
     ----------
-    dataset : Dataset
     count : int
         How many are set aside.
-    seed : int
     scratch : Path
         For what is left of large arrays; it must outlive the dataset.
 

@@ -1,17 +1,16 @@
 """Devices: profiles, their laws and noise terms, and the operating point at which one is simulated."""
 
-from nvaudit.device.additions import ADDED_TERMS, add_terms
 from nvaudit.device.fit import fit_profile
 from nvaudit.device.law import Law, evaluate
 from nvaudit.device.load import (
     dump_profile,
     load_profile,
-    override_profile,
     parse_profile,
     profile_digest,
     profile_names,
     profile_schema,
 )
+from nvaudit.device.override import ADDED_TERMS, add_terms, override_profile
 from nvaudit.device.point import OperatingPoint, operating_point
 from nvaudit.device.profile import DeviceProfile, Scale, SigmaKnob, Source, TimeKnob, Window
 from nvaudit.device.terms import (

@@ -33,8 +33,6 @@ class CrossbarSample:
 
     Attributes
     ----------
-    chip : str
-    time_s : float or None
     level : ndarray of int, shape (device,)
         As programmed.
     g : ndarray, float64
@@ -75,7 +73,6 @@ class LevelFit:
         In the window's unit.
     mean, spread : Estimated
         Of measured less target, in level spacings.
-    skewness : float
     distance, p_normal : float
         Kolmogorov-Smirnov distance to the normal of this mean and spread, and the chance of a larger one.
     clipped : float

@@ -61,7 +61,6 @@ class LawFamily:
 
     Attributes
     ----------
-    name : str
     size : int
         Its parameters: of several that do equally well the one with the fewest is taken.
     at : callable
@@ -195,12 +194,6 @@ def _by_level(sums: Sums) -> tuple[Doubles, Doubles, Doubles]:
     return count, mean, np.sqrt(np.maximum(sums.second[0] / n - mean**2, LEAST**2))
 
 
-def folds_of(crossbars: int) -> list[NDArray[np.bool_]]:
-    """Which crossbars are held out, fold by fold."""
-    number = np.arange(crossbars) % min(FOLDS, crossbars)
-    return [number == fold for fold in range(min(FOLDS, crossbars))]
-
-
 def _scores(
     sums: Sums, fit: Callable[[Sums], tuple[Doubles, Doubles]], folds: Sequence[NDArray[np.bool_]]
 ) -> Doubles:
@@ -237,7 +230,8 @@ def choose_laws(normal: Sums, lognormal: Sums | None, x: Doubles, levels: int | 
     levels : int or None
         Of a cell; None: analog.
     """
-    folds = folds_of(len(normal.count))
+    number = np.arange(len(normal.count)) % FOLDS
+    folds = [number == fold for fold in range(min(FOLDS, len(number)))]
     shifts = shift_families(levels)
     tried = [
         _scores(normal, lambda part, f=f: (f.at(_fit_shift(part, f, x), x), _by_level(part)[2]), folds)  # type: ignore[misc]

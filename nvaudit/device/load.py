@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from nvaudit.device.fewer import fewer_levels
 from nvaudit.device.messages import checked_file
 from nvaudit.device.profile import DeviceProfile
 from nvaudit.errors import ProfileError
-from nvaudit.options import Encoding
 from nvaudit.profile_file import bundled_names, named_text, short
 
 _SEE = "`nvaudit devices list`"
@@ -144,67 +142,3 @@ def profile_digest(profile: DeviceProfile) -> str:
             del term["timed"]  # the same
     content = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _rescale_clips(noise: list[dict[str, Any]], factor: float) -> None:
-    """Keep limits where they are in a window that is 0 … 2^B − 1 for want of another."""
-    for term in noise:
-        if term["kind"] == "clip":
-            term.update({end: term[end] * factor for end in ("min", "max") if term[end] is not None})
-
-
-def override_profile(
-    profile: DeviceProfile,
-    *,
-    cell_bits: int | None = None,
-    weight_bits: int | None = None,
-    encoding: Encoding | None = None,
-    top_slice: Literal["window", "lowest"] | None = None,
-    offset_zero: Literal["lower", "upper"] | None = None,
-) -> DeviceProfile:
-    """Change how weights are held on a device, and check that the profile still makes sense.
-
-    It stays the same device: with fewer levels than the profile has, a value for each level is taken at the
-    same conductance, and the unit ``level`` goes on counting the spacings of the profile's own levels.
-
-    Parameters
-    ----------
-    profile : DeviceProfile
-        The profile to start from; it is not changed.
-    cell_bits, weight_bits : int, optional
-        New B and H.
-    encoding : str, optional
-        New encoding.
-    top_slice : str, optional
-        New use of the levels of a narrow top slice.
-    offset_zero : str, optional
-        New stored value of a zero weight.
-
-    Returns
-    -------
-    DeviceProfile
-        A new profile.
-
-    Raises
-    ------
-    ProfileError
-        For instance if a table of four levels meets a cell of three bits.
-    """
-    data = profile.model_dump(mode="json")
-    changes = {"cell_bits": cell_bits, "weight_bits": weight_bits, "encoding": encoding,
-               "top_slice": top_slice, "offset_zero": offset_zero}  # fmt: skip
-    data |= {key: value for key, value in changes.items() if value is not None}
-    # With more levels than the profile has, laws by level and tables lack entries: the check of the new
-    # profile says so.
-    if cell_bits is not None and profile.cell_bits is not None and cell_bits < profile.cell_bits:
-        data["noise"] = fewer_levels(profile, cell_bits)
-    if cell_bits is not None and profile.cell_bits is not None:
-        # The spread of a device does not depend on how many levels one reads into its window: "level" goes
-        # on counting the spacings in which it was stated.
-        own = profile.level_bits or profile.cell_bits
-        data["level_bits"] = None if own == cell_bits else own
-        # Without a window conductance is counted in levels of the cell, and a clip's limits with it: the
-        # same conductance is another number of the new levels.
-        if profile.window is None:
-            _rescale_clips(data["noise"], (2**cell_bits - 1) / (2**profile.cell_bits - 1))
-    return parse_profile(json.dumps(data), f"profile {profile.name!r} with the options given")

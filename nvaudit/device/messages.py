@@ -80,12 +80,6 @@ def _known_keys(parent: object, path: list[int | str]) -> list[str]:
     return list(model.model_fields) if model is not None else []
 
 
-def _unknown_key(path: list[int | str], known: list[str]) -> str:
-    near = difflib.get_close_matches(str(path[-1]), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-    return f"unknown key; {hint}"
-
-
 def _kinds(path: list[int | str]) -> tuple[str, tuple[str, ...]]:
     """What the object at a path is one of, in words, and the kinds that there are."""
     is_term = len(path) == 2 and path[0] == "noise"
@@ -169,7 +163,10 @@ def _describe(error: ErrorDetails, data: object, words: FileWords) -> str:
     elif kind == "missing":
         text = "missing; add it"
     elif kind == "extra_forbidden":
-        text = _unknown_key(path, words.keys(values[-2], path))
+        known = words.keys(values[-2], path)
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+        text = f"unknown key; {hint}"
     elif kind == "literal_error":
         choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
         text = f"got {value}; use {'one of ' if ',' in choices else ''}{choices}"

@@ -110,12 +110,7 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
         **{**header, "headline": ""},
         label_free=header["data"]["label_kind"] == "none",
         metric=metric.name,
-        metric_info=MetricInfo(
-            higher_is_better=metric.higher_is_better,
-            unit=metric.unit,
-            assumed=metric.assumed,
-            caution=metric.caution,
-        ),
+        metric_info=MetricInfo.model_validate(metric, from_attributes=True),
         nominal=asked.nominal,
         technology=asked.technology,
         percentile=spec.percentiles[0],

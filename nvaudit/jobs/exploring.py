@@ -41,10 +41,9 @@ from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.engine import Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
-from nvaudit.perturb.many import ManyWorkloads, WorkloadPool
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
-from nvaudit.perturb.pools import check_pool, open_pool
+from nvaudit.perturb.pools import ManyWorkloads, WorkloadPool, check_pool, open_pool
 from nvaudit.perturb.racing import Scouting, pilot_count, scout
 from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, labelled, quiet

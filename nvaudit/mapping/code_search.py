@@ -190,10 +190,8 @@ def code_error(
 
     Parameters
     ----------
-    code : Code
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
-    weights : WeightDistribution
     rounded_by : ndarray or None
         The variance by which weights take the value of least expected error. None: the nearest value.
     conversion : Conversion, optional
@@ -248,8 +246,6 @@ class CodeSearch:
     ----------
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
-    encoding : str
-    weights : WeightDistribution
     family : {"powers", "integers"}
     conversion : Conversion, optional
         Converters whose error counts too; without it they are ideal.
@@ -424,7 +420,6 @@ def allocate(
         Of each layer, the relative noise power of each choice.
     cost : mapping of str to sequence of float
         What each choice takes (devices, or crossbars), ascending.
-    budget : float
 
     Returns
     -------

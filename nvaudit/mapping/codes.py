@@ -192,7 +192,6 @@ def slice_code(
         Of what is stored: H, or H + 1 with ``offset``.
     cell_bits : int
         Bits B of a device. Where it does not divide ``bits`` the top slice holds fewer.
-    encoding : str
     stretch : int
         Levels from one digit to the next in the top slice.
     zero : int, optional
@@ -245,13 +244,8 @@ def least_noisy_code(
         Of each device, or of each pair with ``differential``, ≥ 1; in any order.
     variance : ndarray, float64, shape (L,)
         Of one device at each level, in squared level spacings.
-    encoding : str
     zero : int, optional
         Stored value of a zero weight with ``offset``, by default the one nearest to the middle.
-
-    Returns
-    -------
-    Code
 
     Raises
     ------
@@ -404,13 +398,8 @@ def rounding(code: Code, variance: Floats | None = None) -> RoundingTable:
 
     Parameters
     ----------
-    code : Code
     variance : ndarray, float64, shape (L,), optional
         Of one device at each level, in squared level spacings. None: to the nearest value.
-
-    Returns
-    -------
-    RoundingTable
     """
     noise = code.value_variance(np.zeros(code.levels) if variance is None else variance)
     signed = code.encoding == "offset"

@@ -167,7 +167,6 @@ def held_levels(value: NDArray[np.integer], array: DeviceArray) -> Iterator[Held
     ----------
     value : ndarray of int
         Signed values of the weights, magnitude 0 … ``array.top``.
-    array : DeviceArray
 
     Examples
     --------

@@ -32,7 +32,6 @@ class Geometry:
         Of the weights, in the primary layout.
     devices : int
         Of a weight, of both polarities.
-    size : Crossbar
     starts : tuple of int
         First rows of the row blocks of one matrix.
     """

@@ -458,9 +458,13 @@ def _of_schema(node: Any, schema: Any) -> str | None:
         wanted = _number(known.type)
         if attribute.type not in (_Attribute.UNDEFINED, wanted):
             return f"attribute {name!r} is {_name(attribute.type)}, and ONNX wants {_name(wanted)}"
-    missing = next(
-        (name for name, known in schema.attributes.items() if name not in given and _needed(known)), None
+    # Whether it must be there to be read; a branch that is missing is simply not looked into.
+    needed = (
+        name
+        for name, known in schema.attributes.items()
+        if known.required and _number(known.type) != _Attribute.GRAPH
     )
+    missing = next((name for name in needed if name not in given), None)
     if missing is not None:
         return f"has no attribute {missing!r}, which ONNX requires"
     for what, count, least, most in (
@@ -487,11 +491,6 @@ def _schema(op_type: str, domain: str, version: int | None) -> Any:
         return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
-
-
-def _needed(known: Any) -> bool:
-    """Whether an attribute must be there to be read; a branch that is missing is simply not looked into."""
-    return bool(known.required and _number(known.type) != _Attribute.GRAPH)
 
 
 def _number(kind: Any) -> int:

@@ -127,7 +127,9 @@ def _model(
     for position in range(len(proto.output)):
         proto.output[position] = f"nvaudit.output.{position}"
     # What an operator reads its sizes from must be there when shapes are inferred.
-    small = {name: known for name, known in feeds.items() if _is_small(known)}
+    small = {
+        name: known for name, known in feeds.items() if not isinstance(known, list) and known.size <= _SMALL
+    }
     feeds = {name: known for name, known in feeds.items() if name not in small}
     graph = helper.make_graph(
         [proto],
@@ -142,10 +144,6 @@ def _model(
     )
     sets = [helper.make_opsetid(domain, max(version, 1)) for domain, version in versions.items()]
     return helper.make_model(graph, opset_imports=sets, ir_version=_IR_VERSION), feeds
-
-
-def _is_small(known: KnownValue) -> bool:
-    return not isinstance(known, list) and known.size <= _SMALL
 
 
 def _tensor(name: str, known: KnownValue) -> Any:

@@ -147,7 +147,8 @@ def computed(value: ir.Value, opset: int, limit: int = MAX_FOLDED, budget: Budge
                 # Stored arrays were never counted as computed.
                 alive -= 0 if used in stored else elements(gone)
     result = known[value]
-    if isinstance(result, list) or not _is_number(result):
+    # V: bfloat16, float8 and the types below 8 bits
+    if isinstance(result, list) or result.dtype.kind not in "fiubV":
         raise NotFolded(f"{value.name!r} is no tensor of numbers")
     if order and budget is not None:
         _charge(budget, done, result.size - sum(array.size for array in stored.values()))
@@ -201,10 +202,6 @@ def _versions(node: ir.Node, opset: int) -> dict[str, int]:
     graph = node.graph
     own = {} if graph is None else dict(graph.opset_imports)
     return {**_VERSIONS, **own, "": opset}
-
-
-def _is_number(array: Array) -> bool:
-    return array.dtype.kind in "fiubV"  # V: bfloat16, float8 and the types below 8 bits
 
 
 def fold_ints(value: ir.Value, opset: int) -> Shape | None:

@@ -53,10 +53,6 @@ class LayerInput:
 def layer_inputs(weight: Weight) -> tuple[LayerInput, ...] | str:
     """Find what a weight is multiplied by.
 
-    Parameters
-    ----------
-    weight : Weight
-
     Returns
     -------
     tuple of LayerInput, or str

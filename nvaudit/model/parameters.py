@@ -102,7 +102,8 @@ def grid_of(root: Root, opset: int) -> QuantizationGrid | None:
         return None
     stored = stored_array(root.value)
     assert stored is not None
-    for end in _parameter_ends(root):
+    read = [end for end in root.ends if end.place is not None and _operand(end) is not None]
+    for end in choose(root).mapped or read:
         # The grid is known in the layout at the operator: places are sent the way of the weight, and scale
         # and zero point are put back to where each place came from.
         decode = end.role.decode if end.role else None
@@ -129,11 +130,6 @@ def grid_of(root: Root, opset: int) -> QuantizationGrid | None:
             _narrow(scale.reshape(stored.shape)), _narrow(zero.reshape(stored.shape)), low, high
         )
     return None
-
-
-def _parameter_ends(root: Root) -> list[End]:
-    mapped = choose(root).mapped
-    return mapped or [end for end in root.ends if end.place is not None and _operand(end) is not None]
 
 
 def _narrow(array: Array) -> Array:

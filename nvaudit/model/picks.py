@@ -42,7 +42,8 @@ def find_pick(node: ir.Node, index: int, shape: Shape, is_constant: IsConstant, 
         None where no matrices are picked (rows of a table are embeddings), or no product takes them.
     """
     product, chosen = None, []
-    for value, axes in _picked(node, index, shape, ints):
+    rule = _PICKS.get(node.op_type) if node.domain == "" and len(shape) > 1 else None
+    for value, axes in [] if rule is None else rule(node, index, shape, ints):
         # Axes of the stack that are gone from what was picked chose the matrix: each of their positions is
         # a crossbar matrix of its own.
         own = {axis.source for axis in axes} - {None}
@@ -72,11 +73,6 @@ def picks(node: ir.Node) -> bool:
 
 _Picked = list[tuple[ir.Value, _Axes]]
 """What holds the picked items, and its axes; several where their number is not known, likely ones first."""
-
-
-def _picked(node: ir.Node, index: int, shape: Shape, ints: Ints) -> _Picked:
-    rule = _PICKS.get(node.op_type) if node.domain == "" and len(shape) > 1 else None
-    return [] if rule is None else rule(node, index, shape, ints)
 
 
 def _rest(shape: Shape, gone: set[int]) -> _Axes:

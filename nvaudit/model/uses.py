@@ -14,7 +14,7 @@ from nvaudit.model.load import LoadedModel
 from nvaudit.model.operators import MATRIX_PRODUCTS, Operator, operator_of
 from nvaudit.model.roles import takes_weights
 from nvaudit.model.walk import Place, bodies, captured, operand, places
-from nvaudit.model.weights import Choice, Weight, choose, dtype_name, make_weight
+from nvaudit.model.weights import Weight, choose, dtype_name, make_weight
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: 
     choice = choose(root)
     uses = dict.fromkeys(end.place.node.op_type if end.place else "output" for end in root.ends)
     weight = make_weight(root, choice, analysis, path) if choice.mapped else None
+    reason = explain(root, analysis, choice.digital, folded)
+    if choice.mapped and reason:
+        reason = f"the array serves the weight uses only; digital as {reason}"
     return Constant(
         name=root.key,
         path=root.path,
@@ -117,7 +120,7 @@ def _constant(root: Root, analysis: Analysis, folded: dict[ir.Node, str], path: 
         origin=root.origin,
         uses=tuple(uses),
         weight=weight,
-        reason=_reason(root, choice, analysis, folded),
+        reason=reason,
         values=(root.value, *root.copies),
     )
 
@@ -134,11 +137,6 @@ def _listed(held: Coefficients) -> Constant:
         weight=None,
         reason=held.reason,
     )
-
-
-def _reason(root: Root, choice: Choice, analysis: Analysis, folded: dict[ir.Node, str]) -> str:
-    text = explain(root, analysis, choice.digital, folded)
-    return f"the array serves the weight uses only; digital as {text}" if choice.mapped and text else text
 
 
 _ARITHMETIC = frozenset(

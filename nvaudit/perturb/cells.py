@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.arrays import Singles
+from nvaudit.device import OperatingPoint
+from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import DeviceArray, held_levels
 from nvaudit.mapping.tiling import device_columns
 from nvaudit.model.template import Slot
@@ -68,11 +70,27 @@ def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
     Parameters
     ----------
     law : TensorLaw
-        No term of it may be stated as a fraction of max|W|: such noise has no devices.
+        Without noise on weights (:func:`refuse_noise_on_weights`).
     seed, trial : int
         The chip.
     """
     return without_skipped(law, _drawn(law, seed, trial))
+
+
+def refuse_noise_on_weights(point: OperatingPoint, option: str, why: str = "") -> None:
+    """Refuse an operating point whose noise acts on weights and so has no devices.
+
+    Raises
+    ------
+    OptionError
+        Naming the term and the option that needs devices.
+    """
+    named = [term.name for term in point.terms if term.acts_on_weights(point.sigma_unit)]
+    if named:
+        raise OptionError(
+            f"{option}: the noise term {named[0]!r} is stated as a fraction of max|W|, not for devices{why}; "
+            "use --sigma-unit level or full_scale, or another profile"
+        )
 
 
 def without_skipped(law: TensorLaw, drawn: Cells) -> Cells:

@@ -110,8 +110,6 @@ class CodeUse:
 
     Attributes
     ----------
-    code : Code
-    error : CodeError
     noise_of_level : ndarray, float64, shape (L,)
         Share of the noise that devices at each level make.
     """
@@ -216,7 +214,6 @@ def choose_codes(
         On the array.
     points : sequence of OperatingPoint
         Of one profile. A code is chosen for that of the largest sigma.
-    asked : CodeRequest
     per_channel : bool
         Whether each output has a scale of its own.
     size : Crossbar

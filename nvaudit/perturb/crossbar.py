@@ -22,7 +22,7 @@ from nvaudit.model import (
     Template,
     build_template,
 )
-from nvaudit.perturb.cells import device_factors, device_offset
+from nvaudit.perturb.cells import device_factors, device_offset, refuse_noise_on_weights
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.prepare import Request, graph_file
 from nvaudit.perturb.probe import InnerProbe, exposing
@@ -236,12 +236,7 @@ def check_noise(points: Sequence[OperatingPoint]) -> None:
                 "--adc-bits and --drift-compensation: choose one; the factor acts behind converters, whose "
                 "ranges follow what is in front of them"
             )
-        named = [term.name for term in point.terms if term.acts_on_weights(point.sigma_unit)]
-        if named:
-            raise OptionError(
-                f"--adc-bits: the noise term {named[0]!r} is stated as a fraction of max|W|, not for "
-                "devices, so it has no column sums; use --sigma-unit level or full_scale, or another profile"
-            )
+        refuse_noise_on_weights(point, "--adc-bits", ", so it has no column sums")
 
 
 def check_split(splits: Sequence[CrossbarSplit], model: Path) -> None:

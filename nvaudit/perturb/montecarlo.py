@@ -164,12 +164,10 @@ class ChipRunner:
             return None
         return [pilots[trial][0].value for trial in trials], np.stack([pilots[trial][1] for trial in trials])
 
-    def _must_end(self, point: int) -> bool:
-        """Whether the run is to end now: one whose time is over has at least a chip to show."""
-        return self.stop.due() and (self.stop.interrupted or self.begun.get(point, 0) > 0)
-
     def _ends(self, call: ChipRun) -> bool:
-        self.stopped = self.stopped or self._must_end(call.point)
+        """Whether the run is to end now: one whose time is over has at least a chip to show."""
+        if not self.stopped and self.stop.due():
+            self.stopped = self.stop.interrupted or self.begun.get(call.point, 0) > 0
         return self.stopped
 
     def _known_pilot(self, point: int, trial: int) -> tuple[Outcome, NDArray[np.float32]] | None:

@@ -19,8 +19,6 @@ class OpenChips:
 
     Parameters
     ----------
-    workload : Workload
-    metric : Metric
     keep : str or None
         File of the nominal outputs, where the metric compares with these.
     threads : int

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,8 +183,15 @@ def build_workload(request: Request, folder: Path) -> Workload:
     EngineError
         If the folder cannot hold it (a full disk).
     """
-    try:
+    with working_files(folder):
         return _build(request, folder)
+
+
+@contextmanager
+def working_files(folder: Path) -> Iterator[None]:
+    """Say of a folder that cannot be written to, for instance on a full disk, what to do."""
+    try:
+        yield
     except OSError as error:
         raise EngineError(
             f"cannot write the run's working files to {folder}: {error.strerror}; free space or set TMPDIR"
@@ -213,7 +221,7 @@ def _build(request: Request, folder: Path) -> Workload:
         tensors=tuple(replace(t, freeze_read=t.key not in with_variance) for t in tensors),
         points=request.points,
         inputs=_save_inputs(dataset, folder),
-        labels=_save(folder, "labels", dataset.labels, 0),
+        labels=None if dataset.labels is None else save_array(folder, "labels", dataset.labels, 0),
         count=dataset.count,
         batch=request.batch,
         output=request.output,
@@ -261,7 +269,3 @@ def _save_inputs(dataset: Dataset, folder: Path) -> dict[str, ArrayFile]:
         name: save_array(folder, f"input-{i}", array, dataset.batch_axes.get(name))
         for i, (name, array) in enumerate(dataset.inputs.items())
     }
-
-
-def _save(folder: Path, name: str, array: NDArray[Any] | None, axis: int) -> ArrayFile | None:
-    return None if array is None else save_array(folder, name, array, axis)

@@ -18,7 +18,7 @@ from nvaudit.device import OperatingPoint
 from nvaudit.errors import OptionError
 from nvaudit.mapping.conductance import held_levels
 from nvaudit.mapping.tiling import device_columns
-from nvaudit.perturb.cells import Cells, cells_of, draw_cells, without_skipped
+from nvaudit.perturb.cells import Cells, cells_of, draw_cells, refuse_noise_on_weights, without_skipped
 from nvaudit.perturb.chip import Device, DrawnWeights, TensorLaw, added_up, blocks
 from nvaudit.perturb.common import BlockIndex
 from nvaudit.perturb.workload import ReadBack
@@ -42,12 +42,7 @@ def check_devices(point: OperatingPoint, option: str) -> None:
             f"{option} and --drift-compensation: choose one; the factor needs the conductances before they "
             "drifted, and `nvaudit calibrate` finds one from samples"
         )
-    named = [term.name for term in point.terms if term.acts_on_weights(point.sigma_unit)]
-    if named:
-        raise OptionError(
-            f"{option}: the noise term {named[0]!r} is stated as a fraction of max|W|, not for devices; use "
-            "--sigma-unit level or full_scale, or another profile"
-        )
+    refuse_noise_on_weights(point, option)
 
 
 def simulated_conductances(law: TensorLaw, seed: int, trial: int, converters: bool) -> HeldConductances:

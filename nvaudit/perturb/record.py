@@ -285,7 +285,8 @@ def open_record(folder: Path, identity: Identity) -> ChipRecord:
     except OSError as error:
         raise KeptError(f"{path}: cannot be read: {error.strerror}; name another folder") from error
     if data is None:
-        data = _header(identity)
+        text = identity.model_dump_json().encode("utf-8", "backslashreplace")
+        data = f"{_MAGIC} {RECORD_VERSION} {zlib.crc32(text):08x}\n".encode() + text + b"\n"
         write_bytes_atomic(path, data)
     there, start = _read_header(path, data)
     differences = identity.differences(there)
@@ -327,11 +328,6 @@ def _not_written(path: Path, error: OSError) -> EngineError:
         f"{path}: cannot be written: {error.strerror}; finished chips are kept: put that right and run the "
         "same command again"
     )
-
-
-def _header(identity: Identity) -> bytes:
-    text = identity.model_dump_json().encode("utf-8", "backslashreplace")
-    return f"{_MAGIC} {RECORD_VERSION} {zlib.crc32(text):08x}\n".encode() + text + b"\n"
 
 
 def _read_header(path: Path, data: bytes) -> tuple[Identity, int]:

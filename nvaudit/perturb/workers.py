@@ -239,7 +239,9 @@ class WorkerPool:
             try:
                 value = worker.call(method, args)
             except _Died as died:
-                self._bury(worker)
+                worker.stop()
+                with self._lock:
+                    self._all.discard(worker)
                 if self._closed:
                     raise EngineError("the run was stopped") from died
                 # Only here: a worker that the end of the run has killed says nothing about its call.
@@ -265,11 +267,6 @@ class WorkerPool:
                 worker = _Worker(self._setup)
                 self._all.add(worker)
                 return worker
-
-    def _bury(self, worker: _Worker) -> None:
-        worker.stop()
-        with self._lock:
-            self._all.discard(worker)
 
     def __enter__(self) -> WorkerPool:
         self._watch.enter_context(at_abort(self._kill))

@@ -15,7 +15,7 @@ from nvaudit.data import Dataset
 from nvaudit.errors import NvauditError
 from nvaudit.model import LoadedModel, Rebatch
 from nvaudit.model.rescale.plan import ScalableWeight
-from nvaudit.perturb.probe import InnerValues, probe_model
+from nvaudit.perturb.probe import probe_model
 
 SeenSizes = tuple[int | None, ...]
 
@@ -50,7 +50,10 @@ def activation_sizes(
         probe = probe_model(loaded, dataset, rebatch=rebatch, provider=provider)
         # What differs between a batch of two and one of three is the batch axis, or a multiple of it.
         counts = (probe.fixed,) if probe.fixed else (2, 3)
-        first, *more = (_shapes(probe.run(np.arange(count).clip(max=dataset.count - 1))) for count in counts)
+        runs = (probe.run(np.arange(count).clip(max=dataset.count - 1)) for count in counts)
+        first, *more = (
+            {name: array.shape for name, array in values.items() if _is_float(array)} for values in runs
+        )
     except NvauditError:
         return {}
     if not more:
@@ -104,10 +107,6 @@ def activation_moments(
 
 def _is_float(array: Any) -> bool:
     return isinstance(array, np.ndarray) and array.dtype.kind == "f"
-
-
-def _shapes(values: InnerValues) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in values.items() if _is_float(array)}
 
 
 def _collect(sums: list[Any], array: NDArray[Any], axis: int) -> None:

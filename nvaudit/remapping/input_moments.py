@@ -142,12 +142,10 @@ def input_moments(
         The model; without noise.
     keys : collection of str
         Weights.
-    dataset : Dataset
     images : int
         Samples, at most.
     seed : int
         Decides which positions of large activations are summed up.
-    provider : str
 
     Returns
     -------

@@ -116,7 +116,6 @@ def relative_spread(bench: Bench, *, by_slices: bool = False) -> dict[str, float
 
     Parameters
     ----------
-    bench : Bench
     by_slices : bool
         What it would be if weights with a code were slices.
     """

@@ -105,12 +105,7 @@ def remap_report(
         + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
         output=str(output),
         metric=outcome.metric.name,
-        metric_info=MetricInfo(
-            higher_is_better=outcome.metric.higher_is_better,
-            unit=outcome.metric.unit,
-            assumed=outcome.metric.assumed,
-            caution=outcome.metric.caution,
-        ),
+        metric_info=MetricInfo.model_validate(outcome.metric, from_attributes=True),
         data=None if pair is None else pair[0].data,
         unit=outcome.metric.unit,
         higher_is_better=outcome.metric.higher_is_better,

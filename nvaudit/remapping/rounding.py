@@ -127,12 +127,10 @@ def rounded(
 
     Parameters
     ----------
-    matrix : MatrixToRound
     blocks : sequence of ndarray, float64, shape (row, row)
         H of each block of rows; errors stay within a block.
     starts : sequence of int
         First row of each block.
-    levels : Levels
     sweeps : int
         Of coordinate descent.
 

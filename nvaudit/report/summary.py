@@ -181,12 +181,7 @@ def summarise(
         mapped=mapped,
         mapped_gate=share_gate,
         metric=measured.metric,
-        metric_info=MetricInfo(
-            higher_is_better=measured.higher_is_better,
-            unit=measured.unit,
-            assumed=measured.assumed,
-            caution=measured.caution,
-        ),
+        metric_info=MetricInfo.model_validate(measured, from_attributes=True),
         nominal=measured.nominal,
         quantised=measured.quantised,
         kpp=worst.kpp,

@@ -54,11 +54,9 @@ class Drop:
         δ: the drop that is allowed.
     verdict : {"pass", "fail", "undecided"}
         ``pass``: it is surely at most δ; ``fail``: surely more.
-    pairs : int
     before, after : float
         The percentiles of these chips; in the direction of the metric, as are the drop and its bounds:
         a positive drop is a loss.
-    drop : float
     low, high : float or None
         Bounds of the drop; None: the chips give none.
     needed : int or None

@@ -5,7 +5,6 @@ from nvaudit.technology.load import (
     load_technology,
     parse_technology,
     quantities,
-    technology_digest,
     technology_names,
 )
 from nvaudit.technology.profile import InputMode, Technology
@@ -19,6 +18,5 @@ __all__ = [
     "load_technology",
     "parse_technology",
     "quantities",
-    "technology_digest",
     "technology_names",
 ]

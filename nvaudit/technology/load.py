@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,12 +117,6 @@ def load_technology(name_or_path: str | Path) -> Technology:
     return parse_technology(
         *named_text(name_or_path, _folder(), kind="technology", shown="technology", see=_SEE)
     )
-
-
-def technology_digest(technology: Technology) -> str:
-    """SHA-256 of everything a profile says, whatever the layout of its file; 64 hex digits."""
-    content = json.dumps(technology.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def quantities(technology: Technology) -> dict[str, Quantity]:

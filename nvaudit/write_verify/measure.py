@@ -69,7 +69,7 @@ class VerifiedChips:
             return self.values[count]
         verified = Verified(self.order, count, self.residual, self.terms) if count else None
         variant = Variant(verified=verified) if verified else WHOLE
-        what = f"chips with {share_name(count, self.total)} of the weights verified{label}"
+        what = f"chips with {100 * count / self.total:.3g} % of the weights verified{label}"
         values, task = np.full(self.trials, np.nan), self.task if count else 0  # no ranking matters for none
         # Trial t draws from the same streams at every count: shares are compared on the same chips, and what
         # differs is what was verified, not luck.
@@ -99,11 +99,6 @@ class VerifiedChips:
 def count_of(share: float, total: int) -> int:
     """Weights that a share is: rounded, and at least one where the share is above 0."""
     return max(round(share * total), 1 if share > 0 else 0)
-
-
-def share_name(count: int, total: int) -> str:
-    """Show a share, e.g. ``5 %``."""
-    return f"{100 * count / total:.3g} %"
 
 
 def search_target(

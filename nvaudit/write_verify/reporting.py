@@ -111,12 +111,7 @@ def plan_report(spec: VerifySpec, session: Session, measured: MeasuredPlan) -> V
         reduced=correction.terms,
         left=correction.left,
         metric=metric.name,
-        metric_info=MetricInfo(
-            higher_is_better=metric.higher_is_better,
-            unit=metric.unit,
-            assumed=metric.assumed,
-            caution=metric.caution,
-        ),
+        metric_info=MetricInfo.model_validate(metric, from_attributes=True),
         nominal=measured.nominal,
         quantised=measured.quantised,
         mapped=measured.mapped,

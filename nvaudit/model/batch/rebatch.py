@@ -263,7 +263,8 @@ def _placements(inputs: list[ir.Value]) -> Iterator[tuple[dict[str, int], int]]:
     if not ranked:
         return
     dims = [() if v.shape is None else tuple(v.shape) for v in ranked]
-    lead = [(0, _size(dims[0][0]) if dims[0] else 1)]
+    size = dims[0][0] if dims[0] else 1
+    lead = [(0, size if isinstance(size, int) and size > 0 else 1)]  # 1 where it is free but not the batch
     if len(dims[0]) > 2 and dims[0][0] != 1 and dims[0][1] == 1:
         lead.append((1, 1))  # time-major: [steps, batch, features]
     for axis, batch in lead:
@@ -272,11 +273,6 @@ def _placements(inputs: list[ir.Value]) -> Iterator[tuple[dict[str, int], int]]:
         for chosen in product([axis], *rest):
             named = zip(ranked, chosen, strict=True)
             yield {value.name or "": place for value, place in named if place is not None}, batch
-
-
-def _size(dim: int | ir.SymbolicDim) -> int:
-    """Return the size of a dimension; 1 where it is free but is not the batch."""
-    return dim if isinstance(dim, int) and dim > 0 else 1
 
 
 def _output_axes(model: ir.Model, walked: BatchWalk, batch: int, shapes: Shapes) -> dict[str, int | None]:

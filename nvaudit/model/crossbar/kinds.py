@@ -181,7 +181,6 @@ def kind_of(
     ----------
     attribute : callable
         From the name of an attribute and its default to its value.
-    shape : tuple of int
 
     Raises
     ------

@@ -42,7 +42,6 @@ class CellSlot:
 
     Attributes
     ----------
-    shape : tuple of int
     steps : Layout
         From the stacked devices, (device, *primary layout), to the slot.
     factor : float

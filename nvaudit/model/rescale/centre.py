@@ -120,6 +120,10 @@ def find_centres(
     return Centres(tuple(spots), tuple(norms), refused)
 
 
+def _root_at(uses: Mapping[tuple[ir.Node, int], Root], node: ir.Node, index: int) -> Root | None:
+    return uses.get((node, index))
+
+
 def _uses(model: ir.Model, keys: Collection[str]) -> dict[tuple[ir.Node, int], Root]:
     return {
         (end.place.node, end.index): root
@@ -128,10 +132,6 @@ def _uses(model: ir.Model, keys: Collection[str]) -> dict[tuple[ir.Node, int], R
         for end in choose(root).mapped
         if end.place is not None and not end.path
     }
-
-
-def _root_at(uses: Mapping[tuple[ir.Node, int], Root], node: ir.Node, index: int) -> Root | None:
-    return uses.get((node, index))
 
 
 def _taker(node: ir.Node, layer: Linear, walk: RescaleWalk) -> tuple[Into | None, str]:
@@ -247,13 +247,10 @@ def _target(
         build.constant(np.array([max(power.mean(), 1e-30)], np.float32)),
     )
     # min(share, 1) as share − relu(share − 1).
-    gain = build.node("Sqrt", build.node("Sub", share, build.node("Relu", _minus_one(build, share))))
+    beyond = build.node("Relu", build.node("Sub", share, build.constant(np.ones(1, np.float32))))
+    gain = build.node("Sqrt", build.node("Sub", share, beyond))
     shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
     return build.node("Mul", gain, build.constant(mean.astype(np.float32).reshape(shape)))
-
-
-def _minus_one(build: Builder, value: ir.Value) -> ir.Value:
-    return build.node("Sub", value, build.constant(np.ones(1, np.float32)))
 
 
 def _cast(

@@ -46,7 +46,6 @@ class ChipCorrection:
         Gives ``places`` among its outputs, on one batch of calibration samples.
     template : bytes
         Takes them as initializers of the same names, declared as external data.
-    places : tuple of str
     norms, layers : tuple of str
         What is corrected: batch normalisations by what they make, layers by their weight.
     """
@@ -111,7 +110,6 @@ class OpenGains:
         One of each spot, in the order of the graph: a layer's depends on the gains before it alone.
     places : tuple of tuple of str
         Initializers of gain and offset of each.
-    spots : tuple of Spot
     """
 
     template: bytes

@@ -156,10 +156,7 @@ class Dispatcher:
         key = f"nvaudit-{calls[0].remote.method}-{self._run}-{self._tasks}"
         group.task = self._cluster.start(seat.address, key, run_calls, self._run, payload)
         # Dask calls this in a thread of its own; only the thread of the books may change them.
-        group.task.add_done_callback(lambda task: self._inbox.put(partial(self._is_done, group)))
-
-    def _is_done(self, group: Group) -> None:
-        self._done.append(group)
+        group.task.add_done_callback(lambda task: self._inbox.put(partial(self._done.append, group)))
 
     def _collect(self) -> None:
         """Read the answers of tasks that are done."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
-from nvaudit.errors import EngineError, ModelError, OptionError
+from nvaudit.errors import ModelError, OptionError
 from nvaudit.model import (
     Constant,
     LoadedModel,
@@ -26,7 +25,7 @@ from nvaudit.model import (
 )
 from nvaudit.perturb.landscape.directions import Filters, filters_of, is_moved
 from nvaudit.perturb.landscape.spec import BatchNorm
-from nvaudit.perturb.prepare import graph_file, original_graph
+from nvaudit.perturb.prepare import graph_file, original_graph, working_files
 from nvaudit.perturb.workload import ArrayFile, Workload, save_array
 from nvaudit.rng import stream
 
@@ -111,12 +110,8 @@ def build_plane(request: PlaneRequest, folder: Path) -> Plane:
     EngineError
         If the folder cannot hold it (a full disk).
     """
-    try:
+    with working_files(folder):
         return _build(request, folder)
-    except OSError as error:
-        raise EngineError(
-            f"cannot write the run's working files to {folder}: {error.strerror}; free space or set TMPDIR"
-        ) from error
 
 
 def _build(request: PlaneRequest, folder: Path) -> Plane:
@@ -242,12 +237,10 @@ def some_samples(dataset: Dataset, count: int, seed: int) -> Dataset:
     return replace(
         dataset,
         inputs={
-            name: _take(array, dataset.batch_axes.get(name), chosen) for name, array in dataset.inputs.items()
+            name: array if axis is None else np.asarray(np.take(array, chosen, axis=axis))
+            for name, array in dataset.inputs.items()
+            for axis in [dataset.batch_axes.get(name)]
         },
         labels=None if dataset.labels is None else np.asarray(dataset.labels[chosen]),
         count=count,
     )
-
-
-def _take(array: NDArray[Any], axis: int | None, chosen: NDArray[np.int64]) -> NDArray[Any]:
-    return array if axis is None else np.asarray(np.take(array, chosen, axis=axis))

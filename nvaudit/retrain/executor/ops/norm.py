@@ -115,15 +115,15 @@ def _layer_norm_of(op: Op) -> Function:
 op("LayerNormalization")(_layer_norm_of)
 
 
-def _rms(x: Tensor, axis: int, epsilon: float) -> Tensor:
-    axes = tuple(range(axis % x.dim(), x.dim()))
-    return x * torch.rsqrt((x * x).mean(axes, keepdim=True) + epsilon)
-
-
 @op("RMSNormalization", "SimplifiedLayerNormalization")
 def _rms_norm(op: Op) -> Function:
     axis, epsilon = op.attr("axis", -1), op.attr("epsilon", 1e-5)
-    return lambda x, scale: _rms(x, axis, epsilon) * scale
+
+    def run(x: Tensor, scale: Tensor) -> Tensor:
+        axes = tuple(range(axis % x.dim(), x.dim()))
+        return x * torch.rsqrt((x * x).mean(axes, keepdim=True) + epsilon) * scale
+
+    return run
 
 
 @op("SkipLayerNormalization", domains=("com.microsoft",))

@@ -34,6 +34,7 @@ from nvaudit.options import (
     SimulationOptions,
     each_once,
 )
+from nvaudit.task_options import TaskOptions
 
 Attribution = Literal["tensors", "terms", "classes", "all"]
 
@@ -341,6 +342,7 @@ class RunSpec(
     BaselineOptions,
     GateOptions,
     ChipOptions,
+    TaskOptions,
     MetricOptions,
     DataOptions,
     SimulationOptions,
@@ -373,7 +375,7 @@ class RunSpec(
         Left out are the inputs, which are known by their contents, and what decides only how many chips
         there are, what is asked of them, or how they are run.
         """
-        unused = {"device", "data", "mapping", "workers"}
+        unused = {"device", "data", "labels", "alphabet", "mapping", "workers"}
         if self.adc_bits is None:
             unused.add("adc_range")
             if not self.skip_zero_groups:

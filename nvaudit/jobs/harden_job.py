@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nvaudit.arrays import Rows
 from nvaudit.data import Dataset, load_dataset
+from nvaudit.data.spec import NO_NUMBERS
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.files import writing
@@ -142,8 +143,13 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
         path = None if name is None else Path(name)
         data = load_dataset(
             path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place,
-            rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
+            rules=rules_for(loaded, output, spec.metric, spec.ignore_labels, spec),
         )  # fmt: skip
+        if data.label_kind in NO_NUMBERS:
+            raise OptionError(
+                f"{data.source}: labels are of kind {data.label_kind}, and --method {spec.method} trains on "
+                "classes or numbers; use --method remap, which trains nothing"
+            )
         cut = settle_cut(loaded, rebatch, data, output, spec.batch_size, spec.provider)
         notes.extend(note for note in cut.notes if note not in notes)
         return cut.dataset

@@ -39,6 +39,7 @@ from nvaudit.report.landscape.result import (
 from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo
 from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, load_runnable, rules_for, settle_output
 from nvaudit.stats.roughness import roughness
+from nvaudit.task_options import TaskOptions
 
 
 @takes_old(output="output_name")
@@ -185,7 +186,7 @@ def median_surface(report: LandscapeReport) -> LossSurface:
 def _rules(spec: LandscapeSpec, loaded: LoadedModel, output: str) -> LabelRules:
     """How the loss takes labels."""
     metric = {"mse": "mse", "binary_cross_entropy": "multilabel"}.get(spec.loss or "")
-    return rules_for(loaded, output, metric, spec.ignore_labels)
+    return rules_for(loaded, output, metric, spec.ignore_labels, TaskOptions())
 
 
 def _identity(spec: LandscapeSpec, subject: LandscapeSubject) -> Identity:

@@ -31,6 +31,7 @@ from nvaudit.options import (
     each_once,
 )
 from nvaudit.spec import QuestionOptions, RunSpec, TechnologyOptions, make_spec
+from nvaudit.task_options import TaskOptions
 
 if TYPE_CHECKING:
     from nvaudit.perturb.crossbar import ConverterSpec
@@ -321,6 +322,7 @@ class HardenSpec(
     MappingOptions,
     DeviceOptions,
     HeldOutOptions,
+    TaskOptions,
     MetricOptions,
     DataOptions,
     MethodOptions,

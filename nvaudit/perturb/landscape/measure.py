@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nvaudit.data import Dataset
+from nvaudit.data.spec import NO_NUMBERS
 from nvaudit.model import LoadedModel, Rebatch
 from nvaudit.perturb.apart import BATCH
 from nvaudit.perturb.engine import Probe
@@ -117,6 +118,8 @@ def measure(
                 notes = (f"re-batching was undone: {moved}",)
                 continue
             labels, kind = plane.base.labels, subject.dataset.label_kind
+            if kind in NO_NUMBERS:
+                labels, kind = None, "none"
             reading = subject.read(rebatch, probe)
             loss = settle_loss(
                 spec.loss, probe.output, None if labels is None else labels.open(), kind, spec.class_axis,

@@ -436,8 +436,9 @@ def _load_data(
 
     def load(path: str | None, limit: int | None, scratch: Path) -> Dataset:
         place = None if path is None else Path(path)
+        how = rules if path == spec.data else replace(rules, file=None)  # --labels are of --data
         return load_dataset(
-            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=rules
+            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=how
         )
 
     dataset = load(spec.data, None if spec.limit is None else spec.limit + own, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,9 +141,12 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
         place = scratch / f"data-{len(list(scratch.iterdir()))}"
         place.mkdir()
         path = None if name is None else Path(name)
+        rules = rules_for(loaded, output, spec.metric, spec.ignore_labels, spec)
+        if name != spec.data:  # --labels are of --data
+            rules = replace(rules, file=None)
         data = load_dataset(
             path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place,
-            rules=rules_for(loaded, output, spec.metric, spec.ignore_labels, spec),
+            rules=rules,
         )  # fmt: skip
         if data.label_kind in NO_NUMBERS:
             raise OptionError(

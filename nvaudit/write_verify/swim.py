@@ -197,8 +197,11 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
         limit=None,
         seed=spec.run.seed,
         scratch=scratch,
-        rules=rules_for(
-            session.loaded, session.workload.output, spec.run.metric, spec.run.ignore_labels, spec.run
+        rules=replace(
+            rules_for(
+                session.loaded, session.workload.output, spec.run.metric, spec.run.ignore_labels, spec.run
+            ),
+            file=None,  # --labels are of --data
         ),
     )
     if session.dataset.together:

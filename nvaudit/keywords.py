@@ -189,14 +189,39 @@ def _data_file(data: Any) -> Any:
     else:
         return data
     buffer = io.BytesIO()
-    made = {str(name): np.asarray(array) for name, array in arrays.items()}
+    made: dict[str, Any] = {}
+    for name, array in arrays.items():
+        made |= _of_lengths(array) if name == "y" else {str(name): np.asarray(array)}
     for name, array in made.items():
         if array.dtype == object:
             raise OptionError(
                 f"data: {name!r} is no array of numbers: its rows differ in length or are objects"
             )
-    np.savez(buffer, **made)  # type: ignore[arg-type]
+    np.savez(buffer, **made)
     return _kept("data", ".npz", buffer.getvalue())
+
+
+def _of_lengths(labels: Any) -> dict[str, Any]:
+    """Labels as arrays; lists of different lengths as one array, with their lengths beside it."""
+    try:
+        array = np.asarray(labels)
+        if array.dtype != object or not isinstance(labels, list | tuple):
+            return {"y": array}
+    except ValueError:  # rows of different lengths
+        pass
+    try:
+        rows = [np.asarray(row) for row in labels]
+    except ValueError:
+        rows = []
+    rest = {row.shape[1:] for row in rows if row.size}
+    if len(rest) != 1 or any(row.dtype == object for row in rows):
+        raise OptionError("data: 'y' is no array of numbers: its rows are no lists of numbers alike")
+    lengths = np.array([len(row) for row in rows])
+    padded = np.zeros((len(rows), max(lengths.max(), 1), *rest.pop()))
+    padded = padded.astype(np.result_type(*(row.dtype for row in rows if row.size)))
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row if row.size else 0
+    return {"y": padded, "y_lengths": lengths}
 
 
 def _metric_name(metric: Callable[..., Any], elsewhere: bool) -> str:

@@ -20,6 +20,7 @@ from nvaudit.option_texts import (
     read_size,
     read_sweep,
 )
+from nvaudit.task_options import TaskOptions
 
 Encoding = Literal["sign_magnitude", "sign_per_device", "differential", "offset"]
 TopSlice = Literal["window", "lowest"]
@@ -417,11 +418,13 @@ class MetricOptions(Options):
     metric: Annotated[
         str | None,
         Option(
-            "top1, topK, cross_entropy (loss), mse, agreement, multilabel, or module:function.",
+            "top1, topK, cross_entropy (loss), mse, agreement, multilabel, f1, f1_micro, miou, perplexity, "
+            "cer, wer, map, map50, or one of your own, file.py:function or module:function.",
             unset="top1 with class labels, mse with reference outputs; without labels agreement where the "
             "outputs are class scores, else mse",
             metavar="METRIC",
-            wanted="top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, or module:function",
+            wanted="top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, f1, f1_micro, miou, "
+            "perplexity, cer, wer, map, map50, or module:function",
         ),
     ] = None
 
@@ -569,7 +572,7 @@ class OnePoint(ChipOptions, DeviceOptions):
 
 OF_A_CHIP = (
     *(DeviceOptions, MappingOptions, CodeOptions, ConverterOptions, SimulationOptions, OutlierOptions),
-    *(DataOptions, MetricOptions, RunOptions),
+    *(DataOptions, MetricOptions, TaskOptions, RunOptions),
 )
 """The parts that the value of a chip depends on, but for inputs and workers."""
 

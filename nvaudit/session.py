@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,14 +48,16 @@ from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
-from nvaudit.perturb.metrics import Metric, check_threshold, load_function, resolve_metric
+from nvaudit.perturb.metrics import Metric, Reading, check_threshold, resolve_metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import Identity, Input
+from nvaudit.perturb.scores import function_digest
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
+from nvaudit.perturb.task import box_outputs, box_reader, check_task, reads_boxes, with_alphabet
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.report.codes import CodesInfo
@@ -64,6 +65,7 @@ from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.rng import stream
 from nvaudit.sharing import shared
 from nvaudit.spec import RunSpec
+from nvaudit.task_options import TaskOptions
 from nvaudit.tensor_table import codes_info
 
 Result = TypeVar("Result")
@@ -165,11 +167,11 @@ class Session:
             if digest is not None
         }
         if metric.kind == "function":
-            load_function(metric.name)
             # The user's function decides every value of a chip, so a record of chips is of this text of it.
-            code = getattr(sys.modules.get(metric.name.partition(":")[0]), "__file__", None)
-            digest = hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
-            inputs["metric"] = Input(name=metric.name, sha256=digest)
+            inputs["metric"] = Input(name=metric.name, sha256=function_digest(metric.name))
+        if metric.alphabet:
+            content = hashlib.sha256("\n".join(metric.alphabet).encode()).hexdigest()
+            inputs["alphabet"] = Input(name=self.spec.alphabet or "", sha256=content)
         versions = {"nvaudit": __version__, "numpy": np.__version__, "onnxruntime": runtime().__version__}
         return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
 
@@ -188,7 +190,15 @@ class Session:
             spec.limit,
             spec.calibrate_chips,
         )
-        how = (work.output, self.batch, self.rebatch.status, spec.provider, spec.seed)
+        how = (
+            work.output,
+            work.boxes,
+            work.beside,
+            self.batch,
+            self.rebatch.status,
+            spec.provider,
+            spec.seed,
+        )
         return None if self.reference_file(metric) is not None else (what, metric, *scored, *how)
 
     def rebatching_failed(self, probe: Probe) -> bool:
@@ -205,7 +215,17 @@ class Session:
         return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
 
 
-_READ = ("mapping", "calibrate_data", "baseline_report", "calibration_data", "chip", "val_data", "test_data")
+_READ = (
+    "labels",
+    "alphabet",
+    "mapping",
+    "calibrate_data",
+    "baseline_report",
+    "calibration_data",
+    "chip",
+    "val_data",
+    "test_data",
+)
 """Fields of specifications that name a further file to read."""
 
 
@@ -319,19 +339,27 @@ def _check_output(loaded: LoadedModel, index: int, *, chosen: bool = True) -> No
     raise OptionError(f"output {spec.name!r} is {what} and cannot be scored; {cure}")
 
 
-def rules_for(loaded: LoadedModel, output: str, metric: str | None, ignore: tuple[int, ...]) -> LabelRules:
+def rules_for(
+    loaded: LoadedModel, output: str, metric: str | None, ignore: tuple[int, ...], task: TaskOptions
+) -> LabelRules:
     """How labels are to be taken: by the metric, and by the model's own list of its classes.
 
     Parameters
     ----------
     output : str
         The scored one: where it holds decisions, these are the classes' own numbers already.
+    task : TaskOptions
+        Where labels are, and what they mean.
     """
+    check_task(metric, task)
     own = class_list(loaded)
     facts = output_facts(loaded, output, 2)
     decided = facts.decisions and facts.one_hot_axis is None  # a one-hot's places are numbered from 0
     numbers = () if decided else own.numbers
-    return label_rules(metric, ignore, names=own.names, numbers=numbers, decided=decided)
+    return label_rules(
+        metric, ignore, names=own.names, numbers=numbers, decided=decided,
+        file=task.labels, column=task.label_column, kind=task.label_kind,
+    )  # fmt: skip
 
 
 def input_specs(loaded: LoadedModel, rebatch: Rebatch) -> tuple[InputSpec, ...]:
@@ -354,14 +382,18 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
     # runs with the batch that it was exported with.
     if rebatch.status == "rebatched" and not rebatching:
         rebatch = replace(rebatch, status="fixed", fixed_batch=original_batch(loaded, rebatch))
-    output, notes = settle_output(loaded, spec.output_name)
+    detects = reads_boxes(spec.metric, spec)
+    if detects:
+        (output, *beside), notes = box_outputs(loaded, spec.output_name), list[str]()
+    else:
+        (output, notes), beside = settle_output(loaded, spec.output_name), []
     decisions = select(constants(loaded), spec.layers, spec.digital)
     if not any(d.mapped for d in decisions):
         raise ModelError(
             f"{loaded.path}: no tensor would be mapped to the array, so there is nothing to audit; "
             "`nvaudit inspect` lists every tensor with its reason"
         )
-    rules = rules_for(loaded, output, spec.metric, spec.ignore_labels)
+    rules = rules_for(loaded, output, spec.metric, spec.ignore_labels, spec)
     dataset, calibration = _load_data(spec, loaded, rebatch, rules, folder)
     cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
     rebatch, dataset = cut.rebatch, cut.dataset
@@ -383,6 +415,8 @@ def prepare(spec: RunSpec, folder: Path, *, rebatching: bool = True) -> Session:
         every_device=spec.every_device,
         provider=spec.provider,
         all_read=spec.chip is not None and read_several_times(Path(spec.chip)),
+        boxes=box_reader(spec, dataset) if detects else None,
+        beside=tuple(beside),
     )
     workload = build_workload(request, folder)
     notes += loaded.notes
@@ -407,8 +441,9 @@ def _load_data(
 
     def load(path: str | None, limit: int | None, scratch: Path) -> Dataset:
         place = None if path is None else Path(path)
+        how = rules if path == spec.data else replace(rules, file=None)  # --labels are of --data
         return load_dataset(
-            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=rules
+            place, given, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=scratch, rules=how
         )
 
     dataset = load(spec.data, None if spec.limit is None else spec.limit + own, folder)
@@ -452,10 +487,14 @@ def prepare_again(session: Session, probe: Probe) -> Session:
 def settle_metric(session: Session, probe: Probe) -> Metric:
     """Settle what is measured from the unmodified model's first outputs."""
     spec, dataset = session.spec, session.dataset
-    reading = read_output(
-        session.loaded, session.rebatch, session.workload.output, probe.output.ndim, dataset,
-        probe.rows > 1,
-    )  # fmt: skip
+    output = session.workload.output
+    if session.workload.boxes is not None:
+        reading = Reading(output, boxes=True)
+    else:
+        reading = read_output(
+            session.loaded, session.rebatch, output, probe.output.ndim, dataset, probe.rows > 1
+        )
+        reading = with_alphabet(reading, session.loaded, spec.metric, spec)
     metric = resolve_metric(
         spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis, reading
     )

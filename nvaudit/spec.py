@@ -36,6 +36,7 @@ from nvaudit.options import (
     each_once,
     path_option,
 )
+from nvaudit.task_options import TaskOptions
 
 Attribution = Literal["tensors", "terms", "classes", "all"]
 
@@ -336,6 +337,7 @@ class RunSpec(
     BaselineOptions,
     GateOptions,
     ChipOptions,
+    TaskOptions,
     MetricOptions,
     DataOptions,
     SimulationOptions,
@@ -368,7 +370,7 @@ class RunSpec(
         Left out are the inputs, which are known by their contents, and what decides only how many chips
         there are, what is asked of them, or how they are run.
         """
-        unused = {"device", "data", "mapping", "workers"}
+        unused = {"device", "data", "labels", "alphabet", "mapping", "workers"}
         if self.adc_bits is None:
             unused.add("adc_range")
             if not self.skip_zero_groups:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from nvaudit.arrays import Array
 from nvaudit.data.checks import sample_count
 from nvaudit.data.folder import class_folders, holds_images, read_folder
+from nvaudit.data.label_file import read_label_file
 from nvaudit.data.labels import LabelRules, take_labels
 from nvaudit.data.npy import read_npy_file, read_npy_folder, read_npz
 from nvaudit.data.prepare import prepare_input
@@ -22,7 +24,7 @@ from nvaudit.errors import DataError, OptionError
 
 _SOURCES = (
     "an .npz, a .npy with y.npy beside it, a folder of .npy files, a folder of images with a subfolder "
-    "per class, or a folder of test_data_set_* folders"
+    "per class or with --labels, or a folder of test_data_set_* folders"
 )
 
 
@@ -82,13 +84,57 @@ def load_dataset(
         if not path.is_file():
             return _synthetic(specs, limit, seed, store)
         notes = (f"data found beside the model: {path.name}",)
-    return _finish(_read(path, specs, limit, store), specs, limit, notes, store, rules)
+    return _finish(_read(path, specs, limit, store, rules), specs, limit, notes, store, rules)
 
 
-def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: ScratchStore) -> Raw:
+def _read(
+    path: Path,
+    specs: tuple[InputSpec, ...],
+    limit: int | None,
+    store: ScratchStore,
+    rules: LabelRules | None,
+) -> Raw:
+    rules = rules or LabelRules()
+    table = None if rules.file is None else read_label_file(Path(rules.file), rules)
+    if path.is_dir() and _images_in(path):
+        with _readable(path):
+            return read_folder(path, specs, limit, store, table, rules)
+    raw = _arrays(path, specs, store)
+    if table is None:
+        return raw
+    # Numbers of labels are counted against those of samples where both are known.
+    note = (
+        (f"the labels y of the data are not used: --labels {table.path}",) if raw.labels is not None else ()
+    )
+    in_order = (f"{table.path}: its files are not looked at: labels are in the order of the samples",)
+    return replace(
+        raw, labels=table.labels, label_kind=table.kind, names=(), reference=False,
+        notes=(*raw.notes, *note, *(in_order if table.files else ())),
+    )  # fmt: skip
+
+
+def _images_in(path: Path) -> bool:
+    """Whether a folder is one of images."""
+    with _readable(path):
+        if set_folders(path):
+            return False
+        arrays = {child.name for child in path.iterdir() if child.suffix == ".npy"}
+        images = bool(class_folders(path)) or holds_images(path)
+        return images and not arrays - {"y.npy"}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _arrays(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
     try:
         if path.is_dir():
-            return _read_dir(path, specs, limit, store)
+            return _read_dir(path, specs, store)
         if not path.is_file():
             problem = "not a regular file" if path.exists() else "no such file or folder"
             raise DataError(f"{path}: {problem}; the data may be {_SOURCES}")
@@ -104,14 +150,11 @@ def _read(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: Sc
     )
 
 
-def _read_dir(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: ScratchStore) -> Raw:
+def _read_dir(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
     if set_folders(path):
         return read_test_sets(path, specs, store)
-    arrays = {child.name for child in path.iterdir() if child.suffix == ".npy"}
-    if arrays - {"y.npy"} or (arrays and not class_folders(path) and not holds_images(path)):
+    if any(child.suffix == ".npy" for child in path.iterdir()):
         return read_npy_folder(path, specs, store)
-    if class_folders(path) or holds_images(path):
-        return read_folder(path, specs, limit, store)
     raise DataError(f"{path}: the folder holds no data; the data may be {_SOURCES}")
 
 
@@ -138,7 +181,7 @@ def _finish(
     if labels is not None and not text:  # names are numbered by all of them
         labels = labels[:count]
     read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules,
-                       names=raw.names)  # fmt: skip
+                       names=raw.names, kind=raw.label_kind)  # fmt: skip
     if text and read.values is not None:
         read = read._replace(values=read.values[:count])
     dataset = _dataset(

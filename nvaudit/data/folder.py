@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nvaudit.arrays import Array
+from nvaudit.data.labels import LabelRules
 from nvaudit.data.preprocess import FILE_NAME, Preprocess, find_preprocess, guess_layout, needed_message
 from nvaudit.data.spec import InputSpec, Raw, fixed, is_float, numpy_dtype, shape_text
 from nvaudit.data.store import ScratchStore, sealed
@@ -29,7 +30,8 @@ MAX_BYTES = 64 << 20
 """A table of a million images has less."""
 
 _FILE = ("file", "filename", "file_name", "image", "image_id", "img", "name", "path", "id")
-_LABEL = ("label", "labels", "class", "class_id", "category", "target", "y")
+LABEL_HEADS = ("label", "labels", "class", "class_id", "category", "target", "y", "text", "transcription")
+"""What the column of the labels is called, the most telling first."""
 _LIKE = re.compile(r"(?i)(labels?|targets?|annotations?|classes|ground_?truth|gt|y)([_-].*)?")
 _FORMS = frozenset({".csv", ".tsv", ".txt", ".json", ".npy", ".xml", ".mat"})
 _CURE = f"write {TABLE_NAME} with the columns file and label, a row for each image"
@@ -37,14 +39,20 @@ _CURE = f"write {TABLE_NAME} with the columns file and label, a row for each ima
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Files in the order of the rows, as the table names them, and their labels: numbers, or names."""
+    """Files in the order of the rows, as the table names them, and their labels: numbers, or names.
+
+    ``kind`` tells labels that numbers alone do not: ``boxes``, or ``ragged`` rows.
+    """
 
     path: Path
     files: tuple[str, ...]
     labels: npt.NDArray[Any]
+    kind: Literal["boxes", "ragged"] | None = None
 
 
-def read_table(path: Path) -> LabelTable:
+def read_table(
+    path: Path, column: str | None = None, *, text: bool = False, files: bool = True
+) -> LabelTable:
     """Read a table of labels.
 
     Parameters
@@ -52,6 +60,12 @@ def read_table(path: Path) -> LabelTable:
     path : Path
         UTF-8; columns between commas, semicolons or tabs; with a head line that names the columns, or with
         two columns: file and label.
+    column : str or None
+        The column of the labels, as the head line names it; None: the one that is called so.
+    text : bool
+        Labels are texts, also where they look like numbers.
+    files : bool
+        A column of files is needed; else rows may be in the order of the samples.
 
     Raises
     ------
@@ -60,27 +74,40 @@ def read_table(path: Path) -> LabelTable:
     """
     rows = _rows(path)
     head = [cell.strip().lower() for cell in rows[0]]
-    if any(cell in _FILE for cell in head) or any(cell in _LABEL for cell in head):
-        columns = (_column(path, head, _FILE, "file"), _column(path, head, _LABEL, "label"))
-        rows, first = rows[1:], 2
+    first, names = 2, -1
+    if column is not None:
+        wanted = column.strip().lower()
+        if wanted not in head:
+            listed = ", ".join(map(repr, rows[0]))[:200]
+            raise DataError(f"{path}: no column {column!r} (--label-column); the head line has {listed}")
+        label = head.index(wanted)
+        if files or any(cell in _FILE for cell in head if cell != wanted):
+            names = _column(path, ["" if cell == wanted else cell for cell in head], _FILE, "file")
+    elif any(cell in _FILE for cell in head) or any(cell in LABEL_HEADS for cell in head):
+        label = _column(path, head, LABEL_HEADS, "label")
+        if files or any(cell in _FILE for cell in head):
+            names = _column(path, head, _FILE, "file")
     else:
-        columns, first = (0, 1), 1
+        names, label, first = 0, 1, 1
         if len(head) != 2:
             raise DataError(
                 f"{path}: {len(head)} columns and no head line that names them; the first line must have "
                 "file and label"
             )
-    files, cells = [], []
+    rows = rows[first - 1 :]
     for number, row in enumerate(rows, first):
-        if len(row) != len(head) or not row[columns[0]].strip() or not row[columns[1]].strip():
-            raise DataError(
-                f"{path}: row {number}: {len(row)} columns, or an empty file or label: {row!r:.120}"
+        if len(row) != len(head) or not row[label].strip() or not (names < 0 or row[names].strip()):
+            empty = (
+                "; a text that is empty is written in JSON lines" if text and len(row) == len(head) else ""
             )
-        files.append(row[columns[0]].strip())
-        cells.append(row[columns[1]].strip())
-    if not files:
+            raise DataError(
+                f"{path}: row {number}: {len(row)} columns, or an empty file or label: {row!r:.120}{empty}"
+            )
+    if not rows:
         raise DataError(f"{path}: has no rows; {_CURE}")
-    return LabelTable(path, tuple(files), _labels(cells))
+    cells = [row[label].strip() for row in rows]
+    found = () if names < 0 else tuple(row[names].strip() for row in rows)
+    return LabelTable(path, found, np.asarray(cells) if text else _labels(cells))
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -208,12 +235,19 @@ def holds_images(path: Path) -> bool:
     return any(child.suffix.lower() in SUFFIXES for child in path.iterdir())
 
 
-def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, store: ScratchStore) -> Raw:
+def read_folder(
+    path: Path,
+    specs: tuple[InputSpec, ...],
+    limit: int | None,
+    store: ScratchStore,
+    given: LabelTable | None = None,
+    rules: LabelRules | None = None,
+) -> Raw:
     """Decode the images of a folder into one uint8 array [N, H, W, C] in the scratch folder.
 
-    Labels are those of ``labels.csv`` in the folder, or beside a folder that holds nothing but images;
-    without it they are the subfolders: the samples take one image of each class in turn, so that the first
-    `limit` of them are balanced. Images without either have no labels.
+    Labels are those that are ``given``, else those of ``labels.csv`` in the folder, or beside a folder that
+    holds nothing but images; without it they are the subfolders: the samples take one image of each class in
+    turn, so that the first `limit` of them are balanced. Images without either have no labels.
 
     Raises
     ------
@@ -234,31 +268,47 @@ def read_folder(path: Path, specs: tuple[InputSpec, ...], limit: int | None, sto
         preprocess = Preprocess()
     pillow = _pillow(path)
     skipped: Skipped = []
-    files, given, names, notes = _labelled_files(path, preprocess, skipped)
-    images, kept = _decode(path, files, limit, _Target(path, spec, preprocess, pillow), store, skipped)
+    table = given or _table_of(path, rules or LabelRules())
+    files, labels, names, notes = _labelled_files(path, table, preprocess, skipped)
+    target = _Target(path, spec, preprocess, pillow)
+    images, kept, factors = _decode(path, files, limit, target, store, skipped)
+    if labels is not None:
+        labels = labels[kept]
+        if table is not None and table.kind == "boxes":  # they are of the stored images
+            labels = labels.copy()
+            labels[..., :4] *= np.tile(factors, 2)[:, None]
     return Raw(
         inputs={spec.name: images},
-        labels=None if given is None else given[kept],
+        labels=labels,
+        label_kind=None if table is None else table.kind,
         source=str(path),
         preprocess_paths=(path / FILE_NAME,),
         preprocess=preprocess,
         stored="NHWC",
         notes=notes,
         skipped=tuple(skipped),
-        names=names,
+        # A table's texts need be no names of classes: a metric of the user's own is given what is there.
+        names=() if table is not None and rules is not None and rules.given else names,
     )
 
 
+def _table_of(path: Path, rules: LabelRules) -> LabelTable | None:
+    """The table of labels in a folder, or beside one that holds images itself."""
+    for table in (path / TABLE_NAME, *([path.parent / TABLE_NAME] if holds_images(path) else [])):
+        if table.is_file():
+            return read_table(table, rules.column, text=rules.kind == "text")
+    return None
+
+
 def _labelled_files(
-    path: Path, preprocess: Preprocess, skipped: Skipped
+    path: Path, table: LabelTable | None, preprocess: Preprocess, skipped: Skipped
 ) -> tuple[list[Path], Array | None, tuple[str, ...], tuple[str, ...]]:
     """Images, the label of each, the names of all classes where labels are names, and what was assumed."""
     flat = holds_images(path)
-    for table in (path / TABLE_NAME, *([path.parent / TABLE_NAME] if flat else [])):
-        if table.is_file():
-            images, labels, notes = _by_table(path, read_table(table), preprocess, skipped)
-            known = np.unique(labels).tolist() if labels.dtype.kind == "U" else ()
-            return images, labels, tuple(known), notes
+    if table is not None:
+        images, labels, notes = _by_table(path, table, preprocess, skipped)
+        known = np.unique(labels).tolist() if labels.dtype.kind == "U" else ()
+        return images, labels, tuple(known), notes
     like, folders = label_like(path), class_folders(path)
     cure = f"write {TABLE_NAME} with the columns file and label, a row for each image"
     if like and (flat or len(folders) < 2):
@@ -288,6 +338,10 @@ def _labelled_files(
 def _by_table(
     path: Path, table: LabelTable, preprocess: Preprocess, skipped: Skipped
 ) -> tuple[list[Path], Array, tuple[str, ...]]:
+    if not table.files:
+        raise DataError(
+            f"{table.path}: names no files, so it is not told which image a label is of; add a column file"
+        )
     images = match_images(table, path, _below(path, path, skipped))
     labels, notes = table.labels, (f"labels from {table.path.name}, in the order of its rows",)
     if labels.dtype.kind == "U" and preprocess.classes is not None:
@@ -398,6 +452,8 @@ class _Target:
     def __init__(self, path: Path, spec: InputSpec, preprocess: Preprocess, pillow: ModuleType) -> None:
         self.pillow = pillow
         self.resize = preprocess.size
+        self.pad = preprocess.pad if preprocess.fit == "pad" else None
+        self.factors = (1.0, 1.0)
         shape = spec.shape or (None,) * 4
         layout = preprocess.layout or guess_layout(shape)
         if len(shape) == 4 and layout is None:
@@ -431,10 +487,26 @@ class _Target:
                     raise ValueError(f"{image.mode} images have more than 8 bits a channel")
                 self._check_size(file, image.height, image.width)
                 pixels = image.convert(self.mode)
+        self.factors = (1.0, 1.0)
         if self.resize is not None and (pixels.height, pixels.width) != self.resize:
-            pixels = pixels.resize((self.resize[1], self.resize[0]), self.pillow.Resampling.BILINEAR)
+            pixels = self._resized(pixels, *self.resize)
         array: npt.NDArray[np.uint8] = np.asarray(pixels, np.uint8)
         return array.reshape(*array.shape[:2], -1)
+
+    def _resized(self, pixels: Any, height: int, width: int) -> Any:
+        """Resize an image, keeping its aspect where it is to be padded; remember by how much, x and y."""
+        size = (width, height)
+        if self.pad is not None:
+            ratio = min(width / pixels.width, height / pixels.height)
+            size = (max(1, round(pixels.width * ratio)), max(1, round(pixels.height * ratio)))
+        self.factors = (size[0] / pixels.width, size[1] / pixels.height)
+        small = pixels.resize(size, self.pillow.Resampling.BILINEAR)
+        if self.pad is None:
+            return small
+        grounds = {"L": self.pad, "RGB": (self.pad,) * 3}
+        whole = self.pillow.new(self.mode, (width, height), grounds[self.mode])
+        whole.paste(small, (0, 0))
+        return whole
 
     def _check_size(self, file: Path, height: int, width: int) -> None:
         if self.resize is not None:
@@ -471,11 +543,12 @@ def _decode(
     target: _Target,
     store: ScratchStore,
     skipped: Skipped,
-) -> tuple[Array, npt.NDArray[np.intp]]:
-    """Decode images; which of the files they are."""
+) -> tuple[Array, npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Decode images; which of the files they are, and by what each was resized, x and y."""
     room = len(files) if limit is None else min(limit, len(files))
     out: Array | None = None
     kept: list[int] = []
+    factors: list[tuple[float, float]] = []
     for index, file in enumerate(files):
         if len(kept) == room:
             break
@@ -491,7 +564,8 @@ def _decode(
             out = store.create(np.dtype(np.uint8), (room, *pixels.shape))
         out[len(kept)] = pixels
         kept.append(index)
+        factors.append(target.factors)
     if out is None:
         reason = f"; the first of {len(skipped)} skipped: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise DataError(f"{path}: no readable image in its subfolders{reason}")
-    return sealed(out[: len(kept)]), np.asarray(kept, np.intp)
+    return sealed(out[: len(kept)]), np.asarray(kept, np.intp), np.asarray(factors, np.float64)

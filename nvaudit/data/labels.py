@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from nvaudit.arrays import Array
 from nvaudit.data.checks import check_finite
+from nvaudit.data.ragged import as_boxes
 from nvaudit.data.spec import LabelKind, is_float
 from nvaudit.data.store import ScratchStore, row_slices, sealed
 from nvaudit.errors import DataError, OptionError
@@ -43,6 +44,12 @@ class LabelRules:
         The model's own numbers of its classes, where these are not 0, 1, 2, …; else empty.
     decided : bool
         The scored output holds decisions, with which labels are compared as they are.
+    file : str or None
+        File of the labels (``--labels``); None: they come with the data.
+    column : str or None
+        Which column or key of it holds them.
+    kind : str or None
+        What labels are (``--label-kind``); None: by what they look like.
     """
 
     targets: bool = False
@@ -52,20 +59,40 @@ class LabelRules:
     names: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
     decided: bool = False
+    file: str | None = None
+    column: str | None = None
+    kind: Literal["class", "text", "boxes", "values"] | None = None
 
 
-def label_rules(metric: str | None, ignore: tuple[int, ...] = (), **model: Any) -> LabelRules:
+_OF_METRIC: dict[str, Literal["text", "boxes"]] = {
+    "cer": "text", "wer": "text", "map": "boxes", "map50": "boxes",
+}  # fmt: skip
+"""Metrics that can be taken against one kind of labels only."""
+
+
+def label_rules(metric: str | None, ignore: tuple[int, ...] = (), **more: Any) -> LabelRules:
     """Make the rules that a metric and the model's own list of classes imply.
 
     Parameters
     ----------
     metric : str or None
         As the user named it.
-    **model
-        ``names`` and ``numbers`` of the model's classes, and whether it has ``decided``.
+    **more
+        ``names`` and ``numbers`` of the model's classes, whether it has ``decided``, and the ``file``,
+        ``column`` and ``kind`` of the labels.
+
+    Raises
+    ------
+    OptionError
+        If labels are to be of a kind that the metric cannot be taken against.
     """
     own = metric is not None and ":" in metric
-    return LabelRules(metric == "mse", metric == "multilabel", own, ignore, **model)
+    kind = more.pop("kind", None)
+    wanted = _OF_METRIC.get(metric or "")
+    if wanted is not None and kind not in (None, wanted):
+        raise OptionError(f"--metric {metric} needs {wanted} as labels, and --label-kind says {kind}")
+    targets = metric == "mse" or kind == "values"
+    return LabelRules(targets, metric == "multilabel", own, ignore, kind=kind or wanted, **more)
 
 
 class Labels(NamedTuple):
@@ -111,6 +138,7 @@ def take_labels(
     store: ScratchStore,
     rules: LabelRules | None = None,
     names: tuple[str, ...] = (),
+    kind: Literal["boxes", "ragged"] | None = None,
 ) -> Labels:
     """Bring labels to the form that metrics take.
 
@@ -130,6 +158,8 @@ def take_labels(
         How they are to be taken, if not as above.
     names : tuple of str
         All class names of the source, where labels in text may not hold every one.
+    kind : {"boxes", "ragged"} or None
+        What the source knows them to be.
 
     Raises
     ------
@@ -141,13 +171,20 @@ def take_labels(
         return Labels(None, "none", ())
     if labels.size == 0:
         raise DataError(f"{where}: labels y: shape {list(labels.shape)} holds no values")
+    if kind is not None or rules.kind in ("text", "boxes"):
+        return _of_kind(labels, rules, where, kind)
     if labels.dtype.kind in "US":
+        if rules.given and rules.kind is None and not names and not _known(labels, rules):
+            return Labels(labels, "text", ("labels y: texts, handed to --metric as they are",))
         return _named(labels, rules, where, store, names)
     check_finite(labels, 0, "labels y", where)
     if reference:
         return Labels(labels, "reference", ())
-    if rules.targets:
-        return _targets(labels, rules)
+    return _targets(labels, rules) if rules.targets else _numbers(labels, rules, where, store)
+
+
+def _numbers(labels: Array, rules: LabelRules, where: str, store: ScratchStore) -> Labels:
+    """Class indices, told apart from targets by what they look like."""
     survey = _survey(labels, rules)
     if survey.one_hot and not rules.several and not rules.given:
         raise DataError(
@@ -165,6 +202,31 @@ def take_labels(
         return Labels(values, "multilabel", notes, ignored)
     renumbered, more = _own_numbers(values, rules, ignored, store)
     return Labels(renumbered, "class", notes + more, ignored)
+
+
+def _of_kind(labels: Array, rules: LabelRules, where: str, kind: str | None) -> Labels:
+    """Labels that are texts, boxes, or rows of different lengths."""
+    wanted = rules.kind or kind
+    if kind is None and wanted == "text":
+        if labels.dtype.kind not in "US" or labels.ndim != 1:
+            raise DataError(
+                f"{where}: labels y: {labels.dtype} {list(labels.shape)} is not one text for each sample; "
+                "store texts, or name their column with --label-column"
+            )
+        empty = int((labels == np.zeros(1, labels.dtype)).sum())
+        note = (f"labels y: {empty} of {len(labels)} texts are empty",) if empty else ()
+        return Labels(labels, "text", note)
+    if wanted == "boxes" and labels.dtype.kind not in "US":
+        return Labels(as_boxes(labels, f"{where}: labels y"), "boxes", ())
+    if kind == "ragged" and wanted in ("ragged", "values"):
+        return Labels(labels, "ragged", ("labels y have another length for each sample",))
+    found = "texts" if labels.dtype.kind in "US" else kind or "numbers"
+    raise DataError(f"{where}: labels y are {found}, and {wanted} is wanted; give them with --labels")
+
+
+def _known(labels: Array, rules: LabelRules) -> bool:
+    """Whether texts are names of the model's own classes."""
+    return bool(rules.names) and set(np.unique(labels).tolist()) <= set(rules.names)
 
 
 def _notes(labels: Array, survey: _Survey, rules: LabelRules, ignored: tuple[int, ...]) -> tuple[str, ...]:

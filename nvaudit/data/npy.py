@@ -10,10 +10,14 @@ from pathlib import Path
 
 from nvaudit.arrays import Array
 from nvaudit.data.preprocess import FILE_NAME
+from nvaudit.data.ragged import cut_rows
 from nvaudit.data.spec import LABEL_NAMES, InputSpec, Raw, match_names
 from nvaudit.data.store import ScratchStore, open_npy
 from nvaudit.errors import DataError, EngineError
 from nvaudit.files import digest_file, inputs_held, note_files
+
+LENGTHS = "y_lengths"
+"""Beside labels ``y`` of which each sample has another number: how many."""
 
 _CHUNK = 1 << 20
 COPY_BYTES = 1 << 30
@@ -55,6 +59,8 @@ def read_npz(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> R
         members = _members(archive, where)
         chosen, labelled = match_names(members, specs, where)
         wanted = [*chosen.values(), *(["y"] if labelled else [])]
+        ragged = labelled and LENGTHS in members and LENGTHS not in wanted
+        wanted += [LENGTHS] if ragged else []
         _check_room([members[name] for name in wanted], store, where)
         arrays = {
             name: _unpack(archive, members[name], store, where, text=labelled and name == "y")
@@ -62,7 +68,8 @@ def read_npz(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> R
         }
     return Raw(
         inputs={spec.name: arrays[chosen[spec.name]] for spec in specs},
-        labels=arrays["y"] if labelled else None,
+        labels=cut_rows(arrays["y"], arrays[LENGTHS], where) if ragged else arrays["y"] if labelled else None,
+        label_kind="ragged" if ragged else None,
         source=where,
         preprocess_paths=(path.with_suffix(".json"), path.parent / FILE_NAME),
         notes=_unused(members.keys() - set(wanted)),

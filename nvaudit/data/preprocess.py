@@ -35,8 +35,13 @@ class Preprocess(BaseModel):
     layout : {"NCHW", "NHWC"} or None
         Layout that the model takes; None: read off the shape of its input.
     size : (int, int) or None
-        Height and width to which the images of a folder are resized (bilinear, aspect not kept); one
-        number stands for a square. Arrays are never resized.
+        Height and width to which the images of a folder are resized (bilinear); one number stands for a
+        square. Arrays are never resized.
+    fit : {"stretch", "pad"}
+        How images of another aspect are brought to ``size``: stretched, or as large as fits at the upper
+        left, the rest being filled.
+    pad : int
+        Value that fills it, 0 to 255, in every channel.
     scale : float
         Divisor of the stored integers.
     mean, std : tuple of float
@@ -51,6 +56,8 @@ class Preprocess(BaseModel):
 
     layout: ImageLayout | None = None
     size: tuple[Pixels, Pixels] | None = None
+    fit: Literal["stretch", "pad"] = "stretch"
+    pad: Annotated[int, Field(ge=0, le=255)] = 0
     scale: PositiveFinite = 255.0
     mean: tuple[FiniteFloat, ...] = (0.0,)
     std: tuple[PositiveFinite, ...] = (1.0,)

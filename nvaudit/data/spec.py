@@ -20,7 +20,10 @@ LABEL_NAMES = frozenset(
      "y_train", "ground_truth", "gt", "annotations")
 )  # fmt: skip
 """What labels are called elsewhere: an array of such a name must not be left unused without a word."""
-LabelKind = Literal["class", "reference", "multilabel", "none"]
+NO_NUMBERS = frozenset({"text", "boxes", "ragged"})
+"""Kinds of labels that no loss is taken against."""
+
+LabelKind = Literal["class", "reference", "multilabel", "text", "boxes", "ragged", "none"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ class Dataset:
     labels : ndarray or None
         Labels with the samples on axis 0: int64 when `label_kind` is ``"class"``, any numeric type when
         it is ``"reference"``.
-    label_kind : {"class", "reference", "multilabel", "none"}
+    label_kind : {"class", "reference", "multilabel", "text", "boxes", "ragged", "none"}
         ``"class"``: class indices (any number of position axes after the first). ``"reference"``: target
-        or reference outputs, good for ``mse`` only. ``"multilabel"``: 0 or 1 for each output.
+        or reference outputs, good for ``mse`` only. ``"multilabel"``: 0 or 1 for each output. ``"text"``: a
+        text for each sample. ``"boxes"`` and ``"ragged"``: filled up, see :mod:`nvaudit.data.ragged`.
     source : str
         Where the data came from, or ``"synthetic"``.
     digest : str
@@ -136,6 +140,8 @@ class Raw:
         As in `Dataset`.
     names : tuple of str
         All class names that the source has, where labels are text and may not hold every one.
+    label_kind : {"boxes", "ragged"} or None
+        What the source knows labels to be that numbers alone do not tell.
     """
 
     inputs: Mapping[str, Array]
@@ -149,6 +155,7 @@ class Raw:
     skipped: tuple[tuple[str, str], ...] = ()
     parts: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
+    label_kind: Literal["boxes", "ragged"] | None = None
 
 
 def numpy_dtype(spec: InputSpec) -> np.dtype[Any]:

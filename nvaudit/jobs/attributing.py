@@ -238,8 +238,11 @@ def run_attribution(
     with session.timed("attribution"):
         tables = {table.kind: table for table in _run_splits(plan, session, runner)}
         classes = _run_classes(plan, session, runner)
+    notes = plan.notes
+    if plan.class_images is not None and metric.corpus:
+        notes = (*notes, f"by class: {metric.name} has one value for all samples together")
     return AttributionDetail(
-        tensors=tables.get("tensors"), terms=tables.get("terms"), classes=classes, notes=plan.notes
+        tensors=tables.get("tensors"), terms=tables.get("terms"), classes=classes, notes=notes
     )
 
 
@@ -283,6 +286,8 @@ def _run_classes(plan: AttributionPlan, session: Session, runner: VariantRunner)
     """Table of classes."""
     images, labels = plan.class_images, session.dataset.labels
     if images is None or labels is None:
+        return None
+    if runner.metric.corpus:
         return None
     chosen = labels[spread_evenly(session.dataset.count, images)].reshape(-1)
     # A score is by the share of labelled samples (see `over_set`), so that the mean is the metric.

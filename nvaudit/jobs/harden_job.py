@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nvaudit.arrays import Rows
 from nvaudit.data import Dataset, load_dataset
+from nvaudit.data.spec import NO_NUMBERS
 from nvaudit.device import OperatingPoint
 from nvaudit.errors import ModelError, OptionError, ProfileError
 from nvaudit.files import writing
@@ -140,10 +141,18 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
         place = scratch / f"data-{len(list(scratch.iterdir()))}"
         place.mkdir()
         path = None if name is None else Path(name)
+        rules = rules_for(loaded, output, spec.metric, spec.ignore_labels, spec)
+        if name != spec.data:  # --labels are of --data
+            rules = replace(rules, file=None)
         data = load_dataset(
             path, wanted, model_path=loaded.path, limit=limit, seed=spec.seed, scratch=place,
-            rules=rules_for(loaded, output, spec.metric, spec.ignore_labels),
+            rules=rules,
         )  # fmt: skip
+        if data.label_kind in NO_NUMBERS:
+            raise OptionError(
+                f"{data.source}: labels are of kind {data.label_kind}, and --method {spec.method} trains on "
+                "classes or numbers; use --method remap, which trains nothing"
+            )
         cut = settle_cut(loaded, rebatch, data, output, spec.batch_size, spec.provider)
         notes.extend(note for note in cut.notes if note not in notes)
         return cut.dataset

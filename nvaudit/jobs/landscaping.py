@@ -38,6 +38,7 @@ from nvaudit.report.landscape.result import (
 from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo
 from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, load_runnable, rules_for, settle_output
 from nvaudit.stats.roughness import roughness
+from nvaudit.task_options import TaskOptions
 
 
 @takes_old(output="output_name")
@@ -93,7 +94,7 @@ def run_landscape(
         metric = {"mse": "mse", "binary_cross_entropy": "multilabel"}.get(spec.loss or "")
         dataset = load_dataset(
             data, input_specs(loaded, rebatch), model_path=loaded.path, limit=spec.limit, seed=spec.seed,
-            scratch=folder, rules=rules_for(loaded, output, metric, spec.ignore_labels),
+            scratch=folder, rules=rules_for(loaded, output, metric, spec.ignore_labels, TaskOptions()),
         )  # fmt: skip
         cut = settle_cut(loaded, rebatch, dataset, output, spec.batch_size, spec.provider)
         notes += cut.notes

@@ -153,6 +153,10 @@ def race_obstacle(session: Session, metric: Metric) -> str | None:
     """Say why chips cannot be stopped early; None if they can."""
     if session.spec.exhaustive:
         return "--exhaustive"
+    if metric.corpus:
+        return f"{metric.name} has one value for all samples together"
+    if metric.kind == "error_rate":
+        return "samples count by the length of their texts"
     if metric.unit != "fraction":
         return f"{metric.name} has no bounds, which races need"
     if metric.uneven:

@@ -19,6 +19,7 @@ from nvaudit.model.runtime import runtime
 from nvaudit.model.template import SLOT_FILE, Slot
 from nvaudit.perturb.cells import Cells, place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
+from nvaudit.perturb.corpus import accumulator
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
@@ -164,8 +165,7 @@ class Engine:
     ) -> float:
         """Score the template with its slots filled by the caller; NaN or infinite if its outputs overflow."""
         proto = Path(self._w.template.path).read_bytes()
-        scores = self._scores(self._filled(proto, slots), self._w.template, metric, keep)
-        return _sum(scores) / self._w.count
+        return self._value(self._filled(proto, slots), self._w.template, metric, keep)
 
     def score_graph(self, metric: Metric, keep: str | None, graph: GraphFile) -> float:
         """Score any graph on the workload's data, against the reference kept by :meth:`nominal`."""
@@ -186,7 +186,7 @@ class Engine:
                     np.lib.format.write_array_header_2_0(file, header)
                 part.tofile(file)
                 total += _sum([score(metric, output, part)])
-        return self._finite(metric, total)
+        return self._finite(metric, total / self._w.count)
 
     def chip(
         self, metric: Metric, keep: str | None, point: int, trial: int, variant: Variant = WHOLE
@@ -203,21 +203,27 @@ class Engine:
         """Score chip ``trial`` as :meth:`chip` does, and give the score of every sample."""
         begin = time.perf_counter()
         parts = list(self._scores(self._chip_session(point, trial), self._w.template, metric, keep))
-        value = self._finite(metric, _sum(parts))
+        value = self._finite(metric, _sum(parts) / self._w.count)
         outcome = Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
         return outcome, np.concatenate(parts).astype(np.float32)
 
     def variant_scores(
         self, metric: Metric, keep: str | None, point: int, trial: int | None, variant: Variant, images: int
     ) -> NDArray[np.float64]:
-        """Score a variant of chip ``trial`` (None: the unmodified model) on samples spread over the set."""
+        """Score a variant of chip ``trial`` (None: the unmodified model) on samples spread over the set.
+
+        Of a metric over a whole set, its value over these samples alone.
+        """
         graph = self._w.ideal if trial is None else self._w.template
         session = self._open(graph) if trial is None else self._chip_session(point, trial, variant)
         reference, chosen = self._reference(keep), spread_evenly(self._w.count, images)
         outputs = _gather(self._outputs(session, graph, images, chosen))
+        if metric.corpus:
+            parts = ((out, _part(reference, chosen[a:b])) for a, b, out in outputs)
+            return np.array([self._finite(metric, _over_all(metric, parts))])
         metric = over_set(metric, _part(reference, chosen))
         scores = np.concatenate([score(metric, out, _part(reference, chosen[a:b])) for a, b, out in outputs])
-        self._finite(metric, _sum([scores]))
+        self._finite(metric, _sum([scores]) / images)
         return scores
 
     def margins(self, metric: Metric, keep: str | None) -> NDArray[np.float64]:
@@ -260,22 +266,36 @@ class Engine:
         return self._difficulty[1]
 
     def _score(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
-        return self._finite(metric, _sum(self._scores(session, graph, metric, keep)))
+        return self._finite(metric, self._value(session, graph, metric, keep))
+
+    def _value(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
+        """The metric over the set."""
+        if metric.corpus:
+            return _over_all(metric, self._pieces(session, graph, metric, keep))
+        return _sum(self._scores(session, graph, metric, keep)) / self._w.count
 
     def _scores(
         self, session: Any, graph: GraphFile, metric: Metric, keep: str | None
     ) -> Iterator[NDArray[np.float64]]:
-        """Score of every sample, in pieces; counts those whose outputs are no numbers."""
-        reference = self._reference(keep)
-        metric, self._undefined = self._over_set(metric), 0
+        """Score of every sample, in pieces."""
+        settled = self._over_set(metric)
+        for output, target in self._pieces(session, graph, metric, keep):
+            yield score(settled, output, target)
+
+    def _pieces(
+        self, session: Any, graph: GraphFile, metric: Metric, keep: str | None
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
+        """Outputs and what they are compared with, in pieces; counts samples whose outputs are no numbers."""
+        reference, self._undefined = self._reference(keep), 0
         for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
             check_row(metric, output)
-            self._undefined += not_numbers(output)
-            yield score(metric, output, _part(reference, slice(start, stop)))
+            if self._w.boxes is None:  # boxes are filled up with what is no number
+                self._undefined += not_numbers(output)
+            yield output, _part(reference, slice(start, stop))
 
     def _over_set(self, metric: Metric) -> Metric:
         """The metric scaled for this workload's samples."""
-        if not metric.ignore:
+        if not metric.by_length:
             return metric
         if self._settled[0] != metric:
             self._settled = (metric, over_set(metric, self._labels))
@@ -284,9 +304,8 @@ class Engine:
     def _reference(self, keep: str | None) -> NDArray[Any] | None:
         return np.load(keep, mmap_mode="r") if keep is not None else self._labels
 
-    def _finite(self, metric: Metric, total: float) -> float:
-        """The mean over the set, which must be a number."""
-        value = total / self._w.count
+    def _finite(self, metric: Metric, value: float) -> float:
+        """The metric over a set, which must be a number."""
         if not np.isfinite(value):
             raise ModelError(
                 f"the metric {metric.name} is {value} on some chip: its outputs overflow, or the metric does "
@@ -306,7 +325,12 @@ class Engine:
             stop = min(start + size, count)
             part = slice(start, stop) if chosen is None else chosen[start:stop]
             feeds = feed_samples(self._inputs, self._axes, part, stop - start, graph.batch)
-            (output,) = run_session(session, [self._w.output], feeds)
+            outputs = run_session(session, [self._w.output, *self._w.beside], feeds)
+            if self._w.boxes is not None:
+                each = [self._by_sample(one, stop - start, graph.batch) for one in outputs]
+                yield start, stop, self._w.boxes.read(each, f"output '{self._w.output}'")[: stop - start]
+                continue
+            (output,) = outputs
             output = self._by_sample(output, stop - start, graph.batch)
             first = output.shape[1:] if first is None else first
             if output.shape[1:] != first:
@@ -480,6 +504,14 @@ def _sum(parts: Iterable[NDArray[np.float64]]) -> float:
     """Sum of all scores; one beyond floating point is infinite, and refused where it is looked at."""
     with np.errstate(over="ignore", invalid="ignore"):
         return sum(float(part.sum()) for part in parts)
+
+
+def _over_all(metric: Metric, pieces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]) -> float:
+    """A metric that has one value for a whole set."""
+    gathered = accumulator(metric)
+    for output, target in pieces:
+        gathered.update(output, target)
+    return float(gathered.compute())
 
 
 def _part(reference: NDArray[Any] | None, which: slice | NDArray[np.intp]) -> NDArray[Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from nvaudit.perturb.scores import (
     reference_of,
     score,
 )
+from nvaudit.perturb.task_metrics import TAKES, called, per_sample, settle_task
 
 __all__ = [
     "Metric",
@@ -46,7 +47,10 @@ __all__ = [
 
 _SUM_TOLERANCE = 1e-3
 _COLOURS = 4
-_NAMES = "top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, or module:function"
+_NAMES = (
+    "top1, topK (e.g. top5), cross_entropy, mse, agreement, multilabel, f1, f1_micro, miou, perplexity, cer, "
+    "wer, map, map50, or module:function"
+)
 
 
 def resolve_metric(
@@ -69,7 +73,8 @@ def resolve_metric(
         Nominal outputs of the first samples.
     labels : ndarray or None, sample first
         All labels.
-    label_kind : {"class", "reference", "multilabel", "none"}
+    label_kind : str
+        As in a dataset.
     class_axis : int, optional
         Overrides the reading of the shape.
     reading : Reading, optional
@@ -91,9 +96,10 @@ def resolve_metric(
     if name is None:
         name, caution = _default_name(output, label_kind, class_axis, reading)
     base = replace(_named(name), row=output.shape[1:], caution=caution)
-    if base.kind == "function":
-        better = bool(getattr(load_function(name), "higher_is_better", True))
-        return replace(base, higher_is_better=better, row=None)
+    base = replace(base, label_kind=label_kind)
+    settled = settle_task(base, output, labels, class_axis, reading)
+    if settled is not None:
+        return settled
     if label_kind == "none" or base.kind == "agreement":
         if base.kind not in ("agreement", "mse"):
             raise OptionError(f"--metric {name} needs labels; without them use agreement or mse")
@@ -102,9 +108,9 @@ def resolve_metric(
         base = _leave_out(base, labels, known.ignore)
     if base.kind == "mse":
         return _settle_mse(base, output, labels)
-    if base.kind == "multilabel":
+    if base.kind == "multilabel" or (base.kind == "confusion" and label_kind == "multilabel"):
         assert labels is not None
-        return _settle_multilabel(base, output, labels, known)
+        return _settle_multilabel(replace(base, several=True), output, labels, known)
     return _settle_decided(base, output, labels if label_kind == "class" else None, class_axis, reading)
 
 
@@ -118,7 +124,7 @@ def _settle_decided(
         return _settle_decisions(base, output, wanted, known)
     if known.ranked and class_axis is None:
         raise OptionError(
-            f"--metric {base.name}: {_called(known)} holds the largest scores in order and does not say "
+            f"--metric {base.name}: {called(known)} holds the largest scores in order and does not say "
             "whose they are; choose the output with their classes, or the scores before the TopK, with "
             "--output-name, or use --metric mse"
         )
@@ -128,15 +134,15 @@ def _settle_decided(
     return settled
 
 
-def _called(reading: Reading) -> str:
-    return f"output {reading.output!r}" if reading.output else "the output"
-
-
 def _default_name(
     output: Array, label_kind: str, axis: int | None, reading: Reading | None
 ) -> tuple[str, str]:
     """The metric that fits, and what its choice rests on where that is not obvious."""
     fixed = {"class": "top1", "reference": "mse", "multilabel": "multilabel"}
+    if label_kind in TAKES:
+        raise OptionError(
+            f"labels are of kind {label_kind}, and no --metric says what is measured; use {TAKES[label_kind]}"
+        )
     if label_kind in fixed:
         return fixed[label_kind], ""
     single = output.ndim == 1 or output.shape[-1] == 1
@@ -149,21 +155,34 @@ def _default_name(
     several = sum(size != 1 for size in output.shape[1:]) > 1
     if not reading.ranked and not (several and not reading.scores):
         return ("agreement" if scores and small else "mse"), ""
-    assumed = f"nothing proves which axis of {_called(reading)} {_per_sample(output)} holds class scores"
+    assumed = f"nothing proves which axis of {called(reading)} {per_sample(output)} holds class scores"
     if reading.ranked:
-        assumed = f"{_called(reading)} holds the largest scores in order, not whose they are"
+        assumed = f"{called(reading)} holds the largest scores in order, not whose they are"
     elif output.ndim == 4 and min(output.shape[1], output.shape[3]) <= _COLOURS:
         return "mse", ""  # an image: nobody would take it for classes
     elif reading.class_axis is not None:
         # The channels of a convolution: of an image as likely as of classes.
         if output.ndim > 3:
             return "mse", ""
-        assumed = f"nothing proves that the channels of {_called(reading)} {_per_sample(output)} are classes"
+        assumed = f"nothing proves that the channels of {called(reading)} {per_sample(output)} are classes"
     return "mse", f"{assumed}, so outputs are compared as numbers; --class-axis makes it agreement"
 
 
-def _per_sample(output: Array) -> str:
-    return f"[N, {', '.join(map(str, output.shape[1:]))}]"
+_LOSS: dict[str, Any] = {"higher_is_better": False}
+_READY: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"kind": "cross_entropy", "unit": "nats", **_LOSS},
+    "mse": {"kind": "mse", "unit": "squared error", **_LOSS},
+    "agreement": {"kind": "agreement"},
+    "multilabel": {"kind": "multilabel"},
+    "cer": {"kind": "error_rate", **_LOSS},
+    "wer": {"kind": "error_rate", **_LOSS},
+    "map": {"kind": "boxes", "corpus": True},
+    "map50": {"kind": "boxes", "corpus": True},
+    "miou": {"kind": "confusion", "corpus": True},
+    "f1": {"kind": "confusion", "corpus": True},
+    "f1_micro": {"kind": "confusion", "corpus": True},
+    "perplexity": {"kind": "perplexity", "unit": "perplexity", "corpus": True, **_LOSS},
+}
 
 
 def _named(name: str) -> Metric:
@@ -172,14 +191,9 @@ def _named(name: str) -> Metric:
         if k < 1:
             raise OptionError("--metric top0: k must be at least 1")
         return Metric(name, "top_k", k=k)
-    if name in ("cross_entropy", "cross-entropy", "loss"):
-        return Metric("cross_entropy", "cross_entropy", higher_is_better=False, unit="nats")
-    if name == "mse":
-        return Metric("mse", "mse", higher_is_better=False, unit="squared error")
-    if name == "agreement":
-        return Metric("agreement", "agreement")
-    if name == "multilabel":
-        return Metric("multilabel", "multilabel")
+    named = {"cross-entropy": "cross_entropy", "loss": "cross_entropy", "f1_macro": "f1"}.get(name, name)
+    if named in _READY:
+        return Metric(named, **_READY[named])
     if ":" in name:
         return Metric(name, "function", unit="score")
     raise OptionError(f"--metric {name!r} is unknown; use {_NAMES}")
@@ -239,28 +253,28 @@ def _scale(output: Array) -> Literal["logit", "probability"]:
 def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known: Reading) -> Metric:
     """Compare class numbers: the graph decides itself, and there are no scores."""
     ranked = None if known.ranked_axis is None else known.ranked_axis % output.ndim
-    if metric.kind == "cross_entropy" or (metric.k > 1 and ranked is None):
+    if metric.kind in ("cross_entropy", "perplexity") or (metric.k > 1 and ranked is None):
         raise OptionError(
-            f"--metric {metric.name} needs class scores, and {_called(known)} holds decisions (class "
+            f"--metric {metric.name} needs class scores, and {called(known)} holds decisions (class "
             "numbers); choose the scores with --output-name, or use top1"
         )
     if ranked is not None and metric.k >= output.shape[ranked] > 1:
         raise OptionError(
-            f"--metric {metric.name}: {_called(known)} has only the best {output.shape[ranked]} classes"
+            f"--metric {metric.name}: {called(known)} has only the best {output.shape[ranked]} classes"
         )
     axis = ranked if known.one_hot_axis is None else known.one_hot_axis
     rest = [n for i, n in enumerate(output.shape) if i not in (0, axis) and n != 1]
     if labels is not None and [n for n in labels.shape[1:] if n != 1] != rest:
         each = "decision" if axis is None else f"sample and position, without axis {axis} (the classes)"
         raise DataError(
-            f"labels have shape {list(labels.shape)} and {_called(known)} {list(output.shape)}, which holds "
+            f"labels have shape {list(labels.shape)} and {called(known)} {list(output.shape)}, which holds "
             f"decisions (class numbers): there must be one label for each {each}; choose another "
             "--output-name"
         )
     other = "the labels" if metric.against == "labels" else "those of the unmodified model"
-    assumed = f"{_called(known)} holds decisions (class numbers), compared with {other}"
+    assumed = f"{called(known)} holds decisions (class numbers), compared with {other}"
     if known.one_hot_axis is not None:
-        assumed = f"{_called(known)} holds decisions (one-hot on axis {axis}), compared with {other}"
+        assumed = f"{called(known)} holds decisions (one-hot on axis {axis}), compared with {other}"
         if labels is not None:
             _check_labels(replace(metric, class_axis=axis), output, labels, known.sorted_names)
     return replace(
@@ -287,7 +301,7 @@ def _settle_classes(
     axis_assumed = f"class scores on axis {axis} ({classes} classes)"
     if output[0].size > classes:
         axis_assumed += ", averaged over positions"
-    if metric.kind != "cross_entropy":
+    if metric.kind not in ("cross_entropy", "perplexity"):
         caution = metric.caution or _unproved(output, labels, given, reading)
         return replace(metric, class_axis=axis, assumed=(axis_assumed, *metric.assumed), caution=caution)
     total = output.astype(np.float64).sum(axis=axis)
@@ -312,7 +326,7 @@ def _unproved(output: Array, labels: Array | None, axis: int | None, reading: Re
     if labels is not None or axis is not None or reading is None or reading.scores or not several:
         return ""
     return (
-        f"the channels of {_called(reading)} {_per_sample(output)} are taken as classes, which nothing proves"
+        f"the channels of {called(reading)} {per_sample(output)} are taken as classes, which nothing proves"
     )
 
 
@@ -339,7 +353,7 @@ def _class_axis(
         return int(proved or 0)
     which = " or ".join(f"axis {a} ({output.shape[a]})" for a in long)
     raise OptionError(
-        f"--metric {metric.name}: {_called(reading)} has shape {_per_sample(output)}, and nothing proves "
+        f"--metric {metric.name}: {called(reading)} has shape {per_sample(output)}, and nothing proves "
         f"which axis holds the classes: {which}; set --class-axis"
         + ("" if labels is not None else ", or use --metric mse, which needs none")
     )

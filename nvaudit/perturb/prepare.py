@@ -29,6 +29,7 @@ from nvaudit.model import (
     zipped_classes,
 )
 from nvaudit.options import Encoding
+from nvaudit.perturb.boxes import BoxReader
 from nvaudit.perturb.choose_codes import ChosenCodes, scale_axes
 from nvaudit.perturb.terms import Setting, read_terms
 from nvaudit.perturb.workload import ArrayFile, GraphFile, TensorFile, Workload, save_array
@@ -165,6 +166,8 @@ class Request:
     every_device: bool
     provider: str
     all_read: bool = False
+    boxes: BoxReader | None = None
+    beside: tuple[str, ...] = ()
 
     def noisy_reads(self, tensors: Sequence[TensorFile]) -> set[str]:
         """Keys of the tensors that are read with noise, by the profile or, all of them, as measured."""
@@ -233,6 +236,8 @@ def _build(request: Request, folder: Path) -> Workload:
         together=dataset.together,
         alternatives=scoreable_outputs(request.loaded),
         columns=zipped_classes(request.loaded, request.output),
+        boxes=request.boxes,
+        beside=request.beside,
     )
 
 

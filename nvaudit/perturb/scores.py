@@ -6,18 +6,24 @@ positions (pixels, time steps).
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.arrays import Array
+from nvaudit.data.ragged import rows_of
 from nvaudit.data.store import row_slices
 from nvaudit.errors import DataError, ModelError, OptionError
+from nvaudit.perturb.text import distances, greedy_ctc, lengths
 
 Scores = NDArray[np.float64]
 
@@ -49,6 +55,12 @@ class Reading:
         Labels are so many class names, numbered in sorted order.
     one_hot_axis : int or None
         Of decisions: the axis along which the class that was decided has the largest number.
+    alphabet : tuple of str
+        What each class of a text stands for, as it was given; empty: it is not known.
+    alphabet_of : str
+        Where it is from.
+    boxes : bool
+        The output holds boxes that were read from a detector's outputs.
     """
 
     output: str = ""
@@ -60,6 +72,9 @@ class Reading:
     ignore: tuple[int, ...] = ()
     sorted_names: int | None = None
     one_hot_axis: int | None = None
+    alphabet: tuple[str, ...] = ()
+    alphabet_of: str = ""
+    boxes: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ class Metric:
     ----------
     name : str
         As the user named it: ``top1``, ``top5``, ``cross_entropy``, ``mse``, ``agreement``, ``multilabel``,
-        or a ``module:function``.
+        ``cer``, ``map``, …, or a ``module:function``.
     kind : str
         Which rule scores a batch.
     k : int
@@ -97,10 +112,21 @@ class Metric:
         Shape of a sample's output; another one cannot be scored.
     caution : str
         What a reader must know before the numbers; stands in the headline.
+    corpus : bool
+        It has one value for a whole set and none for a sample (:mod:`nvaudit.perturb.corpus`).
+    several : bool
+        Labels are 0 or 1 for each output.
+    alphabet : tuple of str
+        What each class stands for, where outputs are texts.
+    label_kind : str
+        Of the labels, as in a dataset.
     """
 
     name: str
-    kind: Literal["top_k", "cross_entropy", "mse", "agreement", "multilabel", "function"]
+    kind: Literal[
+        "top_k", "cross_entropy", "mse", "agreement", "multilabel", "function",
+        "error_rate", "confusion", "perplexity", "boxes",
+    ]  # fmt: skip
     k: int = 1
     class_axis: int | None = None
     scale: Literal["logit", "probability"] = "logit"
@@ -114,29 +140,88 @@ class Metric:
     uneven: bool = False
     row: tuple[int, ...] | None = None
     caution: str = ""
+    corpus: bool = False
+    several: bool = False
+    alphabet: tuple[str, ...] = ()
+    label_kind: str = "class"
+
+    @property
+    def by_length(self) -> bool:
+        """Whether a score depends on what the other samples are: by their numbers of positions."""
+        return bool(self.ignore) or self.kind == "error_rate"
 
 
 def load_function(name: str) -> Any:
-    """Import a user's metric, ``function(outputs, labels) -> score per sample``.
+    """Import a user's metric: ``function(outputs, labels)``, or what has ``update`` and ``compute``.
+
+    Parameters
+    ----------
+    name : str
+        ``module:function``, or ``file.py:function``.
 
     Raises
     ------
     OptionError
-        If it cannot be imported, or is no function.
+        If it cannot be imported, or is neither.
     """
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a user's module most likely lies; last, so it shadows nothing
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = getattr(_module_of(name), name.rpartition(":")[2])
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise OptionError(f"--metric {name}: cannot import it: {_what(error)}") from error
-    if not callable(function):
-        raise OptionError(f"--metric {name}: it is of type {type(function).__name__}, not a function")
+        raise OptionError(f"--metric {name}: cannot import it: {what_failed(error)}") from error
+    gathers = all(callable(getattr(function, part, None)) for part in ("update", "compute"))
+    if not callable(function) and not gathers:
+        raise OptionError(
+            f"--metric {name}: it is of type {type(function).__name__}, not a function, and has no update "
+            "and compute"
+        )
     return function
 
 
-def _what(error: BaseException) -> str:
+def _module_of(name: str) -> ModuleType:
+    """Import the module of a user's metric, or its file, once."""
+    module = name.rpartition(":")[0]
+    if not module.endswith(".py"):
+        if os.getcwd() not in sys.path:
+            sys.path.append(
+                os.getcwd()
+            )  # where a user's module most likely lies; last, so it shadows nothing
+        return importlib.import_module(module)
+    path = Path(module).resolve()
+    known = f"_metric_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if known in sys.modules:
+        return sys.modules[known]
+    spec = importlib.util.spec_from_file_location(known, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"no file {module}")
+    made = importlib.util.module_from_spec(spec)
+    # Known before it runs, as an import does it: what it defines can then be pickled and copied. And its
+    # neighbours can be imported as by a script.
+    sys.modules[known] = made
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(made)
+    except BaseException:
+        del sys.modules[known]
+        raise
+    return made
+
+
+def function_digest(name: str) -> str:
+    """SHA-256 of the file of a user's metric; a dash if it has none.
+
+    Raises
+    ------
+    OptionError
+        As :func:`load_function`.
+    """
+    load_function(name)
+    code = getattr(_module_of(name), "__file__", None)
+    return hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
+
+
+def what_failed(error: BaseException) -> str:
+    """Name an error of a user's code."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
@@ -166,8 +251,15 @@ def over_set(metric: Metric, labels: Array | None) -> Metric:
     DataError
         If nothing in the set is labelled.
     """
-    if not metric.ignore or labels is None:
+    if not metric.by_length or labels is None:
         return metric
+    if metric.kind == "error_rate":
+        total = float(lengths(labels, words=metric.name == "wer").sum())
+        if total == 0:
+            raise DataError(
+                f"labels y: all of the {len(labels)} texts are empty, so there is nothing to read"
+            )
+        return replace(metric, positions=total / len(labels))
     kept = sum(int(labelled(metric, np.asarray(labels[part])).sum()) for part in row_slices(labels))
     if kept == 0:
         raise DataError(
@@ -179,7 +271,7 @@ def over_set(metric: Metric, labels: Array | None) -> Metric:
 
 def reference_of(metric: Metric, output: Array) -> Array:
     """What must be kept of the nominal outputs for a metric ``against="nominal"``."""
-    return _decision(metric, output) if metric.kind == "agreement" else output
+    return decision_of(metric, output) if metric.kind == "agreement" else output
 
 
 def score(metric: Metric, output: Array, target: Array | None) -> Scores:
@@ -203,6 +295,11 @@ def score(metric: Metric, output: Array, target: Array | None) -> Scores:
     if metric.kind == "function":
         return _call(metric, output, target)
     assert target is not None
+    assert metric.kind not in ("confusion", "boxes")  # which have no score of a sample
+    if metric.kind == "error_rate":
+        assert metric.positions is not None
+        read = greedy_ctc(decision_of(metric, output), metric.alphabet)
+        return distances(read, target, words=metric.name == "wer") / metric.positions
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is no finite number, and refused
         return _score(metric, output, target)
 
@@ -215,10 +312,10 @@ def _score(metric: Metric, output: Array, target: Array) -> Scores:
     per_position: Array
     if metric.kind == "mse":
         per_position = np.square(output.astype(np.float64) - target.reshape(output.shape))
-    elif metric.kind == "cross_entropy":
+    elif metric.kind in ("cross_entropy", "perplexity"):
         per_position = _cross_entropy(metric, output, target)
     elif metric.kind == "agreement" and metric.against == "labels":  # with stored outputs
-        per_position = _right(metric, output, _decision(metric, target))
+        per_position = _right(metric, output, decision_of(metric, target))
     else:
         per_position = _right(metric, output, target)
     flat = per_position.reshape(len(output), -1)
@@ -250,24 +347,53 @@ def not_numbers(output: Array) -> int:
     return int(np.isnan(output).reshape(len(output), -1).any(axis=1).sum())
 
 
-def _call(metric: Metric, output: Array, target: Array | None) -> Scores:
+def given_outputs(metric: Metric, output: Any) -> Any:
+    """Outputs as a user's metric takes them: texts where an alphabet says what they stand for."""
+    return greedy_ctc(decision_of(metric, output), metric.alphabet) if metric.alphabet else output
+
+
+def given_target(metric: Metric, target: Any) -> Any:
+    """Labels as a user's metric takes them: a list of texts, or of the rows of each sample."""
+    if target is None or metric.label_kind not in ("text", "boxes", "ragged"):
+        return target
+    return target.tolist() if metric.label_kind == "text" else rows_of(target)
+
+
+def try_function(metric: Metric, output: Array, target: Array | None) -> Array:
+    """What a user's function gives for a batch: one number, or one for each sample.
+
+    Raises
+    ------
+    OptionError
+        If it fails, or gives something else.
+    """
     function = load_function(metric.name)
     try:
-        given = np.asarray(function(output, target))
+        given = np.asarray(function(given_outputs(metric, output), given_target(metric, target)))
         values = given if given.dtype.kind == "c" else given.astype(np.float64)
     except (Exception, SystemExit) as error:  # the user's code
         raise OptionError(
-            f"--metric {metric.name} failed on {len(output)} samples: {_what(error)}"
+            f"--metric {metric.name} failed on {len(output)} samples: {what_failed(error)}"
         ) from error
     if values.dtype.kind == "c":
         raise OptionError(
             f"--metric {metric.name} returned complex numbers ({values.dtype}); it must return one real "
             "score per sample"
         )
-    if values.shape != (len(output),):
+    if values.shape not in ((len(output),), ()):
         raise OptionError(
             f"--metric {metric.name} returned shape {list(values.shape)} for {len(output)} samples; it must "
-            "return one score per sample"
+            "return one score per sample, or one number for all"
+        )
+    return values
+
+
+def _call(metric: Metric, output: Array, target: Array | None) -> Scores:
+    values = try_function(metric, output, target)
+    if values.shape != (len(output),):
+        raise OptionError(
+            f"--metric {metric.name} returned one number for {len(output)} samples, and one for each before; "
+            "it must do the same for every batch"
         )
     return values
 
@@ -277,7 +403,8 @@ def class_last(metric: Metric, output: Array) -> Array:
     return np.moveaxis(output, metric.class_axis or 0, -1)
 
 
-def _decision(metric: Metric, output: Array) -> Array:
+def decision_of(metric: Metric, output: Array) -> Array:
+    """The classes that are decided for, from scores or as the graph says them."""
     if metric.decided:
         return output if metric.class_axis is None else np.take(output, 0, axis=metric.class_axis)
     if metric.class_axis is None:
@@ -290,7 +417,7 @@ def _right(metric: Metric, output: Array, target: Array) -> NDArray[np.bool_]:
         best = output[..., None] if metric.class_axis is None else class_last(metric, output)[..., : metric.k]
         return np.asarray((best == target.reshape(best.shape[:-1])[..., None]).any(axis=-1))
     if metric.class_axis is None:
-        decision = _decision(metric, output)
+        decision = decision_of(metric, output)
         return np.asarray((decision == target.reshape(decision.shape)) & ~np.isnan(output))
     if metric.k == 1:
         decision = np.argmax(output, axis=metric.class_axis)

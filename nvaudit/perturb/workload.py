@@ -15,6 +15,7 @@ from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.outliers import Outliers
 from nvaudit.mapping.tiling import ONE_COLUMN, Lines
 from nvaudit.model.template import Slot
+from nvaudit.perturb.boxes import BoxReader
 from nvaudit.perturb.chip import MappedTensor
 
 
@@ -153,6 +154,10 @@ class Workload:
         Of an output that is a dictionary for each sample: its keys, in the order of the classes.
     correction : CorrectionGraph or None
         None: chips are scored as they are.
+    boxes : BoxReader or None
+        Reads a detector's outputs, which are boxes then, shape (sample, 100, 6).
+    beside : tuple of str
+        Further outputs that it reads.
     chips : tuple of tuple of ReadBack
         Chips that are given, tensor by tensor: trial k is the k-th of them. Empty: chips are drawn.
     """
@@ -178,4 +183,6 @@ class Workload:
     alternatives: tuple[str, ...] = ()
     columns: tuple[int | str, ...] = ()
     correction: CorrectionGraph | None = None
+    boxes: BoxReader | None = None
+    beside: tuple[str, ...] = ()
     chips: tuple[tuple[ReadBack, ...], ...] = ()

@@ -25,6 +25,7 @@ from nvaudit.options import (
     path_option,
 )
 from nvaudit.spec import RunSpec
+from nvaudit.task_options import TaskOptions
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 
@@ -87,6 +88,7 @@ class RemapSpec(
     CodeOptions,
     MappingOptions,
     DeviceOptions,
+    TaskOptions,
     MetricOptions,
     DataOptions,
     ModelOptions,

@@ -15,6 +15,7 @@ from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import clean
 from nvaudit.spec import RunSpec
 from nvaudit.stats.gate import overall_verdict
+from nvaudit.task_options import TaskOptions
 
 _LEFT_OUT = ("model", "workers", "dask")
 """Said first; and what has no influence on results and belongs to one machine."""
@@ -53,7 +54,7 @@ def audit_command(run: Mapping[str, JsonValue]) -> str:
     return " ".join(_quote(word) for word in words)
 
 
-_SAME = (DeviceOptions, MappingOptions, CodeOptions, DataOptions, MetricOptions)
+_SAME = (DeviceOptions, MappingOptions, CodeOptions, DataOptions, MetricOptions, TaskOptions)
 """Options of an audit under which a model is hardened too."""
 
 

@@ -201,7 +201,7 @@ class DataInfo(ReportPart):
 
     source: str
     count: int = Field(ge=1)
-    label_kind: Literal["class", "reference", "multilabel", "none"]
+    label_kind: Literal["class", "reference", "multilabel", "text", "boxes", "ragged", "none"]
     standard_error: float | None = Field(
         default=None, description="Binomial standard error of the nominal accuracy on this many images."
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.perturb.corpus import accumulator
 from nvaudit.perturb.metrics import Metric, over_set, reference_of, score
 from nvaudit.retrain.device_noise import DeviceNoise
 from nvaudit.retrain.feed import Batch, Feed
@@ -167,19 +168,26 @@ class Scorer:
     def _values(self, chips: ChipWeights, count: int) -> NDArray[np.float64]:
         """Mean score of each chip of a stack."""
         total, seen, metric = np.zeros(count), 0, self._over_rows()
+        gathered = [accumulator(metric) for _ in range(count)] if metric.corpus else []
         for number, batch in self._batches():
             target = self._targets.get(number)
             if target is None and batch.labels is not None:
                 target = batch.labels.cpu().numpy()
             outputs = self._outputs(batch, chips, count)
+            for one, output in zip(gathered, outputs, strict=False):
+                one.update(output, target)
+            if gathered:
+                continue
             total += [float(score(metric, output, target).sum()) for output in outputs]
             seen += len(batch.rows)
+        if gathered:
+            return np.array([float(one.compute()) for one in gathered])
         return np.asarray(total / seen, np.float64)
 
     def _over_rows(self) -> Metric:
         """The metric scaled for the validation samples."""
         labels = self.feed.dataset.labels
-        if not self.metric.ignore or labels is None:
+        if not self.metric.by_length or labels is None:
             return self.metric
         return over_set(self.metric, np.asarray(labels[self.feed.rows]))
 

@@ -32,6 +32,7 @@ from nvaudit.options import (
     path_option,
 )
 from nvaudit.spec import QuestionOptions, RunSpec, TechnologyOptions, make_spec
+from nvaudit.task_options import TaskOptions
 
 if TYPE_CHECKING:
     from nvaudit.perturb.crossbar import ConverterSpec
@@ -285,7 +286,7 @@ class PlanOptions(Options):
     ] = None
 
 
-_INPUTS = ("model", "device", "data", "val_data", "test_data", "mapping")
+_INPUTS = ("model", "device", "data", "labels", "alphabet", "val_data", "test_data", "mapping")
 _OF_THE_AUDITS = (
     *("audit_images", "trials", "confidence", "yield_at", "roughness", "workers", "verify_plan"),
     *TechnologyOptions.model_fields,
@@ -310,6 +311,7 @@ class HardenSpec(
     MappingOptions,
     DeviceOptions,
     HeldOutOptions,
+    TaskOptions,
     MetricOptions,
     DataOptions,
     MethodOptions,
@@ -455,6 +457,7 @@ class HardenSpec(
         if self.adc_bits is not None:
             how |= {name: getattr(self, name) for name in ("crossbar", "adc_bits", "dac_bits", "adc_range")}
         own = {"batch_size", "limit", "bits", "cell_bits", *ConverterOptions.model_fields}
+        own |= {"labels", "label_column", "label_kind"}  # what is audited holds its labels itself
         shared = [
             name for name in RunSpec.model_fields if name in HardenSpec.model_fields and name not in own
         ]

@@ -187,11 +187,15 @@ def trials_for_bound(percentile: float, confidence: float, sided: int = 1) -> in
     return guess if first is None else first
 
 
+_NO_ACCURACY = frozenset({"agreement", "cer", "wer", "map", "map50", "miou", "f1", "f1_micro"})
+"""Fractions that are no share of samples that are right, by labels."""
+
+
 def standard_error(nominal: float, images: int, metric: str, unit: str) -> float | None:
     """Binomial standard error of a nominal accuracy: the evaluation set is finite too.
 
     None for what is no accuracy against labels, where it would say nothing.
     """
-    if unit != "fraction" or metric == "agreement":
+    if unit != "fraction" or metric in _NO_ACCURACY:
         return None
     return math.sqrt(nominal * (1 - nominal) / images)

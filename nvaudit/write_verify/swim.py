@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nvaudit.arrays import Floats
 from nvaudit.data import Dataset, load_dataset
+from nvaudit.data.spec import NO_NUMBERS
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.perturb.chip import MappedTensor, TensorLaw
 from nvaudit.perturb.prepare import original_batch
@@ -196,7 +197,12 @@ def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
         limit=None,
         seed=spec.run.seed,
         scratch=scratch,
-        rules=rules_for(session.loaded, session.workload.output, spec.run.metric, spec.run.ignore_labels),
+        rules=replace(
+            rules_for(
+                session.loaded, session.workload.output, spec.run.metric, spec.run.ignore_labels, spec.run
+            ),
+            file=None,  # --labels are of --data
+        ),
     )
     if session.dataset.together:
         data = replace(data, together=min(spec.run.batch_size or data.count, data.count))
@@ -226,4 +232,9 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> TrainingLoss:
     outputs = scores.float().cpu().numpy()
     labels = None if data.labels is None else np.asarray(data.labels)[feed.rows]
     reading = read_output(session.loaded, session.rebatch, session.workload.output, outputs.ndim, data)
+    if data.label_kind in NO_NUMBERS:
+        raise OptionError(
+            f"--ranking swim: labels are of kind {data.label_kind}, and no loss is taken against them; use "
+            "--ranking magnitude"
+        )
     return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None, reading)

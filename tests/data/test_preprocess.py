@@ -102,7 +102,7 @@ def test_floats_are_not_preprocessed_again(tmp_path, load):
         (
             '{"means": [0.5]}',
             "means: unknown key; did you mean mean? "
-            "the keys are layout, size, scale, mean, std, color, classes",
+            "the keys are layout, size, fit, pad, scale, mean, std, color, classes",
         ),
         ('{"colour": "RGB", "scale": 0}', "scale: Input should be greater than 0; got '0'"),
         ('{"std": [1, 0]}', "std.1: Input should be greater than 0; got '0'"),
@@ -110,7 +110,11 @@ def test_floats_are_not_preprocessed_again(tmp_path, load):
         ('{"mean": [NaN]}', "mean.0: Input should be a finite number; got 'nan'"),
         ('{"layout": "CHW"}', "layout: Input should be 'NCHW' or 'NHWC'; got 'CHW'"),
         ('{"classes": ["a", "a"]}', "classes: Value error, names a class twice; got \"['a', 'a']\""),
-        ("[1]", "expected a JSON object with keys layout, size, scale, mean, std, color, classes, got list"),
+        (
+            "[1]",
+            "expected a JSON object with keys layout, size, fit, pad, scale, mean, std, color, classes, got "
+            "list",
+        ),
         ("{", "not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("[" * 100_000, "not valid JSON: maximum recursion depth exceeded"),
         (" " * (1 << 20) + "{}", "larger than 1 MiB, so it is not a preprocessing file"),

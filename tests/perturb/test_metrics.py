@@ -391,11 +391,12 @@ def test_a_function_may_say_that_less_is_better():
 
 
 @pytest.mark.usefixtures("module")
-def test_a_function_must_return_a_score_per_sample():
-    """One number for the batch is refused, with its shape."""
-    with pytest.raises(OptionError) as caught:
-        run("my_metrics:mean", LOGITS, LABELS)
-    assert "my_metrics:mean returned shape [] for 6 samples" in str(caught.value)
+def test_a_function_that_returns_one_number_is_of_all_samples():
+    """It is then called once, with everything; what it gives for a batch is no score of a sample."""
+    metric = resolve_metric("my_metrics:mean", LOGITS, LABELS, "class")
+    assert metric.corpus
+    with pytest.raises(OptionError, match="returned one number for 6 samples, and one for each before"):
+        score(metric, LOGITS, LABELS)
 
 
 @pytest.mark.usefixtures("module")

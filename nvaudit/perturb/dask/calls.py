@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,7 @@ from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.dask.files import FileRef
-from nvaudit.perturb.metrics import load_function
+from nvaudit.perturb.scores import function_digest
 from nvaudit.perturb.workers import Host, host_of
 
 
@@ -93,7 +90,7 @@ class _CheckedHost:
 def _check(name: str, wanted: str) -> None:
     here = f"the Dask worker on {socket.gethostname()}"
     try:
-        version = metric_code(name)
+        version = function_digest(name)
     except OptionError as error:
         raise OptionError(
             f"{error}; on {here} the module must be importable too: install it there, or start the Dask "
@@ -104,13 +101,6 @@ def _check(name: str, wanted: str) -> None:
             f"--metric {name}: {here} has another version of its module; put the same file there and start "
             "the Dask worker again"
         )
-
-
-def metric_code(name: str) -> str:
-    """SHA-256 of the module of a metric ``module:function``; a dash if it has no file."""
-    load_function(name)
-    code = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
-    return hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from nvaudit.errors import OptionError
-from nvaudit.perturb.dask.calls import RemoteCall, metric_code
+from nvaudit.perturb.dask.calls import RemoteCall
 from nvaudit.perturb.dask.cluster import Cluster, refusals
 from nvaudit.perturb.dask.dispatch import Dispatcher
 from nvaudit.perturb.dask.files import FileRef, FileStore, file_ref, paths_in
@@ -22,6 +22,7 @@ from nvaudit.perturb.dask.queue import QueuedCall
 from nvaudit.perturb.dask.shipping import Shipper, refused
 from nvaudit.perturb.dask.worker import end
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.scores import function_digest
 
 FIRST_WORKER_S = 60.0
 """How long a cluster may take to have its first Dask worker."""
@@ -118,7 +119,7 @@ class DaskPool:
 
     def _code_of(self, metric: Metric) -> str:
         if metric.name not in self._code:
-            self._code[metric.name] = metric_code(metric.name)
+            self._code[metric.name] = function_digest(metric.name)
         return self._code[metric.name]
 
     def __enter__(self) -> DaskPool:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.data import Dataset
+from nvaudit.data.spec import NO_NUMBERS
 from nvaudit.model import LoadedModel, Rebatch
 from nvaudit.perturb.apart import BATCH
 from nvaudit.perturb.engine import Outcome, Probe
@@ -245,6 +246,8 @@ def measure(
                 notes = (f"re-batching was undone: {moved}",)
                 continue
             labels, kind = plane.base.labels, subject.dataset.label_kind
+            if kind in NO_NUMBERS:
+                labels, kind = None, "none"
             reading = subject.read(rebatch, probe)
             loss = settle_loss(
                 spec.loss, probe.output, None if labels is None else labels.open(), kind, spec.class_axis,

@@ -28,6 +28,9 @@ _LABELS = {
     "reference": "reference outputs",
     "multilabel": "several labels a sample",
     "none": "no labels",
+    "text": "text labels",
+    "boxes": "boxes as labels",
+    "ragged": "lists as labels",
 }
 """What the data hold beside the inputs, in words."""
 

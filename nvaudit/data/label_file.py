@@ -1,0 +1,192 @@
+"""Labels in a file of their own: a table, JSON lines, or annotations as COCO has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvaudit.data.folder import LABEL_HEADS, MAX_BYTES, LabelTable, read_table
+from nvaudit.data.labels import LabelRules
+from nvaudit.data.ragged import as_boxes, pad_rows
+from nvaudit.errors import DataError
+
+_TABLES = frozenset({".csv", ".tsv", ".txt"})
+_LINES = frozenset({".jsonl", ".ndjson"})
+_FORMS = (
+    "a table (.csv, .tsv) with the columns file and label, JSON lines (.jsonl) such as "
+    '{"file": "a.png", "label": "text"} or {"file": "a.png", "boxes": [[x1, y1, x2, y2, class]]}, or COCO '
+    "annotations (.json)"
+)
+_FILE = ("file", "file_name", "filename", "image", "path", "name", "id")
+
+
+def read_label_file(path: Path, rules: LabelRules) -> LabelTable:
+    """Read labels.
+
+    Parameters
+    ----------
+    path : Path
+        By its suffix: a table, JSON lines, or COCO annotations.
+    rules : LabelRules
+        Which column or key holds the labels, and what they are.
+
+    Returns
+    -------
+    LabelTable
+        In the order of the file; without names of files where it has none.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or holds no such labels.
+    """
+    if not path.is_file():
+        problem = "not a regular file" if path.exists() else "no such file"
+        raise DataError(f"--labels {path}: {problem}; labels are {_FORMS}")
+    suffix = path.suffix.lower()
+    if suffix in _TABLES:
+        return read_table(path, rules.column, text=rules.kind == "text", files=False)
+    if suffix in _LINES:
+        return _from_entries(path, rules, _lines(path))
+    if suffix == ".json":
+        content = _parsed(path, _text(path), "")
+        if isinstance(content, list):
+            return _from_entries(path, rules, enumerate(content, 1))
+        return _coco(path, content)
+    raise DataError(f"--labels {path}: {suffix or 'no suffix'} is not a known kind; labels are {_FORMS}")
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(16 * MAX_BYTES + 1)
+        if len(raw) > 16 * MAX_BYTES:
+            raise DataError(f"{path}: larger than {16 * MAX_BYTES >> 20} MiB, so it holds no labels")
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
+
+
+def _parsed(path: Path, text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {place}not valid JSON: {str(error)[:120]}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if line.strip():
+            yield number, _parsed(path, line, f"line {number}: ")
+
+
+def _from_entries(path: Path, rules: LabelRules, entries: Iterable[tuple[int, Any]]) -> LabelTable:
+    """Labels from objects, one for each sample."""
+    files: list[str] = []
+    values: list[Any] = []
+    first: str | None = None
+    for number, entry in entries:
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: line {number}: {str(entry)[:60]!r} is no object; labels are {_FORMS}")
+        key = _key(path, number, entry, rules)
+        if first not in (None, key):
+            raise DataError(f"{path}: line {number}: has {key!r}, and lines before it {first!r}")
+        first = key
+        name = next((entry[one] for one in _FILE if one in entry and one != key), None)
+        if name is not None:
+            files.append(str(name))
+        if bool(files) != (name is not None):
+            raise DataError(f"{path}: line {number}: names no file, and others do; give each its file")
+        value = _boxes(path, number, entry) if key == "boxes" else entry[key]
+        if value is None:
+            raise DataError(f"{path}: line {number}: {key!r} is empty")
+        values.append(value)
+    if not values:
+        raise DataError(f"{path}: has no entries; labels are {_FORMS}")
+    if first == "boxes" or rules.kind == "boxes":
+        labels = as_boxes(pad_rows(values, str(path), (5,)), str(path))
+        return LabelTable(path, tuple(files), labels, "boxes")
+    return _packed(path, tuple(files), values, rules)
+
+
+def _key(path: Path, number: int, entry: Mapping[str, Any], rules: LabelRules) -> str:
+    """Which key holds the label."""
+    if rules.column is not None:
+        if rules.column not in entry:
+            known = ", ".join(map(repr, entry))[:200]
+            raise DataError(
+                f"{path}: line {number}: no key {rules.column!r} (--label-column); it has {known}"
+            )
+        return rules.column
+    for name in (("boxes",) if rules.kind in (None, "boxes") else ()) + LABEL_HEADS:
+        if name in entry:
+            return name
+    listed = ", ".join(map(repr, entry))[:200]
+    raise DataError(
+        f"{path}: line {number}: no label among its keys {listed}; --label-column says which is it"
+    )
+
+
+def _boxes(path: Path, number: int, entry: Mapping[str, Any]) -> Any:
+    """Boxes with their classes, which may stand beside them as ``labels``."""
+    boxes = entry["boxes"]
+    kinds = next((entry[name] for name in ("labels", "classes", "category_ids") if name in entry), None)
+    if not isinstance(boxes, list):
+        raise DataError(f"{path}: line {number}: 'boxes' is no list of [x1, y1, x2, y2, class]")
+    if kinds is None:
+        return boxes
+    if not isinstance(kinds, list) or len(kinds) != len(boxes):
+        raise DataError(f"{path}: line {number}: there must be one class for each of the {len(boxes)} boxes")
+    return [
+        [*box[:4], kind] if isinstance(box, list) else box for box, kind in zip(boxes, kinds, strict=True)
+    ]
+
+
+def _packed(path: Path, files: tuple[str, ...], values: list[Any], rules: LabelRules) -> LabelTable:
+    """Texts, numbers, or lists of numbers."""
+    if all(isinstance(value, str) for value in values):
+        if rules.kind != "text" and "" in values:
+            raise DataError(
+                f"{path}: label {values.index('') + 1} is empty; a text may be: --label-kind text"
+            )
+        return LabelTable(path, files, np.asarray(values))
+    if rules.kind == "text":
+        wrong = next(value for value in values if not isinstance(value, str))
+        raise DataError(f'{path}: label {str(wrong)[:60]!r} is no text; put texts in quotes: "{wrong}"')
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return LabelTable(path, files, np.asarray(values))
+    if all(isinstance(value, list) for value in values):
+        rows = pad_rows(values, str(path))
+        lengths = {len(value) for value in values}
+        return LabelTable(path, files, rows, "ragged" if len(lengths) > 1 or 0 in lengths else None)
+    raise DataError(f"{path}: labels are of several kinds; give all of them as text, numbers or lists")
+
+
+def _coco(path: Path, content: Any) -> LabelTable:
+    """Annotations of objects; classes are numbered in the order of their ids, as detectors count them."""
+    held = content if isinstance(content, dict) else {}
+    images, annotations = held.get("images"), held.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        raise DataError(f"{path}: no COCO annotations: it has no 'images' and 'annotations'; {_FORMS}")
+    try:
+        known = [one["id"] for one in held.get("categories", [])] or [
+            one["category_id"] for one in annotations
+        ]
+        order: dict[Any, int] = {one: place for place, one in enumerate(sorted(set(known)))}
+        names = {one["id"]: str(one["file_name"]) for one in images}
+        rows: dict[Any, list[list[float]]] = {one: [] for one in names}
+        for one in annotations:
+            x, y, width, height = one["bbox"]
+            if width > 0 and height > 0:
+                kind, crowd = order[one["category_id"]], int(one.get("iscrowd", 0))
+                rows[one["image_id"]].append([x, y, x + width, y + height, kind, crowd])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: COCO annotations without {error}: {_FORMS}") from error
+    labels = as_boxes(pad_rows(list(rows.values()), str(path), (6,)), str(path))
+    return LabelTable(path, tuple(names.values()), labels, "boxes")

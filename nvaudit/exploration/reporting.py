@@ -75,7 +75,7 @@ class Exploration:
     scouted: int
     exhaustive: int
     raced: bool
-    not_raced: str
+    not_bounded: str
     error: float
 
 
@@ -98,7 +98,8 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
         audited=len(run),
         measured=sum(result.kpp is not None for result in run),
         raced=asked.raced,
-        not_raced=asked.not_raced,
+        bounded=not asked.not_bounded,
+        not_raced=asked.not_bounded,
         chips=sum(result.chips for result in run),
         images_evaluated=asked.scouted + sum(result.images for result in run),
         images_exhaustive=asked.exhaustive,

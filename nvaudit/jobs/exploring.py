@@ -45,7 +45,7 @@ from nvaudit.perturb.many import ManyWorkloads, WorkloadPool
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.pools import check_pool, open_pool
-from nvaudit.perturb.racing import Scouting, pilot_count, scout
+from nvaudit.perturb.racing import Scouting, scout
 from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
@@ -65,8 +65,8 @@ from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
 from nvaudit.technology import Technology
 
-_SCOUTED = 16
-"""Chips of the dearest point that tell hard samples from easy ones."""
+_SCOUTED = 8
+"""Chips of the dearest point that tell hard samples from easy ones, at most."""
 
 
 @takes_options(RunSpec, ExploreOptions, SpaceOptions)
@@ -305,7 +305,7 @@ class _Exploration:
     nominal: float = math.nan
     keep: str | None = None
     margin: NDArray[np.float64] | None = None
-    not_raced: str = ""
+    not_bounded: str = ""
     scouting: Scouting | None = None
     scouted: int = 0
     rebatching: bool = True
@@ -337,11 +337,9 @@ class _Exploration:
         outcome: Outcome = engine.nominal(self.metric, self.keep, session.workload.ideal)
         self.nominal = outcome.value
         reason = race_obstacle(session, self.metric)
-        if reason is None and session.dataset.count < RACE_SAMPLES:
-            reason = f"races pay from {RACE_SAMPLES:,} samples on"
         if reason is None:
             self.margin = engine.margins(self.metric, self.keep)
-        self.not_raced = reason or ""
+        self.not_bounded = reason or ""
         self.coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
 
     def price(self) -> None:
@@ -383,18 +381,15 @@ class _Exploration:
         """Search for the front, and audit the baseline."""
         spec, sign = self.plan.base, 1.0 if self.metric.higher_is_better else -1.0
         percentile, exhaustive = spec.percentiles[0], spec.exhaustive
-        error = RACE_ERROR * (1 - spec.confidence)
         if self.order and self.margin is not None:
             self._scout(self.order[-1])
-        rule = None if exhaustive else elimination_rule(
-            percentile, spec.trials, len(self.order), error / 2, raced=self.margin is not None
-        )  # fmt: skip
+        rule = None if exhaustive else elimination_rule(percentile, spec.trials)
         wanted = Wanted(
             -math.inf if spec.min_kpp is None else sign * spec.min_kpp,
             percentile,
             spec.trials,
             rule,
-            error / 2,
+            RACE_ERROR * (1 - spec.confidence),
         )
         objective = COSTS[self.plan.own.against][0]
         costs = [
@@ -412,8 +407,15 @@ class _Exploration:
     def _scout(self, number: int) -> None:
         """Run a few chips on every sample, for what they say of the samples."""
         with self._opened(number, "looking for hard samples") as chips:
-            self.scouting = scout(chips.runner, 0, pilot_count(_SCOUTED), self._margin(), self.folder)
+            few = min(_SCOUTED, max(2, self.plan.base.trials // _SCOUTED))
+            self.scouting = scout(chips.runner, 0, few, self._margin(), self.folder)
             self.scouted = chips.images
+
+    @property
+    def raced(self) -> bool:
+        """Whether chips of the front are raced."""
+        enough = self.session.dataset.count >= RACE_SAMPLES and self.plan.base.trials >= RACE_CHIPS
+        return self.margin is not None and enough
 
     def _margin(self) -> NDArray[np.float64]:
         assert self.margin is not None
@@ -467,7 +469,7 @@ class _Exploration:
             pool = WorkloadPool(self.pool, session.workload)
             runner = ChipRunner(pool, self.metric, self.keep, 1, spec.trials, progress, record)
             yield PointChips(
-                runner, self.margin, self.scouting, spec.trials >= RACE_CHIPS, spec.percentiles[0],
+                runner, self.margin if self.raced else None, self.scouting, spec.percentiles[0],
                 spec.confidence, folder,
             )  # fmt: skip
 
@@ -501,8 +503,8 @@ class _Exploration:
                     [*self.left_out, *invalid], self.plan.space, self.plan.settings),
                 choice=recommend(front, ties, gates), baseline=self.baseline,
                 scouted=self.scouted, exhaustive=exhaustive,
-                raced=self.margin is not None, not_raced=self.not_raced,
-                error=0.0 if self.margin is None else RACE_ERROR * (1 - confidence),
+                raced=self.raced, not_bounded=self.not_bounded,
+                error=RACE_ERROR * (1 - confidence) if self.raced else 0.0,
             ),
             self._header(),
         )  # fmt: skip

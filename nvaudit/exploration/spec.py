@@ -66,6 +66,13 @@ def _tolerance(text: str) -> float | None:
     return None if text == "none" else float(text)
 
 
+def _yes(text: str) -> bool:
+    try:
+        return {"yes": True, "no": False}[text]
+    except KeyError:
+        raise ValueError from None
+
+
 def _whole(help_: str, wanted: str, **more: Any) -> Option:
     return Option(help_, metavar="B,B,…|A:B", read=read_whole, wanted=wanted, **more)
 
@@ -168,6 +175,20 @@ class SpaceOptions(Options):
         ),
     ] = None
 
+    remap: Annotated[
+        tuple[bool, ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "Whether the model is hardened by `harden --method remap` first, for the bits, cells and codes "
+            "of the point.",
+            unset="no",
+            metavar="no,yes",
+            read=_listed(_yes),
+            wanted="no, yes or both between commas",
+        ),
+    ] = None
+
     copies: Annotated[
         tuple[Count, ...] | None,
         Field(min_length=1),
@@ -204,6 +225,16 @@ class ExploreOptions(Options):
             unset="the options below",
             metavar="FILE",
             wanted="the path of a TOML or JSON file, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    calibration_data: Annotated[
+        Encodable | None,
+        Option(
+            "Data that --remap calibrates on.",
+            unset="a part of --data",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
             read=read_path,
         ),
     ] = None

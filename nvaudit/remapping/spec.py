@@ -24,7 +24,7 @@ from nvaudit.options import (
     OnePoint,
     RunOptions,
 )
-from nvaudit.spec import RunSpec
+from nvaudit.spec import RunSpec, TechnologyOptions
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 
@@ -84,6 +84,7 @@ class CalibrationOptions(Options):
 
 
 class RemapSpec(
+    TechnologyOptions,
     OnePoint,
     RunOptions,
     ChipOptions,

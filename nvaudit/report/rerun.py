@@ -89,7 +89,8 @@ def remap_command(run: Mapping[str, JsonValue]) -> str:
     model = str(run["model"])
     words = ["nvaudit", "harden", f"./{model}" if model.startswith("-") else model, "--method", "remap"]
     words += ["-o", remapped_name(model)]
-    for name in (name for part in _SAME for name in part.model_fields):
+    fields = [name for part in _SAME for name in part.model_fields if name != "sigmas"]
+    for name in (*fields, "sigmas"):
         if name in run and (run[name] != fields_of(RunSpec)[name].default or name == "device"):
             words += _words(name, run[name])
     return " ".join(_quote(word) for word in words)

@@ -66,13 +66,6 @@ def _tolerance(text: str) -> float | None:
     return None if text == "none" else float(text)
 
 
-def _yes(text: str) -> bool:
-    try:
-        return {"yes": True, "no": False}[text]
-    except KeyError:
-        raise ValueError from None
-
-
 def _whole(help_: str, wanted: str, **more: Any) -> Option:
     return Option(help_, metavar="B,B,…|A:B", read=read_whole, wanted=wanted, **more)
 
@@ -176,7 +169,7 @@ class SpaceOptions(Options):
     ] = None
 
     remap: Annotated[
-        tuple[bool, ...] | None,
+        tuple[Literal["no", "yes"], ...] | None,
         Field(min_length=1),
         AfterValidator(_each_once),
         Option(
@@ -184,7 +177,7 @@ class SpaceOptions(Options):
             "of the point.",
             unset="no",
             metavar="no,yes",
-            read=_listed(_yes),
+            read=_listed(str),
             wanted="no, yes or both between commas",
         ),
     ] = None

@@ -351,7 +351,7 @@ class _Exploration:
 
     def _audited_spec(self, spec: RunSpec, settings: Settings) -> RunSpec:
         """The audit of a point with the model that it asks for."""
-        return self.remapped.point(spec) if settings.get("remap") else spec
+        return self.remapped.point(spec) if settings.get("remap") == "yes" else spec
 
     def price(self) -> None:
         """Count the costs, and settle which points are audited, in ascending order of cost."""
@@ -558,7 +558,7 @@ class _Exploration:
 def _command(given: RunSpec, audited: RunSpec, settings: Settings) -> str:
     """The command line that audits a point; a remapped model has to be made first."""
     run = audited.model_copy(update={"roughness": True}).model_dump(mode="json")
-    if not settings.get("remap"):
+    if settings.get("remap") != "yes":
         return audit_command(run)
     return " && ".join((
         remap_command(given.model_dump(mode="json")),

@@ -123,13 +123,13 @@ def test_it_goes_on_where_it_was_cut_off(example, found, tmp_path):
 
 def test_a_remapped_model_is_an_axis(example, tmp_path):
     """It is made once for points whose weights lie alike, kept with the chips, and audited as by `audit`."""
-    axes = {"crossbar": ((64, 64),), "cell_bits": (2,), "adc_bits": (4, 5), "remap": (False, True)}
+    axes = {"crossbar": ((64, 64),), "cell_bits": (2,), "adc_bits": (4, 5), "remap": ("no", "yes")}
     report = explored(example, tmp_path, axes=axes, exhaustive=True)
     (remapped,) = tmp_path.glob("remapped-*.onnx")
     assert {p.label for p in report.points} == {
         f"adc_bits={bits} remap={made}" for bits in (4, 5) for made in ("no", "yes")
     }
-    chosen = next(p for p in report.points if p.settings == {**p.settings, "adc_bits": 4, "remap": True})
+    chosen = next(p for p in report.points if p.settings == {**p.settings, "adc_bits": 4, "remap": "yes"})
     harden, alone = chosen.command.split(" && ")
     assert harden.startswith(f"nvaudit harden {example} --method remap -o {example.stem}_remapped")
     assert alone.startswith(f"nvaudit audit {example.stem}_remapped.onnx")

@@ -35,7 +35,7 @@ class KnownPoint:
         """Chips looked at."""
         return len(self.seen)
 
-    def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
+    def judge(self, trials: Sequence[int], bar: float) -> dict[int, Judged]:
         """As a point whose chips are run on every sample."""
         self.seen.update(trials)
         return {trial: Judged(bool(self.values[trial] < bar), float(self.values[trial])) for trial in trials}
@@ -68,7 +68,7 @@ def main() -> None:
     """Print a line for each number of chips."""
     for trials, percentile in ((100, 1.0), (300, 1.0), (1000, 1.0), (100, 5.0)):
         shares, sizes, same = [], [], 0
-        rule = elimination_rule(percentile, trials, POINTS, 0.0025, raced=False)
+        rule = elimination_rule(percentile, trials)
         for seed in range(SPACES):
             costs, values = space_of(seed, trials)
             points = [KnownPoint(row) for row in values]

@@ -105,7 +105,8 @@ MAY_IMPORT = {
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing"},
     "jobs.exploring": LOWER
     | {"perturb", "coverage", "session", "exploration", "cost", "technology"}
-    | {"jobs.costing", "jobs.measuring"},
+    | {"jobs.costing", "jobs.measuring", "jobs.remapped_points"},
+    "jobs.remapped_points": LOWER | {"perturb", "remapping", "jobs.remapping"},
     "jobs.remapping": LOWER | {"perturb", "session", "tensor_table", "jobs.auditing", "remapping"},
     "jobs.harden_job": LOWER | {"perturb", "session", "retrain"},
     "jobs.hardening": LOWER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 from nvaudit.arrays import Floats
 from nvaudit.exploration.search import Judged, KnownChips
 from nvaudit.perturb.montecarlo import ChipRunner
-from nvaudit.perturb.race import RACED_SHARE, Band, Edge, RaceTask
+from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.perturb.racing import RaceQuestion, RaceState, Scouting, pilot_count, run_races, scout
-from nvaudit.stats.front import PASSING_ERROR, front_range
+from nvaudit.stats.front import front_range
 from nvaudit.stats.ranks import blocks
 
 _FIRST_BLOCK = 8
@@ -29,11 +28,11 @@ class PointChips:
     runner : ChipRunner
         Of this point alone.
     margin : ndarray or None
-        Of the unmodified model on every sample; None: every chip is run on every sample.
+        Of the unmodified model on every sample, where chips of the front are raced; None: they are run on
+        every sample.
     scouting : Scouting or None
-        What tells hard samples from easy ones while points are thrown out, from the chips of another point.
-    whole_races : bool
-        Whether racing pays also where all chips are run.
+        What tells hard samples from easy ones while points are thrown out, from the chips of another point;
+        None: every chip is run on every sample.
     folder : Path
         For the workers' files.
     """
@@ -41,7 +40,6 @@ class PointChips:
     runner: ChipRunner
     margin: Floats | None
     scouting: Scouting | None
-    whole_races: bool
     percentile: float
     confidence: float
     folder: Path
@@ -52,24 +50,20 @@ class PointChips:
         """Inferences so far."""
         return self.runner.images.get(0, 0)
 
-    def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
-        """Say of chips whether their metric is below a bar."""
-        if self.margin is None or self.scouting is None:
+    def judge(self, trials: Sequence[int], bar: float) -> dict[int, Judged]:
+        """Say of chips whether their metric is below a bar; of one that stays open, that it is not."""
+        if self.scouting is None:
             values = self._values(trials)
             return {trial: Judged(value < bar, value) for trial, value in values.items()}
-        band = Band((Edge(bar, error),), (Edge(bar, PASSING_ERROR),))
-        most = math.ceil(RACED_SHARE * self.scouting.samples)
-        task = RaceTask("gate", self.scouting.file, self.scouting.identity, (band,), most)
-        judged = {}
-        for trial, (race, value) in self.runner.races(0, trials, task).items():
-            misses = race.gap == 0 if value is None else value < bar
-            judged[trial] = Judged(misses, race.value if value is None else value)
-        return judged
+        band = Band((Edge(bar, 0.0),), ())
+        task = RaceTask("certain", self.scouting.file, self.scouting.identity, (band,), self.scouting.samples)
+        races = self.runner.certain(0, trials, task)
+        return {trial: Judged(race.gap == 0, race.value) for trial, race in races.items()}
 
     def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
         """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
         trials = self.runner.trials
-        if self.margin is None or not self.whole_races:
+        if self.margin is None:
             low, high = np.full(trials, -np.inf), np.full(trials, np.inf)
             for block in blocks(_FIRST_BLOCK, trials):
                 for trial, value in self._values([order[place] for place in block]).items():

@@ -22,7 +22,6 @@ from nvaudit.report.explore.result import (
     cost_text,
 )
 from nvaudit.report.gates import gate_result
-from nvaudit.report.rerun import audit_command
 from nvaudit.report.sections import MetricInfo
 from nvaudit.report.wording import (
     confidence_text,
@@ -43,6 +42,8 @@ class PointNumbers:
 
     Attributes
     ----------
+    commands : mapping of int to str
+        That audit a point.
     statuses : mapping of int to (status, int or None)
         Of points that were not audited, with the cheaper one of the same chips.
     results : sequence of SearchedPoint
@@ -51,7 +52,7 @@ class PointNumbers:
 
     space: Space
     settings: Sequence[Settings]
-    specs: Mapping[int, RunSpec]
+    commands: Mapping[int, str]
     costs: Mapping[int, PointCost]
     statuses: Mapping[int, tuple[PointStatus, int | None]]
     results: Sequence[SearchedPoint]
@@ -71,11 +72,11 @@ class Exploration:
     budgets: Mapping[Objective, float]
     left_out: tuple[LeftOut, ...]
     choice: DesignChoice | None
-    baseline: tuple[Settings, RunSpec, PointCost, SearchedPoint] | None
+    baseline: tuple[Settings, str, PointCost, SearchedPoint] | None
     scouted: int
     exhaustive: int
     raced: bool
-    not_raced: str
+    not_bounded: str
     error: float
 
 
@@ -98,7 +99,8 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
         audited=len(run),
         measured=sum(result.kpp is not None for result in run),
         raced=asked.raced,
-        not_raced=asked.not_raced,
+        bounded=not asked.not_bounded,
+        not_raced=asked.not_bounded,
         chips=sum(result.chips for result in run),
         images_evaluated=asked.scouted + sum(result.images for result in run),
         images_exhaustive=asked.exhaustive,
@@ -145,7 +147,7 @@ def _point(
         number,
         numbers.space,
         numbers.settings[number],
-        numbers.specs[number],
+        numbers.commands[number],
         numbers.costs[number],
         result,
         asked,
@@ -163,7 +165,7 @@ def _described(
     number: int,
     space: Space,
     settings: Settings,
-    spec: RunSpec,
+    command: str,
     cost: PointCost,
     result: SearchedPoint | None,
     asked: Exploration,
@@ -182,7 +184,7 @@ def _described(
         at_most=sign * result.at_most if result is not None and known else None,
         chips=0 if result is None else result.chips,
         images=0 if result is None else result.images,
-        command=audit_command(spec.model_copy(update={"roughness": True}).model_dump(mode="json")),
+        command=command,
     )
 
 

@@ -33,7 +33,7 @@ class ImpossiblePointError(OptionError):
 
 
 class Judged(NamedTuple):
-    """What was found of a chip: whether its metric is below the bar, and about what it is."""
+    """What was found of a chip: whether its metric is below the bar for certain, and about what it is."""
 
     misses: bool
     value: float
@@ -57,8 +57,8 @@ class AuditedPoint(Protocol):
     def images(self) -> int:
         """Inferences so far."""
 
-    def judge(self, trials: Sequence[int], bar: float, error: float) -> dict[int, Judged]:
-        """Say of chips whether their metric is below a bar; ``error``: chance to say so wrongly."""
+    def judge(self, trials: Sequence[int], bar: float) -> dict[int, Judged]:
+        """Say of chips whether their metric is certainly below a bar."""
 
     def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
         """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar.
@@ -193,7 +193,7 @@ def _place(
     if rule is not None and bar > -math.inf:
         seen = _judged(audited, bar, rule, order)
         if sum(judged.misses for judged in seen) >= rule.need:
-            # Of a race there is only an estimate, which may lie on the other side of the bar.
+            # Of a chip that was stopped there is only an estimate, which may lie beyond the bar.
             about = min(float(np.sort([judged.value for judged in seen])[index]), bar)
             return replace(off, at_most=about, chips=len(seen), images=audited.images)
     known = audited.measure(bar, wanted.trials + 1 if rule is None else index + 1, error, order)
@@ -224,7 +224,7 @@ def _judged(audited: AuditedPoint, bar: float, rule: EliminationRule, chips: Seq
     seen: list[Judged] = []
     while size := rule.block(sum(judged.misses for judged in seen), len(seen)):
         block = chips[len(seen) : len(seen) + size]
-        judged = audited.judge(block, bar, rule.error)
+        judged = audited.judge(block, bar)
         seen += [judged[chip] for chip in block]
     return seen
 

@@ -69,6 +69,8 @@ def value_text(axis: str, value: Any) -> str:
     """
     if value is None:
         return {"dac_bits": "ideal", "write_verify": "none"}.get(axis, "own")
+    if isinstance(value, str):
+        return value
     if isinstance(value, float):
         return f"{value:g}"
     return fields_of(RunSpec)[axis].option.write(value)

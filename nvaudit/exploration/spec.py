@@ -155,6 +155,20 @@ class SpaceOptions(Options):
         ),
     ] = None
 
+    remap: Annotated[
+        tuple[Literal["no", "yes"], ...] | None,
+        Field(min_length=1),
+        AfterValidator(_each_once),
+        Option(
+            "Whether the model is hardened by `harden --method remap` first, for the bits, cells and codes "
+            "of the point.",
+            unset="no",
+            metavar="no,yes",
+            read=_listed(str),
+            wanted="no, yes or both between commas",
+        ),
+    ] = None
+
     copies: Annotated[
         Axis[Count],
         _whole(
@@ -187,6 +201,16 @@ class ExploreOptions(Options):
             unset="the options below",
             metavar="FILE",
             wanted="the path of a TOML or JSON file, in UTF-8",
+            read=read_path,
+        ),
+    ] = None
+    calibration_data: Annotated[
+        Encodable | None,
+        Option(
+            "Data that --remap calibrates on.",
+            unset="a part of --data",
+            metavar="PATH",
+            wanted="a path, in UTF-8",
             read=read_path,
         ),
     ] = None

@@ -38,19 +38,21 @@ from nvaudit.exploration.spec import OF_ONE_AUDIT, ExploreOptions, Objective, Sp
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.costing import INPUT_BITS, design_point, settle_technology
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
+from nvaudit.jobs.remapped_points import RemappedPoints
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.engine import Engine, Outcome, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.pools import ManyWorkloads, WorkloadPool, check_pool, open_pool
-from nvaudit.perturb.racing import Scouting, pilot_count, scout
+from nvaudit.perturb.racing import Scouting, scout
 from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import settle_codes
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.explore.result import COSTS, ExploreReport, LeftOut, PointCost, PointStatus
+from nvaudit.report.rerun import audit_command, remap_command, remapped_name
 from nvaudit.session import (
     Session,
     check_converters,
@@ -64,8 +66,9 @@ from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
 from nvaudit.technology import Technology
 
-_SCOUTED = 16
-"""Chips of the dearest point that tell hard samples from easy ones."""
+_IDEAL = {name: fields_of(RunSpec)[name].default for name in ("adc_bits", "dac_bits", "adc_range")}
+_SCOUTED = 8
+"""Chips of the dearest point that tell hard samples from easy ones, at most."""
 
 
 @takes_options(RunSpec, ExploreOptions, SpaceOptions)
@@ -109,7 +112,7 @@ class Pricer(Protocol):
     def name(self) -> str: ...  # noqa: D102
 
     def prepare(self, session: Session, specs: Sequence[RunSpec]) -> None:
-        """Look at the model once, before any cost is asked for."""
+        """Look at a model once, before the cost of its points is asked for."""
 
     def cost(self, spec: RunSpec, profile: DeviceProfile) -> PointCost:
         """Give the cost of a point; raises OptionError where the technology cannot have it."""
@@ -120,8 +123,7 @@ class TechnologyPricer:
     """Costs of points in a technology, with inputs as chips are simulated: one voltage each."""
 
     technology: Technology
-    _session: Session | None = field(default=None, init=False)
-    _workload: ModelWorkload | None = field(default=None, init=False)
+    _models: dict[str, tuple[Session, ModelWorkload]] = field(default_factory=dict, init=False)
 
     @property
     def name(self) -> str:
@@ -131,19 +133,18 @@ class TechnologyPricer:
     def prepare(self, session: Session, specs: Sequence[RunSpec]) -> None:
         """Look at the model and at the inputs of its layers, once for all points."""
         bits = sorted({spec.dac_bits or INPUT_BITS for spec in specs})
-        self._session = session
-        self._workload = measure_workload(
+        workload = measure_workload(
             session.loaded, session.rebatch, session.decisions, session.dataset, input_bits=bits,
             provider=session.spec.provider,
         )  # fmt: skip
+        self._models[session.spec.model] = session, workload
 
     def cost(self, spec: RunSpec, profile: DeviceProfile) -> PointCost:
         """Work out the cost of a point."""
-        assert self._session is not None
-        assert self._workload is not None
-        codes = settle_codes(spec, settle_device(spec)[1], self._session.decisions)
+        session, workload = self._models[spec.model]
+        codes = settle_codes(spec, settle_device(spec)[1], session.decisions)
         point = replace(design_point(spec, profile, codes), input_mode="parallel")
-        cost = cost_of(self._workload, self.technology, point)
+        cost = cost_of(workload, self.technology, point)
         return PointCost(
             energy_j=cost.energy_j,
             latency_s=cost.latency_s,
@@ -164,7 +165,7 @@ class ExplorePlan:
     base : RunSpec
         What all points have in common.
     specs : dict of int to RunSpec
-        Of the combinations that the device can have, by their number.
+        Of the combinations that the device can have, by their number, with the model as given.
     left_out : tuple of (str, int)
         Why other combinations cannot be, with their numbers.
     baseline : mapping or None
@@ -234,8 +235,9 @@ def plan_exploration(
 
 
 def _spec_of(base: RunSpec, settings: Settings) -> RunSpec:
-    """The specification of a point that the device can have."""
-    spec = make_spec(**{**base.model_dump(), **settings})
+    """The audit of a point that the device can have, with the model as given."""
+    options = {name: value for name, value in settings.items() if name in RunSpec.model_fields}
+    spec = make_spec(**{**base.model_dump(), **options})
     check_converters(spec)
     if spec.technology is not None:
         check_technology(spec, spec.adc_bits, audited=True)
@@ -295,19 +297,22 @@ class _Exploration:
     session: Session = field(init=False)
     metric: Metric = field(init=False)
     coverage: Coverage = field(init=False)
+    remapped: RemappedPoints = field(init=False)
     nominal: float = math.nan
     keep: str | None = None
     margin: NDArray[np.float64] | None = None
-    not_raced: str = ""
+    not_bounded: str = ""
     scouting: Scouting | None = None
     scouted: int = 0
     rebatching: bool = True
+    specs: dict[int, RunSpec] = field(default_factory=dict)
     costs: dict[int, PointCost] = field(default_factory=dict)
     left_out: list[tuple[str, int]] = field(default_factory=list)
     statuses: dict[int, tuple[PointStatus, int | None]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     results: list[SearchedPoint] = field(default_factory=list)
-    baseline: tuple[Settings, RunSpec, PointCost, SearchedPoint] | None = None
+    base_spec: RunSpec | None = None
+    baseline: tuple[Settings, str, PointCost, SearchedPoint] | None = None
 
     def settle(self) -> None:
         """Read model and data, and run the unmodified model: the same for all points."""
@@ -315,8 +320,7 @@ class _Exploration:
         place = self.folder / "base"
         place.mkdir()
         first = next(iter(self.plan.specs.values()))
-        ideal = {name: fields_of(RunSpec)[name].default for name in ("adc_bits", "dac_bits", "adc_range")}
-        session = prepare(first.model_copy(update=ideal), place)
+        session = prepare(first.model_copy(update=_IDEAL), place)
         engine = Engine(session.workload)
         self.progress("running the unmodified model", 0, 1)
         probe: Probe = engine.probe()
@@ -330,25 +334,37 @@ class _Exploration:
         outcome: Outcome = engine.nominal(self.metric, self.keep, session.workload.ideal)
         self.nominal = outcome.value
         reason = race_obstacle(session, self.metric)
-        if reason is None and session.dataset.count < RACE_SAMPLES:
-            reason = f"races pay from {RACE_SAMPLES:,} samples on"
         if reason is None:
             self.margin = engine.margins(self.metric, self.keep)
-        self.not_raced = reason or ""
+        self.not_bounded = reason or ""
         self.coverage = count_coverage(session.loaded, session.rebatch, session.decisions, session.dataset)
+        self.remapped = RemappedPoints(
+            self.folder if self.resume is None else self.resume, self.plan.own.calibration_data, self.progress
+        )
+
+    def _audited_spec(self, spec: RunSpec, settings: Settings) -> RunSpec:
+        """The audit of a point with the model that it asks for."""
+        return self.remapped.point(spec) if settings.get("remap") == "yes" else spec
 
     def price(self) -> None:
         """Count the costs, and settle which points are audited, in ascending order of cost."""
         plan, own = self.plan, self.plan.own
-        self.progress("counting costs", 0, len(plan.specs))
-        plan.pricer.prepare(self.session, tuple(plan.specs.values()))
         self.left_out = list(plan.left_out)
-        for done, (number, spec) in enumerate(plan.specs.items(), 1):
+        for number, spec in plan.specs.items():
+            try:
+                self.specs[number] = self._audited_spec(spec, plan.settings[number])
+            except (OptionError, ProfileError) as error:
+                self.left_out.append((f"--remap: {error}", number))
+        if plan.baseline is not None:
+            self.base_spec = self._audited_spec(_spec_of(plan.base, plan.baseline), plan.baseline)
+        self.progress("counting costs", 0, len(self.specs))
+        self._prepare_costs()
+        for done, (number, spec) in enumerate(self.specs.items(), 1):
             try:
                 self.costs[number] = plan.pricer.cost(spec, settle_device(spec)[0])
             except (OptionError, ProfileError) as error:
                 self.left_out.append((str(error), number))
-            self.progress("counting costs", done, len(plan.specs))
+            self.progress("counting costs", done, len(self.specs))
         if not self.costs:
             raise OptionError(f"no point of the design space has a cost: {self.left_out[-1][0]}")
         objective = COSTS[own.against][0]
@@ -363,7 +379,7 @@ class _Exploration:
         )
         cheapest: dict[str, int] = {}
         for number in ranked:
-            same = cheapest.setdefault(_chip_key(plan.specs[number]), number)
+            same = cheapest.setdefault(_chip_key(self.specs[number]), number)
             if any(getattr(self.costs[number], COSTS[c][0]) > limit for c, limit in budgets_of(own).items()):
                 self.statuses[number] = ("over_budget", None)
             elif same != number:
@@ -372,22 +388,32 @@ class _Exploration:
             else:
                 self.order.append(number)
 
+    def _prepare_costs(self) -> None:
+        """Let the pricer look at each model that points have."""
+        models: dict[str, list[RunSpec]] = {}
+        for spec in (*self.specs.values(), *([] if self.base_spec is None else [self.base_spec])):
+            models.setdefault(spec.model, []).append(spec)
+        for place, (model, specs) in enumerate(models.items()):
+            session = self.session
+            if model != self.plan.base.model:
+                folder = self.folder / f"model-{place}"
+                folder.mkdir()
+                session = prepare(specs[0].model_copy(update=_IDEAL), folder, rebatching=self.rebatching)
+            self.plan.pricer.prepare(session, specs)
+
     def audit(self) -> None:
         """Search for the front, and audit the baseline."""
         spec, sign = self.plan.base, 1.0 if self.metric.higher_is_better else -1.0
         percentile, exhaustive = spec.percentiles[0], spec.exhaustive
-        error = RACE_ERROR * (1 - spec.confidence)
         if self.order and self.margin is not None:
             self._scout(self.order[-1])
-        rule = None if exhaustive else elimination_rule(
-            percentile, spec.trials, len(self.order), error / 2, raced=self.margin is not None
-        )  # fmt: skip
+        rule = None if exhaustive else elimination_rule(percentile, spec.trials)
         wanted = Wanted(
             -math.inf if spec.min_kpp is None else sign * spec.min_kpp,
             percentile,
             spec.trials,
             rule,
-            error / 2,
+            RACE_ERROR * (1 - spec.confidence),
         )
         objective = COSTS[self.plan.own.against][0]
         costs = [
@@ -399,23 +425,29 @@ class _Exploration:
             self.order, costs, wanted, self._opened,
             lambda one, other: likeness(settings[one], settings[other], axes),
         )  # fmt: skip
-        if self.plan.baseline is not None:
-            self._audit_baseline(self.plan.baseline, wanted)
+        if self.plan.baseline is not None and self.base_spec is not None:
+            self._audit_baseline(self.plan.baseline, self.base_spec, wanted)
 
     def _scout(self, number: int) -> None:
         """Run a few chips on every sample, for what they say of the samples."""
         with self._opened(number, "looking for hard samples") as chips:
             assert self.margin is not None
-            self.scouting = scout(chips.runner, 0, pilot_count(_SCOUTED), self.margin, self.folder)
+            few = min(_SCOUTED, max(2, self.plan.base.trials // _SCOUTED))
+            self.scouting = scout(chips.runner, 0, few, self.margin, self.folder)
             self.scouted = chips.images
 
-    def _audit_baseline(self, settings: Settings, wanted: Wanted) -> None:
+    @property
+    def raced(self) -> bool:
+        """Whether chips of the front are raced."""
+        enough = self.session.dataset.count >= RACE_SAMPLES and self.plan.base.trials >= RACE_CHIPS
+        return self.margin is not None and enough
+
+    def _audit_baseline(self, settings: Settings, spec: RunSpec, wanted: Wanted) -> None:
         """Measure the point that is compared with, unless it was measured already."""
-        spec = _spec_of(self.plan.base, settings)
         cost = self.plan.pricer.cost(spec, settle_device(spec)[0])
         key = _chip_key(spec)
         known = next(
-            (f for f in self.results if f.known is not None and _chip_key(self.plan.specs[f.point]) == key),
+            (f for f in self.results if f.known is not None and _chip_key(self.specs[f.point]) == key),
             None,
         )
         if known is None:
@@ -425,13 +457,14 @@ class _Exploration:
                 replace(wanted, floor=-math.inf, rule=None),
                 lambda _: self._opened_spec(spec, "baseline"),
             )
-        self.baseline = (settings, spec, cost, known)
+        command = _command(_spec_of(self.plan.base, settings), spec, settings)
+        self.baseline = (settings, command, cost, known)
 
     @contextmanager
     def _opened(self, number: int, what: str = "") -> Iterator[PointChips]:
         place = self.order.index(number) + 1
         label = f"point {place} of {len(self.order)}{f', {what}' if what else ''}"
-        with self._opened_spec(self.plan.specs[number], label) as chips:
+        with self._opened_spec(self.specs[number], label) as chips:
             yield chips
 
     @contextmanager
@@ -457,7 +490,7 @@ class _Exploration:
             pool = WorkloadPool(self.pool, session.workload)
             runner = ChipRunner(pool, self.metric, self.keep, 1, spec.trials, progress, record)
             yield PointChips(
-                runner, self.margin, self.scouting, spec.trials >= RACE_CHIPS, spec.percentiles[0],
+                runner, self.margin if self.raced else None, self.scouting, spec.percentiles[0],
                 spec.confidence, folder,
             )  # fmt: skip
 
@@ -475,7 +508,7 @@ class _Exploration:
         numbers = PointNumbers(
             self.plan.space,
             self.plan.settings,
-            self.plan.specs,
+            {n: _command(self.plan.specs[n], self.specs[n], self.plan.settings[n]) for n in self.costs},
             self.costs,
             self.statuses,
             self.results,
@@ -491,8 +524,8 @@ class _Exploration:
                     [*self.left_out, *invalid], self.plan.space, self.plan.settings),
                 choice=recommend(front, ties, gates), baseline=self.baseline,
                 scouted=self.scouted, exhaustive=exhaustive,
-                raced=self.margin is not None, not_raced=self.not_raced,
-                error=0.0 if self.margin is None else RACE_ERROR * (1 - confidence),
+                raced=self.raced, not_bounded=self.not_bounded,
+                error=RACE_ERROR * (1 - confidence) if self.raced else 0.0,
             ),
             self._header(),
         )  # fmt: skip
@@ -510,6 +543,17 @@ class _Exploration:
             "mapped": self.coverage.share,
             "run": self.plan.base.model_dump(mode="json"),
         }
+
+
+def _command(given: RunSpec, audited: RunSpec, settings: Settings) -> str:
+    """The command line that audits a point; a remapped model has to be made first."""
+    run = audited.model_copy(update={"roughness": True}).model_dump(mode="json")
+    if settings.get("remap") != "yes":
+        return audit_command(run)
+    return " && ".join((
+        remap_command(given.model_dump(mode="json")),
+        audit_command({**run, "model": remapped_name(given.model)}),
+    ))  # fmt: skip
 
 
 def budgets_of(own: ExploreOptions) -> dict[Objective, float]:

@@ -49,7 +49,7 @@ from nvaudit.remapping.time_budget import (
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport
 from nvaudit.session import Session, check_converters, prepared, settle_metric
-from nvaudit.spec import make_spec
+from nvaudit.spec import TechnologyOptions, check_technology, make_spec
 from nvaudit.tensor_table import codes_info
 
 WATCHED = 128
@@ -60,6 +60,9 @@ _INSERTS: dict[str, tuple[Insert, ...]] = {
     "insert": ("columns",),
     "insert-both": ("columns", "both"),
 }
+
+_NO_COST = {name: field.default for name, field in TechnologyOptions.model_fields.items()}
+"""While it is calibrated nothing is costed."""
 
 _MARGIN = 0.9
 """Share of the time left that is planned with."""
@@ -128,7 +131,12 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
         raise OptionError("--mapping and --code: choose one; the file has the codes of all weights")
     # Without converters: the bench puts every candidate on crossbars of its own.
     check_converters(make_spec(**spec.audit_options(data=data)))
-    ideal = {"adc_bits": None, "dac_bits": None, "adc_range": "max"}
+    check_technology(spec, spec.adc_bits, audited=True)
+    if spec.technology is not None and not spec.trials:
+        raise OptionError(
+            "--technology: costs stand beside the audits, and --trials 0 has none; leave one out"
+        )
+    ideal = {"adc_bits": None, "dac_bits": None, "adc_range": "max", **_NO_COST}
     calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec), **ideal))
     outcome = prepared(
         calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)

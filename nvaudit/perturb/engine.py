@@ -24,7 +24,7 @@ from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_marg
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
-from nvaudit.perturb.race import Race, RaceTask, sample_order
+from nvaudit.perturb.race import CertainRace, Race, RaceTask, sample_order
 from nvaudit.perturb.read_back import cells_on, weights_of
 from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
@@ -235,19 +235,23 @@ class Engine:
         )
 
     def race(self, metric: Metric, keep: str | None, point: int, trial: int, task: RaceTask) -> Outcome:
-        """Run chip ``trial`` on samples drawn at random until it is sure where its metric lies."""
+        """Run chip ``trial`` on some of the samples until it is sure where its metric lies."""
         begin = time.perf_counter()
         difficulty = self._difficulty_of(task)
-        order = sample_order(difficulty, task.most, self._w.seed, task.kind, point, trial)
-        race = Race(difficulty, order, task.bands)
+        race: Race | CertainRace
+        if task.kind == "certain":
+            race = CertainRace(difficulty, task.bands[0].low)
+        else:
+            order = sample_order(difficulty, task.most, self._w.seed, task.kind, point, trial)
+            race = Race(difficulty, order, task.bands)
         session, graph, reference = self._chip_session(point, trial), self._w.template, self._reference(keep)
         # Batches only bundle samples: evidence is taken sample by sample, so with another size a race stops
         # a little later or sooner, and no bound changes.
         step = max(self._w.batch, graph.batch or 0)
         metric = self._over_set(metric)
         gap, seen, undefined = None, 0, 0
-        while gap is None and seen < len(order):
-            chosen = order[seen : seen + step]
+        while gap is None and seen < len(race.order):
+            chosen = race.order[seen : seen + race.step(step)]
             parts = [output for _, _, output in self._outputs(session, graph, len(chosen), chosen)]
             outputs = np.concatenate(parts)
             check_row(metric, outputs)
@@ -256,7 +260,7 @@ class Engine:
             # A race is about errors from 0 to 1; only metrics that are fractions race, for which the error
             # is 1 − score.
             gap, seen = race.see(1 - scores), seen + len(chosen)
-            if gap is None and race.hopeless(len(order)):
+            if gap is None and race.hopeless(len(race.order)):
                 break
         return Outcome(race.estimate, seen, time.perf_counter() - begin, gap, undefined)
 

@@ -134,6 +134,15 @@ class ChipRunner:
         self.run([ChipRun(point, trial, task) for trial in trials], done)
         return {trial: (races[trial], values.get(trial)) for trial in trials if trial in races}
 
+    def certain(self, point: int, trials: Sequence[int], task: RaceTask) -> dict[int, Outcome]:
+        """Race chips until they are below a value for certain; those that are not stay open."""
+        races: dict[int, Outcome] = {}
+        self.run(
+            [ChipRun(point, trial, task) for trial in trials],
+            lambda call, outcome: races.__setitem__(call.trial, outcome),
+        )
+        return races
+
     def pilots(self, point: int, trials: Sequence[int]) -> tuple[list[float], NDArray[np.float32]] | None:
         """Run chips on all samples; give their metrics and scores, shape (chip, sample).
 

@@ -35,6 +35,12 @@ _STAKES = np.array([0.99, 0.5])
 RACED_SHARE = 0.7
 """Share of the samples after which a race is given up: the chip is then run on all of them, in order."""
 
+_LEAST_STEP = 8
+"""Samples that a certain race looks at before it looks whether it is decided."""
+
+_ROUNDING = 1e-9
+_MOST_SHIFT, _HALVINGS = 8.0, 24
+
 _PATIENCE = 0.3
 """Share of the samples at hand after which a race that gets nowhere is given up."""
 
@@ -88,7 +94,7 @@ class RaceTask:
     Attributes
     ----------
     kind : str
-        Names the random stream: ``kpp`` or ``gate``.
+        ``kpp`` or ``gate``, which names the random stream; ``certain`` for a :class:`CertainRace`.
     difficulty : str
         File of the :class:`Difficulty`.
     identity : int
@@ -166,10 +172,15 @@ class Race:
             [[edge.error for edge in band.below] for band in bands],
             float((difficulty.expected / difficulty.draw).max()),
         )
+        self.order = order
         self._seen = 0
         self._errors = 0.0
         self.estimate = math.nan
         """Unbiased estimate of the metric from the first batch."""
+
+    def step(self, most: int) -> int:
+        """Samples to look at next."""
+        return most
 
     def see(self, errors: Floats) -> int | None:
         """Look at the next samples of the order.
@@ -213,6 +224,63 @@ class Race:
         above = np.concatenate([[np.inf], self._above.progress])
         below = np.concatenate([self._below.progress, [np.inf]])
         return np.minimum(np.minimum.accumulate(above), np.minimum.accumulate(below[::-1])[::-1])
+
+
+class CertainRace:
+    """Follows one chip, the samples that are likely wrong first, until it is below a value for certain.
+
+    Of n samples those not looked at may all be right: with errors of E so far the metric is at most
+    ``1 − E/n``. No statistics are involved, so a chip can be below, or not known to be.
+
+    Parameters
+    ----------
+    bar : float
+        Value of the metric.
+    """
+
+    def __init__(self, difficulty: Difficulty, bar: float) -> None:
+        self.order: NDArray[np.intp] = np.argsort(-difficulty.expected, kind="stable")
+        expected = difficulty.expected[self.order]
+        self._logit = np.log(expected / (1 - expected))
+        self._count, self._bar = len(expected), bar
+        self._errors, self._seen, self._rest = 0.0, 0, float(expected.sum())
+
+    def step(self, most: int) -> int:
+        """Samples to look at next: fewer cannot decide it."""
+        lacking = math.ceil(self._count * (1 - self._bar) - self._errors)
+        return min(most, max(_LEAST_STEP, lacking))
+
+    def see(self, errors: Floats) -> int | None:
+        """Look at the next samples; 0 once the chip is below the value, 1 once it is not, None before."""
+        self._errors += float(errors.sum())
+        self._seen += len(errors)
+        # Sums of errors that are no whole numbers are off by rounding.
+        slack = 0.0 if self._errors.is_integer() else _ROUNDING
+        if (self._count - self._errors) / self._count < self._bar - slack:
+            return 0
+        if self._seen == self._count and slack == 0.0:
+            return 1
+        self._rest = self._expected_rest()
+        return None
+
+    def hopeless(self, most: int) -> bool:
+        """Whether the chip is probably not below the value; then it is left open."""
+        likely = self._errors + self._rest + 2 * math.sqrt(self._rest + 1)
+        return self._seen >= _LEAST_STEP and likely < self._count * (1 - self._bar)
+
+    @property
+    def estimate(self) -> float:
+        """About what the metric is."""
+        return 1 - (self._errors + self._rest) / self._count
+
+    def _expected_rest(self) -> float:
+        """Errors to be expected of the samples not looked at: the log odds of all move by what was seen."""
+        low, high = -_MOST_SHIFT, _MOST_SHIFT
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            found = (1 / (1 + np.exp(-self._logit[: self._seen] - middle))).sum()
+            low, high = (middle, high) if found < self._errors else (low, middle)
+        return float((1 / (1 + np.exp(-self._logit[self._seen :] - low))).sum())
 
 
 class _Gambler:

@@ -18,6 +18,7 @@ from nvaudit.remapping.limits import narrowing
 from nvaudit.remapping.round_weights import LATE
 from nvaudit.remapping.spec import MAX_CLEAN_LOSS, RemapSpec
 from nvaudit.report.codes import CodesInfo
+from nvaudit.report.cost.result import figures_of
 from nvaudit.report.mapped import share_clause
 from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
@@ -154,6 +155,7 @@ def _side(report: AuditReport) -> RemapAudit:
         mean=report.trials.mean,
         min=report.trials.min,
         worst=report.trials.min if report.metric_info.higher_is_better else report.trials.max,
+        cost=figures_of(report.cost),
     )
 
 

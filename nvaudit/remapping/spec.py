@@ -24,7 +24,7 @@ from nvaudit.options import (
     RunOptions,
     path_option,
 )
-from nvaudit.spec import RunSpec
+from nvaudit.spec import RunSpec, TechnologyOptions
 from nvaudit.task_options import TaskOptions
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
@@ -79,6 +79,7 @@ class CalibrationOptions(Options):
 
 
 class RemapSpec(
+    TechnologyOptions,
     OnePoint,
     RunOptions,
     ChipOptions,

@@ -74,18 +74,33 @@ def remedy_command(report: AuditReport, code: str | None = None) -> str | None:
     point = deciding_point(report)
     if point is None or overall_verdict(point.gate) != "fail":
         return None
+    same = {"code": code, "bits": None, "top_slice": None, "offset_zero": None} if code is not None else {}
     model = str(report.run.get("model", report.model.path))
-    name = re.sub(r"\.onnx$", "", re.split(r"[/\\]", model)[-1])
+    return remap_command({**report.run, "model": model, "sigmas": [point.sigma], **same})
+
+
+def remap_command(run: Mapping[str, JsonValue]) -> str:
+    """Give the command line that hardens a model without training, ready for a shell.
+
+    Parameters
+    ----------
+    run : mapping
+        The specification of an audit; the model is hardened under its conditions.
+    """
+    model = str(run["model"])
     words = ["nvaudit", "harden", f"./{model}" if model.startswith("-") else model, "--method", "remap"]
-    words += ["-o", f"./{name}_remapped.onnx" if name.startswith("-") else f"{name}_remapped.onnx"]
+    words += ["-o", remapped_name(model)]
     fields = [name for part in _SAME for name in part.model_fields if name != "sigmas"]
-    same = {name: report.run[name] for name in fields if name in report.run} | {"sigmas": [point.sigma]}
-    if code is not None:
-        same |= {"code": code, "bits": None, "top_slice": None, "offset_zero": None}
-    for name, value in same.items():
-        if value != fields_of(RunSpec)[name].default or name == "device":
-            words += _words(name, value)
+    for name in (*fields, "sigmas"):
+        if name in run and (run[name] != fields_of(RunSpec)[name].default or name == "device"):
+            words += _words(name, run[name])
     return " ".join(_quote(word) for word in words)
+
+
+def remapped_name(model: str) -> str:
+    """Name the file that a model is remapped to, in the working folder."""
+    name = re.sub(r"\.onnx$", "", re.split(r"[/\\]", model)[-1])
+    return f"./{name}_remapped.onnx" if name.startswith("-") else f"{name}_remapped.onnx"
 
 
 def _words(name: str, value: JsonValue) -> list[str]:

@@ -7,14 +7,12 @@ if and only if its KPP beats b, the best KPP of all cheaper ones (:func:`pareto_
 
 That a point does not beat b needs few chips: as soon as r + 1 of its N chips, whichever they are, are found
 not to beat b, its KPP does not either, and no statistics are involved. Chips may therefore be looked at in
-any order, the likely worst first. Where a chip is judged in a race, it may be called worse wrongly, with a
-chance ε: s more such chips are then asked for, and P(Binomial(n, ε) > s) bounds the chance that a point of
-the front is thrown away (:func:`elimination_rule`). Only the points of the front itself need every chip.
+any order, the likely worst first (:func:`elimination_rule`). Only the points of the front itself need every
+chip.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,18 +23,13 @@ from nvaudit.arrays import Floats
 from nvaudit.stats.binomial import interval_ranks
 from nvaudit.stats.kpp import kpp_index
 from nvaudit.stats.paired import Estimate, difference_ranks, kpp_difference
-from nvaudit.stats.ranks import RankRange, allowed_error
-
-PASSING_ERROR = 0.05
-"""Chance that a chip is let pass wrongly: then a point is only looked at longer."""
+from nvaudit.stats.ranks import RankRange
 
 _FEWEST = 8
 """Chips that a point is looked at before it counts as one that may be on the front."""
 
 _SHARE = 0.25
 """Share of all chips up to which it is tried to throw a point out; beyond, all of them are run."""
-
-_MOST_SPARE = 16
 
 
 def pareto_front(costs: ArrayLike, values: ArrayLike) -> tuple[int, ...]:
@@ -76,13 +69,10 @@ class EliminationRule:
         Chips that must be found not to beat the bar.
     most : int
         Chips that are looked at before all are run.
-    error : float
-        Chance by which a race may call one of them worse wrongly.
     """
 
     need: int
     most: int
-    error: float
 
     def block(self, misses: int, seen: int) -> int:
         """How many chips are looked at next; 0 where the point is out, or all its chips are to be run."""
@@ -95,9 +85,7 @@ class EliminationRule:
         return min(self.need - misses if misses else self.need, self.most - seen)
 
 
-def elimination_rule(
-    percentile: float, trials: int, points: int, error: float, *, raced: bool
-) -> EliminationRule:
+def elimination_rule(percentile: float, trials: int) -> EliminationRule:
     """Settle how points are thrown out.
 
     Parameters
@@ -106,35 +94,14 @@ def elimination_rule(
         0-100, of the KPP.
     trials : int
         Chips of each point.
-    points : int
-        That may be thrown out.
-    error : float
-        Chance that any point of the front is.
-    raced : bool
-        Whether chips are judged in races; else each is known exactly, and nothing can go wrong.
 
     Examples
     --------
-    >>> elimination_rule(1, 1000, 200, 0.0025, raced=False)
-    EliminationRule(need=11, most=250, error=0.0)
-    >>> rule = elimination_rule(1, 1000, 200, 0.0025, raced=True)
-    >>> rule.need, round(rule.error, 4)
-    (18, 0.0042)
+    >>> elimination_rule(1, 1000)
+    EliminationRule(need=11, most=250)
     """
-    worst = kpp_index(percentile, trials) + 1
-    if not raced:
-        return EliminationRule(worst, _most(worst, trials), 0.0)
-
-    def chance(spare: int) -> float:
-        return min(PASSING_ERROR, allowed_error(_most(worst + spare, trials), spare, error / max(1, points)))
-
-    # A race of a clear chip takes samples in proportion to log 1/ε: fewer strict races or more loose ones.
-    spare = min(range(min(_MOST_SPARE, trials - worst) + 1), key=lambda s: (worst + s) * -math.log(chance(s)))
-    return EliminationRule(worst + spare, _most(worst + spare, trials), chance(spare))
-
-
-def _most(need: int, trials: int) -> int:
-    return min(trials, max(4 * need, round(_SHARE * trials)))
+    need = kpp_index(percentile, trials) + 1
+    return EliminationRule(need, min(trials, max(4 * need, round(_SHARE * trials))))
 
 
 def shared_error(error: float, number: int) -> float:

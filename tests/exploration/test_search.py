@@ -37,7 +37,7 @@ class KnownPoint:
     def images(self) -> int:
         return len(self.judged) + 10 * self.measured
 
-    def judge(self, trials, bar, error):
+    def judge(self, trials, bar):
         self.judged += trials
         return {t: Judged(bool(self.values[t] < bar), float(self.values[t])) for t in trials}
 
@@ -68,7 +68,7 @@ def found_in(values, costs, floor=-np.inf, exhaustive=False):
     def opened(number):
         yield points[number]
 
-    rule = None if exhaustive else elimination_rule(PERCENTILE, TRIALS, len(points), 0.005, raced=False)
+    rule = None if exhaustive else elimination_rule(PERCENTILE, TRIALS)
     order = [int(i) for i in np.lexsort((np.arange(len(costs)), costs))]
     return search_front(order, costs, Wanted(floor, PERCENTILE, TRIALS, rule, 0.005), opened), points
 

@@ -121,6 +121,30 @@ def test_it_goes_on_where_it_was_cut_off(example, found, tmp_path):
     assert first.front == again.front == found.front
 
 
+def test_a_remapped_model_is_an_axis(example, tmp_path):
+    """It is made once for points whose weights lie alike, kept with the chips, and audited as by `audit`."""
+    axes = {"crossbar": ((64, 64),), "cell_bits": (2,), "adc_bits": (4, 5), "remap": ("no", "yes")}
+    report = explored(example, tmp_path, axes=axes, exhaustive=True)
+    (remapped,) = tmp_path.glob("remapped-*.onnx")
+    assert {p.label for p in report.points} == {
+        f"adc_bits={bits} remap={made}" for bits in (4, 5) for made in ("no", "yes")
+    }
+    chosen = next(p for p in report.points if p.settings == {**p.settings, "adc_bits": 4, "remap": "yes"})
+    harden, alone = chosen.command.split(" && ")
+    assert harden.startswith(f"nvaudit harden {example} --method remap -o {example.stem}_remapped")
+    assert alone.startswith(f"nvaudit audit {example.stem}_remapped.onnx")
+    settings = {**chosen.settings, "crossbar": (64, 64)}
+    del settings["remap"]
+    data = example.with_suffix(".npz")
+    if (tmp_path / f"{remapped.stem}.mapping.json").exists():
+        del settings["code"]
+    assert chosen.kpp == audit(remapped, DEVICE, data, **settings, **FEW).kpp[0]
+    before = remapped.stat().st_mtime_ns
+    again = explored(example, tmp_path, axes=axes, exhaustive=True)
+    assert [p.kpp for p in again.points] == [p.kpp for p in report.points]
+    assert remapped.stat().st_mtime_ns == before
+
+
 def test_the_report_can_be_read_back_and_shown(found, capsys):
     """JSON keeps everything; the terminal has the front, the recommended point and its command."""
     from rich.console import Console

@@ -193,3 +193,31 @@ def test_text_says_what_the_report_says(uneven, tmp_path):
         assert squeezed.startswith("KPP 1 %")
         assert "before" in squeezed
         assert all(tensor.name in squeezed for tensor in report.tensors)
+
+
+def test_costs_stand_beside_the_audits(uneven, tmp_path):
+    """With a technology both models are costed as by an audit; options are checked before anything runs."""
+    circuits = {
+        "technology": "cmos_22nm_neurosim",
+        "adc_bits": 5,
+        "cell_bits": 2,
+        "g_max_us": 100,
+        "on_off": 50,
+    }
+    few = {"trials": 4, "limit": 60, "calibration_chips": 4, "calibration_images": 48}
+    out = tmp_path / "o.onnx"
+    report = remap(uneven, "fefet1", out=out, **few, **circuits, code="8,4,2,1")
+    data = uneven.with_suffix(".npz")
+    given = audit(uneven, "fefet1", data, trials=4, limit=60, roughness=False, **circuits)
+    made = audit(out, "fefet1", data, trials=4, limit=60, roughness=False, **circuits)
+    for side, alone in ((report.before, given), (report.after, made)):
+        assert side.cost.energy_j == alone.cost.totals.energy_j
+        assert side.cost.technology == "cmos_22nm_neurosim"
+    assert report.before.cost.energy_j != report.after.cost.energy_j
+    stream = StringIO()
+    print_report(report, Console(file=stream, width=100))
+    assert "Hardware cost of an inference with cmos_22nm_neurosim" in " ".join(stream.getvalue().split())
+    with pytest.raises(OptionError, match="give --adc-bits too"):
+        remap(uneven, "fefet1", out=out, **few, technology="cmos_22nm_neurosim")
+    with pytest.raises(OptionError, match="--trials 0 has none"):
+        remap(uneven, "fefet1", out=out, **QUICK, **circuits)

@@ -232,6 +232,10 @@ def _effort(report: ExploreReport) -> Section:
         lines.append(
             f"Chance that this front is not that of an exhaustive audit: at most {effort.error:.2g}."
         )
+    elif effort.bounded:
+        lines.append(
+            "Nothing was left to chance: a chip was stopped early only where its errors so far were enough."
+        )
     elif effort.not_raced:
         lines.append(f"Every chip was run on every sample: {effort.not_raced}.")
     lines += [

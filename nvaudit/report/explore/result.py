@@ -104,8 +104,14 @@ class ExploreEffort(ReportPart):
     combinations: int = Field(ge=1)
     audited: int = Field(ge=0, description="Points of which chips were run.")
     measured: int = Field(ge=0, description="Points of which every chip was run, as far as the KPP needs it.")
-    raced: bool = Field(description="Chips were stopped early.")
-    not_raced: str = Field(default="", description="Why they were not.")
+    raced: bool = Field(
+        description="Chips of the front were raced: stopped early, with a small chance to err."
+    )
+    bounded: bool = Field(
+        default=False,
+        description="Chips of other points were stopped once they certainly did not beat a cheaper one.",
+    )
+    not_raced: str = Field(default="", description="Why no chip could be stopped early.")
     chips: int = Field(ge=0, description="Chips that were looked at.")
     images_evaluated: int = Field(ge=0)
     images_exhaustive: int = Field(

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from nvaudit.report.codes import codes_blocks, codes_number
+from nvaudit.report.cost.document import costs_table
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -104,7 +105,9 @@ def _pair(report: RemapReport) -> Section:
         )
     caption = f"The same {report.difference.chips:,} chips before and after."
     table = Table("sides", caption, _PAIR_COLUMNS, rows, numeric=(1, 2, 3, 4))
-    return Section("pair", "Before and after", (table,))
+    sides = (("before", report.before), ("after", report.after))
+    costs = costs_table("costs", "", [(name, side.cost) for name, side in sides if side is not None])
+    return Section("pair", "Before and after", (table, *costs))
 
 
 def _steps(report: RemapReport) -> Section:

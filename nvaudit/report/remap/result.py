@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from nvaudit.report.codes import CodesInfo
+from nvaudit.report.cost.result import CostFigures
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
@@ -71,6 +72,7 @@ class RemapAudit(ReportPart):
         description="The worst chip: the least, or where lower is better the greatest; null in "
         "older reports.",
     )
+    cost: CostFigures | None = Field(default=None, description="Null: no --technology was given.")
 
 
 class RemapHashes(Hashes):

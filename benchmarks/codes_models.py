@@ -1,19 +1,21 @@
-"""What codes give every model of a folder without training: the table of docs/mapping.md.
+"""What codes give every model of a folder without training: the tables of docs/mapping-models.md.
 
 Claims backed: a code, devices shared out between layers and weights rounded for their noise leave at most
 half of the loss that remapping on slices leaves; corrected chip by chip, models survive the greatest spread.
 
     python benchmarks/codes_models.py MODELS TEST CALIBRATION --results FILE.jsonl [--devices rram fefet1]
         [--sigmas 0.1 0.4] [--columns slices remap code coded] [--trials 100] [--limit 300]
-        [--only 'mnist_*' …] [--time-budget 60] [--option devices_per_weight=3 …] [--keep DIR]
-    python benchmarks/codes_models.py --results FILE.jsonl --table
+        [--only 'mnist_*' …] [--time-budget 60] [--calibrate 100] [--option devices_per_weight=3 …]
+        [--keep DIR]
 
 TEST/NAME.npz is scored; CALIBRATION/NAME.npz, of other samples, is what remapping sees and what chips are
 corrected on. Columns: ``slices``, the model as it is; ``remap``, remapped on slices, rounding to the nearest
 values; ``code``, the model as it is on the code that ``auto`` finds; ``coded``, remapped with a code, devices
 by layers and rounding for the noise, audited without and with a correction per chip (``--calibrate 100``).
+The other columns are ways for models that lose too much: as ``coded`` with other options (``COLUMNS``).
 All columns of a model see the same chips and images, every chip every image. Each audit is one line of FILE;
-what stands there already is not run again, so a study that was cut off goes on. KPP 1 % is the third worst of
+what stands there already is not run again, so a study that was cut off goes on; ``codes_tables.py`` writes
+the tables. KPP 1 % is the third worst of
 200 chips, the second worst of 100 and the worst of fewer.
 """
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import re
 import sys
 import tempfile
 import time
@@ -32,37 +35,48 @@ import nvaudit
 from nvaudit.jobs.remapping import remap
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import TrialSummary
+from nvaudit.stats.kpp import KppResult
 
+CODED: dict[str, Any] = {"code": "auto", "allocate": "devices"}
+DIGITAL: dict[str, Any] = CODED | {"clip": False, "rounding": False}
 COLUMNS: dict[str, dict[str, Any]] = {
     "slices": {},
     "remap": {"code": "slices", "rounding": False},
     "code": {"code": "auto"},
-    "coded": {"code": "auto", "allocate": "devices"},
+    "coded": CODED,
+    "signed": CODED | {"encoding": "sign_per_device"},
+    "integers": CODED | {"encoding": "sign_per_device", "code": "auto:integers"},
+    "patient": CODED | {"calibration_images": 500, "calibration_chips": 32, "time_budget": 120},
+    "scales": CODED | {"digital_scale": "insert-both"},
+    "outliers": DIGITAL,
+    "scales, outliers": DIGITAL | {"digital_scale": "insert-both"},
+    "6 devices": CODED | {"devices_per_weight": 6},
+    "8 devices": CODED | {"devices_per_weight": 8},
 }
 """Options of each column: of the remapping where there is one, else of the audit."""
 
-REMAPPED = ("remap", "coded")
-HALF, FEW_POINTS, MANY_POINTS = 0.5, 0.02, 0.03
-"""The bars: share of the loss after remapping on slices; loss at the least and at the greatest spread."""
+ALWAYS, NOT_REMAPPED = ("slices", "remap", "code", "coded"), ("slices", "code")
+AUDITED: dict[str, dict[str, Any]] = {
+    name: {"digital_outliers": 0.01} for name in ("outliers", "scales, outliers")
+}
+"""Options that the audit of a remapped model has besides."""
+
+SAMPLES = 100
+"""What a chip is corrected by unless said otherwise."""
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run what is missing."""
     given = arguments()
-    if not given.table:
-        for sigma in given.sigmas:
-            for model in sorted(given.models.glob("*.onnx")):
-                if not any(fnmatch.fnmatch(model.stem, glob) for glob in given.only):
-                    continue
-                if not (given.test / f"{model.stem}.npz").is_file():
-                    continue
-                for device in given.devices:
-                    for column in given.columns:
-                        one(given, model, device, sigma, column)
-    rows = lines(given.results)
-    for device in given.devices:
-        for sigma in given.sigmas:
-            print(table([row for row in rows if (row["device"], row["sigma"]) == (device, sigma)]))
+    for sigma in given.sigmas:
+        for model in sorted(given.models.glob("*.onnx")):
+            if not any(fnmatch.fnmatch(model.stem, glob) for glob in given.only):
+                continue
+            if not (given.test / f"{model.stem}.npz").is_file():
+                continue
+            for device in given.devices:
+                for column in given.columns:
+                    one(given, model, device, sigma, column)
 
 
 def arguments() -> argparse.Namespace:
@@ -70,27 +84,25 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", type=Path, nargs="?")
-    parser.add_argument("test", type=Path, nargs="?")
-    parser.add_argument("calibration", type=Path, nargs="?")
+    parser.add_argument("models", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("calibration", type=Path)
     parser.add_argument("--results", type=Path, required=True, metavar="FILE.jsonl")
-    parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
     parser.add_argument("--devices", nargs="+", default=["rram", "fefet1"])
     parser.add_argument("--sigmas", nargs="+", type=float, default=[0.1, 0.4])
-    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS))
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(ALWAYS))
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--limit", type=int, default=300)
-    parser.add_argument("--calibrate", type=int, default=100, help="samples of each chip; 0: no correction")
+    parser.add_argument(
+        "--calibrate", type=int, default=SAMPLES, help="samples of each chip; 0: no correction"
+    )
     parser.add_argument("--only", nargs="+", default=["*"], metavar="GLOB")
     parser.add_argument("--time-budget", type=float, default=60.0)
     parser.add_argument("--option", nargs="*", default=[], metavar="NAME=VALUE", help="of a remapping")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keeps the remapped models, for other audits"
     )
-    given = parser.parse_args()
-    if not given.table and given.calibration is None:
-        parser.error("MODELS TEST CALIBRATION, or --table")
-    return given
+    return parser.parse_args()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -102,14 +114,16 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def one(given: argparse.Namespace, model: Path, device: str, sigma: float, column: str) -> None:
     """Measure one column of one model, unless the results have it."""
-    own = dict(pair.split("=", 1) for pair in given.option) if column in REMAPPED else {}
+    own = dict(pair.split("=", 1) for pair in given.option) if column not in NOT_REMAPPED else {}
     options = COLUMNS[column] | {name: _value(text) for name, text in own.items()}
     cell = {
         "model": model.stem, "device": device, "sigma": sigma, "column": column, "chips": given.trials,
         "images": given.limit, "options": options,
     }  # fmt: skip
-    if column in REMAPPED:
-        cell["budget_s"] = given.time_budget
+    if column not in NOT_REMAPPED:
+        cell["budget_s"] = options.get("time_budget", given.time_budget)
+        if given.calibrate != SAMPLES:
+            cell["calibrate"] = given.calibrate
     there = [row for row in lines(given.results) if "failed" not in row]
     if any(all(row.get(key) == value for key, value in cell.items()) for row in there):
         return
@@ -139,14 +153,13 @@ def measure(
     calibration = str(given.calibration / f"{model.stem}.npz")
     with tempfile.TemporaryDirectory() as scratch:
         path, audited = model, options
-        if column in REMAPPED:
-            path = (given.keep or Path(scratch)) / f"{model.stem}-{device}-{sigma:g}-{column}.onnx"
-            for name in given.option:
-                path = path.with_stem(f"{path.stem}-{name}")
+        if column not in NOT_REMAPPED:
+            name = "-".join([model.stem, device, f"{sigma:g}", re.sub(r"\W+", "_", column), *given.option])
+            path = (given.keep or Path(scratch)) / f"{name}.onnx"
             found["remap"] = remapped(given, model, device, calibration, sigma, options, path)
-            audited = {}
-        if column == "coded" and given.calibrate:
-            audited = {"calibrate_chips": given.calibrate, "calibrate_data": calibration}
+            audited = dict(AUDITED.get(column, {}))
+            if column != "remap" and given.calibrate:
+                audited |= {"calibrate_chips": given.calibrate, "calibrate_data": calibration}
         audit = nvaudit.audit(
             path, device, str(given.test / f"{model.stem}.npz"), sigmas=(sigma,), trials=given.trials,
             limit=given.limit, exhaustive=True, workers=0, roughness=False, **audited,
@@ -166,8 +179,8 @@ def remapped(
         if before["asked"] == asked:
             return dict(before["found"])
     report = remap(
-        model, device, calibration, out=path, sigma=sigma, trials=0, workers=1, time_budget=given.time_budget,
-        **options,
+        model, device, calibration, out=path, sigma=sigma, trials=0, workers=1,
+        **{"time_budget": given.time_budget} | options,
     )  # fmt: skip
     found = {
         "seconds": round(report.timing["calibration"], 1),
@@ -184,69 +197,27 @@ def numbers(audit: AuditReport) -> dict[str, Any]:
     scale = 100 if audit.metric_info.unit == "fraction" else 1
     found: dict[str, Any] = {
         "ideal": scale * audit.nominal,
-        "kpp": scale * audit.kpp[0].value,
-        "mean": scale * audit.trials.mean,
         "seconds": round(audit.timing["total"], 1),
+        **_figures(audit.kpp[0], audit.trials, scale),
     }
     if audit.codes is not None:
         found["codes"] = sorted({code.text for code in audit.codes.codes})
     if audit.calibrated is not None:
         point = audit.calibrated.points[0]
         assert isinstance(point.trials, TrialSummary)
-        found["calibrated"] = {"kpp": scale * point.kpp[0].value, "mean": scale * point.trials.mean}
+        found["calibrated"] = _figures(point.kpp[0], point.trials, scale)
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """One device at one spread as Markdown, a line for each model, and how many meet each bar."""
-    if not rows:
-        return ""
-    out = [
-        f"\n`{rows[0]['device']}`, σ {rows[0]['sigma']:g}: KPP 1 % (mean)\n",
-        "| model | chips × images | ideal | slices | remapped | code | code, devices by layers, rounding "
-        "| corrected per chip | loss left |",
-        "|---" * 9 + "|",
-    ]
-    keys = {(row["model"], row["options"].get("devices_per_weight")) for row in rows if _counted(row)}
-    models = sorted(keys, key=str)
-    half, few, many = 0, 0, 0
-    for name, devices in models:
-        of = {
-            row["column"]: row
-            for row in rows
-            if row["model"] == name
-            and "kpp" in row
-            and row["options"].get("devices_per_weight") in (None, devices)
-        }
-        if "slices" not in of:
-            continue
-        ideal, coded, remapped = of["slices"]["ideal"], of.get("coded"), of.get("remap")
-        share = "—"
-        if coded is not None and remapped is not None:
-            left, before = ideal - coded["kpp"], ideal - remapped["kpp"]
-            share = f"{left:.1f} of {before:.1f}"
-            half += left <= HALF * before
-            few += left <= 100 * FEW_POINTS
-        corrected = None if coded is None else coded.get("calibrated")
-        many += corrected is not None and ideal - corrected["kpp"] <= 100 * MANY_POINTS
-        shown = [_cell(of.get(column)) for column in COLUMNS] + [_cell(corrected)]
-        size = " / ".join(sorted({f"{row['chips']} × {row['images']}" for row in of.values()}))
-        average = "" if devices is None else f" on {devices:g}"
-        out.append(f"| {name}{average} | {size} | {ideal:.1f} | {' | '.join(shown)} | {share} |")
-    out.append(
-        f"\n{len(models)} models: at most half of the loss after remapping on slices in {half}, at most "
-        f"{100 * FEW_POINTS:.0f} points in {few}; "
-        f"corrected per chip, at most {100 * MANY_POINTS:.0f} points in {many}."
-    )
-    return "\n".join(out)
-
-
-def _counted(row: dict[str, Any]) -> bool:
-    return row["column"] == "coded" and "kpp" in row
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    return "—" if row is None else f"{row['kpp']:.1f} ({row['mean']:.1f})"
+def _figures(kpp: KppResult, trials: TrialSummary, scale: float) -> dict[str, Any]:
+    """KPP with its interval (None: the chips give no bound there), and the mean of the chips."""
+    ends = {"low": kpp.low, "high": kpp.high}
+    return {
+        "kpp": round(scale * kpp.value, 3),
+        **{name: None if end is None else round(scale * end, 3) for name, end in ends.items()},
+        "mean": round(scale * trials.mean, 3),
+        "std": round(scale * trials.std, 3),
+    }
 
 
 if __name__ == "__main__":

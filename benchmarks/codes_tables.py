@@ -1,0 +1,258 @@
+"""The tables of docs/mapping.md and docs/mapping-models.md, written from `results/`.
+
+    python benchmarks/codes_tables.py [--check]
+
+A table stands in a page between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; its lines are made
+anew from the results. With ``--check`` nothing is written, and the exit code is 1 where a table differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from codes_models import COLUMNS, SAMPLES, lines
+
+HERE = Path(__file__).parent
+PAGES = [HERE.parent / "docs" / name for name in ("mapping.md", "mapping-models.md")]
+MARKED = re.compile(r"(<!-- table: (.*?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+HALF, FEW_POINTS, MANY_POINTS = 0.5, 0.02, 0.03
+"""The bars: share of the loss after remapping on slices; loss at the least and at the greatest spread."""
+
+ROUNDED = 0.01
+"""Figures are kept in percent with three digits; a comparison of two allows for that."""
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Write every table that the page has a place for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 where a table differs")
+    given = parser.parse_args()
+    differ = False
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[4], before)
+        differ |= after != before
+        if not given.check:
+            page.write_text(after, encoding="utf-8")
+    sys.exit(int(given.check and differ))
+
+
+def results(name: str) -> list[Row]:
+    """Rows of one results file."""
+    return [row for row in lines(HERE / "results" / f"{name}.jsonl") if "kpp" in row]
+
+
+def cell(row: Row | None) -> str:
+    """KPP, the upper end of its interval where the row has one, and the mean."""
+    if row is None:
+        return "–"
+    above = f" ≤ {row['high']:.1f}" if row.get("high") is not None else ""
+    return f"{row['kpp']:.1f}{above} ({row['mean']:.1f})"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return "\n".join(text + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def by_model(device: str, sigma: float) -> dict[str, dict[str, Row]]:
+    """Rows of one device at one spread: by model, then by column; chips corrected on 100 samples."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in results("codes_models"):
+        if (row["device"], row["sigma"]) == (device, sigma) and "calibrate" not in row:
+            found.setdefault(row["model"], {})[row["column"]] = row
+    return {model: of for model, of in sorted(found.items()) if "slices" in of and "coded" in of}
+
+
+def models_table(device: str, sigma: float) -> str:
+    """Every model on one device: as it is, remapped on slices, coded, corrected."""
+    columns = {"slices": "slices", "remap": "remapped on slices", "code": "code"}
+    found = by_model(device, sigma)
+    shown = {name: title for name, title in columns.items() if any(name in of for of in found.values())}
+    head = [
+        "model",
+        "chips, images",
+        "ideal",
+        *shown.values(),
+        "code, allocated, rounded",
+        "corrected per chip",
+    ]
+    rows = []
+    for model, of in found.items():
+        size = f"{of['slices']['chips']}, {of['slices']['images']}"
+        cells = [cell(of.get(name)) for name in (*shown, "coded")]
+        rows.append(
+            [model, size, f"{of['slices']['ideal']:.1f}", *cells, cell(of["coded"].get("calibrated"))]
+        )
+    return markdown(head, rows)
+
+
+def edge_table() -> str:
+    """The greatest spread, both devices: slices, coded, corrected."""
+    devices = ("rram", "fefet1")
+    both = [by_model(device, 0.4) for device in devices]
+    parts = ("slices", "code, allocated, rounded", "corrected per chip")
+    head = ["model", "chips, images", "ideal"]
+    head += [f"`{device}`: {part}" if part == "slices" else part for device in devices for part in parts]
+    rows = []
+    for model in sorted({*both[0], *both[1]}):
+        first = next(of[model]["slices"] for of in both if model in of)
+        row = [model, f"{first['chips']}, {first['images']}", f"{first['ideal']:.1f}"]
+        for found in both:
+            of = found.get(model, {})
+            coded = of.get("coded", {})
+            row += [cell(of.get("slices")), cell(coded or None), cell(coded.get("calibrated"))]
+        rows.append(row)
+    return markdown(head, rows)
+
+
+def loss(row: Row, ideal: float) -> float:
+    """Ideal less KPP 1 %, in points."""
+    return ideal - float(row["kpp"])
+
+
+def bars_table() -> str:
+    """How many models meet each bar, on each device."""
+    rows = []
+    for name, sigma, meets in (
+        ("σ 0.1: at most half of the loss after remapping on slices", 0.1, _half),
+        ("σ 0.1: at most 2 points", 0.1, lambda of: _within(of["coded"], of, FEW_POINTS)),
+        ("σ 0.1: at most 3 points, corrected per chip", 0.1, _corrected),
+        ("σ 0.4: at most 3 points", 0.4, lambda of: _within(of["coded"], of, MANY_POINTS)),
+        ("σ 0.4: at most 3 points, corrected per chip", 0.4, _corrected),
+    ):
+        counted = []
+        for device in ("rram", "fefet1"):
+            found = by_model(device, sigma).values()
+            counted.append(f"{sum(meets(of) for of in found)} of {len(found)}")
+        rows.append([name, *counted])
+    return markdown(["code, allocated, rounded: loss of KPP 1 %", "`rram`", "`fefet1`"], rows)
+
+
+def _half(of: dict[str, Row]) -> bool:
+    ideal = of["slices"]["ideal"]
+    return "remap" in of and loss(of["coded"], ideal) <= HALF * loss(of["remap"], ideal) + ROUNDED
+
+
+def _within(row: Row | None, of: dict[str, Row], share: float) -> bool:
+    return row is not None and loss(row, of["slices"]["ideal"]) <= 100 * share + ROUNDED
+
+
+def _corrected(of: dict[str, Row]) -> bool:
+    return _within(of["coded"].get("calibrated"), of, MANY_POINTS)
+
+
+def ways_table(sigma: float) -> str:
+    """What other ways give the models that were tried on them, corrected per chip on 400 samples."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in results("codes_models"):
+        if row["sigma"] == sigma and row.get("calibrate") == MANY_SAMPLES:
+            found.setdefault((row["model"], row["device"]), {})[row["column"]] = row
+    shown = [name for name in COLUMNS if any(name in of for of in found.values())]
+    rows = []
+    for (model, device), of in sorted(found.items()):
+        before = by_model(device, sigma)[model]
+        plain = before["coded"]["calibrated"]
+        cells = [cell(of[name]["calibrated"]) if name in of else "–" for name in shown]
+        rows.append([model, f"`{device}`", f"{before['slices']['ideal']:.1f}", cell(plain), *cells])
+    titles = [WAYS.get(name, name) for name in shown]
+    return markdown(["model", "device", "ideal", f"{SAMPLES} samples", *titles], rows)
+
+
+def devices_table() -> str:
+    """Fewer devices than four."""
+    found: dict[tuple[str, str], dict[Any, Row]] = {}
+    for row in results("codes_devices"):
+        column = row["column"] if row["column"] == "slices" else row["options"]["devices_per_weight"]
+        found.setdefault((row["model"], row["device"]), {})[column] = row
+    rows = []
+    for (model, device), of in sorted(found.items()):
+        four, first = by_model(device, 0.1)[model], of["slices"]
+        cells = [cell(row) for row in (first, four.get("remap"), four["coded"], of.get(3), of.get(2.5))]
+        size = f"{first['chips']}, {first['images']}"
+        rows.append([model, f"`{device}`", size, f"{first['ideal']:.1f}", *cells])
+    head = ["model", "device", "chips, images", "ideal", "slices on 4", "remapped, slices on 4", "code on 4"]
+    return markdown([*head, "on 3", "on 2.5"], rows)
+
+
+def network_table() -> str:
+    """One network on several mappings."""
+    rows = []
+    for row in results("codes_mappings"):
+        if row["condition"] == "plain":
+            corrected = cell(row["calibrated"]) if "calibrated" in row else "–"
+            figures = [f"{row['ideal']:.1f}", f"{row['kpp']:.1f}", f"{row['mean']:.1f}", corrected]
+            rows.append([NETWORK.get(row["mapping"], row["mapping"]), str(row["chips"]), *figures])
+    return markdown(["mapping", "chips", "ideal", "KPP 1 %", "mean", "corrected per chip"], rows)
+
+
+def conditions_table() -> str:
+    """The same network on devices that are worse."""
+    mappings = ("slices", "auto", "code, devices by layers, remapped")
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in results("codes_mappings"):
+        if row["condition"] != "plain":
+            found.setdefault((row["device"], row["condition"]), {})[row["mapping"]] = row
+    rows = [
+        [f"`{device}`, {condition}", *[cell(of.get(mapping)) for mapping in mappings]]
+        for (device, condition), of in found.items()
+    ]
+    return markdown(["condition", "slices", "`--code auto`", "code, allocated, rounded"], rows)
+
+
+def trice_table() -> str:
+    """Table I of the TRICE paper on codes."""
+    mappings = ("slices 4,1", "auto, 2 devices", "auto, 4 devices")
+    found: dict[tuple[float, str], dict[str, float]] = {}
+    for row in (row for row in lines(HERE / "paper" / "results" / "trice_codes.jsonl") if "kpp" in row):
+        network, mapping = row["cell"].split(" on ")
+        method, sigma = network.split(" seed ")[0].split(" ")[1].rsplit("-", 1)
+        found.setdefault((float(sigma), method), {})[mapping] = 100 * row["kpp"]
+    methods = ("none", "trice", "best")
+    rows = [
+        [f"{sigma:g}", method, *[f"{of[mapping]:.1f}" for mapping in mappings]]
+        for (sigma, method), of in sorted(found.items(), key=lambda at: (at[0][0], methods.index(at[0][1])))
+    ]
+    return markdown(["σ_d", "training", "slices 4,1", "`--code auto`, 2 devices", "4 devices"], rows)
+
+
+NETWORK = {
+    "devices by layers": "`--code auto --allocate devices`",
+    "sign per device": "`--code auto --encoding sign_per_device`",
+    "whole numbers, sign per device": "`--code auto:integers --encoding sign_per_device`",
+    "code, devices by layers, remapped": "`--method remap --code auto --allocate devices`",
+}
+MANY_SAMPLES = 400
+WAYS = {
+    "coded": "400 samples",
+    "scales": "+ `--digital-scale insert-both`",
+    "signed": "+ `--encoding sign_per_device`",
+    "integers": "+ `sign_per_device`, `auto:integers`",
+    "patient": "+ 32 chips, 500 samples, 120 s",
+    "outliers": "+ 1 % digital",
+    "scales, outliers": "+ both",
+}
+TABLES: dict[str, Callable[[], str]] = {
+    "rram 0.1": lambda: models_table("rram", 0.1),
+    "fefet1 0.1": lambda: models_table("fefet1", 0.1),
+    "bars": bars_table,
+    "both 0.4": edge_table,
+    "ways 0.4": lambda: ways_table(0.4),
+    "devices": devices_table,
+    "network": network_table,
+    "conditions": conditions_table,
+    "trice": trice_table,
+}
+
+if __name__ == "__main__":
+    main()

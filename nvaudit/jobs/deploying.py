@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from nvaudit._version import __version__
 from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs, new_folder, note_files, write_text_atomic, writing
-from nvaudit.mapping.array_files import CONDUCTANCE, check_format, write_arrays
+from nvaudit.mapping.array_files import CONDUCTANCE, check_format, in_threads, write_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import (
     ARRAYS,
@@ -61,7 +62,7 @@ from nvaudit.session import (
     settle_device,
     settle_placement,
 )
-from nvaudit.spec import RunSpec
+from nvaudit.spec import RunSpec, default_workers
 
 
 class MapSpec(MapOptions, RunSpec):
@@ -306,8 +307,9 @@ class _ArrayWriter:
             empty = None if gone is None else geometry.to_matrix.apply(gone)
         verify = self._verify(weight, geometry)
         places = list(geometry.places(empty))
-        crossbars = []
-        for number, place in enumerate(places):
+
+        def one(number: int) -> CrossbarEntry:
+            place = places[number]
             target = target_arrays(matrix, place, tensor.array, self.on.size, empty)
             stem = crossbar_file(index, tensor.key, number)
             marked = None if verify is None else _on_crossbar(verify, place, target)
@@ -316,8 +318,12 @@ class _ArrayWriter:
                 if marked is not None:
                     arrays["verify"] = marked
                 write_arrays(self.folder / stem, arrays, self.spec.format)
-            crossbars.append(_crossbar_entry(stem, place, target, marked))
-            self.done += int(np.count_nonzero(target.used)) // geometry.devices
+            return _crossbar_entry(stem, place, target, marked)
+
+        crossbars = []
+        for entry in in_threads(one, range(len(places)), default_workers()):
+            crossbars.append(entry)
+            self.done += entry.devices // geometry.devices
             self.progress("writing the weights of crossbars", min(self.done, total), total)
         if self.chips:
             self._chips(index, tensor, geometry, places, empty)
@@ -354,9 +360,13 @@ class _ArrayWriter:
             g = simulated_conductances(law, spec.seed, trial, converters)
             read = g[None] if self.spec.reads is None else _read(law, g, spec.seed, trial, self.spec.reads)
             per_read = [geometry.to_matrix.with_devices(geometry.devices).apply(one) for one in read]
-            for number, place in enumerate(places):
+
+            def one(number: int, chip: str = chip, per_read: list[HeldConductances] = per_read) -> None:
                 stem = self.folder / chip / crossbar_file(index, tensor.key, number)
-                write_arrays(stem, _chip_arrays(per_read, place, self.on.size, empty), self.spec.format)
+                arrays = _chip_arrays(per_read, places[number], self.on.size, empty)
+                write_arrays(stem, arrays, self.spec.format)
+
+            deque(in_threads(one, range(len(places)), default_workers()), maxlen=0)
 
     def _entry(
         self,
@@ -463,7 +473,7 @@ def _crossbar_entry(
     return CrossbarEntry(
         file=stem,
         rows=place.rows,
-        outputs=runs_of(np.unique(place.outputs).tolist()),
+        outputs=runs_of(place.outputs[place.starts].tolist()),
         first_device=int(place.devices[0]),
         columns=len(place.outputs),
         devices=int(np.count_nonzero(target.used)),

@@ -15,7 +15,7 @@ from nvaudit.device import profile_digest
 from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.deploying import OnCrossbars, check_hashes, map_report, mapped_rows, settle_mapping
-from nvaudit.mapping.array_files import find_arrays, read_arrays
+from nvaudit.mapping.array_files import find_arrays, in_threads, read_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import Manifest, TensorEntry, read_manifest
 from nvaudit.mapping.outliers import Outliers
@@ -27,7 +27,9 @@ from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import ArrayFile, TensorFile, Workload, save_array
 from nvaudit.report.deployment.result import MapReport, Reassembly, reassembly_text
 from nvaudit.session import prepare
-from nvaudit.spec import RunSpec
+from nvaudit.spec import RunSpec, default_workers
+
+Doubles = NDArray[np.float64]
 
 SAMPLES = 8
 """Run through both models where no number is given."""
@@ -177,14 +179,21 @@ def _compare(
         )
         return
     before = len(tally.faults)
-    for place, crossbar in zip(places, entry.crossbars, strict=True):
+
+    def read(number: int) -> Doubles | str:
+        place, crossbar = places[number], entry.crossbars[number]
         target = target_arrays(matrix, place, tensor.array, on.size, empty)
-        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256, tally)
-        if held is not None:
-            signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
-            # Several columns are devices of one output.
-            starts = np.flatnonzero(np.r_[True, np.diff(place.outputs) > 0])
-            value[slice(*place.rows), place.outputs[starts]] += np.add.reduceat(signed, starts, axis=1)
+        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256)
+        if isinstance(held, str):
+            return held
+        signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
+        return np.asarray(np.add.reduceat(signed, place.starts, axis=1))
+
+    for place, added in zip(places, in_threads(read, range(len(places)), default_workers()), strict=True):
+        if isinstance(added, str):
+            tally.faults.append(added)
+        else:
+            value[slice(*place.rows), place.outputs[place.starts]] += added
     code = np.rint(value) - entry.zero
     scale = _scale(folder, entry)
     same = np.array_equal(code, matrix) and scale.tobytes() == tensor.scale.tobytes()
@@ -209,34 +218,27 @@ def _compare(
     tally.rebuilt[entry.name] = Rebuilt(ArrayFile(str(path)), scale.reshape(tensor.scale.shape), files)
 
 
-def _held(
-    stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str, tally: _Compared
-) -> TargetArrays | None:
-    """What the file of one crossbar holds; None with a fault where it is not what it should be."""
+def _held(stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str) -> TargetArrays | str:
+    """What the file of one crossbar holds; where it is not what it should be, what is wrong."""
     path = find_arrays(stem)
     if path is None:
-        tally.faults.append(f"{stem}: is missing")
-        return None
+        return f"{stem}: is missing"
     try:
         held = as_targets(read_arrays(path, shape), target)
     except DataError as error:
-        tally.faults.append(str(error))
-        return None
+        return str(error)
     if held is None:
-        tally.faults.append(f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape")
-        return None
+        return f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape"
     for name, wanted in vars(target).items():
         there = getattr(held, name)
         if not np.array_equal(there, wanted):
             row, column = np.argwhere(there != wanted)[0]
-            tally.faults.append(
+            return (
                 f"{path}: {name} of row {row}, column {column} is {there[row, column]}; the quantised model "
                 f"has {wanted[row, column]} ({np.count_nonzero(there != wanted):,} differ)"
             )
-            return None
     if arrays_digest(held) != digest:
-        tally.faults.append(f"{path}: its arrays are not those of the manifest (SHA-256)")
-        return None
+        return f"{path}: its arrays are not those of the manifest (SHA-256)"
     return held
 
 

@@ -22,6 +22,7 @@ from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import (
     ARRAYS,
     DIGITAL,
+    DIGITAL_PART,
     MANIFEST,
     ConverterEntry,
     CrossbarEntry,
@@ -41,7 +42,8 @@ from nvaudit.mapping.places import CrossbarPlace, Geometry, TargetArrays, arrays
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.mapping.tiling import Crossbar
-from nvaudit.model import LoadedModel, Weight, constants, load_model
+from nvaudit.model import LoadedModel, Weight, constants, filled_model, load_model
+from nvaudit.model.digital_part import DigitalPart, digital_part
 from nvaudit.model.layer_input import layer_inputs
 from nvaudit.options import OF_A_MAPPING, DataOptions
 from nvaudit.perturb.chip import TensorLaw, blocks
@@ -249,6 +251,7 @@ class _ArrayWriter:
     masks: Mapping[str, NDArray[np.bool_]] | None
     progress: Progress
     done: int = 0
+    part: DigitalPart | None = None
 
     @property
     def chips(self) -> tuple[str, ...]:
@@ -261,6 +264,9 @@ class _ArrayWriter:
         on, profile = self.on, self.on.profile
         entries = []
         total = sum(int(np.prod(weight.shape)) for weight in on.weights)
+        if not self.chips:
+            self.part = digital_part(on.loaded, [weight.key for weight in on.weights])
+            filled_model(self.part.template, {}, self.folder / DIGITAL_PART)
         for index, (weight, tensor) in enumerate(on.tensors()):
             self.progress("writing the weights of crossbars", self.done, total)
             entries.append(self._tensor(index, weight, tensor, total))
@@ -288,6 +294,7 @@ class _ArrayWriter:
                 for one in on.decisions
                 if not one.mapped
             ),
+            digital_part=None if self.part is None else DIGITAL_PART,
             plan=self.spec.verify_plan,
             order=tuple(order),
             chips=self.chips,
@@ -383,7 +390,7 @@ class _ArrayWriter:
         layer = self.on.layers.get(tensor.key)
         return TensorEntry(
             name=tensor.key,
-            operators=_operators(weight),
+            operators=_operators(weight, self.part),
             shape=weight.shape,
             row_axes=geometry.row_axes,
             column_axes=geometry.column_axes,
@@ -399,6 +406,7 @@ class _ArrayWriter:
             scales=scales,
             converters="ideal" if layer is None else converters_of(layer),
             outliers=self._outliers(index, tensor),
+            whole=None if self.part is None else self.part.whole.get(tensor.key),
             crossbars=crossbars,
         )
 
@@ -432,10 +440,16 @@ def mapping_options(spec: RunSpec) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value != RunSpec.model_fields[name].default}
 
 
-def _operators(weight: Weight) -> tuple[OperatorEntry, ...]:
+def _operators(weight: Weight, part: DigitalPart | None) -> tuple[OperatorEntry, ...]:
+    """The operators of a weight, and where the digital part takes their products."""
+    cuts = () if part is None else tuple(cut for cut in part.cuts if cut.key == weight.key)
+    by_result = {cut.result: cut for cut in cuts}
     entries = []
-    for use in weight.uses:
+    for number, use in enumerate(weight.uses):
         taken = layer_inputs(replace(weight, uses=(use,)))
+        result = use.node.outputs[0].name or ""
+        # An operator on integers is written out on floats, by another name of what it makes.
+        cut = by_result.get(result) or (cuts[number] if len(cuts) == len(weight.uses) else None)
         entries.append(
             OperatorEntry(
                 node=use.node_name,
@@ -444,7 +458,9 @@ def _operators(weight: Weight) -> tuple[OperatorEntry, ...]:
                 graph=use.graph_path,
                 input=use.input_index,
                 activation=None if isinstance(taken, str) else taken[0].value,
-                result=use.node.outputs[0].name or "",
+                result=result,
+                product=None if cut is None else cut.product,
+                driver=None if cut is None else cut.driver,
             )
         )
     return tuple(entries)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr, ndtri, stdtrit
+from scipy.special import betaincinv, gammaincinv, ndtr, ndtri, stdtrit
 
 from nvaudit.device.fit_laws import LEAST, FittedLaw, Sums, choose_laws
 from nvaudit.errors import DataError
@@ -409,8 +409,9 @@ def _components(
     """What devices of a chip, a crossbar, a row, a column have in common: standard deviations.
 
     With r = chip + crossbar + row + column + own, independent, the mean product of two devices' r is the sum
-    of the variances of what both have in common; so each is a difference of two such means. Intervals are
-    those of a jackknife over crossbars, or over chips.
+    of the variances of what both have in common; so each is a difference of two such means. Rows and columns
+    are many: their intervals are those of a jackknife over crossbars, whatever their law. Crossbars and chips
+    are few, and what they have in common is taken for normal: see :func:`_of_few_groups`.
     """
     count = np.bincount(level[kept], minlength=top + 1)
     mean = np.bincount(level[kept], error[kept], top + 1) / np.maximum(count, 1)
@@ -420,28 +421,43 @@ def _components(
         for part, one in zip(parts, base, strict=True)
     ])  # fmt: skip
     chips = {name: number for number, name in enumerate(dict.fromkeys(one.chip for one in base))}
-    of = np.array([chips[one.chip] for one in base])
-
-    def variances(weight: Doubles) -> dict[str, float]:
-        return _variances(pairs, of, weight)
-
-    estimates = variances(np.ones(len(base)))
-    blocks: dict[str, list[NDArray[np.bool_]]] = {
-        "crossbars": [np.arange(len(base)) == i for i in range(len(base))],
-        "chips": [of == chip for chip in chips.values()],
-    }
+    of, n = np.array([chips[one.chip] for one in base]), len(base)
+    estimates = _variances(pairs, of, np.ones(n))
+    there = pairs[:, 7] > 0
+    means = [pairs[there & (of == chip), 6] / pairs[there & (of == chip), 7] for chip in chips.values()]
+    groups = {"crossbar": means, "chip": [np.array([one.mean() for one in means if len(one)])]}
     estimated = {}
     for name, value in estimates.items():
-        left = blocks["chips" if name == "chip" else "crossbars"]
-        if len(left) < 3:
+        if (len(chips) if name == "chip" else n) < 3:
             continue
-        without = np.array([variances((~one).astype(float)).get(name, value) for one in left])
-        n = len(left)
-        error_of = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
-        half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error_of
-        roots = [float(np.sign(v) * np.sqrt(abs(v))) for v in (value, value - half, value + half)]
-        estimated[name] = Estimated(max(roots[0], 0.0), max(roots[1], 0.0), max(roots[2], 0.0))
+        if name in groups:
+            low, high = _of_few_groups(value, groups[name], confidence)
+        else:
+            without = np.array([_variances(pairs, of, (np.arange(n) != i) * 1.0).get(name, value)
+                                for i in range(n)])  # fmt: skip
+            error_of = float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
+            half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error_of
+            low, high = value - half, value + half
+        roots = [float(np.sqrt(max(v, 0.0))) for v in (value, low, high)]
+        estimated[name] = Estimated(*roots)
     return estimated
+
+
+def _of_few_groups(value: float, means: Sequence[Doubles], confidence: float) -> tuple[float, float]:
+    """Interval of a variance component V of some groups, from the variance T of their means.
+
+    T estimates V + E, E being what the means err by, and df · T / (V + E) has a χ² distribution; E is known
+    from many devices, so that T − V stands for it: V − T (1 − df / χ²_high) … V + T (df / χ²_low − 1).
+
+    References
+    ----------
+    Burdick and Graybill, Confidence Intervals on Variance Components (1992), chapter 3.
+    """
+    df = sum(len(one) - 1 for one in means if len(one))
+    spread = sum(float(np.square(one - one.mean()).sum()) for one in means if len(one)) / df
+    error = (1 - confidence) / 2
+    low, high = (2 * float(gammaincinv(df / 2, p)) for p in (error, 1 - error))
+    return value - spread * (1 - df / high), value + spread * (df / low - 1)
 
 
 def _pairs(

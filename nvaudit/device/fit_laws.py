@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 Doubles = NDArray[np.float64]
 
 FOLDS = 5
+_STEPS, _HALVINGS = 50, 20
+_GAIN = 1e-10
+"""Gain of log-likelihood per device at which a fit has converged."""
 LEAST = 1e-3
 """Spread, in level spacings, below which laws are not told apart: no reading resolves it."""
 
@@ -65,6 +67,8 @@ class LawFamily:
         Its parameters: of several that do equally well the one with the fewest is taken.
     at : callable
         Of the parameters and of x = level / top level: the number.
+    slope : callable
+        Of the same: its derivatives by the parameters, shape (level, parameter).
     start : callable
         Parameters to begin with, from x, the numbers level by level, and their weights.
     """
@@ -72,6 +76,7 @@ class LawFamily:
     name: str
     size: int
     at: Callable[[Doubles, Doubles], Doubles]
+    slope: Callable[[Doubles, Doubles], Doubles]
     start: Callable[[Doubles, Doubles, Doubles], Doubles]
 
 
@@ -84,17 +89,27 @@ def _polynomial(degree: int) -> LawFamily:
     def at(parameters: Doubles, x: Doubles) -> Doubles:
         return np.asarray(np.polynomial.polynomial.polyval(x, parameters))
 
+    def slope(parameters: Doubles, x: Doubles) -> Doubles:
+        return np.vander(x, degree + 1, increasing=True)
+
     name = "constant" if degree == 0 else f"polynomial of degree {degree}"
-    return LawFamily(name, degree + 1, at, start)
+    return LawFamily(name, degree + 1, at, slope, start)
 
 
 def _levels(count: int) -> LawFamily:
-    return LawFamily("a number for each level", count, lambda p, x: p, lambda x, y, weight: y.copy())
+    return LawFamily(
+        "a number for each level", count, lambda p, x: p, lambda p, x: np.eye(len(x)),
+        lambda x, y, weight: y.copy(),
+    )  # fmt: skip
 
 
 def _saturating() -> LawFamily:
     def at(parameters: Doubles, x: Doubles) -> Doubles:
         return np.asarray(parameters[0] * -np.expm1(-x / max(parameters[1], 1e-3)))
+
+    def slope(parameters: Doubles, x: Doubles) -> Doubles:
+        amplitude, decay = parameters[0], max(parameters[1], 1e-3)
+        return np.stack([-np.expm1(-x / decay), -amplitude * x / decay**2 * np.exp(-x / decay)], axis=1)
 
     def start(x: Doubles, y: Doubles, weight: Doubles) -> Doubles:
         # For each decay the amplitude is a regression through the origin.
@@ -107,7 +122,7 @@ def _saturating() -> LawFamily:
                 best = (left, np.array([amplitude, decay]))
         return best[1]
 
-    return LawFamily("saturating", 2, at, start)
+    return LawFamily("saturating", 2, at, slope, start)
 
 
 def spread_families(levels: int | None) -> list[LawFamily]:
@@ -119,7 +134,10 @@ def spread_families(levels: int | None) -> list[LawFamily]:
 
 def shift_families(levels: int | None) -> list[LawFamily]:
     """Of mean shifts."""
-    none = LawFamily("none", 0, lambda p, x: np.zeros_like(x), lambda x, y, weight: np.zeros(0))
+    none = LawFamily(
+        "none", 0, lambda p, x: np.zeros_like(x), lambda p, x: np.zeros((len(x), 0)),
+        lambda x, y, weight: np.zeros(0),
+    )  # fmt: skip
     if levels is not None:
         return [none, _polynomial(0), _levels(levels)]
     return [none, *(_polynomial(degree) for degree in (0, 1, 2, 3, 5, 10))]
@@ -165,15 +183,43 @@ def _fit_spread(sums: Sums, mean: Doubles, family: LawFamily, x: Doubles) -> Dou
     spread = np.sqrt(np.maximum(square / np.maximum(count, 1), LEAST**2))
     if family.name.startswith("a number"):
         return np.where(count > 0, spread, spread[there].mean() if there.any() else 1.0)
-    start = family.start(x[there], spread[there], count[there])
     kept, n, ss = x[there], count[there], square[there]
+    return _scored(family, family.start(kept, spread[there], n), kept, n, ss)
+
+
+def _scored(family: LawFamily, start: Doubles, x: Doubles, n: Doubles, ss: Doubles) -> Doubles:
+    """Maximise −Σ n ln σ + ss / 2σ² over a family's parameters by Fisher scoring.
+
+    With J the derivatives of σ, a step solves (Jᵀ diag(2n / σ²) J) δ = Jᵀ (ss / σ³ − n / σ); it is halved
+    until the likelihood rises.
+    """
 
     def loss(parameters: Doubles) -> float:
-        sigma = np.maximum(family.at(parameters, kept), LEAST)
+        sigma = np.maximum(family.at(parameters, x), LEAST)
         return float((n * np.log(sigma) + ss / (2 * sigma**2)).sum() / n.sum())
 
-    fitted = minimize(loss, start, method="L-BFGS-B")
-    return np.asarray(fitted.x if fitted.fun <= loss(start) else start)
+    parameters, best = start, loss(start)
+    for _ in range(_STEPS):
+        sigma = family.at(parameters, x)
+        free = sigma > LEAST
+        if not free.any():
+            break
+        s, j = sigma[free], family.slope(parameters, x)[free]
+        root = np.sqrt(2 * n[free]) / s
+        score = (ss[free] / s**2 - n[free]) / s
+        # As least squares: the normal equations would square the condition of a polynomial's derivatives.
+        step = np.linalg.lstsq(root[:, None] * j, score / root, rcond=None)[0]
+        for _ in range(_HALVINGS):
+            value = loss(parameters + step)
+            if value < best:
+                break
+            step = step / 2
+        else:
+            break
+        parameters, gained, best = parameters + step, best - value, value
+        if gained < _GAIN:
+            break
+    return np.asarray(parameters)
 
 
 def _fit_shift(sums: Sums, family: LawFamily, x: Doubles) -> Doubles:

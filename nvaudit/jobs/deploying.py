@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,12 @@ from nvaudit._version import __version__
 from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs, new_folder, note_files, write_text_atomic, writing
-from nvaudit.mapping.array_files import CONDUCTANCE, check_format, write_arrays
+from nvaudit.mapping.array_files import CONDUCTANCE, check_format, in_threads, write_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import (
     ARRAYS,
     DIGITAL,
+    DIGITAL_PART,
     MANIFEST,
     ConverterEntry,
     CrossbarEntry,
@@ -40,7 +42,8 @@ from nvaudit.mapping.places import CrossbarPlace, Geometry, TargetArrays, arrays
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.mapping.tiling import Crossbar
-from nvaudit.model import LoadedModel, Weight, constants, load_model
+from nvaudit.model import LoadedModel, Weight, constants, filled_model, load_model
+from nvaudit.model.digital_part import DigitalPart, digital_part
 from nvaudit.model.layer_input import layer_inputs
 from nvaudit.options import OF_A_MAPPING, DataOptions
 from nvaudit.perturb.chip import TensorLaw, blocks
@@ -62,7 +65,7 @@ from nvaudit.session import (
     settle_device,
     settle_placement,
 )
-from nvaudit.spec import RunSpec
+from nvaudit.spec import RunSpec, default_workers
 
 
 class MapSpec(MapOptions, RunSpec):
@@ -249,6 +252,7 @@ class _ArrayWriter:
     masks: Mapping[str, NDArray[np.bool_]] | None
     progress: Progress
     done: int = 0
+    part: DigitalPart | None = None
 
     @property
     def chips(self) -> tuple[str, ...]:
@@ -261,6 +265,9 @@ class _ArrayWriter:
         on, profile = self.on, self.on.profile
         entries = []
         total = sum(int(np.prod(weight.shape)) for weight in on.weights)
+        if not self.chips:
+            self.part = digital_part(on.loaded, [weight.key for weight in on.weights])
+            filled_model(self.part.template, {}, self.folder / DIGITAL_PART)
         for index, (weight, tensor) in enumerate(on.tensors()):
             self.progress("writing the weights of crossbars", self.done, total)
             entries.append(self._tensor(index, weight, tensor, total))
@@ -288,6 +295,7 @@ class _ArrayWriter:
                 for one in on.decisions
                 if not one.mapped
             ),
+            digital_part=None if self.part is None else DIGITAL_PART,
             plan=self.spec.verify_plan,
             order=tuple(order),
             chips=self.chips,
@@ -307,8 +315,9 @@ class _ArrayWriter:
             empty = None if gone is None else geometry.to_matrix.apply(gone)
         verify = self._verify(weight, geometry)
         places = list(geometry.places(empty))
-        crossbars = []
-        for number, place in enumerate(places):
+
+        def one(number: int) -> CrossbarEntry:
+            place = places[number]
             target = target_arrays(matrix, place, tensor.array, self.on.size, empty)
             stem = crossbar_file(index, tensor.key, number)
             marked = None if verify is None else _on_crossbar(verify, place, target)
@@ -317,8 +326,12 @@ class _ArrayWriter:
                 if marked is not None:
                     arrays["verify"] = marked
                 write_arrays(self.folder / stem, arrays, self.spec.format)
-            crossbars.append(_crossbar_entry(stem, place, target, marked))
-            self.done += int(np.count_nonzero(target.used)) // geometry.devices
+            return _crossbar_entry(stem, place, target, marked)
+
+        crossbars = []
+        for entry in in_threads(one, range(len(places)), default_workers()):
+            crossbars.append(entry)
+            self.done += entry.devices // geometry.devices
             self.progress("writing the weights of crossbars", min(self.done, total), total)
         if self.chips:
             self._chips(index, tensor, geometry, places, empty)
@@ -355,9 +368,13 @@ class _ArrayWriter:
             g = simulated_conductances(law, spec.seed, trial, converters)
             read = g[None] if self.spec.reads is None else _read(law, g, spec.seed, trial, self.spec.reads)
             per_read = [geometry.to_matrix.with_devices(geometry.devices).apply(one) for one in read]
-            for number, place in enumerate(places):
+
+            def one(number: int, chip: str = chip, per_read: list[HeldConductances] = per_read) -> None:
                 stem = self.folder / chip / crossbar_file(index, tensor.key, number)
-                write_arrays(stem, _chip_arrays(per_read, place, self.on.size, empty), self.spec.format)
+                arrays = _chip_arrays(per_read, places[number], self.on.size, empty)
+                write_arrays(stem, arrays, self.spec.format)
+
+            deque(in_threads(one, range(len(places)), default_workers()), maxlen=0)
 
     def _entry(
         self,
@@ -374,7 +391,7 @@ class _ArrayWriter:
         layer = self.on.layers.get(tensor.key)
         return TensorEntry(
             name=tensor.key,
-            operators=_operators(weight),
+            operators=_operators(weight, self.part),
             shape=weight.shape,
             row_axes=geometry.row_axes,
             column_axes=geometry.column_axes,
@@ -390,6 +407,7 @@ class _ArrayWriter:
             scales=scales,
             converters="ideal" if layer is None else converters_of(layer),
             outliers=self._outliers(index, tensor),
+            whole=None if self.part is None else self.part.whole.get(tensor.key),
             crossbars=crossbars,
         )
 
@@ -423,10 +441,16 @@ def mapping_options(spec: RunSpec) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value != RunSpec.model_fields[name].default}
 
 
-def _operators(weight: Weight) -> tuple[OperatorEntry, ...]:
+def _operators(weight: Weight, part: DigitalPart | None) -> tuple[OperatorEntry, ...]:
+    """The operators of a weight, and where the digital part takes their products."""
+    cuts = () if part is None else tuple(cut for cut in part.cuts if cut.key == weight.key)
+    by_result = {cut.result: cut for cut in cuts}
     entries = []
-    for use in weight.uses:
+    for number, use in enumerate(weight.uses):
         taken = layer_inputs(replace(weight, uses=(use,)))
+        result = use.node.outputs[0].name or ""
+        # An operator on integers is written out on floats, by another name of what it makes.
+        cut = by_result.get(result) or (cuts[number] if len(cuts) == len(weight.uses) else None)
         entries.append(
             OperatorEntry(
                 node=use.node_name,
@@ -435,7 +459,9 @@ def _operators(weight: Weight) -> tuple[OperatorEntry, ...]:
                 graph=use.graph_path,
                 input=use.input_index,
                 activation=None if isinstance(taken, str) else taken[0].value,
-                result=use.node.outputs[0].name or "",
+                result=result,
+                product=None if cut is None else cut.product,
+                driver=None if cut is None else cut.driver,
             )
         )
     return tuple(entries)
@@ -464,7 +490,7 @@ def _crossbar_entry(
     return CrossbarEntry(
         file=stem,
         rows=place.rows,
-        outputs=runs_of(np.unique(place.outputs).tolist()),
+        outputs=runs_of(place.outputs[place.starts].tolist()),
         first_device=int(place.devices[0]),
         columns=len(place.outputs),
         devices=int(np.count_nonzero(target.used)),

@@ -15,19 +15,23 @@ from nvaudit.device import profile_digest
 from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.deploying import OnCrossbars, check_hashes, map_report, mapped_rows, settle_mapping
-from nvaudit.mapping.array_files import find_arrays, read_arrays
+from nvaudit.mapping.array_files import find_arrays, in_threads, read_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import Manifest, TensorEntry, read_manifest
 from nvaudit.mapping.outliers import Outliers
 from nvaudit.mapping.places import TargetArrays, arrays_digest, target_arrays
-from nvaudit.model import Weight
+from nvaudit.model import Weight, build_template
+from nvaudit.model.digital_part import digital_part
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.session import feed_samples, open_session, run_session
 from nvaudit.perturb.workload import ArrayFile, TensorFile, Workload, save_array
 from nvaudit.report.deployment.result import MapReport, Reassembly, reassembly_text
-from nvaudit.session import prepare
-from nvaudit.spec import RunSpec
+from nvaudit.session import Session, prepare
+from nvaudit.spec import RunSpec, default_workers
+
+Doubles = NDArray[np.float64]
 
 SAMPLES = 8
 """Run through both models where no number is given."""
@@ -132,17 +136,21 @@ def check_mapping(
             _compare(on, folder, weight, tensor, entry, tally, scratch)
             progress("putting weights together", tally.weights, total)
         samples = outputs = different = 0
+        part: float | None = None
         notes: tuple[str, ...] = ()
         if not tally.faults:
             progress("running both models", 0, 1)
             try:
-                samples, outputs, different = _run_both(spec, scratch, tally.rebuilt)
+                session = _session(spec, scratch)
+                samples, outputs, different = _run_both(session, tally.rebuilt)
+                if manifest.digital_part is not None:
+                    part = _digital_part_off(session, folder / manifest.digital_part, tally)
             except NvauditError as error:  # such as an operator that ONNX Runtime does not have
                 notes = (f"the models were not run: {error}",)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     result = Reassembly(
         tensors=tally.tensors, weights=tally.weights, samples=samples, outputs=outputs, different=different,
-        faults=tuple(tally.faults[:_MOST_FAULTS]),
+        digital_part=part, faults=tuple(tally.faults[:_MOST_FAULTS]),
     )  # fmt: skip
     word = "PASS" if result.holds else "FAIL"
     return map_report(
@@ -177,14 +185,21 @@ def _compare(
         )
         return
     before = len(tally.faults)
-    for place, crossbar in zip(places, entry.crossbars, strict=True):
+
+    def read(number: int) -> Doubles | str:
+        place, crossbar = places[number], entry.crossbars[number]
         target = target_arrays(matrix, place, tensor.array, on.size, empty)
-        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256, tally)
-        if held is not None:
-            signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
-            # Several columns are devices of one output.
-            starts = np.flatnonzero(np.r_[True, np.diff(place.outputs) > 0])
-            value[slice(*place.rows), place.outputs[starts]] += np.add.reduceat(signed, starts, axis=1)
+        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256)
+        if isinstance(held, str):
+            return held
+        signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
+        return np.asarray(np.add.reduceat(signed, place.starts, axis=1))
+
+    for place, added in zip(places, in_threads(read, range(len(places)), default_workers()), strict=True):
+        if isinstance(added, str):
+            tally.faults.append(added)
+        else:
+            value[slice(*place.rows), place.outputs[place.starts]] += added
     code = np.rint(value) - entry.zero
     scale = _scale(folder, entry)
     same = np.array_equal(code, matrix) and scale.tobytes() == tensor.scale.tobytes()
@@ -209,34 +224,27 @@ def _compare(
     tally.rebuilt[entry.name] = Rebuilt(ArrayFile(str(path)), scale.reshape(tensor.scale.shape), files)
 
 
-def _held(
-    stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str, tally: _Compared
-) -> TargetArrays | None:
-    """What the file of one crossbar holds; None with a fault where it is not what it should be."""
+def _held(stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str) -> TargetArrays | str:
+    """What the file of one crossbar holds; where it is not what it should be, what is wrong."""
     path = find_arrays(stem)
     if path is None:
-        tally.faults.append(f"{stem}: is missing")
-        return None
+        return f"{stem}: is missing"
     try:
         held = as_targets(read_arrays(path, shape), target)
     except DataError as error:
-        tally.faults.append(str(error))
-        return None
+        return str(error)
     if held is None:
-        tally.faults.append(f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape")
-        return None
+        return f"{path}: lacks one of {', '.join(vars(target))}, or one has another shape"
     for name, wanted in vars(target).items():
         there = getattr(held, name)
         if not np.array_equal(there, wanted):
             row, column = np.argwhere(there != wanted)[0]
-            tally.faults.append(
+            return (
                 f"{path}: {name} of row {row}, column {column} is {there[row, column]}; the quantised model "
                 f"has {wanted[row, column]} ({np.count_nonzero(there != wanted):,} differ)"
             )
-            return None
     if arrays_digest(held) != digest:
-        tally.faults.append(f"{path}: its arrays are not those of the manifest (SHA-256)")
-        return None
+        return f"{path}: its arrays are not those of the manifest (SHA-256)"
     return held
 
 
@@ -283,17 +291,68 @@ def _numbers(path: Path) -> NDArray[Any]:
         raise DataError(f"{path}: cannot be read: {error}; map the model anew") from None
 
 
-def _run_both(spec: RunSpec, scratch: Path, rebuilt: Mapping[str, Rebuilt]) -> tuple[int, int, int]:
-    """Run the quantised model and the one of the arrays; samples, outputs, and how many differ in a bit."""
+def _session(spec: RunSpec, scratch: Path) -> Session:
+    """An audit on a few samples."""
     folder = scratch / "run"
     folder.mkdir()
-    session = prepare(spec if spec.limit is not None else spec.model_copy(update={"limit": SAMPLES}), folder)
+    return prepare(spec if spec.limit is not None else spec.model_copy(update={"limit": SAMPLES}), folder)
+
+
+def _run_both(session: Session, rebuilt: Mapping[str, Rebuilt]) -> tuple[int, int, int]:
+    """Run the quantised model and the one of the arrays; samples, outputs, and how many differ in a bit."""
     work = session.workload
     tensors = tuple(replace(tensor, **rebuilt[tensor.key]._asdict()) for tensor in work.tensors)
     first = _outputs(work)
     second = _outputs(replace(work, tensors=tensors))
     different = sum(int(np.count_nonzero(_bits(a) != _bits(b))) for a, b in zip(first, second, strict=True))
     return session.dataset.count, sum(part.size for part in first), different
+
+
+def _digital_part_off(session: Session, path: Path, tally: _Compared) -> float | None:
+    """Give the digital part the products that the model's own weights make, and compare with the model.
+
+    Returns
+    -------
+    float or None
+        Largest difference over the largest output; None where no product is taken from an array.
+    """
+    work, data = session.workload, session.dataset
+    weights = {d.constant.weight.key: d.constant.weight for d in session.decisions
+               if d.mapped and d.constant.weight is not None}  # fmt: skip
+    part = digital_part(session.loaded, list(weights))
+    if not path.is_file():
+        tally.faults.append(f"{path}: is missing")
+        return None
+    if not part.cuts:
+        return None
+    fixed = work.original.batch
+    count = min(data.count, fixed or SAMPLES)
+    feeds = feed_samples(data.inputs, data.batch_axes, slice(0, count), count, fixed)
+    fills = {slot.name: slot.fill(np.asarray(weights[slot.weight_key].load().values))
+             for slot in part.computed.slots}  # fmt: skip
+    products = [cut.product for cut in part.cuts]
+    opened = open_session(part.computed.proto, {**fills, **part.computed.digital}, work.provider)
+    made = dict(zip(products, run_session(opened, products, feeds), strict=True))
+    del opened, fills
+    names = [output.name for output in session.loaded.outputs]
+    alone = run_session(open_session(path, {}, work.provider), names, {**feeds, **made})
+    plain = build_template(session.loaded, [])
+    model = run_session(open_session(plain.proto, plain.digital, work.provider), names, feeds)
+    off = 0.0
+    for name, ours, wanted in zip(names, alone, model, strict=True):
+        if ours.shape != wanted.shape:
+            tally.faults.append(
+                f"{path}: {name} has shape {list(ours.shape)}; the model's {list(wanted.shape)}"
+            )
+        elif wanted.dtype.kind == "f" and wanted.size:
+            a, b = (np.nan_to_num(one.astype(np.float64), posinf=0, neginf=0) for one in (ours, wanted))
+            share = float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
+            off = max(off, share)
+            if share > np.sqrt(np.finfo(wanted.dtype).eps):
+                tally.faults.append(
+                    f"{path}: {name} is off by {share:.2g} of its largest value from the model's; map it anew"
+                )
+    return off
 
 
 def _outputs(work: Workload) -> list[NDArray[Any]]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.mapping.spec import ArrayFormat
 
 Arrays = dict[str, NDArray[Any]]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 SUFFIXES: dict[ArrayFormat, str] = {"npz": ".npz", "csv": ".csv", "hdf5": ".h5", "zarr": ".zarr"}
 CONDUCTANCE = "conductance"
@@ -49,6 +53,21 @@ def _library(form: str) -> ModuleType:
         raise OptionError(
             f"--format {form} needs {name}; run: pip install 'nvaudit[{form}]', or use --format npz"
         ) from error
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Give the results of work on crossbars in their order; compression and hashes use several cores.
+
+    Of results that are not yet taken there are few at a time, whatever the number of items.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def write_arrays(stem: Path, arrays: Mapping[str, NDArray[Any]], form: ArrayFormat) -> Path:

@@ -16,6 +16,7 @@ from nvaudit.options import Encoding
 MANIFEST = "manifest.json"
 ARRAYS = "arrays"
 DIGITAL = "digital"
+DIGITAL_PART = "digital.onnx"
 _MOST_BYTES = 1 << 30
 _SHA256 = r"^[0-9a-f]{64}$"
 Span = Annotated[tuple[int, int], Field(description="The first, and the one after the last.")]
@@ -48,6 +49,15 @@ class OperatorEntry(ManifestPart):
         "position r mod kernel (of a convolution, unfolded); null where it is not a value of the graph."
     )
     result: str = Field(description="Value that the columns make: weight column o is output channel o.")
+    product: str | None = Field(
+        default=None,
+        description="Input of digital.onnx that takes the product of weights and inputs, without bias; null "
+        "where the operator is there as it is.",
+    )
+    driver: str | None = Field(
+        default=None,
+        description="What drives the array: an output of digital.onnx, or a model input.",
+    )
 
 
 class CrossbarEntry(ManifestPart):
@@ -103,6 +113,10 @@ class TensorEntry(ManifestPart):
         default=None,
         description="Weights whose devices hold a zero weight instead; null without --digital-outliers.",
     )
+    whole: str | None = Field(
+        default=None,
+        description="Why digital.onnx has its operators as they are; null where it has not.",
+    )
     crossbars: tuple[CrossbarEntry, ...]
 
 
@@ -115,7 +129,7 @@ class WindowEntry(ManifestPart):
 
 
 class ModelEntry(ManifestPart):
-    """The model: its digital part is the file itself, with the weights of ``tensors`` replaced."""
+    """The model as it was given."""
 
     path: str
     sha256: str = Field(pattern=_SHA256, description="Over the file and its external data.")
@@ -146,6 +160,10 @@ class Manifest(ManifestPart):
     format: Literal["npz", "csv", "hdf5", "zarr"]
     tensors: tuple[TensorEntry, ...]
     digital: tuple[DigitalEntry, ...]
+    digital_part: str | None = Field(
+        default=None,
+        description="The model with the products of arrays as inputs; null for simulated chips.",
+    )
     plan: str | None = Field(
         default=None, description="The plan of what to write-verify, where one is given."
     )

@@ -139,6 +139,11 @@ class CrossbarPlace:
         rows = np.arange(*self.rows)
         return self.devices[None, :], rows[:, None], self.outputs[None, :]
 
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """The first column of each output: several columns are devices of one."""
+        return np.flatnonzero(np.r_[True, np.diff(self.outputs) > 0])
+
     def put(self, values: NDArray[np.generic], into: NDArray[np.generic]) -> None:
         """Write what this crossbar holds into an array of the tensor, shape (device, row, output)."""
         into[self._index] = values[self.used]
@@ -186,7 +191,7 @@ def target_arrays(
     """
     # The columns of a crossbar are those of some outputs, but that the first and the last output may have
     # other devices on the crossbars beside it.
-    outputs = place.outputs[np.r_[True, np.diff(place.outputs) > 0]]
+    outputs = place.outputs[place.starts]
     code = matrix[place.rows[0] : place.rows[1]][:, outputs]
     first, count = int(place.devices[0]), len(place.devices)
 

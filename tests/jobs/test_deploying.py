@@ -5,7 +5,9 @@ import shutil
 
 import jsonschema
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from nvaudit.mapping.array_files import read_arrays, write_arrays
 from nvaudit.mapping.manifest import read_manifest, schema_text
@@ -46,6 +48,7 @@ def test_a_mapping_computes_what_the_quantised_model_computes(command, example, 
     assert found["samples"] in (8, 60)
     assert found["outputs"] == 10 * found["samples"]
     assert (found["different"], found["faults"]) == (0, [])
+    assert 0 <= found["digital_part"] < 1e-5  # digital.onnx, given the products
 
 
 CHIPS = {
@@ -203,6 +206,24 @@ def test_digital_weights_are_written_and_checked(command, example, tmp_path):
     assert "not the digital weights of the manifest" in ran.err
     (folder / entries[0].outliers.values).unlink()
     assert command("map", "--check", folder, "-q").code == 2
+
+
+def test_a_digital_part_that_computes_something_else_is_named(command, example, tmp_path):
+    """digital.onnx with a bias changed, and without it: exit 1, and it is named."""
+    folder = tmp_path / "m"
+    assert command("map", example, "-o", folder, "-q").code == 0
+    tensors = json.loads((folder / "manifest.json").read_text())["tensors"]
+    model = onnx.load(folder / "digital.onnx")
+    products = {one["product"] for tensor in tensors for one in tensor["operators"]}
+    assert products == {value.name for value in model.graph.input[1:]}
+    bias = next(one for one in model.graph.initializer if one.name == "fc2.bias")
+    bias.raw_data = numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(1)).raw_data
+    onnx.save(model, folder / "digital.onnx")
+    ran = command("map", "--check", folder, "-q")
+    assert (ran.code, "digital.onnx: logits is off" in " ".join(ran.out.split())) == (1, True)
+    (folder / "digital.onnx").unlink()
+    ran = command("map", "--check", folder, "-q")
+    assert (ran.code, "digital.onnx: is missing" in " ".join(ran.out.split())) == (1, True)
 
 
 def test_nothing_is_left_half_written(command, example, tmp_path, monkeypatch):

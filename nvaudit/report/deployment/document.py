@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvaudit.report.deployment.result import MappedTensorRow, MapReport, reassembly_text
+from nvaudit.report.deployment.result import MappedTensorRow, MapReport, Reassembly, reassembly_text
 from nvaudit.report.document import (
     Bullets,
     Cell,
@@ -90,6 +90,7 @@ def _record(report: MapReport) -> Section:
         ("Conductances", f"in {UNITS.get(report.unit, report.unit)}"),
         ("Folder", report.folder),
         ("Digital", _digital(report)),
+        *_digital_part(report.check),
         ("nvaudit", report.nvaudit_version),
     )
     return Section("record", "How it was mapped", (Facts(rows),))
@@ -100,6 +101,13 @@ def _digital(report: MapReport) -> str:
     outliers = sum(row.outliers or 0 for row in report.tensors)
     more = f", and {count_text(outliers, 'weight')} of others, the largest" if outliers else ""
     return count_text(report.digital, "tensor") + more
+
+
+def _digital_part(reassembly: Reassembly | None) -> tuple[tuple[str, str], ...]:
+    if reassembly is None or reassembly.digital_part is None:
+        return ()
+    off = f"{reassembly.digital_part:.1g} of the largest"
+    return (("Digital part", f"with the products of the arrays, the model's outputs within {off}"),)
 
 
 def bytes_text(count: int) -> str:

@@ -119,6 +119,11 @@ class Reassembly(ReportPart):
     samples: int = Field(ge=0, description="Run through both models.")
     outputs: int = Field(ge=0, description="Numbers that were compared.")
     different: int = Field(ge=0, description="Of these that differ in any bit.")
+    digital_part: float | None = Field(
+        default=None,
+        description="Largest difference between the outputs of the model and those of digital.onnx given the "
+        "products, over the largest output: rounding. Null where it was not run.",
+    )
     faults: tuple[str, ...] = Field(description="What is wrong with the files; empty: nothing.")
 
     @property

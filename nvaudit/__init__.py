@@ -1,8 +1,9 @@
 """Audit any ONNX model for non-volatile compute-in-memory hardware.
 
 The verbs of the command line as functions: :func:`audit`, :func:`check`, :func:`compare`, :func:`explore`,
-:func:`harden`, :func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`verify_plan`. They
-are loaded when first used, so that ``import nvaudit`` is light. :func:`load` reads a report of any of them.
+:func:`harden`, :func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`sweep`,
+:func:`verify_plan`. They are loaded when first used, so that ``import nvaudit`` is light. :func:`load` reads
+a report of any of them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from nvaudit.jobs.remapping import remap
     from nvaudit.jobs.replaying import replay
     from nvaudit.jobs.rooflining import roofline
+    from nvaudit.jobs.sweeping import sweep
     from nvaudit.jobs.verifying import verify_plan
     from nvaudit.report.check.result import CheckReport
     from nvaudit.report.comparison.result import ComparisonReport
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from nvaudit.report.remap.result import RemapReport
     from nvaudit.report.result import AuditReport
     from nvaudit.report.roofline.result import RooflineReport
+    from nvaudit.report.sweep.result import SweepReport
     from nvaudit.report.write_verify.result import VerifyReport
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "LandscapeReport",
     "RemapReport",
     "RooflineReport",
+    "SweepReport",
     "VerifyReport",
     "__version__",
     "audit",
@@ -52,6 +56,7 @@ __all__ = [
     "remap",
     "replay",
     "roofline",
+    "sweep",
     "verify_plan",
 ]
 
@@ -66,6 +71,7 @@ _HOME = {
     "remap": "nvaudit.jobs.remapping",
     "replay": "nvaudit.jobs.replaying",
     "roofline": "nvaudit.jobs.rooflining",
+    "sweep": "nvaudit.jobs.sweeping",
     "verify_plan": "nvaudit.jobs.verifying",
     "AuditReport": "nvaudit.report.result",
     "CheckReport": "nvaudit.report.check.result",
@@ -75,6 +81,7 @@ _HOME = {
     "LandscapeReport": "nvaudit.report.landscape.result",
     "RemapReport": "nvaudit.report.remap.result",
     "RooflineReport": "nvaudit.report.roofline.result",
+    "SweepReport": "nvaudit.report.sweep.result",
     "VerifyReport": "nvaudit.report.write_verify.result",
 }
 

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from nvaudit.errors import OptionError
+from nvaudit.option_texts import one_of_several
 
 _LONGEST_SHOWN = 60
 """Characters of a wrong value in a message."""
@@ -53,6 +54,9 @@ class Option:
         Whether it may be given several times; None: if the field is a list without a reader.
     off_only : bool
         For a switch that is on: only ``--no-…`` is an option.
+    sweep : callable or None
+        From one text to several values, of an option that a sweep may have several of; it is then also
+        repeatable where a sweep can be asked for.
     """
 
     help: str
@@ -66,6 +70,7 @@ class Option:
     write: Callable[[Any], str] = str
     repeatable: bool | None = None
     off_only: bool = False
+    sweep: Callable[[str], tuple[object, ...]] | None = None
 
 
 class Options(BaseModel):
@@ -183,6 +188,21 @@ class Field:
     def switch(self) -> bool:
         """Whether it is on or off, without a value."""
         return self.kind is bool
+
+    def swept(self) -> Field:
+        """Give the field as one whose value is a list: what a sweep may have several of."""
+        option = self.option
+        assert option.sweep is not None
+        several = option.metavar
+        if several and "…" not in several and option.read is None and self.kind is int:
+            several = f"{several},…|A:B"
+        elif several and option.repeatable is None and option.sweep is not one_of_several:
+            several = f"{several},…"
+        return replace(
+            self,
+            option=replace(option, read=option.sweep, metavar=several),
+            many=True,
+        )
 
     def worded(self, **changes: Any) -> Field:
         """Give the field with another Option or default, for one command."""

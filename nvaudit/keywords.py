@@ -63,12 +63,19 @@ def takes_old(**old: str) -> Callable[[Callable[Args, Result]], Callable[Args, R
     return apply
 
 
-def takes_options(*specs: type[Options]) -> Callable[[Function[Result]], Function[Result]]:
+def takes_options(
+    *specs: type[Options], swept: bool = False
+) -> Callable[[Function[Result]], Function[Result]]:
     """Let a function with ``**options`` take the options of specifications as a person would give them.
 
     Its signature and its docstring list them, for completion and help. ``progress=True`` shows a bar.
+    ``swept``: options of a sweep may have several values.
     """
-    fields = {name: field for spec in specs for name, field in fields_of(spec).items()}
+    fields = {
+        name: field.swept() if swept and field.option.sweep is not None else field
+        for spec in specs
+        for name, field in fields_of(spec).items()
+    }
 
     def apply(function: Function[Result]) -> Function[Result]:
         own = inspect.signature(function)
@@ -148,11 +155,23 @@ def _read(field: Field, value: Any) -> Any:
         value = str(value)
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if isinstance(value, range):
+        value = list(value)
     if isinstance(value, str) and field.option.read is not None:
         value = field.parse(value)
+    if isinstance(value, list | tuple) and field.option.read is field.option.sweep is not None:
+        value = tuple(one for item in value for one in _several(field, item))
     if field.is_list and isinstance(value, str | int | float) and not isinstance(value, bool):
         return (value,)
     return value
+
+
+def _several(field: Field, item: Any) -> Iterator[Any]:
+    """Values that an item of a list stands for: a text may be several, as on the command line."""
+    if isinstance(item, str):
+        yield from field.parse(item)  # type: ignore[misc]  # what a sweep reads is a tuple
+    else:
+        yield item
 
 
 def _as_files(arguments: dict[str, Any]) -> None:

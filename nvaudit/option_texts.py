@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal
 
 from nvaudit.errors import OptionError
@@ -121,12 +122,38 @@ def write_numbers(values: tuple[float, ...]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def read_whole_numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers with commas, or a range, ``1-4``."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
-        if not match or int(match[1]) > int(match[2] or match[1]):
-            raise ValueError
-        numbers.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+IDEAL = "ideal"
+_RANGE = re.compile(r"(\d{1,4})(?::|-)(\d{1,4})(?::(\d{1,4}))?")
+
+
+def read_whole(text: str) -> tuple[int | None, ...]:
+    """Read whole numbers between commas, ranges such as ``4:8`` or ``2:8:2``, and ``ideal``.
+
+    Examples
+    --------
+    >>> read_whole("4:6,8"), read_whole("ideal,2:8:3"), read_whole("1-4")
+    ((4, 5, 6, 8), (None, 2, 5, 8), (1, 2, 3, 4))
+    """
+    numbers: list[int | None] = []
+    for part in text.replace(" ", "").split(","):
+        span = _RANGE.fullmatch(part)
+        if span is not None:
+            first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
+            if first > last or step == 0:
+                raise ValueError
+            numbers.extend(range(first, last + 1, step))
+        elif part == IDEAL:
+            numbers.append(None)
+        else:
+            numbers.append(int(part))
     return tuple(numbers)
+
+
+def listed(read: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
+    """Read items between commas."""
+    return lambda text: tuple(read(part.strip()) for part in text.split(","))
+
+
+def one_of_several(text: str) -> tuple[str]:
+    """Read one item of an option that is given several times: its text may hold commas."""
+    return (text,)

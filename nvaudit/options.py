@@ -14,11 +14,14 @@ from nvaudit.declare import Option, Options, fields_of
 from nvaudit.errors import OptionError
 from nvaudit.option_texts import (
     MAX_SWEEP,
+    listed,
+    one_of_several,
     parse_time,
     read_path,
     read_share,
     read_size,
     read_sweep,
+    read_whole,
 )
 from nvaudit.task_options import TaskOptions
 
@@ -106,6 +109,7 @@ class DeviceOptions(Options):
             short="-d",
             metavar="PROFILE",
             wanted="the name of a profile or the path of one, in UTF-8",
+            sweep=one_of_several,
         ),
     ] = "rram"
     sigmas: Annotated[
@@ -113,10 +117,10 @@ class DeviceOptions(Options):
         Field(max_length=MAX_SWEEP),
         AfterValidator(each_once),
         Option(
-            "Device variation in the profile's unit; repeatable, or a sweep such as 0.1:0.4:0.1.",
+            "Device variation in the profile's unit; repeatable, or a sweep: 0,0.1,0.2 or 0.1:0.4:0.1.",
             unset="the profile's",
             name="--sigma",
-            metavar="S|A:B:STEP",
+            metavar="S,…|A:B:STEP",
             read=read_sweep,
             repeatable=True,
         ),
@@ -138,6 +142,7 @@ class DeviceOptions(Options):
             metavar="TIME",
             wanted="a finite number of seconds, 0 or more",
             read=parse_time,
+            sweep=listed(parse_time),
         ),
     ] = None
     enable: Annotated[
@@ -165,6 +170,7 @@ class DeviceOptions(Options):
             unset="as in the profile",
             metavar="P_LOW,P_HIGH",
             wanted="P_LOW,P_HIGH, two probabilities such as 0.001,0.0005",
+            sweep=one_of_several,
         ),
     ] = None
     read_noise: Annotated[
@@ -175,6 +181,7 @@ class DeviceOptions(Options):
             unset="as in the profile",
             metavar="S[UNIT]",
             wanted="S with an optional unit (level, full_scale, relative, us, na), e.g. 0.01 or 0.02relative",
+            sweep=listed(str),
         ),
     ] = None
     correlated: Annotated[
@@ -186,6 +193,7 @@ class DeviceOptions(Options):
             metavar="S[UNIT][:SCOPE]",
             wanted="S with an optional unit and an optional scope (chip, tensor, or a tile's "
             "ROWSxCOLUMNS), such as 0.02 or 0.1level:128x128",
+            sweep=listed(str),
         ),
     ] = None
     write_verify: Annotated[
@@ -194,6 +202,7 @@ class DeviceOptions(Options):
             "Write devices again until the error is within T, in the unit of sigma.",
             unset="as in the profile",
             metavar="T",
+            sweep=listed(float),
         ),
     ] = None
     drift_compensation: Annotated[
@@ -207,19 +216,23 @@ class MappingOptions(Options):
     title: ClassVar[str] = "Mapping"
 
     bits: Annotated[
-        Bits | None, Option("Magnitude bits of a weight.", unset="the profile's", metavar="H")
+        Bits | None,
+        Option("Magnitude bits of a weight.", unset="the profile's", metavar="H", sweep=read_whole),
     ] = None
     cell_bits: Annotated[
         CellBits | None,
-        Option("Bits per device.", unset="the profile's", metavar="B"),
+        Option("Bits per device.", unset="the profile's", metavar="B", sweep=read_whole),
     ] = None
-    encoding: Annotated[Encoding | None, Option("How signs are stored.", unset="the profile's")] = None
+    encoding: Annotated[
+        Encoding | None, Option("How signs are stored.", unset="the profile's", sweep=listed(str))
+    ] = None
     top_slice: Annotated[
         TopSlice | None,
         Option(
             "Levels of a top slice that holds fewer bits than a device: spread over the window, or only the "
             "lowest.",
             unset="window",
+            sweep=listed(str),
         ),
     ] = None
     offset_zero: Annotated[
@@ -230,9 +243,10 @@ class MappingOptions(Options):
             unset="lower",
         ),
     ] = None
-    scale: Annotated[ScaleGranularity, Option("One quantisation scale per tensor or per output channel.")] = (
-        "per_tensor"
-    )
+    scale: Annotated[
+        ScaleGranularity,
+        Option("One quantisation scale per tensor or per output channel.", sweep=listed(str)),
+    ] = "per_tensor"
     layers: Annotated[
         tuple[str, ...],
         Option(
@@ -267,6 +281,7 @@ class CodeOptions(Options):
             unset="slices",
             metavar="slices|auto[:integers]|F,F,…",
             wanted="slices, auto, auto:integers, or significances between commas such as 8,4,2,1",
+            sweep=one_of_several,
         ),
     ] = None
     devices_per_weight: Annotated[
@@ -275,6 +290,7 @@ class CodeOptions(Options):
             "With --code auto: devices of a weight; on average with --allocate.",
             unset="as many as slices have",
             metavar="N",
+            sweep=listed(float),
         ),
     ] = None
     allocate: Annotated[
@@ -310,6 +326,7 @@ class ConverterOptions(Options):
             wanted="rows and columns, whole numbers, 1 or more, such as 256x256",
             read=read_size,
             write=lambda size: "x".join(map(str, size)),
+            sweep=listed(read_size),
         ),
     ] = (256, 256)
     adc_bits: Annotated[
@@ -318,11 +335,17 @@ class ConverterOptions(Options):
             "Split mapped layers over crossbars of --crossbar size and convert every column sum to N bits.",
             unset="ideal, not split",
             metavar="N",
+            sweep=read_whole,
         ),
     ] = None
     dac_bits: Annotated[
         ConverterBits | None,
-        Option("With --adc-bits: convert the inputs of crossbars to N bits.", unset="ideal", metavar="N"),
+        Option(
+            "With --adc-bits: convert the inputs of crossbars to N bits.",
+            unset="ideal",
+            metavar="N",
+            sweep=read_whole,
+        ),
     ] = None
     adc_range: Annotated[
         Annotated[str, Field(pattern=ADC_RANGE)],
@@ -330,6 +353,7 @@ class ConverterOptions(Options):
             "With --adc-bits: what the converters of a layer reach up to on the calibration samples.",
             metavar="max|percentile:P|full_scale",
             wanted="max, full_scale, or percentile:P with P from 50 to 100",
+            sweep=listed(str),
         ),
     ] = "max"
 
@@ -365,6 +389,7 @@ class OutlierOptions(Options):
             metavar="SHARE",
             wanted="a share above 0, up to a half, such as 0.01 or 1%",
             read=read_share,
+            sweep=listed(read_share),
         ),
     ] = None
 

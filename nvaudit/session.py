@@ -48,6 +48,7 @@ from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
+from nvaudit.perturb.many import WorkloadPool
 from nvaudit.perturb.metrics import Metric, Reading, check_threshold, resolve_metric
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
@@ -63,7 +64,7 @@ from nvaudit.perturb.workload import Workload
 from nvaudit.report.codes import CodesInfo
 from nvaudit.report.sections import OperatingPointInfo
 from nvaudit.rng import stream
-from nvaudit.sharing import shared
+from nvaudit.sharing import shared, shared_pool
 from nvaudit.spec import RunSpec
 from nvaudit.task_options import TaskOptions
 from nvaudit.tensor_table import codes_info
@@ -176,8 +177,11 @@ class Session:
         return Identity(inputs=inputs, options=self.spec.chip_options(), versions=versions)
 
     def pool(self) -> Pool:
-        """Open what runs the calls."""
+        """Open what runs the calls, or what several runs share."""
         spec, work = self.spec, self.workload
+        common = shared_pool()
+        if common is not None:
+            return WorkloadPool(common, work)
         return open_pool(spec.workers, spec.dask, work, work.folder, self.events.append)
 
     def ideal_key(self, what: str, metric: Metric) -> tuple[Any, ...] | None:

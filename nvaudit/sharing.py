@@ -12,6 +12,7 @@ Result = TypeVar("Result")
 Key = tuple[Any, ...]
 
 _known: ContextVar[dict[Key, Any] | None] = ContextVar("_known", default=None)
+_pool: ContextVar[Any] = ContextVar("_pool", default=None)
 
 
 @contextmanager
@@ -40,3 +41,18 @@ def shared(key: Key | None, make: Callable[[], Result]) -> Result:
         known[key] = make()
     result: Result = known[key]
     return result
+
+
+@contextmanager
+def sharing_pool(pool: Any) -> Iterator[None]:
+    """Let the runs inside share a pool whose calls bring their workload with them, and its processes."""
+    token = _pool.set(pool)
+    try:
+        yield
+    finally:
+        _pool.reset(token)
+
+
+def shared_pool() -> Any:
+    """The pool that runs share; None if each opens its own."""
+    return _pool.get()

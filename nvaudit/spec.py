@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from nvaudit.declare import Option, Options
+from nvaudit.declare import Option, Options, fields_of
 from nvaudit.errors import OptionError
-from nvaudit.option_texts import read_amount, read_whole_numbers
+from nvaudit.option_texts import read_amount, read_whole
 from nvaudit.options import (
     MAX_QUESTIONS,
     OF_A_CHIP,
@@ -395,6 +397,42 @@ def flag(name: str) -> str:
     return RunSpec.flag(name)
 
 
+SWEPT = ("sigmas", *(name for name, field in fields_of(RunSpec).items() if field.option.sweep is not None))
+"""Fields of an audit that a sweep may have several values of."""
+
+
+def axes_of(options: Mapping[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
+    """Split options into those with several values, each once, in the order of declarations, and others."""
+    axes: dict[str, tuple[Any, ...]] = {}
+    fixed = dict(options)
+    for name in SWEPT:
+        if name not in fixed or not _is_several(name, fixed[name]):
+            continue
+        given = (tuple(one) if isinstance(one, list) else one for one in fixed[name])
+        values = tuple(dict.fromkeys(str(one) if isinstance(one, Path) else one for one in given))
+        if name == "sigmas" and (len(values) < 2 or not any(_more(fixed, other) for other in SWEPT)):
+            continue  # several sigmas alone are one audit
+        fixed.pop(name)
+        if len(values) > 1:
+            axes[name] = values
+        elif values:
+            fixed[name] = values if name == "sigmas" else values[0]
+    return axes, fixed
+
+
+def _more(options: Mapping[str, Any], name: str) -> bool:
+    """Whether an option other than sigma has several values."""
+    value = options.get(name)
+    return name != "sigmas" and _is_several(name, value) and len(set(map(str, value or ()))) > 1
+
+
+def _is_several(name: str, value: Any) -> bool:
+    """Whether a value is a list of values; that of a crossbar is two numbers already."""
+    if not isinstance(value, tuple | list):
+        return False
+    return name != "crossbar" or not all(isinstance(one, int) for one in value)
+
+
 INSPECTED = (
     "device",
     *(name for part in (MappingOptions, CodeOptions) for name in part.model_fields if name != "scale"),
@@ -463,7 +501,7 @@ class RooflineOptions(Options):
             unset="1 to the profile's; 1 to 4 for an analog device",
             metavar="B,B,…",
             wanted=f"whole numbers from 1 to {MAX_CELL_BITS}, such as 1,2,4 or 1-4",
-            read=read_whole_numbers,
+            read=read_whole,
         ),
     ] = None
     levels: Annotated[
@@ -473,7 +511,7 @@ class RooflineOptions(Options):
             unset="those of --cell-bits",
             metavar="L,L,…",
             wanted=f"powers of two from 2 to {2**MAX_CELL_BITS}, such as 2,4,16",
-            read=read_whole_numbers,
+            read=read_whole,
         ),
     ] = None
     rank_by: Annotated[

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nvaudit.cli.interrupts import stoppable
 from nvaudit.cli.kept import Kept, cache_options, keeping, resume_option
@@ -15,23 +16,27 @@ from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import tell
 from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
-from nvaudit.spec import RunSpec, default_workers, make_spec
+from nvaudit.spec import RunSpec, axes_of, default_workers, make_spec
 
 if TYPE_CHECKING:
+    from nvaudit.jobs.sweeping import SweepPlan
     from nvaudit.report.result import AuditReport
 
 
 @click.command("audit", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
-@spec_options(RunSpec)
+@spec_options(RunSpec, swept=True)
 @watchdog_option()
-@output_options("audit", "plan", gate=True)
+@output_options("audit", "plan", "sweep", gate=True)
 @resume_option("finished chips", ", or on to more --trials")
 @cache_options()
 @click.option("--plan", is_flag=True, help="Run only a few chips, to time them, and print what --trials can "
               "say and what it costs.")  # fmt: skip
 @quiet_option()
+@click.pass_context
 def audit_command(
+    context: click.Context,
+    /,
     outputs: tuple[Output, ...],
     quiet: bool,
     workers: int | None,
@@ -39,11 +44,27 @@ def audit_command(
     plan: bool,
     **options: Any,
 ) -> int:
-    """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict."""
+    """Audit MODEL: worst-case accuracy on simulated chips, with its interval and verdict.
+
+    Several values of an option, such as --adc-bits 4:8, --time 0,1d,1y or two --device, are a sweep: every
+    combination is audited, in one table.
+    """
     from nvaudit.jobs.auditing import check_together, run_audit
+    from nvaudit.jobs.sweeping import plan_sweep
     from nvaudit.report.result import with_command
 
-    spec = make_spec(**options, workers=default_workers() if workers is None else workers)
+    options["workers"] = default_workers() if workers is None else workers
+    axes, single = axes_of(options)
+    if axes:
+        for name in ("roughness", "suggest"):  # these would be measured once more for every combination
+            if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+                options[name] = False
+        sweep = plan_sweep(options)
+        assert sweep is not None
+        if plan:
+            raise OptionError("--plan and several values: choose one; a sweep says first how long it takes")
+        return _sweep(sweep, outputs, resume, quiet)
+    spec = make_spec(**single)
     check_together(spec)
     if plan and resume is not None:
         raise OptionError("--plan and --resume: choose one; a plan keeps no chips")
@@ -57,6 +78,30 @@ def audit_command(
             result = with_command(result, kept.command)
         hand_out(result, outputs)
         return _finish(result, kept)
+
+
+def _sweep(plan: SweepPlan, outputs: tuple[Output, ...], resume: Path | None, quiet: bool) -> int:
+    """Run every combination."""
+    from nvaudit.jobs.sweeping import run_sweep
+
+    for _, spec in plan.audits:
+        _check_outputs(outputs, spec, None)
+    depends_on = {audit.name: _depends_on(audit.spec) for audit in plan.several}
+    with keeping("finished chips", resume, depends_on, reports_part=True) as kept:
+        with stoppable() as stop, ProgressDisplay(quiet) as progress:
+            report = kept.run(lambda folder: run_sweep(plan, progress, folder, stop, _tell_estimate))
+        if report.interrupted:
+            report = report.model_copy(update={"command": kept.command})
+        hand_out(report, outputs)
+        if report.interrupted:
+            tell(f"nvaudit: interrupted; {kept.how_to_go_on()}")
+            return EXIT_INTERRUPTED
+        kept.done()
+    return EXIT_GATE if report.verdict in ("fail", "undecided") else EXIT_OK
+
+
+def _tell_estimate(text: str) -> None:
+    tell(f"nvaudit: {text}")
 
 
 def _finish(result: AuditReport, kept: Kept) -> int:

@@ -215,7 +215,8 @@ def _checked(option: click.Option, value: Any, ctx: click.Context) -> None:
     """Read a value as if it were typed, and hold it against the limits of its field."""
     if isinstance(option, FieldOption):
         read = option.process_value(ctx, value)
-        option.part.validated({option.field.name: (read,) if _one_of_list(option, read) else read})
+        for one in read if option.swept else ((read,) if _one_of_list(option, read) else read,):
+            option.part.validated({option.field.name: one})
     elif not option.is_flag:
         option.type_cast_value(ctx, value)
 

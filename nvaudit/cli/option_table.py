@@ -15,7 +15,7 @@ _HEAD = """\
 Generated from their declarations by `python -m nvaudit.cli.option_table`. The same names stand for the same
 in every command, and in Python: `--batch-size 8` is `batch_size=8`; where the name in Python differs, it
 stands behind the option. A command may have another default, or take fewer values: see
-`nvaudit COMMAND --help`. What a command writes and keeps (`-o`, `--html`, `--resume`, …) is in
+`nvaudit COMMAND --help`. *(several)*: takes several values, which are a [sweep](sweep.md). What a command writes and keeps (`-o`, `--html`, `--resume`, …) is in
 [report.md](report.md) and [scale.md](scale.md).
 """
 
@@ -63,7 +63,13 @@ def _row(uses: list[tuple[str, FieldOption]]) -> str:
     usual, *others = defaults.items()
     default = "; ".join([usual[0], *(f"{text} ({', '.join(commands)})" for text, commands in others)])
     values = "" if field.switch else field.wanted
-    cells = (names + python, field.option.help, values, default, ", ".join(command for command, _ in uses))
+    cells = (
+        names + python,
+        field.option.help,
+        values,
+        default,
+        ", ".join(f"{command} (several)" if option.swept else command for command, option in uses),
+    )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

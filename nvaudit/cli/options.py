@@ -98,12 +98,16 @@ class SectionOption(RenamedOption):
 
 
 class FieldOption(SectionOption):
-    """The option of a field; ``part`` is the part of the specification that declares it."""
+    """The option of a field; ``part`` is the part of the specification that declares it.
+
+    ``swept`` is whether it takes several values where the field is one.
+    """
 
     def __init__(self, *arguments: Any, field: Field, part: type[Options], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.field = field
         self.part = part
+        self.swept = field.many and not field.is_list
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
         """Say what holds without the option, and between which limits its value lies."""
@@ -138,6 +142,7 @@ def spec_options(
     without: Collection[str] = (),
     only: Collection[str] | None = None,
     own: Mapping[str, Mapping[str, Any]] | None = None,
+    swept: bool = False,
 ) -> Callable[[Command], Command]:
     """Give a command the options of specifications, or of parts of them, in their order.
 
@@ -148,12 +153,15 @@ def spec_options(
     own : mapping
         Of fields for which the command has other words: attributes of :class:`nvaudit.declare.Option`,
         and ``default``.
+    swept : bool
+        Whether options of a sweep may have several values; the command is given tuples of them.
     """
     chosen = []
     for spec in specs:
         for part in parts_of(spec):
             for name in part.model_fields:
                 field = fields_of(spec)[name].worded(**(own or {}).get(name, {}))
+                field = field.swept() if swept and field.option.sweep is not None else field
                 if name not in without and (only is None or name in only) and field.flag.startswith("--"):
                     chosen.append(_click_option(field, part, spec.called(name)))
     return stack(*chosen)
@@ -185,6 +193,8 @@ def _click_option(field: Field, part: type[Options], called: str) -> Callable[[C
         default = None
     elif option.write is not str:
         default = option.write(default)
+    if field.many and not field.is_list and default is not None:
+        default = (default,)
     return click.option(*flags, called, default=default, show_default=True, **given)
 
 

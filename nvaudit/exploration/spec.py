@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from nvaudit.declare import Option, Options
-from nvaudit.option_texts import read_path, read_size
+from nvaudit.option_texts import listed, read_path, read_size, read_whole
 from nvaudit.options import (
     ADC_RANGE,
     CODE,
@@ -25,8 +23,6 @@ from nvaudit.options import (
 from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RunSpec
 
 MAX_POINTS = 100_000
-IDEAL = "ideal"
-_RANGE = re.compile(r"(\d{1,4})(?::|-)(\d{1,4})(?::(\d{1,4}))?")
 
 Objective = Literal["energy", "edp", "latency", "area"]
 
@@ -37,34 +33,6 @@ def _each_once(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
 
 Value = TypeVar("Value")
 Axis = Annotated[tuple[Value, ...] | None, Field(min_length=1), AfterValidator(_each_once)]
-
-
-def read_whole(text: str) -> tuple[int | None, ...]:
-    """Read whole numbers between commas, ranges such as ``4:8`` or ``2:8:2``, and ``ideal``.
-
-    Examples
-    --------
-    >>> read_whole("4:6,8"), read_whole("ideal,2:8:3")
-    ((4, 5, 6, 8), (None, 2, 5, 8))
-    """
-    numbers: list[int | None] = []
-    for part in text.replace(" ", "").split(","):
-        span = _RANGE.fullmatch(part)
-        if span is not None:
-            first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
-            if first > last or step == 0:
-                raise ValueError
-            numbers.extend(range(first, last + 1, step))
-        elif part == IDEAL:
-            numbers.append(None)
-        else:
-            numbers.append(int(part))
-    return tuple(numbers)
-
-
-def _listed(read: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
-    """Read items between commas."""
-    return lambda text: tuple(read(part.strip()) for part in text.split(","))
 
 
 def _tolerance(text: str) -> float | None:
@@ -90,7 +58,7 @@ class SpaceOptions(Options):
             "Crossbar sizes.",
             unset="64x64,128x128,256x256",
             metavar="RxC,…",
-            read=_listed(read_size),
+            read=listed(read_size),
             wanted="sizes such as 64x64,256x256",
         ),
     ] = None
@@ -109,7 +77,7 @@ class SpaceOptions(Options):
             "What the converters of a layer reach up to.",
             unset="max",
             metavar="RANGE,…",
-            read=_listed(str),
+            read=listed(str),
             wanted="max, full_scale and percentile:P with P from 50 to 100, between commas",
         ),
     ] = None
@@ -129,7 +97,7 @@ class SpaceOptions(Options):
             "How signs are stored.",
             unset="the profile's",
             metavar="NAME,…",
-            read=_listed(str),
+            read=listed(str),
             wanted="names of encodings between commas: sign_magnitude, sign_per_device, differential, offset",
         ),
     ] = None
@@ -150,7 +118,7 @@ class SpaceOptions(Options):
             "Tolerances within which devices are written, in the unit of sigma.",
             unset="as in the profile",
             metavar="T,…",
-            read=_listed(_tolerance),
+            read=listed(_tolerance),
             wanted="numbers, 0 or more, between commas, and none",
         ),
     ] = None
@@ -183,7 +151,7 @@ class SpaceOptions(Options):
             "How inputs drive rows; chips are simulated with parallel inputs, so other points are left out.",
             unset="parallel",
             metavar="NAME,…",
-            read=_listed(str),
+            read=listed(str),
             wanted="parallel, bit_serial and pwm, between commas",
         ),
     ] = None

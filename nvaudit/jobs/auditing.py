@@ -41,7 +41,7 @@ from nvaudit.report.result import AuditReport, CalibratedChips, NotCorrected
 from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
 from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
-from nvaudit.spec import RunSpec, check_technology, make_spec
+from nvaudit.spec import RunSpec, axes_of, check_technology, make_spec
 from nvaudit.tensor_table import (
     crossbar_info,
     measured_late,
@@ -85,8 +85,11 @@ def audit(
     NvauditError
         If anything about the input is wrong.
     """
-    spec = make_spec(model=model, device=device, data=data, **options)
-    return run_audit(spec, progress, resume)
+    several, single = axes_of({"model": model, "device": device, "data": data, **options})
+    if several:
+        names = ", ".join(several)
+        raise OptionError(f"{names}: several values are a sweep: nvaudit.sweep takes them; give one here")
+    return run_audit(make_spec(**single), progress, resume)
 
 
 def run_audit(

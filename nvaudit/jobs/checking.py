@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,14 @@ from typing import Any
 from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
-from nvaudit.jobs.auditing import check_together, run_audit
-from nvaudit.jobs.comparing import slug
+from nvaudit.jobs.auditing import check_together
+from nvaudit.jobs.several import Limits, OneOfSeveral, check_inputs, run_several, shared_by
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
-from nvaudit.perturb.schedule import Progress, labelled, quiet
-from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.report.check.result import AuditName, CheckReport, NamedAudit, check_report
-from nvaudit.session import prepare, settle_device
-from nvaudit.sharing import sharing
+from nvaudit.session import settle_device
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
 
 AxisEntry = str | Path | Mapping[str, Any]
@@ -226,63 +224,26 @@ def run_check(
     """
     begin = time.perf_counter()
     stop = Stop() if stop is None else stop
-    with sharing():
-        _check_inputs(plan, progress)
-        audits = tuple(_audits(plan, progress, resume, stop, begin))
+    several = [OneOfSeveral(audit.name.text, audit.spec) for audit in plan.audits]
+    limits = Limits(begin, plan.options.total_minutes, "--total-minutes", plan.options.fail_fast)
+    events: list[str] = []
+    check_pool(plan.audits[0].spec.dask)
+    with shared_by(several, events):
+        check_inputs(several, progress)
+        ran = list(run_several(several, progress, resume, stop, limits))
     return check_report(
-        audits,
+        tuple(
+            NamedAudit(
+                name=audit.name,
+                gated=audit.spec.gated or audit.spec.require_mapped is not None,
+                report=one.report,
+                why_not=one.why_not,
+            )
+            for audit, one in zip(plan.audits, ran, strict=True)
+        ),
         left_out=plan.left_out,
         interrupted=stop.interrupted,
         nvaudit_version=__version__,
         timing={"total": time.perf_counter() - begin},
+        events=tuple(events),
     )
-
-
-def _audits(
-    plan: CheckPlan, progress: Progress, resume: Path | None, stop: Stop, begin: float
-) -> Iterator[NamedAudit]:
-    """Run every audit, or say why it is not run."""
-    why_not = ""
-    for number, named in enumerate(plan.audits):
-        gated = named.spec.gated or named.spec.require_mapped is not None
-        spec, left = named.spec, _minutes_left(plan, begin)
-        if not why_not and left is not None and left <= 0:
-            why_not = "the time was over (--total-minutes)"
-        if why_not:
-            yield NamedAudit(name=named.name, gated=gated, why_not=why_not)
-            continue
-        if left is not None:
-            share = left / (len(plan.audits) - number)
-            spec = spec.model_copy(update={"max_minutes": min(share, spec.max_minutes or share)})
-        label = labelled(progress, f"{named.name.text} ({number + 1} of {len(plan.audits)})")
-        try:
-            audit = run_audit(spec, label, None if resume is None else resume / slug(named.name.text), stop)
-        except NvauditError as error:
-            raise type(error)(f"{named.name.text}: {error}") from error
-        except KeyboardInterrupt:
-            if not stop.interrupted or not number:
-                raise
-            audit, why_not = None, "the run was interrupted"
-        yield NamedAudit(name=named.name, gated=gated, report=audit, why_not=why_not)
-        if stop.interrupted:
-            why_not = "the run was interrupted"
-        elif plan.options.fail_fast and audit is not None and audit.verdict == "fail":
-            why_not = f"{named.name.text} has failed (--fail-fast)"
-
-
-def _minutes_left(plan: CheckPlan, begin: float) -> float | None:
-    minutes = plan.options.total_minutes
-    return None if minutes is None else minutes - (time.perf_counter() - begin) / 60
-
-
-def _check_inputs(plan: CheckPlan, progress: Progress) -> None:
-    """Read every model with its data once, so that a bad one is found before the first audit runs."""
-    check_pool(plan.audits[0].spec.dask)
-    first = {(named.spec.model, named.spec.data): named for named in plan.audits[::-1]}
-    for number, named in enumerate(reversed(first.values())):
-        progress("reading models and data", number, len(first))
-        try:
-            with scratch_folder() as folder:
-                prepare(named.spec, folder)
-        except NvauditError as error:
-            raise type(error)(f"{named.name.text}: {error}") from error

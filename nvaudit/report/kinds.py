@@ -79,6 +79,11 @@ KINDS = (
         "check.document:check_document", ("audits", "chips", "tensors"),
     ),
     ReportKind(
+        "sweep", "nvaudit audit", "sweep.result:SweepReport",
+        document="sweep.document:sweep_document", records="sweep.result",
+        tables=("points", "chips", "tensors"),
+    ),
+    ReportKind(
         "compare", "nvaudit compare", "comparison.result:ComparisonReport",
         "comparison.document:comparison_document", ("models", "differences", "correlations"),
     ),

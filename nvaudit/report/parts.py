@@ -163,3 +163,22 @@ def _hash_rows(hashes: InputHashes | None) -> list[tuple[str, str]]:
 def options_text(run: Mapping[str, object]) -> str:
     """Write the full specification in a line."""
     return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in run.items())
+
+
+def headlines_section(audits: Sequence[tuple[str, Header]]) -> Section:
+    """Under which conditions each of several audits, by its name, stands: its headline."""
+    rows = tuple((short(name), audit.headline) for name, audit in audits)
+    return Section("conditions", "Under which conditions", (Facts(rows),), folded=True)
+
+
+def joint_notes_section(audits: Sequence[tuple[str, Header]]) -> Section | None:
+    """Notes of several audits, each once, with the audits that they are of."""
+    of: dict[str, list[str]] = {}
+    for name, audit in audits:
+        for note in dict.fromkeys((*audit.notes, *audit.events)):
+            of.setdefault(note, []).append(name)
+    lines = [
+        f"{'every audit' if len(names) == len(audits) else '; '.join(names)}: {note}"
+        for note, names in of.items()
+    ]
+    return Section("notes", "Notes", (Bullets(tuple(lines)),), folded=True) if lines else None

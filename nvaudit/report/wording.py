@@ -239,10 +239,10 @@ def duration_text(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration_text(0.0), duration_text(86400.0), duration_text(90.0)
-    ('0 s', '1 d', '90 s')
+    >>> duration_text(0.0), duration_text(86400.0), duration_text(90.0), duration_text(31557600.0)
+    ('0 s', '1 d', '90 s', '1 y')
     """
-    for unit, size in (("y", 31_536_000), ("d", 86_400), ("h", 3600)):
+    for unit, size in (("y", 31_557_600), ("y", 31_536_000), ("d", 86_400), ("h", 3600)):
         if seconds >= size and math.isclose(seconds % size, 0, abs_tol=1e-9):
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK
-from nvaudit.jobs import checking
+from nvaudit.jobs import several
 from nvaudit.report.check.result import CheckReport
 from nvaudit.report.sections import Interrupted
 
@@ -135,7 +135,7 @@ def test_output_that_is_an_input(command, matrix):
 
 def test_interrupted(command, matrix, monkeypatch):
     """Ctrl-C hands out the audits that are done and says how to go on; the rest is named."""
-    run, seen = checking.run_audit, []
+    run, seen = several.run_audit, []
 
     def cut(spec, progress, resume, stop):
         seen.append(spec)
@@ -145,7 +145,7 @@ def test_interrupted(command, matrix, monkeypatch):
             return report.model_copy(update={"verdict": None, "interrupted": Interrupted(done=5, wanted=80)})
         return report
 
-    monkeypatch.setattr(checking, "run_audit", cut)
+    monkeypatch.setattr(several, "run_audit", cut)
     ran = command("check", "-j", 0, "-q", "--resume", "kept", "-o", "c.json", "--junit", "j.xml")
     assert ran.code == EXIT_INTERRUPTED
     assert ran.out.startswith("INTERRUPTED: of 4 audits")

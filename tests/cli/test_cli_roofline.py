@@ -10,7 +10,7 @@ import pytest
 
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from nvaudit.jobs import rooflining
-from nvaudit.option_texts import read_whole_numbers
+from nvaudit.option_texts import read_whole
 from nvaudit.report.roofline.result import RooflineReport
 
 FEW = ("-n", 8, "--limit", 40, "-j", 0)
@@ -63,7 +63,7 @@ def test_converters(command, model):
 @pytest.mark.parametrize("text", ["1,2,4", "1-2,4", " 1 , 2,4", "1-1,2,4"])
 def test_numbers(text):
     """With commas, and as ranges."""
-    assert read_whole_numbers(text) == (1, 2, 4)
+    assert read_whole(text) == (1, 2, 4)
 
 
 @pytest.mark.parametrize("words", [("--levels", "4,2"), ("--cell-bits", "2,1,2")])

@@ -7,7 +7,7 @@ import pytest
 import nvaudit
 from nvaudit import session
 from nvaudit.errors import OptionError
-from nvaudit.jobs import checking
+from nvaudit.jobs import several
 from nvaudit.jobs.checking import CheckOptions, check, plan_check
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.check.result import CheckReport
@@ -149,7 +149,7 @@ def test_fail_fast(example):
 
 def test_total_minutes(example, monkeypatch):
     """Audits that the time does not reach are undecided, which is no pass."""
-    monkeypatch.setattr(checking, "_minutes_left", lambda plan, begin: -1.0)
+    monkeypatch.setattr(several, "_minutes_left", lambda limits: -1.0)
     report = check([str(example)], min_kpp=0.1, total_minutes=1, **FEW)
     assert report.audits[0].why_not == "the time was over (--total-minutes)"
     assert report.verdict == "undecided"
@@ -158,10 +158,10 @@ def test_total_minutes(example, monkeypatch):
 def test_share_of_the_time(example, monkeypatch):
     """Every audit has its share of what is left, at most what it has of its own."""
     given = []
-    run = checking.run_audit
-    monkeypatch.setattr(checking, "_minutes_left", lambda plan, begin: 6.0)
+    run = several.run_audit
+    monkeypatch.setattr(several, "_minutes_left", lambda limits: 6.0)
     monkeypatch.setattr(
-        checking, "run_audit", lambda spec, *rest: given.append(spec.max_minutes) or run(spec, *rest)
+        several, "run_audit", lambda spec, *rest: given.append(spec.max_minutes) or run(spec, *rest)
     )
     conditions = [{"name": "a"}, {"name": "b", "max_minutes": 1.5}, {"name": "c"}]
     check([str(example)], ["rram"], conditions, min_kpp=0.1, total_minutes=6, **FEW)

@@ -17,7 +17,6 @@ from nvaudit.report.document import (
     Cell,
     CodeBlock,
     Document,
-    Facts,
     Figure,
     Hero,
     KeyFigure,
@@ -29,7 +28,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.drops import allowed_text, drop_lines
 from nvaudit.report.mapped import gate_lines, part_text
-from nvaudit.report.parts import record_section, warnings
+from nvaudit.report.parts import headlines_section, joint_notes_section, record_section, warnings
 from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import (
@@ -90,12 +89,13 @@ def rows_of_audit(named: NamedAudit) -> list[CheckRow]:
 
 def check_document(report: CheckReport) -> Document:
     """Say which audits hold, and why the others do not."""
+    named = [(audit.name.text, audit.report) for audit in report.audits if audit.report is not None]
     sections = (
         _resume(report),
         Section("audits", "The audits", tuple(_audits(report))),
         _open(report),
-        _conditions(report),
-        _notes(report),
+        headlines_section(named),
+        joint_notes_section(named),
         _record(report),
     )
     return Document(
@@ -254,28 +254,6 @@ def _lines(row: CheckRow) -> Iterator[str]:
         yield from answer_lines(case, row.audit)[: 2 if case.gate.needed else 1]
     if case.drop is not None and case.drop.verdict != "pass":
         yield from drop_lines(case.drop, info.unit, info.higher_is_better)
-
-
-def _conditions(report: CheckReport) -> Section:
-    """Under which conditions each audit stands: its headline."""
-    rows = tuple(
-        (short(named.name.text), named.report.headline) for named in report.audits if named.report is not None
-    )
-    return Section("conditions", "Under which conditions", (Facts(rows),), folded=True)
-
-
-def _notes(report: CheckReport) -> Section | None:
-    """Notes of all audits, each once, with the audits that they are of."""
-    of: dict[str, list[str]] = {}
-    for named in report.audits:
-        if named.report is not None:
-            for note in dict.fromkeys((*named.report.notes, *named.report.events)):
-                of.setdefault(note, []).append(named.name.text)
-    run = sum(named.report is not None for named in report.audits)
-    lines = [
-        f"{'every audit' if len(audits) == run else '; '.join(audits)}: {note}" for note, audits in of.items()
-    ]
-    return Section("notes", "Notes", (Bullets(tuple(lines)),), folded=True) if lines else None
 
 
 def _record(report: CheckReport) -> Section:

@@ -16,7 +16,13 @@ from nvaudit.report.comparison.conditions import (
     named_differences,
     option_notes,
 )
-from nvaudit.report.comparison.difference import ChipSample, difference_of_kpp, difference_of_mean
+from nvaudit.report.comparison.difference import (
+    ChipSample,
+    IntervalMethod,
+    Relation,
+    difference_of_kpp,
+    difference_of_mean,
+)
 from nvaudit.report.comparison.measures import (
     check_measure,
     common_percentiles,
@@ -38,6 +44,7 @@ from nvaudit.report.comparison.result import (
 )
 from nvaudit.report.cost.result import figures_of
 from nvaudit.report.mapped import share_clause
+from nvaudit.report.paired import Difference
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import (
     confidence_text,
@@ -223,14 +230,23 @@ def _verdict(models: Sequence[ComparedModel]) -> Verdict:
     return "undecided" if "undecided" in verdicts else "fail"
 
 
-def _difference(name: str, entry: Entry, baseline: str, against: Entry) -> ModelDifference:
-    """Subtract the baseline from a model."""
-    before, after = against.report, entry.report
+def audit_difference(
+    before: AuditReport, after: AuditReport
+) -> tuple[Relation, Difference, IntervalMethod, Difference]:
+    """What the chips of two audits share, the difference of their KPPs and its method, and of their means."""
     chips = ChipSample.of(before), ChipSample.of(after)
     relation, confidence = chip_relation(before, after), before.kpp[0].confidence
     if relation == "same" and any(named_differences({"": before, " ": after})[""]):
         relation = "partly_shared"  # the same random numbers, in devices that differ
     kpp, method = difference_of_kpp(*chips, relation, confidence, before.metric_info.higher_is_better)
+    mean = difference_of_mean(*chips, confidence, after.trials.mean - before.trials.mean)
+    return relation, kpp, method, mean
+
+
+def _difference(name: str, entry: Entry, baseline: str, against: Entry) -> ModelDifference:
+    """Subtract the baseline from a model."""
+    before, after = against.report, entry.report
+    relation, kpp, method, mean = audit_difference(before, after)
     images = _images(against, entry)
     errors = before.data.standard_error, after.data.standard_error
     error = None
@@ -244,7 +260,7 @@ def _difference(name: str, entry: Entry, baseline: str, against: Entry) -> Model
         chips=relation,
         method=method,
         kpp=kpp,
-        mean=difference_of_mean(*chips, confidence, after.trials.mean - before.trials.mean),
+        mean=mean,
         images=images,
         image_error=error,
     )

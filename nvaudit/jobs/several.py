@@ -1,0 +1,155 @@
+"""Several audits as one run: they share what does not change between them, and their time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvaudit.errors import NvauditError
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.comparing import slug
+from nvaudit.perturb.many import ManyWorkloads
+from nvaudit.perturb.pools import open_pool
+from nvaudit.perturb.schedule import Progress, labelled
+from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.stop import Stop
+from nvaudit.report.result import AuditReport
+from nvaudit.session import prepare
+from nvaudit.sharing import sharing, sharing_pool
+from nvaudit.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class OneOfSeveral:
+    """One of the audits, and the name that it goes by in messages, progress and kept folders."""
+
+    name: str
+    spec: RunSpec
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of one of the audits.
+
+    Attributes
+    ----------
+    report : AuditReport or None
+        None where it was not run.
+    why_not : str
+        Why it was not run; else empty.
+    """
+
+    report: AuditReport | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends the audits before the last one.
+
+    Attributes
+    ----------
+    begin : float
+        When the time began, as ``time.perf_counter`` has it.
+    minutes : float or None
+        For all of them; each has its share of what is left.
+    option : str
+        What set the time, for the words.
+    fail_fast : bool
+        Whether the rest is left out once one fails.
+    """
+
+    begin: float
+    minutes: float | None = None
+    option: str = "--max-minutes"
+    fail_fast: bool = False
+
+
+@contextmanager
+def shared_by(audits: Sequence[OneOfSeveral], events: list[str]) -> Iterator[None]:
+    """Let audits share the model as it was read, its ideal run, and worker processes.
+
+    Parameters
+    ----------
+    events : list of str
+        Is added to where a worker was lost or replaced.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sharing())
+        workers = {audit.spec.workers for audit in audits}
+        if len(workers) == 1 and 0 not in workers and all(audit.spec.dask is None for audit in audits):
+            folder = stack.enter_context(scratch_folder())
+            pool = open_pool(workers.pop(), None, ManyWorkloads(), str(folder), events.append)
+            stack.enter_context(sharing_pool(stack.enter_context(pool)))
+        yield
+
+
+def run_several(
+    audits: Sequence[OneOfSeveral],
+    progress: Progress,
+    resume: Path | None,
+    stop: Stop,
+    limits: Limits,
+) -> Iterator[Ran]:
+    """Run audits one after the other, or say why one is not run.
+
+    Parameters
+    ----------
+    resume : Path or None
+        A folder with a folder for each audit.
+    stop : Stop
+        Ends the run early: the audit that was running has the chips that are done, those after it none.
+
+    Raises
+    ------
+    NvauditError
+        Naming the audit.
+    """
+    why_not = ""
+    for number, audit in enumerate(audits):
+        spec = audit.spec
+        if limits.minutes is not None and not why_not:
+            left = _minutes_left(limits)
+            if left <= 0:
+                why_not = f"the time was over ({limits.option})"
+            share = left / (len(audits) - number)
+            spec = spec.model_copy(update={"max_minutes": min(share, spec.max_minutes or share)})
+        if why_not:
+            yield Ran(None, why_not)
+            continue
+        label = labelled(progress, f"{audit.name} ({number + 1} of {len(audits)})")
+        try:
+            report = run_audit(spec, label, None if resume is None else resume / slug(audit.name), stop)
+        except NvauditError as error:
+            raise type(error)(f"{audit.name}: {error}") from error
+        except KeyboardInterrupt:
+            if not stop.interrupted or not number:
+                raise
+            why_not = "the run was interrupted"
+            yield Ran(None, why_not)
+            continue
+        yield Ran(report)
+        if stop.interrupted:
+            why_not = "the run was interrupted"
+        elif limits.fail_fast and report.verdict == "fail":
+            why_not = f"{audit.name} has failed (--fail-fast)"
+
+
+def _minutes_left(limits: Limits) -> float:
+    assert limits.minutes is not None
+    return limits.minutes - (time.perf_counter() - limits.begin) / 60
+
+
+def check_inputs(audits: Sequence[OneOfSeveral], progress: Progress) -> None:
+    """Read every model with its data once, so that a bad one is found before the first audit runs."""
+    first = {(audit.spec.model, audit.spec.data): audit for audit in audits[::-1]}
+    for number, audit in enumerate(reversed(first.values())):
+        progress("reading models and data", number, len(first))
+        try:
+            with scratch_folder() as folder:
+                prepare(audit.spec, folder)
+        except NvauditError as error:
+            raise type(error)(f"{audit.name}: {error}") from error

@@ -1,0 +1,1 @@
+"""A sweep: audits of one model under every combination of several values of options."""

@@ -101,7 +101,9 @@ MAY_IMPORT = {
     },
     "jobs.costing": LOWER | {"perturb", "session", "cost", "technology"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
-    "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
+    "jobs.several": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
+    "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.several"},
+    "jobs.sweeping": LOWER | {"perturb", "session", "jobs.auditing", "jobs.planning", "jobs.several"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing"},
     "jobs.exploring": LOWER
     | {"perturb", "coverage", "session", "exploration", "cost", "technology"}

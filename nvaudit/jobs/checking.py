@@ -13,7 +13,7 @@ from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import check_together
-from nvaudit.jobs.several import Limits, OneOfSeveral, check_inputs, run_several, shared_by
+from nvaudit.jobs.several import SharedLimits, OneOfSeveral, check_inputs, run_several, shared_by
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, quiet
@@ -225,7 +225,7 @@ def run_check(
     begin = time.perf_counter()
     stop = Stop() if stop is None else stop
     several = [OneOfSeveral(audit.name.text, audit.spec) for audit in plan.audits]
-    limits = Limits(begin, plan.options.total_minutes, "--total-minutes", plan.options.fail_fast)
+    limits = SharedLimits(begin, plan.options.total_minutes, "--total-minutes", plan.options.fail_fast)
     events: list[str] = []
     check_pool(plan.audits[0].spec.dask)
     with shared_by(several, events):

@@ -31,7 +31,7 @@ class OneOfSeveral:
 
 
 @dataclass(frozen=True)
-class Ran:
+class AuditOutcome:
     """What became of one of the audits.
 
     Attributes
@@ -47,7 +47,7 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SharedLimits:
     """What ends the audits before the last one.
 
     Attributes
@@ -92,8 +92,8 @@ def run_several(
     progress: Progress,
     resume: Path | None,
     stop: Stop,
-    limits: Limits,
-) -> Iterator[Ran]:
+    limits: SharedLimits,
+) -> Iterator[AuditOutcome]:
     """Run audits one after the other, or say why one is not run.
 
     Parameters
@@ -118,7 +118,7 @@ def run_several(
             share = left / (len(audits) - number)
             spec = spec.model_copy(update={"max_minutes": min(share, spec.max_minutes or share)})
         if why_not:
-            yield Ran(None, why_not)
+            yield AuditOutcome(None, why_not)
             continue
         label = labelled(progress, f"{audit.name} ({number + 1} of {len(audits)})")
         try:
@@ -129,16 +129,16 @@ def run_several(
             if not stop.interrupted or not number:
                 raise
             why_not = "the run was interrupted"
-            yield Ran(None, why_not)
+            yield AuditOutcome(None, why_not)
             continue
-        yield Ran(report)
+        yield AuditOutcome(report)
         if stop.interrupted:
             why_not = "the run was interrupted"
         elif limits.fail_fast and report.verdict == "fail":
             why_not = f"{audit.name} has failed (--fail-fast)"
 
 
-def _minutes_left(limits: Limits) -> float:
+def _minutes_left(limits: SharedLimits) -> float:
     assert limits.minutes is not None
     return limits.minutes - (time.perf_counter() - limits.begin) / 60
 

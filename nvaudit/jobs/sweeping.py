@@ -15,7 +15,7 @@ from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import check_together
 from nvaudit.jobs.planning import plan_audit
-from nvaudit.jobs.several import Limits, OneOfSeveral, check_inputs, run_several, shared_by
+from nvaudit.jobs.several import SharedLimits, OneOfSeveral, check_inputs, run_several, shared_by
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, quiet
@@ -214,7 +214,7 @@ def run_sweep(
     with shared_by(several, events):
         check_inputs(several, progress)
         on_estimate(_estimate(several, progress))
-        ran = list(run_several(several, progress, resume, stop, Limits(begin, plan.minutes)))
+        ran = list(run_several(several, progress, resume, stop, SharedLimits(begin, plan.minutes)))
     audits = [
         SweptAudit(
             settings=settings,

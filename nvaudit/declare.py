@@ -20,7 +20,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from nvaudit.errors import OptionError
-from nvaudit.option_texts import one_of_several
 
 _LONGEST_SHOWN = 60
 """Characters of a wrong value in a message."""
@@ -71,6 +70,11 @@ class Option:
     repeatable: bool | None = None
     off_only: bool = False
     sweep: Callable[[str], tuple[object, ...]] | None = None
+
+
+def one_of_several(text: str) -> tuple[str]:
+    """Read one value of an option that is given several times, since its text may hold commas."""
+    return (text,)
 
 
 class Options(BaseModel):
@@ -193,16 +197,10 @@ class Field:
         """Give the field as one whose value is a list: what a sweep may have several of."""
         option = self.option
         assert option.sweep is not None
-        several = option.metavar
-        if several and "…" not in several and option.read is None and self.kind is int:
-            several = f"{several},…|A:B"
-        elif several and option.repeatable is None and option.sweep is not one_of_several:
-            several = f"{several},…"
-        return replace(
-            self,
-            option=replace(option, read=option.sweep, metavar=several),
-            many=True,
-        )
+        more = ",…|A:B" if self.kind is int else ",…"
+        repeated = option.sweep is one_of_several or not option.metavar
+        metavar = option.metavar if repeated else f"{option.metavar}{more}"
+        return replace(self, option=replace(option, read=option.sweep, metavar=metavar), many=True)
 
     def worded(self, **changes: Any) -> Field:
         """Give the field with another Option or default, for one command."""

@@ -152,8 +152,3 @@ def read_whole(text: str) -> tuple[int | None, ...]:
 def listed(read: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
     """Read items between commas."""
     return lambda text: tuple(read(part.strip()) for part in text.split(","))
-
-
-def one_of_several(text: str) -> tuple[str]:
-    """Read one item of an option that is given several times: its text may hold commas."""
-    return (text,)

@@ -10,12 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from nvaudit.declare import Option, Options, fields_of
+from nvaudit.declare import Option, Options, fields_of, one_of_several
 from nvaudit.errors import OptionError
 from nvaudit.option_texts import (
     MAX_SWEEP,
     listed,
-    one_of_several,
     parse_time,
     read_path,
     read_share,

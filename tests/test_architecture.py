@@ -127,8 +127,15 @@ MAY_IMPORT = {
         "jobs.reassembling",
     }
     | {"jobs.replaying", "jobs.landscaping", "jobs.candidates", "jobs.comparing", "jobs.rooflining"}
-    | {"jobs.hardening", "jobs.remapping", "jobs.verifying", "jobs.checking", "jobs.exploring"}
-    | {"jobs.costing", "cost", "technology", "exploration"},
+    | {
+        "jobs.hardening",
+        "jobs.remapping",
+        "jobs.verifying",
+        "jobs.checking",
+        "jobs.exploring",
+        "jobs.sweeping",
+    }
+    | {"jobs.sweeping", "jobs.costing", "cost", "technology", "exploration"},
     "testing": LOWER | {"jobs.auditing"},
     "pytest_plugin": {"report", "testing"},
     "__main__": {"cli"},

@@ -15,7 +15,8 @@ _HEAD = """\
 Generated from their declarations by `python -m nvaudit.cli.option_table`. The same names stand for the same
 in every command, and in Python: `--batch-size 8` is `batch_size=8`; where the name in Python differs, it
 stands behind the option. A command may have another default, or take fewer values: see
-`nvaudit COMMAND --help`. *(several)*: takes several values, which are a [sweep](sweep.md). What a command writes and keeps (`-o`, `--html`, `--resume`, …) is in
+`nvaudit COMMAND --help`. *(several)*: takes several values, which are a [sweep](sweep.md).
+What a command writes and keeps (`-o`, `--html`, `--resume`, …) is in
 [report.md](report.md) and [scale.md](scale.md).
 """
 

@@ -15,7 +15,7 @@ from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import check_together
 from nvaudit.jobs.planning import plan_audit
-from nvaudit.jobs.several import SharedLimits, OneOfSeveral, check_inputs, run_several, shared_by
+from nvaudit.jobs.several import OneOfSeveral, SharedLimits, check_inputs, run_several, shared_by
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, quiet

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from nvaudit.report.comparison.difference import Relation
 from nvaudit.report.document import (
@@ -25,10 +26,10 @@ from nvaudit.report.document import (
     file_name,
 )
 from nvaudit.report.parts import headlines_section, joint_notes_section, warnings
+from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.record import record_section
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sweep.figures import axis_along, sweep_lines
-from nvaudit.report.sweep.result import SweepReport, SweptAudit, settings_text, value_words
+from nvaudit.report.sweep.result import SweepAxis, SweepReport, SweptAudit, settings_text, value_words
 from nvaudit.report.wording import (
     change_interval_text,
     count_text,
@@ -37,6 +38,12 @@ from nvaudit.report.wording import (
     kpp_name,
     value_text,
 )
+
+_ROLES = ("chips", "worst", "second", "pass", "undecided", "fail", "ideal")
+_DASHES = ("solid", "dash", "dot")
+_SYMBOLS = ("circle", "diamond", "square", "x")
+_LINES_PX, _HEIGHT_PX = 10, 460
+_MOST_TICKS = 10
 
 
 def sweep_document(report: SweepReport) -> Document:
@@ -54,8 +61,8 @@ def sweep_document(report: SweepReport) -> Document:
         title=report.headline,
         subject=file_name(first.model.path),
         subtitle="; ".join(
-            f"{axis.words} {', '.join(value_words(axis.name, value) for value in axis.values)}"
-            for axis in report.axes
+            f"{one.words} {', '.join(value_words(one.name, value) for value in one.values)}"
+            for one in report.axes
         ),
         hero=_hero(report),
         sections=tuple(section for section in sections if section is not None),
@@ -102,7 +109,7 @@ def _resume(report: SweepReport) -> Section | None:
 
 def _combinations(report: SweepReport) -> Iterator[Block]:
     along = axis_along(report.axes)
-    others = [axis.words for axis in report.axes if axis is not along]
+    others = [one.words for one in report.axes if one is not along]
     lines = f", a line for each {' and '.join(others)}" if others else ""
     yield Figure(
         "sweep", f"KPP over {along.words} with its interval{lines}. The numbers are those of the table.",
@@ -138,14 +145,14 @@ def _table(report: SweepReport) -> Table:
     gated = any(audit.gated for audit in report.audits)
     name = kpp_name(report.ran[0][1].kpp[0].percentile)
     columns = (
-        *(axis.words for axis in report.axes), name, "interval", "mean", "without noise", "to the first",
+        *(one.words for one in report.axes), name, "interval", "mean", "without noise", "to the first",
         "its interval", *(["verdict"] if gated else []), "chips",
     )  # fmt: skip
     axes = len(report.axes)
     return Table(
         "combinations", f"{name} of every combination, and its difference from the first one.", columns,
         tuple(_row(report, audit, found, gated) for audit, found in report.ran),
-        numeric=(*(i for i, axis in enumerate(report.axes) if axis.numeric), axes, axes + 2, axes + 3,
+        numeric=(*(i for i, one in enumerate(report.axes) if one.numeric), axes, axes + 2, axes + 3,
                  axes + 4, len(columns) - 1),
         sortable=True, all_rows=True, media=FILES,
     )  # fmt: skip
@@ -166,11 +173,11 @@ def _row(report: SweepReport, audit: SweptAudit, found: AuditReport, gated: bool
 
 
 def _setting(report: SweepReport, audit: SweptAudit, place: int) -> Cell:
-    axis = report.axes[place]
-    value = audit.settings[axis.name]
+    one = report.axes[place]
+    value = audit.settings[one.name]
     # Sorted as it was given, where values are no numbers of one kind.
-    rank = float(value) if isinstance(value, int | float) else float(axis.values.index(value))
-    return Number(rank, value_words(axis.name, value))
+    rank = float(value) if isinstance(value, int | float) else float(one.values.index(value))
+    return Number(rank, value_words(one.name, value))
 
 
 def _difference(audit: SweptAudit, unit: str) -> tuple[Cell, Cell]:
@@ -188,13 +195,13 @@ def _narrow_table(report: SweepReport) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for audit, found in report.ran:
         unit, kpp = found.metric_info.unit, found.kpp[0]
-        setting = ", ".join(value_words(axis.name, audit.settings[axis.name]) for axis in report.axes)
+        setting = ", ".join(value_words(one.name, audit.settings[one.name]) for one in report.axes)
         kpp_cell, interval = value_text(kpp.value, unit), interval_text(kpp.low, kpp.high, unit)
         row = (setting, kpp_cell, interval, _short_difference(audit, unit))
         rows.append((*row, audit.verdict or "no gate") if gated else row)
     return Table(
         "combinations-terminal", f"{name} of every combination, and its difference from the first one.",
-        (", ".join(axis.words for axis in report.axes), name, "interval", "to the first",
+        (", ".join(one.words for one in report.axes), name, "interval", "to the first",
          *(["verdict"] if gated else [])),
         tuple(rows), numeric=(1,), all_rows=True, media=frozenset(("terminal",)),
     )  # fmt: skip
@@ -220,3 +227,70 @@ def _record(report: SweepReport) -> Section:
         ("First", settings_text(report.audits[0].settings)),
     ]
     return record_section(report, rows)
+
+
+def axis_along(axes: Sequence[SweepAxis]) -> SweepAxis:
+    """Choose the axis that lines run along: one of a quantity, with the most values."""
+    return max(axes, key=lambda one: (one.numeric, one.name == "time_s", len(one.values)))
+
+
+def sweep_lines(report: SweepReport) -> Any:
+    """Draw the KPP of every audit that was run."""
+    go, along = plotly_graphs(), axis_along(report.axes)
+    figure, lines = go.Figure(), _lines(report, along)
+    info = report.ran[0][1].metric_info
+    for number, (name, points) in enumerate(lines.items()):
+        role = colour(_ROLES[number % len(_ROLES)])
+        kpps = [kpp for _, _, kpp in points]
+        figure.add_scatter(
+            x=[x for x, _, _ in points], y=[kpp.value for kpp in kpps], name=label(name) or "KPP",
+            mode="lines+markers",
+            line={"color": role, "width": 2, "dash": _DASHES[number // len(_ROLES) % len(_DASHES)]},
+            marker={"color": role, "size": 8, "symbol": _SYMBOLS[number % len(_SYMBOLS)]},
+            error_y={
+                "type": "data", "symmetric": False, "color": role, "thickness": 1.4, "width": 4,
+                "array": [0.0 if kpp.high is None else kpp.high - kpp.value for kpp in kpps],
+                "arrayminus": [0.0 if kpp.low is None else kpp.value - kpp.low for kpp in kpps],
+            },
+            text=[
+                f"{label(text)}<br>{value_text(kpp.value, info.unit)} "
+                f"{interval_text(kpp.low, kpp.high, info.unit)}"
+                for _, text, kpp in points
+            ],
+            hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    title = f"{kpp_name(report.ran[0][1].kpp[0].percentile)} {report.metric}"
+    figure.update_layout(
+        **layout(
+            height=_HEIGHT_PX + _LINES_PX * len(lines),
+            xaxis=axis(along.words, **_ticks(along)),
+            yaxis=axis(title, nticks=8, **percent_axis(info.unit)),
+            showlegend=len(lines) > 1,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            margin={"l": 8, "r": 12, "t": 40, "b": 8},
+        )
+    )
+    return figure
+
+
+def _ticks(along: SweepAxis) -> dict[str, Any]:
+    """Ticks at the values; where these are no quantities, at equal distances in the order given."""
+    if along.numeric:
+        few = len(along.values) <= _MOST_TICKS
+        return {"tickvals": list(along.values)} if few else {"nticks": 8}
+    return {
+        "tickvals": list(range(len(along.values))),
+        "ticktext": [label(value_words(along.name, value), 18) for value in along.values],
+        "range": [-0.3, len(along.values) - 0.7],
+    }
+
+
+def _lines(report: SweepReport, along: SweepAxis) -> dict[str, list[tuple[float, str, Any]]]:
+    """Points of each line by its name: place, name of the audit, KPP; in ascending order."""
+    lines: dict[str, list[tuple[float, str, Any]]] = {}
+    for audit, found in report.ran:
+        rest = {name: value for name, value in audit.settings.items() if name != along.name}
+        value = audit.settings[along.name]
+        x = float(value) if along.numeric and value is not None else float(along.values.index(value))
+        lines.setdefault(settings_text(rest), []).append((x, audit.text, found.kpp[0]))
+    return {name: sorted(points, key=lambda point: point[0]) for name, points in lines.items()}

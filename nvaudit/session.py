@@ -48,9 +48,8 @@ from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
-from nvaudit.perturb.many import WorkloadPool
 from nvaudit.perturb.metrics import Metric, Reading, check_threshold, resolve_metric
-from nvaudit.perturb.pools import open_pool
+from nvaudit.perturb.pools import WorkloadPool, open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output

@@ -11,8 +11,7 @@ from pathlib import Path
 from nvaudit.errors import NvauditError
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.comparing import slug
-from nvaudit.perturb.many import ManyWorkloads
-from nvaudit.perturb.pools import open_pool
+from nvaudit.perturb.pools import ManyWorkloads, open_pool
 from nvaudit.perturb.schedule import Progress, labelled
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.stop import Stop

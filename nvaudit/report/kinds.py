@@ -80,8 +80,7 @@ KINDS = (
     ),
     ReportKind(
         "sweep", "nvaudit audit", "sweep.result:SweepReport",
-        document="sweep.document:sweep_document", records="sweep.result",
-        tables=("points", "chips", "tensors"),
+        "sweep.document:sweep_document", ("points", "chips", "tensors"),
     ),
     ReportKind(
         "compare", "nvaudit compare", "comparison.result:ComparisonReport",

@@ -25,9 +25,8 @@ from nvaudit.report.document import (
     Table,
     file_name,
 )
-from nvaudit.report.parts import headlines_section, joint_notes_section, warnings
+from nvaudit.report.parts import headlines_section, joint_notes_section, record_section, warnings
 from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
-from nvaudit.report.record import record_section
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sweep.result import SweepAxis, SweepReport, SweptAudit, settings_text, value_words
 from nvaudit.report.wording import (

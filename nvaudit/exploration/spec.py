@@ -132,7 +132,7 @@ class SpaceOptions(Options):
             "of the point.",
             unset="no",
             metavar="no,yes",
-            read=_listed(str),
+            read=listed(str),
             wanted="no, yes or both between commas",
         ),
     ] = None

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from nvaudit.device import load_profile, operating_point, profile_names
-from nvaudit.device.fit_arrays import ArrayFit, CrossbarSample, Estimated, fit_arrays
+from nvaudit.device.fit_arrays import ArrayFit, fit_arrays
+from nvaudit.device.fit_samples import CrossbarSample, Estimated
 from nvaudit.mapping.conductance import DeviceArray, layout, one_device
 from nvaudit.perturb.chip import MappedTensor, TensorLaw, blocks
 
@@ -163,6 +164,10 @@ def drift(trial: Trial, repeats: int, count: Callable[[str, Estimated, float], N
         truth = float(np.mean([one.value for one in estimates]))
         for one in estimates:
             count(f"drift {what}", one, truth)
+    t0 = next(term.t0_s for term in trial.profile.noise if term.kind == "drift")
+    for fit in known:
+        if fit.t0 is not None:
+            count("drift t0", fit.t0, t0)
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, gammaincinv, ndtr, ndtri, stdtrit
+from scipy.special import betaincinv, gammaincinv, ndtr, stdtrit
 
+from nvaudit.device.fit_drift import DriftFit, fit_drift
 from nvaudit.device.fit_laws import LEAST, FittedLaw, Sums, choose_laws
+from nvaudit.device.fit_samples import FEWEST, CrossbarSample, Estimated, mean_and_spread
 from nvaudit.errors import DataError
 
 Doubles = NDArray[np.float64]
@@ -21,46 +23,8 @@ _END = 0.05
 """Share of the window around its ends within which a device that does not follow is stuck there."""
 _CLIPPED = 0.01
 """Share of a level's devices at one and the same extreme value from which on they are limited to it."""
-_FEWEST = 20
-"""Devices that a level is described by."""
 _TESTED = 2000
 """Devices of a level that its shape is tested on."""
-
-
-@dataclass(frozen=True)
-class CrossbarSample:
-    """The devices of one crossbar that were measured.
-
-    Attributes
-    ----------
-    level : ndarray of int, shape (device,)
-        As programmed.
-    g : ndarray, float64
-        As measured, in the window's unit.
-    row, column : ndarray of int
-    variance : ndarray, float64, or None
-        Of one read, in the unit squared.
-    name : str
-        Of the crossbar: the same at every time.
-    """
-
-    chip: str
-    time_s: float | None
-    level: NDArray[np.intp]
-    g: Doubles
-    row: NDArray[np.intp]
-    column: NDArray[np.intp]
-    variance: Doubles | None
-    name: str
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """A number with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -88,30 +52,6 @@ class LevelFit:
     distance: float
     p_normal: float
     clipped: float
-
-
-@dataclass(frozen=True)
-class DriftFit:
-    """Exponents of g · ((t + t0) / t0)^(−ν), from several times.
-
-    Attributes
-    ----------
-    mean, spread : Estimated
-        Over all devices.
-    slope, intercept : float
-        Of the mean on ln(g / g_max).
-    low, high : float
-        Least and greatest mean of a level.
-    """
-
-    times: tuple[float, ...]
-    t0_s: float
-    mean: Estimated
-    spread: Estimated
-    slope: float
-    intercept: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -175,8 +115,8 @@ def fit_arrays(
     base = [one for one in samples if (one.time_s or 0.0) == first]
     d = [(one.g - low) / step - one.level for one in base]
     total = sum(map(len, d))
-    if total < _FEWEST:
-        raise DataError(f"{total} devices were measured; {_FEWEST} at least are needed")
+    if total < FEWEST:
+        raise DataError(f"{total} devices were measured; {FEWEST} at least are needed")
     level = np.concatenate([one.level for one in base])
     error = np.concatenate(d)
     stuck, rates = _stuck(level, error, top_level, confidence)
@@ -207,7 +147,7 @@ def fit_arrays(
         stuck_high=rates[1],
         clip=(to_unit[0], to_unit[1]),
         read=_read(base, step),
-        drift=_drift(samples, top_level, window, t0_s, confidence),
+        drift=fit_drift(samples, top_level, window, t0_s, confidence),
     )
 
 
@@ -299,9 +239,9 @@ def _level_fits(
     for one in np.unique(level[kept]):
         mine = kept & (level == one)
         values = error[mine]
-        if len(values) < _FEWEST:
+        if len(values) < FEWEST:
             continue
-        mean, spread = _moments(values, confidence, float(shared[one]))
+        mean, spread = mean_and_spread(values, confidence, float(shared[one]))
         some = values[:: max(1, len(values) // _TESTED)]
         scaled = (some - mean.value) / max(spread.value, 1e-12)
         distance, p = _lilliefors(scaled)
@@ -333,19 +273,6 @@ def _shared_by_level(
         if part in sure(components):
             variance += components[part].value ** 2 * np.square(n / total).sum(axis=0)
     return variance
-
-
-def _moments(values: Doubles, confidence: float, shared: float = 0.0) -> tuple[Estimated, Estimated]:
-    """Mean and standard deviation; the interval of the latter holds for any fourth moment."""
-    n, mean, spread = len(values), float(values.mean()), float(values.std(ddof=1))
-    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * np.sqrt(spread**2 / n + shared)
-    fourth = float(np.mean((values - mean) ** 4)) / max(spread, 1e-300) ** 4
-    # Var ln s = (κ − (n − 3)/(n − 1)) / 4n, κ the kurtosis; symmetric in the logarithm.
-    error = float(ndtri((1 + confidence) / 2)) * np.sqrt(max(fourth - (n - 3) / (n - 1), 0.0) / (4 * n))
-    return (
-        Estimated(mean, mean - half, mean + half),
-        Estimated(spread, spread * float(np.exp(-error)), spread * float(np.exp(error))),
-    )
 
 
 def _lilliefors(scaled: Doubles) -> tuple[float, float]:
@@ -515,67 +442,6 @@ def _read(base: Sequence[CrossbarSample], step: float) -> tuple[NDArray[np.intp]
         return None
     means = np.array([variance[known & (level == one)].mean() for one in levels])
     return levels, np.sqrt(means) / step
-
-
-def _drift(
-    samples: Sequence[CrossbarSample],
-    top: int,
-    window: tuple[float, float],
-    t0_s: float | None,
-    confidence: float,
-) -> DriftFit | None:
-    """Exponents of devices that were measured at several times."""
-    times = sorted({one.time_s for one in samples if one.time_s is not None})
-    if len(times) < 2:
-        return None
-    t0 = t0_s or next((time for time in times if time > 0), 1.0)
-    nu, level, crossbar = [], [], []
-    by_name: dict[tuple[str, str], list[CrossbarSample]] = {}
-    for one in samples:
-        if one.time_s is not None:
-            by_name.setdefault((one.chip, one.name), []).append(one)
-    for number, several in enumerate(by_name.values()):
-        several.sort(key=lambda one: one.time_s or 0.0)
-        fitted = _exponents(several, t0, top)
-        if fitted is not None:
-            nu.append(fitted[0])
-            level.append(fitted[1])
-            crossbar.append(np.full(len(fitted[0]), number))
-    if not nu:
-        return None
-    every, levels = np.concatenate(nu), np.concatenate(level)
-    mean, spread = _moments(every, confidence)
-    x = np.log(np.maximum((window[0] + levels * (window[1] - window[0]) / top) / window[1], 1e-7))
-    slope, intercept = np.polyfit(x, every, 1) if np.ptp(x) > 0 else (0.0, mean.value)
-    means = [
-        float(every[levels == one].mean()) for one in np.unique(levels) if (levels == one).sum() >= _FEWEST
-    ]
-    return DriftFit(
-        tuple(times), float(t0), mean, spread, float(slope), float(intercept),
-        min(means, default=mean.value), max(means, default=mean.value),
-    )  # fmt: skip
-
-
-def _exponents(
-    several: Sequence[CrossbarSample], t0: float, top: int
-) -> tuple[Doubles, NDArray[np.intp]] | None:
-    """−slope of ln g on ln((t + t0)/t0), of devices that are there at every time, above half a level."""
-    if len(several) < 2:
-        return None
-    keys = [one.row * (1 << 20) + one.column for one in several]
-    shared = keys[0]
-    for key in keys[1:]:
-        shared = np.intersect1d(shared, key)
-    at = [np.argsort(key)[np.searchsorted(np.sort(key), shared)] for key in keys]
-    g = np.array([one.g[index] for one, index in zip(several, at, strict=True)])
-    level = several[0].level[at[0]]
-    kept = (g > 0).all(axis=0) & (level > 0)
-    if kept.sum() < _FEWEST:
-        return None
-    x = np.log((np.array([one.time_s or 0.0 for one in several]) + t0) / t0)
-    y = np.log(g[:, kept])
-    dx = x - x.mean()
-    return -(dx[:, None] * (y - y.mean(axis=0))).sum(axis=0) / np.square(dx).sum(), level[kept]
 
 
 def sure(components: Mapping[str, Estimated]) -> dict[str, Estimated]:

@@ -246,7 +246,8 @@ def _scores(
     """Held-out log-likelihood per device, crossbar by crossbar."""
     scores = np.zeros(len(sums.count))
     for held in folds:
-        mean, spread = fit(sums.part(~held))
+        # A lone crossbar is judged on itself.
+        mean, spread = fit(sums.part(held if held.all() else ~held))
         part = Sums(*(one[held] for one in vars(sums).values()))
         scores[held] = part.log_likelihood(mean, spread)
     return np.asarray(scores / np.maximum(sums.count.sum(axis=1), 1))

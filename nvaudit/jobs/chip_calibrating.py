@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from nvaudit.jobs.measured import load_chips, with_manifest
 from nvaudit.jobs.replaying import write_chip
 from nvaudit.mapping.chip_files import find_chips
 from nvaudit.model import build_template
+from nvaudit.model.probe import expose
 from nvaudit.model.rescale.centre import Centres, find_centres
 from nvaudit.model.rescale.chip_correction import OpenGains, open_gains, without_results
 from nvaudit.perturb.engine import QUANTISED, Engine
@@ -143,6 +145,19 @@ def _chosen(chip: Path, name: str | None) -> tuple[str, int]:
     return names[number], number
 
 
+_AT_ONCE = 16
+"""Samples whose inner values are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class _LayerError:
+    """Errors of what a layer makes, rms over the spread of the ideal values, and numbers for each sample."""
+
+    before: float
+    after: float
+    size: int
+
+
 @dataclass
 class _Job:
     """Correct chip ``number`` of a workload."""
@@ -177,11 +192,60 @@ class _Job:
         session = replace(self.session, workload=self.work)
         work, prepared, left = correction_of(session)
         corrections = Engine(work).corrections(0, self.number)
-        layers = [CalibratedLayer(name=one, into="normalisation", channels=None, gain=None, before=None,
-                                  after=None, operations=0) for one in prepared.norms]  # fmt: skip
-        layers += [CalibratedLayer(name=one, into="gain and offset", channels=None, gain=None, before=None,
-                                   after=None, operations=None) for one in prepared.layers]  # fmt: skip
-        return self._with(replace(work, correction=None), corrections), tuple(layers), left
+        corrected = self._with(replace(work, correction=None), corrections)
+        errors = self._errors(corrected, prepared.values)
+        first = [corrections[place] for place in prepared.places[::2]]  # means of a norm, gains of a layer
+        layers = [
+            CalibratedLayer(name=name, into="normalisation", channels=len(means), gain=None,
+                            before=errors[name].before, after=errors[name].after, operations=0)
+            for name, means in zip(prepared.norms, first, strict=False)
+        ]  # fmt: skip
+        for spot, gains in zip(prepared.spots, first[len(prepared.norms) :], strict=True):
+            error = errors[spot.value]
+            layers.append(
+                CalibratedLayer(
+                    name=spot.key, into="gain and offset", channels=spot.channels, gain=float(gains.mean()),
+                    before=error.before, after=error.after, operations=2 * error.size,
+                )
+            )  # fmt: skip
+        return corrected, tuple(layers), left
+
+    def _errors(self, corrected: Workload, values: Mapping[str, str]) -> dict[str, _LayerError]:
+        """How far values of the chip, as it is and corrected, are from those of the ideal model."""
+        samples = self.session.calibration
+        assert samples is not None
+        spans = [slice(at, min(at + _AT_ONCE, samples.count)) for at in range(0, samples.count, _AT_ONCE)]
+        batches = [
+            feed_samples(samples.inputs, samples.batch_axes, span, span.stop - span.start, None)
+            for span in spans
+        ]
+        ideal = self._ideals(list(values), batches)
+        before = self._inner("before", self.work, list(values), batches)
+        after = self._inner("after", corrected, list(values.values()), batches)
+        sums = {value: np.zeros(5) for value in values}
+        for wanted, as_it_is, now in zip(ideal, before, after, strict=True):
+            for value, *parts in zip(values, wanted, as_it_is, now, strict=True):
+                a, b, c = (part.astype(np.float64) for part in parts)
+                apart = (np.square(b - a).sum(), np.square(c - a).sum())
+                sums[value] += (a.size, a.sum(), np.square(a).sum(), *apart)
+        errors = {}
+        for value, added in sums.items():
+            n = float(added[0])
+            mean, square, *off = (float(one) / n for one in added[1:])
+            spread = math.sqrt(max(square - mean**2, 0.0)) or 1.0
+            rms = [math.sqrt(one) / spread for one in off]
+            errors[value] = _LayerError(rms[0], rms[1], int(n) // samples.count)
+        return errors
+
+    def _inner(
+        self, label: str, work: Workload, names: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> Iterator[list[NDArray[Any]]]:
+        """Inner values of the chip, batch by batch."""
+        proto, outputs = expose(Path(work.template.path).read_bytes(), names)
+        path = Path(work.folder) / f"inner-{label}.onnx"
+        path.write_bytes(proto)
+        opened = replace(work, template=replace(work.template, path=str(path)))
+        yield from Engine(opened).values([outputs[name] for name in names], batches, 0, self.number)
 
     def by_least_squares(self) -> tuple[Workload, tuple[CalibratedLayer, ...], dict[str, str]]:
         """Gain and offset of every channel, each layer on what corrected ones give."""
@@ -207,9 +271,9 @@ class _Job:
         layers = []
         for at, spot in enumerate(gains.spots):
             self.progress("correcting layers", at, len(gains.spots))
-            wanted = self._ideal(spot.value, feeds)
+            wanted = next(self._ideals([spot.value], [feeds]))[0]
             engine = Engine(self._with(open_work, corrections, f"{at}"))
-            made = engine.values(gains.results[at], feeds, 0, self.number)
+            made = next(engine.values([gains.results[at]], [feeds], 0, self.number))[0]
             layer, *correction = _least_squares(spot.key, wanted, made, spot.axis)
             for place, values in zip(gains.places[at], correction, strict=True):
                 corrections[place] = values.astype(corrections[place].dtype)
@@ -222,15 +286,17 @@ class _Job:
         there = {spot.key: "what it makes is not in the graph that runs on chips" for spot in centres.spots}
         return {**centres.refused, **{key: why for key, why in there.items() if key not in done}}
 
-    def _ideal(self, value: str, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """What a layer of the unmodified model makes of the calibration samples."""
-        from nvaudit.model.probe import expose
-
+    def _ideals(
+        self, values: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> Iterator[list[NDArray[Any]]]:
+        """What layers of the unmodified model make, batch by batch."""
         free = self.session.rebatch.status == "rebatched"
         template = build_template(self.session.loaded, [], batch="free" if free else "keep")
-        proto, outputs = expose(template.proto, [value])
+        proto, outputs = expose(template.proto, values)
         opened = open_session(proto, template.digital, self.work.provider)
-        return np.asarray(run_session(opened, [outputs[value]], dict(feeds))[0])
+        for feeds in batches:
+            made = run_session(opened, [outputs[value] for value in values], dict(feeds))
+            yield [np.asarray(one) for one in made]
 
     def _with(self, work: Workload, corrections: Mapping[str, NDArray[Any]], label: str = "") -> Workload:
         """The workload with its corrections as digital initializers."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from nvaudit._version import __version__
 from nvaudit.device import dump_profile, load_profile, profile_digest
-from nvaudit.device.fit_arrays import ArrayFit, CrossbarSample, Estimated, fit_arrays
+from nvaudit.device.fit_arrays import ArrayFit, fit_arrays
+from nvaudit.device.fit_samples import CrossbarSample, Estimated
 from nvaudit.device.fitted_profile import fitted_profile
 from nvaudit.device.load import parse_profile
 from nvaudit.errors import DataError
@@ -222,7 +223,10 @@ def _notes(fit: ArrayFit, predicted: Sequence[PredictedChip]) -> list[str]:
     if fit.crossbars < 2:
         notes.append("one crossbar: laws are judged on what they were fitted to")
     if fit.drift is not None:
-        notes.append(f"drift is counted from t0 = {fit.drift.t0_s:g} s")
+        how = "as the profile of the mapping has it, or the first time: the times do not tell it"
+        if (t0 := fit.drift.t0) is not None:
+            how = f"fitted, {t0.low:.3g} … {t0.high:.3g} s"
+        notes.append(f"drift is counted from t0 = {fit.drift.t0_s:.3g} s ({how})")
     misses = [chip.name for chip in predicted if chip.outside]
     if misses:
         notes.append(f"the profile does not predict {', '.join(misses)}: beyond 95 % of its own chips")
@@ -279,6 +283,7 @@ def _report(
         stuck_high=_interval(fit.stuck_high),
         drift_mean=None if drift is None else _interval(drift.mean),
         drift_std=None if drift is None else _interval(drift.spread),
+        drift_t0=None if drift is None or drift.t0 is None else _interval(drift.t0),
         times=() if drift is None else drift.times,
         read=fit.read is not None,
         predicted=predicted,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -442,9 +442,13 @@ class Engine:
                 array.tofile(file)
         return open_session(folder / "template.onnx", digital, w.provider)
 
-    def values(self, output: str, feeds: Mapping[str, NDArray[Any]], point: int, trial: int) -> NDArray[Any]:
-        """One output of the template of a chip, on samples that are given."""
-        return np.asarray(run_session(self._chip_session(point, trial), [output], dict(feeds))[0])
+    def values(
+        self, outputs: Sequence[str], batches: Iterable[Mapping[str, NDArray[Any]]], point: int, trial: int
+    ) -> Iterator[list[NDArray[Any]]]:
+        """Outputs of the template of a chip, on batches that are given."""
+        session = self._chip_session(point, trial)
+        for feeds in batches:
+            yield [np.asarray(one) for one in run_session(session, list(outputs), dict(feeds))]
 
     def corrections(self, point: int, trial: int) -> dict[str, NDArray[Any]]:
         """What a chip is corrected by: the initializers of the template that ``correction`` leaves open."""

@@ -72,6 +72,22 @@ def test_least_squares_bring_every_layer_nearer(command, example, tmp_path, chip
     assert found["left"] == {}
 
 
+def test_moments_bring_what_layers_make_nearer(command, example, tmp_path, chips):
+    """The report has each layer's error on the chip as it is and corrected, its gain and what it costs."""
+    found = _calibrate(command, example, tmp_path, chips, "--name", "chip-0", "--method", "moments")
+    assert [layer["name"] for layer in found["layers"]] == [
+        "conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"
+    ]  # fmt: skip
+    least = _calibrate(command, example, tmp_path, chips, "--name", "chip-0")["layers"]
+    for layer, other in zip(found["layers"], least, strict=True):
+        assert layer["after"] < layer["before"]
+        assert layer["operations"] == other["operations"]
+        assert layer["channels"] == other["channels"]
+    # Nothing was corrected before the first layer: both methods see the same error of the chip there.
+    assert found["layers"][0]["before"] == pytest.approx(least[0]["before"], rel=1e-5)
+    assert found["layers"][0]["after"] >= least[0]["after"]
+
+
 def test_a_noiseless_chip_is_left_as_it_is(command, example, tmp_path):
     """Targets as a chip: gains of one within what quantising makes."""
     folder = tmp_path / "m"
@@ -127,3 +143,5 @@ def test_a_resnet_takes_its_correction_up_in_its_normalisations(command, shared_
         assert found["after"] >= found["before"]
         assert found["samples"] == 50
         assert kind in {layer["into"] for layer in found["layers"]}
+        nearer = [layer["after"] < layer["before"] for layer in found["layers"]]
+        assert np.mean(nearer) > 0.8

@@ -48,6 +48,10 @@ class ChipCorrection:
         Takes them as initializers of the same names, declared as external data.
     norms, layers : tuple of str
         What is corrected: batch normalisations by what they make, layers by their weight.
+    values : dict of str to str
+        What each of ``norms``, and each result of ``spots``, is called where it is corrected.
+    spots : tuple of Spot
+        Layers with gain and bias, one for each operator.
     """
 
     finder: bytes
@@ -55,6 +59,8 @@ class ChipCorrection:
     places: tuple[str, ...]
     norms: tuple[str, ...]
     layers: tuple[str, ...]
+    values: dict[str, str]
+    spots: tuple[Spot, ...]
 
 
 def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, MeanAndSpread]) -> ChipCorrection:
@@ -74,7 +80,8 @@ def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, MeanAndS
     names = Names(finder.graph)
     finder.graph.outputs.clear()
     places: list[str] = []
-    norms, layers = list[str](), list[str]()
+    norms, spots = list[str](), list[Spot]()
+    values = dict[str, str]()
     for number, value in enumerate(centres.norms):
         if value in clean and _has(finder, value):
             own_places = [names.fresh(f"chip/norm{number}/{what}") for what in ("mean", "variance")]
@@ -82,20 +89,24 @@ def chip_correction(proto: bytes, centres: Centres, clean: Mapping[str, MeanAndS
             _open_statistics(template, value, own_places, len(clean[value][0]))
             places += own_places
             norms.append(value)
+            values[value] = value
     for number, spot in enumerate(centres.spots):
         if spot.into != "norm" and spot.value in clean and _has(finder, spot.value):
             own_places = [names.fresh(f"chip/layer{number}/{what}") for what in ("gain", "bias")]
             axes = [axis for axis in range(spot.rank) if axis != spot.axis]
             shape = [-1 if axis == spot.axis else 1 for axis in range(spot.rank)]
             _find_gain(finder, spot.value, clean[spot.value], own_places, axes, shape, spot.dtype, names)
-            _open_gain(template, spot.value, own_places, spot.channels, shape, spot.dtype)
+            values[spot.value] = _open_gain(
+                template, spot.value, own_places, spot.channels, shape, spot.dtype
+            )
             places += own_places
-            layers.append(spot.key)
+            spots.append(spot)
     # A builder stands before a node, and what it built here reads what that node makes.
     for model in (finder, template):
         model.graph.sort()
     data = [bytes(ir.serde.serialize_model(model).SerializeToString()) for model in (finder, template)]
-    return ChipCorrection(data[0], data[1], tuple(places), tuple(norms), tuple(dict.fromkeys(layers)))
+    layers = tuple(dict.fromkeys(spot.key for spot in spots))
+    return ChipCorrection(data[0], data[1], tuple(places), tuple(norms), layers, values, tuple(spots))
 
 
 @dataclass(frozen=True)
@@ -225,8 +236,8 @@ def _behind(
     uses: list[Any],
     corrections: list[ir.Value],
     shape: list[int],
-) -> None:
-    """Put a factor and an offset for each channel behind a result."""
+) -> str:
+    """Put a factor and an offset for each channel behind a result; the name of what is corrected."""
     gain, bias = (build.node("Reshape", v, build.constant(np.array(shape, np.int64))) for v in corrections)
     after = build.node("Add", build.node("Mul", result, gain), bias)
     for use in uses:
@@ -237,6 +248,7 @@ def _behind(
             name, result.name = result.name, build.names.fresh(f"{result.name}/uncorrected")
             after.name = name
             model.graph.outputs[index] = after
+    return after.name or ""
 
 
 def _open_statistics(model: ir.Model, value: str, places: list[str], channels: int) -> None:
@@ -249,12 +261,12 @@ def _open_statistics(model: ir.Model, value: str, places: list[str], channels: i
 
 def _open_gain(
     model: ir.Model, value: str, places: list[str], channels: int, shape: list[int], dtype: ir.DataType
-) -> None:
+) -> str:
     node = _maker(model, value)
     result = node.outputs[0]
     uses, build = list(result.uses()), Builder(node, Names(model.graph))
     corrections = [_place(model, place, channels, dtype) for place in places]
-    _behind(model, build, result, uses, corrections, shape)
+    return _behind(model, build, result, uses, corrections, shape)
 
 
 def _place(model: ir.Model, name: str, channels: int, dtype: ir.DataType) -> ir.Value:

@@ -114,6 +114,11 @@ def _layers(report: CalibrateReport) -> Table:
         )
         for one in report.layers
     )
-    caption = "Errors of what layers make, over the spread of the ideal results; each after those before it."
+    which = (
+        "each after those before it"
+        if report.method == "least_squares"
+        else "of the chip as it is, and of all corrected"
+    )
+    caption = f"Errors of what layers make, over the spread of the ideal results; {which}."
     columns = ("layer", "corrected by", "channels", "gain", "error before", "after")
     return Table("layers", caption, columns, rows, numeric=(2, 3, 4, 5), sortable=True)

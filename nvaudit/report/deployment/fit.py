@@ -89,6 +89,10 @@ class FitReport(Header):
     stuck_high: FittedNumber
     drift_mean: FittedNumber | None = Field(description="Of the exponents; null: measured at one time.")
     drift_std: FittedNumber | None
+    drift_t0: FittedNumber | None = Field(
+        default=None,
+        description="Where drift is counted from, in s; null where the times do not tell it.",
+    )
     times: tuple[float, ...] = Field(description="Seconds since programming, of a drift.")
     read: bool = Field(description="Whether read noise was found from several reads.")
     predicted: tuple[PredictedChip, ...] = Field(description="Empty without --trials.")

@@ -24,6 +24,8 @@ from nvaudit.stats.kpp import kpp_index
 
 SHAPES = ((3, 4, 5, 2, 2), (6, 4, 7, 4, 4, 3))
 TRIALS, PERCENTILE, SEEDS = 100, 1.0, 3
+MOST_AUDITS = 240
+"""The samplers take longer with each."""
 
 Floats = NDArray[np.float64]
 
@@ -107,16 +109,21 @@ def main() -> None:
         spaces = [Space(shape, seed) for seed in range(SEEDS)]
         chips = [searched(space) for space in spaces]
         points = len(spaces[0].places)
-        print(f"{points:,} points, {np.mean([len(s.front) for s in spaces]):.0f} on the front; the search looks at "
-              f"{np.mean(chips):,.0f} chips ({100 * np.mean(chips) / points / TRIALS:.1f} %) and finds all of it")  # fmt: skip
+        share = 100 * np.mean(chips) / points / TRIALS
+        print(
+            f"{points:,} points, {np.mean([len(s.front) for s in spaces]):.0f} on the front; the search "
+            f"looks at {np.mean(chips):,.0f} chips ({share:.1f} %) and finds all of it"
+        )
         for sampler, times in itertools.product(("TPE", "NSGA-II"), (1, 2, 4)):
             shares = []
             for seed, (space, looked) in enumerate(zip(spaces, chips, strict=True)):
-                audits = min(points, times * looked // TRIALS, 240)
+                audits = min(points, times * looked // TRIALS, MOST_AUDITS)
                 shares.append((audits, *optimised(space, shape, audits, sampler, seed)))
             audits, front, size = np.mean(shares, axis=0)
-            print(f"  {sampler}, {audits:.0f} whole audits: {100 * front:.0f} % of the front, {100 * size:.1f} % of "
-                  "its area")  # fmt: skip
+            print(
+                f"  {sampler}, {audits:.0f} whole audits: {100 * front:.0f} % of the front, "
+                f"{100 * size:.1f} % of its area"
+            )
 
 
 if __name__ == "__main__":

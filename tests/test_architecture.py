@@ -99,7 +99,7 @@ MAY_IMPORT = {
         "jobs.suggesting",
         "jobs.landscaping",
     },
-    "jobs.costing": LOWER | {"perturb", "session", "cost", "technology"},
+    "jobs.costing": LOWER | {"perturb", "session", "cost", "technology", "jobs.measured"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
     "jobs.several": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.several"},

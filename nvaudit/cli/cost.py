@@ -21,7 +21,7 @@ _TAKEN = (
         for name in part.model_fields
         if name != "adc_range"
     ),
-    *("digital_outliers", "skip_zero_groups", "data", "limit", "seed", "provider"),
+    *("digital_outliers", "chip", "skip_zero_groups", "data", "limit", "seed", "provider"),
 )
 
 
@@ -43,6 +43,10 @@ _TAKEN = (
         },
         "energy_chips": {
             "help": "Also work out the energy on the first N simulated chips: its mean and its spread."
+        },
+        "chip": {
+            "help": "Also work out the energy on chips whose conductances were read back: a folder in the "
+            "form that `nvaudit map` writes, or a table row,column,conductance for a model on one crossbar."
         },
         "adc_bits": {"help": "Bits of the ADCs.", "unset": "it must be given"},
         "dac_bits": {"help": "Bits of the inputs.", "unset": "8"},

@@ -19,6 +19,7 @@ from nvaudit.options import (
     Encoding,
     NotNegative,
     Positive,
+    path_option,
 )
 from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RunSpec
 
@@ -174,13 +175,7 @@ class ExploreOptions(Options):
     ] = None
     calibration_data: Annotated[
         Encodable | None,
-        Option(
-            "Data that --remap calibrates on.",
-            unset="a part of --data",
-            metavar="PATH",
-            wanted="a path, in UTF-8",
-            read=read_path,
-        ),
+        path_option("Data that --remap calibrates on.", unset="a part of --data"),
     ] = None
     against: Annotated[Objective, Option("The cost that the front is drawn against.")] = "energy"
     max_energy: Annotated[

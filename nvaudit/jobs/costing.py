@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit._version import __version__
-from nvaudit.cost.chips import chip_energies
+from nvaudit.cost.chips import chip_energies, measured_energies
 from nvaudit.cost.design import DesignPoint, HardwareCost, Part
 from nvaudit.cost.estimate import cost_of
 from nvaudit.cost.workload import ModelWorkload, measure_workload
@@ -19,10 +19,12 @@ from nvaudit.data import Dataset, load_dataset
 from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
 from nvaudit.errors import ModelError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
+from nvaudit.jobs.measured import load_chips, with_manifest
 from nvaudit.keywords import takes_options
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.model import LoadedModel, Rebatch, analyse_batch, constants, load_model
+from nvaudit.options import ConverterOptions
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
@@ -36,12 +38,15 @@ from nvaudit.report.cost.result import (
     CostReport,
     CostTotals,
     LayerCostInfo,
+    MeasuredEnergy,
     totals_text,
 )
 from nvaudit.report.sections import InputHashes
-from nvaudit.session import Session, input_specs, point_info, settle_device
-from nvaudit.spec import RunSpec, check_technology, make_spec
+from nvaudit.session import Session, input_specs, point_info, prepare, settle_device
+from nvaudit.spec import RunSpec, TechnologyOptions, check_technology, make_spec
 from nvaudit.technology import Technology, change_technology, load_technology, technology_names
+
+_NO_COST = {name: field.default for name, field in TechnologyOptions.model_fields.items()}
 
 INPUT_BITS = 8
 """Of inputs whose resolution is not given."""
@@ -125,6 +130,9 @@ def design_point(spec: RunSpec, profile: DeviceProfile, codes: ChosenCodes | Non
 def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
     """Run a specification; as :func:`cost`."""
     begin = time.perf_counter()
+    mapped = None
+    if spec.chip is not None:
+        mapped, spec = _as_the_chip(spec)
     technology = settle_technology(spec)
     check_technology(spec, spec.adc_bits, audited=False)
     profile, points = settle_device(spec)
@@ -151,7 +159,12 @@ def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
         worth = cost_of(workload, technology, point)
         timing = {"measure": measured - begin, "cost": time.perf_counter() - measured}
         chips = _chips(workload, technology, point, points[0], worth, spec, progress)
-    info = cost_info(worth, workload, technology, point, chips)
+        measured_chips: tuple[MeasuredEnergy, ...] = ()
+        if mapped is not None:
+            measured_chips = _measured(mapped, workload, technology, point, worth, folder / "chips", progress)
+    info = cost_info(worth, workload, technology, point, chips).model_copy(
+        update={"measured_chips": measured_chips}
+    )
     timing["total"] = time.perf_counter() - begin
     return CostReport(
         nvaudit_version=__version__,
@@ -168,6 +181,46 @@ def run_cost(spec: RunSpec, progress: Progress = quiet) -> CostReport:
         notes=(*notes, *loaded.notes, *(dataset.notes if dataset is not None and workload.images else ())),
         **{name: getattr(info, name) for name in CostInfo.model_fields},
     )  # fmt: skip
+
+
+def _as_the_chip(spec: RunSpec) -> tuple[RunSpec, RunSpec]:
+    """Take how chips are mapped from their manifest.
+
+    Returns
+    -------
+    tuple of RunSpec
+        What they are read back with, and what is costed: other converters do not move what devices hold.
+    """
+    plain = {field: RunSpec.model_fields[field].default for field in ConverterOptions.model_fields}
+    del plain["crossbar"]
+    given = {name: getattr(spec, name) for name in plain if getattr(spec, name) != plain[name]}
+    mapped = with_manifest(spec.model_copy(update=plain))
+    return mapped, mapped.model_copy(update=given)
+
+
+def _measured(
+    mapped: RunSpec,
+    workload: ModelWorkload,
+    technology: Technology,
+    point: DesignPoint,
+    worth: HardwareCost,
+    folder: Path,
+    progress: Progress,
+) -> tuple[MeasuredEnergy, ...]:
+    """Energy on the chips that were read back."""
+    folder.mkdir()
+    session = prepare(mapped.model_copy(update=_NO_COST), folder)
+    chips = load_chips(session, progress)
+    keys = [tensor.key for tensor in session.workload.tensors]
+    devices = [
+        {key: device.conductance.open() for key, device in zip(keys, chip.devices, strict=True)}
+        for chip in chips
+    ]
+    energies = measured_energies(workload, technology, point, session.points[0], worth.energy_j, devices)
+    return tuple(
+        MeasuredEnergy(name=chip.source.name, energy_j=energy, change=energy / worth.energy_j - 1)
+        for chip, energy in zip(chips, energies.tolist(), strict=True)
+    )
 
 
 def session_cost(

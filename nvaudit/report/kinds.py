@@ -144,7 +144,7 @@ KINDS = (
     ),
     ReportKind(
         "cost", "nvaudit cost", "cost.result:CostReport",
-        "cost.document:cost_document", ("layers", "components", "chips"),
+        "cost.document:cost_document", ("layers", "components", "chips", "measured_chips"),
     ),
     ReportKind(
         "technology", "nvaudit technology show", "technology.result:TechnologyReport",

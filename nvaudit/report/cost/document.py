@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from nvaudit.report.cost.result import COMPONENT_NAMES, CostFigures, CostInfo, CostReport, totals_text
+from nvaudit.report.cost.result import (
+    COMPONENT_NAMES,
+    ChipEnergies,
+    CostFigures,
+    CostInfo,
+    CostReport,
+    totals_text,
+)
 from nvaudit.report.document import (
     Block,
     Bullets,
@@ -197,9 +204,23 @@ def _layers(info: CostInfo) -> Table:
 
 def chips_section(info: CostInfo) -> tuple[Section, ...]:
     """Energy over the chips; empty where it was not asked for."""
-    chips = info.chips
-    if chips is None:
-        return ()
+    blocks: list[Block] = []
+    if info.chips is not None:
+        blocks.append(Paragraph(_chips_text(info.chips)))
+    if info.measured_chips:
+        programmed = si_text(info.totals.energy_j, "J", 5)
+        rows = [
+            (chip.name, Number(chip.energy_j, si_text(chip.energy_j, "J", 5)),
+             Number(chip.change, f"{100 * chip.change:+.2f} %".replace("-", "−")))
+            for chip in info.measured_chips
+        ]  # fmt: skip
+        caption = f"Chips that were read back; as programmed an inference takes {programmed}."
+        blocks.append(Table("measured-energy", caption, ("chip", "energy", "change"), tuple(rows), (1, 2)))
+    return (Section("chips", "Energy over the chips", tuple(blocks)),) if blocks else ()
+
+
+def _chips_text(chips: ChipEnergies) -> str:
+    """Say how the energy of simulated chips spreads."""
     spread = chips.std / chips.mean if chips.mean else 0.0
     text = (
         f"Over {count_text(len(chips.values), 'simulated chip')} an inference takes "
@@ -208,7 +229,7 @@ def chips_section(info: CostInfo) -> tuple[Section, ...]:
     )
     if chips.correlation is not None:
         text += f" Its correlation with the metric of the same chips is {chips.correlation:+.2f}."
-    return (Section("chips", "Energy over the chips", (Paragraph(text.replace("-", "−")),)),)
+    return text.replace("-", "−")
 
 
 def _limits(info: CostInfo) -> list[Block]:

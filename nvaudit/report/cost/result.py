@@ -90,6 +90,14 @@ class ChipEnergies(ReportPart):
     )  # fmt: skip
 
 
+class MeasuredEnergy(ReportPart):
+    """Energy of an inference on a chip whose conductances were read back."""
+
+    name: str = Field(description="Of the chip.")
+    energy_j: float
+    change: float = Field(description="Beyond the energy as programmed, as a share of it.")
+
+
 class CostDesign(ReportPart):
     """The design point."""
 
@@ -115,6 +123,9 @@ class CostInfo(ReportPart):
     layers: dict[str, LayerCostInfo]
     band: CostBand
     chips: ChipEnergies | None = Field(default=None, description="Null: not asked for.")
+    measured_chips: tuple[MeasuredEnergy, ...] = Field(
+        default=(), description="Chips that were read back; empty: none was given."
+    )
     images: int = Field(ge=0, description="Samples that inputs were measured on; 0: assumed.")
     not_modelled: tuple[str, ...]
     assumptions: tuple[str, ...]
@@ -188,4 +199,6 @@ def cost_tables(info: CostInfo) -> Tables:
     if info.chips is not None:
         chips = [{"trial": trial, "energy_j": value} for trial, value in enumerate(info.chips.values)]
         records["chips"] = records_of(chips)
+    if info.measured_chips:
+        records["measured_chips"] = records_of(chip.model_dump() for chip in info.measured_chips)
     return records

@@ -101,7 +101,11 @@ def _numbers(report: ExploreReport, chosen: ExploredPoint | None) -> list[KeyFig
         ]
     effort = report.effort
     note = f"{effort.images_evaluated:,} of {effort.images_exhaustive:,} inferences"
-    return [*numbers, KeyFigure("of an exhaustive audit", f"{100 * effort.share:.2g} %", note)]
+    share = 100 * effort.share
+    return [
+        *numbers,
+        KeyFigure("of an exhaustive audit", f"{share:.2g} %" if share < 99.5 else f"{share:.0f} %", note),
+    ]
 
 
 def _saved_lines(report: ExploreReport) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
 from nvaudit.files import check_product, forget_input, holding_inputs
@@ -29,6 +30,7 @@ from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.workload import Workload
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, stored, subset
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
@@ -136,7 +138,9 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
         raise OptionError(
             "--technology: costs stand beside the audits, and --trials 0 has none; leave one out"
         )
-    ideal = {"adc_bits": None, "dac_bits": None, "adc_range": "max", **_NO_COST}
+    ideal: dict[str, Any] = {"adc_bits": None, "dac_bits": None, "adc_range": "max", **_NO_COST}
+    if spec.calibration_data is not None:
+        ideal |= {"labels": None, "label_column": None}  # --labels are of --data
     calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec), **ideal))
     outcome = prepared(
         calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
@@ -168,7 +172,8 @@ def _choose(
     probe = Engine(first_samples(session.workload, PROBED)).probe()
     if session.rebatching_failed(probe):
         return probe
-    check_finite(session, probe)
+    given = _first_outputs(session.workload, probe)
+    check_finite(session, given)
     folder = Path(session.workload.folder)
     original, cost = _original(spec, session, settle_metric(session, probe), folder, clock)
     conditions = original.conditions
@@ -189,7 +194,7 @@ def _choose(
     offered = None if asked or spec.code else _offered_code(search, session)
     checked = checked_samples(cost, session.dataset.count, clock.left_s)
     best = _that_holds(search, session, checked)
-    error = _write(best, session, probe, output)
+    error = _write(best, session, given, output)
     return RemapOutcome(
         search=search,
         best=best,
@@ -322,17 +327,19 @@ def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> BenchCondi
         converters=None
         if spec.adc_bits is None
         else ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range),
+        boxes=work.boxes,
+        beside=work.beside,
     )
 
 
-def check_finite(session: Session, probe: Probe) -> None:
+def check_finite(session: Session, outputs: NDArray[np.float64]) -> None:
     """Refuse a model whose outputs overflow: nothing can be compared with them.
 
     Raises
     ------
     ModelError
     """
-    if probe.output.dtype.kind == "f" and not np.isfinite(probe.output.astype(np.float64)).all():
+    if not np.isfinite(outputs).all():
         raise ModelError(
             f"{session.loaded.path}: output {session.workload.output!r} of the given model is NaN or "
             "infinite on the data, so no remapped model can be compared with it; check the scale of weights "
@@ -378,7 +385,14 @@ def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCan
         search.more_cautious(best)
 
 
-def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -> float:
+def _first_outputs(workload: Workload, probe: Probe | None = None) -> NDArray[np.float64]:
+    """The first outputs as the model gives them: which boxes are read from them may turn on a rounding."""
+    if probe is None or workload.boxes is not None:
+        probe = Engine(replace(first_samples(workload, PROBED), boxes=None)).probe()
+    return np.asarray(probe.output, np.float64)
+
+
+def _write(best: RemapCandidate, session: Session, given: NDArray[np.float64], output: Path) -> float:
     """Write a candidate, read it back and compare it with the original; the largest relative difference."""
     arrays = {key: stored(new) if isinstance(new, OnCode) else new for key, new in best.arrays().items()}
     write_model(with_numbers(best.rescaling.loaded, arrays), output)
@@ -395,9 +409,8 @@ def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -
         labels=samples.labels,
         count=samples.count,
     )
-    now = Engine(workload).probe().output.astype(np.float64)
-    then = probe.output.astype(np.float64)
-    error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
+    now = _first_outputs(workload)
+    error = float(np.abs(now - given).max(initial=0.0) / max(float(np.abs(given).max(initial=0.0)), 1e-30))
     half = any(values.dtype.itemsize < 4 for values in bench.values.values())
     if not best.changes_function and not error <= (_HALF_ROUNDING if half else _ROUNDING):
         forget_input(output)

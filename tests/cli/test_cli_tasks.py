@@ -172,3 +172,29 @@ def test_outputs_of_another_layout_are_refused(command, detector):
     assert "--boxes tf reads boxes, scores and classes: name three outputs" in ran.err
     ran = command(*detector, "--metric", "map50", "--output-name", "a,b,c")
     assert "'a' is not an output; boxes are read from one output, or from boxes, scores" in ran.err
+
+
+@pytest.mark.parametrize("task", ["reader", "detector"])
+def test_remap_hardens_by_the_metric_of_the_task(command, request, task):
+    """Candidates are chosen, and chips before and after compared, by CER or mAP; less CER is better."""
+    _, *words = request.getfixturevalue(task)
+    metric = {"reader": "cer", "detector": "map"}[task]
+    ran = command(
+        "harden", *words[:5], "--method", "remap", "--metric", metric, "--sigma", 0.3, "--device", "rram",
+        "-n", 8, "-j", 0, "-o", "hard.onnx", "--report", "r.json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("r.json").read_text())
+    before, after = (report[side]["kpp"] for side in ("before", "after"))
+    assert (after <= before) if metric == "cer" else (after >= before)
+
+
+def test_training_refuses_texts(command, reader):
+    """There is nothing to learn from; the message names the method that trains nothing."""
+    _, *words = reader
+    ran = command(
+        "harden", *words[:5], "--method", "gaussian", "--metric", "cer", "--device", "rram", "-o", "h.onnx"
+    )
+    assert ran.code == 2
+    assert "labels are of kind text" in ran.err
+    assert "--method remap" in ran.err

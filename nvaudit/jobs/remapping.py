@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
-from nvaudit.files import check_product, forget_input, holding_inputs
+from nvaudit._version import __version__
+from nvaudit.errors import EngineError, KeptError, ModelError, NvauditError, OptionError
+from nvaudit.files import check_product, forget_input, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.code_search import Conversion
@@ -28,6 +30,7 @@ from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, code_request
 from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.workload import Workload
@@ -36,7 +39,7 @@ from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, 
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
 from nvaudit.remapping.limits import has_mean, noise_by_code, relative_spread
 from nvaudit.remapping.program import RescalingBasis
-from nvaudit.remapping.reporting import RemapOutcome, remap_report
+from nvaudit.remapping.reporting import RemapOutcome, remap_report, with_audits
 from nvaudit.remapping.spec import MAX_CLEAN_LOSS, NOISE_SHARE, RemapSpec, make_remap_spec
 from nvaudit.remapping.time_budget import (
     PROBED,
@@ -112,10 +115,29 @@ def remap(
 
 
 @holding_inputs()
-def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -> RemapReport:
-    """Run a specification; as :func:`remap`."""
+def run_remap(
+    spec: RemapSpec, output: str | Path, progress: Progress = quiet, resume: Path | None = None
+) -> RemapReport:
+    """Run a specification; as :func:`remap`.
+
+    Parameters
+    ----------
+    resume : Path, optional
+        A folder that keeps what was found and the finished chips of the audits; made if it is missing.
+
+    Raises
+    ------
+    KeptError
+        If what it keeps is of another run.
+    """
+    with ExitStack() as stack:
+        if resume is not None:
+            stack.enter_context(lock_folder(resume))
+        return _run(spec, Path(output), progress, resume)
+
+
+def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None) -> RemapReport:
     clock = Clock(spec.time_budget)
-    output = Path(output)
     inputs = {
         "the model": spec.model,
         "the data": Path(spec.model).with_suffix(".npz") if spec.data is None else spec.data,
@@ -142,16 +164,47 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
     if spec.calibration_data is not None:
         ideal |= {"labels": None, "label_column": None}  # --labels are of --data
     calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec), **ideal))
-    outcome = prepared(
-        calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
-    )
-    seconds = {"calibration": time.perf_counter() - clock.begin}
-    pair = None
-    if spec.trials:
-        pair = _audits(spec, output, progress)
-        seconds["audits"] = time.perf_counter() - clock.begin - seconds["calibration"]
-    seconds["total"] = time.perf_counter() - clock.begin
-    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds)
+    found = None if folder is None else _kept(folder, spec, output)
+    if found is None:
+        outcome = prepared(
+            calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
+        )
+        seconds = time.perf_counter() - clock.begin
+        found = remap_report(spec, outcome, output, load_model(output).digest, seconds)
+        if folder is not None:
+            write_text_atomic(folder / _FOUND, found.model_dump_json())
+    if not spec.trials:
+        return found
+    begin = time.perf_counter()
+    pair = _audits(spec, output, progress, folder)
+    if spec.calibration_data is None and pair[0].hashes.data != found.hashes.data:
+        raise KeptError(f"{folder}: keeps a remapping on other data; choose another folder")
+    return with_audits(found, spec, pair, time.perf_counter() - begin)
+
+
+_FOUND = "remapping.json"
+"""In a folder of ``--resume``: the report without its audits."""
+
+
+def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
+    """What an earlier run found, if its model still lies where it was written."""
+    path = folder / _FOUND
+    # Of other calibration data nothing is known but their name.
+    if not path.is_file() or spec.calibration_data is not None:
+        return None
+    report = RemapReport.model_validate_json(path.read_bytes())
+    # Workers have no influence, and the size of batches is settled by the run.
+    asked = spec.model_dump(mode="json", exclude={"workers", "batch_size"})
+    same = report.nvaudit_version == __version__
+    same = same and all(report.run[name] == value for name, value in asked.items())
+    if not same or report.hashes.model != load_model(spec.model).digest:
+        raise KeptError(
+            f"{folder}: keeps a remapping of another model, with other options or by another version; choose "
+            "another folder"
+        )
+    if not output.is_file() or load_model(output).digest != report.hashes.output:
+        return None
+    return None if report.mapping is not None and not Path(report.mapping).is_file() else report
 
 
 def _as_mapped(spec: RemapSpec) -> dict[str, Any]:
@@ -447,12 +500,16 @@ def _write_codes(best: RemapCandidate, session: Session, output: Path, digest: s
     write_mapping(path, data)
 
 
-def _audits(spec: RemapSpec, output: Path, progress: Progress) -> tuple[AuditReport, AuditReport]:
+def _audits(
+    spec: RemapSpec, output: Path, progress: Progress, folder: Path | None
+) -> tuple[AuditReport, AuditReport]:
     """The same chips before and after, each on every sample."""
+    places = [None if folder is None else folder / name for name in ("given", "remapped")]
     options = spec.audit_options(exhaustive=True, trials=spec.trials)
     if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
         options["data"] = str(Path(spec.model).with_suffix(".npz"))
-    before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress)
+    before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress, places[0])
     coded = mapping_beside(output).is_file()  # the file says all of the mapping, and is found by itself
     after = {"mapping": None, **_as_mapped(spec)} | ({"code": None, "encoding": None} if coded else {})
-    return before, run_audit(make_spec(**{**options, **after, "model": str(output)}), progress)
+    spec_after = make_spec(**{**options, **after, "model": str(output)})
+    return before, run_audit(spec_after, progress, places[1])

@@ -117,3 +117,16 @@ def test_a_bar_shows_progress(example, capsys):
     still = nvaudit.audit(example, progress=False, **FEW)
     assert steps
     assert shown.trials.values == told.trials.values == still.trials.values
+
+
+def test_data_may_be_lists_of_different_lengths(tmp_path):
+    """Texts become an array of texts, lists one array with their lengths; others are refused."""
+    from nvaudit.keywords import _data_file
+
+    x = np.zeros((2, 3))
+    with np.load(_data_file((x, ["a", "bcd"]))) as held:
+        assert held["y"].tolist() == ["a", "bcd"]
+    with np.load(_data_file((x, [[[1, 2, 3, 4, 0]], []]))) as held:
+        assert (held["y"].tolist(), held["y_lengths"].tolist()) == ([[[1, 2, 3, 4, 0]], [[0] * 5]], [1, 0])
+    with pytest.raises(OptionError, match="'y' is no array of numbers"):
+        _data_file((x, [{"a": 1}, {"b": 2}]))

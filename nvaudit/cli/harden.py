@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from nvaudit.cli.options import ONE_SIGMA, ModelPath, spec_options, watchdog_opt
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import say, tell
-from nvaudit.errors import EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.errors import EXIT_OK, OptionError
 from nvaudit.remapping.spec import CalibrationOptions, RemapSpec, make_remap_spec
 from nvaudit.report.kinds import print_report
 from nvaudit.retrain.options import make_harden_spec
@@ -33,7 +32,7 @@ _MODEL = CommandProduct("HARDENED.onnx", "Where the hardened model goes.", was=(
 @click.argument("model", type=ModelPath())
 @spec_options(MethodOptions)
 @output_options("harden", "remap", product=_MODEL, gate=True)
-@resume_option("a checkpoint of every epoch")
+@resume_option("a checkpoint of every epoch, of remap its model and the finished chips,")
 @spec_options(
     HardenSpec,
     without=("method",),
@@ -124,23 +123,21 @@ def _remap(
     from nvaudit.jobs.remapping import run_remap
     from nvaudit.session import input_files
 
-    context = click.get_current_context()
-    if resume is not None:
-        raise OptionError("--resume: for training; --method remap takes seconds and keeps nothing")
     if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**chosen)
     check_outputs(outputs, input_files(spec), product=out)
-    before = _stamp(out)
-    try:
-        with ProgressDisplay(quiet) as progress:
-            result = run_remap(spec, out, progress)
-    except KeyboardInterrupt:
-        there = "nothing was written" if _stamp(out) == before else f"{out} is written, and not audited"
-        again = shlex.join(["nvaudit", *(context.find_root().obj or ())])
-        tell(f"nvaudit: interrupted; {there}; begin again with:\n{again}")
-        return EXIT_INTERRUPTED
-    hand_out(result, outputs, partial(_show, out))
+    with keeping("the remapped model and finished chips", resume, parameters()) as kept:
+        before = _stamp(out)
+        try:
+            with ProgressDisplay(quiet) as progress:
+                result = kept.run(lambda folder: run_remap(spec, out, progress, folder))
+        except KeyboardInterrupt:
+            if _stamp(out) != before:
+                tell(f"nvaudit: {out} is written, and not audited")
+            raise
+        hand_out(result, outputs, partial(_show, out))
+        kept.done()
     return EXIT_OK
 
 

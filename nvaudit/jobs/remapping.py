@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nvaudit.errors import EngineError, ModelError, NvauditError, OptionError
-from nvaudit.files import check_product, forget_input, holding_inputs
+from nvaudit._version import __version__
+from nvaudit.errors import EngineError, KeptError, ModelError, NvauditError, OptionError
+from nvaudit.files import check_product, forget_input, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.code_search import Conversion
@@ -27,14 +30,16 @@ from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, code_request
 from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.workload import Workload
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, stored, subset
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
 from nvaudit.remapping.limits import has_mean, noise_by_code, relative_spread
 from nvaudit.remapping.program import RescalingBasis
-from nvaudit.remapping.reporting import RemapOutcome, remap_report
+from nvaudit.remapping.reporting import RemapOutcome, remap_report, with_audits
 from nvaudit.remapping.spec import MAX_CLEAN_LOSS, NOISE_SHARE, RemapSpec, make_remap_spec
 from nvaudit.remapping.time_budget import (
     PROBED,
@@ -110,10 +115,29 @@ def remap(
 
 
 @holding_inputs()
-def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -> RemapReport:
-    """Run a specification; as :func:`remap`."""
+def run_remap(
+    spec: RemapSpec, output: str | Path, progress: Progress = quiet, resume: Path | None = None
+) -> RemapReport:
+    """Run a specification; as :func:`remap`.
+
+    Parameters
+    ----------
+    resume : Path, optional
+        A folder that keeps what was found and the finished chips of the audits; made if it is missing.
+
+    Raises
+    ------
+    KeptError
+        If what it keeps is of another run.
+    """
+    with ExitStack() as stack:
+        if resume is not None:
+            stack.enter_context(lock_folder(resume))
+        return _run(spec, Path(output), progress, resume)
+
+
+def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None) -> RemapReport:
     clock = Clock(spec.time_budget)
-    output = Path(output)
     inputs = {
         "the model": spec.model,
         "the data": Path(spec.model).with_suffix(".npz") if spec.data is None else spec.data,
@@ -136,18 +160,52 @@ def run_remap(spec: RemapSpec, output: str | Path, progress: Progress = quiet) -
         raise OptionError(
             "--technology: costs stand beside the audits, and --trials 0 has none; leave one out"
         )
-    ideal = {"adc_bits": None, "dac_bits": None, "adc_range": "max", **_NO_COST}
+    ideal: dict[str, Any] = {"adc_bits": None, "dac_bits": None, "adc_range": "max", **_NO_COST}
+    if spec.calibration_data is not None:
+        ideal |= {"labels": None, "label_column": None}  # --labels are of --data
     calibration = make_spec(**spec.audit_options(data=data, seed=spec.seed + 1, **_as_mapped(spec), **ideal))
-    outcome = prepared(
-        calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
-    )
-    seconds = {"calibration": time.perf_counter() - clock.begin}
-    pair = None
-    if spec.trials:
-        pair = _audits(spec, output, progress)
-        seconds["audits"] = time.perf_counter() - clock.begin - seconds["calibration"]
-    seconds["total"] = time.perf_counter() - clock.begin
-    return remap_report(spec, outcome, pair, output, load_model(output).digest, seconds)
+    found = kept = None if folder is None else _kept(folder, spec, output)
+    if found is None:
+        outcome = prepared(
+            calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
+        )
+        seconds = time.perf_counter() - clock.begin
+        found = remap_report(spec, outcome, output, load_model(output).digest, seconds)
+        if folder is not None:
+            write_text_atomic(folder / _FOUND, found.model_dump_json())
+    if not spec.trials:
+        return found
+    begin = time.perf_counter()
+    pair = _audits(spec, output, progress, folder)
+    made_up = found.label_free and pair[0].data.source == "synthetic"  # other samples than the audit's
+    if kept is not None and not made_up and pair[0].hashes.data != found.hashes.data:
+        raise KeptError(f"{folder}: keeps a remapping on other data; choose another folder")
+    return with_audits(found, spec, pair, time.perf_counter() - begin)
+
+
+_FOUND = "remapping.json"
+"""In a folder of ``--resume``: the report without its audits."""
+
+
+def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
+    """What an earlier run found, if its model still lies where it was written."""
+    path = folder / _FOUND
+    # Of other calibration data nothing is known but their name.
+    if not path.is_file() or spec.calibration_data is not None:
+        return None
+    report = RemapReport.model_validate_json(path.read_bytes())
+    # Workers have no influence, and the size of batches is settled by the run.
+    asked = spec.model_dump(mode="json", exclude={"workers", "batch_size"})
+    same = report.nvaudit_version == __version__
+    same = same and all(report.run[name] == value for name, value in asked.items())
+    if not same or report.hashes.model != load_model(spec.model).digest:
+        raise KeptError(
+            f"{folder}: keeps a remapping of another model, with other options or by another version; choose "
+            "another folder"
+        )
+    if not output.is_file() or load_model(output).digest != report.hashes.output:
+        return None
+    return None if report.mapping is not None and not Path(report.mapping).is_file() else report
 
 
 def _as_mapped(spec: RemapSpec) -> dict[str, Any]:
@@ -168,7 +226,8 @@ def _choose(
     probe = Engine(first_samples(session.workload, PROBED)).probe()
     if session.rebatching_failed(probe):
         return probe
-    check_finite(session, probe)
+    given = _first_outputs(session.workload, probe)
+    check_finite(session, given)
     folder = Path(session.workload.folder)
     original, cost = _original(spec, session, settle_metric(session, probe), folder, clock)
     conditions = original.conditions
@@ -189,7 +248,7 @@ def _choose(
     offered = None if asked or spec.code else _offered_code(search, session)
     checked = checked_samples(cost, session.dataset.count, clock.left_s)
     best = _that_holds(search, session, checked)
-    error = _write(best, session, probe, output)
+    error = _write(best, session, given, output)
     return RemapOutcome(
         search=search,
         best=best,
@@ -322,17 +381,19 @@ def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> BenchCondi
         converters=None
         if spec.adc_bits is None
         else ConverterSpec(*spec.crossbar, spec.adc_bits, spec.dac_bits, spec.adc_range),
+        boxes=work.boxes,
+        beside=work.beside,
     )
 
 
-def check_finite(session: Session, probe: Probe) -> None:
+def check_finite(session: Session, outputs: NDArray[np.float64]) -> None:
     """Refuse a model whose outputs overflow: nothing can be compared with them.
 
     Raises
     ------
     ModelError
     """
-    if probe.output.dtype.kind == "f" and not np.isfinite(probe.output.astype(np.float64)).all():
+    if not np.isfinite(outputs).all():
         raise ModelError(
             f"{session.loaded.path}: output {session.workload.output!r} of the given model is NaN or "
             "infinite on the data, so no remapped model can be compared with it; check the scale of weights "
@@ -378,7 +439,14 @@ def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCan
         search.more_cautious(best)
 
 
-def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -> float:
+def _first_outputs(workload: Workload, probe: Probe | None = None) -> NDArray[np.float64]:
+    """The first outputs as the model gives them: which boxes are read from them may turn on a rounding."""
+    if probe is None or workload.boxes is not None:
+        probe = Engine(replace(first_samples(workload, PROBED), boxes=None)).probe()
+    return np.asarray(probe.output, np.float64)
+
+
+def _write(best: RemapCandidate, session: Session, given: NDArray[np.float64], output: Path) -> float:
     """Write a candidate, read it back and compare it with the original; the largest relative difference."""
     arrays = {key: stored(new) if isinstance(new, OnCode) else new for key, new in best.arrays().items()}
     write_model(with_numbers(best.rescaling.loaded, arrays), output)
@@ -395,9 +463,8 @@ def _write(best: RemapCandidate, session: Session, probe: Probe, output: Path) -
         labels=samples.labels,
         count=samples.count,
     )
-    now = Engine(workload).probe().output.astype(np.float64)
-    then = probe.output.astype(np.float64)
-    error = float(np.abs(now - then).max(initial=0.0) / max(float(np.abs(then).max(initial=0.0)), 1e-30))
+    now = _first_outputs(workload)
+    error = float(np.abs(now - given).max(initial=0.0) / max(float(np.abs(given).max(initial=0.0)), 1e-30))
     half = any(values.dtype.itemsize < 4 for values in bench.values.values())
     if not best.changes_function and not error <= (_HALF_ROUNDING if half else _ROUNDING):
         forget_input(output)
@@ -434,12 +501,16 @@ def _write_codes(best: RemapCandidate, session: Session, output: Path, digest: s
     write_mapping(path, data)
 
 
-def _audits(spec: RemapSpec, output: Path, progress: Progress) -> tuple[AuditReport, AuditReport]:
+def _audits(
+    spec: RemapSpec, output: Path, progress: Progress, folder: Path | None
+) -> tuple[AuditReport, AuditReport]:
     """The same chips before and after, each on every sample."""
+    places = [None if folder is None else folder / name for name in ("given", "remapped")]
     options = spec.audit_options(exhaustive=True, trials=spec.trials)
     if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
         options["data"] = str(Path(spec.model).with_suffix(".npz"))
-    before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress)
+    before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress, places[0])
     coded = mapping_beside(output).is_file()  # the file says all of the mapping, and is found by itself
     after = {"mapping": None, **_as_mapped(spec)} | ({"code": None, "encoding": None} if coded else {})
-    return before, run_audit(make_spec(**{**options, **after, "model": str(output)}), progress)
+    spec_after = make_spec(**{**options, **after, "model": str(output)})
+    return before, run_audit(spec_after, progress, places[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ BoxLayout = Literal["xyxy", "tf", "yolox", "yolov5", "yolov8"]
 MOST_BOXES = 100
 """Boxes of an image that count, the surest first, as for the COCO benchmark."""
 
+_QUIET = threading.Lock()
 _STRIDES = (8, 16, 32)
 _CANDIDATES = 1000
 """Boxes among which duplicates are looked for, the surest first."""
@@ -193,7 +195,8 @@ class MeanAveragePrecision:
             ) from error
         if not any(len(rows) for rows in self.found):
             return 0.0
-        with contextlib.redirect_stdout(io.StringIO()):  # it says on standard output what it does
+        # It says on standard output what it does; which is one for all threads.
+        with _QUIET, contextlib.redirect_stdout(io.StringIO()):
             meant, found = COCO(), COCO()
             meant.dataset, found.dataset = self._as_coco(self.meant, None), self._as_coco(self.found, 4)
             meant.createIndex()

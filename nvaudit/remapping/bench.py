@@ -21,6 +21,7 @@ from nvaudit.model.regrid import code_ranges
 from nvaudit.model.rewrite import editable_weights
 from nvaudit.model.template import Slot
 from nvaudit.options import Encoding
+from nvaudit.perturb.boxes import BoxReader
 from nvaudit.perturb.chip import DrawnWeights
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, put_on_crossbars
@@ -136,6 +137,8 @@ class BenchConditions:
         The original model's outputs, where the metric compares with these.
     converters : ConverterSpec or None
         What column sums of the chips go through; None: ideal converters.
+    boxes, beside
+        As of a workload: how boxes are read.
     """
 
     point: OperatingPoint
@@ -155,6 +158,8 @@ class BenchConditions:
     threads: int
     provider: str
     converters: ConverterSpec | None = None
+    boxes: BoxReader | None = None
+    beside: tuple[str, ...] = ()
 
 
 def floats(numbers: Numbers) -> NDArray[Any]:
@@ -209,6 +214,8 @@ class Bench:
             seed=conditions.seed,
             every_device=False,
             provider=conditions.provider,
+            boxes=conditions.boxes,
+            beside=conditions.beside,
         )
         self._request = request
         self.workload: Workload = build_workload(request, folder)

@@ -72,42 +72,33 @@ class RemapOutcome:
 
 
 def remap_report(
-    spec: RemapSpec,
-    outcome: RemapOutcome,
-    pair: tuple[AuditReport, AuditReport] | None,
-    output: Path,
-    digest: str,
-    seconds: Mapping[str, float],
+    spec: RemapSpec, outcome: RemapOutcome, output: Path, digest: str, seconds: float
 ) -> RemapReport:
-    """Put what was found into a report.
+    """Put what was found into a report, without audits.
 
     Parameters
     ----------
-    pair : tuple of AuditReport, or None
-        Before and after on the same chips.
     digest : str
         SHA-256 of the written model.
+    seconds : float
+        What finding it took.
     """
-    difference = None if pair is None else _difference(spec, *pair, outcome.metric.higher_is_better)
     best = outcome.best
     chips = count_text(outcome.search.conditions.chips, "chip")
-    mapped = None if pair is None else pair[1].mapped
     hashes = outcome.header["hashes"]
     through = "" if spec.adc_bits is None else f", through {spec.adc_bits}-bit ADCs"
     return RemapReport(
         **{
             **outcome.header,
-            "timing": dict(seconds),
+            "timing": {"calibration": seconds, "total": seconds},
             "hashes": {**hashes, "output": digest},
             "codes": outcome.codes,
         },
-        headline=_headline(outcome, pair, difference)
-        + share_clause(mapped)
-        + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
+        headline=_headline(outcome) + (f" ({outcome.metric.caution})" if outcome.metric.caution else ""),
         output=str(output),
         metric=outcome.metric.name,
         metric_info=MetricInfo.model_validate(outcome.metric, from_attributes=True),
-        data=None if pair is None else pair[0].data,
+        data=None,
         unit=outcome.metric.unit,
         higher_is_better=outcome.metric.higher_is_better,
         label_free=outcome.label_free,
@@ -121,10 +112,6 @@ def remap_report(
         tensors=tuple(_tensors(outcome)),
         exact=not best.changes_function,
         added_factors=_added(outcome),
-        before=None if pair is None else _side(pair[0]),
-        after=None if pair is None else _side(pair[1]),
-        difference=difference,
-        mapped=mapped,
         notes=tuple(_notes(spec, outcome)),
         mapping=None if best.bench.codes is None else str(mapping_beside(output)),
         allowed_loss=outcome.search.allowed,
@@ -132,15 +119,39 @@ def remap_report(
     )
 
 
-def _difference(
-    spec: RemapSpec, before: AuditReport, after: AuditReport, higher_is_better: bool
-) -> PairedDifference:
-    return paired_difference(
+def with_audits(
+    report: RemapReport, spec: RemapSpec, pair: tuple[AuditReport, AuditReport], seconds: float
+) -> RemapReport:
+    """Add what the same chips are before and after.
+
+    Parameters
+    ----------
+    pair : tuple of AuditReport
+        Before and after, each chip on every sample.
+    seconds : float
+        What the audits took.
+    """
+    before, after = pair
+    difference = paired_difference(
         np.asarray(before.trials.values, np.float64),
         np.asarray(after.trials.values, np.float64),
         spec.percentile,
         spec.confidence,
-        higher_is_better,
+        report.higher_is_better,
+    )
+    timing = {**report.timing, "audits": seconds, "total": report.timing["calibration"] + seconds}
+    return report.model_copy(
+        update={
+            "headline": report.metric_info.cautioned(
+                _compared(report, pair, difference) + share_clause(after.mapped)
+            ),
+            "data": before.data,
+            "before": _side(before),
+            "after": _side(after),
+            "difference": difference,
+            "mapped": after.mapped,
+            "timing": timing,
+        }
     )
 
 
@@ -263,18 +274,27 @@ def _added(outcome: RemapOutcome) -> int:
     return after - before
 
 
-def _headline(
-    outcome: RemapOutcome, pair: tuple[AuditReport, AuditReport] | None, difference: PairedDifference | None
-) -> str:
+def _headline(outcome: RemapOutcome) -> str:
     unit, best = outcome.metric.unit, outcome.best
+    start, end = outcome.search.tried[0].measured, best.measured
+    what = _UNCHANGED if best is outcome.search.tried[0] else best.name
     where = f"{outcome.point.profile.name}, σ = {outcome.point.sigma:g} {outcome.point.sigma_unit}"
-    what = "nothing helps: the model is unchanged" if best is outcome.search.tried[0] else best.name
-    if pair is None or difference is None:
-        start, end = outcome.search.tried[0].measured, best.measured
-        return (
-            f"worst quarter of the calibration chips {value_text(start.worst, unit)} → "
-            f"{value_text(end.worst, unit)} ({what}; {where})"
-        )
+    return (
+        f"worst quarter of the calibration chips {value_text(start.worst, unit)} → "
+        f"{value_text(end.worst, unit)} ({what}; {where})"
+    )
+
+
+_UNCHANGED = "nothing helps: the model is unchanged"
+
+
+def _compared(
+    report: RemapReport, pair: tuple[AuditReport, AuditReport], difference: PairedDifference
+) -> str:
+    """The headline of a report with audits."""
+    unit, kept = report.unit, next(step for step in report.steps if step.kept)
+    what = _UNCHANGED if kept is report.steps[0] else kept.name
+    where = f"{report.device['name']}, σ = {report.sigma:g} {report.sigma_unit}"
     result = pair[1].kpp[0]
     interval = change_interval_text(difference.kpp.low, difference.kpp.high, unit)
     gain = difference_text(difference.kpp.value, unit)

@@ -185,7 +185,15 @@ def _advised() -> Iterator[None]:
 
 
 def ranking_samples(session: Session, spec: VerifySpec) -> Dataset:
-    """Load the samples that the ranking looks at: the evaluation data, or others."""
+    """Load the samples that the ranking looks at: the evaluation data, or others.
+
+    No loss is taken against texts or boxes: without numbers the given model's own outputs are the reference.
+    """
+    data = _ranking_data(session, spec)
+    return replace(data, labels=None, label_kind="none") if data.label_kind in NO_NUMBERS else data
+
+
+def _ranking_data(session: Session, spec: VerifySpec) -> Dataset:
     if spec.own.sensitivity_data is None:
         return session.dataset
     scratch = Path(session.workload.folder) / "sensitivity"
@@ -232,9 +240,4 @@ def _loss(session: Session, executor: Executor, feed: Feed) -> TrainingLoss:
     outputs = scores.float().cpu().numpy()
     labels = None if data.labels is None else np.asarray(data.labels)[feed.rows]
     reading = read_output(session.loaded, session.rebatch, session.workload.output, outputs.ndim, data)
-    if data.label_kind in NO_NUMBERS:
-        raise OptionError(
-            f"--ranking swim: labels are of kind {data.label_kind}, and no loss is taken against them; use "
-            "--ranking magnitude"
-        )
     return settle_loss(outputs, labels, data.label_kind, session.spec.class_axis, None, reading)

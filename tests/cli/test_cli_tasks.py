@@ -172,3 +172,62 @@ def test_outputs_of_another_layout_are_refused(command, detector):
     assert "--boxes tf reads boxes, scores and classes: name three outputs" in ran.err
     ran = command(*detector, "--metric", "map50", "--output-name", "a,b,c")
     assert "'a' is not an output; boxes are read from one output, or from boxes, scores" in ran.err
+
+
+@pytest.mark.parametrize("task", ["reader", "detector"])
+def test_remap_hardens_by_the_metric_of_the_task(command, request, task):
+    """Candidates are chosen, and chips before and after compared, by CER or mAP; less CER is better."""
+    _, *words = request.getfixturevalue(task)
+    metric = {"reader": "cer", "detector": "map"}[task]
+    ran = command(
+        "harden", *words[:5], "--method", "remap", "--metric", metric, "--sigma", 0.3, "--device", "rram",
+        "-n", 8, "-j", 0, "-o", "hard.onnx", "--report", "r.json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    report = json.loads(Path("r.json").read_text())
+    before, after = (report[side]["kpp"] for side in ("before", "after"))
+    assert (after <= before) if metric == "cer" else (after >= before)
+
+
+def test_training_refuses_texts(command, reader):
+    """There is nothing to learn from; the message names the method that trains nothing."""
+    _, *words = reader
+    ran = command(
+        "harden", *words[:5], "--method", "gaussian", "--metric", "cer", "--device", "rram", "-o", "h.onnx"
+    )
+    assert ran.code == 2
+    assert "labels are of kind text" in ran.err
+    assert "--method remap" in ran.err
+
+
+def test_an_interrupted_remap_goes_on(command, detector, monkeypatch):
+    """The model that was found and finished chips are kept: the report is that of a run without a break."""
+    _, *words = detector
+    words = ["harden", *words[:5], "--method", "remap", "--metric", "map", "--sigma", 0.3, "--device", "rram",
+             "-n", 8, "-j", 0]  # fmt: skip
+    whole = command(*words, "-o", "a.onnx", "--report", "a.json")
+    assert whole.code == 0, whole.err
+    from nvaudit.jobs import remapping
+    from nvaudit.jobs.auditing import run_audit
+
+    def cut(spec, progress, folder):
+        if spec.model != "detector.onnx":
+            raise KeyboardInterrupt
+        return run_audit(spec, progress, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remapping, "run_audit", cut)
+        ended = command(*words, "-o", "b.onnx", "--report", "b.json", "--resume", "kept")
+    assert ended.code == 130
+    assert "b.onnx is written, and not audited" in ended.err
+    assert not Path("b.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(remapping, "prepared", None)  # nothing is looked for again
+        again = command(*words, "-o", "b.onnx", "--report", "b.json", "--resume", "kept")
+    assert again.code == 0, again.err
+    one, other = (json.loads(Path(name).read_text()) for name in ("a.json", "b.json"))
+    same = ("headline", "before", "after", "difference")
+    assert [one[key] for key in same] == [other[key] for key in same]
+    refused = command(*words, "--seed", 5, "-o", "b.onnx", "--resume", "kept")
+    assert refused.code == 2
+    assert "keeps a remapping of another model, with other options" in refused.err

@@ -24,6 +24,7 @@ from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import printing, say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product, check_there, write_text_atomic
+from nvaudit.option_texts import read_whole
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
 from nvaudit.spec import make_spec
@@ -100,14 +101,29 @@ def validate_command(file: Path) -> None:
         )
 
 
+def _levels(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Read numbers of levels, such as ``0,2,4,6`` or ``0:3``."""
+    if text is None:
+        return None
+    try:
+        return tuple(number for number in read_whole(text) if number is not None)
+    except ValueError:
+        raise click.BadParameter(
+            f"got {text!r}; use numbers of levels, such as 0,2,4,6", ctx, param
+        ) from None
+
+
 @devices_group.command("fit")
 @click.argument("sources", nargs=-1, required=True, type=FilePath(), metavar="CSV | MAPPING MEASURED...")
 @output_options(
     "fit", product=CommandProduct("PROFILE.json", "Where the profile goes.", was=("--output",), required=True)
 )
 @click.option("--name", help="Name of the profile.  [default: that of the output file]")
-@click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]), default="us",
-              show_default=True, help="Unit of the conductances in CSV.")  # fmt: skip
+@click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]),
+              help="Unit of the conductances in CSV.  [default: s or us, by their size; asked for where that "
+              "leaves a doubt]")  # fmt: skip
+@click.option("--levels", metavar="L,L,…", callback=_levels, help="Levels of CSV that are used, a power of "
+              "two.  [default: all; of five or eleven levels four or eight]")  # fmt: skip
 @click.option(
     "--window",
     nargs=2,
@@ -137,9 +153,10 @@ def fit_command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Make a profile from measurements: CSV with columns level,mean,std or level,value, or whole arrays.
+    """Make a profile from measurements: a table of levels (CSV), or whole arrays.
 
-    MAPPING is what `nvaudit map` wrote, each MEASURED a folder of chips that were read back.
+    CSV has columns level,mean,std or level,value, or one column of samples for each level (0,1,2,3). MAPPING
+    is what `nvaudit map` wrote, each MEASURED a folder of chips that were read back.
     """
     from nvaudit.device import dump_profile, fit_profile
 
@@ -155,8 +172,9 @@ def fit_command(
         return EXIT_OK
     if len(sources) < 2:
         raise OptionError("MEASURED: missing; give the folder of the mapping, then those of the chips")
-    if options["window"] is not None:
-        raise OptionError("--window: of arrays it is that of the mapping; leave it out")
+    for only in ("window", "levels", "unit"):
+        if options[only] is not None:
+            raise OptionError(f"--{only}: of arrays it is that of the mapping; leave it out")
     check_outputs(outputs, {"the profile": out}, product=out)
     from nvaudit.jobs.fitting import fit_chips
 

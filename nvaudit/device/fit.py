@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -20,7 +22,12 @@ TableUnit: TypeAlias = Literal["level", "full_scale", "us", "na", "s"]
 MAX_CSV_BYTES = 64 << 20
 MAX_ROWS = MAX_BYTES // len("1, ")
 """What a profile can hold at most: a digit and its separator for each sample."""
-_HEADERS = "level,mean,std (or states,mean,std) or level,value"
+_HEADERS = "level,mean,std (or states,mean,std), level,value, or a column of samples for each level: 0,1,2,3"
+_DELIMITERS = (";", "\t", ",")
+_LEVEL_COLUMN = re.compile(r"(?:level|state|l|s)?[ _-]*(\d{1,4})")
+_SIEMENS_BELOW, _MICROSIEMENS_FROM, _MICROSIEMENS_TO = 1e-2, 1.0, 1e4
+"""Largest conductance of a file without a unit: below the first it is in siemens (10 mS is more than any cell
+has), between the others in microsiemens; elsewhere it is asked for."""
 _MICROSIEMENS_PER_SIEMENS = 1e6
 _Rows: TypeAlias = list[tuple[int, list[float]]]
 
@@ -29,7 +36,8 @@ def fit_profile(
     csv: Path,
     name: str,
     *,
-    unit: TableUnit = "us",
+    unit: TableUnit | None = None,
+    levels: Sequence[int] | None = None,
     window: tuple[float, float] | None = None,
     technology: str = "measured device",
     citation: str | None = None,
@@ -42,12 +50,17 @@ def fit_profile(
     ----------
     csv : pathlib.Path
         Header ``level,mean,std`` (or ``states,mean,std``): one row per level. Header ``level,value``:
-        one row per measurement, which is kept as a raw sample. Levels count from 0; their number is a
-        power of two.
+        one row per measurement, which is kept as a raw sample. Header of levels, ``0,1,2,3``: the same with
+        a column for each level. Levels count from 0. Columns may be separated by semicolons or tabs, with
+        decimal commas.
     name : str
         Name of the profile.
-    unit : str
-        Unit of the conductances in the file; ``"s"`` (siemens) is converted to µS.
+    unit : str, optional
+        Unit of the conductances in the file; ``"s"`` (siemens) is converted to µS. Without it siemens or
+        microsiemens, by the size of the largest, where that leaves no doubt.
+    levels : sequence of int, optional
+        The levels that are used, in ascending order; a power of two. Without it all of them, or, of a number
+        that is none, as many as bits can address, those nearest to equal distances of conductance.
     window : tuple of float, optional
         Conductance of level 0 and of the top level, in `unit` (µS for ``"s"``); the measured means of
         these levels without it. Only for ``"us"``, ``"na"`` and ``"s"``.
@@ -71,7 +84,13 @@ def fit_profile(
     where = str(csv)
     content = _read(csv, where)
     header, rows = _rows(content, where)
+    given = unit
+    unit = _unit_by_size(header, rows, where) if unit is None else unit
+    rows, chosen = _chosen(rows, levels, where)
     table, means, fit = _table(header, rows, unit, where)
+    if given is None:
+        fit += f"; taken as {_UNIT_WORDS[unit]} by the size of the numbers"
+    fit += chosen
     data = {
         "schema_version": 1,
         "name": name,
@@ -115,6 +134,61 @@ def _table(
     return table | {"levels": entries}, [mean for mean, _ in levels], fit
 
 
+_UNIT_WORDS: dict[TableUnit, str] = {"s": "siemens", "us": "microsiemens"}
+
+
+def _unit_by_size(header: tuple[str, ...], rows: _Rows, where: str) -> TableUnit:
+    """Siemens or microsiemens, by the largest conductance; anything else is asked for."""
+    largest = max(abs(numbers[0]) for _, numbers in rows)
+    # Means at 0, 1, 2, … may be level numbers as well as microsiemens.
+    counted = header == ("mean", "std") and all(abs(numbers[0] - level) < 0.5 for level, numbers in rows)
+    if 0 < largest < _SIEMENS_BELOW:
+        return "s"
+    if _MICROSIEMENS_FROM <= largest <= _MICROSIEMENS_TO and not counted:
+        return "us"
+    raise ProfileError(
+        f"{where}: the unit cannot be told from the numbers (the largest is {largest:g}); say it: unit us "
+        "(microsiemens), s (siemens), na (nanoamperes), level (spacings) or full_scale (shares of the window)"
+    )
+
+
+def _chosen(rows: _Rows, asked: Sequence[int] | None, where: str) -> tuple[_Rows, str]:
+    """The rows of the levels that are used, numbered anew, and words for the choice."""
+    present = sorted({level for level, _ in rows})
+    if asked is None:
+        count = len(present)
+        if count < 3 or not count & (count - 1) or present != list(range(count)):
+            return rows, ""  # what is missing is said further on
+        used = _nearest_to_equal(rows, present, 1 << (count.bit_length() - 1))
+    else:
+        used = list(asked)
+        missing = [level for level in used if level not in present]
+        if missing or used != sorted(set(used)):
+            raise ProfileError(
+                f"{where}: levels {','.join(map(str, used))}: choose some of {','.join(map(str, present))}, "
+                "in ascending order"
+            )
+    numbers = {level: place for place, level in enumerate(used)}
+    words = f"; levels {', '.join(map(str, used))} of the {len(present)} that were measured"
+    return [(numbers[level], values) for level, values in rows if level in numbers], words
+
+
+def _nearest_to_equal(rows: _Rows, present: Sequence[int], wanted: int) -> list[int]:
+    """Choose levels whose conductances are nearest to equal distances, both ends among them."""
+    sums = {level: [0.0, 0.0] for level in present}
+    for level, numbers in rows:
+        sums[level][0] += numbers[0]
+        sums[level][1] += 1
+    means = [total / count for total, count in sums.values()]
+    used: list[int] = []
+    for place in range(wanted):
+        target = means[0] + (means[-1] - means[0]) * place / (wanted - 1)
+        first = used[-1] + 1 if used else 0
+        last = len(means) - (wanted - place)  # leave enough for the others
+        used.append(min(range(first, last + 1), key=lambda index: abs(means[index] - target)))
+    return [present[index] for index in used]
+
+
 def _read(csv: Path, where: str) -> bytes:
     try:
         if not csv.is_file():
@@ -132,8 +206,10 @@ def _rows(content: bytes, where: str) -> tuple[tuple[str, ...], _Rows]:
     """Read the names of the columns after the level, and each row as (level, numbers)."""
     lines: list[tuple[int, list[str]]] = []
     text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+    first = content.partition(b"\n")[0].decode("utf-8", "replace")
+    delimiter = next((one for one in _DELIMITERS if one in first), ",")
     try:
-        reader = csv_format.reader(text, strict=True)
+        reader = csv_format.reader(text, strict=True, delimiter=delimiter)
         for row in reader:
             if any(cell.strip() for cell in row):
                 lines.append((reader.line_num, row))
@@ -147,6 +223,10 @@ def _rows(content: bytes, where: str) -> tuple[tuple[str, ...], _Rows]:
     if not lines:
         raise ProfileError(f"{where}: empty; give the header {_HEADERS} and one row per level or sample")
     header = tuple(cell.strip().lower() for cell in lines[0][1])
+    if delimiter != ",":  # then a comma is that of a decimal
+        lines = [(number, [cell.replace(",", ".") for cell in row]) for number, row in lines]
+    if len(lines) > 1 and (columns := _level_columns(header)):
+        return ("value",), _wide_rows(lines[1:], columns, len(header), where)
     if header not in (("level", "mean", "std"), ("states", "mean", "std"), ("level", "value")):
         raise ProfileError(f"{where}: header: got {','.join(header)[:60]!r}; use {_HEADERS}")
     if len(lines) == 1:
@@ -154,9 +234,39 @@ def _rows(content: bytes, where: str) -> tuple[tuple[str, ...], _Rows]:
     return header[1:], [_row(row, header, f"{where}: line {number}") for number, row in lines[1:]]
 
 
+def _level_columns(header: tuple[str, ...]) -> dict[int, int]:
+    """Level of each column of a table with one for each; empty where it is none. A first one may be names."""
+    matches = {place: _LEVEL_COLUMN.fullmatch(cell) for place, cell in enumerate(header)}
+    found = {place: int(match[1]) for place, match in matches.items() if match is not None}
+    named = set(matches) - set(found)
+    return found if len(found) > 1 and named <= {0} and len(set(found.values())) == len(found) else {}
+
+
+def _wide_rows(lines: list[tuple[int, list[str]]], columns: dict[int, int], width: int, where: str) -> _Rows:
+    """Samples of a table with a column for each level; an empty cell is none."""
+    rows: _Rows = []
+    for number, cells in lines:
+        place = f"{where}: line {number}"
+        if len(cells) != width:
+            raise ProfileError(
+                f"{place}: got {len(cells)} cells; give {width}, empty where there is no value"
+            )
+        rows += [
+            (level, [_number(cells[column], f"level {level}", place)])
+            for column, level in columns.items()
+            if cells[column].strip()
+        ]
+    if len(rows) > MAX_ROWS:
+        raise ProfileError(f"{where}: more than {MAX_ROWS} samples make a profile above 1 MiB; give fewer")
+    return rows
+
+
 def _row(cells: list[str], header: tuple[str, ...], where: str) -> tuple[int, list[float]]:
     if len(cells) != len(header):
-        raise ProfileError(f"{where}: got {len(cells)} cells; give {len(header)}: {','.join(header)}")
+        decimals = " (decimal commas need ; between columns)" if len(cells) > len(header) else ""
+        raise ProfileError(
+            f"{where}: got {len(cells)} cells; give {len(header)}: {','.join(header)}{decimals}"
+        )
     level = _number(cells[0], header[0], where)
     if level != int(level) or not 0 <= level <= 4095:
         raise ProfileError(f"{where}: {header[0]}: got {cells[0].strip()!r}; levels are whole numbers from 0")
@@ -201,7 +311,8 @@ def _levels(rows: _Rows, scale: float, where: str) -> list[tuple[float, float]]:
 def _bits(count: int, where: str) -> int:
     bits = count.bit_length() - 1
     if bits < 1 or count != 1 << bits:
-        raise ProfileError(f"{where}: got {count} levels; their number must be a power of two, 2 or more")
+        noun = "level" if count == 1 else "levels"
+        raise ProfileError(f"{where}: got {count} {noun}; their number must be a power of two, 2 or more")
     return bits
 
 

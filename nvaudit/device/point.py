@@ -161,8 +161,15 @@ def _sigma_unit(profile: DeviceProfile, asked: str | None) -> str:
         return own
     allowed = _ADDITIVE_UNITS if own in _ADDITIVE_UNITS else (own,)
     if asked not in allowed:
+        other = ""
+        if own == "multiplier":
+            other = (
+                ", by which the deviations that the profile holds are multiplied (1: as they are); for a "
+                f"published sigma use a profile of one spread: --device rram --sigma S --sigma-unit {asked}"
+            )
         raise ProfileError(
-            f"sigma-unit: {asked!r} does not fit profile {profile.name!r}; use one of {', '.join(allowed)}"
+            f"sigma-unit: {asked!r} does not fit profile {profile.name!r}; use one of "
+            f"{', '.join(allowed)}{other}"
         )
     if asked == "weight_max":
         _check_weight_space(profile)

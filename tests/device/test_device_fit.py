@@ -99,8 +99,8 @@ def test_raw_samples_are_kept(csv: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "empty; give the header level,mean,std (or states,mean,std) or level,value and one row per level or sample"),
-        ("a,b\n", "header: got 'a,b'; use level,mean,std (or states,mean,std) or level,value"),
+        ("", "empty; give the header level,mean,std (or states,mean,std), level,value, or a column of samples for each level: 0,1,2,3 and one row per level or sample"),
+        ("a,b\n", "header: got 'a,b'; use level,mean,std (or states,mean,std), level,value, or a column of samples for each level: 0,1,2,3"),
         ("level,mean,std\n", "no rows below the header; give one row per level or sample"),
         ("level,mean,std\n0,1\n", "line 2: got 2 cells; give 3: level,mean,std"),
         ("level,mean,std\n0,x,1\n", "line 2: mean: got 'x'; write a finite number"),
@@ -111,8 +111,8 @@ def test_raw_samples_are_kept(csv: Path) -> None:
         ("level,mean,std\n0,0,-1\n1,1,1\n", "level 0: std: got -1; a standard deviation is 0 or more"),
         ("level,mean,std\n0,0,0\n0,1,0\n", "level 0: given twice; give one row per level"),
         ("level,mean,std\n0,0,0\n2,1,0\n", "level 1: missing; give each level from 0 to 2"),
-        ("level,mean,std\n0,0,0\n1,1,0\n2,2,0\n", "got 3 levels; their number must be a power of two, 2 or more"),
-        ("level,value\n0,0\n0,1\n", "got 1 levels; their number must be a power of two, 2 or more"),
+        ("level,mean,std\n0,0,0\n", "got 1 level; their number must be a power of two, 2 or more"),
+        ("level,value\n0,0\n0,1\n", "got 1 level; their number must be a power of two, 2 or more"),
         ("level,value\n0,0\n3,1\n", "level 1: no samples; measure levels 0 to 3"),
         ('level,value\n0,"0\n', "not CSV: unexpected end of data; save it as comma-separated UTF-8 text"),
     ],
@@ -123,6 +123,81 @@ def test_each_mistake_in_a_file_has_its_message(csv: Path, text: str, expected: 
     with pytest.raises(ProfileError) as error:
         fit_profile(csv, "cells", unit="level")
     assert str(error.value) == f"{csv}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("level,mean,std\n0,1e-6,1e-7\n1,4e-5,2e-6\n", "s"),
+        ("level,mean,std\n0,1.5,1e-1\n1,40,2\n", "us"),
+        ("level,value\n0,0.001\n1,0.004\n", "s"),
+    ],
+)
+def test_the_unit_by_the_size_of_the_numbers(csv: Path, text: str, unit: str) -> None:
+    """What can only be siemens or only microsiemens is taken as such, and the profile says so."""
+    csv.write_text(text, encoding="utf-8")
+    profile, told = fit_profile(csv, "cells"), fit_profile(csv, "cells", unit=unit)  # type: ignore[arg-type]
+    assert profile.noise == told.noise
+    words = {"s": "siemens", "us": "microsiemens"}[unit]
+    assert profile.source.fit == f"{told.source.fit}; taken as {words} by the size of the numbers"
+
+
+@pytest.mark.parametrize("text", [LEVELS, "level,value\n0,0.1\n1,0.9\n", "level,mean,std\n0,1,0\n1,1e6,0\n"])
+def test_a_unit_in_doubt_is_asked_for(csv: Path, text: str) -> None:
+    """Level numbers, shares of a window and what no cell has are not guessed at."""
+    csv.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"the unit cannot be told from the numbers \(the largest is"):
+        fit_profile(csv, "cells")
+
+
+def test_other_numbers_of_levels(csv: Path) -> None:
+    """Of five levels four are used, at about equal distances with both ends; others can be chosen."""
+    means = (2.0, 11.0, 14.0, 21.0, 30.0)
+    csv.write_text(
+        "level,mean,std\n" + "".join(f"{n},{m},1\n" for n, m in enumerate(means)), encoding="utf-8"
+    )
+    profile = fit_profile(csv, "cells", unit="us")
+    (term,) = profile.noise
+    assert isinstance(term, TableTerm)
+    assert term.levels is not None
+    assert [row.mean for row in term.levels] == [2.0, 11.0, 21.0, 30.0]
+    assert profile.cell_bits == 2
+    assert profile.source.fit.endswith("levels 0, 1, 3, 4 of the 5 that were measured")
+    (term,) = fit_profile(csv, "cells", unit="us", levels=(0, 4)).noise
+    assert isinstance(term, TableTerm)
+    assert term.levels is not None
+    assert [row.mean for row in term.levels] == [2.0, 30.0]
+    with pytest.raises(ProfileError, match="levels 0,7: choose some of 0,1,2,3,4"):
+        fit_profile(csv, "cells", unit="us", levels=(0, 7))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "level;mean;std\n0;0,02;0,1\n1;1,01;0,2\n2;1,97;0,2\n3;3,0;0,1\n",
+        "level\tmean\tstd\n0\t0.02\t0.1\n1\t1.01\t0.2\n2\t1.97\t0.2\n3\t3.0\t0.1\n",
+    ],
+)
+def test_semicolons_tabs_and_decimal_commas(csv: Path, text: str) -> None:
+    """What spreadsheets write in other countries is the same table."""
+    expected = table_of(csv)
+    csv.write_text(text, encoding="utf-8")
+    assert table_of(csv) == expected
+
+
+def test_decimal_commas_between_commas_are_explained(csv: Path) -> None:
+    """A comma cannot be both."""
+    csv.write_text("level,mean,std\n0,0,02,0,1\n", encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"line 2: got 5 cells; give 3: .* \(decimal commas need ;"):
+        table_of(csv)
+
+
+def test_a_column_for_each_level(csv: Path) -> None:
+    """A wide table holds samples; an empty cell is none, and a first column may hold names."""
+    csv.write_text("cell;L0;L1\na;0,1;1\nb;0,2;\n", encoding="utf-8")
+    assert table_of(csv).samples == ((0.1, 0.2), (1.0,))
+    csv.write_text("0,1\n0.1,1\n", encoding="utf-8")
+    assert table_of(csv).samples == ((0.1,), (1.0,))
 
 
 def test_a_falling_table_has_no_window(csv: Path) -> None:
@@ -165,4 +240,4 @@ def test_too_many_samples_are_refused(csv: Path) -> None:
 def test_a_bad_name_is_refused(csv: Path) -> None:
     """The name is checked as in a file."""
     with pytest.raises(ProfileError, match="as a profile: name: 'My Cells' is not a name"):
-        fit_profile(csv, "My Cells")
+        fit_profile(csv, "My Cells", unit="level")

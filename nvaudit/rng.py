@@ -8,8 +8,86 @@ workers, the order of the trials, or a resume after a crash.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.special import ndtr, ndtri
+
+
+@dataclass(frozen=True)
+class MovedChip:
+    """A chip that was reached by moves: an address like a trial number, for numbers that lie near others.
+
+    With z_0 the standard normals of the chip ``start`` and ξ_i those of the i-th move's own chip,
+    z_i = keep_i z_{i−1} + (1 − keep_i²)^½ ξ_i: the preconditioned Crank-Nicolson move (Cotter, Roberts, Stuart and
+    White, Stat. Sci. 28, 2013), which leaves the law of a chip as it is, whatever the number of normals. Uniform
+    numbers u move as Φ⁻¹(u).
+
+    Attributes
+    ----------
+    start : str
+        Name of the chip that it began at.
+    moves : tuple of (float, str)
+        What each move keeps, 0 to 1, and the name of the chip that it mixes in.
+    """
+
+    start: str
+    moves: tuple[tuple[float, str], ...] = ()
+
+    def moved(self, keep: float, towards: str) -> MovedChip:
+        """Make one more move."""
+        return MovedChip(self.start, (*self.moves, (keep, towards)))
+
+    @property
+    def digest(self) -> int:
+        """63 bits that tell it from other chips."""
+        content = hashlib.blake2b(repr((self.start, self.moves)).encode(), digest_size=8).digest()
+        return int.from_bytes(content, "little") >> 1
+
+
+ChipAddress: TypeAlias = int | MovedChip
+"""Which chip: a trial number, or one that was reached by moves."""
+
+
+class _Moved(np.random.Generator):
+    """Numbers of a moved chip; only what a chip is drawn with."""
+
+    def __init__(self, start: np.random.Generator, moves: list[tuple[float, np.random.Generator]]) -> None:
+        super().__init__(start.bit_generator)
+        self._start, self._moves = start, moves
+
+    def __getattribute__(self, name: str) -> Any:
+        # Any other kind of draw would come from the start alone and silently ignore the moves.
+        if not name.startswith("_") and name not in ("standard_normal", "random", "bit_generator"):
+            raise NotImplementedError(f"a moved chip cannot be drawn with Generator.{name}")
+        return super().__getattribute__(name)
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        z = self._start.standard_normal(size if out is None else out.shape, dtype=dtype)
+        for keep, towards in self._moves:
+            part = towards.standard_normal(np.shape(z), dtype=dtype)
+            z = np.asarray(keep * z + (1 - keep**2) ** 0.5 * part, dtype)
+        if out is None:
+            return z if size is not None else np.dtype(dtype).type(z)
+        out[...] = z
+        return out
+
+    def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        if out is not None:
+            raise NotImplementedError("a moved chip draws no uniform numbers into an array")
+        u = self._start.random(size, dtype=dtype)
+        if not self._moves:
+            return u
+        z = _normal(u)
+        for keep, towards in self._moves:
+            z = keep * z + (1 - keep**2) ** 0.5 * _normal(towards.random(size, dtype=dtype))
+        return np.asarray(ndtr(z), dtype) if size is not None else float(ndtr(z))
+
+
+def _normal(u: Any) -> Any:
+    """Φ⁻¹ of uniform numbers, which may be 0 exactly."""
+    return ndtri(np.maximum(np.asarray(u, np.float64), 2.0**-55))
 
 
 def _words(part: int | str) -> tuple[int, int]:
@@ -24,7 +102,7 @@ def _words(part: int | str) -> tuple[int, int]:
     return value & 0xFFFFFFFF, value >> 32
 
 
-def stream(seed: int, purpose: str, *address: int | str) -> np.random.Generator:
+def stream(seed: int, purpose: str, *address: int | str | MovedChip) -> np.random.Generator:
     """Make the generator of one address.
 
     Parameters
@@ -33,7 +111,7 @@ def stream(seed: int, purpose: str, *address: int | str) -> np.random.Generator:
         The user's seed, ≥ 0.
     purpose : str
         What the numbers are for, e.g. ``"program"``; different purposes never share numbers.
-    *address : int or str
+    *address : int, str or MovedChip
         Where in the run they are used, e.g. trial number, then tensor name.
 
     Returns
@@ -55,5 +133,11 @@ def stream(seed: int, purpose: str, *address: int | str) -> np.random.Generator:
     """
     if seed < 0:
         raise ValueError(f"a seed must be 0 or more, got {seed}")
-    key = tuple(word for part in (purpose, *address) for word in _words(part))
+    for place, part in enumerate(address):
+        if isinstance(part, MovedChip):
+            before, after = address[:place], address[place + 1 :]
+            start = stream(seed, purpose, *before, part.start, *after)
+            moves = [(keep, stream(seed, purpose, *before, name, *after)) for keep, name in part.moves]
+            return _Moved(start, moves)
+    key = tuple(word for part in (purpose, *address) for word in _words(part))  # type: ignore[arg-type]
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key)))

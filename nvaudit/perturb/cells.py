@@ -24,7 +24,7 @@ from nvaudit.perturb.chip import Device, MappedTensor, TensorLaw, blocks
 from nvaudit.perturb.collapse import CodeLaw
 from nvaudit.perturb.common import BlockIndex
 from nvaudit.perturb.terms import active_terms, effect
-from nvaudit.rng import stream
+from nvaudit.rng import ChipAddress, stream
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def target_cells(tensor: MappedTensor) -> Cells:
     return Cells(out, None)
 
 
-def draw_cells(law: TensorLaw, seed: int, trial: int) -> Cells:
+def draw_cells(law: TensorLaw, seed: int, trial: ChipAddress) -> Cells:
     """Draw the devices of a tensor on chip ``trial``: they add up to what ``law.draw`` gives.
 
     Parameters
@@ -103,7 +103,7 @@ def without_skipped(law: TensorLaw, drawn: Cells) -> Cells:
     return Cells(levels, None if variance is None else np.where(law.skipped, np.float32(0), variance))
 
 
-def _drawn(law: TensorLaw, seed: int, trial: int) -> Cells:
+def _drawn(law: TensorLaw, seed: int, trial: ChipAddress) -> Cells:
     """Draw the devices of every weight."""
     if law.collapsed is not None:
         return _under_weights(law, law.collapsed, seed, trial)
@@ -181,7 +181,7 @@ def _tables(law: TensorLaw, collapsed: CodeLaw) -> _Tables:
     return _Tables(base.astype(np.float32), spread.astype(np.float32), share.astype(np.float32))
 
 
-def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: int) -> Cells:
+def _under_weights(law: TensorLaw, collapsed: CodeLaw, seed: int, trial: ChipAddress) -> Cells:
     """Draw the devices on the condition that they add up to the normal that each weight was drawn from."""
     # With Σ a_d² = 1 and independent z_d, z: z'_d = z_d + a_d (z − Σ_e a_e z_e). Then Σ a_d z'_d = z
     # exactly, and Cov z' = (I − aaᵀ)(I − aaᵀ)ᵀ + aaᵀ = I, since I − aaᵀ is a projection: the z'_d are

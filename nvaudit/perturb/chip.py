@@ -30,7 +30,7 @@ from nvaudit.perturb.terms import (
     shared_spread,
 )
 from nvaudit.perturb.truncated import Truncated
-from nvaudit.rng import stream
+from nvaudit.rng import ChipAddress, stream
 
 BLOCK = 1 << 16
 """Weights drawn at a time: small enough for the caches. Part of the definition of a device-level chip."""
@@ -138,7 +138,7 @@ class TensorLaw:
         tensor = self.tensor
         return None if tensor.skip_rows is None else unmapped(tensor.code, tensor.lines, tensor.skip_rows)
 
-    def draw(self, seed: int, trial: int) -> DrawnWeights:
+    def draw(self, seed: int, trial: ChipAddress) -> DrawnWeights:
         """Draw this tensor on chip ``trial``.
 
         Returns
@@ -157,7 +157,7 @@ class TensorLaw:
                 drawn.read_variance[self.skipped] = 0
         return drawn
 
-    def _draw_weights(self, law: CodeLaw, seed: int, trial: int) -> DrawnWeights:
+    def _draw_weights(self, law: CodeLaw, seed: int, trial: ChipAddress) -> DrawnWeights:
         code = self.tensor.code
         out = np.empty(code.shape, np.float32)
         noisy = bool(law.std.any())
@@ -193,7 +193,7 @@ class TensorLaw:
             self._tables[name] = (base, np.asarray(spread))
         return base, np.asarray(spread)
 
-    def _draw_devices(self, seed: int, trial: int) -> DrawnWeights:
+    def _draw_devices(self, seed: int, trial: ChipAddress) -> DrawnWeights:
         streams = self.streams(seed, trial)
 
         def drawn(block: BlockIndex) -> tuple[Singles, Singles]:
@@ -206,7 +206,7 @@ class TensorLaw:
         drawn: Callable[[BlockIndex], tuple[NDArray[Any], NDArray[Any]]],
         reads: bool,
         seed: int,
-        trial: int,
+        trial: ChipAddress,
     ) -> DrawnWeights:
         """Turn what the devices of each block deviate by into weights.
 
@@ -300,7 +300,7 @@ class TensorLaw:
                 g = sample(level, g, streams.own[name])
         return g
 
-    def streams(self, seed: int, trial: int) -> Streams:
+    def streams(self, seed: int, trial: ChipAddress) -> Streams:
         """Make what the devices of one chip are drawn from."""
         gain = 1.0
         if self.point.drift_compensation and any(term.is_timed for term in self._active):
@@ -309,7 +309,7 @@ class TensorLaw:
             gain = self._total(seed, trial, aged=False) / now if now > 0 else 1.0
         return self._streams(seed, trial, gain)
 
-    def _streams(self, seed: int, trial: int, gain: float) -> Streams:
+    def _streams(self, seed: int, trial: ChipAddress, gain: float) -> Streams:
         key = self.tensor.key
         common = {t.name: draw_component(t, self._tiles(t), seed, trial, key) for t in self._shared}
         own = {
@@ -319,7 +319,7 @@ class TensorLaw:
         }
         return Streams(own, common, gain)
 
-    def _total(self, seed: int, trial: int, aged: bool) -> float:
+    def _total(self, seed: int, trial: ChipAddress, aged: bool) -> float:
         """Add up the conductances of all devices of one chip, before or after the time since programming."""
         array, target = self.tensor.array, self.setting.target.astype(np.float32)
         # Streams opened anew and walked in the order of the chip itself (slab, then device), one for each

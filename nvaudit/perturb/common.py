@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nvaudit.arrays import Singles
 from nvaudit.device.terms import Shared
 from nvaudit.mapping.tiling import Lines, lines_of
-from nvaudit.rng import stream
+from nvaudit.rng import ChipAddress, stream
 
 BlockIndex = tuple[slice | EllipsisType, ...]
 
@@ -89,7 +89,7 @@ class Component:
         return np.asarray(self.values[self.tiles.of_device(device, block)])
 
 
-def draw_component(term: Shared, tiles: Tiles | None, seed: int, trial: int, key: str) -> Component:
+def draw_component(term: Shared, tiles: Tiles | None, seed: int, trial: ChipAddress, key: str) -> Component:
     """Draw the common component of a term on chip ``trial``.
 
     Parameters

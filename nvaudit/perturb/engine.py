@@ -17,6 +17,7 @@ from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
 from nvaudit.model.template import SLOT_FILE, Slot
+from nvaudit.perturb.badness import badness, counts_errors, soft_errors
 from nvaudit.perturb.cells import Cells, place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
 from nvaudit.perturb.corpus import accumulator
@@ -30,6 +31,7 @@ from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, Workload
+from nvaudit.rng import ChipAddress, MovedChip
 
 QUANTISED = -1
 """The trial number of the noiseless chip: codes only."""
@@ -110,6 +112,7 @@ class Engine:
             "chip_scores": self.chip_scores,
             "variant_scores": self.variant_scores,
             "race": self.race,
+            "badness": self.badness,
         }
         return calls[method](*args)
 
@@ -189,7 +192,7 @@ class Engine:
         return self._finite(metric, total / self._w.count)
 
     def chip(
-        self, metric: Metric, keep: str | None, point: int, trial: int, variant: Variant = WHOLE
+        self, metric: Metric, keep: str | None, point: int, trial: ChipAddress, variant: Variant = WHOLE
     ) -> Outcome:
         """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise."""
         begin = time.perf_counter()
@@ -198,7 +201,7 @@ class Engine:
         return Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
 
     def chip_scores(
-        self, metric: Metric, keep: str | None, point: int, trial: int
+        self, metric: Metric, keep: str | None, point: int, trial: ChipAddress
     ) -> tuple[Outcome, NDArray[np.float32]]:
         """Score chip ``trial`` as :meth:`chip` does, and give the score of every sample."""
         begin = time.perf_counter()
@@ -207,8 +210,30 @@ class Engine:
         outcome = Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
         return outcome, np.concatenate(parts).astype(np.float32)
 
+    def badness(
+        self, metric: Metric, keep: str | None, point: int, chip: ChipAddress, scale: float
+    ) -> Outcome:
+        """Give the badness of a chip (:mod:`nvaudit.perturb.badness`) instead of its metric."""
+        begin = time.perf_counter()
+        session, reference = self._chip_session(point, chip), self._reference(keep)
+        metric, total, soft, samples = self._over_set(metric), 0.0, [], self._w.count
+        for start, stop, output in _gather(self._outputs(session, self._w.template, samples)):
+            check_row(metric, output)
+            target = _part(reference, slice(start, stop))
+            total += _sum([score(metric, output, target)])
+            if counts_errors(metric):
+                soft.append(soft_errors(metric, output, target, scale))
+        value = badness(metric, self._finite(metric, total), samples, soft)
+        return Outcome(value, samples, time.perf_counter() - begin)
+
     def variant_scores(
-        self, metric: Metric, keep: str | None, point: int, trial: int | None, variant: Variant, images: int
+        self,
+        metric: Metric,
+        keep: str | None,
+        point: int,
+        trial: ChipAddress | None,
+        variant: Variant,
+        images: int,
     ) -> NDArray[np.float64]:
         """Score a variant of chip ``trial`` (None: the unmodified model) on samples spread over the set.
 
@@ -390,20 +415,20 @@ class Engine:
         fills = {name: file.open() for name, file in graph.digital.items()}
         return open_session(Path(graph.path), fills, self._w.provider)
 
-    def _chip_session(self, point: int, trial: int, variant: Variant = WHOLE) -> Any:
+    def _chip_session(self, point: int, trial: ChipAddress, variant: Variant = WHOLE) -> Any:
         corrections = self._corrections(point, trial, variant)
         proto = self._of_chip(Path(self._w.template.path).read_bytes(), trial)
         return self._filled(proto, self.fill(point, trial, variant), corrections)
 
-    def _of_chip(self, proto: bytes, trial: int) -> bytes:
+    def _of_chip(self, proto: bytes, trial: ChipAddress) -> bytes:
         """A graph whose read noise is that of a chip."""
         if not self._w.read_noise or trial == QUANTISED:
             return proto
         from nvaudit.model import reseed_read_noise
 
-        return reseed_read_noise(proto, self._w.seed, trial)
+        return reseed_read_noise(proto, self._w.seed, _number(trial))
 
-    def _corrections(self, point: int, trial: int, variant: Variant) -> dict[str, NDArray[Any]]:
+    def _corrections(self, point: int, trial: ChipAddress, variant: Variant) -> dict[str, NDArray[Any]]:
         """What a chip is corrected by: found on the same devices, drawn again, on the calibration samples."""
         how = self._w.correction
         if how is None:
@@ -450,11 +475,13 @@ class Engine:
         for feeds in batches:
             yield [np.asarray(one) for one in run_session(session, list(outputs), dict(feeds))]
 
-    def corrections(self, point: int, trial: int) -> dict[str, NDArray[Any]]:
+    def corrections(self, point: int, trial: ChipAddress) -> dict[str, NDArray[Any]]:
         """What a chip is corrected by: the initializers of the template that ``correction`` leaves open."""
         return self._corrections(point, trial, WHOLE)
 
-    def fill(self, point: int, trial: int, variant: Variant = WHOLE) -> Iterator[tuple[Slot, NDArray[Any]]]:
+    def fill(
+        self, point: int, trial: ChipAddress, variant: Variant = WHOLE
+    ) -> Iterator[tuple[Slot, NDArray[Any]]]:
         """Draw tensor after tensor and hand out the slots that hold it."""
         for index, law in enumerate(self._tensor_laws(point, variant.terms)):
             slots = [slot for slot in self._w.slots if slot.weight_key == law.tensor.key]
@@ -477,20 +504,24 @@ class Engine:
                     digital.put_into(draw.read_variance, 0.0)
             yield from ((slot, place(draw, slot)) for slot in slots)
 
-    def _cells(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> Cells:
+    def _cells(self, law: TensorLaw, index: int, trial: ChipAddress, variant: Variant) -> Cells:
         """The devices of one tensor of a chip: drawn, or as they were read back."""
         if self._w.chips:
-            return cells_on(law, self._w.chips[trial][index])
+            return cells_on(law, self._w.chips[_number(trial)][index])
         return self._verifier.cells(law, index, variant.verified, self._w.seed, trial)
 
-    def _draw(self, law: TensorLaw, index: int, trial: int, variant: Variant) -> DrawnWeights:
+    def _draw(self, law: TensorLaw, index: int, trial: ChipAddress, variant: Variant) -> DrawnWeights:
         """The weights of one tensor of a chip."""
         if self._w.chips:
-            return weights_of(law, self._w.chips[trial][index], self._w.seed, trial)
+            return weights_of(law, self._w.chips[_number(trial)][index], self._w.seed, trial)
         return self._verifier.draw(law, index, variant.verified, self._w.seed, trial)
 
     def inner(
-        self, outputs: Mapping[str, str], point: int = 0, trial: int = QUANTISED, variant: Variant = WHOLE
+        self,
+        outputs: Mapping[str, str],
+        point: int = 0,
+        trial: ChipAddress = QUANTISED,
+        variant: Variant = WHOLE,
     ) -> InnerProbe:
         """Open a chip with inner values in sight; see :func:`nvaudit.perturb.probe.exposing`."""
         session = self._chip_session(point, trial, variant)
@@ -506,6 +537,13 @@ class Engine:
             ]
             self._laws = ((point, terms), [limit_terms(law, terms) for law in laws])
         return self._laws[1]
+
+
+def _number(chip: ChipAddress) -> int:
+    """Give the trial number of a chip where only one that has a number can be."""
+    if isinstance(chip, MovedChip):
+        raise OptionError("--rare moves chips that are drawn; it does not go with --chip or fresh read noise")
+    return chip
 
 
 def _sum(parts: Iterable[NDArray[np.float64]]) -> float:

@@ -22,6 +22,7 @@ from nvaudit.perturb.cells import Cells, cells_of, draw_cells, refuse_noise_on_w
 from nvaudit.perturb.chip import Device, DrawnWeights, TensorLaw, added_up, blocks
 from nvaudit.perturb.common import BlockIndex
 from nvaudit.perturb.workload import ReadBack
+from nvaudit.rng import ChipAddress
 
 HeldConductances = NDArray[np.floating]
 
@@ -45,7 +46,9 @@ def check_devices(point: OperatingPoint, option: str) -> None:
     refuse_noise_on_weights(point, option)
 
 
-def simulated_conductances(law: TensorLaw, seed: int, trial: int, converters: bool) -> HeldConductances:
+def simulated_conductances(
+    law: TensorLaw, seed: int, trial: ChipAddress, converters: bool
+) -> HeldConductances:
     """Draw chip ``trial`` as conductances, without the noise of reading them.
 
     Parameters
@@ -109,7 +112,7 @@ def _devices(
         yield Device(held, there, there - target[held.level], reads)
 
 
-def weights_of(law: TensorLaw, chip: ReadBack, seed: int, trial: int) -> DrawnWeights:
+def weights_of(law: TensorLaw, chip: ReadBack, seed: int, trial: ChipAddress) -> DrawnWeights:
     """Give the weights that the devices of a tensor add up to.
 
     Parameters

@@ -23,6 +23,7 @@ from nvaudit.perturb.cells import Cells, draw_cells
 from nvaudit.perturb.chip import DrawnWeights, TensorLaw
 from nvaudit.perturb.terms import effect
 from nvaudit.perturb.workload import ArrayFile
+from nvaudit.rng import ChipAddress
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Verifier:
         self._laws: dict[int, tuple[TensorLaw, float, frozenset[str], TensorLaw]] = {}
 
     def draw(
-        self, law: TensorLaw, index: int, verified: Verified | None, seed: int, trial: int
+        self, law: TensorLaw, index: int, verified: Verified | None, seed: int, trial: ChipAddress
     ) -> DrawnWeights:
         """Draw one tensor on chip ``trial``; without ``verified`` as ``law.draw`` does."""
         mask = self._mask(index, verified)
@@ -107,7 +108,9 @@ class Verifier:
             np.where(mask, new.weights, old.weights), _either(mask, new.read_variance, old.read_variance)
         )
 
-    def cells(self, law: TensorLaw, index: int, verified: Verified | None, seed: int, trial: int) -> Cells:
+    def cells(
+        self, law: TensorLaw, index: int, verified: Verified | None, seed: int, trial: ChipAddress
+    ) -> Cells:
         """Draw the devices of one tensor on chip ``trial``."""
         mask = self._mask(index, verified)
         if verified is None or not mask.any():

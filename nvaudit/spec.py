@@ -231,6 +231,39 @@ class QuestionOptions(Options):
     ] = None
 
 
+class RareOptions(Options):
+    """Chips far beyond the sample."""
+
+    title: ClassVar[str] = "Rare chips"
+
+    rare: Annotated[
+        tuple[Annotated[float, Field(ge=1e-9, le=0.1)], ...],
+        Field(max_length=MAX_QUESTIONS),
+        AfterValidator(each_once),
+        Option(
+            "Estimate the metric that a share P of the chips does not reach, such as 1e-6 (one in a million), "
+            "by splitting: moves from bad chips to worse ones, in independent runs that give an interval; "
+            "repeatable.",
+            unset="not",
+            metavar="P",
+        ),
+    ] = ()
+    rare_runs: Annotated[
+        Annotated[int, Field(ge=4, le=1000)],
+        Option("Independent runs; their spread makes the interval. An even number.", metavar="R"),
+    ] = 10
+    rare_chips: Annotated[
+        Annotated[int, Field(ge=20, le=1_000_000)],
+        Option("Chips that each run keeps at each level.", metavar="N"),
+    ] = 500
+    rare_moves: Annotated[
+        Annotated[int, Field(ge=1, le=1000)],
+        Option(
+            "Moves from a chip that is kept to the next; every second run makes twice as many.", metavar="M"
+        ),
+    ] = 1
+
+
 class TechnologyOptions(Options):
     """The circuits around the devices, and how the hardware is built with them."""
 
@@ -329,6 +362,7 @@ def check_technology(spec: TechnologyOptions, adc_bits: int | None, *, audited: 
 
 
 class RunSpec(
+    RareOptions,
     TechnologyOptions,
     ClusterOptions,
     RunOptions,

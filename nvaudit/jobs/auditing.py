@@ -21,6 +21,7 @@ from nvaudit.jobs.costing import session_cost
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import Measurement, measure_chips
+from nvaudit.jobs.rare import RareEnded, check_rare, find_rare
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.tiling import Crossbar
@@ -32,6 +33,7 @@ from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.workers import Pool
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.cost.result import CostInfo
 from nvaudit.report.crossbar import CrossbarInfo, partly_converted
@@ -118,6 +120,7 @@ def run_audit(
     """
     begin = time.perf_counter()
     check_calibration(spec)
+    check_rare(spec)
     spec = with_manifest(spec)
     check_technology(spec, spec.adc_bits, audited=True)
     folder = None if resume is None else Path(resume)
@@ -198,6 +201,11 @@ def _measure(
             measurement = measure_chips(
                 pool, session, metric, keep, progress, record, stop, minutes, baseline
             )
+        rare: dict[str, Any] = {}
+        with _as_time_permits(session, stop, measurement, "rare chips were not estimated", bool(spec.rare)):
+            if spec.rare and not measurement.ended:
+                minutes = _minutes_left(spec, begin)
+                rare = _rare(session, pool, metric, keep, measurement, progress, record, stop, minutes)
         calibrated = None
         with _as_time_permits(
             session, stop, measurement, "chips were not corrected", spec.calibrate_chips is not None
@@ -214,7 +222,7 @@ def _measure(
     with _as_time_permits(session, stop, measurement, "the roughness was not measured", spec.roughness):
         if spec.roughness and not measurement.ended and not stop.interrupted:
             landscape = _landscape(session, progress, folder)
-    landscape = {**landscape, **read_back}
+    landscape = {**landscape, **read_back, **rare}
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
     with _as_time_permits(session, stop, measurement, "the hardware was not costed", bool(spec.technology)):
@@ -267,6 +275,31 @@ def _chips_read_back(
             session.notes.extend(notes_on_chips(measured))
             return {"measured_chips": measured}
     return {}
+
+
+def _rare(
+    session: Session,
+    pool: Pool,
+    metric: Metric,
+    keep: str | None,
+    measurement: Measurement,
+    progress: Progress,
+    record: ChipRecord | None,
+    stop: Stop,
+    minutes: float | None,
+) -> dict[str, Any]:
+    """Estimate rare chips: fields of the report, none if the run ended before."""
+    stop.end_in(None if minutes is None else 60 * minutes)
+    try:
+        with session.timed("rare chips"), stop.waited_for():
+            found = find_rare(session, pool, metric, keep, measurement.chips[0], progress, record, stop)
+    except RareEnded:
+        why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
+        session.notes.append(f"rare chips were not estimated: {why}; with --resume the run goes on")
+        return {}
+    finally:
+        stop.end_in(None)
+    return {"rare": found.chips, "rare_tail": found.tail}
 
 
 def _minutes_left(spec: RunSpec, begin: float) -> float | None:

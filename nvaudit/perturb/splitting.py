@@ -78,6 +78,8 @@ class Climb:
     name: str
     moves: int
     pools: list[Pool] = field(default_factory=list)
+    tried: int = 0
+    accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,15 @@ class Split:
         Their states.
     evaluations : int
         Chips that were evaluated, the pilot's included.
+    acceptance : float
+        Share of the moves that were accepted.
     """
 
     ladder: Ladder
     runs: tuple[SplitRun, ...]
     climbs: tuple[Climb, ...]
     evaluations: int
+    acceptance: float
 
     def nearest(self, score: float) -> MovedChip:
         """Give the state whose score lies nearest to one."""
@@ -137,7 +142,18 @@ def split(evaluate: Evaluate, probability: float, effort: Effort, seed: int) -> 
     runs = tuple(
         SplitRun(ladder.levels, tuple(np.sort(pool.scores) for pool in climb.pools)) for climb in climbs
     )
-    return Split(ladder, runs, tuple(climbs), count)
+    tried, accepted = (sum(getattr(climb, what) for climb in climbs) for what in ("tried", "accepted"))
+    return Split(ladder, runs, tuple(climbs), count, accepted / max(tried, 1))
+
+
+def evaluations_needed(probability: float, effort: Effort) -> int:
+    """Chips that :func:`split` evaluates for a probability, unless the score ends before."""
+    levels = 0
+    while SHARE ** (levels + 1) > probability:
+        levels += 1
+    begun, moved = effort.states, effort.states * (1 - SHARE) * effort.moves * levels
+    # The pilot and every second run make twice the moves.
+    return round(effort.runs * (begun + 1.5 * moved) + begun + 2 * moved)
 
 
 def _begin(evaluate: Evaluate, climbs: Sequence[Climb], states: int) -> None:
@@ -212,11 +228,12 @@ def _raise(
         scores = evaluate([chip for own in proposed for chip in own])
         taken, place = 0, 0
         for index, chips in zip(going, proposed, strict=True):
+            climbs[index].tried += len(chips)
             for chain, chip in enumerate(chips):
                 # The move keeps the law of chips, so on the condition it is accepted wherever that holds.
                 if scores[place] >= level:
                     now[index].chips[chain], now[index].scores[chain] = chip, scores[place]
-                    taken += 1
+                    taken, climbs[index].accepted = taken + 1, climbs[index].accepted + 1
                 place += 1
             if (turn + 1) % climbs[index].moves == 0:
                 kept[index].append(Pool(list(now[index].chips), now[index].scores.copy()))

@@ -18,6 +18,7 @@ from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
+from nvaudit.report.rare import RareChip, RareTail
 from nvaudit.report.reading import parsed, validated
 from nvaudit.report.remedy import Remedy
 from nvaudit.report.sections import (
@@ -93,6 +94,10 @@ class AuditReport(Header):
     )
     mapped_gate: MappedGate | None = Field(default=None, description="Null without --require-mapped.")
     tail: tuple[TailResult, ...] = Field(default=(), description="Percentiles beyond the sample.")
+    rare: tuple[RareChip, ...] = Field(
+        default=(), description="Chips far beyond the sample, estimated by splitting; empty without --rare."
+    )
+    rare_tail: RareTail | None = Field(default=None, description="The tail that splitting has seen.")
     trials: TrialSummary
     sweep: tuple[SweepPoint, ...] = ()
     calibrated: CalibratedChips | None = Field(

@@ -1,0 +1,246 @@
+"""Chips far rarer than a sample holds: `--rare`."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nvaudit.arrays import Floats
+from nvaudit.errors import OptionError
+from nvaudit.perturb.badness import counts_errors, margin_scale, metric_at
+from nvaudit.perturb.engine import Outcome
+from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.record import ChipRecord
+from nvaudit.perturb.schedule import Ending, Progress, completed
+from nvaudit.perturb.splitting import Effort, Split, evaluations_needed, split
+from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.workers import Pool
+from nvaudit.report.chips import Chips, worst_first
+from nvaudit.report.rare import Move, RareAddress, RareChip, RareTail, RareTailPoint
+from nvaudit.report.wording import value_text
+from nvaudit.rng import MovedChip
+from nvaudit.session import Session
+from nvaudit.spec import RareOptions, RunSpec
+from nvaudit.stats.binomial import interval_ranks
+from nvaudit.stats.splitting import RareValue, moves_matter, rare_value
+
+CONFIDENCE = 0.95
+
+_KNOWN = (1e-2, 1e-3)
+"""Probabilities at which the chips of the audit say what is right, where there are enough of them."""
+
+_CURVE = 4
+"""Points of the tail in each factor of ten."""
+
+
+class RareEnded(Exception):
+    """The run is to end before all moves are made; what is finished stays in the record."""
+
+
+@dataclass(frozen=True)
+class Rare:
+    """What was found about rare chips."""
+
+    chips: tuple[RareChip, ...]
+    tail: RareTail
+
+
+def check_rare(spec: RunSpec) -> None:
+    """Refuse options that do not go together with rare chips.
+
+    Raises
+    ------
+    OptionError
+        Naming them.
+    """
+    if not spec.rare:
+        for name, field_info in RareOptions.model_fields.items():
+            if name != "rare" and getattr(spec, name) != field_info.default:
+                raise OptionError(f"{spec.flag(name)} is for rare chips; give a probability with --rare")
+        return
+    if len(spec.sigmas) > 1:
+        raise OptionError("--rare is for one operating point; give one --sigma")
+    if spec.rare_runs % 2:
+        raise OptionError(
+            f"--rare-runs {spec.rare_runs}: give an even number; one half of the runs makes twice the moves"
+        )
+
+
+def _check_deterministic(session: Session) -> None:
+    """Refuse chips whose metric is not a function of what they were drawn from."""
+    why = None
+    if session.workload.read_noise:
+        why = "read noise is drawn anew at every inference; freeze it with --freeze-read"
+    elif session.loaded.draws:
+        why = "the model draws random numbers"
+    if why is not None:
+        raise OptionError(f"--rare: moves from chip to chip need a metric that is the chip's own, and {why}")
+
+
+@dataclass
+class _Evaluation:
+    """Evaluates chips on the pool; what the record has is not run again."""
+
+    pool: Pool
+    metric: Metric
+    keep: str | None
+    scale: float
+    total: int
+    progress: Progress
+    record: ChipRecord | None
+    stop: Stop
+    done: int = 0
+    seen: dict[int, float] = field(default_factory=dict)
+
+    def __call__(self, chips: Sequence[MovedChip]) -> Floats:
+        """Give the badness of chips."""
+        scores = np.full(len(chips), np.nan)
+        todo = deque(enumerate(chips))
+        ending = Ending[tuple[int, MovedChip]](lambda call: self.stop.due())
+        for (place, chip), outcome, known in completed(self.pool, todo, self._submit, self._recall, ending):
+            scores[place] = outcome.value
+            if not known and self.record is not None:
+                self.record.add(0, 0, outcome, chip.digest)
+            self.done += 1
+            self.progress("rare chips", min(self.done, self.total), self.total)
+        if np.isnan(scores).any():
+            raise RareEnded
+        return scores
+
+    def _submit(self, call: tuple[int, MovedChip]) -> Future[Outcome]:
+        _, chip = call
+        what = f"a chip {len(chip.moves)} moves from {chip.start}"
+        return self.pool.submit(what, "badness", self.metric, self.keep, 0, chip, self.scale)
+
+    def _recall(self, call: tuple[int, MovedChip]) -> Outcome | None:
+        return None if self.record is None else self.record.find(0, 0, call[1].digest)
+
+
+def find_rare(
+    session: Session,
+    pool: Pool,
+    metric: Metric,
+    keep: str | None,
+    chips: Chips,
+    progress: Progress,
+    record: ChipRecord | None,
+    stop: Stop,
+) -> Rare:
+    """Estimate the metric of rare chips.
+
+    Parameters
+    ----------
+    chips : Chips
+        The plain sample, which the estimate must agree with.
+
+    Raises
+    ------
+    OptionError
+        If a chip's metric depends on more than the chip.
+    RareEnded
+        If ``stop`` ends the run.
+    """
+    _check_deterministic(session)
+    spec, samples = session.spec, session.dataset.count
+    scale = 1.0
+    if counts_errors(metric):
+        margins = pool.submit("the unmodified model", "margins", metric, keep).result()
+        scale = margin_scale(margins)
+    least = min(spec.rare)
+    effort = Effort(spec.rare_runs, spec.rare_chips, spec.rare_moves)
+    total = evaluations_needed(least, effort)
+    evaluate = _Evaluation(pool, metric, keep, scale, total, progress, record, stop)
+    found = split(evaluate, least, effort, spec.seed)
+    wrong = _disagreement(found, chips, metric, samples)
+    moved = moves_matter(found.runs[::2], found.runs[1::2], rare_value(found.runs, least).value)
+    results = []
+    for probability in spec.rare:
+        at = rare_value(found.runs, probability, CONFIDENCE)
+        value, low, high = _metrics(at, metric, samples)
+        note, given = _note(wrong, moved, metric), wrong is None and not moved
+        results.append(
+            RareChip(
+                probability=probability,
+                value=value if given else None,
+                low=low if given else None,
+                high=high if given else None,
+                confidence=CONFIDENCE,
+                evaluations=found.evaluations,
+                runs=effort.runs,
+                note=note,
+                chip=_address(found.nearest(at.value)),
+            )
+        )
+    tail = RareTail(
+        points=_curve(found, least, metric, samples),
+        levels=len(found.ladder.levels),
+        states=effort.states,
+        moves=effort.moves,
+        acceptance=found.acceptance,
+    )
+    return Rare(tuple(results), tail)
+
+
+def _metrics(at: RareValue, metric: Metric, samples: int) -> tuple[float | None, float | None, float | None]:
+    """Value, lower and upper end in the metric's unit; None for an end that no state bounds."""
+    value, good, bad = (
+        metric_at(metric, score, samples) if math.isfinite(score) else None
+        for score in (at.value, at.low, at.high)
+    )
+    return (value, bad, good) if metric.higher_is_better else (value, good, bad)
+
+
+def _disagreement(found: Split, chips: Chips, metric: Metric, samples: int) -> str | None:
+    """Say where the estimate does not agree with the sampled chips; None if it does."""
+    ordered = worst_first(chips, metric.higher_is_better)
+    exact = np.sort(chips.low)[: len(ordered)] if metric.higher_is_better else ordered
+    for probability in _KNOWN:
+        first, last = interval_ranks(100 * probability, len(ordered), CONFIDENCE)
+        if first is None or last is None:
+            continue
+        ends = float(exact[first - 1]), float(exact[last - 1])
+        _, low, high = _metrics(rare_value(found.runs, probability, CONFIDENCE), metric, samples)
+        apart = (low is not None and low > max(ends)) or (high is not None and high < min(ends))
+        if apart:
+            here = " to ".join(value_text(end, metric.unit) for end in sorted(ends))
+            there = " to ".join("?" if end is None else value_text(end, metric.unit) for end in (low, high))
+            return f"at 1 chip in {1 / probability:,.0f} the sample gives {here}, splitting {there}"
+    return None
+
+
+def _note(wrong: str | None, moved: bool, metric: Metric) -> str:
+    advice = "use more moves (--rare-moves) or chips (--rare-chips)"
+    if wrong is not None:
+        return f"no estimate: {wrong}; {advice}"
+    if moved:
+        return f"no estimate: runs with twice the moves give another probability; {advice}"
+    return (
+        "agrees with the sampled chips, and with itself at twice the moves; the interval is asymptotic in the "
+        "number of runs"
+    )
+
+
+def _curve(found: Split, least: float, metric: Metric, samples: int) -> tuple[RareTailPoint, ...]:
+    points = []
+    count = round(_CURVE * math.log10(0.1 / least))
+    for probability in (float(p) for p in np.geomspace(0.1, least, max(2, count + 1))):
+        value, low, high = _metrics(rare_value(found.runs, probability, CONFIDENCE), metric, samples)
+        if value is not None:
+            points.append(RareTailPoint(probability=probability, value=value, low=low, high=high))
+    return tuple(points)
+
+
+def _address(chip: MovedChip) -> RareAddress:
+    return RareAddress(
+        start=chip.start, moves=tuple(Move(keep=keep, towards=name) for keep, name in chip.moves)
+    )
+
+
+def chip_at(address: RareAddress) -> MovedChip:
+    """Give the chip of an address in a report."""
+    return MovedChip(address.start, tuple((move.keep, move.towards) for move in address.moves))

@@ -14,15 +14,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from nvaudit.errors import OptionError
+
 
 @dataclass(frozen=True)
 class MovedChip:
     """A chip that was reached by moves: an address like a trial number, for numbers that lie near others.
 
     With z_0 the standard normals of the chip ``start`` and ξ_i those of the i-th move's own chip,
-    z_i = keep_i z_{i−1} + (1 − keep_i²)^½ ξ_i: the preconditioned Crank-Nicolson move (Cotter, Roberts, Stuart and
-    White, Stat. Sci. 28, 2013), which leaves the law of a chip as it is, whatever the number of normals. Uniform
-    numbers u move as Φ⁻¹(u).
+    z_i = keep_i z_{i−1} + (1 − keep_i²)^½ ξ_i: the preconditioned Crank-Nicolson move (Cotter, Roberts,
+    Stuart and White, Stat. Sci. 28, 2013), which leaves the law of a chip as it is, whatever the number of
+    normals. Uniform numbers u move as Φ⁻¹(u).
 
     Attributes
     ----------
@@ -48,6 +50,26 @@ class MovedChip:
 
 ChipAddress: TypeAlias = int | MovedChip
 """Which chip: a trial number, or one that was reached by moves."""
+
+
+def trial_number(chip: ChipAddress) -> int:
+    """Give the trial number of a chip that was read back.
+
+    Raises
+    ------
+    OptionError
+        If it was reached by moves.
+    """
+    if isinstance(chip, MovedChip):
+        raise OptionError("a chip that was reached by moves cannot have been read back")
+    return chip
+
+
+def read_address(chip: ChipAddress) -> int:
+    """Give the number that read noise inside a graph is seeded by."""
+    # After a move it is drawn anew: read noise is then part of the state, and a draw that does not look at
+    # the one before keeps its law as the other moves do.
+    return chip.digest if isinstance(chip, MovedChip) else chip
 
 
 class _Moved(np.random.Generator):

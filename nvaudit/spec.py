@@ -241,7 +241,7 @@ class RareOptions(Options):
         Field(max_length=MAX_QUESTIONS),
         AfterValidator(each_once),
         Option(
-            "Estimate the metric that a share P of the chips does not reach, such as 1e-6 (one in a million), "
+            "Estimate the metric that a share P of chips does not reach, such as 1e-6, one in a million, "
             "by splitting: moves from bad chips to worse ones, in independent runs that give an interval; "
             "repeatable.",
             unset="not",

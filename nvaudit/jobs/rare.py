@@ -21,7 +21,7 @@ from nvaudit.perturb.splitting import Effort, Split, evaluations_needed, split
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, worst_first
-from nvaudit.report.rare import Move, RareAddress, RareChip, RareTail, RareTailPoint
+from nvaudit.report.rare import ChipMove, RareAddress, RareChip, RareTail, RareTailPoint
 from nvaudit.report.wording import value_text
 from nvaudit.rng import MovedChip
 from nvaudit.session import Session
@@ -69,17 +69,6 @@ def check_rare(spec: RunSpec) -> None:
         raise OptionError(
             f"--rare-runs {spec.rare_runs}: give an even number; one half of the runs makes twice the moves"
         )
-
-
-def _check_deterministic(session: Session) -> None:
-    """Refuse chips whose metric is not a function of what they were drawn from."""
-    why = None
-    if session.workload.read_noise:
-        why = "read noise is drawn anew at every inference; freeze it with --freeze-read"
-    elif session.loaded.draws:
-        why = "the model draws random numbers"
-    if why is not None:
-        raise OptionError(f"--rare: moves from chip to chip need a metric that is the chip's own, and {why}")
 
 
 @dataclass
@@ -140,12 +129,9 @@ def find_rare(
 
     Raises
     ------
-    OptionError
-        If a chip's metric depends on more than the chip.
     RareEnded
         If ``stop`` ends the run.
     """
-    _check_deterministic(session)
     spec, samples = session.spec, session.dataset.count
     scale = 1.0
     if counts_errors(metric):
@@ -173,7 +159,7 @@ def find_rare(
                 evaluations=found.evaluations,
                 runs=effort.runs,
                 note=note,
-                chip=_address(found.nearest(at.value)),
+                chip=_address(*found.nearest(at.value), metric, samples),
             )
         )
     tail = RareTail(
@@ -220,8 +206,8 @@ def _note(wrong: str | None, moved: bool, metric: Metric) -> str:
     if moved:
         return f"no estimate: runs with twice the moves give another probability; {advice}"
     return (
-        "agrees with the sampled chips, and with itself at twice the moves; the interval is asymptotic in the "
-        "number of runs"
+        "agrees with the sampled chips, and with itself at twice the moves; the interval is asymptotic in "
+        "the number of runs"
     )
 
 
@@ -235,12 +221,6 @@ def _curve(found: Split, least: float, metric: Metric, samples: int) -> tuple[Ra
     return tuple(points)
 
 
-def _address(chip: MovedChip) -> RareAddress:
-    return RareAddress(
-        start=chip.start, moves=tuple(Move(keep=keep, towards=name) for keep, name in chip.moves)
-    )
-
-
-def chip_at(address: RareAddress) -> MovedChip:
-    """Give the chip of an address in a report."""
-    return MovedChip(address.start, tuple((move.keep, move.towards) for move in address.moves))
+def _address(chip: MovedChip, score: float, metric: Metric, samples: int) -> RareAddress:
+    moves = tuple(ChipMove(keep=keep, towards=name) for keep, name in chip.moves)
+    return RareAddress(start=chip.start, moves=moves, value=metric_at(metric, score, samples))

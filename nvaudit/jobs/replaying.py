@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import GraphFile, Workload
 from nvaudit.report.result import AuditReport
+from nvaudit.rng import ChipAddress, MovedChip, read_address
 from nvaudit.session import Session, prepare, prepare_again, settle_metric
 from nvaudit.spec import make_spec
 
@@ -36,7 +38,7 @@ class Replayed:
     """
 
     path: Path
-    trial: int
+    trial: int | None
     sigma: float
     reported: float | None
     measured: float | None
@@ -48,6 +50,7 @@ def replay(
     out: Path,
     *,
     trial: int | None = None,
+    rare: float | None = None,
     sigma: float | None = None,
     check: bool = True,
 ) -> Replayed:
@@ -61,6 +64,8 @@ def replay(
         The ONNX file to write.
     trial : int, optional
         Which chip; by default the worst.
+    rare : float, optional
+        Instead of a trial: one of the probabilities of rare chips; the chip nearest to its value is written.
     sigma : float, optional
         Which point of a sweep; by default the largest.
     check : bool
@@ -76,7 +81,15 @@ def replay(
     """
     spec = make_spec(**report.run)
     sigma = report.operating_point.sigma if sigma is None else sigma
-    trial, reported = _chip(report, sigma, trial)
+    chip: ChipAddress
+    reported: float | None
+    if rare is None:
+        trial, reported = _chip(report, sigma, trial)
+        chip = trial
+    elif trial is not None:
+        raise OptionError("--trial and --rare: choose one")
+    else:
+        chip, reported = _rare_chip(report, rare)
     data = spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz"))
     check_product(out, {"the model": spec.model, "the data": data, "the device profile": spec.device})
     with scratch_folder() as folder, holding_inputs():
@@ -93,7 +106,7 @@ def replay(
                 f"the report has sigma {sigma:g} and its run has not; give a report as it was written"
             )
         check_inputs()  # before anything is written, too
-        write_chip(session.workload, engine, out, point, trial)
+        write_chip(session.workload, engine, out, point, chip)
         measured = _measure(session, engine, probe, out) if check else None
     if measured is not None and reported is not None and measured != reported:
         reason = "another version of ONNX Runtime or another processor rounds otherwise"
@@ -122,6 +135,18 @@ def _chip(report: AuditReport, sigma: float, trial: int | None) -> tuple[int, fl
     return trial, values[trial]
 
 
+def _rare_chip(report: AuditReport, probability: float) -> tuple[MovedChip, float]:
+    """The chip nearest to the value of a probability, and its metric."""
+    for one in report.rare:
+        if math.isclose(one.probability, probability) and one.chip is not None:
+            moves = tuple((move.keep, move.towards) for move in one.chip.moves)
+            return MovedChip(one.chip.start, moves), one.chip.value
+    there = (
+        ", ".join(f"{one.probability:g}" for one in report.rare) or "none; ask an audit for them with --rare"
+    )
+    raise OptionError(f"--rare {probability:g}: rare chips of the report: {there}")
+
+
 def _same(session: Session, report: AuditReport) -> None:
     """Refuse a model, data, device or mapping file that is not the report's."""
     for what, digest in session.hashes().items():
@@ -134,12 +159,12 @@ def _same(session: Session, report: AuditReport) -> None:
             )
 
 
-def write_chip(workload: Workload, engine: Engine, output: Path, point: int, trial: int) -> None:
+def write_chip(workload: Workload, engine: Engine, output: Path, point: int, chip: ChipAddress) -> None:
     """Fill the template with the chip's weights and write it as a model of its own."""
-    arrays = {slot.name: array for slot, array in engine.fill(point, trial)}
+    arrays = {slot.name: array for slot, array in engine.fill(point, chip)}
     proto = Path(workload.template.path).read_bytes()
     if workload.read_noise:
-        proto = reseed_read_noise(proto, workload.seed, trial)
+        proto = reseed_read_noise(proto, workload.seed, read_address(chip))
     slots = tuple(replace(slot, transform=UNMOVED) for slot in workload.slots)
     digital = {name: file.open() for name, file in workload.template.digital.items()}
     filled_model(Template(proto, slots, digital, {}), arrays, output)

@@ -32,8 +32,8 @@ def soft_errors(
     metric: Metric, output: NDArray[Any], target: NDArray[Any] | None, scale: float
 ) -> NDArray[np.float64]:
     """Errors of samples made smooth: near 1 far on the wrong side, near 0 far on the right one."""
-    # Chips with equally many errors would tie, and a level in a tie cuts a pool anywhere but at its share. The
-    # margin also says which chips lie near more errors, so moves go there.
+    # Chips with equally many errors would tie, and a level in a tie cuts a pool anywhere but at its share.
+    # The margin also says which chips lie near more errors, so moves go there.
     return np.asarray(expit(-nominal_margin(metric, output, target) / scale), np.float64)
 
 
@@ -57,4 +57,4 @@ def metric_at(metric: Metric, bad: float, samples: int) -> float:
     """Metric of a chip of some badness."""
     if not counts_errors(metric):
         return -bad if metric.higher_is_better else bad
-    return 1 - math.floor(bad) / samples
+    return (samples - math.floor(bad)) / samples

@@ -31,7 +31,7 @@ from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
 from nvaudit.perturb.workload import GraphFile, Workload
-from nvaudit.rng import ChipAddress, MovedChip
+from nvaudit.rng import ChipAddress, read_address, trial_number
 
 QUANTISED = -1
 """The trial number of the noiseless chip: codes only."""
@@ -426,7 +426,7 @@ class Engine:
             return proto
         from nvaudit.model import reseed_read_noise
 
-        return reseed_read_noise(proto, self._w.seed, _number(trial))
+        return reseed_read_noise(proto, self._w.seed, read_address(trial))
 
     def _corrections(self, point: int, trial: ChipAddress, variant: Variant) -> dict[str, NDArray[Any]]:
         """What a chip is corrected by: found on the same devices, drawn again, on the calibration samples."""
@@ -507,13 +507,13 @@ class Engine:
     def _cells(self, law: TensorLaw, index: int, trial: ChipAddress, variant: Variant) -> Cells:
         """The devices of one tensor of a chip: drawn, or as they were read back."""
         if self._w.chips:
-            return cells_on(law, self._w.chips[_number(trial)][index])
+            return cells_on(law, self._w.chips[trial_number(trial)][index])
         return self._verifier.cells(law, index, variant.verified, self._w.seed, trial)
 
     def _draw(self, law: TensorLaw, index: int, trial: ChipAddress, variant: Variant) -> DrawnWeights:
         """The weights of one tensor of a chip."""
         if self._w.chips:
-            return weights_of(law, self._w.chips[_number(trial)][index], self._w.seed, trial)
+            return weights_of(law, self._w.chips[trial_number(trial)][index], self._w.seed, trial)
         return self._verifier.draw(law, index, variant.verified, self._w.seed, trial)
 
     def inner(
@@ -537,13 +537,6 @@ class Engine:
             ]
             self._laws = ((point, terms), [limit_terms(law, terms) for law in laws])
         return self._laws[1]
-
-
-def _number(chip: ChipAddress) -> int:
-    """Give the trial number of a chip where only one that has a number can be."""
-    if isinstance(chip, MovedChip):
-        raise OptionError("--rare moves chips that are drawn; it does not go with --chip or fresh read noise")
-    return chip
 
 
 def _sum(parts: Iterable[NDArray[np.float64]]) -> float:

@@ -1,12 +1,12 @@
 """Rare chips by splitting: subset simulation with moves in the normals that chips are drawn from.
 
 Au and Beck, Probabilistic Engineering Mechanics 16 (2001), with the moves of Cotter et al. (2013) (see
-:class:`nvaudit.rng.MovedChip`), whose mixing does not depend on how many devices there are. A pilot run chooses
-the levels and how far moves go; the runs that count keep both fixed and are independent of it, so each estimate
-is free of bias (:mod:`nvaudit.stats.splitting`).
+:class:`nvaudit.rng.MovedChip`), whose mixing does not depend on how many devices there are. A pilot run
+chooses the levels and how far moves go; the runs that count keep both fixed and are independent of it, so
+each estimate is free of bias (:mod:`nvaudit.stats.splitting`).
 
-A state is an address, not an array: some twenty names say which chip it is. So states cost no memory, any worker
-evaluates any of them, a run that was cut off goes on, and a rare chip is drawn again from its report.
+A state is an address, not an array: some twenty names say which chip it is. So states cost no memory, any
+worker evaluates any of them, a run that was cut off goes on, and a rare chip is drawn again from its report.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Ladder:
 
 
 @dataclass
-class Pool:
+class StatePool:
     """States with their scores."""
 
     chips: list[MovedChip]
@@ -77,7 +77,7 @@ class Climb:
 
     name: str
     moves: int
-    pools: list[Pool] = field(default_factory=list)
+    pools: list[StatePool] = field(default_factory=list)
     tried: int = 0
     accepted: int = 0
 
@@ -104,11 +104,12 @@ class Split:
     evaluations: int
     acceptance: float
 
-    def nearest(self, score: float) -> MovedChip:
-        """Give the state whose score lies nearest to one."""
+    def nearest(self, score: float) -> tuple[MovedChip, float]:
+        """Give the state whose score lies nearest to one, and its score."""
         pools = [pool for climb in self.climbs for pool in climb.pools]
         best = min(pools, key=lambda pool: float(np.abs(pool.scores - score).min()))
-        return best.chips[int(np.abs(best.scores - score).argmin())]
+        place = int(np.abs(best.scores - score).argmin())
+        return best.chips[place], float(best.scores[place])
 
 
 def split(evaluate: Evaluate, probability: float, effort: Effort, seed: int) -> Split:
@@ -161,7 +162,7 @@ def _begin(evaluate: Evaluate, climbs: Sequence[Climb], states: int) -> None:
     chips = [[MovedChip(f"{climb.name} chip {state}") for state in range(states)] for climb in climbs]
     scores = evaluate([chip for own in chips for chip in own]).reshape(len(climbs), states)
     for climb, own, own_scores in zip(climbs, chips, scores, strict=True):
-        climb.pools.append(Pool(own, own_scores))
+        climb.pools.append(StatePool(own, own_scores))
 
 
 @dataclass
@@ -196,7 +197,7 @@ def _pilot(evaluate: Evaluate, probability: float, effort: Effort, seed: int) ->
     return Ladder(tuple(levels), tuple(keeps))
 
 
-def _above(pool: Pool, level: float) -> np.ndarray:
+def _above(pool: StatePool, level: float) -> np.ndarray:
     return pool.scores >= level
 
 
@@ -205,13 +206,13 @@ def _raise(
 ) -> None:
     """Give each run its next pool: states at or above a level.
 
-    Chains start at states of the last pool that lie there, chosen at random, and keep every ``moves``-th state.
-    A chain's states all have the law of its start, so the pool's mean stays free of bias.
+    Chains start at states of the last pool that lie there, chosen at random, and keep every ``moves``-th
+    state. A chain's states all have the law of its start, so the pool's mean stays free of bias.
     """
     length = round(1 / SHARE)
     begun = [_seeds(climb, level, -(-states // length), seed) for climb in climbs]
-    kept: list[list[Pool]] = [[pool] for pool in begun]
-    now = [Pool(list(pool.chips), pool.scores.copy()) for pool in begun]
+    kept: list[list[StatePool]] = [[pool] for pool in begun]
+    now = [StatePool(list(pool.chips), pool.scores.copy()) for pool in begun]
     stage = {climb.name: len(climb.pools) for climb in climbs}
     for turn in range((length - 1) * max((climb.moves for climb in climbs), default=0)):
         going = [index for index, climb in enumerate(climbs) if turn < (length - 1) * climb.moves]
@@ -236,14 +237,14 @@ def _raise(
                     taken, climbs[index].accepted = taken + 1, climbs[index].accepted + 1
                 place += 1
             if (turn + 1) % climbs[index].moves == 0:
-                kept[index].append(Pool(list(now[index].chips), now[index].scores.copy()))
+                kept[index].append(StatePool(list(now[index].chips), now[index].scores.copy()))
         step.told(taken / max(place, 1), turn)
     for climb, pools in zip(climbs, kept, strict=True):
         chips = [chip for pool in pools for chip in pool.chips]
-        climb.pools.append(Pool(chips, np.concatenate([pool.scores for pool in pools])))
+        climb.pools.append(StatePool(chips, np.concatenate([pool.scores for pool in pools])))
 
 
-def _seeds(climb: Climb, level: float, count: int, seed: int) -> Pool:
+def _seeds(climb: Climb, level: float, count: int, seed: int) -> StatePool:
     """Choose states at or above a level, each as likely as the others."""
     pool = climb.pools[-1]
     there = np.flatnonzero(_above(pool, level))
@@ -252,4 +253,4 @@ def _seeds(climb: Climb, level: float, count: int, seed: int) -> Pool:
     # the states, and this one adds the least spread.
     whole, rest = divmod(count, len(there))
     chosen = np.concatenate([np.tile(there, whole), gen.choice(there, rest, replace=False)]).astype(np.intp)
-    return Pool([pool.chips[index] for index in chosen], pool.scores[chosen])
+    return StatePool([pool.chips[index] for index in chosen], pool.scores[chosen])

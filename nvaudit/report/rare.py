@@ -9,7 +9,7 @@ class _RarePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
-class Move(_RarePart):
+class ChipMove(_RarePart):
     """One move: what it keeps of the chip before, 0 to 1, and the name of the chip that it mixes in."""
 
     keep: float = Field(ge=0, le=1)
@@ -20,7 +20,8 @@ class RareAddress(_RarePart):
     """Which chip: the one that it began at, and how it was reached from there."""
 
     start: str
-    moves: tuple[Move, ...] = ()
+    moves: tuple[ChipMove, ...] = ()
+    value: float = Field(description="Its metric.")
 
 
 class RareChip(_RarePart):

@@ -1,13 +1,13 @@
 """Probabilities of rare values by splitting: the estimate of one run, of several, and when not to trust it.
 
-A run has pools of scores. Pool 0 are independent draws; pool j are draws on the condition that the score is at
-least level j, made by moves that keep that condition's law. With levels fixed beforehand the estimate
+A run has pools of scores. Pool 0 are independent draws; pool j are draws on the condition that the score is
+at least level j, made by moves that keep that condition's law. With levels fixed beforehand the estimate
 
     P(score ≥ t) = Π_{i ≤ j} mean(pool_{i−1} ≥ level_i) · mean(pool_j ≥ t),    level_j ≤ t < level_{j+1}
 
-of one run has no bias, however badly the moves mix (Del Moral, Feynman-Kac Formulae, 2004, thm 7.4.2; Cérou, Del
-Moral, Furon and Guyader, Stat. Comput. 22, 2012). Bad mixing shows as spread between runs, and that is what the
-interval rests on: independent runs are its only source.
+of one run has no bias, however badly the moves mix (Del Moral, Feynman-Kac Formulae, 2004, thm 7.4.2; Cérou,
+Del Moral, Furon and Guyader, Stat. Comput. 22, 2012). Bad mixing shows as spread between runs, and that is
+what the interval rests on: independent runs are its only source.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def rare_value(runs: Sequence[SplitRun], probability: float, confidence: float =
     Returns
     -------
     RareValue
-        ``value`` is where the mean of the runs' tails crosses the probability. The interval are the scores t for
-        which Student's test on the runs does not reject E[tail(t)] = probability; asymptotic in the number of
-        runs. An end beyond all states is infinite.
+        ``value`` is where the mean of the runs' tails crosses the probability. The interval are the scores t
+        for which Student's test on the runs does not reject E[tail(t)] = probability; asymptotic in the
+        number of runs. An end beyond all states is infinite.
     """
     at = np.unique(np.concatenate([pool for run in runs for pool in run.pools]))
     tails = np.stack([run.tail(at) for run in runs])
@@ -105,8 +105,9 @@ def _skewed_t(tails: Floats, probability: float) -> Floats:
     mean, spread = off.mean(axis=0), off.std(axis=0, ddof=1)
     safe = np.where(spread > 0, spread, 1.0)
     skew = ((tails - tails.mean(axis=0)) ** 3).mean(axis=0) / safe**3
-    # Estimates of splitting are near log-normal, and the mean of a few of them leans. Hall's transformation (J. R.
-    # Stat. Soc. B 54, 1992) of S = mean/s: √n [S + γS²/3 + γ²S³/27 + γ/(6n)], which rises with S for every γ.
+    # Estimates of splitting are near log-normal, and the mean of a few of them leans. Hall's transformation
+    # (J. R. Stat. Soc. B 54, 1992) of S = mean/s: √n [S + γS²/3 + γ²S³/27 + γ/(6n)], which rises with S for
+    # every γ.
     s = mean / safe
     statistic = runs**0.5 * (s + skew * s**2 / 3 + skew**2 * s**3 / 27 + skew / (6 * runs))
     # All runs alike: surely above, at or below.
@@ -124,10 +125,10 @@ def _last(at: Floats, holds: NDArray[np.bool_]) -> float:
 def moves_matter(
     few: Sequence[SplitRun], many: Sequence[SplitRun], score: float, error: float = 0.01
 ) -> bool:
-    """Whether runs with twice the moves give another probability at a score than the others.
+    """Whether runs with twice the moves give another probability at a score.
 
-    Both means have no bias, but moves that mix badly give runs that are mostly too small and sometimes far too
-    large. Their logarithms then lie apart: Welch's test at ``error`` on them.
+    Both means have no bias, but moves that mix badly give runs that are mostly too small and sometimes far
+    too large. Their logarithms then lie apart: Welch's test at ``error`` on them.
     """
     one, other = (
         np.log(np.maximum([float(run.tail(np.array([score]))[0]) for run in runs], 1e-300))

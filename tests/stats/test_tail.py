@@ -7,7 +7,7 @@ from quick import audit
 from scipy import optimize, stats
 
 from nvaudit.errors import DataError, OptionError
-from nvaudit.report.audit.document import tail_lines
+from nvaudit.report.audit.rare import tail_lines
 from nvaudit.report.tails import TailRefusal, TailResult, tail_result
 from nvaudit.rng import stream
 from nvaudit.stats.kpp import kpp_index

@@ -10,6 +10,7 @@ import numpy as np
 from nvaudit.report.audit.chips import chips_section, sweep_section, yield_section
 from nvaudit.report.audit.losses import losses_section
 from nvaudit.report.audit.measured import measured_section
+from nvaudit.report.audit.rare import beyond_section, rare_numbers
 from nvaudit.report.audit.record import (
     audit_record,
     cite_section,
@@ -55,7 +56,6 @@ from nvaudit.report.parts import crossbar_section, outlier_numbers, share_blocks
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import SweepPoint
 from nvaudit.report.steps import noiseless_steps
-from nvaudit.report.tails import TailResult
 from nvaudit.report.tensors import digital_reasons, mapped_text, tensor_table
 from nvaudit.report.wording import (
     amount_text,
@@ -94,7 +94,7 @@ def audit_document(report: AuditReport) -> Document:
         measured_section(report),
         losses_section(report),
         _gates(report),
-        _tails(report),
+        beyond_section(report),
         mapping_section(report),
         crossbar_section(report.crossbar),
         cost_section(report.cost),
@@ -209,6 +209,7 @@ def _numbers(report: AuditReport) -> Iterator[KeyFigure]:
                 f"{interval_text(tail.low, tail.high, unit)}, {confidence_text(tail.confidence)} confidence"
             )
             yield KeyFigure(f"{kpp_name(tail.percentile)}, extrapolated", value_text(tail.value, unit), ends)
+    yield from rare_numbers(report)
     for drop in report.drops:
         change = difference_text(drop.after - drop.before, unit)
         note = f"{value_text(drop.before, unit)} before; {allowed_text(drop.max_drop, unit)} may be lost"
@@ -260,41 +261,6 @@ def _gates(report: AuditReport) -> Section | None:
         text = "Chips were drawn until the gate was decided; its bounds hold at any stopping time."
         blocks.append(Paragraph(text, "note"))
     return Section("gate", "The gate", tuple(blocks), media=PAGE)
-
-
-def _tails(report: AuditReport) -> Section | None:
-    """Percentiles beyond the sample."""
-    lines = [line for tail in report.tail for line in tail_lines(tail, report.metric_info.unit)]
-    blocks = tuple(Paragraph(f"{line.removesuffix('.')}.") for line in lines)
-    return Section("tail", "Beyond the sample", blocks) if blocks else None
-
-
-def tail_lines(result: TailResult, unit: str) -> list[str]:
-    """Say an extrapolated percentile with what it rests on, or why there is none."""
-    name = f"{kpp_name(result.percentile)} ({_odds(result.percentile)})"
-    if result.refusal is not None:
-        return [f"{name}: no estimate: {result.refusal.reason}; {result.refusal.advice}"]
-    if result.value is None or result.goodness is None:  # an estimate has both
-        return []
-    return [
-        f"{name}, extrapolated: {value_text(result.value, unit)} "
-        f"{interval_text(result.low, result.high, unit)}, {confidence_text(result.confidence)} confidence: "
-        f"generalised Pareto law fitted to the worst {result.tail_chips} of "
-        f"{count_text(result.trials, 'chip')} (goodness p = {result.goodness:.2f})",
-        f"It holds if rarer chips follow the law of these: a fault that strikes less than about 1 chip in "
-        f"{result.trials // 3:,} may have left no trace in this run.",
-    ]
-
-
-def _odds(percentile: float) -> str:
-    """Say a share of the chips as odds.
-
-    Examples
-    --------
-    >>> _odds(0.01), _odds(0.3)
-    ('1 chip in 10,000', '1 chip in 333')
-    """
-    return f"1 chip in {100 / percentile:,.0f}"
 
 
 def _landscape(report: AuditReport) -> Section | None:

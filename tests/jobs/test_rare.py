@@ -54,7 +54,7 @@ def test_a_rare_chip_is_replayed(small: AuditReport, tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_goes_on(small: AuditReport, tmp_path: Path) -> None:
-    """What was evaluated before an interrupt is not evaluated again, and the result is the same to the bit."""
+    """What was evaluated before an interrupt is not evaluated again; the result is the same to the bit."""
     stop, seen = Stop(), []
 
     def interrupting(what: str, done: int, total: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,20 +36,19 @@ def soft_errors(
     return np.asarray(expit(-nominal_margin(metric, output, target) / scale), np.float64)
 
 
-def badness(metric: Metric, value: float, samples: int, soft: Iterable[NDArray[np.float64]]) -> float:
+def badness(metric: Metric, value: float, samples: int, soft: float = 0.0) -> float:
     """Badness of a chip: higher is worse.
 
     Parameters
     ----------
     value : float
         Its metric over the set.
-    soft : iterable of ndarray
-        Soft errors of all samples, in pieces; only of a metric that counts errors.
+    soft : float
+        Sum of the soft errors of all samples, of a metric that counts errors.
     """
     if not counts_errors(metric):
         return -value if metric.higher_is_better else value
-    tie = sum(float(part.sum()) for part in soft) / samples
-    return round(samples * (1 - value)) + min(tie, 1 - 2**-20)
+    return round(samples * (1 - value)) + min(soft / samples, 1 - 2**-20)
 
 
 def metric_at(metric: Metric, bad: float, samples: int) -> float:

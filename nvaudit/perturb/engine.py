@@ -215,15 +215,17 @@ class Engine:
     ) -> Outcome:
         """Give the badness of a chip (:mod:`nvaudit.perturb.badness`) instead of its metric."""
         begin = time.perf_counter()
-        session, reference = self._chip_session(point, chip), self._reference(keep)
-        metric, total, soft, samples = self._over_set(metric), 0.0, [], self._w.count
-        for start, stop, output in _gather(self._outputs(session, self._w.template, samples)):
+        session, graph, samples = self._chip_session(point, chip), self._w.template, self._w.count
+        if not counts_errors(metric):  # nothing ties: its metric says it all
+            value = badness(metric, self._score(session, graph, metric, keep), samples)
+            return Outcome(value, samples, time.perf_counter() - begin)
+        reference, right, soft = self._reference(keep), 0.0, 0.0
+        for start, stop, output in _gather(self._outputs(session, graph, samples)):
             check_row(metric, output)
             target = _part(reference, slice(start, stop))
-            total += _sum([score(metric, output, target)])
-            if counts_errors(metric):
-                soft.append(soft_errors(metric, output, target, scale))
-        value = badness(metric, self._finite(metric, total), samples, soft)
+            right += float(score(metric, output, target).sum())
+            soft += float(soft_errors(metric, output, target, scale).sum())
+        value = badness(metric, right / samples, samples, soft)
         return Outcome(value, samples, time.perf_counter() - begin)
 
     def variant_scores(

@@ -101,7 +101,8 @@ def test_units_that_do_not_fit_are_refused() -> None:
     )
     refused(
         "sigma-unit: 'level' does not fit profile 'pcm'; use one of multiplier, by which the deviations that "
-        "the profile holds are multiplied (1: as they are); for a published sigma use a profile of one spread: "
+        "the profile holds are multiplied (1: as they are); for a published sigma use a profile of one "
+        "spread: "
         "--device rram --sigma S --sigma-unit level",
         load_profile("pcm"),
         0.1,

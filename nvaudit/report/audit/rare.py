@@ -97,7 +97,7 @@ def _rare_blocks(report: AuditReport) -> Iterator[Block]:
         f"The {report.metric} that so few chips do not reach; intervals "
         f"{confidence_text(first.confidence)}, from the spread of the runs."
     )
-    yield Table("rare", caption, ("one in", report.metric, "interval", "checked"), rows, numeric=(0, 1))
+    yield Table("rare", caption, ("how rare", report.metric, "interval", "checked"), rows, numeric=(0, 1))
     if tail is not None and tail.points and any(one.value is not None for one in report.rare):
         yield _tail_figure(report, tail)
 

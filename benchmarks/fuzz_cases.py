@@ -13,7 +13,7 @@ import random
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ from onnx import helper, numpy_helper
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLE = REPO / "examples" / "digits_cnn.onnx"
-KINDS = ("onnx", "json", "npz", "csv", "report")
+TECHNOLOGIES = [
+    path.read_bytes() for path in sorted((REPO / "technology").glob("*.json")) if path.name != "schema.json"
+]
+KINDS = ("onnx", "json", "npz", "csv", "report", "technology")
 
 NUMBERS = [0, 1, -1, 2, 3, 7, 64, 255, 2**15, 2**31 - 1, 2**31, -(2**31), 2**33, 2**62, 2**63 - 1, -(2**63)]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 1e-310, 1e-30, 0.5, 1e10, 1e38, 3.4e38, 1e308, float("inf"), float("nan")]
@@ -469,6 +472,46 @@ def _profile_case(rng: random.Random, seeds: Seeds) -> Case:
     return Case(files, rng.choices(commands, (5, 2, 1, 2))[0])
 
 
+def _technology_case(rng: random.Random, seeds: Seeds) -> Case:
+    seed = rng.choice(TECHNOLOGIES)
+    # Half of the files are valid, with numbers that no circuit has: what follows from them must hold too.
+    data = json_bytes(seed, rng) if rng.random() < 0.5 else extreme_technology(seed, rng)
+    files = {"t.json": data, "m.onnx": seeds.models[_DENSE]}
+    device = ("-d", rng.choice(("rram_65nm", "fefet1")), "--adc-bits", rng.choice(("2", "5", "8")))
+    mode = rng.choice(((), ("--input-mode", "parallel"), ("--input-mode", "pwm"), ("--pipelined",)))
+    size = ("--crossbar", rng.choice(("64x64", "1x1", "4096x16")))
+    commands = (
+        ("technology", "validate", "{d}/t.json"),
+        ("technology", "show", "{d}/t.json"),
+        ("cost", "{d}/m.onnx", "-t", "{d}/t.json", *device, *mode, *size, *_OUTPUTS),
+        ("cost", "{d}/m.onnx", "-t", "{d}/t.json", *device, "--energy-chips", "2", "--html", "{d}/c.html"),
+        ("audit", "{d}/m.onnx", "-t", "{d}/t.json", *device, "-n", "2", "--no-roughness", *_FEW, *_OUTPUTS),
+        ("explore", "{d}/m.onnx", "-t", "{d}/t.json", *device, "-n", "2", *_FEW, *_OUTPUTS),
+    )
+    return Case(files, rng.choices(commands, (4, 2, 6, 2, 1, 1))[0])
+
+
+def extreme_technology(seed: bytes, rng: random.Random) -> bytes:
+    """A technology some of whose numbers are far from any circuit's, with a valid range that has them."""
+    value = json.loads(seed)
+    for _ in range(rng.choice([1, 1, 2, 5, 20])):
+        found = [part for part in _parts(value) if isinstance(part, dict) and "valid" in part]
+        part = rng.choice(found)
+        part["value"] = rng.choice((0, 1e-310, 1e-12, 0.5, 1, 3, 1e6, 1e15))
+        part["valid"] = sorted((part["value"], rng.choice((part["value"], 1e-310, 1e15))))
+    for _ in range(rng.choice([0, 0, 0, 1])):
+        parent = rng.choice([part for part in _parts(value) if isinstance(part, dict) and part])
+        parent.pop(rng.choice(list(parent)))
+    return json.dumps(value).encode()
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """A JSON value and everything in it."""
+    yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _parts(item)
+
+
 def _report_case(rng: random.Random, seeds: Seeds) -> Case:
     files = {"r.json": json_bytes(rng.choice(seeds.reports), rng)}
     commands = (
@@ -681,4 +724,5 @@ _MAKERS: dict[str, Callable[[random.Random, Seeds], Case]] = {
     "npz": _npz_case,
     "csv": _csv_case,
     "report": _report_case,
+    "technology": _technology_case,
 }

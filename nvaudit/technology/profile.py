@@ -17,8 +17,10 @@ from nvaudit.technology.quantity import (
     Capacitance,
     Duration,
     Energy,
+    Factor,
     Footprint,
     Frequency,
+    PositiveTally,
     Ratio,
     SensePower,
     Tally,
@@ -41,10 +43,10 @@ class Hierarchy(TechnologyPart):
     devices at g_min, whose sum is subtracted; it is used where g_min or an offset would add to the others.
     """
 
-    crossbars_per_pe: Tally
-    pes_per_tile: Tally
+    crossbars_per_pe: PositiveTally
+    pes_per_tile: PositiveTally
     reference_column: bool
-    tiles: Tally | None = Field(
+    tiles: PositiveTally | None = Field(
         default=None, description="Of the chip as published; null: as many as needed."
     )
 
@@ -112,7 +114,7 @@ class SampleHold(TechnologyPart):
 class ColumnMux(TechnologyPart):
     """The columns that share an ADC; the select line's switch of each column is part of it."""
 
-    columns_per_adc: Tally
+    columns_per_adc: PositiveTally
     area: Footprint | None = Field(default=None, description="Of one column.")
     select_area: Footprint | None = Field(default=None, description="Of one column's select line.")
     scan: Literal["all", "used"] = Field(
@@ -139,7 +141,7 @@ class ConversionAdders(TechnologyPart):
     kind: Literal["conversion"]
     energy: Energy
     area: Footprint
-    per_pe: Tally = Field(description="Units of a PE.")
+    per_pe: PositiveTally = Field(description="Units of a PE.")
 
 
 class BufferCircuit(TechnologyPart):
@@ -157,7 +159,7 @@ class BufferCircuit(TechnologyPart):
     input_register: Energy | None = Field(default=None, description="Of one bit of a row in one cycle.")
     output_register: Energy | None = Field(default=None, description="Of a PE in one cycle.")
     bus: Energy | None = Field(default=None, description="Of one bit within a tile.")
-    width: Tally | None = Field(
+    width: PositiveTally | None = Field(
         default=None, description="Bits that the buffer of a tile gives in one cycle at most."
     )
 
@@ -171,7 +173,7 @@ class TreeWires(TechnologyPart):
 class Mesh(TechnologyPart):
     """The network between tiles: a mesh with X-Y routing."""
 
-    flit: Tally
+    flit: PositiveTally
     clock: Frequency
     hop: Tally
     enqueue: Tally | None = None
@@ -179,7 +181,7 @@ class Mesh(TechnologyPart):
     link: WireEnergy | None = None
     router_area: Footprint | None = None
     most_flits: Frequency | None = Field(default=None, description="That a router passes on at most.")
-    tiles_per_router: Tally | None = None
+    tiles_per_router: PositiveTally | None = None
 
 
 class DigitalUnits(TechnologyPart):
@@ -188,7 +190,7 @@ class DigitalUnits(TechnologyPart):
     add_bit: Energy
     multiply_bit: Energy = Field(description="Of one of the b² bit products of a multiplication.")
     compare_bit: Energy
-    lanes: Tally = Field(description="Operations that a tile makes in one cycle.")
+    lanes: PositiveTally = Field(description="Operations that a tile makes in one cycle.")
     clock: Frequency
     area: Footprint | None = Field(default=None, description="Of one lane.")
 
@@ -205,7 +207,7 @@ class FixedPart(TechnologyPart):
 class Uncertainty(TechnologyPart):
     """How far numbers may be off: absolute ones by a factor, a ranking within the profile by a share."""
 
-    absolute: Ratio
+    absolute: Factor
     ranking: Ratio
 
 

@@ -16,6 +16,10 @@ node; ``estimated``: by judgement."""
 Magnitude = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
+Positive = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
+FromOne = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False)]
+
+
 class TechnologyPart(BaseModel):
     """A part of a technology profile."""
 
@@ -100,6 +104,8 @@ class Duration(Quantity):
 class Frequency(Quantity):
     """Of a clock, or of conversions."""
 
+    value: Positive
+    valid: tuple[Positive, Positive]
     unit: Literal["MHz", "GHz", "GS/s"]
     units = {"MHz": 1e6, "GHz": 1e9, "GS/s": 1e9}
 
@@ -107,6 +113,8 @@ class Frequency(Quantity):
 class Voltage(Quantity):
     """A voltage."""
 
+    value: Positive
+    valid: tuple[Positive, Positive]
     unit: Literal["V"]
     units = {"V": 1.0}
 
@@ -121,6 +129,15 @@ class Capacitance(Quantity):
 class Ratio(Quantity):
     """A plain number."""
 
+    unit: Literal["1"]
+    units = {"1": 1.0}
+
+
+class Factor(Quantity):
+    """By which a number may be off, up or down."""
+
+    value: FromOne
+    valid: tuple[FromOne, FromOne]
     unit: Literal["1"]
     units = {"1": 1.0}
 
@@ -141,3 +158,10 @@ class Tally(Quantity):
     def count(self) -> int:
         """The number."""
         return int(self.value)
+
+
+class PositiveTally(Tally):
+    """A whole number of things, one at least."""
+
+    value: FromOne
+    valid: tuple[FromOne, FromOne]

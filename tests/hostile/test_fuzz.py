@@ -52,7 +52,8 @@ def seeds(fuzz, tmp_path_factory):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("kind", "count"), [("onnx", 40), ("json", 40), ("npz", 25), ("csv", 60), ("report", 20)]
+    ("kind", "count"),
+    [("onnx", 40), ("json", 40), ("npz", 25), ("csv", 60), ("report", 20), ("technology", 40)],
 )
 def test_every_case_ends_well(fuzz, seeds, kind, count, seed):
     """With exit code 0, 1 or 2, and nothing of a library on standard error."""

@@ -117,6 +117,25 @@ def test_a_part_of_a_number_is_named() -> None:
         assert f"mine.json: {message}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("hierarchy.crossbars_per_pe", 0), ("hierarchy.pes_per_tile", 0), ("mux.columns_per_adc", 0),
+        ("noc.flit", 0), ("noc.clock", 0), ("digital.lanes", 0), ("digital.clock", 0),
+        ("read.sense.voltage", 0), ("supply", 0), ("band.absolute", 0.5),
+    ],
+)  # fmt: skip
+def test_what_is_divided_by_is_never_nothing(path: str, value: float) -> None:
+    """Counts are one or more, clocks and voltages above 0, also where the valid range of the file has 0."""
+    data = data_of("cmos_65nm_siam")
+    part = data
+    for key in path.split("."):
+        part = part[key]
+    part |= {"value": value, "valid": [value, part["valid"][1]]}
+    with pytest.raises(ProfileError, match=f"{path}.*too small"):
+        parse_technology(json.dumps(data), "file")
+
+
 def test_a_name_is_taken_in_any_case() -> None:
     """As that of a device is."""
     assert load_technology("CMOS_22nm_NeuroSim") == load_technology("cmos_22nm_neurosim")

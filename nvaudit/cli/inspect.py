@@ -38,11 +38,14 @@ def _rows_json(report: InspectReport) -> str:
     metavar="FILE",
     help="Write the codes of --code as a mapping file, such as MODEL.mapping.json.  [default: none]",
 )
+@click.option("--all", "every", is_flag=True, help="List every constant, also where there are more than 40.")
 def inspect_command(
-    model: Path, outputs: tuple[Output, ...], write_mapping_to: Path | None, **options: Any
+    model: Path, outputs: tuple[Output, ...], write_mapping_to: Path | None, every: bool, **options: Any
 ) -> int:
-    """List every initializer and constant of MODEL: mapped or digital, and why; and count its products."""
+    """Say which initializers and constants of MODEL are mapped or digital, and why; count its products."""
     from nvaudit.jobs.inspecting import inspect
+    from nvaudit.report.inspection.document import print_all
+    from nvaudit.report.kinds import print_report
     from nvaudit.session import input_files
 
     spec = make_spec(model=model, **options)
@@ -50,7 +53,7 @@ def inspect_command(
     if write_mapping_to is not None:
         _check_mapping(write_mapping_to, outputs, input_files(spec))
     inspection = inspect(spec, write_mapping_to)
-    hand_out(inspection, outputs)
+    hand_out(inspection, outputs, print_all if every else print_report)
     gate = inspection.mapped_gate
     return EXIT_GATE if gate is not None and gate.verdict == "fail" else EXIT_OK
 

@@ -5,6 +5,8 @@ import io
 import json
 import re
 
+import numpy as np
+import onnx
 import pytest
 from junitparser import JUnitXml
 
@@ -242,3 +244,35 @@ def test_devices_list_breaks_no_name(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = command("devices", "list").out.split()
     assert {"hermes_1device", "rram_wan2022_1d"} <= set(words)
+
+
+def test_a_large_model_is_summed_up(command, tmp_path, monkeypatch):
+    """Of 1,020 constants a terminal shows sums and the 12 that matter; --all and the files show all."""
+    monkeypatch.setenv("COLUMNS", "80")
+    nodes, constants, last = [], [], "x"
+    for layer in range(170):
+        for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.fc1"):
+            weight = f"model.encoder.layers.{layer}.{name}.weight"
+            constants.append(onnx.numpy_helper.from_array(np.full((4, 4), 0.5, np.float32), weight))
+            constants.append(onnx.numpy_helper.from_array(np.zeros(4, np.float32), f"{weight}.bias"))
+            nodes.append(onnx.helper.make_node("Gemm", [last, weight, f"{weight}.bias"], [f"{weight}.y"]))
+            last = f"{weight}.y"
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in ("x", last)
+    ]
+    graph = onnx.helper.make_graph(nodes, "large", ends[:1], ends[1:], constants)
+    model = tmp_path / "large.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), model)
+    ran = command("inspect", model, "--csv", tmp_path / "all.csv")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"Gemm +510 +8,160 +8,160 +510", ran.out)
+    assert "the 12 of 510 with the most products" in ran.out
+    assert "…3.self_attn.k_proj.weight" in ran.out  # layers can be told apart
+    assert "bias of Gemm      510" in ran.out
+    assert len((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()) == 1021
+    every = command("inspect", model, "--all").out
+    assert every.count("proj.weight  ") + every.count("fc1.weight  ") == 510
+    assert max(map(len, every.splitlines())) <= 80

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
 
 from nvaudit.report.codes import codes_blocks, codes_number
 from nvaudit.report.document import (
+    FILES,
+    MEDIA,
     Bullets,
     Cell,
     Document,
     Facts,
     Hero,
     KeyFigure,
+    Medium,
     Number,
     Section,
     Table,
@@ -21,22 +27,45 @@ from nvaudit.report.document import (
 from nvaudit.report.inspection.result import InspectReport, counts_text
 from nvaudit.report.mapped import gate_lines
 from nvaudit.report.parts import share_blocks, share_numbers, warnings
+from nvaudit.report.render.terminal import print_document
 from nvaudit.report.sections import TensorDecision
-from nvaudit.report.tensors import count_cell, mapped_text, tensor_name
+from nvaudit.report.tensors import count_cell, digital_reasons, mapped_text, tensor_name
 from nvaudit.report.wording import capitalised, count_text, shape_text
 
+_FEW = 40
+"""A terminal lists each of so many constants; of more the sums, and those that matter."""
 
-def inspect_document(report: InspectReport) -> Document:
-    """Say what is mapped and what stays digital: every constant with its reason."""
+_MOST = 12
+_TERMINAL: frozenset[Medium] = frozenset(("terminal",))
+
+
+def print_all(report: InspectReport, console: Console) -> None:
+    """Print every constant, however many there are."""
+    print_document(inspect_document(report, every=True), console)
+
+
+def inspect_document(report: InspectReport, every: bool = False) -> Document:
+    """Say what is mapped and what stays digital: every constant with its reason.
+
+    ``every``: also on a terminal where there are many.
+    """
     mapped = [tensor for tensor in report.tensors if tensor.decision == "mapped"]
     digital = [tensor for tensor in report.tensors if tensor.decision == "digital"]
     gate = report.mapped_gate
     counts = counts_text(len(mapped), len(report.tensors))
+    summed_up = len(report.tensors) > _FEW and not every
     tables = [
-        Section(name, f"{title}: {count_text(len(rows), 'tensor')}", (_table(name, rows),))
+        Section(
+            name,
+            f"{title}: {count_text(len(rows), 'tensor')}",
+            (_table(name, rows), *([] if summed_up else [_narrow_table(name, rows)])),
+            media=FILES if summed_up else MEDIA,
+        )
         for name, title, rows in (("array", "On the array", mapped), ("digital", "Stays digital", digital))
         if rows
     ]
+    if summed_up:
+        tables = [*_summary(mapped, digital), *tables]
     return Document(
         title=report.headline,
         subject=file_name(report.model.path),
@@ -91,8 +120,93 @@ def _table(name: str, tensors: Sequence[TensorDecision]) -> Table:
     return Table(
         f"{name}-tensors", "Every constant with its reason.", (*columns, "reason"),
         tuple(tuple(row) for row in rows), numeric=tuple(range(4, len(columns))), sortable=True,
-        all_rows=True,
+        media=FILES,
     )  # fmt: skip
+
+
+def _narrow_table(name: str, tensors: Sequence[TensorDecision]) -> Table:
+    """The same for a terminal: names have the room of what is the same everywhere or plain."""
+    texts = {
+        "operator": [tensor.op or "" for tensor in tensors],
+        "shape": [shape_text(tensor.shape) for tensor in tensors],
+        "type": [tensor.dtype for tensor in tensors],
+        "reason": [tensor.reason for tensor in tensors],
+    }
+    plain = name == "digital" or all(t.reason.startswith(f"weight of {t.op}") for t in tensors)
+    columns = ["operator", "shape"] if name == "array" else ["shape"]
+    columns += [] if set(texts["type"]) == {"float32"} else ["type"]
+    for column in ("products", "bits", "slices", "crossbars"):
+        values = [getattr(tensor, column) for tensor in tensors]
+        if any(values) and (column in ("products", "crossbars") or len(set(values)) > 1):
+            columns.append(column)
+    columns += ["reason"] if name == "digital" or not plain else []
+    rows: list[tuple[Cell, ...]] = [
+        (
+            tensor_name(tensor),
+            *(texts[c][place] if c in texts else count_cell(getattr(tensor, c)) for c in columns),
+        )
+        for place, tensor in enumerate(tensors)
+    ]
+    numeric = tuple(place for place, column in enumerate(columns, 1) if column not in texts)
+    return Table(f"{name}-terminal", "Every constant with its reason.", ("tensor", *columns), tuple(rows),
+                 numeric=numeric, all_rows=True, media=_TERMINAL)  # fmt: skip
+
+
+def _summary(mapped: Sequence[TensorDecision], digital: Sequence[TensorDecision]) -> Iterator[Section]:
+    """Many constants on a terminal: sums by operator, those with the most products, reasons with counts."""
+    yield _section("operators", "By operator", "Constants of each operator.", _by_operator(mapped, digital))
+    if mapped:
+        # Where products are not known, shapes vary: then weights say most.
+        measure = "products" if any(tensor.products for tensor in mapped) else "weights"
+        first = sorted(mapped, key=lambda tensor: -_measured(tensor, measure))[:_MOST]
+        columns = ("tensor", "operator", "shape", measure, "crossbars")
+        rows = [
+            (tensor_name(t), t.op or "", shape_text(t.shape), count_cell(_measured(t, measure)),
+             count_cell(t.crossbars))
+            for t in first
+        ]  # fmt: skip
+        title = f"On the array: the {len(first)} of {len(mapped):,} with the most {measure}"
+        caption = "--all lists every one, as do --csv, --html and --report."
+        yield _section("most", title, caption, (columns, rows))
+    if digital:
+        reasons = [(reason, count_cell(count)) for reason, count in digital_reasons(digital)]
+        title = f"Stays digital: {count_text(len(digital), 'tensor')}"
+        yield _section("reasons", title, "By reason.", (("reason", "tensors"), reasons))
+
+
+def _section(
+    name: str, title: str, caption: str, table: tuple[Sequence[str], Sequence[tuple[Cell, ...]]]
+) -> Section:
+    """A section for a terminal that is one table; what is a number in its first row is set as one."""
+    columns, rows = table
+    numeric = tuple(i for i, cell in enumerate(rows[0]) if isinstance(cell, Number))
+    shown = Table(name, caption, tuple(columns), tuple(rows), numeric, all_rows=True, media=_TERMINAL)
+    return Section(name, title, (shown,), media=_TERMINAL)
+
+
+def _measured(tensor: TensorDecision, measure: str) -> int:
+    return tensor.products or 0 if measure == "products" else math.prod(tensor.shape)
+
+
+def _by_operator(
+    mapped: Sequence[TensorDecision], digital: Sequence[TensorDecision]
+) -> tuple[Sequence[str], Sequence[tuple[Cell, ...]]]:
+    """Columns and rows of the sums, those with the most on the array first."""
+    sums: dict[str, list[int]] = {}
+    for tensor in (*mapped, *digital):
+        row = sums.setdefault(tensor.op or "none", [0, 0, 0, 0])
+        if tensor.decision == "mapped":
+            row[0] += 1
+            row[1] += _measured(tensor, "weights")
+            row[2] += _measured(tensor, "products")
+        else:
+            row[3] += 1
+    order = sorted(sums.items(), key=lambda item: (-item[1][2], -item[1][1], -item[1][3]))
+    return ("operator", "on the array", "weights", "products", "digital"), [
+        # Where products are not known, shapes vary.
+        (name, *(count_cell(count or (None if place == 2 else 0)) for place, count in enumerate(row)))
+        for name, row in order
+    ]
 
 
 def _record(report: InspectReport) -> Section:

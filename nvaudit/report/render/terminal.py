@@ -100,7 +100,9 @@ def _block(block: Block, width: int) -> Iterable[Text]:
         case Bullets():
             return [sentence(item, width, _INDENT, _HANGING) for item in block.items]
         case Facts():
-            return [table([("", "left"), ("", "fold")], block.rows, width, _INDENT)]
+            # A long name must not leave its value less than half of the line.
+            long = max((cell_len(name) for name, _ in block.rows), default=0) > width // 2
+            return [table([("", "fold" if long else "left"), ("", "fold")], block.rows, width, _INDENT)]
         case CodeBlock():
             return [sentence(block.text, width, _INDENT, _HANGING)]
         case Table():
@@ -195,10 +197,13 @@ def table(
         text.append(line.rstrip() + "\n", style="bold")
         text.append(indent + "─" * (sum(sizes) + len(_GAP) * (len(sizes) - 1)) + "\n")
     lines = []
+    common = _common_start([row[0] for row in cells])
     for row in cells:
         folded = [
-            wrap(cell, size, narrowest=1) if kind == "fold" else [cell]
-            for cell, size, (_, kind) in zip(row, sizes, columns, strict=True)
+            wrap(_cut(cell, size, common) if not place else cell, size, narrowest=1)
+            if kind == "fold"
+            else [cell]
+            for place, (cell, size, (_, kind)) in enumerate(zip(row, sizes, columns, strict=True))
         ]
         for parts in zip_longest(*folded, fillvalue=""):
             joined = _GAP.join(
@@ -207,6 +212,32 @@ def table(
             lines.append((indent + joined).rstrip())
     text.append("\n".join(lines))
     return text
+
+
+def _cut(name: str, size: int, common: str) -> str:
+    """Cut a name that is too long for its column in the middle: its beginning and its end tell most.
+
+    First goes what the names of the column begin with, else layers could no longer be told apart.
+
+    Examples
+    --------
+    >>> _cut("encoder.layers.11.attention.weight", 21, ""), _cut("two words", 4, "")
+    ('encoder.la…ion.weight', 'two words')
+    >>> _cut("encoder.layers.11.attention.weight", 25, "encoder.layers.")
+    '…11.attention.weight'
+    """
+    if len(name) <= size or size < _NARROWEST or " " in name:
+        return name
+    if common and len(rest := f"…{name[len(common) :]}") <= size:
+        return rest
+    return f"{name[: size // 2]}…{name[len(name) - (size - size // 2 - 1) :]}"
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """What all names begin with, up to a separator; empty where that is little."""
+    first, last = min(names, default=""), max(names, default="")  # all others lie between these
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first[: 1 + max(first.rfind(mark, 0, same) for mark in "./:_")]
 
 
 def stacked(

@@ -12,7 +12,7 @@ import numpy as np
 
 from nvaudit.arrays import Floats
 from nvaudit.errors import OptionError
-from nvaudit.perturb.badness import counts_errors, margin_scale, metric_at
+from nvaudit.perturb.badness import badness, counts_errors, margin_scale, metric_at
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.record import ChipRecord
@@ -27,12 +27,16 @@ from nvaudit.rng import MovedChip
 from nvaudit.session import Session
 from nvaudit.spec import RareOptions, RunSpec
 from nvaudit.stats.binomial import interval_ranks
-from nvaudit.stats.splitting import RareValue, moves_matter, rare_value
+from nvaudit.stats.splitting import RareValue, moves_matter, rare_value, surprise
 
 CONFIDENCE = 0.95
 
 _KNOWN = (1e-2, 1e-3)
 """Probabilities at which the chips of the audit say what is right, where there are enough of them."""
+
+_WORST = 10
+_SURPRISE = 0.001
+"""So many of the worst sampled chips are looked at, with this chance of an alarm where all is right."""
 
 _CURVE = 4
 """Points of the tail in each factor of ten."""
@@ -196,6 +200,17 @@ def _disagreement(found: Split, chips: Chips, metric: Metric, samples: int) -> s
             here = " to ".join(value_text(end, metric.unit) for end in sorted(ends))
             there = " to ".join("?" if end is None else value_text(end, metric.unit) for end in (low, high))
             return f"at 1 chip in {1 / probability:,.0f} the sample gives {here}, splitting {there}"
+    # A fault of its own that strikes few chips may lie where no move leads to: then the sample has chips
+    # that are worse than the runs hold possible.
+    for worse in range(1, min(_WORST, len(exact)) + 1):
+        value = float(exact[worse - 1])
+        if not math.isfinite(value):
+            break
+        if surprise(found.runs, badness(metric, value, samples), worse, len(exact)) < _SURPRISE / _WORST:
+            return (
+                f"{worse} of {len(exact):,} sampled chips are at {value_text(value, metric.unit)} or worse, "
+                "which by splitting are far rarer"
+            )
     return None
 
 

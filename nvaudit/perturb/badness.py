@@ -44,7 +44,8 @@ def badness(metric: Metric, value: float, samples: int, soft: float = 0.0) -> fl
     value : float
         Its metric over the set.
     soft : float
-        Sum of the soft errors of all samples, of a metric that counts errors.
+        Sum of the soft errors of all samples, of a metric that counts errors. With 0 it is the least badness
+        of chips of this metric, and above that of all better ones.
     """
     if not counts_errors(metric):
         return -value if metric.higher_is_better else value

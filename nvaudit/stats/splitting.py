@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 from scipy.stats import t as student
 
 from nvaudit.arrays import Floats
@@ -96,6 +97,26 @@ def rare_value(runs: Sequence[SplitRun], probability: float, confidence: float =
         _last(at, statistic > limit),
         _last(at, statistic >= -limit),
     )
+
+
+def surprise(runs: Sequence[SplitRun], score: float, worse: int, sampled: int) -> float:
+    """Chance that a plain sample holds as many chips at or above a score as it does.
+
+    Parameters
+    ----------
+    worse, sampled : int
+        Chips of the sample at or above the score, and all of them.
+
+    Returns
+    -------
+    float
+        P(Binomial(sampled, p) ≥ worse), with p the upper end (97.5 %, Student) of the runs' probability:
+        small where the sample has seen chips that the runs have no way to.
+    """
+    tails = np.concatenate([run.tail(np.array([score])) for run in runs])
+    spread = float(tails.std(ddof=1)) / len(tails) ** 0.5
+    upper = min(1.0, float(tails.mean()) + float(student.ppf(0.975, len(tails) - 1)) * spread)
+    return float(binom.sf(worse - 1, sampled, upper))
 
 
 def _skewed_t(tails: Floats, probability: float) -> Floats:

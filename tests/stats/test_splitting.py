@@ -11,7 +11,7 @@ from scipy.stats import chi2, norm
 
 from nvaudit.perturb.splitting import Effort, Evaluate, evaluations_needed, split
 from nvaudit.rng import MovedChip
-from nvaudit.stats.splitting import SplitRun, moves_matter, rare_value
+from nvaudit.stats.splitting import SplitRun, moves_matter, rare_value, surprise
 
 DIMENSION = 20
 
@@ -104,6 +104,14 @@ def test_runs_that_differ_with_their_moves_are_told() -> None:
     same = [run(0.0) for _ in range(10)]
     assert not moves_matter(same[::2], same[1::2], level + 0.5)
     assert moves_matter(same[::2], [run(0.3) for _ in range(5)], level + 0.5)
+
+
+def test_chips_that_the_runs_hold_impossible_are_a_surprise() -> None:
+    """Two sampled chips of 400 where the runs say 1 in 100,000 are a surprise; one of 100,000 is none."""
+    runs = split(scores_of(linear, 8), 1e-5, Effort(runs=6, states=100), 8).runs
+    score = rare_value(runs, 1e-5).value
+    assert surprise(runs, score, 2, 400) < 0.001
+    assert surprise(runs, score, 1, 100_000) > 0.1
 
 
 def test_a_score_that_comes_to_its_end_stops_the_climb() -> None:

@@ -161,8 +161,8 @@ def rare_figure(
             name="extrapolated", marker={"color": colour("second"), "size": 9, "symbol": "diamond"},
             error_y={
                 "type": "data", "symmetric": False,
-                "array": [(fit.high or fit.value or 0) - (fit.value or 0) for fit in fitted],
-                "arrayminus": [(fit.value or 0) - (fit.low or fit.value or 0) for fit in fitted],
+                "array": [_apart(fit.high, fit.value) for fit in fitted],
+                "arrayminus": [_apart(fit.low, fit.value) for fit in fitted],
             },
             hovertemplate=f"%{{x:.2~g}} of the chips: %{{y{shown}}}<extra>extrapolated</extra>",
         )  # fmt: skip
@@ -173,9 +173,14 @@ def rare_figure(
             ),
             yaxis=axis(name, **percent_axis(unit)),
             showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
         )
     )
     return figure
+
+
+def _apart(end: float | None, value: float | None) -> float:
+    return 0.0 if end is None or value is None else abs(end - value)
 
 
 def _sampled(plain: Known, better: bool) -> tuple[Floats, Floats]:

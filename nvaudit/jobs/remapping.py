@@ -20,7 +20,7 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.code_search import Conversion
 from nvaudit.mapping.conductance import layout
-from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
+from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, read_mapping, write_mapping
 from nvaudit.mapping.tiling import Crossbar, device_columns
 from nvaudit.model import load_model
 from nvaudit.model.regrid import with_numbers
@@ -237,7 +237,7 @@ def _choose(
     moments = activation_moments(
         session.loaded, calibration, watched_axes(layers), WATCHED, session.rebatch, spec.provider
     )
-    basis = RescalingBasis(session.loaded, original.values, seen, moments)
+    basis = RescalingBasis(session.loaded, original.held, seen, moments)
     room_s = _MARGIN * clock.left_s - tail_seconds(cost, session.dataset.count)
     search = RemapSearch(
         basis, original, folder, lambda measured: _allowed(spec, measured, conditions.metric), progress,
@@ -311,6 +311,7 @@ def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> No
             size=size,
             importance=importance,
             conversion=None if how is None else Conversion(how.adc_bits, how.rows, how.method),
+            outliers=bench.conditions.outliers,
         )
 
     alike = replace(asked, allocate=None)
@@ -369,6 +370,7 @@ def _conditions(spec: RemapSpec, session: Session, metric: Metric) -> BenchCondi
         per_channel=spec.scale == "per_channel",
         layers=spec.layers,
         digital=spec.digital,
+        outliers=session.spec.digital_outliers,
         dataset=subset(session.dataset, spec.calibration_images, spec.seed),
         output=work.output,
         metric=metric,
@@ -485,18 +487,20 @@ def _write(best: RemapCandidate, session: Session, given: NDArray[np.float64], o
 def _write_codes(best: RemapCandidate, session: Session, output: Path, digest: str) -> None:
     """Write the mapping file beside a model; where it needs none, one of a model that lay there goes."""
     path, codes = mapping_beside(output), best.bench.codes
-    if codes is None:
+    outliers = best.bench.conditions.outliers
+    if codes is None and outliers is None:
         path.unlink(missing_ok=True)
         return
     rounded = {key for key, new in best.arrays().items() if isinstance(new, OnCode)}
     point = session.points[0]
     data = mapping_data(
-        codes.of,
+        {} if codes is None else codes.of,
         model_sha256=digest,
         device=point.profile.name,
         sigma=point.sigma,
-        variance=tuple(codes.rounded_by.tolist()),
-        nearest=codes.nearest | rounded,
+        variance=() if codes is None else tuple(codes.rounded_by.tolist()),
+        nearest=() if codes is None else codes.nearest | rounded,
+        digital_outliers=outliers,
     )
     write_mapping(path, data)
 
@@ -510,7 +514,8 @@ def _audits(
     if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
         options["data"] = str(Path(spec.model).with_suffix(".npz"))
     before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress, places[0])
-    coded = mapping_beside(output).is_file()  # the file says all of the mapping, and is found by itself
-    after = {"mapping": None, **_as_mapped(spec)} | ({"code": None, "encoding": None} if coded else {})
+    path, after = mapping_beside(output), {"mapping": None, **_as_mapped(spec)}
+    if path.is_file():  # it is found by itself
+        after |= {"code": None} | ({"encoding": None} if read_mapping(path).codes else {})
     spec_after = make_spec(**{**options, **after, "model": str(output)})
     return before, run_audit(spec_after, progress, places[1])

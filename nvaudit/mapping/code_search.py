@@ -22,6 +22,8 @@ whole numbers, which takes a multiplication for each column sum."""
 BINS = 2048
 """Bins of |w|/max|w| that a search looks at."""
 
+_SLAB = 1 << 22
+
 LARGEST = 64
 """Largest significance that a search tries."""
 
@@ -61,9 +63,14 @@ class WeightDistribution:
         """Count the weights of tensors, each with its max|W| (broadcastable; 0 where all are zero)."""
         counts = np.zeros(2 * BINS + 1, np.int64)
         for values, peak in tensors:
-            safe = np.where(np.asarray(peak) > 0, peak, 1.0)
-            place = np.rint(np.asarray(values, np.float64) / safe * BINS).astype(np.int64) + BINS
-            counts += np.bincount(np.clip(place, 0, 2 * BINS).reshape(-1), minlength=2 * BINS + 1)
+            values = np.atleast_1d(values)
+            safe = np.broadcast_to(np.where(np.asarray(peak) > 0, peak, 1.0), values.shape)
+            # Slab by slab: what is in double precision on the way must not be a large tensor several times.
+            for start in range(0, len(values), step := max(1, _SLAB // max(1, values[:1].size))):
+                part = slice(start, start + step)
+                place = np.rint(np.asarray(values[part], np.float64) / safe[part] * BINS).astype(np.int64)
+                place = np.clip(place + BINS, 0, 2 * BINS)
+                counts += np.bincount(place.reshape(-1), minlength=2 * BINS + 1)
         used = np.flatnonzero(counts)
         at: Floats = used.astype(np.float64) / BINS - 1.0
         return cls(at, counts[used] / max(1, counts.sum()))

@@ -32,7 +32,7 @@ class Outliers:
 
     def put_into(self, weights: NDArray[np.float32], values: NDArray[np.float32] | float) -> None:
         """Write values at their places, in place."""
-        weights.reshape(-1)[self.place] = values
+        np.put(weights, self.place, values)  # also where they are not contiguous
 
 
 def find_outliers(

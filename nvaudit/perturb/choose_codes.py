@@ -329,7 +329,7 @@ def _layer(weight: Weight, per_channel: bool, outliers: float | None = None) -> 
     values = np.asarray(loaded.values)
     if outliers is not None:
         values = np.array(values)
-        values.reshape(-1)[find_outliers(values, outliers, scale_axes(weight, per_channel))] = 0
+        np.put(values, find_outliers(values, outliers, scale_axes(weight, per_channel)), 0)
     peak = peak_of(values, scale_axes(weight, per_channel))
     # max|W|² over mean W²: an error of ε · max|W| in every weight is noise of power ε² · this, relative to
     # the results, where inputs are alike.

@@ -80,7 +80,7 @@ def _without(values: NDArray[np.floating], weight: Weight, how: Placement) -> ND
     if how.outliers is None:
         return values
     held = np.array(values)
-    held.reshape(-1)[find_outliers(values, how.outliers, scale_axes(weight, how.per_channel))] = 0
+    np.put(held, find_outliers(values, how.outliers, scale_axes(weight, how.per_channel)), 0)
     return held
 
 

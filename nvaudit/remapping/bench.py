@@ -131,6 +131,8 @@ class BenchConditions:
         How weights are mapped; see :class:`nvaudit.perturb.prepare.Placement`.
     layers, digital : tuple of str
         Which weights are.
+    outliers : float or None
+        Share of each tensor's weights, the largest, that no device holds.
     dataset : Dataset
         The calibration samples.
     keep : str or None
@@ -148,6 +150,7 @@ class BenchConditions:
     per_channel: bool
     layers: tuple[str, ...]
     digital: tuple[str, ...]
+    outliers: float | None
     dataset: Dataset
     output: str
     metric: Metric
@@ -183,6 +186,10 @@ class Bench:
         Those on the array, by key.
     values : dict of str to ndarray
         Their numbers, in the primary layout.
+    outliers : dict of str to ndarray of int
+        Places in the flattened weight of those that no device holds.
+    held : dict of str to ndarray
+        What devices hold of the numbers: 0 where a weight is digital.
     grids : dict of str to IntegerGrid
         The codes of those that are stored as integers.
     ranges : dict of str to (int, int)
@@ -199,8 +206,9 @@ class Bench:
         folder.mkdir()
         self.loaded, self.conditions, self.folder, self.codes = loaded, conditions, folder, codes
         how = Placement(
-            conditions.bits, conditions.cell_bits, conditions.encoding, conditions.per_channel, codes=codes
-        )
+            conditions.bits, conditions.cell_bits, conditions.encoding, conditions.per_channel, codes=codes,
+            outliers=conditions.outliers,
+        )  # fmt: skip
         decisions = select(constants(loaded), conditions.layers, conditions.digital)
         request = Request(
             loaded=loaded,
@@ -222,28 +230,56 @@ class Bench:
         mapped = [d.constant.weight for d in decisions if d.mapped and d.constant.weight is not None]
         self.weights: dict[str, Weight] = {weight.key: weight for weight in mapped}
         self.values: dict[str, NDArray[Any]] = {}
+        self.held: dict[str, NDArray[Any]] = {}
+        places = {
+            tensor.key: tensor.outliers[0].open()
+            for tensor in self.workload.tensors
+            if tensor.outliers is not None
+        }
+        self.outliers: dict[str, NDArray[np.int64]] = {key: at for key, at in places.items() if at.size}
         self.grids: dict[str, IntegerGrid] = {}
         self.ranges: dict[str, tuple[int, int]] = {}
         self.editable: dict[str, str | None] = editable_weights(loaded.model, list(self.weights))
         for key, weight in self.weights.items():
             read = weight.load()
             self.values[key] = read.values
+            self.held[key] = self.without_outliers(key, read.values)
             if read.grid is not None and keeps_grid(read.grid.storage_bits):
                 self.grids[key] = read.grid
         # A stored grid may be chosen anew only where everything that multiplies by its scale can follow;
         # else the weight stays as it is, with the reason.
         for key, ends in code_ranges(loaded.model, list(self.grids)).items():
             self.editable[key] = ends if isinstance(ends, str) else None
-            if not isinstance(ends, str):
+            if not isinstance(ends, str) and self.digital(key):
+                self.editable[key] = "is stored as integers, the largest of which are digital"
+            elif not isinstance(ends, str):
                 self.ranges[key] = ends
         self._count = itertools.count()
+
+    def digital(self, key: str) -> bool:
+        """Whether some of a weight's numbers are held by no device."""
+        return key in self.outliers
+
+    def without_outliers(self, key: str, values: NDArray[Any]) -> NDArray[Any]:
+        """What devices hold of numbers of a weight; a copy where some of them are digital."""
+        if not self.digital(key):
+            return values
+        held = np.array(values)
+        np.put(held, self.outliers[key], 0)
+        return held
+
+    def with_outliers(self, key: str, held: NDArray[Any]) -> NDArray[Any]:
+        """Put the numbers that no device holds beside what devices hold, in place."""
+        if self.digital(key):
+            np.put(held, self.outliers[key], np.take(self.values[key], self.outliers[key]))
+        return held
 
     def cut(self, limits: Mapping[str, Limit]) -> dict[str, Numbers]:
         """Weights cut off at limits, in their primary layout; those on a grid get a finer one."""
         return {
             key: regridded(self.grids[key], limit, *self.ranges[key])
             if key in self.ranges
-            else clipped(self.values[key], limit)
+            else self.with_outliers(key, np.array(clipped(self.values[key], limit)))
             for key, limit in limits.items()
         }
 
@@ -307,7 +343,7 @@ class Bench:
         if self.codes is not None and tensor.key in self.codes.of:
             code, scale = self.codes.values(
                 weight,
-                floats(numbers),
+                self.without_outliers(tensor.key, floats(numbers)),
                 per_channel=self.conditions.per_channel,
                 nearest=isinstance(numbers, OnCode),
             )
@@ -315,7 +351,8 @@ class Bench:
             code, scale = numbers.codes.astype(np.int16), np.asarray(numbers.scale, np.float32)
         else:
             axes = weight.channel_axes if self.conditions.per_channel else ()
-            codes = quantize(stored(numbers), self.conditions.bits, axes)
+            held = self.without_outliers(tensor.key, stored(numbers))
+            codes = quantize(held, self.conditions.bits, axes)
             code, scale = codes.code, codes.scale
         file = save_array(self.folder, f"changed-{next(self._count)}", code)
         return replace(tensor, code=file, scale=scale, peak_code=int(np.abs(code).max(initial=0)))

@@ -63,7 +63,7 @@ def _limits(
 ) -> dict[str, Limit]:
     """Limits of the weights that can be clipped; those that cut nothing off are left out."""
     limits: dict[str, Limit] = {}
-    for key, values in bench.values.items():
+    for key, values in bench.held.items():
         if bench.editable[key] is not None or not values.size:
             continue
         power = powers.get(key)
@@ -96,7 +96,7 @@ def _separate(
 
 def peaks(bench: Bench, key: str) -> float | Floats:
     """What the range of a tensor is now; for one on a grid, of each of its scales."""
-    values = bench.values[key]
+    values = bench.held[key]
     if key in bench.ranges:
         grid = bench.grids[key]
         scale = np.abs(grid.scale.astype(np.float64))
@@ -122,7 +122,7 @@ def relative_spread(bench: Bench, *, by_slices: bool = False) -> dict[str, float
     conditions, spread = bench.conditions, dict[str, float]()
     known: dict[DeviceArray, Moments] = {}
     tensors = {tensor.key: tensor for tensor in bench.workload.tensors}
-    for key, values in bench.values.items():
+    for key, values in bench.held.items():
         array = tensors[key].array
         coded = bench.codes is not None and key in bench.codes.of
         if coded and by_slices:

@@ -113,7 +113,7 @@ def remap_report(
         exact=not best.changes_function,
         added_factors=_added(outcome),
         notes=tuple(_notes(spec, outcome)),
-        mapping=None if best.bench.codes is None else str(mapping_beside(output)),
+        mapping=str(mapping_beside(output)) if mapping_beside(output).is_file() else None,
         allowed_loss=outcome.search.allowed,
         run={**spec.model_dump(mode="json"), "batch_size": outcome.batch_size},
     )
@@ -211,7 +211,7 @@ def _tensors(outcome: RemapOutcome) -> list[RemapTensor]:
     best, rows = outcome.best, []
     rescaling = best.rescaling
     held = {**rescaling.reasons, **rescaling.refused}
-    for key, values in best.bench.values.items():
+    for key, values in best.bench.held.items():
         limit, fixed = best.limits.get(key), best.bench.editable[key]
         narrower = None if limit is None else narrowing(best.bench, key, limit)
         ratio = rescaling.noise.get(key, 1.0) * (1.0 if narrower is None else narrower)

@@ -128,8 +128,11 @@ def round_weights(
             at = (array, tensor.low, tensor.high)
             if at not in tables:
                 tables[at] = _levels(tensor, law, caution)
-            codes, noise[key] = _rounded(tensor, bench.weights[key], moments.get(key), law, tables[at])
-            numbers[key] = tensor.numbers(codes, bench.values[key].dtype)
+            digital = bench.outliers.get(key)
+            codes, noise[key] = _rounded(
+                tensor, bench.weights[key], moments.get(key), law, tables[at], digital
+            )
+            numbers[key] = _with_outliers(bench, key, tensor.numbers(codes, bench.values[key].dtype))
     diagonal = {key: why for key, why in unknown.items() if key in numbers}
     return RoundedWeights(numbers, noise, refused, diagonal, caution)
 
@@ -141,7 +144,7 @@ def noise_power(bench: Bench, moments: Mapping[str, InputMoments]) -> dict[str, 
     """
     powers = dict[str, float]()
     for key, known in moments.items():
-        weight, values = bench.weights[key], bench.values[key]
+        weight, values = bench.weights[key], bench.held[key]
         matrices = matrix_layout(values.shape, weight.channel_axes).apply(values)
         ends = (*known.starts[1:], weight.matrix.rows)
         noise = signal = 0.0
@@ -176,7 +179,10 @@ def _not_on_code(bench: Bench, key: str) -> str | None:
 
 
 def _tensor(bench: Bench, changed: Changed, key: str) -> _Tensor:
-    values, numbers = bench.values[key], changed.get(key)
+    values, numbers = bench.held[key], changed.get(key)
+    if numbers is not None and bench.digital(key):
+        assert not isinstance(numbers, IntegerGrid)  # whose outliers cannot be kept: it is not edited
+        numbers = bench.without_outliers(key, floats(numbers))
     if bench.codes is not None and key in bench.codes.of:
         return _coded(bench, bench.codes, key, values if numbers is None else floats(numbers))
     if key in bench.ranges:
@@ -199,11 +205,20 @@ def _coded(bench: Bench, codes: ChosenCodes, key: str, numbers: NDArray[Any]) ->
     weight, per_channel, on = bench.weights[key], bench.conditions.per_channel, codes.of[key]
     nearest, scales = codes.values(weight, numbers, per_channel=per_channel, nearest=True)
     taken, _ = codes.values(weight, numbers, per_channel=per_channel)
-    values, scale = bench.values[key].astype(np.float64), scales.astype(np.float64)
+    values, scale = bench.held[key].astype(np.float64), scales.astype(np.float64)
     target = np.divide(values, scale, out=np.zeros(values.shape), where=scale > 0)
     return _Tensor(
         target, nearest.astype(np.int64), scales, -on.top, on.top, None, taken.astype(np.int64), on
     )
+
+
+def _with_outliers(bench: Bench, key: str, numbers: Numbers) -> Numbers:
+    """Numbers of a weight with those that no device holds as they are."""
+    if not bench.digital(key):
+        return numbers
+    assert not isinstance(numbers, IntegerGrid)
+    whole = bench.with_outliers(key, np.array(stored(numbers)))
+    return OnCode(whole) if isinstance(numbers, OnCode) else whole
 
 
 def _levels(tensor: _Tensor, law: Moments, caution: float) -> Levels:
@@ -215,18 +230,27 @@ def _levels(tensor: _Tensor, law: Moments, caution: float) -> Levels:
 
 
 def _rounded(
-    tensor: _Tensor, weight: Weight, moments: InputMoments | None, law: Moments, levels: Levels
+    tensor: _Tensor,
+    weight: Weight,
+    moments: InputMoments | None,
+    law: Moments,
+    levels: Levels,
+    digital: Ids | None = None,
 ) -> tuple[Ids, float]:
-    """Codes of a weight, and the noise of its results relative to that of the nearest codes."""
+    """Codes of a weight, and the noise of its results relative to that of the nearest codes.
+
+    Where a weight is digital its devices keep the value of a zero weight.
+    """
     gain = _common_gain(tensor.codes, law)
     low = int(levels.code.min())
     place = np.full(int(levels.code.max()) - low + 1, -1, np.int64)
     place[levels.code - low] = np.arange(len(levels.code))
     layout = matrix_layout(tensor.codes.shape, weight.channel_axes)
+    kept = _held(tensor, place, low)
+    if digital is not None:
+        np.put(kept, digital, place[-low])
     # Levels are what devices hold, a common drift included; so the target is shrunk by the same gain, g w.
-    target, held, usual = (
-        layout.apply(array) for array in (gain * tensor.target, _held(tensor, place, low), tensor.before)
-    )
+    target, held, usual = (layout.apply(array) for array in (gain * tensor.target, kept, tensor.before))
     along = _scales_of_rows(tensor, layout)
     chosen = np.empty(target.shape, np.int64)
     before = after = 0.0

@@ -21,6 +21,7 @@ from nvaudit.options import (
     ModelOptions,
     NotNegative,
     OnePoint,
+    OutlierOptions,
     RunOptions,
     path_option,
 )
@@ -86,6 +87,7 @@ class RemapSpec(
     LossOptions,
     CalibrationOptions,
     ConverterOptions,
+    OutlierOptions,
     CodeOptions,
     MappingOptions,
     DeviceOptions,

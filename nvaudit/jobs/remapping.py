@@ -37,6 +37,7 @@ from nvaudit.perturb.workload import Workload
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, stored, subset
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
+from nvaudit.remapping.finals import settle_finalists
 from nvaudit.remapping.limits import has_mean, noise_by_code, relative_spread
 from nvaudit.remapping.program import RescalingBasis
 from nvaudit.remapping.reporting import RemapOutcome, remap_report, with_audits
@@ -265,13 +266,21 @@ def _choose(
         error=error,
         notes=tuple(session.notes),
         offered=offered,
-        noise_by_code=noise_by_code(best.bench) if session.codes is None else {},
+        noise_by_code=_noise_by_code(search, best) if session.codes is None else {},
         codes=codes_info(
             best.bench.codes,
             {key: values.size for key, values in best.bench.values.items()},
             spec.code or session.spec.mapping or "",
         ),
     )
+
+
+def _noise_by_code(search: RemapSearch, best: RemapCandidate) -> dict[str, float]:
+    """Noise of each weight on its code relative to slices; as calculated where no chip was run on it."""
+    codes = best.bench.codes
+    if best is not search.calculated or codes is None or codes.slices is None:
+        return noise_by_code(best.bench)
+    return {key: error.noise / codes.slices.error.noise for key, error in codes.errors.items()}
 
 
 def _take_steps(
@@ -285,6 +294,8 @@ def _take_steps(
     search.structures(_INSERTS[spec.digital_scale], spec.equalise)
     if asked is not None:
         _give_codes(search, asked, session)
+    if search.calculated is not None:  # no further step can be measured
+        return
     # A mean shift adds up over the inputs of a layer, where a spread averages: where it matters means are
     # corrected first, and rounding and clipping are judged by what is left.
     shifted = spec.recalibrate and has_mean(search.original)
@@ -296,6 +307,7 @@ def _take_steps(
         search.clippings(spread, spec.equalise)
     if spec.recalibrate and not shifted:
         search.corrections(search.basis.seen)
+    settle_finalists(search)
 
 
 def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> None:
@@ -319,7 +331,8 @@ def _give_codes(search: RemapSearch, asked: CodeRequest, session: Session) -> No
     too_many = asked.devices is not None and asked.devices < device_columns(slices)
     required = asked.significances is not None or too_many
     pairs = 2 if session.profile.encoding == "differential" else 1
-    if asked.allocate is None or asked.devices is None or asked.devices % pairs == 0:
+    calculated = not required and not search.room_for_code()  # then one code is enough to choose
+    if asked.allocate is None or (not calculated and (asked.devices is None or asked.devices % pairs == 0)):
         search.codes(partial(choose, alike), required=required)
     if asked.allocate is not None:
         search.codes(partial(choose, asked), required=required and search.required is None, images=WATCHED)

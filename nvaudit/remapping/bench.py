@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -255,6 +256,12 @@ class Bench:
             elif not isinstance(ends, str):
                 self.ranges[key] = ends
         self._count = itertools.count()
+
+    def with_codes(self, codes: ChosenCodes) -> Bench:
+        """The same structure with other codes stated: weights are not put on them, so no chip can be run."""
+        other = copy.copy(self)
+        other.codes = codes
+        return other
 
     def digital(self, key: str) -> bool:
         """Whether some of a weight's numbers are held by no device."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from nvaudit.errors import ModelError
+from nvaudit.mapping.code_search import CodeError
 from nvaudit.model.rescale.centre import Centres, find_centres, with_centres
 from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rescale.walk import SeenSizes
@@ -35,6 +36,7 @@ from nvaudit.remapping.solve import SHARP, SOFT
 _INSERTED = {"columns": "factors behind weights", "both": "factors behind and before weights"}
 
 BEHIND = "is behind on the first chips"
+CALCULATED = "chosen by calculation, not measured: no time for chips"
 CODE_BEHIND = "is behind by more than chance, against the calculation"
 COSTS = "costs too much of the nominal metric"
 _ROUNDED = "codes for noise"
@@ -45,8 +47,11 @@ _SEARCH_S = 5.0
 _WATCHING = 4
 """Passes that it takes as long as to measure what layers take, about."""
 
-_SURELY = 2.0
+SURELY = 2.0
 """Standard errors by which chips have to be behind before they decide against a calculation."""
+
+_AMPLE = 10
+"""Where there is time for so many candidates on all chips, none is given up lightly on the first ones."""
 
 _PATIENCE_S = 10.0
 """Rounding is begun where so much time is left, even if it needs more: the rest stays as it is."""
@@ -112,6 +117,12 @@ class RemapSearch:
         What the model has no place for, each with the reason.
     centres : Centres or None
         Where means can be corrected, once that is known.
+    finalists : tuple of RemapCandidate
+        Those that were measured on further chips, best first.
+    calculated : RemapCandidate or None
+        The one whose code there was no time to measure; it is the result.
+    pass_s : float
+        What a chip took last.
     required : RemapCandidate or None
         The one with the code that hardware has, or that is not behind what it replaces: those before it, on
         other codes, are there to compare with.
@@ -130,10 +141,13 @@ class RemapSearch:
     impossible: list[str] = field(default_factory=list)
     centres: Centres | None = None
     required: RemapCandidate | None = None
-    _pass: float = 0.0
+    calculated: RemapCandidate | None = None
+    finalists: tuple[RemapCandidate, ...] = ()
+    pass_s: float = 0.0
     _inputs: tuple[dict[str, InputMoments], dict[str, str]] | None = None
     _rounding_s: float = 0.0
     _on_code: RemapCandidate | None = None
+    _settled: int = 0
 
     @property
     def conditions(self) -> BenchConditions:
@@ -163,7 +177,7 @@ class RemapSearch:
         # Clipping starts from a rescaled structure where there is one, even if the original measures better:
         # what clips well as it is clips better rescaled.
         rescaled = good[1:] if self.required is None else good
-        start = max(rescaled or good, key=_order)
+        start = max(rescaled or good, key=order_of)
         if self.best().name in self.cut_short:
             start = self.best()
         if self.late(f"{start.name}, clipped"):  # limits of large weights take long to find
@@ -182,7 +196,11 @@ class RemapSearch:
     def best(self) -> RemapCandidate:
         """The candidate with the best worst chips among those that cost no more than is allowed."""
         best = self.required or self.tried[0]
-        for candidate in self.tried[self.tried.index(best) + 1 :]:
+        since = self.tried.index(best) + 1
+        settled = next((one for one in self.finalists if one.name not in self.refused), None)
+        if settled is not None:  # only what was tried afterwards may still be better
+            best, since = settled, self._settled
+        for candidate in self.tried[since:]:
             if candidate.name in self.cut_short:
                 # Measured on some of the chips only: it has to be better on these, and the rival worse than
                 # it by more than their standard error, before it may stand for all of them.
@@ -190,10 +208,20 @@ class RemapSearch:
                 rival = best.measured.on(count)
                 better = candidate.measured.beats(rival) and rival.behind(candidate.measured)
             else:
-                better = candidate.measured.beats(best.measured)
+                better = candidate.measured.beats(best.measured.on(len(candidate.measured.chips)))
             if better and candidate.name not in self.refused:
                 best = candidate
         return best
+
+    def settle(self, finalists: Sequence[RemapCandidate]) -> None:
+        """Take the order, best first, of candidates that were measured on further chips."""
+        self.finalists, self._settled = tuple(finalists), len(self.tried)
+
+    def exchange(self, old: RemapCandidate, new: RemapCandidate) -> None:
+        """Put a candidate that was measured further in its place."""
+        self.tried[self.tried.index(old)] = new
+        self.required = new if self.required is old else self.required
+        self._on_code = new if self._on_code is old else self._on_code
 
     def loss(self, measured: ChipScores) -> float:
         """How much of the nominal metric a candidate loses."""
@@ -208,14 +236,17 @@ class RemapSearch:
 
     def late(self, name: str, passes: int = FIRST_CHIPS + 2, more_s: float = 0.0) -> bool:
         """Whether there is no time for one more candidate; then it counts as not tried."""
-        if time.perf_counter() + passes * self._pass + more_s <= self.deadline:
+        if self._time_for(passes, more_s):
             return False
         self.untried.append(name)
         return True
 
+    def _time_for(self, passes: int, more_s: float) -> bool:
+        return time.perf_counter() + passes * self.pass_s + more_s <= self.deadline
+
     def room_for_code(self) -> bool:
         """Whether there is time to search for a code and to measure it."""
-        return time.perf_counter() + (self.conditions.chips + 2) * self._pass + _SEARCH_S <= self.deadline
+        return time.perf_counter() + (self.conditions.chips + 2) * self.pass_s + _SEARCH_S <= self.deadline
 
     def corrections(self, seen: Mapping[str, SeenSizes]) -> None:
         """Correct, in the best candidate, the means that noise and clipping shift."""
@@ -245,7 +276,9 @@ class RemapSearch:
         changed = base.arrays()
         clean = clean_moments(base.bench, centres, norms=norms)
         left = self.deadline - time.perf_counter()  # means may take a quarter of it
-        in_time = CHIPS if 4 * CHIPS * self._pass <= left else max(FIRST_CHIPS, int(left / (4 * self._pass)))
+        in_time = (
+            CHIPS if 4 * CHIPS * self.pass_s <= left else max(FIRST_CHIPS, int(left / (4 * self.pass_s)))
+        )
         noisy = chip_moments(base.bench, changed, centres, clean, in_time, norms=norms)
         spots = {spot.value: spot.key for spot in centres.spots}
         shifts = {value: noisy[value].shift(clean[value]) for value in spots if value in noisy}
@@ -285,7 +318,11 @@ class RemapSearch:
         by_layers = bool(images)
         what = f"{bare}, codes by layers" if by_layers else f"{bare}, code"
         passes = self.conditions.chips + 2 + (_WATCHING if by_layers else 0)
-        if not required and self.late(what, passes, _SEARCH_S if by_layers else 0.0):
+        if not required and not self._time_for(passes, _SEARCH_S if by_layers else 0.0):
+            if self.required is None:
+                self._calculate(choose, base, bare)
+            else:
+                self.untried.append(what)
             return
         self.tell(f"{bare}, code", len(self.tried), len(self.tried) + 1)
         importance = None
@@ -300,11 +337,36 @@ class RemapSearch:
         candidate = self.candidate(name, bench, base.rescaling, base.limits, base.corrected, required=True)
         # By calculation a code errs less than what it replaces; where chips cannot tell them apart (all of
         # them at the best accuracy, say), their order is luck and must not decide against it.
-        if required or not candidate.measured.behind(best.measured, _SURELY):
+        if required or not candidate.measured.behind(best.measured, SURELY):
             self.required = candidate
         else:
             self.refused[name] = CODE_BEHIND
         self._on_code = self.best() if self.best().bench.codes is not self.original.codes else None
+
+    def _calculate(
+        self,
+        choose: Callable[[Bench, Mapping[str, float] | None], ChosenCodes],
+        base: RemapCandidate,
+        bare: str,
+    ) -> None:
+        """Take the code that errs least by calculation, where there is no time to run chips on it."""
+        begin = time.perf_counter()
+        self.tell(f"{bare}, code by calculation", len(self.tried), len(self.tried) + 1)
+        chosen = choose(base.bench, None)
+        bench = base.bench.with_codes(chosen)
+        unmeasured = replace(base.measured, quantised=float("nan"), chips=np.empty(0))
+        candidate = RemapCandidate(
+            f"{bare}, {_code_name(bench)}", bench, base.rescaling, base.limits, unmeasured,
+            time.perf_counter() - begin, base.corrected, base.rounding,
+        )  # fmt: skip
+        self.tried.append(candidate)
+        before, after = errors_by_calculation(base.bench, chosen)
+        if not after < before:
+            self.refused[candidate.name] = "errs no less by calculation"
+            return
+        self.required = self.calculated = self._on_code = candidate
+        # Each of these would have to be measured.
+        self.untried += [f"{candidate.name}, {what}" for what in (_ROUNDED, "clipped", "means corrected")]
 
     def _least_noise(self, best: RemapCandidate) -> RemapCandidate:
         """The structure that errs least by calculation, unless its chips are surely behind the best one's.
@@ -313,7 +375,7 @@ class RemapSearch:
         """
         for candidate in reversed(self.tried):  # each has more freedom than the one before
             measured, reason = candidate.measured, self.refused.get(candidate.name, BEHIND)
-            if reason == BEHIND and len(measured.chips) and not measured.behind(best.measured, _SURELY):
+            if reason == BEHIND and len(measured.chips) and not measured.behind(best.measured, SURELY):
                 return candidate
         return best
 
@@ -437,10 +499,13 @@ class RemapSearch:
         try:
             chips = bench.chips(changed)
             measured = replace(measured, chips=chips.run(range(few)))
-            self._pass = (time.perf_counter() - begin) / few
-            if not first and measured.behind(self.best().measured):
+            self.pass_s = (time.perf_counter() - begin) / few
+            # A few chips that are behind by one standard error are so by chance in a fifth of all cases: good
+            # enough only where time is short.
+            ample = self._time_for(_AMPLE * (total + 2), 0.0)
+            if not first and measured.behind(self.best().measured, SURELY if ample else 1.0):
                 return measured, BEHIND
-            if not first and time.perf_counter() + (total - few + 1) * self._pass > self.deadline:
+            if not first and time.perf_counter() + (total - few + 1) * self.pass_s > self.deadline:
                 return measured, LATE
             values = chips.run([QUANTISED, *range(few, total)])
         except ModelError as error:  # its outputs overflow
@@ -472,6 +537,20 @@ class RemapSearch:
             before = candidate
 
 
+def errors_by_calculation(bench: Bench, chosen: ChosenCodes) -> tuple[float, float]:
+    """Expected error of all weights, root mean square over max|W|, as they are mapped and on other codes."""
+    sizes = np.array([bench.values[key].size for key in chosen.of], np.float64)
+
+    def together(errors: Mapping[str, CodeError]) -> float:
+        each = np.array([errors[key].total for key in chosen.of])
+        return float(np.sqrt(sizes @ np.square(each) / sizes.sum()))
+
+    if bench.codes is not None:
+        return together(bench.codes.errors), together(chosen.errors)
+    assert chosen.slices is not None
+    return chosen.slices.error.total, together(chosen.errors)
+
+
 def _code_name(bench: Bench) -> str:
     """A code in words, or how many devices several take on average."""
     assert bench.codes is not None
@@ -484,6 +563,7 @@ def _code_name(bench: Bench) -> str:
     return f"codes on {devices / sum(sizes.values()):.2f} devices"
 
 
-def _order(candidate: RemapCandidate) -> tuple[float, float]:
+def order_of(candidate: RemapCandidate) -> tuple[float, float]:
+    """What candidates are ranked by: their worst quarter, then their mean."""
     measured = candidate.measured
     return measured.sign * measured.worst, measured.sign * measured.mean

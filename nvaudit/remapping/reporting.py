@@ -13,7 +13,7 @@ from nvaudit.device import OperatingPoint
 from nvaudit.mapping.mapping_file import mapping_beside
 from nvaudit.perturb.metrics import Metric
 from nvaudit.remapping.bench import ChipScores
-from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
+from nvaudit.remapping.choose import CALCULATED, COSTS, RemapCandidate, RemapSearch, errors_by_calculation
 from nvaudit.remapping.limits import narrowing
 from nvaudit.remapping.round_weights import LATE
 from nvaudit.remapping.spec import MAX_CLEAN_LOSS, RemapSpec
@@ -177,7 +177,9 @@ def _steps(spec: RemapSpec, outcome: RemapOutcome) -> list[RemapStep]:
         reason = outcome.search.refused.get(candidate.name, "")
         if not kept and not reason and candidate.name in outcome.search.cut_short:
             reason = LATE
-        if not kept and not reason:
+        if candidate is outcome.search.calculated:
+            reason = CALCULATED
+        elif not kept and not reason:
             reason = "the start" if candidate is outcome.search.tried[0] else "another is better"
         rows.append(
             RemapStep(
@@ -279,9 +281,12 @@ def _headline(outcome: RemapOutcome) -> str:
     start, end = outcome.search.tried[0].measured, best.measured
     what = _UNCHANGED if best is outcome.search.tried[0] else best.name
     where = f"{outcome.point.profile.name}, σ = {outcome.point.sigma:g} {outcome.point.sigma_unit}"
+    if best is outcome.search.calculated:
+        return f"{what}: {CALCULATED} ({where})"
+    chips = outcome.search.conditions.chips
     return (
-        f"worst quarter of the calibration chips {value_text(start.worst, unit)} → "
-        f"{value_text(end.worst, unit)} ({what}; {where})"
+        f"worst quarter of the calibration chips {value_text(start.on(chips).worst, unit)} → "
+        f"{value_text(end.on(chips).worst, unit)} ({what}; {where})"
     )
 
 
@@ -335,6 +340,7 @@ def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
             f"the time budget of {spec.time_budget:g} s left time for fewer calibration samples or chips "
             "than wanted; another machine may choose otherwise: --time-budget 0 takes the time it needs"
         )
+    notes.extend(_how_settled(spec, outcome))
     if outcome.label_free:
         notes.append(
             "there are no labels: candidates are compared with the original model's outputs, the audit "
@@ -345,9 +351,28 @@ def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     return notes
 
 
+def _how_settled(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
+    """On how many chips the last choice was made, or what it was calculated from."""
+    search = outcome.search
+    if search.finalists:
+        best = search.finalists[0].measured
+        return [
+            f"the {len(search.finalists)} best were told apart on further chips, the last ones on "
+            f"{count_text(len(best.chips), 'chip')}"
+        ]
+    if search.calculated is None or search.calculated.bench.codes is None:
+        return []
+    before, after = errors_by_calculation(search.original, search.calculated.bench.codes)
+    return [
+        f"the code was chosen by calculation (weights err by {after:.4f} of max|W| instead of {before:.4f}): "
+        f"there was no time to run chips on it within --time-budget {spec.time_budget:g}; a larger one "
+        "measures it, and tries what comes after it"
+    ]
+
+
 def _dearer(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     """What would help more and costs more of the nominal metric than is allowed."""
-    best, unit = outcome.best.measured, outcome.metric.unit
+    best, unit = outcome.best.measured.on(outcome.search.conditions.chips), outcome.metric.unit
     refused = [
         candidate
         for candidate in outcome.search.tried
@@ -370,19 +395,21 @@ def _what_steps_gave(outcome: RemapOutcome) -> list[str]:
     start, best = outcome.search.tried[0], outcome.best
     way = [one for one in outcome.search.tried if one is best or best.name.startswith(f"{one.name}, ")]
     way = [start, *(one for one in way if one is not start)]
-    if len(way) < 3:  # the table says it by itself
+    if len(way) < 3 or best is outcome.search.calculated:  # the table says it by itself
         return []
     unit, before, parts = outcome.metric.unit, "", []
+    chips = outcome.search.conditions.chips
     for one in way:
         what = one.name.removeprefix(f"{before}, ")
-        parts.append(f"{what} {value_text(one.measured.worst, unit)}")
+        parts.append(f"{what} {value_text(one.measured.on(chips).worst, unit)}")
         before = one.name
     return [f"what each step gave, worst quarter of the same chips: {' → '.join(parts)}"]
 
 
 def _offered(outcome: RemapOutcome) -> list[str]:
     """What another mapping would give, where it was not asked for."""
-    offered, best = outcome.offered, outcome.best.measured
+    offered = outcome.offered
+    best = outcome.best.measured.on(outcome.search.conditions.chips)
     if offered is None or not offered.measured.beats(best):
         return []
     unit = outcome.metric.unit

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvaudit import audit, verify_plan
+from nvaudit import audit, remap, verify_plan
 from nvaudit.errors import OptionError
 from nvaudit.jobs.costing import cost
 from nvaudit.jobs.replaying import replay
-from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, write_mapping
+from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, read_mapping, write_mapping
 from nvaudit.mapping.outliers import find_outliers
 from nvaudit.model import constants, load_model
 from nvaudit.report.cost.result import CostPart
@@ -134,6 +134,36 @@ def test_digital_products_cost_energy_and_area():
     for name, count in {"fc1.weight": 327, "fc2.weight": 12}.items():
         parts = [one.layers[name].components.get("digital", none).energy_j for one in (plain, digital)]
         assert parts[1] - parts[0] == pytest.approx(count * each, rel=1e-9)
+
+
+@pytest.mark.parametrize("more", [{}, {"code": "auto", "allocate": "devices"}, {"scale": "per_channel"}])
+def test_a_remapped_model_keeps_them(tmp_path, more):
+    """Rescaled, rounded and clipped are the others: these stay the largest, and audits find them."""
+    found = remap(
+        MODEL, "fefet1", MODEL.with_suffix(".npz"), out=tmp_path / "H.onnx", sigma=0.3, trials=4, limit=80,
+        calibration_images=60, calibration_chips=4, time_budget=0, workers=0, digital_outliers=0.02, **more,
+    )  # fmt: skip
+    assert any(tensor.rounded for tensor in found.tensors)
+    path = mapping_beside(tmp_path / "H.onnx")
+    assert found.mapping == str(path)
+    assert read_mapping(path).digital_outliers == 0.02
+    after = audit(tmp_path / "H.onnx", "fefet1", **FAST, sigmas=(0.3,), exhaustive=True,
+                  **({} if "code" in more else more))  # fmt: skip
+    assert after.trials.mean == found.after.mean
+    # A chip without noise has the numbers of the file where they are digital, and values of the code else.
+    for name, values in weights_of(tmp_path / "H.onnx").items():
+        row = next(row for row in after.tensors if row.name == name)
+        if row.outliers and "scale" not in more:
+            sizes = np.sort(np.abs(values).reshape(-1))
+            assert sizes[-row.outliers] >= row.scale * (2**8 - 1 if "code" not in more else 1)
+
+
+def test_converters_beside_them_are_refused_by_remap(tmp_path):
+    """Before anything runs or is written."""
+    with pytest.raises(OptionError, match=r"--digital-outliers 0\.01 and --adc-bits 6"):
+        remap(MODEL, "rram", MODEL.with_suffix(".npz"), out=tmp_path / "r.onnx", digital_outliers=0.01,
+              adc_bits=6)  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ranking", ["magnitude", "random"])

@@ -252,6 +252,29 @@ def test_a_code_starts_from_the_structure_of_least_noise(tmp_path):
     assert kept.startswith("equalised, code ")
 
 
+def test_a_code_needs_no_chips(tmp_path):
+    """Without time for a single further chip the code is chosen by calculation, and the report says so."""
+    options = {"sigma": 0.4, "code": "auto", "limit": 100, **QUICK, "time_budget": 1e-6}
+    report = remap(EXAMPLE, "fefet1", out=tmp_path / "H.onnx", **options)
+    assert report.codes is not None
+    (step,) = [step for step in report.steps if step.kept]
+    assert (step.chips, step.mean, step.worst_quarter) == (0, None, None)
+    assert step.reason.startswith("chosen by calculation, not measured")
+    assert "chosen by calculation, not measured" in report.headline
+    assert any("weights err by" in note for note in report.notes)
+    assert any("codes for noise" in text for text in report.not_tried)
+    assert report.exact
+    assert all(tensor.noise < 1 for tensor in report.tensors)
+    # The same code as with time for chips: it depends on the weights as they are, not rescaled.
+    with_time = remap(EXAMPLE, "fefet1", out=tmp_path / "T.onnx", **{**options, "time_budget": 0}, **ALONE)
+    assert read_mapping(tmp_path / "H.mapping.json").codes == read_mapping(tmp_path / "T.mapping.json").codes
+    # With fewer devices by layers, too; slices, which were asked for by nobody, are never calculated.
+    options |= {"allocate": "devices", "devices_per_weight": 4}
+    shared = remap(EXAMPLE, "fefet1", out=tmp_path / "S.onnx", **options)
+    assert shared.codes.devices_per_weight <= 4
+    assert with_time.codes is not None
+
+
 def test_candidates_are_judged_through_the_converters(tmp_path):
     """What a candidate measures is what an audit of its chips through these ADCs gives."""
     same = {"sigma": 0.2, "limit": 60, "workers": 1, "data": EXAMPLE.with_suffix(".npz")}

@@ -120,7 +120,7 @@ def _steps(report: RemapReport) -> Section:
     rows = []
     for step in report.steps:
         kept, *cells, why = _step_row(step, report.unit)
-        rows.append((*cells, kept or why))
+        rows.append((*cells, ": ".join(filter(None, (kept, why)))))
     blocks.append(
         Table(
             "step-rows",
@@ -186,7 +186,7 @@ def _step_row(step: RemapStep, unit: str) -> tuple[str, ...]:
         f"{step.chips:,}",
         value_text(step.nominal, unit),
         *("—" if value is None else value_text(value, unit) for value in measured),
-        "" if step.kept or step.reason in _PLAIN else step.reason,
+        "" if step.reason in _PLAIN else step.reason,
     )
 
 
@@ -215,11 +215,13 @@ def steps_figure(report: RemapReport) -> Any:
     shown = ":.4~%" if report.unit == "fraction" else ":.5~g"
     # Names may come twice, so rows are placed by number.
     places = list(range(len(steps)))
-    most = max((step.chips for step in steps), default=0)
+    usual, most = report.run.get("calibration_chips"), max((step.chips for step in steps), default=0)
+    if isinstance(usual, int):  # the last candidates have seen more
+        most = min(most, usual)
     figure = go.Figure()
     figure.add_scatter(
         x=[step.worst_quarter for step in steps], y=places, mode="markers",
-        marker={"color": [colour("chips" if step.chips == most else "line") for step in steps], "size": 12,
+        marker={"color": [colour("chips" if step.chips >= most else "line") for step in steps], "size": 12,
                 "symbol": ["circle" if step.kept else "circle-open" for step in steps]},
         hovertemplate=f"%{{x{shown}}}<extra></extra>",
     )  # fmt: skip

@@ -3,8 +3,8 @@
     python benchmarks/deploy.py MODEL.onnx … --device fefet1
     python benchmarks/deploy.py --weights 1000000000 --device rram --cell-bits 8
 
-The second makes a model of so many weights, in external data, as a chain of matrix products. Seconds are those of
-the processor, of all threads together: what else the machine does is not in them.
+The second makes a model of so many weights, in external data, as a chain of matrix products. Seconds are
+those of the processor, of all threads together: what else the machine does is not in them.
 """
 
 import argparse

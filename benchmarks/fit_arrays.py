@@ -3,8 +3,8 @@
     python benchmarks/fit_arrays.py --results FILE.jsonl [--repeats 200] [--crossbars 4 16 64] [PROFILE …]
     python benchmarks/fit_arrays.py --results FILE.jsonl --table
 
-Claims backed: a fit of arrays finds the law of every bundled profile, and its 95 % intervals hold what the
-devices were drawn with. Of each profile and number of crossbars (``--side`` square, chips of four, analog
+What a fit of arrays finds again of bundled profiles, and how often its 95 % intervals hold what devices were
+drawn with. Of each profile and number of crossbars (``--side`` square, chips of four, analog
 devices programmed to ``--levels`` levels): which law is chosen; how far the spreads of the fitted law are
 from the true ones, root mean square over levels; and how often intervals hold the truth, of the mean and the
 spread of each level as drawn, and of what is added in further repeats: components of chips, crossbars, rows

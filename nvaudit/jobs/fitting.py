@@ -20,7 +20,7 @@ from nvaudit.errors import DataError
 from nvaudit.files import holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.mapping.array_files import CONDUCTANCE, Arrays, find_arrays, read_arrays
-from nvaudit.mapping.chip_files import ChipSource, find_chips
+from nvaudit.mapping.chip_files import ChipSource, check_conductances, find_chips
 from nvaudit.mapping.manifest import Manifest, read_manifest
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.report.deployment.fit import (
@@ -141,13 +141,16 @@ def _samples(
 
 def _sample(path: Path, source: ChipSource, name: str, target: Arrays, manifest: Manifest) -> CrossbarSample:
     g = read_arrays(path, manifest.crossbar).get(CONDUCTANCE)
-    if g is None or g.shape[-2:] != manifest.crossbar or g.ndim not in (2, 3) or np.isinf(g).any():
+    if g is None or g.shape[-2:] != manifest.crossbar or g.ndim not in (2, 3):
         raise DataError(
-            f"{path}: needs {CONDUCTANCE!r} of shape {list(manifest.crossbar)}, or [reads, rows, columns], "
-            "without infinite values"
+            f"{path}: needs {CONDUCTANCE!r} of shape {list(manifest.crossbar)}, or [reads, rows, columns]"
         )
     reads = np.asarray(g, np.float64).reshape(-1, *manifest.crossbar)
     used = np.asarray(target["used"] if "used" in target else ~np.isnan(target["level"]), np.bool_)
+    window = (manifest.window.min, manifest.window.max)
+    step = (window[1] - window[0]) / manifest.tensors[0].top_level
+    wanted = np.where(used, window[0] + step * np.nan_to_num(np.asarray(target["level"], np.float64)), 0.0)
+    check_conductances(path, np.where(used, reads, np.nan), wanted, used, window, step, manifest.window.unit)
     # A device that was never read has no mean: it is left out with those that are not in use.
     count = (~np.isnan(reads)).sum(axis=0)
     there = used & (count > 0)

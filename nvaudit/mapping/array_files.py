@@ -151,6 +151,8 @@ def read_arrays(path: Path, shape: tuple[int, int]) -> Arrays:
         if form == "csv":
             return _read_csv(path, shape)
         if form == "npz":
+            if path.is_file() and not zipfile.is_zipfile(path):  # numpy would advise to load it unsafely
+                raise ValueError("it is no .npz")
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         if form == "hdf5":

@@ -191,7 +191,7 @@ def read_tensor_of_chip(
         reads = _readings(path, geometry.size, place, there)
         kinds.add(reads.dtype)
         wanted = np.asarray(place.take(target), np.float64)
-        _check(path, reads, wanted, there, array, unit)
+        check_conductances(path, reads, wanted, there, (array.g_min, array.g_max), array.step, unit)
         count = (~np.isnan(reads)).sum(axis=0)
         total = np.where(np.isnan(reads), 0.0, reads)
         average = reads[0] if len(reads) == 1 else total.sum(axis=0) / np.where(count > 0, count, np.nan)
@@ -226,20 +226,40 @@ def _readings(
     return np.where(there, reads, np.nan)
 
 
-def _check(
+def check_conductances(
     path: Path,
     reads: NDArray[np.floating],
     target: Doubles,
     there: NDArray[np.bool_],
-    array: DeviceArray,
+    window: tuple[float, float],
+    step: float,
     unit: str,
 ) -> None:
-    """Refuse infinite values, values in another unit, and such as no device of this window has."""
+    """Refuse infinite values, values in another unit, and such as no device of this window has.
+
+    Parameters
+    ----------
+    reads : ndarray, shape (read, row, column)
+        NaN where nothing was measured.
+    target : ndarray, float64, shape (row, column)
+    there : ndarray of bool, shape (row, column)
+        Devices in use.
+    window : tuple of float
+        Conductances of level 0 and of the top level, in the profile's unit.
+    step : float
+        Between neighbouring levels.
+
+    Raises
+    ------
+    DataError
+        Naming the file, the first such device and what to do.
+    """
+    low, high = window
     infinite = np.isinf(reads)
     if infinite.any():
         raise DataError(f"{path}: {_first(infinite)}: infinite; write NaN for a device that was not measured")
     names = {"us": "µS", "na": "nA", "level": "level spacings"}
-    above = there & (target > array.g_min + array.step / 2) & (target > 0)
+    above = there & (target > low + step / 2) & (target > 0)
     known = np.abs(reads[:, above])
     ratio = known / target[above]
     ratio = ratio[~np.isnan(ratio)]
@@ -247,17 +267,17 @@ def _check(
         typical = float(np.median(ratio))
         power = 3 * round(np.log10(typical) / 3) if typical > 0 else 0
         if power and not 1 / _FAR_OFF < typical < _FAR_OFF:
-            low, high = ("small", "multiply") if power < 0 else ("large", "divide")
+            size, cure = ("small", "multiply") if power < 0 else ("large", "divide")
             raise DataError(
-                f"{path}: conductances are about 10^{abs(power)} times too {low} for {names[unit]} "
-                f"(typically {typical:.2g} of their targets): another unit; {high} by 1e{abs(power)}"
+                f"{path}: conductances are about 10^{abs(power)} times too {size} for {names[unit]} "
+                f"(typically {typical:.2g} of their targets): another unit; {cure} by 1e{abs(power)}"
             )
-    width = array.g_max - array.g_min
-    far = np.abs(reads - array.g_min) > _WINDOWS * width
+    width = high - low
+    far = np.abs(reads - low) > _WINDOWS * width
     if far.any():
         raise DataError(
             f"{path}: {_first(far)}: {reads[far][0]:.4g} {names[unit]} is more than {_WINDOWS:g} windows off "
-            f"({array.g_min:g} … {array.g_max:g}); correct it, or write NaN"
+            f"({low:g} … {high:g}); correct it, or write NaN"
         )
     below = reads < -_NEGATIVE * width
     if below.any():

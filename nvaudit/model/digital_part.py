@@ -59,12 +59,20 @@ class DigitalPart:
         In the order of the graph.
     whole : dict of str to str
         Weights whose operators stay as they are, each with the reason.
+    precision : float
+        Relative step of the coarsest numbers that it computes with.
     """
 
     template: Template
     computed: Template
     cuts: tuple[OutsideProduct, ...]
     whole: dict[str, str]
+    precision: float
+
+
+_STEPS = {ir.DataType.DOUBLE: 2.0**-52, ir.DataType.FLOAT: 2.0**-23, ir.DataType.FLOAT16: 2.0**-10}
+_QUANTISED = 2.0**-8
+"""Of 8-bit integers; of bfloat16 it is the same."""
 
 
 def digital_part(loaded: LoadedModel, keys: Sequence[str]) -> DigitalPart:
@@ -80,8 +88,17 @@ def digital_part(loaded: LoadedModel, keys: Sequence[str]) -> DigitalPart:
     proto, cuts = _cut(template, computed=False)
     with_products, _ = _cut(template, computed=True)
     return DigitalPart(
-        replace(template, proto=proto, slots=()), replace(template, proto=with_products), cuts, whole
-    )
+        replace(template, proto=proto, slots=()), replace(template, proto=with_products), cuts, whole,
+        _precision(template),
+    )  # fmt: skip
+
+
+def _precision(template: Template) -> float:
+    model = _read(template)
+    if any("QuantizeLinear" in node.op_type for node in model.graph):
+        return _QUANTISED
+    types = {model.graph.initializers[slot.name].dtype or ir.DataType.FLOAT for slot in template.slots}
+    return max((_STEPS.get(one, _QUANTISED) for one in types), default=_STEPS[ir.DataType.FLOAT])
 
 
 def _read(template: Template) -> ir.Model:

@@ -287,6 +287,14 @@ def test_conductances_that_cannot_be_right_are_refused(command, example, tmp_pat
     assert not report.exists()
 
 
+def test_a_file_that_is_no_npz_is_refused(command, example, tmp_path, chips):
+    """Text by the name of an array: exit 2, and no advice to load it unsafely."""
+    path = sorted((chips / "chip-0").glob("arrays/*/*.npz"))[0]
+    path.write_text("hello")
+    ran = command("audit", example, "--chip", chips, *AUDIT)
+    assert (ran.code, "it is no .npz" in ran.err, "pickle" in ran.err) == (2, True, False)
+
+
 def test_missing_crossbars_and_other_models_are_refused(command, example, tmp_path, chips):
     """A crossbar without a file, a manifest of another model, an option that says otherwise."""
     ran = command("audit", example, "--chip", chips, "--bits", 6, *AUDIT, "-q")

@@ -136,4 +136,9 @@ def test_what_cannot_be_fitted_is_refused(command, example, tmp_path):
     write_arrays(path.with_suffix(""), arrays | {"conductance": np.full((64, 64), np.inf)}, "npz")
     ran = command("devices", "fit", tmp_path / "m", chips, *out)
     assert (ran.code, "infinite" in ran.err) == (2, True)
+    for factor, said in ((1e3, "10^3 times too large"), (1e-6, "10^6 times too small")):
+        g = arrays["conductance"] * np.float32(factor)
+        write_arrays(path.with_suffix(""), arrays | {"conductance": g}, "npz")
+        ran = command("devices", "fit", tmp_path / "m", chips, *out)
+        assert (ran.code, said in ran.err) == (2, True)
     assert not (tmp_path / "my.json").exists()

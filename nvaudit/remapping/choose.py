@@ -466,8 +466,9 @@ class RemapSearch:
         return candidate
 
     def bench(self, rescaling: Rescaling, codes: ChosenCodes | None) -> Bench:
-        """Set a structure up."""
-        return Bench(rescaling.loaded, self.conditions, self.folder / f"structure-{len(self.tried)}", codes)
+        """Set a structure up, in a folder of its own: not every structure becomes a candidate."""
+        number = len(list(self.folder.glob("structure-*")))
+        return Bench(rescaling.loaded, self.conditions, self.folder / f"structure-{number}", codes)
 
     def _structure(self, name: str, insert: Insert, exponent: float) -> RemapCandidate | None:
         if self.tried and self.late(name):

@@ -144,6 +144,16 @@ def test_codes_that_were_tried_are_not_tried_again(tmp_path):
     assert "original, codes by layers: all layers get the code that was tried" in report.not_tried
 
 
+def test_what_was_not_tried_is_in_no_other_candidates_way(tmp_path):
+    """After codes by layers that came out as the code of all, means can still be corrected."""
+    report = remap(
+        EXAMPLE, "fefet1", out=tmp_path / "o.onnx", encoding="differential", code="auto", allocate="devices",
+        devices_per_weight=2, limit=60, **{**ALONE, "recalibrate": True}, **QUICK,
+    )  # fmt: skip
+    assert "original, codes by layers: all layers get the code that was tried" in report.not_tried
+    assert "original, code 1, means corrected" in [step.name for step in report.steps]
+
+
 def test_without_a_code_no_mapping_is_left(tmp_path):
     """A model that is written over takes its mapping file with it; a note says what a code would give."""
     out = tmp_path / "o.onnx"

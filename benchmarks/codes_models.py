@@ -46,11 +46,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "coded": CODED,
     "signed": CODED | {"encoding": "sign_per_device"},
     "integers": CODED | {"encoding": "sign_per_device", "code": "auto:integers"},
-    "patient": CODED | {"calibration_images": 500, "calibration_chips": 32, "time_budget": 120},
     "scales": CODED | {"digital_scale": "insert-both"},
+    "longer": CODED | {"time_budget": 60},
+    "gentle": CODED | {"max_clean_loss": 0.005},
     "outliers": DIGITAL,
     "scales, outliers": DIGITAL | {"digital_scale": "insert-both"},
-    "6 devices": CODED | {"devices_per_weight": 6},
     "8 devices": CODED | {"devices_per_weight": 8},
 }
 """Options of each column: of the remapping where there is one, else of the audit."""

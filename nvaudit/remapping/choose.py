@@ -178,6 +178,11 @@ class RemapSearch:
         # what clips well as it is clips better rescaled.
         rescaled = good[1:] if self.required is None else good
         start = max(rescaled or good, key=order_of)
+        # By calculation rounding errs less than what it was put on, as a code does: chips have to be surely
+        # behind before luck keeps what is clipped from being tried on it.
+        rounded = [one for one in good if one.rounding is not None]
+        if rounded and not rounded[-1].measured.behind(start.measured, SURELY):
+            start = rounded[-1]
         if self.best().name in self.cut_short:
             start = self.best()
         if self.late(f"{start.name}, clipped"):  # limits of large weights take long to find

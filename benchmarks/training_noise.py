@@ -147,7 +147,7 @@ def one(given: argparse.Namespace, name: str, mapping: str, seed: int) -> None:
     if any(cell.items() <= row.items() for row in lines(given.results)):
         return
     begin = time.perf_counter()
-    run.Trainer = trainer_of(VARIANTS[name])  # type: ignore[misc]
+    run.Trainer = trainer_of(VARIANTS[name])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "hardened.onnx"
         report = harden(

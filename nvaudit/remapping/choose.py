@@ -168,7 +168,7 @@ class RemapSearch:
             self._structure(_INSERTED[insert], insert, SHARP)
 
     def clippings(self, spread: Mapping[str, float], equalise: bool) -> None:
-        """Clip the weights of the best structure, then of one that leaves room for it."""
+        """Clip the weights of the best structure, and of one that leaves room for it; rounded ones too."""
         if not any(spread.values()):
             return
         every = self.conditions.chips
@@ -180,6 +180,14 @@ class RemapSearch:
         start = max(rescaled or good, key=order_of)
         if self.best().name in self.cut_short:
             start = self.best()
+        # By calculation rounding errs less than what it was put on, as a code does: chips have to be surely
+        # behind before their luck keeps it from being clipped.
+        rounded = [one for one in good if one.rounding is not None and one is not start]
+        self._clip(start, spread, equalise)
+        if rounded and not rounded[-1].measured.behind(start.measured, SURELY):
+            self._clip(rounded[-1], spread, equalise)
+
+    def _clip(self, start: RemapCandidate, spread: Mapping[str, float], equalise: bool) -> None:
         if self.late(f"{start.name}, clipped"):  # limits of large weights take long to find
             return
         self._family(start, by_balance(start.bench, start.rescaling.power, spread))

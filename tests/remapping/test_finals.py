@@ -100,3 +100,15 @@ def test_equals_are_told_apart_by_little(seed):
     search = _search([(0.7, 0.7 + 0.001 * seed), (0.7, 0.7)])
     settle_finalists(search)
     assert {one.name for one in search.finalists} == {"c0", "c1"}
+
+
+@pytest.mark.parametrize(("shown", "starts"), [(0.719, ["c1", "c1", "c2", "c2"]), (0.70, ["c1", "c1"])])
+def test_rounded_weights_are_clipped_too(monkeypatch, shown, starts):
+    """Rounding errs less by calculation: it is clipped too unless its chips are surely behind."""
+    search = _search([(0.5, 0.5), (0.7, 0.722), (0.7, shown)])
+    search.tried = [replace(one, rescaling=SimpleNamespace(power={})) for one in search.tried]
+    search.tried[2] = replace(search.tried[2], rounding=SimpleNamespace(numbers={}))
+    begun = []
+    monkeypatch.setattr(RemapSearch, "_family", lambda self, structure, levels: begun.append(structure.name))
+    search.clippings({"w": 0.1}, equalise=False)
+    assert begun == starts

@@ -28,9 +28,6 @@ from nvaudit.stats.ranks import RankRange
 _FEWEST = 8
 """Chips that a point is looked at before it counts as one that may be on the front."""
 
-_SHARE = 0.25
-"""Share of all chips up to which it is tried to throw a point out; beyond, all of them are run."""
-
 
 def pareto_front(costs: ArrayLike, values: ArrayLike) -> tuple[int, ...]:
     """Find the points that no other one dominates.
@@ -67,22 +64,22 @@ class EliminationRule:
     ----------
     need : int
         Chips that must be found not to beat the bar.
-    most : int
-        Chips that are looked at before all are run.
+    trials : int
+        Chips of each point.
     """
 
     need: int
-    most: int
+    trials: int
 
     def block(self, misses: int, seen: int) -> int:
         """How many chips are looked at next; 0 where the point is out, or all its chips are to be run."""
-        if misses >= self.need or seen >= self.most:
+        if misses >= self.need or seen >= self.trials:
             return 0
-        # Going on at the rate so far must find enough within ``most`` chips: else the point is probably on
+        # Going on at the rate so far must find enough within all chips: else the point is probably on
         # the front, and looking on is waste.
-        if seen >= max(2 * self.need, _FEWEST) and misses * self.most < self.need * seen:
+        if seen >= max(2 * self.need, _FEWEST) and misses * self.trials < self.need * seen:
             return 0
-        return min(self.need - misses if misses else self.need, self.most - seen)
+        return min(self.need - misses if misses else self.need, self.trials - seen)
 
 
 def elimination_rule(percentile: float, trials: int) -> EliminationRule:
@@ -98,10 +95,10 @@ def elimination_rule(percentile: float, trials: int) -> EliminationRule:
     Examples
     --------
     >>> elimination_rule(1, 1000)
-    EliminationRule(need=11, most=250)
+    EliminationRule(need=11, trials=1000)
     """
     need = kpp_index(percentile, trials) + 1
-    return EliminationRule(need, min(trials, max(4 * need, round(_SHARE * trials))))
+    return EliminationRule(need, trials)
 
 
 def shared_error(error: float, number: int) -> float:

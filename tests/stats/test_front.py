@@ -93,10 +93,10 @@ def test_the_front_is_the_exhaustive_one():
 def test_rules_at_their_limits(percentile, trials):
     """No rule asks for more chips than there are, and clear points end after as few as it asks for."""
     rule = elimination_rule(percentile, trials)
-    assert kpp_index(percentile, trials) + 1 == rule.need <= rule.most <= trials
+    assert kpp_index(percentile, trials) + 1 == rule.need <= rule.trials == trials
     assert rule.block(0, 0) == rule.need
     assert rule.block(rule.need, rule.need) == 0
-    assert rule.block(0, rule.most) == 0
+    assert rule.block(0, rule.trials) == 0
 
 
 def test_errors_of_any_number_of_questions_add_up():

@@ -66,7 +66,7 @@ def test_it_fails_with_the_numbers(example):
         assert_kpp(example, device="fefet1", at_least=1.0, **FEW)
     lines = str(error.value).splitlines()
     assert lines[0] == f"{example} on fefet1"
-    assert lines[1] == "KPP 1 % of top1 at least 100 %, sigma 0.4 level"
+    assert lines[1] == "KPP 1 % of top1 at least 100 %, sigma 0.4 level spacings"
     assert lines[2].startswith("  FAIL: at most 1 % of chips may be below 100 % (95 % confidence): ")
     assert re.fullmatch(r"  KPP 1 % [\d.]+ % \[no bound, [\d.]+ %\], 95 % confidence, 16 chips", lines[3])
     assert lines[-1].startswith(f"run it alone: nvaudit audit {example} --device fefet1 ")
@@ -86,7 +86,7 @@ def test_every_percentile_and_sigma_must_hold(example):
         assert_kpp(example, at_least=0.99, sigma=(0, 0.4), percentile=(20, 50), limit=8)
     told = [line for line in str(error.value).splitlines() if line.startswith("KPP")]
     assert told
-    assert all(line.endswith("sigma 0.4 level") for line in told)
+    assert all(line.endswith("sigma 0.4 level spacings") for line in told)
 
 
 def test_a_loss_has_an_upper_threshold(example):
@@ -195,7 +195,9 @@ def test_a_users_suite(suite, tmp_path):
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 2 passed" in done.stdout
-    assert re.search("^E +KPP 1 % of top1 at least 100 %, sigma 0.4 level$", done.stdout, re.MULTILINE)
+    assert re.search(
+        "^E +KPP 1 % of top1 at least 100 %, sigma 0.4 level spacings$", done.stdout, re.MULTILINE
+    )
     assert "nvaudit/testing.py" not in done.stdout  # the traceback ends at the user's line
     assert '>       assert_kpp(MODEL, device="fefet1", at_least=1.0, sigma=0.4, limit=8)' in done.stdout
     reports = list((tmp_path / "out" / "reports").iterdir())

@@ -30,6 +30,7 @@ from nvaudit.report.attribution.result import (
     class_attribution,
     noise_attribution,
 )
+from nvaudit.report.wording import sigma_text
 from nvaudit.session import Session
 
 PARTS = ("tensors", "terms", "classes")
@@ -186,7 +187,7 @@ def _split_terms(session: Session, point: int, notes: list[str]) -> TableVariant
     terms = acting_terms(at, (tensor.array for tensor in session.workload.tensors))
     if len(terms) < 2:
         what = f"only {terms[0]!r} acts" if terms else "no noise term acts"
-        where = f"sigma {at.sigma:g} {at.sigma_unit}, time {at.time_s:g} s"
+        where = f"{sigma_text(at.sigma, at.sigma_unit)}, time {at.time_s:g} s"
         notes.append(f"by noise term: at {where} {what}, so there is nothing to tell apart")
         return None
     every = frozenset(terms)

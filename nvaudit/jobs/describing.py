@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from nvaudit._version import __version__
 from nvaudit.cost.peak import peaks_of
-from nvaudit.device import DeviceProfile, load_profile, profile_digest, profile_names
+from nvaudit.device import DeviceProfile, Read, load_profile, profile_digest, profile_names
 from nvaudit.errors import OptionError
 from nvaudit.jobs.costing import INPUT_BITS
 from nvaudit.mapping.tiling import Crossbar
@@ -55,6 +55,9 @@ def _device_summary(profile: DeviceProfile) -> ProfileSummary:
         sigma=None
         if knob is None
         else SigmaRange(default=knob.default, min=knob.min, max=knob.max, unit=knob.unit),
+        unit="level" if profile.window is None else profile.window.unit,
+        changes_with_time=any(term.enabled and term.is_timed for term in profile.noise),
+        read_noise=any(term.enabled and isinstance(term, Read) for term in profile.noise),
     )
 
 

@@ -14,6 +14,7 @@ from nvaudit.report.remedy import remedy_text
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import MetricInfo, SweepPoint
 from nvaudit.report.steps import noiseless_steps
+from nvaudit.report.summary import conditions_text
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -21,6 +22,7 @@ from nvaudit.report.wording import (
     kpp_name,
     limit_text,
     missing_bound_text,
+    sigma_text,
     value_text,
 )
 from nvaudit.stats.gate import Verdict, overall_verdict
@@ -108,10 +110,10 @@ def case_name(case: Case, report: AuditReport) -> str:
     Returns
     -------
     str
-        Such as ``KPP 1 % of top1 at least 90 %, sigma 0.1 level``.
+        Such as ``KPP 1 % of top1 at least 90 %, sigma 0.1 level spacings``.
     """
     wanted = "" if case.gate is None else f" {wanted_text(case.gate, report.metric_info)}"
-    where = f"sigma {case.point.sigma:.10g} {case.point.sigma_unit}"
+    where = conditions_text(report, sigma_text(case.point.sigma, case.point.sigma_unit))
     return f"{kpp_name(case.kpp.percentile)} of {report.metric}{wanted}, {where}"
 
 
@@ -297,7 +299,7 @@ def _drop_check(drop: DropResult, case: Case, report: AuditReport) -> Check:
     lines = drop_lines(drop, info.unit, info.higher_is_better)
     if report.baseline is not None:
         lines.append(f"The baseline: {report.baseline.path}, {report.baseline.model}")
-    name = f"{question}, sigma {point.sigma:.10g} {point.sigma_unit}"
+    name = f"{question}, {conditions_text(report, sigma_text(point.sigma, point.sigma_unit))}"
     if report.interrupted is not None:
         message = f"INTERRUPTED: {ended_text(report)}"
         return Check(name, "interrupted", tuple(lines), drop_numbers(drop), message)

@@ -89,6 +89,14 @@ def adc_text(info: CrossbarInfo) -> str:
     return f"{info.adc_bits}-bit ADCs{share_of_weights_text(info.share_of_weights)}"
 
 
+def converters_words(info: CrossbarInfo | None) -> tuple[str, ...]:
+    """Say what converts and how large crossbars are; nothing where converters are ideal."""
+    if info is None:
+        return ()
+    inputs = [] if info.dac_bits is None else [f"{info.dac_bits}-bit DACs"]
+    return (adc_text(info), *inputs, f"crossbars of {info.rows}×{info.cols}")
+
+
 def partly_converted(info: CrossbarInfo | None) -> str | None:
     """Say that some weights have no converters, and which; None where all have."""
     if info is None or not info.not_split or info.weights is None or info.weights_split is None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+from nvaudit.report.wording import SIGMA_UNITS, sigma_text
+
 MAX_ROWS = 1000
 """A table on a page has at most this many rows, so that a page stays small; report.json has all."""
 
@@ -310,8 +312,8 @@ class Point(Protocol):
 
 
 def at_sigma(point: Point) -> str:
-    """Say where something was measured, e.g. ``σ = 0.1 full scale``."""
-    return f"σ = {point.sigma:g} {unit_words(point.sigma_unit)}"
+    """Say where something was measured, e.g. ``σ = 0.1 of the window``."""
+    return sigma_text(point.sigma, point.sigma_unit).replace("sigma", "σ =", 1)
 
 
 def unit_words(unit: str) -> str:
@@ -319,10 +321,11 @@ def unit_words(unit: str) -> str:
 
     Examples
     --------
-    >>> unit_words("full_scale")
-    'full scale'
+    >>> unit_words("full_scale"), unit_words("level"), unit_words("weight_max")
+    ('share of the window', 'level spacings', 'share of max|W|')
     """
-    return unit.replace("_", " ")
+    words = SIGMA_UNITS.get(unit, unit.replace("_", " "))
+    return f"share {words}" if words.startswith("of ") else words
 
 
 def short(name: str) -> str:

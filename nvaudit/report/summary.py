@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
-from nvaudit.report.crossbar import CrossbarInfo, adc_text
+from nvaudit.report.crossbar import CrossbarInfo, converters_words
 from nvaudit.report.drops import DropResult, drop_result
 from nvaudit.report.gates import GateResult, gate_result
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
@@ -347,8 +347,6 @@ def _headline(
     )
     if isinstance(early, TimeBox):
         text += f" within {early.minutes:g} min"
-    if where.crossbar is not None and where.crossbar.not_split:
-        text += f", {adc_text(where.crossbar)}"
     text += share_clause(where.mapped)
     if isinstance(early, Interrupted):
         text = f"INTERRUPTED: {text}"
@@ -360,9 +358,21 @@ def _headline(
 
 
 def _more_conditions(where: Conditions) -> str:
-    """The time and what options add, where there is any."""
-    time = [f"{duration_text(where.time_s)} after programming"] if where.time_s else []
-    return "".join(f"{text}, " for text in (*time, *where.additions))
+    """The time, what options add, and converters, where there is any."""
+    return "".join(f"{text}, " for text in _parts(where.time_s, where.additions, where.crossbar))
+
+
+def _parts(time_s: float, additions: Sequence[str], crossbar: CrossbarInfo | None) -> Iterator[str]:
+    if time_s:
+        yield f"{duration_text(time_s)} after programming"
+    yield from (*additions, *converters_words(crossbar))
+
+
+def conditions_text(report: AuditReport, sigma: str) -> str:
+    """Say under which conditions an audit stands, as its headline does; ``sigma`` is that, in words."""
+    crossbar = report.crossbar if isinstance(report.crossbar, CrossbarInfo) else None
+    more = _parts(report.operating_point.time_s, additions_text(report.run), crossbar)
+    return ", ".join((sigma, *more))
 
 
 def _together_clause(measured: MeasuredAudit) -> str:

@@ -163,15 +163,24 @@ def share_of_weights_text(share: float | None) -> str:
     return "" if share is None or share >= 1 else f" on {share_text(share)} of the mapped weights"
 
 
+SIGMA_UNITS = {
+    "level": "level spacings",
+    "full_scale": "of the window",
+    "weight_max": "of max|W|",
+    "multiplier": "times the profile's",
+}
+"""Units of a spread, in words that stand behind a number."""
+
+
 def sigma_text(sigma: float, unit: str, level_of: str | None = None) -> str:
     """Show a sigma with its unit, and whose level spacings these are where that is not plain.
 
     Examples
     --------
     >>> sigma_text(0.1, "level"), sigma_text(0.1, "level", "of 2-bit cells")
-    ('sigma 0.1 level', 'sigma 0.1 level of 2-bit cells')
+    ('sigma 0.1 level spacings', 'sigma 0.1 level spacings of 2-bit cells')
     """
-    return f"sigma {sigma:g} {unit}" + ("" if level_of is None else f" {level_of}")
+    return f"sigma {sigma:.10g} {SIGMA_UNITS.get(unit, unit)}" + ("" if level_of is None else f" {level_of}")
 
 
 def confidence_text(confidence: float) -> str:

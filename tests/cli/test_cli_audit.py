@@ -130,7 +130,7 @@ def test_a_sweep_shows_every_point(command, example):
     """`0:0.4:0.1` runs five points, both ends included, and the strongest stands at the top."""
     ran = command("audit", example, *FEW, "--sigma", "0:0.4:0.1", "--sigma", "0.2")
     assert ran.code == 0
-    assert "sigma 0.4 level" in ran.out.splitlines()[0]
+    assert "sigma 0.4 level spacings" in ran.out.splitlines()[0]
     table = ran.out[ran.out.index("  σ, level ") :].split("\n\n")[0]
     points = [line.split()[0] for line in table.splitlines()[2:]]
     assert points == ["0", "0.1", "0.2", "0.3", "0.4"]

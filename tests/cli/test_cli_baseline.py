@@ -61,7 +61,7 @@ def test_the_same_model_passes(command, here):
     assert report["trials"]["values"] == base["trials"]["values"][: drop["chips"]]
     assert report["baseline"]["path"] == "base.json"
     names = [case.get("name") for case in ET.parse("j.xml").iter("testcase")]
-    assert "KPP 10 % at most 5 points below the baseline's, sigma 0.1 level" in names
+    assert "KPP 10 % at most 5 points below the baseline's, sigma 0.1 level spacings" in names
     assert command("report", "a.json", "--markdown", "-").code == EXIT_OK
 
 

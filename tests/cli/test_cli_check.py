@@ -63,7 +63,7 @@ def test_everything_of_a_matrix(command, matrix):
     assert suite.get("failures") == "2"
     cases = {case.get("name"): case for case in suite.iter("testcase")}
     assert len(cases) == 4
-    failed = cases["strict / rram / noisy: KPP 10 % of top1 at least 99.9 %, sigma 0.2 level"]
+    failed = cases["strict / rram / noisy: KPP 10 % of top1 at least 99.9 %, sigma 0.2 level spacings"]
     assert failed.get("classname") == "nvaudit.strict.rram"
     assert failed.find("failure") is not None
     rows = list(csv.DictReader(io.StringIO(Path("c.csv").read_text(encoding="utf-8"))))

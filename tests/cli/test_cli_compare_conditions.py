@@ -48,7 +48,7 @@ def test_conditions_are_named(command, here):
         "old": ("pcm", conditions["old"]["σ"], "1 d"),
     }
     assert ran.out.startswith("mild is best of 3 by KPP 10 %")
-    assert "on rram, sigma 0.1 level, time 0 s" in " ".join(ran.out.split())
+    assert "on rram, sigma 0.1 level spacings, time 0 s" in " ".join(ran.out.split())
     ran = command("compare", "mild.json", "harsh.json", "-o", "c.json")
     report = json.loads(Path("c.json").read_text(encoding="utf-8"))
     assert [list(model["conditions"]) for model in report["models"]] == [["σ"], ["σ"]]

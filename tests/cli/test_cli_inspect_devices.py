@@ -113,7 +113,7 @@ def test_devices_show_draws_a_page(command, tmp_path):
     assert (ran.code, ran.err) == (0, RENAMED)
     assert ran.out.endswith(f"plot: {page}\n")
     text = page.read_text(encoding="utf-8")
-    assert "sigma 0.1 level" in text
+    assert "sigma 0.1 level spacings" in text
     assert '<script src="http' not in text
     assert page.stat().st_size < 20_000_000
     ran = command("devices", "show", "rram", "--json", "--plot", page)

@@ -90,20 +90,20 @@ def test_the_range_of_sigma_is_that_of_the_profile():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "sigma 0.1 level, "),
-        ({"cell_bits": 1}, "sigma 0.1 level of 2-bit cells, "),
+        ({}, "sigma 0.1 level spacings, "),
+        ({"cell_bits": 1}, "sigma 0.1 level spacings of 2-bit cells, "),
         (
             {"cell_bits": 1, "sigmas": (0.1,), "sigma_unit": "level"},
-            "sigma 0.1 level of the 1-bit cells in use",
+            "sigma 0.1 level spacings of the 1-bit cells in use",
         ),
-        ({"cell_bits": 1, "sigmas": (0.03,), "sigma_unit": "full_scale"}, "sigma 0.03 full_scale, "),
+        ({"cell_bits": 1, "sigmas": (0.03,), "sigma_unit": "full_scale"}, "sigma 0.03 of the window, "),
     ],
 )
 def test_the_headline_names_whose_spacings_they_are(example, options, words):
     """Where cells hold another number of bits than the profile's own."""
     report = audit(example, "rram", trials=2, limit=20, workers=0, roughness=False, **options)
     assert words in report.headline
-    assert report.operating_point.level_of == (words.partition("level ")[2].rstrip(", ") or None)
+    assert report.operating_point.level_of == (words.partition("spacings ")[2].rstrip(", ") or None)
 
 
 def test_an_audit_and_a_roofline_speak_of_the_same_device(example):

@@ -213,7 +213,7 @@ def test_nothing_to_tell_apart_is_said(idle_tensor):
     assert found.terms is None
     assert found.costs() == {}
     assert "by tensor: only idle has noise" in found.notes[0]
-    assert "at sigma 0.2 level, time 0 s only 'programming' acts" in found.notes[1]
+    assert "at sigma 0.2 level spacings, time 0 s only 'programming' acts" in found.notes[1]
     silent = attribute(idle_tensor, "rram", "terms", workers=0, sigmas=(0.0,))
     assert "no noise term acts" in silent.notes[0]
 

@@ -115,7 +115,7 @@ def test_table():
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("  By tensor"))
     assert lines[start] == (
-        "  By tensor: σ = 0.2 level, the first 100 chips, 200 images; in points, positive: better."
+        "  By tensor: σ = 0.2 level spacings, the first 100 chips, 200 images; in points, positive: better."
     )
     assert lines[start + 1].split("  ")[1] == "tensor"
     assert lines[start + 3].split()[:5] == ["layer1.weight", "██████", "75", "%", most]
@@ -164,7 +164,7 @@ def test_classes():
     """The worst class first, and named."""
     detail = AttributionDetail(classes=classes())
     text = text_of(detail)
-    assert "By class: σ = 0.2 level, the first 30 chips, 200 images." in text
+    assert "By class: σ = 0.2 level spacings, the first 30 chips, 200 images." in text
     assert f"The worst class is {detail.classes.classes[0].label}; each class has its own" in flat(text)
     values = [row.kpp[0] for row in detail.classes.classes]
     assert values == sorted(values)

@@ -36,11 +36,11 @@ def test_text_and_markdown_say_it_in_the_verdicts_place():
     report = cut_off()
     text, markdown = text_of(report), markdown_document(document_of(report))
     lines = text.splitlines()
-    assert lines[2].startswith("INTERRUPTED  400 chips at σ = 0.2 level")
+    assert lines[2].startswith("INTERRUPTED  400 chips at σ = 0.2 level spacings")
     assert lines[3].startswith("  40 of 5,000 chips were done")
     assert f"To go on\n  {COMMAND}\n" in text
     assert "SO FAR " in text
-    assert "**INTERRUPTED**: 400 chips at σ = 0.2 level\n\n- 40 of 5,000 chips were done" in markdown
+    assert "**INTERRUPTED**: 400 chips at σ = 0.2 level spacings\n\n- 40 of 5,000 chips were done" in markdown
     assert f"\n{COMMAND}\n" in markdown
     assert "- SO FAR " in markdown
     assert "To go on" not in text_of(cut_off(None))

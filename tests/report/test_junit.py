@@ -110,7 +110,7 @@ def test_a_gate_that_holds_is_a_passing_case():
     """The case passes, and its output has the numbers."""
     verdict, name, results = verdicts(accuracies(300))
     assert verdict == "pass"
-    assert name == "KPP 1 % of top1 at least 90 %, sigma 0.1 level"
+    assert name == "KPP 1 % of top1 at least 90 %, sigma 0.1 level spacings"
     assert results == []
     (case,) = parsed(report()).iter("testcase")
     out = case.findtext("system-out")
@@ -143,7 +143,7 @@ def test_without_a_gate_the_numbers_are_recorded():
     (suite,) = JUnitXml.fromstring(junit_of(audit).encode())
     (case,) = suite
     assert case.is_passed
-    assert case.name == "KPP 1 % of top1, sigma 0.1 level"
+    assert case.name == "KPP 1 % of top1, sigma 0.1 level spacings"
     properties = {item.name: item.value for item in suite.properties()}
     assert float(properties[f"{case.name}: kpp"]) == audit.kpp[0].value
     assert properties[f"{case.name}: kpp_low"] == "none"
@@ -164,7 +164,7 @@ def test_a_sweep_has_a_case_for_each_percentile_at_each_sigma():
     assert len(set(names)) == len(names) == 6
     assert names == [case_name(case, audit) for case in cases_of(audit)]
     failed = [case.name for case in suite if case.result]
-    assert failed == ["KPP 1 % of top1 at least 90 %, sigma 0.2 level"]
+    assert failed == ["KPP 1 % of top1 at least 90 %, sigma 0.2 level spacings, 1 d after programming"]
     assert {case.classname for case in suite} == {"nvaudit.digits_cnn.fefet1"}
 
 

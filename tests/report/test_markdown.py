@@ -89,7 +89,7 @@ def test_without_a_gate_there_is_no_verdict():
 def test_the_sweep_is_a_table():
     """One row for each percentile at each σ, by σ; the gate that decides is spelt out."""
     text = written(full_report())
-    gate = "at most 1 % of chips may be below 90 % (95 % confidence) at σ = 0.2 level"
+    gate = "at most 1 % of chips may be below 90 % (95 % confidence) at σ = 0.2 level spacings"
     assert f"\n- UNDECIDED: {gate}; the sweep below has every σ. " in text
     rows = [row for row in cells(text) if len(row) == 8]
     assert rows[0] == [

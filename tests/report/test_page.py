@@ -270,7 +270,7 @@ def test_bare_report():
     assert names == [
         "verdict", "chips", "yield", "losses", "mapping", "device", "notes", "record", "rerun", "cite",
     ]  # fmt: skip
-    assert "NO GATE 3 chips at σ = 0.1 level" in read.words
+    assert "NO GATE 3 chips at σ = 0.1 level spacings" in read.words
     assert "run the audit with --attribute" in read.words
     assert set(figures(read)) == {"histogram", "yield", "waterfall"}
 

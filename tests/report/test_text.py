@@ -119,8 +119,10 @@ def test_finite_set_is_said():
 
 def test_few_and_equal_chips():
     """One chip, or chips that are all alike, are said in words instead of a histogram."""
-    assert "  1 chip at σ = 0.1 level: top1 96.00 %." in text_of(report([0.96]))
-    assert "  10 chips at σ = 0.1 level: all have the same top1 96.00 %." in text_of(report([0.96] * 10))
+    assert "  1 chip at σ = 0.1 level spacings: top1 96.00 %." in text_of(report([0.96]))
+    assert "  10 chips at σ = 0.1 level spacings: all have the same top1 96.00 %." in text_of(
+        report([0.96] * 10)
+    )
     assert "±" not in text_of(report([0.96]))
 
 
@@ -133,7 +135,7 @@ def test_without_gate_there_is_no_verdict():
 def test_sweep_gates_name_their_sigma():
     """In a sweep the verdict says at which σ, and every point has its own in the table."""
     text = flat(text_of(full_report()))
-    assert "(95 % confidence) at σ = 0.2 level; the sweep below has every σ" in text
+    assert "(95 % confidence) at σ = 0.2 level spacings; the sweep below has every σ" in text
     row = r"0\.05 95\.\d\d % 1\.\d\d points 1 % 93\.11 % \[92\.44 %, 93\.56 %\] 100 % pass"
     assert re.search(row, flat(text_of(full_report(), 120)))
 

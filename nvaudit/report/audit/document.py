@@ -56,6 +56,7 @@ from nvaudit.report.parts import crossbar_section, outlier_numbers, share_blocks
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import SweepPoint
 from nvaudit.report.steps import noiseless_steps
+from nvaudit.report.summary import conditions_text
 from nvaudit.report.tensors import digital_reasons, mapped_text, tensor_table
 from nvaudit.report.wording import (
     amount_text,
@@ -105,10 +106,11 @@ def audit_document(report: AuditReport) -> Document:
         rerun_section(report),
         cite_section(report),
     )
+    where = conditions_text(report, at_sigma(report.operating_point))
     return Document(
         title=report.headline,
         subject=file_name(report.model.path),
-        subtitle=f"{report.metric} on {device} at {at_sigma(report.operating_point)}",
+        subtitle=f"{report.metric} on {device} at {where}",
         hero=_hero(report),
         sections=tuple(section for section in sections if section is not None),
         version=report.nvaudit_version,

@@ -10,10 +10,9 @@ from pydantic import JsonValue
 
 from nvaudit.errors import OptionError
 from nvaudit.report.comparison.difference import Relation
-from nvaudit.report.document import unit_words
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.result import AuditReport
-from nvaudit.report.wording import converters_text, duration_text
+from nvaudit.report.wording import converters_text, duration_text, sigma_text
 
 ConditionValues: TypeAlias = Mapping[str, Any]
 
@@ -103,7 +102,7 @@ def _in_words(report: AuditReport) -> dict[str, str]:
         converters |= {"--adc-range": run.get("adc_range"), "--crossbar": run.get("crossbar")}
     words = {
         "device": str(report.device.get("name")),
-        "σ": f"{point.sigma:g} {unit_words(point.sigma_unit)}",
+        "σ": sigma_text(point.sigma, point.sigma_unit).removeprefix("sigma "),
         "time": duration_text(point.time_s),
         "noise terms": ", ".join(point.terms) or "none",
         "converters": converters_text(converters if run.get("adc_bits") is not None else None),

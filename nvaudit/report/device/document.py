@@ -45,14 +45,19 @@ def profiles_document(report: ProfileList) -> Document:
         (
             p.name,
             p.technology,
-            Number(p.cell_bits, "analog" if p.cell_bits is None else str(p.cell_bits)),
-            p.encoding,
-            _sigma_range(p),
+            Number(p.cell_bits, "analog" if p.cell_bits is None else f"{2**p.cell_bits}"),
+            *_sigma_range(p),
+            "yes" if p.changes_with_time else "-",
+            "yes" if p.read_noise else "-",
         )
         for p in report.profiles
     ]
-    columns = ("profile", "technology", "bits/cell", "encoding", "sigma, its range")
-    table = Table("profiles", "`nvaudit devices show NAME` has more.", columns, tuple(rows), all_rows=True)
+    columns = ("profile", "technology", "levels", "sigma", "its unit", "time", "reads")
+    caption = (
+        "Levels of a cell; sigma with its range; whether it changes with --time; "
+        "whether every read draws noise. `nvaudit devices show NAME` has more."
+    )
+    table = Table("profiles", caption, columns, tuple(rows), all_rows=True)
     return Document(
         title=report.headline,
         subject="Device profiles",
@@ -63,9 +68,12 @@ def profiles_document(report: ProfileList) -> Document:
     )
 
 
-def _sigma_range(profile: ProfileSummary) -> str:
+def _sigma_range(profile: ProfileSummary) -> tuple[str, str]:
+    """Default and range of sigma, and its unit."""
     knob = profile.sigma
-    return "fixed" if knob is None else f"{knob.default:g}, {knob.min:g} … {knob.max:g} {knob.unit}"
+    if knob is None:
+        return "fixed", ""
+    return f"{knob.default:g}, {knob.min:g} … {knob.max:g}", knob.unit
 
 
 def device_document(report: DeviceReport) -> Document:

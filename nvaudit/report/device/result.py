@@ -82,6 +82,11 @@ class ProfileSummary(ReportPart):
     cell_bits: int | None = Field(description="Null: analog cells, one holds the whole code.")
     encoding: str
     sigma: SigmaRange | None = Field(description="Null: the spread is fixed.")
+    unit: str = Field(
+        default="level", description="Of conductances: us, na, or level where it has no window."
+    )
+    changes_with_time: bool = Field(default=False, description="Whether --time makes a difference.")
+    read_noise: bool = Field(default=False, description="Whether every read draws noise anew.")
 
 
 class ProfileList(Header):

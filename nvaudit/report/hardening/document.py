@@ -47,6 +47,7 @@ from nvaudit.report.wording import (
     kpp_name,
     limit_text,
     roughness_text,
+    sigma_text,
     value_text,
 )
 from nvaudit.report.write_verify.document import plan_sections, reason_text
@@ -213,8 +214,7 @@ def _values(losses: tuple[float, ...]) -> str:
 
 def _point_text(point: OperatingPointInfo) -> str:
     """Name the operating point of both audits."""
-    level_of = "" if point.level_of is None else f" {point.level_of}"
-    return f"sigma {point.sigma:g} ({point.sigma_unit}{level_of}), time {point.time_s:g} s"
+    return f"{sigma_text(point.sigma, point.sigma_unit, point.level_of)}, time {point.time_s:g} s"
 
 
 def _side_rows(report: HardenReport) -> list[tuple[str, str, str, str]]:

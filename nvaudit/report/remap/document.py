@@ -19,6 +19,7 @@ from nvaudit.report.document import (
     Paragraph,
     Section,
     Table,
+    at_sigma,
     file_name,
     limited,
 )
@@ -55,7 +56,7 @@ def remap_document(report: RemapReport) -> Document:
     return Document(
         title=report.headline,
         subject=name,
-        subtitle=f"{report.metric} before and after --method remap, σ = {report.sigma:g} {report.sigma_unit}",
+        subtitle=f"{report.metric} before and after --method remap, {at_sigma(report)}",
         hero=_hero(report),
         sections=(
             _pair(report),

@@ -37,6 +37,7 @@ from nvaudit.report.wording import (
     limit_text,
     missing_bound_text,
     shape_text,
+    sigma_text,
     value_text,
 )
 from nvaudit.report.write_verify.figures import verify_figure
@@ -293,7 +294,7 @@ def _condition_rows(report: VerifyReport) -> list[tuple[str, str]]:
     return [
         (
             "Device",
-            f"{report.device_name}, sigma {report.sigma:g} ({report.sigma_unit}), time "
+            f"{report.device_name}, {sigma_text(report.sigma, report.sigma_unit)}, time "
             f"{duration_text(report.time_s)}",
         ),
         ("Verifying", f"reduces {', '.join(report.reduced)} and leaves {kept}{left}"),

@@ -491,6 +491,21 @@ class RunOptions(Options):
     ] = 0
 
 
+class TimeOptions(Options):
+    """How long a run may take."""
+
+    title: ClassVar[str] = "Run"
+
+    max_minutes: Annotated[
+        Positive | None,
+        Option(
+            "Time of the whole run, which then reports what is done.",
+            unset="no limit",
+            metavar="M",
+        ),
+    ] = None
+
+
 class ClusterOptions(Options):
     """Other machines that help."""
 

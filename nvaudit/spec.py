@@ -35,6 +35,7 @@ from nvaudit.options import (
     RoughnessOptions,
     RunOptions,
     SimulationOptions,
+    TimeOptions,
     each_once,
     path_option,
 )
@@ -137,15 +138,6 @@ class EffortOptions(Options):
     max_trials: Annotated[
         BoundedCount | None,
         Option("Chips that the gate may draw until it is decided.", unset="--trials", metavar="N"),
-    ] = None
-    max_minutes: Annotated[
-        Positive | None,
-        Option(
-            "Time after which the gate draws no more chips; without a gate the time of the whole run, which "
-            "then reports the chips that are done.",
-            unset="no limit",
-            metavar="M",
-        ),
     ] = None
     all_trials: Annotated[bool, Option("Draw all --trials also where the gate is decided by fewer.")] = False
     suggest: Annotated[
@@ -365,6 +357,7 @@ class RunSpec(
     RareOptions,
     TechnologyOptions,
     ClusterOptions,
+    TimeOptions,
     RunOptions,
     RoughnessOptions,
     QuestionOptions,
@@ -389,6 +382,20 @@ class RunSpec(
     Only ``workers`` and ``dask`` have no influence on results. The fields are the options of
     ``nvaudit audit``.
     """
+
+    max_minutes: Annotated[
+        Positive | None,
+        TimeOptions.option(
+            "max_minutes",
+            help="Time of the whole run, which then reports the chips that are done; with a gate the time "
+            "after which no more chips are drawn.",
+        ),
+    ] = None
+
+    @property
+    def draws_until_decided(self) -> bool:
+        """Whether chips are drawn only until a gate is decided, which then has a clock of its own."""
+        return self.gated and not self.exhaustive and not self.all_trials
 
     @property
     def gated(self) -> bool:

@@ -72,7 +72,7 @@ def audit_command(
     if plan:
         return _plan(spec, outputs, quiet)
     with keeping("finished chips", resume, _depends_on(spec), reports_part=True) as kept:
-        with stoppable() as stop, ProgressDisplay(quiet) as progress:
+        with stoppable() as stop, ProgressDisplay(quiet, spec.max_minutes) as progress:
             result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
         if result.interrupted is not None:
             result = with_command(result, kept.command)
@@ -88,7 +88,7 @@ def _sweep(plan: SweepPlan, outputs: tuple[Output, ...], resume: Path | None, qu
         _check_outputs(outputs, spec, None)
     depends_on = {audit.name: _depends_on(audit.spec) for audit in plan.several}
     with keeping("finished chips", resume, depends_on, reports_part=True) as kept:
-        with stoppable() as stop, ProgressDisplay(quiet) as progress:
+        with stoppable() as stop, ProgressDisplay(quiet, plan.minutes) as progress:
             report = kept.run(lambda folder: run_sweep(plan, progress, folder, stop, _tell_estimate))
         if report.interrupted:
             report = report.model_copy(update={"command": kept.command})
@@ -106,14 +106,11 @@ def _tell_estimate(text: str) -> None:
 
 def _finish(result: AuditReport, kept: Kept) -> int:
     """Give the exit code; say how a run that was ended early goes on."""
-    early = result.interrupted or result.time_boxed
-    if early is None:
-        kept.done()
-        return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
-    why = "interrupted" if result.interrupted is not None else "the time is over"
-    tell(f"nvaudit: {why} after {early.done:,} of {early.wanted:,} chips; {kept.how_to_go_on()}")
-    if result.interrupted is not None:
+    early = result.interrupted
+    if early is not None:
+        tell(f"nvaudit: interrupted after {early.done:,} of {early.wanted:,} chips; {kept.how_to_go_on()}")
         return EXIT_INTERRUPTED
+    kept.done_or_boxed(result.time_boxed)
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK
 
 

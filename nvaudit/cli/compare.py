@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import ONE_SIGMA, FilePath, ModelPath, spec_options, watchdog_option
+from nvaudit.cli.options import MINUTES_OF_ALL, ONE_SIGMA, FilePath, ModelPath, spec_options, watchdog_option
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
@@ -55,6 +55,7 @@ _OF_THE_COMPARISON = frozenset(
             "help": "Another gate: at least this share of the products (multiply-accumulates with a "
             "weight) must be on the array, e.g. 0.95; else a model cannot be chosen."
         },
+        "max_minutes": MINUTES_OF_ALL,
         "exhaustive": {"help": "Run every chip on every sample; differences are then taken chip by chip."},
         "tolerance": {"help": "Largest error that races may make in a KPP, as for `audit`."},
         "roughness": {"help": "Measure the roughness of the loss landscapes, or leave it out."},
@@ -103,11 +104,13 @@ def compare_command(
         options=options,
     )
     check_outputs(outputs, dict(_inputs(plan)))
-    with keeping("finished chips and models", resume, parameters("rank_by", "baseline")) as kept:
-        with ProgressDisplay(quiet) as progress:
+    with keeping(
+        "finished chips and models", resume, parameters("rank_by", "baseline", "max_minutes")
+    ) as kept:
+        with ProgressDisplay(quiet, options["max_minutes"]) as progress:
             comparison = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
         hand_out(comparison, outputs)
-        kept.done()
+        kept.done_or_boxed(comparison.time_boxed)
     return EXIT_GATE if comparison.verdict in ("fail", "undecided") else EXIT_OK
 
 

@@ -104,11 +104,11 @@ def _train(
     from nvaudit.session import input_files
 
     check_outputs(outputs, input_files(spec), product=out)
-    with keeping("finished epochs", resume, parameters()) as kept:
-        with ProgressDisplay(quiet) as progress:
+    with keeping("finished epochs", resume, parameters("max_minutes")) as kept:
+        with ProgressDisplay(quiet, spec.max_minutes) as progress:
             result = kept.run(lambda folder: run_hardening(spec, out, progress, folder))
         hand_out(result, outputs, partial(_show, out))
-        kept.done()
+        kept.done_or_boxed(result.time_boxed)
     return EXIT_OK
 
 
@@ -127,17 +127,17 @@ def _remap(
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**chosen)
     check_outputs(outputs, input_files(spec), product=out)
-    with keeping("the remapped model and finished chips", resume, parameters()) as kept:
+    with keeping("the remapped model and finished chips", resume, parameters("max_minutes")) as kept:
         before = _stamp(out)
         try:
-            with ProgressDisplay(quiet) as progress:
+            with ProgressDisplay(quiet, spec.max_minutes) as progress:
                 result = kept.run(lambda folder: run_remap(spec, out, progress, folder))
         except KeyboardInterrupt:
             if _stamp(out) != before:
                 tell(f"nvaudit: {out} is written, and not audited")
             raise
         hand_out(result, outputs, partial(_show, out))
-        kept.done()
+        kept.done_or_boxed(result.time_boxed)
     return EXIT_OK
 
 

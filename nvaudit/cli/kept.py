@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -30,6 +30,9 @@ from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError
 from nvaudit.files import replacing
 from nvaudit.perturb.lock import LOCK_FILE, is_held, try_lock
 from nvaudit.perturb.scratch import OWNER_FILE
+
+if TYPE_CHECKING:
+    from nvaudit.report.sections import TimeBox
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -111,6 +114,18 @@ class Kept:
             tell("nvaudit: they are of other inputs or another version: thrown away, beginning anew")
             shutil.rmtree(self.folder, ignore_errors=True)
             return work(self.folder)
+
+    def done_or_boxed(self, box: TimeBox | None) -> None:
+        """Remove what was kept, or say of a run whose time was over how it goes on."""
+        if box is None:
+            self.done()
+            return
+        from nvaudit.report.wording import count_text  # takes a moment
+
+        tell(
+            f"nvaudit: the time is over after {box.done:,} of {count_text(box.wanted, box.what)}; "
+            f"{self.how_to_go_on()}"
+        )
 
     def done(self) -> None:
         """Remove what was kept: its results are handed out."""

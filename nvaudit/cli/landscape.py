@@ -44,11 +44,11 @@ def landscape_command(
     spec = make_landscape_spec(**options, workers=default_workers() if workers is None else workers)
     wanted = _with_surface(surface, outputs)
     check_outputs(wanted, input_files(spec))
-    with keeping("finished points", resume, parameters("surface", "pairs")) as kept:
-        with ProgressDisplay(quiet) as progress:
+    with keeping("finished points", resume, parameters("surface", "pairs", "max_minutes")) as kept:
+        with ProgressDisplay(quiet, spec.max_minutes) as progress:
             report = kept.run(lambda folder: run_landscape(spec, progress, folder))
         hand_out(report, wanted)
-        kept.done()
+        kept.done_or_boxed(report.time_boxed)
 
 
 def _with_surface(surface: Path | None, outputs: tuple[Output, ...]) -> list[Output]:

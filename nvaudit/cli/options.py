@@ -123,6 +123,13 @@ ONE_SIGMA = {"sigmas": {"help": "Device variation in the profile's unit.", "meta
 """Words for a command that takes one value where an audit takes several."""
 
 
+MINUTES_OF_ALL = {
+    "help": "Time of all audits together: each has its share of what is left, and then reports the chips "
+    "that are done."
+}
+"""Words for --max-minutes of a command that makes several audits."""
+
+
 def many_audits(what: str) -> dict[str, dict[str, str]]:
     """Words for a command that makes ``what`` of many audits, each with one sigma and one percentile."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _LINE_EVERY_S = 15.0
 
+_LONG_S = 60.0
+"""Of work that takes longer it is said at its beginning about how long it takes."""
+
+_TIMED_S, _TIMED_STEPS = 2.0, 3
+"""After this time and so many steps their pace is known."""
+
 
 def quiet_option() -> Callable[[Command], Command]:
     """The option of a command that shows its progress."""
@@ -33,10 +40,18 @@ def quiet_option() -> Callable[[Command], Command]:
 
 
 class ProgressDisplay:
-    """A context manager that is called with (what, done, total)."""
+    """A context manager that is called with (what, done, total).
 
-    def __init__(self, quiet: bool = False) -> None:
+    Parameters
+    ----------
+    minutes : float, optional
+        After which the run ends with what it has: no time that is shown is longer.
+    """
+
+    def __init__(self, quiet: bool = False, minutes: float | None = None) -> None:
         self._quiet = quiet
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._estimated: set[str] = set()
         self._console = PlainConsole(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -70,24 +85,41 @@ class ProgressDisplay:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show where the run is."""
-        if self._bar is not None and self._task is not None:
-            if what != self._what:
-                self._bar.reset(self._task)
-            self._what = what
-            self._bar.update(self._task, description=what, completed=done, total=total if total > 1 else None)
-        elif not self._quiet:
-            self._line(what, done, total)
-
-    def _line(self, what: str, done: int, total: int) -> None:
+        if self._quiet:
+            return
         now = time.monotonic()
-        if what != self._what:
+        fresh = what != self._what
+        if fresh:
             self._what, self._began, self._last, self._first = what, now, now, done
-            return
-        if now - self._last < _LINE_EVERY_S or not self._first < done < total:
-            return
-        self._last = now
+        early = self._tells_early(what, done, total, now)
+        if self._bar is not None and self._task is not None:
+            if fresh:
+                self._bar.reset(self._task)
+            self._bar.update(self._task, description=what, completed=done, total=total if total > 1 else None)
+            if early:  # the bar's own estimate is gone with the bar
+                self._console.print(self._line(done, total, now), markup=False, highlight=False)
+        elif early or (now - self._last >= _LINE_EVERY_S and self._first < done < total):
+            self._last = now
+            tell(self._line(done, total, now))
+
+    def _tells_early(self, what: str, done: int, total: int, now: float) -> bool:
+        """Whether this is when to say, once, how long a long piece of work takes: its pace is just known."""
+        steps, spent = done - self._first, now - self._began
+        known = steps >= _TIMED_STEPS and spent >= _TIMED_S
+        if not known or done >= total or what in self._estimated:
+            return False
+        self._estimated.add(what)
+        return spent / steps * (total - self._first) > _LONG_S
+
+    def _line(self, done: int, total: int, now: float) -> str:
+        return f"nvaudit: {self._what} {done}/{total}, {self._left(done, total, now)}"
+
+    def _left(self, done: int, total: int, now: float) -> str:
+        """How long the rest takes at the pace so far; at most until the time is over."""
         left = (now - self._began) / (done - self._first) * (total - done)
-        tell(f"nvaudit: {what} {done}/{total}, about {_duration(left)} left")
+        if left <= self._end - now:
+            return f"about {_duration(left)} left"
+        return f"at most {_duration(max(self._end - now, 0.0))} left (--max-minutes)"
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import click
 
 from nvaudit.cli.kept import cache_options, keeping, parameters, resume_option
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import ModelPath, many_audits, spec_options, watchdog_option
+from nvaudit.cli.options import MINUTES_OF_ALL, ModelPath, many_audits, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_OK, OptionError
@@ -25,6 +25,7 @@ from nvaudit.spec import NOT_OF_A_ROOFLINE, RooflineOptions, RunSpec, default_wo
     own={
         **many_audits("roofline"),
         "trials": {"help": "Simulated chips of each number of levels."},
+        "max_minutes": MINUTES_OF_ALL,
         "exhaustive": {"help": "Run every chip on every sample."},
         "tolerance": {"help": "Largest error that races may make in a KPP, as for `audit`."},
     },
@@ -65,9 +66,9 @@ def roofline_command(
         options=options,
     )
     check_outputs(outputs, input_files(next(iter(plan.ideal.values()))))
-    with keeping("finished chips", resume, parameters("rank_by", "margin")) as kept:
-        with ProgressDisplay(quiet) as progress:
+    with keeping("finished chips", resume, parameters("rank_by", "margin", "max_minutes")) as kept:
+        with ProgressDisplay(quiet, options["max_minutes"]) as progress:
             roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))
         hand_out(roofline, outputs)
-        kept.done()
+        kept.done_or_boxed(roofline.time_boxed)
     return EXIT_OK

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import VariantRunner
 from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.variant import WHOLE, Variant, acting_terms, spread_evenly
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.attribution.result import (
@@ -30,6 +32,7 @@ from nvaudit.report.attribution.result import (
     class_attribution,
     noise_attribution,
 )
+from nvaudit.report.sections import TimeBox
 from nvaudit.report.wording import sigma_text
 from nvaudit.session import Session
 
@@ -220,6 +223,7 @@ def run_attribution(
     pool: Pool,
     metric: Metric,
     progress: Progress = quiet,
+    stop: Stop | None = None,
 ) -> AttributionDetail:
     """Run the chips of an attribution.
 
@@ -229,17 +233,25 @@ def run_attribution(
         Open; the nominal outputs are kept already if the metric needs them.
     progress : callable
         Told (what, done, total); what says how much there is to do.
+    stop : Stop, optional
+        Ends it early: it is then of the chips of which all variants are done, at least of one.
 
     Returns
     -------
     AttributionDetail
         The same whatever the number of workers.
     """
-    runner = VariantRunner(pool, metric, session.reference_file(metric), plan.point, progress)
+    stop = Stop() if stop is None else stop
+    runner = VariantRunner(pool, metric, session.reference_file(metric), plan.point, progress, stop)
     with session.timed("attribution"):
         tables = {table.kind: table for table in _run_splits(plan, session, runner)}
         classes = _run_classes(plan, session, runner)
     notes = plan.notes
+    made = [table.chips for table in (*tables.values(), classes) if table is not None]
+    minutes = session.spec.max_minutes
+    if minutes is not None and made and min(made) < plan.chips:
+        box = TimeBox(minutes=minutes, done=min(made), wanted=plan.chips)
+        notes = (*notes, f"attribution: {box.text}")
     if plan.class_images is not None and metric.corpus:
         notes = (*notes, f"by class: {metric.name} has one value for all samples together")
     return AttributionDetail(
@@ -268,18 +280,22 @@ def _run_splits(plan: AttributionPlan, session: Session, runner: VariantRunner) 
     if not variants:
         return
     calls: list[tuple[int | None, Variant]] = [(QUANTISED, WHOLE)]
-    calls += [(trial, variant) for variant in variants for trial in range(plan.chips)]
+    # Chip by chip, so that a run that is ended early has whole chips.
+    calls += [(trial, variant) for trial in range(plan.chips) for variant in variants]
     what = f"attribution: {len(variants)} variants × {plan.chips} chips × {images} images"
-    results = runner.scores(what, calls, images)
+    results = runner.scores(what, calls, images, least=1 + len(variants))
     quantised = next(results)
     tallies = {variant: _Tally() for variant in variants}
-    for (_, variant), scores in zip(calls[1:], results, strict=True):
-        tallies[variant].add(scores)
+    # What is left over of a chip that was cut off is dropped: a table compares the same chips.
+    while len(chip := tuple(islice(results, len(variants)))) == len(variants):
+        for variant, scores in zip(variants, chip, strict=True):
+            tallies[variant].add(scores)
+    chips = len(tallies[WHOLE].chips)
     measured = {variant: tally.measured() for variant, tally in tallies.items()}
     for split in plan.splits:
         parts = {name: (measured[only], measured[rest]) for name, (only, rest) in split.variants.items()}
         own = {WHOLE, *(variant for pair in split.variants.values() for variant in pair)}
-        basis = _basis(plan, session, runner.metric, images, len(own) * plan.chips + 1)
+        basis = _basis(plan, session, runner.metric, images, len(own) * chips + 1)
         yield noise_attribution(split.kind, basis, quantised, measured[WHOLE], parts, split.kept)
 
 
@@ -300,9 +316,9 @@ def _run_classes(plan: AttributionPlan, session: Session, runner: VariantRunner)
     what = f"attribution by class: {plan.chips} chips × {images} images"
     rows = [
         np.bincount(place, scores[kept] * share, minlength=len(classes)) / counts
-        for scores in runner.scores(what, calls, images)
+        for scores in runner.scores(what, calls, images, least=3)
     ]
-    basis = _basis(plan, session, runner.metric, images, len(calls))
+    basis = _basis(plan, session, runner.metric, images, len(rows))
     return class_attribution(basis, classes, counts, rows[0], rows[1], np.array(rows[2:]))
 
 

@@ -32,7 +32,7 @@ from nvaudit.perturb.moments import device_facts
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.attribution.result import AttributionDetail
 from nvaudit.report.cost.result import CostInfo
@@ -172,6 +172,7 @@ def _measure(
     """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
     spec = session.spec
     session.timing["prepare"] = time.perf_counter() - begin
+    limit = TimeLimit(None if spec.draws_until_decided else spec.max_minutes, begin)
     with ExitStack() as stack:
         ask = Ask(spec.attribute, spec.attribution_trials, spec.attribution_images)
         plan = plan_attribution(session, ask) if spec.attribute else None
@@ -197,35 +198,36 @@ def _measure(
             ).result()
             crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
         with session.timed("chips"), stop.waited_for():
-            minutes = _minutes_left(spec, begin)
-            measurement = measure_chips(
-                pool, session, metric, keep, progress, record, stop, minutes, baseline
-            )
+            # What is asked about the chips afterwards has its share, or there would never be time for it.
+            share = limit.share(0.5 if plan is not None else 1.0)
+            measurement = measure_chips(pool, session, metric, keep, progress, record, stop, share, baseline)
         rare: dict[str, Any] = {}
-        with _as_time_permits(session, stop, measurement, "rare chips were not estimated", bool(spec.rare)):
+        with _as_time_permits(
+            session, stop, measurement.ended, "rare chips were not estimated", bool(spec.rare)
+        ):
             if spec.rare and not measurement.ended:
-                minutes = _minutes_left(spec, begin)
-                rare = _rare(session, pool, metric, keep, measurement, progress, record, stop, minutes)
+                rare = _rare(session, pool, metric, keep, measurement, progress, record, stop, limit.share())
         calibrated = None
         with _as_time_permits(
-            session, stop, measurement, "chips were not corrected", spec.calibrate_chips is not None
+            session, stop, measurement.ended, "chips were not corrected", spec.calibrate_chips is not None
         ):
             if spec.calibrate_chips is not None and not measurement.ended:
                 with session.timed("corrected chips"):
-                    minutes = _minutes_left(spec, begin)
-                    calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, minutes)
+                    calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, limit.share())
         read_back = _chips_read_back(session, metric, keep, measurement, stop, progress)
         detail, landscape = None, {}
-        with _as_time_permits(session, stop, measurement, "the attribution was not made", plan is not None):
-            if plan is not None and not measurement.ended:
-                detail = run_attribution(plan, session, pool, metric, progress)
-    with _as_time_permits(session, stop, measurement, "the roughness was not measured", spec.roughness):
+        with _as_time_permits(session, stop, limit.is_over, "the attribution was not made", plan is not None):
+            if plan is not None and not stop.interrupted and not limit.is_over:
+                with stop.ending_in(limit.share()):
+                    detail = run_attribution(plan, session, pool, metric, progress, stop)
+    with _as_time_permits(session, stop, measurement.ended, "the roughness was not measured", spec.roughness):
         if spec.roughness and not measurement.ended and not stop.interrupted:
-            landscape = _landscape(session, progress, folder)
+            with stop.ending_in(limit.share()):
+                landscape = _landscape(session, progress, folder, stop)
     landscape = {**landscape, **read_back, **rare}
     if crossbar is not None:
         landscape = {**landscape, "crossbar": crossbar}
-    with _as_time_permits(session, stop, measurement, "the hardware was not costed", bool(spec.technology)):
+    with _as_time_permits(session, stop, False, "the hardware was not costed", bool(spec.technology)):
         if spec.technology is not None and not stop.interrupted:
             with session.timed("hardware cost"):
                 landscape = {**landscape, "cost": _cost(session, measurement, progress)}
@@ -268,7 +270,9 @@ def _chips_read_back(
     """Run the chips that were read back, if any were given: a field of the report."""
     if session.spec.chip is None:
         return {}
-    with _as_time_permits(session, stop, measurement, "the chips that were read back were not run", True):
+    with _as_time_permits(
+        session, stop, measurement.ended, "the chips that were read back were not run", True
+    ):
         if not measurement.ended:
             with session.timed("chips read back"):
                 measured = run_measured(session, metric, keep, measurement.chips[0], progress)
@@ -289,32 +293,20 @@ def _rare(
     minutes: float | None,
 ) -> dict[str, Any]:
     """Estimate rare chips: fields of the report, none if the run ended before."""
-    stop.end_in(None if minutes is None else 60 * minutes)
     try:
-        with session.timed("rare chips"), stop.waited_for():
+        with session.timed("rare chips"), stop.waited_for(), stop.ending_in(minutes):
             found = find_rare(session, pool, metric, keep, measurement.chips[0], progress, record, stop)
     except RareEnded:
         why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
         session.notes.append(f"rare chips were not estimated: {why}; with --resume the run goes on")
         return {}
-    finally:
-        stop.end_in(None)
     return {"rare": found.chips, "rare_tail": found.tail}
 
 
-def _minutes_left(spec: RunSpec, begin: float) -> float | None:
-    """What is left for the chips of a run without a gate; None for no limit. A gate has its own clock."""
-    if spec.max_minutes is None or spec.gated:
-        return None
-    return spec.max_minutes - (time.perf_counter() - begin) / 60
-
-
 @contextmanager
-def _as_time_permits(
-    session: Session, stop: Stop, measurement: Measurement, what: str, wanted: bool
-) -> Iterator[None]:
+def _as_time_permits(session: Session, stop: Stop, ended: bool, what: str, wanted: bool) -> Iterator[None]:
     """Keep the chips where something after them is interrupted, and say what is missing and why."""
-    cut = measurement.ended or stop.interrupted
+    cut = ended or stop.interrupted
     try:
         yield
     except KeyboardInterrupt:
@@ -346,11 +338,12 @@ def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
     return crossbar_info(session.crossbar, engine.chip(metric, keep, 0, QUANTISED).value)
 
 
-def _landscape(session: Session, progress: Progress, folder: Path | None) -> dict[str, Any]:
+def _landscape(session: Session, progress: Progress, folder: Path | None, stop: Stop) -> dict[str, Any]:
     """Measure the roughness; where that cannot be done the audit stands without it, and says why."""
     with session.timed("roughness"):
         try:
-            report = session_landscape(session, progress, None if folder is None else folder / "landscape")
+            place = None if folder is None else folder / "landscape"
+            report = session_landscape(session, progress, place, stop)
         except (DataError, ModelError, OptionError) as error:
             session.notes.append(f"the roughness was not measured: {error}")
             return {}
@@ -411,7 +404,7 @@ def _report(
         mapped=coverage.share,
         **_about(session, worst),
         **landscape,
-        **_ended(spec, measurement, stop),
+        **_ended(session, measurement, stop),
         baseline=None if measurement.baseline is None else measurement.baseline.info,
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
@@ -453,14 +446,17 @@ def _converter_notes(facts: Mapping[str, Any]) -> list[str]:
     return [] if partly is None else [partly]
 
 
-def _ended(spec: RunSpec, measurement: Measurement, stop: Stop) -> dict[str, Any]:
+def _ended(session: Session, measurement: Measurement, stop: Stop) -> dict[str, Any]:
     """Say that a run was ended early."""
+    minutes, timing = session.spec.max_minutes, session.timing
     if stop.interrupted:
         return {"interrupted": Interrupted(done=measurement.done, wanted=measurement.wanted)}
-    if measurement.ended and spec.max_minutes is not None:
-        return {
-            "time_boxed": TimeBox(minutes=spec.max_minutes, done=measurement.done, wanted=measurement.wanted)
-        }
+    if measurement.ended and minutes is not None:
+        done, wanted = measurement.done, measurement.wanted
+        # Of few chips most of the time is the start of workers; of races, a chip on all samples is too much.
+        pace = min(timing["chips"] / done, measurement.chip_seconds / max(1, session.spec.workers))
+        whole = (timing["total"] + (wanted - done) * pace) / 60
+        return {"time_boxed": TimeBox(minutes=minutes, done=done, wanted=wanted, whole_minutes=whole)}
     return {}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.stop import TimeLimit
 from nvaudit.report.comparison.build import Entry, compare_reports
 from nvaudit.report.comparison.conditions import (
     ConditionValues,
@@ -33,14 +33,14 @@ from nvaudit.report.comparison.conditions import (
 )
 from nvaudit.report.comparison.result import ComparisonReport
 from nvaudit.report.jsontext import to_json
-from nvaudit.report.result import AuditReport, from_json
+from nvaudit.report.result import AuditReport, boxed_together, from_json
 from nvaudit.session import Session, prepare
 from nvaudit.spec import RunSpec
 
 REPORT_FILE = "report.json"
 """In the folder of a model, once its audit is finished."""
 
-_NO_INFLUENCE = frozenset({"workers", "dask"})
+_NO_INFLUENCE = frozenset({"workers", "dask", "max_minutes"})
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def run_comparison(
     plan: ComparisonPlan, progress: Progress = quiet, resume: Path | None = None, reports: Path | None = None
 ) -> ComparisonReport:
     """Run a plan; as :func:`compare`."""
-    begin = time.perf_counter()
+    limit = TimeLimit(_minutes_of(plan))
     if reports is not None:
         _make_folder(reports)
     checked = _check_models(plan, progress)
@@ -123,17 +123,28 @@ def run_comparison(
     for number, (name, spec) in enumerate(plan.specs.items(), 1):
         folder = None if resume is None else resume / _folder_name(name, spec)
         label = f"{name} ({number} of {len(plan.specs)})"
-        report = _run(spec, checked[name], labelled(progress, label), folder)
+        share = limit.share(1 / (len(plan.specs) - number + 1))
+        timed = spec.model_copy(update={"max_minutes": share})
+        report = _run(timed, checked[name], labelled(progress, label), folder)
         entries[name] = Entry(report, checked[name].labels)
         if reports is not None:
             write_text_atomic(reports / f"{slug(name)}.json", to_json(report) + "\n")
-    return compare_reports(
+    comparison = compare_reports(
         {name: entries[name] for name in plan.order},
         plan.rank_by,
         plan.baseline,
         version=__version__,
-        timing={"total": time.perf_counter() - begin},
+        timing={"total": 60 * limit.spent},
     )
+    boxed = boxed_together(limit.minutes, [entries[name].report for name in plan.specs])
+    if boxed is None:
+        return comparison
+    return comparison.model_copy(update={"time_boxed": boxed, "notes": (boxed.text, *comparison.notes)})
+
+
+def _minutes_of(plan: ComparisonPlan) -> float | None:
+    """The time of all audits together."""
+    return next((spec.max_minutes for spec in plan.specs.values()), None)
 
 
 def _check_models(plan: ComparisonPlan, progress: Progress) -> dict[str, ModelFacts]:
@@ -215,6 +226,7 @@ def _finished(path: Path, spec: RunSpec, checked: ModelFacts) -> AuditReport | N
     options = spec.model_dump(mode="json", exclude=set(_NO_INFLUENCE)) | dict(checked.settled)
     same = (
         report.nvaudit_version == __version__
+        and report.time_boxed is None
         and {key: value for key, value in report.run.items() if key not in _NO_INFLUENCE} == options
         and report.hashes.model_dump() == dict(checked.hashes)
     )

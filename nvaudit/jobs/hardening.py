@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ from nvaudit.perturb.record import Identity, Input
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.session import open_session
+from nvaudit.perturb.stop import TimeLimit
 from nvaudit.report.hardening.result import (
     HardenHashes,
     HardenReport,
@@ -41,7 +44,8 @@ from nvaudit.report.hardening.result import (
     rougher_but_better,
     training_info,
 )
-from nvaudit.report.result import AuditReport
+from nvaudit.report.result import AuditReport, boxed_together
+from nvaudit.report.sections import TimeBox
 from nvaudit.report.write_verify.result import VerifyReport
 from nvaudit.retrain.available import require_device, require_torch
 from nvaudit.retrain.feed import Feed, as_array
@@ -55,6 +59,9 @@ if TYPE_CHECKING:
     from nvaudit.retrain.vat import Judge
 
 _PARITY_SAMPLES = 16
+
+_TRAINED = 0.6
+"""Share of ``--max-minutes`` that training may take."""
 
 
 @takes_old(output="out")
@@ -102,6 +109,7 @@ def run_hardening(
 ) -> HardenReport:
     """Run a specification; as :func:`harden`."""
     begin = time.perf_counter()
+    limit = TimeLimit(spec.max_minutes, begin)
     inputs = {
         "the model": spec.model,
         "the data": spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz")),
@@ -130,13 +138,18 @@ def run_hardening(
         audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
         timing = {"prepare": time.perf_counter() - begin}
         judge = _judge(job, executor, scratch) if spec.method == "stability-vat" else None
-        training, scoring = _train(job, executor, version, folder, progress, judge)
+        room = limit.share(_TRAINED)
+        deadline = math.inf if room is None else time.perf_counter() + 60 * room
+        training, scoring = _train(job, executor, version, folder, progress, judge, deadline)
         timing["training"] = time.perf_counter() - begin - timing["prepare"]
         hardened = scratch / "hardened.onnx"
         update_values(job.loaded, executor.values(), hardened)
         audits = [
-            _audit(job, path, audit_data, progress, None if folder is None else folder / name, given=given)
-            for name, path, given in (("before", job.loaded.path, True), (_after(training), hardened, False))
+            _audit(job, path, audit_data, progress, place, limit.share(0.5 if given else 1), given=given)
+            for path, place, given in (
+                (job.loaded.path, None if folder is None else folder / "before", True),
+                (hardened, None if folder is None else folder / _after(training), False),
+            )
         ]
         timing["audits"] = time.perf_counter() - begin - sum(timing.values())
         plan = _verify_plan(job, hardened, audit_data, output, progress)
@@ -148,8 +161,21 @@ def run_hardening(
             write_mapping(mapping_beside(output), _mapping(job, output))
     timing["scoring"] = scoring  # a part of the training
     timing["total"] = time.perf_counter() - begin
-    report = _report(job, audits, training, output, timing)
+    report = _boxed(_report(job, audits, training, output, timing), audits, limit)
     return report if plan is None else report.model_copy(update={"verify_plan": plan})
+
+
+def _boxed(report: HardenReport, audits: Sequence[AuditReport], limit: TimeLimit) -> HardenReport:
+    """Say where the time was over: in training, in the audits."""
+    training, boxed = report.training, boxed_together(limit.minutes, audits)
+    boxes = [] if boxed is None else [boxed]
+    if limit.minutes is not None and training is not None and len(training.history) < training.epochs:
+        done, wanted = len(training.history), training.epochs
+        boxes.insert(0, TimeBox(minutes=limit.minutes, done=done, wanted=wanted, what="epoch"))
+    if not boxes:
+        return report
+    notes = (*(box.text for box in boxes), *report.notes)
+    return report.model_copy(update={"time_boxed": boxes[0], "notes": notes})
 
 
 def _after(training: TrainingInfo) -> str:
@@ -249,6 +275,7 @@ def _train(
     folder: Path | None,
     progress: Progress,
     judge: Judge | None,
+    deadline: float,
 ) -> tuple[TrainingInfo, float]:
     """Train in place; how it went, and the seconds that scores took."""
     from nvaudit.retrain.checkpoint import CheckpointFolder
@@ -273,7 +300,7 @@ def _train(
         read=job.reading,
     )
     checkpoints = None if folder is None else CheckpointFolder(folder, _identity(job, version))
-    state, facts = train_network(executor, subject, spec, progress, checkpoints, judge)
+    state, facts = train_network(executor, subject, spec, progress, checkpoints, judge, deadline)
     info = training_info(
         state.history,
         facts,
@@ -300,9 +327,17 @@ def _identity(job: HardenJob, version: str) -> Identity:
 
 
 def _audit(
-    job: HardenJob, model: Path, data: Path, progress: Progress, folder: Path | None, *, given: bool
+    job: HardenJob,
+    model: Path,
+    data: Path,
+    progress: Progress,
+    folder: Path | None,
+    minutes: float | None,
+    *,
+    given: bool,
 ) -> AuditReport:
-    report = run_audit(_audit_spec(job, model, data, given=given), progress, folder)
+    spec = _audit_spec(job, model, data, given=given).model_copy(update={"max_minutes": minutes})
+    report = run_audit(spec, progress, folder)
     # The files of samples and codes are gone afterwards: they are the user's.
     changed: dict[str, object] = {"data": report.data.model_copy(update={"source": job.test[0].source})}
     if report.codes is not None:

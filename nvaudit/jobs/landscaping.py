@@ -27,6 +27,7 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
+from nvaudit.perturb.stop import Stop
 from nvaudit.report.landscape.result import (
     LandscapeHashes,
     LandscapeReport,
@@ -35,7 +36,7 @@ from nvaudit.report.landscape.result import (
     headline,
     pair_fits,
 )
-from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo
+from nvaudit.report.sections import DataInfo, LossSurface, ModelInfo, Roughness, RuntimeInfo, TimeBox
 from nvaudit.session import REBATCH_TOLERANCE, Session, input_specs, load_runnable, rules_for, settle_output
 from nvaudit.stats.roughness import roughness
 from nvaudit.task_options import TaskOptions
@@ -80,6 +81,8 @@ def run_landscape(
 ) -> LandscapeReport:
     """Run a specification; as :func:`landscape`."""
     begin = time.perf_counter()
+    stop = Stop()
+    stop.end_in(None if spec.max_minutes is None else 60 * spec.max_minutes)
     events: list[str] = []
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
@@ -113,13 +116,14 @@ def run_landscape(
             tolerance=REBATCH_TOLERANCE,
             on_event=events.append,
             record=record,
+            stop=stop,
         )
     seconds = {"total": time.perf_counter() - begin, "landscape": measured.seconds}
     return landscape_report(spec, subject, measured, seconds, notes=notes, events=events)
 
 
 def session_landscape(
-    session: Session, progress: Progress = quiet, resume: Path | None = None
+    session: Session, progress: Progress = quiet, resume: Path | None = None, stop: Stop | None = None
 ) -> LandscapeReport:
     """Measure the landscape of a session's model on its data, with the default settings.
 
@@ -131,6 +135,8 @@ def session_landscape(
         Called with (what, done, total).
     resume : Path, optional
         A folder that keeps finished points, locked by the caller.
+    stop : Stop, optional
+        Ends it early: the landscape is then of fewer pairs of directions.
 
     Raises
     ------
@@ -151,6 +157,7 @@ def session_landscape(
         provider=run.provider,
         workers=run.workers,
         dask=run.dask,
+        max_minutes=run.max_minutes,
     )
     subject = LandscapeSubject(session.loaded, session.rebatch, session.dataset, session.workload.output)
     folder = Path(session.workload.folder)
@@ -167,6 +174,7 @@ def session_landscape(
             tolerance=REBATCH_TOLERANCE,
             on_event=session.events.append,
             record=record,
+            stop=stop,
         )
     return landscape_report(spec, subject, measured, {"total": time.perf_counter() - begin})
 
@@ -212,11 +220,21 @@ def landscape_report(
     table, metric, dataset, loaded = (
         measured.table, measured.loss.metric, subject.dataset, subject.loaded
     )  # fmt: skip
-    score = roughness(table.axis, table.axis, table.losses)
+    score, pairs = roughness(table.axis, table.axis, table.losses), len(table.losses)
+    boxed = None
+    if pairs < spec.pairs and spec.max_minutes is not None:
+        whole = (timing["total"] + measured.seconds * (spec.pairs / pairs - 1)) / 60
+        boxed = TimeBox(
+            minutes=spec.max_minutes,
+            done=pairs,
+            wanted=spec.pairs,
+            what="direction pair",
+            whole_minutes=whole,
+        )
     summary = Roughness(
         value=score.value,
         spread=score.spread,
-        pairs=spec.pairs,
+        pairs=pairs,
         grid=spec.grid,
         span=spec.span,
         images=measured.images,
@@ -247,5 +265,6 @@ def landscape_report(
         run=spec.model_dump(mode="json"),
         hashes=LandscapeHashes(model=loaded.digest, data=dataset.digest),
         events=tuple(events),
-        notes=(*notes, *measured.notes),
+        time_boxed=boxed,
+        notes=(*notes, *measured.notes, *(() if boxed is None else (boxed.text,))),
     )  # fmt: skip

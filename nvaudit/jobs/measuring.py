@@ -91,7 +91,7 @@ def measure_chips(
         If the run was interrupted before the first chip was finished.
     """
     spec = session.spec
-    gate = spec.gated and not spec.exhaustive and not spec.all_trials
+    gate = spec.draws_until_decided
     if spec.max_minutes is not None:
         progress = _limited(progress, spec.max_minutes)
     most = spec.most_trials if gate else spec.trials

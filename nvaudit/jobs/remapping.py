@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.schedule import Progress, quiet
+from nvaudit.perturb.stop import TimeLimit
 from nvaudit.perturb.workload import Workload
 from nvaudit.remapping.activations import activation_moments, activation_sizes, watched_axes
 from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, stored, subset
@@ -53,7 +55,7 @@ from nvaudit.remapping.time_budget import (
     timed,
 )
 from nvaudit.report.remap.result import RemapReport
-from nvaudit.report.result import AuditReport
+from nvaudit.report.result import AuditReport, boxed_together
 from nvaudit.session import Session, check_converters, prepared, settle_metric
 from nvaudit.spec import TechnologyOptions, check_technology, make_spec
 from nvaudit.tensor_table import codes_info
@@ -72,6 +74,9 @@ _NO_COST = {name: field.default for name, field in TechnologyOptions.model_field
 
 _MARGIN = 0.9
 """Share of the time left that is planned with."""
+
+_CALIBRATED = 0.4
+"""Share of ``--max-minutes`` that calibration may take where audits follow."""
 
 _ROUNDING = 1e-3
 _HALF_ROUNDING = 5e-2
@@ -138,7 +143,12 @@ def run_remap(
 
 
 def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None) -> RemapReport:
-    clock = Clock(spec.time_budget)
+    limit = TimeLimit(spec.max_minutes)
+    # Of three parts of about the same length, calibration and two audits, the first may take its share.
+    share = limit.share(_CALIBRATED if spec.trials else _MARGIN)
+    given_s = math.inf if spec.time_budget == 0 else spec.time_budget
+    budget_s = given_s if share is None else min(given_s, 60 * share)
+    clock = Clock(0 if math.isinf(budget_s) else budget_s)
     inputs = {
         "the model": spec.model,
         "the data": Path(spec.model).with_suffix(".npz") if spec.data is None else spec.data,
@@ -177,11 +187,15 @@ def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None)
     if not spec.trials:
         return found
     begin = time.perf_counter()
-    pair = _audits(spec, output, progress, folder)
+    pair = _audits(spec, output, progress, folder, limit)
     made_up = found.label_free and pair[0].data.source == "synthetic"  # other samples than the audit's
     if kept is not None and not made_up and pair[0].hashes.data != found.hashes.data:
         raise KeptError(f"{folder}: keeps a remapping on other data; choose another folder")
-    return with_audits(found, spec, pair, time.perf_counter() - begin)
+    report = with_audits(found, spec, pair, time.perf_counter() - begin)
+    boxed = boxed_together(limit.minutes, pair)
+    if boxed is None:
+        return report
+    return report.model_copy(update={"time_boxed": boxed, "notes": (boxed.text, *report.notes)})
 
 
 _FOUND = "remapping.json"
@@ -196,7 +210,7 @@ def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
         return None
     report = RemapReport.model_validate_json(path.read_bytes())
     # Workers have no influence, and the size of batches is settled by the run.
-    asked = spec.model_dump(mode="json", exclude={"workers", "batch_size"})
+    asked = spec.model_dump(mode="json", exclude={"workers", "batch_size", "max_minutes"})
     same = report.nvaudit_version == __version__
     same = same and all(report.run[name] == value for name, value in asked.items())
     if not same or report.hashes.model != load_model(spec.model).digest:
@@ -519,16 +533,16 @@ def _write_codes(best: RemapCandidate, session: Session, output: Path, digest: s
 
 
 def _audits(
-    spec: RemapSpec, output: Path, progress: Progress, folder: Path | None
+    spec: RemapSpec, output: Path, progress: Progress, folder: Path | None, limit: TimeLimit
 ) -> tuple[AuditReport, AuditReport]:
     """The same chips before and after, each on every sample."""
     places = [None if folder is None else folder / name for name in ("given", "remapped")]
-    options = spec.audit_options(exhaustive=True, trials=spec.trials)
+    options = spec.audit_options(exhaustive=True, trials=spec.trials, max_minutes=limit.share(0.5))
     if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
         options["data"] = str(Path(spec.model).with_suffix(".npz"))
     before = run_audit(make_spec(**{**options, **_as_mapped(spec)}), progress, places[0])
     path, after = mapping_beside(output), {"mapping": None, **_as_mapped(spec)}
     if path.is_file():  # it is found by itself
         after |= {"code": None} | ({"encoding": None} if read_mapping(path).codes else {})
-    spec_after = make_spec(**{**options, **after, "model": str(output)})
+    spec_after = make_spec(**{**options, **after, "model": str(output), "max_minutes": limit.share()})
     return before, run_audit(spec_after, progress, places[1])

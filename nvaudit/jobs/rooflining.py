@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from nvaudit.model import load_model
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.settle_codes import find_mapping
+from nvaudit.perturb.stop import TimeLimit
+from nvaudit.report.result import boxed_together
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
@@ -172,7 +173,7 @@ def run_roofline(
     plan: RooflinePlan, progress: Progress = quiet, resume: Path | None = None
 ) -> RooflineReport:
     """Run a plan; as :func:`roofline`."""
-    begin = time.perf_counter()
+    limit = TimeLimit(next(iter(plan.ideal.values())).max_minutes)
     check_pool(next(iter(plan.ideal.values())).dask)
     audits = []
     total = len(plan.ideal) + len(plan.converted)
@@ -187,16 +188,22 @@ def run_roofline(
             words = "with converters" if what == "adc" else "ideal converters"
             label = f"{2**bits} levels, {words} ({done} of {total})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
+            run = run.model_copy(update={"max_minutes": limit.share(1 / (total - done + 1))})
             reports[what] = run_audit(run, labelled(progress, label), folder)
         audits.append(LevelAudits(bits, reports["ideal"], reports.get("adc")))
-    return make_roofline(
+    roofline = make_roofline(
         audits,
         plan.skipped,
         plan.asked,
         version=__version__,
         notes=(*load_model(spec.model, spec.seed).notes, *plan.notes),
-        seconds=time.perf_counter() - begin,
+        seconds=60 * limit.spent,
     )
+    every = [report for one in audits for report in (one.converted, one.ideal) if report is not None]
+    boxed = boxed_together(limit.minutes, every)
+    if boxed is None:
+        return roofline
+    return roofline.model_copy(update={"time_boxed": boxed, "notes": (boxed.text, *roofline.notes)})
 
 
 def _levels_of_mapping(spec: RunSpec) -> tuple[str, int] | None:

@@ -29,7 +29,7 @@ from nvaudit.report.sweep.result import (
     sweep_report,
     swept_value,
 )
-from nvaudit.report.wording import count_text
+from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import check_converters, settle_device
 from nvaudit.spec import RunSpec, axes_of, check_technology, default_workers, flag
 
@@ -245,12 +245,7 @@ def _estimate(several: Sequence[OneOfSeveral], progress: Progress) -> str:
     total = len(several) * sum(seconds) / len(seconds)
     chips = max(audit.spec.most_trials for audit in several)
     return (
-        f"{count_text(len(several), 'audit')} of {count_text(chips, 'chip')}: about {_minutes_text(total)} "
-        "at most (by a few chips of the first and the last; races and gates end sooner)"
+        f"{count_text(len(several), 'audit')} of {count_text(chips, 'chip')}: about "
+        f"{duration_estimate(total)} at most (by a few chips of the first and the last; races "
+        "and gates end sooner)"
     )
-
-
-def _minutes_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

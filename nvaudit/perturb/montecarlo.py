@@ -269,6 +269,8 @@ class VariantRunner:
         The operating point.
     progress : callable
         Told (what, done, total).
+    stop : Stop
+        Looked at between calls.
     """
 
     pool: Pool
@@ -276,9 +278,10 @@ class VariantRunner:
     keep: str | None
     point: int
     progress: Progress
+    stop: Stop = field(default_factory=Stop)
 
     def scores(
-        self, what: str, calls: Sequence[tuple[int | None, Variant]], images: int
+        self, what: str, calls: Sequence[tuple[int | None, Variant]], images: int, least: int = 0
     ) -> Iterator[NDArray[np.float64]]:
         """Score every call's samples.
 
@@ -290,11 +293,14 @@ class VariantRunner:
             Trial None is the unmodified model.
         images : int
             Samples of each, spread evenly over the set.
+        least : int
+            So many calls are made even where the time is over.
 
         Yields
         ------
         ndarray, float64, shape (images,)
-            In the order of the calls, so that sums over them do not depend on who was fast.
+            In the order of the calls, so that sums over them do not depend on who was fast; of a run that
+            is ended early, of the first ones.
         """
         self.progress(what, 0, len(calls))
 
@@ -304,7 +310,10 @@ class VariantRunner:
             arguments = (self.metric, self.keep, self.point, trial, variant, images)
             return self.pool.submit(who, "variant_scores", *arguments)
 
-        for done, (_, scores) in enumerate(in_order(self.pool, calls, submit), 1):
+        def due(number: int) -> bool:
+            return number >= least and self.stop.due()
+
+        for done, (_, scores) in enumerate(in_order(self.pool, calls, submit, due), 1):
             self.progress(what, done, len(calls))
             yield scores
 

@@ -125,13 +125,26 @@ def completed(
 
 
 def in_order(
-    pool: Pool, calls: Iterable[Call], submit: Callable[[Call], Future[Result]]
+    pool: Pool,
+    calls: Iterable[Call],
+    submit: Callable[[Call], Future[Result]],
+    due_to_end: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[tuple[Call, Result]]:
-    """Run calls and give their results in the order of the calls, whoever was fast."""
+    """Run calls and give their results in the order of the calls, whoever was fast.
+
+    Parameters
+    ----------
+    due_to_end : callable
+        Asked with the number of a call that is running or comes next: whether the run is to end, with the
+        first results, up to one that is missing.
+    """
     numbered = deque(enumerate(calls))
     early: dict[int, tuple[Call, Result]] = {}
     due = 0
-    for (number, call), result, _ in completed(pool, numbered, lambda numbered: submit(numbered[1])):
+    ending: Ending[tuple[int, Call]] = Ending(lambda numbered: due_to_end(numbered[0]))
+    for (number, call), result, _ in completed(
+        pool, numbered, lambda numbered: submit(numbered[1]), ending=ending
+    ):
         early[number] = (call, result)
         while due in early:
             yield early.pop(due)

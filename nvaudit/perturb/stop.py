@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 _at_abort: list[Callable[[], None]] = []
 
@@ -33,6 +34,15 @@ class Stop:
         """Let the time be over in some seconds; None: never."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
+    @contextlib.contextmanager
+    def ending_in(self, minutes: float | None) -> Iterator[None]:
+        """Let the time be over inside the block only, in some minutes; None: never."""
+        self.end_in(None if minutes is None else 60 * minutes)
+        try:
+            yield
+        finally:
+            self.end_in(None)
+
     def due(self) -> bool:
         """Whether there is a reason to end now."""
         return self.interrupted or (self._deadline is not None and time.monotonic() > self._deadline)
@@ -45,6 +55,42 @@ class Stop:
             yield
         finally:
             self._waited_for = False
+
+
+_LEAST_MINUTES = 1e-6
+"""What a part has whose time is over before it begins: it ends as soon as it has something to show."""
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """The time of a run of several parts, one after the other.
+
+    Attributes
+    ----------
+    minutes : float or None
+        None for no limit.
+    begin : float
+        When the time began, as ``time.perf_counter`` has it.
+    """
+
+    minutes: float | None
+    begin: float = field(default_factory=time.perf_counter)
+
+    def share(self, of_rest: float = 1.0) -> float | None:
+        """Minutes of a part that may take a share of what is left; None for no limit."""
+        if self.minutes is None:
+            return None
+        return max(of_rest * (self.minutes - self.spent), _LEAST_MINUTES)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.minutes is not None and self.spent >= self.minutes
+
+    @property
+    def spent(self) -> float:
+        """Minutes since it began."""
+        return (time.perf_counter() - self.begin) / 60
 
 
 @contextlib.contextmanager

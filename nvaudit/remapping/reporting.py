@@ -132,9 +132,10 @@ def with_audits(
         What the audits took.
     """
     before, after = pair
+    same = min(before.trials.count, after.trials.count)  # one whose time was over has fewer
     difference = paired_difference(
-        np.asarray(before.trials.values, np.float64),
-        np.asarray(after.trials.values, np.float64),
+        np.asarray(before.trials.values[:same], np.float64),
+        np.asarray(after.trials.values[:same], np.float64),
         spec.percentile,
         spec.confidence,
         report.higher_is_better,

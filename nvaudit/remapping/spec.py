@@ -23,6 +23,7 @@ from nvaudit.options import (
     OnePoint,
     OutlierOptions,
     RunOptions,
+    TimeOptions,
     path_option,
 )
 from nvaudit.spec import RunSpec, TechnologyOptions
@@ -82,6 +83,7 @@ class CalibrationOptions(Options):
 class RemapSpec(
     TechnologyOptions,
     OnePoint,
+    TimeOptions,
     RunOptions,
     ChipOptions,
     LossOptions,
@@ -117,7 +119,7 @@ class RemapSpec(
     def audit_options(self, **changes: Any) -> dict[str, Any]:
         """Give the options of an audit under the same conditions."""
         same = {name: getattr(self, name) for name in RunSpec.model_fields if name in RemapSpec.model_fields}
-        del same["trials"]
+        del same["trials"], same["max_minutes"]
         return {**same, "roughness": False, **changes}
 
 

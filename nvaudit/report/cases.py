@@ -147,10 +147,7 @@ def ended_text(report: AuditReport, command: bool = True) -> str | None:
         text = f"{cut.done:,} of {count_text(cut.wanted, 'chip')} were done; the numbers are those of these"
         return text if cut.command is None or not command else f"{text}. To go on: {cut.command}"
     if boxed is not None:
-        return (
-            f"Time-boxed: {boxed.done:,} of {count_text(boxed.wanted, 'chip')} were done within "
-            f"{boxed.minutes:g} min (--max-minutes); the numbers are those of these"
-        )
+        return boxed.text
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -160,6 +161,26 @@ class AuditReport(Header):
         elif (self.gate or drops or self.mapped_gate is not None) and self.verdict != expected:
             raise ValueError(f"verdict {self.verdict!r}, but the gates say {expected!r}")
         return self
+
+
+def boxed_together(minutes: float | None, reports: Sequence[AuditReport]) -> TimeBox | None:
+    """What became of the time of several audits; None where every one of them came to its end.
+
+    Parameters
+    ----------
+    minutes : float or None
+        Of all together.
+    """
+    boxes = [report.time_boxed for report in reports]
+    if minutes is None or not any(boxes):
+        return None
+    done, wanted, whole = 0, 0, 0.0
+    for report, box in zip(reports, boxes, strict=True):
+        done += report.trials.count if box is None else box.done
+        wanted += report.trials.count if box is None else box.wanted
+        longer = None if box is None else box.whole_minutes
+        whole += report.timing.get("total", 0.0) / 60 if longer is None else longer
+    return TimeBox(minutes=minutes, done=done, wanted=wanted, whole_minutes=whole)
 
 
 def with_command(report: AuditReport, command: str | None) -> AuditReport:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from nvaudit.report.drops import DropResult
 from nvaudit.report.gates import GateResult
 from nvaudit.report.tails import TailResult
-from nvaudit.report.wording import sigma_text
+from nvaudit.report.wording import count_text, duration_estimate, sigma_text
 from nvaudit.stats.kpp import KppResult, YieldResult
 
 OLD_FIELDS = {"output": "output_name"}
@@ -79,8 +79,30 @@ class TimeBox(ReportPart):
     """A run that had a time limit and used it up: the best answer within that time."""
 
     minutes: float = Field(gt=0, description="As asked for.")
-    done: int = Field(ge=1, description="Chips, all points of a sweep together.")
-    wanted: int = Field(ge=1, description="Chips that the whole run would have had.")
+    done: int = Field(ge=0, description="Chips, or whatever else is counted, all points or models together.")
+    wanted: int = Field(ge=1, description="What the whole run would have had.")
+    what: str = Field(default="chip", description="What is counted.")
+    whole_minutes: float | None = Field(
+        default=None, description="About what the whole run would have taken, by the pace of this one."
+    )
+
+    @property
+    def text(self) -> str:
+        """How far it came, and what more time would give."""
+        text = (
+            f"Time-boxed: {self.done:,} of {count_text(self.wanted, self.what)} were done within "
+            f"{self.minutes:g} min (--max-minutes); the numbers are those of these"
+        )
+        if self.whole_minutes is None or not 0 < self.done < self.wanted:
+            return text
+        # The error of a mean, and of a percentile whose rank is inside the sample, falls with the root of
+        # the number.
+        ratio = math.sqrt(self.wanted / self.done)
+        narrower = f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
+        return (
+            f"{text}. All would take about {duration_estimate(60 * self.whole_minutes)}, and make intervals "
+            f"about {narrower} times narrower"
+        )
 
 
 class TrialSummary(ReportPart):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import textwrap
@@ -255,6 +256,25 @@ def duration_text(seconds: float) -> str:
         if seconds >= size and math.isclose(seconds % size, 0, abs_tol=1e-9):
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
+
+
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def duration_estimate(seconds: float) -> str:
+    """Show an estimated time, rounded up to the two units that matter.
+
+    Examples
+    --------
+    >>> [duration_estimate(seconds) for seconds in (0.2, 75, 7260, 200_000)]
+    ['1 s', '1 min 15 s', '2 h 1 min', '2 d 8 h']
+    """
+    for (unit, size), (minor, step) in itertools.pairwise(_UNITS):
+        steps = math.ceil(seconds / step)
+        if steps >= size // step:
+            count, rest = divmod(steps, size // step)
+            return f"{count} {unit} {rest} {minor}" if rest else f"{count} {unit}"
+    return f"{math.ceil(seconds)} s"
 
 
 def clean(text: str) -> str:

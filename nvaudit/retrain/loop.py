@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -123,12 +124,20 @@ def run_epochs(
         state = TrainingState.unpacked(packed)
     epochs = trainer.recipe.epochs
     progress("training: epochs", state.epoch, epochs)
-    while state.epoch < epochs:
-        _epoch(trainer, plan, scorer, state)
+    longest, over = 0.0, False
+    while state.epoch < epochs and not over:
+        begin = time.perf_counter()
+        # Known before the last epoch that it is the last, since that one is scored: after this one there is
+        # no time for another. Where weights are pruned, epochs up to the cut are there in any case.
+        over = begin + 2 * longest >= trainer.deadline and state.epoch >= plan.since
+        over = over or state.epoch + 1 == epochs
+        _epoch(trainer, plan, scorer, state, over)
         state.epoch += 1
-        if checkpoints is not None:
+        # An epoch that was the last for want of time is none of a longer training: that one makes it anew.
+        if checkpoints is not None and (not over or state.epoch == epochs):
             checkpoints.save(state.packed())
         progress("training: epochs", state.epoch, epochs)
+        longest = max(longest, time.perf_counter() - begin)
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
     if plan.given and plan.keep == "best" and state.best_epoch:
         _compare(trainer, plan, scorer, given, state)
@@ -159,8 +168,8 @@ def _compare(
         trainer.restore(kept)
 
 
-def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: TrainingState) -> None:
-    number, last = state.epoch, state.epoch + 1 == trainer.recipe.epochs
+def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: TrainingState, last: bool) -> None:
+    number = state.epoch
     sigmas = (plan.sigma,) if state.interval is None else state.interval.candidates()
     # Once the interval has converged the first lane goes on: it shrank in a scored epoch, after which all
     # three hold the winner (Algorithm 3, lines 21 to 26), so none is lost.

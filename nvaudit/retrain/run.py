@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -37,6 +39,7 @@ def train_network(
     progress: Progress,
     checkpoints: CheckpointFolder | None = None,
     judge: Judge | None = None,
+    deadline: float = math.inf,
 ) -> tuple[TrainingState, dict[str, Any]]:
     """Train a network as specified, in place.
 
@@ -46,6 +49,9 @@ def train_network(
         With the model's own weights.
     judge : callable, optional
         Measures the roughness of the network; ``stability-vat`` needs it.
+    deadline : float
+        When training is to end, as ``time.perf_counter`` has it: each training then has fewer epochs, at
+        least one.
 
     Returns
     -------
@@ -87,7 +93,13 @@ def train_network(
     pruner = settle_pruner(network, subject, spec, task)
     if pruner is not None:
         plan = replace(plan, since=pruner.cut)  # a network before the cut is not the compressed one
-    state, choice = _train(task, plan, pruner, scorer, subject, spec, progress, checkpoints, judge)
+
+    first = recipes_of(spec)[0][1]
+
+    def trainer(recipe: Recipe = first) -> Trainer:
+        return Trainer(task, recipe, pruner, deadline)
+
+    state, choice = _train(trainer, plan, pruner, scorer, subject, spec, progress, checkpoints, judge)
     settle_ternary(network, task.where)
     facts = _facts(task, plan, state, scorer, spec) | choice
     facts |= {
@@ -100,7 +112,7 @@ def train_network(
 
 
 def _train(
-    task: Task,
+    trainer: Callable[..., Trainer],
     plan: TrainingPlan,
     pruner: Pruner | None,
     scorer: Scorer,
@@ -111,11 +123,6 @@ def _train(
     judge: Judge | None,
 ) -> tuple[TrainingState, dict[str, Any]]:
     """Train once, or as often as the method chooses its result from; also what it was chosen from."""
-    recipes = recipes_of(spec)
-
-    def trainer(recipe: Recipe = recipes[0][1]) -> Trainer:
-        return Trainer(task, recipe, pruner)
-
     if spec.method == "stability-vat":
         assert judge is not None
         search = VatSearch(
@@ -131,7 +138,7 @@ def _train(
     if _compares(spec):
         assert plan.budget is not None
         state, attempts, tried = run_attempts(
-            trainer, recipes, plan, scorer, plan.budget, progress, checkpoints
+            trainer, recipes_of(spec), plan, scorer, plan.budget, progress, checkpoints
         )
         return state, {"attempts": [asdict(attempt) for attempt in attempts], "kept_attempt": tried}
     return run_epochs(trainer(), plan, scorer, progress, checkpoints), {}
@@ -141,7 +148,7 @@ def _facts(
     task: Task, plan: TrainingPlan, state: TrainingState, scorer: Scorer, spec: HardenSpec
 ) -> dict[str, Any]:
     """What a training settled, for its report."""
-    kept_epoch: int | None = spec.run_epochs  # 0: the given network
+    kept_epoch: int | None = min(spec.run_epochs, state.epoch)  # 0: the given network
     if plan.keep == "best" or state.best_epoch is not None:
         kept_epoch = state.best_epoch
     return {

@@ -26,8 +26,10 @@ from nvaudit.options import (
     ModelOptions,
     OnePoint,
     OutlierOptions,
+    Positive,
     RoughnessOptions,
     RunOptions,
+    TimeOptions,
     each_once,
     path_option,
 )
@@ -288,7 +290,16 @@ class PlanOptions(Options):
 
 _INPUTS = ("model", "device", "data", "labels", "alphabet", "val_data", "test_data", "mapping")
 _OF_THE_AUDITS = (
-    *("audit_images", "trials", "confidence", "yield_at", "roughness", "workers", "verify_plan"),
+    *(
+        "audit_images",
+        "trials",
+        "confidence",
+        "yield_at",
+        "roughness",
+        "workers",
+        "verify_plan",
+        "max_minutes",
+    ),
     *TechnologyOptions.model_fields,
 )
 
@@ -296,6 +307,7 @@ _OF_THE_AUDITS = (
 class HardenSpec(
     OnePoint,
     TechnologyOptions,
+    TimeOptions,
     RunOptions,
     RoughnessOptions,
     PlanOptions,
@@ -366,6 +378,14 @@ class HardenSpec(
             "batch_size",
             help="Samples of a step.",
             unset="64; all of them where samples influence each other",
+        ),
+    ] = None
+    max_minutes: Annotated[
+        Positive | None,
+        TimeOptions.option(
+            "max_minutes",
+            help="Time of the whole run: calibration or training ends early, and so do the audits; the "
+            "report says how far they came.",
         ),
     ] = None
     trials: Annotated[
@@ -457,7 +477,12 @@ class HardenSpec(
         if self.adc_bits is not None:
             how |= {name: getattr(self, name) for name in ("crossbar", "adc_bits", "dac_bits", "adc_range")}
         own = {"batch_size", "limit", "bits", "cell_bits", *ConverterOptions.model_fields}
-        own |= {"labels", "label_column", "label_kind"}  # what is audited holds its labels itself
+        own |= {
+            "labels",
+            "label_column",
+            "label_kind",
+            "max_minutes",
+        }  # what is audited holds its labels itself
         shared = [
             name for name in RunSpec.model_fields if name in HardenSpec.model_fields and name not in own
         ]

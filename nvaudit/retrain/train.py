@@ -116,8 +116,12 @@ def by_sample(output: Tensor, batch: Batch) -> Tensor:
 class Trainer:
     """Trains a network in place, an epoch at a time; what an epoch does depends on its number alone."""
 
-    def __init__(self, task: Task, recipe: Recipe, pruner: Pruner | None = None) -> None:
+    def __init__(
+        self, task: Task, recipe: Recipe, pruner: Pruner | None = None, deadline: float = math.inf
+    ) -> None:
         self.task, self.recipe, self.pruner = task, recipe, pruner
+        self.deadline = deadline
+        """When the epochs are to end, as ``time.perf_counter`` has it."""
         self._optimiser = _optimiser(task, recipe)
         self._steps = task.feed.steps(recipe.batch_size)
         self._edges = weight_edges(task, recipe.clip_weights)

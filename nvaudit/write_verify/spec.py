@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 from nvaudit.declare import Option, Options
 from nvaudit.errors import OptionError
 from nvaudit.option_texts import read_numbers, write_numbers
-from nvaudit.options import Count, Encodable, Finite, NotNegative, RoughnessOptions, path_option
+from nvaudit.options import Count, Encodable, Finite, NotNegative, RoughnessOptions, TimeOptions, path_option
 from nvaudit.spec import (
     BaselineOptions,
     EffortOptions,
@@ -27,7 +27,9 @@ SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 TRIALS = 500
 IMAGES = 512
 
-_OF_ONE_AUDIT = (BaselineOptions, EffortOptions, RaceOptions, QuestionOptions, RoughnessOptions)
+_OF_ONE_AUDIT = (
+    *(BaselineOptions, EffortOptions, RaceOptions, QuestionOptions, RoughnessOptions, TimeOptions),
+)
 OF_ONE_AUDIT = ("min_kpp", *(name for part in _OF_ONE_AUDIT for name in part.model_fields))
 """Options of an audit that a plan does not take: every chip of it sees every sample."""
 

@@ -12,7 +12,6 @@ from scipy.stats import binom
 
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import print_report
-from nvaudit.report.plan.document import duration_estimate
 from nvaudit.report.plan.result import (
     MOST_TRIALS,
     AuditPlan,
@@ -22,6 +21,7 @@ from nvaudit.report.plan.result import (
     make_plan,
     trials_to_pass,
 )
+from nvaudit.report.wording import duration_estimate
 from nvaudit.stats.gate import verdict_of
 
 COSTS = Costs(images=500, points=1, workers=2, timed=64, chip_s=0.01, start_s=1.0)

@@ -31,7 +31,8 @@ from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import ChipRecord
-from nvaudit.perturb.schedule import Progress, completed, quiet
+from nvaudit.perturb.schedule import Ending, Progress, completed, quiet
+from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 
 
@@ -91,6 +92,7 @@ def run_grid(
     progress: Progress = quiet,
     record: ChipRecord | None = None,
     task: int = 1,
+    stop: Stop | None = None,
 ) -> LossTable:
     """Evaluate every point.
 
@@ -108,10 +110,13 @@ def run_grid(
         Points that it has are not run again; the others are entered as they finish.
     task : int
         What the losses depend on beside the identity of the record; see :func:`task_digest`.
+    stop : Stop, optional
+        Ends it early: the table is then of the first pairs that are whole, at least of one.
     """
     axis = grid.axis()
     total = grid.pairs * grid.points**2
-    losses = np.empty((grid.pairs, grid.points**2))
+    losses = np.full((grid.pairs, grid.points**2), np.nan)
+    done = np.zeros(grid.pairs, int)
     seconds: list[float] = []
     images = 0
 
@@ -124,16 +129,21 @@ def run_grid(
     def known(call: tuple[int, int]) -> Outcome | None:
         return None if record is None else record.find(*call, task)
 
+    def due(call: tuple[int, int]) -> bool:
+        return stop is not None and stop.due() and bool(done[0] == grid.points**2)
+
     todo = deque(product(range(grid.pairs), range(grid.points**2)))
-    for (pair, index), outcome, recorded in completed(pool, todo, submit, known):
+    for (pair, index), outcome, recorded in completed(pool, todo, submit, known, Ending(due)):
         if record is not None and not recorded:
             record.add(pair, index, outcome, task)
         losses[pair, index] = outcome.value
+        done[pair] += 1
         seconds.append(outcome.seconds)
         images += outcome.images
         progress("loss landscape", len(seconds), total)
-    shape = (grid.pairs, grid.points, grid.points)
-    return LossTable(axis, losses.reshape(shape), images, float(np.median(seconds)))
+    whole = int(np.cumprod(done == grid.points**2).sum())
+    shape = (whole, grid.points, grid.points)
+    return LossTable(axis, losses[:whole].reshape(shape), images, float(np.median(seconds)))
 
 
 def task_digest(metric: Metric, grid: LossGrid, images: int) -> int:
@@ -205,6 +215,7 @@ def measure(
     tolerance: float,
     on_event: Callable[[str], None] = lambda text: None,
     record: ChipRecord | None = None,
+    stop: Stop | None = None,
 ) -> MeasuredLandscape:
     """Evaluate the loss over the planes.
 
@@ -220,6 +231,8 @@ def measure(
         Told in plain words when a worker was replaced.
     record : ChipRecord, optional
         Points that it has are not run again; the others are entered.
+    stop : Stop, optional
+        Ends it early; see :func:`run_grid`.
 
     Raises
     ------
@@ -257,7 +270,7 @@ def measure(
             nominal: float = pool.submit("the unmodified model", "unmoved", loss.metric, keep).result()
             grid, images = LossGrid(spec.span, spec.grid, spec.pairs), plane.base.count
             task = task_digest(loss.metric, grid, images)
-            table = run_grid(pool, loss.metric, keep, grid, progress, record, task)
+            table = run_grid(pool, loss.metric, keep, grid, progress, record, task, stop)
         return MeasuredLandscape(loss, nominal, table, images, notes, time.perf_counter() - begin, probe.ran)
     raise AssertionError("a model that is not re-batched has no error of re-batching")
 

@@ -13,7 +13,9 @@ from nvaudit.options import (
     DataOptions,
     Encodable,
     ModelOptions,
+    Positive,
     RunOptions,
+    TimeOptions,
 )
 
 BatchNorm = Literal["stored", "recalibrated"]
@@ -68,7 +70,7 @@ class PlaneOptions(Options):
     ] = None
 
 
-class LandscapeSpec(ClusterOptions, RunOptions, DataOptions, PlaneOptions, ModelOptions):
+class LandscapeSpec(ClusterOptions, TimeOptions, RunOptions, DataOptions, PlaneOptions, ModelOptions):
     """One landscape, complete; only ``workers`` and ``dask`` have no influence on results.
 
     The fields are the options of ``nvaudit landscape``.
@@ -90,6 +92,14 @@ class LandscapeSpec(ClusterOptions, RunOptions, DataOptions, PlaneOptions, Model
         str | None, DataOptions.option("output_name", help="Which output the loss reads.")
     ] = None
     batch_size: Annotated[Count | None, RunOptions.option("batch_size", help="Samples at a time.")] = None
+    max_minutes: Annotated[
+        Positive | None,
+        TimeOptions.option(
+            "max_minutes",
+            help="Time of the whole run, which then reports the pairs of directions that are done, at "
+            "least one.",
+        ),
+    ] = None
     dask: Annotated[
         str | None,
         ClusterOptions.option(
@@ -103,7 +113,8 @@ class LandscapeSpec(ClusterOptions, RunOptions, DataOptions, PlaneOptions, Model
 
         Left out are the inputs, known by their contents, and what :func:`task_digest` covers.
         """
-        unused = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss"}
+        unused = {"model", "data", "workers", "dask", "span", "grid", "images", "pairs", "loss",
+                  "max_minutes"}  # fmt: skip
         return self.given(name for name in LandscapeSpec.model_fields if name not in unused)
 
 

@@ -17,7 +17,8 @@ from nvaudit.report.wording import converters_text, duration_text, sigma_text
 ConditionValues: TypeAlias = Mapping[str, Any]
 
 # Options in which runs may differ without a word: what the models are, and how they are run.
-_OWN = frozenset({"model", "data", "workers", "dask", "output_name", "batch_size", "provider"})
+_OWN = frozenset({"model", "data", "workers", "dask", "output_name", "batch_size", "provider",
+                  "max_minutes"})  # fmt: skip
 
 
 def conditions_of(report: AuditReport) -> ConditionValues:

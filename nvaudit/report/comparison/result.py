@@ -24,6 +24,7 @@ from nvaudit.report.sections import (
     OperatingPointInfo,
     ReportPart,
     Run,
+    TimeBox,
     check_filled,
     check_once,
 )
@@ -122,6 +123,7 @@ class ComparisonReport(Header):
         "none passes."
     )
     verdict: Verdict | None = Field(description="pass if a model passes the gate; null without a gate.")
+    time_boxed: TimeBox | None = Field(default=None, description="Null: the time was not used up.")
     metric: str
     metric_info: MetricInfo
     device: dict[str, JsonValue]

@@ -25,6 +25,7 @@ from nvaudit.report.sections import (
     OperatingPointInfo,
     ReportPart,
     Run,
+    TimeBox,
 )
 from nvaudit.report.wording import difference_text, kpp_name, value_text
 from nvaudit.report.write_verify.result import VerifyReport
@@ -216,6 +217,7 @@ class HardenReport(Header):
     )
     data: DataInfo = Field(description="Of the audits.")
     model: ModelInfo
+    time_boxed: TimeBox | None = Field(default=None, description="Null: the time was not used up.")
     hardened: str = Field(description="Where the hardened model was written.")
     run: Run = Field(description="The full specification of the run.")
     hashes: HardenHashes
@@ -241,8 +243,13 @@ def harden_report(
     if threshold is None and info.unit == "fraction":
         threshold = before.nominal - YIELD_MARGIN
     sides = [_side(report, first.percentile, first.confidence, threshold) for report in (before, after)]
+    same = min(len(side.values) for side in sides)  # one whose time was over has fewer
     difference = paired_difference(
-        sides[0].values, sides[1].values, first.percentile, first.confidence, info.higher_is_better
+        sides[0].values[:same],
+        sides[1].values[:same],
+        first.percentile,
+        first.confidence,
+        info.higher_is_better,
     )
     return HardenReport(
         headline=info.cautioned(
@@ -394,7 +401,7 @@ def tables(report: HardenReport) -> Tables:
         "chips": records_of(
             {"trial": trial, "before": before, "after": after}
             for trial, (before, after) in enumerate(
-                zip(report.before.values, report.after.values, strict=True)
+                zip(report.before.values, report.after.values, strict=False)
             )
         ),
     }

@@ -59,7 +59,9 @@ def _hero(report: LandscapeReport) -> Hero:
         KeyFigure("Loss of the model", f"{loss.nominal:.4g} {loss.unit}", f"against {loss.against}"),
         KeyFigure("Weights moved", f"{report.moved_numbers:,}", moved),
     )
-    return Hero("none", "", "How rough the loss is around the weights", (roughness_words(roughness),),
+    boxed = () if report.time_boxed is None else (report.time_boxed.text,)
+    lines = (roughness_words(roughness), *boxed)
+    return Hero("none", "", "How rough the loss is around the weights", lines,
                 numbers, warnings=(_LABEL_FREE,) if report.label_free else ())  # fmt: skip
 
 

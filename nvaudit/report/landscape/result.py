@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, InputHashes, ModelInfo, ReportPart, Roughness, Run
+from nvaudit.report.sections import DataInfo, InputHashes, ModelInfo, ReportPart, Roughness, Run, TimeBox
 from nvaudit.report.wording import roughness_text
 from nvaudit.stats.roughness import Score
 
@@ -75,6 +75,7 @@ class LandscapeReport(Header):
     model: ModelInfo
     run: Run = Field(description="The full specification of the run.")
     hashes: LandscapeHashes
+    time_boxed: TimeBox | None = Field(default=None, description="Null: the time was not used up.")
 
 
 def pair_fits(score: Score, losses: NDArray[np.float64]) -> tuple[PairFit, ...]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator
 
 from nvaudit.report.codes import codes_number
 from nvaudit.report.document import Bullets, Cell, Document, Hero, KeyFigure, Number, Section, Table
 from nvaudit.report.parts import warnings
 from nvaudit.report.plan.result import AuditPlan, Need, PercentilePlan, plan_headline
-from nvaudit.report.wording import confidence_text, count_text, kpp_name, value_text
+from nvaudit.report.wording import confidence_text, count_text, duration_estimate, kpp_name, value_text
 from nvaudit.stats.gate import MOST_TRIALS
-
-_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def plan_document(plan: AuditPlan) -> Document:
@@ -137,19 +133,3 @@ def _remarks(plan: AuditPlan) -> Iterator[str]:
 
 def _pace(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{1e3 * seconds:.3g} ms"
-
-
-def duration_estimate(seconds: float) -> str:
-    """Show an estimated time, rounded up to the two units that matter.
-
-    Examples
-    --------
-    >>> [duration_estimate(seconds) for seconds in (0.2, 75, 7260, 200_000)]
-    ['1 s', '1 min 15 s', '2 h 1 min', '2 d 8 h']
-    """
-    for (unit, size), (minor, step) in itertools.pairwise(_UNITS):
-        steps = math.ceil(seconds / step)
-        if steps >= size // step:
-            count, rest = divmod(steps, size // step)
-            return f"{count} {unit} {rest} {minor}" if rest else f"{count} {unit}"
-    return f"{math.ceil(seconds)} s"

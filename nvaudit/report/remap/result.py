@@ -12,7 +12,7 @@ from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.paired import PairedDifference
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.sections import Hashes, MetricInfo, ModelInfo, ReportPart, Run
+from nvaudit.report.sections import Hashes, MetricInfo, ModelInfo, ReportPart, Run, TimeBox
 from nvaudit.report.wording import kpp_name, value_text
 
 
@@ -117,6 +117,7 @@ class RemapReport(Header):
     allowed_loss: float | None = Field(
         default=None, description="What might be lost without noise; null in older reports."
     )
+    time_boxed: TimeBox | None = Field(default=None, description="Null: the time was not used up.")
     run: Run
     hashes: RemapHashes
 

@@ -22,6 +22,7 @@ from nvaudit.report.sections import (
     OperatingPointInfo,
     ReportPart,
     Run,
+    TimeBox,
 )
 from nvaudit.report.wording import (
     kpp_name,
@@ -119,6 +120,7 @@ class RooflineReport(Header):
     mapped: MappedShare | None = Field(
         default=None, description="How much of the model's products is on the array, the same at all levels."
     )
+    time_boxed: TimeBox | None = Field(default=None, description="Null: the time was not used up.")
     data: DataInfo
     model: ModelInfo
 

@@ -1,0 +1,101 @@
+"""A command with ``--max-minutes`` ends in good order with what it has, and says how far it came."""
+
+import shutil
+import time
+
+import pytest
+
+from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.comparing import compare
+from nvaudit.jobs.landscaping import landscape
+from nvaudit.jobs.remapping import remap
+from nvaudit.jobs.rooflining import roofline
+from nvaudit.report.kinds import document_of
+from nvaudit.report.render.markdown import markdown_document
+from nvaudit.report.sections import TimeBox
+from nvaudit.spec import make_spec
+
+NO_TIME = 1e-6
+FEW = {"limit": 16, "workers": 0}
+
+
+def test_a_landscape_has_the_pairs_that_are_whole(example):
+    """At least one pair; these are the first of a run without a limit, to the last bit."""
+    boxed = landscape(example, pairs=4, grid=3, images=8, max_minutes=NO_TIME, **FEW)
+    whole = landscape(example, pairs=4, grid=3, images=8, **FEW)
+    pairs = len(boxed.fits)
+    assert 1 <= pairs < 4
+    assert boxed.surface.losses == whole.surface.losses[:pairs]
+    assert boxed.roughness.pairs == boxed.time_boxed.done == pairs
+    assert boxed.time_boxed.wanted == 4
+    assert f"{pairs} of 4 direction pairs were done" in markdown_document(document_of(boxed))
+    assert whole.time_boxed is None
+
+
+def test_an_attribution_has_whole_chips(example):
+    """All variants of its first chips, at least of one, as in an attribution of so many chips."""
+    options = {"model": example, "trials": 4, "roughness": False, "attribute": ("tensors",), **FEW}
+    spec = make_spec(**options, attribution_trials=3000, max_minutes=0.05)
+    begin = time.monotonic()
+    boxed = run_audit(spec)
+    chips = boxed.attribution_detail.tensors.chips
+    assert 1 <= chips < 3000
+    assert time.monotonic() - begin < 60
+    again = run_audit(make_spec(**options, attribution_trials=chips))
+    assert again.attribution_detail.tensors == boxed.attribution_detail.tensors
+    notes = boxed.attribution_detail.notes
+    assert any(note.startswith(f"attribution: Time-boxed: {chips} of 3,000 chips") for note in notes)
+
+
+@pytest.mark.parametrize("gate", [None, 0.5])
+def test_models_that_are_compared_share_the_time(example, tmp_path, gate):
+    """Each has at least a chip; the report says of how many chips; a gate on every chip ends too."""
+    other = tmp_path / "other.onnx"
+    shutil.copy(example, other)
+    shutil.copy(example.with_suffix(".npz"), other.with_suffix(".npz"))
+    found = compare(
+        [example, other], trials=50_000, max_minutes=NO_TIME, roughness=False, min_kpp=gate, **FEW
+    )
+    assert all(1 <= model.trials < 50_000 for model in found.models)
+    assert found.time_boxed.done == sum(model.trials for model in found.models)
+    assert found.time_boxed.wanted == 100_000
+    assert found.notes[0] == found.time_boxed.text
+    assert not any("max minutes" in note for note in found.notes)
+
+
+def test_a_kept_report_of_too_little_time_is_not_taken(example, tmp_path):
+    """The same comparison with more time goes on from the chips."""
+    other = tmp_path / "other.onnx"
+    shutil.copy(example, other)
+    shutil.copy(example.with_suffix(".npz"), other.with_suffix(".npz"))
+    options = {"trials": 40, "roughness": False, "resume": tmp_path / "kept", **FEW}
+    first = compare([example, other], max_minutes=NO_TIME, **options)
+    assert first.time_boxed is not None
+    second = compare([example, other], **options)
+    assert second.time_boxed is None
+    assert {model.trials for model in second.models} == {40}
+
+
+def test_levels_of_a_roofline_share_the_time(example):
+    """Every level is there, on the chips that there was time for."""
+    found = roofline(example, cell_bits=(1, 2), trials=50_000, max_minutes=NO_TIME, **FEW)
+    assert [level.levels for level in found.levels] == [2, 4]
+    assert all(1 <= level.device.trials < 50_000 for level in found.levels)
+    assert found.time_boxed.wanted == 100_000
+    assert found.time_boxed.text in found.notes
+
+
+def test_a_remapping_is_compared_on_the_chips_that_both_have(example, tmp_path):
+    """Calibration has its share of the time, the audits what is left; the model is written."""
+    found = remap(example, out=tmp_path / "out.onnx", trials=50_000, max_minutes=0.02, **FEW)
+    assert (tmp_path / "out.onnx").is_file()
+    assert found.difference is not None
+    assert 2 <= found.time_boxed.done < found.time_boxed.wanted == 100_000
+    assert found.notes[0] == found.time_boxed.text
+
+
+def test_what_more_time_would_give():
+    """The time of the whole run by its pace, and how much narrower intervals get."""
+    box = TimeBox(minutes=1, done=25, wanted=100, whole_minutes=4.0)
+    assert box.text.endswith("All would take about 4 min, and make intervals about 2.0 times narrower")
+    assert TimeBox(minutes=1, done=3, wanted=10, what="epoch").text.startswith("Time-boxed: 3 of 10 epochs")

@@ -540,7 +540,7 @@ def mapped_rows(manifest: Manifest) -> tuple[MappedTensorRow, ...]:
             if manifest.plan is None
             else sum(crossbar.verify or 0 for crossbar in tensor.crossbars),
             encoding=tensor.encoding,
-            significances=tuple(dict.fromkeys(abs(factor) for factor in reversed(tensor.factors))),
+            significances=tuple(factor for factor in reversed(tensor.factors) if factor > 0),
             folder=tensor.crossbars[0].file.rpartition("/")[0] if tensor.crossbars else "",
         )
         for tensor in manifest.tensors

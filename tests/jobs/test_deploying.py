@@ -188,6 +188,16 @@ def test_a_check_names_what_is_wrong(command, example, tmp_path):
     assert "is missing" in ran.out
 
 
+@pytest.mark.parametrize("encoding", ["sign_magnitude", "differential"])
+def test_equal_significances_are_all_named(command, example, tmp_path, encoding):
+    """2,2,1 are three devices of each polarity, not two."""
+    ran = command("map", example, "--device", "rram", "--code", "2,2,1", "--encoding", encoding, "-q",
+                  "-o", tmp_path / "m", "--report", tmp_path / "r.json")  # fmt: skip
+    assert ran.code == 0, ran.err
+    tensors = json.loads((tmp_path / "r.json").read_text())["tensors"]
+    assert [tensor["significances"] for tensor in tensors] == [[2, 2, 1]] * 4
+
+
 def test_digital_weights_are_written_and_checked(command, example, tmp_path):
     """The largest weights with their places; a value that is not the model's is found."""
     folder, outliers = tmp_path / "m", ("--digital-outliers", "2%")

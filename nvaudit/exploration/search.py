@@ -148,7 +148,13 @@ def search_front(
     """
     results: list[SearchedPoint] = []
     front: list[SearchedPoint] = []
-    for point in order:
+    left = list(order)
+    while left:
+        # Of equal cost the point that is most alike to the best so far: it is likely the better one, and only
+        # the best of equal cost is on the front.
+        equal = [point for point in left if costs[point] == costs[left[0]]] if front else left[:1]
+        point = max(equal, key=lambda one: alike(front[-1].point, one)) if front else left[0]
+        left.remove(point)
         number = 1 + sum(result.measured for result in results)
         try:
             with opened(point) as audited:
@@ -159,6 +165,7 @@ def search_front(
             front.append(result)
         results.append(result)
         told(result)
+    results.sort(key=lambda result: order.index(result.point))
     return [_later(result, front, costs) for result in results]
 
 

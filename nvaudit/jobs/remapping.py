@@ -212,7 +212,7 @@ def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
     # Workers have no influence, and the size of batches is settled by the run.
     asked = spec.model_dump(mode="json", exclude={"workers", "batch_size", "max_minutes"})
     same = report.nvaudit_version == __version__
-    same = same and all(report.run[name] == value for name, value in asked.items())
+    same = same and all(name in report.run and report.run[name] == asked[name] for name in asked)
     if not same or report.hashes.model != load_model(spec.model).digest:
         raise KeptError(
             f"{folder}: keeps a remapping of another model, with other options or by another version; choose "

@@ -43,8 +43,8 @@ def test_conditions_are_named(command, here):
     report = json.loads(Path("c.json").read_text(encoding="utf-8"))
     conditions = {model["name"]: model["conditions"] for model in report["models"]}
     assert {name: (words["device"], words["σ"], words["time"]) for name, words in conditions.items()} == {
-        "mild": ("rram", "0.1 level", "0 s"),
-        "harsh": ("rram", "0.3 level", "0 s"),
+        "mild": ("rram", "0.1 level spacings", "0 s"),
+        "harsh": ("rram", "0.3 level spacings", "0 s"),
         "old": ("pcm", conditions["old"]["σ"], "1 d"),
     }
     assert ran.out.startswith("mild is best of 3 by KPP 10 %")

@@ -93,7 +93,7 @@ def test_the_sweep_is_a_table():
     assert f"\n- UNDECIDED: {gate}; the sweep below has every σ. " in text
     rows = [row for row in cells(text) if len(row) == 8]
     assert rows[0] == [
-        "σ, level", "mean", "std", "percentile", "KPP", "interval", "yield at 90 %", "verdict",
+        "σ, level spacings", "mean", "std", "percentile", "KPP", "interval", "yield at 90 %", "verdict",
     ]  # fmt: skip
     assert [row[0] for row in rows[1:]] == ["0.05", "0.05", "0.1", "0.1", "0.2", "0.2"]
     assert [row[-1] for row in rows[1:]] == ["pass", "none", "pass", "none", "undecided", "none"]

@@ -84,18 +84,24 @@ def rare_value(runs: Sequence[SplitRun], probability: float, confidence: float =
     -------
     RareValue
         ``value`` is where the mean of the runs' tails crosses the probability. The interval are the scores t
-        for which Student's test on the runs does not reject E[tail(t)] = probability; asymptotic in the
-        number of runs. An end beyond all states is infinite.
+        where E[tail(t)] = probability is not rejected both by Student's test with a correction for skewness
+        and by that of a log-normal mean; asymptotic in the number of runs. An end beyond all states is
+        infinite.
     """
     at = np.unique(np.concatenate([pool for run in runs for pool in run.pools]))
     tails = np.stack([run.tail(at) for run in runs])
-    statistic = _skewed_t(tails, probability)
+    # Estimates of splitting are near log-normal. Where they spread widely their skewness is underestimated
+    # from few runs, and the first test misses high tails; where they are not log-normal the second has no
+    # footing. Rejected is what both reject: measured, that holds 94 to 98 % where the first alone held 81 to
+    # 95.
+    one, other = _skewed_t(tails, probability), _log_t(tails, probability)
+    above, below = np.minimum(one, other), np.maximum(one, other)
     limit = float(student.ppf(0.5 + confidence / 2, len(runs) - 1))
     # Both fall with t: as long as the tail is surely above the probability the score is too small to be it.
     return RareValue(
         _last(at, tails.mean(axis=0) >= probability),
-        _last(at, statistic > limit),
-        _last(at, statistic >= -limit),
+        _last(at, above > limit),
+        _last(at, below >= -limit),
     )
 
 
@@ -115,7 +121,10 @@ def surprise(runs: Sequence[SplitRun], score: float, worse: int, sampled: int) -
     """
     tails = np.concatenate([run.tail(np.array([score])) for run in runs])
     spread = float(tails.std(ddof=1)) / len(tails) ** 0.5
-    upper = min(1.0, float(tails.mean()) + float(student.ppf(0.975, len(tails) - 1)) * spread)
+    # Where no state lies at the score, the runs bound its probability by that of three states (the rule of
+    # three), and say nothing of what is rarer still.
+    least = 3 * sum(float(run.weights()[-1]) / len(run.pools[-1]) for run in runs) / len(runs) ** 2
+    upper = min(1.0, max(least, float(tails.mean()) + float(student.ppf(0.975, len(tails) - 1)) * spread))
     return float(binom.sf(worse - 1, sampled, upper))
 
 
@@ -126,13 +135,29 @@ def _skewed_t(tails: Floats, probability: float) -> Floats:
     mean, spread = off.mean(axis=0), off.std(axis=0, ddof=1)
     safe = np.where(spread > 0, spread, 1.0)
     skew = ((tails - tails.mean(axis=0)) ** 3).mean(axis=0) / safe**3
-    # Estimates of splitting are near log-normal, and the mean of a few of them leans. Hall's transformation
-    # (J. R. Stat. Soc. B 54, 1992) of S = mean/s: √n [S + γS²/3 + γ²S³/27 + γ/(6n)], which rises with S for
-    # every γ.
+    # The mean of a few skewed numbers leans. Hall's transformation (J. R. Stat. Soc. B 54, 1992) of S =
+    # mean/s: √n [S + γS²/3 + γ²S³/27 + γ/(6n)], which rises with S for every γ.
     s = mean / safe
     statistic = runs**0.5 * (s + skew * s**2 / 3 + skew**2 * s**3 / 27 + skew / (6 * runs))
     # All runs alike: surely above, at or below.
     return np.asarray(np.where(spread > 0, statistic, np.copysign(np.inf, mean)))
+
+
+def _log_t(tails: Floats, probability: float) -> Floats:
+    """Cox's statistic of the mean of a log-normal law, of each column."""
+    # Cox (in Land, Technometrics 14, 1972): log E = μ + v/2, with variance v/n + v²/(2(n − 1)). A run that
+    # died out counts as a tenth of the least of the others.
+    runs = len(tails)
+    least = np.where(tails > 0, tails, np.inf).min(axis=0)
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.where(tails > 0, tails, np.where(np.isfinite(least), least / 10, 0.0)))
+    found = np.isfinite(logs).all(axis=0)
+    logs = np.where(found, logs, 0.0)
+    variance = logs.var(axis=0, ddof=1)
+    distance = logs.mean(axis=0) + variance / 2 - np.log(probability)
+    error = np.sqrt(variance / runs + variance**2 / (2 * (runs - 1)))
+    statistic = np.where(error > 0, distance / np.where(error > 0, error, 1.0), np.copysign(np.inf, distance))
+    return np.asarray(np.where(found, statistic, -np.inf))
 
 
 def _last(at: Floats, holds: NDArray[np.bool_]) -> float:

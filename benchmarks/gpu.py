@@ -73,9 +73,9 @@ def main(words: list[str] | None = None) -> int:
 
 def measure(model: Path, data: Path, chips: int, options: argparse.Namespace) -> list[str]:
     """Measure one model; gives what is beyond its tolerance."""
-    few, limit = (4, 64) if options.small else (50, None)
+    few, limit, workers = (4, 64, 0) if options.small else (50, None, 1)
     common: dict[str, Any] = {
-        **SIGMA, "model": model, "data": data, "limit": limit, "workers": 1, "roughness": False,
+        **SIGMA, "model": model, "data": data, "limit": limit, "workers": workers, "roughness": False,
     }  # fmt: skip
     providers, names = (options.provider, "cpu"), (options.provider, "processor")
     plain = [plain_pass(common, provider) for provider in providers]
@@ -113,7 +113,7 @@ def measure(model: Path, data: Path, chips: int, options: argparse.Namespace) ->
                     method="gaussian",
                     epochs=1,
                     trials=few,
-                    workers=1,
+                    workers=workers,
                     out=Path(folder) / f"{number}.onnx",
                 )
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -118,7 +119,12 @@ def _words(part: int | str) -> tuple[int, int]:
         if not 0 <= part < 2**63:
             raise ValueError(f"an address number must be in 0 … 2**63 - 1, got {part}")
         return part & 0xFFFFFFFF, part >> 32
-    digest = hashlib.blake2b(part.encode(), digest_size=8).digest()
+    return _words_of_name(part)
+
+
+@lru_cache(maxsize=4096)
+def _words_of_name(name: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     # The top bit tells names from numbers: a number is below 2**63.
     value = int.from_bytes(digest, "little") | 1 << 63
     return value & 0xFFFFFFFF, value >> 32

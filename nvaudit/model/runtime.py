@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 from nvaudit.errors import EngineError
 
 
+@cache
 def runtime() -> Any:
     """Import ONNX Runtime, or say in one line how to get it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ class Difficulty:
 
     expected: NDArray[np.float64]
     draw: NDArray[np.float64]
+
+    @cached_property
+    def total(self) -> float:
+        """Errors to be expected of all samples."""
+        return float(self.expected.sum())
+
+    @cached_property
+    def most_right(self) -> float:
+        """Largest ``(1 - expected) / draw``."""
+        return float(((1 - self.expected) / self.draw).max())
+
+    @cached_property
+    def most_wrong(self) -> float:
+        """Largest ``expected / draw``."""
+        return float((self.expected / self.draw).max())
 
     @property
     def digest(self) -> int:

@@ -25,7 +25,7 @@ from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_marg
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
-from nvaudit.perturb.race import CertainRace, Race, RaceTask, sample_order
+from nvaudit.perturb.race import CertainRace, Race, RaceTask, SampleOrder
 from nvaudit.perturb.read_back import cells_on, weights_of
 from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
@@ -269,7 +269,7 @@ class Engine:
         if task.kind == "certain":
             race = CertainRace(difficulty, task.bands[0].low)
         else:
-            order = sample_order(difficulty, task.most, self._w.seed, task.kind, point, trial)
+            order = SampleOrder(difficulty, task.most, self._w.seed, task.kind, point, trial)
             race = Race(difficulty, order, task.bands)
         session, graph, reference = self._chip_session(point, trial), self._w.template, self._reference(keep)
         # Batches only bundle samples: evidence is taken sample by sample, so with another size a race stops

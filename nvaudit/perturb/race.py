@@ -38,6 +38,9 @@ RACED_SHARE = 0.7
 _LEAST_STEP = 8
 """Samples that a certain race looks at before it looks whether it is decided."""
 
+_FIRST_LOOK, _GROWTH = 512, 4
+"""Samples whose order is worked out at first, and how many times as many the next time."""
+
 _ROUNDING = 1e-9
 _MOST_SHIFT, _HALVINGS = 8.0, 24
 
@@ -119,8 +122,10 @@ class RaceTask:
         return max(1, int.from_bytes(content, "little") >> 1)
 
 
-def sample_order(difficulty: Difficulty, most: int, seed: int, *address: int | str) -> NDArray[np.intp]:
-    """Draw samples without replacement, hard ones more often.
+class SampleOrder:
+    """Samples drawn without replacement, hard ones more often; worked out as far as they are looked at.
+
+    Inf. Process. Lett. 97 (2006) 181).
 
     Parameters
     ----------
@@ -128,18 +133,25 @@ def sample_order(difficulty: Difficulty, most: int, seed: int, *address: int | s
         How many are wanted.
     *address : int or str
         Of the random stream.
-
-    Returns
-    -------
-    ndarray, intp, shape (min(most, samples),)
-        Successive sampling: the order in which exponential clocks of rates ``draw`` ring (Efraimidis and
-        Spirakis, Inf. Process. Lett. 97 (2006) 181).
     """
-    rate = difficulty.draw
-    rings = stream(seed, "race", *address).exponential(size=len(rate)) / rate
-    most = min(most, len(rate))
-    first = np.argpartition(rings, most - 1)[:most]
-    return np.asarray(first[np.argsort(rings[first], kind="stable")])
+
+    def __init__(self, difficulty: Difficulty, most: int, seed: int, *address: int | str) -> None:
+        rate = difficulty.draw
+        self._rings = stream(seed, "race", *address).exponential(size=len(rate)) / rate
+        self._most = min(most, len(rate))
+        self._first: NDArray[np.intp] = np.empty(0, np.intp)
+
+    def __len__(self) -> int:
+        return self._most
+
+    def __getitem__(self, span: slice) -> NDArray[np.intp]:
+        start, stop, step = span.indices(self._most)
+        if stop > len(self._first):
+            # Most races are over early. Whatever its length, the order begins alike.
+            count = min(self._most, max(_FIRST_LOOK, _GROWTH * len(self._first), stop))
+            first = np.argpartition(self._rings, count - 1)[:count]
+            self._first = np.asarray(first[np.argsort(self._rings[first], kind="stable")])
+        return self._first[start:stop:step]
 
 
 class Race:
@@ -147,34 +159,30 @@ class Race:
 
     Parameters
     ----------
-    order : ndarray of int, shape (step,)
-        See :func:`sample_order`.
+    order : SampleOrder or ndarray of int, shape (step,)
     """
 
-    def __init__(self, difficulty: Difficulty, order: NDArray[np.intp], bands: tuple[Band, ...]) -> None:
-        self._count = len(difficulty.expected)
-        self._expected, self._draw = difficulty.expected[order], difficulty.draw[order]
-        self._left = 1 - np.concatenate([[0.0], np.cumsum(self._draw)[:-1]])  # Σ_left q before each step
-        # Rounding of the last sums may reach 0 or below.
-        self._left = np.maximum(self._left, 1e-9)
-        self._expect = difficulty.expected.sum() - np.concatenate([[0.0], np.cumsum(self._expected)[:-1]])
-        n = self._count
+    def __init__(
+        self, difficulty: Difficulty, order: SampleOrder | NDArray[np.intp], bands: tuple[Band, ...]
+    ) -> None:
+        self._count = n = len(difficulty.expected)
+        self._difficulty = difficulty
         # "Above" is won by refuting E ≥ E₀ = n (1 − value). "Below" is the same game with 1 − x and 1 − c,
         # of which at least n · value are right at the edge: Z changes its sign, and its largest value
         # is c/q, not (1 − c)/q.
         self._above = _Gambler(
             [[n * (1 - edge.value) for edge in band.above] for band in bands],
             [[edge.error for edge in band.above] for band in bands],
-            float(((1 - difficulty.expected) / difficulty.draw).max()),
+            difficulty.most_right,
         )
         self._below = _Gambler(
             [[n * edge.value for edge in band.below] for band in bands],
             [[edge.error for edge in band.below] for band in bands],
-            float((difficulty.expected / difficulty.draw).max()),
+            difficulty.most_wrong,
         )
         self.order = order
         self._seen = 0
-        self._errors = 0.0
+        self._errors = self._drawn = self._foreseen = 0.0
         self.estimate = math.nan
         """Unbiased estimate of the metric from the first batch."""
 
@@ -196,9 +204,14 @@ class Race:
             open.
         """
         span = slice(self._seen, self._seen + len(errors))
-        expected, left, expect = self._expected[span], self._left[span], self._expect[span]
-        before = self._errors + np.concatenate([[0.0], np.cumsum(errors)[:-1]])
-        z = (errors - expected) * left / self._draw[span]
+        chosen = self.order[span]
+        expected, draw = self._difficulty.expected[chosen], self._difficulty.draw[chosen]
+        drawn, self._drawn = _before(self._drawn, draw)
+        left = np.maximum(1 - drawn, 1e-9)  # Σ_left q before each step; rounding of the last may reach 0
+        foreseen, self._foreseen = _before(self._foreseen, expected)
+        expect = self._difficulty.total - foreseen  # Σ_left c
+        before = self._errors + _before(0.0, errors)[0]
+        z = (errors - expected) * left / draw
         # Each S + Σ_left c + Z has the mean E. Over a first batch of fixed length their average is
         # unbiased; over all batches it would not be, since the race stops by what it has seen.
         if self._seen == 0:
@@ -283,6 +296,12 @@ class CertainRace:
         return float((1 / (1 + np.exp(-self._logit[self._seen :] - low))).sum())
 
 
+def _before(start: float, values: Floats) -> tuple[Floats, float]:
+    """The sum before each value, and after the last, added in order as one long sum would be."""
+    sums = np.cumsum(np.concatenate([[start], values]))
+    return sums[:-1], float(sums[-1])
+
+
 class _Gambler:
     """Wealth against "the total is at least this", for each edge of each band."""
 
@@ -300,21 +319,31 @@ class _Gambler:
         """Bet on some draws: ``known`` is S + Σ_left c before each, ``left`` is Σ_left q."""
         if not len(self._totals):
             return
-        for i in np.flatnonzero(self._part < np.inf):
-            mean = self._totals[i] - known
+        still = np.flatnonzero(self._part < np.inf)
+        if len(still):
+            mean = self._totals[still, None] - known
             # Z ≤ max((1 − c)/q) · left = most · left, so λ = 1 / (most · left − m) keeps 1 + λ (m − Z) ≥ 0;
             # a stake below 1 keeps it above. Known before the draw: known and left are of the past.
             # The floor of 1 only makes bets smaller, or holds where m > most · left: then no draw could
             # have that mean, E ≥ E₀ is impossible, and the wealth may grow.
             bet = 1 / np.maximum(self._most * left - mean, 1.0)
-            logs = self._log[i][:, None] + np.cumsum(np.log1p(_STAKES[:, None] * (bet * (mean - z))), axis=1)
-            self._log[i] = logs[:, -1]
+            gains = np.log1p(_STAKES[:, None] * (bet * (mean - z))[:, None])
+            logs = self._log[still][:, :, None] + np.cumsum(gains, axis=2)  # [edge, stake, draw]
+            self._log[still] = logs[:, :, -1]
             # The mean of the gamblers' wealths is a supermartingale as each is; once it has reached 1/ε, at
-            # any step of the batch, the edge is won for good (Ville).
-            wealth = np.logaddexp.reduce(logs, axis=0) - math.log(len(_STAKES))
-            won = bool((wealth >= self._wanted[i]).any())
-            self._part[i] = np.inf if won else wealth[-1] / self._wanted[i]
+            # any step of the batch, the edge is won for good (Ville). It is no more than the best one's: only
+            # where that has it need the mean be worked out.
+            wanted, best = self._wanted[still], logs.max(axis=1)
+            edge, draw = np.nonzero(best >= wanted[:, None] - _ROUNDING)
+            won = np.zeros(len(still), bool)
+            won[edge[_mean_wealth(logs[edge, :, draw]) >= wanted[edge]]] = True
+            self._part[still] = np.where(won, np.inf, _mean_wealth(logs[:, :, -1]) / wanted)
         np.minimum.at(weakest := np.full(len(self.progress), np.inf), self._band, self._part)
         # Nothing can be below a band without an edge.
         weakest[np.bincount(self._band, minlength=len(weakest)) == 0] = 0.0
         self.progress = weakest
+
+
+def _mean_wealth(logs: Floats) -> Floats:
+    """Logarithm of the mean wealth of the gamblers on the last axis."""
+    return np.asarray(np.logaddexp.reduce(logs, axis=-1) - math.log(len(_STAKES)))

@@ -30,6 +30,9 @@ def _options(ort: Any) -> Any:
     # One thread per session: results do not depend on how many cores there are; chips run side by side.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    # A pattern of memory is laid out after the first batch, for sessions that live long; that of a raced
+    # chip is over after a few batches, and asking for the pages a second time took as long as half of them.
+    options.enable_mem_pattern = False
     options.log_severity_level = 4
     return options
 

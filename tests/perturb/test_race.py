@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from nvaudit.perturb.difficulty import Difficulty, estimate_difficulty, load_difficulty
-from nvaudit.perturb.race import Band, Edge, Race, RaceTask, sample_order
+from nvaudit.perturb.race import Band, Edge, Race, RaceTask, SampleOrder
 from nvaudit.rng import stream
 
 SAMPLES = 400
@@ -30,7 +30,7 @@ def difficulty() -> Difficulty:
 def outcome(chip: np.ndarray, band: Band, seed: int, most: int = SAMPLES) -> tuple[int | None, int]:
     """Gap that a race ends in, and the samples it took."""
     found = difficulty()
-    order = sample_order(found, most, seed, "test")
+    order = SampleOrder(found, most, seed, "test")[:]
     race, gap, seen = Race(found, order, (band,)), None, 0
     while gap is None and seen < len(order):
         chosen = order[seen : seen + 16]
@@ -97,7 +97,7 @@ def test_weights_and_control_variates_pay():
     for each in (told, flat):
         seen = 0
         for seed in range(10):
-            order = sample_order(each, count, seed, "pay")
+            order = SampleOrder(each, count, seed, "pay")[:]
             race, at = Race(each, order, (band,)), 0
             while race.see(chip[order[at : at + 16]]) is None:
                 at += 16
@@ -111,7 +111,7 @@ def test_the_first_estimate_is_unbiased():
     chip = chip_with(60, "easy")
     estimates = []
     for seed in range(2000):
-        order = sample_order(difficulty(), 32, seed, "estimate")
+        order = SampleOrder(difficulty(), 32, seed, "estimate")[:]
         race = Race(difficulty(), order, ())
         race.see(chip[order])
         estimates.append(race.estimate)
@@ -122,11 +122,11 @@ def test_the_first_estimate_is_unbiased():
 def test_the_order_draws_by_weight_without_replacement():
     """The first sample follows the weights, none comes twice, and a part is the beginning of the whole."""
     found = Difficulty(np.full(4, 0.5), np.array([0.4, 0.3, 0.2, 0.1]))
-    first = [sample_order(found, 4, seed, "law")[0] for seed in range(4000)]
+    first = [SampleOrder(found, 4, seed, "law")[:][0] for seed in range(4000)]
     assert stats.chisquare(np.bincount(first, minlength=4), 4000 * found.draw).pvalue > 1e-3
-    whole = sample_order(difficulty(), SAMPLES, 1, "law")
+    whole = SampleOrder(difficulty(), SAMPLES, 1, "law")[:]
     assert sorted(whole) == list(range(SAMPLES))
-    assert np.array_equal(sample_order(difficulty(), 50, 1, "law"), whole[:50])
+    assert np.array_equal(SampleOrder(difficulty(), 50, 1, "law")[:], whole[:50])
 
 
 def test_a_hopeless_race_is_given_up():
@@ -134,7 +134,7 @@ def test_a_hopeless_race_is_given_up():
     band = Band((), (Edge(0.9, 1e-4),))
     for errors, hopeless in ((40, True), (4, False)):
         chip = chip_with(errors, "anywhere")
-        order = sample_order(difficulty(), SAMPLES, 0, "hopeless")
+        order = SampleOrder(difficulty(), SAMPLES, 0, "hopeless")[:]
         race = Race(difficulty(), order, (band,))
         race.see(chip[order[: SAMPLES // 2]])
         assert race.hopeless(SAMPLES) == hopeless
@@ -148,7 +148,7 @@ def test_bands_are_told_apart():
     )
     for errors, gap in ((360, 0), (200, 1), (10, 2)):
         chip = chip_with(errors, "anywhere")
-        order = sample_order(difficulty(), SAMPLES, 0, "bands")
+        order = SampleOrder(difficulty(), SAMPLES, 0, "bands")[:]
         assert Race(difficulty(), order, bands).see(chip[order]) == gap
 
 
@@ -170,3 +170,27 @@ def test_difficulty_knows_hard_from_easy():
     assert found.draw.min() > 0.5 / SAMPLES
     assert (found.expected > 0).all()
     assert (found.expected < 1).all()
+
+
+def test_an_order_is_the_same_however_it_is_looked_at():
+    """Step by step, as a race reads it, or at once: the samples by the time at which their clocks ring."""
+    found = Difficulty(np.full(3000, 0.5), np.linspace(1, 3, 3000) / 6000)
+    rings = stream(4, "race", "look").exponential(size=3000) / found.draw
+    order = SampleOrder(found, 2100, 4, "look")
+    steps = [order[start : start + 64] for start in range(0, len(order), 64)]
+    assert np.array_equal(np.concatenate(steps), np.argsort(rings)[:2100])
+
+
+def test_bets_on_many_edges_are_those_on_each():
+    """Evidence of several edges at once is that of each alone to the last bit, whatever the batches."""
+    found, chip = difficulty(), chip_with(30, "anywhere")
+    edges = [Edge(value, 1e-4) for value in (0.7, 0.8, 0.88, 0.91)]
+    order = SampleOrder(found, SAMPLES, 0, "edges")[:]
+    together = Race(found, order, (Band(tuple(edges), tuple(edges)),))
+    alone = [Race(found, order, (Band((edge,), (edge,)),)) for edge in edges]
+    for start in range(0, 320, 64):
+        for race in (together, *alone):
+            race.see(chip[order[start : start + 64]])
+        for side in ("_above", "_below"):
+            least = min(float(getattr(race, side).progress[0]) for race in alone)
+            assert float(getattr(together, side).progress[0]) == least

@@ -8,7 +8,7 @@ import pytest
 
 from nvaudit.perturb.difficulty import estimate_difficulty, load_difficulty
 from nvaudit.perturb.engine import Outcome
-from nvaudit.perturb.race import Race, sample_order
+from nvaudit.perturb.race import Race, SampleOrder
 from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races
 from nvaudit.report.chips import Chips, weighted_std
 from nvaudit.rng import stream
@@ -52,7 +52,7 @@ class Bench:
         """As `ChipRunner.races`."""
         difficulty, found = load_difficulty(Path(task.difficulty)), {}
         for trial in trials:
-            order = sample_order(difficulty, task.most, self.seed, task.kind, point, trial)
+            order = SampleOrder(difficulty, task.most, self.seed, task.kind, point, trial)[:]
             race, gap, seen = Race(difficulty, order, task.bands), None, 0
             while gap is None and seen < len(order) and not race.hopeless(len(order)):
                 chosen = order[seen : seen + BATCH]

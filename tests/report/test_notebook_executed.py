@@ -15,8 +15,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.filterwarnings("default")  # of the kernel and its client
 def test_the_example_notebook_runs(tmp_path):
-    """Beside its model and data; its table is the one that is committed, and its figure is a picture."""
-    for file in ("digits_cnn.onnx", "digits_cnn.npz"):
+    """From a table of levels to a profile, its KPP over σ as the table that is committed, and a PDF."""
+    for file in ("digits_cnn.onnx", "digits_cnn.npz", "levels.csv"):
         shutil.copy(EXAMPLES / file, tmp_path)
     kept = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     ran = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
@@ -27,3 +27,4 @@ def test_the_example_notebook_runs(tmp_path):
     rows = [cell.outputs[0]["data"]["text/plain"].splitlines() for cell in (table, kept.cells[2])]
     assert rows[0] == rows[1]
     assert "image/svg+xml" in figure.outputs[0]["data"]
+    assert (tmp_path / "kpp-over-sigma.pdf").read_bytes().startswith(b"%PDF")

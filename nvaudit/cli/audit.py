@@ -64,6 +64,9 @@ def audit_command(
         if plan:
             raise OptionError("--plan and several values: choose one; a sweep says first how long it takes")
         return _sweep(sweep, outputs, resume, quiet)
+    for name in ("trials", "limit"):  # whether the user has said how much there is to do
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            del single[name]
     spec = make_spec(**single)
     check_together(spec)
     if plan and resume is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
@@ -20,7 +20,7 @@ from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import VariantRunner
 from nvaudit.perturb.schedule import Progress, quiet
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import DEFAULT_S, Stop
 from nvaudit.perturb.variant import WHOLE, Variant, acting_terms, spread_evenly
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.attribution.result import (
@@ -33,12 +33,15 @@ from nvaudit.report.attribution.result import (
     noise_attribution,
 )
 from nvaudit.report.sections import TimeBox
-from nvaudit.report.wording import sigma_text
+from nvaudit.report.wording import duration_estimate, sigma_text
 from nvaudit.session import Session
 
 PARTS = ("tensors", "terms", "classes")
 CHIPS = 100
 """Chips of each variant without ``--attribution-trials``."""
+
+FEWEST_CHIPS = 20
+"""The default is never lower, however large the model is."""
 
 INFERENCES = 1_000_000
 """About how many inferences the default number of images leads to."""
@@ -224,6 +227,7 @@ def run_attribution(
     metric: Metric,
     progress: Progress = quiet,
     stop: Stop | None = None,
+    chip_s: float = 0.0,
 ) -> AttributionDetail:
     """Run the chips of an attribution.
 
@@ -235,12 +239,15 @@ def run_attribution(
         Told (what, done, total); what says how much there is to do.
     stop : Stop, optional
         Ends it early: it is then of the chips of which all variants are done, at least of one.
+    chip_s : float
+        Seconds of a chip on all samples in one worker; 0: not known.
 
     Returns
     -------
     AttributionDetail
         The same whatever the number of workers.
     """
+    plan = _within_time(plan, session, chip_s / max(pool.width, 1))
     stop = Stop() if stop is None else stop
     runner = VariantRunner(pool, metric, session.reference_file(metric), plan.point, progress, stop)
     with session.timed("attribution"):
@@ -257,6 +264,23 @@ def run_attribution(
     return AttributionDetail(
         tensors=tables.get("tensors"), terms=tables.get("terms"), classes=classes, notes=notes
     )
+
+
+def _within_time(plan: AttributionPlan, session: Session, chip_s: float) -> AttributionPlan:
+    """Take fewer chips of a large model where the user has said nothing of their number, and say so."""
+    spec = session.spec
+    if any(given is not None for given in (spec.attribution_trials, spec.attribution_images)):
+        return plan
+    each = chip_s * len(plan.variants) * plan.images / session.dataset.count
+    chips = max(FEWEST_CHIPS, int(DEFAULT_S / max(each, 1e-9)))
+    if spec.max_minutes is not None or plan.chips * each <= DEFAULT_S or chips >= plan.chips:
+        return plan
+    note = (
+        f"{chips} chips instead of {plan.chips}, which would take about "
+        f"{duration_estimate(plan.chips * each)} (these: {duration_estimate(chips * each)}); "
+        f"--attribution-trials {plan.chips} asks for all"
+    )
+    return replace(plan, chips=chips, notes=(*plan.notes, note))
 
 
 @dataclass

@@ -14,13 +14,13 @@ import numpy as np
 from nvaudit.coverage import Coverage, count_coverage
 from nvaudit.device import Normal, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
-from nvaudit.jobs.attributing import Ask, plan_attribution, run_attribution
+from nvaudit.jobs.attributing import Ask, AttributionPlan, plan_attribution, run_attribution
 from nvaudit.jobs.baselines import settle_baseline
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibration
 from nvaudit.jobs.costing import session_cost
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
-from nvaudit.jobs.measuring import Measurement, measure_chips
+from nvaudit.jobs.measuring import Measurement, fit_default_chips, measure_chips
 from nvaudit.jobs.rare import RareEnded, check_rare, find_rare
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.keywords import takes_old, takes_options
@@ -197,6 +197,7 @@ def _measure(
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
             crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
+        fit_default_chips(session, metric, quantised.seconds, pool.width)
         with session.timed("chips"), stop.waited_for():
             # What is asked about the chips afterwards has its share, or there would never be time for it.
             share = limit.share(0.5 if plan is not None else 1.0)
@@ -215,11 +216,8 @@ def _measure(
                 with session.timed("corrected chips"):
                     calibrated = calibrate_chips(session, metric, keep, progress, folder, stop, limit.share())
         read_back = _chips_read_back(session, metric, keep, measurement, stop, progress)
-        detail, landscape = None, {}
-        with _as_time_permits(session, stop, limit.is_over, "the attribution was not made", plan is not None):
-            if plan is not None and not stop.interrupted and not limit.is_over:
-                with stop.ending_in(limit.share()):
-                    detail = run_attribution(plan, session, pool, metric, progress, stop)
+        detail = _attribution(plan, session, pool, metric, progress, stop, limit, measurement)
+    landscape: dict[str, Any] = {}
     with _as_time_permits(session, stop, measurement.ended, "the roughness was not measured", spec.roughness):
         if spec.roughness and not measurement.ended and not stop.interrupted:
             with stop.ending_in(limit.share()):
@@ -336,6 +334,27 @@ def _with_ideal_converters(session: Session, metric: Metric) -> CrossbarInfo:
         keep = f"{keep}.here.npy"
         engine.nominal(metric, keep, session.workload.ideal)
     return crossbar_info(session.crossbar, engine.chip(metric, keep, 0, QUANTISED).value)
+
+
+def _attribution(
+    plan: AttributionPlan | None,
+    session: Session,
+    pool: Pool,
+    metric: Metric,
+    progress: Progress,
+    stop: Stop,
+    limit: TimeLimit,
+    measurement: Measurement,
+) -> AttributionDetail | None:
+    """Run an attribution that is asked for, in what is left of the time."""
+    if plan is None:
+        return None
+    with _as_time_permits(session, stop, limit.is_over, "the attribution was not made", True):
+        if not stop.interrupted and not limit.is_over:
+            with stop.ending_in(limit.share()):
+                seconds = measurement.chip_seconds
+                return run_attribution(plan, session, pool, metric, progress, stop, seconds)
+    return None
 
 
 def _landscape(session: Session, progress: Progress, folder: Path | None, stop: Stop) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def run_comparison(
         folder = None if resume is None else resume / _folder_name(name, spec)
         label = f"{name} ({number} of {len(plan.specs)})"
         share = limit.share(1 / (len(plan.specs) - number + 1))
-        timed = spec.model_copy(update={"max_minutes": share})
+        timed = spec.model_copy(update={"max_minutes": share, "trials": spec.trials})
         report = _run(timed, checked[name], labelled(progress, label), folder)
         entries[name] = Entry(report, checked[name].labels)
         if reports is not None:

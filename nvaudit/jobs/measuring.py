@@ -18,11 +18,13 @@ from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Progress
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import DEFAULT_S, Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
+from nvaudit.report.wording import duration_estimate
 from nvaudit.session import Session
 from nvaudit.sharing import shared
+from nvaudit.stats.binomial import trials_for_bound
 from nvaudit.stats.drop import drop_verdict
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import kpp_of_ranks
@@ -32,6 +34,10 @@ from nvaudit.stats.tail import tail_chips
 RACE_SAMPLES = 1000
 RACE_CHIPS = 100
 """With fewer samples or chips, a session for each race costs more than the race saves."""
+
+
+RACED_SHARE = 0.25
+"""About the share of the images that races look at."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,42 @@ def measure_chips(
     seconds = float(np.median(runner.seconds)) if runner.seconds else 0.0
     wanted = len(session.points) * most if ended else done
     return Measurement(tuple(chips), seconds, notes, done, wanted, ended, baseline)
+
+
+def fit_default_chips(session: Session, metric: Metric, chip_s: float, width: int) -> None:
+    """Take fewer chips of a large model where the user has said nothing of their number, and say so.
+
+    Parameters
+    ----------
+    chip_s : float
+        Seconds of a chip on all samples in one worker.
+    width : int
+        Workers.
+
+    Notes
+    -----
+    Never fewer than give both ends of the interval of every KPP. The chips are the first of those that there
+    would have been. A gate, which stops when it is decided, and a run with a time of its own stay as they
+    are.
+    """
+    spec = session.spec
+    given = {"trials", "limit", "tail", "rare"} & spec.model_fields_set
+    if any(getattr(spec, name) not in (None, ()) for name in given) or spec.max_minutes is not None:
+        return
+    if spec.gated or spec.exhaustive:
+        return
+    raced = session.dataset.count >= RACE_SAMPLES and race_obstacle(session, metric) is None
+    each = chip_s * (RACED_SHARE if raced else 1.0) * len(session.points) / max(width, 1)
+    fewest = max(trials_for_bound(k, spec.confidence, sided=2) for k in spec.percentiles)
+    trials = max(fewest, int(DEFAULT_S / max(each, 1e-9)))
+    if spec.trials * each <= DEFAULT_S or trials >= spec.trials:
+        return
+    session.notes.append(
+        f"{trials:,} chips instead of {spec.trials:,}, which would take about "
+        f"{duration_estimate(spec.trials * each)} (these: {duration_estimate(trials * each)}); --trials "
+        f"{spec.trials} asks for all, --limit for fewer samples, --max-minutes for the best in a time"
+    )
+    session.spec = spec.model_copy(update={"trials": trials})
 
 
 def _limited(progress: Progress, minutes: float) -> Progress:

@@ -188,7 +188,9 @@ def run_roofline(
             words = "with converters" if what == "adc" else "ideal converters"
             label = f"{2**bits} levels, {words} ({done} of {total})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
-            run = run.model_copy(update={"max_minutes": limit.share(1 / (total - done + 1))})
+            run = run.model_copy(
+                update={"max_minutes": limit.share(1 / (total - done + 1)), "trials": run.trials}
+            )
             reports[what] = run_audit(run, labelled(progress, label), folder)
         audits.append(LevelAudits(bits, reports["ideal"], reports.get("adc")))
     roofline = make_roofline(

@@ -109,7 +109,7 @@ def run_several(
     """
     why_not = ""
     for number, audit in enumerate(audits):
-        spec = audit.spec
+        spec = audit.spec.model_copy(update={"trials": audit.spec.trials})  # the same for all
         if limits.minutes is not None and not why_not:
             left = _minutes_left(limits)
             if left <= 0:

@@ -57,6 +57,9 @@ class Stop:
             self._waited_for = False
 
 
+DEFAULT_S = 600.0
+"""About what chips may take of which the user gave neither the number nor a time."""
+
 _LEAST_MINUTES = 1e-6
 """What a part has whose time is over before it begins: it ends as soon as it has something to show."""
 

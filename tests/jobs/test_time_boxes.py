@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from nvaudit.jobs import attributing, measuring
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.comparing import compare
 from nvaudit.jobs.landscaping import landscape
@@ -14,6 +15,7 @@ from nvaudit.report.kinds import document_of
 from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.sections import TimeBox
 from nvaudit.spec import make_spec
+from nvaudit.stats.binomial import trials_for_bound
 
 NO_TIME = 1e-6
 FEW = {"limit": 16, "workers": 0}
@@ -99,3 +101,18 @@ def test_what_more_time_would_give():
     box = TimeBox(minutes=1, done=25, wanted=100, whole_minutes=4.0)
     assert box.text.endswith("All would take about 4 min, and make intervals about 2.0 times narrower")
     assert TimeBox(minutes=1, done=3, wanted=10, what="epoch").text.startswith("Time-boxed: 3 of 10 epochs")
+
+
+def test_defaults_of_a_large_model(example, monkeypatch):
+    """Where chips take long there are fewer, enough for an interval; who gives a number has it."""
+    monkeypatch.setattr(measuring, "DEFAULT_S", 1e-6)
+    monkeypatch.setattr(attributing, "DEFAULT_S", 1e-6)
+    options = {"model": example, "roughness": False, "workers": 0, "percentiles": (10.0,)}
+    spec = make_spec(**options, attribute=("tensors",))
+    found = run_audit(spec)
+    assert found.trials.count == found.run["trials"] == trials_for_bound(10.0, 0.95, sided=2)
+    assert found.kpp[0].low is not None
+    assert any("chips instead of 1,000" in note for note in found.notes)
+    assert found.attribution_detail.tensors.chips == 20
+    given = run_audit(make_spec(**options, trials=50))
+    assert given.trials.count == 50

@@ -91,6 +91,16 @@ def fit_chips(
             for source in find_chips(folder)
             for sample in _samples(mapping, manifest, source, progress)
         ]
+    if not samples:
+        raise DataError(
+            f"{', '.join(map(str, measured))}: no device was measured, every conductance is NaN; give chips "
+            "that were read back"
+        )
+    if _all_at_targets(samples, manifest):
+        raise DataError(
+            f"{', '.join(map(str, measured))}: every device holds its target exactly, so these are targets; "
+            "give chips that were read back"
+        )
     profile = manifest.device
     cell_bits = profile.get("cell_bits")
     levels = None if cell_bits is None else 2 ** int(str(cell_bits))
@@ -110,6 +120,13 @@ def fit_chips(
     write_text_atomic(out, dump_profile(fitted))
     predicted = () if trials is None else _predict(manifest, measured, out, trials, data, progress)
     return _report(fit, manifest, mapping, measured, out, predicted, time.perf_counter() - begin)
+
+
+def _all_at_targets(samples: Sequence[CrossbarSample], manifest: Manifest) -> bool:
+    """Whether every device holds its target, which no programmed device does."""
+    low = manifest.window.min
+    step = (manifest.window.max - low) / manifest.tensors[0].top_level
+    return all(np.allclose(one.g, low + step * one.level, rtol=1e-6, atol=1e-9 * step) for one in samples)
 
 
 def _reference_time(profile: dict[str, Any]) -> float | None:

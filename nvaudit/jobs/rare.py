@@ -146,13 +146,13 @@ def find_rare(
     total = evaluations_needed(least, effort)
     evaluate = _Evaluation(pool, metric, keep, scale, total, progress, record, stop)
     found = split(evaluate, least, effort, spec.seed)
-    wrong = _disagreement(found, chips, metric, samples)
+    wrong, compared = _disagreement(found, chips, metric, samples)
     moved = moves_matter(found.runs[::2], found.runs[1::2], rare_value(found.runs, least).value)
     results = []
     for probability in spec.rare:
         at = rare_value(found.runs, probability, CONFIDENCE)
         value, low, high = _metrics(at, metric, samples)
-        note, given = _note(wrong, moved, metric), wrong is None and not moved
+        note, given = _note(wrong, moved, compared), wrong is None and not moved
         results.append(
             RareChip(
                 probability=probability,
@@ -185,21 +185,25 @@ def _metrics(at: RareValue, metric: Metric, samples: int) -> tuple[float | None,
     return (value, bad, good) if metric.higher_is_better else (value, good, bad)
 
 
-def _disagreement(found: Split, chips: Chips, metric: Metric, samples: int) -> str | None:
-    """Say where the estimate does not agree with the sampled chips; None if it does."""
+def _disagreement(
+    found: Split, chips: Chips, metric: Metric, samples: int
+) -> tuple[str | None, tuple[float, ...]]:
+    """Say where the estimate does not agree with the sampled chips, if so, and where it was compared."""
+    compared: list[float] = []
     ordered = worst_first(chips, metric.higher_is_better)
     exact = np.sort(chips.low)[: len(ordered)] if metric.higher_is_better else ordered
     for probability in _KNOWN:
         first, last = interval_ranks(100 * probability, len(ordered), CONFIDENCE)
         if first is None or last is None:
             continue
+        compared.append(probability)
         ends = float(exact[first - 1]), float(exact[last - 1])
         _, low, high = _metrics(rare_value(found.runs, probability, CONFIDENCE), metric, samples)
         apart = (low is not None and low > max(ends)) or (high is not None and high < min(ends))
         if apart:
             here = " to ".join(value_text(end, metric.unit) for end in sorted(ends))
             there = " to ".join("?" if end is None else value_text(end, metric.unit) for end in (low, high))
-            return f"at 1 chip in {1 / probability:,.0f} the sample gives {here}, splitting {there}"
+            return f"at 1 chip in {1 / probability:,.0f} the sample gives {here}, splitting {there}", ()
     # A fault of its own that strikes few chips may lie where no move leads to: then the sample has chips
     # that are worse than the runs hold possible.
     for worse in range(1, min(_WORST, len(exact)) + 1):
@@ -210,20 +214,19 @@ def _disagreement(found: Split, chips: Chips, metric: Metric, samples: int) -> s
             return (
                 f"{worse} of {len(exact):,} sampled chips are at {value_text(value, metric.unit)} or worse, "
                 "which by splitting are far rarer"
-            )
-    return None
+            ), ()
+    return None, tuple(compared)
 
 
-def _note(wrong: str | None, moved: bool, metric: Metric) -> str:
+def _note(wrong: str | None, moved: bool, compared: Sequence[float]) -> str:
     advice = "use more moves (--rare-moves) or chips (--rare-chips)"
     if wrong is not None:
         return f"no estimate: {wrong}; {advice}"
     if moved:
         return f"no estimate: runs with twice the moves give another probability; {advice}"
-    return (
-        "agrees with the sampled chips, and with itself at twice the moves; the interval is asymptotic in "
-        "the number of runs"
-    )
+    at = " and ".join(f"{1 / probability:,.0f}" for probability in compared)
+    sample = f"agrees with the sampled chips at 1 in {at}" if at else "too few sampled chips to compare with"
+    return f"{sample}; the same at twice the moves; the interval is asymptotic in the number of runs"
 
 
 def _curve(found: Split, least: float, metric: Metric, samples: int) -> tuple[RareTailPoint, ...]:

@@ -139,6 +139,8 @@ def _rare_chip(report: AuditReport, probability: float) -> tuple[MovedChip, floa
     """The chip nearest to the value of a probability, and its metric."""
     for one in report.rare:
         if math.isclose(one.probability, probability) and one.chip is not None:
+            if one.value is None:
+                raise OptionError(f"--rare {probability:g}: the report has no such chip: {one.note}")
             moves = tuple((move.keep, move.towards) for move in one.chip.moves)
             return MovedChip(one.chip.start, moves), one.chip.value
     there = (

@@ -36,7 +36,7 @@ from nvaudit.spec import RunSpec, axes_of, check_technology, default_workers, fl
 MAX_AUDITS = 500
 """Combinations of one sweep: its report holds the chips of every one."""
 
-_OF_ONE_POINT = ("attribute", "baseline_report", "chip", "mapping")
+_OF_ONE_POINT = ("attribute", "baseline_report", "chip", "mapping", "rare")
 """Options that say something of one operating point, or of one way to lay weights out."""
 
 

@@ -111,6 +111,8 @@ def resolve_metric(
     if base.kind == "multilabel" or (base.kind == "confusion" and label_kind == "multilabel"):
         assert labels is not None
         return _settle_multilabel(replace(base, several=True), output, labels, known)
+    if labels is not None and base.kind != "agreement":
+        _check_whole(name, labels)
     return _settle_decided(base, output, labels if label_kind == "class" else None, class_axis, reading)
 
 
@@ -385,6 +387,19 @@ def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | No
 def _largest(metric: Metric, labels: Array) -> int:
     kept = labels if not metric.ignore else np.where(labelled(metric, labels), labels, 0)
     return int(kept.max(initial=0))
+
+
+def _check_whole(name: str, labels: Array) -> None:
+    """Refuse labels between classes: rounded or as they are, they would be scored as something else."""
+    if labels.dtype.kind != "f":
+        return
+    bad = (labels != np.rint(labels)).reshape(len(labels), -1).any(axis=1)
+    if bad.any():
+        raise DataError(
+            f"labels y: {int(bad.sum()):,} of {len(labels):,} are no class numbers, the first is sample "
+            f"{int(np.argmax(bad))}, and --metric {name} is of classes; number them from 0, or choose a "
+            "metric of values, such as mse"
+        )
 
 
 def _check_labels(metric: Metric, output: Array, labels: Array, names: int | None) -> None:

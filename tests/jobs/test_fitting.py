@@ -141,4 +141,11 @@ def test_what_cannot_be_fitted_is_refused(command, example, tmp_path):
         write_arrays(path.with_suffix(""), arrays | {"conductance": g}, "npz")
         ran = command("devices", "fit", tmp_path / "m", chips, *out)
         assert (ran.code, said in ran.err) == (2, True)
+    for file in (chips / "chip-0").glob("arrays/*/*.npz"):
+        g = np.full((64, 64), np.nan)
+        write_arrays(file.with_suffix(""), read_arrays(file, (64, 64)) | {"conductance": g}, "npz")
+    ran = command("devices", "fit", tmp_path / "m", chips, *out)
+    assert (ran.code, "no device was measured" in ran.err) == (2, True)
+    ran = command("devices", "fit", tmp_path / "m", tmp_path / "m", *out)
+    assert (ran.code, "so these are targets" in ran.err) == (2, True)
     assert not (tmp_path / "my.json").exists()

@@ -36,7 +36,7 @@ def test_the_report_has_rare_chips(small: AuditReport) -> None:
     assert rare.low <= rare.value <= rare.high
     assert rare.value < small.trials.mean
     assert (rare.runs, rare.probability) == (4, 0.02)
-    assert "agrees with the sampled chips" in rare.note
+    assert rare.note.startswith("too few sampled chips to compare with; the same at twice the moves")
     assert small.rare_tail is not None
     values = [point.value for point in small.rare_tail.points]
     assert values == sorted(values, reverse=True)
@@ -51,6 +51,15 @@ def test_a_rare_chip_is_replayed(small: AuditReport, tmp_path: Path) -> None:
     name = session.get_inputs()[0].name
     (logits,) = session.run(None, {name: data[name][:40]})
     assert (logits.argmax(axis=1) == data["y"][:40]).mean() == pytest.approx(done.measured)
+
+
+def test_a_chip_without_an_estimate_is_not_replayed(small: AuditReport, tmp_path: Path) -> None:
+    """A report that gives no value for a probability names its reason instead of a chip."""
+    refused = small.rare[0].model_copy(
+        update={"value": None, "low": None, "high": None, "note": "no estimate: because"}
+    )
+    with pytest.raises(OptionError, match="no such chip: no estimate: because"):
+        replay(small.model_copy(update={"rare": (refused,)}), tmp_path / "rare.onnx", rare=0.02)
 
 
 def test_a_run_that_was_cut_off_goes_on(small: AuditReport, tmp_path: Path) -> None:

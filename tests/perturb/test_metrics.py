@@ -86,6 +86,16 @@ def test_metrics_that_need_labels(name):
         resolve_metric(name, LOGITS, None, "none")
 
 
+def test_labels_between_classes_are_refused():
+    """A label that is no whole number is named, with its sample; whole ones in floating point are classes."""
+    output, labels = np.eye(4, dtype=np.float32), np.array([0.0, 1.5, 2.0, 3.0])
+    for name in ("top1", "f1", "miou", "cross_entropy"):
+        for kind in ("class", "reference"):
+            with pytest.raises(DataError, match="1 of 4 are no class numbers, the first is sample 1"):
+                resolve_metric(name, output, labels, kind)
+    assert resolve_metric("top1", output, np.arange(4.0), "class").name == "top1"
+
+
 def test_a_scalar_output_is_refused():
     """One number for a whole batch has no score per sample."""
     with pytest.raises(OptionError, match="choose another with --output-name"):

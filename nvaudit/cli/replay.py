@@ -24,7 +24,7 @@ from nvaudit.files import check_product
     "--rare",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="P",
-    help="The rare chip that an audit with --rare P has found.",
+    help="The rare chip that an audit with --rare P has found.  [default: none]",
 )
 @click.option("--sigma", type=float, help="Which point of a sweep.  [default: the largest sigma]")
 @watchdog_option()

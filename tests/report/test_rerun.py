@@ -10,7 +10,7 @@ from report_samples import report
 from nvaudit.cli.audit import audit_command
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.report.rerun import remedy_command, rerun_command
-from nvaudit.spec import RunSpec, make_spec
+from nvaudit.spec import RunSpec, axes_of, make_spec
 
 NOT_OF_THE_SPEC = {*OUTPUT_PARAMETERS, "quiet", "workers", "resume", "plan"}
 SPECS = {
@@ -57,6 +57,15 @@ SPECS = {
         "skip_zero_groups": True,
         "attribute": ("tensors", "terms"),
     },
+    "labels": {
+        "labels": "la bels.csv",
+        "label_column": "t ext",
+        "label_kind": "text",
+        "alphabet": "a b.txt",
+        "metric": "cer",
+    },
+    "boxes": {"metric": "map", "boxes": "yolov8", "min_score": 0.25, "nms_overlap": 0.5},
+    "rare chips": {"rare": (1e-06, 0.001), "rare_runs": 20, "rare_chips": 100, "rare_moves": 2},
     "calibration": {"calibrate_chips": 20, "calibrate_data": "o ther.npz"},
     "converters": {"crossbar": (64, 32), "adc_bits": 5, "dac_bits": 8, "adc_range": "percentile:99.5"},
     "more noise": {
@@ -94,7 +103,9 @@ def asked(words: list[str]) -> RunSpec:
     """The specification that the command line makes of some words."""
     with audit_command.make_context("audit", words) as context:
         options = {key: value for key, value in context.params.items() if key not in NOT_OF_THE_SPEC}
-        return make_spec(**options)
+        axes, single = axes_of(options)
+        assert not axes
+        return make_spec(**single)
 
 
 @pytest.mark.parametrize("options", SPECS.values(), ids=SPECS.keys())

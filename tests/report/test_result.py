@@ -22,7 +22,7 @@ KEYS = [
     "timing", "events", "notes",
     "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp", "yields", "gate",
     "drops", "baseline", "mapped",
-    "mapped_gate", "tail", "trials", "sweep", "calibrated", "measured_chips", "roughness", "landscape",
+    "mapped_gate", "tail", "rare", "rare_tail", "trials", "sweep", "calibrated", "measured_chips", "roughness", "landscape",
     "tensors", "device_levels", "crossbar", "zero_groups", "cost", "attribution", "attribution_detail",
     "remedy",
 ]  # fmt: skip

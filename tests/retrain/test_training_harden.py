@@ -326,7 +326,6 @@ def test_validation_and_test_data(command, example, tmp_path):
         (("--report", "h.onnx"), "-o and --report: both are h.onnx; choose two paths"),
         (("--digital-scale", "insert"), "--digital-scale: for --method remap, not best; leave it out"),
         (("--method", "remap", "--epochs", "3"), "--epochs: for training; --method remap trains nothing"),
-        (("--method", "remap", "--resume", "kept"), "--resume: for training; --method remap takes seconds"),
     ],
 )
 def test_wrong_options(command, example, options, message, tmp_path, monkeypatch):

@@ -265,29 +265,45 @@ def test_the_traceback_is_there_for_those_who_ask(command, place, example, monke
 METRICS = """
 import sys
 def raises(outputs, labels): raise ValueError("boom")
-def flat(outputs, labels): return 1.0
+def short(outputs, labels): return outputs[1:, 0]
 def wide(outputs, labels): return outputs
 def words(outputs, labels): return ["a"] * len(outputs)
 def leaves(outputs, labels): sys.exit(5)
 def one(outputs): return outputs[:, 0]
 number = 3
+class Unfinished:
+    def update(self, outputs, labels): pass
+class Fails(Unfinished):
+    def compute(self): raise ValueError("boom")
+class Several(Unfinished):
+    def compute(self): return [1.0, 2.0]
+unfinished = Unfinished()
 """
 
 FUNCTIONS = [
     ("raises", " failed on 8 samples: ValueError: boom"),
-    ("flat", " returned shape [] for 8 samples; it must return one score per sample"),
-    ("wide", " returned shape [8, 10] for 8 samples; it must return one score per sample"),
+    (
+        "short",
+        " returned shape [7] for 8 samples; it must return one score per sample, or one number for all",
+    ),
+    ("Several", " gave '[1.0, 2.0]' for all samples; it must be one number"),
+    (
+        "wide",
+        " returned shape [8, 10] for 8 samples; it must return one score per sample, or one number for all",
+    ),
     ("words", " failed on 8 samples: ValueError: could not convert string to float: np.str_('a')"),
     ("leaves", " failed on 8 samples: SystemExit: 5"),
     ("one", " failed on 8 samples: TypeError: one() takes 1 positional argument but 2 were given"),
-    ("number", ": it is of type int, not a function"),
+    ("Fails", " failed: ValueError: boom"),
+    ("number", ": it is of type int, not a function, and has no update and compute"),
+    ("unfinished", ": it is of type Unfinished, not a function, and has no update and compute"),
     ("none", ": cannot import it: AttributeError: module 'bad_metrics' has no attribute 'none'"),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "message", "workers"),
-    [*((*case, 0) for case in FUNCTIONS), *((*case, 1) for case in FUNCTIONS[:2])],
+    [*((*case, 0) for case in FUNCTIONS), *((*case, 1) for case in FUNCTIONS[:3])],
 )
 def test_a_metric_function_that_fails_is_the_users(command, place, example, name, message, workers):
     """The function is named with what it did, in this process and in a worker alike."""
@@ -295,6 +311,14 @@ def test_a_metric_function_that_fails_is_the_users(command, place, example, name
     ran = command("audit", example, "-n", 2, "-j", workers, "--limit", 8, "-o", "r.json",
                   "--metric", f"bad_metrics:{name}")  # fmt: skip
     assert_refused(ran, f"--metric bad_metrics:{name}{message}")
+
+
+def test_a_metric_function_may_return_one_number_for_all(command, place, example):
+    """It is called once for each chip, and its number is the chip's score."""
+    Path("one_number.py").write_text("def flat(outputs, labels): return len(outputs) / 16\n")
+    ran = command("audit", example, "-n", 2, "-j", 0, "--limit", 8, "--metric", "one_number:flat")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("KPP 1 % one_number:flat 0.5 on rram")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def test_results_go_to_standard_output_and_nothing_else_anywhere(command, exampl
     assert ran.code == 0
     assert ran.err == ""
     assert re.match(
-        r"KPP 1 % top1 \d+\.\d\d % on rram, sigma 0\.1 level, 4 chips; 100 % of the products", ran.out
+        r"KPP 1 % top1 \d+\.\d\d % on rram, sigma 0\.1 level spacings, 4 chips; 100 % of the products",
+        ran.out,
     )
     names = ("\n  ideal ", "\n  quantised ", "\n  mean of the chips ", "\n  KPP 1 % ")
     order = [ran.out.index(name) for name in names]

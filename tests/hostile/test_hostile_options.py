@@ -39,7 +39,7 @@ MESSAGES = [
     (
         ("--metric", "top3x"),
         "--metric 'top3x' is unknown; use top1, topK (e.g. top5), cross_entropy, mse, agreement, "
-        "multilabel, or module:function",
+        "multilabel, f1, f1_micro, miou, perplexity, cer, wer, map, map50, or module:function",
     ),
     (("--metric", "top10"), "--metric top10: the output has only 10 classes on axis 1"),
     (("--output-name", "nope"), "--output-name 'nope' is not an output; the model has logits"),

@@ -280,16 +280,18 @@ class Several(Unfinished):
 unfinished = Unfinished()
 """
 
+SCORES = "for 8 samples; it must return one score per sample, or one number for all"
+
 FUNCTIONS = [
     ("raises", " failed on 8 samples: ValueError: boom"),
     (
         "short",
-        " returned shape [7] for 8 samples; it must return one score per sample, or one number for all",
+        f" returned shape [7] {SCORES}",
     ),
     ("Several", " gave '[1.0, 2.0]' for all samples; it must be one number"),
     (
         "wide",
-        " returned shape [8, 10] for 8 samples; it must return one score per sample, or one number for all",
+        f" returned shape [8, 10] {SCORES}",
     ),
     ("words", " failed on 8 samples: ValueError: could not convert string to float: np.str_('a')"),
     ("leaves", " failed on 8 samples: SystemExit: 5"),

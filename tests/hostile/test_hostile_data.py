@@ -283,7 +283,7 @@ def test_paths_that_hold_no_data_are_refused(tmp_path):
     """Nothing there, an empty folder, an unknown suffix, a link to itself, a device."""
     kinds = (
         "the data may be an .npz, a .npy with y.npy beside it, a folder of .npy files, a folder of images "
-        "with a subfolder per class, or a folder of test_data_set_* folders"
+        "with a subfolder per class or with --labels, or a folder of test_data_set_* folders"
     )
     (tmp_path / "empty").mkdir()
     (tmp_path / "d.csv").write_text("1")

@@ -96,7 +96,7 @@ def _read(
 ) -> Raw:
     rules = rules or LabelRules()
     table = None if rules.file is None else read_label_file(Path(rules.file), rules)
-    if path.is_dir() and _images_in(path):
+    if _images_in(path):
         with _readable(path):
             return read_folder(path, specs, limit, store, table, rules)
     raw = _arrays(path, specs, store)
@@ -114,9 +114,9 @@ def _read(
 
 
 def _images_in(path: Path) -> bool:
-    """Whether a folder is one of images."""
+    """Whether this is a folder of images."""
     with _readable(path):
-        if set_folders(path):
+        if not path.is_dir() or set_folders(path):
             return False
         arrays = {child.name for child in path.iterdir() if child.suffix == ".npy"}
         images = bool(class_folders(path)) or holds_images(path)
@@ -132,14 +132,12 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _arrays(path: Path, specs: tuple[InputSpec, ...], store: ScratchStore) -> Raw:
-    try:
+    with _readable(path):
         if path.is_dir():
             return _read_dir(path, specs, store)
         if not path.is_file():
             problem = "not a regular file" if path.exists() else "no such file or folder"
             raise DataError(f"{path}: {problem}; the data may be {_SOURCES}")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return read_npz(path, specs, store)

@@ -44,9 +44,12 @@ def read_label_file(path: Path, rules: LabelRules) -> LabelTable:
     DataError
         If it cannot be read, or holds no such labels.
     """
-    if not path.is_file():
-        problem = "not a regular file" if path.exists() else "no such file"
-        raise DataError(f"--labels {path}: {problem}; labels are {_FORMS}")
+    try:
+        if not path.is_file():
+            problem = "not a regular file" if path.exists() else "no such file"
+            raise DataError(f"--labels {path}: {problem}; labels are {_FORMS}")
+    except OSError as error:  # such as a name that is too long, a folder that may not be entered
+        raise DataError(f"--labels {path}: cannot be read: {error.strerror or error}") from error
     suffix = path.suffix.lower()
     if suffix in _TABLES:
         return read_table(path, rules.column, text=rules.kind == "text", files=False)

@@ -50,7 +50,9 @@ def test_every_single_option_of_every_command(name, command):
 
 def test_both_names_and_forms_are_one_option(command, example):
     """-d and --device=…, --roughness and --no-roughness."""
-    assert "--device is given 2 times: 'a' and 'b'" in command("compare", example, "-d", "a", "--device=b").err
+    assert (
+        "--device is given 2 times: 'a' and 'b'" in command("compare", example, "-d", "a", "--device=b").err
+    )
     assert "--roughness and --no-roughness" in command("audit", example, "--roughness", "--no-roughness").err
 
 

@@ -132,6 +132,19 @@ def test_wrong_files_are_refused_with_place_and_cure(load, three, tmp_path, name
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_file_of_labels_that_cannot_be_looked_at_is_refused(load, three, tmp_path):
+    """Nothing there, a folder, a name that is too long for the system."""
+    for name, problem in {
+        "none.csv": "no such file; ",
+        ".": "not a regular file; ",
+        "x" * 300: "cannot be read: File name too long",
+    }.items():
+        path = tmp_path / name
+        with pytest.raises(DataError) as caught:
+            load(three, SPEC, rules=LabelRules(file=str(path)))
+        assert str(caught.value).startswith(f"--labels {path}: {problem}")
+
+
 def test_labels_of_images_need_the_names_of_files(load, image_folder, tmp_path):
     """The order of images in a folder is nobody's; rows that name one image twice are refused."""
     folder = image_folder({"": [np.zeros((8, 16, 3), np.uint8)] * 2}, {})

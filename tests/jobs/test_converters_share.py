@@ -80,7 +80,7 @@ def test_the_report_counts_the_weights_that_go_through_converters(partly):
 def test_the_share_stands_in_the_headline_of_every_output(partly):
     """Text, Markdown, page and JUnit; and the line of what the converters cost."""
     assert partly.headline.startswith("UNDECIDED: KPP 1 %")
-    assert f"3 chips, 4-bit ADCs on {IN_WORDS}" in partly.headline
+    assert f"4-bit ADCs on {IN_WORDS}, crossbars of 256×256, 3 chips" in partly.headline
     out = io.StringIO()
     print_report(partly, Console(width=200, file=out))
     line = next(line for line in out.getvalue().splitlines() if line.startswith("  converted"))
@@ -96,11 +96,12 @@ def test_the_share_stands_in_the_headline_of_every_output(partly):
 
 
 def test_a_model_that_is_split_as_a_whole_needs_no_share(tmp_path):
-    """The words are those of before."""
+    """The headline names the converters and says no share; nothing is noted."""
     nodes = [helper.make_node("MatMul", ["x", "v"], ["y"])]
     report = audit(_data(_save(tmp_path, nodes, {"v": _normal(INSIDE, CLASSES)})), **FAST, adc_bits=4)
     assert (report.crossbar.share_of_weights, report.crossbar.not_split) == (1.0, ())
-    assert "ADCs" not in report.headline
+    assert "4-bit ADCs, crossbars of 256×256, 3 chips" in report.headline
+    assert "of the mapped weights" not in report.headline
     assert not any("converters act" in note for note in report.notes)
 
 

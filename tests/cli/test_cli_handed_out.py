@@ -13,6 +13,7 @@ from nvaudit.cli import outputs
 from nvaudit.errors import EngineError
 from nvaudit.files import writing
 from nvaudit.perturb.lock import lock_folder
+from nvaudit.report.kinds import KINDS
 
 FEW = ("-n", "4", "-j", "0", "--limit", "8", "--no-roughness", "-q")
 FULL = Path("/dev/full")
@@ -135,9 +136,10 @@ def test_what_is_no_report_is_told_which_there_are(command, tmp_path, text):
     path.write_text(text, encoding="utf-8")
     ran = command("report", path)
     assert ran.code == 2
+    known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
+    assert f"give the JSON of one of these: {known}" in ran.err
     assert (
-        "give the JSON of one of these: nvaudit audit ('audit'); nvaudit check ('check'); nvaudit compare"
-        in ran.err
+        "nvaudit audit ('audit'); nvaudit check ('check'); nvaudit audit ('sweep'); nvaudit compare" in known
     )
     assert "nvaudit devices list ('devices')" in ran.err
 

@@ -238,7 +238,7 @@ def make_bench(loaded, x, folder):
     metric = resolve_metric("top1", np.zeros((64, 5), np.float32), data.labels, data.label_kind, None)
     conditions = BenchConditions(
         point=point, bits=12, cell_bits=None, encoding=None, per_channel=False, layers=(), digital=(),
-        dataset=data, output=loaded.outputs[0].name, metric=metric, keep=None, batch=64, seed=0, chips=2,
-        threads=1, provider="cpu",
+        outliers=None, dataset=data, output=loaded.outputs[0].name, metric=metric, keep=None, batch=64,
+        seed=0, chips=2, threads=1, provider="cpu",
     )  # fmt: skip
     return Bench(loaded, conditions, folder)

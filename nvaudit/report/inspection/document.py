@@ -148,7 +148,8 @@ def _narrow_table(name: str, tensors: Sequence[TensorDecision]) -> Table:
         for place, tensor in enumerate(tensors)
     ]
     numeric = tuple(place for place, column in enumerate(columns, 1) if column not in texts)
-    return Table(f"{name}-terminal", "Every constant with its reason.", ("tensor", *columns), tuple(rows),
+    reason = "with its reason" if "reason" in columns else "as a weight of its operator"
+    return Table(f"{name}-terminal", f"Every constant {reason}.", ("tensor", *columns), tuple(rows),
                  numeric=numeric, all_rows=True, media=_TERMINAL)  # fmt: skip
 
 

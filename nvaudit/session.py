@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from nvaudit._version import __version__
+from nvaudit.arrays import Array
 from nvaudit.data import Dataset, InputSpec, LabelRules, label_rules, load_dataset
 from nvaudit.data.split import first_of, set_aside, unseen
 from nvaudit.device import (
@@ -54,7 +56,7 @@ from nvaudit.perturb.prepare import Placement, Request, build_workload, original
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import Identity, Input
-from nvaudit.perturb.scores import function_digest
+from nvaudit.perturb.scores import function_digest, try_function
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.perturb.task import box_outputs, box_reader, check_task, reads_boxes, with_alphabet
@@ -487,8 +489,8 @@ def prepare_again(session: Session, probe: Probe) -> Session:
     return fixed
 
 
-def settle_metric(session: Session, probe: Probe) -> Metric:
-    """Settle what is measured from the unmodified model's first outputs."""
+def settle_metric(session: Session, probe: Probe, pool: Pool | None = None) -> Metric:
+    """Settle what is measured from the unmodified model's first outputs; a user's code is run in the pool."""
     spec, dataset = session.spec, session.dataset
     output = session.workload.output
     if session.workload.boxes is not None:
@@ -499,12 +501,19 @@ def settle_metric(session: Session, probe: Probe) -> Metric:
         )
         reading = with_alphabet(reading, session.loaded, spec.metric, spec)
     metric = resolve_metric(
-        spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis, reading
-    )
+        spec.metric, probe.output, dataset.labels, dataset.label_kind, spec.class_axis, reading,
+        try_function if pool is None else partial(_tried, pool),
+    )  # fmt: skip
     if probe.rows > 1:
         session.notes.append(rows_note(session.workload.output, probe.rows))
     check_thresholds(spec, metric)
     return metric
+
+
+def _tried(pool: Pool, metric: Metric, output: Array, target: Array | None) -> Array:
+    """Call a user's metric where the chips call it: it may crash, or take long."""
+    values: Array = pool.submit("the unmodified model", "try_function", metric, output, target).result()
+    return values
 
 
 def rows_note(output: str, rows: int) -> str:
@@ -534,7 +543,7 @@ def run_probe(pool: Pool, session: Session) -> Metric | Probe:
     with session.timed("ideal"):
         probe: Probe = pool.submit("the first batch", "probe").result()
         session.ran = probe.ran
-        return probe if session.rebatching_failed(probe) else settle_metric(session, probe)
+        return probe if session.rebatching_failed(probe) else settle_metric(session, probe, pool)
 
 
 def run_nominal(pool: Pool, session: Session, metric: Metric) -> float:

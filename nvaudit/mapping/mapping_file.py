@@ -129,8 +129,8 @@ class MappingFile(_FilePart):
         codes = []
         if not self.tensors and self.digital_outliers is None:
             raise OptionError(
-                f"{where}: tensors: names no weight, and there are no digital_outliers, so it maps nothing; name "
-                "a weight, or leave the mapping out"
+                f"{where}: tensors: names no weight, and there are no digital_outliers, so it maps nothing; "
+                "name a weight, or leave the mapping out"
             )
         for i, data in enumerate(self.codes):
             try:

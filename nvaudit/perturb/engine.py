@@ -27,6 +27,7 @@ from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import CertainRace, Race, RaceTask, SampleOrder
 from nvaudit.perturb.read_back import cells_on, weights_of
+from nvaudit.perturb.scores import try_function
 from nvaudit.perturb.session import FILE_BYTES, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
@@ -106,6 +107,7 @@ class Engine:
         """Run one of the methods below by its name."""
         calls: dict[str, Callable[..., Any]] = {
             "probe": self.probe,
+            "try_function": try_function,
             "nominal": self.nominal,
             "margins": self.margins,
             "chip": self.chip,

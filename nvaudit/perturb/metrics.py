@@ -9,6 +9,7 @@ else a logit. What was assumed stands in ``Metric.assumed``.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from nvaudit.perturb.scores import (
     over_set,
     reference_of,
     score,
+    try_function,
 )
 from nvaudit.perturb.task_metrics import TAKES, called, per_sample, settle_task
 
@@ -60,6 +62,7 @@ def resolve_metric(
     label_kind: str,
     class_axis: int | None = None,
     reading: Reading | None = None,
+    trying: Callable[[Metric, Array, Array | None], Array] = try_function,
 ) -> Metric:
     """Settle a metric from its name and the unmodified model's output on a first batch.
 
@@ -80,6 +83,8 @@ def resolve_metric(
     reading : Reading, optional
         What the graph proves. None: no graph is known, and of several axes that could hold the classes the
         usual one is taken (the last of three, else axis 1).
+    trying : callable
+        Calls a user's own metric on a first batch, where a crash of it does no harm.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def resolve_metric(
         name, caution = _default_name(output, label_kind, class_axis, reading)
     base = replace(_named(name), row=output.shape[1:], caution=caution)
     base = replace(base, label_kind=label_kind)
-    settled = settle_task(base, output, labels, class_axis, reading)
+    settled = settle_task(base, output, labels, class_axis, reading, trying)
     if settled is not None:
         return settled
     if label_kind == "none" or base.kind == "agreement":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from nvaudit.arrays import Array
 from nvaudit.data.ragged import rows_of
 from nvaudit.errors import DataError, OptionError
-from nvaudit.perturb.scores import Metric, Reading, load_function, over_set, try_function
+from nvaudit.perturb.scores import Metric, Reading, load_function, over_set
 from nvaudit.perturb.text import fit_alphabet
 
 TAKES = {"text": "cer, wer", "boxes": "map, map50", "ragged": "one of your own, --metric module:function"}
@@ -44,7 +45,12 @@ def _check_kind(metric: Metric, label_kind: str, known: Reading) -> None:
 
 
 def settle_task(
-    base: Metric, output: Array, labels: Array | None, class_axis: int | None, reading: Reading | None
+    base: Metric,
+    output: Array,
+    labels: Array | None,
+    class_axis: int | None,
+    reading: Reading | None,
+    trying: Callable[[Metric, Array, Array | None], Array],
 ) -> Metric | None:
     """Settle a metric of texts or boxes, or a user's own; None for the others.
 
@@ -56,7 +62,7 @@ def settle_task(
         If labels hold nothing to compare with.
     """
     if base.kind == "function":
-        return _settle_function(base, output, labels, class_axis, reading)
+        return _settle_function(base, output, labels, class_axis, reading, trying)
     _check_kind(base, base.label_kind, reading or Reading())
     if base.kind == "boxes":
         return _settle_boxes(base, labels)
@@ -66,7 +72,12 @@ def settle_task(
 
 
 def _settle_function(
-    base: Metric, output: Array, labels: Array | None, class_axis: int | None, reading: Reading | None
+    base: Metric,
+    output: Array,
+    labels: Array | None,
+    class_axis: int | None,
+    reading: Reading | None,
+    trying: Callable[[Metric, Array, Array | None], Array],
 ) -> Metric:
     """Settle a user's own metric: what it gives for the first samples tells whether it is one for each."""
     own, known = load_function(base.name), reading or Reading()
@@ -79,7 +90,7 @@ def _settle_function(
         return replace(base, corpus=True, assumed=(*base.assumed, WHOLE_SET))
     count = len(output) if labels is None else min(len(output), len(labels))
     part = None if labels is None else np.asarray(labels[:count])
-    if try_function(base, output[:count], part).ndim:
+    if trying(base, output[:count], part).ndim:
         return base
     return replace(base, corpus=True, assumed=(*base.assumed, WHOLE_SET))
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -249,6 +250,7 @@ def test_devices_list_breaks_no_name(command, monkeypatch):
 def test_a_large_model_is_summed_up(command, tmp_path, monkeypatch):
     """Of 1,020 constants a terminal shows sums and the 12 that matter; --all and the files show all."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)  # a path stands in one line, however long it is
     nodes, constants, last = [], [], "x"
     for layer in range(170):
         for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.fc1"):
@@ -261,9 +263,9 @@ def test_a_large_model_is_summed_up(command, tmp_path, monkeypatch):
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in ("x", last)
     ]
     graph = onnx.helper.make_graph(nodes, "large", ends[:1], ends[1:], constants)
-    model = tmp_path / "large.onnx"
+    model = Path("large.onnx")
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), model)
-    ran = command("inspect", model, "--csv", tmp_path / "all.csv")
+    ran = command("inspect", model, "--csv", "all.csv")
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert len(lines) < 60
@@ -272,7 +274,7 @@ def test_a_large_model_is_summed_up(command, tmp_path, monkeypatch):
     assert "the 12 of 510 with the most products" in ran.out
     assert "…3.self_attn.k_proj.weight" in ran.out  # layers can be told apart
     assert "bias of Gemm      510" in ran.out
-    assert len((tmp_path / "all.csv").read_text(encoding="utf-8").splitlines()) == 1021
+    assert len(Path("all.csv").read_text(encoding="utf-8").splitlines()) == 1021
     every = command("inspect", model, "--all").out
     assert every.count("proj.weight  ") + every.count("fc1.weight  ") == 510
     assert max(map(len, every.splitlines())) <= 80

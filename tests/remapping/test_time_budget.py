@@ -111,7 +111,7 @@ def test_what_there_was_no_time_for_is_reported(digits, tmp_path):
 def test_given_up_steps_say_on_how_many_chips(digits, tmp_path):
     """Every step gives its chips; only complete ones are kept, and without a limit time is no reason.
 
-    The best are told apart on three times the chips, round by round; the model that is kept was in all rounds.
+    The best are told apart on three times the chips, round by round; the kept model was in all rounds.
     """
     report = remap(
         digits, "rram", out=tmp_path / "o.onnx", sigma=0.4, trials=0, time_budget=0, calibration_chips=8,

@@ -169,7 +169,6 @@ def test_a_call_that_ends_three_processes_is_named(pool, tmp_path):
         pool.submit("trial 3", "die_until", str(tmp_path / "m"), MAX_DEATHS, "child").result(timeout=30)
 
 
-@pytest.mark.slow  # behind other tests of this file the lost worker may take minutes to come back
 def test_a_lost_dask_worker_costs_nothing_but_an_event(pool, events, tmp_path):
     """Its calls are made elsewhere; the one that its nanny starts again is used."""
     others = [pool.submit(f"trial {i}", "nap", 0.02, i) for i in range(40)]

@@ -156,7 +156,12 @@ class Dispatcher:
         key = f"nvaudit-{calls[0].remote.method}-{self._run}-{self._tasks}"
         group.task = self._cluster.start(seat.address, key, run_calls, self._run, payload)
         # Dask calls this in a thread of its own; only the thread of the books may change them.
-        group.task.add_done_callback(lambda task: self._inbox.put(partial(self._done.append, group)))
+        group.task.add_done_callback(lambda task: self._inbox.put(partial(self._is_done, group)))
+
+    def _is_done(self, group: Group) -> None:
+        # A bound `self._done.append` would not do: it holds the list of the moment when the task ended, which
+        # `_collect` may have replaced before the message is read, and the answer would be lost.
+        self._done.append(group)
 
     def _collect(self) -> None:
         """Read the answers of tasks that are done."""

@@ -83,7 +83,7 @@ class _Moved(np.random.Generator):
     def __getattribute__(self, name: str) -> Any:
         # Any other kind of draw would come from the start alone and silently ignore the moves.
         if not name.startswith("_") and name not in ("standard_normal", "random", "bit_generator"):
-            raise NotImplementedError(f"a moved chip cannot be drawn with Generator.{name}")
+            raise TypeError(f"a moved chip is made of normals and uniforms, not of Generator.{name}")
         return super().__getattribute__(name)
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
@@ -96,9 +96,7 @@ class _Moved(np.random.Generator):
         out[...] = z
         return out
 
-    def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
-        if out is not None:
-            raise NotImplementedError("a moved chip draws no uniform numbers into an array")
+    def random(self, size: Any = None, dtype: Any = np.float64) -> Any:  # type: ignore[override]
         u = self._start.random(size, dtype=dtype)
         if not self._moves:
             return u

@@ -61,11 +61,6 @@ def assert_kpp(
         that may be drawn until it is decided), ``limit=1000`` samples, ``seed=1``, ``workers=2``. Unlike on
         the command line the roughness of the loss is left out; ``roughness=True`` measures it.
 
-    Returns
-    -------
-    AuditReport
-        For further assertions.
-
     Raises
     ------
     AssertionError

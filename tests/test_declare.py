@@ -7,7 +7,7 @@ from pydantic import Field
 
 from nvaudit.declare import Option, Options, fields_of, parts_of
 from nvaudit.errors import OptionError
-from nvaudit.options import OnePoint
+from nvaudit.one_point import OnePoint
 
 
 class Part(Options):

@@ -12,7 +12,8 @@ from nvaudit.cli.options import ModelPath, spec_options
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.options import CodeOptions, ConverterOptions, DeviceOptions, MappingOptions
-from nvaudit.spec import RunSpec, TechnologyOptions, make_spec
+from nvaudit.spec import RunSpec, make_spec
+from nvaudit.technology_options import TechnologyOptions
 
 _TAKEN = (
     *(

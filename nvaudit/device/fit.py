@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from nvaudit.device.load import parse_profile
 from nvaudit.device.profile import DeviceProfile
@@ -54,7 +54,6 @@ def fit_profile(
         a column for each level. Levels count from 0. Columns may be separated by semicolons or tabs, with
         decimal commas.
     name : str
-        Name of the profile.
     unit : str, optional
         Unit of the conductances in the file; ``"s"`` (siemens) is converted to µS. Without it siemens or
         microsiemens, by the size of the largest, where that leaves no doubt.
@@ -64,12 +63,8 @@ def fit_profile(
     window : tuple of float, optional
         Conductance of level 0 and of the top level, in `unit` (µS for ``"s"``); the measured means of
         these levels without it. Only for ``"us"``, ``"na"`` and ``"s"``.
-    technology, citation : str, optional
+    technology, citation, encoding, weight_bits
         What is written into the profile; the citation names the file without it.
-    encoding : str
-        How signed weights are held.
-    weight_bits : int
-        Default magnitude bits of a weight.
 
     Returns
     -------
@@ -83,14 +78,7 @@ def fit_profile(
     """
     where = str(csv)
     content = _read(csv, where)
-    header, rows = _rows(content, where)
-    given = unit
-    unit = _unit_by_size(header, rows, where) if unit is None else unit
-    rows, chosen = _chosen(rows, levels, where)
-    table, means, fit = _table(header, rows, unit, where)
-    if given is None:
-        fit += f"; taken as {_UNIT_WORDS[unit]} by the size of the numbers"
-    fit += chosen
+    unit, table, means, fit = _measured(content, unit, levels, where)
     data = {
         "schema_version": 1,
         "name": name,
@@ -111,10 +99,22 @@ def fit_profile(
     }
     text = json.dumps(data)
     if len(text) > MAX_BYTES:
-        raise ProfileError(
-            f"{where}: {len(rows)} samples make a profile above 1 MiB; give fewer, or level,mean,std"
-        )
+        given = f"{sum(map(len, table['samples']))} samples"
+        raise ProfileError(f"{where}: {given} make a profile above 1 MiB; give fewer, or level,mean,std")
     return parse_profile(text, f"{where} as a profile")
+
+
+def _measured(
+    content: bytes, unit: TableUnit | None, levels: Sequence[int] | None, where: str
+) -> tuple[TableUnit, dict[str, Any], list[float], str]:
+    """Read what was measured: unit, noise term, mean of each level, and how it was read."""
+    header, rows = _rows(content, where)
+    settled = _unit_by_size(header, rows, where) if unit is None else unit
+    rows, chosen = _chosen(rows, levels, where)
+    table, means, fit = _table(header, rows, settled, where)
+    if unit is None:
+        fit += f"; taken as {_UNIT_WORDS[settled]} by the size of the numbers"
+    return settled, table, means, fit + chosen
 
 
 def _table(

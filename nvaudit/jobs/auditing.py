@@ -43,7 +43,8 @@ from nvaudit.report.result import AuditReport, CalibratedChips, NotCorrected
 from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
 from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
 from nvaudit.session import Session, prepared, run_nominal, run_probe
-from nvaudit.spec import RunSpec, axes_of, check_technology, make_spec
+from nvaudit.spec import RunSpec, axes_of, make_spec
+from nvaudit.technology_options import check_technology
 from nvaudit.tensor_table import (
     crossbar_info,
     measured_late,

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit._version import __version__
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.calibrating import correction_of, refuse_coupled
@@ -67,8 +66,6 @@ def calibrate_chip(
         Unlabelled samples to correct by; without it some of the test data, which are then not scored.
     test_data : str, optional
         What the chip is scored on, ``MODEL.npz`` beside the model without it.
-    name : str, optional
-        Which of several chips.
     **options
         Further fields of :class:`nvaudit.spec.RunSpec`.
 
@@ -91,17 +88,15 @@ def calibrate_chip(
         progress("scoring the corrected chip", 0, 1)
         after = job.score(corrected)
         write_chip(corrected, Engine(corrected), out, 0, number)
+        header = session.header()
     unit, used = metric.unit, session.calibration
     assert used is not None
     return CalibrateReport(
-        nvaudit_version=__version__,
+        **header | {"timing": {"total": time.perf_counter() - begin}},
         headline=f"{out}: {chip_name} of {chip}, {metric.name} {value_text(before, unit)} → "
         f"{value_text(after, unit)} (ideal {value_text(ideal, unit)})",
         metric=metric.name,
-        device=session.profile.model_dump(mode="json"),
         run=spec.model_dump(mode="json"),
-        hashes=session.hashes(),  # type: ignore[arg-type]
-        timing={"total": time.perf_counter() - begin},
         notes=tuple(session.notes),
         chip=chip_name,
         source=str(chip),

@@ -43,8 +43,9 @@ from nvaudit.report.cost.result import (
 )
 from nvaudit.report.sections import InputHashes
 from nvaudit.session import Session, input_specs, point_info, prepare, settle_device
-from nvaudit.spec import RunSpec, TechnologyOptions, check_technology, make_spec
+from nvaudit.spec import RunSpec, make_spec
 from nvaudit.technology import Technology, change_technology, load_technology, technology_names
+from nvaudit.technology_options import TechnologyOptions, check_technology
 
 _NO_COST = {name: field.default for name, field in TechnologyOptions.model_fields.items()}
 

@@ -61,10 +61,11 @@ from nvaudit.session import (
     settle_device,
     settle_metric,
 )
-from nvaudit.spec import RunSpec, check_technology, flag, make_spec
+from nvaudit.spec import RunSpec, flag, make_spec
 from nvaudit.stats.front import elimination_rule
 from nvaudit.stats.ranks import RACE_ERROR
 from nvaudit.technology import Technology
+from nvaudit.technology_options import check_technology
 
 _IDEAL = {name: fields_of(RunSpec)[name].default for name in ("adc_bits", "dac_bits", "adc_range")}
 _SCOUTED = 8

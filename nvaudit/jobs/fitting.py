@@ -73,6 +73,32 @@ def fit_chips(
         If anything about the input is wrong.
     """
     begin = time.perf_counter()
+    manifest, samples = _read_back(mapping, measured, progress)
+    profile = manifest.device
+    cell_bits = profile.get("cell_bits")
+    levels = None if cell_bits is None else 2 ** int(str(cell_bits))
+    window = (manifest.window.min, manifest.window.max)
+    progress("fitting", 0, 1)
+    fit = fit_arrays(samples, manifest.tensors[0].top_level, window, levels, t0_s=_reference_time(profile))
+    source = {
+        "citation": citation or f"Fitted to chips of {', '.join(path.name for path in measured)}",
+        "where": f"mapping of {Path(manifest.model.path).name}, model SHA-256 {manifest.model.sha256[:12]}",
+        "fit": f"{fit.laws[0].name}, by cross-validation over {count_text(fit.crossbars, 'crossbar')}",
+    }
+    like = {**profile, **({} if technology is None else {"technology": technology})}
+    made = fitted_profile(
+        fit, like, name, size=manifest.crossbar, top_level=manifest.tensors[0].top_level, source=source
+    )
+    fitted = parse_profile(json.dumps(made), f"{out} as a profile")
+    write_text_atomic(out, dump_profile(fitted))
+    predicted = () if trials is None else _predict(manifest, measured, out, trials, data, progress)
+    return _report(fit, manifest, mapping, measured, out, predicted, time.perf_counter() - begin)
+
+
+def _read_back(
+    mapping: Path, measured: Sequence[Path], progress: Progress
+) -> tuple[Manifest, list[CrossbarSample]]:
+    """Read a mapping and the devices of its chips; refuse what nothing can be fitted to."""
     with holding_inputs():
         manifest = read_manifest(mapping)
         if manifest.chips:
@@ -101,25 +127,7 @@ def fit_chips(
             f"{', '.join(map(str, measured))}: every device holds its target exactly, so these are targets; "
             "give chips that were read back"
         )
-    profile = manifest.device
-    cell_bits = profile.get("cell_bits")
-    levels = None if cell_bits is None else 2 ** int(str(cell_bits))
-    window = (manifest.window.min, manifest.window.max)
-    progress("fitting", 0, 1)
-    fit = fit_arrays(samples, top.pop(), window, levels, t0_s=_reference_time(profile))
-    source = {
-        "citation": citation or f"Fitted to chips of {', '.join(path.name for path in measured)}",
-        "where": f"mapping of {Path(manifest.model.path).name}, model SHA-256 {manifest.model.sha256[:12]}",
-        "fit": f"{fit.laws[0].name}, by cross-validation over {count_text(fit.crossbars, 'crossbar')}",
-    }
-    like = {**profile, **({} if technology is None else {"technology": technology})}
-    made = fitted_profile(
-        fit, like, name, size=manifest.crossbar, top_level=manifest.tensors[0].top_level, source=source
-    )
-    fitted = parse_profile(json.dumps(made), f"{out} as a profile")
-    write_text_atomic(out, dump_profile(fitted))
-    predicted = () if trials is None else _predict(manifest, measured, out, trials, data, progress)
-    return _report(fit, manifest, mapping, measured, out, predicted, time.perf_counter() - begin)
+    return manifest, samples
 
 
 def _all_at_targets(samples: Sequence[CrossbarSample], manifest: Manifest) -> bool:

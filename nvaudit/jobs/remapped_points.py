@@ -13,7 +13,8 @@ from nvaudit.mapping.mapping_file import mapping_beside
 from nvaudit.options import ConverterOptions
 from nvaudit.perturb.schedule import Progress, labelled
 from nvaudit.remapping.spec import RemapSpec, make_remap_spec
-from nvaudit.spec import RunSpec, TechnologyOptions
+from nvaudit.spec import RunSpec
+from nvaudit.technology_options import TechnologyOptions
 
 _NOT_OF_WEIGHTS = (*ConverterOptions.model_fields, *TechnologyOptions.model_fields, "trials")
 

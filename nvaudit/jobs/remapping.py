@@ -57,7 +57,8 @@ from nvaudit.remapping.time_budget import (
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport, boxed_together
 from nvaudit.session import Session, check_converters, prepared, settle_metric
-from nvaudit.spec import TechnologyOptions, check_technology, make_spec
+from nvaudit.spec import make_spec
+from nvaudit.technology_options import TechnologyOptions, check_technology
 from nvaudit.tensor_table import codes_info
 
 WATCHED = 128

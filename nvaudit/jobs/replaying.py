@@ -81,15 +81,10 @@ def replay(
     """
     spec = make_spec(**report.run)
     sigma = report.operating_point.sigma if sigma is None else sigma
-    chip: ChipAddress
-    reported: float | None
-    if rare is None:
-        trial, reported = _chip(report, sigma, trial)
-        chip = trial
-    elif trial is not None:
+    if trial is not None and rare is not None:
         raise OptionError("--trial and --rare: choose one")
-    else:
-        chip, reported = _rare_chip(report, rare)
+    chip: ChipAddress
+    chip, reported = _chip(report, sigma, trial) if rare is None else _rare_chip(report, rare)
     data = spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz"))
     check_product(out, {"the model": spec.model, "the data": data, "the device profile": spec.device})
     with scratch_folder() as folder, holding_inputs():
@@ -116,7 +111,7 @@ def replay(
         raise EngineError(
             f"{out}: written, but it measures {measured!r} where the report has {reported!r}; {reason}"
         )
-    return Replayed(out, trial, sigma, reported, measured)
+    return Replayed(out, None if isinstance(chip, MovedChip) else chip, sigma, reported, measured)
 
 
 def _chip(report: AuditReport, sigma: float, trial: int | None) -> tuple[int, float | None]:

@@ -25,16 +25,8 @@ from nvaudit.report.result import boxed_together
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
-from nvaudit.spec import (
-    MAX_CELL_BITS,
-    NOT_OF_A_ROOFLINE,
-    RooflineOptions,
-    RunSpec,
-    TechnologyOptions,
-    check_technology,
-    flag,
-    make_spec,
-)
+from nvaudit.spec import MAX_CELL_BITS, NOT_OF_A_ROOFLINE, RooflineOptions, RunSpec, flag, make_spec
+from nvaudit.technology_options import TechnologyOptions, check_technology
 
 CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
 """Options of the run specification that are about converters; without the first they are ideal."""

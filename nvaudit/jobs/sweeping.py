@@ -31,7 +31,8 @@ from nvaudit.report.sweep.result import (
 )
 from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import check_converters, settle_device
-from nvaudit.spec import RunSpec, axes_of, check_technology, default_workers, flag
+from nvaudit.spec import RunSpec, axes_of, default_workers, flag
+from nvaudit.technology_options import check_technology
 
 MAX_AUDITS = 500
 """Combinations of one sweep: its report holds the chips of every one."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from nvaudit.declare import Option, Options
+from nvaudit.one_point import OnePoint
 from nvaudit.options import (
     ChipOptions,
     CodeOptions,
@@ -20,14 +21,14 @@ from nvaudit.options import (
     MetricOptions,
     ModelOptions,
     NotNegative,
-    OnePoint,
     OutlierOptions,
     RunOptions,
     TimeOptions,
     path_option,
 )
-from nvaudit.spec import RunSpec, TechnologyOptions
+from nvaudit.spec import RunSpec
 from nvaudit.task_options import TaskOptions
+from nvaudit.technology_options import TechnologyOptions
 
 DigitalScale = Literal["absorb", "insert", "insert-both"]
 

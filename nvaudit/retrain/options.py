@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nvaudit.errors import OptionError
 from nvaudit.retrain.spec import CROSSBAR, VAT_SIGMAS, HardenSpec
-from nvaudit.spec import check_technology
+from nvaudit.technology_options import check_technology
 
 
 def make_harden_spec(**options: object) -> HardenSpec:

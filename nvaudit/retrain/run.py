@@ -75,20 +75,13 @@ def train_network(
     own = device_sigma(subject.point, task.where, quantise_all(network, task.where))
     scorer = _scorer(task, metric, noise, subject, spec, device)
     scorer.keep_reference()
-    held_out: Scorer | None = None
-    if spec.max_clean_loss is not None or _compares(spec):  # it matters what is lost without noise
-        held_out = replace(scorer, feed=Feed(subject.val, subject.val_rows, device), _targets={})
-        held_out.keep_reference()  # before `begin`: of the unmodified network
+    held_out = _held_out(scorer, subject, spec, device)  # before `begin`: of the unmodified network
     begin(network, spec, task)
-    budget = None
-    if held_out is not None:
-        budget = CleanLossBudget(held_out, spec.max_clean_loss, held_out.clean())
+    budget = None if held_out is None else CleanLossBudget(held_out, spec.max_clean_loss, held_out.clean())
     plan = replace(_plan(spec, noise, own), budget=budget)
     if spec.method == "correctnet":
-        task = replace(
-            task,
-            penalty=lambda: correctnet.penalty(network, task.where, plan.sigma, spec.lipschitz),
-        )
+        where = task.where
+        task = replace(task, penalty=lambda: correctnet.penalty(network, where, plan.sigma, spec.lipschitz))
         scorer.task = task
     pruner = settle_pruner(network, subject, spec, task)
     if pruner is not None:
@@ -109,6 +102,15 @@ def train_network(
     network.to("cpu")
     network.eval()
     return state, facts
+
+
+def _held_out(scorer: Scorer, subject: TrainingSubject, spec: HardenSpec, device: str) -> Scorer | None:
+    """Scores of samples that are held out, where it matters what is lost without noise."""
+    if spec.max_clean_loss is None and not _compares(spec):
+        return None
+    held_out = replace(scorer, feed=Feed(subject.val, subject.val_rows, device), _targets={})
+    held_out.keep_reference()
+    return held_out
 
 
 def _train(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, JsonValue
 
 from nvaudit.declare import Option, Options
+from nvaudit.one_point import OnePoint
 from nvaudit.option_texts import read_numbers, write_numbers
 from nvaudit.options import (
     Bits,
@@ -24,7 +25,6 @@ from nvaudit.options import (
     MappingOptions,
     MetricOptions,
     ModelOptions,
-    OnePoint,
     OutlierOptions,
     Positive,
     RoughnessOptions,
@@ -33,8 +33,9 @@ from nvaudit.options import (
     each_once,
     path_option,
 )
-from nvaudit.spec import QuestionOptions, RunSpec, TechnologyOptions, make_spec
+from nvaudit.spec import QuestionOptions, RunSpec, make_spec
 from nvaudit.task_options import TaskOptions
+from nvaudit.technology_options import TechnologyOptions
 
 if TYPE_CHECKING:
     from nvaudit.perturb.crossbar import ConverterSpec

@@ -46,5 +46,5 @@ def test_numbers_go_on_as_of_one_stream() -> None:
 
 def test_other_draws_are_refused() -> None:
     """A draw that would ignore the moves is an error."""
-    with pytest.raises(NotImplementedError, match="integers"):
+    with pytest.raises(TypeError, match="integers"):
         stream(0, "program", MOVED, "w").integers(3)

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from nvaudit.perturb.schedule import Ending, Progress, completed
 from nvaudit.perturb.splitting import Effort, Split, evaluations_needed, split
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
-from nvaudit.report.chips import Chips, worst_first
+from nvaudit.report.chips import Chips
 from nvaudit.report.rare import ChipMove, RareAddress, RareChip, RareTail, RareTailPoint
 from nvaudit.report.wording import value_text
 from nvaudit.rng import MovedChip
@@ -88,7 +88,6 @@ class _Evaluation:
     record: ChipRecord | None
     stop: Stop
     done: int = 0
-    seen: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, chips: Sequence[MovedChip]) -> Floats:
         """Give the badness of chips."""
@@ -190,11 +189,10 @@ def _disagreement(
 ) -> tuple[str | None, tuple[float, ...]]:
     """Say where the estimate does not agree with the sampled chips, if so, and where it was compared."""
     compared: list[float] = []
-    ordered = worst_first(chips, metric.higher_is_better)
-    exact = np.sort(chips.low)[: len(ordered)] if metric.higher_is_better else ordered
+    exact, sampled = _known_worst(chips, metric.higher_is_better), len(chips.low)
     for probability in _KNOWN:
-        first, last = interval_ranks(100 * probability, len(ordered), CONFIDENCE)
-        if first is None or last is None:
+        first, last = interval_ranks(100 * probability, sampled, CONFIDENCE)
+        if first is None or last is None or last > len(exact):
             continue
         compared.append(probability)
         ends = float(exact[first - 1]), float(exact[last - 1])
@@ -208,14 +206,21 @@ def _disagreement(
     # that are worse than the runs hold possible.
     for worse in range(1, min(_WORST, len(exact)) + 1):
         value = float(exact[worse - 1])
-        if not math.isfinite(value):
-            break
-        if surprise(found.runs, badness(metric, value, samples), worse, len(exact)) < _SURPRISE / _WORST:
+        if surprise(found.runs, badness(metric, value, samples), worse, sampled) < _SURPRISE / _WORST:
             return (
-                f"{worse} of {len(exact):,} sampled chips are at {value_text(value, metric.unit)} or worse, "
+                f"{worse} of {sampled:,} sampled chips are at {value_text(value, metric.unit)} or worse, "
                 "which by splitting are far rarer"
             ), ()
     return None, tuple(compared)
+
+
+def _known_worst(chips: Chips, higher_is_better: bool) -> Floats:
+    """Metrics of the worst chips in order, up to the first that a race has stopped."""
+    # Such a chip may be better than its bound says, and the ranks behind it are then not known.
+    bound = chips.low if higher_is_better else -chips.high
+    order = np.argsort(bound, kind="stable")
+    count = int(np.argmin(np.append(chips.exact[order], False)))
+    return np.asarray(chips.low[order[:count]])
 
 
 def _note(wrong: str | None, moved: bool, compared: Sequence[float]) -> str:

@@ -137,7 +137,7 @@ def split(evaluate: Evaluate, probability: float, effort: Effort, seed: int) -> 
     for number, (level, keep) in enumerate(zip(ladder.levels, ladder.keeps, strict=True), 1):
         # All runs go together, move by move: one batch keeps every worker busy.
         alive = [
-            climb for climb in climbs if len(climb.pools) == number and _above(climb.pools[-1], level).any()
+            climb for climb in climbs if len(climb.pools) == number and climb.pools[-1].scores.max() >= level
         ]
         _raise(counted, alive, level, _Step(keep), effort.states, seed)
     runs = tuple(
@@ -197,8 +197,45 @@ def _pilot(evaluate: Evaluate, probability: float, effort: Effort, seed: int) ->
     return Ladder(tuple(levels), tuple(keeps))
 
 
-def _above(pool: StatePool, level: float) -> np.ndarray:
-    return pool.scores >= level
+@dataclass
+class _Walk:
+    """The chains of one run at a level: where they are, and the states that they keep."""
+
+    climb: Climb
+    now: StatePool
+    kept: list[StatePool]
+
+    @classmethod
+    def of(cls, climb: Climb, level: float, states: int, seed: int) -> _Walk:
+        """Begin at states of the last pool; these are the first that are kept."""
+        begun = _seeds(climb, level, states, seed)
+        return cls(climb, StatePool(list(begun.chips), begun.scores.copy()), [begun])
+
+    def proposals(self, keep: float, turn: int) -> list[MovedChip]:
+        """Move every chain."""
+        name = f"{self.climb.name} level {len(self.climb.pools)}"
+        return [
+            chip.moved(keep, f"{name} chain {chain} move {turn}") for chain, chip in enumerate(self.now.chips)
+        ]
+
+    def take(self, chips: Sequence[MovedChip], scores: Floats, level: float, turn: int) -> int:
+        """Accept the moves that stay at or above the level; give how many."""
+        # A move keeps the law of chips, so on the condition it is accepted wherever that holds.
+        taken = np.flatnonzero(scores >= level)
+        for chain in taken.tolist():
+            self.now.chips[chain], self.now.scores[chain] = chips[chain], scores[chain]
+        self.climb.tried, self.climb.accepted = (
+            self.climb.tried + len(chips),
+            self.climb.accepted + len(taken),
+        )
+        if (turn + 1) % self.climb.moves == 0:
+            self.kept.append(StatePool(list(self.now.chips), self.now.scores.copy()))
+        return len(taken)
+
+    def end(self) -> None:
+        """Give the run its next pool."""
+        chips = [chip for pool in self.kept for chip in pool.chips]
+        self.climb.pools.append(StatePool(chips, np.concatenate([pool.scores for pool in self.kept])))
 
 
 def _raise(
@@ -210,44 +247,25 @@ def _raise(
     state. A chain's states all have the law of its start, so the pool's mean stays free of bias.
     """
     length = round(1 / SHARE)
-    begun = [_seeds(climb, level, -(-states // length), seed) for climb in climbs]
-    kept: list[list[StatePool]] = [[pool] for pool in begun]
-    now = [StatePool(list(pool.chips), pool.scores.copy()) for pool in begun]
-    stage = {climb.name: len(climb.pools) for climb in climbs}
+    walks = [_Walk.of(climb, level, -(-states // length), seed) for climb in climbs]
     for turn in range((length - 1) * max((climb.moves for climb in climbs), default=0)):
-        going = [index for index, climb in enumerate(climbs) if turn < (length - 1) * climb.moves]
-        proposed = [
-            [
-                chip.moved(
-                    step.keep,
-                    f"{climbs[index].name} level {stage[climbs[index].name]} chain {chain} move {turn}",
-                )
-                for chain, chip in enumerate(now[index].chips)
-            ]
-            for index in going
-        ]
+        going = [walk for walk in walks if turn < (length - 1) * walk.climb.moves]
+        proposed = [walk.proposals(step.keep, turn) for walk in going]
         scores = evaluate([chip for own in proposed for chip in own])
-        taken, place = 0, 0
-        for index, chips in zip(going, proposed, strict=True):
-            climbs[index].tried += len(chips)
-            for chain, chip in enumerate(chips):
-                # The move keeps the law of chips, so on the condition it is accepted wherever that holds.
-                if scores[place] >= level:
-                    now[index].chips[chain], now[index].scores[chain] = chip, scores[place]
-                    taken, climbs[index].accepted = taken + 1, climbs[index].accepted + 1
-                place += 1
-            if (turn + 1) % climbs[index].moves == 0:
-                kept[index].append(StatePool(list(now[index].chips), now[index].scores.copy()))
-        step.told(taken / max(place, 1), turn)
-    for climb, pools in zip(climbs, kept, strict=True):
-        chips = [chip for pool in pools for chip in pool.chips]
-        climb.pools.append(StatePool(chips, np.concatenate([pool.scores for pool in pools])))
+        own_scores = np.split(scores, np.cumsum([len(own) for own in proposed])[:-1])
+        taken = sum(
+            walk.take(own, part, level, turn)
+            for walk, own, part in zip(going, proposed, own_scores, strict=True)
+        )
+        step.told(taken / max(len(scores), 1), turn)
+    for walk in walks:
+        walk.end()
 
 
 def _seeds(climb: Climb, level: float, count: int, seed: int) -> StatePool:
     """Choose states at or above a level, each as likely as the others."""
     pool = climb.pools[-1]
-    there = np.flatnonzero(_above(pool, level))
+    there = np.flatnonzero(pool.scores >= level)
     gen = stream(seed, "rare-seeds", climb.name, len(climb.pools))
     # Every state as often as any other, the remainder without replacement: any such choice keeps the mean of
     # the states, and this one adds the least spread.

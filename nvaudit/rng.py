@@ -8,11 +8,14 @@ workers, the order of the trials, or a resume after a crash.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from nvaudit.errors import OptionError
@@ -73,42 +76,97 @@ def read_address(chip: ChipAddress) -> int:
     return chip.digest if isinstance(chip, MovedChip) else chip
 
 
-class _Moved(np.random.Generator):
-    """Numbers of a moved chip; only what a chip is drawn with."""
+def _normal(u: Any) -> Any:
+    """Φ⁻¹ of uniform numbers, which may be 0 exactly."""
+    return ndtri(np.maximum(np.asarray(u, np.float64), 2.0**-55))
 
-    def __init__(self, start: np.random.Generator, moves: list[tuple[float, np.random.Generator]]) -> None:
-        super().__init__(start.bit_generator)
-        self._start, self._moves = start, moves
+
+_Address: TypeAlias = "tuple[int | str | MovedChip, ...]"
+
+
+class _Recent:
+    """Arrays that were made last, up to ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._kept: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+
+    def get(self, key: Hashable) -> NDArray[Any] | None:
+        """Give an array, None if it is not there any more."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: Hashable, array: NDArray[Any]) -> None:
+        """Keep an array, which nobody may write to."""
+        if key in self._kept or 4 * array.nbytes > self._limit:
+            return
+        self._kept[key] = array
+        self._bytes += array.nbytes
+        while self._bytes > self._limit:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+_RECENT = _Recent(64 << 20)
+"""Normals of moved chips. A chip is mostly one move from one that was drawn just before, and would else draw
+the numbers of its whole history again."""
+
+
+class _Moved(np.random.Generator):
+    """Numbers of a chip that has moved; only what a chip is drawn with."""
+
+    def __init__(self, chip: MovedChip, seed: int, purpose: str, around: tuple[_Address, _Address]) -> None:
+        super().__init__(np.random.SFC64(0))
+        self._chip, self._where = chip, (seed, purpose, *around)
+        self._calls: list[tuple[str, tuple[int, ...] | None, str]] = []
+        self._streams: dict[int, tuple[np.random.Generator, int]] = {}
 
     def __getattribute__(self, name: str) -> Any:
-        # Any other kind of draw would come from the start alone and silently ignore the moves.
+        # Any other kind of draw would silently ignore the moves.
         if not name.startswith("_") and name not in ("standard_normal", "random", "bit_generator"):
             raise TypeError(f"a moved chip is made of normals and uniforms, not of Generator.{name}")
         return super().__getattribute__(name)
 
+    def _next(self, kind: str, size: Any, dtype: Any) -> NDArray[Any]:
+        """Standard normals of one call; for ``random`` those that the uniforms are Φ of."""
+        shape = (size,) if isinstance(size, int) else None if size is None else tuple(size)
+        self._calls.append((kind, shape, np.dtype(dtype).name))
+        calls, moves = tuple(self._calls), self._chip.moves
+        for known in range(len(moves), -1, -1):
+            key = (self._where, self._chip.start, moves[:known], calls)
+            z = _RECENT.get(key)
+            if z is not None:
+                break
+        else:
+            known, z = 0, self._own(0, self._chip.start)
+        for place, (keep, name) in enumerate(moves[known:], known + 1):
+            z = np.asarray(keep * z + (1 - keep**2) ** 0.5 * self._own(place, name), z.dtype)
+        _RECENT.put((self._where, self._chip.start, moves, calls), z)
+        return z
+
+    def _own(self, place: int, name: str) -> NDArray[Any]:
+        """Numbers that one move mixes in, or (place 0) the chip began with."""
+        gen, at = self._streams.get(place, (None, 0))
+        if gen is None:
+            seed, purpose, before, after = self._where
+            gen = stream(seed, purpose, *before, name, *after)
+        for kind, shape, dtype in self._calls[at:-1]:
+            getattr(gen, kind)(shape, dtype=dtype)  # what was known already
+        self._streams[place] = gen, len(self._calls)
+        kind, shape, dtype = self._calls[-1]
+        drawn = getattr(gen, kind)(shape, dtype=dtype)
+        return _normal(drawn) if kind == "random" else np.asarray(drawn)
+
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
-        z = self._start.standard_normal(size if out is None else out.shape, dtype=dtype)
-        for keep, towards in self._moves:
-            part = towards.standard_normal(np.shape(z), dtype=dtype)
-            z = np.asarray(keep * z + (1 - keep**2) ** 0.5 * part, dtype)
+        z = self._next("standard_normal", size if out is None else out.shape, dtype)
         if out is None:
-            return z if size is not None else np.dtype(dtype).type(z)
+            return z.copy() if size is not None else np.dtype(dtype).type(z)
         out[...] = z
         return out
 
     def random(self, size: Any = None, dtype: Any = np.float64) -> Any:  # type: ignore[override]
-        u = self._start.random(size, dtype=dtype)
-        if not self._moves:
-            return u
-        z = _normal(u)
-        for keep, towards in self._moves:
-            z = keep * z + (1 - keep**2) ** 0.5 * _normal(towards.random(size, dtype=dtype))
+        z = self._next("random", size, dtype)
         return np.asarray(ndtr(z), dtype) if size is not None else float(ndtr(z))
-
-
-def _normal(u: Any) -> Any:
-    """Φ⁻¹ of uniform numbers, which may be 0 exactly."""
-    return ndtri(np.maximum(np.asarray(u, np.float64), 2.0**-55))
 
 
 def _words(part: int | str) -> tuple[int, int]:
@@ -161,9 +219,11 @@ def stream(seed: int, purpose: str, *address: int | str | MovedChip) -> np.rando
         raise ValueError(f"a seed must be 0 or more, got {seed}")
     for place, part in enumerate(address):
         if isinstance(part, MovedChip):
-            before, after = address[:place], address[place + 1 :]
-            start = stream(seed, purpose, *before, part.start, *after)
-            moves = [(keep, stream(seed, purpose, *before, name, *after)) for keep, name in part.moves]
-            return _Moved(start, moves)
+            around = address[:place], address[place + 1 :]
+            return (
+                _Moved(part, seed, purpose, around)
+                if part.moves
+                else stream(seed, purpose, *around[0], part.start, *around[1])
+            )
     key = tuple(word for part in (purpose, *address) for word in _words(part))  # type: ignore[arg-type]
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key)))

@@ -17,7 +17,7 @@ from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Ending, Progress, completed
-from nvaudit.perturb.splitting import Effort, Split, evaluations_needed, split
+from nvaudit.perturb.splitting import Effort, Split, Walk, evaluations_needed, split
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips
@@ -89,27 +89,28 @@ class _Evaluation:
     stop: Stop
     done: int = 0
 
-    def __call__(self, chips: Sequence[MovedChip]) -> Floats:
-        """Give the badness of chips."""
-        scores = np.full(len(chips), np.nan)
-        todo = deque(enumerate(chips))
-        ending = Ending[tuple[int, MovedChip]](lambda call: self.stop.due())
-        for (place, chip), outcome, known in completed(self.pool, todo, self._submit, self._recall, ending):
-            scores[place] = outcome.value
+    def __call__(self, walks: Sequence[Walk]) -> None:
+        """Bring walks to their end."""
+        todo = deque((walk, chip) for walk in walks if (chip := walk.chip) is not None)
+        ending = Ending[tuple[Walk, MovedChip]](lambda call: self.stop.due())
+        for (walk, chip), outcome, known in completed(self.pool, todo, self._submit, self._recall, ending):
             if not known and self.record is not None:
                 self.record.add(0, 0, outcome, chip.digest)
+            walk.see(outcome.value)
+            if (following := walk.chip) is not None:
+                # Next, while a worker still has the numbers that this move began at.
+                todo.appendleft((walk, following))
             self.done += 1
             self.progress("rare chips", min(self.done, self.total), self.total)
-        if np.isnan(scores).any():
+        if any(walk.chip is not None for walk in walks):
             raise RareEnded
-        return scores
 
-    def _submit(self, call: tuple[int, MovedChip]) -> Future[Outcome]:
+    def _submit(self, call: tuple[Walk, MovedChip]) -> Future[Outcome]:
         _, chip = call
         what = f"a chip {len(chip.moves)} moves from {chip.start}"
         return self.pool.submit(what, "badness", self.metric, self.keep, 0, chip, self.scale)
 
-    def _recall(self, call: tuple[int, MovedChip]) -> Outcome | None:
+    def _recall(self, call: tuple[Walk, MovedChip]) -> Outcome | None:
         return None if self.record is None else self.record.find(0, 0, call[1].digest)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -21,8 +21,20 @@ from nvaudit.arrays import Floats
 from nvaudit.rng import MovedChip, stream
 from nvaudit.stats.splitting import SplitRun
 
-Evaluate: TypeAlias = Callable[[Sequence[MovedChip]], Floats]
-"""Scores of chips, the worse the higher, in their order."""
+
+class Walk(Protocol):
+    """Chips to be evaluated one after the other, since which comes next depends on the score before."""
+
+    @property
+    def chip(self) -> MovedChip | None:
+        """The chip that comes next; None at the end."""
+
+    def see(self, score: float) -> None:
+        """Take the score of the chip."""
+
+
+Evaluate: TypeAlias = Callable[[Sequence[Walk]], None]
+"""Brings walks to their end, in any order; the worse a chip, the higher its score."""
 
 SHARE = 0.2
 """Share of a pool that lies above the next level. Few levels with many moves and many with few cost the same
@@ -118,32 +130,27 @@ def split(evaluate: Evaluate, probability: float, effort: Effort, seed: int) -> 
     Parameters
     ----------
     evaluate : callable
-        Scores of chips. It may be called with the same chip twice.
+        Scores chips. It may meet the same chip twice.
     probability : float
         The least that is asked for, above 0 and below 1.
     seed : int
         Of the choices of states; that of the chips is the evaluation's.
     """
-    count = 0
-
-    def counted(chips: Sequence[MovedChip]) -> Floats:
-        nonlocal count
-        count += len(chips)
-        return evaluate(chips)
-
-    ladder = _pilot(counted, probability, effort, seed)
+    pilot = Climb("pilot", 2 * effort.moves)
+    ladder = _pilot(evaluate, pilot, probability, effort, seed)
     climbs = [Climb(f"run {run}", effort.moves * (1 + run % 2)) for run in range(effort.runs)]
-    _begin(counted, climbs, effort.states)
+    _begin(evaluate, climbs, effort.states)
     for number, (level, keep) in enumerate(zip(ladder.levels, ladder.keeps, strict=True), 1):
-        # All runs go together, move by move: one batch keeps every worker busy.
+        # All runs go together: their chains keep every worker busy.
         alive = [
             climb for climb in climbs if len(climb.pools) == number and climb.pools[-1].scores.max() >= level
         ]
-        _raise(counted, alive, level, _Step(keep), effort.states, seed)
+        _raise(evaluate, alive, level, keep, effort.states, seed)
     runs = tuple(
         SplitRun(ladder.levels, tuple(np.sort(pool.scores) for pool in climb.pools)) for climb in climbs
     )
     tried, accepted = (sum(getattr(climb, what) for climb in climbs) for what in ("tried", "accepted"))
+    count = (1 + len(climbs)) * effort.states + pilot.tried + tried
     return Split(ladder, runs, tuple(climbs), count, accepted / max(tried, 1))
 
 
@@ -157,35 +164,49 @@ def evaluations_needed(probability: float, effort: Effort) -> int:
     return round(effort.runs * (begun + 1.5 * moved) + begun + 2 * moved)
 
 
+@dataclass
+class _Draw:
+    """The walk of an independent chip: it ends where it begins."""
+
+    begun: MovedChip
+    scores: list[float] = field(default_factory=list)
+
+    @property
+    def chip(self) -> MovedChip | None:
+        return None if self.scores else self.begun
+
+    def see(self, score: float) -> None:
+        self.scores.append(score)
+
+
 def _begin(evaluate: Evaluate, climbs: Sequence[Climb], states: int) -> None:
     """Fill the first pool of each run with independent chips."""
-    chips = [[MovedChip(f"{climb.name} chip {state}") for state in range(states)] for climb in climbs]
-    scores = evaluate([chip for own in chips for chip in own]).reshape(len(climbs), states)
-    for climb, own, own_scores in zip(climbs, chips, scores, strict=True):
-        climb.pools.append(StatePool(own, own_scores))
+    draws = [[_Draw(MovedChip(f"{climb.name} chip {state}")) for state in range(states)] for climb in climbs]
+    evaluate([draw for own in draws for draw in own])
+    for climb, own in zip(climbs, draws, strict=True):
+        climb.pools.append(
+            StatePool([draw.begun for draw in own], np.concatenate([draw.scores for draw in own]))
+        )
 
 
 @dataclass
 class _Step:
-    """How far moves go; with ``learns`` it follows what is accepted."""
+    """How far the pilot's moves go, from what is accepted."""
 
-    keep: float
-    learns: bool = False
+    keep: float = (1 - _FIRST_STEP**2) ** 0.5
 
     def told(self, accepted: float, turn: int) -> None:
-        if self.learns:
-            # Robbins-Monro on the logarithm of the step's size β, keep² = 1 − β².
-            size = (1 - self.keep**2) ** 0.5 * np.exp((accepted - _ACCEPTED) * 2 / (1 + turn) ** 0.5)
-            self.keep = float((1 - min(size, 0.999) ** 2) ** 0.5)
+        # Robbins-Monro on the logarithm of the step's size β, keep² = 1 − β².
+        size = (1 - self.keep**2) ** 0.5 * np.exp((accepted - _ACCEPTED) * 2 / (1 + turn) ** 0.5)
+        self.keep = float((1 - min(size, 0.999) ** 2) ** 0.5)
 
 
-def _pilot(evaluate: Evaluate, probability: float, effort: Effort, seed: int) -> Ladder:
+def _pilot(evaluate: Evaluate, climb: Climb, probability: float, effort: Effort, seed: int) -> Ladder:
     """Choose levels so that each pool has a share of its states above the next, and how far moves go."""
-    climb = Climb("pilot", 2 * effort.moves)
     _begin(evaluate, [climb], effort.states)
     levels: list[float] = []
     keeps: list[float] = []
-    step = _Step((1 - _FIRST_STEP**2) ** 0.5, learns=True)
+    step = _Step()
     # The last pool is worth SHARE^j, at least the probability: its quantile lies inside.
     while SHARE ** (len(levels) + 1) > probability and len(levels) < _MOST_LEVELS:
         level = float(np.quantile(climb.pools[-1].scores, 1 - SHARE, method="higher"))
@@ -198,48 +219,45 @@ def _pilot(evaluate: Evaluate, probability: float, effort: Effort, seed: int) ->
 
 
 @dataclass
-class _Walk:
-    """The chains of one run at a level: where they are, and the states that they keep."""
+class _Chain:
+    """The walk of a chain at a level: where it is, and the states that it keeps.
 
-    climb: Climb
-    now: StatePool
-    kept: list[StatePool]
+    Attributes
+    ----------
+    turns : int
+        Moves to be made in all.
+    every : int
+        Each such move's state is kept.
+    """
 
-    @classmethod
-    def of(cls, climb: Climb, level: float, states: int, seed: int) -> _Walk:
-        """Begin at states of the last pool; these are the first that are kept."""
-        begun = _seeds(climb, level, states, seed)
-        return cls(climb, StatePool(list(begun.chips), begun.scores.copy()), [begun])
+    name: str
+    level: float
+    keep: float
+    turns: int
+    every: int
+    states: list[tuple[MovedChip, float]]
+    now: tuple[MovedChip, float]
+    turn: int = 0
+    accepted: int = 0
 
-    def proposals(self, keep: float, turn: int) -> list[MovedChip]:
-        """Move every chain."""
-        name = f"{self.climb.name} level {len(self.climb.pools)}"
-        return [
-            chip.moved(keep, f"{name} chain {chain} move {turn}") for chain, chip in enumerate(self.now.chips)
-        ]
+    @property
+    def chip(self) -> MovedChip | None:
+        if self.turn == self.turns:
+            return None
+        return self.now[0].moved(self.keep, f"{self.name} move {self.turn}")
 
-    def take(self, chips: Sequence[MovedChip], scores: Floats, level: float, turn: int) -> int:
-        """Accept the moves that stay at or above the level; give how many."""
+    def see(self, score: float) -> None:
+        chip = self.chip
         # A move keeps the law of chips, so on the condition it is accepted wherever that holds.
-        taken = np.flatnonzero(scores >= level)
-        for chain in taken.tolist():
-            self.now.chips[chain], self.now.scores[chain] = chips[chain], scores[chain]
-        self.climb.tried, self.climb.accepted = (
-            self.climb.tried + len(chips),
-            self.climb.accepted + len(taken),
-        )
-        if (turn + 1) % self.climb.moves == 0:
-            self.kept.append(StatePool(list(self.now.chips), self.now.scores.copy()))
-        return len(taken)
-
-    def end(self) -> None:
-        """Give the run its next pool."""
-        chips = [chip for pool in self.kept for chip in pool.chips]
-        self.climb.pools.append(StatePool(chips, np.concatenate([pool.scores for pool in self.kept])))
+        if chip is not None and score >= self.level:
+            self.now, self.accepted = (chip, score), self.accepted + 1
+        self.turn += 1
+        if self.turn % self.every == 0:
+            self.states.append(self.now)
 
 
 def _raise(
-    evaluate: Evaluate, climbs: Sequence[Climb], level: float, step: _Step, states: int, seed: int
+    evaluate: Evaluate, climbs: Sequence[Climb], level: float, keep: float | _Step, states: int, seed: int
 ) -> None:
     """Give each run its next pool: states at or above a level.
 
@@ -247,19 +265,39 @@ def _raise(
     state. A chain's states all have the law of its start, so the pool's mean stays free of bias.
     """
     length = round(1 / SHARE)
-    walks = [_Walk.of(climb, level, -(-states // length), seed) for climb in climbs]
-    for turn in range((length - 1) * max((climb.moves for climb in climbs), default=0)):
-        going = [walk for walk in walks if turn < (length - 1) * walk.climb.moves]
-        proposed = [walk.proposals(step.keep, turn) for walk in going]
-        scores = evaluate([chip for own in proposed for chip in own])
-        own_scores = np.split(scores, np.cumsum([len(own) for own in proposed])[:-1])
-        taken = sum(
-            walk.take(own, part, level, turn)
-            for walk, own, part in zip(going, proposed, own_scores, strict=True)
+    first = keep.keep if isinstance(keep, _Step) else keep
+    chains = []
+    for climb in climbs:
+        begun = _seeds(climb, level, -(-states // length), seed)
+        name, turns = f"{climb.name} level {len(climb.pools)} chain", (length - 1) * climb.moves
+        chains.append(
+            [
+                _Chain(f"{name} {number}", level, first, turns, climb.moves, [start], start)
+                for number, start in enumerate(zip(begun.chips, begun.scores.tolist(), strict=True))
+            ]
         )
-        step.told(taken / max(len(scores), 1), turn)
-    for walk in walks:
-        walk.end()
+    every = [chain for own in chains for chain in own]
+    if isinstance(keep, _Step):
+        _learning(evaluate, every, keep)
+    else:
+        evaluate(every)
+    for climb, own in zip(climbs, chains, strict=True):
+        climb.tried += sum(one.turn for one in own)
+        climb.accepted += sum(one.accepted for one in own)
+        kept = [
+            state for together in zip(*(chain.states for chain in own), strict=True) for state in together
+        ]
+        climb.pools.append(StatePool([chip for chip, _ in kept], np.array([score for _, score in kept])))
+
+
+def _learning(evaluate: Evaluate, chains: Sequence[_Chain], step: _Step) -> None:
+    """Move all chains together, so that each move is as long as those before have taught."""
+    for turn in range(chains[0].turns):
+        before = sum(one.accepted for one in chains)
+        for one in chains:
+            one.turns, one.keep = turn + 1, step.keep
+        evaluate(chains)
+        step.told((sum(one.accepted for one in chains) - before) / len(chains), turn)
 
 
 def _seeds(climb: Climb, level: float, count: int, seed: int) -> StatePool:

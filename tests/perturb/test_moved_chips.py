@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+import nvaudit.rng
 from nvaudit.rng import MovedChip, stream
 
 MOVED = MovedChip("a").moved(0.9, "b").moved(0.6, "c")
@@ -48,3 +49,45 @@ def test_other_draws_are_refused() -> None:
     """A draw that would ignore the moves is an error."""
     with pytest.raises(TypeError, match="integers"):
         stream(0, "program", MOVED, "w").integers(3)
+
+
+def drawn(chip: MovedChip, pieces: tuple[int, ...], kind: str = "standard_normal") -> list[np.ndarray]:
+    gen = stream(4, "program", chip, "w")
+    return [getattr(gen, kind)(size) for size in pieces]
+
+
+@pytest.mark.parametrize("kind", ["standard_normal", "random"])
+@pytest.mark.parametrize("limit", [0, 200, 1 << 20])
+def test_what_is_kept_of_chips_before_changes_no_number(
+    kind: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers depend on the address alone, whatever was drawn before, in pieces of whatever size."""
+    chips = [MovedChip("a")]
+    for number in range(6):
+        chips.append(chips[-1].moved(0.5 + number / 20, f"b{number}"))
+    monkeypatch.setattr(nvaudit.rng, "_RECENT", nvaudit.rng._Recent(0))
+    wanted = [np.concatenate(drawn(chip, (12,), kind)) for chip in chips]
+    assert len({array.tobytes() for array in wanted}) == len(chips)
+    monkeypatch.setattr(nvaudit.rng, "_RECENT", nvaudit.rng._Recent(limit))
+    order = [0, 1, 2, 3, 2, 6, 5, 6, 1, 4]
+    for at, pieces in zip(order, [(12,), (4, 8), (4, 4, 4), (12,), (5, 7)] * 2, strict=True):
+        got = np.concatenate(drawn(chips[at], pieces, kind))
+        np.testing.assert_array_equal(got, wanted[at])
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """The oldest arrays go when there are too many bytes, and one too large is not kept."""
+    kept = nvaudit.rng._Recent(100 * 8)
+    for number in range(10):
+        kept.put(number, np.zeros(20))
+    assert [number for number in range(10) if kept.get(number) is not None] == [5, 6, 7, 8, 9]
+    kept.put("large", np.zeros(60))
+    assert kept.get("large") is None
+
+
+def test_drawn_numbers_may_be_written_to() -> None:
+    """Whoever scales what was drawn does not change what the next chip is moved from."""
+    first = stream(4, "program", MOVED, "w").standard_normal(5)
+    kept = first.copy()
+    first *= 0
+    np.testing.assert_array_equal(stream(4, "program", MOVED, "w").standard_normal(5), kept)

@@ -69,6 +69,15 @@ def trial_number(chip: ChipAddress) -> int:
     return chip
 
 
+def chip_name(chip: ChipAddress) -> str:
+    """Name a chip in a message."""
+    return (
+        f"a chip {len(chip.moves)} moves from {chip.start}"
+        if isinstance(chip, MovedChip)
+        else f"trial {chip}"
+    )
+
+
 def read_address(chip: ChipAddress) -> int:
     """Give the number that read noise inside a graph is seeded by."""
     # After a move it is drawn anew: read noise is then part of the state, and a draw that does not look at

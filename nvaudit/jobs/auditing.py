@@ -299,7 +299,7 @@ def _rare(
         why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
         session.notes.append(f"rare chips were not estimated: {why}; with --resume the run goes on")
         return {}
-    return {"rare": found.chips, "rare_tail": found.tail}
+    return {"rare": found.chips, "rare_tail": found.tail, "rare_attribution": found.attribution}
 
 
 @contextmanager

@@ -15,15 +15,25 @@ from nvaudit.errors import OptionError
 from nvaudit.perturb.badness import badness, counts_errors, margin_scale, metric_at
 from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.montecarlo import VariantRunner
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Ending, Progress, completed
 from nvaudit.perturb.splitting import Effort, Split, Walk, evaluations_needed, split
 from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.variant import WHOLE, Variant
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips
-from nvaudit.report.rare import ChipMove, RareAddress, RareChip, RareTail, RareTailPoint
+from nvaudit.report.rare import (
+    ChipMove,
+    RareAddress,
+    RareAttribution,
+    RareChip,
+    RareTail,
+    RareTailPoint,
+    rare_attribution,
+)
 from nvaudit.report.wording import value_text
-from nvaudit.rng import MovedChip
+from nvaudit.rng import ChipAddress, MovedChip, chip_name
 from nvaudit.session import Session
 from nvaudit.spec import RareOptions, RunSpec
 from nvaudit.stats.binomial import interval_ranks
@@ -52,6 +62,7 @@ class Rare:
 
     chips: tuple[RareChip, ...]
     tail: RareTail
+    attribution: RareAttribution | None
 
 
 def check_rare(spec: RunSpec) -> None:
@@ -107,8 +118,7 @@ class _Evaluation:
 
     def _submit(self, call: tuple[Walk, MovedChip]) -> Future[Outcome]:
         _, chip = call
-        what = f"a chip {len(chip.moves)} moves from {chip.start}"
-        return self.pool.submit(what, "badness", self.metric, self.keep, 0, chip, self.scale)
+        return self.pool.submit(chip_name(chip), "badness", self.metric, self.keep, 0, chip, self.scale)
 
     def _recall(self, call: tuple[Walk, MovedChip]) -> Outcome | None:
         return None if self.record is None else self.record.find(0, 0, call[1].digest)
@@ -173,7 +183,35 @@ def find_rare(
         moves=effort.moves,
         acceptance=found.acceptance,
     )
-    return Rare(tuple(results), tail)
+    cause = None
+    if results[spec.rare.index(least)].value is not None and {"tensors", "all"} & {*spec.attribute}:
+        cause = _attribute(session, found, least, VariantRunner(pool, metric, keep, 0, progress, stop))
+    return Rare(tuple(results), tail, cause)
+
+
+def _attribute(
+    session: Session, found: Split, probability: float, runner: VariantRunner
+) -> RareAttribution | None:
+    """Exchange each tensor of rare chips for that of ordinary ones, and the other way round.
+
+    Taking noise away would make any chip better, a rare one or not: it is against ordinary noise that a
+    tensor's part in what makes the chip rare shows.
+    """
+    rare = found.nearest_of_runs(rare_value(found.runs, probability).value)
+    tensors = {i: t.key for i, t in enumerate(session.workload.tensors) if t.peak_code}
+    calls: list[tuple[ChipAddress | None, Variant]] = []
+    for trial, chip in enumerate(rare):
+        swaps = [frozenset({index}) for index in tensors]
+        calls += [(chip, WHOLE), *((chip, Variant(exchanged=(swap, trial))) for swap in swaps)]
+        calls += [(trial, WHOLE), *((trial, Variant(exchanged=(swap, chip))) for swap in swaps)]
+    images = session.dataset.count
+    what = f"attribution of rare chips: {len(rare)} chips × {len(tensors)} tensors"
+    means = [float(scores.mean()) for scores in runner.scores(what, calls, images)]
+    if len(means) < len(calls):
+        session.notes.append("rare chips were not attributed: the time was over or the run interrupted")
+        return None
+    values = np.array(means).reshape(len(rare), 2, 1 + len(tensors))
+    return rare_attribution(probability, tuple(tensors.values()), values, CONFIDENCE)
 
 
 def _metrics(at: RareValue, metric: Metric, samples: int) -> tuple[float | None, float | None, float | None]:

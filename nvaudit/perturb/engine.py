@@ -510,12 +510,14 @@ class Engine:
 
     def _cells(self, law: TensorLaw, index: int, trial: ChipAddress, variant: Variant) -> Cells:
         """The devices of one tensor of a chip: drawn, or as they were read back."""
+        trial = variant.chip_of(index, trial)
         if self._w.chips:
             return cells_on(law, self._w.chips[trial_number(trial)][index])
         return self._verifier.cells(law, index, variant.verified, self._w.seed, trial)
 
     def _draw(self, law: TensorLaw, index: int, trial: ChipAddress, variant: Variant) -> DrawnWeights:
         """The weights of one tensor of a chip."""
+        trial = variant.chip_of(index, trial)
         if self._w.chips:
             return weights_of(law, self._w.chips[trial_number(trial)][index], self._w.seed, trial)
         return self._verifier.draw(law, index, variant.verified, self._w.seed, trial)

@@ -20,6 +20,7 @@ from nvaudit.perturb.schedule import Ending, Progress, completed, in_order, quie
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.variant import Variant
 from nvaudit.perturb.workers import Pool
+from nvaudit.rng import ChipAddress, chip_name
 
 _TIMED_S = 1.0
 """A round of chips of at least this length tells how long one takes."""
@@ -281,7 +282,7 @@ class VariantRunner:
     stop: Stop = field(default_factory=Stop)
 
     def scores(
-        self, what: str, calls: Sequence[tuple[int | None, Variant]], images: int, least: int = 0
+        self, what: str, calls: Sequence[tuple[ChipAddress | None, Variant]], images: int, least: int = 0
     ) -> Iterator[NDArray[np.float64]]:
         """Score every call's samples.
 
@@ -289,8 +290,8 @@ class VariantRunner:
         ----------
         what : str
             For the progress.
-        calls : sequence of (trial, Variant)
-            Trial None is the unmodified model.
+        calls : sequence of (ChipAddress, Variant)
+            None is the unmodified model.
         images : int
             Samples of each, spread evenly over the set.
         least : int
@@ -304,9 +305,9 @@ class VariantRunner:
         """
         self.progress(what, 0, len(calls))
 
-        def submit(call: tuple[int | None, Variant]) -> Future[NDArray[np.float64]]:
+        def submit(call: tuple[ChipAddress | None, Variant]) -> Future[NDArray[np.float64]]:
             trial, variant = call
-            who = "the unmodified model" if trial is None else f"trial {trial}"
+            who = "the unmodified model" if trial is None else chip_name(trial)
             arguments = (self.metric, self.keep, self.point, trial, variant, images)
             return self.pool.submit(who, "variant_scores", *arguments)
 

@@ -93,6 +93,12 @@ class Climb:
     tried: int = 0
     accepted: int = 0
 
+    def nearest(self, score: float) -> tuple[MovedChip, float]:
+        """Give the state whose score lies nearest to one, and its score."""
+        best = min(self.pools, key=lambda pool: float(np.abs(pool.scores - score).min()))
+        place = int(np.abs(best.scores - score).argmin())
+        return best.chips[place], float(best.scores[place])
+
 
 @dataclass(frozen=True)
 class Split:
@@ -118,10 +124,11 @@ class Split:
 
     def nearest(self, score: float) -> tuple[MovedChip, float]:
         """Give the state whose score lies nearest to one, and its score."""
-        pools = [pool for climb in self.climbs for pool in climb.pools]
-        best = min(pools, key=lambda pool: float(np.abs(pool.scores - score).min()))
-        place = int(np.abs(best.scores - score).argmin())
-        return best.chips[place], float(best.scores[place])
+        return min((climb.nearest(score) for climb in self.climbs), key=lambda state: abs(state[1] - score))
+
+    def nearest_of_runs(self, score: float) -> tuple[MovedChip, ...]:
+        """Give the state of each run whose score lies nearest to one: chips that share no ancestor."""
+        return tuple(climb.nearest(score)[0] for climb in self.climbs)
 
 
 def split(evaluate: Evaluate, probability: float, effort: Effort, seed: int) -> Split:

@@ -18,6 +18,7 @@ from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.terms import Setting, active_terms, read_terms
 from nvaudit.perturb.verify import Verified
+from nvaudit.rng import ChipAddress
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,18 @@ class Variant:
         Noise terms that act; limits on the conductance (``clip``) always do. None: all.
     verified : Verified, optional
         Weights whose programming errors were corrected. None: none.
+    exchanged : (frozenset of int, ChipAddress), optional
+        Tensors that have the devices of another chip. None: none.
     """
 
     tensors: frozenset[int] | None = None
     terms: frozenset[str] | None = None
     verified: Verified | None = None
+    exchanged: tuple[frozenset[int], ChipAddress] | None = None
+
+    def chip_of(self, tensor: int, chip: ChipAddress) -> ChipAddress:
+        """Whose devices a tensor of a chip has."""
+        return self.exchanged[1] if self.exchanged is not None and tensor in self.exchanged[0] else chip
 
     def has(self, tensor: int) -> bool:
         """Whether a tensor is noisy."""

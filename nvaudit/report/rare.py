@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nvaudit.arrays import Floats
+from nvaudit.report.paired import Difference
+from nvaudit.stats.splitting import mean_of_runs
 
 
 class _RarePart(BaseModel):
@@ -61,3 +67,64 @@ class RareTail(_RarePart):
     states: int = Field(description="Chips in each pool of a run.")
     moves: int = Field(description="Moves between two chips of a pool; every second run makes twice as many.")
     acceptance: float = Field(description="Share of the moves that were accepted.")
+
+
+class RareTensor(_RarePart):
+    """What the devices of one tensor do in rare chips, against those of ordinary chips."""
+
+    name: str
+    given_back: Difference = Field(
+        description="From the rare chips to the same with this tensor's devices of ordinary chips."
+    )
+    alone: Difference = Field(
+        description="From ordinary chips to the same with this tensor's devices of the rare ones."
+    )
+    share: float | None = Field(
+        description="Of the gap between ordinary and rare chips: half of what this tensor takes away alone "
+        "and what it gives back. Null where there is no gap."
+    )
+
+
+class RareAttribution(_RarePart):
+    """Which tensors make rare chips what they are; the largest share first."""
+
+    probability: float
+    chips: int = Field(description="Rare chips about the value, one of each run; as many ordinary ones.")
+    confidence: float
+    rare: float = Field(description="Mean metric of the rare chips.")
+    ordinary: float = Field(description="Mean metric of the ordinary ones: the first of the audit.")
+    tensors: tuple[RareTensor, ...]
+
+
+def rare_attribution(
+    probability: float, names: Sequence[str], values: Floats, confidence: float
+) -> RareAttribution:
+    """Work out what each tensor does, with Student's intervals over the chips, which are of different runs.
+
+    Parameters
+    ----------
+    values : ndarray, float64, shape (chip, 2, 1 + tensor)
+        Metric of a rare chip and of an ordinary one; as they are, and with each tensor of the other.
+    """
+    rare, ordinary = values[:, 0], values[:, 1]
+    gap = float((rare[:, 0] - ordinary[:, 0]).mean())
+
+    def difference(change: Floats) -> Difference:
+        value, low, high = mean_of_runs(change, confidence)
+        return Difference(value=value, low=low, high=high)
+
+    tensors = []
+    for place, name in enumerate(names, 1):
+        given_back = difference(rare[:, place] - rare[:, 0])
+        alone = difference(ordinary[:, place] - ordinary[:, 0])
+        share = (alone.value - given_back.value) / (2 * gap) if gap else None
+        tensors.append(RareTensor(name=name, given_back=given_back, alone=alone, share=share))
+    tensors.sort(key=lambda tensor: -(tensor.share or 0.0))
+    return RareAttribution(
+        probability=probability,
+        chips=len(values),
+        confidence=confidence,
+        rare=float(rare[:, 0].mean()),
+        ordinary=float(ordinary[:, 0].mean()),
+        tensors=tuple(tensors),
+    )

@@ -19,7 +19,7 @@ from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.header import Header
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.mapped import MappedGate, MappedShare, joint_verdict
-from nvaudit.report.rare import RareChip, RareTail
+from nvaudit.report.rare import RareAttribution, RareChip, RareTail
 from nvaudit.report.reading import parsed, validated
 from nvaudit.report.remedy import Remedy
 from nvaudit.report.sections import (
@@ -99,6 +99,9 @@ class AuditReport(Header):
         default=(), description="Chips far beyond the sample, estimated by splitting; empty without --rare."
     )
     rare_tail: RareTail | None = Field(default=None, description="The tail that splitting has seen.")
+    rare_attribution: RareAttribution | None = Field(
+        default=None, description="Which tensors make the rarest chips bad; null without --attribute tensors."
+    )
     trials: TrialSummary
     sweep: tuple[SweepPoint, ...] = ()
     calibrated: CalibratedChips | None = Field(

@@ -105,6 +105,18 @@ def rare_value(runs: Sequence[SplitRun], probability: float, confidence: float =
     )
 
 
+def mean_of_runs(values: Floats, confidence: float = 0.95) -> RareValue:
+    """Mean over independent runs, with Student's interval.
+
+    Parameters
+    ----------
+    values : ndarray, float64, shape (run,)
+    """
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
+    reach = float(student.ppf(0.5 + confidence / 2, len(values) - 1)) * error
+    return RareValue(mean, mean - reach, mean + reach)
+
+
 def surprise(runs: Sequence[SplitRun], score: float, worse: int, sampled: int) -> float:
     """Chance that a plain sample holds as many chips at or above a score as it does.
 

@@ -13,8 +13,15 @@ from nvaudit import audit
 from nvaudit.errors import OptionError
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.replaying import replay
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.schedule import quiet
 from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.variant import WHOLE, Variant
+from nvaudit.report.kinds import document_of
+from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.result import AuditReport
+from nvaudit.rng import MovedChip
+from nvaudit.session import Session, prepared, settle_metric
 from nvaudit.spec import make_spec
 from tests.conftest import EXAMPLE
 
@@ -86,6 +93,45 @@ def test_a_run_that_was_cut_off_goes_on(small: AuditReport, tmp_path: Path) -> N
 def test_workers_change_nothing(small: AuditReport) -> None:
     """Two workers give the same rare chips."""
     assert audit(EXAMPLE, **{**SMALL, "workers": 2}).rare == small.rare
+
+
+def test_rare_chips_are_attributed() -> None:
+    """With --attribute tensors the report says what exchanging each tensor's devices does to rare chips."""
+    report = audit(EXAMPLE, **{**SMALL, "attribute": ("tensors",), "attribution_trials": 2})
+    found = report.rare_attribution
+    assert found is not None
+    assert (found.probability, found.chips) == (0.02, 4)
+    assert found.rare == pytest.approx(report.rare[0].value, abs=0.05)
+    assert found.ordinary == pytest.approx(np.mean(report.trials.values[:4]))
+    assert {one.name for one in found.tensors} == {
+        one.name for one in report.attribution_detail.tensors.items
+    }  # type: ignore[union-attr]
+    worst = found.tensors[0]
+    assert worst.name == "fc2.weight"
+    assert worst.given_back.value > 0 > worst.alone.value
+    assert "What makes 1 chip in 50 bad, by tensor: 4 chips of about" in markdown_document(
+        document_of(report)
+    )
+
+
+def test_a_tensor_of_another_chip_is_that_chips() -> None:
+    """A chip whose every tensor is exchanged scores as the other chip; with none, as itself."""
+    spec = make_spec(model=EXAMPLE, device="fefet1", sigmas=(0.3,), limit=40)
+
+    def scores(session: Session) -> list[float]:
+        engine = Engine(session.workload)
+        metric = settle_metric(session, engine.probe())
+        every = frozenset(range(len(session.workload.tensors)))
+        moved = MovedChip("a").moved(0.5, "b")
+        chips: list[tuple[int | MovedChip, Variant]] = [
+            (7, WHOLE), (3, Variant(exchanged=(every, 7))), (moved, Variant(exchanged=(every, 7))),
+            (moved, WHOLE), (7, Variant(exchanged=(every, moved))), (7, Variant(exchanged=(frozenset(), 3))),
+        ]  # fmt: skip
+        return [engine.chip(metric, None, 0, chip, variant).value for chip, variant in chips]
+
+    seven, other, third, moved, exchanged, same = prepared(spec, quiet, scores)
+    assert seven == other == third == same
+    assert moved == exchanged != seven
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ KEYS = [
     "kind", "schema_version", "nvaudit_version", "libraries", "headline", "label_free", "metric",
     "metric_info", "model", "data", "device", "operating_point", "codes", "runtime", "run", "hashes",
     "timing", "events", "notes", "verdict", "interrupted", "time_boxed", "nominal", "quantised", "kpp",
-    "yields", "gate", "drops", "baseline", "mapped", "mapped_gate", "tail", "rare", "rare_tail", "trials",
+    "yields", "gate", "drops", "baseline", "mapped", "mapped_gate", "tail", "rare", "rare_tail",
+    "rare_attribution", "trials",
     "sweep", "calibrated", "measured_chips", "roughness", "landscape", "tensors", "device_levels",
     "crossbar", "zero_groups", "cost", "attribution", "attribution_detail", "remedy",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from scipy.stats import chi2, norm
 
 from nvaudit.perturb.splitting import Effort, Evaluate, Walk, evaluations_needed, split
 from nvaudit.rng import MovedChip
-from nvaudit.stats.splitting import SplitRun, moves_matter, rare_value, surprise
+from nvaudit.stats.splitting import SplitRun, mean_of_runs, moves_matter, rare_value, surprise
 
 DIMENSION = 20
 
@@ -130,3 +130,11 @@ def test_a_score_that_comes_to_its_end_stops_the_climb() -> None:
     found = split(in_rounds(lambda chips: np.ones(len(chips))), 1e-6, Effort(runs=4, states=20), 0)
     assert len(found.ladder.levels) <= 1
     assert rare_value(found.runs, 1e-6).value == 1.0
+
+
+def test_the_mean_of_runs_has_students_interval() -> None:
+    """Of four runs: 3.182 standard errors to each side."""
+    value, low, high = mean_of_runs(np.array([1.0, 2, 3, 4]))
+    assert value == 2.5
+    assert (high - value) / (np.std([1, 2, 3, 4], ddof=1) / 2) == pytest.approx(3.1824, abs=1e-4)
+    assert value - low == pytest.approx(high - value)

@@ -18,6 +18,7 @@ from nvaudit.report.audit.loss_figures import (
     waterfall_base,
     waterfall_figure,
 )
+from nvaudit.report.audit.rare import odds
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -33,6 +34,7 @@ from nvaudit.report.document import (
     short,
 )
 from nvaudit.report.paired import Difference
+from nvaudit.report.rare import RareAttribution
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import MetricInfo
 from nvaudit.report.steps import noiseless_steps
@@ -73,11 +75,11 @@ class _Scale:
     digits: int
 
     @classmethod
-    def of(cls, part: NoiseAttribution, info: MetricInfo) -> _Scale:
+    def of(cls, info: MetricInfo, *losses: float) -> _Scale:
         sign = 1 if info.higher_is_better else -1
         if info.unit == "fraction":
             return cls(sign, 100.0, 2)
-        largest = max(abs(part.loss[0].kpp.value), abs(part.loss[0].mean.value))
+        largest = max(abs(loss) for loss in losses)
         return cls(sign, 1.0, min(max(3 - math.floor(math.log10(largest)), 0), 12) if largest else 4)
 
     def gain(self, value: float, signed: bool = True) -> str:
@@ -112,6 +114,8 @@ def losses_section(report: AuditReport) -> Section:
             blocks += _parts(info, part)
         if detail.classes is not None and detail.classes.classes:
             blocks += _classes(report, detail.classes)
+        if report.rare_attribution is not None:
+            blocks += _rare_cause(report, report.rare_attribution)
         if detail.notes:
             blocks.append(Bullets(tuple(f"Not attributed: {note}" for note in detail.notes)))
     elif report.attribution:
@@ -151,7 +155,8 @@ def _waterfall(report: AuditReport) -> Figure:
 
 def _parts(info: MetricInfo, part: NoiseAttribution) -> Iterator[Block]:
     """A ranking of tensors or noise terms: the picture of a page, the table, and how both are read."""
-    scale, what, name = _Scale.of(part, info), _WHAT[part.kind], kpp_name(part.percentiles[0])
+    scale = _Scale.of(info, part.loss[0].kpp.value, part.loss[0].mean.value)
+    what, name = _WHAT[part.kind], kpp_name(part.percentiles[0])
     measure = "points" if info.unit == "fraction" else info.unit
     sign = scale.sign
     bars = sorted(
@@ -222,6 +227,47 @@ def _explained(part: NoiseAttribution, scale: _Scale) -> Iterator[str]:
         )
     if part.kept:
         yield f"Limits that act in every variant: {', '.join(part.kept)}."
+
+
+def _rare_cause(report: AuditReport, found: RareAttribution) -> Iterator[Block]:
+    """Which tensors make rare chips bad."""
+    info = report.metric_info
+    scale = _Scale.of(info, found.rare - found.ordinary)
+    measure = "points" if info.unit == "fraction" else info.unit
+    rare, ordinary = value_text(found.rare, info.unit), value_text(found.ordinary, info.unit)
+    first, worst = odds(found.probability), found.tensors[0]
+    bars = [RankingBar(one.name, *_gain(one.given_back, scale.sign)) for one in found.tensors]
+    words = (
+        f"What chips as bad as {first} get back where one tensor's devices are exchanged for those of an "
+        f"ordinary chip. Most: {short(worst.name)}, "
+        f"{difference_text(scale.sign * worst.given_back.value, info.unit)}."
+    )
+    factor = 100.0 if info.unit == "fraction" else 1.0
+    draw = partial(parts_figure, bars, f"{measure} given back", factor)
+    yield Figure("rare-by-tensors", words, draw, legend="Lines: intervals.", media=PAGE)
+    rows = [
+        (
+            short(one.name),
+            Number(one.share, "–" if one.share is None else f"{100 * one.share:.0f} %".replace("-", "−")),
+            Number(scale.sign * one.given_back.value, scale.gain(one.given_back.value)),
+            scale.interval(one.given_back),
+            Number(-scale.sign * one.alone.value, scale.loss(one.alone.value)),
+        )
+        for one in found.tensors
+    ]
+    shown, cut = limited(rows)
+    caption = (
+        f"What makes {first} bad, by tensor: {count_text(found.chips, 'chip')} of about {rare}, one of each "
+        f"run, and as many ordinary ones, mean {ordinary}; in {measure}.{cut}"
+    )
+    columns = ("tensor", "share of the gap", "back", "interval", "lost alone")
+    yield Table("rare-tensors", caption, columns, shown, numeric=(2, 4), sortable=len(rows) > 8)
+    yield Paragraph(
+        "Back: the rare chips with this tensor's devices of an ordinary chip. Lost alone: ordinary chips "
+        "with this tensor's devices of a rare one. Share: the average of both, of the gap between the two. "
+        f"Intervals: {confidence_text(found.confidence)}, from as many independent runs.",
+        "note",
+    )
 
 
 def _gain(change: Difference, sign: int) -> tuple[float, float | None, float | None]:

@@ -38,21 +38,21 @@ Floats = NDArray[np.float64]
 
 def linear(z: Floats) -> Floats:
     """A normal score."""
-    return z.sum(axis=1) / DIMENSION**0.5
+    return np.asarray(z.sum(axis=1) / DIMENSION**0.5)
 
 
 def quadratic(z: Floats) -> Floats:
     """A score that is even in the normals, as more than half of that of a network is."""
-    return np.square(z).sum(axis=1)
+    return np.asarray(np.square(z).sum(axis=1))
 
 
 def mixture(z: Floats) -> Floats:
-    """Two causes, of which the second grows faster: as likely as the first where a chip in 40,000 is worse."""
+    """Two causes, of which the second grows faster, and rules from 1 chip in 30,000 on."""
     return np.maximum(z[:, 0], 1.5 * z[:, 1] - 2)
 
 
 def hidden(z: Floats) -> Floats:
-    """A second cause that no chip of the first pools shows, and that rules from 1 chip in 100,000 on."""
+    """A second cause that no chip of the first pools shows, and that rules from 1 chip in 300,000 on."""
     return np.maximum(z[:, 0], 3 * z[:, 1] - 9)
 
 

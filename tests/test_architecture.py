@@ -81,9 +81,12 @@ MAY_IMPORT = {
     "jobs.suggesting": LOWER | {"perturb", "session"},
     "jobs.rare": LOWER | {"perturb", "session"},
     "jobs.calibrating": LOWER | {"perturb", "session", "remapping", "jobs.measuring"},
-    "jobs.deploying": LOWER | {"perturb", "session"},
-    "jobs.reassembling": LOWER | {"perturb", "session", "jobs.deploying"},
-    "jobs.measured": LOWER | {"perturb", "session", "jobs.deploying"},
+    "jobs.on_crossbars": LOWER | {"perturb", "session"},
+    "jobs.mapped_manifest": LOWER | {"perturb", "jobs.on_crossbars"},
+    "jobs.deploying": LOWER | {"perturb", "session", "jobs.on_crossbars", "jobs.mapped_manifest"},
+    "jobs.reassembling": LOWER
+    | {"perturb", "session", "jobs.on_crossbars", "jobs.mapped_manifest", "jobs.deploying"},
+    "jobs.measured": LOWER | {"perturb", "session", "jobs.on_crossbars", "jobs.mapped_manifest"},
     "jobs.fitting": LOWER | {"perturb", "session", "jobs.auditing"},
     "jobs.chip_calibrating": LOWER
     | {"perturb", "remapping", "session", "jobs.calibrating", "jobs.measured", "jobs.replaying"},

@@ -23,6 +23,8 @@ _END = 0.05
 """Share of the window around its ends within which a device that does not follow is stuck there."""
 _CLIPPED = 0.01
 """Share of a level's devices at one and the same extreme value from which on they are limited to it."""
+_BLOCKS = 8
+"""Parts of a crossbar, of neighbouring rows, on which laws are judged."""
 _TESTED = 2000
 """Devices of a level that its shape is tested on."""
 
@@ -130,11 +132,7 @@ def fit_arrays(
     common = sum(one.value**2 for one in sure(components).values())
     shared = _shared_by_level(base, level, kept, parts, top_level, components)
     fits = _level_fits(level, error, kept, at_clip, window, step, shared, confidence)
-    normal = _sums(level, error, inside, parts, top_level)
-    # What devices have in common is a term of its own: the law is of what is left.
-    normal = replace(normal, second=np.maximum(normal.second - common * normal.count, 0.0))
-    laws = choose_laws(normal, _log_sums(level, error, inside, parts, top_level, low / step),
-                       np.arange(top_level + 1) / top_level, levels)  # fmt: skip
+    laws = _laws(base, level, error, inside, top_level, low / step, common, levels)
     to_unit = tuple(None if one is None else low + step * one for one in clip)
     return ArrayFit(
         crossbars=len(base),
@@ -291,37 +289,45 @@ def _lilliefors(scaled: Doubles) -> tuple[float, float]:
     return distance, float(min(p, 1.0))
 
 
-def _sums(
-    level: NDArray[np.intp],
-    values: Doubles,
-    kept: NDArray[np.bool_],
-    parts: Sequence[slice],
-    top: int,
-    jacobian: Doubles | None = None,
-) -> Sums:
-    def added(weights: Doubles) -> Doubles:
-        each = [np.bincount(level[part], weights[part] * kept[part], top + 1) for part in parts]
-        return np.array(each)
-
-    extra = np.zeros_like(values) if jacobian is None else jacobian
-    return Sums(added(np.ones_like(values)), added(values), added(values**2), added(extra))
-
-
-def _log_sums(
+def _laws(
+    base: Sequence[CrossbarSample],
     level: NDArray[np.intp],
     error: Doubles,
     kept: NDArray[np.bool_],
-    parts: Sequence[slice],
     top: int,
     offset: float,
-) -> Sums | None:
-    """Sums of ln(g / target), g in level spacings, g_min the offset; None where either is not positive."""
-    g, target = offset + level + error, offset + level
-    there = kept & (target > 0)
-    if not there.any() or (g[there] <= 0).any() or (kept & ~there).any():
-        return None
-    safe = np.where(there, g, 1.0)
-    return _sums(level, np.log(safe / np.where(there, target, 1.0)), kept, parts, top, np.log(safe))
+    common: float,
+    levels: int | None,
+) -> list[FittedLaw]:
+    """Choose the law of what devices do not have in common.
+
+    Parameters
+    ----------
+    offset : float
+        Conductance of level 0, in level spacings.
+    common : float
+        Variance of what devices have in common: a term of its own.
+    """
+    # Rows in blocks: as many numbers as a standard error needs, where there are few crossbars.
+    part = np.concatenate([
+        number * _BLOCKS + one.row * _BLOCKS // (one.row.max() + 1) for number, one in enumerate(base)
+    ])  # fmt: skip
+    there = np.unique(part[kept], return_inverse=True)
+    index = there[1] * (top + 1) + level[kept]
+    size = len(there[0]) * (top + 1)
+
+    def sums(values: Doubles, jacobian: Doubles) -> Sums:
+        each = (np.ones_like(values), values, values**2, jacobian)
+        added = [np.bincount(index, one, size).astype(np.float64) for one in each]
+        return Sums(*(one.reshape(-1, top + 1) for one in added))
+
+    normal = sums(error[kept], np.zeros(int(kept.sum())))
+    normal = replace(normal, second=np.maximum(normal.second - common * normal.count, 0.0))
+    g, target = (offset + level + error)[kept], (offset + level)[kept]
+    # Of a log-normal law both are positive.
+    positive = bool((target > 0).all() and (g > 0).all())
+    lognormal = sums(np.log(g / target), np.log(g)) if positive else None
+    return choose_laws(normal, lognormal, np.arange(top + 1) / top, levels, there[0] // _BLOCKS)
 
 
 def _components(

@@ -6,13 +6,17 @@ level spacings. So a law is fitted and judged on the sums of crossbars, whatever
     log L = Σ_levels −n/2 · ln 2πσ² − (Σ d² − 2 μ Σ d + n μ²) / 2σ²
 
 A log-normal law is the same on ln(g / target), with the density's Jacobian, −Σ ln g.
+
+Laws are judged on crossbars that they were not fitted to. Within a family, whose laws are special cases of
+the largest, the fewest parameters within one standard error of the best are taken (Breiman et al.,
+Classification and Regression Trees, 1984, section 3.4.3); of the families, which are no special cases of
+each other, the one with the highest likelihood, whatever its number of parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +33,13 @@ LEAST = 1e-3
 
 @dataclass(frozen=True)
 class Sums:
-    """Of every crossbar and level.
+    """Of every part of a crossbar, and level.
 
     Attributes
     ----------
-    count, first, second : ndarray, float64, shape (crossbar, level)
+    count, first, second : ndarray, float64, shape (part, level)
         Devices, Σ d, Σ d² of what a law is about.
-    jacobian : ndarray, float64, shape (crossbar, level)
+    jacobian : ndarray, float64, shape (part, level)
         What is subtracted from the log-likelihood; 0 of a normal law.
     """
 
@@ -44,13 +48,16 @@ class Sums:
     second: Doubles
     jacobian: Doubles
 
-    def part(self, crossbars: NDArray[np.bool_]) -> Sums:
-        """Those of some crossbars, added up: shape (1, level)."""
-        parts = (one[crossbars].sum(axis=0, keepdims=True) for one in vars(self).values())
-        return Sums(*parts)
+    def added(self, parts: NDArray[np.bool_]) -> Sums:
+        """Those of some parts, added up: shape (1, level)."""
+        return Sums(*(one[parts].sum(axis=0, keepdims=True) for one in vars(self).values()))
+
+    def of(self, parts: NDArray[np.bool_]) -> Sums:
+        """Those of some parts."""
+        return Sums(*(one[parts] for one in vars(self).values()))
 
     def log_likelihood(self, mean: Doubles, spread: Doubles) -> Doubles:
-        """Of each crossbar."""
+        """Of each part."""
         spread = np.maximum(spread, LEAST)
         square = self.second - 2 * mean * self.first + self.count * mean**2
         each = -self.count * np.log(np.sqrt(2 * np.pi) * spread) - square / (2 * spread**2) - self.jacobian
@@ -243,90 +250,138 @@ def _by_level(sums: Sums) -> tuple[Doubles, Doubles, Doubles]:
 def _scores(
     sums: Sums, fit: Callable[[Sums], tuple[Doubles, Doubles]], folds: Sequence[NDArray[np.bool_]]
 ) -> Doubles:
-    """Held-out log-likelihood per device, crossbar by crossbar."""
+    """Held-out log-likelihood, part by part."""
     scores = np.zeros(len(sums.count))
     for held in folds:
-        # A lone crossbar is judged on itself.
-        mean, spread = fit(sums.part(held if held.all() else ~held))
-        part = Sums(*(one[held] for one in vars(sums).values()))
-        scores[held] = part.log_likelihood(mean, spread)
-    return np.asarray(scores / np.maximum(sums.count.sum(axis=1), 1))
+        scores[held] = sums.of(held).log_likelihood(*fit(sums.added(held if held.all() else ~held)))
+    return scores
 
 
-def _simplest(names: Sequence[Any], sizes: Sequence[int], scores: Sequence[Doubles]) -> tuple[int, Doubles]:
-    """The candidate with the fewest parameters within one standard error of the best; and the errors."""
-    means = np.array([one.mean() for one in scores])
-    best = int(np.argmax(means))
-    n = max(len(scores[best]) - 1, 1)
-    errors = np.array([np.std(one - scores[best]) / np.sqrt(n) for one in scores])
-    near = [index for index in range(len(names)) if means[index] >= means[best] - errors[index]]
-    return min(near, key=lambda index: (sizes[index], -means[index])), errors
+def _simplest(sizes: Sequence[int], scores: Sequence[Doubles], devices: Doubles) -> int:
+    """The candidate with the fewest parameters within one standard error of the best."""
+    totals, errors = [one.sum() for one in scores], _errors(scores, devices)
+    best = int(np.argmax(totals))
+    near = [index for index in range(len(sizes)) if totals[index] >= totals[best] - errors[index]]
+    return min(near, key=lambda index: (sizes[index], -totals[index]))
 
 
-def choose_laws(normal: Sums, lognormal: Sums | None, x: Doubles, levels: int | None) -> list[FittedLaw]:
+def _errors(scores: Sequence[Doubles], devices: Doubles) -> list[float]:
+    """Standard errors of differences to the best, of parts of so many devices.
+
+    A part of n devices has n times the mean difference, d, by expectation: √(B / (B − 1) · Σ (dᵢ − nᵢ d)²) of
+    the sum over B parts (Cochran, Sampling Techniques, 1977, section 6.3).
+    """
+    best, count = max(scores, key=lambda one: one.sum()), len(devices)
+    errors = []
+    for one in scores:
+        d = one - best
+        off = d - devices * (d.sum() / devices.sum())
+        errors.append(float(np.sqrt(count / max(count - 1, 1) * np.square(off).sum())))
+    return errors
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A law that may be chosen, and what it is about."""
+
+    kind: str
+    shift: LawFamily
+    spread: LawFamily
+    sums: Sums
+
+    @property
+    def family(self) -> str:
+        """Of those laws that are special cases of one: polynomials are, of a number for each level."""
+        return f"{self.kind} saturating" if self.spread.name == "saturating" else self.kind
+
+    @property
+    def size(self) -> int:
+        """Parameters."""
+        return self.shift.size + self.spread.size
+
+    def fit(self, part: Sums, x: Doubles) -> tuple[Doubles, Doubles]:
+        """Parameters of the shift and of the spread."""
+        moved = _fit_shift(part, self.shift, x)
+        mean = self.shift.at(moved, x)
+        for _ in range(3 if self.kind in _MOVED else 1):
+            parameters = _fit_spread(part, mean, self.spread, x)
+            mean = self._mean(mean, self.spread.at(parameters, x))
+        return moved, parameters
+
+    def _mean(self, shift: Doubles, sigma: Doubles) -> Doubles:
+        # Preserving the mean moves the exponent by −σ²/2 of its own quantity.
+        return _MOVED[self.kind] * sigma**2 / 2 if self.kind in _MOVED else shift
+
+    def mean_and_spread(self, part: Sums, x: Doubles) -> tuple[Doubles, Doubles]:
+        """Of each level, as fitted to some parts."""
+        moved, parameters = self.fit(part, x)
+        sigma = self.spread.at(parameters, x)
+        return self._mean(self.shift.at(moved, x), sigma), sigma
+
+
+def choose_laws(
+    normal: Sums,
+    lognormal: Sums | None,
+    x: Doubles,
+    levels: int | None,
+    crossbar: NDArray[np.intp],
+) -> list[FittedLaw]:
     """Fit every law that profiles may hold, and order them: the chosen one first, then by score.
 
     Parameters
     ----------
     normal : Sums
-        Of g − target, in level spacings.
+        Of g − target, in level spacings; every part with some device.
     lognormal : Sums or None
         Of ln(g / target); None where a conductance is not positive.
     x : ndarray, float64, shape (level,)
         Level over the top level.
     levels : int or None
         Of a cell; None: analog.
+    crossbar : ndarray of int, shape (part,)
+        Numbers of the crossbars; parts of a lone one are judged by its others.
     """
-    number = np.arange(len(normal.count)) % FOLDS
-    folds = [number == fold for fold in range(min(FOLDS, len(number)))]
+    number = np.unique(crossbar, return_inverse=True)[1]
+    number = (number if number.any() else np.arange(len(number))) % FOLDS
+    # A lone part is judged on itself.
+    folds = [number == fold for fold in np.unique(number)] if number.any() else [np.ones(1, np.bool_)]
     shifts = shift_families(levels)
     tried = [
         _scores(normal, lambda part, f=f: (f.at(_fit_shift(part, f, x), x), _by_level(part)[2]), folds)  # type: ignore[misc]
         for f in shifts
     ]
-    shift = shifts[_simplest(shifts, [f.size for f in shifts], tried)[0]]
-    candidates: list[tuple[str, LawFamily, LawFamily, Sums]] = [
-        ("normal", shift, family, normal) for family in spread_families(levels)
-    ]
+    devices = normal.count.sum(axis=1)
+    shift = shifts[_simplest([family.size for family in shifts], tried, devices)]
+    candidates = [_Candidate("normal", shift, family, normal) for family in spread_families(levels)]
     if lognormal is not None:
         candidates += [
-            (kind, shifts[0], family, lognormal)
+            _Candidate(kind, shifts[0], family, lognormal)
             for kind in LOGNORMAL
             for family in spread_families(levels)
             if family.name in ("constant", "polynomial of degree 1", "a number for each level")
         ]
-
-    def fit(part: Sums, kind: str, shift: LawFamily, spread: LawFamily) -> tuple[Doubles, Doubles]:
-        moved = _fit_shift(part, shift, x)
-        mean = shift.at(moved, x)
-        for _ in range(3 if kind in _MOVED else 1):
-            parameters = _fit_spread(part, mean, spread, x)
-            # Preserving the mean moves the exponent by −σ²/2 of its own quantity.
-            mean = mean if kind not in _MOVED else _MOVED[kind] * spread.at(parameters, x) ** 2 / 2
-        return moved, parameters
-
-    def both(part: Sums, kind: str, shift: LawFamily, spread: LawFamily) -> tuple[Doubles, Doubles]:
-        moved, parameters = fit(part, kind, shift, spread)
-        sigma = spread.at(parameters, x)
-        return (_MOVED[kind] * sigma**2 / 2 if kind in _MOVED else shift.at(moved, x)), sigma
-
     scores = [
-        _scores(sums, lambda part, k=k, s=s, f=f: both(part, k, s, f), folds)  # type: ignore[misc]
-        for k, s, f, sums in candidates
+        _scores(one.sums, lambda part, one=one: one.mean_and_spread(part, x), folds)  # type: ignore[misc]
+        for one in candidates
     ]
-    sizes = [s.size + f.size for _, s, f, _ in candidates]
-    chosen, errors = _simplest(candidates, sizes, scores)
-    every = np.ones(len(normal.count), np.bool_)
+    every, total = np.ones(len(normal.count), np.bool_), float(devices.sum())
     laws = []
-    for (kind, moved, family, sums), score, error in zip(candidates, scores, errors, strict=True):
-        shift_parameters, spread_parameters = fit(sums.part(every), kind, moved, family)
-        laws.append(
-            FittedLaw(
-                kind, moved, family, shift_parameters, spread_parameters, float(score.mean()), float(error)
-            )
-        )
-    first = laws[chosen]
+    for one, score, error in zip(candidates, scores, _errors(scores, devices), strict=True):
+        parameters = one.fit(one.sums.added(every), x)
+        per_device = float(score.sum()) / total, error / total
+        laws.append(FittedLaw(one.kind, one.shift, one.spread, *parameters, *per_device))
+    first = laws[_chosen(candidates, scores, devices)]
     return [first, *sorted((law for law in laws if law is not first), key=lambda law: -law.score)]
+
+
+def _chosen(candidates: Sequence[_Candidate], scores: Sequence[Doubles], devices: Doubles) -> int:
+    """The best of the families, each with the simplest of its laws that will do."""
+    best = []
+    for family in dict.fromkeys(one.family for one in candidates):
+        mine = [index for index, one in enumerate(candidates) if one.family == family]
+        sizes, theirs = [candidates[index].size for index in mine], [scores[index] for index in mine]
+        best.append(mine[_simplest(sizes, theirs, devices)])
+    return max(best, key=lambda index: float(scores[index].sum()))
 
 
 _MOVED = {"lognormal, mean resistance kept": 1.0, "lognormal, mean conductance kept": -1.0}

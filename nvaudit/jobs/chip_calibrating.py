@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.calibrating import correction_of, refuse_coupled
-from nvaudit.jobs.measured import load_chips, with_manifest
+from nvaudit.jobs.measured import load_chips, reading_notes, with_manifest
 from nvaudit.jobs.replaying import write_chip
 from nvaudit.mapping.chip_files import find_chips
 from nvaudit.model import build_template
@@ -123,8 +123,10 @@ def _opened(spec: RunSpec, folder: Path, number: int, progress: Progress) -> _Jo
         session = prepare_again(session, probe)
     metric = settle_metric(session, probe)
     refuse_coupled(session, "calibrate")
-    chips = tuple(one.devices for one in load_chips(session, progress))
-    return _Job(session, replace(session.workload, chips=chips), metric, number, progress)
+    chips = load_chips(session, progress)
+    session.notes.extend(reading_notes(chips[number].source.name, chips[number].counts))
+    work = replace(session.workload, chips=tuple(one.devices for one in chips))
+    return _Job(session, work, metric, number, progress)
 
 
 def _chosen(chip: Path, name: str | None) -> tuple[str, int]:

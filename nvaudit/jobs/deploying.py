@@ -6,179 +6,54 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit._version import __version__
-from nvaudit.device import DeviceProfile, OperatingPoint, profile_digest
-from nvaudit.errors import DataError, ModelError, OptionError
+from nvaudit.device import profile_digest
+from nvaudit.errors import DataError, OptionError
 from nvaudit.files import holding_inputs, new_folder, note_files, write_text_atomic, writing
+from nvaudit.jobs.mapped_manifest import crossbar_entry, manifest_of, numbers_file, tensor_entry
+from nvaudit.jobs.on_crossbars import OnCrossbars, settle_mapping
 from nvaudit.mapping.array_files import CONDUCTANCE, check_format, in_threads, write_arrays
 from nvaudit.mapping.groups import unmapped
 from nvaudit.mapping.manifest import (
     ARRAYS,
-    DIGITAL,
     DIGITAL_PART,
     MANIFEST,
-    ConverterEntry,
     CrossbarEntry,
-    DigitalEntry,
     Manifest,
-    ModelEntry,
-    OperatorEntry,
-    OutliersEntry,
     TensorEntry,
-    WindowEntry,
     crossbar_file,
     folder_name,
     manifest_text,
-    runs_of,
 )
-from nvaudit.mapping.places import CrossbarPlace, Geometry, TargetArrays, arrays_digest, target_arrays
-from nvaudit.mapping.select import Decision, select
+from nvaudit.mapping.places import CrossbarPlace, Geometry, TargetArrays, target_arrays
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.mapping.tiling import Crossbar
-from nvaudit.model import LoadedModel, Weight, constants, filled_model, load_model
+from nvaudit.model import Weight, filled_model
 from nvaudit.model.digital_part import DigitalPart, digital_part
-from nvaudit.model.layer_input import layer_inputs
-from nvaudit.options import OF_A_MAPPING, DataOptions
 from nvaudit.perturb.chip import TensorLaw, blocks
-from nvaudit.perturb.crossbar import WeightOnCrossbars
-from nvaudit.perturb.prepare import map_tensor
 from nvaudit.perturb.read_back import HeldConductances, check_devices, simulated_conductances
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.perturb.workload import TensorFile
 from nvaudit.report.deployment.result import MappedTensorRow, MapReport
 from nvaudit.report.sections import InputHashes, ModelInfo
 from nvaudit.report.wording import count_text
 from nvaudit.rng import stream
 from nvaudit.session import (
-    Session,
     point_info,
-    prepare,
-    settle_device,
-    settle_placement,
 )
 from nvaudit.spec import RunSpec, default_workers
 
 
 class MapSpec(MapOptions, RunSpec):
     """A mapping, complete: the options of an audit that say how weights lie, and what is written of it."""
-
-
-@dataclass(frozen=True)
-class OnCrossbars:
-    """A model on crossbars, tensor after tensor.
-
-    Attributes
-    ----------
-    layers : mapping of str to WeightOnCrossbars
-        The crossbars with converters of each weight; empty without them.
-    session : Session or None
-        With converters, whose ranges need samples.
-    """
-
-    spec: RunSpec
-    loaded: LoadedModel
-    profile: DeviceProfile
-    point: OperatingPoint
-    decisions: tuple[Decision, ...]
-    notes: tuple[str, ...]
-    folder: Path
-    layers: Mapping[str, WeightOnCrossbars] = field(default_factory=dict)
-    session: Session | None = None
-    _how: Any = None
-
-    @property
-    def weights(self) -> list[Weight]:
-        """Those on the array."""
-        return [d.constant.weight for d in self.decisions if d.mapped and d.constant.weight is not None]
-
-    @property
-    def size(self) -> Crossbar:
-        """Of a crossbar."""
-        return Crossbar(*self.spec.crossbar)
-
-    def tensors(self) -> Iterator[tuple[Weight, TensorFile]]:
-        """Give one mapped tensor after the other; its codes are gone when the next is asked for."""
-        if self.session is not None:
-            yield from zip(self.weights, self.session.workload.tensors, strict=True)
-            return
-        for index, weight in enumerate(self.weights):
-            tensor = map_tensor(weight, self.profile, self._how, self.folder, index)
-            yield weight, tensor
-            Path(tensor.code.path).unlink(missing_ok=True)
-
-    def geometry(self, tensor: TensorFile, shape: tuple[int, ...]) -> Geometry:
-        """Where the devices of a tensor lie."""
-        return geometry_of(tensor, shape, self.size, self.layers.get(tensor.key))
-
-
-def geometry_of(
-    tensor: TensorFile, shape: tuple[int, ...], size: Crossbar, layer: WeightOnCrossbars | None
-) -> Geometry:
-    """Where the devices of a tensor lie; with converters, cut as these need it."""
-    split = None if layer is None or layer.split.reason is not None else layer.split
-    starts = None if split is None else [block.rows[0] for block in split.blocks]
-    return Geometry.of(shape, tensor.lines, tensor.array, size, starts)
-
-
-def settle_mapping(spec: RunSpec, folder: Path) -> OnCrossbars:
-    """Decide how a model lies on crossbars; data are read only where converters need ranges.
-
-    Raises
-    ------
-    NvauditError
-        If anything about the input is wrong.
-    """
-    if len(spec.sigmas or ()) > 1:
-        raise OptionError("--sigma: a mapping is of one operating point; give one sigma")
-    if spec.adc_bits is not None:
-        session = prepare(spec, folder)
-        assert session.crossbar is not None
-        layers = {layer.split.key: layer for layer in session.crossbar.layers}
-        return OnCrossbars(
-            session.spec, session.loaded, session.profile, session.points[0], session.decisions,
-            tuple(session.notes), folder, layers, session,
-        )  # fmt: skip
-    profile, points = settle_device(spec)
-    loaded = load_model(spec.model, spec.seed)
-    spec, notes = find_mapping(spec, loaded)
-    decisions = select(constants(loaded), spec.layers, spec.digital)
-    if not any(decision.mapped for decision in decisions):
-        raise ModelError(
-            f"{loaded.path}: no tensor would be mapped to the array; `nvaudit inspect` lists every tensor "
-            "with its reason"
-        )
-    codes = settle_codes(spec, points, decisions)
-    notes += notes_on_codes(codes, decisions)
-    how = settle_placement(spec, profile, codes)
-    return OnCrossbars(spec, loaded, profile, points[0], decisions, tuple(notes), folder, _how=how)
-
-
-def check_hashes(manifest: Manifest, where: Path, model: str, device: str) -> None:
-    """Refuse a manifest whose model or device has other contents.
-
-    Raises
-    ------
-    DataError
-        Naming which, with both hashes.
-    """
-    for what, wanted, there in (
-        ("model", manifest.model.sha256, model),
-        ("device", manifest.device_sha256, device),
-    ):
-        if wanted != there:
-            raise DataError(
-                f"{where}: was made for another {what} (SHA-256 {wanted[:12]}…, this one has {there[:12]}…); "
-                "give that one, or map this one"
-            )
 
 
 def map_model(spec: MapSpec, out: Path, progress: Progress = quiet) -> MapReport:
@@ -262,7 +137,7 @@ class _ArrayWriter:
 
     def write(self) -> Manifest:
         """Write every array; give the manifest."""
-        on, profile = self.on, self.on.profile
+        on = self.on
         entries = []
         total = sum(int(np.prod(weight.shape)) for weight in on.weights)
         if not self.chips:
@@ -271,36 +146,7 @@ class _ArrayWriter:
         for index, (weight, tensor) in enumerate(on.tensors()):
             self.progress("writing the weights of crossbars", self.done, total)
             entries.append(self._tensor(index, weight, tensor, total))
-        window = profile.window
-        order = [(t, c) for t, entry in enumerate(entries) for c in range(len(entry.crossbars))]
-        if self.masks is not None:
-            order.sort(key=lambda at: entries[at[0]].crossbars[at[1]].verify or 0)
-        return Manifest(
-            nvaudit_version=__version__,
-            model=ModelEntry(path=str(on.loaded.path), sha256=on.loaded.digest),
-            device=profile.model_dump(mode="json"),
-            device_sha256=profile_digest(profile),
-            sigma=on.point.sigma,
-            sigma_unit=on.point.sigma_unit,
-            time_s=on.point.time_s,
-            run=mapping_options(on.spec),
-            crossbar=on.spec.crossbar,
-            window=WindowEntry(unit="level", min=0, max=2**profile.bits_per_cell - 1)
-            if window is None
-            else WindowEntry(unit=window.unit, min=window.min, max=window.max),
-            format=self.spec.format,
-            tensors=tuple(entries),
-            digital=tuple(
-                DigitalEntry(name=one.constant.name, reason=one.reason)
-                for one in on.decisions
-                if not one.mapped
-            ),
-            digital_part=None if self.part is None else DIGITAL_PART,
-            plan=self.spec.verify_plan,
-            order=tuple(order),
-            chips=self.chips,
-            seed=None if self.spec.simulate is None else on.spec.seed,
-        )
+        return manifest_of(on, entries, form=self.spec.format, plan=self.spec.verify_plan, chips=self.chips)
 
     def _tensor(self, index: int, weight: Weight, tensor: TensorFile, total: int) -> TensorEntry:
         name = f"{ARRAYS}/{folder_name(index, tensor.key)}"
@@ -326,7 +172,7 @@ class _ArrayWriter:
                 if marked is not None:
                     arrays["verify"] = marked
                 write_arrays(self.folder / stem, arrays, self.spec.format)
-            return _crossbar_entry(stem, place, target, marked)
+            return crossbar_entry(stem, place, target, marked)
 
         crossbars = []
         for entry in in_threads(one, range(len(places)), default_workers()):
@@ -335,7 +181,15 @@ class _ArrayWriter:
             self.progress("writing the weights of crossbars", min(self.done, total), total)
         if self.chips:
             self._chips(index, tensor, geometry, places, empty)
-        return self._entry(index, weight, tensor, geometry, tuple(crossbars))
+        self._save(index, tensor.key, "scales", tensor.scale if tensor.scale.size > 1 else None)
+        outliers = mapped.outliers
+        if outliers is not None and outliers.place.size:
+            self._save(index, tensor.key, "outlier_places", outliers.place)
+            self._save(index, tensor.key, "outlier_values", outliers.values)
+        return tensor_entry(
+            index, weight, tensor, geometry, crossbars, layer=self.on.layers.get(tensor.key),
+            outliers=outliers, part=self.part,
+        )  # fmt: skip
 
     def _verify(self, weight: Weight, geometry: Geometry) -> NDArray[np.bool_] | None:
         """The weights to write-verify, as a matrix."""
@@ -376,105 +230,13 @@ class _ArrayWriter:
 
             deque(in_threads(one, range(len(places)), default_workers()), maxlen=0)
 
-    def _entry(
-        self,
-        index: int,
-        weight: Weight,
-        tensor: TensorFile,
-        geometry: Geometry,
-        crossbars: tuple[CrossbarEntry, ...],
-    ) -> TensorEntry:
-        array, matrix = tensor.array, weight.matrix
-        scale, scales = float(tensor.scale.reshape(-1)[0]) if tensor.scale.size == 1 else None, None
-        if scale is None:
-            scales = self._save(index, tensor.key, "scales", tensor.scale)
-        layer = self.on.layers.get(tensor.key)
-        return TensorEntry(
-            name=tensor.key,
-            operators=_operators(weight, self.part),
-            shape=weight.shape,
-            row_axes=geometry.row_axes,
-            column_axes=geometry.column_axes,
-            matrices=matrix.groups,
-            matrix=(matrix.rows, matrix.cols),
-            kernel=matrix.kernel,
-            encoding=array.encoding,
-            factors=array.code.factors,
-            zero=array.code.zero,
-            top_level=array.top_level,
-            slices=array.code_is_slices,
-            scale=scale,
-            scales=scales,
-            converters="ideal" if layer is None else converters_of(layer),
-            outliers=self._outliers(index, tensor),
-            whole=None if self.part is None else self.part.whole.get(tensor.key),
-            crossbars=crossbars,
-        )
-
-    def _outliers(self, index: int, tensor: TensorFile) -> OutliersEntry | None:
-        """Write the weights of a tensor that no device holds."""
-        digital = tensor.open().outliers
-        if digital is None or not digital.place.size:
-            return None
-        return OutliersEntry(
-            weights=digital.place.size,
-            places=self._save(index, tensor.key, "outlier_places", digital.place),
-            values=self._save(index, tensor.key, "outlier_values", digital.values),
-            sha256=digital.digest,
-        )
-
-    def _save(self, index: int, key: str, what: str, array: NDArray[Any]) -> str:
-        """Write numbers of a tensor that are on no crossbar; gives the file, below the folder.
-
-        Beside chips they lie apart from these: a folder with arrays is a chip.
-        """
-        file = Path(DIGITAL if self.chips else ARRAYS) / folder_name(index, key) / f"{what}.npy"
-        (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
-        np.save(self.folder / file, array)
-        return file.as_posix()
-
-
-def mapping_options(spec: RunSpec) -> dict[str, Any]:
-    """The options that say how weights lie on devices, what these do, and which chips there are."""
-    names = {*OF_A_MAPPING, *(DataOptions.model_fields if spec.adc_bits is not None else ())}
-    kept = {name: value for name, value in spec.model_dump(mode="json").items() if name in names}
-    return {name: value for name, value in kept.items() if value != RunSpec.model_fields[name].default}
-
-
-def _operators(weight: Weight, part: DigitalPart | None) -> tuple[OperatorEntry, ...]:
-    """The operators of a weight, and where the digital part takes their products."""
-    cuts = () if part is None else tuple(cut for cut in part.cuts if cut.key == weight.key)
-    by_result = {cut.result: cut for cut in cuts}
-    entries = []
-    for number, use in enumerate(weight.uses):
-        taken = layer_inputs(replace(weight, uses=(use,)))
-        result = use.node.outputs[0].name or ""
-        # An operator on integers is written out on floats, by another name of what it makes.
-        cut = by_result.get(result) or (cuts[number] if len(cuts) == len(weight.uses) else None)
-        entries.append(
-            OperatorEntry(
-                node=use.node_name,
-                op_type=use.op_type,
-                domain=use.domain,
-                graph=use.graph_path,
-                input=use.input_index,
-                activation=None if isinstance(taken, str) else taken[0].value,
-                result=result,
-                product=None if cut is None else cut.product,
-                driver=None if cut is None else cut.driver,
-            )
-        )
-    return tuple(entries)
-
-
-def converters_of(layer: WeightOnCrossbars) -> Literal["ideal"] | dict[Any, ConverterEntry | None]:
-    """The converters of a weight, as the manifest has them."""
-    if layer.split.reason is not None:
-        return "ideal"
-    return {
-        name: None if one is None else ConverterEntry(step=one.step, low=one.low, high=one.high)
-        for name, one in vars(layer.converters).items()
-    }
+    def _save(self, index: int, key: str, what: str, array: NDArray[Any] | None) -> None:
+        """Write numbers of a tensor that are on no crossbar, where there are any."""
+        if array is None:
+            return
+        path = self.folder / numbers_file(index, key, what, beside_chips=bool(self.chips))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, array)
 
 
 def _on_crossbar(verify: NDArray[np.bool_], place: CrossbarPlace, target: TargetArrays) -> NDArray[np.bool_]:
@@ -482,21 +244,6 @@ def _on_crossbar(verify: NDArray[np.bool_], place: CrossbarPlace, target: Target
     marked = np.zeros(target.used.shape, np.bool_)
     marked[place.used] = verify[place.rows[0] : place.rows[1]][:, place.outputs]
     return marked & target.used
-
-
-def _crossbar_entry(
-    stem: str, place: CrossbarPlace, target: TargetArrays, marked: NDArray[np.bool_] | None
-) -> CrossbarEntry:
-    return CrossbarEntry(
-        file=stem,
-        rows=place.rows,
-        outputs=runs_of(place.outputs[place.starts].tolist()),
-        first_device=int(place.devices[0]),
-        columns=len(place.outputs),
-        devices=int(np.count_nonzero(target.used)),
-        verify=None if marked is None else int(np.count_nonzero(marked)),
-        sha256=arrays_digest(target),
-    )
 
 
 def _read(law: TensorLaw, g: HeldConductances, seed: int, trial: int, reads: int) -> HeldConductances:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.device import profile_digest
 from nvaudit.errors import DataError, OptionError
-from nvaudit.jobs.deploying import check_hashes, converters_of, geometry_of
+from nvaudit.jobs.mapped_manifest import converters_of
+from nvaudit.jobs.on_crossbars import check_hashes, geometry_of
 from nvaudit.mapping.chip_files import (
     ChipSource,
     ReadingCounts,
@@ -19,6 +21,8 @@ from nvaudit.mapping.chip_files import (
     find_chips,
     line_errors,
     read_tensor_of_chip,
+    readings_digest,
+    refuse_same_chips,
 )
 from nvaudit.mapping.conductance import held_levels, target_conductance
 from nvaudit.mapping.groups import unmapped
@@ -192,7 +196,7 @@ def load_chips(session: Session, progress: Progress) -> list[LoadedChip]:
         check_manifest(manifest, path, session)
     sources = find_chips(path)
     tensors = session.workload.tensors
-    parts: list[list[tuple[ReadBack, DeviceErrors, list[CrossbarOnChip]]]] = [[] for _ in sources]
+    parts: list[list[_LoadedTensor]] = [[] for _ in sources]
     counts = [ReadingCounts() for _ in sources]
     for index, tensor in enumerate(tensors):
         at = _on_tensor(index, tensor, session)
@@ -204,18 +208,33 @@ def load_chips(session: Session, progress: Progress) -> list[LoadedChip]:
         for number, source in enumerate(sources):
             progress("reading chips", index * len(sources) + number, len(tensors) * len(sources))
             parts[number].append(_load_tensor(at, source, session, counts[number], f"chip-{number}-{index}"))
+    # Chips without noise are alike: all at their targets.
+    refuse_same_chips([
+        (source.path, "".join(part.digest for part in mine))
+        for source, mine, count in zip(sources, parts, counts, strict=True)
+        if count.exact < count.measured
+    ])  # fmt: skip
     return [
         LoadedChip(
-            source, tuple(part[0] for part in mine), count, _joined([part[1] for part in mine]),
-            tuple(part[1] for part in mine), tuple(one for part in mine for one in part[2]),
+            source, tuple(part.devices for part in mine), count, _joined([part.errors for part in mine]),
+            tuple(part.errors for part in mine), tuple(one for part in mine for one in part.crossbars),
         )
         for source, mine, count in zip(sources, parts, counts, strict=True)
     ]  # fmt: skip
 
 
+class _LoadedTensor(NamedTuple):
+    """One tensor of a chip, and the digest of what was read back."""
+
+    devices: ReadBack
+    errors: DeviceErrors
+    crossbars: list[CrossbarOnChip]
+    digest: str
+
+
 def _load_tensor(
     at: _OnTensor, source: ChipSource, session: Session, counts: ReadingCounts, name: str
-) -> tuple[ReadBack, DeviceErrors, list[CrossbarOnChip]]:
+) -> _LoadedTensor:
     window, array = session.profile.window, at.tensor.array
     unit = "level" if window is None else window.unit
     readings = read_tensor_of_chip(
@@ -232,7 +251,8 @@ def _load_tensor(
 
     variance = None if kept.variance is None else put(kept.variance, "variance")
     used = np.broadcast_to(at.used, error.shape)
-    return ReadBack(put(kept.mean, "mean"), variance), _errors(error[used]), crossbars
+    digest = readings_digest((readings.mean, readings.variance))
+    return _LoadedTensor(ReadBack(put(kept.mean, "mean"), variance), _errors(error[used]), crossbars, digest)
 
 
 def _at_target(readings: TensorReadings, at: _OnTensor) -> TensorReadings:
@@ -383,6 +403,7 @@ def _measured(
         missing=counts.missing,
         negative=counts.negative,
         beyond=counts.beyond,
+        exact=counts.exact,
         reads=counts.reads,
         errors=chip.errors,
         tensors=tuple(tensors),
@@ -415,33 +436,43 @@ def _worst_places(crossbars: Sequence[CrossbarOnChip]) -> tuple[WorstPlace, ...]
     return tuple(places[: max(_WORST, min(dead, 10 * _WORST))])
 
 
+def reading_notes(name: str, counts: ReadingCounts) -> list[str]:
+    """Say what was assumed of a chip that was read back."""
+    devices, notes = f"{counts.devices:,}", []
+    if counts.missing:
+        notes.append(
+            f"{name}: {counts.missing:,} of {devices} devices were not measured (NaN) and are taken at their "
+            "targets"
+        )
+    if 0 < counts.measured == counts.exact:
+        notes.append(
+            f"{name}: every device that was measured holds its target exactly, which no programming reaches: "
+            "are these targets?"
+        )
+    if counts.negative:
+        notes.append(f"{name}: {counts.negative:,} of {devices} conductances are negative, taken as they are")
+    if counts.beyond:
+        notes.append(
+            f"{name}: {counts.beyond:,} of {devices} conductances are more than a window outside the window, "
+            "taken as they are"
+        )
+    if counts.reads > 1:
+        notes.append(
+            f"{name}: read up to {counts.reads} times; the mean is the conductance, and the variance over "
+            "reads the noise of reading it, instead of the profile's"
+        )
+    return notes
+
+
 def notes_on_chips(chips: MeasuredChips) -> list[str]:
     """Say what was assumed of chips that were read back, and where the profile does not predict them."""
     notes = []
     for chip in chips.chips:
-        name, devices = chip.name, chip.errors.devices
-        if chip.missing:
-            notes.append(
-                f"{name}: {chip.missing:,} of {devices:,} devices were not measured (NaN) and are taken at "
-                "their targets"
-            )
-        if chip.negative:
-            notes.append(
-                f"{name}: {chip.negative:,} of {devices:,} conductances are negative, taken as they are"
-            )
-        if chip.beyond:
-            notes.append(
-                f"{name}: {chip.beyond:,} of {devices:,} conductances are more than a window outside the "
-                "window, taken as they are"
-            )
-        if chip.reads > 1:
-            notes.append(
-                f"{name}: read up to {chip.reads} times; the mean is the conductance, and the variance over "
-                "reads the noise of reading it, instead of the profile's"
-            )
+        counts = {name: getattr(chip, name) for name in ("missing", "negative", "beyond", "exact", "reads")}
+        notes += reading_notes(chip.name, ReadingCounts(devices=chip.errors.devices, **counts))
         if chip.outside:
             notes.append(
-                f"{name}: the profile does not predict this chip: it lies at percentile "
+                f"{chip.name}: the profile does not predict this chip: it lies at percentile "
                 f"{chip.percentile:.3g} of the simulated ones, {chip.percentile_low:.3g} to "
                 f"{chip.percentile_high:.3g}; fit one to it with `nvaudit devices fit`"
             )

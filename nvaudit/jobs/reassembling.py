@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,24 @@ from numpy.typing import NDArray
 from nvaudit.device import profile_digest
 from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
-from nvaudit.jobs.deploying import OnCrossbars, check_hashes, map_report, mapped_rows, settle_mapping
+from nvaudit.jobs.deploying import map_report, mapped_rows
+from nvaudit.jobs.mapped_manifest import crossbar_entry, edits_of, manifest_of, tensor_entry
+from nvaudit.jobs.on_crossbars import OnCrossbars, check_hashes, settle_mapping
 from nvaudit.mapping.array_files import find_arrays, in_threads, read_arrays
 from nvaudit.mapping.groups import unmapped
-from nvaudit.mapping.manifest import Manifest, TensorEntry, read_manifest
+from nvaudit.mapping.manifest import (
+    MANIFEST,
+    CrossbarEntry,
+    Manifest,
+    TensorEntry,
+    content_digest,
+    crossbar_file,
+    read_manifest,
+)
 from nvaudit.mapping.outliers import Outliers
-from nvaudit.mapping.places import TargetArrays, arrays_digest, target_arrays
+from nvaudit.mapping.places import TargetArrays, target_arrays
 from nvaudit.model import Weight, build_template
-from nvaudit.model.digital_part import digital_part
+from nvaudit.model.digital_part import DigitalPart, digital_part
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
@@ -58,6 +68,7 @@ class _Compared:
     weights: int = 0
     faults: list[str] = field(default_factory=list)
     rebuilt: dict[str, Rebuilt] = field(default_factory=dict)
+    entries: list[TensorEntry] = field(default_factory=list)
 
 
 def spec_of(manifest: Manifest, where: Path, model: str | Path | None, **own: Any) -> RunSpec:
@@ -120,7 +131,7 @@ def check_mapping(
         If the folder is no mapping, or of another model or device.
     """
     begin = time.perf_counter()
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, edited=True)
     if manifest.chips:
         raise OptionError(
             f"--check {folder}: these are chips; `nvaudit audit MODEL --chip {folder}` runs them"
@@ -133,9 +144,11 @@ def check_mapping(
         if [weight.key for weight in on.weights] != [entry.name for entry in manifest.tensors]:
             raise DataError(f"{folder}: its manifest names other tensors; map the model anew")
         total = sum(int(np.prod(weight.shape)) for weight in on.weights)
-        for (weight, tensor), entry in zip(on.tensors(), manifest.tensors, strict=True):
-            _compare(on, folder, weight, tensor, entry, tally, scratch)
+        cut = digital_part(on.loaded, [weight.key for weight in on.weights])
+        for index, (weight, tensor) in enumerate(on.tensors()):
+            _compare(on, folder, index, weight, tensor, manifest, cut, tally, scratch)
             progress("putting weights together", tally.weights, total)
+        tally.faults += _manifest_faults(on, manifest, folder, tally.entries)
         samples = outputs = different = 0
         part: float | None = None
         notes: tuple[str, ...] = ()
@@ -145,7 +158,7 @@ def check_mapping(
                 session = _session(spec, scratch)
                 samples, outputs, different = _run_both(session, tally.rebuilt)
                 if manifest.digital_part is not None:
-                    part = _digital_part_off(session, folder / manifest.digital_part, tally)
+                    part = _digital_part_off(session, cut, folder / manifest.digital_part, tally)
             except NvauditError as error:  # such as an operator that ONNX Runtime does not have
                 notes = (f"the models were not run: {error}",)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -160,17 +173,32 @@ def check_mapping(
     )  # fmt: skip
 
 
+def _manifest_faults(
+    on: OnCrossbars, manifest: Manifest, folder: Path, entries: Sequence[TensorEntry]
+) -> list[str]:
+    """What the manifest says otherwise than the mapping is; entries that are missing are faults already."""
+    if len(entries) < len(manifest.tensors):
+        return []
+    expected = manifest_of(on, entries, form=manifest.format, plan=manifest.plan, chips=())
+    faults = [f"{folder}: {edit}" for edit in edits_of(manifest, expected)]
+    if not faults and content_digest(manifest) != manifest.sha256:
+        faults = [f"{folder / MANIFEST}: was edited after it was written (SHA-256); map the model anew"]
+    return faults
+
+
 def _compare(
     on: OnCrossbars,
     folder: Path,
+    index: int,
     weight: Weight,
     tensor: TensorFile,
-    entry: TensorEntry,
+    manifest: Manifest,
+    cut: DigitalPart,
     tally: _Compared,
     scratch: Path,
 ) -> None:
     """Compare the crossbars of one tensor with what they should hold, and keep the weights they make."""
-    mapped = tensor.open()
+    entry, mapped = manifest.tensors[index], tensor.open()
     geometry = on.geometry(tensor, mapped.code.shape)
     matrix = geometry.to_matrix.apply(mapped.code)
     gone = None if mapped.skip_rows is None else unmapped(mapped.code, mapped.lines, mapped.skip_rows)
@@ -187,51 +215,74 @@ def _compare(
         return
     before = len(tally.faults)
 
-    def read(number: int) -> Doubles | str:
-        place, crossbar = places[number], entry.crossbars[number]
+    def read(number: int) -> tuple[Doubles, CrossbarEntry] | str:
+        place, stem = places[number], crossbar_file(index, tensor.key, number)
         target = target_arrays(matrix, place, tensor.array, on.size, empty)
-        held = _held(folder / crossbar.file, on.spec.crossbar, target, crossbar.sha256)
-        if isinstance(held, str):
-            return held
+        found = _held(folder / stem, on.spec.crossbar, target, planned=manifest.plan is not None)
+        if isinstance(found, str):
+            return found
+        held, verify = found
         signed = held.sign[place.used] * held.level[place.used] * factors[place.devices]
-        return np.asarray(np.add.reduceat(signed, place.starts, axis=1))
+        added = np.asarray(np.add.reduceat(signed, place.starts, axis=1))
+        return added, crossbar_entry(stem, place, held, verify)
 
-    for place, added in zip(places, in_threads(read, range(len(places)), default_workers()), strict=True):
-        if isinstance(added, str):
-            tally.faults.append(added)
+    crossbars = []
+    for place, one in zip(places, in_threads(read, range(len(places)), default_workers()), strict=True):
+        if isinstance(one, str):
+            tally.faults.append(one)
         else:
-            value[slice(*place.rows), place.outputs[place.starts]] += added
+            value[slice(*place.rows), place.outputs[place.starts]] += one[0]
+            crossbars.append(one[1])
+    if len(crossbars) == len(places):
+        tally.entries.append(
+            tensor_entry(
+                index, weight, tensor, geometry, crossbars, layer=on.layers.get(tensor.key),
+                outliers=mapped.outliers, part=cut,
+            )
+        )  # fmt: skip
     code = np.rint(value) - entry.zero
     scale = _scale(folder, entry)
     same = np.array_equal(code, matrix) and scale.tobytes() == tensor.scale.tobytes()
-    digital, outliers = _outliers(folder, entry), mapped.outliers
-    if (None if digital is None else digital.digest) != (
-        None if outliers is None or not outliers.place.size else outliers.digest
-    ):
+    digital = _outliers(folder, entry)
+    if _digest_of(digital) != _digest_of(mapped.outliers):
         tally.faults.append(f"{entry.name}: its digital weights are not those of the quantised model")
     if not same and len(tally.faults) == before:
         tally.faults.append(f"{entry.name}: its weights are not those of the quantised model")
     tally.tensors += same
     tally.weights += matrix.size if same else 0
-    path = scratch / f"rebuilt-{tally.tensors}.npy"
     back = geometry.to_matrix.inverse(mapped.code.shape).apply(code.astype(np.int16))
-    np.save(path, np.ascontiguousarray(back))
+    tally.rebuilt[entry.name] = _kept(back, scale.reshape(tensor.scale.shape), digital, scratch, index)
+
+
+def _kept(
+    code: NDArray[np.int16],
+    scale: NDArray[np.float32],
+    digital: Outliers | None,
+    scratch: Path,
+    index: int,
+) -> Rebuilt:
+    """Put what the files of a tensor give where a model is made of it."""
+    path = scratch / f"rebuilt-{index}.npy"
+    np.save(path, np.ascontiguousarray(code))
     files = None
     if digital is not None:
         files = (
-            save_array(scratch, f"places-{tally.tensors}", digital.place),
-            save_array(scratch, f"values-{tally.tensors}", digital.values),
+            save_array(scratch, f"places-{index}", digital.place),
+            save_array(scratch, f"values-{index}", digital.values),
         )
-    tally.rebuilt[entry.name] = Rebuilt(ArrayFile(str(path)), scale.reshape(tensor.scale.shape), files)
+    return Rebuilt(ArrayFile(str(path)), scale, files)
 
 
-def _held(stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str) -> TargetArrays | str:
-    """What the file of one crossbar holds; where it is not what it should be, what is wrong."""
+def _held(
+    stem: Path, shape: tuple[int, int], target: TargetArrays, planned: bool
+) -> tuple[TargetArrays, NDArray[np.bool_] | None] | str:
+    """What the file of one crossbar holds, and the devices to write-verify; where it is wrong, how."""
     path = find_arrays(stem)
     if path is None:
         return f"{stem}: is missing"
     try:
-        held = as_targets(read_arrays(path, shape), target)
+        arrays = read_arrays(path, shape)
+        held = as_targets(arrays, target)
     except DataError as error:
         return str(error)
     if held is None:
@@ -244,9 +295,17 @@ def _held(stem: Path, shape: tuple[int, int], target: TargetArrays, digest: str)
                 f"{path}: {name} of row {row}, column {column} is {there[row, column]}; the quantised model "
                 f"has {wanted[row, column]} ({np.count_nonzero(there != wanted):,} differ)"
             )
-    if arrays_digest(held) != digest:
-        return f"{path}: its arrays are not those of the manifest (SHA-256)"
-    return held
+    verify = arrays.get("verify")
+    if (verify is not None) != planned:
+        return f"{path}: {'lacks' if planned else 'has'} the mask verify, and the manifest has " + (
+            "a plan" if planned else "none"
+        )
+    if verify is None:
+        return held, None
+    marked = np.nan_to_num(np.asarray(verify, np.float64)).astype(np.bool_)
+    if marked.shape != shape or (marked & ~target.used).any():
+        return f"{path}: verify marks places that have no device"
+    return held, marked
 
 
 def as_targets(arrays: Mapping[str, NDArray[Any]], like: TargetArrays) -> TargetArrays | None:
@@ -285,6 +344,10 @@ def _outliers(folder: Path, entry: TensorEntry) -> Outliers | None:
     return there
 
 
+def _digest_of(outliers: Outliers | None) -> str | None:
+    return None if outliers is None or not outliers.place.size else outliers.digest
+
+
 def _numbers(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
@@ -309,7 +372,7 @@ def _run_both(session: Session, rebuilt: Mapping[str, Rebuilt]) -> tuple[int, in
     return session.dataset.count, sum(part.size for part in first), different
 
 
-def _digital_part_off(session: Session, path: Path, tally: _Compared) -> float | None:
+def _digital_part_off(session: Session, part: DigitalPart, path: Path, tally: _Compared) -> float | None:
     """Give the digital part the products that the model's own weights make, and compare with the model.
 
     Returns
@@ -320,7 +383,6 @@ def _digital_part_off(session: Session, path: Path, tally: _Compared) -> float |
     work, data = session.workload, session.dataset
     weights = {d.constant.weight.key: d.constant.weight for d in session.decisions
                if d.mapped and d.constant.weight is not None}  # fmt: skip
-    part = digital_part(session.loaded, list(weights))
     if not path.is_file():
         tally.faults.append(f"{path}: is missing")
         return None

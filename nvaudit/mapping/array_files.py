@@ -114,7 +114,7 @@ def _csv_text(arrays: Mapping[str, NDArray[Any]]) -> str:
     for read in range(reads):
         taken = [(array[read] if array.ndim == 3 else array)[rows, columns] for array in values.values()]
         # repr gives the shortest digits that read back as the same number of that precision.
-        texts = [[str(one) for one in part] for part in taken]
+        texts = [[str(int(one) if part.dtype == bool else one) for one in part] for part in taken]
         writer.writerows(zip(rows.tolist(), columns.tolist(), *texts, strict=True))
     return out.getvalue()
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from nvaudit.errors import DataError
-from nvaudit.mapping.array_files import CONDUCTANCE, SUFFIXES, find_arrays, read_arrays
+from nvaudit.mapping.array_files import CONDUCTANCE, SUFFIXES, Arrays, find_arrays, read_arrays
 from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.manifest import ARRAYS
 from nvaudit.mapping.places import CrossbarPlace, Geometry
@@ -19,6 +20,8 @@ from nvaudit.mapping.tiling import Crossbar
 
 CHIP_FACTS = "chip.json"
 """Beside the arrays of a chip, where it has something to say: ``{"time_s": 3600}``."""
+_LONGEST = 1e10
+"""Seconds: three hundred years, longer than anything was waited for or extrapolated to."""
 
 _NAMED = 3
 _FEWEST = 8
@@ -78,17 +81,29 @@ def find_chips(path: Path) -> tuple[ChipSource, ...]:
     return tuple(ChipSource(one.name, one, _time(one / CHIP_FACTS)) for one in folders)
 
 
+class ChipFacts(BaseModel):
+    """What ``chip.json`` says of a chip; ``note`` is for people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    time_s: float | None = Field(default=None, ge=0, le=_LONGEST, allow_inf_nan=False)
+    note: JsonValue = None
+
+
 def _time(path: Path) -> float | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        time_s = facts.get("time_s") if isinstance(facts, dict) else None
-    except (OSError, ValueError) as error:
-        raise DataError(f'{path}: cannot be read: {error}; write {{"time_s": 3600}}') from None
-    if not isinstance(time_s, int | float) or not np.isfinite(time_s) or time_s < 0:
-        raise DataError(f'{path}: time_s: got {time_s!r}; write seconds since programming: {{"time_s": 60}}')
-    return float(time_s)
+        return ChipFacts.model_validate_json(path.read_bytes()).time_s
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check it") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{path}: {key}: {first['msg']}; write seconds since programming, at most {_LONGEST:.0e}, and "
+            'what else is to be known as a note: {"time_s": 3600, "note": "25 °C"}'
+        ) from None
 
 
 def read_several_times(path: Path) -> bool:
@@ -116,6 +131,8 @@ class ReadingCounts:
     ----------
     devices, missing, negative, beyond : int
         In use; of these not measured (NaN); below 0; more than a window outside the window.
+    exact : int
+        Of these that hold their target exactly.
     reads : int
         Of the device that was read most often.
     """
@@ -124,7 +141,13 @@ class ReadingCounts:
     missing: int = 0
     negative: int = 0
     beyond: int = 0
+    exact: int = 0
     reads: int = 1
+
+    @property
+    def measured(self) -> int:
+        """Devices that were measured."""
+        return self.devices - self.missing
 
 
 @dataclass(frozen=True)
@@ -188,7 +211,8 @@ def read_tensor_of_chip(
         path = chip.crossbar(file)
         assert path is not None
         there = used[place.rows[0] : place.rows[1]][:, place.outputs]
-        reads = _readings(path, geometry.size, place, there)
+        arrays = read_arrays(path, (geometry.size.rows, geometry.size.cols))
+        reads = _readings(path, arrays, geometry.size, place, there)
         kinds.add(reads.dtype)
         wanted = np.asarray(place.take(target), np.float64)
         check_conductances(path, reads, wanted, there, (array.g_min, array.g_max), array.step, unit)
@@ -196,6 +220,9 @@ def read_tensor_of_chip(
         total = np.where(np.isnan(reads), 0.0, reads)
         average = reads[0] if len(reads) == 1 else total.sum(axis=0) / np.where(count > 0, count, np.nan)
         place.put(_padded(average, geometry.size), mean)
+        exact = at_target(average, wanted, array.step)
+        refuse_targets(path, arrays, exact, ~np.isnan(average))
+        counts.exact += int(exact.sum())
         _count(counts, average, there, array, len(reads))
         if len(reads) > 1:
             several = True
@@ -206,11 +233,71 @@ def read_tensor_of_chip(
     return TensorReadings(mean, variance if several else None)
 
 
+def at_target(g: NDArray[np.floating], target: NDArray[np.floating], step: float) -> NDArray[np.bool_]:
+    """Devices that hold their target within a ten-thousandth of a level, which programming does not reach.
+
+    Simulated chips without noise are that far off: their weights are drawn, and rounded, in single precision.
+    """
+    return np.asarray(np.isclose(g, target, rtol=1e-6, atol=1e-4 * step))
+
+
+def refuse_targets(path: Path, arrays: Arrays, exact: NDArray[np.bool_], measured: NDArray[np.bool_]) -> None:
+    """Refuse a file of targets, as it was written to program a crossbar by, for one that was read back.
+
+    Parameters
+    ----------
+    exact, measured : ndarray of bool
+        Devices that are at their targets; those that were measured.
+
+    Raises
+    ------
+    DataError
+    """
+    if {"level", "sign"} <= set(arrays) and exact.any() and exact[measured].all():
+        raise DataError(
+            f"{path}: every device holds its target, beside level and sign: this is the file that `nvaudit "
+            f"map` wrote to program by. Give what was read back ({CONDUCTANCE} alone is enough), or chips of "
+            "`nvaudit map --simulate`"
+        )
+
+
+def refuse_same_chips(chips: Sequence[tuple[Path, str]]) -> None:
+    """Refuse a chip that is given twice: two chips never have the same conductances to the last bit.
+
+    Parameters
+    ----------
+    chips : sequence of (path, digest)
+        Of what was read back, :func:`readings_digest`.
+
+    Raises
+    ------
+    DataError
+        Naming both.
+    """
+    first: dict[str, Path] = {}
+    for path, digest in chips:
+        if digest in first:
+            raise DataError(
+                f"{first[digest]} and {path}: the same conductances, to the last bit: one chip given twice "
+                "would count as two; leave one out"
+            )
+        first[digest] = path
+
+
+def readings_digest(parts: Iterable[NDArray[np.number] | None]) -> str:
+    """SHA-256 over numbers of devices in single precision, whatever format they were read from."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if part is not None:
+            values = np.asarray(part, np.float32)
+            digest.update(np.where(np.isnan(values), np.nan, values).tobytes())
+    return digest.hexdigest()
+
+
 def _readings(
-    path: Path, size: Crossbar, place: CrossbarPlace, there: NDArray[np.bool_]
+    path: Path, arrays: Arrays, size: Crossbar, place: CrossbarPlace, there: NDArray[np.bool_]
 ) -> NDArray[np.floating]:
     """The reads of the devices in use, shape (read, row, column); NaN where there is no device."""
-    arrays = read_arrays(path, (size.rows, size.cols))
     if CONDUCTANCE not in arrays:
         raise DataError(f"{path}: has no {CONDUCTANCE!r}, it has {', '.join(arrays) or 'nothing'}")
     g = arrays[CONDUCTANCE]

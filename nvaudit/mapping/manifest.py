@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -148,6 +149,11 @@ class Manifest(ManifestPart):
     kind: Literal["nvaudit-mapping"] = "nvaudit-mapping"
     schema_version: Literal[1] = 1
     nvaudit_version: str
+    sha256: str = Field(
+        pattern=_SHA256,
+        description="Of all else that stands here but model.path and plan, which may be changed; found anew "
+        "by whatever reads the manifest.",
+    )
     model: ModelEntry
     device: dict[str, JsonValue] = Field(description="The full device profile.")
     device_sha256: str = Field(pattern=_SHA256)
@@ -222,13 +228,31 @@ def runs_of(outputs: list[int]) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def content_of(manifest: Manifest) -> dict[str, Any]:
+    """All that a manifest says of its mapping: without the names of files that may lie elsewhere by now."""
+    content = manifest.model_dump(mode="json", exclude={"sha256": True, "plan": True, "model": {"path"}})
+    # Whether there is a plan is what a mapping is; where it lies is not.
+    return {**content, "planned": manifest.plan is not None}
+
+
+def content_digest(manifest: Manifest) -> str:
+    """SHA-256 of what a manifest says: its own ``sha256``, unless it was edited."""
+    text = json.dumps(content_of(manifest), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_manifest(folder: Path, *, edited: bool = False) -> Manifest:
     """Read the manifest of a folder.
+
+    Parameters
+    ----------
+    edited : bool
+        Whether it may say something else than was written.
 
     Raises
     ------
     DataError
-        If there is none, or it is none of this version: naming the key and what was found.
+        If there is none, it is none of this version, or it was edited: naming the key and what was found.
     """
     path = folder / MANIFEST
     try:
@@ -243,11 +267,18 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        return Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(f"{path}: {key}: {first['msg']}; make the mapping anew") from None
+    if not edited and content_digest(manifest) != manifest.sha256:
+        raise DataError(
+            f"{path}: was edited after it was written (its SHA-256 is of another content), and only "
+            "model.path and plan may be; take it as `nvaudit map` wrote it. `nvaudit map --check` of the "
+            "mapping names what differs"
+        )
+    return manifest
 
 
 def manifest_text(manifest: Manifest) -> str:

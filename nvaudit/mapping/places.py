@@ -214,9 +214,9 @@ def target_arrays(
     )
 
 
-def arrays_digest(target: TargetArrays) -> str:
-    """SHA-256 over the bytes of level, conductance, sign and mask, little-endian, in this order."""
+def arrays_digest(target: TargetArrays, verify: NDArray[np.bool_] | None = None) -> str:
+    """SHA-256 over the bytes of level, conductance, sign, mask, ``verify``, little-endian, in this order."""
     digest = hashlib.sha256()
-    for array in vars(target).values():
+    for array in (*vars(target).values(), *(() if verify is None else (verify,))):
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
     return digest.hexdigest()

@@ -89,9 +89,10 @@ def test_moments_bring_what_layers_make_nearer(command, example, tmp_path, chips
 
 
 def test_a_noiseless_chip_is_left_as_it_is(command, example, tmp_path):
-    """Targets as a chip: gains of one within what quantising makes."""
-    folder = tmp_path / "m"
-    assert command("map", example, "--device", "rram", "--bits", 12, "-o", folder, "-q").code == 0
+    """A chip at its targets: gains of one within what quantising makes."""
+    folder, ideal = tmp_path / "m", ("--sigma", 0, "--simulate", 1)
+    ran = command("map", example, "--device", "rram", "--bits", 12, *ideal, "-o", folder, "-q")
+    assert ran.code == 0, ran.err
     found = _calibrate(command, example, tmp_path, folder)
     for layer in found["layers"]:
         assert layer["gain"] == pytest.approx(1, abs=1e-3)

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from nvaudit.mapping.array_files import read_arrays, write_arrays
-from nvaudit.mapping.manifest import read_manifest, schema_text
+from nvaudit.mapping.manifest import content_digest, manifest_text, read_manifest, schema_text
 from nvaudit.model import constants, load_model
 
 AUDIT = ("--no-roughness", "-n", 3, "--workers", 0, "--limit", 60, "--exhaustive")
@@ -314,9 +314,10 @@ def test_missing_crossbars_and_other_models_are_refused(command, example, tmp_pa
     ran = command("audit", example, "--chip", chips, *AUDIT, "-q")
     assert ran.code == 2
     assert "lacks arrays/000-conv1.weight/000000" in ran.err
-    text = (chips / "manifest.json").read_text().replace('"sha256": "', '"sha256": "0', 1)
-    digest = json.loads((chips / "manifest.json").read_text())["model"]["sha256"]
-    (chips / "manifest.json").write_text(text.replace("0" + digest, "0" + digest[:-1]))
+    other = read_manifest(chips)
+    other = other.model_copy(update={"model": other.model.model_copy(update={"sha256": "0" * 64})})
+    other = other.model_copy(update={"sha256": content_digest(other)})
+    (chips / "manifest.json").write_text(manifest_text(other))
     ran = command("audit", example, "--chip", chips, *AUDIT, "-q")
     assert ran.code == 2
     assert "was made for another model" in ran.err

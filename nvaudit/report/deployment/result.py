@@ -78,6 +78,7 @@ class MeasuredChip(ReportPart):
     missing: int = Field(ge=0, description="Devices that were not measured: taken at their targets.")
     negative: int = Field(ge=0, description="Conductances below 0, taken as they are.")
     beyond: int = Field(ge=0, description="More than a window outside the window, taken as they are.")
+    exact: int = Field(default=0, ge=0, description="Devices that were measured exactly at their targets.")
     reads: int = Field(ge=1, description="Of a device, at most.")
     errors: DeviceErrors
     tensors: tuple[TensorOnChip, ...]

@@ -25,9 +25,6 @@ from nvaudit.stats.kpp import kpp_index
 from nvaudit.stats.paired import Estimate, difference_ranks, kpp_difference
 from nvaudit.stats.ranks import RankRange
 
-_FEWEST = 8
-"""Chips that a point is looked at before it counts as one that may be on the front."""
-
 
 def pareto_front(costs: ArrayLike, values: ArrayLike) -> tuple[int, ...]:
     """Find the points that no other one dominates.
@@ -58,7 +55,7 @@ def pareto_front(costs: ArrayLike, values: ArrayLike) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class EliminationRule:
-    """When a point is thrown out, and when it is given up to do so.
+    """When a point is thrown out.
 
     Attributes
     ----------
@@ -72,14 +69,12 @@ class EliminationRule:
     trials: int
 
     def block(self, misses: int, seen: int) -> int:
-        """How many chips are looked at next; 0 where the point is out, or all its chips are to be run."""
-        if misses >= self.need or seen >= self.trials:
+        """How many chips are looked at next; 0 where the point is out, or every chip was looked at."""
+        if misses >= self.need:
             return 0
-        # Going on at the rate so far must find enough within all chips: else the point is probably on
-        # the front, and looking on is waste.
-        if seen >= max(2 * self.need, _FEWEST) and misses * self.trials < self.need * seen:
-            return 0
-        return min(self.need - misses if misses else self.need, self.trials - seen)
+        # Fewer cannot be enough. Blocks that grow with what was seen keep many workers busy, and look at a
+        # quarter more than chips one by one at most.
+        return min(max(self.need - misses, seen // 4), self.trials - seen)
 
 
 def elimination_rule(percentile: float, trials: int) -> EliminationRule:

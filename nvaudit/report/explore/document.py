@@ -77,7 +77,10 @@ def _hero(report: ExploreReport) -> Hero:
         role, word = "fail", "FAIL"
     else:
         role, word = ("pass", "PASS") if gate.verdict == "pass" else ("undecided", "UNDECIDED")
-    title = report.why if chosen is None else f"{chosen.label}: {cost_text(chosen, report.against)}"
+    title = report.why
+    if chosen is not None and chosen.kpp is not None:
+        reached = value_text(chosen.kpp.value, report.metric_info.unit)
+        title = f"{cost_text(chosen, report.against)} for {kpp_name(report.percentile)} {reached}"
     return Hero(
         role=role,  # type: ignore[arg-type]
         word=word,
@@ -136,25 +139,33 @@ def _front(report: ExploreReport) -> Section:
     others = [cost for cost in COSTS if cost != report.against]
     name, unit = kpp_name(report.percentile), report.metric_info.unit
 
+    ties = any(point.tied_with is not None for point in report.on_front)
+
     def row(point: ExploredPoint) -> tuple[Cell, ...]:
         assert point.kpp is not None
         tie = "" if point.tied_with is None else f"tie with #{point.tied_with}"
-        verdict = (point.gate.verdict,) if point.gate is not None else ()
+        cost, *rest = (
+            Number(point.costs(cost), cost_text(point, cost)) for cost in (report.against, *others)
+        )
         return (
             f"#{point.number}",
-            point.label,
-            *(Number(point.costs(cost), cost_text(point, cost)) for cost in (report.against, *others)),
+            *_values(report, point),
+            cost,
             Number(point.kpp.value, value_text(point.kpp.value, unit)),
             interval_text(point.kpp.low, point.kpp.high, unit),
-            *verdict,
-            tie,
+            *((point.gate.verdict,) if point.gate is not None else ()),
+            *((tie,) if ties else ()),
+            *rest,
         )
 
-    gate = ("gate",) if report.min_kpp is not None else ()
-    columns = ("point", "settings", *(COSTS[cost][1] for cost in (report.against, *others)), name, "interval",
-               *gate, "ties")  # fmt: skip
+    columns = (
+        "point", *report.varied, COSTS[report.against][1], name, "interval",
+        *(("gate",) if report.min_kpp is not None else ()), *(("ties",) if ties else ()),
+        *(COSTS[cost][1] for cost in others),
+    )  # fmt: skip
+    cost, last = 1 + len(report.varied), len(columns)
     table = Table("front-points", _front_caption(report), columns, tuple(row(p) for p in report.on_front),
-                  numeric=(2, 3, 4, 5, 6), all_rows=True)  # fmt: skip
+                  numeric=(cost, cost + 1, *range(last - len(others), last)), all_rows=True)  # fmt: skip
     figure = Figure(
         "front",
         f"{name} {report.metric} against {COSTS[report.against][1]}; the numbers are those of the table.",
@@ -163,6 +174,11 @@ def _front(report: ExploreReport) -> Section:
         "KPP is at best by the chips that were looked at.",
     )  # fmt: skip
     return Section("front-section", "The front", (figure, table))
+
+
+def _values(report: ExploreReport, point: ExploredPoint) -> list[str]:
+    """What a point has on each axis that the report varies."""
+    return [point.varied[axis] for axis in report.varied]
 
 
 def _front_caption(report: ExploreReport) -> str:
@@ -206,16 +222,18 @@ def _points(report: ExploreReport) -> Section:
         text = "" if best is None else f"{'' if point.kpp is not None else '≲ '}{value_text(best, unit)}"
         costs = (Number(point.costs(cost), cost_text(point, cost)) for cost in shown)
         return (
-            Number(point.number, f"#{point.number}"), point.label, STATUS_WORDS[point.status], *costs,
-            Number(best, text), Number(point.chips, f"{point.chips:,}"),
+            Number(point.number, f"#{point.number}"), *_values(report, point), STATUS_WORDS[point.status],
+            *costs, Number(best, text), Number(point.chips, f"{point.chips:,}"),
         )  # fmt: skip
 
     rows, cut = limited([row(point) for point in report.points if point.cost is not None])
-    columns = ("point", "settings", "what became of it", *(COSTS[cost][1] for cost in shown),
+    columns = ("point", *report.varied, "what became of it", *(COSTS[cost][1] for cost in shown),
                kpp_name(report.percentile), "chips")  # fmt: skip
+    status = 1 + len(report.varied)
     table = Table(
         "points", f"Every point, the cheapest first; ≲: at best, by the chips that were looked at.{cut}",
-        columns, rows, numeric=(0, 3, 4, 5, 6, 7, 8), sortable=True, choices=2, media=FILES,
+        columns, rows, numeric=(0, *range(status + 1, len(columns))), sortable=True, choices=status,
+        media=FILES,
     )  # fmt: skip
     return Section("points-section", "All points", (table,), folded=True, media=FILES)
 

@@ -102,7 +102,7 @@ def _errors(points: Sequence[ExploredPoint]) -> dict[str, Any]:
 def _hover(report: ExploreReport, point: ExploredPoint) -> str:
     """Explain a point where a reader looks at it."""
     unit = report.metric_info.unit
-    lines = [f"<b>{label(setting)}</b>" for setting in point.label.split(" ")]
+    lines = [f"<b>{axis_} {label(value)}</b>" for axis_, value in point.varied.items()]
     name = kpp_name(report.percentile)
     if point.kpp is not None:
         ends = interval_text(point.kpp.low, point.kpp.high, unit)

@@ -76,6 +76,11 @@ class ExploredPoint(ReportPart):
     images: int = Field(default=0, ge=0, description="Inferences made.")
     command: str = Field(description="Audits the point.")
 
+    @property
+    def varied(self) -> dict[str, str]:
+        """Its values as they are typed, of the axes that have more than one."""
+        return dict(part.partition("=")[::2] for part in self.label.split(" ") if "=" in part)
+
     def costs(self, against: Objective) -> float:
         """The cost that a front is drawn against."""
         assert self.cost is not None
@@ -155,6 +160,11 @@ class ExploreReport(Header):
     data: DataInfo
     model: ModelInfo
     hashes: Hashes
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Axes with more than one value."""
+        return tuple(name for name, values in self.axes.items() if len(values) > 1)
 
     def point(self, number: int) -> ExploredPoint:
         """The point of a number."""

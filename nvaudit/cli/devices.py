@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from nvaudit.cli.once import OnceGroup
 from nvaudit.cli.options import ONE_SIGMA, FilePath, spec_options
@@ -161,6 +162,10 @@ def fit_command(
     from nvaudit.device import dump_profile, fit_profile
 
     check_product(out, {f"the measurements {path}": path for path in sources if path.is_file()})
+    if name is not None and not name.strip():
+        raise OptionError("--name: got ''; give the profile a name, or leave it out")
+    if data is not None and trials is None:
+        raise OptionError("--data: only with --trials, whose chips are run on it; leave it out")
     if len(sources) == 1 and not sources[0].is_dir():
         if outputs or trials is not None:
             raise OptionError(f"{outputs[0].option if outputs else '--trials'}: only of arrays; leave it out")
@@ -172,9 +177,17 @@ def fit_command(
         return EXIT_OK
     if len(sources) < 2:
         raise OptionError("MEASURED: missing; give the folder of the mapping, then those of the chips")
-    for only in ("window", "levels", "unit"):
-        if options[only] is not None:
-            raise OptionError(f"--{only}: of arrays it is that of the mapping; leave it out")
+    if not sources[0].is_dir():
+        raise OptionError(
+            f"{sources[0]}: not a folder, and the first of several is the MAPPING that `nvaudit map` wrote; "
+            "of tables (CSV) give one"
+        )
+    source_of = click.get_current_context().get_parameter_source
+    for only in ("window", "levels", "unit", "encoding", "weight_bits"):
+        given = source_of(only) is ParameterSource.COMMANDLINE
+        if given or (only in ("window", "levels", "unit") and options[only] is not None):
+            flag = "bits" if only == "weight_bits" else only
+            raise OptionError(f"--{flag}: of arrays it is that of the mapping; leave it out")
     check_outputs(outputs, {"the profile": out}, product=out)
     from nvaudit.jobs.fitting import fit_chips
 

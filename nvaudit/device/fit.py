@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,13 +24,42 @@ MAX_CSV_BYTES = 64 << 20
 MAX_ROWS = MAX_BYTES // len("1, ")
 """What a profile can hold at most: a digit and its separator for each sample."""
 _HEADERS = "level,mean,std (or states,mean,std), level,value, or a column of samples for each level: 0,1,2,3"
+_SAME_NAMES = {"g": "value", "conductance": "value", "current": "value"}
+_NAME_AND_UNIT = re.compile(r"(.*?)\s*(?:\(([^()]*)\)|\[([^\[\]]*)\]|\bin\s+(\S+))")
+_HEADER_UNITS: dict[str, tuple[TableUnit, float]] = {
+    "s": ("us", 1e6), "ms": ("us", 1e3), "us": ("us", 1.0), "ns": ("us", 1e-3), "na": ("na", 1.0),
+    "ua": ("na", 1e3), "level": ("level", 1.0), "levels": ("level", 1.0),
+}  # fmt: skip
+"""Units that a header may name, in small letters, with µ as u: what they become, and times what."""
 _DELIMITERS = (";", "\t", ",")
 _LEVEL_COLUMN = re.compile(r"(?:level|state|l|s)?[ _-]*(\d{1,4})")
 _SIEMENS_BELOW, _MICROSIEMENS_FROM, _MICROSIEMENS_TO = 1e-2, 1.0, 1e4
 """Largest conductance of a file without a unit: below the first it is in siemens (10 mS is more than any cell
 has), between the others in microsiemens; elsewhere it is asked for."""
 _MICROSIEMENS_PER_SIEMENS = 1e6
+_SIZES: dict[TableUnit, tuple[float, float]] = {"s": (1e-9, 1e-2), "us": (1e-3, 1e4), "na": (1e-3, 1e7)}
+"""Largest conductance, or current, that a table of cells may have: from 1 nS to 10 mS, from 1 pA to 10 mA."""
 _Rows: TypeAlias = list[tuple[int, list[float]]]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The rows of a file.
+
+    Attributes
+    ----------
+    header : tuple of str
+        Names of the numbers after the level.
+    unit : str or None
+        As the header says it; the numbers are in it.
+    told : str
+        How the header has it.
+    """
+
+    header: tuple[str, ...]
+    rows: _Rows
+    unit: TableUnit | None = None
+    told: str = ""
 
 
 def fit_profile(
@@ -52,11 +82,12 @@ def fit_profile(
         Header ``level,mean,std`` (or ``states,mean,std``): one row per level. Header ``level,value``:
         one row per measurement, which is kept as a raw sample. Header of levels, ``0,1,2,3``: the same with
         a column for each level. Levels count from 0. Columns may be separated by semicolons or tabs, with
-        decimal commas.
+        decimal commas. ``value`` may be ``G`` or ``conductance``, and a unit may follow a name: ``G (uS)``. A
+        level that was measured once gets the spread of the others.
     name : str
     unit : str, optional
-        Unit of the conductances in the file; ``"s"`` (siemens) is converted to µS. Without it siemens or
-        microsiemens, by the size of the largest, where that leaves no doubt.
+        Unit of the conductances in the file; ``"s"`` (siemens) is converted to µS. Without it that of the
+        header, or siemens or microsiemens, by the size of the largest, where that leaves no doubt.
     levels : sequence of int, optional
         The levels that are used, in ascending order; a power of two. Without it all of them, or, of a number
         that is none, as many as bits can address, those nearest to equal distances of conductance.
@@ -108,11 +139,14 @@ def _measured(
     content: bytes, unit: TableUnit | None, levels: Sequence[int] | None, where: str
 ) -> tuple[TableUnit, dict[str, Any], list[float], str]:
     """Read what was measured: unit, noise term, mean of each level, and how it was read."""
-    header, rows = _rows(content, where)
-    settled = _unit_by_size(header, rows, where) if unit is None else unit
-    rows, chosen = _chosen(rows, levels, where)
-    table, means, fit = _table(header, rows, settled, where)
-    if unit is None:
+    read = _rows(content, unit, where)
+    settled = unit or read.unit or _unit_by_size(read.header, read.rows, where)
+    _check_size(settled, read.rows, where)
+    rows, chosen = _chosen(read.rows, levels, where)
+    table, means, fit = _table(read.header, rows, settled, where)
+    if read.unit is not None:
+        fit += f"; in {read.told}, by the header"
+    elif unit is None:
         fit += f"; taken as {_UNIT_WORDS[settled]} by the size of the numbers"
     return settled, table, means, fit + chosen
 
@@ -127,7 +161,8 @@ def _table(
         samples = _samples(rows, scale, where)
         means = [math.fsum(values) / len(values) for values in samples]
         fit = f"{len(rows)} raw samples of {len(means)} levels, kept as they are"
-        return table | {"samples": samples}, means, fit
+        samples, pooled = _with_pooled_spread(samples, means, where)
+        return table | {"samples": samples}, means, fit + pooled
     levels = _levels(rows, scale, where)
     entries = [{"level": index, "mean": mean, "std": std} for index, (mean, std) in enumerate(levels)]
     fit = f"mean and standard deviation of {len(levels)} levels, as given"
@@ -149,6 +184,30 @@ def _unit_by_size(header: tuple[str, ...], rows: _Rows, where: str) -> TableUnit
     raise ProfileError(
         f"{where}: the unit cannot be told from the numbers (the largest is {largest:g}); say it: unit us "
         "(microsiemens), s (siemens), na (nanoamperes), level (spacings) or full_scale (shares of the window)"
+    )
+
+
+def _check_size(unit: TableUnit, rows: _Rows, where: str) -> None:
+    """Refuse numbers that no table of cells in this unit has.
+
+    Raises
+    ------
+    ProfileError
+        Naming the unit and the largest number.
+    """
+    largest, top = max(abs(numbers[0]) for _, numbers in rows), max(level for level, _ in rows)
+    ends: dict[TableUnit, tuple[float, float]] = {
+        "level": (top / 4, 4.0 * max(top, 1)),
+        "full_scale": (0.25, 4.0),
+    }
+    low, high = (ends | _SIZES)[unit]
+    if low <= largest <= high:
+        return
+    others = [other for other, (least, most) in _SIZES.items() if other != unit and least <= largest <= most]
+    raise ProfileError(
+        f"{where}: unit {unit}: the largest number is {largest:g}, and of cells it lies between {low:g} and "
+        f"{high:g}; "
+        + (f"is the unit {' or '.join(others)}?" if others else "correct the numbers or the unit")
     )
 
 
@@ -202,8 +261,8 @@ def _read(csv: Path, where: str) -> bytes:
     return content
 
 
-def _rows(content: bytes, where: str) -> tuple[tuple[str, ...], _Rows]:
-    """Read the names of the columns after the level, and each row as (level, numbers)."""
+def _lines(content: bytes, where: str) -> list[tuple[int, list[str]]]:
+    """Cells of each line that has some, with its number; decimal commas are points."""
     lines: list[tuple[int, list[str]]] = []
     text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
     first = content.partition(b"\n")[0].decode("utf-8", "replace")
@@ -222,16 +281,83 @@ def _rows(content: bytes, where: str) -> tuple[tuple[str, ...], _Rows]:
         raise ProfileError(f"{where}: not CSV: {error}; save it as comma-separated UTF-8 text") from None
     if not lines:
         raise ProfileError(f"{where}: empty; give the header {_HEADERS} and one row per level or sample")
-    header = tuple(cell.strip().lower() for cell in lines[0][1])
     if delimiter != ",":  # then a comma is that of a decimal
-        lines = [(number, [cell.replace(",", ".") for cell in row]) for number, row in lines]
+        lines = [lines[0], *_with_decimal_points(lines[1:], where)]
+    return lines
+
+
+def _rows(content: bytes, unit: TableUnit | None, where: str) -> _Measured:
+    """Read the names of the columns after the level, the unit, and each row as (level, numbers)."""
+    lines = _lines(content, where)
+    header = tuple(cell.strip().lower() for cell in lines[0][1])
     if len(lines) > 1 and (columns := _level_columns(header)):
-        return ("value",), _wide_rows(lines[1:], columns, len(header), where)
+        return _Measured(("value",), _wide_rows(lines[1:], columns, len(header), where))
+    header, named = _names_and_unit(header, where)
     if header not in (("level", "mean", "std"), ("states", "mean", "std"), ("level", "value")):
         raise ProfileError(f"{where}: header: got {','.join(header)[:60]!r}; use {_HEADERS}")
     if len(lines) == 1:
         raise ProfileError(f"{where}: no rows below the header; give one row per level or sample")
-    return header[1:], [_row(row, header, f"{where}: line {number}") for number, row in lines[1:]]
+    rows = [_row(row, header, f"{where}: line {number}") for number, row in lines[1:]]
+    if named is None:
+        return _Measured(header[1:], rows)
+    settled, factor = _HEADER_UNITS[named]
+    if unit is not None and _HEADER_UNITS.get(unit) != (settled, factor):
+        raise ProfileError(
+            f"{where}: header: the numbers are in {named}, and the unit that is given is {unit}; leave it out"
+        )
+    if unit == "s":  # which is converted further on
+        settled, factor = "s", 1.0
+    rows = [(level, [factor * number for number in numbers]) for level, numbers in rows]
+    return _Measured(header[1:], rows, settled, named)
+
+
+def _with_decimal_points(lines: list[tuple[int, list[str]]], where: str) -> list[tuple[int, list[str]]]:
+    """Replace decimal commas; a dot beside them may be one of thousands.
+
+    Raises
+    ------
+    ProfileError
+        Naming the first cell with a dot in a file that has decimal commas.
+    """
+    if any("," in cell for _, row in lines for cell in row):
+        for number, row in lines:
+            odd = next((cell for cell in row if "." in cell), None)
+            if odd is not None:
+                raise ProfileError(
+                    f"{where}: line {number}: got {odd.strip()[:60]!r} in a file with decimal commas: a dot "
+                    "may be one of decimals or of thousands; write all numbers in one way, without thousands"
+                )
+    return [(number, [cell.replace(",", ".") for cell in row]) for number, row in lines]
+
+
+def _names_and_unit(header: tuple[str, ...], where: str) -> tuple[tuple[str, ...], str | None]:
+    """Tell the names of columns from the unit that they may have: ``G (uS)``, ``mean [S]``, ``g in na``.
+
+    Raises
+    ------
+    ProfileError
+        If a unit is none that is known, or columns have several.
+    """
+    names, units = [], []
+    for place, cell in enumerate(header):
+        match = _NAME_AND_UNIT.fullmatch(cell)
+        name, unit = cell, None
+        if match is not None:
+            name = match[1]
+            unit = next(part for part in match.groups()[1:] if part is not None)
+            unit = unit.strip().replace("µ", "u").replace("μ", "u")
+            if unit not in _HEADER_UNITS or not place:
+                raise ProfileError(
+                    f"{where}: header: {cell!r}: {unit!r} is no unit of it; use S, mS, uS, nS, nA, uA or "
+                    "level, of the columns after the level"
+                )
+        names.append(_SAME_NAMES.get(name, name))
+        units.append(unit)
+    given = {unit for unit in units if unit is not None}
+    if len(given) > 1 or (given and None in units[1:]):
+        shown = ", ".join(header)[:60]
+        raise ProfileError(f"{where}: header: {shown!r}: give all columns after the level in one unit")
+    return tuple(names), next(iter(given), None)
 
 
 def _level_columns(header: tuple[str, ...]) -> dict[int, int]:
@@ -292,6 +418,43 @@ def _samples(rows: _Rows, scale: float, where: str) -> list[list[float]]:
         if not values:
             raise ProfileError(f"{where}: level {level}: no samples; measure levels 0 to {count - 1}")
     return samples
+
+
+def _with_pooled_spread(
+    samples: list[list[float]], means: list[float], where: str
+) -> tuple[list[list[float]], str]:
+    """Give a level that was measured once the deviations of the others: one value has no spread.
+
+    Raises
+    ------
+    ProfileError
+        If no level was measured twice.
+    """
+    once = [level for level, values in enumerate(samples) if len(values) == 1]
+    if not once:
+        return samples, ""
+    # Deviations from a mean of n values are too small by √((n − 1) / n).
+    pooled = sorted(
+        (value - mean) * math.sqrt(len(values) / (len(values) - 1))
+        for values, mean in zip(samples, means, strict=True)
+        if len(values) > 1
+        for value in values
+    )
+    if not pooled:
+        raise ProfileError(
+            f"{where}: every level has one sample, which says nothing of its spread; measure levels several "
+            "times, or give level,mean,std"
+        )
+    count = min(len(pooled), max(map(len, samples)))
+    taken = [pooled[(2 * place + 1) * len(pooled) // (2 * count)] for place in range(count)]
+    centred = [deviation - math.fsum(taken) / count for deviation in taken]
+    made = [
+        [means[level] + deviation for deviation in centred] if level in once else values
+        for level, values in enumerate(samples)
+    ]
+    named = ", ".join(map(str, once[:8])) + (", …" if len(once) > 8 else "")
+    levels = f"level {named} was" if len(once) == 1 else f"levels {named} were"
+    return made, f"; {levels} measured once, and the spread there is that of the other levels together"
 
 
 def _levels(rows: _Rows, scale: float, where: str) -> list[tuple[float, float]]:

@@ -207,6 +207,19 @@ def test_devices_validate_says_what_is_wrong(command, tmp_path, text, message):
         (("validate", "none.json"), "none.json: no such file; name a JSON profile"),
         (("show", "ram"), "device: 'ram' is not a bundled profile; did you mean rram? See `nvaudit devices"),
         (("fit", "none.csv", "-o", "x.json"), "none.csv: "),
+        (
+            ("fit", "a.csv", "b.csv", "-o", "x.json"),
+            "a.csv: not a folder, and the first of several is the MAPPING",
+        ),
+        (("fit", "a.csv", "-o", "x.json", "--name", ""), "--name: got ''; give the profile a name"),
+        (("fit", ".", ".", "-o", "x.json", "--name", " "), "--name: got ''; give the profile a name"),
+        (("fit", "a.csv", "-o", "x.json", "--data", "d.npz"), "--data: only with --trials"),
+        (("fit", ".", ".", "-o", "x.json", "--data", "d.npz"), "--data: only with --trials"),
+        (
+            ("fit", ".", ".", "-o", "x.json", "--encoding", "offset"),
+            "--encoding: of arrays it is that of the",
+        ),
+        (("fit", ".", ".", "-o", "x.json", "--bits", "8"), "--bits: of arrays it is that of the mapping"),
     ],
 )
 def test_devices_that_are_not_there(command, tmp_path, monkeypatch, arguments, message):

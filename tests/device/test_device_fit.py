@@ -130,7 +130,7 @@ def test_each_mistake_in_a_file_has_its_message(csv: Path, text: str, expected: 
     [
         ("level,mean,std\n0,1e-6,1e-7\n1,4e-5,2e-6\n", "s"),
         ("level,mean,std\n0,1.5,1e-1\n1,40,2\n", "us"),
-        ("level,value\n0,0.001\n1,0.004\n", "s"),
+        ("level,value\n0,0.001\n0,0.0011\n1,0.004\n1,0.0041\n", "s"),
     ],
 )
 def test_the_unit_by_the_size_of_the_numbers(csv: Path, text: str, unit: str) -> None:
@@ -194,10 +194,97 @@ def test_decimal_commas_between_commas_are_explained(csv: Path) -> None:
 
 def test_a_column_for_each_level(csv: Path) -> None:
     """A wide table holds samples; an empty cell is none, and a first column may hold names."""
-    csv.write_text("cell;L0;L1\na;0,1;1\nb;0,2;\n", encoding="utf-8")
-    assert table_of(csv).samples == ((0.1, 0.2), (1.0,))
-    csv.write_text("0,1\n0.1,1\n", encoding="utf-8")
-    assert table_of(csv).samples == ((0.1,), (1.0,))
+    csv.write_text("cell;L0;L1\na;0,1;1\nb;0,2;\nc;;0,9\n", encoding="utf-8")
+    assert table_of(csv).samples == ((0.1, 0.2), (1.0, 0.9))
+    csv.write_text("0,1\n0.1,1\n0.2,1.1\n", encoding="utf-8")
+    assert table_of(csv).samples == ((0.1, 0.2), (1.0, 1.1))
+
+
+def test_a_level_that_was_measured_once_has_the_spread_of_the_others(csv: Path) -> None:
+    """One value says nothing of a spread: it is pooled and said, and where there is none, asked for."""
+    generator = stream(7, "fit-once")
+    rows = [
+        (0, 1.0),
+        *((level, level + 0.1 * float(generator.standard_normal())) for level in (1, 2, 3) * 400),
+    ]
+    csv.write_text("level,value\n" + "\n".join(f"{n},{v!r}" for n, v in rows), encoding="utf-8")
+    profile = fit_profile(csv, "cells", unit="level")
+    (term,) = profile.noise
+    assert isinstance(term, TableTerm)
+    assert term.samples is not None
+    assert np.mean(term.samples[0]) == pytest.approx(1.0, abs=1e-12)
+    assert np.std(term.samples[0]) == pytest.approx(0.1, rel=0.05)
+    assert "level 0 was measured once, and the spread there is that of the other levels" in profile.source.fit
+    csv.write_text("level,value\n0,0.01\n1,1.02\n", encoding="utf-8")
+    with pytest.raises(ProfileError, match="every level has one sample, which says nothing of its spread"):
+        fit_profile(csv, "cells", unit="level")
+
+
+@pytest.mark.parametrize(
+    ("header", "factor", "unit"),
+    [
+        ("level,G (uS)", 1.0, "us"),
+        ("Level,Conductance [µS]", 1.0, "us"),
+        ("level,value in nS", 1e-3, "us"),
+        ("level,G [S]", 1e6, "us"),
+        ("level,G (mS)", 1e3, "us"),
+        ("level,current (nA)", 1.0, "na"),
+        ("level,current (uA)", 1e3, "na"),
+    ],
+)
+def test_the_unit_of_the_header_is_understood(csv: Path, header: str, factor: float, unit: str) -> None:
+    """In brackets or after `in`; the numbers are converted, and the profile says by what they were taken."""
+    numbers = [(0, 2.0), (0, 2.2), (1, 40.0), (1, 41.0)]
+    csv.write_text(header + "\n" + "\n".join(f"{n},{v / factor!r}" for n, v in numbers), encoding="utf-8")
+    profile = fit_profile(csv, "cells")
+    assert profile.window is not None
+    assert profile.window.unit == unit
+    assert (profile.window.min, profile.window.max) == (pytest.approx(2.1), pytest.approx(40.5))
+    assert "by the header" in profile.source.fit
+    told = {"us": "us", "na": "na"}[unit] if factor == 1.0 else None
+    if told is not None:
+        assert fit_profile(csv, "cells", unit=told).noise == profile.noise  # type: ignore[arg-type]
+
+
+def test_siemens_in_the_header_and_as_the_unit_are_the_same(csv: Path) -> None:
+    """What is said twice in one way is taken once."""
+    csv.write_text("level,mean (S),std (S)\n0,1e-6,1e-7\n1,4e-5,2e-6\n", encoding="utf-8")
+    assert fit_profile(csv, "cells", unit="s").noise == fit_profile(csv, "cells").noise
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "said"),
+    [
+        ("level,G (kOhm)\n0,1\n1,2\n", None, r"header: 'g \(kohm\)': 'kohm' is no unit of it; use S, mS, uS"),
+        ("level,mean (uS),std (nS)\n0,1,1\n", None, "give all columns after the level in one unit"),
+        ("level,mean (uS),std\n0,1,1\n", None, "give all columns after the level in one unit"),
+        ("level,G (uS)\n0,1\n1,2\n", "s", "header: the numbers are in us, and the unit that is given is s"),
+        (
+            "level,mean,std\n0,1,0\n1,40,1\n",
+            "s",
+            r"unit s: the largest number is 40, .* is the unit us or na\?",
+        ),
+        ("level,mean,std\n0,1e-6,0\n1,4e-5,1e-6\n", "us", r"unit us: the largest number is 4e-05.* unit s\?"),
+        (
+            "level,mean,std\n0,1,0\n1,40,1\n",
+            "level",
+            r"unit level: the largest number is 40, .* unit us or na",
+        ),
+        ("level,mean,std\n0,0,0\n1,40,1\n", "full_scale", "unit full_scale: the largest number is 40"),
+        (
+            "level;mean;std\n0;0,02;0,1\n1;1.010;0,2\n",
+            "level",
+            r"line 3: got '1\.010' in a file with decimal commas",
+        ),
+    ],
+)
+def test_units_and_numbers_that_contradict_each_other_are_refused(
+    csv: Path, text: str, unit: str | None, said: str
+) -> None:
+    """An unknown or second unit, a size that no cell has in it, dots beside decimal commas."""
+    csv.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match=said):
+        fit_profile(csv, "cells", unit=unit)  # type: ignore[arg-type]
 
 
 def test_a_falling_table_has_no_window(csv: Path) -> None:

@@ -169,7 +169,11 @@ def rare_figure(
     figure.update_layout(
         **layout(
             xaxis=axis(
-                "share of the chips that are worse", type="log", autorange="reversed", exponentformat="power"
+                "share of the chips that are worse",
+                type="log",
+                autorange="reversed",
+                exponentformat="power",
+                dtick=1,
             ),
             yaxis=axis(name, **percent_axis(unit)),
             showlegend=True,

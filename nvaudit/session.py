@@ -51,12 +51,13 @@ from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
 from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, Reading, check_threshold, resolve_metric
+from nvaudit.perturb.own_metric import metric_digest
 from nvaudit.perturb.pools import WorkloadPool, open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch
 from nvaudit.perturb.providers import Ran
 from nvaudit.perturb.reading import read_output
 from nvaudit.perturb.record import Identity, Input
-from nvaudit.perturb.scores import function_digest, try_function
+from nvaudit.perturb.scores import try_function
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.perturb.task import box_outputs, box_reader, check_task, reads_boxes, with_alphabet
@@ -170,7 +171,7 @@ class Session:
         }
         if metric.kind == "function":
             # The user's function decides every value of a chip, so a record of chips is of this text of it.
-            inputs["metric"] = Input(name=metric.name, sha256=function_digest(metric.name))
+            inputs["metric"] = Input(name=metric.name, sha256=metric_digest(metric.name))
         if metric.alphabet:
             content = hashlib.sha256("\n".join(metric.alphabet).encode()).hexdigest()
             inputs["alphabet"] = Input(name=self.spec.alphabet or "", sha256=content)
@@ -494,7 +495,7 @@ def settle_metric(session: Session, probe: Probe, pool: Pool | None = None) -> M
     spec, dataset = session.spec, session.dataset
     output = session.workload.output
     if session.workload.boxes is not None:
-        reading = Reading(output, boxes=True)
+        reading = Reading(output, boxes=True, places=dataset.places)
     else:
         reading = read_output(
             session.loaded, session.rebatch, output, probe.output.ndim, dataset, probe.rows > 1

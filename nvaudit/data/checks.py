@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,14 @@ Shape = tuple[int, ...]
 
 
 def sample_count(
-    arrays: dict[str, Array], specs: Sequence[InputSpec], labels: Array | None, where: str
+    arrays: dict[str, Array], specs: Sequence[InputSpec], labels: Array | None, where: str, called: str
 ) -> int:
     """Count the samples, on which all batched inputs and the labels must agree; 1 if no input is batched.
+
+    Parameters
+    ----------
+    called : str
+        What the labels are called.
 
     Raises
     ------
@@ -36,8 +41,8 @@ def sample_count(
         counts[f"input {spec.name!r}"] = int(shape[spec.batch_axis])
     if labels is not None:
         if labels.ndim == 0:
-            raise DataError(f"{where}: labels y: a single value; give one label per sample")
-        counts["labels y"] = int(labels.shape[0])
+            raise DataError(f"{where}: {called}: a single value; give one label per sample")
+        counts[called] = int(labels.shape[0])
     if not counts:
         return 1
     if len(set(counts.values())) > 1:
@@ -135,8 +140,15 @@ def _mismatch(shape: Shape, spec: InputSpec, where: str) -> str:
     return text
 
 
-def check_finite(array: Array, axis: int | None, name: str, where: str) -> None:
+def check_finite(
+    array: Array, axis: int | None, name: str, where: str, at: Callable[[list[int]], str] | None = None
+) -> None:
     """Refuse NaN and infinite values.
+
+    Parameters
+    ----------
+    at : callable, optional
+        Says where the value with some indices stands.
 
     Raises
     ------
@@ -159,7 +171,7 @@ def check_finite(array: Array, axis: int | None, name: str, where: str) -> None:
     if bad:
         raise DataError(
             f"{where}: {name}: {bad} of {array.size} values are NaN or infinite as {array.dtype.name}, "
-            f"the first at {first}; clean the data"
+            f"the first {at(first) if at and first else f'at {first}'}; clean the data"
         )
 
 

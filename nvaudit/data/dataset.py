@@ -16,7 +16,7 @@ from nvaudit.data.label_file import read_label_file
 from nvaudit.data.labels import LabelRules, take_labels
 from nvaudit.data.npy import read_npy_file, read_npy_folder, read_npz
 from nvaudit.data.prepare import prepare_input
-from nvaudit.data.spec import Dataset, InputSpec, LabelKind, Raw
+from nvaudit.data.spec import Dataset, InputSpec, LabelKind, LabelPlaces, Raw
 from nvaudit.data.store import ScratchStore, digest
 from nvaudit.data.synthetic import SAMPLES, make_synthetic
 from nvaudit.data.testset import read_test_sets, set_folders
@@ -108,7 +108,7 @@ def _read(
     )
     in_order = (f"{table.path}: its files are not looked at: labels are in the order of the samples",)
     return replace(
-        raw, labels=table.labels, label_kind=table.kind, names=(), reference=False,
+        raw, labels=table.labels, label_kind=table.kind, places=table.places, names=(), reference=False,
         notes=(*raw.notes, *note, *(in_order if table.files else ())),
     )  # fmt: skip
 
@@ -164,7 +164,9 @@ def _finish(
     store: ScratchStore,
     rules: LabelRules | None,
 ) -> Dataset:
-    given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
+    places = raw.places or LabelPlaces(raw.source)
+    called = "labels y" if raw.places is None else f"labels of {places.file}"
+    given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source, called)
     count = given if limit is None else min(limit, given)
     arrays: dict[str, Array] = {}
     notes = (*notes, *raw.notes)
@@ -178,7 +180,7 @@ def _finish(
     # Numbers are cut before anything looks at them, so that a limit costs no pass over all.
     if labels is not None and not text:  # names are numbered by all of them
         labels = labels[:count]
-    read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules,
+    read = take_labels(labels, reference=raw.reference, places=places, store=store, rules=rules,
                        names=raw.names, kind=raw.label_kind)  # fmt: skip
     if text and read.values is not None:
         read = read._replace(values=read.values[:count])
@@ -186,7 +188,8 @@ def _finish(
         specs, arrays, read.values, read.kind, count, raw.source, notes + read.notes, raw.skipped,
         read.ignored, read.sorted_names,
     )  # fmt: skip
-    return replace(dataset, given=given, parts=raw.parts)
+    known = None if read.values is None else places.take(range(count))
+    return replace(dataset, given=given, parts=raw.parts, places=known)
 
 
 def _synthetic(specs: tuple[InputSpec, ...], limit: int | None, seed: int, store: ScratchStore) -> Dataset:

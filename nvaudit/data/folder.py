@@ -21,7 +21,7 @@ import numpy.typing as npt
 from nvaudit.arrays import Array
 from nvaudit.data.labels import LabelRules
 from nvaudit.data.preprocess import FILE_NAME, Preprocess, find_preprocess, guess_layout, needed_message
-from nvaudit.data.spec import InputSpec, Raw, fixed, is_float, numpy_dtype, shape_text
+from nvaudit.data.spec import InputSpec, LabelPlaces, Raw, fixed, is_float, numpy_dtype, shape_text
 from nvaudit.data.store import ScratchStore, sealed
 from nvaudit.errors import DataError
 
@@ -29,7 +29,11 @@ TABLE_NAME = "labels.csv"
 MAX_BYTES = 64 << 20
 """A table of a million images has less."""
 
-_FILE = ("file", "filename", "file_name", "image", "image_id", "img", "name", "path", "id")
+FILE_HEADS = (
+    "file", "filename", "file_name", "image", "image_file", "image_name", "image_path", "image_id", "img",
+    "name", "path", "file_path", "filepath", "id",
+)  # fmt: skip
+"""What the column of the files is called, the most telling first."""
 LABEL_HEADS = ("label", "labels", "class", "class_id", "category", "target", "y", "text", "transcription")
 """What the column of the labels is called, the most telling first."""
 _LIKE = re.compile(r"(?i)(labels?|targets?|annotations?|classes|ground_?truth|gt|y)([_-].*)?")
@@ -41,12 +45,14 @@ _CURE = f"write {TABLE_NAME} with the columns file and label, a row for each ima
 class LabelTable:
     """Files in the order of the rows, as the table names them, and their labels: numbers, or names.
 
-    ``kind`` tells labels that numbers alone do not: ``boxes``, or ``ragged`` rows.
+    ``kind`` tells labels that numbers alone do not: ``boxes``, or ``ragged`` rows; ``places`` where each of
+    them stands.
     """
 
     path: Path
     files: tuple[str, ...]
     labels: npt.NDArray[Any]
+    places: LabelPlaces
     kind: Literal["boxes", "ragged"] | None = None
 
 
@@ -72,45 +78,57 @@ def read_table(
     DataError
         If it cannot be read, its columns are not told, or a row is not complete.
     """
-    rows = _rows(path)
-    head = [cell.strip().lower() for cell in rows[0]]
-    first, names = 2, -1
+    numbered = _rows(path)
+    written = [cell.strip() for cell in numbered[0][1]]
+    head, body, names = [cell.lower() for cell in written], numbered[1:], -1
     if column is not None:
         wanted = column.strip().lower()
         if wanted not in head:
-            listed = ", ".join(map(repr, rows[0]))[:200]
+            listed = ", ".join(map(repr, written))[:200]
             raise DataError(f"{path}: no column {column!r} (--label-column); the head line has {listed}")
         label = head.index(wanted)
-        if files or any(cell in _FILE for cell in head if cell != wanted):
-            names = _column(path, ["" if cell == wanted else cell for cell in head], _FILE, "file")
-    elif any(cell in _FILE for cell in head) or any(cell in LABEL_HEADS for cell in head):
+        if files or any(cell in FILE_HEADS for cell in head if cell != wanted):
+            names = _column(path, ["" if cell == wanted else cell for cell in head], FILE_HEADS, "file")
+    elif any(cell in FILE_HEADS for cell in head) or any(cell in LABEL_HEADS for cell in head):
         label = _column(path, head, LABEL_HEADS, "label")
-        if files or any(cell in _FILE for cell in head):
-            names = _column(path, head, _FILE, "file")
+        if files or any(cell in FILE_HEADS for cell in head):
+            names = _column(path, head, FILE_HEADS, "file")
     else:
-        names, label, first = 0, 1, 1
+        names, label, body = 0, 1, numbered
+        written = ["column 1", "column 2"]
         if len(head) != 2:
             raise DataError(
                 f"{path}: {len(head)} columns and no head line that names them; the first line must have "
                 "file and label"
             )
-    rows = rows[first - 1 :]
-    for number, row in enumerate(rows, first):
-        if len(row) != len(head) or not row[label].strip() or not (names < 0 or row[names].strip()):
-            empty = (
-                "; a text that is empty is written in JSON lines" if text and len(row) == len(head) else ""
-            )
-            raise DataError(
-                f"{path}: row {number}: {len(row)} columns, or an empty file or label: {row!r:.120}{empty}"
-            )
-    if not rows:
+    for number, row in body:
+        _check_row(path, number, row, written, (label,) if names < 0 else (names, label), text)
+    if not body:
         raise DataError(f"{path}: has no rows; {_CURE}")
-    cells = [row[label].strip() for row in rows]
-    found = () if names < 0 else tuple(row[names].strip() for row in rows)
-    return LabelTable(path, found, np.asarray(cells) if text else _labels(cells))
+    cells = [row[label].strip() for _, row in body]
+    found = () if names < 0 else tuple(row[names].strip() for _, row in body)
+    called = written[label] if body is numbered else f"column {written[label]!r}"
+    places = LabelPlaces(str(path), called, "row", tuple(number for number, _ in body))
+    return LabelTable(path, found, np.asarray(cells) if text else _labels(cells), places)
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _check_row(
+    path: Path, number: int, row: list[str], heads: list[str], columns: tuple[int, ...], text: bool
+) -> None:
+    """Refuse a row with too few or too many cells, or without its file or label."""
+    if len(row) != len(heads):
+        raise DataError(
+            f"{path}: row {number}: {len(row)} columns, and the first row has {len(heads)}: {row!r:.120}; "
+            "put quotes round what holds a separator"
+        )
+    empty = next((column for column in columns if not row[column].strip()), None)
+    if empty is not None:
+        cure = "; a text that is empty is written in JSON lines" if text else ""
+        raise DataError(f"{path}: row {number}: {heads[empty]!r} is empty: {row!r:.120}{cure}")
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows that hold anything, each with its number as a spreadsheet counts."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -124,7 +142,8 @@ def _rows(path: Path) -> list[list[str]]:
     line = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=line.count)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+        read = enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1)
+        rows = [(number, row) for number, row in read if any(row)]
     except csv.Error as error:
         raise DataError(f"{path}: not a table: {error}; {_CURE}") from error
     if not rows:
@@ -138,7 +157,9 @@ def _column(path: Path, head: list[str], names: tuple[str, ...], what: str) -> i
         # By the order of `names`, the most telling first.
         columns = [head.index(next(name for name in names if name in head))]
     if not columns:
-        raise DataError(f"{path}: no column {what!r}; the head line has {', '.join(map(repr, head))[:200]}")
+        listed = ", ".join(repr(cell) for cell in head if cell)[:200]
+        known = f"call it {names[0]} (or {', '.join(names[1:6])}, …)"
+        raise DataError(f"{path}: no column {what!r}; the head line has {listed}; {known}")
     return columns[0]
 
 
@@ -172,14 +193,15 @@ def match_images(table: LabelTable, folder: Path, images: list[Path]) -> list[Pa
         counts = Counter(key(image) for image in images)
         known.update({key(image): image for image in images if counts[key(image)] == 1})
     image_rows: dict[Path, str] = {}
-    for row, name in enumerate(table.files, 1):
+    for row, name in enumerate(table.files):
         image = known.get(name.replace("\\", "/").removeprefix("./"))
         if image is None:
             raise DataError(
-                f"{table.path}: {name!r:.120} (label {row}) is no image of {folder}, or the name of several"
+                f"{table.path}: {table.places.of(row)}: {name!r:.120} is no image of {folder}, or the name "
+                "of several"
             )
         if image in image_rows:
-            raise DataError(f"{table.path}: {name!r:.120} (label {row}) has a label already")
+            raise DataError(f"{table.path}: {table.places.of(row)}: {name!r:.120} has a label already")
         image_rows[image] = name
     without = [image for image in images if image not in image_rows]
     if without:
@@ -281,6 +303,7 @@ def read_folder(
         inputs={spec.name: images},
         labels=labels,
         label_kind=None if table is None else table.kind,
+        places=None if table is None else table.places.take(kept),
         source=str(path),
         preprocess_paths=(path / FILE_NAME,),
         preprocess=preprocess,
@@ -347,8 +370,9 @@ def _by_table(
     if labels.dtype.kind == "U" and preprocess.classes is not None:
         strange = sorted(set(labels.tolist()) - set(preprocess.classes))
         if strange:
+            row = table.places.of(labels.tolist().index(strange[0]))
             raise DataError(
-                f"{table.path}: label {strange[0]!r:.80} is not among the {len(preprocess.classes)} "
+                f"{table.places}: {row}: label {strange[0]!r:.80} is not among the {len(preprocess.classes)} "
                 f"classes of {FILE_NAME}"
             )
         labels = np.asarray([preprocess.classes.index(name) for name in labels.tolist()], np.int64)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nvaudit.data.folder import LABEL_HEADS, MAX_BYTES, LabelTable, read_table
+from nvaudit.data.folder import FILE_HEADS, LABEL_HEADS, MAX_BYTES, LabelTable, read_table
 from nvaudit.data.labels import LabelRules
 from nvaudit.data.ragged import as_boxes, pad_rows
+from nvaudit.data.spec import LabelPlaces
 from nvaudit.errors import DataError
 
 _TABLES = frozenset({".csv", ".tsv", ".txt"})
@@ -21,7 +22,6 @@ _FORMS = (
     '{"file": "a.png", "label": "text"} or {"file": "a.png", "boxes": [[x1, y1, x2, y2, class]]}, or COCO '
     "annotations (.json)"
 )
-_FILE = ("file", "file_name", "filename", "image", "path", "name", "id")
 
 
 def read_label_file(path: Path, rules: LabelRules) -> LabelTable:
@@ -58,7 +58,7 @@ def read_label_file(path: Path, rules: LabelRules) -> LabelTable:
     if suffix == ".json":
         content = _parsed(path, _text(path), "")
         if isinstance(content, list):
-            return _from_entries(path, rules, enumerate(content, 1))
+            return _from_entries(path, rules, enumerate(content, 1), "entry")
         return _coco(path, content)
     raise DataError(f"--labels {path}: {suffix or 'no suffix'} is not a known kind; labels are {_FORMS}")
 
@@ -89,86 +89,102 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, _parsed(path, line, f"line {number}: ")
 
 
-def _from_entries(path: Path, rules: LabelRules, entries: Iterable[tuple[int, Any]]) -> LabelTable:
+def _from_entries(
+    path: Path, rules: LabelRules, entries: Iterable[tuple[int, Any]], unit: str = "line"
+) -> LabelTable:
     """Labels from objects, one for each sample."""
     files: list[str] = []
     values: list[Any] = []
+    rows: list[int] = []
     first: str | None = None
     for number, entry in entries:
+        where = f"{path}: {unit} {number}"
         if not isinstance(entry, dict):
-            raise DataError(f"{path}: line {number}: {str(entry)[:60]!r} is no object; labels are {_FORMS}")
-        key = _key(path, number, entry, rules)
+            raise DataError(f"{where}: {str(entry)[:60]!r} is no object; labels are {_FORMS}")
+        key = _key(where, entry, rules)
         if first not in (None, key):
-            raise DataError(f"{path}: line {number}: has {key!r}, and lines before it {first!r}")
+            raise DataError(f"{where}: has {key!r}, and those before it {first!r}")
         first = key
-        name = next((entry[one] for one in _FILE if one in entry and one != key), None)
+        name = next((entry[one] for one in FILE_HEADS if one in entry and one != key), None)
         if name is not None:
             files.append(str(name))
         if bool(files) != (name is not None):
-            raise DataError(f"{path}: line {number}: names no file, and others do; give each its file")
-        value = _boxes(path, number, entry) if key == "boxes" else entry[key]
+            raise DataError(f"{where}: names no file, and others do; give each its file")
+        value = _boxes(where, entry) if key == "boxes" else entry[key]
         if value is None:
-            raise DataError(f"{path}: line {number}: {key!r} is empty")
+            raise DataError(f"{where}: {key!r} is empty")
         values.append(value)
+        rows.append(number)
     if not values:
         raise DataError(f"{path}: has no entries; labels are {_FORMS}")
+    places = LabelPlaces(str(path), f"key {first!r}", unit, tuple(rows))
     if first == "boxes" or rules.kind == "boxes":
-        labels = as_boxes(pad_rows(values, str(path), (5,)), str(path))
-        return LabelTable(path, tuple(files), labels, "boxes")
-    return _packed(path, tuple(files), values, rules)
+        labels = as_boxes(pad_rows(values, places, (5,)), places)
+        return LabelTable(path, tuple(files), labels, places, "boxes")
+    return _packed(path, tuple(files), values, rules, places)
 
 
-def _key(path: Path, number: int, entry: Mapping[str, Any], rules: LabelRules) -> str:
+def _key(where: str, entry: Mapping[str, Any], rules: LabelRules) -> str:
     """Which key holds the label."""
     if rules.column is not None:
         if rules.column not in entry:
             known = ", ".join(map(repr, entry))[:200]
-            raise DataError(
-                f"{path}: line {number}: no key {rules.column!r} (--label-column); it has {known}"
-            )
+            raise DataError(f"{where}: no key {rules.column!r} (--label-column); it has {known}")
         return rules.column
     for name in (("boxes",) if rules.kind in (None, "boxes") else ()) + LABEL_HEADS:
         if name in entry:
             return name
     listed = ", ".join(map(repr, entry))[:200]
-    raise DataError(
-        f"{path}: line {number}: no label among its keys {listed}; --label-column says which is it"
-    )
+    raise DataError(f"{where}: no label among its keys {listed}; --label-column says which is it")
 
 
-def _boxes(path: Path, number: int, entry: Mapping[str, Any]) -> Any:
+def _boxes(where: str, entry: Mapping[str, Any]) -> Any:
     """Boxes with their classes, which may stand beside them as ``labels``."""
     boxes = entry["boxes"]
     kinds = next((entry[name] for name in ("labels", "classes", "category_ids") if name in entry), None)
     if not isinstance(boxes, list):
-        raise DataError(f"{path}: line {number}: 'boxes' is no list of [x1, y1, x2, y2, class]")
+        raise DataError(f"{where}: 'boxes' is no list of [x1, y1, x2, y2, class]")
     if kinds is None:
         return boxes
     if not isinstance(kinds, list) or len(kinds) != len(boxes):
-        raise DataError(f"{path}: line {number}: there must be one class for each of the {len(boxes)} boxes")
+        raise DataError(f"{where}: there must be one class for each of the {len(boxes)} boxes")
     return [
         [*box[:4], kind] if isinstance(box, list) else box for box, kind in zip(boxes, kinds, strict=True)
     ]
 
 
-def _packed(path: Path, files: tuple[str, ...], values: list[Any], rules: LabelRules) -> LabelTable:
+def _packed(
+    path: Path, files: tuple[str, ...], values: list[Any], rules: LabelRules, places: LabelPlaces
+) -> LabelTable:
     """Texts, numbers, or lists of numbers."""
     if all(isinstance(value, str) for value in values):
         if rules.kind != "text" and "" in values:
             raise DataError(
-                f"{path}: label {values.index('') + 1} is empty; a text may be: --label-kind text"
+                f"{places}: {places.of(values.index(''))}: is empty; a text may be: --label-kind text"
             )
-        return LabelTable(path, files, np.asarray(values))
+        return LabelTable(path, files, np.asarray(values), places)
     if rules.kind == "text":
-        wrong = next(value for value in values if not isinstance(value, str))
-        raise DataError(f'{path}: label {str(wrong)[:60]!r} is no text; put texts in quotes: "{wrong}"')
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return LabelTable(path, files, np.asarray(values))
+        row, wrong = next((row, one) for row, one in enumerate(values) if not isinstance(one, str))
+        raise DataError(
+            f'{places}: {places.of(row)}: {str(wrong)[:60]!r} is no text; put texts in quotes: "{wrong}"'
+        )
+    if all(map(_is_number, values)):
+        return LabelTable(path, files, np.asarray(values), places)
     if all(isinstance(value, list) for value in values):
-        rows = pad_rows(values, str(path))
+        rows = pad_rows(values, places)
         lengths = {len(value) for value in values}
-        return LabelTable(path, files, rows, "ragged" if len(lengths) > 1 or 0 in lengths else None)
-    raise DataError(f"{path}: labels are of several kinds; give all of them as text, numbers or lists")
+        return LabelTable(path, files, rows, places, "ragged" if len(lengths) > 1 or 0 in lengths else None)
+    kinds = [str if isinstance(one, str) else list if isinstance(one, list) else
+             float if _is_number(one) else type(one) for one in values]  # fmt: skip
+    other = next((row for row, kind in enumerate(kinds) if kind is not kinds[0]), 0)
+    raise DataError(
+        f"{places}: {places.of(other)}: {json.dumps(values[other])[:60]} is of another kind than "
+        f"{json.dumps(values[0])[:60]} of {places.of(0)}; give all labels as text, numbers or lists"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _coco(path: Path, content: Any) -> LabelTable:
@@ -191,5 +207,6 @@ def _coco(path: Path, content: Any) -> LabelTable:
                 rows[one["image_id"]].append([x, y, x + width, y + height, kind, crowd])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: COCO annotations without {error}: {_FORMS}") from error
-    labels = as_boxes(pad_rows(list(rows.values()), str(path), (6,)), str(path))
-    return LabelTable(path, tuple(names.values()), labels, "boxes")
+    places = LabelPlaces(str(path), "annotations", "image", tuple(rows))
+    labels = as_boxes(pad_rows(list(rows.values()), places, (6,)), places)
+    return LabelTable(path, tuple(names.values()), labels, places, "boxes")

@@ -10,7 +10,7 @@ import numpy as np
 from nvaudit.arrays import Array
 from nvaudit.data.checks import check_finite
 from nvaudit.data.ragged import as_boxes
-from nvaudit.data.spec import LabelKind, is_float
+from nvaudit.data.spec import LabelKind, LabelPlaces, is_float
 from nvaudit.data.store import ScratchStore, row_slices, sealed
 from nvaudit.errors import DataError, OptionError
 
@@ -134,7 +134,7 @@ def take_labels(
     labels: Array | None,
     *,
     reference: bool,
-    where: str,
+    places: LabelPlaces,
     store: ScratchStore,
     rules: LabelRules | None = None,
     names: tuple[str, ...] = (),
@@ -160,6 +160,8 @@ def take_labels(
         All class names of the source, where labels in text may not hold every one.
     kind : {"boxes", "ragged"} or None
         What the source knows them to be.
+    places : LabelPlaces
+        Where they stand, for messages.
 
     Raises
     ------
@@ -170,58 +172,58 @@ def take_labels(
     if labels is None:
         return Labels(None, "none", ())
     if labels.size == 0:
-        raise DataError(f"{where}: labels y: shape {list(labels.shape)} holds no values")
+        raise DataError(f"{places}: shape {list(labels.shape)} holds no values")
     if kind is not None or rules.kind in ("text", "boxes"):
-        return _of_kind(labels, rules, where, kind)
+        return _of_kind(labels, rules, places, kind)
     if labels.dtype.kind in "US":
         if rules.given and rules.kind is None and not names and not _known(labels, rules):
             return Labels(labels, "text", ("labels y: texts, handed to --metric as they are",))
-        return _named(labels, rules, where, store, names)
-    check_finite(labels, 0, "labels y", where)
+        return _named(labels, rules, places, store, names)
+    check_finite(labels, 0, places.column, places.file, places.at)
     if reference:
         return Labels(labels, "reference", ())
-    return _targets(labels, rules) if rules.targets else _numbers(labels, rules, where, store)
+    return _targets(labels, rules) if rules.targets else _numbers(labels, rules, places, store)
 
 
-def _numbers(labels: Array, rules: LabelRules, where: str, store: ScratchStore) -> Labels:
+def _numbers(labels: Array, rules: LabelRules, places: LabelPlaces, store: ScratchStore) -> Labels:
     """Class indices, told apart from targets by what they look like."""
     survey = _survey(labels, rules)
     if survey.one_hot and not rules.several and not rules.given:
         raise DataError(
-            f"{where}: labels y: shape {list(labels.shape)} is one-hot; store class indices: y.argmax(axis=1)"
+            f"{places}: shape {list(labels.shape)} is one-hot; store class indices: y.argmax(axis=1)"
         )
     if is_float(labels.dtype) and (not survey.integral or survey.below - set(rules.ignore)):
         return Labels(labels, "reference", ("labels y are floating-point targets, not class indices",))
-    ignored = _ignored(survey, rules, where)
+    ignored = _ignored(survey, rules, places)
     if ignored is None:
         note = "labels y hold negative numbers: handed to --metric as they are"
         return Labels(labels, "reference", (note,))
     notes = _notes(labels, survey, rules, ignored)
-    values = _as_classes(labels, store, where, flat=not rules.several)
+    values = _as_classes(labels, store, places, flat=not rules.several)
     if rules.several:
         return Labels(values, "multilabel", notes, ignored)
     renumbered, more = _own_numbers(values, rules, ignored, store)
     return Labels(renumbered, "class", notes + more, ignored)
 
 
-def _of_kind(labels: Array, rules: LabelRules, where: str, kind: str | None) -> Labels:
+def _of_kind(labels: Array, rules: LabelRules, places: LabelPlaces, kind: str | None) -> Labels:
     """Labels that are texts, boxes, or rows of different lengths."""
     wanted = rules.kind or kind
     if kind is None and wanted == "text":
         if labels.dtype.kind not in "US" or labels.ndim != 1:
             raise DataError(
-                f"{where}: labels y: {labels.dtype} {list(labels.shape)} is not one text for each sample; "
+                f"{places}: {labels.dtype} {list(labels.shape)} is not one text for each sample; "
                 "store texts, or name their column with --label-column"
             )
         empty = int((labels == np.zeros(1, labels.dtype)).sum())
         note = (f"labels y: {empty} of {len(labels)} texts are empty",) if empty else ()
         return Labels(labels, "text", note)
     if wanted == "boxes" and labels.dtype.kind not in "US":
-        return Labels(as_boxes(labels, f"{where}: labels y"), "boxes", ())
+        return Labels(as_boxes(labels, places), "boxes", ())
     if kind == "ragged" and wanted in ("ragged", "values"):
         return Labels(labels, "ragged", ("labels y have another length for each sample",))
     found = "texts" if labels.dtype.kind in "US" else kind or "numbers"
-    raise DataError(f"{where}: labels y are {found}, and {wanted} is wanted; give them with --labels")
+    raise DataError(f"{places} are {found}, and {wanted} is wanted; give them with --labels")
 
 
 def _known(labels: Array, rules: LabelRules) -> bool:
@@ -256,7 +258,7 @@ def _targets(labels: Array, rules: LabelRules) -> Labels:
     return Labels(labels, "reference", notes)
 
 
-def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] | None:
+def _ignored(survey: _Survey, rules: LabelRules, places: LabelPlaces) -> tuple[int, ...] | None:
     """Labels that occur and stand for "not labelled"; None where an own metric is to see what it likes."""
     present = {value for value, _ in survey.counts}
     negative = survey.below - set(rules.ignore) - set(rules.numbers)
@@ -273,20 +275,20 @@ def _ignored(survey: _Survey, rules: LabelRules, where: str) -> tuple[int, ...] 
         return None
     if negative == {-1}:
         raise DataError(
-            f"{where}: labels y: all labels are -1 or one other number: two classes, or one class and "
+            f"{places}: all labels are -1 or one other number: two classes, or one class and "
             "samples without a label; store two classes as 0 and 1, or say --ignore-label -1"
         )
-    place = "" if survey.negative is None else f" at {list(survey.negative)}"
+    place = "" if survey.negative is None else f" {places.at(survey.negative)}"
     least = max(negative - set(VOID)) if int(survey.lowest) in VOID else int(survey.lowest)
     place = place if least == int(survey.lowest) else ""
     raise DataError(
-        f"{where}: labels y: {least}{place} is negative; class indices start at 0; if it stands for "
+        f"{places}: {least}{place} is negative; class indices start at 0; if it stands for "
         f"no label, --ignore-label {least} leaves it out; if labels are numbers, --metric mse takes them so"
     )
 
 
 def _named(
-    labels: Array, rules: LabelRules, where: str, store: ScratchStore, given: tuple[str, ...]
+    labels: Array, rules: LabelRules, places: LabelPlaces, store: ScratchStore, given: tuple[str, ...]
 ) -> Labels:
     """Class names to indices, by the model's own list or in sorted order."""
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -294,14 +296,15 @@ def _named(
     text = np.asarray(labels).astype(str)
     present = np.unique(text)
     if rules.targets or rules.several:
-        raise DataError(f"{where}: labels y are text, and this --metric takes numbers; store numbers")
+        raise DataError(f"{places} are text, and this --metric takes numbers; store numbers")
     names, source = np.asarray(rules.names or given or present), "the model's own list of classes"
     if not rules.names:
         source = "sorted names; the model has no list of its own"
     strange = sorted(set(present.tolist()) - set(names.tolist()))
     if strange:
+        first = places.of(int(np.argmax(text == strange[0])))
         raise DataError(
-            f"{where}: labels y: {strange[0][:60]!r} is not among the model's classes "
+            f"{places}: {first}: {strange[0][:60]!r} is not among the model's classes "
             f"{', '.join(map(repr, names[:8].tolist()))}{', …' if len(names) > 8 else ''}"
         )
     order = np.argsort(names, kind="stable")
@@ -368,7 +371,7 @@ def _count(block: Array, rules: LabelRules, counts: dict[int, int], kinds: set[i
         kinds.update(int(value) for value in np.unique(block)[: _FEW + 1])
 
 
-def _as_classes(labels: Array, store: ScratchStore, where: str, *, flat: bool) -> Array:
+def _as_classes(labels: Array, store: ScratchStore, places: LabelPlaces, *, flat: bool) -> Array:
     shape = labels.shape[:1] if flat and labels.ndim == 2 and labels.shape[1] == 1 else labels.shape
     if labels.dtype == np.int64:
         return labels.reshape(shape)
@@ -377,6 +380,7 @@ def _as_classes(labels: Array, store: ScratchStore, where: str, *, flat: bool) -
         block = labels[part]
         # 2**62 is far beyond any class count; it keeps the conversion to int64 exact.
         if (block >= 2**62).any():
-            raise DataError(f"{where}: labels y: {block.max()} is not a class index")
+            row = part.start + int(np.argmax((block >= 2**62).reshape(len(block), -1).any(axis=1)))
+            raise DataError(f"{places}: {places.of(row)}: {block.max()} is not a class index")
         out[part] = block.reshape(-1, *shape[1:]).astype(np.int64)
     return sealed(out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nvaudit.arrays import Array
+from nvaudit.data.spec import LabelPlaces
 from nvaudit.errors import DataError
 
 NOTHING = int(np.iinfo(np.int64).min)
@@ -17,7 +18,7 @@ BOX_COLUMNS = ("x1", "y1", "x2", "y2", "class", "crowd")
 """Of a box as a label: corners in pixels, x to the right, y down; a crowd (1) is neither found nor missed."""
 
 
-def pad_rows(rows: Sequence[Any], where: str, width: tuple[int, ...] = ()) -> Array:
+def pad_rows(rows: Sequence[Any], places: LabelPlaces, width: tuple[int, ...] = ()) -> Array:
     """Put rows of different lengths into one array.
 
     Parameters
@@ -37,14 +38,14 @@ def pad_rows(rows: Sequence[Any], where: str, width: tuple[int, ...] = ()) -> Ar
     DataError
         If rows are no finite numbers, or have different rests.
     """
-    arrays = [_row(row, f"{where}: sample {number}") for number, row in enumerate(rows)]
+    arrays = [_row(row, f"{places}: {places.of(number)}") for number, row in enumerate(rows)]
     filled = [array for array in arrays if array.size]
     whole = all(array.dtype.kind in "iub" for array in filled)
     rest = filled[0].shape[1:] if filled else width
     for number, array in enumerate(arrays):
         if array.size and array.shape[1:] != rest:
             raise DataError(
-                f"{where}: sample {number}: its labels have shape {list(array.shape)}, others [any, "
+                f"{places}: {places.of(number)}: its labels have shape {list(array.shape)}, others [any, "
                 f"{', '.join(map(str, rest))}]; give all of them alike"
             )
     longest = max((len(array) for array in filled), default=0)
@@ -87,7 +88,9 @@ def cut_rows(values: Array, lengths: Array, where: str) -> Array:
     if lengths.size and not 0 <= lengths.min() <= lengths.max() <= values.shape[1]:
         raise DataError(f"{where}: y_lengths: the rows of y have room for 0 to {values.shape[1]} entries")
     return pad_rows(
-        [row[:length] for row, length in zip(values, lengths, strict=True)], where, values.shape[2:]
+        [row[:length] for row, length in zip(values, lengths, strict=True)],
+        LabelPlaces(where),
+        values.shape[2:],
     )
 
 
@@ -98,7 +101,7 @@ def rows_of(labels: Array) -> list[Array]:
     return [np.asarray(row[:count]) for row, count in zip(labels, counts, strict=True)]
 
 
-def as_boxes(labels: Array, where: str) -> Array:
+def as_boxes(labels: Array, places: LabelPlaces) -> Array:
     """Check boxes, and add the column that tells crowds where it is not there.
 
     Parameters
@@ -117,7 +120,7 @@ def as_boxes(labels: Array, where: str) -> Array:
     """
     if labels.ndim != 3 or labels.shape[2] not in (5, 6):
         raise DataError(
-            f"{where}: labels of shape {list(labels.shape)} are no boxes; a box is x1, y1, x2, y2, class, "
+            f"{places}: labels of shape {list(labels.shape)} are no boxes; a box is x1, y1, x2, y2, class, "
             "and 1 behind it where it is a crowd"
         )
     boxes = np.full((*labels.shape[:2], 6), np.nan)
@@ -132,7 +135,7 @@ def as_boxes(labels: Array, where: str) -> Array:
     if (wrong & there).any():
         sample, box = (int(i) for i in np.argwhere(wrong & there)[0])
         raise DataError(
-            f"{where}: sample {sample}, box {box}: {boxes[sample, box, :5].tolist()} is no box; wanted "
+            f"{places}: {places.of(sample)}, box {box}: {boxes[sample, box, :5].tolist()} is no box; wanted "
             "x1 < x2, y1 < y2 in pixels and the number of its class, from 0"
         )
     return boxes

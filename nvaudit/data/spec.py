@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,62 @@ NO_NUMBERS = frozenset({"text", "boxes", "ragged"})
 """Kinds of labels that no loss is taken against."""
 
 LabelKind = Literal["class", "reference", "multilabel", "text", "boxes", "ragged", "none"]
+
+
+@dataclass(frozen=True)
+class LabelPlaces:
+    """Where labels stand, for what is said of them.
+
+    Attributes
+    ----------
+    file : str
+        That holds them: the data, or a file of labels.
+    column : str
+        What they are called in it: ``labels y``, ``column 'class'``.
+    unit : str
+        What has a label: a ``sample``, or a ``row`` or ``line`` of the file.
+    rows : tuple or None
+        The number of the row of each sample; None: samples are counted from 0.
+    """
+
+    file: str
+    column: str = "labels y"
+    unit: str = "sample"
+    rows: tuple[int | str, ...] | None = None
+
+    def __str__(self) -> str:
+        """The file and the column.
+
+        Examples
+        --------
+        >>> places = LabelPlaces("labels.csv", "column 'class'", "row", (2, 3))
+        >>> print(places, places.of(1), sep="; ")
+        labels.csv: column 'class'; row 3
+        """
+        return f"{self.file}: {self.column}" if self.file else self.column
+
+    def of(self, sample: int) -> str:
+        """Where the label of a sample stands in the file."""
+        return f"{self.unit} {sample if self.rows is None else self.rows[sample]}"
+
+    def at(self, place: Sequence[int]) -> str:
+        """Where one of the labels of a sample stands.
+
+        Parameters
+        ----------
+        place : sequence of int
+            Its indices; the first is the sample.
+        """
+        if self.rows is None:
+            return f"at {[int(one) for one in place]}"
+        inside = f", {[int(one) for one in place[1:]]}" if len(place) > 1 else ""
+        return f"in {self.of(int(place[0]))}{inside}"
+
+    def take(self, samples: Sequence[int] | npt.NDArray[np.intp]) -> LabelPlaces:
+        """Those of some samples, in the order given."""
+        if self.rows is None:
+            return self
+        return replace(self, rows=tuple(self.rows[int(sample)] for sample in samples))
 
 
 @dataclass(frozen=True)
@@ -85,6 +141,8 @@ class Dataset:
         Labels that stand for "not labelled": the positions that have them are not scored.
     sorted_names : int or None
         How many class names were numbered in sorted order, which holds only if that is all classes.
+    places : LabelPlaces or None
+        Where the labels stand; None without any.
     """
 
     inputs: dict[str, Array]
@@ -102,6 +160,7 @@ class Dataset:
     together: int = 0
     ignored: tuple[int, ...] = ()
     sorted_names: int | None = None
+    places: LabelPlaces | None = None
 
     def take(self, rows: npt.NDArray[np.intp]) -> dict[str, Array]:
         """Inputs of some samples, in the order given, as arrays of their own; constant inputs as they are."""
@@ -142,6 +201,8 @@ class Raw:
         All class names that the source has, where labels are text and may not hold every one.
     label_kind : {"boxes", "ragged"} or None
         What the source knows labels to be that numbers alone do not tell.
+    places : LabelPlaces or None
+        Where the labels stand, if in a file of their own.
     """
 
     inputs: Mapping[str, Array]
@@ -156,6 +217,7 @@ class Raw:
     parts: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     label_kind: Literal["boxes", "ragged"] | None = None
+    places: LabelPlaces | None = None
 
 
 def numpy_dtype(spec: InputSpec) -> np.dtype[Any]:

@@ -53,7 +53,9 @@ def set_aside(dataset: Dataset, count: int, seed: int, scratch: Path) -> tuple[D
     left = np.setdiff1d(np.arange(dataset.count), chosen)
     labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[left])
     rest = {name: _taken(dataset, name, left, scratch) for name in dataset.inputs}
-    return replace(dataset, inputs=rest, labels=labels, count=len(left), parts=()), first_of(dataset, chosen)
+    places = None if dataset.places is None else dataset.places.take(left)
+    scored = replace(dataset, inputs=rest, labels=labels, places=places, count=len(left), parts=())
+    return scored, first_of(dataset, chosen)
 
 
 def unseen(dataset: Dataset, scored: Dataset) -> NDArray[np.intp]:

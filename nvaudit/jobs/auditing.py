@@ -275,7 +275,7 @@ def _chips_read_back(
         if not measurement.ended:
             with session.timed("chips read back"):
                 measured = run_measured(session, metric, keep, measurement.chips[0], progress)
-            session.notes.extend(notes_on_chips(measured))
+            session.notes.extend(notes_on_chips(measured, session.dataset.count))
             return {"measured_chips": measured}
     return {}
 

@@ -464,12 +464,17 @@ def reading_notes(name: str, counts: ReadingCounts) -> list[str]:
     return notes
 
 
-def notes_on_chips(chips: MeasuredChips) -> list[str]:
+def notes_on_chips(chips: MeasuredChips, samples: int) -> list[str]:
     """Say what was assumed of chips that were read back, and where the profile does not predict them."""
     notes = []
     for chip in chips.chips:
         counts = {name: getattr(chip, name) for name in ("missing", "negative", "beyond", "exact", "reads")}
         notes += reading_notes(chip.name, ReadingCounts(devices=chip.errors.devices, **counts))
+        if chip.undefined:
+            notes.append(
+                f"{chip.name}: outputs are not numbers (NaN) for {chip.undefined} of {samples} samples; they "
+                "count as wrong"
+            )
         if chip.outside:
             notes.append(
                 f"{chip.name}: the profile does not predict this chip: it lies at percentile "

@@ -6,24 +6,21 @@ differences hold; what looks at single samples (races, the error of a finite set
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.arrays import Array
-from nvaudit.errors import OptionError
 from nvaudit.perturb.boxes import MeanAveragePrecision
+from nvaudit.perturb.own_metric import as_value, gathers, load_metric, new_one, run_own
 from nvaudit.perturb.scores import (
     Metric,
     decision_of,
     given_outputs,
     given_target,
     labelled,
-    load_function,
     score,
-    what_failed,
 )
 
 
@@ -53,49 +50,29 @@ class _Own:
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        own = load_function(metric.name)
-        self.function = own if is_scalar_function(own) else None
+        own = load_metric(metric.name)
+        self.function = None if gathers(own) else own
         self.parts: list[tuple[Any, Any]] = []
         if self.function is None:
-            # A new one for each chip: what one chip has gathered must not reach the next.
-            self.own = self._tried(own if isinstance(own, type) else lambda: copy.deepcopy(own))
+            self.own = new_one(metric.name, own)
 
     def update(self, outputs: Array, labels: Array | None) -> None:
         """Take a batch."""
         if self.function is None:
             given = (given_outputs(self.metric, outputs), given_target(self.metric, labels))
-            self._tried(self.own.update, *given)
+            run_own(self.metric.name, f" on {len(outputs)} samples", self.own.update, *given)
         else:
             self.parts.append((outputs, labels))
 
     def compute(self) -> float:
         """Give the value, which must be one number."""
         if self.function is None:
-            value = self._tried(self.own.compute)
-        else:
-            outputs, labels = (
-                None if side[0] is None else np.concatenate(side) for side in zip(*self.parts, strict=True)
-            )
-            value = self._tried(
-                self.function, given_outputs(self.metric, outputs), given_target(self.metric, labels)
-            )
-        try:
-            return float(value)
-        except (TypeError, ValueError) as error:
-            raise OptionError(
-                f"--metric {self.metric.name} gave {str(value)[:60]!r} for all samples; it must be one number"
-            ) from error
-
-    def _tried(self, function: Any, *given: Any) -> Any:
-        try:
-            return function(*given)
-        except (Exception, SystemExit) as error:  # the user's code
-            raise OptionError(f"--metric {self.metric.name} failed: {what_failed(error)}") from error
-
-
-def is_scalar_function(own: Any) -> bool:
-    """Whether it is called once with everything: it has not what gathers batches."""
-    return not (callable(getattr(own, "update", None)) and callable(getattr(own, "compute", None)))
+            return as_value(self.metric.name, run_own(self.metric.name, "", self.own.compute))
+        outputs, labels = (
+            None if side[0] is None else np.concatenate(side) for side in zip(*self.parts, strict=True)
+        )
+        given = given_outputs(self.metric, outputs), given_target(self.metric, labels)
+        return as_value(self.metric.name, run_own(self.metric.name, "", self.function, *given))
 
 
 class _Perplexity:

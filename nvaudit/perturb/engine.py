@@ -322,7 +322,7 @@ class Engine:
         reference, self._undefined = self._reference(keep), 0
         for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
             check_row(metric, output)
-            if self._w.boxes is None:  # boxes are filled up with what is no number
+            if self._w.boxes is None:  # else counted in what boxes are read from: they are filled up with NaN
                 self._undefined += not_numbers(output)
             yield output, _part(reference, slice(start, stop))
 
@@ -361,6 +361,7 @@ class Engine:
             outputs = run_session(session, [self._w.output, *self._w.beside], feeds)
             if self._w.boxes is not None:
                 each = [self._by_sample(one, stop - start, graph.batch) for one in outputs]
+                self._undefined += max(not_numbers(one[: stop - start]) for one in each)
                 yield start, stop, self._w.boxes.read(each, f"output '{self._w.output}'")[: stop - start]
                 continue
             (output,) = outputs

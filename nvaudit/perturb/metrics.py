@@ -25,7 +25,6 @@ from nvaudit.perturb.scores import (
     check_row,
     class_last,
     labelled,
-    load_function,
     not_numbers,
     over_set,
     reference_of,
@@ -39,7 +38,6 @@ __all__ = [
     "Reading",
     "check_row",
     "class_last",
-    "load_function",
     "not_numbers",
     "over_set",
     "reference_of",
@@ -110,14 +108,14 @@ def resolve_metric(
             raise OptionError(f"--metric {name} needs labels; without them use agreement or mse")
         base = replace(base, against="nominal" if label_kind != "reference" else "labels")
     if base.against == "labels" and labels is not None and label_kind != "reference":
-        base = _leave_out(base, labels, known.ignore)
+        base = _leave_out(base, labels, known)
     if base.kind == "mse":
-        return _settle_mse(base, output, labels)
+        return _settle_mse(base, output, labels, known)
     if base.kind == "multilabel" or (base.kind == "confusion" and label_kind == "multilabel"):
         assert labels is not None
         return _settle_multilabel(replace(base, several=True), output, labels, known)
     if labels is not None and base.kind != "agreement":
-        _check_whole(name, labels)
+        _check_whole(name, labels, known)
     return _settle_decided(base, output, labels if label_kind == "class" else None, class_axis, reading)
 
 
@@ -137,7 +135,7 @@ def _settle_decided(
         )
     settled = _settle_classes(base, output, labels, class_axis, reading)
     if wanted is not None:
-        _check_labels(settled, output, wanted, known.sorted_names)
+        _check_labels(settled, output, wanted, known)
     return settled
 
 
@@ -206,11 +204,12 @@ def _named(name: str) -> Metric:
     raise OptionError(f"--metric {name!r} is unknown; use {_NAMES}")
 
 
-def _leave_out(metric: Metric, labels: Array, ignore: tuple[int, ...]) -> Metric:
+def _leave_out(metric: Metric, labels: Array, known: Reading) -> Metric:
     """Leave out positions without a label; see whether all samples have as many of the others."""
+    ignore = known.ignore
     if not ignore:
         return metric
-    metric = over_set(replace(metric, ignore=ignore), labels)
+    metric = over_set(replace(metric, ignore=ignore), labels, str(known.labels_in))
     low, high = labels.size, 0
     for part in row_slices(labels):
         counts = labelled(metric, np.asarray(labels[part])).reshape(len(labels[part]), -1).sum(axis=1)
@@ -219,11 +218,11 @@ def _leave_out(metric: Metric, labels: Array, ignore: tuple[int, ...]) -> Metric
     return replace(metric, uneven=bool(low < high), assumed=(assumed,))
 
 
-def _settle_mse(metric: Metric, output: Array, labels: Array | None) -> Metric:
+def _settle_mse(metric: Metric, output: Array, labels: Array | None, known: Reading) -> Metric:
     if metric.against == "labels" and labels is not None and labels[0].size != output[0].size:
         raise DataError(
-            f"--metric mse: targets have shape {list(labels.shape[1:])} per sample, the output "
-            f"{list(output.shape[1:])}; they must have the same number of elements"
+            f"--metric mse: {known.labels_in}: targets have shape {list(labels.shape[1:])} per sample, the "
+            f"output {list(output.shape[1:])}; they must have the same number of elements"
         )
     what = "targets" if metric.against == "labels" else "the unmodified model's outputs"
     return replace(metric, assumed=(f"squared error against {what}, mean over all elements", *metric.assumed))
@@ -232,14 +231,18 @@ def _settle_mse(metric: Metric, output: Array, labels: Array | None) -> Metric:
 def _settle_multilabel(metric: Metric, output: Array, labels: Array, known: Reading) -> Metric:
     if labels[0].size != output[0].size:
         raise DataError(
-            f"--metric multilabel: labels have shape {list(labels.shape[1:])} per sample, the output "
+            f"--metric multilabel: {known.labels_in}: shape {list(labels.shape[1:])} per sample, the output "
             f"{list(output.shape[1:])}; it takes one 0 or 1 for each output"
         )
     for part in row_slices(labels):
         block = np.asarray(labels[part])
-        wrong = block[(block != 0) & (block != 1) & labelled(metric, block)]
-        if wrong.size:
-            raise DataError(f"--metric multilabel: labels are 0 or 1 for each output, found {wrong[0]}")
+        wrong = (block != 0) & (block != 1) & labelled(metric, block)
+        if wrong.any():
+            row = int(np.argmax(wrong.reshape(len(block), -1).any(axis=1)))
+            raise DataError(
+                f"--metric multilabel: {known.labels_in}: {known.labels_in.of(part.start + row)}: labels are "
+                f"0 or 1 for each output, found {block[wrong][0]}"
+            )
     scale = _scale(output)
     decides = f"above {0.5 if scale == 'probability' else 0} in a {scale} is a yes"
     if known.decisions:
@@ -274,7 +277,7 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
     if labels is not None and [n for n in labels.shape[1:] if n != 1] != rest:
         each = "decision" if axis is None else f"sample and position, without axis {axis} (the classes)"
         raise DataError(
-            f"labels have shape {list(labels.shape)} and {called(known)} {list(output.shape)}, which holds "
+            f"{known.labels_in}: shape {list(labels.shape)}, and {called(known)} {list(output.shape)} holds "
             f"decisions (class numbers): there must be one label for each {each}; choose another "
             "--output-name"
         )
@@ -283,7 +286,7 @@ def _settle_decisions(metric: Metric, output: Array, labels: Array | None, known
     if known.one_hot_axis is not None:
         assumed = f"{called(known)} holds decisions (one-hot on axis {axis}), compared with {other}"
         if labels is not None:
-            _check_labels(replace(metric, class_axis=axis), output, labels, known.sorted_names)
+            _check_labels(replace(metric, class_axis=axis), output, labels, known)
     return replace(
         metric, class_axis=axis, decided=known.one_hot_axis is None, assumed=(assumed, *metric.assumed),
         caution=assumed,
@@ -379,7 +382,8 @@ def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | No
                 "or by one of your own, --metric module:function; --metric mse takes labels as numbers"
             )
         raise DataError(
-            f"labels have shape {list(labels.shape)} and the output {list(output.shape)}: no axis of "
+            f"{(reading or Reading()).labels_in}: shape {list(labels.shape)}, and the output has "
+            f"{list(output.shape)}: no axis of "
             f"class scores makes them fit; choose another --output-name or set --class-axis{several}"
         )
     top = _largest(metric, labels)
@@ -394,26 +398,27 @@ def _largest(metric: Metric, labels: Array) -> int:
     return int(kept.max(initial=0))
 
 
-def _check_whole(name: str, labels: Array) -> None:
+def _check_whole(name: str, labels: Array, known: Reading) -> None:
     """Refuse labels between classes: rounded or as they are, they would be scored as something else."""
     if labels.dtype.kind != "f":
         return
     bad = (labels != np.rint(labels)).reshape(len(labels), -1).any(axis=1)
     if bad.any():
         raise DataError(
-            f"labels y: {int(bad.sum()):,} of {len(labels):,} are no class numbers, the first is sample "
-            f"{int(np.argmax(bad))}, and --metric {name} is of classes; number them from 0, or choose a "
-            "metric of values, such as mse"
+            f"{known.labels_in}: {int(bad.sum()):,} of {len(labels):,} are no class numbers, the first is "
+            f"{known.labels_in.of(int(np.argmax(bad)))}, and --metric {name} is of classes; number them from "
+            "0, or choose a metric of values, such as mse"
         )
 
 
-def _check_labels(metric: Metric, output: Array, labels: Array, names: int | None) -> None:
+def _check_labels(metric: Metric, output: Array, labels: Array, known: Reading) -> None:
     classes = 2 if metric.class_axis is None else output.shape[metric.class_axis]
+    names, places = known.sorted_names, known.labels_in
     if names is not None and names != classes:
         raise DataError(
-            f"labels are {names} class names and the model has {classes} classes and no list of its own, so "
-            f"it is not told which name is which; number them from 0 to {classes - 1}, or, for images, state "
-            "classes in nvaudit.json"
+            f"{places}: labels are {names} class names and the model has {classes} classes and no list of "
+            f"its own, so it is not told which name is which; number them from 0 to {classes - 1}, or, for "
+            "images, state classes in nvaudit.json"
         )
     top = _largest(metric, labels)
     if top < classes:
@@ -429,8 +434,8 @@ def _check_labels(metric: Metric, output: Array, labels: Array, names: int | Non
             "; whole numbers are taken as classes, --metric mse (landscape: --loss mse) takes them as targets"
         )
     raise DataError(
-        f"label {top} is out of range: the model has {classes} classes (0 … {classes - 1}); first seen "
-        f"at sample {where}{hint}"
+        f"{places}: label {top} is out of range: the model has {classes} classes (0 … {classes - 1}); "
+        f"first seen at {places.of(where)}{hint}"
     )
 
 

@@ -44,4 +44,5 @@ def read_output(
         output, facts.decisions, first(facts.ranked_axis), first(facts.class_axis), facts.scores,
         facts.ranked, () if dataset is None else dataset.ignored,
         None if dataset is None else dataset.sorted_names, first(facts.one_hot_axis),
+        places=None if dataset is None else dataset.places,
     )  # fmt: skip

@@ -6,14 +6,7 @@ positions (pixels, time steps).
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import os
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +14,10 @@ from numpy.typing import NDArray
 
 from nvaudit.arrays import Array
 from nvaudit.data.ragged import rows_of
+from nvaudit.data.spec import LabelPlaces
 from nvaudit.data.store import row_slices
 from nvaudit.errors import DataError, ModelError, OptionError
+from nvaudit.perturb.own_metric import as_scores, load_metric, run_own
 from nvaudit.perturb.text import distances, greedy_ctc, lengths
 
 Scores = NDArray[np.float64]
@@ -61,6 +56,8 @@ class Reading:
         Where it is from.
     boxes : bool
         The output holds boxes that were read from a detector's outputs.
+    places : LabelPlaces or None
+        Where the labels stand, for messages.
     """
 
     output: str = ""
@@ -75,6 +72,12 @@ class Reading:
     alphabet: tuple[str, ...] = ()
     alphabet_of: str = ""
     boxes: bool = False
+    places: LabelPlaces | None = None
+
+    @property
+    def labels_in(self) -> LabelPlaces:
+        """Where the labels stand; for labels without a file the name alone."""
+        return self.places or LabelPlaces("")
 
 
 @dataclass(frozen=True)
@@ -151,86 +154,12 @@ class Metric:
         return bool(self.ignore) or self.kind == "error_rate"
 
 
-def load_function(name: str) -> Any:
-    """Import a user's metric: ``function(outputs, labels)``, or what has ``update`` and ``compute``.
-
-    Parameters
-    ----------
-    name : str
-        ``module:function``, or ``file.py:function``.
-
-    Raises
-    ------
-    OptionError
-        If it cannot be imported, or is neither.
-    """
-    try:
-        function = getattr(_module_of(name), name.rpartition(":")[2])
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise OptionError(f"--metric {name}: cannot import it: {what_failed(error)}") from error
-    gathers = all(callable(getattr(function, part, None)) for part in ("update", "compute"))
-    if not callable(function) and not gathers:
-        raise OptionError(
-            f"--metric {name}: it is of type {type(function).__name__}, not a function, and has no update "
-            "and compute"
-        )
-    return function
-
-
-def _module_of(name: str) -> ModuleType:
-    """Import the module of a user's metric, or its file, once."""
-    module = name.rpartition(":")[0]
-    if not module.endswith(".py"):
-        if os.getcwd() not in sys.path:
-            sys.path.append(
-                os.getcwd()
-            )  # where a user's module most likely lies; last, so it shadows nothing
-        return importlib.import_module(module)
-    path = Path(module).resolve()
-    known = f"_metric_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if known in sys.modules:
-        return sys.modules[known]
-    spec = importlib.util.spec_from_file_location(known, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ImportError(f"no file {module}")
-    made = importlib.util.module_from_spec(spec)
-    # Known before it runs, as an import does it: what it defines can then be pickled and copied. And its
-    # neighbours can be imported as by a script.
-    sys.modules[known] = made
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    try:
-        spec.loader.exec_module(made)
-    except BaseException:
-        del sys.modules[known]
-        raise
-    return made
-
-
-def function_digest(name: str) -> str:
-    """SHA-256 of the file of a user's metric; a dash if it has none.
-
-    Raises
-    ------
-    OptionError
-        As :func:`load_function`.
-    """
-    load_function(name)
-    code = getattr(_module_of(name), "__file__", None)
-    return hashlib.sha256(Path(code).read_bytes()).hexdigest() if code else "-"
-
-
-def what_failed(error: BaseException) -> str:
-    """Name an error of a user's code."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
 def labelled(metric: Metric, labels: Array) -> NDArray[np.bool_]:
     """Which labels are scored: not those that stand for "not labelled"."""
     return np.asarray(~np.isin(labels, metric.ignore))
 
 
-def over_set(metric: Metric, labels: Array | None) -> Metric:
+def over_set(metric: Metric, labels: Array | None, called: str = "labels y") -> Metric:
     """Scale a metric for the set that it is averaged over.
 
     A score is the sum over a sample's labelled positions by their mean number in the set, so that the mean
@@ -240,6 +169,8 @@ def over_set(metric: Metric, labels: Array | None) -> Metric:
     ----------
     labels : ndarray or None, sample first
         Of the set, or of the part of it that is used.
+    called : str
+        What messages call them.
 
     Returns
     -------
@@ -257,13 +188,13 @@ def over_set(metric: Metric, labels: Array | None) -> Metric:
         total = float(lengths(labels, words=metric.name == "wer").sum())
         if total == 0:
             raise DataError(
-                f"labels y: all of the {len(labels)} texts are empty, so there is nothing to read"
+                f"{called}: all of the {len(labels)} texts are empty, so there is nothing to read"
             )
         return replace(metric, positions=total / len(labels))
     kept = sum(int(labelled(metric, np.asarray(labels[part])).sum()) for part in row_slices(labels))
     if kept == 0:
         raise DataError(
-            f"labels y: all of the {len(labels)} samples used are labelled "
+            f"{called}: all of the {len(labels)} samples used are labelled "
             f"{' or '.join(map(str, metric.ignore))}, which stands for no label; give samples with labels"
         )
     return replace(metric, positions=kept / len(labels))
@@ -367,25 +298,10 @@ def try_function(metric: Metric, output: Array, target: Array | None) -> Array:
     OptionError
         If it fails, or gives something else.
     """
-    function = load_function(metric.name)
-    try:
-        given = np.asarray(function(given_outputs(metric, output), given_target(metric, target)))
-        values = given if given.dtype.kind == "c" else given.astype(np.float64)
-    except (Exception, SystemExit) as error:  # the user's code
-        raise OptionError(
-            f"--metric {metric.name} failed on {len(output)} samples: {what_failed(error)}"
-        ) from error
-    if values.dtype.kind == "c":
-        raise OptionError(
-            f"--metric {metric.name} returned complex numbers ({values.dtype}); it must return one real "
-            "score per sample"
-        )
-    if values.shape not in ((len(output),), ()):
-        raise OptionError(
-            f"--metric {metric.name} returned shape {list(values.shape)} for {len(output)} samples; it must "
-            "return one score per sample, or one number for all"
-        )
-    return values
+    function = load_metric(metric.name)
+    given = given_outputs(metric, output), given_target(metric, target)
+    what = f" on {len(output)} samples"
+    return as_scores(metric.name, run_own(metric.name, what, function, *given), len(output))
 
 
 def _call(metric: Metric, output: Array, target: Array | None) -> Scores:

@@ -10,7 +10,8 @@ import numpy as np
 from nvaudit.arrays import Array
 from nvaudit.data.ragged import rows_of
 from nvaudit.errors import DataError, OptionError
-from nvaudit.perturb.scores import Metric, Reading, load_function, over_set
+from nvaudit.perturb.own_metric import gathers, load_metric, more_is_better
+from nvaudit.perturb.scores import Metric, Reading, over_set
 from nvaudit.perturb.text import fit_alphabet
 
 TAKES = {"text": "cer, wer", "boxes": "map, map50", "ragged": "one of your own, --metric module:function"}
@@ -65,7 +66,7 @@ def settle_task(
         return _settle_function(base, output, labels, class_axis, reading, trying)
     _check_kind(base, base.label_kind, reading or Reading())
     if base.kind == "boxes":
-        return _settle_boxes(base, labels)
+        return _settle_boxes(base, labels, reading or Reading())
     if base.kind == "error_rate":
         return _settle_text(base, output, labels, class_axis, reading)
     return None
@@ -80,17 +81,23 @@ def _settle_function(
     trying: Callable[[Metric, Array, Array | None], Array],
 ) -> Metric:
     """Settle a user's own metric: what it gives for the first samples tells whether it is one for each."""
-    own, known = load_function(base.name), reading or Reading()
-    base = replace(base, higher_is_better=bool(getattr(own, "higher_is_better", True)), row=None)
+    own, known = load_metric(base.name), reading or Reading()
+    base = replace(base, higher_is_better=more_is_better(base.name, own), row=None)
     if known.alphabet:
         base = _with_alphabet(base, output, class_axis, reading)
     if known.boxes:
         base = replace(base, assumed=(*base.assumed, _BOXES))
-    if all(callable(getattr(own, part, None)) for part in ("update", "compute")):
+    if gathers(own):
         return replace(base, corpus=True, assumed=(*base.assumed, WHOLE_SET))
     count = len(output) if labels is None else min(len(output), len(labels))
     part = None if labels is None else np.asarray(labels[:count])
-    if trying(base, output[:count], part).ndim:
+    scores = trying(base, output[:count], part)
+    if scores.ndim:
+        if np.isnan(scores).any():
+            raise OptionError(
+                f"--metric {base.name} gave NaN for {int(np.isnan(scores).sum())} of the first {count} "
+                "samples of the unmodified model; it must give a number for every sample"
+            )
         return base
     return replace(base, corpus=True, assumed=(*base.assumed, WHOLE_SET))
 
@@ -100,10 +107,12 @@ _BOXES = (
 )
 
 
-def _settle_boxes(base: Metric, labels: Array | None) -> Metric:
+def _settle_boxes(base: Metric, labels: Array | None, known: Reading) -> Metric:
     assert labels is not None
     if not any(len(rows) for rows in rows_of(np.asarray(labels))):
-        raise DataError(f"labels y: none of the {len(labels)} images has a box, so there is nothing to find")
+        raise DataError(
+            f"{known.labels_in}: none of the {len(labels)} images has a box, so there is nothing to find"
+        )
     how = "overlaps 0.5, 0.55 … 0.95" if base.name == "map" else "an overlap of 0.5"
     assumed = (f"mean of the average precisions over classes and {how}, as COCO takes it", _BOXES)
     return replace(base, row=None, assumed=(*assumed, WHOLE_SET))
@@ -113,7 +122,8 @@ def _settle_text(
     base: Metric, output: Array, labels: Array | None, class_axis: int | None, reading: Reading | None
 ) -> Metric:
     """Settle an error rate; the alphabet says what each class of an output stands for."""
-    if not (reading or Reading()).alphabet:
+    known = reading or Reading()
+    if not known.alphabet:
         raise OptionError(
             f"--metric {base.name}: it is not known what the classes of the output stand for; give "
             "--alphabet FILE, a line for each class but the blank, which is class 0"
@@ -121,7 +131,7 @@ def _settle_text(
     base = _with_alphabet(base, output, class_axis, reading)
     unit = "words" if base.name == "wer" else "characters"
     rate = f"edit distance over the length of the labels, in {unit}, all samples together"
-    return over_set(replace(base, uneven=True, assumed=(*base.assumed, rate)), labels)
+    return over_set(replace(base, uneven=True, assumed=(*base.assumed, rate)), labels, str(known.labels_in))
 
 
 def _with_alphabet(base: Metric, output: Array, class_axis: int | None, reading: Reading | None) -> Metric:

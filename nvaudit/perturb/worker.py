@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import traceback
 
 from nvaudit.errors import EngineError, NvauditError
-from nvaudit.perturb.workers import host_of, receive, send
+from nvaudit.perturb.own_metric import prints_aside
+from nvaudit.perturb.workers import PRINTED, host_of, receive, send
 
 
 def main() -> None:
@@ -23,6 +25,7 @@ def main() -> None:
         host = None
         while True:
             method, args = receive(pipe_in)
+            prints_aside.kept = io.StringIO()
             try:
                 # Made with the first call, inside the try: what fails in making it is then answered like a
                 # failed call.
@@ -36,6 +39,8 @@ def main() -> None:
             except Exception as error:
                 traceback.print_exc()  # kept by the parent, for NVAUDIT_DEBUG
                 answer = ("crash", f"{type(error).__name__}: {error}")
+            if printed := prints_aside.kept.getvalue():
+                send(pipe_out, (PRINTED, printed))
             send(pipe_out, answer)
     except EOFError:
         return

@@ -33,6 +33,9 @@ CALLS_AHEAD = 4
 """Calls for each worker that are worth having in hand, so that none waits for the next."""
 
 _CURE = "If memory is short, use fewer --workers or a smaller --batch-size"
+PRINTED = "printed"
+"""Kind of a message before an answer: what a user's own metric printed."""
+
 _HEADER = struct.Struct("<Q")
 
 
@@ -143,7 +146,9 @@ class _Worker:
                 send(self._process.stdin, self._setup)
                 self._ready = True
             send(self._process.stdin, (method, args))
-            status, value = receive(self._process.stdout)
+            while (answer := receive(self._process.stdout))[0] == PRINTED:
+                sys.stderr.write(answer[1])
+            status, value = answer
         except (EOFError, OSError) as error:
             raise _Died(self._obituary()) from error
         if status == "ok":

@@ -5,10 +5,11 @@ import pytest
 
 from nvaudit.data import InputSpec, load_dataset
 from nvaudit.data.labels import label_rules, take_labels
+from nvaudit.data.spec import LabelPlaces
 from nvaudit.data.store import ScratchStore
 from nvaudit.errors import DataError
 
-X = InputSpec("a", "float32", ("N", 3), 0)
+X, D = InputSpec("a", "float32", ("N", 3), 0), LabelPlaces("d")
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def take(tmp_path):
 
     def call(labels, metric=None, *ignore, **model):
         rules = label_rules(metric, ignore, **model)
-        return take_labels(labels, reference=False, where="d", store=ScratchStore(tmp_path), rules=rules)
+        return take_labels(labels, reference=False, places=D, store=ScratchStore(tmp_path), rules=rules)
 
     return call
 

@@ -1,9 +1,12 @@
 """Folders of images whose labels stand in a table, or that have none."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from nvaudit.data import InputSpec
+from nvaudit.data.folder import FILE_HEADS, LABEL_HEADS
 from nvaudit.errors import DataError
 from nvaudit.rng import stream
 
@@ -65,14 +68,24 @@ def test_names_in_a_table(load, folder):
     ("text", "message"),
     [
         ("file,label\nb.png,1\na.png,0\n", "1 of 3 images have no label, the first: images/c.png"),
-        ("b.png,1\na.png,0\nc.png,2\nd.png,0\n", r"'d.png' \(label 4\) is no image"),
-        ("b.png,1\na.png,0\nc.png,2\nc.png,0\n", r"'c.png' \(label 4\) has a label already"),
-        ("b.png,1\na.png\n", r"row 2: 1 columns, or an empty file or label"),
-        ("file,tag\nb.png,1\n", "no column 'label'; the head line has 'file', 'tag'"),
+        ("b.png,1\na.png,0\nc.png,2\nd.png,0\n", "row 4: 'd.png' is no image"),
+        ("b.png,1\na.png,0\nc.png,2\nc.png,0\n", "row 4: 'c.png' has a label already"),
+        ("b.png,1\na.png\n", r"row 2: 1 columns, and the first row has 2: \['a.png'\]; put quotes"),
+        ("file,tag\nb.png,1\n", "no column 'label'; the head line has 'file', 'tag'; call it label"),
         ("b.png,1,x\n", "3 columns and no head line"),
         ("", "is empty"),
         ("file,label\n", "has no rows"),
-        ("b.png,nan\na.png,0\nc.png,1\n", "NaN or infinite"),
+        ("file,label\na.png,\n", "row 2: 'label' is empty"),
+        ("file,label\n\n,1\n", "row 3: 'file' is empty"),
+        ("picture,label\na.png,1\n", "no column 'file'; the head line has .*; call it file \\(or filename"),
+        (
+            "b.png,nan\na.png,0\nc.png,1\n",
+            "labels.csv: column 2: 1 of 3 values are NaN or infinite as float64, the first in row 1",
+        ),
+        (
+            "file,class\nb.png,1\n\na.png,-7\nc.png,1\n",
+            r"labels.csv: column 'class': -7 in row 4 is negative",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(load, folder, text, message):
@@ -107,3 +120,11 @@ def test_damaged_images_take_their_labels_with_them(load, folder):
     data = load(folder, RGB)
     assert tones(data) == data.labels.tolist() == [1, 2]
     assert [name for name, _ in data.skipped] == ["images/a.png"]
+
+
+def test_the_page_names_every_head_of_a_column():
+    """What the columns of files and labels may be called stands in docs/tasks.md, in their order."""
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    for heads in (FILE_HEADS, LABEL_HEADS):
+        places = [page.index(f"`{head}`") for head in heads[1:]]
+        assert places == sorted(places)

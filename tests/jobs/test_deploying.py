@@ -7,7 +7,7 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from nvaudit.mapping.array_files import read_arrays, write_arrays
 from nvaudit.mapping.manifest import content_digest, manifest_text, read_manifest, schema_text
@@ -332,12 +332,41 @@ def test_what_was_not_measured_is_at_its_target_and_said(command, example, tmp_p
     for path in sorted((chips / "chip-0").glob("arrays/*/*.npz")):
         _rewrite(path, lambda arrays: arrays | {"conductance": np.full((256, 256), np.nan)})
     report = tmp_path / "r.json"
-    assert command("audit", example, "--chip", chips, *AUDIT, "-q", "--report", report).code == 0
+    ran = command("audit", example, "--chip", chips, *AUDIT, "-q", "--report", report)
+    assert ran.code == 0, ran.err
     found = json.loads(report.read_text())
     chip = found["measured_chips"]["chips"][0]
     assert chip["value"] == found["quantised"]
     assert chip["missing"] == chip["errors"]["devices"] > 0
     assert any("were not measured (NaN)" in note for note in found["notes"])
+    words = " ".join(ran.out.split())
+    assert "chip-0: none of its devices was measured (NaN), so its value is that of the quantised" in words
+
+
+def test_a_chip_that_computes_nothing_is_no_ordinary_chip(command, tmp_path):
+    """Its outputs are NaN on every sample: that is said beside its value, in the notes and in the report."""
+    weight = np.eye(4, dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["s"]), helper.make_node("Sub", ["s", "least"], ["d"]),
+         helper.make_node("Sqrt", ["d"], ["y"])], "roots",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.float32(0.2), "least")],
+    )  # fmt: skip
+    model, folder = tmp_path / "roots.onnx", tmp_path / "chips"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), model)
+    labels = np.arange(20) % 4
+    np.savez(tmp_path / "roots.npz", x=np.eye(4, dtype=np.float32)[labels] + 0.5, y=labels)
+    assert command("map", model, "--device", "rram_wan2022_1d", "--simulate", 1, "-o", folder, "-q").code == 0
+    path = _first(folder / "chip-0")
+    _rewrite(path, lambda arrays: {**arrays, "conductance": np.full_like(arrays["conductance"], 1.0)})
+    ran = command("audit", model, "--chip", folder, *AUDIT, "-q", "-o", tmp_path / "r.json")
+    assert ran.code == 0, ran.err
+    chip = json.loads((tmp_path / "r.json").read_text())["measured_chips"]["chips"][0]
+    assert chip["undefined"] == 20, chip
+    words = " ".join(ran.out.split())
+    assert "chip-0: its outputs are not numbers (NaN) on every sample" in words
+    assert "outputs are not numbers (NaN) for 20 of 20 samples" in words
 
 
 def test_dead_lines_and_the_worst_tensor_are_found(command, example, tmp_path, chips):

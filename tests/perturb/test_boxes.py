@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 
 from nvaudit.data.ragged import as_boxes, pad_rows, rows_of
+from nvaudit.data.spec import LabelPlaces
 from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.perturb.boxes import BoxReader, MeanAveragePrecision
 from nvaudit.perturb.metrics import Reading, resolve_metric
 
+MADE_UP = LabelPlaces("made up")
+
 
 def labels_of(*images):
     """Boxes of images as labels."""
-    return as_boxes(pad_rows(list(images), "made up", (5,)), "made up")
+    return as_boxes(pad_rows(list(images), MADE_UP, (5,)), MADE_UP)
 
 
 def found_of(*images):
@@ -127,7 +130,7 @@ def test_labels_that_are_no_boxes_are_refused(row, message):
 def test_rows_of_different_lengths_come_back():
     """Filling up and taking off again is the identity, for whole numbers, others, and empty rows."""
     for rows in ([[1, 2], [], [3]], [[0.5], [1.5, 2.5]], [[[1, 2]], []]):
-        back = rows_of(pad_rows(rows, "made up"))
+        back = rows_of(pad_rows(rows, MADE_UP))
         assert [one.tolist() for one in back] == rows
 
 

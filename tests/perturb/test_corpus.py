@@ -115,11 +115,12 @@ def test_a_function_with_one_score_each_stays_one_by_sample(own):
 def test_labels_of_different_lengths_are_handed_over_as_lists(own):
     """A text, or the rows of each sample, without what fills them up."""
     from nvaudit.data.ragged import pad_rows
+    from nvaudit.data.spec import LabelPlaces
     from nvaudit.perturb.metrics import score
 
     output = RNG.standard_normal((2, 3))
     for labels, kind, wanted in (
-        (pad_rows([[4, 5, 6], []], "made up"), "ragged", [3, 0]),
+        (pad_rows([[4, 5, 6], []], LabelPlaces("made up")), "ragged", [3, 0]),
         (np.array(["ab", "abcd"]), "text", [2, 4]),
     ):
         metric = resolve_metric(f"{own}:lengths", output, labels, kind)
@@ -129,7 +130,7 @@ def test_labels_of_different_lengths_are_handed_over_as_lists(own):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("text", "it is of type str, not a function, and has no update and compute"),
+        ("text", "it is of type str and has no update and no compute"),
         ("missing", "cannot import it: AttributeError"),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_metric_of_the_users_must_be_the_same_on_every_machine(pool, tmp_path,
     ):
         pool.submit("a call", "scored", missing).result(timeout=30)
     shared = Metric("dask_hosts:array_like", "function")
-    monkeypatch.setattr(dask_pool, "function_digest", lambda name: 64 * "0")
+    monkeypatch.setattr(dask_pool, "metric_digest", lambda name: 64 * "0")
     with pytest.raises(OptionError, match="has another version of its module; put the same file there"):
         pool.submit("a call", "scored", shared).result(timeout=30)
     monkeypatch.undo()

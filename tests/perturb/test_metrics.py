@@ -5,7 +5,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from nvaudit.errors import DataError, OptionError
-from nvaudit.perturb.metrics import Metric, load_function, reference_of, resolve_metric, score
+from nvaudit.perturb.metrics import Metric, reference_of, resolve_metric, score
+from nvaudit.perturb.own_metric import load_metric
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((6, 5)).astype(np.float32)
@@ -185,7 +186,9 @@ def test_labels_that_fit_no_axis():
     """The message has both shapes."""
     with pytest.raises(DataError) as caught:
         resolve_metric("top1", np.zeros((6, 4, 5, 6), np.float32), LABELS, "class")
-    assert "labels have shape [6] and the output [6, 4, 5, 6]: no axis of class scores" in str(caught.value)
+    assert "labels y: shape [6], and the output has [6, 4, 5, 6]: no axis of class scores" in str(
+        caught.value
+    )
 
 
 def test_class_axis_overrides_the_shape():
@@ -215,7 +218,7 @@ def test_labels_out_of_range(label):
         resolve_metric("top1", LOGITS, labels, "class")
     assert (
         str(caught.value)
-        == f"label {label} is out of range: the model has 5 classes (0 … 4); first seen at sample 3"
+        == f"labels y: label {label} is out of range: the model has 5 classes (0 … 4); first seen at sample 3"
     )
 
 
@@ -422,7 +425,7 @@ def test_a_function_that_returns_one_number_is_of_all_samples():
 def test_a_function_that_cannot_be_imported(name, why):
     """The message has the name and Python's reason."""
     with pytest.raises(OptionError) as caught:
-        load_function(name)
+        load_metric(name)
     assert str(caught.value).startswith(f"--metric {name}: cannot import it: ")
     assert why in str(caught.value)
 

@@ -42,7 +42,7 @@ def test_what_needs_scores_is_refused_for_decisions(name):
 
 def test_decisions_of_another_shape_than_the_labels_are_refused():
     """Both shapes stand in the message."""
-    with pytest.raises(DataError, match=r"labels have shape \[6\] and output 'y' \[6, 5\]"):
+    with pytest.raises(DataError, match=r"labels y: shape \[6\], and output 'y' \[6, 5\]"):
         resolve_metric(
             "top1", SCORES.argmax(1), np.zeros(6, int), "class", None, Reading("y", decisions=True)
         )

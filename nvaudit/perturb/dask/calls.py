@@ -13,7 +13,7 @@ from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.model.runtime import runtime
 from nvaudit.perturb.dask.files import FileRef
-from nvaudit.perturb.scores import function_digest
+from nvaudit.perturb.own_metric import metric_digest
 from nvaudit.perturb.workers import Host, host_of
 
 
@@ -90,7 +90,7 @@ class _CheckedHost:
 def _check(name: str, wanted: str) -> None:
     here = f"the Dask worker on {socket.gethostname()}"
     try:
-        version = function_digest(name)
+        version = metric_digest(name)
     except OptionError as error:
         raise OptionError(
             f"{error}; on {here} the module must be importable too: install it there, or start the Dask "

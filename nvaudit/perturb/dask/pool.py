@@ -22,7 +22,7 @@ from nvaudit.perturb.dask.queue import QueuedCall
 from nvaudit.perturb.dask.shipping import Shipper, refused
 from nvaudit.perturb.dask.worker import end
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.scores import function_digest
+from nvaudit.perturb.own_metric import metric_digest
 
 FIRST_WORKER_S = 60.0
 """How long a cluster may take to have its first Dask worker."""
@@ -119,7 +119,7 @@ class DaskPool:
 
     def _code_of(self, metric: Metric) -> str:
         if metric.name not in self._code:
-            self._code[metric.name] = function_digest(metric.name)
+            self._code[metric.name] = metric_digest(metric.name)
         return self._code[metric.name]
 
     def __enter__(self) -> DaskPool:

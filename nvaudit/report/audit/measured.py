@@ -54,6 +54,9 @@ def measured_section(report: AuditReport) -> Section | None:
             tuple(_chip_row(chip, info.unit) for chip in measured.chips), numeric=(1, 2, 3, 4, 5, 6, 7),
         ),
     ]  # fmt: skip
+    empty = tuple(said for chip in measured.chips if (said := _says_nothing(chip, report.data.count)))
+    if empty:
+        blocks.append(Bullets(empty))
     outside = [chip for chip in measured.chips if chip.outside]
     if outside:
         names = ", ".join(chip.name for chip in outside)
@@ -61,6 +64,21 @@ def measured_section(report: AuditReport) -> Section | None:
     for number, chip in enumerate(measured.chips):
         blocks += _of_chip(chip, number, several, info.unit, measured.images)
     return Section("read-back", "Chips that were read back", tuple(blocks))
+
+
+def _says_nothing(chip: MeasuredChip, samples: int) -> str:
+    """Why the value of a chip is not what this chip reaches; empty: it is."""
+    if chip.missing == chip.errors.devices:
+        return (
+            f"{chip.name}: none of its devices was measured (NaN), so its value is that of the quantised "
+            "model and says nothing of this chip."
+        )
+    if chip.undefined == samples:
+        return (
+            f"{chip.name}: its outputs are not numbers (NaN) on every sample, so each counts as wrong: its "
+            "value and its percentile say that it does not compute, not how well."
+        )
+    return ""
 
 
 def _chip_row(chip: MeasuredChip, unit: str) -> tuple[Cell, ...]:

@@ -223,7 +223,7 @@ def _of_kind(labels: Array, rules: LabelRules, places: LabelPlaces, kind: str | 
     if kind == "ragged" and wanted in ("ragged", "values"):
         return Labels(labels, "ragged", ("labels y have another length for each sample",))
     found = "texts" if labels.dtype.kind in "US" else kind or "numbers"
-    raise DataError(f"{places} are {found}, and {wanted} is wanted; give them with --labels")
+    raise DataError(f"{places}: these are {found}, and {wanted} is wanted; give them with --labels")
 
 
 def _known(labels: Array, rules: LabelRules) -> bool:
@@ -296,7 +296,7 @@ def _named(
     text = np.asarray(labels).astype(str)
     present = np.unique(text)
     if rules.targets or rules.several:
-        raise DataError(f"{places} are text, and this --metric takes numbers; store numbers")
+        raise DataError(f"{places}: these are texts, and this --metric takes numbers; store numbers")
     names, source = np.asarray(rules.names or given or present), "the model's own list of classes"
     if not rules.names:
         source = "sorted names; the model has no list of its own"

@@ -114,7 +114,7 @@ def test_workers_and_resume_give_the_same(command, reader):
             "--alphabet is for --metric cer, wer or one of your own",
         ),
         (("--metric", "top1", "--boxes", "xyxy"), "--boxes is for --metric map, map50 or one of your own"),
-        (("--metric", "map"), "labels y are texts, and boxes is wanted"),
+        (("--metric", "map"), "labels.tsv: column 'text': these are texts, and boxes is wanted"),
         (("--metric", "top1", "--label-kind", "text"), "--metric top1 takes no labels of kind text"),
         (("--label-kind", "text"), "labels are of kind text, and no --metric says what is measured"),
         (("--metric", "cer", "--label-column", "txt"), "labels.tsv: no column 'txt'"),

@@ -293,12 +293,12 @@ FUNCTIONS = [
         "wide",
         f" returned shape [8, 10] {SCORES}",
     ),
-    ("words", " failed on 8 samples: ValueError: could not convert string to float: np.str_('a')"),
+    ("words", " returned texts: ['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a']; it must return one score per"),
     ("leaves", " failed on 8 samples: SystemExit: 5"),
     ("one", " failed on 8 samples: TypeError: one() takes 1 positional argument but 2 were given"),
     ("Fails", " failed: ValueError: boom"),
-    ("number", ": it is of type int, not a function, and has no update and compute"),
-    ("unfinished", ": it is of type Unfinished, not a function, and has no update and compute"),
+    ("number", ": it is of type int and has no update and no compute"),
+    ("unfinished", ": it is of type Unfinished, has update and has no compute"),
     ("none", ": cannot import it: AttributeError: module 'bad_metrics' has no attribute 'none'"),
 ]
 

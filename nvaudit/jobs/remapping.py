@@ -33,6 +33,7 @@ from nvaudit.perturb.crossbar import ConverterSpec
 from nvaudit.perturb.engine import Engine, Probe
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import TimeLimit
 from nvaudit.perturb.workload import Workload
@@ -40,9 +41,11 @@ from nvaudit.remapping.activations import activation_moments, activation_sizes, 
 from nvaudit.remapping.bench import Bench, BenchConditions, ChipScores, OnCode, stored, subset
 from nvaudit.remapping.choose import COSTS, RemapCandidate, RemapSearch
 from nvaudit.remapping.finals import settle_finalists
+from nvaudit.remapping.kept_scores import KeptScores
 from nvaudit.remapping.limits import has_mean, noise_by_code, relative_spread
 from nvaudit.remapping.program import RescalingBasis
 from nvaudit.remapping.reporting import RemapOutcome, remap_report, with_audits
+from nvaudit.remapping.round_weights import LATE
 from nvaudit.remapping.spec import MAX_CLEAN_LOSS, NOISE_SHARE, RemapSpec, make_remap_spec
 from nvaudit.remapping.time_budget import (
     PROBED,
@@ -51,8 +54,10 @@ from nvaudit.remapping.time_budget import (
     checked_samples,
     first_samples,
     fitted,
+    read_sizes,
     tail_seconds,
     timed,
+    write_sizes,
 )
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport, boxed_together
@@ -76,11 +81,7 @@ _NO_COST = {name: field.default for name, field in TechnologyOptions.model_field
 _MARGIN = 0.9
 """Share of the time left that is planned with."""
 
-_CALIBRATED = 0.4
-"""Share of ``--max-minutes`` that calibration may take where audits follow."""
-
-_ROUNDING = 1e-3
-_HALF_ROUNDING = 5e-2
+_ROUNDING, _HALF_ROUNDING = 1e-3, 5e-2
 """Largest difference, relative to the largest output, that rescaling may make by rounding."""
 
 
@@ -145,11 +146,7 @@ def run_remap(
 
 def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None) -> RemapReport:
     limit = TimeLimit(spec.max_minutes)
-    # Of three parts of about the same length, calibration and two audits, the first may take its share.
-    share = limit.share(_CALIBRATED if spec.trials else _MARGIN)
-    given_s = math.inf if spec.time_budget == 0 else spec.time_budget
-    budget_s = given_s if share is None else min(given_s, 60 * share)
-    clock = Clock(0 if math.isinf(budget_s) else budget_s)
+    clock = Clock(0 if math.isinf(spec.calibration_s) else spec.calibration_s)
     inputs = {
         "the model": spec.model,
         "the data": Path(spec.model).with_suffix(".npz") if spec.data is None else spec.data,
@@ -179,7 +176,9 @@ def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None)
     found = kept = None if folder is None else _kept(folder, spec, output)
     if found is None:
         outcome = prepared(
-            calibration, progress, lambda session: _choose(spec, asked, session, output, progress, clock)
+            calibration,
+            progress,
+            lambda session: _choose(spec, asked, session, output, progress, clock, folder),
         )
         seconds = time.perf_counter() - clock.begin
         found = remap_report(spec, outcome, output, load_model(output).digest, seconds)
@@ -199,8 +198,8 @@ def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None)
     return report.model_copy(update={"time_boxed": boxed, "notes": (boxed.text, *report.notes)})
 
 
-_FOUND = "remapping.json"
-"""In a folder of ``--resume``: the report without its audits."""
+_CALIBRATION, _FOUND = "calibration", "remapping.json"
+"""In a folder of ``--resume``: what candidates measured, and the report without its audits."""
 
 
 def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
@@ -210,8 +209,8 @@ def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
     if not path.is_file() or spec.calibration_data is not None:
         return None
     report = RemapReport.model_validate_json(path.read_bytes())
-    # Workers have no influence, and the size of batches is settled by the run.
-    asked = spec.model_dump(mode="json", exclude={"workers", "batch_size", "max_minutes"})
+    # Workers have no influence, the size of batches is settled by the run, and times may grow.
+    asked = spec.model_dump(mode="json", exclude={"workers", "batch_size", "max_minutes", "time_budget"})
     same = report.nvaudit_version == __version__
     same = same and all(name in report.run and report.run[name] == asked[name] for name in asked)
     if not same or report.hashes.model != load_model(spec.model).digest:
@@ -221,6 +220,11 @@ def _kept(folder: Path, spec: RemapSpec, output: Path) -> RemapReport | None:
         )
     if not output.is_file() or load_model(output).digest != report.hashes.output:
         return None
+    reasons = (*report.not_tried, *(step.reason for step in report.steps))
+    times = {name: report.run[name] for name in ("time_budget", "max_minutes")}
+    more_time = spec.calibration_s > spec.model_copy(update=times).calibration_s
+    if more_time and any(reason.endswith(LATE) for reason in reasons):
+        return None  # there is time now for what there was none for
     return None if report.mapping is not None and not Path(report.mapping).is_file() else report
 
 
@@ -237,6 +241,7 @@ def _choose(
     output: Path,
     progress: Progress,
     clock: Clock,
+    keeping: Path | None,
 ) -> RemapOutcome | Probe:
     """Find the best candidate and write it; the probe if re-batching turned out to change the outputs."""
     probe = Engine(first_samples(session.workload, PROBED)).probe()
@@ -244,9 +249,30 @@ def _choose(
         return probe
     given = _first_outputs(session.workload, probe)
     check_finite(session, given)
-    folder = Path(session.workload.folder)
-    original, cost = _original(spec, session, settle_metric(session, probe), folder, clock)
-    conditions = original.conditions
+    metric = settle_metric(session, probe)
+    with ExitStack() as stack:
+        scores = None
+        if keeping is not None:
+            keeping = keeping / _CALIBRATION
+            keeping.mkdir(exist_ok=True)
+            scores = KeptScores(stack.enter_context(open_record(keeping, session.identity(metric))))
+        original, cost = _original(spec, session, metric, clock, scores, keeping)
+        return _search(spec, asked, session, given, original, cost, output, progress, clock)
+
+
+def _search(
+    spec: RemapSpec,
+    asked: CodeRequest | None,
+    session: Session,
+    given: NDArray[np.float64],
+    original: Bench,
+    cost: Cost,
+    output: Path,
+    progress: Progress,
+    clock: Clock,
+) -> RemapOutcome:
+    """Try every step, and write what is best."""
+    folder, conditions = Path(session.workload.folder), original.conditions
     calibration = conditions.dataset
     seen = activation_sizes(session.loaded, calibration, session.rebatch, spec.provider)
     layers = plan_scaling(session.loaded.model, list(original.values), seen=seen).layers
@@ -265,6 +291,11 @@ def _choose(
     checked = checked_samples(cost, session.dataset.count, clock.left_s)
     best = _that_holds(search, session, checked)
     error = _write(best, session, given, output)
+    if conditions.scores is not None and conditions.scores.found:
+        session.notes.append(
+            f"{conditions.scores.found:,} scores of the calibration's chips are those of a run before, which "
+            "was ended early"
+        )
     return RemapOutcome(
         search=search,
         best=best,
@@ -367,14 +398,28 @@ def _offered_code(search: RemapSearch, session: Session) -> RemapCandidate | Non
 
 
 def _original(
-    spec: RemapSpec, session: Session, metric: Metric, folder: Path, clock: Clock
+    spec: RemapSpec,
+    session: Session,
+    metric: Metric,
+    clock: Clock,
+    scores: KeptScores | None,
+    keeping: Path | None,
 ) -> tuple[Bench, Cost]:
     """Set the original up on as many images and chips as fit into the time; and what a chip takes."""
-    conditions = _conditions(spec, session, metric)
+    folder = Path(session.workload.folder)
+    conditions = replace(_conditions(spec, session, metric), scores=scores)
+    # On other sizes than before nothing that was measured could be used.
+    before = None if keeping is None else read_sizes(keeping, spec)
+    if before is not None:
+        samples, chips, cost = before
+        dataset = subset(conditions.dataset, min(samples, conditions.dataset.count), spec.seed)
+        return _bench(session, replace(conditions, dataset=dataset, chips=chips), folder / "original"), cost
     bench = _bench(session, conditions, folder / "timed")
     cost = timed(bench)
     room_s = _MARGIN * clock.left_s - tail_seconds(cost, session.dataset.count)
     fits = fitted(conditions, cost, room_s, spec.seed)
+    if keeping is not None:
+        write_sizes(keeping, spec, fits, cost)
     return (bench if fits is conditions else _bench(session, fits, folder / "original")), cost
 
 
@@ -537,7 +582,9 @@ def _audits(
     spec: RemapSpec, output: Path, progress: Progress, folder: Path | None, limit: TimeLimit
 ) -> tuple[AuditReport, AuditReport]:
     """The same chips before and after, each on every sample."""
-    places = [None if folder is None else folder / name for name in ("given", "remapped")]
+    # Of each model a folder of its own: with more time another one may be found.
+    of_model = f"remapped-{load_model(output).digest[:12]}"
+    places = [None if folder is None else folder / name for name in ("given", of_model)]
     options = spec.audit_options(exhaustive=True, trials=spec.trials, max_minutes=limit.share(0.5))
     if spec.data is None and Path(spec.model).with_suffix(".npz").is_file():
         options["data"] = str(Path(spec.model).with_suffix(".npz"))

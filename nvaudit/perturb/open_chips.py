@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.engine import Engine, Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.watchdog import ended_with
 from nvaudit.perturb.workload import Workload
@@ -29,13 +29,25 @@ class OpenChips:
         self.metric, self.keep = metric, keep
         self.engines = [Engine(workload) for _ in range(max(1, threads))]
 
-    def run(self, trials: Sequence[int]) -> NDArray[np.float64]:
-        """Score chips by number; :data:`nvaudit.perturb.engine.QUANTISED` is the one without noise."""
+    def run(
+        self, trials: Sequence[int], done: Callable[[int, Outcome], None] = lambda _trial, _outcome: None
+    ) -> NDArray[np.float64]:
+        """Score chips by number; :data:`nvaudit.perturb.engine.QUANTISED` is the one without noise.
+
+        Parameters
+        ----------
+        done : callable
+            Told each chip as soon as it is scored, from the thread that ran it.
+        """
         metric, keep, lanes = self.metric, self.keep, len(self.engines)
 
         def lane(number: int) -> list[float]:
-            engine = self.engines[number]
-            return [engine.chip(metric, keep, 0, trial).value for trial in trials[number::lanes]]
+            engine, values = self.engines[number], []
+            for trial in trials[number::lanes]:
+                outcome = engine.chip(metric, keep, 0, trial)
+                done(trial, outcome)
+                values.append(outcome.value)
+            return values
 
         # Lane i runs chips i, i + lanes, …: a chip is the same whichever lane runs it.
         values = np.empty(len(trials))

@@ -32,6 +32,7 @@ from nvaudit.perturb.open_chips import OpenChips
 from nvaudit.perturb.prepare import Placement, Request, build_workload
 from nvaudit.perturb.workload import TensorFile, Workload, save_array
 from nvaudit.remapping.clip import Limit, clipped, regridded
+from nvaudit.remapping.kept_scores import CandidateChips, KeptScores, task_of
 from nvaudit.rng import stream
 
 WORST_SHARE = 0.25
@@ -142,6 +143,8 @@ class BenchConditions:
         What column sums of the chips go through; None: ideal converters.
     boxes, beside
         As of a workload: how boxes are read.
+    scores : KeptScores or None
+        What an earlier run measured under these conditions; None: nothing is kept.
     """
 
     point: OperatingPoint
@@ -164,6 +167,7 @@ class BenchConditions:
     converters: ConverterSpec | None = None
     boxes: BoxReader | None = None
     beside: tuple[str, ...] = ()
+    scores: KeptScores | None = None
 
 
 def floats(numbers: Numbers) -> NDArray[Any]:
@@ -308,17 +312,36 @@ class Bench:
         else:
             workload = replace(workload, inputs=samples.inputs, labels=samples.labels, count=samples.count)
         slots = self._exact(changed, workload)
-        with np.errstate(all="ignore"):
-            return Engine(workload).mean_score(self.conditions.metric, keep, slots)
+        kept = self.conditions.scores if samples is None else None
 
-    def chips(self, changed: Changed) -> OpenChips:
-        """Open the model, with some weights replaced, for running chips."""
-        how = self.conditions
-        return OpenChips(self.on_array(changed), how.metric, how.keep, min(how.threads, how.chips))
+        def score() -> float:
+            with np.errstate(all="ignore"):
+                return Engine(workload).mean_score(self.conditions.metric, keep, slots)
+
+        if kept is None:
+            return score()
+        weights = [array for _, array in slots]
+        return kept.score(
+            task_of(replace(workload, tensors=()), self.conditions.dataset.count, weights), score
+        )
+
+    def chips(self, changed: Changed) -> CandidateChips:
+        """The chips of the model with some weights replaced."""
+        how, plain = self.conditions, self._with(changed)
+
+        def opening() -> OpenChips:
+            on_array = self._on_array(plain)
+            return OpenChips(on_array, how.metric, how.keep, min(how.threads, how.chips))
+
+        task = 0 if how.scores is None else task_of(plain, how.dataset.count, how.converters)
+        return CandidateChips(opening, how.scores, task)
 
     def on_array(self, changed: Changed) -> Workload:
         """The workload that chips are run on: through converters whose ranges are set for these weights."""
-        plain, how = self._with(changed), self.conditions.converters
+        return self._on_array(self._with(changed))
+
+    def _on_array(self, plain: Workload) -> Workload:
+        how = self.conditions.converters
         if how is None:
             return plain
         folder = self.folder / f"crossbars-{next(self._count)}"
@@ -382,4 +405,5 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
         return dataset
     chosen = np.sort(stream(seed, "calibration").choice(dataset.count, count, replace=False))
     labels = None if dataset.labels is None else np.ascontiguousarray(dataset.labels[chosen])
-    return replace(dataset, inputs=dataset.take(chosen), labels=labels, count=count)
+    places = None if dataset.places is None else dataset.places.take(chosen)
+    return replace(dataset, inputs=dataset.take(chosen), labels=labels, places=places, count=count)

@@ -24,7 +24,14 @@ from nvaudit.report.paired import PairedDifference, paired_difference
 from nvaudit.report.remap.result import RemapAudit, RemapReport, RemapStep, RemapTensor
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import MetricInfo
-from nvaudit.report.wording import change_interval_text, count_text, difference_text, kpp_name, value_text
+from nvaudit.report.wording import (
+    change_interval_text,
+    count_text,
+    difference_text,
+    duration_estimate,
+    kpp_name,
+    value_text,
+)
 from nvaudit.stats.kpp import kpp_index
 
 
@@ -338,9 +345,10 @@ def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     fewer = outcome.calibrated < min(spec.calibration_images, outcome.samples)
     if fewer or outcome.search.conditions.chips < spec.calibration_chips:
         notes.append(
-            f"the time budget of {spec.time_budget:g} s left time for fewer calibration samples or chips "
+            f"the {spec.calibration_s:g} s for calibration left time for fewer calibration samples or chips "
             "than wanted; another machine may choose otherwise: --time-budget 0 takes the time it needs"
         )
+    notes.extend(_what_more_time_gives(spec, outcome))
     notes.extend(_how_settled(spec, outcome))
     if outcome.label_free:
         notes.append(
@@ -350,6 +358,21 @@ def _notes(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     if spec.calibration_data is None and not outcome.label_free:
         notes.append("calibration samples are among those of the audit; its chips are new")
     return notes
+
+
+def _what_more_time_gives(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
+    """What there was no time for, and how long it takes."""
+    search = outcome.search
+    if not search.untried:
+        return []
+    # On all chips, and beside them a pass without noise and one of its codes.
+    needed = len(search.untried) * (search.conditions.chips + 2) * search.pass_s
+    option = "--max-minutes" if spec.max_minutes is not None else "--time-budget"
+    return [
+        f"{count_text(len(search.untried), 'step was', 'steps were')} not tried, as the "
+        f"{duration_estimate(spec.calibration_s)} for calibration were over; on these samples and chips they "
+        f"take about {duration_estimate(needed)} more: a larger {option} tries them"
+    ]
 
 
 def _how_settled(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
@@ -366,8 +389,8 @@ def _how_settled(spec: RemapSpec, outcome: RemapOutcome) -> list[str]:
     before, after = errors_by_calculation(search.original, search.calculated.bench.codes)
     return [
         f"the code was chosen by calculation (weights err by {after:.4f} of max|W| instead of {before:.4f}): "
-        f"there was no time to run chips on it within --time-budget {spec.time_budget:g}; a larger one "
-        "measures it, and tries what comes after it"
+        f"there was no time to run chips on it within {spec.calibration_s:g} s; a larger "
+        "--time-budget measures it, and tries what comes after it"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -43,6 +44,10 @@ NOISE_SHARE = 0.1
 
 TIME_BUDGET_S = 60.0
 
+AUDITED_SHARE, ALONE_SHARE = 0.4, 0.9
+"""Share of ``--max-minutes`` that calibration may take: of three parts of about the same length where two
+audits follow, and alone."""
+
 
 class CalibrationOptions(Options):
     """What a remapping may do, and what it calibrates on."""
@@ -65,14 +70,14 @@ class CalibrationOptions(Options):
         Option("remap: chips to calibrate on.", unset=f"{CHIPS}", metavar="C"),
     ] = CHIPS
     time_budget: Annotated[
-        Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)],
+        Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None,
         Option(
             "remap: what calibration may take; 0: no limit.",
-            unset=f"{TIME_BUDGET_S:g}",
+            unset=f"{TIME_BUDGET_S:g}, with --max-minutes {100 * AUDITED_SHARE:.0f} % of it",
             metavar="SECONDS",
             wanted="a finite number of seconds, 0 (no limit) to 1e9",
         ),
-    ] = TIME_BUDGET_S
+    ] = None
     equalise: Annotated[bool, Option("remap: rescale nothing.", off_only=True)] = True
     clip: Annotated[bool, Option("remap: clip nothing.", off_only=True)] = True
     rounding: Annotated[bool, Option("remap: leave every weight at its nearest code.", off_only=True)] = True
@@ -116,6 +121,15 @@ class RemapSpec(
     ] = TRIALS
     # Calibration takes the next one.
     seed: Annotated[Annotated[int, Field(ge=0, lt=2**63 - 1)], RunOptions.option("seed")] = 0
+
+    @property
+    def calibration_s(self) -> float:
+        """Seconds that calibration may take; infinite without a limit."""
+        asked = math.inf if self.time_budget == 0 else self.time_budget
+        if self.max_minutes is None:
+            return TIME_BUDGET_S if asked is None else asked
+        share = 60 * self.max_minutes * (AUDITED_SHARE if self.trials else ALONE_SHARE)
+        return share if asked is None else min(asked, share)
 
     def audit_options(self, **changes: Any) -> dict[str, Any]:
         """Give the options of an audit under the same conditions."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from nvaudit.errors import KeptError
+from nvaudit.files import write_text_atomic
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.workload import Workload
 from nvaudit.remapping.bench import FIRST_CHIPS, Bench, BenchConditions, subset
+from nvaudit.remapping.spec import RemapSpec
 
 _FEW, _MANY = 8, 40
 """Samples on which the model is timed."""
@@ -141,3 +146,37 @@ def checked_samples(cost: Cost, samples: int, left_s: float) -> int:
     if not np.isfinite(left_s):
         return samples
     return min(samples, max(_CHECKED, int(left_s / (3 * max(cost.sample_s, 1e-9)))))
+
+
+_SIZES = "sizes.json"
+_ASKED = ("calibration_images", "calibration_chips")
+
+
+def write_sizes(folder: Path, spec: RemapSpec, conditions: BenchConditions, cost: Cost) -> None:
+    """Keep on how many samples and chips a run calibrates, and what it asked for."""
+    sizes = {"samples": conditions.dataset.count, "chips": conditions.chips, **asdict(cost)}
+    asked = {name: getattr(spec, name) for name in (*_ASKED, "calibration_s")}
+    write_text_atomic(folder / _SIZES, json.dumps({**sizes, **asked}))
+
+
+def read_sizes(folder: Path, spec: RemapSpec) -> tuple[int, int, Cost] | None:
+    """On how many samples and chips an earlier run calibrated, and what a chip took.
+
+    None where there was none, or it asked for others, or had less time.
+
+    Raises
+    ------
+    KeptError
+        If the file is damaged.
+    """
+    path = folder / _SIZES
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_bytes())
+        cost = Cost(float(kept["chip_s"]), float(kept["sample_s"]))
+        sizes, seconds = (int(kept["samples"]), int(kept["chips"])), float(kept["calibration_s"])
+        same = all(kept[name] == getattr(spec, name) for name in _ASKED)
+    except (ValueError, KeyError, TypeError) as error:
+        raise KeptError(f"{path}: damaged; name another folder to begin anew") from error
+    return (*sizes, cost) if same and spec.calibration_s <= seconds else None

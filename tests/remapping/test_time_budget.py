@@ -1,5 +1,6 @@
 """What is measured of a candidate, and what fits into the time of a calibration."""
 
+import math
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -104,8 +105,27 @@ def test_what_there_was_no_time_for_is_reported(digits, tmp_path):
     )  # fmt: skip
     assert [step.name for step in report.steps] == ["original"]
     assert any(text == "equalised: the time budget ran out" for text in report.not_tried)
+    assert any("steps were not tried, as the 1 s for calibration were over" in note for note in report.notes)
     assert report.exact
     assert (tmp_path / "o.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, 60),
+        ({"time_budget": 0}, math.inf),
+        ({"time_budget": 200}, 200),
+        ({"max_minutes": 5}, 120),
+        ({"max_minutes": 5, "trials": 0}, 270),
+        ({"max_minutes": 5, "time_budget": 50}, 50),
+        ({"max_minutes": 5, "time_budget": 0}, 120),
+        ({"max_minutes": 1}, 24),
+    ],
+)
+def test_calibration_takes_its_share_of_the_time(options, seconds):
+    """Of --max-minutes, where the user has not given it less; a minute where nothing is said."""
+    assert make_remap_spec(model="m", **options).calibration_s == pytest.approx(seconds)
 
 
 def test_given_up_steps_say_on_how_many_chips(digits, tmp_path):

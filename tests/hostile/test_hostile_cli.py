@@ -280,6 +280,10 @@ class Several(Unfinished):
 unfinished = Unfinished()
 """
 
+FORMS = (
+    "; a metric is a function of (outputs, labels), or a class or an object with update(outputs, labels) and "
+    "compute()"
+)
 SCORES = "for 8 samples; it must return one score per sample, or one number for all"
 
 FUNCTIONS = [
@@ -293,12 +297,12 @@ FUNCTIONS = [
         "wide",
         f" returned shape [8, 10] {SCORES}",
     ),
-    ("words", " returned texts: ['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a']; it must return one score per"),
+    ("words", f" returned texts: {['a'] * 8}; it must return one score per sample, or one number for all"),
     ("leaves", " failed on 8 samples: SystemExit: 5"),
     ("one", " failed on 8 samples: TypeError: one() takes 1 positional argument but 2 were given"),
     ("Fails", " failed: ValueError: boom"),
-    ("number", ": it is of type int and has no update and no compute"),
-    ("unfinished", ": it is of type Unfinished, has update and has no compute"),
+    ("number", f": it is of type int and has no update and no compute{FORMS}"),
+    ("unfinished", f": it is of type Unfinished, has update and has no compute{FORMS}"),
     ("none", ": cannot import it: AttributeError: module 'bad_metrics' has no attribute 'none'"),
 ]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.errors import ModelError, NvauditError
+from nvaudit.model.optimised import OptimisedTemplate, read_optimised, trial_fills
 from nvaudit.model.runtime import runtime
+from nvaudit.model.template import Slot
 from nvaudit.perturb.memory import available_bytes
 from nvaudit.perturb.providers import session_on
 from nvaudit.perturb.watchdog import guarded
@@ -20,6 +23,8 @@ from nvaudit.perturb.watchdog import guarded
 FILE_BYTES = 32 << 20
 """From this size on, weights go through a file that ONNX Runtime maps, not through its copies."""
 
+OPTIMISED_AFTER = 8
+"""Chips after which their template is optimised once for all: that takes as long as the sessions of some."""
 
 _sources: WeakKeyDictionary[Any, bytes | Path] = WeakKeyDictionary()
 """What each session was made from: read again only to say what keeps it running."""
@@ -37,7 +42,32 @@ def _options(ort: Any) -> Any:
     return options
 
 
-def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provider: str = "cpu") -> Any:
+def _as_written(ort: Any) -> Any:
+    """Options of a session that runs a graph as it is written."""
+    options = _options(ort)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+@cache
+def _has_shared_arena(ort: Any) -> bool:
+    """Whether sessions of this process can take their memory from one place, which keeps it for the next."""
+    try:
+        cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        ort.create_and_register_allocator(cpu, None)
+    except Exception:  # this process has one already, with settings of its own
+        return False
+    return True
+
+
+def open_session(
+    graph: bytes | Path,
+    fills: Mapping[str, NDArray[Any]],
+    provider: str = "cpu",
+    *,
+    optimised: bool = False,
+    save_to: Path | None = None,
+) -> Any:
     """Make a session.
 
     Parameters
@@ -49,6 +79,10 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
         ONNX Runtime packs them as it does its own.
     provider : str
         Execution provider.
+    optimised : bool
+        The graph is one that ONNX Runtime has optimised for this machine, and runs as it is.
+    save_to : Path, optional
+        Where the graph is written as ONNX Runtime has optimised it, with its weights.
 
     Raises
     ------
@@ -58,7 +92,12 @@ def open_session(graph: bytes | Path, fills: Mapping[str, NDArray[Any]], provide
         If it would run on another provider.
     """
     ort = runtime()
-    options = _options(ort)
+    options = _as_written(ort) if optimised else _options(ort)
+    if optimised and _has_shared_arena(ort):
+        # Each session of a chip would else ask the system for fresh pages, for a few batches.
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    if save_to is not None:
+        options.optimized_model_filepath = os.fspath(save_to)
     if fills:
         # bfloat16 and the like have no numpy type of their own: ONNX Runtime is told the element type.
         options.add_external_initializers(list(fills), [_ort_value(ort, a) for a in fills.values()])
@@ -89,14 +128,70 @@ def literal_session(data: bytes) -> Any:
         If ONNX Runtime refuses the model.
     """
     ort = runtime()
-    options = _options(ort)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = _as_written(ort)
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
     _sources[session] = data
     return session
+
+
+class TemplateSessions:
+    """Sessions of one template for many chips; ONNX Runtime optimises it once for all of them if it can.
+
+    Parameters
+    ----------
+    folder : Path
+        For a file that is needed meanwhile.
+    outputs : callable
+        What a session gives on some samples, bit for bit.
+    """
+
+    def __init__(self, slots: Sequence[Slot], folder: Path, outputs: Callable[[Any], list[bytes]]) -> None:
+        self._slots, self._folder, self._outputs = slots, folder, outputs
+        self._chips = 0
+        self.optimised: OptimisedTemplate | None = None
+        """The template as it was optimised; None before, and where that is not possible."""
+
+    def open(self, proto: bytes, fills: Mapping[str, NDArray[Any]]) -> Any:
+        """Make the session of a chip.
+
+        Parameters
+        ----------
+        proto : bytes
+            The template.
+        fills : mapping of str to ndarray
+            Weights of the chip, by slot.
+        """
+        self._chips += 1
+        if self.optimised is not None:
+            return self._again(self.optimised, fills)
+        session = open_session(proto, fills)
+        if self._chips == OPTIMISED_AFTER:
+            found = self._optimise(proto, fills)
+            # The same operators on the same numbers give the same bits; a graph that does not is not used.
+            if found is not None and self._outputs(self._again(found, fills)) == self._outputs(session):
+                self.optimised = found
+        return session
+
+    @staticmethod
+    def _again(optimised: OptimisedTemplate, fills: Mapping[str, NDArray[Any]]) -> Any:
+        return open_session(optimised.message, optimised.fills(fills), optimised=True)
+
+    def _optimise(self, proto: bytes, fills: Mapping[str, NDArray[Any]]) -> OptimisedTemplate | None:
+        trials = trial_fills(self._slots)
+        if trials is None:
+            return None
+        tried, file, written = (*trials, fills), self._folder / "optimised.onnx", []
+        for values in tried:
+            try:
+                open_session(proto, values, save_to=file)
+            except ModelError:  # such as for what large numbers make of weights that are folded
+                return None
+            written.append(file.read_bytes())
+            file.unlink()
+        return read_optimised(self._slots, tried, written)
 
 
 def _ort_value(ort: Any, array: NDArray[Any]) -> Any:

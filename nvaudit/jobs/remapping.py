@@ -144,7 +144,7 @@ def run_remap(
 
 
 def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None) -> RemapReport:
-    limit = TimeLimit(spec.max_minutes)
+    limit = TimeLimit.of_run(spec.max_minutes)
     # Of three parts of about the same length, calibration and two audits, the first may take its share.
     share = limit.share(_CALIBRATED if spec.trials else _MARGIN)
     given_s = math.inf if spec.time_budget == 0 else spec.time_budget

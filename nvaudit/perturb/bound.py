@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nvaudit.model.runtime import runtime
 from nvaudit.model.template import Slot, open_inputs
 from nvaudit.perturb.session import open_session, ort_value, sources
+from nvaudit.perturb.workload import Workload
 
 DEVICES = {"cuda": "cuda"}
 """Providers whose sessions stay open, and the device that ONNX Runtime knows their memory by."""
@@ -25,6 +26,40 @@ KEPT_BYTES = 2 << 30
 """Samples that stay on the device, at most."""
 
 Feeds = Mapping[str, Any]
+
+
+def bound_sessions(workload: Workload) -> BoundSessions | None:
+    """What keeps the sessions of a workload open; None where each chip has a session of its own."""
+    device = DEVICES.get(workload.provider)
+    # The seeds of read noise are attributes of the graph, so every chip has a graph of its own; sequences and
+    # dictionaries among the outputs cannot be bound.
+    if device is None or workload.read_noise or workload.columns:
+        return None
+    return BoundSessions(workload, device)
+
+
+class BoundSessions:
+    """The open sessions of a workload: one for each graph."""
+
+    def __init__(self, workload: Workload, device: str) -> None:
+        self._w, self._device = workload, device
+        self.open: dict[bytes, BoundSession] = {}
+
+    def filled(
+        self,
+        proto: bytes,
+        slots: Iterable[tuple[Slot, NDArray[Any]]],
+        more: Mapping[str, NDArray[Any]],
+    ) -> BoundSession:
+        """The session of a graph, with the weights of a chip; ``more`` are other initializers left open."""
+        session = self.open.get(proto)
+        if session is None:
+            names = {slot.name for slot in self._w.slots} | set(more)
+            digital = {name: file.open() for name, file in self._w.template.digital.items()}
+            session = BoundSession(proto, names, digital, self._w.provider, self._device)
+            self.open[proto] = session
+        session.fill(slots, more)
+        return session
 
 
 class BoundSession:

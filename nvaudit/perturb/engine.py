@@ -19,7 +19,7 @@ from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
 from nvaudit.model.template import SLOT_FILE, Slot
 from nvaudit.perturb.badness import badness, counts_errors, soft_errors
-from nvaudit.perturb.bound import DEVICES, BoundSession
+from nvaudit.perturb.bound import BoundSession, bound_sessions
 from nvaudit.perturb.cells import Cells, place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
 from nvaudit.perturb.corpus import accumulator
@@ -102,7 +102,7 @@ class Engine:
         self._rows = 1
         self._undefined = 0
         self._settled: tuple[Metric | None, Metric | None] = (None, None)
-        self._kept: dict[bytes, BoundSession] = {}
+        self._bound = bound_sessions(workload)
         with writing(workload.folder):
             self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
 
@@ -360,10 +360,9 @@ class Engine:
         for start in range(0, count, size):
             stop = min(start + size, count)
             part = slice(start, stop) if chosen is None else chosen[start:stop]
-            if chosen is None and isinstance(session, BoundSession):
-                feeds = session.kept((start, stop), partial(self._feeds, part, graph))
-            else:
-                feeds = self._feeds(part, graph)
+            make = partial(feed_samples, self._inputs, self._axes, part, stop - start, graph.batch)
+            every = chosen is None and isinstance(session, BoundSession)
+            feeds = session.kept((start, stop), make) if every else make()
             outputs = run_session(session, [self._w.output, *self._w.beside], feeds)
             if self._w.boxes is not None:
                 each = [self._by_sample(one, stop - start, graph.batch) for one in outputs]
@@ -379,11 +378,6 @@ class Engine:
                 )
             # A graph with a fixed batch is fed whole batches: what fills up the last one does not count.
             yield start, stop, output[: stop - start]
-
-    def _feeds(self, part: slice | NDArray[np.intp], graph: GraphFile) -> Mapping[str, Any]:
-        """One batch as a graph takes it."""
-        size = part.stop - part.start if isinstance(part, slice) else len(part)
-        return feed_samples(self._inputs, self._axes, part, size, graph.batch)
 
     def _by_sample(self, output: Any, size: int, fixed: int | None) -> NDArray[Any]:
         """An output with the samples on its first axis.
@@ -466,10 +460,8 @@ class Engine:
         A session that is kept open is that of the last chip, with other weights: of one chip at a time.
         """
         w = self._w
-        # The seeds of read noise are attributes of the graph, so every chip has a graph of its own; sequences
-        # and dictionaries among the outputs cannot be bound.
-        if (device := DEVICES.get(w.provider)) is not None and not (w.read_noise or w.columns):
-            return self._refilled(proto, slots, more or {}, device)
+        if self._bound is not None:
+            return self._bound.filled(proto, slots, more or {})
         digital = {name: file.open() for name, file in w.template.digital.items()} | dict(more or {})
         sizes = [np.dtype(s.dtype if s.dtype != "bfloat16" else "uint16").itemsize for s in w.slots]
         total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))
@@ -488,23 +480,6 @@ class Engine:
                 file.seek(slot.offset)
                 array.tofile(file)
         return open_session(folder / "template.onnx", digital, w.provider)
-
-    def _refilled(
-        self,
-        proto: bytes,
-        slots: Iterable[tuple[Slot, NDArray[Any]]],
-        more: Mapping[str, NDArray[Any]],
-        device: str,
-    ) -> BoundSession:
-        """The session of a graph that is kept open, with the weights of a chip."""
-        w = self._w
-        session = self._kept.get(proto)
-        if session is None:
-            names = {slot.name for slot in w.slots} | set(more)
-            digital = {name: file.open() for name, file in w.template.digital.items()}
-            session = self._kept[proto] = BoundSession(proto, names, digital, w.provider, device)
-        session.fill(slots, more)
-        return session
 
     def values(
         self, outputs: Sequence[str], batches: Iterable[Mapping[str, NDArray[Any]]], point: int, trial: int

@@ -62,7 +62,7 @@ def test_every_chip_is_bit_for_bit_that_of_its_own_session(example, tmp_path, on
     plain, _ = outputs_of(example, tmp_path / "plain", TRIALS, limit=100, batch_size=32)
     on_device(True)
     kept, chips = outputs_of(example, tmp_path / "kept", TRIALS, limit=100, batch_size=32)
-    assert len(chips._kept) == 1
+    assert len(chips._bound.open) == 1
     for trial in TRIALS:
         np.testing.assert_array_equal(kept[trial], plain[trial])
     assert not np.array_equal(plain[0], plain[1])
@@ -80,7 +80,7 @@ def test_reference_models_bit_for_bit(name, shared_data, tmp_path, on_device, un
     plain, _ = outputs_of(model, tmp_path / "plain", (0, 1), limit=4)
     on_device(True)
     kept, chips = outputs_of(model, tmp_path / "kept", (0, 1), limit=4)
-    assert len(chips._kept) == 1
+    assert len(chips._bound.open) == 1
     for trial, output in plain.items():
         np.testing.assert_array_equal(kept[trial], output)
 
@@ -123,7 +123,7 @@ def test_read_noise_has_a_session_for_each_chip(example, tmp_path, on_device):
     on_device(True)
     _, chips = outputs_of(example, tmp_path / "noisy", (0, 1), limit=16, read_noise="0.02")
     assert chips._w.read_noise
-    assert not chips._kept
+    assert chips._bound is None
 
 
 def test_a_pass_that_fails_says_so(example, tmp_path, on_device):

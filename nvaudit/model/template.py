@@ -231,7 +231,7 @@ def open_inputs(proto: bytes, names: Collection[str]) -> bytes:
         graph.input.append(
             onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
         )
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 class _SlotMaker:

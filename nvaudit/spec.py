@@ -288,8 +288,8 @@ class RunSpec(
         Positive | None,
         TimeOptions.option(
             "max_minutes",
-            help="Time of the whole run, which then reports the chips that are done; with a gate the time "
-            "after which no more chips are drawn.",
+            help="Time of the whole run, which then reports the chips that are done; a gate is decided by "
+            "these.",
         ),
     ] = None
 

@@ -107,11 +107,11 @@ MAY_IMPORT = {
         "jobs.landscaping",
     },
     "jobs.costing": LOWER | {"perturb", "session", "cost", "technology", "jobs.measured"},
-    "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates"},
-    "jobs.several": LOWER | {"perturb", "session", "jobs.auditing", "jobs.comparing"},
+    "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates", "jobs.several"},
+    "jobs.several": LOWER | {"perturb", "session", "jobs.auditing"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.several"},
     "jobs.sweeping": LOWER | {"perturb", "session", "jobs.auditing", "jobs.planning", "jobs.several"},
-    "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing"},
+    "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing", "jobs.several"},
     "jobs.exploring": LOWER
     | {"perturb", "coverage", "session", "exploration", "cost", "technology"}
     | {"jobs.costing", "jobs.measuring", "jobs.remapped_points"},

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 
@@ -89,11 +90,14 @@ def run(arguments: list[str]) -> int:
     int
         The exit code.
     """
+    begin = time.perf_counter()
     _one_thread_for_products(arguments)
     try:
         from nvaudit.cli.commands import cli  # takes a moment, in which Ctrl-C must work too
+        from nvaudit.perturb.stop import command_began
 
-        result = cli.main(arguments, prog_name="nvaudit", standalone_mode=False, obj=tuple(arguments))
+        with command_began(begin):
+            result = cli.main(arguments, prog_name="nvaudit", standalone_mode=False, obj=tuple(arguments))
         return result if isinstance(result, int) else 0
     except NvauditError as error:
         tell(f"nvaudit: error: {error}")

@@ -38,6 +38,7 @@ from nvaudit.spec import RunSpec, default_workers
         },
         "trials": {"help": "Simulated chips of each point."},
         "exhaustive": {"help": "Run every chip of every point on every sample."},
+        "max_minutes": {"help": "Time of the whole run: the front is then whole up to a cost."},
     },
 )
 @watchdog_option()
@@ -67,11 +68,11 @@ def explore_command(
     if plan.own.space is not None:
         inputs["the design space"] = Path(plan.own.space)
     check_outputs(outputs, inputs)
-    with keeping("finished chips", resume, parameters("against", "baseline")) as kept:
-        with ProgressDisplay(quiet) as progress:
+    with keeping("finished chips", resume, parameters("against", "baseline", "max_minutes")) as kept:
+        with ProgressDisplay(quiet, plan.base.max_minutes) as progress:
             report = kept.run(lambda folder: run_exploration(plan, progress, folder))
         hand_out(report, outputs)
-        kept.done()
+        kept.done_or_boxed(report.time_boxed)
     chosen = None if report.recommended is None else report.point(report.recommended)
     reached = report.min_kpp is None or (chosen is not None and chosen.gate is not None
                                          and chosen.gate.verdict == "pass")  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nvaudit.arrays import Floats
-from nvaudit.exploration.search import Judged, KnownChips
+from nvaudit.exploration.search import Judged, KnownChips, SearchEnded
 from nvaudit.perturb.montecarlo import ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.perturb.racing import RaceQuestion, RaceState, Scouting, pilot_count, run_races, scout
@@ -58,6 +58,7 @@ class PointChips:
         band = Band((Edge(bar, 0.0),), ())
         task = RaceTask("certain", self.scouting.file, self.scouting.identity, (band,), self.scouting.samples)
         races = self.runner.certain(0, trials, task)
+        self._check()
         return {trial: Judged(race.gap == 0, race.value) for trial, race in races.items()}
 
     def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
@@ -72,9 +73,11 @@ class PointChips:
                     break
             return KnownChips(low, high, bool(np.isfinite(low).all()))
         self.own = scout(self.runner, 0, pilot_count(trials), self.margin, self.folder)
-        assert self.own is not None  # only a run that was ended early has none
+        if self.own is None:
+            raise SearchEnded
 
         def is_out(state: RaceState) -> bool:
+            self._check()
             return int(np.count_nonzero(state.high < bar)) >= enough
 
         question = RaceQuestion((front_range(self.percentile, trials, self.confidence),), (), error)
@@ -83,4 +86,11 @@ class PointChips:
 
     def _values(self, trials: Sequence[int]) -> dict[int, float]:
         sign = 1.0 if self.runner.metric.higher_is_better else -1.0
-        return {trial: sign * value for trial, value in self.runner.full(0, trials).items()}
+        values = self.runner.full(0, trials)
+        self._check()
+        return {trial: sign * value for trial, value in values.items()}
+
+    def _check(self) -> None:
+        """Give the point up where the run of its chips was ended."""
+        if self.runner.stopped:
+            raise SearchEnded

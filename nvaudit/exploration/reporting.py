@@ -22,7 +22,7 @@ from nvaudit.report.explore.result import (
     cost_text,
 )
 from nvaudit.report.gates import gate_result
-from nvaudit.report.sections import MetricInfo
+from nvaudit.report.sections import MetricInfo, TimeBox
 from nvaudit.report.wording import (
     confidence_text,
     count_text,
@@ -78,6 +78,7 @@ class Exploration:
     raced: bool
     not_bounded: str
     error: float
+    minutes: float
 
 
 def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[str, Any]) -> ExploreReport:
@@ -92,7 +93,7 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
     points = [_point(number, numbers, by_point.get(number), asked) for number in numbers.costs]
     points.sort(key=lambda point: (point.costs(asked.own.against), point.number))
     front = tuple(result.point for result in numbers.results if result.place == "front")
-    run = [result for result in numbers.results if result.place != "invalid"]
+    run = [result for result in numbers.results if result.place not in ("invalid", "not_reached")]
     base_images = 0 if asked.baseline is None else asked.baseline[3].images
     effort = ExploreEffort(
         combinations=numbers.space.size,
@@ -107,7 +108,7 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
         images_baseline=base_images,
         error=asked.error,
     )
-    metric, spec = asked.metric, asked.spec
+    metric, spec, boxed = asked.metric, asked.spec, _boxed(numbers.results, asked)
     report = ExploreReport(
         **{**header, "headline": ""},
         label_free=header["data"]["label_kind"] == "none",
@@ -128,10 +129,24 @@ def explore_report(numbers: PointNumbers, asked: Exploration, header: Mapping[st
         why="",
         left_out=asked.left_out,
         effort=effort,
+        time_boxed=boxed,
     )
+    if boxed is not None:
+        report = report.model_copy(update={"notes": (boxed.text, *report.notes)})
     report = report.model_copy(update={"why": _why(report, asked.choice)})
     report = report.model_copy(update={"baseline": _baseline(report, numbers, asked)})
     return report.model_copy(update={"headline": _headline(report)})
+
+
+def _boxed(results: Sequence[SearchedPoint], asked: Exploration) -> TimeBox | None:
+    """Say how far the search came where its time was over."""
+    done = sum(result.place != "not_reached" for result in results)
+    if done == len(results) or asked.spec.max_minutes is None:
+        return None
+    whole = asked.minutes * len(results) / done if done else None
+    return TimeBox(
+        minutes=asked.spec.max_minutes, done=done, wanted=len(results), what="point", whole_minutes=whole
+    )
 
 
 def _point(
@@ -209,7 +224,9 @@ def _why(report: ExploreReport, choice: DesignChoice | None) -> str:
     within = " within the budget" if report.budgets else ""
     if choice is None:
         if not report.effort.audited:
-            return "no point lies within the budget"
+            return (
+                "no point was reached in the time" if report.time_boxed else "no point lies within the budget"
+            )
         wanted = "" if report.min_kpp is None else f" {name} {limit_text(report.min_kpp, unit)}"
         return f"no point{within} reaches{wanted}"
     if report.min_kpp is not None:
@@ -252,6 +269,8 @@ def _headline(report: ExploreReport) -> str:
             f"{value_text(point.kpp.value, unit)} {interval_text(point.kpp.low, point.kpp.high, unit)} on "
             f"{report.device_name}, the best choice of {report.effort.combinations:,}: {report.why}"
         )
+    if report.time_boxed is not None:
+        text += f" ({report.time_boxed.done} of {report.time_boxed.wanted} points within the time)"
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"
     return report.metric_info.cautioned(text)

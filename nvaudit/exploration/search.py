@@ -25,11 +25,15 @@ from nvaudit.stats.front import (
 from nvaudit.stats.gate import Gate, decide_count
 from nvaudit.stats.kpp import kpp_index
 
-FrontPlace = Literal["front", "dominated", "below", "invalid"]
+FrontPlace = Literal["front", "dominated", "below", "not_reached", "invalid"]
 
 
 class ImpossiblePointError(OptionError):
     """A point turned out, when it was prepared, to be one that the model or the device cannot have."""
+
+
+class SearchEnded(Exception):
+    """The time was over before all chips of a point were looked at that had to be."""
 
 
 class Judged(NamedTuple):
@@ -125,6 +129,7 @@ def search_front(
     opened: Callable[[int], AbstractContextManager[AuditedPoint]],
     alike: Callable[[int, int], int] = lambda one, other: 0,
     told: Callable[[SearchedPoint], None] = lambda result: None,
+    due: Callable[[], bool] = lambda: False,
 ) -> list[SearchedPoint]:
     """Find what is on the front.
 
@@ -140,6 +145,9 @@ def search_front(
         How much two points have in common: chips are looked at in the order of the most similar point.
     told : callable
         Told of every point that is done.
+    due : callable
+        Whether no further point may be begun. As points come by ascending cost, the front is then whole up to
+        the cost of the first that is not reached.
 
     Returns
     -------
@@ -149,7 +157,7 @@ def search_front(
     results: list[SearchedPoint] = []
     front: list[SearchedPoint] = []
     left = list(order)
-    while left:
+    while left and not due():
         # Of equal cost the point that is most alike to the best so far: it is likely the better one, and only
         # the best of equal cost is on the front.
         equal = [point for point in left if costs[point] == costs[left[0]]] if front else left[:1]
@@ -161,10 +169,14 @@ def search_front(
                 result = _place(point, audited, front, wanted, alike, shared_error(wanted.error, number))
         except ImpossiblePointError as error:
             result = SearchedPoint(point, "invalid", None, math.nan, None, 0, 0, reason=str(error))
+        except SearchEnded:
+            left.append(point)
+            break
         if result.place == "front":
             front.append(result)
         results.append(result)
         told(result)
+    results += [SearchedPoint(point, "not_reached", None, math.nan, None, 0, 0) for point in left]
     results.sort(key=lambda result: order.index(result.point))
     return [_later(result, front, costs) for result in results]
 

@@ -19,7 +19,6 @@ from nvaudit.options import (
     Encoding,
     NotNegative,
     Positive,
-    TimeOptions,
     path_option,
 )
 from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RunSpec
@@ -217,10 +216,6 @@ OF_ONE_AUDIT = (
     *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
     "energy_chips",
     *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
-    *(
-        name
-        for part in (BaselineOptions, EffortOptions, QuestionOptions, TimeOptions)
-        for name in part.model_fields
-    ),
+    *(name for part in (BaselineOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
 )
 """Options of an audit that an exploration does not take, or takes as axes."""

@@ -7,6 +7,8 @@ audit, so differences are paired: what the chips have in common cancels.
 from __future__ import annotations
 
 import difflib
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -48,6 +50,9 @@ INFERENCES = 1_000_000
 
 FEWEST_IMAGES = 200
 """The default is never lower: below it a few images decide the order."""
+
+_TIMED_IMAGES = 50
+"""Images go down to this in a time of the user's in which not even ``FEWEST_CHIPS`` chips could be done."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,16 @@ class AttributionPlan:
     splits: tuple[TableVariants, ...]
     class_images: int | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def split_images(self) -> int:
+        """Inferences of a chip for the tables of tensors and terms."""
+        return len(self.variants) * self.images
+
+    @property
+    def images_a_chip(self) -> int:
+        """Inferences of a chip, all tables together."""
+        return self.split_images + (self.class_images or 0)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -228,7 +243,7 @@ def run_attribution(
     progress: Progress = quiet,
     stop: Stop | None = None,
     chip_s: float = 0.0,
-) -> AttributionDetail:
+) -> AttributionDetail | None:
     """Run the chips of an attribution.
 
     Parameters
@@ -244,20 +259,34 @@ def run_attribution(
 
     Returns
     -------
-    AttributionDetail
-        The same whatever the number of workers.
+    AttributionDetail or None
+        The same whatever the number of workers; None where there is no time for one chip.
     """
-    plan = _within_time(plan, session, chip_s / max(pool.width, 1))
-    stop = Stop() if stop is None else stop
+    stop, begin = Stop() if stop is None else stop, time.perf_counter()
+    fitting = _within_time(plan, session, chip_s / max(pool.width, 1), stop)
+    if fitting is None:
+        return None
+    plan = fitting
     runner = VariantRunner(pool, metric, session.reference_file(metric), plan.point, progress, stop)
     with session.timed("attribution"):
+        left_s, share = stop.left_s, plan.split_images / max(plan.images_a_chip, 1)
+        if math.isfinite(left_s):  # the classes have their share
+            stop.end_in(share * left_s)
         tables = {table.kind: table for table in _run_splits(plan, session, runner)}
+        if math.isfinite(left_s):
+            stop.end_in(begin + left_s - time.perf_counter())
         classes = _run_classes(plan, session, runner)
     notes = plan.notes
     made = [table.chips for table in (*tables.values(), classes) if table is not None]
     minutes = session.spec.max_minutes
     if minutes is not None and made and min(made) < plan.chips:
-        box = TimeBox(minutes=minutes, done=min(made), wanted=plan.chips)
+        done, spent = min(made), session.timing["attribution"] / 60
+        box = TimeBox(
+            minutes=minutes,
+            done=done,
+            wanted=plan.chips,
+            whole_minutes=minutes + spent * (plan.chips / done - 1),
+        )
         notes = (*notes, f"attribution: {box.text}")
     if plan.class_images is not None and metric.corpus:
         notes = (*notes, f"by class: {metric.name} has one value for all samples together")
@@ -266,14 +295,21 @@ def run_attribution(
     )
 
 
-def _within_time(plan: AttributionPlan, session: Session, chip_s: float) -> AttributionPlan:
-    """Take fewer chips of a large model where the user has said nothing of their number, and say so."""
-    spec = session.spec
+def _within_time(
+    plan: AttributionPlan, session: Session, chip_s: float, stop: Stop
+) -> AttributionPlan | None:
+    """Take fewer chips of a large model where the user has said nothing of their number, and say so.
+
+    In a time that the user gives, fewer images where few chips could be done; None where not even one could.
+    """
+    spec, image_s = session.spec, chip_s / session.dataset.count
+    each = image_s * plan.images_a_chip
+    if spec.max_minutes is not None:
+        return _in_minutes(plan, session, image_s, stop)
     if any(given is not None for given in (spec.attribution_trials, spec.attribution_images)):
         return plan
-    each = chip_s * len(plan.variants) * plan.images / session.dataset.count
     chips = max(FEWEST_CHIPS, int(DEFAULT_S / max(each, 1e-9)))
-    if spec.max_minutes is not None or plan.chips * each <= DEFAULT_S or chips >= plan.chips:
+    if plan.chips * each <= DEFAULT_S or chips >= plan.chips:
         return plan
     note = (
         f"{chips} chips instead of {plan.chips}, which would take about "
@@ -281,6 +317,22 @@ def _within_time(plan: AttributionPlan, session: Session, chip_s: float) -> Attr
         f"--attribution-trials {plan.chips} asks for all"
     )
     return replace(plan, chips=chips, notes=(*plan.notes, note))
+
+
+def _in_minutes(
+    plan: AttributionPlan, session: Session, image_s: float, stop: Stop
+) -> AttributionPlan | None:
+    """Take fewer images of each chip where the time is too short for a few chips."""
+    each, images = image_s * plan.images_a_chip, plan.images
+    few = min(plan.chips, FEWEST_CHIPS)
+    free = session.spec.attribution_images is None and not session.dataset.together
+    if few * each > stop.left_s and free and plan.splits:
+        fitting = int(images * stop.left_s / (few * each))
+        images = min(images, max(_TIMED_IMAGES, fitting))
+        note = f"{images} images of each chip instead of {plan.images}, for the time that there was"
+        notes = plan.notes if images == plan.images else (*plan.notes, note)
+        plan = replace(plan, images=images, notes=notes)
+    return None if image_s * plan.images_a_chip > stop.left_s else plan
 
 
 @dataclass
@@ -307,7 +359,7 @@ def _run_splits(plan: AttributionPlan, session: Session, runner: VariantRunner) 
     # Chip by chip, so that a run that is ended early has whole chips.
     calls += [(trial, variant) for trial in range(plan.chips) for variant in variants]
     what = f"attribution: {len(variants)} variants × {plan.chips} chips × {images} images"
-    results = runner.scores(what, calls, images, least=1 + len(variants))
+    results = runner.scores(what, calls, images, least=1 + len(variants), group=len(variants))
     quantised = next(results)
     tallies = {variant: _Tally() for variant in variants}
     # What is left over of a chip that was cut off is dropped: a table compares the same chips.

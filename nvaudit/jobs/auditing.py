@@ -26,6 +26,7 @@ from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
+from nvaudit.perturb.landscape.measure import LandscapeEnded
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.moments import device_facts
@@ -119,7 +120,7 @@ def run_audit(
     NvauditError
         If anything about the input is wrong, the folder is of another run, or another process uses it.
     """
-    begin = time.perf_counter()
+    limit = TimeLimit.of_run(spec.max_minutes)
     check_calibration(spec)
     check_rare(spec)
     spec = with_manifest(spec)
@@ -129,7 +130,7 @@ def run_audit(
         if folder is not None:
             stack.enter_context(lock_folder(folder))
         wish = Stop() if stop is None else stop
-        return prepared(spec, progress, lambda session: _measure(session, begin, progress, folder, wish))
+        return prepared(spec, progress, lambda session: _measure(session, limit, progress, folder, wish))
 
 
 def check_together(spec: RunSpec) -> None:
@@ -168,12 +169,11 @@ def _check_gate(spec: RunSpec) -> None:
 
 
 def _measure(
-    session: Session, begin: float, progress: Progress, folder: Path | None, stop: Stop
+    session: Session, limit: TimeLimit, progress: Progress, folder: Path | None, stop: Stop
 ) -> AuditReport | Probe:
     """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
-    spec = session.spec
+    spec, begin = session.spec, limit.begin
     session.timing["prepare"] = time.perf_counter() - begin
-    limit = TimeLimit(None if spec.draws_until_decided else spec.max_minutes, begin)
     with ExitStack() as stack:
         ask = Ask(spec.attribute, spec.attribution_trials, spec.attribution_images)
         plan = plan_attribution(session, ask) if spec.attribute else None
@@ -235,7 +235,7 @@ def _measure(
     session.timing["total"] = time.perf_counter() - begin
     values = (nominal, quantised.value)
     report = _report(session, metric, values, (measurement, calibrated), detail, landscape, coverage, stop)
-    if not spec.suggest or stop.interrupted:
+    if not spec.suggest or stop.interrupted or limit.is_over:
         return report
     return _with_remedy(report, session, metric, measurement.chip_seconds, begin, progress)
 
@@ -350,12 +350,18 @@ def _attribution(
     """Run an attribution that is asked for, in what is left of the time."""
     if plan is None:
         return None
-    with _as_time_permits(session, stop, limit.is_over, "the attribution was not made", True):
-        if not stop.interrupted and not limit.is_over:
+    detail, over = None, limit.is_over
+    with _as_time_permits(session, stop, over, "the attribution was not made", True):
+        if not stop.interrupted and not over:
             with stop.ending_in(limit.share()):
                 seconds = measurement.chip_seconds
-                return run_attribution(plan, session, pool, metric, progress, stop, seconds)
-    return None
+                detail = run_attribution(plan, session, pool, metric, progress, stop, seconds)
+    if detail is None and not over and not stop.interrupted:
+        session.notes.append(
+            f"the attribution was not made: one chip has {len(plan.variants)} variants, for which there was "
+            "no time (--max-minutes)"
+        )
+    return detail
 
 
 def _landscape(session: Session, progress: Progress, folder: Path | None, stop: Stop) -> dict[str, Any]:
@@ -364,6 +370,9 @@ def _landscape(session: Session, progress: Progress, folder: Path | None, stop: 
         try:
             place = None if folder is None else folder / "landscape"
             report = session_landscape(session, progress, place, stop)
+        except LandscapeEnded:
+            session.notes.append("the roughness was not measured: the time was over (--max-minutes)")
+            return {}
         except (DataError, ModelError, OptionError) as error:
             session.notes.append(f"the roughness was not measured: {error}")
             return {}

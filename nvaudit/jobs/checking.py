@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from nvaudit.jobs.several import OneOfSeveral, SharedLimits, check_inputs, run_s
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, quiet
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.report.check.result import AuditName, CheckReport, NamedAudit, check_report
 from nvaudit.session import settle_device
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
@@ -222,10 +221,10 @@ def run_check(
         Ends the run early: the report then has the audits that are done, and the chips of the one that was
         running.
     """
-    begin = time.perf_counter()
+    limit = TimeLimit.of_run(plan.options.total_minutes)
     stop = Stop() if stop is None else stop
     several = [OneOfSeveral(audit.name.text, audit.spec) for audit in plan.audits]
-    limits = SharedLimits(begin, plan.options.total_minutes, "--total-minutes", plan.options.fail_fast)
+    limits = SharedLimits(limit, "--total-minutes", plan.options.fail_fast)
     events: list[str] = []
     check_pool(plan.audits[0].spec.dask)
     with shared_by(several, events):
@@ -244,6 +243,6 @@ def run_check(
         left_out=plan.left_out,
         interrupted=stop.interrupted,
         nvaudit_version=__version__,
-        timing={"total": time.perf_counter() - begin},
+        timing={"total": 60 * limit.spent},
         events=tuple(events),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import ComparisonPlan, Named, plan_comparison
+from nvaudit.jobs.several import OneOfSeveral, shared_by, slug
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
@@ -115,20 +115,23 @@ def run_comparison(
     plan: ComparisonPlan, progress: Progress = quiet, resume: Path | None = None, reports: Path | None = None
 ) -> ComparisonReport:
     """Run a plan; as :func:`compare`."""
-    limit = TimeLimit(_minutes_of(plan))
+    limit, events = TimeLimit.of_run(_minutes_of(plan)), list[str]()
     if reports is not None:
         _make_folder(reports)
     checked = _check_models(plan, progress)
     entries = {name: Entry(plan.reports[name], None, plan.files[name]) for name in plan.reports}
-    for number, (name, spec) in enumerate(plan.specs.items(), 1):
-        folder = None if resume is None else resume / _folder_name(name, spec)
-        label = f"{name} ({number} of {len(plan.specs)})"
-        share = limit.share(1 / (len(plan.specs) - number + 1))
-        timed = spec.model_copy(update={"max_minutes": share, "trials": spec.trials})
-        report = _run(timed, checked[name], labelled(progress, label), folder)
-        entries[name] = Entry(report, checked[name].labels)
-        if reports is not None:
-            write_text_atomic(reports / f"{slug(name)}.json", to_json(report) + "\n")
+    with shared_by([OneOfSeveral(name, spec) for name, spec in plan.specs.items()], events):
+        for number, (name, spec) in enumerate(plan.specs.items(), 1):
+            folder = None if resume is None else resume / _folder_name(name, spec)
+            label = f"{name} ({number} of {len(plan.specs)})"
+            share = limit.share(1 / (len(plan.specs) - number + 1))
+            timed = spec.model_copy(update={"max_minutes": share, "trials": spec.trials})
+            report = _run(timed, checked[name], labelled(progress, label), folder)
+            report = report.model_copy(update={"events": (*report.events, *events)})
+            events.clear()
+            entries[name] = Entry(report, checked[name].labels)
+            if reports is not None:
+                write_text_atomic(reports / f"{slug(name)}.json", to_json(report) + "\n")
     comparison = compare_reports(
         {name: entries[name] for name in plan.order},
         plan.rank_by,
@@ -237,12 +240,6 @@ def _folder_name(name: str, spec: RunSpec) -> str:
     """Name the folder of a model: readable, and the same whatever else is compared with it."""
     digest = hashlib.sha256(str(Path(spec.model).resolve()).encode()).hexdigest()
     return f"{slug(Path(name).stem or 'model')}-{digest[:8]}"
-
-
-def slug(name: str) -> str:
-    """Make a file name of a name; different names give different ones."""
-    plain = re.sub(r"[^\w.+-]+", "_", name).strip("._") or "model"
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,9 +6,8 @@ import hashlib
 import json
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +26,7 @@ from nvaudit.exploration.reporting import Exploration, PointNumbers, explore_rep
 from nvaudit.exploration.search import (
     ImpossiblePointError,
     SearchedPoint,
+    SearchEnded,
     Wanted,
     gate_of,
     recommend,
@@ -50,6 +50,7 @@ from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.settle_codes import settle_codes
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.explore.result import COSTS, ExploreReport, LeftOut, PointCost, PointStatus
 from nvaudit.report.rerun import audit_command, remap_command, remapped_name
@@ -238,7 +239,9 @@ def plan_exploration(
 def _spec_of(base: RunSpec, settings: Settings) -> RunSpec:
     """The audit of a point that the device can have, with the model as given."""
     options = {name: value for name, value in settings.items() if name in RunSpec.model_fields}
-    spec = make_spec(**{**base.model_dump(), **options})
+    spec = make_spec(
+        **{**base.model_dump(), "max_minutes": None, **options}
+    )  # the time is that of all points
     check_converters(spec)
     if spec.technology is not None:
         check_technology(spec, spec.adc_bits, audited=True)
@@ -275,7 +278,9 @@ def run_exploration(
     with scratch_folder() as folder, ExitStack() as stack:
         if resume is not None:
             stack.enter_context(lock_folder(resume))
-        run = _Exploration(plan, folder, progress, resume)
+        run = _Exploration(plan, folder, progress, resume, TimeLimit.of_run(plan.base.max_minutes))
+        share = run.limit.share()
+        run.stop.end_in(None if share is None else 60 * share)
         run.settle()
         run.price()
         pool = open_pool(plan.base.workers, plan.base.dask, ManyWorkloads(), str(folder), run.events.append)
@@ -292,7 +297,8 @@ class _Exploration:
     folder: Path
     progress: Progress
     resume: Path | None
-    begin: float = field(default_factory=time.perf_counter)
+    limit: TimeLimit
+    stop: Stop = field(default_factory=Stop)
     events: list[str] = field(default_factory=list)
     pool: Pool | None = None
     session: Session = field(init=False)
@@ -407,7 +413,8 @@ class _Exploration:
         spec, sign = self.plan.base, 1.0 if self.metric.higher_is_better else -1.0
         percentile, exhaustive = spec.percentiles[0], spec.exhaustive
         if self.order and self.margin is not None:
-            self._scout(self.order[-1])
+            with suppress(SearchEnded):
+                self._scout(self.order[-1])
         rule = None if exhaustive else elimination_rule(percentile, spec.trials)
         wanted = Wanted(
             -math.inf if spec.min_kpp is None else sign * spec.min_kpp,
@@ -424,9 +431,9 @@ class _Exploration:
         settings, axes = self.plan.settings, self.plan.space.varied
         self.results = search_front(
             self.order, costs, wanted, self._opened,
-            lambda one, other: likeness(settings[one], settings[other], axes),
+            lambda one, other: likeness(settings[one], settings[other], axes), due=self.stop.due,
         )  # fmt: skip
-        if self.plan.baseline is not None and self.base_spec is not None:
+        if self.plan.baseline is not None and self.base_spec is not None and not self.stop.due():
             self._audit_baseline(self.plan.baseline, self.base_spec, wanted)
 
     def _scout(self, number: int) -> None:
@@ -435,6 +442,8 @@ class _Exploration:
             assert self.margin is not None
             few = min(_SCOUTED, max(2, self.plan.base.trials // _SCOUTED))
             self.scouting = scout(chips.runner, 0, few, self.margin, self.folder)
+            if self.scouting is None:
+                raise SearchEnded
             self.scouted = chips.images
 
     @property
@@ -458,6 +467,8 @@ class _Exploration:
                 replace(wanted, floor=-math.inf, rule=None),
                 lambda _: self._opened_spec(spec, "baseline"),
             )
+            if known.place == "not_reached":
+                return
         command = _command(_spec_of(self.plan.base, settings), spec, settings)
         self.baseline = (settings, command, cost, known)
 
@@ -489,7 +500,7 @@ class _Exploration:
                 kept.mkdir(parents=True, exist_ok=True)
                 record = stack.enter_context(open_record(kept, session.identity(self.metric)))
             pool = WorkloadPool(self.pool, session.workload)
-            runner = ChipRunner(pool, self.metric, self.keep, 1, spec.trials, progress, record)
+            runner = ChipRunner(pool, self.metric, self.keep, 1, spec.trials, progress, record, self.stop)
             yield PointChips(
                 runner, self.margin if self.raced else None, self.scouting, spec.percentiles[0],
                 spec.confidence, folder,
@@ -526,7 +537,7 @@ class _Exploration:
                 choice=recommend(front, ties, gates), baseline=self.baseline,
                 scouted=self.scouted, exhaustive=exhaustive,
                 raced=self.raced, not_bounded=self.not_bounded,
-                error=RACE_ERROR * (1 - confidence) if self.raced else 0.0,
+                error=RACE_ERROR * (1 - confidence) if self.raced else 0.0, minutes=self.limit.spent,
             ),
             self._header(),
         )  # fmt: skip
@@ -539,7 +550,7 @@ class _Exploration:
         return header | {
             "events": (*self.session.events, *self.events),
             "notes": tuple(self.session.notes),
-            "timing": {"total": time.perf_counter() - self.begin},
+            "timing": {"total": 60 * self.limit.spent},
             "data": self.session.dataset.facts(),
             "mapped": self.coverage.share,
             "run": self.plan.base.model_dump(mode="json"),

@@ -108,8 +108,8 @@ def run_hardening(
     spec: HardenSpec, output: Path, progress: Progress = quiet, resume: str | Path | None = None
 ) -> HardenReport:
     """Run a specification; as :func:`harden`."""
-    begin = time.perf_counter()
-    limit = TimeLimit(spec.max_minutes, begin)
+    limit = TimeLimit.of_run(spec.max_minutes)
+    begin = limit.begin
     inputs = {
         "the model": spec.model,
         "the data": spec.data if spec.data is not None else str(Path(spec.model).with_suffix(".npz")),

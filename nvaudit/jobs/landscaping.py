@@ -27,7 +27,7 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import Identity, Input, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.report.landscape.result import (
     LandscapeHashes,
     LandscapeReport,
@@ -80,9 +80,9 @@ def run_landscape(
     spec: LandscapeSpec, progress: Progress = quiet, resume: str | Path | None = None
 ) -> LandscapeReport:
     """Run a specification; as :func:`landscape`."""
-    begin = time.perf_counter()
-    stop = Stop()
-    stop.end_in(None if spec.max_minutes is None else 60 * spec.max_minutes)
+    limit = TimeLimit.of_run(spec.max_minutes)
+    begin, share, stop = limit.begin, limit.share(), Stop()
+    stop.end_in(None if share is None else 60 * share)
     events: list[str] = []
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
@@ -140,6 +140,8 @@ def session_landscape(
 
     Raises
     ------
+    LandscapeEnded
+        If there was no time for a pair of directions.
     ModelError
         If the model has no weights to move, or the loss overflows.
     """
@@ -175,6 +177,7 @@ def session_landscape(
             on_event=session.events.append,
             record=record,
             stop=stop,
+            least=0,
         )
     return landscape_report(spec, subject, measured, {"total": time.perf_counter() - begin})
 

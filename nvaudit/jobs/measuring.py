@@ -87,7 +87,7 @@ def measure_chips(
     stop : Stop
         Ends the run early.
     minutes : float or None
-        What is left of the time for all points; only without a gate.
+        What is left of the time for all points.
     baseline : Baseline or None
         Whose chips these are compared with.
 
@@ -230,22 +230,17 @@ class _Lane:
         """Draw chips until the gate is decided."""
         spec = self.session.spec
         question = GateQuestion(spec.min_kpp, spec.percentiles, spec.confidence, most, spec.max_minutes)
-        if spec.max_minutes is None or self.runner.stop.interrupted:
-            return self._decided(question)
-        # Not after a whole block only: of large models that may take as long again.
-        self.runner.stopped = False
-        self.runner.stop.end_in(60 * spec.max_minutes)
-        count = self._decided(question)
-        self.runner.stop.end_in(None)
-        return count
+        stop = self.runner.stop
 
-    def _decided(self, question: GateQuestion) -> GateCount:
-        spec = self.session.spec
+        def time_over() -> bool:
+            return not stop.interrupted and (self.runner.stopped or stop.due())
+
         if self.margin is not None and spec.min_kpp is not None:
-            return draw_until_decided(question, self._raced(question, spec.min_kpp, self.margin))
+            raced = self._raced(question, spec.min_kpp, self.margin)
+            return draw_until_decided(question, raced, time_over=time_over)
         drawn: list[float] = []
         return draw_until_decided(
-            question, self._exact(spec.min_kpp, drawn), lambda: set(self._drops(np.asarray(drawn)))
+            question, self._exact(spec.min_kpp, drawn), lambda: set(self._drops(np.asarray(drawn))), time_over
         )
 
     def _exact(self, threshold: float | None, drawn: list[float]) -> Callable[[range], list[bool]]:

@@ -145,7 +145,7 @@ def run_remap(
 
 
 def _run(spec: RemapSpec, output: Path, progress: Progress, folder: Path | None) -> RemapReport:
-    limit = TimeLimit(spec.max_minutes)
+    limit = TimeLimit.of_run(spec.max_minutes)
     clock = Clock(0 if math.isinf(spec.calibration_s) else spec.calibration_s)
     inputs = {
         "the model": spec.model,

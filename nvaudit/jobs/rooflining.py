@@ -14,6 +14,7 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.several import OneOfSeveral, shared_by
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
@@ -21,7 +22,7 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, labelled, quiet
 from nvaudit.perturb.settle_codes import find_mapping
 from nvaudit.perturb.stop import TimeLimit
-from nvaudit.report.result import boxed_together
+from nvaudit.report.result import AuditReport, boxed_together
 from nvaudit.report.roofline.build import Asked, LevelAudits, make_roofline
 from nvaudit.report.roofline.result import RooflineReport, SkippedLevel
 from nvaudit.session import check_converters, settle_device
@@ -165,32 +166,34 @@ def run_roofline(
     plan: RooflinePlan, progress: Progress = quiet, resume: Path | None = None
 ) -> RooflineReport:
     """Run a plan; as :func:`roofline`."""
-    limit = TimeLimit(next(iter(plan.ideal.values())).max_minutes)
-    check_pool(next(iter(plan.ideal.values())).dask)
-    audits = []
-    total = len(plan.ideal) + len(plan.converted)
-    done = 0
-    for bits, spec in plan.ideal.items():
-        reports = {}
+    first = next(iter(plan.ideal.values()))
+    limit, events = TimeLimit.of_run(first.max_minutes), list[str]()
+    check_pool(first.dask)
+    runs = [
+        (bits, what, run)
+        for bits, ideal in plan.ideal.items()
         # Converters first: whether there is anything to convert turns out there.
-        for what, run in (("adc", plan.converted.get(bits)), ("ideal", spec)):
-            if run is None:
-                continue
-            done += 1
+        for what, run in (("adc", plan.converted.get(bits)), ("ideal", ideal))
+        if run is not None
+    ]
+    reports: dict[tuple[int, str], AuditReport] = {}
+    with shared_by([OneOfSeveral(f"{2**bits}-levels", run) for bits, _, run in runs], events):
+        for done, (bits, what, run) in enumerate(runs):
             words = "with converters" if what == "adc" else "ideal converters"
-            label = f"{2**bits} levels, {words} ({done} of {total})"
+            label = f"{2**bits} levels, {words} ({done + 1} of {len(runs)})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
-            run = run.model_copy(
-                update={"max_minutes": limit.share(1 / (total - done + 1)), "trials": run.trials}
-            )
-            reports[what] = run_audit(run, labelled(progress, label), folder)
-        audits.append(LevelAudits(bits, reports["ideal"], reports.get("adc")))
+            share = limit.share(1 / (len(runs) - done))
+            timed = run.model_copy(update={"max_minutes": share, "trials": run.trials})
+            report = run_audit(timed, labelled(progress, label), folder)
+            reports[bits, what] = report.model_copy(update={"events": (*report.events, *events)})
+            events.clear()
+    audits = [LevelAudits(bits, reports[bits, "ideal"], reports.get((bits, "adc"))) for bits in plan.ideal]
     roofline = make_roofline(
         audits,
         plan.skipped,
         plan.asked,
         version=__version__,
-        notes=(*load_model(spec.model, spec.seed).notes, *plan.notes),
+        notes=(*load_model(first.model, first.seed).notes, *plan.notes),
         seconds=60 * limit.spent,
     )
     every = [report for one in audits for report in (one.converted, one.ideal) if report is not None]

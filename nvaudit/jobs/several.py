@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from pathlib import Path
 
 from nvaudit.errors import NvauditError
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.jobs.comparing import slug
 from nvaudit.perturb.pools import ManyWorkloads, open_pool
 from nvaudit.perturb.schedule import Progress, labelled
 from nvaudit.perturb.scratch import scratch_folder
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.report.result import AuditReport
 from nvaudit.session import prepare
 from nvaudit.sharing import sharing, sharing_pool
@@ -51,9 +51,7 @@ class SharedLimits:
 
     Attributes
     ----------
-    begin : float
-        When the time began, as ``time.perf_counter`` has it.
-    minutes : float or None
+    time : TimeLimit
         For all of them; each has its share of what is left.
     option : str
         What set the time, for the words.
@@ -61,8 +59,7 @@ class SharedLimits:
         Whether the rest is left out once one fails.
     """
 
-    begin: float
-    minutes: float | None = None
+    time: TimeLimit
     option: str = "--max-minutes"
     fail_fast: bool = False
 
@@ -110,11 +107,10 @@ def run_several(
     why_not = ""
     for number, audit in enumerate(audits):
         spec = audit.spec.model_copy(update={"trials": audit.spec.trials})  # the same for all
-        if limits.minutes is not None and not why_not:
-            left = _minutes_left(limits)
-            if left <= 0:
+        share = limits.time.share(1 / (len(audits) - number))
+        if share is not None and not why_not:
+            if limits.time.is_over:
                 why_not = f"the time was over ({limits.option})"
-            share = left / (len(audits) - number)
             spec = spec.model_copy(update={"max_minutes": min(share, spec.max_minutes or share)})
         if why_not:
             yield AuditOutcome(None, why_not)
@@ -137,11 +133,6 @@ def run_several(
             why_not = f"{audit.name} has failed (--fail-fast)"
 
 
-def _minutes_left(limits: SharedLimits) -> float:
-    assert limits.minutes is not None
-    return limits.minutes - (time.perf_counter() - limits.begin) / 60
-
-
 def check_inputs(audits: Sequence[OneOfSeveral], progress: Progress) -> None:
     """Read every model with its data once, so that a bad one is found before the first audit runs."""
     first = {(audit.spec.model, audit.spec.data): audit for audit in audits[::-1]}
@@ -152,3 +143,9 @@ def check_inputs(audits: Sequence[OneOfSeveral], progress: Progress) -> None:
                 prepare(audit.spec, folder)
         except NvauditError as error:
             raise type(error)(f"{audit.name}: {error}") from error
+
+
+def slug(name: str) -> str:
+    """Make a file name of a name; different names give different ones."""
+    plain = re.sub(r"[^\w.+-]+", "_", name).strip("._") or "model"
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from nvaudit.jobs.several import OneOfSeveral, SharedLimits, check_inputs, run_s
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, quiet
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.report.sweep.result import (
     SweepAxis,
     SweepReport,
@@ -207,15 +206,14 @@ def run_sweep(
     on_estimate : callable
         Told in words how long it will take, before it begins.
     """
-    begin = time.perf_counter()
-    stop = Stop() if stop is None else stop
+    limit, stop = TimeLimit.of_run(plan.minutes), Stop() if stop is None else stop
     several = plan.several
     events: list[str] = []
     check_pool(several[0].spec.dask)
     with shared_by(several, events):
         check_inputs(several, progress)
         on_estimate(_estimate(several, progress))
-        ran = list(run_several(several, progress, resume, stop, SharedLimits(begin, plan.minutes)))
+        ran = list(run_several(several, progress, resume, stop, SharedLimits(limit)))
     audits = [
         SweptAudit(
             settings=settings,
@@ -230,7 +228,7 @@ def run_sweep(
         audits,
         interrupted=stop.interrupted,
         nvaudit_version=__version__,
-        timing={"total": time.perf_counter() - begin},
+        timing={"total": 60 * limit.spent},
         events=tuple(events),
     )
 

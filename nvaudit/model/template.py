@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from nvaudit.arrays import Array
@@ -203,6 +204,34 @@ def _build(
     slots = tuple(Slot(**{**vars(slot), "offset": offsets[slot.name]}) for slot in slots)
     proto = ir.serde.serialize_model(model)
     return Template(proto.SerializeToString(), slots, digital, offsets, freed, tuple(maker.splits))
+
+
+def open_inputs(proto: bytes, names: Collection[str]) -> bytes:
+    """Make inputs of some initializers of the main graph: a session then takes their numbers at each run.
+
+    Parameters
+    ----------
+    proto : bytes
+        An ONNX message.
+    names : collection of str
+        Of initializers; what else the message declares stays as it is.
+
+    Returns
+    -------
+    bytes
+        The message with these as further inputs, in the order in which they were declared.
+    """
+    model = onnx.ModelProto.FromString(proto)
+    graph = model.graph
+    opened = [tensor for tensor in graph.initializer if tensor.name in names]
+    left = [tensor for tensor in graph.initializer if tensor.name not in names]
+    del graph.initializer[:]
+    graph.initializer.extend(left)
+    for tensor in opened:
+        graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        )
+    return bytes(model.SerializeToString())
 
 
 class _SlotMaker:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nvaudit.mapping.quantize import dequantize
 from nvaudit.model.runtime import runtime
 from nvaudit.model.template import SLOT_FILE, Slot
 from nvaudit.perturb.badness import badness, counts_errors, soft_errors
+from nvaudit.perturb.bound import BoundSession, bound_sessions
 from nvaudit.perturb.cells import Cells, place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
 from nvaudit.perturb.corpus import accumulator
@@ -100,6 +102,7 @@ class Engine:
         self._rows = 1
         self._undefined = 0
         self._settled: tuple[Metric | None, Metric | None] = (None, None)
+        self._bound = bound_sessions(workload)
         with writing(workload.folder):
             self._scratch = Path(tempfile.mkdtemp(dir=workload.folder, prefix="worker-"))
         self._sessions = TemplateSessions(workload.slots, self._scratch, self._first_outputs)
@@ -358,7 +361,9 @@ class Engine:
         for start in range(0, count, size):
             stop = min(start + size, count)
             part = slice(start, stop) if chosen is None else chosen[start:stop]
-            feeds = feed_samples(self._inputs, self._axes, part, stop - start, graph.batch)
+            make = partial(feed_samples, self._inputs, self._axes, part, stop - start, graph.batch)
+            every = chosen is None and isinstance(session, BoundSession)
+            feeds = session.kept((start, stop), make) if every else make()
             outputs = run_session(session, [self._w.output, *self._w.beside], feeds)
             if self._w.boxes is not None:
                 each = [self._by_sample(one, stop - start, graph.batch) for one in outputs]
@@ -452,8 +457,13 @@ class Engine:
         slots: Iterable[tuple[Slot, NDArray[Any]]],
         more: Mapping[str, NDArray[Any]] | None = None,
     ) -> Any:
-        """Open the template with its slots filled, and other initializers that are left open."""
+        """Open the template with its slots filled, and other initializers that are left open.
+
+        A session that is kept open is that of the last chip, with other weights: of one chip at a time.
+        """
         w = self._w
+        if self._bound is not None:
+            return self._bound.filled(proto, slots, more or {})
         digital = {name: file.open() for name, file in w.template.digital.items()} | dict(more or {})
         sizes = [np.dtype(s.dtype if s.dtype != "bfloat16" else "uint16").itemsize for s in w.slots]
         total = sum(size * int(np.prod(s.shape)) for size, s in zip(sizes, w.slots, strict=True))

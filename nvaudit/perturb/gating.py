@@ -67,6 +67,7 @@ def draw_until_decided(
     question: GateQuestion,
     judge: Callable[[range], list[bool]],
     others: Callable[[], set[Verdict]] = set,
+    time_over: Callable[[], bool] = lambda: False,
 ) -> GateCount:
     """Draw chips until every percentile is decided, or chips or time run out.
 
@@ -76,6 +77,8 @@ def draw_until_decided(
         Says of each of some chips whether it misses the threshold; of fewer where the run is to end.
     others : callable
         Verdicts, by the chips drawn, of gates that are decided by the same chips.
+    time_over : callable
+        Whether the time of the run is over, beside that of the question.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def draw_until_decided(
     over = "" if minutes is None else f"{minutes:g} minutes are over (--max-minutes)"
 
     def late() -> bool:
-        return minutes is not None and time.monotonic() - begin > 60 * minutes
+        return minutes is not None and (time_over() or time.monotonic() - begin > 60 * minutes)
 
     drawn = failures = 0
     for stop in blocks(question.most):

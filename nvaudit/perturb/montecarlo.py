@@ -28,6 +28,9 @@ _TIMED_S = 1.0
 _LONG_S = 10.0
 """Beside this, starting a worker takes no time."""
 
+_RECENT = 9
+"""So many calls say how long the next one takes: a machine that others use changes its pace."""
+
 
 @dataclass(frozen=True)
 class ChipRun:
@@ -87,6 +90,7 @@ class ChipRunner:
     _scores: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
     _settled: set[tuple[int, int]] = field(default_factory=set)
     _raced: set[tuple[int, int]] = field(default_factory=set)
+    _took: dict[bool, deque[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.record is None:
@@ -165,7 +169,7 @@ class ChipRunner:
         for trial, pilot in pilots.items():
             note(trial, pilot)
         todo = deque(ChipRun(point, trial) for trial in trials if trial not in pilots)
-        for call, pilot, _ in completed(self.pool, todo, submit, ending=Ending(self._ends)):
+        for call, pilot, _ in completed(self.pool, todo, submit, ending=self._ending):
             pilots[call.trial] = pilot
             if self.record is not None:
                 self.record.add_pilot(point, call.trial, *pilot)
@@ -174,11 +178,19 @@ class ChipRunner:
             return None
         return [pilots[trial][0].value for trial in trials], np.stack([pilots[trial][1] for trial in trials])
 
+    @property
+    def _ending(self) -> Ending[ChipRun]:
+        return Ending(self._ends, self._begun_only, self._begin, self.stop.drain_s)
+
     def _ends(self, call: ChipRun) -> bool:
         """Whether the run is to end now: one whose time is over has at least a chip to show."""
-        if not self.stopped and self.stop.due():
+        if not self.stopped and self.stop.due(self._typical_s(call)):
             self.stopped = self.stop.interrupted or self.begun.get(call.point, 0) > 0
         return self.stopped
+
+    def _typical_s(self, call: ChipRun) -> float:
+        """Seconds of a call of this kind: none is begun that would be done too late."""
+        return float(np.median(took)) if (took := self._took.get(call.task is None)) else 0.0
 
     def _known_pilot(self, point: int, trial: int) -> tuple[Outcome, NDArray[np.float32]] | None:
         if (point, trial) in self._scores:
@@ -198,8 +210,7 @@ class ChipRunner:
         if self.stopped:
             return
         todo = deque(calls)
-        ending = Ending(self._ends, self._begun_only, self._begin)
-        for call, outcome, known in completed(self.pool, todo, self._submit, self._recall, ending):
+        for call, outcome, known in completed(self.pool, todo, self._submit, self._recall, self._ending):
             if not known and self.record is not None:
                 self.record.add(call.point, call.trial, outcome, call.digest)
             # The run of a chip on every sample serves several questions and its cost is counted once.
@@ -239,6 +250,7 @@ class ChipRunner:
         return self.pool.submit(what, "race", self.metric, self.keep, call.point, call.trial, call.task)
 
     def _note(self, call: ChipRun, outcome: Outcome) -> None:
+        self._took.setdefault(call.task is None, deque(maxlen=_RECENT)).append(outcome.seconds)
         self.undefined.append(outcome.undefined)
         self.images[call.point] = self.images.get(call.point, 0) + outcome.images
         self._begin(call)
@@ -282,7 +294,12 @@ class VariantRunner:
     stop: Stop = field(default_factory=Stop)
 
     def scores(
-        self, what: str, calls: Sequence[tuple[ChipAddress | None, Variant]], images: int, least: int = 0
+        self,
+        what: str,
+        calls: Sequence[tuple[ChipAddress | None, Variant]],
+        images: int,
+        least: int = 0,
+        group: int = 1,
     ) -> Iterator[NDArray[np.float64]]:
         """Score every call's samples.
 
@@ -296,6 +313,8 @@ class VariantRunner:
             Samples of each, spread evenly over the set.
         least : int
             So many calls are made even where the time is over.
+        group : int
+            The calls after these are of use in groups of so many.
 
         Yields
         ------
@@ -311,10 +330,15 @@ class VariantRunner:
             arguments = (self.metric, self.keep, self.point, trial, variant, images)
             return self.pool.submit(who, "variant_scores", *arguments)
 
-        def due(number: int) -> bool:
-            return number >= least and self.stop.due()
+        begin, done = time.monotonic(), 0
 
-        for done, (_, scores) in enumerate(in_order(self.pool, calls, submit, due), 1):
+        def due(number: int) -> bool:
+            each = (time.monotonic() - begin) / done if done else 0.0
+            # A group that would not be whole in time is dropped, so it is not begun.
+            wanted = group - max(number - least, 0) % group
+            return number >= least and self.stop.due(wanted * each)
+
+        for done, (_, scores) in enumerate(in_order(self.pool, calls, submit, due, self.stop.drain_s), 1):
             self.progress(what, done, len(calls))
             yield scores
 

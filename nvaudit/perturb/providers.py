@@ -32,6 +32,15 @@ _NEEDS = {
 }
 
 
+_NVIDIA = ": pip uninstall onnxruntime, then pip install 'nvaudit[gpu]', which brings onnxruntime-gpu"
+_BUILDS = {
+    "cuda": _NVIDIA,
+    "tensorrt": _NVIDIA,
+    "openvino": ": pip uninstall onnxruntime, then pip install onnxruntime-openvino",
+    "dml": ": pip uninstall onnxruntime, then pip install onnxruntime-directml",
+}
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a session runs on.
@@ -66,7 +75,7 @@ def wanted_providers(ort: Any, provider: str) -> list[str]:
     if name not in offered:
         raise OptionError(
             f"--provider {provider}: this ONNX Runtime offers only {_listed(offered)}; use --provider cpu, "
-            "or install the build of ONNX Runtime that has it"
+            f"or install the build of ONNX Runtime that has it{_BUILDS.get(provider, '')}"
         )
     return [name] if provider == "cpu" else [name, PROVIDERS["cpu"]]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+from nvaudit.perturb.stop import DRAIN_S
 from nvaudit.perturb.workers import Pool
 
 Call = TypeVar("Call")
@@ -21,9 +22,6 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 _LOOK_S = 0.2
 """How often a run that waits for a call looks whether it is to end."""
-
-_DRAIN_S = 10.0
-"""How long a run that is to end waits for the calls that are begun."""
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -55,11 +53,14 @@ class Ending(Generic[Call]):
         Given the calls that were not begun: those that are still to be made, in order.
     left : callable
         Told of each call that was running when the loop gave up.
+    drain_s : callable
+        Seconds that calls which are begun are waited for, once the run is to end.
     """
 
     due: Callable[[Call], bool]
     rest: Callable[[Iterable[Call]], Iterable[Call]] = lambda calls: ()
     left: Callable[[Call], None] = lambda call: None
+    drain_s: Callable[[], float] = lambda: DRAIN_S
 
 
 def completed(
@@ -97,7 +98,7 @@ def completed(
             # whose first chip has to be there.
             first = next(iter((*running.values(), *islice(todo, 1))))
             if until == math.inf and ending is not None and ending.due(first):
-                until = time.monotonic() + _DRAIN_S
+                until = time.monotonic() + ending.drain_s()
                 # A call that can still be cancelled only waited in the pool: it counts as not begun.
                 cancelled = [running.pop(future) for future in tuple(running) if future.cancel()]
                 rest = tuple(ending.rest((*cancelled, *todo)))
@@ -129,6 +130,7 @@ def in_order(
     calls: Iterable[Call],
     submit: Callable[[Call], Future[Result]],
     due_to_end: Callable[[int], bool] = lambda number: False,
+    drain_s: Callable[[], float] = lambda: DRAIN_S,
 ) -> Iterator[tuple[Call, Result]]:
     """Run calls and give their results in the order of the calls, whoever was fast.
 
@@ -137,11 +139,13 @@ def in_order(
     due_to_end : callable
         Asked with the number of a call that is running or comes next: whether the run is to end, with the
         first results, up to one that is missing.
+    drain_s : callable
+        As of an :class:`Ending`.
     """
     numbered = deque(enumerate(calls))
     early: dict[int, tuple[Call, Result]] = {}
     due = 0
-    ending: Ending[tuple[int, Call]] = Ending(lambda numbered: due_to_end(numbered[0]))
+    ending: Ending[tuple[int, Call]] = Ending(lambda numbered: due_to_end(numbered[0]), drain_s=drain_s)
     for (number, call), result, _ in completed(
         pool, numbered, lambda numbered: submit(numbered[1]), ending=ending
     ):

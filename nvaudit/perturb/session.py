@@ -26,7 +26,7 @@ FILE_BYTES = 32 << 20
 OPTIMISED_AFTER = 8
 """Chips after which their template is optimised once for all: that takes as long as the sessions of some."""
 
-_sources: WeakKeyDictionary[Any, bytes | Path] = WeakKeyDictionary()
+sources: WeakKeyDictionary[Any, bytes | Path] = WeakKeyDictionary()
 """What each session was made from: read again only to say what keeps it running."""
 
 
@@ -100,7 +100,7 @@ def open_session(
         options.optimized_model_filepath = os.fspath(save_to)
     if fills:
         # bfloat16 and the like have no numpy type of their own: ONNX Runtime is told the element type.
-        options.add_external_initializers(list(fills), [_ort_value(ort, a) for a in fills.values()])
+        options.add_external_initializers(list(fills), [ort_value(ort, a) for a in fills.values()])
     source = os.fspath(graph) if isinstance(graph, Path) else graph
     try:
         session = guarded(
@@ -115,7 +115,7 @@ def open_session(
         if "is not a registered function/op" in text or "Could not find an implementation" in text:
             text += "; export the model without this operator, or with another operator set"
         raise ModelError(f"ONNX Runtime cannot load the model: {text}") from error
-    _sources[session] = graph
+    sources[session] = graph
     return session
 
 
@@ -133,7 +133,7 @@ def literal_session(data: bytes) -> Any:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {_brief(error)}") from error
-    _sources[session] = data
+    sources[session] = data
     return session
 
 
@@ -194,11 +194,12 @@ class TemplateSessions:
         return read_optimised(self._slots, tried, written)
 
 
-def _ort_value(ort: Any, array: NDArray[Any]) -> Any:
+def ort_value(ort: Any, array: NDArray[Any], device: str = "cpu") -> Any:
+    """An array as ONNX Runtime holds it, in memory of a device; on the processor the array itself."""
     array = np.ascontiguousarray(array)
     if array.dtype.name == "bfloat16":
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), 16)
-    return ort.OrtValue.ortvalue_from_numpy(array)
+    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
 
 
 def run_session(session: Any, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -215,7 +216,7 @@ def run_session(session: Any, outputs: list[str], feeds: Mapping[str, NDArray[An
     def end() -> None:
         how.terminate = True
 
-    source = _sources.get(session, b"")
+    source = sources.get(session, b"")
     try:
         return guarded(lambda: list(session.run(outputs, dict(feeds), how)), end, lambda: _loops(source))
     except NvauditError:

@@ -95,14 +95,14 @@ class TimeBox(ReportPart):
         )
         if self.whole_minutes is None or not 0 < self.done < self.wanted:
             return text
+        text = f"{text}. All would take about {duration_estimate(60 * self.whole_minutes)}"
+        if self.what not in ("chip", "direction pair"):  # of which a number is a mean or a percentile
+            return text
         # The error of a mean, and of a percentile whose rank is inside the sample, falls with the root of
         # the number.
         ratio = math.sqrt(self.wanted / self.done)
         narrower = f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
-        return (
-            f"{text}. All would take about {duration_estimate(60 * self.whole_minutes)}, and make intervals "
-            f"about {narrower} times narrower"
-        )
+        return f"{text}, and make intervals about {narrower} times narrower"
 
 
 class TrialSummary(ReportPart):

@@ -9,12 +9,21 @@ scored on the same chips and held-out samples; what they are worth is :meth:`Cle
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nvaudit.perturb.schedule import Progress
 from nvaudit.retrain.checkpoint import CheckpointFolder
-from nvaudit.retrain.loop import TrainingPlan, TrainingState, naming, run_epochs
+from nvaudit.retrain.loop import (
+    COMPARED,
+    GIVEN,
+    TrainingPlan,
+    TrainingState,
+    naming,
+    part_of,
+    run_epochs,
+)
 from nvaudit.retrain.score import CleanLossBudget, Scorer
 from nvaudit.retrain.spec import HardenSpec
 from nvaudit.retrain.train import Recipe, Snapshot, Trainer
@@ -61,6 +70,9 @@ COMPARED_SHARE = 0.2
 
 FEWEST_COMPARED = 100
 """Chips of a comparison at least."""
+
+_SECOND = 0.5
+"""A second training needs so much of the time of the first, at least."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +125,20 @@ def run_attempts(
         Which of them; None: the given network.
     """
     _, first = recipes[0]
-    start = trainer(first).snapshot()
+    begin = trainer(first)
+    start, deadline = begin.snapshot(), begin.deadline
     # As many chips as take this share of the inferences of a training: scores stay cheap beside it.
     wanted = int(COMPARED_SHARE * first.epochs * scorer.task.feed.count / scorer.feed.count)
     chips = min(scorer.trials, max(FEWEST_COMPARED, wanted))
-    given = scorer.kpp(first.epochs, chips)
+    given = scorer.kpp(first.epochs, chips, part_of(deadline, GIVEN))
+    chips = scorer.scored
+    began = time.perf_counter()
     attempts: list[Attempt] = []
     ends: list[tuple[TrainingState, Snapshot]] = []
     for name, recipe in recipes:
         trainer(recipe).restore(start)
         one = trainer(recipe)  # where weights are clipped follows from the weights it begins with
+        one.deadline = part_of(deadline, 1 - COMPARED)
         own = checkpoints if checkpoints is None or not attempts else checkpoints.inner(name, "attempt")
         state = run_epochs(
             one,
@@ -139,6 +155,8 @@ def run_attempts(
         attempts.append(attempt)
         ends.append((state, one.snapshot()))
         if budget.is_free(attempt.clean_loss) and _worth(budget, attempt) >= budget.worth(given, 0.0):
+            break
+        if time.perf_counter() + _SECOND * (time.perf_counter() - began) > deadline:
             break
     # Of equals the first; a network that is ruled out is still the better of two such ones by its KPP.
     best = max(range(len(attempts)), key=lambda i: (_worth(budget, attempts[i]), -i))

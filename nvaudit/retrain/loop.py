@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from nvaudit.retrain.train import Snapshot, Trainer, recalibrate
 from nvaudit.retrain.trice import SIDES, SigmaInterval, winner
 
 Keep = Literal["best", "better", "last"]
+
+GIVEN, COMPARED, _SCORED = 0.1, 0.2, 0.4
+"""Shares of the time of a training: the score of the given network, the comparison with it, and in an epoch
+that has too little time its scores."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class TrainingState:
     clean_loss: float | None = None
     """What the trained network lost without noise; measured where there is a budget."""
     history: list[dict[str, Any]] = field(default_factory=list)
+    whole: bool = True
+    """Whether all epochs were trained: not where the time was over before."""
 
     def packed(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -119,27 +126,33 @@ def run_epochs(
         lanes = [given] * (1 if plan.interval is None else 3)
         state = TrainingState(0, lanes, plan.interval)
         if plan.given and plan.keep == "best" and trainer.recipe.epochs:
-            state.best, state.best_epoch, state.kept = scorer.kpp(0), 0, lanes[0]
+            # What the choice between the given and the trained network takes has its part of the time.
+            until = part_of(trainer.deadline, GIVEN)
+            state.best, state.best_epoch, state.kept = scorer.kpp(0, until=until), 0, lanes[0]
     else:
         state = TrainingState.unpacked(packed)
     epochs = trainer.recipe.epochs
     progress("training: epochs", state.epoch, epochs)
-    longest, over = 0.0, False
+    compares = plan.given and plan.keep == "best"
+    deadline = part_of(trainer.deadline, 1 - COMPARED if compares else 1.0)
+    longest, over, cut = 0.0, False, False
     while state.epoch < epochs and not over:
         begin = time.perf_counter()
         # Known before the last epoch that it is the last, since that one is scored: after this one there is
         # no time for another. Where weights are pruned, epochs up to the cut are there in any case.
-        over = begin + 2 * longest >= trainer.deadline and state.epoch >= plan.since
+        over = begin + 2 * longest >= deadline and state.epoch >= plan.since
         over = over or state.epoch + 1 == epochs
-        _epoch(trainer, plan, scorer, state, over)
+        cut = _epoch(trainer, plan, scorer, state, over, deadline)
+        over = over or cut
         state.epoch += 1
         # An epoch that was the last for want of time is none of a longer training: that one makes it anew.
-        if checkpoints is not None and (not over or state.epoch == epochs):
+        if checkpoints is not None and not cut and (not over or state.epoch == epochs):
             checkpoints.save(state.packed())
         progress("training: epochs", state.epoch, epochs)
         longest = max(longest, time.perf_counter() - begin)
+    state.whole = state.epoch >= epochs and not cut
     trainer.restore(state.kept if plan.keep == "best" and state.kept is not None else state.lanes[0])
-    if plan.given and plan.keep == "best" and state.best_epoch:
+    if compares and state.best_epoch:
         _compare(trainer, plan, scorer, given, state)
     return state
 
@@ -155,11 +168,11 @@ def _compare(
     """
     # Epochs are counted from 0 to epochs − 1: the chips of number `epochs` are ones that no choice has seen.
     kept, fresh = trainer.snapshot(), trainer.recipe.epochs
-    after = scorer.kpp(fresh)
+    after = scorer.kpp(fresh, until=part_of(trainer.deadline, 0.5))
     if plan.budget is not None:
         state.clean_loss = plan.budget.loss()
     trainer.restore(given)
-    before = scorer.kpp(fresh)
+    before = scorer.kpp(fresh, scorer.scored)  # on as many chips
     state.compared = (before, after)
     gain = after - before if scorer.metric.higher_is_better else before - after
     if gain < 0 or not _afforded(plan, state.clean_loss):
@@ -168,7 +181,16 @@ def _compare(
         trainer.restore(kept)
 
 
-def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: TrainingState, last: bool) -> None:
+def part_of(deadline: float, share: float) -> float:
+    """When a share of the time that is left is over."""
+    now = time.perf_counter()
+    return now + share * max(deadline - now, 0.0)
+
+
+def _epoch(
+    trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: TrainingState, last: bool, deadline: float
+) -> bool:
+    """Train an epoch, and score it if it is to be; whether it was cut off, so that no other can follow."""
     number = state.epoch
     sigmas = (plan.sigma,) if state.interval is None else state.interval.candidates()
     # Once the interval has converged the first lane goes on: it shrank in a scored epoch, after which all
@@ -177,20 +199,30 @@ def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: Training
     losses, scores, clean = [], [], []
     # Scored are the epochs past the warm-up (T, Algorithm 3, line 15). The last one is in any case: three
     # networks must come down to one, and the best one must be known, even if all epochs are warm-up.
-    wanted = plan.keep == "best" and number >= plan.since
-    scored = (number >= plan.warm or last) and (wanted or len(sigmas) > 1)
+    wanted = (plan.keep == "best" and number >= plan.since) or len(sigmas) > 1
+    trained, cut = part_of(deadline, 1 - _SCORED if wanted else 1.0), False
     for i, sigma in enumerate(sigmas):
         trainer.restore(state.lanes[i])
-        losses.append(trainer.epoch(number, plan.noise(sigma)))
-        if scored:
-            # Statistics learned under noise belong to noisy activations; the audit runs the file, whose
-            # statistics are these. Averages over the quantised weights stand for all chips.
-            recalibrate(trainer.task, trainer.recipe, number)
-            scores.append(scorer.kpp(number))
-            if plan.budget is not None:
-                clean.append(plan.budget.loss())
+        # Where the time of the whole training is not enough for one epoch, the networks have equal parts.
+        until = part_of(trained, 1 / (len(sigmas) - i))
+        losses.append(trainer.epoch(number, plan.noise(sigma), until=until))
+        cut = cut or trainer.was_cut
+        state.lanes[i] = trainer.snapshot()
+    scored, chips = wanted and (number >= plan.warm or last or cut), None
+    for i in range(len(sigmas) if scored else 0):
+        trainer.restore(state.lanes[i])
+        # Statistics learned under noise belong to noisy activations; the audit runs the file, whose
+        # statistics are these. Averages over the quantised weights stand for all chips.
+        recalibrate(trainer.task, trainer.recipe, number)
+        # All on as many chips as there is time for with the first.
+        until = part_of(deadline, 1 / len(sigmas)) if chips is None else math.inf
+        scores.append(scorer.kpp(number, chips, until))
+        chips = scorer.scored
+        if plan.budget is not None:
+            clean.append(plan.budget.loss())
         # Copied after the statistics were learned anew: what is kept is the very network that was scored.
         state.lanes[i] = trainer.snapshot()
+    cut = cut or (chips is not None and chips < scorer.trials)
     row: dict[str, Any] = {
         "epoch": number + 1,
         "sigma": list(sigmas),
@@ -206,6 +238,7 @@ def _epoch(trainer: Trainer, plan: TrainingPlan, scorer: Scorer, state: Training
             _remember(state, scores[chosen], chosen, scorer.metric.higher_is_better)
         row["winner"] = SIDES[chosen] if len(sigmas) > 1 else None
     state.history.append(row)
+    return cut
 
 
 def _afforded(plan: TrainingPlan, loss: float | None) -> bool:

@@ -128,7 +128,15 @@ def _train(
     if spec.method == "stability-vat":
         assert judge is not None
         search = VatSearch(
-            trainer, pruner, scorer, judge, spec.compresses, progress, checkpoints, spec.vat_keep
+            trainer,
+            pruner,
+            scorer,
+            judge,
+            spec.compresses,
+            progress,
+            checkpoints,
+            spec.vat_keep,
+            trainer().deadline,
         )
         noises = {point.sigma: DeviceNoise(point) for point in subject.vat_points}
         state, candidates, kept, stages = search.run(noises)

@@ -64,6 +64,8 @@ class Scorer:
         Whether several chips run in one pass; None: if every operator can be vectorised, which is tried once.
     seconds : float
         Spent on scores so far.
+    scored : int
+        Chips of the last KPP.
     """
 
     task: Task
@@ -75,6 +77,7 @@ class Scorer:
     seed: int
     stacked: bool | None = False
     seconds: float = 0.0
+    scored: int = 0
     _targets: dict[int, NDArray[Any]] = field(default_factory=dict)
 
     def keep_reference(self) -> None:
@@ -95,17 +98,21 @@ class Scorer:
             one = {key: grid.values[None] for key, grid in grids.items()}
             return float(self._values(one, 1)[0])
 
-    def kpp(self, epoch: int, trials: int | None = None) -> float:
-        """K-th percentile performance (T, Algorithm 2) on the chips of an epoch, or on some of them."""
+    def kpp(self, epoch: int, trials: int | None = None, until: float = math.inf) -> float:
+        """K-th percentile performance (T, Algorithm 2) on the chips of an epoch, or on some of them.
+
+        ``until`` is when it is to end, as ``time.perf_counter`` has it; it is then that of the first chips.
+        """
         begin = time.perf_counter()
         # T, Algorithm 2, lines 9 and 10: sorted from worst to best, so for a loss from the largest down.
-        ordered = np.sort(self.values(epoch, trials))
+        ordered = np.sort(self.values(epoch, trials, until))
+        self.scored = len(ordered)
         self.seconds += time.perf_counter() - begin
         if not self.metric.higher_is_better:
             ordered = ordered[::-1]
         return float(ordered[kpp_index(self.percentile, len(ordered))])
 
-    def values(self, epoch: int, trials: int | None = None) -> NDArray[np.float64]:
+    def values(self, epoch: int, trials: int | None = None, until: float = math.inf) -> NDArray[np.float64]:
         """Metric of every chip.
 
         Parameters
@@ -114,6 +121,8 @@ class Scorer:
             Each epoch has chips of its own; candidates of one epoch are scored on the same.
         trials : int, optional
             Chips; without it those of the scorer.
+        until : float
+            As of :meth:`kpp`.
 
         Returns
         -------
@@ -124,7 +133,7 @@ class Scorer:
         scores = []
         with evaluating(task.network):
             if task.crossbars is not None:
-                return self._through_crossbars(task.crossbars, self.noise, epoch, trials)
+                return self._through_crossbars(task.crossbars, self.noise, epoch, trials, until)
             grids = quantise_all(task.network, task.where)
             there = {place.key: with_devices(place, grids[place.key]) for place in task.where}
             # Chips follow from seed, epoch and the number of their first one: candidates of an epoch are
@@ -139,10 +148,12 @@ class Scorer:
                         deviation.mul_(alive)
                     chips[place.key] = deviation.add_(grids[place.key].values)
                 scores.append(self._values(chips, count))
+                if time.perf_counter() > until:
+                    break
         return np.concatenate(scores)
 
     def _through_crossbars(
-        self, crossbars: Crossbars, noise: Noise, epoch: int, trials: int
+        self, crossbars: Crossbars, noise: Noise, epoch: int, trials: int, until: float = math.inf
     ) -> NDArray[np.float64]:
         """Metric of chips with converters; their ranges are set anew, so that no history counts."""
         crossbars.calibrate()
@@ -151,6 +162,8 @@ class Scorer:
             generator = torch_generator(self.feed.device, self.seed, "score-chips", epoch, trial)
             with crossbars.programmed(noise, generator) as weights:
                 scores[trial] = self._values({key: weight[None] for key, weight in weights.items()}, 1)[0]
+            if time.perf_counter() > until:
+                return scores[: trial + 1]
         return scores
 
     def _stacks(self, grids: dict[str, Any], trials: int) -> Iterator[tuple[int, int]]:

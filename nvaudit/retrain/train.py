@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,11 +123,19 @@ class Trainer:
         self.task, self.recipe, self.pruner = task, recipe, pruner
         self.deadline = deadline
         """When the epochs are to end, as ``time.perf_counter`` has it."""
+        self.was_cut = False
+        """Whether the last epoch ended before all its steps, for want of time."""
         self._optimiser = _optimiser(task, recipe)
         self._steps = task.feed.steps(recipe.batch_size)
         self._edges = weight_edges(task, recipe.clip_weights)
 
-    def epoch(self, number: int, noise: Noise, on_step: Callable[[int, int], None] | None = None) -> float:
+    def epoch(
+        self,
+        number: int,
+        noise: Noise,
+        on_step: Callable[[int, int], None] | None = None,
+        until: float = math.inf,
+    ) -> float:
         """Train one epoch.
 
         Parameters
@@ -135,6 +144,8 @@ class Trainer:
             Of the epoch, from 0: order, augmentation, noise and learning rate follow from it.
         on_step : callable, optional
             Called with (batches done, batches of the epoch).
+        until : float
+            When it is to end, as ``time.perf_counter`` has it: it has then fewer steps, at least one.
 
         Returns
         -------
@@ -155,7 +166,7 @@ class Trainer:
         rng = stream(recipe.seed, "augment", number)
         task.network.seed(int(stream(recipe.seed, "dropout", number).integers(2**62)))
         task.network.train()
-        total, seen = 0.0, 0
+        total, seen, self.was_cut = 0.0, 0, False
         for step, batch in enumerate(task.feed.shuffled(recipe.batch_size, recipe.seed, number)):
             self._set_rate(number * self._steps + step)
             # Weights move, and with them the column sums that the ranges of converters were set by.
@@ -170,6 +181,9 @@ class Trainer:
             total, seen = total + value * len(batch.rows), seen + len(batch.rows)
             if on_step is not None:
                 on_step(step + 1, self._steps)
+            if time.perf_counter() > until and step + 1 < self._steps:
+                self.was_cut = True
+                break
         return total / max(seen, 1)
 
     def _step(self, batch: Batch, noise: Noise, generator: torch.Generator) -> float:

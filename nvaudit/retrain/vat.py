@@ -9,6 +9,8 @@ of the given weights, those of B, C and D are around the weights on their grid, 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,7 +18,7 @@ from typing import Literal
 
 from nvaudit.perturb.schedule import Progress
 from nvaudit.retrain.checkpoint import MEASURED_FILE, CheckpointFolder
-from nvaudit.retrain.loop import TrainingPlan, TrainingState, naming, run_epochs
+from nvaudit.retrain.loop import TrainingPlan, TrainingState, naming, part_of, run_epochs
 from nvaudit.retrain.noise import Noise, no_noise
 from nvaudit.retrain.protocol import TrainableNetwork
 from nvaudit.retrain.prune import Pruner
@@ -27,6 +29,9 @@ from nvaudit.retrain.train import Snapshot, Trainer
 VatKeep = Literal["roughness", "kpp"]
 Judge = Callable[[], tuple[float, float | None]]
 """Roughness of the network as it stands, and its spread over direction pairs."""
+
+_MEASURED = 0.5
+"""Share of a candidate's time that what is measured of it has."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,10 @@ class VatSearch:
         A folder of its own for each candidate is made in its folder.
     keep : {"roughness", "kpp"}
         What the choice goes by; see :func:`choose_candidate`.
+    deadline : float
+        When candidates are to end, as ``time.perf_counter`` has it: there are fewer then, at least one.
+    whole : bool
+        Whether no training was cut off for want of time so far.
     """
 
     trainer: Callable[[], Trainer]
@@ -137,6 +146,8 @@ class VatSearch:
     progress: Progress
     checkpoints: CheckpointFolder | None
     keep: VatKeep = "roughness"
+    deadline: float = math.inf
+    whole: bool = True
 
     def run(
         self, noises: Mapping[float, Noise]
@@ -162,19 +173,25 @@ class VatSearch:
         given = self._rough("given", grid=False)
         plain = None if self.compresses and self.pruner is None else self._rough("given-on-grid", grid=True)
         if self.compresses:
-            self._train("start", 0.0, no_noise)
+            self.whole = self._train("start", 0.0, no_noise, 1 / (1 + len(noises))).whole
             if self.pruner is not None:
                 self.pruner.cut = 0  # what was cut stays cut
         # All candidates begin here, with a fresh optimiser: they differ by their spread alone.
         start = self.trainer().snapshot()
         candidates = [self._measured("start", None, None)]
         ends: list[tuple[TrainingState, Snapshot]] = []
+        longest, since = 0.0, time.perf_counter()
         for sigma, noise in noises.items():
+            if ends and time.perf_counter() + longest > self.deadline:
+                break
             self.trainer().restore(start)
             name = f"sigma-{sigma:g}"
-            state = self._train(name, sigma, noise)
+            state = self._train(name, sigma, noise, 1 / (len(noises) - len(ends)))
+            # What is measured of a network that was cut off is nothing of the longer training's.
+            self.whole = self.whole and state.whole
             candidates.append(self._measured(name, sigma, state.history[-1]["loss"][0]))
             ends.append((state, self.trainer().snapshot()))
+            longest, since = max(longest, time.perf_counter() - since), time.perf_counter()
         # Not among the choices: the start, which no noise has met. Algorithm 1 compares models D alone.
         kept = choose_candidate(candidates[1:], self.keep, self.scorer.metric.higher_is_better)
         state, best = ends[kept]
@@ -201,15 +218,15 @@ class VatSearch:
             checkpoints.save(made, MEASURED_FILE)
         return roughness, spread
 
-    def _train(self, name: str, sigma: float, noise: Noise) -> TrainingState:
-        plan = TrainingPlan(lambda _: noise, sigma, None, 0, "last")
-        return run_epochs(
-            self.trainer(), plan, self.scorer, naming(self.progress, name), self._own_folder(name)
-        )
+    def _train(self, name: str, sigma: float, noise: Noise, share: float) -> TrainingState:
+        """Train one network, in a share of the time that is left."""
+        plan, trainer = TrainingPlan(lambda _: noise, sigma, None, 0, "last"), self.trainer()
+        trainer.deadline = part_of(self.deadline, share * (1 - _MEASURED))
+        return run_epochs(trainer, plan, self.scorer, naming(self.progress, name), self._own_folder(name))
 
     def _own_folder(self, name: str) -> CheckpointFolder | None:
         """A folder of its own; neither other candidates nor another choice make it another training."""
-        if self.checkpoints is None:
+        if self.checkpoints is None or not self.whole:
             return None
         return self.checkpoints.inner(name, "candidate", without=("--vat-sigmas", "--vat-keep"))
 

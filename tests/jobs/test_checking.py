@@ -9,6 +9,7 @@ from nvaudit import session
 from nvaudit.errors import OptionError
 from nvaudit.jobs import several
 from nvaudit.jobs.checking import CheckOptions, check, plan_check
+from nvaudit.perturb.stop import TimeLimit
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.check.result import CheckReport
 
@@ -149,8 +150,7 @@ def test_fail_fast(example):
 
 def test_total_minutes(example, monkeypatch):
     """Audits that the time does not reach are undecided, which is no pass."""
-    monkeypatch.setattr(several, "_minutes_left", lambda limits: -1.0)
-    report = check([str(example)], min_kpp=0.1, total_minutes=1, **FEW)
+    report = check([str(example)], min_kpp=0.1, total_minutes=1e-9, **FEW)
     assert report.audits[0].why_not == "the time was over (--total-minutes)"
     assert report.verdict == "undecided"
 
@@ -159,7 +159,7 @@ def test_share_of_the_time(example, monkeypatch):
     """Every audit has its share of what is left, at most what it has of its own."""
     given = []
     run = several.run_audit
-    monkeypatch.setattr(several, "_minutes_left", lambda limits: 6.0)
+    monkeypatch.setattr(TimeLimit, "spent", property(lambda self: 0.0))
     monkeypatch.setattr(
         several, "run_audit", lambda spec, *rest: given.append(spec.max_minutes) or run(spec, *rest)
     )

@@ -151,7 +151,7 @@ def test_time_without_a_gate_is_that_of_the_run(example):
     found = run_audit(spec)
     assert found.interrupted is None
     assert found.time_boxed.minutes == 0.05
-    assert found.time_boxed.done == found.trials.count > 1
+    assert 1 <= found.time_boxed.done == found.trials.count < 1_000_000
     assert found.time_boxed.wanted == 1_000_000
     assert "within 0.05 min" in found.headline
     assert "the roughness was not measured: the time was over (--max-minutes)" in found.notes

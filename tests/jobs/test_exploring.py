@@ -8,6 +8,7 @@ from nvaudit.errors import OptionError, ProfileError
 from nvaudit.jobs.exploring import plan_exploration, run_exploration
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import document_of, read_any
+from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.render.terminal import print_document
 
 AXES = {"crossbar": ((64, 64),), "cell_bits": (1, 2), "adc_bits": (3, 5)}
@@ -174,3 +175,33 @@ def test_contradictions(example):
         explored(example, sigmas=(0.1, 0.2))
     with pytest.raises(OptionError, match="adc: there is no such option"):
         explored(example, axes={"adc": (4,)})
+
+
+def test_a_time_limit_gives_the_cheap_end_of_the_front(example, found, monkeypatch, tmp_path):
+    """Points that the time does not reach say so; the others, and their front, are as without a limit."""
+    calls = iter(range(100))
+
+    def due(stop, ahead_s=None):
+        return ahead_s is None and next(calls) >= 2  # asked between points, not between chips
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nvaudit.perturb.stop.Stop.due", due)
+        boxed = explored(example, tmp_path / "kept", max_minutes=1.0)
+    assert (boxed.time_boxed.done, boxed.time_boxed.wanted) == (2, 4)
+    reached = [point for point in boxed.points if point.status != "not_reached"]
+    assert tuple(reached) == boxed.points[:2]
+    cheap = [point.number for point in reached]
+    assert list(boxed.front) == [number for number in found.front if number in cheap]
+    assert "2 of 4 points were done within 1 min (--max-minutes)" in boxed.notes[0]
+    assert "not reached in the time" in markdown_document(document_of(boxed))
+    assert "--max-minutes" not in boxed.points[0].command
+    again = explored(example, tmp_path / "kept")
+    assert [(p.number, p.kpp) for p in again.points] == [(p.number, p.kpp) for p in found.points]
+
+
+def test_no_time_at_all(example):
+    """Nothing is recommended, and the report says why."""
+    none = explored(example, max_minutes=1e-6)
+    assert (none.front, none.recommended) == ((), None)
+    assert none.why == "no point was reached in the time"
+    assert {point.status for point in none.points} == {"not_reached"}

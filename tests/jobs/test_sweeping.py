@@ -9,6 +9,7 @@ import nvaudit
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.jobs import several
 from nvaudit.jobs.sweeping import axes_of, plan_sweep, sweep
+from nvaudit.perturb.stop import TimeLimit
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.kinds import csv_of, junit_of
 from nvaudit.stats.paired import kpp_difference
@@ -143,12 +144,17 @@ def test_resume(example, tmp_path):
 
 def test_minutes_are_those_of_all(example, monkeypatch):
     """--max-minutes is shared by the combinations; what it does not reach is named."""
-    left = iter([6.0, 4.0, -1.0])
-    given, run = [], several.run_audit
-    monkeypatch.setattr(several, "_minutes_left", lambda limits: next(left))
-    monkeypatch.setattr(
-        several, "run_audit", lambda spec, *rest: given.append(spec.max_minutes) or run(spec, *rest)
-    )
+    spent, given, run = iter([2.0, 7.0]), [], several.run_audit
+
+    def audit(spec, *rest):
+        given.append(spec.max_minutes)
+        report = run(spec, *rest)
+        now = next(spent)
+        monkeypatch.setattr(TimeLimit, "spent", property(lambda self: now if self.minutes == 6 else 0.0))
+        return report
+
+    monkeypatch.setattr(TimeLimit, "spent", property(lambda self: 0.0))
+    monkeypatch.setattr(several, "run_audit", audit)
     report = sweep(example, bits=[4, 5, 6], max_minutes=6, **FEW)
     assert given == [2.0, 2.0]
     assert report.audits[2].why_not == "the time was over (--max-minutes)"

@@ -100,7 +100,6 @@ def test_a_run_that_ends_finishes_what_is_begun_and_what_it_is_told_to() -> None
 
 def test_what_cannot_be_brought_to_its_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time to drain, calls that still run are given up and named."""
-    monkeypatch.setattr("nvaudit.perturb.schedule._DRAIN_S", 0.05)
     monkeypatch.setattr("nvaudit.perturb.schedule._LOOK_S", 0.01)
 
     def submit(call: int) -> Future[int]:
@@ -112,7 +111,7 @@ def test_what_cannot_be_brought_to_its_end_is_told(monkeypatch: pytest.MonkeyPat
     pool: Any = Slow(2)
     todo = deque([3, 4])
     steps = iter([False, True])
-    ending = Ending[int](lambda call: next(steps, True), left=left.append)
+    ending = Ending[int](lambda call: next(steps, True), left=left.append, drain_s=lambda: 0.05)
     assert list(completed(pool, todo, submit, ending=ending)) == []
     assert left == [3, 4]
 

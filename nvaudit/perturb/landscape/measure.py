@@ -36,6 +36,10 @@ from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.workers import Pool
 
 
+class LandscapeEnded(Exception):
+    """The run ended before the first pair of directions was whole."""
+
+
 @dataclass(frozen=True)
 class LossGrid:
     """Where the loss is evaluated.
@@ -93,6 +97,7 @@ def run_grid(
     record: ChipRecord | None = None,
     task: int = 1,
     stop: Stop | None = None,
+    least: int = 1,
 ) -> LossTable:
     """Evaluate every point.
 
@@ -111,7 +116,14 @@ def run_grid(
     task : int
         What the losses depend on beside the identity of the record; see :func:`task_digest`.
     stop : Stop, optional
-        Ends it early: the table is then of the first pairs that are whole, at least of one.
+        Ends it early: the table is then of the first pairs that are whole.
+    least : int
+        So many are made even where the time is over.
+
+    Raises
+    ------
+    LandscapeEnded
+        If no pair could be made.
     """
     axis = grid.axis()
     total = grid.pairs * grid.points**2
@@ -130,10 +142,15 @@ def run_grid(
         return None if record is None else record.find(*call, task)
 
     def due(call: tuple[int, int]) -> bool:
-        return stop is not None and stop.due() and bool(done[0] == grid.points**2)
+        if stop is None or done[:least].sum() < least * grid.points**2:
+            return False
+        # A pair that would not be whole in time is of no use, so it is not begun.
+        each = float(np.median(seconds)) / pool.width if seconds else 0.0
+        return stop.due((grid.points**2 - done[call[0]]) * each)
 
     todo = deque(product(range(grid.pairs), range(grid.points**2)))
-    for (pair, index), outcome, recorded in completed(pool, todo, submit, known, Ending(due)):
+    ending: Ending[tuple[int, int]] = Ending(due) if stop is None else Ending(due, drain_s=stop.drain_s)
+    for (pair, index), outcome, recorded in completed(pool, todo, submit, known, ending):
         if record is not None and not recorded:
             record.add(pair, index, outcome, task)
         losses[pair, index] = outcome.value
@@ -142,6 +159,8 @@ def run_grid(
         images += outcome.images
         progress("loss landscape", len(seconds), total)
     whole = int(np.cumprod(done == grid.points**2).sum())
+    if not whole:
+        raise LandscapeEnded
     shape = (whole, grid.points, grid.points)
     return LossTable(axis, losses[:whole].reshape(shape), images, float(np.median(seconds)))
 
@@ -216,6 +235,7 @@ def measure(
     on_event: Callable[[str], None] = lambda text: None,
     record: ChipRecord | None = None,
     stop: Stop | None = None,
+    least: int = 1,
 ) -> MeasuredLandscape:
     """Evaluate the loss over the planes.
 
@@ -233,9 +253,13 @@ def measure(
         Points that it has are not run again; the others are entered.
     stop : Stop, optional
         Ends it early; see :func:`run_grid`.
+    least : int
+        As of :func:`run_grid`.
 
     Raises
     ------
+    LandscapeEnded
+        If no pair of directions could be made.
     NvauditError
         If the model has no weights to move, the loss does not fit its outputs, or it overflows.
     """
@@ -270,7 +294,7 @@ def measure(
             nominal: float = pool.submit("the unmodified model", "unmoved", loss.metric, keep).result()
             grid, images = LossGrid(spec.span, spec.grid, spec.pairs), plane.base.count
             task = task_digest(loss.metric, grid, images)
-            table = run_grid(pool, loss.metric, keep, grid, progress, record, task, stop)
+            table = run_grid(pool, loss.metric, keep, grid, progress, record, task, stop, least)
         return MeasuredLandscape(loss, nominal, table, images, notes, time.perf_counter() - begin, probe.ran)
     raise AssertionError("a model that is not re-batched has no error of re-batching")
 

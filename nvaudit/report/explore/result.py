@@ -11,13 +11,13 @@ from nvaudit.report.gates import GateResult
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare
 from nvaudit.report.records import Check, Tables, flat, records_of
-from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, ReportPart
+from nvaudit.report.sections import DataInfo, Hashes, MetricInfo, ModelInfo, ReportPart, TimeBox
 from nvaudit.report.wording import kpp_name, si_text
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import KppResult
 
 Objective = Literal["energy", "edp", "latency", "area"]
-PointStatus = Literal["front", "dominated", "below", "over_budget", "same_chips", "invalid"]
+PointStatus = Literal["front", "dominated", "below", "over_budget", "same_chips", "not_reached", "invalid"]
 
 COSTS: dict[Objective, tuple[str, str, str]] = {
     "energy": ("energy_j", "energy", "J"),
@@ -33,6 +33,7 @@ STATUS_WORDS: dict[PointStatus, str] = {
     "below": "below the wanted KPP",
     "over_budget": "over the budget",
     "same_chips": "same chips, dearer",
+    "not_reached": "not reached in the time",
     "invalid": "cannot be",
 }
 
@@ -154,6 +155,10 @@ class ExploreReport(Header):
     left_out: tuple[LeftOut, ...] = ()
     baseline: BaselineComparison | None = None
     effort: ExploreEffort
+    time_boxed: TimeBox | None = Field(
+        default=None, description="Null: the time was not used up. Else the front is whole up to the cost of "
+        "the first point that was not reached.",
+    )  # fmt: skip
     mapped: MappedShare = Field(
         description="How much of the model's products is on the array, the same at all points."
     )

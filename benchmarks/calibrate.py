@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import lines
 
 from nvaudit.device import load_profile
 from nvaudit.jobs.auditing import run_audit
@@ -61,13 +62,6 @@ def main() -> None:
                 for samples in given.samples:
                     one(given, name, device, samples)
     print(table(lines(given.results)))
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """What a results file holds."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def one(given: argparse.Namespace, name: str, device: str, samples: int) -> None:

@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from codes_models import lines, numbers
+from codes_models import numbers
+from tables import lines
 
 import nvaudit
 from nvaudit.jobs.remapping import remap

@@ -31,6 +31,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tables import lines
+
 import nvaudit
 from nvaudit.jobs.remapping import remap
 from nvaudit.report.result import AuditReport
@@ -103,13 +105,6 @@ def arguments() -> argparse.Namespace:
         "--keep", type=Path, metavar="DIR", help="keeps the remapped models, for other audits"
     )
     return parser.parse_args()
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """What a results file holds."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def one(given: argparse.Namespace, model: Path, device: str, sigma: float, column: str) -> None:

@@ -2,53 +2,29 @@
 
     python benchmarks/codes_tables.py [--check]
 
-A table stands in a page between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; its lines are made
-anew from the results. With ``--check`` nothing is written, and the exit code is 1 where a table differs.
+With ``--check`` nothing is written, and the exit code is 1 where a table differs.
 """
 
 from __future__ import annotations
 
-import argparse
-import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from codes_models import ALWAYS, COLUMNS, SAMPLES, lines
+from codes_models import ALWAYS, COLUMNS, SAMPLES
+from tables import DOCS, RESULTS, Row, lines, markdown, write_tables
 
-HERE = Path(__file__).parent
-PAGES = [HERE.parent / "docs" / name for name in ("mapping.md", "mapping-models.md")]
-MARKED = re.compile(r"(<!-- table: (.*?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+PAGES = [DOCS / name for name in ("mapping.md", "mapping-models.md")]
 HALF, FEW_POINTS, MANY_POINTS = 0.5, 0.02, 0.03
 """The bars: share of the loss after remapping on slices; loss at the least and at the greatest spread."""
 
 ROUNDED = 0.01
 """Figures are kept in percent with three digits; a comparison of two allows for that."""
 
-Row = dict[str, Any]
-
-
-def main() -> None:
-    """Write every table that the page has a place for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 where a table differs")
-    given = parser.parse_args()
-    differ = False
-    for page in PAGES:
-        before = page.read_text(encoding="utf-8")
-        after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[4], before)
-        differ |= after != before
-        if not given.check:
-            page.write_text(after, encoding="utf-8")
-    sys.exit(int(given.check and differ))
-
 
 def results(name: str) -> list[Row]:
     """Rows of one results file."""
-    return [row for row in lines(HERE / "results" / f"{name}.jsonl") if "kpp" in row]
+    return [row for row in lines(RESULTS / f"{name}.jsonl") if "kpp" in row]
 
 
 def cell(row: Row | None) -> str:
@@ -57,12 +33,6 @@ def cell(row: Row | None) -> str:
         return "–"
     above = f" ≤ {row['high']:.1f}" if row.get("high") is not None else ""
     return f"{row['kpp']:.1f}{above} ({row['mean']:.1f})"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    text = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join(text + [f"| {' | '.join(row)} |" for row in rows])
 
 
 def by_model(device: str, sigma: float) -> dict[str, dict[str, Row]]:
@@ -253,7 +223,11 @@ def trice_table() -> str:
     """Table I of the TRICE paper on codes."""
     mappings = ("slices 4,1", "auto, 2 devices", "auto, 4 devices")
     found: dict[tuple[float, str], dict[str, float]] = {}
-    for row in (row for row in lines(HERE / "paper" / "results" / "trice_codes.jsonl") if "kpp" in row):
+    for row in (
+        row
+        for row in lines(Path(__file__).parent / "paper" / "results" / "trice_codes.jsonl")
+        if "kpp" in row
+    ):
         network, mapping = row["cell"].split(" on ")
         method, sigma = network.split(" seed ")[0].split(" ")[1].rsplit("-", 1)
         found.setdefault((float(sigma), method), {})[mapping] = 100 * row["kpp"]
@@ -297,4 +271,4 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 if __name__ == "__main__":
-    main()
+    write_tables(str(__doc__), PAGES, TABLES)

@@ -1,22 +1,27 @@
 """Map models onto crossbars, put the arrays together again, and say what it takes.
 
-    python benchmarks/deploy.py MODEL.onnx … --device fefet1
-    python benchmarks/deploy.py --weights 1000000000 --device rram --cell-bits 8
+    python benchmarks/deploy.py MODEL.onnx … --results FILE.jsonl --device fefet1
+    python benchmarks/deploy.py --weights 1000000000 --results FILE.jsonl --device rram --cell-bits 8
 
 The second makes a model of so many weights, in external data, as a chain of matrix products. Seconds are
-those of the processor, of all threads together: what else the machine does is not in them.
+those of the processor, of all threads together: what else the machine does is not in them. Each model has a
+process of its own, so that the peak of memory is its own. What FILE has of a model is replaced.
 """
 
 import argparse
+import json
+import multiprocessing
 import resource
 import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from tables import lines
 
 from nvaudit.jobs.deploying import MapSpec, map_model
 from nvaudit.jobs.reassembling import check_mapping
@@ -61,50 +66,56 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def run(model: Path, folder: Path, options: dict[str, object]) -> str:
-    """Map and check one model; a row of the table."""
+def run(model: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Map and check one model."""
     out = folder / "mapping"
     begin = time.process_time()
     mapped = map_model(MapSpec.validated({"model": model, **options}), out)
     between = time.process_time()
-    print(f"<!-- {model.stem} mapped in {between - begin:.1f} s -->", flush=True)
     checked = check_mapping(out).check
     end = time.process_time()
     assert checked is not None
     shutil.rmtree(out)
-    weights, devices = (sum(getattr(row, name) for row in mapped.tensors) for name in ("weights", "devices"))
-    crossbars = sum(row.crossbars for row in mapped.tensors)
-    verdict = (
-        f"{checked.outputs:,} outputs alike" if checked.holds else "; ".join(checked.faults) or "differs"
-    )
-    verdict = verdict if checked.samples or not checked.holds else "weights alike, not run"
-    size = f"{mapped.bytes / 2**20:.1f}"
-    seconds = f"{between - begin:.1f} | {end - between:.1f}"
-    return (
-        f"| `{model.stem}` | {weights:,} | {devices:,} | {crossbars:,} | {seconds} | {size} | "
-        f"{peak_gib():.2f} | {verdict} |"
-    )
+    return {
+        "model": model.stem,
+        "device": options["device"],
+        **{
+            name: sum(getattr(row, name) for row in mapped.tensors)
+            for name in ("weights", "devices", "crossbars")
+        },
+        "map_s": round(between - begin, 1),
+        "check_s": round(end - between, 1),
+        "mib": round(mapped.bytes / 2**20, 1),
+        "peak_gib": round(peak_gib(), 2),
+        "outputs": checked.outputs,
+        "holds": checked.holds,
+        "faults": list(checked.faults),
+    }
 
 
 def main() -> None:
     """Map and check the models that are named, or the one that is made."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--results", type=Path, required=True, metavar="FILE.jsonl")
     parser.add_argument("--weights", type=int)
     parser.add_argument("--device", default="fefet1")
     parser.add_argument("--cell-bits", type=int)
     parser.add_argument("--folder", type=Path)
-    arguments = parser.parse_args()
-    options = {"device": arguments.device, "cell_bits": arguments.cell_bits}
-    print("| model | weights | devices | crossbars | map, s | check, s | MiB | peak, GiB | outputs |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        if arguments.weights:
-            begin = time.perf_counter()
-            arguments.models.append(make_model(Path(folder) / "chain.onnx", arguments.weights))
-            print(f"<!-- model made in {time.perf_counter() - begin:.0f} s -->", flush=True)
-        for model in arguments.models:
-            print(run(model, Path(folder), options), flush=True)
+    given = parser.parse_args()
+    options = {"device": given.device, "cell_bits": given.cell_bits}
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        if given.weights:
+            given.models.append(make_model(Path(folder) / f"chain_{given.weights}.onnx", given.weights))
+        for model in given.models:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                row = pool.apply(run, (model, Path(folder), options))
+            rows = [one for one in lines(given.results) if one["model"] != row["model"]]
+            text = "".join(json.dumps(one) + "\n" for one in [*rows, row])
+            given.results.write_text(text, encoding="utf-8")
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ run again.
 
 import argparse
 import json
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -64,12 +65,14 @@ class Trial:
     def samples(self, repeat: int, added: bool, times: tuple[float, ...]) -> list[CrossbarSample]:
         """Read crossbars back."""
         array, side = self.array, self.side
-        generator = np.random.default_rng([repeat, self.crossbars])
+        # Other draws for each profile, so that what is counted over all of them is of independent ones.
+        own = zlib.crc32(self.name.encode())
+        generator = np.random.default_rng([repeat, self.crossbars, own])
         code = generator.integers(0, array.top + 1, (self.crossbars * side, side)).astype(np.int16)
         row, column = (index.ravel() for index in np.indices((side, side)))
         made = []
         for time_s in times:
-            g = drawn(self.name, code, array, 100 + repeat, time_s).reshape(self.crossbars, -1)
+            g = drawn(self.name, code, array, own + repeat, time_s).reshape(self.crossbars, -1)
             if added:
                 g = self._added(g, generator, row, column)
             made += [

@@ -13,7 +13,7 @@ import numpy as np
 from nvaudit._version import __version__
 from nvaudit.device import dump_profile, load_profile, profile_digest
 from nvaudit.device.fit_arrays import ArrayFit, fit_arrays
-from nvaudit.device.fit_samples import CrossbarSample, Estimated
+from nvaudit.device.fit_samples import FEWEST, CrossbarSample, Estimated
 from nvaudit.device.fitted_profile import fitted_profile
 from nvaudit.device.load import parse_profile
 from nvaudit.errors import DataError
@@ -81,7 +81,7 @@ def fit_chips(
         If anything about the input is wrong.
     """
     begin = time.perf_counter()
-    manifest, samples = _read_back(mapping, measured, progress)
+    manifest, samples, left_out = _read_back(mapping, measured, progress)
     profile = manifest.device
     cell_bits = profile.get("cell_bits")
     levels = None if cell_bits is None else 2 ** int(str(cell_bits))
@@ -100,13 +100,17 @@ def fit_chips(
     fitted = parse_profile(json.dumps(made), f"{out} as a profile")
     write_text_atomic(out, dump_profile(fitted))
     predicted = () if trials is None else _predict(manifest, measured, out, trials, data, progress)
-    return _report(fit, manifest, mapping, measured, out, predicted, time.perf_counter() - begin)
+    few = {int(one) for sample in samples for one in sample.level} - {one.level for one in fit.levels}
+    if few:
+        named = ", ".join(map(str, sorted(few)[:_LAWS])) + (", …" if len(few) > _LAWS else "")
+        left_out.append(f"levels with fewer than {FEWEST} devices are not described: {named}")
+    return _report(fit, manifest, mapping, measured, out, predicted, left_out, time.perf_counter() - begin)
 
 
 def _read_back(
     mapping: Path, measured: Sequence[Path], progress: Progress
-) -> tuple[Manifest, list[CrossbarSample]]:
-    """Read a mapping and the devices of its chips; refuse what nothing can be fitted to."""
+) -> tuple[Manifest, list[CrossbarSample], list[str]]:
+    """Read a mapping and the devices of its chips; say what is left out, refuse what cannot be fitted."""
     with holding_inputs():
         manifest = read_manifest(mapping)
         if manifest.chips:
@@ -137,7 +141,12 @@ def _read_back(
         for source, chip in zip(sources, chips, strict=True)
         if chip
     ])  # fmt: skip
-    return manifest, samples
+    devices = len(sources) * sum(one.devices for entry in manifest.tensors for one in entry.crossbars)
+    missing = devices - sum(len(sample.g) for sample in samples)
+    notes = []
+    if missing:
+        notes.append(f"{missing:,} of {devices:,} devices were not measured (NaN), and are left out")
+    return manifest, samples, notes
 
 
 def _all_at_targets(samples: Sequence[CrossbarSample], manifest: Manifest) -> bool:
@@ -280,11 +289,12 @@ def _report(
     measured: Sequence[Path],
     out: Path,
     predicted: tuple[PredictedChip, ...],
+    left_out: Sequence[str],
     seconds: float,
 ) -> FitReport:
     law, profile = fit.laws[0], load_profile(out)
     what = f"{count_text(fit.devices, 'device')} of {count_text(fit.crossbars, 'crossbar')}"
-    notes = _notes(fit, predicted)
+    notes = [*left_out, *_notes(fit, predicted)]
     drift = fit.drift
     return FitReport(
         nvaudit_version=__version__,

@@ -121,6 +121,29 @@ def test_a_profile_that_does_not_predict_its_chips_says_so(command, example, tmp
     assert found["predicted"][0]["outside"]
 
 
+def test_what_is_left_out_of_a_fit_is_said(command, example, tmp_path):
+    """Devices that were not measured, by number, and levels of too few devices, by name."""
+    from nvaudit.mapping.array_files import read_arrays, write_arrays
+
+    chips = _chips(command, example, tmp_path, "c", "--device", "rram", chips=1)
+    levels = 0
+    for path in sorted((chips / "chip-0").glob("arrays/*/*.npz")):
+        target = read_arrays(tmp_path / "m" / path.relative_to(chips / "chip-0"), (64, 64))
+        arrays = read_arrays(path, (64, 64))
+        gone = target["used"] & (target["level"] == 3)
+        gone.flat[np.flatnonzero(gone)[:5] if not levels else []] = False
+        levels += int(gone.sum())
+        g = np.where(gone, np.nan, arrays["conductance"])
+        path.unlink()
+        write_arrays(path.with_suffix(""), arrays | {"conductance": g}, "npz")
+    _, found, _ = _fit(command, tmp_path, chips)
+    assert [one["level"] for one in found["levels"]] == [0, 1, 2]
+    assert found["notes"][:2] == [
+        f"{levels:,} of 72,992 devices were not measured (NaN), and are left out",
+        "levels with fewer than 20 devices are not described: 3",
+    ]
+
+
 def test_what_cannot_be_fitted_is_refused(command, example, tmp_path):
     """Chips in the place of the mapping, one folder alone, a window, an infinite value."""
     chips = _chips(command, example, tmp_path, "c", "--device", "rram", chips=1)

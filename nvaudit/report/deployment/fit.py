@@ -159,8 +159,9 @@ def _laws(report: FitReport) -> Table:
         for one in report.laws
     )  # fmt: skip
     caption = (
-        "Held-out log-likelihood per device that the chosen law has more than each; it has the fewest "
-        "parameters of those within a standard error of the best."
+        "Held-out log-likelihood per device that the chosen law has more than each, and its error. Of a "
+        "family the law with the fewest parameters within a standard error of its best is taken, of families "
+        "the best."
     )
     return Table("laws", caption, ("law", "parameters", "behind", "error"), rows, numeric=(1, 2, 3))
 

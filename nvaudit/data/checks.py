@@ -17,7 +17,11 @@ Shape = tuple[int, ...]
 
 
 def sample_count(
-    arrays: dict[str, Array], specs: Sequence[InputSpec], labels: Array | None, where: str
+    arrays: dict[str, Array],
+    specs: Sequence[InputSpec],
+    labels: Array | None,
+    where: str,
+    labels_from: str = "labels y",
 ) -> int:
     """Count the samples, on which all batched inputs and the labels must agree; 1 if no input is batched.
 
@@ -36,8 +40,8 @@ def sample_count(
         counts[f"input {spec.name!r}"] = int(shape[spec.batch_axis])
     if labels is not None:
         if labels.ndim == 0:
-            raise DataError(f"{where}: labels y: a single value; give one label per sample")
-        counts["labels y"] = int(labels.shape[0])
+            raise DataError(f"{where}: {labels_from}: a single value; give one label per sample")
+        counts[labels_from] = int(labels.shape[0])
     if not counts:
         return 1
     if len(set(counts.values())) > 1:

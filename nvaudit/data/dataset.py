@@ -164,7 +164,8 @@ def _finish(
     store: ScratchStore,
     rules: LabelRules | None,
 ) -> Dataset:
-    given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source)
+    table = None if rules is None or rules.file is None else f"--labels {rules.file}"
+    given = sample_count(dict(raw.inputs), specs, raw.labels, raw.source, table or "labels y")
     count = given if limit is None else min(limit, given)
     arrays: dict[str, Array] = {}
     notes = (*notes, *raw.notes)
@@ -178,8 +179,8 @@ def _finish(
     # Numbers are cut before anything looks at them, so that a limit costs no pass over all.
     if labels is not None and not text:  # names are numbered by all of them
         labels = labels[:count]
-    read = take_labels(labels, reference=raw.reference, where=raw.source, store=store, rules=rules,
-                       names=raw.names, kind=raw.label_kind)  # fmt: skip
+    read = take_labels(labels, reference=raw.reference, where=table or raw.source, store=store,
+                       rules=rules, names=raw.names, kind=raw.label_kind)  # fmt: skip
     if text and read.values is not None:
         read = read._replace(values=read.values[:count])
     dataset = _dataset(

@@ -387,6 +387,27 @@ def conditions_text(report: AuditReport, sigma: str) -> str:
     return ", ".join((sigma, *more))
 
 
+def common_conditions(reports: Sequence[AuditReport]) -> str:
+    """Say under which conditions all of some audits stand; what differs between them is left out.
+
+    The device, sigma, time, additions, converters, and the share on the array, as in a headline.
+    """
+    parts, shares = [], []
+    for report in reports:
+        point = report.operating_point
+        crossbar = report.crossbar if isinstance(report.crossbar, CrossbarInfo) else None
+        parts.append(
+            (
+                f"on {report.device.get('name', 'unnamed device')}",
+                sigma_text(point.sigma, point.sigma_unit, point.level_of),
+                *_parts(point.time_s, additions_text(report.run), crossbar),
+            )
+        )
+        shares.append(share_clause(report.mapped))
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    return ", ".join(common) + (shares[0] if len(set(shares)) == 1 else "")
+
+
 def _together_clause(measured: MeasuredAudit) -> str:
     """Say how many samples ran at a time where that belongs to the result."""
     if not measured.together:

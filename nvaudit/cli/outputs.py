@@ -324,7 +324,6 @@ def check_outputs(
     records = {os.path.realpath(path) for path in kept}
     taken: dict[str, str] = {} if product is None else {os.path.realpath(product): "-o"}
     for output in outputs:
-        output.ready()
         if output.to_stdout:
             real = "-"
         else:
@@ -341,6 +340,8 @@ def check_outputs(
         taken[real] = output.option
         if not output.to_stdout:
             _check_suffix(output.option, output.path, output.suffixes)
+    for output in outputs:
+        output.ready()
 
 
 def _check_suffix(option: str, path: Path | None, own: tuple[str, ...]) -> None:

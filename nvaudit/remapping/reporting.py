@@ -282,7 +282,7 @@ def _headline(outcome: RemapOutcome) -> str:
     start, end = outcome.search.tried[0].measured, best.measured
     what = best.name
     if best is outcome.search.tried[0]:
-        what = _unchanged(len(outcome.search.tried) - 1, bool(outcome.search.untried))
+        what = unchanged_text(len(outcome.search.tried) - 1, bool(outcome.search.untried))
     where = f"{outcome.point.profile.name}, σ = {outcome.point.sigma:g} {outcome.point.sigma_unit}"
     if best is outcome.search.calculated:
         return f"{what}: {CALCULATED} ({where})"
@@ -293,7 +293,7 @@ def _headline(outcome: RemapOutcome) -> str:
     )
 
 
-def _unchanged(tried: int, late: bool) -> str:
+def unchanged_text(tried: int, late: bool) -> str:
     """Say why the model is as it was: of what there was no time for, nobody knows."""
     if late and not tried:
         return "there was no time to try anything: the model is unchanged"
@@ -309,7 +309,7 @@ def _compared(
     unit, kept = report.unit, next(step for step in report.steps if step.kept)
     what = kept.name
     if kept is report.steps[0]:
-        what = _unchanged(len(report.steps) - 1, any(text.endswith(LATE) for text in report.not_tried))
+        what = unchanged_text(len(report.steps) - 1, any(text.endswith(LATE) for text in report.not_tried))
     where = f"{report.device['name']}, σ = {report.sigma:g} {report.sigma_unit}"
     result = pair[1].kpp[0]
     interval = change_interval_text(difference.kpp.low, difference.kpp.high, unit)

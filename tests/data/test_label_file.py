@@ -110,7 +110,8 @@ def test_padded_images_keep_their_aspect(load, image_folder):
     [
         ("l.csv", "file,label\na,1\n", {"column": "txet"}, "no column 'txet'.*has 'file', 'label'"),
         ("l.csv", "file,text\na,\nb,x\nc,y\n", {"kind": "text"}, "row 2: .*empty.* JSON lines"),
-        ("l.csv", "label\n1\n2\n", {}, "disagree on the number of samples: input 'x' 3, labels y 2"),
+        ("l.csv", "label\n1\n2\n", {}, "disagree on the number of samples: input 'x' 3, --labels .*l.csv 2"),
+        ("l.csv", "label\n1\n-2\n0\n", {}, "^--labels .*l.csv: labels y: -2"),
         ("l.jsonl", '{"label": 1}\n{"label"', {}, "line 2: not valid JSON"),
         ("l.jsonl", '{"label": 1}\n[1]', {}, "line 2: .* is no object"),
         ("l.jsonl", '{"tag": 1}', {}, "no label among its keys 'tag'; --label-column says which"),

@@ -218,8 +218,9 @@ class Field:
         read: Callable[[str], object] = self.option.read or (self.kind if self.kind in (int, float) else str)
         try:
             value = read(text)
-        except OptionError:
-            raise
+        except OptionError as error:  # says what was found, and perhaps where
+            text = str(error)
+            raise OptionError(text if text.startswith("--") else f"{self.flag}: {text}") from None
         except ValueError:
             value = None
         if value is None or (self.choices and self.option.read is None and value not in self.choices):

@@ -139,8 +139,12 @@ def read_whole(text: str) -> tuple[int | None, ...]:
         span = _RANGE.fullmatch(part)
         if span is not None:
             first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
-            if first > last or step == 0:
-                raise ValueError
+            if first > last:
+                raise OptionError(
+                    f"{part} runs backwards; write {last}:{first}{f':{step}' if span[3] else ''}"
+                )
+            if step == 0:
+                raise OptionError(f"{part} has no step; write one of 1 or more")
             numbers.extend(range(first, last + 1, step))
         elif part == IDEAL:
             numbers.append(None)

@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from nvaudit.cli.config_file import ConfigFile, find_config, read_config
-from nvaudit.cli.options import FieldOption, FilePath
+from nvaudit.cli.options import FieldOption, FilePath, TypedOption
 from nvaudit.cli.say import tell
 from nvaudit.errors import OptionError
 from nvaudit.option_texts import read_path
@@ -72,7 +72,9 @@ def options_by_key(command: click.Command) -> dict[str, click.Option]:
     return {
         option_key(option): option
         for option in command.params
-        if isinstance(option, click.Option) and not isinstance(option, ConfigOption) and not option.is_eager
+        if isinstance(option, click.Option)
+        and not isinstance(option, ConfigOption | TypedOption)
+        and not option.is_eager
     }
 
 
@@ -247,8 +249,14 @@ def _check_table(file: ConfigFile, place: tuple[str, ...], keys: set[str], table
     for key, value in table_at(file, place).items():
         if plain_key(key) in keys and not isinstance(value, dict):
             continue
-        if key in tables and isinstance(value, dict):
-            continue
+        if key in tables:
+            if isinstance(value, dict):
+                continue
+            name = ".".join((*file.root, *place, key))
+            raise OptionError(
+                f"{file.where(*place, key)}: {key}: is the table of `nvaudit {key}`; write [{name}] with its "
+                "options"
+            )
         refuse_key(file, (*place, key), {*keys, *tables})
 
 

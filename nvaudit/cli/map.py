@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from nvaudit.cli.once import OnceCommand
-from nvaudit.cli.options import ONE_SIGMA, FilePath, ModelPath, spec_options
+from nvaudit.cli.options import ONE_SIGMA, FilePath, ModelPath, TypedOption, spec_options
 from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
@@ -24,7 +24,7 @@ _FOLDER = CommandProduct(
 
 @click.command("map", cls=OnceCommand)
 @click.argument("model", type=ModelPath(), required=False)
-@click.option("--check", "checked", type=FilePath(), metavar="FOLDER",
+@click.option("--check", "checked", type=FilePath(), metavar="FOLDER", cls=TypedOption,
               help="Put the arrays of a mapping together again: do they compute what the quantised model "
               "does, bit for bit?  [default: not]")  # fmt: skip
 @spec_options(MapOptions)

@@ -50,6 +50,10 @@ class RenamedOption(click.Option):
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class TypedOption(click.Option):
+    """An option that says what a command is to do this time: it does not stand in the configuration file."""
+
+
 class FilePath(click.ParamType[Path]):
     """A path; an empty one, as from an unset shell variable, is refused rather than read as ``.``."""
 

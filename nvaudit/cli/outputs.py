@@ -7,6 +7,7 @@ hands out reports, is checked before the run, and the file is written whole, als
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,8 @@ class Extra:
     part : tuple of str
         What of the report is written, where that is one of several: the parameter that names it, and the
         keyword of ``render`` that takes the name.
+    suffixes : tuple of str
+        How its files are called.
     """
 
     name: str
@@ -73,23 +76,27 @@ class Extra:
     help: str
     ready: Callable[[], object] = _always
     part: tuple[str, str] = ("", "")
+    suffixes: tuple[str, ...] = ()
 
 
 EXTRAS: dict[str, Extra] = {
-    "html": Extra("page", render_page, "Write the report as one page that opens offline.", plotly_graphs),
+    "html": Extra("page", render_page, "Write the report as one page that opens offline.", plotly_graphs,
+                  suffixes=(".html", ".htm")),
     "junit": Extra(
-        "JUnit", junit_of, "Write the gates as JUnit XML, a test case for each; numbers without a gate pass."
+        "JUnit", junit_of, "Write the gates as JUnit XML, a test case for each; numbers without a gate pass.",
+        suffixes=(".xml",),
     ),
-    "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced."),
+    "markdown": Extra("Markdown", _markdown, "Write a summary in Markdown; an old file is replaced.",
+                      suffixes=(".md", ".markdown")),
     "csv": Extra(
         "table", csv_of, "Write a table of the report as CSV: the main one, or --csv-table.",
-        part=("csv_table", "table"),
+        part=("csv_table", "table"), suffixes=(".csv",),
     ),
     **{
         form: Extra(
             "figure", functools.partial(picture_of, form=form),
             f"Draw a figure of the page for a paper as {form.upper()}: the first, or --figure.",
-            functools.partial(paper_drawer, f"--{form}"), part=("figure", "figure"),
+            functools.partial(paper_drawer, f"--{form}"), part=("figure", "figure"), suffixes=(f".{form}",),
         )
         for form in ("svg", "pdf")
     },
@@ -141,7 +148,7 @@ class Output:
         ``-`` is standard output.
     render : callable
         From what was found to the text, without a final newline, or to the bytes of a binary file.
-    ready : callable
+    ready, suffixes
         As :class:`Extra`'s.
     """
 
@@ -150,6 +157,7 @@ class Output:
     path: Path
     render: Render
     ready: Callable[[], object] = _always
+    suffixes: tuple[str, ...] = (".json",)
 
     @property
     def to_stdout(self) -> bool:
@@ -159,6 +167,9 @@ class Output:
 
 OUTPUT_PARAMETERS = ("out", "report", "as_json", *EXTRAS, "csv_table", "figure")
 """Names of the parameters that :func:`output_options` declares: nothing of them changes what is found."""
+
+_OTHER_SUFFIXES = (".png", ".jpg", ".jpeg", ".eps", ".xlsx", ".tsv", ".npz", ".onnx", ".toml")
+"""Of files that no form of a report is."""
 
 _STDOUT = "- writes it to standard output, and the text to standard error."
 
@@ -226,7 +237,8 @@ def output_options(
             given = {name: options.pop(name) for name in OUTPUT_PARAMETERS if name in options}
             if product is not None:
                 options["out"] = given.pop("out")
-            return command(*arguments, outputs=_wanted(given, old_json), **options)
+                _check_suffix("-o", options["out"], (Path(product.metavar).suffix,))
+            return command(*arguments, outputs=_wanted(given, old_json, kinds), **options)
 
         return declared(cast(Command, take))
 
@@ -243,7 +255,7 @@ def _table_option(kinds: tuple[str, ...]) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
-def _wanted(given: Mapping[str, Any], old_json: OldJson | None) -> tuple[Output, ...]:
+def _wanted(given: Mapping[str, Any], old_json: OldJson | None, kinds: tuple[str, ...]) -> tuple[Output, ...]:
     """What was asked for, the JSON first."""
     places = [("-o", given.get("out")), ("--report", given["report"])]
     wanted = [Output(option, "report", path, to_json) for option, path in places if path is not None]
@@ -264,16 +276,27 @@ def _wanted(given: Mapping[str, Any], old_json: OldJson | None) -> tuple[Output,
     for name, extra in EXTRAS.items():
         if (path := given.get(name)) is not None:
             parameter, keyword = extra.part
+            if parameter == "figure" and kinds:
+                _check_figure(f"--{name}", given["figure"], kinds)
             part = {keyword: given[parameter]} if given.get(parameter) else {}
             render = functools.partial(extra.render, **part)
-            wanted.append(Output(f"--{name}", extra.name, path, render, extra.ready))
+            wanted.append(Output(f"--{name}", extra.name, path, render, extra.ready, extra.suffixes))
     return tuple(wanted)
+
+
+def _check_figure(option: str, figure: str | None, kinds: tuple[str, ...]) -> None:
+    """Refuse a figure that no report of a command has; which of the others there are, the run tells."""
+    names = list(dict.fromkeys(name for kind in KINDS if kind.name in kinds for name in kind.figures))
+    if not names:
+        raise OptionError(f"{option}: this command has no figures; --html writes a page")
+    if figure is not None and not any(fnmatch.fnmatchcase(figure, name) for name in names):
+        raise OptionError(f"--figure: there is no {figure!r}; use one of {', '.join(names)}")
 
 
 def form_output(name: str, path: Path) -> Output:
     """A form of ``EXTRAS`` that is to be written."""
     extra = EXTRAS[name]
-    return Output(f"--{name}", extra.name, path, extra.render, extra.ready)
+    return Output(f"--{name}", extra.name, path, extra.render, extra.ready, extra.suffixes)
 
 
 def check_outputs(
@@ -301,7 +324,6 @@ def check_outputs(
     records = {os.path.realpath(path) for path in kept}
     taken: dict[str, str] = {} if product is None else {os.path.realpath(product): "-o"}
     for output in outputs:
-        output.ready()
         if output.to_stdout:
             real = "-"
         else:
@@ -316,6 +338,22 @@ def check_outputs(
             both = "standard output" if real == "-" else str(output.path)
             raise OptionError(f"{taken[real]} and {output.option}: both are {both}; choose two paths")
         taken[real] = output.option
+        if not output.to_stdout:
+            _check_suffix(output.option, output.path, output.suffixes)
+    for output in outputs:
+        output.ready()
+
+
+def _check_suffix(option: str, path: Path | None, own: tuple[str, ...]) -> None:
+    """Refuse a file that is called as one of another form: most likely another option was meant."""
+    suffix = "" if path is None else path.suffix.lower()
+    forms = {suffix: f"--{name}" for name, extra in EXTRAS.items() for suffix in extra.suffixes}
+    forms[".json"] = "--report"
+    if suffix in own or suffix not in (*forms, *_OTHER_SUFFIXES):
+        return
+    meant = f", or use {forms[suffix]}" if suffix in forms and forms[suffix] != option else ""
+    what = f"a {own[0]} file" if own[0] else "a folder"
+    raise OptionError(f"{option} {path}: it writes {what}; name one{meant}")
 
 
 def _check_input(output: Output, inputs: Mapping[str, Path]) -> None:

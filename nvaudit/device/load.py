@@ -104,6 +104,12 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
             f"device: {short(text)} is a table of measurements, not a profile; make one of it with "
             f"`nvaudit devices fit {text if text.isprintable() else short(text)} -o PROFILE.json`"
         )
+    if "," in text and all(part.strip().lower() in profile_names() for part in text.split(",")):
+        repeated = " ".join(f"--device {part.strip()}" for part in text.split(","))
+        raise ProfileError(
+            f"device: {short(text)} names several profiles; `nvaudit audit` takes them as "
+            f"{repeated}, other commands one at a time"
+        )
     return parse_profile(*named_text(name_or_path, _folder(), kind="device", shown="devices", see=_SEE))
 
 

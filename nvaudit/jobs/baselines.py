@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvaudit.errors import OptionError
 from nvaudit.perturb.metrics import Metric
@@ -17,8 +16,9 @@ from nvaudit.report.comparison.conditions import point_conditions
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.kinds import read_any, report_text
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sections import BaselineInfo
+from nvaudit.report.sections import BaselineInfo, TrialSummary
 from nvaudit.session import Session
+from nvaudit.stats.drop import Before
 
 _WANTED = "a report.json of `nvaudit audit` or `nvaudit check`"
 
@@ -33,17 +33,17 @@ class Baseline:
     ----------
     info : BaselineInfo
         Where they come from, for the report.
-    values : mapping of float to ndarray, float64, shape (trial,)
-        Metric of every chip, by sigma.
+    values : mapping of float to Before
+        Every chip, by sigma.
     """
 
     info: BaselineInfo
-    values: Mapping[float, NDArray[np.float64]]
+    values: Mapping[float, Before]
 
     @property
     def chips(self) -> int:
         """How many there are at each sigma, at least."""
-        return min(len(values) for values in self.values.values())
+        return min(len(chips.low) for chips in self.values.values())
 
 
 def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
@@ -64,13 +64,7 @@ def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
     values = {}
     for point in session.points:
         there = next(one for one in points_of(audit) if one.sigma == point.sigma)
-        if None in there.trials.values:
-            stopped = sum(value is None for value in there.trials.values)
-            raise OptionError(
-                f"--baseline {path}: {stopped:,} of its {there.trials.count:,} chips were stopped early and "
-                "have no exact value to compare with; make it once more with --exhaustive"
-            )
-        values[point.sigma] = np.asarray(there.trials.values, dtype=np.float64)
+        values[point.sigma] = _before(there.trials, session.spec.confidence, path)
     info = BaselineInfo(
         path=path,
         model=audit.model.path,
@@ -78,6 +72,26 @@ def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
         nvaudit_version=audit.nvaudit_version,
     )
     return Baseline(info, values)
+
+
+def _before(trials: TrialSummary, confidence: float, path: str) -> Before:
+    """The chips of a report; those that its races stopped by what is sure of them."""
+    if None not in trials.values:
+        return Before.exact(np.asarray(trials.values, dtype=np.float64))
+    race = trials.race
+    # Limits may be wrong with a chance that the verdict's own error must leave room for.
+    if race is None or not race.at_least or not race.at_most or 2 * race.error > 1 - confidence:
+        why = "the run was ended early, its confidence was lower, or an older version wrote it"
+        raise OptionError(
+            f"--baseline {path}: {trials.values.count(None):,} of its {trials.count:,} chips were stopped "
+            f"early and have no limits to compare with ({why}); make it once more, or with --exhaustive"
+        )
+    low = np.array([-np.inf if value is None else value for value in trials.values])
+    high = np.array([np.inf if value is None else value for value in trials.values])
+    stopped = [value is None for value in trials.values]
+    low[stopped] = [-np.inf if limit is None else limit for limit in race.at_least]
+    high[stopped] = [np.inf if limit is None else limit for limit in race.at_most]
+    return Before(low, high, race.wrong_at_least, race.wrong_at_most, race.error)
 
 
 def _chosen(report: object, path: str, session: Session, metric: Metric) -> AuditReport:

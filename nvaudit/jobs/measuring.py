@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -25,10 +25,10 @@ from nvaudit.report.wording import duration_estimate
 from nvaudit.session import Session
 from nvaudit.sharing import shared
 from nvaudit.stats.binomial import trials_for_bound
-from nvaudit.stats.drop import drop_verdict
+from nvaudit.stats.drop import drop_verdict, ranks_for_drop
 from nvaudit.stats.gate import Verdict
 from nvaudit.stats.kpp import kpp_of_ranks
-from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, rank_ranges, tail_range
+from nvaudit.stats.ranks import RACE_ERROR, TOLERANCE, RankRange, rank_ranges, tail_range
 from nvaudit.stats.tail import tail_chips
 
 RACE_SAMPLES = 1000
@@ -180,6 +180,18 @@ def _limited(progress: Progress, minutes: float) -> Progress:
     return lambda what, done, total: progress(f"{what} (at most {minutes:g} min)", done, total)
 
 
+def _as_baseline(ranges: Sequence[RankRange], trials: int, confidence: float) -> tuple[RankRange, ...]:
+    """Ranks that a later gate on the drop needs of these chips too; they are wanted as the interval's are."""
+    confidence += RACE_ERROR * (1 - confidence)  # whose verdict makes room for wrong stops
+    wider = []
+    for rank in ranges:
+        few, many = ranks_for_drop(rank.percentile, trials, confidence)
+        first = rank.first if rank.worst_too else max(0, min(rank.first, few - rank.shift))
+        beyond = many - 1 + (0 if rank.worst_too else rank.shift)
+        wider.append(replace(rank, first=first, last=min(trials - 1, max(rank.last, beyond))))
+    return tuple(wider)
+
+
 def _undefined(counts: list[int], samples: int) -> tuple[str, ...]:
     """Say on how many chips outputs are not numbers."""
     bad = [count for count in counts if count]
@@ -263,9 +275,10 @@ class _Lane:
         if self.baseline is None or spec.max_drop is None:
             return
         sign = 1.0 if self.runner.metric.higher_is_better else -1.0
-        before = self.baseline.values[self.session.points[self.point].sigma][: len(after)]
+        chips = self.baseline.values[self.session.points[self.point].sigma]
+        before = chips.first(len(after)).higher_is_better(self.runner.metric.higher_is_better)
         for percentile in spec.percentiles:
-            yield drop_verdict(sign * before, sign * after, spec.max_drop, percentile, spec.confidence)
+            yield drop_verdict(before, sign * after, spec.max_drop, percentile, spec.confidence)
 
     def _raced(
         self, question: GateQuestion, threshold: float, margin: NDArray[np.float64]
@@ -336,7 +349,9 @@ class _Lane:
         thresholds = spec.yield_at
         if spec.min_kpp is not None and gate is None:
             thresholds = (*thresholds, spec.min_kpp)
-        ranges = rank_ranges(spec.percentiles, trials, spec.confidence, share)
+        ranges = _as_baseline(
+            rank_ranges(spec.percentiles, trials, spec.confidence, share), trials, spec.confidence
+        )
         question = RaceQuestion(
             (*ranges, tail_range(tail_chips(trials))) if spec.tail else ranges,
             tuple(dict.fromkeys(thresholds)),
@@ -359,6 +374,7 @@ class _Lane:
             question.ranges,
             question.error,
             gate,
+            decisive=(state.decisive_low, state.decisive_high),
         )
 
     def _width(self, chips: Chips) -> float:

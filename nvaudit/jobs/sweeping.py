@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
@@ -35,6 +37,9 @@ from nvaudit.technology_options import check_technology
 
 MAX_AUDITS = 500
 """Combinations of one sweep: its report holds the chips of every one."""
+
+_TIMED = 5
+"""Combinations of which a few chips are timed before a sweep."""
 
 _OF_ONE_POINT = ("attribute", "baseline_report", "chip", "mapping", "rare")
 """Options that say something of one operating point, or of one way to lay weights out."""
@@ -212,7 +217,7 @@ def run_sweep(
     check_pool(several[0].spec.dask)
     with shared_by(several, events):
         check_inputs(several, progress)
-        on_estimate(_estimate(several, progress))
+        on_estimate(_estimate(plan, progress))
         ran = list(run_several(several, progress, resume, stop, SharedLimits(limit)))
     audits = [
         SweptAudit(
@@ -233,18 +238,32 @@ def run_sweep(
     )
 
 
-def _estimate(several: Sequence[OneOfSeveral], progress: Progress) -> str:
-    """Say how long a sweep takes at most, by a few chips of its first and its last combination."""
-    ends = [several[0], several[-1]]
+def _estimate(plan: SweepPlan, progress: Progress) -> str:
+    """Say how long a sweep takes at most, by a few chips of combinations that cost as the others do."""
+    alike: dict[str, list[RunSpec]] = {}
+    for settings, spec in plan.audits:
+        alike.setdefault(settings_text(_costing(settings)), []).append(spec)
+    groups = list(alike.values())
+    chosen = sorted({round(i * (len(groups) - 1) / (_TIMED - 1)) for i in range(_TIMED)})
     seconds = []
-    for number, audit in enumerate(ends):
-        progress("timing a few chips", number, len(ends))
-        plan = plan_audit(audit.spec)
-        seconds.append(plan.given.seconds or 0.0)
-    total = len(several) * sum(seconds) / len(seconds)
-    chips = max(audit.spec.most_trials for audit in several)
-    return (
-        f"{count_text(len(several), 'audit')} of {count_text(chips, 'chip')}: about "
-        f"{duration_estimate(total)} at most (by a few chips of the first and the last; races "
-        "and gates end sooner)"
-    )
+    for number, group in enumerate(chosen):
+        progress("timing a few chips", number, len(chosen))
+        seconds.append(plan_audit(groups[group][0]).given.seconds or 0.0)
+    # A group between two that were timed costs about what lies between these.
+    each = np.interp(range(len(groups)), chosen, seconds)
+    total = float(sum(cost * len(group) for cost, group in zip(each, groups, strict=True)))
+    chips = max(spec.most_trials for _, spec in plan.audits)
+    text = f"{count_text(len(plan.audits), 'audit')} of {count_text(chips, 'chip')}: about "
+    if plan.minutes is not None and total > 60 * plan.minutes:
+        return f"{text}{duration_estimate(total)}, of which --max-minutes leaves {plan.minutes:g} min"
+    timed = count_text(len(chosen), "combination")
+    return f"{text}{duration_estimate(total)} at most (by a few chips of {timed}; races and gates end sooner)"
+
+
+def _costing(settings: Mapping[str, SweptValue]) -> dict[str, SweptValue]:
+    """What the time of a chip depends on: not how strong its noise is, or how fine its converters."""
+    costing = {name: value for name, value in settings.items() if name not in ("sigma", "time_s", "seed")}
+    return {
+        name: "ideal" if value is None else "given" if name in ("adc_bits", "dac_bits") else value
+        for name, value in costing.items()
+    }

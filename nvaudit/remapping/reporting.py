@@ -287,7 +287,9 @@ def _added(outcome: RemapOutcome) -> int:
 def _headline(outcome: RemapOutcome) -> str:
     unit, best = outcome.metric.unit, outcome.best
     start, end = outcome.search.tried[0].measured, best.measured
-    what = _UNCHANGED if best is outcome.search.tried[0] else best.name
+    what = best.name
+    if best is outcome.search.tried[0]:
+        what = unchanged_text(len(outcome.search.tried) - 1, bool(outcome.search.untried))
     where = f"{outcome.point.profile.name}, σ = {outcome.point.sigma:g} {outcome.point.sigma_unit}"
     if best is outcome.search.calculated:
         return f"{what}: {CALCULATED} ({where})"
@@ -298,7 +300,13 @@ def _headline(outcome: RemapOutcome) -> str:
     )
 
 
-_UNCHANGED = "nothing helps: the model is unchanged"
+def unchanged_text(tried: int, late: bool) -> str:
+    """Say why the model is as it was: of what there was no time for, nobody knows."""
+    if late and not tried:
+        return "there was no time to try anything: the model is unchanged"
+    if late:
+        return "nothing that was tried helps, and there was no time for more: the model is unchanged"
+    return "nothing helps: the model is unchanged"
 
 
 def _compared(
@@ -306,7 +314,9 @@ def _compared(
 ) -> str:
     """The headline of a report with audits."""
     unit, kept = report.unit, next(step for step in report.steps if step.kept)
-    what = _UNCHANGED if kept is report.steps[0] else kept.name
+    what = kept.name
+    if kept is report.steps[0]:
+        what = unchanged_text(len(report.steps) - 1, any(text.endswith(LATE) for text in report.not_tried))
     where = f"{report.device['name']}, σ = {report.sigma:g} {report.sigma_unit}"
     result = pair[1].kpp[0]
     interval = change_interval_text(difference.kpp.low, difference.kpp.high, unit)

@@ -51,7 +51,7 @@ class Chips:
     unraced : ndarray, bool, shape (trial,), or None
         Of races that were ended early: the chips that were run on every sample whatever they are like.
     decisive : tuple of ndarray, or None
-        Of such races: ``low`` and ``high`` from the evidence that a KPP may rest on.
+        Of races: ``low`` and ``high`` from the evidence that a KPP may rest on.
     """
 
     low: Floats
@@ -81,6 +81,22 @@ class Chips:
         if self.estimate is None:
             return float(self.low.mean())
         return float(np.nanmean(self.estimate))  # NaN: a chip that was begun when the run was ended
+
+    def limits(self) -> tuple[Floats, Floats]:
+        """Between what the metric of each chip surely lies: at or beyond the values of decisive ranks.
+
+        Chips that race may be stopped wrongly, but no more of them than the shift of a rank says that have
+        a place on its other side; infinite where nothing is sure.
+        """
+        low, high = np.full(len(self.low), -np.inf), np.full(len(self.low), np.inf)
+        if self.decisive is not None and self.unraced is None:
+            ordered = np.sort(self.low)
+            for rank in self.ranges:
+                worst, best = (float(ordered[place]) for place in rank.decisive)
+                low[self.decisive[0] >= best] = np.maximum(low[self.decisive[0] >= best], best)
+                if not rank.worst_too:
+                    high[self.decisive[1] <= worst] = np.minimum(high[self.decisive[1] <= worst], worst)
+        return np.where(self.exact, self.low, low), np.where(self.exact, self.high, high)
 
     def weights(self) -> Floats | None:
         """How many chips each exactly known one stands for; None if each for itself.

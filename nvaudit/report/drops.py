@@ -14,7 +14,7 @@ from nvaudit.report.wording import (
     limit_text,
     value_text,
 )
-from nvaudit.stats.drop import decide_drop
+from nvaudit.stats.drop import Before, decide_drop
 from nvaudit.stats.gate import Verdict
 
 
@@ -38,7 +38,7 @@ class DropResult(BaseModel):
 
 
 def drop_result(
-    before: NDArray[np.float64],
+    before: Before,
     after: NDArray[np.float64],
     max_drop: float,
     percentile: float,
@@ -61,7 +61,8 @@ def drop_result(
         needed = "the drop is too close to what is allowed for more chips to settle"
         if measured.needed is not None:
             needed = (
-                f"about {measured.needed:,} chips like these, in the baseline too (--trials), would decide it"
+                f"about {measured.needed:,} chips like these would decide it, in the baseline too "
+                f"(made with --all-trials --trials {measured.needed})"
             )
     return DropResult(
         percentile=percentile,

@@ -40,6 +40,8 @@ class ReportKind:
         ``module:function``: says what it found.
     tables : tuple of str
         Names of its tables, the main one first.
+    figures : tuple of str
+        Names of the figures that its page may have; ``*`` stands for more.
     records_in : str
         Module of :attr:`records` where that is not the result's.
     """
@@ -49,6 +51,7 @@ class ReportKind:
     result: str
     document: str
     tables: tuple[str, ...]
+    figures: tuple[str, ...] = ()
     records_in: str = ""
 
     @property
@@ -72,39 +75,43 @@ KINDS = (
         "audit", "nvaudit audit", "result:AuditReport", "audit.document:audit_document",
         ("points", "chips", "tensors", "read_back", "attribution_tensors", "attribution_terms",
          "attribution_classes"),
+        ("histogram", "yield", "sweep", "errors-by-row-*", "errors-by-column-*", "waterfall", "by-tensors",
+         "by-terms", "by-classes", "rare-by-tensors", "rare", "levels", "surface", "contours"),
         records_in="cases",
     ),
     ReportKind(
         "check", "nvaudit check", "check.result:CheckReport",
-        "check.document:check_document", ("audits", "chips", "tensors"),
+        "check.document:check_document", ("audits", "chips", "tensors"), ("audits",),
     ),
     ReportKind(
         "sweep", "nvaudit audit", "sweep.result:SweepReport",
-        "sweep.document:sweep_document", ("points", "chips", "tensors"),
+        "sweep.document:sweep_document", ("points", "chips", "tensors"), ("sweep",),
     ),
     ReportKind(
         "compare", "nvaudit compare", "comparison.result:ComparisonReport",
         "comparison.document:comparison_document", ("models", "differences", "correlations"),
+        ("kpp", "roughness"),
     ),
     ReportKind(
         "roofline", "nvaudit roofline", "roofline.result:RooflineReport",
-        "roofline.document:roofline_document", ("levels", "skipped"),
+        "roofline.document:roofline_document", ("levels", "skipped"), ("roofline",),
     ),
     ReportKind(
         "landscape", "nvaudit landscape", "landscape.result:LandscapeReport",
-        "landscape.document:landscape_document", ("fits", "surface"),
+        "landscape.document:landscape_document", ("fits", "surface"), ("surface", "contours"),
     ),
     ReportKind(
         "harden", "nvaudit harden", "hardening.result:HardenReport",
         "hardening.document:harden_document", ("models", "chips", "epochs", "verify_plan"),
+        ("pair", "candidates", "training-figure", "verify"),
     ),
     ReportKind(
         "remap", "nvaudit harden --method remap", "remap.result:RemapReport",
-        "remap.document:remap_document", ("steps", "tensors", "audits"),
+        "remap.document:remap_document", ("steps", "tensors", "audits"), ("steps",),
     ),
     ReportKind(
         "verify-plan", "nvaudit verify-plan", "write_verify.result:VerifyReport",
-        "write_verify.document:verify_document", ("curve", "tensors", "chips"),
+        "write_verify.document:verify_document", ("curve", "tensors", "chips"), ("verify",),
     ),
     ReportKind(
         "plan", "nvaudit audit --plan", "plan.result:AuditPlan",
@@ -120,7 +127,7 @@ KINDS = (
     ),
     ReportKind(
         "explore", "nvaudit explore", "explore.result:ExploreReport",
-        "explore.document:explore_document", ("points", "left_out"),
+        "explore.document:explore_document", ("points", "left_out"), ("front",),
     ),
     ReportKind(
         "calibrate", "nvaudit calibrate", "deployment.calibration:CalibrateReport",
@@ -132,7 +139,7 @@ KINDS = (
     ),
     ReportKind(
         "device", "nvaudit devices show", "device.result:DeviceReport",
-        "device.document:device_document", ("levels",),
+        "device.document:device_document", ("levels",), ("levels",),
     ),
     ReportKind(
         "devices", "nvaudit devices list", "device.result:ProfileList",
@@ -145,6 +152,7 @@ KINDS = (
     ReportKind(
         "cost", "nvaudit cost", "cost.result:CostReport",
         "cost.document:cost_document", ("layers", "components", "chips", "measured_chips"),
+        ("cost-by-layer",),
     ),
     ReportKind(
         "technology", "nvaudit technology show", "technology.result:TechnologyReport",

@@ -63,6 +63,16 @@ class RaceInfo(ReportPart):
     error: float = Field(description="Chance that a result is off by more than its stated width.")
     tolerance: float | None = Field(description="Largest width that was asked for; null: a tenth of the "
                                     "interval's ranks.")  # fmt: skip
+    at_least: tuple[float | None, ...] = Field(
+        default=(),
+        description="Of each stopped chip, in order of the trials: its metric is surely not lower; null: no "
+        "such limit. None at all where the run was ended early, and in older reports.",
+    )
+    at_most: tuple[float | None, ...] = Field(default=(), description="As at_least: surely not higher.")
+    wrong_at_least: int = Field(
+        default=0, ge=0, description="So many of at_least may be wrong; more only with the chance of error."
+    )
+    wrong_at_most: int = Field(default=0, ge=0, description="As wrong_at_least.")
 
 
 class Interrupted(ReportPart):
@@ -131,6 +141,10 @@ class TrialSummary(ReportPart):
     def _one_value_per_trial(self) -> TrialSummary:
         if len(self.values) != self.count or len(self.weights or self.values) != self.count:
             raise ValueError(f"{len(self.values)} values for {self.count} trials; give one for each")
+        stopped = self.values.count(None)
+        limits = () if self.race is None else (self.race.at_least, self.race.at_most)
+        if any(len(each) not in (0, stopped) for each in limits):
+            raise ValueError(f"race: limits for {[*map(len, limits)]} of {stopped} stopped chips; give all")
         return self
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nvaudit.report.chips import Chips, kpp_of_chips, weighted_std
+from nvaudit.report.chips import Chips, kpp_of_chips, shift_at, weighted_std
 from nvaudit.report.crossbar import CrossbarInfo, converters_words
 from nvaudit.report.drops import DropResult, drop_result
 from nvaudit.report.gates import GateResult, gate_result
@@ -30,6 +29,7 @@ from nvaudit.report.tails import TailResult, tail_result
 from nvaudit.report.wording import count_text, duration_text, kpp_name, sigma_text, value_text
 from nvaudit.stats.anytime import sequential_gate
 from nvaudit.stats.binomial import standard_error
+from nvaudit.stats.drop import Before
 from nvaudit.stats.gate import Verdict, decide_count, overall_verdict
 from nvaudit.stats.kpp import YieldResult, yield_at, yield_of
 from nvaudit.stats.tail import known_worst, metric_steps, tail_kpp
@@ -84,7 +84,7 @@ class Questions:
     tail: tuple[float, ...] = ()
     require_mapped: float | None = None
     max_drop: float | None = None
-    baseline: Mapping[float, NDArray[np.float64]] = field(default_factory=dict)
+    baseline: Mapping[float, Before] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -227,12 +227,7 @@ def _trials(measured: MeasuredAudit, chips: Chips, width: float) -> TrialSummary
     values = chips.low[exact]
     race = None
     if weights is not None:
-        race = RaceInfo(
-            pilots=chips.pilots,
-            stopped=int((~exact).sum()),
-            error=chips.error,
-            tolerance=measured.tolerance,
-        )
+        race = _race(chips, measured.tolerance)
     return TrialSummary(
         count=len(exact),
         values=tuple(float(value) if known else None for value, known in zip(chips.low, exact, strict=True)),
@@ -245,6 +240,23 @@ def _trials(measured: MeasuredAudit, chips: Chips, width: float) -> TrialSummary
         std=weighted_std(values, None if weights is None else weights[exact]),
         min=float(values.min()),
         max=float(values.max()),
+    )
+
+
+def _race(chips: Chips, tolerance: float | None) -> RaceInfo:
+    """What races left open, and what is known of the chips that they stopped."""
+    stopped = ~chips.exact
+    info = RaceInfo(pilots=chips.pilots, stopped=int(stopped.sum()), error=chips.error, tolerance=tolerance)
+    if chips.unraced is not None:  # ended early: no rank is sure to be settled
+        return info
+    at_least, at_most = (
+        tuple(limit if np.isfinite(limit) else None for limit in limits[stopped].tolist())
+        for limits in chips.limits()
+    )
+    shifts = [shift_at((rank,), rank.percentile) for rank in chips.ranges]
+    low, high = (sum(of_side) for of_side in zip(*shifts, strict=True)) if shifts else (0, 0)
+    return info.model_copy(
+        update={"at_least": at_least, "at_most": at_most, "wrong_at_least": low, "wrong_at_most": high}
     )
 
 
@@ -315,10 +327,10 @@ def _drops(measured: MeasuredAudit, index: int, questions: Questions) -> tuple[D
     if questions.max_drop is None:
         return ()
     before, after = questions.baseline[measured.sigmas[index]], measured.chips[index].low
-    pairs = min(len(before), len(after))
+    pairs = min(len(before.low), len(after))
     return tuple(
         drop_result(
-            before[:pairs],
+            before.first(pairs),
             after[:pairs],
             questions.max_drop,
             percentile,
@@ -373,6 +385,27 @@ def conditions_text(report: AuditReport, sigma: str) -> str:
     crossbar = report.crossbar if isinstance(report.crossbar, CrossbarInfo) else None
     more = _parts(report.operating_point.time_s, additions_text(report.run), crossbar)
     return ", ".join((sigma, *more))
+
+
+def common_conditions(reports: Sequence[AuditReport]) -> str:
+    """Say under which conditions all of some audits stand; what differs between them is left out.
+
+    The device, sigma, time, additions, converters, and the share on the array, as in a headline.
+    """
+    parts, shares = [], []
+    for report in reports:
+        point = report.operating_point
+        crossbar = report.crossbar if isinstance(report.crossbar, CrossbarInfo) else None
+        parts.append(
+            (
+                f"on {report.device.get('name', 'unnamed device')}",
+                sigma_text(point.sigma, point.sigma_unit, point.level_of),
+                *_parts(point.time_s, additions_text(report.run), crossbar),
+            )
+        )
+        shares.append(share_clause(report.mapped))
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    return ", ".join(common) + (shares[0] if len(set(shares)) == 1 else "")
 
 
 def _together_clause(measured: MeasuredAudit) -> str:

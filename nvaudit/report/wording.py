@@ -324,3 +324,14 @@ def roughness_text(value: float, error: float | None = None) -> str:
     """
     error_text = "" if error is None else f" ± {1e3 * error:.2g}"
     return f"{1e3 * value:.4g}{error_text} ×10⁻³"
+
+
+def listed_text(names: Sequence[str]) -> str:
+    """Name several things in one phrase.
+
+    Examples
+    --------
+    >>> listed_text(["a"]), listed_text(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -77,7 +77,9 @@ def test_too_close_is_undecided(command, here):
     """Too few chips leave it open, and it says how many would decide it."""
     ran = command("audit", "m.onnx", *FEW, "--baseline", "base.json", "--max-drop", 0.05, "-n", 16)
     assert ran.code == EXIT_GATE
-    assert "chips like these, in the baseline too (--trials), would decide it" in " ".join(ran.out.split())
+    assert "chips like these would decide it, in the baseline too (made with --all-trials --trials " in (
+        " ".join(ran.out.split())
+    )
 
 
 def test_beside_a_threshold(command, here):
@@ -123,7 +125,24 @@ def test_refused(command, here):
     Path("raced.json").write_text(json.dumps(report), encoding="utf-8")
     ran = command("audit", "m.onnx", *FEW, "--baseline", "raced.json", "--max-drop", 0.1)
     assert ran.code == EXIT_BAD_INPUT
-    assert "make it once more with --exhaustive" in ran.err
+    assert "make it once more, or with --exhaustive" in ran.err
+
+
+def test_a_baseline_whose_chips_raced(command, here):
+    """Chips that races stopped have limits, which decide; the exact values give the same verdicts."""
+    with np.load("m.npz") as arrays:
+        (name,) = [key for key in arrays.files if key != "y"]
+        many = {name: np.tile(arrays[name], (2, 1, 1, 1)), "y": np.tile(arrays["y"], 2)}
+    np.savez("many.npz", **many)
+    run = ("-d", "rram", "--sigma", 0.3, "-k", 10, "-j", 0, "-q", "--data", "many.npz", "--no-roughness")
+    assert command("audit", "m.onnx", *run, "-n", 150, "-o", "raced.json").code == EXIT_OK
+    race = json.loads(Path("raced.json").read_text(encoding="utf-8"))["trials"]["race"]
+    assert len(race["at_least"]) == race["stopped"] > 0
+    assert any(limit is not None for limit in race["at_least"])
+    held = ("--baseline", "raced.json", "-n", 150, "--no-suggest")
+    assert command("audit", "m.onnx", *run, *held, "--max-drop", 0.2).code == EXIT_OK
+    ran = command("audit", "worse.onnx", *run, *held, "--max-drop", 0.01)
+    assert (ran.code, ran.out[:5]) == (EXIT_GATE, "FAIL:"), ran.out
 
 
 def test_a_matrix_against_the_last_one(command, here):

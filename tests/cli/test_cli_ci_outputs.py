@@ -11,6 +11,7 @@ import pytest
 from junitparser import JUnitXml
 
 from nvaudit.cli.outputs import EXTRAS
+from nvaudit.errors import EXIT_BAD_INPUT
 from nvaudit.report.kinds import document_of, junit_of
 from nvaudit.report.render.markdown import markdown_document
 from nvaudit.report.result import from_json
@@ -224,3 +225,38 @@ def test_the_rerun_command_of_the_summary_runs(command, saved):
     again = command(*shlex.split(line)[1:], "-j", 0, "-o", "-")
     assert again.code == 1
     assert json.loads(again.out)["trials"] == json.loads(saved.read_text())["trials"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--svg", "f.svg", "--figure", "histogrm"),
+            "--figure: there is no 'histogrm'; use one of histogram, ",
+        ),
+        (("--svg", "f.pdf"), "--svg f.pdf: it writes a .svg file; name one, or use --pdf"),
+        (("--pdf", "f.png"), "--pdf f.png: it writes a .pdf file; name one"),
+        (("-o", "r.html"), "-o r.html: it writes a .json file; name one, or use --html"),
+        (("--html", "r.json"), "--html r.json: it writes a .html file; name one, or use --report"),
+        (("--csv", "t.xlsx"), "--csv t.xlsx: it writes a .csv file; name one"),
+        (("--svg", "none/f.svg"), "none/f.svg: "),
+    ],
+)
+def test_outputs_are_checked_before_the_run(command, example, tmp_path, monkeypatch, words, said):
+    """A figure that there is not, a file called as one of another form, a folder that is not there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nvaudit.jobs.auditing.run_audit", lambda *_, **__: pytest.fail("it ran"))
+    ran = command("audit", example, *FEW, *words)
+    assert ran.code == EXIT_BAD_INPUT
+    assert said in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_product_is_not_written_under_the_name_of_a_report(command, example, tmp_path):
+    """``harden -o report.json`` would put a model where a report is looked for."""
+    ran = command("harden", example, "-m", "remap", "-o", tmp_path / "report.json")
+    assert ran.code == EXIT_BAD_INPUT
+    assert "report.json: it writes a .onnx file; name one, or use --report" in ran.err
+    ran = command("map", example, "-o", tmp_path / "map", "--svg", tmp_path / "f.svg")
+    assert ran.code == EXIT_BAD_INPUT
+    assert "--svg: this command has no figures; --html writes a page" in ran.err

@@ -87,6 +87,11 @@ def test_not_above_the_repository(tmp_path):
         ("[audit]\nmin-kpp = 0.9\nrank = 1\n", "nvaudit.toml, line 3: rank: there is no such key in [audit]"),
         ('encoding = "ofset"\n', "nvaudit.toml, line 1: encoding: got 'ofset'; use one of sign_magnitude"),
         ("[check]\nmodels = 5\n", "nvaudit.toml, line 2: models: got 5; give a list"),
+        (
+            'check = "mapping"\n',
+            "nvaudit.toml, line 1: check: is the table of `nvaudit check`; write [check] with its options",
+        ),
+        ('[map]\ncheck = "m"\n', "nvaudit.toml, line 2: check: there is no such key in [map]"),
         ("trials = \n", "nvaudit.toml: is no TOML: Invalid value (at line 1, column 10)"),
         (
             '[check]\nmodels = ["m.onnx"]\n[[check.devices]]\nprofile = "rram"\nsgima = 1\n',
@@ -171,10 +176,7 @@ def test_schema_knows_every_option():
     keys = options_by_key(commands["audit",])
     assert keys.keys() <= schema["properties"].keys()
     assert keys.keys() == schema["properties"]["audit"]["properties"].keys()
-    # `check` is a switch of `nvaudit map` too, which may stand at the top.
-    matrix = next(kind for kind in schema["properties"]["check"]["anyOf"] if "properties" in kind)[
-        "properties"
-    ]
+    matrix = schema["properties"]["check"]["properties"]
     fields = {key for key, option in keys.items() if isinstance(option, FieldOption) and key != "device"}
     assert fields <= matrix.keys()
     for axis in ("models", "devices", "conditions", "exceptions"):

@@ -33,7 +33,15 @@ def test_one_command_one_table(command, example):
     assert "nvaudit: 8 audits of 2 chips: about " in ran.err
     page = Path("p.html").read_text(encoding="utf-8")
     assert "KPP over ADC bits with its interval, a line for each time and crossbar" in page
-    assert json.loads(Path("s.json").read_text(encoding="utf-8"))["kind"] == "sweep"
+    report = json.loads(Path("s.json").read_text(encoding="utf-8"))
+    assert report["kind"] == "sweep"
+    # What is the same everywhere stands in the headline, what differs in the names of the combinations.
+    assert "; on pcm, sigma 1 us, " not in report["headline"]
+    said = report["headline"].split("2 chips each; ")[1]
+    assert said.startswith("on pcm, sigma ")
+    assert said.endswith("; 100 % of the products on the array")
+    assert "crossbar" not in said
+    assert "after programming" not in said
 
 
 def test_terminal_has_80_columns(command, example, monkeypatch):
@@ -63,7 +71,13 @@ def test_gate(command, example):
         (("--time", "0,1d"), "time 1 d: time: 86400 s: profile 'rram' does not change with time"),
         (("--crossbar", "8x8,9x9"), "without --adc-bits all of these are the same chips"),
         (("--bits", "4,5", "--plan"), "--plan and several values: choose one"),
-        (("--adc-bits", "8:4"), "--adc-bits: got '8:4'"),
+        (("--adc-bits", "8:4"), "--adc-bits: 8:4 runs backwards; write 4:8"),
+        (("--adc-bits", "4:8:0"), "--adc-bits: 4:8:0 has no step"),
+        (("--adc-bits", "4;8"), "--adc-bits: got '4;8'"),
+        (
+            ("-d", "rram,pcm"),
+            "'rram,pcm' names several profiles; `nvaudit audit` takes them as --device rram --device pcm",
+        ),
     ],
 )
 def test_refused(command, example, words, said):

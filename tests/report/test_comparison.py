@@ -390,6 +390,20 @@ def test_bars_of_equal_models():
     assert "a" in shown(found)
 
 
+def test_no_model_is_best_of_equal_ones(three):
+    """Models with the same value share the first place, in the headline and on the page; others do not."""
+    same = report(np.full(CHIPS, 0.9), nominal=0.9)
+    found = compare_reports(entries(a=same, b=same), version="1")
+    assert found.equals == ("a", "b")
+    assert found.headline.startswith("PASS: a and b share the first place of the 2 of 2 that pass by KPP 1 %")
+    title = comparison_document(found).hero.title
+    assert title == "a and b share the first place by KPP of those that pass"
+    better = report(np.full(CHIPS, 0.91), nominal=0.91)
+    found = compare_reports(entries(a=same, b=better), version="1")
+    assert found.equals == ("b",)
+    assert found.headline.startswith("PASS: b is best of the 2 of 2 that pass by ")
+
+
 def test_hostile_names_are_harmless(compared):
     """Names from files are text in the page and on the terminal."""
     pytest.importorskip("plotly")

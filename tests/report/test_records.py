@@ -1,6 +1,7 @@
 """Tables and checks of every kind of report, as CSV and JUnit."""
 
 import csv
+import fnmatch
 import io
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -165,3 +166,17 @@ def test_parts_of_parts_are_columns():
     found = records_of(flat(row) for row in rows)
     assert found.columns == ("name", "shape", "words", "inner_value")
     assert found.rows == (("a", "3x3", "x; y", None), ("b", None, None, 0.5))
+
+
+def test_figures_are_those_that_a_kind_offers():
+    """Each figure of a golden report has a name that its kind offers, and each that is offered exists."""
+    offered = {(kind.name, name) for kind in KINDS for name in kind.figures}
+    seen = set()
+    for case in CASES:
+        kind, report = golden(case)
+        for figure in report.figures:
+            matching = {(kind.name, name) for name in kind.figures if fnmatch.fnmatchcase(figure, name)}
+            assert matching, (case, figure)
+            seen |= matching
+    # Of commands among the golden cases, and of a training with candidates to choose from.
+    assert offered - seen == {("device", "levels"), ("harden", "candidates")}

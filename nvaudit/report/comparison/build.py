@@ -51,6 +51,7 @@ from nvaudit.report.wording import (
     count_text,
     interval_text,
     kpp_name,
+    listed_text,
     share_of_weights_text,
     share_text,
     sigma_text,
@@ -321,8 +322,11 @@ def _headline(report: ComparisonReport) -> str:
     elif report.verdict is not None:
         among += ", none of which passes"
     first = "is best" if report.verdict in (None, "pass") else "ranks first"
+    who = name
+    if len(report.equals) > 1:
+        who, first = listed_text(report.equals), "share the first place"
     text = (
-        f"{name} {first} {among} by {measure}: {kpp_name(kpp.percentile)} {report.metric} "
+        f"{who} {first} {among} by {measure}: {kpp_name(kpp.percentile)} {report.metric} "
         f"{value_text(kpp.value, info.unit)} {interval_text(kpp.low, kpp.high, info.unit)} "
         f"({confidence_text(kpp.confidence)}) on {_where(report, model, sigma)}, "
         f"{count_text(model.trials, 'chip')}{share_clause(model.mapped)}"

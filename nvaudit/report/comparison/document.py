@@ -38,6 +38,7 @@ from nvaudit.report.wording import (
     interval_text,
     kpp_name,
     limit_text,
+    listed_text,
     missing_bound_text,
     roughness_text,
     share_text,
@@ -96,7 +97,10 @@ def _hero(report: ComparisonReport) -> Hero:
         *(f"{one.name}: {text}." for one in report.models if (text := share_warning(one.mapped))),
         *(f"{one.name}: {text}" for one in report.models if (text := codes_warning(one.codes, device))),
     ]
-    title = f"{short(best.name)} is best by {_MEASURE_NAMES[report.rank_by]}"
+    first = f"{short(best.name)} is best"
+    if len(report.equals) > 1:
+        first = f"{short(listed_text(report.equals))} share the first place"
+    title = f"{first} by {_MEASURE_NAMES[report.rank_by]}"
     if report.verdict is not None:
         title = f"{title} of those that pass" if report.chosen else "No model passes the gate"
     return Hero(

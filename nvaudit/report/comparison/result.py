@@ -140,6 +140,18 @@ class ComparisonReport(Header):
     differences: tuple[ModelDifference, ...] = Field(description="Of the others from the baseline.")
     correlations: tuple[RankCorrelation, ...]
 
+    @property
+    def equals(self) -> tuple[str, ...]:
+        """Names of the models that have the first place: more than one where the measure does not tell."""
+        first = next(model for model in self.models if model.name == (self.chosen or self.best))
+        if first.place is None:
+            return (first.name,)
+        return tuple(
+            model.name
+            for model in self.models
+            if model.place == first.place and model.verdict == first.verdict
+        )
+
     @model_validator(mode="after")
     def _names_are_of_models(self) -> ComparisonReport:
         check_filled("models", self.models)

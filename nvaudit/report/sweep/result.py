@@ -19,6 +19,7 @@ from nvaudit.report.paired import Difference
 from nvaudit.report.records import Check, RecordValue, Tables, records_of
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import ReportPart
+from nvaudit.report.summary import common_conditions
 from nvaudit.report.wording import count_text, duration_text, kpp_name, value_text
 from nvaudit.spec import RunSpec
 from nvaudit.stats.gate import Verdict, overall_verdict
@@ -208,7 +209,8 @@ def _headline(
     trials = {report.kpp[0].trials for _, report in ran}
     chips = f"{'up to ' if len(trials) > 1 else ''}{count_text(max(trials), 'chip')} each"
     name, swept = kpp_name(ran[0][1].kpp[0].percentile), " and ".join(axis.words for axis in axes)
-    text = f"{name} {metric} from {ends}, over {swept}: {_counts(audits)}, {chips}"
+    conditions = common_conditions([report for _, report in ran])
+    text = f"{name} {metric} from {ends}, over {swept}: {_counts(audits)}, {chips}; {conditions}"
     if interrupted:
         text = f"INTERRUPTED: {text}"
     elif verdict is not None:

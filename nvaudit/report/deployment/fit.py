@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from nvaudit.report.document import Bullets, Document, Facts, Hero, KeyFigure, Number, Table, limited
+from nvaudit.report.document import (
+    PAGE,
+    Bullets,
+    Document,
+    Facts,
+    Figure,
+    Hero,
+    KeyFigure,
+    Number,
+    Table,
+    limited,
+)
 from nvaudit.report.document import Section as Part
 from nvaudit.report.header import Header
+from nvaudit.report.plots import axis, colour, layout, plotly_graphs
 from nvaudit.report.records import Tables, flat, records_of
 from nvaudit.report.sections import ReportPart
 from nvaudit.report.wording import capitalised, count_text, value_text
@@ -119,7 +133,7 @@ def fit_document(report: FitReport) -> Document:
     judged = bool(report.predicted)
     sections = [
         Part("laws", "Which law", (_laws(report),)),
-        Part("levels", "Levels", (_levels(report),)),
+        Part("levels", "Levels", (*_picture(report), _levels(report))),
         Part("components", "What devices have in common", (_components(report),)),
     ]
     if report.predicted:
@@ -164,6 +178,53 @@ def _laws(report: FitReport) -> Table:
         "the best."
     )
     return Table("laws", caption, ("law", "parameters", "behind", "error"), rows, numeric=(1, 2, 3))
+
+
+def _picture(report: FitReport) -> tuple[Figure, ...]:
+    """Mean and spread over the levels."""
+    if not report.levels:
+        return ()
+    widest, furthest = (
+        max(report.levels, key=lambda one: one.std.value),
+        max(report.levels, key=lambda one: abs(one.mean.value)),
+    )
+    words = (
+        f"Measured less target: the spread is largest at level {widest.level}, {widest.std.value:.3g} level "
+        f"spacings, and the mean furthest off at level {furthest.level}, {furthest.mean.value:.3g}."
+    )
+    figure = Figure(
+        "levels-drawn", words, partial(_drawn_levels, report.levels),
+        legend="Lines are means and standard deviations, bars their 95 % intervals.",
+        media=PAGE,
+    )  # fmt: skip
+    return (figure,)
+
+
+def _drawn_levels(levels: Sequence[FittedLevel]) -> Any:
+    go = plotly_graphs()
+    figure = go.Figure()
+    for name, role in (("std", "chips"), ("mean", "worst")):
+        parts: list[FittedNumber] = [getattr(level, name) for level in levels]
+        figure.add_scatter(
+            x=[level.level for level in levels], y=[one.value for one in parts], name=name,
+            mode="lines+markers", line={"color": colour(role), "width": 1.5}, marker={"size": 5},
+            error_y={
+                "type": "data", "symmetric": False, "thickness": 1.5, "width": 3,
+                "array": [one.high - one.value for one in parts],
+                "arrayminus": [one.value - one.low for one in parts],
+            },
+            hovertemplate=f"level %{{x}}: {name} %{{y:.3~g}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        **layout(
+            xaxis=axis("level"),
+            yaxis=axis("measured less target, level spacings", nticks=7),
+            showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            margin={"l": 8, "r": 12, "t": 40, "b": 8},
+        )
+    )
+    return figure
 
 
 def _levels(report: FitReport) -> Table:

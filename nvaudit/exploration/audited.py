@@ -28,17 +28,20 @@ class PointChips:
     runner : ChipRunner
         Of this point alone.
     margin : ndarray or None
-        Of the unmodified model on every sample, where chips of the front are raced; None: they are run on
-        every sample.
+        Of the unmodified model on every sample; None: every chip is run on every sample.
+    raced : bool
+        Whether chips of the front are raced; else they are run on every sample.
     scouting : Scouting or None
-        What tells hard samples from easy ones while points are thrown out, from the chips of another point;
-        None: every chip is run on every sample.
+        What tells hard samples from easy ones while points are thrown out, from the chips of another point.
     folder : Path
-        For the workers' files.
+        For files of the workers, which outlive the point.
+    own : Scouting or None
+        The same from chips of this point, once it was measured.
     """
 
     runner: ChipRunner
     margin: Floats | None
+    raced: bool
     scouting: Scouting | None
     percentile: float
     confidence: float
@@ -64,7 +67,12 @@ class PointChips:
     def measure(self, bar: float, enough: int, error: float, order: Sequence[int]) -> KnownChips:
         """Run all chips as far as the KPP needs; no further once ``enough`` of them are below the bar."""
         trials = self.runner.trials
-        if self.margin is None:
+        if self.margin is not None:
+            pilots = range(pilot_count(trials)) if self.raced else order[:_FIRST_BLOCK]
+            self.own = scout(self.runner, 0, pilots, self.margin, self.folder)
+            if self.own is None:
+                raise SearchEnded
+        if not self.raced:
             low, high = np.full(trials, -np.inf), np.full(trials, np.inf)
             for block in blocks(_FIRST_BLOCK, trials):
                 for trial, value in self._values([order[place] for place in block]).items():
@@ -72,9 +80,7 @@ class PointChips:
                 if np.count_nonzero(high < bar) >= enough:
                     break
             return KnownChips(low, high, bool(np.isfinite(low).all()))
-        self.own = scout(self.runner, 0, pilot_count(trials), self.margin, self.folder)
-        if self.own is None:
-            raise SearchEnded
+        assert self.own is not None  # what is raced has margins
 
         def is_out(state: RaceState) -> bool:
             self._check()

@@ -21,7 +21,7 @@ from nvaudit.options import (
     Positive,
     path_option,
 )
-from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RunSpec
+from nvaudit.spec import BaselineOptions, EffortOptions, QuestionOptions, RareOptions, RunSpec
 
 MAX_POINTS = 100_000
 
@@ -216,6 +216,10 @@ OF_ONE_AUDIT = (
     *(name for name in SpaceOptions.model_fields if name in RunSpec.model_fields),
     "energy_chips",
     *("roughness", "tolerance", "require_mapped", "mapping", "devices_per_weight", "allocate"),
-    *(name for part in (BaselineOptions, EffortOptions, QuestionOptions) for name in part.model_fields),
+    *(
+        name
+        for part in (BaselineOptions, EffortOptions, QuestionOptions, RareOptions)
+        for name in part.model_fields
+    ),
 )
 """Options of an audit that an exploration does not take, or takes as axes."""

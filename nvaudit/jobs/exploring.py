@@ -441,7 +441,7 @@ class _Exploration:
         with self._opened(number, "looking for hard samples") as chips:
             assert self.margin is not None
             few = min(_SCOUTED, max(2, self.plan.base.trials // _SCOUTED))
-            self.scouting = scout(chips.runner, 0, few, self.margin, self.folder)
+            self.scouting = scout(chips.runner, 0, range(few), self.margin, chips.folder)
             if self.scouting is None:
                 raise SearchEnded
             self.scouted = chips.images
@@ -501,10 +501,15 @@ class _Exploration:
                 record = stack.enter_context(open_record(kept, session.identity(self.metric)))
             pool = WorkloadPool(self.pool, session.workload)
             runner = ChipRunner(pool, self.metric, self.keep, 1, spec.trials, progress, record, self.stop)
-            yield PointChips(
-                runner, self.margin if self.raced else None, self.scouting, spec.percentiles[0],
-                spec.confidence, folder,
-            )  # fmt: skip
+            learnt = self.folder / f"learnt-{name}"
+            learnt.mkdir(exist_ok=True)
+            chips = PointChips(
+                runner, self.margin, self.raced, self.scouting, spec.percentiles[0], spec.confidence, learnt
+            )
+            yield chips
+            # Points are measured that may be on the front, so their chips err as those err that are still to
+            # be thrown out: by the same ADCs and cells, and not those of the dearest point.
+            self.scouting = chips.own or self.scouting
 
     def report(self) -> ExploreReport:
         """Put everything together."""

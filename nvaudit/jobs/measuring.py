@@ -312,7 +312,7 @@ class _Lane:
         if self.scouting is None or len(self.scouting.values) != pilots:
             folder = Path(self.session.workload.folder)
             self.pilots = max(self.pilots, pilots)
-            self.scouting = scout(self.runner, self.point, pilots, margin, folder)
+            self.scouting = scout(self.runner, self.point, range(pilots), margin, folder)
         return self.scouting
 
     def chips(self, trials: int, gate: GateCount | None) -> Chips | None:

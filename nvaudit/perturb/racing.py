@@ -113,11 +113,15 @@ class Scouting:
     identity: int
 
 
-def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: Path) -> Scouting | None:
-    """Run the first chips on every sample.
+def scout(
+    runner: ChipRunner, point: int, pilots: Sequence[int], margin: Floats, folder: Path
+) -> Scouting | None:
+    """Run some chips on every sample.
 
     Parameters
     ----------
+    pilots : sequence of int
+        The chips.
     margin : ndarray, float64, shape (sample,)
         Of the unmodified model.
     folder : Path
@@ -128,12 +132,12 @@ def scout(runner: ChipRunner, point: int, pilots: int, margin: Floats, folder: P
     Scouting or None
         None where the run was ended early.
     """
-    measured = runner.pilots(point, range(pilots))
+    measured = runner.pilots(point, pilots)
     if measured is None:
         return None
     values, scores = measured
     difficulty: Difficulty = estimate_difficulty(1 - scores.astype(np.float64), margin)
-    path = folder / f"difficulty-{point}-{pilots}"
+    path = folder / f"difficulty-{point}-{len(pilots)}"
     difficulty.save(path)
     return Scouting(np.array(values), len(margin), str(path), difficulty.digest)
 

@@ -159,9 +159,9 @@ def change_technology(technology: Technology, changes: Sequence[tuple[str, float
             raise OptionError(f"--technology-set {path}: {technology.name} has no such number; {hint}")
         low, high = known[path].valid
         if not low <= value <= high:
-            unit = known[path].unit
+            unit = "" if known[path].unit == "1" else f" {known[path].unit}"
             raise OptionError(
-                f"--technology-set {path}={value:g}: outside the valid range {low:g} … {high:g} {unit} of "
+                f"--technology-set {path}={value:g}: outside the valid range {low:g} … {high:g}{unit} of "
                 f"{technology.name} ({known[path].source}); stay inside, or write a profile of your own"
             )
         place: Any = data

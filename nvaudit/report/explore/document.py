@@ -27,6 +27,7 @@ from nvaudit.report.explore.result import (
     COSTS,
     STATUS_WORDS,
     ExploredPoint,
+    ExploreEffort,
     ExploreReport,
     Objective,
     cost_text,
@@ -244,27 +245,32 @@ def _effort(report: ExploreReport) -> Section:
     counts["invalid"] = sum(group.count for group in report.left_out)
     said = ", ".join(f"{count:,} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
     eligible = sum(point.status in ("front", "dominated", "below") for point in report.points)
-    lines = [
-        f"{count_text(effort.combinations, 'combination')}: {said}.",
-        f"Chips were run of {count_text(effort.audited, 'point')}, all of them of {effort.measured:,}: "
-        f"{effort.images_evaluated:,} inferences of {effort.images_exhaustive:,} that every chip on every "
-        f"sample of the {count_text(eligible, 'point')} within reach would take.",
-    ]
-    if effort.raced:
+    lines = [f"{count_text(effort.combinations, 'combination')}: {said}."]
+    if not effort.audited:
+        lines.append("No chip was run.")
+    else:
         lines.append(
-            f"Chance that this front is not that of an exhaustive audit: at most {effort.error:.2g}."
+            f"Chips were run of {count_text(effort.audited, 'point')}, all of them of {effort.measured:,}: "
+            f"{effort.images_evaluated:,} inferences of {effort.images_exhaustive:,} that every chip on "
+            f"every sample of the {count_text(eligible, 'point')} within reach would take."
         )
-    elif effort.bounded:
-        lines.append(
-            "Nothing was left to chance: a chip was stopped early only where its errors so far were enough."
-        )
-    elif effort.not_raced:
-        lines.append(f"Every chip was run on every sample: {effort.not_raced}.")
+        lines.append(_certainty(effort))
     lines += [
         f"{count_text(group.count, 'combination')} left out, such as {group.example}: {group.reason}"
         for group in report.left_out
     ]
     return Section("effort", "What was run", (Bullets(tuple(lines)), *share_blocks(report.mapped)))
+
+
+def _certainty(effort: ExploreEffort) -> str:
+    """Say what stopping chips early left to chance."""
+    if effort.raced:
+        return f"Chance that this front is not that of an exhaustive audit: at most {effort.error:.2g}."
+    if effort.bounded:
+        return (
+            "Nothing was left to chance: a chip was stopped early only where its errors so far were enough."
+        )
+    return f"Every chip was run on every sample: {effort.not_raced}."
 
 
 def _record(report: ExploreReport) -> Section:

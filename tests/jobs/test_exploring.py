@@ -83,6 +83,8 @@ def test_budgets_leave_points_out(example, found):
     assert report.effort.images_exhaustive == 2 * 8 * 40
     none = explored(example, own={"max_energy": limit / 1e6})
     assert (none.front, none.recommended, none.why) == ((), None, "no point lies within the budget")
+    (effort,) = (section for section in document_of(none).sections if section.name == "effort")
+    assert "No chip was run." in effort.blocks[0].items
 
 
 def test_a_wanted_kpp(example, found):
@@ -171,6 +173,8 @@ def test_contradictions(example):
     """Options of one audit, several sigmas, and unknown axes are refused by name."""
     with pytest.raises(OptionError, match="--tail: an exploration does not take it"):
         explored(example, tail=(0.1,))
+    with pytest.raises(OptionError, match="--rare: an exploration does not take it"):
+        explored(example, rare=(1e-3,))
     with pytest.raises(OptionError, match="--sigma: got 2 values"):
         explored(example, sigmas=(0.1, 0.2))
     with pytest.raises(OptionError, match="adc: there is no such option"):

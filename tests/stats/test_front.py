@@ -99,6 +99,18 @@ def test_rules_at_their_limits(percentile, trials):
     assert rule.block(0, rule.trials) == 0
 
 
+@pytest.mark.parametrize("every", [1, 7, 1000])
+def test_every_chip_is_looked_at_before_a_point_is_given_up(every):
+    """However few miss; blocks grow with what was seen, and end with the last chip that is needed."""
+    rule, seen, blocks = elimination_rule(1, 400), 0, []
+    while size := rule.block(seen // every, seen):
+        assert size <= max(rule.need, seen // 4)
+        seen += size
+        blocks.append(size)
+    assert seen == rule.need if every == 1 else seen // every >= rule.need or seen == rule.trials
+    assert len(blocks) < 25
+
+
 def test_errors_of_any_number_of_questions_add_up():
     """Their sum stays within the whole, and the first ones take most of it."""
     assert sum(shared_error(0.05, i) for i in range(1, 5000)) < 0.05

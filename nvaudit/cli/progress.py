@@ -55,7 +55,7 @@ class ProgressDisplay:
         self._console = PlainConsole(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._began = self._last = time.monotonic()
+        self._began = self._last = self._told = time.monotonic()
         self._first = 0
         self._what = ""
 
@@ -98,8 +98,12 @@ class ProgressDisplay:
             self._bar.update(self._task, description=what, completed=done, total=total if total > 1 else None)
             if early:  # the bar's own estimate is gone with the bar
                 self._console.print(self._line(done, total, now), markup=False, highlight=False)
+        elif fresh and now - self._told >= _LINE_EVERY_S and done < total:
+            # Many short pieces of work, none of which comes to a line of its own, are not silent either.
+            self._told = now
+            tell(f"nvaudit: {what}")
         elif early or (now - self._last >= _LINE_EVERY_S and self._first < done < total):
-            self._last = now
+            self._last = self._told = now
             tell(self._line(done, total, now))
 
     def _tells_early(self, what: str, done: int, total: int, now: float) -> bool:

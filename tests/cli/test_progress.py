@@ -45,6 +45,20 @@ def test_a_long_run_says_where_it_is(clock, capsys):
     ]
 
 
+def test_many_short_pieces_of_work_are_not_silent(clock, capsys):
+    """As the points of an exploration: a line every 15 seconds says which one it is."""
+    with ProgressDisplay() as show:
+        for point in range(1, 9):
+            show(f"point {point} of 8: preparing", 0, 20)
+            for done in range(1, 5):
+                clock.now += 1.5
+                show(f"point {point} of 8: chips", done, 20)
+    assert capsys.readouterr().err.splitlines() == [
+        "nvaudit: point 4 of 8: preparing",
+        "nvaudit: point 7 of 8: preparing",
+    ]
+
+
 @pytest.mark.parametrize(
     ("quiet", "seconds", "chips"), [(True, 60.0, 10), (False, 0.1, 100), (False, 60.0, 1)]
 )

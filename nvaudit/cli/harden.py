@@ -127,7 +127,7 @@ def _remap(
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**chosen)
     check_outputs(outputs, input_files(spec), product=out)
-    with keeping("the remapped model and finished chips", resume, parameters("max_minutes")) as kept:
+    with keeping("finished chips", resume, parameters("max_minutes")) as kept:
         before = _stamp(out)
         try:
             with ProgressDisplay(quiet, spec.max_minutes) as progress:

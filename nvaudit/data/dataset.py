@@ -109,7 +109,7 @@ def _read(
     in_order = (f"{table.path}: its files are not looked at: labels are in the order of the samples",)
     return replace(
         raw, labels=table.labels, label_kind=table.kind, places=table.places, names=(), reference=False,
-        notes=(*raw.notes, *note, *(in_order if table.files else ())),
+        notes=(*raw.notes, *note, *table.notes, *(in_order if table.files else ())),
     )  # fmt: skip
 
 

@@ -8,10 +8,10 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class LabelTable:
     """Files in the order of the rows, as the table names them, and their labels: numbers, or names.
 
     ``kind`` tells labels that numbers alone do not: ``boxes``, or ``ragged`` rows; ``places`` where each of
-    them stands.
+    them stands; ``notes`` what was assumed.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class LabelTable:
     labels: npt.NDArray[Any]
     places: LabelPlaces
     kind: Literal["boxes", "ragged"] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_table(
@@ -88,11 +89,12 @@ def read_table(
             raise DataError(f"{path}: no column {column!r} (--label-column); the head line has {listed}")
         label = head.index(wanted)
         if files or any(cell in FILE_HEADS for cell in head if cell != wanted):
-            names = _column(path, ["" if cell == wanted else cell for cell in head], FILE_HEADS, "file")
+            others = ["" if cell.lower() == wanted else cell for cell in written]
+            names = _column(path, others, FILE_HEADS, "file")
     elif any(cell in FILE_HEADS for cell in head) or any(cell in LABEL_HEADS for cell in head):
-        label = _column(path, head, LABEL_HEADS, "label")
+        label = _column(path, written, LABEL_HEADS, "label")
         if files or any(cell in FILE_HEADS for cell in head):
-            names = _column(path, head, FILE_HEADS, "file")
+            names = _column(path, written, FILE_HEADS, "file")
     else:
         names, label, body = 0, 1, numbered
         written = ["column 1", "column 2"]
@@ -151,14 +153,16 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _column(path: Path, head: list[str], names: tuple[str, ...], what: str) -> int:
+def _column(path: Path, written: list[str], names: tuple[str, ...], what: str) -> int:
+    head = [cell.lower() for cell in written]
     columns = [index for index, cell in enumerate(head) if cell in names]
     if len(columns) > 1:  # "id" beside "file", say
         # By the order of `names`, the most telling first.
         columns = [head.index(next(name for name in names if name in head))]
     if not columns:
-        listed = ", ".join(repr(cell) for cell in head if cell)[:200]
+        listed = ", ".join(repr(cell) for cell in written if cell)[:200]
         known = f"call it {names[0]} (or {', '.join(names[1:6])}, …)"
+        known += ", or name it with --label-column" if what == "label" else ""
         raise DataError(f"{path}: no column {what!r}; the head line has {listed}; {known}")
     return columns[0]
 
@@ -174,7 +178,9 @@ def _labels(cells: list[str]) -> npt.NDArray[Any]:
 
 
 def match_images(table: LabelTable, folder: Path, images: list[Path]) -> list[Path]:
-    """Find the image of each row: by its path below the folder, else by its name, with or without suffix.
+    """Find the image of each row: by its path, else by its name, with or without suffix.
+
+    A path may begin anywhere above the folder: ``c/a.png`` and ``b/c/a.png`` are ``a.png`` in ``b/c``.
 
     Raises
     ------
@@ -194,7 +200,7 @@ def match_images(table: LabelTable, folder: Path, images: list[Path]) -> list[Pa
         known.update({key(image): image for image in images if counts[key(image)] == 1})
     image_rows: dict[Path, str] = {}
     for row, name in enumerate(table.files):
-        image = known.get(name.replace("\\", "/").removeprefix("./"))
+        image = known.get(_below_folder(name, folder, known))
         if image is None:
             raise DataError(
                 f"{table.path}: {table.places.of(row)}: {name!r:.120} is no image of {folder}, or the name "
@@ -210,6 +216,15 @@ def match_images(table: LabelTable, folder: Path, images: list[Path]) -> list[Pa
             f"{without[0].relative_to(folder)}; add a row for each, or move them away"
         )
     return list(image_rows)
+
+
+def _below_folder(name: str, folder: Path, known: Mapping[str, Path]) -> str:
+    """The name of an image without the folders that lead to it, as far as they are those of the data."""
+    name = name.replace("\\", "/").removeprefix("./")
+    parts, above = PurePosixPath(name).parts, folder.absolute().parts
+    cuts = (cut for cut in range(1, len(parts)) if parts[:cut] == above[-cut:])
+    rest = ("/".join(parts[cut:]) for cut in cuts)
+    return name if name in known else next((one for one in rest if one in known), name)
 
 
 def label_like(folder: Path) -> list[str]:
@@ -366,7 +381,7 @@ def _by_table(
             f"{table.path}: names no files, so it is not told which image a label is of; add a column file"
         )
     images = match_images(table, path, _below(path, path, skipped))
-    labels, notes = table.labels, (f"labels from {table.path.name}, in the order of its rows",)
+    labels, notes = table.labels, (f"labels from {table.path.name}, in the order of its rows", *table.notes)
     if labels.dtype.kind == "U" and preprocess.classes is not None:
         strange = sorted(set(labels.tolist()) - set(preprocess.classes))
         if strange:

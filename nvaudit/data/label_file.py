@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,20 +193,43 @@ def _coco(path: Path, content: Any) -> LabelTable:
     images, annotations = held.get("images"), held.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise DataError(f"{path}: no COCO annotations: it has no 'images' and 'annotations'; {_FORMS}")
+    where = f"{path}: COCO annotations"
     try:
-        known = [one["id"] for one in held.get("categories", [])] or [
-            one["category_id"] for one in annotations
-        ]
-        order: dict[Any, int] = {one: place for place, one in enumerate(sorted(set(known)))}
+        categories = [one["id"] for one in held.get("categories", [])]
+        known = sorted(set(categories or [one["category_id"] for one in annotations]))
         names = {one["id"]: str(one["file_name"]) for one in images}
-        rows: dict[Any, list[list[float]]] = {one: [] for one in names}
-        for one in annotations:
-            x, y, width, height = one["bbox"]
-            if width > 0 and height > 0:
-                kind, crowd = order[one["category_id"]], int(one.get("iscrowd", 0))
-                rows[one["image_id"]].append([x, y, x + width, y + height, kind, crowd])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: COCO annotations without {error}: {_FORMS}") from error
+        raise DataError(f"{where} without {error}: {_FORMS}") from error
+    order: dict[Any, int] = {one: place for place, one in enumerate(known)}
+    rows: dict[Any, list[list[float]]] = {one: [] for one in names}
+    empty = 0
+    for number, one in enumerate(annotations):
+        image, box = _annotation(f"{path}: annotations[{number}]", one, order, rows.keys())
+        rows[image] += [box] if box else []
+        empty += not box
     places = LabelPlaces(str(path), "annotations", "image", tuple(rows))
     labels = as_boxes(pad_rows(list(rows.values()), places, (6,)), places)
-    return LabelTable(path, tuple(names.values()), labels, places, "boxes")
+    notes = (f"{path.name}: {empty} of {len(annotations)} annotations have no area and are left out",)
+    return LabelTable(path, tuple(names.values()), labels, places, "boxes", notes if empty else ())
+
+
+def _annotation(
+    where: str, one: Any, order: Mapping[Any, int], images: Collection[Any]
+) -> tuple[Any, list[float]]:
+    """Image and box of an annotation; an empty one of no area."""
+    try:
+        image, kind, (x, y, width, height) = one["image_id"], one["category_id"], one["bbox"]
+        crowd = int(one.get("iscrowd", 0))
+        numbers = all(map(_is_number, (x, y, width, height)))
+        known_image, known_kind = image in images, kind in order
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        wanted = "image_id, category_id and bbox [x, y, width, height]"
+        raise DataError(f"{where}: {str(one)[:80]} is no annotation; wanted {wanted}") from error
+    for found, name, there in ((known_image, "image_id", image), (known_kind, "category_id", kind)):
+        if not found:
+            listed = "images" if name == "image_id" else "categories"
+            raise DataError(f"{where}: {name} {there!r:.40} is not among the {listed} of the file")
+    if not numbers or width < 0 or height < 0:
+        raise DataError(f"{where}: bbox {one['bbox']!r:.80} is no [x, y, width, height] in pixels")
+    box = [x, y, x + width, y + height, order[kind], crowd]
+    return image, box if width > 0 and height > 0 else []

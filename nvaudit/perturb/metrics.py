@@ -375,7 +375,7 @@ def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | No
     axes = (1, output.ndim - 1) if reading is None else range(1, output.ndim)
     fits = [a for a in axes if [n for i, n in enumerate(output.shape) if i not in (0, a) and n != 1] == want]
     if not fits:
-        several = ""
+        several = _texts_meant(reading or Reading())
         if labels[0].size == output[0].size:
             several = (
                 "; several labels per sample (0 or 1 for each output) are scored by --metric multilabel "
@@ -383,14 +383,21 @@ def _fitting(metric: Metric, output: Array, labels: Array, reading: Reading | No
             )
         raise DataError(
             f"{(reading or Reading()).labels_in}: shape {list(labels.shape)}, and the output has "
-            f"{list(output.shape)}: no axis of "
-            f"class scores makes them fit; choose another --output-name or set --class-axis{several}"
+            f"{list(output.shape)}: no axis of class scores makes them fit; choose another "
+            f"--output-name or set --class-axis{several}"
         )
     top = _largest(metric, labels)
     # An axis of C scores can hold labels 0 … C − 1 only: of several axes that fit by shape, one that is too
     # short for the labels is none.
     roomy = [a for a in fits if output.shape[a] > top]
     return roomy if reading is not None and roomy else fits[:1] if reading is not None else fits
+
+
+def _texts_meant(known: Reading) -> str:
+    """What to do where labels in text were taken as names of classes."""
+    if known.sorted_names is None:
+        return ""
+    return "; texts that the model reads are scored by --metric cer or wer"
 
 
 def _largest(metric: Metric, labels: Array) -> int:
@@ -418,7 +425,7 @@ def _check_labels(metric: Metric, output: Array, labels: Array, known: Reading) 
         raise DataError(
             f"{places}: labels are {names} class names and the model has {classes} classes and no list of "
             f"its own, so it is not told which name is which; number them from 0 to {classes - 1}, or, for "
-            "images, state classes in nvaudit.json"
+            f"images, state classes in nvaudit.json{_texts_meant(known)}"
         )
     top = _largest(metric, labels)
     if top < classes:

@@ -117,6 +117,7 @@ def test_workers_and_resume_give_the_same(command, reader):
         (("--metric", "map"), "labels.tsv: column 'text': these are texts, and boxes is wanted"),
         (("--metric", "top1", "--label-kind", "text"), "--metric top1 takes no labels of kind text"),
         (("--label-kind", "text"), "labels are of kind text, and no --metric says what is measured"),
+        ((), "texts that the model reads are scored by --metric cer or wer"),
         (("--metric", "cer", "--label-column", "txt"), "labels.tsv: no column 'txt'"),
         (("--metric", "cer", "--alphabet", "gone.txt"), "--alphabet gone.txt: cannot be read"),
     ],

@@ -12,6 +12,7 @@ from nvaudit.errors import DataError, OptionError
 
 SPEC = InputSpec("x", "float32", ("N", 2), 0)
 IMAGE = InputSpec("x", "float32", ("N", 3, 8, 16), 0)
+GOOD = {"image_id": 1, "category_id": 5, "bbox": [1, 1, 2, 2]}
 
 
 @pytest.fixture
@@ -95,6 +96,32 @@ def test_boxes_as_json_lines_may_have_their_classes_beside_them(load, image_fold
     assert np.array_equal(load(folder, IMAGE, rules=one).labels, load(folder, IMAGE, rules=two).labels)
 
 
+def test_files_may_be_named_from_above_the_folder(load, image_folder, tmp_path):
+    """As annotations often do: D/0.png for 0.png in D, or the whole path; of another folder it is none."""
+    folder = image_folder({"": [np.zeros((8, 16, 3), np.uint8)] * 2}, {})
+    lines = "\n".join(
+        json.dumps({"file": name, "label": number})
+        for number, name in enumerate((f"{folder.name}/1.png", str(folder / "0.png")))
+    )
+    data = load(folder, IMAGE, rules=rules_of(tmp_path / "a.jsonl", lines))
+    assert data.labels.tolist() == [0, 1]
+    lines = lines.replace(f'"{folder.name}/1.png"', '"elsewhere/1.png"')
+    with pytest.raises(DataError, match=r"line 1: 'elsewhere/1.png' is no image of"):
+        load(folder, IMAGE, rules=rules_of(tmp_path / "a.jsonl", lines))
+
+
+def test_annotations_of_no_area_are_left_out_with_a_note(load, image_folder, tmp_path):
+    """COCO itself has some; how many there were is said."""
+    folder = image_folder({"": [np.zeros((8, 16, 3), np.uint8)]}, {})
+    coco = {
+        "images": [{"id": 1, "file_name": "0.png"}],
+        "annotations": [GOOD, {**GOOD, "bbox": [1, 1, 0, 4]}],
+    }
+    data = load(folder, IMAGE, rules=rules_of(tmp_path / "c.json", json.dumps(coco), metric="map"))
+    assert [len(row) for row in rows_of(data.labels)] == [1]
+    assert "c.json: 1 of 2 annotations have no area and are left out" in data.notes
+
+
 def test_padded_images_keep_their_aspect(load, image_folder):
     """The image is at the upper left, the rest is the stated value."""
     folder = image_folder(
@@ -130,6 +157,28 @@ def test_padded_images_keep_their_aspect(load, image_folder):
         ("l.csv", "label\n1\n-9\n2\n", {}, "l.csv: column 'label': -9 in row 3 is negative"),
         ("l.jsonl", "", {}, "has no entries"),
         ("l.json", '{"images": []}', {}, "no COCO annotations"),
+        *(
+            (
+                "l.json",
+                json.dumps(
+                    {
+                        "images": [{"id": 1, "file_name": "a"}],
+                        "categories": [{"id": 5}],
+                        "annotations": [GOOD, {**GOOD, **change}],
+                    }
+                ),
+                {},
+                rf"l.json: annotations\[1\]: {message}",
+            )
+            for change, message in (
+                ({"image_id": 9}, "image_id 9 is not among the images of the file"),
+                ({"category_id": "x"}, "category_id 'x' is not among the categories"),
+                ({"bbox": [1, 1, -2, 1]}, r"bbox \[1, 1, -2, 1\] is no \[x, y, width, height\]"),
+                ({"bbox": [1, 1, 2, "1"]}, "bbox .* is no"),
+                ({"bbox": [1, 1, 2]}, ".* is no annotation; wanted image_id, category_id and bbox"),
+                ({"image_id": []}, ".* is no annotation"),
+            )
+        ),
         ("l.json", '{"images": [{"id": 1}], "annotations": []}', {}, "COCO annotations without 'file_name'"),
         ("l.xml", "<a/>", {}, ".xml is not a known kind; labels are a table"),
     ],

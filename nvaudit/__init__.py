@@ -1,9 +1,11 @@
 """Audit any ONNX model for non-volatile compute-in-memory hardware.
 
-The verbs of the command line as functions: :func:`audit`, :func:`check`, :func:`compare`, :func:`explore`,
-:func:`harden`, :func:`landscape`, :func:`remap`, :func:`replay`, :func:`roofline`, :func:`sweep`,
-:func:`verify_plan`. They are loaded when first used, so that ``import nvaudit`` is light. :func:`load` reads
-a report of any of them.
+The commands as functions, one for each that makes a report: :func:`audit` and :func:`sweep`,
+:func:`calibrate`, :func:`check`, :func:`compare`, :func:`estimate_cost`, :func:`explore`,
+:func:`fit_device`, :func:`harden` and :func:`remap`, :func:`inspect`, :func:`landscape`,
+:func:`list_devices`, :func:`list_technologies`, :func:`map_model` and :func:`check_mapping`, :func:`plan`,
+:func:`replay`, :func:`roofline`, :func:`show_device`, :func:`show_technology`, :func:`verify_plan`. They
+are loaded when first used, so that ``import nvaudit`` is light. :func:`load` reads a report of any of them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from nvaudit.jobs.auditing import audit
     from nvaudit.jobs.checking import check
     from nvaudit.jobs.comparing import compare
+    from nvaudit.jobs.costing import estimate_cost
     from nvaudit.jobs.exploring import explore
     from nvaudit.jobs.hardening import harden
     from nvaudit.jobs.landscaping import landscape
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
     from nvaudit.jobs.replaying import replay
     from nvaudit.jobs.rooflining import roofline
     from nvaudit.jobs.sweeping import sweep
+    from nvaudit.jobs.verbs import (
+        calibrate,
+        check_mapping,
+        fit_device,
+        inspect,
+        list_devices,
+        list_technologies,
+        map_model,
+        plan,
+        show_device,
+        show_technology,
+    )
     from nvaudit.jobs.verifying import verify_plan
     from nvaudit.report.check.result import CheckReport
     from nvaudit.report.comparison.result import ComparisonReport
@@ -47,30 +62,52 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "audit",
+    "calibrate",
     "check",
+    "check_mapping",
     "compare",
+    "estimate_cost",
     "explore",
+    "fit_device",
     "harden",
+    "inspect",
     "landscape",
+    "list_devices",
+    "list_technologies",
     "load",
+    "map_model",
+    "plan",
     "remap",
     "replay",
     "roofline",
+    "show_device",
+    "show_technology",
     "sweep",
     "verify_plan",
 ]
 
 _HOME = {
     "audit": "nvaudit.jobs.auditing",
+    "calibrate": "nvaudit.jobs.verbs",
     "check": "nvaudit.jobs.checking",
+    "check_mapping": "nvaudit.jobs.verbs",
     "compare": "nvaudit.jobs.comparing",
+    "estimate_cost": "nvaudit.jobs.costing",
     "explore": "nvaudit.jobs.exploring",
+    "fit_device": "nvaudit.jobs.verbs",
     "harden": "nvaudit.jobs.hardening",
+    "inspect": "nvaudit.jobs.verbs",
     "landscape": "nvaudit.jobs.landscaping",
+    "list_devices": "nvaudit.jobs.verbs",
+    "list_technologies": "nvaudit.jobs.verbs",
     "load": "nvaudit.report.kinds",
+    "map_model": "nvaudit.jobs.verbs",
+    "plan": "nvaudit.jobs.verbs",
     "remap": "nvaudit.jobs.remapping",
     "replay": "nvaudit.jobs.replaying",
     "roofline": "nvaudit.jobs.rooflining",
+    "show_device": "nvaudit.jobs.verbs",
+    "show_technology": "nvaudit.jobs.verbs",
     "sweep": "nvaudit.jobs.sweeping",
     "verify_plan": "nvaudit.jobs.verifying",
     "AuditReport": "nvaudit.report.result",

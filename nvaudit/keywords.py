@@ -8,6 +8,7 @@ metric may be objects; they become files, since a report names what it was made 
 from __future__ import annotations
 
 import atexit
+import difflib
 import functools
 import hashlib
 import inspect
@@ -17,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -64,17 +65,18 @@ def takes_old(**old: str) -> Callable[[Callable[Args, Result]], Callable[Args, R
 
 
 def takes_options(
-    *specs: type[Options], swept: bool = False
+    *specs: type[Options], swept: bool = False, only: Collection[str] | None = None
 ) -> Callable[[Function[Result]], Function[Result]]:
     """Let a function with ``**options`` take the options of specifications as a person would give them.
 
     Its signature and its docstring list them, for completion and help. ``progress=True`` shows a bar.
-    ``swept``: options of a sweep may have several values.
+    ``swept``: options of a sweep may have several values; ``only``: the fields that are offered.
     """
     fields = {
         name: field.swept() if swept and field.option.sweep is not None else field
         for spec in specs
         for name, field in fields_of(spec).items()
+        if only is None or name in only
     }
 
     def apply(function: Function[Result]) -> Function[Result]:
@@ -89,6 +91,8 @@ def takes_options(
 
         @functools.wraps(function)
         def call(*args: Any, **given: Any) -> Result:
+            if only is not None:
+                _refuse_others(function.__name__, given, offered, own)
             taken = own.bind_partial(*args, **_by_field(given, offered))
             _as_files(taken.arguments)
             _as_files(taken.arguments.get("options", {}))
@@ -107,6 +111,20 @@ def takes_options(
         return call
 
     return apply
+
+
+def _refuse_others(
+    verb: str, given: Mapping[str, Any], offered: Mapping[str, Field], own: inspect.Signature
+) -> None:
+    """Refuse options that a function does not have although its specification does."""
+    known = {*own.parameters, *offered, *(field.name for field in offered.values())}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            raise OptionError(
+                f"{name}: {verb} has no such option; "
+                + (f"did you mean {near[0]}?" if near else f"help(nvaudit.{verb}) lists them")
+            )
 
 
 def _keyword(field: Field) -> str:

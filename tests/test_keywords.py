@@ -8,15 +8,17 @@ import pytest
 
 import nvaudit
 from nvaudit.errors import OptionError
+from nvaudit.report.kinds import KINDS
 
 VERBS = (
     "audit",
     "check",
     "compare",
-    "cost",
+    "estimate_cost",
     "explore",
     "harden",
     "landscape",
+    "plan",
     "remap",
     "roofline",
     "verify_plan",
@@ -32,10 +34,7 @@ def short_scores(outputs, labels):
 @pytest.mark.parametrize("verb", VERBS)
 def test_options_are_in_the_signature_and_in_the_help(verb):
     """Completion and help know every option by its name on the command line, with its default."""
-    from importlib import import_module
-
-    module = {"cost": "nvaudit.jobs.costing"}.get(verb, nvaudit._HOME.get(verb))
-    function = getattr(import_module(module), verb)
+    function = getattr(nvaudit, verb)
     parameters = inspect.signature(function).parameters
     assert parameters["seed"].default == 0
     help_text = inspect.getdoc(function)
@@ -130,3 +129,35 @@ def test_data_may_be_lists_of_different_lengths(tmp_path):
         assert (held["y"].tolist(), held["y_lengths"].tolist()) == ([[[1, 2, 3, 4, 0]], [[0] * 5]], [1, 0])
     with pytest.raises(OptionError, match="'y' is no array of numbers"):
         _data_file((x, [{"a": 1}, {"b": 2}]))
+
+
+def test_every_command_that_makes_a_report_is_a_function(example, tmp_path):
+    """Each has its options as keywords, and gives the report of the command."""
+    others = {"audit --plan": "plan", "cost": "estimate_cost", "verify-plan": "verify_plan",
+              "map": "map_model", "harden --method remap": "remap", "devices fit": "fit_device",
+              "devices show": "show_device",
+              "devices list": "list_devices", "technology show": "show_technology",
+              "technology list": "list_technologies"}  # fmt: skip
+    commands = {kind.command.removeprefix("nvaudit ") for kind in KINDS} - {"config"}
+    assert {others.get(command, command) for command in commands} <= set(dir(nvaudit))
+    assert nvaudit.inspect(example, "fefet1", bits=6).run["bits"] == 6
+    assert nvaudit.plan(example, trials=50, limit=20).kind == "plan"
+    assert nvaudit.show_device("pcm", time="1d").time_s == 86400
+    assert len(nvaudit.list_devices().profiles) > 3
+    assert nvaudit.list_technologies().technologies
+    written = nvaudit.map_model(example, "rram", out=tmp_path / "mapping")
+    assert written.kind == "map"
+    assert nvaudit.check_mapping(tmp_path / "mapping").check.holds
+    chips = tmp_path / "chips"
+    nvaudit.map_model(example, "rram", out=chips, simulate=1)
+    report = nvaudit.calibrate(example, chips, tmp_path / "chip.onnx", samples=20, limit=60)
+    assert report.kind == "calibrate"
+    assert (tmp_path / "chip.onnx").is_file()
+
+
+def test_options_of_another_command_are_refused(example):
+    """A function that has some options only does not take the others in silence."""
+    with pytest.raises(OptionError, match="trials: inspect has no such option"):
+        nvaudit.inspect(example, trials=5)
+    assert "trials" not in inspect.signature(nvaudit.inspect).parameters
+    assert {"bits", "layers", "crossbar"} <= set(inspect.signature(nvaudit.inspect).parameters)

@@ -54,7 +54,7 @@ INPUT_BITS = 8
 
 
 @takes_options(RunSpec)
-def cost(
+def estimate_cost(
     model: str | Path,
     device: str | Path = "rram",
     technology: str | Path | None = None,

@@ -8,7 +8,7 @@ import pytest
 
 from nvaudit import audit, remap, verify_plan
 from nvaudit.errors import OptionError
-from nvaudit.jobs.costing import cost
+from nvaudit.jobs.costing import estimate_cost
 from nvaudit.jobs.replaying import replay
 from nvaudit.mapping.mapping_file import mapping_beside, mapping_data, read_mapping, write_mapping
 from nvaudit.mapping.outliers import find_outliers
@@ -121,7 +121,7 @@ def test_a_mapping_file_has_them(tmp_path):
 def test_digital_products_cost_energy_and_area():
     """As many multiply-adds as digital weights for each input vector, and a place in the buffer."""
     plain, digital = (
-        cost(MODEL, "fefet1", "cmos_22nm_neurosim", adc_bits=6, digital_outliers=share)
+        estimate_cost(MODEL, "fefet1", "cmos_22nm_neurosim", adc_bits=6, digital_outliers=share)
         for share in (None, 0.02)
     )
     assert digital.components["digital"].energy_j > 2 * plain.components["digital"].energy_j

@@ -35,7 +35,7 @@ from nvaudit.report.attribution.result import (
     noise_attribution,
 )
 from nvaudit.report.sections import TimeBox
-from nvaudit.report.wording import duration_estimate, sigma_text
+from nvaudit.report.wording import count_text, duration_estimate, sigma_text
 from nvaudit.session import Session
 
 PARTS = ("tensors", "terms", "classes")
@@ -312,7 +312,7 @@ def _within_time(
     if plan.chips * each <= DEFAULT_S or chips >= plan.chips:
         return plan
     note = (
-        f"{chips} chips instead of {plan.chips}, which would take about "
+        f"{count_text(chips, 'chip')} instead of {plan.chips}, which would take about "
         f"{duration_estimate(plan.chips * each)} (these: {duration_estimate(chips * each)}); "
         f"--attribution-trials {plan.chips} asks for all"
     )

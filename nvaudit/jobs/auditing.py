@@ -43,6 +43,7 @@ from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport, CalibratedChips, NotCorrected
 from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
 from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
+from nvaudit.report.wording import count_text
 from nvaudit.session import Session, prepared, run_nominal, run_probe
 from nvaudit.spec import RunSpec, axes_of, make_spec
 from nvaudit.technology_options import check_technology
@@ -386,7 +387,8 @@ def _resumed(record: ChipRecord, folder: Path, points: int, trials: int) -> list
     # A chip may have several records, races and a run on every sample: chips are counted, not calls.
     chips = len(np.unique(record.rows[record.rows["trial"] < trials][["point", "trial"]]))
     if chips:
-        events.append(f"resumed: {chips} of {points * trials} chips were read from {folder}")
+        of_all = count_text(points * trials, "chip")
+        events.append(f"resumed: {chips} of {of_all} were read from {folder}")
     return events
 
 

@@ -21,7 +21,7 @@ from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.stop import DEFAULT_S, Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
-from nvaudit.report.wording import duration_estimate
+from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import Session
 from nvaudit.sharing import shared
 from nvaudit.stats.binomial import trials_for_bound
@@ -168,7 +168,7 @@ def fit_default_chips(session: Session, metric: Metric, chip_s: float, width: in
     if spec.trials * each <= DEFAULT_S or trials >= spec.trials:
         return
     session.notes.append(
-        f"{trials:,} chips instead of {spec.trials:,}, which would take about "
+        f"{count_text(trials, 'chip')} instead of {spec.trials:,}, which would take about "
         f"{duration_estimate(spec.trials * each)} (these: {duration_estimate(trials * each)}); --trials "
         f"{spec.trials} asks for all, --limit for fewer samples, --max-minutes for the best in a time"
     )
@@ -198,8 +198,8 @@ def _undefined(counts: list[int], samples: int) -> tuple[str, ...]:
     if not bad:
         return ()
     return (
-        f"outputs that are not numbers (NaN): on {len(bad)} of {len(counts)} chips, for up to {max(bad)} of "
-        f"{samples} samples; they count as wrong",
+        f"outputs that are not numbers (NaN): on {len(bad)} of {count_text(len(counts), 'chip')}, for up to "
+        f"{max(bad)} of {count_text(samples, 'sample')}; they count as wrong",
     )
 
 

@@ -61,6 +61,7 @@ from nvaudit.remapping.time_budget import (
 )
 from nvaudit.report.remap.result import RemapReport
 from nvaudit.report.result import AuditReport, boxed_together
+from nvaudit.report.wording import count_text
 from nvaudit.session import Session, check_converters, prepared, settle_metric
 from nvaudit.spec import make_spec
 from nvaudit.technology_options import TechnologyOptions, check_technology
@@ -510,7 +511,7 @@ def _that_holds(search: RemapSearch, session: Session, checked: int) -> RemapCan
         lost = best.measured.sign * (before - after)
         if lost <= search.allowed:
             return best
-        search.refused[best.name] = f"{COSTS} on {checked} samples"
+        search.refused[best.name] = f"{COSTS} on {count_text(checked, 'sample')}"
         search.more_cautious(best)
 
 

@@ -18,7 +18,7 @@ from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.workload import save_array
-from nvaudit.report.wording import limit_text
+from nvaudit.report.wording import count_text, limit_text
 from nvaudit.report.write_verify.result import POINT, VerifyChoice, VerifyReport
 from nvaudit.session import (
     Session,
@@ -153,7 +153,8 @@ def _measure(job: _PlanJob, session: Session) -> VerifyReport | Probe:
             choice = _choose(spec, chips, ranked, metric, quantised.value)
     if chips.resumed:
         total = len(chips.values) * chips.trials
-        session.events.append(f"resumed: {chips.resumed} of {total} chips were read from {job.resume}")
+        of_all = count_text(total, "chip")
+        session.events.append(f"resumed: {chips.resumed} of {of_all} were read from {job.resume}")
     weights = {d.constant.weight.key: d.constant.weight for d in session.decisions if d.constant.weight}
     plan = None if choice is None else job.output
     if plan is not None and choice is not None:

@@ -421,5 +421,5 @@ def _chips_text(trials: int, early: Interrupted | TimeBox | None) -> str:
     if early is None:
         return f"{trials} chip{'' if trials == 1 else 's'}"
     if trials == early.done:
-        return f"{trials} of {early.wanted} chips"
-    return f"{trials} chips ({early.done} of {early.wanted} done)"
+        return f"{trials} of {count_text(early.wanted, 'chip')}"
+    return f"{count_text(trials, 'chip')} ({early.done} of {early.wanted} done)"

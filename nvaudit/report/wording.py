@@ -335,3 +335,22 @@ def listed_text(names: Sequence[str]) -> str:
     ('a', 'a, b and c')
     """
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def images_text(done: int, exhaustive: int) -> str:
+    """Say how many images were run, of those that every chip on every image takes.
+
+    More than these where races leave chips open, which are then run on every image, and where a run ends
+    with chips that its result does not count.
+
+    Examples
+    --------
+    >>> images_text(250, 1000)
+    '250 of 1,000 images evaluated (25 %)'
+    >>> images_text(1030, 1000)
+    '1,030 images evaluated, 3 % more than every chip on every image'
+    """
+    if done <= exhaustive:
+        return f"{done:,} of {exhaustive:,} images evaluated ({100 * done / exhaustive:.3g} %)"
+    more = 100 * (done / exhaustive - 1)
+    return f"{done:,} images evaluated, {more:.2g} % more than every chip on every image"

@@ -21,7 +21,7 @@ from nvaudit.report.document import (
 from nvaudit.report.parts import model_row, record_section
 from nvaudit.report.rerun import remedy_command, rerun_command
 from nvaudit.report.result import AuditReport
-from nvaudit.report.wording import amount_text, count_text, duration_text
+from nvaudit.report.wording import amount_text, count_text, duration_text, images_text
 
 _LABELS = {
     "class": "class labels",
@@ -104,9 +104,9 @@ def _trials_text(report: AuditReport) -> str:
     text = count_text(trials.count, "chip") + ("" if seed is None else f", seed {seed}")
     done, most = trials.images_evaluated, trials.images_exhaustive
     if done == most or not most:
-        text += f", every chip on every image ({done:,} images)"
+        text += f", every chip on every image ({count_text(done, 'image')})"
     else:
-        text += f", {done:,} of {most:,} images evaluated ({100 * done / most:.3g} %)"
+        text += f", {images_text(done, most)}"
     if trials.race is None:
         return text
     what = "is the one of every chip on every image"

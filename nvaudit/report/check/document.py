@@ -271,7 +271,7 @@ def _record(report: CheckReport) -> Section:
         *dict.fromkeys(
             (
                 f"Data of {short(named.name.model)}",
-                f"{named.report.data.source}, {named.report.data.count:,} samples",
+                f"{named.report.data.source}, {count_text(named.report.data.count, 'sample')}",
             )
             for named in report.audits
             if named.report is not None

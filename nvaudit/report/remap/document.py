@@ -104,7 +104,7 @@ def _pair(report: RemapReport) -> Section:
         return Section(
             "pair", "Before and after", (Paragraph("Nothing was changed, so nothing was audited."),)
         )
-    caption = f"The same {report.difference.chips:,} chips before and after."
+    caption = f"The same {count_text(report.difference.chips, 'chip')} before and after."
     table = Table("sides", caption, _PAIR_COLUMNS, rows, numeric=(1, 2, 3, 4))
     sides = (("before", report.before), ("after", report.after))
     costs = costs_table("costs", "", [(name, side.cost) for name, side in sides if side is not None])

@@ -222,7 +222,7 @@ def _record(report: SweepReport) -> Section:
     rows = [
         ("Chips", count_text(chips, "chip")),
         ("Model", f"{first.model.path}, SHA-256 {first.hashes.model[:12]}"),
-        ("Data", f"{first.data.source}, {first.data.count:,} samples"),
+        ("Data", f"{first.data.source}, {count_text(first.data.count, 'sample')}"),
         ("First", settings_text(report.audits[0].settings)),
     ]
     return record_section(report, rows)

@@ -82,6 +82,9 @@ MAY_IMPORT = {
     "jobs.rare": LOWER | {"perturb", "session"},
     "jobs.calibrating": LOWER | {"perturb", "session", "remapping", "jobs.measuring"},
     "jobs.on_crossbars": LOWER | {"perturb", "session"},
+    "jobs.verbs": LOWER
+    | {"perturb", "technology", "jobs.chip_calibrating", "jobs.deploying", "jobs.describing", "jobs.fitting"}
+    | {"jobs.inspecting", "jobs.planning", "jobs.reassembling"},
     "jobs.mapped_manifest": LOWER | {"perturb", "jobs.on_crossbars"},
     "jobs.deploying": LOWER | {"perturb", "session", "jobs.on_crossbars", "jobs.mapped_manifest"},
     "jobs.reassembling": LOWER

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nvaudit._version import __version__
 from nvaudit.errors import EngineError, KeptError, ModelError, NvauditError, OptionError
-from nvaudit.files import check_product, forget_input, holding_inputs, write_text_atomic
+from nvaudit.files import check_product, forget_input, holding_inputs, write_text_atomic, writing
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.code_search import Conversion
@@ -255,7 +255,8 @@ def _choose(
         scores = None
         if keeping is not None:
             keeping = keeping / _CALIBRATION
-            keeping.mkdir(exist_ok=True)
+            with writing(keeping):
+                keeping.mkdir(exist_ok=True)
             scores = KeptScores(stack.enter_context(open_record(keeping, session.identity(metric))))
         original, cost = _original(spec, session, metric, clock, scores, keeping)
         return _search(spec, asked, session, given, original, cost, output, progress, clock)

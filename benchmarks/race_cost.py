@@ -73,10 +73,11 @@ def measure(options: argparse.Namespace) -> None:
             begin = time.thread_time()
             outcome = engine.race(metric, None, 0, trial, task)
             middle = time.thread_time()
-            for _ in range(-(-outcome.images // batch)):
+            looked_at = outcome.images + (0 if outcome.rest is None else outcome.rest.images)
+            for _ in range(-(-looked_at // batch)):
                 plain.run([workload.output], feeds)
             raced, reference = raced + middle - begin, reference + time.thread_time() - middle
-            images += outcome.images
+            images += looked_at
             found.append((outcome.value, outcome.images, outcome.gap))
     digest = hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
     print(

@@ -6,6 +6,7 @@ differences hold; what looks at single samples (races, the error of a finite set
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,14 @@ def accumulator(metric: Metric) -> Accumulator:
     if metric.kind == "perplexity":
         return _Perplexity(metric)
     return _Confusion(metric)
+
+
+def over_all(metric: Metric, pieces: Iterable[tuple[Array, Array | None]]) -> float:
+    """A metric that has one value for a whole set, of outputs and what they are compared with."""
+    gathered = accumulator(metric)
+    for output, target in pieces:
+        gathered.update(output, target)
+    return float(gathered.compute())
 
 
 class _Own:

@@ -48,6 +48,11 @@ class Difficulty:
         return float(self.expected.sum())
 
     @cached_property
+    def sums(self) -> NDArray[np.float64]:
+        """Probability of drawing a sample or one before it."""
+        return np.cumsum(self.draw)
+
+    @cached_property
     def most_right(self) -> float:
         """Largest ``(1 - expected) / draw``."""
         return float(((1 - self.expected) / self.draw).max())

@@ -22,14 +22,14 @@ from nvaudit.perturb.badness import badness, counts_errors, soft_errors
 from nvaudit.perturb.bound import BoundSession, bound_sessions
 from nvaudit.perturb.cells import Cells, place_cells, target_cells
 from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
-from nvaudit.perturb.corpus import accumulator
+from nvaudit.perturb.corpus import over_all
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
 from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import CertainRace, Race, RaceTask, SampleOrder
 from nvaudit.perturb.read_back import cells_on, weights_of
-from nvaudit.perturb.scores import try_function
+from nvaudit.perturb.scores import gather_outputs, in_pieces, total_score, try_function
 from nvaudit.perturb.session import FILE_BYTES, TemplateSessions, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
@@ -41,9 +41,6 @@ QUANTISED = -1
 
 PROBE_SAMPLES = 512
 """How many nominal outputs the reading of the outputs' shape and scale rests on."""
-
-GATHER_BYTES = 1 << 20
-"""Outputs are scored in pieces of about this size."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,8 @@ class Outcome:
         Of a race that was decided: between which bands the chip lies, 0 below the first.
     undefined : int
         Samples with an output that is not a number.
+    rest : Outcome or None
+        Of a race that was not decided: the chip on every sample, of which the race had not seen ``images``.
     """
 
     value: float
@@ -67,6 +66,7 @@ class Outcome:
     seconds: float
     gap: int | None = None
     undefined: int = 0
+    rest: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Engine:
                     header["shape"] = (self._w.count, *part.shape[1:])
                     np.lib.format.write_array_header_2_0(file, header)
                 part.tofile(file)
-                total += _sum([score(metric, output, part)])
+                total += total_score([score(metric, output, part)])
         return self._finite(metric, total / self._w.count)
 
     def chip(
@@ -212,7 +212,7 @@ class Engine:
         """Score chip ``trial`` as :meth:`chip` does, and give the score of every sample."""
         begin = time.perf_counter()
         parts = list(self._scores(self._chip_session(point, trial), self._w.template, metric, keep))
-        value = self._finite(metric, _sum(parts) / self._w.count)
+        value = self._finite(metric, total_score(parts) / self._w.count)
         outcome = Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
         return outcome, np.concatenate(parts).astype(np.float32)
 
@@ -226,7 +226,7 @@ class Engine:
             value = badness(metric, self._score(session, graph, metric, keep), samples)
             return Outcome(value, samples, time.perf_counter() - begin)
         reference, right, soft = self._reference(keep), 0.0, 0.0
-        for start, stop, output in _gather(self._outputs(session, graph, samples)):
+        for start, stop, output in gather_outputs(self._outputs(session, graph, samples)):
             check_row(metric, output)
             target = _part(reference, slice(start, stop))
             right += float(score(metric, output, target).sum())
@@ -250,25 +250,30 @@ class Engine:
         graph = self._w.ideal if trial is None else self._w.template
         session = self._open(graph) if trial is None else self._chip_session(point, trial, variant)
         reference, chosen = self._reference(keep), spread_evenly(self._w.count, images)
-        outputs = _gather(self._outputs(session, graph, images, chosen))
+        outputs = gather_outputs(self._outputs(session, graph, images, chosen))
         if metric.corpus:
             parts = ((out, _part(reference, chosen[a:b])) for a, b, out in outputs)
-            return np.array([self._finite(metric, _over_all(metric, parts))])
+            return np.array([self._finite(metric, over_all(metric, parts))])
         metric = over_set(metric, _part(reference, chosen))
         scores = np.concatenate([score(metric, out, _part(reference, chosen[a:b])) for a, b, out in outputs])
-        self._finite(metric, _sum([scores]) / images)
+        self._finite(metric, total_score([scores]) / images)
         return scores
 
     def margins(self, metric: Metric, keep: str | None) -> NDArray[np.float64]:
         """Margin of the unmodified model on every sample; see :mod:`nvaudit.perturb.difficulty`."""
         graph, reference = self._w.ideal, self._reference(keep)
-        outputs = _gather(self._outputs(self._open(graph), graph, self._w.count))
+        outputs = gather_outputs(self._outputs(self._open(graph), graph, self._w.count))
         return np.concatenate(
             [nominal_margin(metric, output, _part(reference, slice(a, b))) for a, b, output in outputs]
         )
 
-    def race(self, metric: Metric, keep: str | None, point: int, trial: int, task: RaceTask) -> Outcome:
-        """Run chip ``trial`` on some of the samples until it is sure where its metric lies."""
+    def race(
+        self, metric: Metric, keep: str | None, point: int, trial: int, task: RaceTask, finish: bool = True
+    ) -> Outcome:
+        """Run chip ``trial`` on some of the samples until it is sure where its metric lies.
+
+        With ``finish`` one that stays open is run on the others too, but not in a race for certain.
+        """
         begin = time.perf_counter()
         difficulty = self._difficulty_of(task)
         race: Race | CertainRace
@@ -282,7 +287,7 @@ class Engine:
         # a little later or sooner, and no bound changes.
         step = max(self._w.batch, graph.batch or 0)
         metric = self._over_set(metric)
-        gap, seen, undefined = None, 0, 0
+        gap, seen, undefined, known = None, 0, 0, np.full(self._w.count, np.nan)
         while gap is None and seen < len(race.order):
             chosen = race.order[seen : seen + race.step(step)]
             parts = [output for _, _, output in self._outputs(session, graph, len(chosen), chosen)]
@@ -292,10 +297,22 @@ class Engine:
             scores = score(metric, outputs, _part(reference, chosen))
             # A race is about errors from 0 to 1; only metrics that are fractions race, for which the error
             # is 1 − score.
-            gap, seen = race.see(1 - scores), seen + len(chosen)
+            gap, seen, known[chosen] = race.see(1 - scores), seen + len(chosen), scores
             if gap is None and race.hopeless(len(race.order)):
                 break
-        return Outcome(race.estimate, seen, time.perf_counter() - begin, gap, undefined)
+        seconds, rest = time.perf_counter() - begin, None
+        if gap is None and finish and task.kind != "certain":
+            others, missing = np.setdiff1d(np.arange(self._w.count), race.order[:seen]), undefined
+            for start, stop, outputs in gather_outputs(self._outputs(session, graph, len(others), others)):
+                check_row(metric, outputs)
+                missing += not_numbers(outputs)
+                chosen = others[start:stop]
+                known[chosen] = score(metric, outputs, _part(reference, chosen))
+            # Added up as those of a chip that did not race: the sum of fractions depends on their order.
+            pieces = in_pieces(known, outputs[:1].nbytes, graph.batch or self._w.batch)
+            value = self._finite(metric, total_score(pieces) / self._w.count)
+            rest = Outcome(value, len(others), time.perf_counter() - begin, undefined=missing)
+        return Outcome(race.estimate, seen, seconds, gap, undefined, rest)
 
     def _difficulty_of(self, task: RaceTask) -> Difficulty:
         if self._difficulty[0] != task.identity:
@@ -308,8 +325,8 @@ class Engine:
     def _value(self, session: Any, graph: GraphFile, metric: Metric, keep: str | None) -> float:
         """The metric over the set."""
         if metric.corpus:
-            return _over_all(metric, self._pieces(session, graph, metric, keep))
-        return _sum(self._scores(session, graph, metric, keep)) / self._w.count
+            return over_all(metric, self._pieces(session, graph, metric, keep))
+        return total_score(self._scores(session, graph, metric, keep)) / self._w.count
 
     def _scores(
         self, session: Any, graph: GraphFile, metric: Metric, keep: str | None
@@ -324,7 +341,7 @@ class Engine:
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
         """Outputs and what they are compared with, in pieces; counts samples whose outputs are no numbers."""
         reference, self._undefined = self._reference(keep), 0
-        for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
+        for start, stop, output in gather_outputs(self._outputs(session, graph, self._w.count)):
             check_row(metric, output)
             if self._w.boxes is None:  # else counted in what boxes are read from: they are filled up with NaN
                 self._undefined += not_numbers(output)
@@ -565,38 +582,8 @@ class Engine:
         return self._laws[1]
 
 
-def _sum(parts: Iterable[NDArray[np.float64]]) -> float:
-    """Sum of all scores; one beyond floating point is infinite, and refused where it is looked at."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return sum(float(part.sum()) for part in parts)
-
-
-def _over_all(metric: Metric, pieces: Iterable[tuple[NDArray[Any], NDArray[Any] | None]]) -> float:
-    """A metric that has one value for a whole set."""
-    gathered = accumulator(metric)
-    for output, target in pieces:
-        gathered.update(output, target)
-    return float(gathered.compute())
-
-
 def _part(reference: NDArray[Any] | None, which: slice | NDArray[np.intp]) -> NDArray[Any] | None:
     return None if reference is None else np.asarray(reference[which])
-
-
-def _gather(
-    outputs: Iterator[tuple[int, int, NDArray[Any]]],
-) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """Join small outputs of consecutive batches: scored one by one they cost as much as a small model."""
-    parts: list[NDArray[Any]] = []
-    begin = end = size = 0
-    for _, stop, output in outputs:
-        parts.append(output)
-        end, size = stop, size + output.nbytes
-        if size >= GATHER_BYTES:
-            yield begin, end, np.concatenate(parts)
-            parts, begin, size = [], end, 0
-    if parts:
-        yield begin, end, np.concatenate(parts)
 
 
 def place(draw: DrawnWeights, slot: Slot) -> NDArray[Any]:

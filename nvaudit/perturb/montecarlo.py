@@ -211,14 +211,25 @@ class ChipRunner:
             return
         todo = deque(calls)
         for call, outcome, known in completed(self.pool, todo, self._submit, self._recall, self._ending):
+            if outcome.rest is not None:
+                self._enter(ChipRun(call.point, call.trial), outcome.rest)
             if not known and self.record is not None:
                 self.record.add(call.point, call.trial, outcome, call.digest)
             # The run of a chip on every sample serves several questions and its cost is counted once.
             if call.task is not None or (call.point, call.trial) not in self._known:
                 self._note(call, outcome)
-            # A race that stayed open is followed by its full run at once: a run that ends early then has
-            # few chips that were raced and not measured.
+            # Of a race that stayed open and that is recalled, the run on every sample may be missing; it
+            # follows at once.
             todo.extendleft(done(call, outcome) or ())
+
+    def _enter(self, call: ChipRun, outcome: Outcome) -> None:
+        """Keep what a race that stayed open found of a chip on every sample, if that is not known."""
+        if self._recall(call) is not None:
+            return
+        # Before the race itself: where the run is killed in between, both are made again and counted alike.
+        if self.record is not None:
+            self.record.add(call.point, call.trial, outcome)
+        self._note(call, outcome)
 
     def _recall(self, call: ChipRun) -> Outcome | None:
         """What is known of a call already, from this run or the record."""
@@ -247,7 +258,10 @@ class ChipRunner:
         what = f"trial {call.trial}"
         if call.task is None:
             return self.pool.submit(what, "chip", self.metric, self.keep, call.point, call.trial)
-        return self.pool.submit(what, "race", self.metric, self.keep, call.point, call.trial, call.task)
+        finish = (call.point, call.trial) not in self._known
+        return self.pool.submit(
+            what, "race", self.metric, self.keep, call.point, call.trial, call.task, finish
+        )
 
     def _note(self, call: ChipRun, outcome: Outcome) -> None:
         self._took.setdefault(call.task is None, deque(maxlen=_RECENT)).append(outcome.seconds)

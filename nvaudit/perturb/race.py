@@ -29,17 +29,20 @@ from nvaudit.arrays import Floats
 from nvaudit.perturb.difficulty import Difficulty
 from nvaudit.rng import stream
 
-_STAKES = np.array([0.99, 0.5])
+_STAKES = np.array([0.99, 0.5, 0.25])
 """Shares of the largest bet that keeps every factor positive; the wealth is the mean of the gamblers'."""
 
 RACED_SHARE = 0.7
 """Share of the samples after which a race is given up: the chip is then run on all of them, in order."""
 
+_RULES = 2
+"""Counts how samples were drawn and bet on in this and earlier versions, whose outcomes are not recalled."""
+
 _LEAST_STEP = 8
 """Samples that a certain race looks at before it looks whether it is decided."""
 
-_FIRST_LOOK, _GROWTH = 512, 4
-"""Samples whose order is worked out at first, and how many times as many the next time."""
+_DRAWN_TOGETHER = 512
+"""Samples that are drawn at a time, some of them more than once."""
 
 _ROUNDING = 1e-9
 _MOST_SHIFT, _HALVINGS = 8.0, 24
@@ -117,15 +120,16 @@ class RaceTask:
     @property
     def digest(self) -> int:
         """63 bits that tell what the outcome depends on, beside the chip; never 0."""
-        text = repr((self.kind, self.identity, self.bands, self.most))
+        text = repr((_RULES, self.kind, self.identity, self.bands, self.most))
         content = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return max(1, int.from_bytes(content, "little") >> 1)
 
 
 class SampleOrder:
-    """Samples drawn without replacement, hard ones more often; worked out as far as they are looked at.
+    """Samples drawn without replacement, hard ones more often; drawn as far as they are looked at.
 
-    Inf. Process. Lett. 97 (2006) 181).
+    Drawing with replacement and passing over what came before gives the same law as drawing, each time, one
+    of those left in proportion to its weight.
 
     Parameters
     ----------
@@ -136,9 +140,10 @@ class SampleOrder:
     """
 
     def __init__(self, difficulty: Difficulty, most: int, seed: int, *address: int | str) -> None:
-        rate = difficulty.draw
-        self._rings = stream(seed, "race", *address).exponential(size=len(rate)) / rate
-        self._most = min(most, len(rate))
+        self._sums = difficulty.sums
+        self._numbers = stream(seed, "race", *address)
+        self._most = min(most, len(self._sums))
+        self._seen = np.zeros(len(self._sums), np.bool_)
         self._first: NDArray[np.intp] = np.empty(0, np.intp)
 
     def __len__(self) -> int:
@@ -146,12 +151,18 @@ class SampleOrder:
 
     def __getitem__(self, span: slice) -> NDArray[np.intp]:
         start, stop, step = span.indices(self._most)
-        if stop > len(self._first):
-            # Most races are over early. Whatever its length, the order begins alike.
-            count = min(self._most, max(_FIRST_LOOK, _GROWTH * len(self._first), stop))
-            first = np.argpartition(self._rings, count - 1)[:count]
-            self._first = np.asarray(first[np.argsort(self._rings[first], kind="stable")])
+        while stop > len(self._first):
+            self._draw_more()
         return self._first[start:stop:step]
+
+    def _draw_more(self) -> None:
+        # Always as many at a time: however far it is looked at, the order begins alike.
+        drawn = np.searchsorted(self._sums, self._numbers.random(_DRAWN_TOGETHER), side="right")
+        drawn = np.minimum(drawn, len(self._sums) - 1)  # the sums may end a little below 1
+        new = drawn[~self._seen[drawn]]
+        first = np.sort(np.unique(new, return_index=True)[1])
+        self._seen[new] = True
+        self._first = np.concatenate([self._first, new[first]])
 
 
 class Race:
@@ -168,18 +179,19 @@ class Race:
         self._count = n = len(difficulty.expected)
         self._difficulty = difficulty
         # "Above" is won by refuting E ≥ E₀ = n (1 − value). "Below" is the same game with 1 − x and 1 − c,
-        # of which at least n · value are right at the edge: Z changes its sign, and its largest value
+        # of which at least n · value are right at the edge: m and Z change their signs, and the largest Z
         # is c/q, not (1 − c)/q.
-        self._above = _Gambler(
-            [[n * (1 - edge.value) for edge in band.above] for band in bands],
-            [[edge.error for edge in band.above] for band in bands],
-            difficulty.most_right,
+        edges = [(i, edge, 1.0) for i, band in enumerate(bands) for edge in band.above]
+        edges += [(i, edge, -1.0) for i, band in enumerate(bands) for edge in band.below]
+        self._bands = len(bands)
+        self._gamblers = _Gamblers(
+            np.array([n * (1 - edge.value) for _, edge, _ in edges]),
+            np.array([side for _, _, side in edges]),
+            np.array([edge.error for _, edge, _ in edges]),
+            difficulty,
         )
-        self._below = _Gambler(
-            [[n * edge.value for edge in band.below] for band in bands],
-            [[edge.error for edge in band.below] for band in bands],
-            difficulty.most_wrong,
-        )
+        self._place = np.array([i if side > 0 else len(bands) + i for i, _, side in edges], np.intp)
+        self._no_edge = np.setdiff1d(np.arange(2 * len(bands)), self._place)
         self.order = order
         self._seen = 0
         self._errors = self._drawn = self._foreseen = 0.0
@@ -187,8 +199,9 @@ class Race:
         """Unbiased estimate of the metric from the first batch."""
 
     def step(self, most: int) -> int:
-        """Samples to look at next."""
-        return most
+        """Samples to look at next: more, the longer it goes on, since each look costs about 20 of them."""
+        # Of a race of T samples, steps of s cost T/s looks and s/2 samples too many: best is s ~ √T.
+        return most * max(1, math.isqrt(self._seen // most))
 
     def see(self, errors: Floats) -> int | None:
         """Look at the next samples of the order.
@@ -203,24 +216,20 @@ class Race:
             Between which bands the chip surely lies: 0 below the first, i above the i-th; None while that is
             open.
         """
-        span = slice(self._seen, self._seen + len(errors))
-        chosen = self.order[span]
+        chosen = self.order[self._seen : self._seen + len(errors)]
         expected, draw = self._difficulty.expected[chosen], self._difficulty.draw[chosen]
         drawn, self._drawn = _before(self._drawn, draw)
         left = np.maximum(1 - drawn, 1e-9)  # Σ_left q before each step; rounding of the last may reach 0
         foreseen, self._foreseen = _before(self._foreseen, expected)
-        expect = self._difficulty.total - foreseen  # Σ_left c
-        before = self._errors + _before(0.0, errors)[0]
+        seen, self._errors = _before(self._errors, errors)
+        known = seen + (self._difficulty.total - foreseen)  # S + Σ_left c
         z = (errors - expected) * left / draw
         # Each S + Σ_left c + Z has the mean E. Over a first batch of fixed length their average is
         # unbiased; over all batches it would not be, since the race stops by what it has seen.
         if self._seen == 0:
-            self.estimate = float(1 - np.mean(before + expect + z) / self._count)
-        self._above.bet(before + expect, z, left)
-        right = np.arange(self._seen, self._seen + len(errors)) - before  # of 1 − x
-        self._below.bet(right + (self._count - np.arange(span.start, span.stop) - expect), -z, left)
+            self.estimate = float(1 - np.add.reduce(known + z) / (len(z) * self._count))
+        self._gamblers.bet(known, z, left)
         self._seen += len(errors)
-        self._errors += float(errors.sum())
         progress = self._progress()
         return int(np.argmax(progress)) if progress.max() == np.inf else None
 
@@ -232,11 +241,16 @@ class Race:
 
     def _progress(self) -> Floats:
         """How much of the wanted evidence there is for each gap between bands; infinite where all is."""
+        # Of each side of a band the weakest edge counts.
+        weakest = np.full(2 * self._bands, np.inf)
+        np.minimum.at(weakest, self._place, self._gamblers.progress)
+        weakest[self._no_edge] = 0.0  # nothing can be past a side without an edge
+        above, below = weakest[: self._bands], weakest[self._bands :]
         # A chip in gap i is above every band before it and below every band from i on: the least evidence
         # of them all counts, a running minimum from either end.
-        above = np.concatenate([[np.inf], self._above.progress])
-        below = np.concatenate([self._below.progress, [np.inf]])
-        return np.minimum(np.minimum.accumulate(above), np.minimum.accumulate(below[::-1])[::-1])
+        above = np.minimum.accumulate(np.append(np.inf, above))
+        below = np.minimum.accumulate(np.append(np.inf, below[::-1]))[::-1]
+        return np.asarray(np.minimum(above, below))
 
 
 class CertainRace:
@@ -298,50 +312,57 @@ class CertainRace:
 
 def _before(start: float, values: Floats) -> tuple[Floats, float]:
     """The sum before each value, and after the last, added in order as one long sum would be."""
-    sums = np.cumsum(np.concatenate([[start], values]))
+    sums = np.empty(len(values) + 1)
+    sums[0], sums[1:] = start, values
+    np.add.accumulate(sums, out=sums)
     return sums[:-1], float(sums[-1])
 
 
-class _Gambler:
-    """Wealth against "the total is at least this", for each edge of each band."""
+class _Gamblers:
+    """Wealth against "the total is at least this" of each edge, and on the other side "at most".
 
-    def __init__(self, totals: list[list[float]], errors: list[list[float]], most: float) -> None:
-        self._band = np.repeat(np.arange(len(totals)), [len(band) for band in totals])
-        self._totals = np.array([total for band in totals for total in band])
-        self._wanted = -np.log([error for band in errors for error in band])
-        self._most = most
-        self._log = np.zeros((len(self._totals), len(_STAKES)))
-        self._part = np.zeros(len(self._totals))
+    Parameters
+    ----------
+    totals : ndarray, float64, shape (edge,)
+        Errors of a chip at the edge.
+    side : ndarray of float, shape (edge,)
+        1: better chips are bet on; -1: worse ones.
+    error : ndarray, float64, shape (edge,)
+        Chance of a wrong stop.
+    """
+
+    def __init__(self, totals: Floats, side: Floats, error: Floats, difficulty: Difficulty) -> None:
+        self._totals, self._side = totals[:, None], side[:, None]
+        self._wanted = -np.log(error)
+        self._most = np.where(side > 0, difficulty.most_right, difficulty.most_wrong)[:, None]
+        self._log = np.zeros((len(totals), len(_STAKES)))
         self.progress = np.zeros(len(totals))
-        """Evidence of each band's weakest edge as a share of what is wanted; infinite once it is there."""
+        """Evidence of each edge as a share of what is wanted; infinite once it is there."""
 
     def bet(self, known: Floats, z: Floats, left: Floats) -> None:
         """Bet on some draws: ``known`` is S + Σ_left c before each, ``left`` is Σ_left q."""
-        if not len(self._totals):
+        still = np.flatnonzero(self.progress < np.inf)
+        if not len(still):
             return
-        still = np.flatnonzero(self._part < np.inf)
-        if len(still):
-            mean = self._totals[still, None] - known
-            # Z ≤ max((1 − c)/q) · left = most · left, so λ = 1 / (most · left − m) keeps 1 + λ (m − Z) ≥ 0;
-            # a stake below 1 keeps it above. Known before the draw: known and left are of the past.
-            # The floor of 1 only makes bets smaller, or holds where m > most · left: then no draw could
-            # have that mean, E ≥ E₀ is impossible, and the wealth may grow.
-            bet = 1 / np.maximum(self._most * left - mean, 1.0)
-            gains = np.log1p(_STAKES[:, None] * (bet * (mean - z))[:, None])
-            logs = self._log[still][:, :, None] + np.cumsum(gains, axis=2)  # [edge, stake, draw]
-            self._log[still] = logs[:, :, -1]
-            # The mean of the gamblers' wealths is a supermartingale as each is; once it has reached 1/ε, at
-            # any step of the batch, the edge is won for good (Ville). It is no more than the best one's: only
-            # where that has it need the mean be worked out.
-            wanted, best = self._wanted[still], logs.max(axis=1)
-            edge, draw = np.nonzero(best >= wanted[:, None] - _ROUNDING)
-            won = np.zeros(len(still), bool)
-            won[edge[_mean_wealth(logs[edge, :, draw]) >= wanted[edge]]] = True
-            self._part[still] = np.where(won, np.inf, _mean_wealth(logs[:, :, -1]) / wanted)
-        np.minimum.at(weakest := np.full(len(self.progress), np.inf), self._band, self._part)
-        # Nothing can be below a band without an edge.
-        weakest[np.bincount(self._band, minlength=len(weakest)) == 0] = 0.0
-        self.progress = weakest
+        side, mean = self._side[still], self._totals[still] - known
+        # Z ≤ max((1 − c)/q) · left = most · left, so λ = 1 / (most · left − m) keeps 1 + λ (m − Z) ≥ 0;
+        # a stake below 1 keeps it above. Known before the draw: known and left are of the past.
+        # The floor of 1 only makes bets smaller, or holds where m > most · left: then no draw could
+        # have that mean, E ≥ E₀ is impossible, and the wealth may grow.
+        bet = side * (mean - z) / np.maximum(self._most[still] * left - side * mean, 1.0)
+        logs = np.log1p(_STAKES[:, None] * bet[:, None])  # [edge, stake, draw]
+        logs[:, :, 0] += self._log[still]
+        np.add.accumulate(logs, axis=2, out=logs)
+        self._log[still] = logs[:, :, -1]
+        # The mean of the gamblers' wealths is a supermartingale as each is; once it has reached 1/ε, at
+        # any step of the batch, the edge is won for good (Ville). It is no more than the best one's: only
+        # where that has it need the mean be worked out.
+        wanted, best = self._wanted[still], np.maximum.reduce(logs, axis=(1, 2))
+        share = _mean_wealth(logs[:, :, -1]) / wanted
+        for edge in np.flatnonzero(best >= wanted - _ROUNDING):
+            if _mean_wealth(logs[edge].T).max() >= wanted[edge]:
+                share[edge] = np.inf
+        self.progress[still] = share
 
 
 def _mean_wealth(logs: Floats) -> Floats:

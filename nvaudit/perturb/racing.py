@@ -231,7 +231,7 @@ def _race(
     """Race some chips against bands and enter what was found."""
     for trial, (race, value) in runner.races(point, trials, task).items():
         state.raced += 1
-        state.spent += race.images + (0 if value is None else samples)
+        state.spent += race.images if value is None else samples
         if np.isnan(state.estimate[trial]):
             state.estimate[trial] = race.value
         if value is not None:
@@ -371,14 +371,16 @@ def _unsettled(state: RaceState, ranges: Sequence[RankRange], attempt: int) -> l
             return float(lows[rank])
         value = float(highs[rank])
         beyond = exact[exact < value]
-        return value + (float(beyond[-1]) - value) * share if beyond.size else -math.inf
+        known = beyond.size and math.isfinite(value)
+        return value + (float(beyond[-1]) - value) * share if known else -math.inf
 
     def top(lows: Floats, highs: Floats, rank: int) -> float:
         if np.isfinite(highs[rank]):
             return float(highs[rank])
         value = float(lows[rank])
         beyond = exact[exact > value]
-        return value + (float(beyond[0]) - value) * share if beyond.size else math.inf
+        known = beyond.size and math.isfinite(value)
+        return value + (float(beyond[0]) - value) * share if known else math.inf
 
     return [
         (

@@ -6,6 +6,7 @@ positions (pixels, time steps).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ from nvaudit.perturb.own_metric import as_scores, load_metric, run_own
 from nvaudit.perturb.text import distances, greedy_ctc, lengths
 
 Scores = NDArray[np.float64]
+
+GATHER_BYTES = 1 << 20
+"""Outputs are scored in pieces of about this size."""
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Least probability in a logarithm."""
@@ -364,3 +368,29 @@ def _cross_entropy(metric: Metric, output: Array, target: Array) -> Scores:
         return np.asarray(-np.log(np.maximum(own, SMALLEST)))
     peak = scores.max(axis=-1)
     return np.asarray(np.log(np.exp(scores - peak[..., None]).sum(axis=-1)) + peak - own)
+
+
+def total_score(parts: Iterable[Scores]) -> float:
+    """Sum of all scores; one beyond floating point is infinite, and refused where it is looked at."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return sum(float(part.sum()) for part in parts)
+
+
+def gather_outputs(outputs: Iterator[tuple[int, int, Array]]) -> Iterator[tuple[int, int, Array]]:
+    """Join small outputs of consecutive batches: scored one by one they cost as much as a small model."""
+    parts: list[Array] = []
+    begin = end = size = 0
+    for _, stop, output in outputs:
+        parts.append(output)
+        end, size = stop, size + output.nbytes
+        if size >= GATHER_BYTES:
+            yield begin, end, np.concatenate(parts)
+            parts, begin, size = [], end, 0
+    if parts:
+        yield begin, end, np.concatenate(parts)
+
+
+def in_pieces(scores: Scores, nbytes: int, batch: int) -> Iterator[Scores]:
+    """Cut the scores of all samples as :func:`gather_outputs` joins outputs of ``nbytes`` each."""
+    size = batch * -(-GATHER_BYTES // max(1, batch * nbytes))
+    return (scores[start : start + size] for start in range(0, len(scores), size))

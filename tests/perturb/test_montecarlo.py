@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from quick import audit
 
+from nvaudit.perturb import engine as engine_module
+from nvaudit.perturb import scores as scores_module
 from nvaudit.perturb.chip import TensorLaw
+from nvaudit.perturb.difficulty import estimate_difficulty
 from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import ChipRun, ChipRunner
+from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.perturb.schedule import quiet
 from nvaudit.perturb.workers import WorkerPool
+from nvaudit.rng import stream
 from nvaudit.session import prepare
 from nvaudit.spec import make_spec
 
@@ -232,3 +237,31 @@ def test_tables_are_kept_only_while_those_of_all_tensors_are_small(monkeypatch, 
         engine = Engine(workload)
         list(engine.fill(0, 0))
         assert {bool(law._tables) for law in engine._tensor_laws(0)} == {kept}
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_a_race_that_stays_open_looks_at_every_sample_once(uneven, tmp_path, monkeypatch):
+    """It goes on where it was given up: no sample is run again, and the metric is that of the whole chip.
+
+    To the last bit where scores are fractions too, whose sum depends on their order.
+    """
+    session = prepare(spec_of(), tmp_path)
+    engine = Engine(session.workload)
+    labels = session.dataset.labels
+    metric = resolve_metric(None, engine.probe().output, labels, session.dataset.label_kind)
+    if uneven:
+        monkeypatch.setattr(
+            engine_module, "score", lambda m, out, y: np.abs(np.tanh(out[:, 0] / 7.0)).astype(float)
+        )
+        monkeypatch.setattr(scores_module, "GATHER_BYTES", 1)
+    errors = stream(0, "test open").random((8, LIMIT)) < 0.1
+    difficulty = estimate_difficulty(errors.astype(float), np.arange(LIMIT, 0.0, -1))
+    difficulty.save(tmp_path / "difficulty")
+    within = (Band((Edge(-1.0, 1e-3),), (Edge(2.0, 1e-3),)),)
+    task = RaceTask("kpp", str(tmp_path / "difficulty"), difficulty.digest, within, 80)
+    race, whole = engine.race(metric, None, 1, 3, task), engine.chip(metric, None, 1, 3)
+    assert race.gap is None
+    assert 0 < race.images <= 80
+    assert race.images + race.rest.images == LIMIT
+    assert race.rest.value == whole.value
+    assert engine.race(metric, None, 1, 3, task, finish=False).rest is None

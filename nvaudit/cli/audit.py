@@ -76,7 +76,7 @@ def audit_command(
         return _plan(spec, outputs, quiet)
     with keeping("finished chips", resume, _depends_on(spec), reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet, spec.max_minutes) as progress:
-            result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
+            result = kept.run(lambda folder: run_audit(spec, progress, folder, stop, alone=True))
         if result.interrupted is not None:
             result = with_command(result, kept.command)
         hand_out(result, outputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
 
 _WITH_CONVERTERS = (*CONVERTERS, *TechnologyOptions.model_fields)
 """Options that only the audit with converters takes."""
+
+_OVER = "the time was over (--max-minutes)"
 
 ANALOG_BITS = (1, 2, 3, 4)
 """What an analog device is cut into by default."""
@@ -177,8 +181,16 @@ def run_roofline(
         if run is not None
     ]
     reports: dict[tuple[int, str], AuditReport] = {}
+    left_out, quickest = list[SkippedLevel](), math.inf
     with shared_by([OneOfSeveral(f"{2**bits}-levels", run) for bits, _, run in runs], events):
         for done, (bits, what, run) in enumerate(runs):
+            # A level that would be late with one chip is named instead; there is one at least.
+            begun = {level for level, _ in reports}
+            if reports and bits not in begun and limit.left_s < quickest:
+                if what == "ideal":
+                    left_out.append(SkippedLevel(levels=2**bits, cell_bits=bits, reason=_OVER))
+                continue
+            began = time.perf_counter()
             words = "with converters" if what == "adc" else "ideal converters"
             label = f"{2**bits} levels, {words} ({done + 1} of {len(runs)})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
@@ -187,10 +199,15 @@ def run_roofline(
             report = run_audit(timed, labelled(progress, label), folder)
             reports[bits, what] = report.model_copy(update={"events": (*report.events, *events)})
             events.clear()
-    audits = [LevelAudits(bits, reports[bits, "ideal"], reports.get((bits, "adc"))) for bits in plan.ideal]
+            quickest = min(quickest, time.perf_counter() - began)
+    audits = [
+        LevelAudits(bits, reports[bits, "ideal"], reports.get((bits, "adc")))
+        for bits in plan.ideal
+        if (bits, "ideal") in reports
+    ]
     roofline = make_roofline(
         audits,
-        plan.skipped,
+        (*plan.skipped, *left_out),
         plan.asked,
         version=__version__,
         notes=(*load_model(first.model, first.seed).notes, *plan.notes),

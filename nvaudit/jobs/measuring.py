@@ -192,9 +192,8 @@ def fitting_samples(session: Session, left_s: float) -> tuple[int, str] | None:
     if data.together or spec.gated or not (timed or sizes_are_free(spec)):
         return None
     sample_s = sample_seconds(session.workload)
-    before = min(data.count, PROBE_SAMPLES) + 2 * data.count  # without noise
     if timed:
-        needed = sample_s * (before + data.count)
+        needed = audit_seconds(session, sample_s, 1)
         count = max(_FEWEST_TIMED, int(_PLANNED * data.count * left_s / needed))
         if needed <= left_s or count >= data.count:
             return None
@@ -202,19 +201,28 @@ def fitting_samples(session: Session, left_s: float) -> tuple[int, str] | None:
             f"the first {count:,} of {data.count:,} samples: there was no time for one chip on all of "
             "them (--max-minutes); these chips are not kept"
         )
-    chips = len(session.points) * _fewest_chips(spec) / max(spec.workers, 1)
-    needed = sample_s * (before + chips * data.count * (RACED_SHARE if data.count >= RACE_SAMPLES else 1.0))
-    room = 2 * DEFAULT_S
+    needed, room = audit_seconds(session, sample_s, _fewest_chips(spec)), 2 * DEFAULT_S
     if needed <= room:
         return None
     fewest = _FEWEST_UNLABELLED if data.label_kind == "none" else _FEWEST_LABELLED
-    count = max(fewest, 1 << int(math.log2(max(room / sample_s / (chips + 3), 1))))
+    passes = 3 + len(session.points) * _fewest_chips(spec) / max(spec.workers, 1)
+    count = max(fewest, 1 << int(math.log2(max(room / sample_s / passes, 1))))
     if count >= data.count:
         return None
     return count, (
         f"the first {count:,} of {data.count:,} samples: {_fewest_chips(spec):,} chips on all of them would "
         f"take about {duration_estimate(needed)}; --limit {data.count} asks for all"
     )
+
+
+def audit_seconds(session: Session, sample_s: float, chips: int) -> float:
+    """About how long an audit takes, by the seconds of a sample; a gate may end it sooner."""
+    spec, count = session.spec, session.dataset.count
+    raced = count >= RACE_SAMPLES and chips >= RACE_CHIPS and not spec.exhaustive
+    before = min(count, PROBE_SAMPLES) + 2 * count  # the first batch, the unmodified and the quantised model
+    # The first chip is not shared by the workers.
+    each = max(chips * (RACED_SHARE if raced else 1.0) / max(spec.workers, 1), 1)
+    return sample_s * (before + len(session.points) * each * count)
 
 
 def _fewest_chips(spec: RunSpec) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.jobs.several import OneOfSeveral, shared_by
+from nvaudit.jobs.several import OneOfSeveral, estimate, shared_by
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
@@ -167,9 +167,18 @@ def plan_roofline(
 
 @holding_inputs()
 def run_roofline(
-    plan: RooflinePlan, progress: Progress = quiet, resume: Path | None = None
+    plan: RooflinePlan,
+    progress: Progress = quiet,
+    resume: Path | None = None,
+    on_estimate: Callable[[str], None] = lambda text: None,
 ) -> RooflineReport:
-    """Run a plan; as :func:`roofline`."""
+    """Run a plan; as :func:`roofline`.
+
+    Parameters
+    ----------
+    on_estimate : callable
+        Told in words how long it will take, before it begins.
+    """
     first = next(iter(plan.ideal.values()))
     limit, events = TimeLimit.of_run(first.max_minutes), list[str]()
     check_pool(first.dask)
@@ -182,7 +191,9 @@ def run_roofline(
     ]
     reports: dict[tuple[int, str], AuditReport] = {}
     left_out, quickest = list[SkippedLevel](), math.inf
-    with shared_by([OneOfSeveral(f"{2**bits}-levels", run) for bits, _, run in runs], events):
+    several = [OneOfSeveral(f"{2**bits} levels, {what}", run) for bits, what, run in runs]
+    with shared_by(several, events):
+        on_estimate(estimate(several, limit.minutes, progress))
         for done, (bits, what, run) in enumerate(runs):
             # A level that would be late with one chip is named instead; there is one at least.
             begun = {level for level, _ in reports}

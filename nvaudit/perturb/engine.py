@@ -29,7 +29,7 @@ from nvaudit.perturb.probe import InnerProbe
 from nvaudit.perturb.providers import Ran, ran_on
 from nvaudit.perturb.race import CertainRace, Race, RaceTask, SampleOrder
 from nvaudit.perturb.read_back import cells_on, weights_of
-from nvaudit.perturb.scores import try_function
+from nvaudit.perturb.scores import gather, try_function
 from nvaudit.perturb.session import FILE_BYTES, TemplateSessions, feed_samples, open_session, run_session
 from nvaudit.perturb.variant import WHOLE, Variant, limit_terms, spread_evenly
 from nvaudit.perturb.verify import Verifier
@@ -41,9 +41,6 @@ QUANTISED = -1
 
 PROBE_SAMPLES = 512
 """How many nominal outputs the reading of the outputs' shape and scale rests on."""
-
-GATHER_BYTES = 1 << 20
-"""Outputs are scored in pieces of about this size."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +223,7 @@ class Engine:
             value = badness(metric, self._score(session, graph, metric, keep), samples)
             return Outcome(value, samples, time.perf_counter() - begin)
         reference, right, soft = self._reference(keep), 0.0, 0.0
-        for start, stop, output in _gather(self._outputs(session, graph, samples)):
+        for start, stop, output in gather(self._outputs(session, graph, samples)):
             check_row(metric, output)
             target = _part(reference, slice(start, stop))
             right += float(score(metric, output, target).sum())
@@ -250,7 +247,7 @@ class Engine:
         graph = self._w.ideal if trial is None else self._w.template
         session = self._open(graph) if trial is None else self._chip_session(point, trial, variant)
         reference, chosen = self._reference(keep), spread_evenly(self._w.count, images)
-        outputs = _gather(self._outputs(session, graph, images, chosen))
+        outputs = gather(self._outputs(session, graph, images, chosen))
         if metric.corpus:
             parts = ((out, _part(reference, chosen[a:b])) for a, b, out in outputs)
             return np.array([self._finite(metric, _over_all(metric, parts))])
@@ -262,7 +259,7 @@ class Engine:
     def margins(self, metric: Metric, keep: str | None) -> NDArray[np.float64]:
         """Margin of the unmodified model on every sample; see :mod:`nvaudit.perturb.difficulty`."""
         graph, reference = self._w.ideal, self._reference(keep)
-        outputs = _gather(self._outputs(self._open(graph), graph, self._w.count))
+        outputs = gather(self._outputs(self._open(graph), graph, self._w.count))
         return np.concatenate(
             [nominal_margin(metric, output, _part(reference, slice(a, b))) for a, b, output in outputs]
         )
@@ -324,7 +321,7 @@ class Engine:
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
         """Outputs and what they are compared with, in pieces; counts samples whose outputs are no numbers."""
         reference, self._undefined = self._reference(keep), 0
-        for start, stop, output in _gather(self._outputs(session, graph, self._w.count)):
+        for start, stop, output in gather(self._outputs(session, graph, self._w.count)):
             check_row(metric, output)
             if self._w.boxes is None:  # else counted in what boxes are read from: they are filled up with NaN
                 self._undefined += not_numbers(output)
@@ -581,22 +578,6 @@ def _over_all(metric: Metric, pieces: Iterable[tuple[NDArray[Any], NDArray[Any] 
 
 def _part(reference: NDArray[Any] | None, which: slice | NDArray[np.intp]) -> NDArray[Any] | None:
     return None if reference is None else np.asarray(reference[which])
-
-
-def _gather(
-    outputs: Iterator[tuple[int, int, NDArray[Any]]],
-) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """Join small outputs of consecutive batches: scored one by one they cost as much as a small model."""
-    parts: list[NDArray[Any]] = []
-    begin = end = size = 0
-    for _, stop, output in outputs:
-        parts.append(output)
-        end, size = stop, size + output.nbytes
-        if size >= GATHER_BYTES:
-            yield begin, end, np.concatenate(parts)
-            parts, begin, size = [], end, 0
-    if parts:
-        yield begin, end, np.concatenate(parts)
 
 
 def place(draw: DrawnWeights, slot: Slot) -> NDArray[Any]:

@@ -6,6 +6,7 @@ positions (pixels, time steps).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,6 +25,9 @@ Scores = NDArray[np.float64]
 
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Least probability in a logarithm."""
+
+GATHER_BYTES = 1 << 20
+"""Outputs are scored in pieces of about this size."""
 
 
 @dataclass(frozen=True)
@@ -364,3 +368,19 @@ def _cross_entropy(metric: Metric, output: Array, target: Array) -> Scores:
         return np.asarray(-np.log(np.maximum(own, SMALLEST)))
     peak = scores.max(axis=-1)
     return np.asarray(np.log(np.exp(scores - peak[..., None]).sum(axis=-1)) + peak - own)
+
+
+def gather(
+    outputs: Iterator[tuple[int, int, NDArray[Any]]],
+) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Join small outputs of consecutive batches: scored one by one they cost as much as a small model."""
+    parts: list[NDArray[Any]] = []
+    begin = end = size = 0
+    for _, stop, output in outputs:
+        parts.append(output)
+        end, size = stop, size + output.nbytes
+        if size >= GATHER_BYTES:
+            yield begin, end, np.concatenate(parts)
+            parts, begin, size = [], end, 0
+    if parts:
+        yield begin, end, np.concatenate(parts)

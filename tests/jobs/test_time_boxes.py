@@ -3,10 +3,11 @@
 import math
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
-from nvaudit.jobs import attributing, measuring
+from nvaudit.jobs import attributing, measuring, several
 from nvaudit.jobs.auditing import audit, run_audit
 from nvaudit.jobs.comparing import compare
 from nvaudit.jobs.landscaping import landscape
@@ -163,3 +164,18 @@ def test_defaults_of_a_large_model(example, monkeypatch):
     assert found.attribution_detail.tensors.chips == 20
     given = run_audit(make_spec(**options, trials=50))
     assert given.trials.count == 50
+
+
+def test_an_estimate_of_several_audits(example, monkeypatch):
+    """By the seconds of a sample: three passes without noise, then the chips of each audit."""
+    monkeypatch.setattr(several, "sample_seconds", lambda workload: 0.01)
+    audits = [
+        several.OneOfSeveral(f"{bits}", make_spec(model=example, trials=5, limit=20, workers=0, bits=bits))
+        for bits in (4, 5, 6)
+    ]
+    told = several.estimate(audits, None, lambda *step: None)
+    # (3 + 5) · 20 samples · 0.01 s = 1.6 s for each.
+    assert told == "3 audits of 5 chips: about 5 s (by a few samples; gates end sooner)"
+    assert "of which 0.01 min are given" in several.estimate(audits, 0.01, lambda *step: None)
+    rows = [replace(audit, spec=audit.spec.model_copy(update={"workers": 2})) for audit in audits]
+    assert "about 4 s" in several.estimate(rows, None, lambda *step: None)

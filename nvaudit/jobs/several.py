@@ -163,10 +163,8 @@ def estimate(audits: Sequence[OneOfSeveral], minutes: float | None, progress: Pr
     about = f"about {duration_estimate(total)}"
     if minutes is not None and total > 60 * minutes:
         about += f", of which {minutes:g} min are given"
-    return (
-        f"{count_text(len(audits), 'audit')} of {count_text(chips, 'chip')}: {about} (by a few samples; gates "
-        "end sooner)"
-    )
+    text = f"{count_text(len(audits), 'audit')} of {count_text(chips, 'chip')}: {about}"
+    return f"{text} (by a few samples; gates end sooner)"
 
 
 def check_inputs(audits: Sequence[OneOfSeveral], progress: Progress) -> None:

@@ -111,7 +111,7 @@ MAY_IMPORT = {
     },
     "jobs.costing": LOWER | {"perturb", "session", "cost", "technology", "jobs.measured"},
     "jobs.comparing": LOWER | {"perturb", "session", "jobs.auditing", "jobs.candidates", "jobs.several"},
-    "jobs.several": LOWER | {"perturb", "session", "jobs.auditing"},
+    "jobs.several": LOWER | {"perturb", "session", "jobs.auditing", "jobs.measuring"},
     "jobs.checking": LOWER | {"perturb", "session", "jobs.auditing", "jobs.several"},
     "jobs.sweeping": LOWER | {"perturb", "session", "jobs.auditing", "jobs.planning", "jobs.several"},
     "jobs.rooflining": LOWER | {"perturb", "session", "jobs.auditing", "jobs.costing", "jobs.several"},

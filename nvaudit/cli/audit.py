@@ -76,7 +76,7 @@ def audit_command(
         return _plan(spec, outputs, quiet)
     with keeping("finished chips", resume, _depends_on(spec), reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet, spec.max_minutes) as progress:
-            result = kept.run(lambda folder: run_audit(spec, progress, folder, stop))
+            result = kept.run(lambda folder: run_audit(spec, progress, folder, stop, alone=True))
         if result.interrupted is not None:
             result = with_command(result, kept.command)
         hand_out(result, outputs)
@@ -92,7 +92,7 @@ def _sweep(plan: SweepPlan, outputs: tuple[Output, ...], resume: Path | None, qu
     depends_on = {audit.name: _depends_on(audit.spec) for audit in plan.several}
     with keeping("finished chips", resume, depends_on, reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet, plan.minutes) as progress:
-            report = kept.run(lambda folder: run_sweep(plan, progress, folder, stop, _tell_estimate))
+            report = kept.run(lambda folder: run_sweep(plan, progress, folder, stop, progress.estimated))
         if report.interrupted:
             report = report.model_copy(update={"command": kept.command})
         hand_out(report, outputs)
@@ -101,10 +101,6 @@ def _sweep(plan: SweepPlan, outputs: tuple[Output, ...], resume: Path | None, qu
             return EXIT_INTERRUPTED
         kept.done()
     return EXIT_GATE if report.verdict in ("fail", "undecided") else EXIT_OK
-
-
-def _tell_estimate(text: str) -> None:
-    tell(f"nvaudit: {text}")
 
 
 def _finish(result: AuditReport, kept: Kept) -> int:

@@ -79,7 +79,7 @@ def check_command(
     check_outputs(outputs, dict(_inputs(plan)))
     with keeping("finished chips", resume, _depends_on(plan), reports_part=True) as kept:
         with stoppable() as stop, ProgressDisplay(quiet) as progress:
-            report = kept.run(lambda folder: run_check(plan, progress, folder, stop))
+            report = kept.run(lambda folder: run_check(plan, progress, folder, stop, progress.estimated))
         if report.interrupted:
             report = report.model_copy(update={"command": kept.command})
         hand_out(report, outputs)

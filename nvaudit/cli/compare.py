@@ -108,7 +108,9 @@ def compare_command(
         "finished chips and models", resume, parameters("rank_by", "baseline", "max_minutes")
     ) as kept:
         with ProgressDisplay(quiet, options["max_minutes"]) as progress:
-            comparison = kept.run(lambda folder: run_comparison(plan, progress, folder, reports))
+            comparison = kept.run(
+                lambda folder: run_comparison(plan, progress, folder, reports, progress.estimated)
+            )
         hand_out(comparison, outputs)
         kept.done_or_boxed(comparison.time_boxed)
     return EXIT_GATE if comparison.verdict in ("fail", "undecided") else EXIT_OK

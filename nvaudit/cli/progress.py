@@ -106,6 +106,11 @@ class ProgressDisplay:
             self._last = self._told = now
             tell(self._line(done, total, now))
 
+    def estimated(self, text: str) -> None:
+        """Say how long a run of several parts will take."""
+        if not self._quiet:
+            tell(f"nvaudit: {text}")
+
     def _tells_early(self, what: str, done: int, total: int, now: float) -> bool:
         """Whether this is when to say, once, how long a long piece of work takes: its pace is just known."""
         steps, spent = done - self._first, now - self._began

@@ -68,7 +68,7 @@ def roofline_command(
     check_outputs(outputs, input_files(next(iter(plan.ideal.values()))))
     with keeping("finished chips", resume, parameters("rank_by", "margin", "max_minutes")) as kept:
         with ProgressDisplay(quiet, options["max_minutes"]) as progress:
-            roofline = kept.run(lambda folder: run_roofline(plan, progress, folder))
+            roofline = kept.run(lambda folder: run_roofline(plan, progress, folder, progress.estimated))
         hand_out(roofline, outputs)
         kept.done_or_boxed(roofline.time_boxed)
     return EXIT_OK

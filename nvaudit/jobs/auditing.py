@@ -20,7 +20,13 @@ from nvaudit.jobs.calibrating import Calibrated, calibrate_chips, check_calibrat
 from nvaudit.jobs.costing import session_cost
 from nvaudit.jobs.landscaping import median_surface, session_landscape
 from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
-from nvaudit.jobs.measuring import Measurement, fit_default_chips, measure_chips
+from nvaudit.jobs.measuring import (
+    Measurement,
+    fit_default_chips,
+    measure_chips,
+    sizes_are_free,
+    with_time_for,
+)
 from nvaudit.jobs.rare import RareEnded, check_rare, find_rare
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.keywords import takes_old, takes_options
@@ -94,7 +100,7 @@ def audit(
     if several:
         names = ", ".join(several)
         raise OptionError(f"{names}: several values are a sweep: nvaudit.sweep takes them; give one here")
-    return run_audit(make_spec(**single), progress, resume)
+    return run_audit(make_spec(**single), progress, resume, alone=True)
 
 
 def run_audit(
@@ -102,6 +108,8 @@ def run_audit(
     progress: Progress = quiet,
     resume: str | Path | None = None,
     stop: Stop | None = None,
+    *,
+    alone: bool = False,
 ) -> AuditReport:
     """Run a specification.
 
@@ -113,6 +121,8 @@ def run_audit(
         A folder that keeps finished chips; made if it is missing. It has no influence on results.
     stop : Stop, optional
         Ends the run early: the report is then of the chips that are finished.
+    alone : bool
+        Whether nothing is held against this audit: it may then be of fewer samples where all are too many.
 
     Raises
     ------
@@ -131,7 +141,15 @@ def run_audit(
         if folder is not None:
             stack.enter_context(lock_folder(folder))
         wish = Stop() if stop is None else stop
-        return prepared(spec, progress, lambda session: _measure(session, limit, progress, folder, wish))
+        free = sizes_are_free(spec)
+
+        def work(session: Session) -> AuditReport | Probe:
+            fitting = with_time_for(session, limit.left_s) if alone else session
+            # With more time the samples would be others: these chips are of no use then.
+            place = folder if fitting is session or free else None
+            return _measure(fitting, limit, progress, place, wish, free)
+
+        return prepared(spec, progress, work)
 
 
 def check_together(spec: RunSpec) -> None:
@@ -170,7 +188,7 @@ def _check_gate(spec: RunSpec) -> None:
 
 
 def _measure(
-    session: Session, limit: TimeLimit, progress: Progress, folder: Path | None, stop: Stop
+    session: Session, limit: TimeLimit, progress: Progress, folder: Path | None, stop: Stop, free: bool
 ) -> AuditReport | Probe:
     """Run ideal, quantised and noisy; the probe if re-batching turned out to change the outputs."""
     spec, begin = session.spec, limit.begin
@@ -199,7 +217,8 @@ def _measure(
                 "the quantised model", "chip", metric, keep, 0, QUANTISED
             ).result()
             crossbar = None if session.crossbar is None else _with_ideal_converters(session, metric)
-        fit_default_chips(session, metric, quantised.seconds, pool.width)
+        if free:
+            fit_default_chips(session, metric, quantised.seconds, pool.width)
         with session.timed("chips"), stop.waited_for():
             # What is asked about the chips afterwards has its share, or there would never be time for it.
             share = limit.share(0.5 if plan is not None else 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import check_together
-from nvaudit.jobs.several import OneOfSeveral, SharedLimits, check_inputs, run_several, shared_by
+from nvaudit.jobs.several import OneOfSeveral, SharedLimits, check_inputs, estimate, run_several, shared_by
 from nvaudit.keywords import takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.schedule import Progress, quiet
@@ -211,7 +211,11 @@ def _check_exceptions(exceptions: Sequence[Mapping[str, Any]], axes: Sequence[Ma
 
 @holding_inputs()
 def run_check(
-    plan: CheckPlan, progress: Progress = quiet, resume: Path | None = None, stop: Stop | None = None
+    plan: CheckPlan,
+    progress: Progress = quiet,
+    resume: Path | None = None,
+    stop: Stop | None = None,
+    on_estimate: Callable[[str], None] = lambda text: None,
 ) -> CheckReport:
     """Run a plan; as :func:`check`.
 
@@ -220,6 +224,8 @@ def run_check(
     stop : Stop, optional
         Ends the run early: the report then has the audits that are done, and the chips of the one that was
         running.
+    on_estimate : callable
+        Told in words how long it will take, before it begins.
     """
     limit = TimeLimit.of_run(plan.options.total_minutes)
     stop = Stop() if stop is None else stop
@@ -229,6 +235,7 @@ def run_check(
     check_pool(plan.audits[0].spec.dask)
     with shared_by(several, events):
         check_inputs(several, progress)
+        on_estimate(estimate(several, limit.minutes, progress))
         ran = list(run_several(several, progress, resume, stop, limits))
     return check_report(
         tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from nvaudit.errors import DataError, OptionError
 from nvaudit.files import check_writable, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.candidates import ComparisonPlan, Named, plan_comparison
-from nvaudit.jobs.several import OneOfSeveral, shared_by, slug
+from nvaudit.jobs.several import OneOfSeveral, estimate, shared_by, slug
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import forgiven
@@ -112,15 +112,28 @@ def compare(
 
 @holding_inputs()
 def run_comparison(
-    plan: ComparisonPlan, progress: Progress = quiet, resume: Path | None = None, reports: Path | None = None
+    plan: ComparisonPlan,
+    progress: Progress = quiet,
+    resume: Path | None = None,
+    reports: Path | None = None,
+    on_estimate: Callable[[str], None] = lambda text: None,
 ) -> ComparisonReport:
-    """Run a plan; as :func:`compare`."""
+    """Run a plan; as :func:`compare`.
+
+    Parameters
+    ----------
+    on_estimate : callable
+        Told in words how long it will take, before it begins.
+    """
     limit, events = TimeLimit.of_run(_minutes_of(plan)), list[str]()
     if reports is not None:
         _make_folder(reports)
     checked = _check_models(plan, progress)
     entries = {name: Entry(plan.reports[name], None, plan.files[name]) for name in plan.reports}
-    with shared_by([OneOfSeveral(name, spec) for name, spec in plan.specs.items()], events):
+    several = [OneOfSeveral(name, spec) for name, spec in plan.specs.items()]
+    with shared_by(several, events):
+        if several:
+            on_estimate(estimate(several, limit.minutes, progress))
         for number, (name, spec) in enumerate(plan.specs.items(), 1):
             folder = None if resume is None else resume / _folder_name(name, spec)
             label = f"{name} ({number} of {len(plan.specs)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvaudit.jobs.baselines import Baseline
+from nvaudit.perturb.engine import PROBE_SAMPLES
 from nvaudit.perturb.gating import FIRST_BLOCK, GateQuestion, draw_until_decided, gate_task
 from nvaudit.perturb.metrics import Metric
-from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.montecarlo import ChipRunner, sample_seconds
 from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races, scout
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Progress
@@ -22,8 +24,9 @@ from nvaudit.perturb.stop import DEFAULT_S, Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
 from nvaudit.report.wording import count_text, duration_estimate
-from nvaudit.session import Session
+from nvaudit.session import Session, prepare
 from nvaudit.sharing import shared
+from nvaudit.spec import RunSpec
 from nvaudit.stats.binomial import trials_for_bound
 from nvaudit.stats.drop import drop_verdict, ranks_for_drop
 from nvaudit.stats.gate import Verdict
@@ -35,6 +38,12 @@ RACE_SAMPLES = 1000
 RACE_CHIPS = 100
 """With fewer samples or chips, a session for each race costs more than the race saves."""
 
+
+_FEWEST_UNLABELLED, _FEWEST_LABELLED, _FEWEST_TIMED = 32, 256, 16
+"""Samples of a large model, at least: without labels, with labels, and in a time of the user's."""
+
+_PLANNED = 0.8
+"""Share of the user's time that is planned with, where a chip could not be run on all samples."""
 
 RACED_SHARE = 0.25
 """About the share of the images that races look at."""
@@ -139,6 +148,88 @@ def measure_chips(
     return Measurement(tuple(chips), seconds, notes, done, wanted, ended, baseline)
 
 
+def sizes_are_free(spec: RunSpec) -> bool:
+    """Whether the user has said nothing of how many chips there are, of how many samples, and of the time."""
+    given = {"trials", "limit", "tail", "rare"} & spec.model_fields_set
+    if any(getattr(spec, name) not in (None, ()) for name in given) or spec.max_minutes is not None:
+        return False
+    return not (spec.gated or spec.exhaustive)
+
+
+def with_time_for(session: Session, left_s: float) -> Session:
+    """A session on as many of its samples as there is time for; see :func:`fitting_samples`."""
+    fewer = fitting_samples(session, left_s)
+    if fewer is None:
+        return session
+    count, note = fewer
+    folder = Path(session.workload.folder) / "fewer"
+    folder.mkdir()
+    spec = session.spec.model_copy(update={"limit": count})
+    fitting = prepare(spec, folder, rebatching=session.rebatch.status == "rebatched")
+    fitting.notes.append(note)
+    fitting.events.extend(session.events)
+    fitting.timing.update(session.timing)
+    return fitting
+
+
+def fitting_samples(session: Session, left_s: float) -> tuple[int, str] | None:
+    """How many samples there is time for where all are too many, with a note; None where they are not.
+
+    Parameters
+    ----------
+    left_s : float
+        Of the time that the user gave; infinite without one.
+
+    Notes
+    -----
+    In a time of the user's all are too many where not one chip could be done on them. By default they are
+    where the fewest chips that give both ends of the interval of every KPP would take twice as long as chips
+    may; their number is then a power of two, which a repeated run hardly misses. A gate asks about the
+    samples as given.
+    """
+    spec, data = session.spec, session.dataset
+    timed = math.isfinite(left_s)
+    if data.together or spec.gated or not (timed or sizes_are_free(spec)):
+        return None
+    sample_s = sample_seconds(session.workload)
+    if timed:
+        needed = audit_seconds(session, sample_s, 1)
+        count = max(_FEWEST_TIMED, int(_PLANNED * data.count * left_s / needed))
+        if needed <= left_s or count >= data.count:
+            return None
+        return count, (
+            f"the first {count:,} of {data.count:,} samples: there was no time for one chip on all of "
+            "them (--max-minutes); these chips are not kept"
+        )
+    needed, room = audit_seconds(session, sample_s, _fewest_chips(spec)), 2 * DEFAULT_S
+    if needed <= room:
+        return None
+    fewest = _FEWEST_UNLABELLED if data.label_kind == "none" else _FEWEST_LABELLED
+    passes = 3 + len(session.points) * _fewest_chips(spec) / max(spec.workers, 1)
+    count = max(fewest, 1 << int(math.log2(max(room / sample_s / passes, 1))))
+    if count >= data.count:
+        return None
+    return count, (
+        f"the first {count:,} of {data.count:,} samples: {_fewest_chips(spec):,} chips on all of them would "
+        f"take about {duration_estimate(needed)}; --limit {data.count} asks for all"
+    )
+
+
+def audit_seconds(session: Session, sample_s: float, chips: int) -> float:
+    """About how long an audit takes, by the seconds of a sample; a gate may end it sooner."""
+    spec, count = session.spec, session.dataset.count
+    raced = count >= RACE_SAMPLES and chips >= RACE_CHIPS and not spec.exhaustive
+    before = min(count, PROBE_SAMPLES) + 2 * count  # the first batch, the unmodified and the quantised model
+    # The first chip is not shared by the workers.
+    each = max(chips * (RACED_SHARE if raced else 1.0) / max(spec.workers, 1), 1)
+    return sample_s * (before + len(session.points) * each * count)
+
+
+def _fewest_chips(spec: RunSpec) -> int:
+    """Chips that give both ends of the interval of every KPP."""
+    return max(trials_for_bound(k, spec.confidence, sided=2) for k in spec.percentiles)
+
+
 def fit_default_chips(session: Session, metric: Metric, chip_s: float, width: int) -> None:
     """Take fewer chips of a large model where the user has said nothing of their number, and say so.
 
@@ -156,15 +247,9 @@ def fit_default_chips(session: Session, metric: Metric, chip_s: float, width: in
     are.
     """
     spec = session.spec
-    given = {"trials", "limit", "tail", "rare"} & spec.model_fields_set
-    if any(getattr(spec, name) not in (None, ()) for name in given) or spec.max_minutes is not None:
-        return
-    if spec.gated or spec.exhaustive:
-        return
     raced = session.dataset.count >= RACE_SAMPLES and race_obstacle(session, metric) is None
     each = chip_s * (RACED_SHARE if raced else 1.0) * len(session.points) / max(width, 1)
-    fewest = max(trials_for_bound(k, spec.confidence, sided=2) for k in spec.percentiles)
-    trials = max(fewest, int(DEFAULT_S / max(each, 1e-9)))
+    trials = max(_fewest_chips(spec), int(DEFAULT_S / max(each, 1e-9)))
     if spec.trials * each <= DEFAULT_S or trials >= spec.trials:
         return
     session.notes.append(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from nvaudit.device import DeviceProfile, load_profile
 from nvaudit.errors import OptionError, ProfileError
 from nvaudit.files import holding_inputs
 from nvaudit.jobs.auditing import run_audit
-from nvaudit.jobs.several import OneOfSeveral, shared_by
+from nvaudit.jobs.several import OneOfSeveral, estimate, shared_by
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.mapping_file import mapping_beside, read_mapping
 from nvaudit.model import load_model
@@ -34,6 +36,8 @@ CONVERTERS = ("adc_bits", "dac_bits", "adc_range")
 
 _WITH_CONVERTERS = (*CONVERTERS, *TechnologyOptions.model_fields)
 """Options that only the audit with converters takes."""
+
+_OVER = "the time was over (--max-minutes)"
 
 ANALOG_BITS = (1, 2, 3, 4)
 """What an analog device is cut into by default."""
@@ -163,9 +167,18 @@ def plan_roofline(
 
 @holding_inputs()
 def run_roofline(
-    plan: RooflinePlan, progress: Progress = quiet, resume: Path | None = None
+    plan: RooflinePlan,
+    progress: Progress = quiet,
+    resume: Path | None = None,
+    on_estimate: Callable[[str], None] = lambda text: None,
 ) -> RooflineReport:
-    """Run a plan; as :func:`roofline`."""
+    """Run a plan; as :func:`roofline`.
+
+    Parameters
+    ----------
+    on_estimate : callable
+        Told in words how long it will take, before it begins.
+    """
     first = next(iter(plan.ideal.values()))
     limit, events = TimeLimit.of_run(first.max_minutes), list[str]()
     check_pool(first.dask)
@@ -177,8 +190,18 @@ def run_roofline(
         if run is not None
     ]
     reports: dict[tuple[int, str], AuditReport] = {}
-    with shared_by([OneOfSeveral(f"{2**bits}-levels", run) for bits, _, run in runs], events):
+    left_out, quickest = list[SkippedLevel](), math.inf
+    several = [OneOfSeveral(f"{2**bits} levels, {what}", run) for bits, what, run in runs]
+    with shared_by(several, events):
+        on_estimate(estimate(several, limit.minutes, progress))
         for done, (bits, what, run) in enumerate(runs):
+            # A level that would be late with one chip is named instead; there is one at least.
+            begun = {level for level, _ in reports}
+            if reports and bits not in begun and limit.left_s < quickest:
+                if what == "ideal":
+                    left_out.append(SkippedLevel(levels=2**bits, cell_bits=bits, reason=_OVER))
+                continue
+            began = time.perf_counter()
             words = "with converters" if what == "adc" else "ideal converters"
             label = f"{2**bits} levels, {words} ({done + 1} of {len(runs)})"
             folder = None if resume is None else resume / f"{2**bits}-levels" / what
@@ -187,10 +210,15 @@ def run_roofline(
             report = run_audit(timed, labelled(progress, label), folder)
             reports[bits, what] = report.model_copy(update={"events": (*report.events, *events)})
             events.clear()
-    audits = [LevelAudits(bits, reports[bits, "ideal"], reports.get((bits, "adc"))) for bits in plan.ideal]
+            quickest = min(quickest, time.perf_counter() - began)
+    audits = [
+        LevelAudits(bits, reports[bits, "ideal"], reports.get((bits, "adc")))
+        for bits in plan.ideal
+        if (bits, "ideal") in reports
+    ]
     roofline = make_roofline(
         audits,
-        plan.skipped,
+        (*plan.skipped, *left_out),
         plan.asked,
         version=__version__,
         notes=(*load_model(first.model, first.seed).notes, *plan.notes),

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from nvaudit.errors import NvauditError
 from nvaudit.jobs.auditing import run_audit
+from nvaudit.jobs.measuring import audit_seconds
+from nvaudit.perturb.montecarlo import sample_seconds
 from nvaudit.perturb.pools import ManyWorkloads, open_pool
 from nvaudit.perturb.schedule import Progress, labelled
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.report.result import AuditReport
+from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import prepare
 from nvaudit.sharing import sharing, sharing_pool
 from nvaudit.spec import RunSpec
@@ -131,6 +134,37 @@ def run_several(
             why_not = "the run was interrupted"
         elif limits.fail_fast and report.verdict == "fail":
             why_not = f"{audit.name} has failed (--fail-fast)"
+
+
+def estimate(audits: Sequence[OneOfSeveral], minutes: float | None, progress: Progress) -> str:
+    """Say about how long audits take together, by a few samples of each model's first one and of the last.
+
+    Parameters
+    ----------
+    minutes : float or None
+        For all of them.
+    """
+    of_model = {(audit.spec.model, audit.spec.data): audit for audit in audits[::-1]}
+    timed = list({audit.name: audit for audit in (*of_model.values(), audits[-1])}.values())
+    seconds: dict[str, float] = {}
+    for number, audit in enumerate(timed):
+        progress("timing a few samples", number, len(timed))
+        with scratch_folder() as folder:
+            session = prepare(audit.spec, folder)
+            seconds[audit.name] = audit_seconds(
+                session, sample_seconds(session.workload), audit.spec.most_trials
+            )
+    own = {key: [seconds[a.name] for a in timed if (a.spec.model, a.spec.data) == key] for key in of_model}
+    total = sum(
+        sum(own[audit.spec.model, audit.spec.data]) / len(own[audit.spec.model, audit.spec.data])
+        for audit in audits
+    )
+    chips = max(audit.spec.most_trials for audit in audits)
+    about = f"about {duration_estimate(total)}"
+    if minutes is not None and total > 60 * minutes:
+        about += f", of which {minutes:g} min are given"
+    text = f"{count_text(len(audits), 'audit')} of {count_text(chips, 'chip')}: {about}"
+    return f"{text} (by a few samples; gates end sooner)"
 
 
 def check_inputs(audits: Sequence[OneOfSeveral], progress: Progress) -> None:

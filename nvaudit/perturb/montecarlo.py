@@ -8,18 +8,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.engine import Outcome
+from nvaudit.perturb.engine import QUANTISED, Engine, Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.race import RaceTask
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Ending, Progress, completed, in_order, quiet
+from nvaudit.perturb.session import feed_samples
 from nvaudit.perturb.stop import Stop
 from nvaudit.perturb.variant import Variant
 from nvaudit.perturb.workers import Pool
+from nvaudit.perturb.workload import Workload
 from nvaudit.rng import ChipAddress, chip_name
 
 _TIMED_S = 1.0
@@ -355,6 +358,36 @@ class VariantRunner:
         for done, (_, scores) in enumerate(in_order(self.pool, calls, submit, due, self.stop.drain_s), 1):
             self.progress(what, done, len(calls))
             yield scores
+
+
+def sample_seconds(workload: Workload) -> float:
+    """Measure in this process what a sample of a chip takes, by a few of them: a second or two at most.
+
+    Small batches take longer for each sample than those of the run; larger ones are tried while these are
+    quick.
+    """
+    engine, fixed = Engine(workload), workload.template.batch
+    inputs = {name: file.open() for name, file in workload.inputs.items()}
+    axes = {name: file.axis for name, file in workload.inputs.items()}
+    # The first one is not timed: it makes the session, and touches its memory.
+    sizes = [fixed, fixed] if fixed else [1, 1, 8, 64]
+    each = math.inf
+
+    def batches() -> Iterator[dict[str, NDArray[Any]]]:
+        for number, size in enumerate(sizes):
+            if number > 1 and each * size > _TIMED_S:
+                return
+            count = min(size, workload.count)
+            yield feed_samples(inputs, axes, slice(0, count), count, fixed)
+
+    begin = None
+    chips = engine.values([workload.output], batches(), 0, QUANTISED)
+    for size, _ in zip(sizes, chips, strict=False):
+        now = time.perf_counter()
+        if begin is not None:
+            each = (now - begin) / min(size, workload.count)
+        begin = time.perf_counter()
+    return each
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,11 @@ class TimeLimit:
         return max(of_rest * (self.minutes - self.end_s / 60 - self.spent), _LEAST_MINUTES)
 
     @property
+    def left_s(self) -> float:
+        """Seconds that parts may still take; infinite for no limit."""
+        return math.inf if self.minutes is None else 60 * (self.minutes - self.spent) - self.end_s
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left."""
         return self.minutes is not None and self.spent >= self.minutes

@@ -158,11 +158,11 @@ def _skewed_t(tails: Floats, probability: float) -> Floats:
 def _log_t(tails: Floats, probability: float) -> Floats:
     """Cox's statistic of the mean of a log-normal law, of each column."""
     # Cox (in Land, Technometrics 14, 1972): log E = μ + v/2, with variance v/n + v²/(2(n − 1)). A run that
-    # died out counts as a tenth of the least of the others.
-    runs = len(tails)
-    least = np.where(tails > 0, tails, np.inf).min(axis=0)
+    # lies far below the others, or has died out, adds next to nothing to the mean, yet its logarithm alone
+    # would make v as large as it is far: it counts as a tenth of the mean.
+    runs, mean = len(tails), tails.mean(axis=0)
     with np.errstate(divide="ignore"):
-        logs = np.log(np.where(tails > 0, tails, np.where(np.isfinite(least), least / 10, 0.0)))
+        logs = np.log(np.maximum(tails, mean / 10))
     found = np.isfinite(logs).all(axis=0)
     logs = np.where(found, logs, 0.0)
     variance = logs.var(axis=0, ddof=1)

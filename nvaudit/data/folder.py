@@ -244,7 +244,8 @@ Skipped = list[tuple[str, str]]
 
 
 _NO_CLASS = frozenset(
-    ("images", "image", "imgs", "img", "data", "pictures", "photos", "samples", "test", "train", "val", "valid")
+    ("images", "image", "imgs", "img", "data", "pictures", "photos", "samples", "test", "train",
+     "val", "valid")
 )  # fmt: skip
 """Names of a subfolder that, alone, says that it holds images, not what is on them."""
 

@@ -312,7 +312,7 @@ def _with_template(plain: Workload, template: Template, folder: Path, name: str)
     )
 
 
-def samples_at_once(sums: Sequence[int], most: int, room: int = SUMS_BYTES) -> int:
+def samples_at_once(sums: Sequence[int], most: int, room: int) -> int:
     """How many samples run at a time.
 
     Parameters
@@ -331,8 +331,8 @@ def samples_at_once(sums: Sequence[int], most: int, room: int = SUMS_BYTES) -> i
 
     Examples
     --------
-    >>> samples_at_once([256 * 1024, 64 * 1024], 64), samples_at_once([1024], 64), samples_at_once([], 3)
-    (4, 64, 3)
+    >>> samples_at_once([256 * 1024, 64 * 1024], 64, 2**20), samples_at_once([1024], 64, 2**20)
+    (4, 64)
     """
     if not sums:
         return most

@@ -54,7 +54,7 @@ def rounded_after(model: onnx.ModelProto, value: str) -> list[str]:
         if node.op_type == "Constant"
     }
     # Bounds of this size are those of codes plus the constant by which converters round.
-    large = {name for name, array in constants.items() if np.abs(array).min(initial=np.inf) > 2**22}
+    large = {name for name, array in constants.items() if array.size and np.abs(array).min() > 2**22}
     while front:
         name = front.pop()
         seen.add(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from nvaudit.model import (
     Template,
     build_template,
 )
+from nvaudit.model.crossbar.rounding import bias_trial
 from nvaudit.perturb.cells import device_factors, device_offset, refuse_noise_on_weights
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.prepare import Request, graph_file
 from nvaudit.perturb.probe import InnerProbe, exposing
+from nvaudit.perturb.session import open_session, run_session
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.perturb.workload import Workload
 
@@ -36,6 +39,8 @@ CALIBRATION_BYTES = 2 << 30
 RUN_BYTES = 64 << 20
 SUMS_BYTES = 512 << 10
 """What the column sums of a row block may take at a time, on average: converters are faster in a cache."""
+ADDED_BYTES = 1 << 20
+"""The same where converters round by adding, and go over column sums less often."""
 FEWEST_AT_ONCE = 4
 MOST_AT_ONCE = 16
 
@@ -209,17 +214,29 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
         for tensor in [tensors[split.key]]
     )
     left = {split.key for split in splits if split.reason is not None}
+    noisy = request.noisy_reads(plain.tensors)
     plan = CrossbarPlan(
         how.rows,
         {key: cell for key, cell in cells.items() if key not in left},
         {layer.split.key: layer.converters for layer in layers},
+        # Noise of a read comes between the product and its ADC.
+        cells.keys() - noisy if request.provider == "cpu" and adds_biases_last() else (),
     )
-    noisy = request.noisy_reads(plain.tensors)
-    workload = _with_template(plain, _template(request, plain, plan, noisy), folder, "crossbar")
+    converted = _template(request, plain, plan, noisy)
+    workload = _with_template(plain, converted, folder, "crossbar")
     if not request.rebatch.coupled and not request.loaded.draws:  # another cut is another draw
         sums = [sizes[name] for split in template.splits for name in split.sums]
-        workload = replace(workload, batch=samples_at_once(sums, plain.batch))
+        room = ADDED_BYTES if any(split.by_adding for split in converted.splits) else SUMS_BYTES
+        workload = replace(workload, batch=samples_at_once(sums, plain.batch, room))
     return CrossbarRun(workload, plain, layers, samples, how)
+
+
+@functools.cache
+def adds_biases_last() -> bool:
+    """Whether ONNX Runtime adds the bias of a convolution to its finished sums on this processor."""
+    model, feeds, wanted = bias_trial()
+    made = run_session(open_session(model, {}), [], feeds)
+    return all(np.array_equal(one, other) for one, other in zip(made, wanted, strict=True))
 
 
 def check_noise(points: Sequence[OperatingPoint]) -> None:
@@ -295,7 +312,7 @@ def _with_template(plain: Workload, template: Template, folder: Path, name: str)
     )
 
 
-def samples_at_once(sums: Sequence[int], most: int) -> int:
+def samples_at_once(sums: Sequence[int], most: int, room: int) -> int:
     """How many samples run at a time.
 
     Parameters
@@ -304,6 +321,8 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
         Bytes of the column sums of every row block, for one sample.
     most : int
         No more than these.
+    room : int
+        Bytes that these may take on average.
 
     Returns
     -------
@@ -312,12 +331,12 @@ def samples_at_once(sums: Sequence[int], most: int) -> int:
 
     Examples
     --------
-    >>> samples_at_once([256 * 1024, 64 * 1024], 64), samples_at_once([1024], 64), samples_at_once([], 3)
-    (4, 64, 3)
+    >>> samples_at_once([256 * 1024, 64 * 1024], 64, 2**20), samples_at_once([1024], 64, 2**20)
+    (4, 64)
     """
     if not sums:
         return most
-    fitting = int(SUMS_BYTES * len(sums) // max(1, sum(sums)))
+    fitting = int(room * len(sums) // max(1, sum(sums)))
     return min(most, max(FEWEST_AT_ONCE, 1 << max(0, fitting.bit_length() - 1)))
 
 

@@ -39,6 +39,7 @@ def test_fine_converters_give_the_chips_of_the_plain_audit():
 def test_large_column_sums_are_converted_few_samples_at_a_time(coarse, monkeypatch):
     """That changes no chip, and the report says how many; a smaller --batch-size is kept."""
     monkeypatch.setattr(crossbar, "SUMS_BYTES", 1)
+    monkeypatch.setattr(crossbar, "ADDED_BYTES", 1)
     few = audit(MODEL, "rram", **FAST, adc_bits=3, dac_bits=6, crossbar=(64, 64))
     assert few.trials.values == coarse.trials.values
     assert few.model.batching.endswith("; 4 at a time, for the size of the column sums")

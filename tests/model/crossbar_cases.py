@@ -104,11 +104,13 @@ def mapped(
 
 
 def split(
-    path: Path, tensor: MappedTensor, rows: int, converters: Converters | None = None
+    path: Path, tensor: MappedTensor, rows: int, converters: Converters | None = None, by_adding: bool = False
 ) -> tuple[Template, dict[str, np.ndarray]]:
     """The template of a model on crossbars, and its slots filled without noise."""
     cells = CellReadout(device_factors(tensor.array), device_offset(tensor.array), tensor.scale)
-    plan = CrossbarPlan(rows, {"w": cells}, {} if converters is None else {"w": converters})
+    plan = CrossbarPlan(
+        rows, {"w": cells}, {} if converters is None else {"w": converters}, "w" if by_adding else ()
+    )
     template = build_template(load_model(path), ["w"], crossbars=plan)
     devices = target_cells(tensor)
     return template, {s.name: place_cells(devices, s) for s in template.slots if s.cells}

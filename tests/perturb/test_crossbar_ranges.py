@@ -143,4 +143,4 @@ def test_values_are_watched_in_groups_that_fit():
 )  # fmt: skip
 def test_as_many_samples_at_a_time_as_keep_column_sums_in_a_cache(sums, most, samples):
     """A power of two by the mean size of the sums, at least 4 and never more than was asked for."""
-    assert samples_at_once(sums, most) == samples
+    assert samples_at_once(sums, most, 1 << 19) == samples

@@ -66,8 +66,15 @@ class ProductForm:
             return 1
         return self.shape[0 if self.form == "left" or self.transposed else 1]
 
-    def arrangement(self, block: RowBlock, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
+    def arrangement(
+        self, block: RowBlock, devices: int, blocks: int, lanes: int = 1
+    ) -> tuple[Layout, tuple[int, ...]]:
         """Steps from the stacked devices, (device, *shape), to the slot of one row block; and its shape.
+
+        Parameters
+        ----------
+        lanes : int
+            Of ``conv``: outputs that stay together, first device by first device; it divides the outputs.
 
         Raises
         ------
@@ -77,7 +84,7 @@ class ProductForm:
         start, stop = block.channels
         cut = [("slice", (2, start, stop))] if blocks > 1 else []
         if self.form == "conv":
-            return self._conv(block, devices, blocks)
+            return self._conv(block, devices, blocks, lanes)
         if self.form == "deconv":
             if blocks > 1 and (self.groups > 1 or block.used < (stop - start) * self.kernel):
                 raise Refused(
@@ -107,7 +114,7 @@ class ProductForm:
         cut = [("slice", (1, start, stop))] if blocks > 1 else []
         return Layout([*turn, *cut]), wanted
 
-    def _conv(self, block: RowBlock, devices: int, blocks: int) -> tuple[Layout, tuple[int, ...]]:
+    def _conv(self, block: RowBlock, devices: int, blocks: int, lanes: int) -> tuple[Layout, tuple[int, ...]]:
         outputs, channels, *kernel = self.shape
         start, stop = block.channels
         steps: list[Move] = []
@@ -122,10 +129,11 @@ class ProductForm:
         if self.narrows(blocks):
             steps.append(("slice", (2, start, stop)))
             channels = stop - start
-        # Devices of an output are neighbouring channels: groups of the convolution stay whole, and what
-        # shifts and adds them is again a convolution, with one group per output.
+        # Devices of an output (of a few outputs, with lanes) are near each other: groups of the convolution
+        # stay whole, and what shifts and adds them is again a convolution, with a group for each of these.
         wanted = (outputs * devices, channels, *kernel)
-        axes = tuple(range(2, len(self.shape) + 1))
+        steps.append(("reshape", (devices, outputs // lanes, lanes, channels, *kernel)))
+        axes = tuple(range(2, len(self.shape) + 2))
         return Layout([*steps, ("transpose", (1, 0, *axes)), ("reshape", wanted)]), wanted
 
     def narrows(self, blocks: int) -> bool:

@@ -23,6 +23,7 @@ from nvaudit.arrays import Array
 from nvaudit.model.build import Builder
 from nvaudit.model.crossbar.kinds import ProductForm
 from nvaudit.model.crossbar.plan import CellReadout, Converter, Converters, RowBlock
+from nvaudit.model.crossbar.rounding import LANES, ROUNDER
 from nvaudit.model.operators import is_gemm
 from nvaudit.model.walk import attribute
 
@@ -69,12 +70,20 @@ class Weighting:
 
 @dataclass(frozen=True)
 class Digital:
-    """What surrounds the crossbars of one weight."""
+    """What surrounds the crossbars of one weight.
+
+    Attributes
+    ----------
+    lanes : int
+        Outputs whose devices lie together (:meth:`ProductForm.arrangement`); converters round by adding
+        where these are several.
+    """
 
     converters: Converters
     weighting: Weighting
     dtype: ir.DataType
     opset: int
+    lanes: int = 1
 
     @property
     def devices(self) -> int:
@@ -134,7 +143,7 @@ def rewrite_use(
     elif inside:
         x = build.node("Identity", x)  # two bodies may have values of one name
     seen = x.name or ""
-    x = _dac(build, x, digital)
+    x = _dac(build, x, kind, digital)
     sums: list[str] = []
     if kind.form in ("conv", "deconv"):
         made = _conv(build, x, kind, blocks, slots, digital, sums)
@@ -154,11 +163,14 @@ def _cast(build: Builder, value: ir.Value, to: ir.DataType) -> ir.Value:
     return build.node("Cast", value, attributes={"to": int(to)})
 
 
-def _dac(build: Builder, x: ir.Value, digital: Digital) -> ir.Value:
+def _dac(build: Builder, x: ir.Value, kind: ProductForm, digital: Digital) -> ir.Value:
     """The codes of the inputs."""
     dac = digital.converters.dac
     if dac is None:
         return x
+    if digital.lanes > 1 and kind.channels % LANES == 0:
+        adder = _Adder(build, dac, kind.channels, digital)
+        return adder.codes(adder.scaled(x))
     return _convert(build, build.node("Mul", x, build.constant(digital.array(1.0 / dac.step))), dac, digital)
 
 
@@ -180,16 +192,81 @@ def _convert(build: Builder, value: ir.Value, converter: Converter, digital: Dig
 
 
 def _adc(
-    build: Builder, columns: Sequence[ir.Value], blocks: Sequence[RowBlock], digital: Digital, sums: list[str]
+    build: Builder,
+    columns: Sequence[ir.Value],
+    blocks: Sequence[RowBlock],
+    digital: Digital,
+    sums: list[str],
+    channels: int = 0,
 ) -> list[ir.Value]:
-    """Convert the column sums of every row block and add what belongs together: a total for each part."""
+    """Convert the column sums of every row block and add what belongs together: a total for each part.
+
+    Parameters
+    ----------
+    channels : int
+        Of a column sum of a convolution.
+    """
     sums.extend(value.name or "" for value in columns)
-    adc = digital.converters.adc
-    codes = list(columns) if adc is None else [_convert(build, v, adc, digital) for v in columns]
     parts: dict[int, list[ir.Value]] = {}
-    for code, block in zip(codes, blocks, strict=True):
-        parts.setdefault(block.part, []).append(code)
-    return [_sum(build, part) for part in parts.values()]
+    for column, block in zip(columns, blocks, strict=True):
+        parts.setdefault(block.part, []).append(column)
+    adc = digital.converters.adc
+    if adc is None:
+        return [_sum(build, part) for part in parts.values()]
+    if digital.lanes > 1:
+        adder = _Adder(build, adc, channels, digital)
+        return [adder.total(part) for part in parts.values()]
+    return [_sum(build, [_convert(build, v, adc, digital) for v in part]) for part in parts.values()]
+
+
+class _Adder:
+    """Converters that round by adding (:mod:`nvaudit.model.crossbar.rounding`), of values with channels.
+
+    All in few passes over memory: ONNX Runtime adds and clips where it makes the values, and makes one pass
+    of a convolution by channel and the Add behind it.
+    """
+
+    def __init__(self, build: Builder, converter: Converter, channels: int, digital: Digital) -> None:
+        self.build, self.channels, self.digital = build, channels, digital
+        self.one, self.off = self._constant((1, 1, 1), 1.0), self._constant((), -ROUNDER)
+        self.converter = converter
+        # Constants are shared: every node takes time when a session is made for a chip.
+        self.ends: dict[float, list[ir.Value]] = {}
+
+    def _constant(self, shape: tuple[int, ...], value: float) -> ir.Value:
+        return self.build.constant(self.digital.array(np.full((self.channels, *shape), value)))
+
+    def near(self, value: ir.Value, shift: float) -> ir.Value:
+        """Nearest codes of values in code units, plus ``ROUNDER`` or minus it."""
+        if shift not in self.ends:
+            ends = [self.digital.array(end + shift) for end in (self.converter.low, self.converter.high)]
+            self.ends[shift] = [self._constant((1, 1), shift), *map(self.build.constant, ends)]
+        moved, low, high = self.ends[shift]
+        return self.build.node("Clip", self.build.node("Add", value, moved), low, high)
+
+    def by_channel(self, value: ir.Value, factor: ir.Value, *shift: ir.Value) -> ir.Value:
+        """Multiply, and add, with one number for each channel."""
+        return self.build.node("Conv", value, factor, *shift, attributes={"group": self.channels})
+
+    def codes(self, value: ir.Value) -> ir.Value:
+        """Nearest codes of values in code units."""
+        return self.by_channel(self.near(value, ROUNDER), self.one, self.off)
+
+    def scaled(self, value: ir.Value) -> ir.Value:
+        """Values in code units."""
+        return self.by_channel(value, self._constant((1, 1, 1), 1.0 / self.converter.step))
+
+    def total(self, columns: Sequence[ir.Value]) -> ir.Value:
+        """The sum of the codes of several values."""
+        # With M for ROUNDER: c_0 − M and c_1 + M add up to c_0 + c_1; of every further code M is taken off as
+        # it is added. All these are whole numbers below 2²⁴, so each sum is exact.
+        if len(columns) == 1:
+            return self.codes(columns[0])
+        total = self.near(columns[0], -ROUNDER)
+        for number, column in enumerate(columns[1:]):
+            code = self.by_channel(self.near(column, ROUNDER), self.one, *([self.off] if number else []))
+            total = self.build.node("Add", code, total)
+        return total
 
 
 def _sum(build: Builder, values: Sequence[ir.Value]) -> ir.Value:
@@ -214,18 +291,20 @@ def _conv(
         if kind.narrows(len(blocks)) and block.channels not in parts:
             parts[block.channels] = build.slice(x, 1, *block.channels, digital.opset)
         columns.append(build.node(node.op_type, parts.get(block.channels, x), slot, attributes=geometry))
-    totals = _adc(build, columns, blocks, digital, sums)
+    totals = _adc(build, columns, blocks, digital, sums, kind.outputs * digital.devices)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None and bias.dtype not in (None, digital.dtype):
         bias = _cast(build, bias, digital.dtype)
     scaled: list[ir.Value] = []
     for total, scale in zip(totals, digital.weighting.scale, strict=True):
-        # Shift and add as a convolution with one group per output: what follows it can be fused into it.
-        weights = (scale[:, None] * digital.factors).reshape(kind.outputs, digital.devices, *spatial)
-        inputs = [total, build.constant(digital.array(weights))]
+        # Shift and add as a convolution, with a group for each output or for the outputs that lie together:
+        # what follows it can be fused into it.
+        lane = np.eye(digital.lanes)[np.arange(kind.outputs) % digital.lanes]
+        weights = scale[:, None, None] * digital.factors[:, None] * lane[:, None, :]
+        inputs = [total, build.constant(digital.array(weights.reshape(kind.outputs, -1, *spatial)))]
         if bias is not None and not scaled:
             inputs.append(bias)
-        scaled.append(build.node("Conv", *inputs, attributes={"group": kind.outputs}))
+        scaled.append(build.node("Conv", *inputs, attributes={"group": kind.outputs // digital.lanes}))
     made = _sum(build, scaled)
     if not digital.weighting.cells.offset:
         return made

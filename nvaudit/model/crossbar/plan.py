@@ -7,7 +7,7 @@ spacings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -72,11 +72,14 @@ class CrossbarPlan:
         The weights to split, by key.
     converters : mapping of str to Converters
         By key; ideal where there are none.
+    by_adding : collection of str
+        Weights whose converters may round by adding (:mod:`nvaudit.model.crossbar.rounding`).
     """
 
     rows: int
     cells: Mapping[str, CellReadout]
     converters: Mapping[str, Converters] = field(default_factory=dict)
+    by_adding: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ class CrossbarSplit:
         parts that the rows are cut into.
     inside : bool
         Whether an operator is in the body of an If, Loop or Scan.
+    by_adding : bool
+        Whether its converters round by adding.
     """
 
     key: str
@@ -134,6 +139,7 @@ class CrossbarSplit:
     sums: tuple[str, ...] = ()
     scaling: Literal["output", "input", "block"] = "output"
     inside: bool = False
+    by_adding: bool = False
 
 
 def cut_blocks(channels: int, kernel: int, rows: int, cuts: Sequence[int]) -> tuple[RowBlock, ...]:

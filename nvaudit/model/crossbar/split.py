@@ -18,6 +18,7 @@ from nvaudit.model.build import Builder, Names
 from nvaudit.model.crossbar.kinds import ProductForm, Refused, use_kind
 from nvaudit.model.crossbar.nodes import Digital, Weighting, rewrite_use
 from nvaudit.model.crossbar.plan import Converters, CrossbarPlan, CrossbarSplit, RowBlock, cut_blocks
+from nvaudit.model.crossbar.rounding import LANES, rounds_by_adding
 from nvaudit.model.layout import Layout
 from nvaudit.model.walk import bodies, graphs
 
@@ -103,7 +104,7 @@ def split_weight(
             )
             for number, (steps, wanted) in enumerate(part.arrangements)
         ]  # fmt: skip
-        digital = Digital(converters, part.weighting, part.work, opset)
+        digital = Digital(converters, part.weighting, part.work, opset, part.lanes)
         for use in list(part.value.uses()):
             build = Builder(use.node, names)
             slot_values, inside = [s.value for s in own], use.node.graph is not graph
@@ -117,7 +118,7 @@ def split_weight(
     scaling = next((one for one in told if one != "output"), told[0])
     split = CrossbarSplit(
         key, None, parts[0].blocks, groups, columns, tuple(dict.fromkeys(inputs)), tuple(sums), scaling,
-        any(part.inside for part in parts),
+        any(part.inside for part in parts), any(part.lanes > 1 for part in parts),
     )  # fmt: skip
     return split, slots
 
@@ -136,6 +137,7 @@ class _SlotPart:
     work: ir.DataType
     direction: tuple[int, ...]
     inside: bool
+    lanes: int
 
 
 def _part(
@@ -156,17 +158,22 @@ def _part(
     kind, devices = kinds[0], len(plan.cells[key].factors)
     weighting = _weighting(plan, key, shape, layout, kind)
     blocks = cut_blocks(kind.channels, kind.kernel, plan.rows, weighting.cuts)
+    work = ir.DataType.DOUBLE if dtype == "float64" else ir.DataType.FLOAT
+    adc = plan.converters.get(key, Converters()).adc
+    adds = key in plan.by_adding and adc is not None and rounds_by_adding(kind, blocks, adc, work, opset)
+    lanes = LANES if adds else 1
     return _SlotPart(
         name=name,
         value=value,
         kind=kind,
         weighting=weighting,
         blocks=blocks,
-        arrangements=[kind.arrangement(block, devices, len(blocks)) for block in blocks],
+        arrangements=[kind.arrangement(block, devices, len(blocks), lanes) for block in blocks],
         lifted=layout.with_devices(devices),
-        work=ir.DataType.DOUBLE if dtype == "float64" else ir.DataType.FLOAT,
+        work=work,
         direction=next((argument for step, argument in layout if step == "slice"), ()),
         inside=any(use.node.graph is not graph for use in uses),
+        lanes=lanes,
     )
 
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from nvaudit.perturb.gating import blocks
 from nvaudit.rng import stream
-from nvaudit.stats.drop import Before, drop_verdict, ranks_for_drop
+from nvaudit.stats.drop import FormerChips, drop_verdict, ranks_for_drop
 from nvaudit.stats.ranks import RACE_ERROR, rank_ranges
 
 DROPS = (0.0, 0.005, 0.01, 0.02)
 ALLOWED, PERCENTILE, CONFIDENCE = 0.01, 1.0, 0.95
 IMAGES = 10_000
-Known = Callable[[NDArray], Before]
+Known = Callable[[NDArray], FormerChips]
 """What is known of the chips before, by their metrics."""
 
 SPREADS = {"narrow": 0.004, "wide": 0.008}
@@ -42,7 +42,7 @@ def pairs(count: int, drop: float, spread: float, tie: float, seed: int) -> tupl
     return before, after
 
 
-def raced(values: NDArray, percentile: float = PERCENTILE) -> Before:
+def raced(values: NDArray, percentile: float = PERCENTILE) -> FormerChips:
     """What a report knows of chips whose races stopped all that are surely far above the percentile."""
     error = RACE_ERROR * (1 - CONFIDENCE)
     (rank,) = rank_ranges([percentile], values.size, CONFIDENCE)
@@ -50,12 +50,12 @@ def raced(values: NDArray, percentile: float = PERCENTILE) -> Before:
     ordered = np.sort(values)
     stopped = values > ordered[max(rank.last, many - 1)]
     at_least = ordered[rank.decisive[1]]
-    return Before(
+    return FormerChips(
         np.where(stopped, at_least, values), np.where(stopped, np.inf, values), rank.shift, error=error
     )
 
 
-def verdict(before: Before, after: NDArray) -> tuple[str, int]:
+def verdict(before: FormerChips, after: NDArray) -> tuple[str, int]:
     """Verdict of the gate and the chips that it drew, in the blocks of the command."""
     for stop in blocks(len(after)):
         found = drop_verdict(before.first(stop), after[:stop], ALLOWED, PERCENTILE, CONFIDENCE)
@@ -65,7 +65,7 @@ def verdict(before: Before, after: NDArray) -> tuple[str, int]:
 
 
 def rates(
-    count: int, drop: float, spread: float, tie: float, runs: int, known: Known = Before.exact
+    count: int, drop: float, spread: float, tie: float, runs: int, known: Known = FormerChips.exact
 ) -> tuple[Counter[str], float]:
     """How often each verdict comes, and the median of the chips drawn."""
     made = (pairs(count, drop, spread, tie, seed) for seed in range(runs))
@@ -81,7 +81,7 @@ def main() -> None:
     asked = parser.parse_args()
     print("| baseline | chips' spread | pairing | drop, points | pass | undecided | fail | median chips |")
     print("|---|---|---|---|---|---|---|---|")
-    baselines: dict[str, Known] = {"exhaustive": Before.exact, "raced": raced}
+    baselines: dict[str, Known] = {"exhaustive": FormerChips.exact, "raced": raced}
     for (kind, known), (name, spread), tie, drop in itertools.product(
         baselines.items(), SPREADS.items(), (0.5, 0.95), DROPS
     ):

@@ -18,7 +18,7 @@ from nvaudit.report.kinds import read_any, report_text
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import BaselineInfo, TrialSummary
 from nvaudit.session import Session
-from nvaudit.stats.drop import Before
+from nvaudit.stats.drop import FormerChips
 
 _WANTED = "a report.json of `nvaudit audit` or `nvaudit check`"
 
@@ -33,12 +33,12 @@ class Baseline:
     ----------
     info : BaselineInfo
         Where they come from, for the report.
-    values : mapping of float to Before
+    values : mapping of float to FormerChips
         Every chip, by sigma.
     """
 
     info: BaselineInfo
-    values: Mapping[float, Before]
+    values: Mapping[float, FormerChips]
 
     @property
     def chips(self) -> int:
@@ -74,10 +74,10 @@ def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
     return Baseline(info, values)
 
 
-def _before(trials: TrialSummary, confidence: float, path: str) -> Before:
+def _before(trials: TrialSummary, confidence: float, path: str) -> FormerChips:
     """The chips of a report; those that its races stopped by what is sure of them."""
     if None not in trials.values:
-        return Before.exact(np.asarray(trials.values, dtype=np.float64))
+        return FormerChips.exact(np.asarray(trials.values, dtype=np.float64))
     race = trials.race
     # Limits may be wrong with a chance that the verdict's own error must leave room for.
     if race is None or not race.at_least or not race.at_most or 2 * race.error > 1 - confidence:
@@ -91,7 +91,7 @@ def _before(trials: TrialSummary, confidence: float, path: str) -> Before:
     stopped = [value is None for value in trials.values]
     low[stopped] = [-np.inf if limit is None else limit for limit in race.at_least]
     high[stopped] = [np.inf if limit is None else limit for limit in race.at_most]
-    return Before(low, high, race.wrong_at_least, race.wrong_at_most, race.error)
+    return FormerChips(low, high, race.wrong_at_least, race.wrong_at_most, race.error)
 
 
 def _chosen(report: object, path: str, session: Session, metric: Metric) -> AuditReport:

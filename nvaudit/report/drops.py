@@ -14,7 +14,7 @@ from nvaudit.report.wording import (
     limit_text,
     value_text,
 )
-from nvaudit.stats.drop import Before, decide_drop
+from nvaudit.stats.drop import FormerChips, decide_drop
 from nvaudit.stats.gate import Verdict
 
 
@@ -38,7 +38,7 @@ class DropResult(BaseModel):
 
 
 def drop_result(
-    before: Before,
+    before: FormerChips,
     after: NDArray[np.float64],
     max_drop: float,
     percentile: float,

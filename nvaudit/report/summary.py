@@ -29,7 +29,7 @@ from nvaudit.report.tails import TailResult, tail_result
 from nvaudit.report.wording import count_text, duration_text, kpp_name, sigma_text, value_text
 from nvaudit.stats.anytime import sequential_gate
 from nvaudit.stats.binomial import standard_error
-from nvaudit.stats.drop import Before
+from nvaudit.stats.drop import FormerChips
 from nvaudit.stats.gate import Verdict, decide_count, overall_verdict
 from nvaudit.stats.kpp import YieldResult, yield_at, yield_of
 from nvaudit.stats.tail import known_worst, metric_steps, tail_kpp
@@ -84,7 +84,7 @@ class Questions:
     tail: tuple[float, ...] = ()
     require_mapped: float | None = None
     max_drop: float | None = None
-    baseline: Mapping[float, Before] = field(default_factory=dict)
+    baseline: Mapping[float, FormerChips] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

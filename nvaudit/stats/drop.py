@@ -46,7 +46,7 @@ _STEPS = 40
 
 
 @dataclass(frozen=True)
-class Before:
+class FormerChips:
     """The chips "before"; of those that a race stopped only limits are known.
 
     Attributes
@@ -66,19 +66,19 @@ class Before:
     error: float = 0.0
 
     @classmethod
-    def exact(cls, values: Floats) -> Before:
+    def exact(cls, values: Floats) -> FormerChips:
         """Chips of which each was run on every sample."""
         return cls(values, values)
 
-    def first(self, pairs: int) -> Before:
+    def first(self, pairs: int) -> FormerChips:
         """The first chips alone."""
         return replace(self, low=self.low[:pairs], high=self.high[:pairs])
 
-    def higher_is_better(self, higher_is_better: bool) -> Before:
+    def higher_is_better(self, higher_is_better: bool) -> FormerChips:
         """The same chips as what is better the higher it is."""
         if higher_is_better:
             return self
-        return Before(-self.high, -self.low, self.wrong_high, self.wrong_low, self.error)
+        return FormerChips(-self.high, -self.low, self.wrong_high, self.wrong_low, self.error)
 
     def ordered(self) -> Floats:
         """The chips from the worst; one without a limit lies beyond all others."""
@@ -123,13 +123,13 @@ class Drop:
 
 
 def drop_verdict(
-    before: Before, after: Floats, most: float, percentile: float, confidence: float, times: int = 1
+    before: FormerChips, after: Floats, most: float, percentile: float, confidence: float, times: int = 1
 ) -> Verdict:
     """Verdict after some pairs; valid at any number of them.
 
     Parameters
     ----------
-    before : Before
+    before : FormerChips
         Higher is better.
     after : ndarray, float64, shape (pair,)
         Higher is better; the same chip at the same place.
@@ -144,7 +144,7 @@ def drop_verdict(
     --------
     >>> import numpy as np
     >>> chips = np.linspace(0.8, 0.9, 200)
-    >>> [drop_verdict(Before.exact(chips), chips - d, 0.02, 10, 0.95) for d in (0.0, 0.018, 0.05)]
+    >>> [drop_verdict(FormerChips.exact(chips), chips - d, 0.02, 10, 0.95) for d in (0.0, 0.018, 0.05)]
     ['pass', 'undecided', 'fail']
     """
     prob, wanted = _asked(before, percentile, confidence)
@@ -154,7 +154,7 @@ def drop_verdict(
 
 
 def decide_drop(
-    before: Before,
+    before: FormerChips,
     after: Floats,
     most: float,
     percentile: float,
@@ -165,7 +165,7 @@ def decide_drop(
 
     Parameters
     ----------
-    before : Before
+    before : FormerChips
     after : ndarray, float64, shape (pair,)
         Metric of the same chip at the same place.
     higher_is_better : bool
@@ -200,14 +200,14 @@ def ranks_for_drop(percentile: float, trials: int, confidence: float) -> tuple[i
     return int(counts[few[-1]]) if len(few) else trials, _enough(trials, prob, wanted, 1) or 0
 
 
-def _known_at(before: Before, index: int) -> float:
+def _known_at(before: FormerChips, index: int) -> float:
     """The value at a rank, or the nearest that is known."""
     ordered = before.ordered()
     known = np.flatnonzero(np.isfinite(ordered))
     return float(ordered[known[np.argmin(np.abs(known - index))]])
 
 
-def _asked(before: Before, percentile: float, confidence: float) -> tuple[float, float]:
+def _asked(before: FormerChips, percentile: float, confidence: float) -> tuple[float, float]:
     """The share of chips that the percentile is of, and the log wealth of a verdict."""
     check_confidence(confidence)
     # The limits are wrong with a chance of their own, which the verdict's error contains (Boole).
@@ -222,7 +222,7 @@ def _in_steps(before: Floats, after: Floats, most: float) -> tuple[Floats, Float
 
 
 def _more_than_refuted(
-    before: Before, after: Floats, most: float, prob: float, wanted: float, times: int = 1
+    before: FormerChips, after: Floats, most: float, prob: float, wanted: float, times: int = 1
 ) -> bool:
     """Whether the drop is surely not more than δ: q(b') is below q(a)."""
     lower, upper = _in_steps(before.high, after, most)
@@ -230,7 +230,7 @@ def _more_than_refuted(
 
 
 def _at_most_refuted(
-    before: Before, after: Floats, most: float, prob: float, wanted: float, times: int = 1
+    before: FormerChips, after: Floats, most: float, prob: float, wanted: float, times: int = 1
 ) -> bool:
     """Whether it is surely more: half a step up, "at most s" says "below s" of the first."""
     shifted, values = _in_steps(before.low, after, most)
@@ -277,7 +277,7 @@ def _enough(pairs: int, prob: float, wanted: float, times: int) -> int | None:
 
 
 def _bounds(
-    before: Before, after: Floats, percentile: float, confidence: float
+    before: FormerChips, after: Floats, percentile: float, confidence: float
 ) -> tuple[float | None, float | None]:
     """The largest drop that is surely exceeded, and the smallest that surely is not."""
     prob, wanted = _asked(before, percentile, confidence)
@@ -307,7 +307,7 @@ def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
     return high
 
 
-def _needed(before: Before, after: Floats, drop: Drop) -> int | None:
+def _needed(before: FormerChips, after: Floats, drop: Drop) -> int | None:
     """Find how many times these chips, if more are like them, decide the gate."""
 
     def decided(times: int) -> bool:

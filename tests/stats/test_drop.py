@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nvaudit.stats.binomial import interval_ranks
-from nvaudit.stats.drop import Before, decide_drop, drop_verdict, ranks_for_drop
+from nvaudit.stats.drop import FormerChips, decide_drop, drop_verdict, ranks_for_drop
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from drop_errors import DROPS, raced, rates
@@ -23,25 +23,25 @@ def chips(count: int, seed: int = 0) -> np.ndarray:
 def test_verdicts(drop, verdict):
     """No drop passes, one of what is allowed stays open, and twice as much fails."""
     before = chips(1000)
-    assert drop_verdict(Before.exact(before), before - drop, 0.01, 1, 0.95) == verdict
+    assert drop_verdict(FormerChips.exact(before), before - drop, 0.01, 1, 0.95) == verdict
 
 
 def test_a_gain_passes():
     """A model that became better passes, also where nothing may be lost."""
     before = chips(1000)
-    assert drop_verdict(Before.exact(before), before + 0.01, 0.0, 1, 0.95) == "pass"
+    assert drop_verdict(FormerChips.exact(before), before + 0.01, 0.0, 1, 0.95) == "pass"
 
 
 def test_equal_chips_where_nothing_may_be_lost():
     """Equal chips never fail; a drop of nothing is at most nothing."""
     before = chips(500)
-    assert drop_verdict(Before.exact(before), before, 0.0, 1, 0.95) != "fail"
+    assert drop_verdict(FormerChips.exact(before), before, 0.0, 1, 0.95) != "fail"
 
 
 def test_losses():
     """Of a loss more is worse: a rise is a drop of quality."""
     before = 1 - chips(1000)
-    found = decide_drop(Before.exact(before), before + 0.02, 0.01, 1, 0.95, higher_is_better=False)
+    found = decide_drop(FormerChips.exact(before), before + 0.02, 0.01, 1, 0.95, higher_is_better=False)
     assert found.verdict == "fail"
     assert found.drop == pytest.approx(0.02)
     assert found.after == pytest.approx(found.before + 0.02)
@@ -51,7 +51,7 @@ def test_bounds_agree_with_the_verdict():
     """What is allowed above the upper bound passes, below the lower one fails, in between stays open."""
     before = chips(1500)
     after = before - 0.01
-    found = decide_drop(Before.exact(before), after, 0.01, 1, 0.95, higher_is_better=True)
+    found = decide_drop(FormerChips.exact(before), after, 0.01, 1, 0.95, higher_is_better=True)
     assert found.low is not None
     assert found.high is not None
     assert found.low < 0.01 < found.high
@@ -59,32 +59,35 @@ def test_bounds_agree_with_the_verdict():
         (found.high + 1e-4, "pass"), (found.high - 1e-4, "undecided"),
         (max(found.low, 0) + 1e-4, "undecided"), (found.low - 1e-4, "fail"),
     ):  # fmt: skip
-        assert drop_verdict(Before.exact(before), after, most, 1, 0.95) == verdict
+        assert drop_verdict(FormerChips.exact(before), after, most, 1, 0.95) == verdict
 
 
 def test_what_would_decide_it():
     """So many chips like these decide it, and fewer than a block less do not."""
     before = chips(200)
-    found = decide_drop(Before.exact(before), before, 0.01, 1, 0.95, higher_is_better=True)
+    found = decide_drop(FormerChips.exact(before), before, 0.01, 1, 0.95, higher_is_better=True)
     assert found.verdict == "undecided"
     assert found.needed is not None
     times = found.needed // 200
-    assert drop_verdict(Before.exact(np.tile(before, times)), np.tile(before, times), 0.01, 1, 0.95) == "pass"
+    assert (
+        drop_verdict(FormerChips.exact(np.tile(before, times)), np.tile(before, times), 0.01, 1, 0.95)
+        == "pass"
+    )
     less = np.tile(before, times - 1)
-    assert drop_verdict(Before.exact(less), less, 0.01, 1, 0.95) == "undecided"
+    assert drop_verdict(FormerChips.exact(less), less, 0.01, 1, 0.95) == "undecided"
 
 
 def test_rounding_is_no_drop():
     """0.95 − 0.01 is not 0.94 in binary floating point; such a drop is exactly what is allowed."""
     before = np.full(2000, 0.95)
-    assert drop_verdict(Before.exact(before), np.full(2000, 0.94), 0.01, 1, 0.95) != "fail"
+    assert drop_verdict(FormerChips.exact(before), np.full(2000, 0.94), 0.01, 1, 0.95) != "fail"
 
 
 def test_pairing_helps():
     """The closer the pairs, the fewer chips it takes."""
     common, noise = chips(1000), chips(1000, 1)
     needed = [
-        decide_drop(Before.exact(common[:150]), after[:150], 0.01, 1, 0.95, higher_is_better=True).needed
+        decide_drop(FormerChips.exact(common[:150]), after[:150], 0.01, 1, 0.95, higher_is_better=True).needed
         for after in (common, noise)
     ]
     assert needed[0] is not None
@@ -105,7 +108,7 @@ def test_less_known_never_decides_what_more_known_does_not():
         before, after = chips(1000, seed), chips(1000, seed + 100) - (seed % 3) * 0.006
         for most in (0.002, 0.008):
             limited = drop_verdict(raced(before), after, most, 1, 0.95)
-            assert limited in ("undecided", drop_verdict(Before.exact(before), after, most, 1, 0.95))
+            assert limited in ("undecided", drop_verdict(FormerChips.exact(before), after, most, 1, 0.95))
 
 
 def test_wrong_limits_are_made_room_for():
@@ -117,14 +120,14 @@ def test_wrong_limits_are_made_room_for():
     truth[stopped] = 0.0
     for drop in (0.0, 0.012, 0.016, 0.03):
         found = drop_verdict(limited, before - drop, 0.01, 1, 0.95)
-        assert found in ("undecided", drop_verdict(Before.exact(truth), before - drop, 0.01, 1, 0.95))
+        assert found in ("undecided", drop_verdict(FormerChips.exact(truth), before - drop, 0.01, 1, 0.95))
 
 
 def test_limits_of_losses_turn_round():
     """Of a loss the limits change places, and give the verdict of the same chips as an accuracy."""
     before = chips(2000)
     limited = raced(before)
-    turned = Before(1 - limited.high, 1 - limited.low, wrong_high=1, error=0.005)
+    turned = FormerChips(1 - limited.high, 1 - limited.low, wrong_high=1, error=0.005)
     for drop in (0.0, 0.02):
         good = decide_drop(limited, before - drop, 0.01, 1, 0.95, higher_is_better=True)
         bad = decide_drop(turned, 1 - before + drop, 0.01, 1, 0.95, higher_is_better=False)
@@ -145,7 +148,7 @@ def test_ranks_that_a_drop_needs(percentile, trials):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("known", [Before.exact, raced], ids=["exhaustive", "raced"])
+@pytest.mark.parametrize("known", [FormerChips.exact, raced], ids=["exhaustive", "raced"])
 def test_error_rates(known):
     """Over 500 pairs of reports errs less than 5 %, at every drop, and decides what is far from the limit."""
     found = {drop: rates(2000, drop, 0.004, 0.95, 500, known)[0] for drop in DROPS}
@@ -156,7 +159,7 @@ def test_error_rates(known):
     assert found[0.02]["fail"] >= 475
 
 
-@pytest.mark.parametrize("known", [Before.exact, raced], ids=["exhaustive", "raced"])
+@pytest.mark.parametrize("known", [FormerChips.exact, raced], ids=["exhaustive", "raced"])
 def test_error_rates_at_the_limit(known):
     """A drop of exactly what is allowed is seldom decided, of 60 runs, though each block is looked at."""
     words, _ = rates(300, 0.01, 0.004, 0.95, 60, known)

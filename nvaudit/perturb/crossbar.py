@@ -228,6 +228,9 @@ def put_on_crossbars(request: Request, plain: Workload, how: ConverterSpec, fold
         sums = [sizes[name] for split in template.splits for name in split.sums]
         room = ADDED_BYTES if any(split.by_adding for split in converted.splits) else SUMS_BYTES
         workload = replace(workload, batch=samples_at_once(sums, plain.batch, room))
+    # Values of the graph that runs: with converters in it, column sums may have other names.
+    made = {split.key: split for split in converted.splits}
+    layers = tuple(replace(layer, split=made.get(layer.split.key, layer.split)) for layer in layers)
     return CrossbarRun(workload, plain, layers, samples, how)
 
 

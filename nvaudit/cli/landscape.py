@@ -60,8 +60,15 @@ def _with_surface(surface: Path | None, outputs: tuple[Output, ...]) -> list[Out
         if output.option == "-o" and output.path.suffix == ".npz":
             tell(f"nvaudit: -o {output.path}: the surface is now written by --surface, and -o is the report; "
                  "the old spelling goes with the next release")  # fmt: skip
-            output = Output("-o", "surface", output.path, surface_npz)
+            output = Output("-o", "surface", output.path, surface_npz, suffixes=(".npz",))
         wanted.append(output)
     if str(surface) == "-":
         raise OptionError("--surface -: a surface is binary; name a file, and give -o - for the numbers")
-    return [*([] if surface is None else [Output("--surface", "surface", surface, surface_npz)]), *wanted]
+    return [
+        *(
+            []
+            if surface is None
+            else [Output("--surface", "surface", surface, surface_npz, suffixes=(".npz",))]
+        ),
+        *wanted,
+    ]

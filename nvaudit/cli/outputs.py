@@ -237,7 +237,8 @@ def output_options(
             given = {name: options.pop(name) for name in OUTPUT_PARAMETERS if name in options}
             if product is not None:
                 options["out"] = given.pop("out")
-                _check_suffix("-o", options["out"], (Path(product.metavar).suffix,))
+                if not _is_read(options["out"], options):
+                    _check_suffix("-o", options["out"], (Path(product.metavar).suffix,))
             return command(*arguments, outputs=_wanted(given, old_json, kinds), **options)
 
         return declared(cast(Command, take))
@@ -342,6 +343,21 @@ def check_outputs(
             _check_suffix(output.option, output.path, output.suffixes)
     for output in outputs:
         output.ready()
+
+
+def _is_read(out: Path | None, options: Mapping[str, Any]) -> bool:
+    """Whether a product would replace something that the command reads: it then refuses it by that name."""
+    model = options.get("model")
+    values = [
+        value if isinstance(value, tuple) else (value,) for name, value in options.items() if name != "out"
+    ]
+    paths = [Path(value) for group in values for value in group if isinstance(value, str | Path)]
+    paths += [Path(model).with_suffix(".npz")] if isinstance(model, str | Path) else []
+    for path in paths if out is not None else ():
+        with contextlib.suppress(OSError, ValueError):  # a value that is no path, or not there
+            if out is not None and out.samefile(path):
+                return True
+    return False
 
 
 def _check_suffix(option: str, path: Path | None, own: tuple[str, ...]) -> None:

@@ -61,7 +61,7 @@ def verify_command(
     if str(out) == "-":
         raise OptionError("-o -: masks are binary; name a file, and give --report - for the numbers")
     # The masks are written by the run, which has the ranking; here they only take part in the check.
-    masks = [] if out is None else [Output("-o", "plan", out, to_json)]
+    masks = [] if out is None else [Output("-o", "plan", out, to_json, suffixes=(".npz",))]
     kept = () if resume is None else tuple(resume / name for name in KEPT_FILES)
     check_outputs([*masks, *outputs], plan_inputs(spec), kept)
     with keeping("finished chips", resume, parameters("shares", "target_kpp")) as work:

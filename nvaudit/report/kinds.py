@@ -135,7 +135,7 @@ KINDS = (
     ),
     ReportKind(
         "fit", "nvaudit devices fit", "deployment.fit:FitReport",
-        "deployment.fit:fit_document", ("levels", "laws", "components", "predicted"),
+        "deployment.fit:fit_document", ("levels", "laws", "components", "predicted"), ("levels-drawn",),
     ),
     ReportKind(
         "device", "nvaudit devices show", "device.result:DeviceReport",

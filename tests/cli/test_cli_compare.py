@@ -30,7 +30,7 @@ def test_text(command, pair):
     """The first line is the choice; then the table, the picture, the differences, and how it was run."""
     ran = command("compare", *pair, *FEW)
     assert ran.code == EXIT_OK
-    assert ran.out.startswith("a is best of 2 by KPP 1 %: KPP 1 % top1 ")
+    assert ran.out.startswith("a and b share the first place of 2 by KPP 1 %: KPP 1 % top1 ")
     lines = ran.out.splitlines()
     assert any(line.split()[:2] == ["a", "1"] for line in lines)
     assert any(line.split()[:2] == ["b", "1"] for line in lines), "equal models share the place"
@@ -68,7 +68,7 @@ def test_json_on_standard_output(command, pair):
     """Only the JSON goes there; the text goes to standard error."""
     ran = command("compare", *pair, *FEW, "-q", "--json")
     assert json.loads(ran.out)["best"] == "a"
-    assert ran.err.startswith("a is best of 2")
+    assert ran.err.startswith("a and b share the first place of 2")
 
 
 def test_equal_runs_give_equal_json(command, pair):

@@ -47,7 +47,7 @@ def test_conditions_are_named(command, here):
         "harsh": ("rram", "0.3 level spacings", "0 s"),
         "old": ("pcm", conditions["old"]["σ"], "1 d"),
     }
-    assert ran.out.startswith("mild is best of 3 by KPP 10 %")
+    assert ran.out.startswith("mild and old share the first place of 3 by KPP 10 %")
     assert "on rram, sigma 0.1 level spacings, time 0 s" in " ".join(ran.out.split())
     ran = command("compare", "mild.json", "harsh.json", "-o", "c.json")
     report = json.loads(Path("c.json").read_text(encoding="utf-8"))

@@ -121,7 +121,7 @@ def test_a_folder_of_another_run_is_refused(command, model):
             ("m.onnx", "--cell-bits", "1,x"),
             "--cell-bits: got '1,x'; use whole numbers from 1 to 8, such as 1,2,4 or 1-4",
         ),
-        (("m.onnx", "--cell-bits", "4-1"), "--cell-bits: got '4-1'; use whole numbers from 1 to 8"),
+        (("m.onnx", "--cell-bits", "4-1"), "--cell-bits: 4-1 runs backwards; write 1:4"),
         (("m.onnx", "--cell-bits", "0"), "--cell-bits: got 0; use whole numbers from 1 to 8"),
         (
             ("m.onnx", "--levels", "6"),

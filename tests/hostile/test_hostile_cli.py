@@ -192,7 +192,8 @@ def test_a_provider_that_is_not_there(command, place, example, workers):
     assert_refused(
         ran,
         f"--provider cuda: this ONNX Runtime offers only {offered}; "
-        "use --provider cpu, or install the build of ONNX Runtime that has it",
+        "use --provider cpu, or install the build of ONNX Runtime that has it: pip uninstall onnxruntime, "
+        "then pip install 'nvaudit[gpu]', which brings onnxruntime-gpu",
     )
 
 

@@ -44,7 +44,7 @@ def test_a_chip_that_is_given_twice_is_refused(command, example, tmp_path, chips
             arrays = read_arrays(path, (256, 256))
             path.unlink()
             write_arrays(path.with_suffix(""), arrays, "csv")
-    out = tmp_path / "out.json"
+    out = tmp_path / ("out.onnx" if command_words == "calibrate" else "out.json")
     words = {
         "audit": ("audit", example, "--chip", chips, *AUDIT, "--report", out),
         "calibrate": ("calibrate", example, "--chip", chips, "--name", "chip-0", "-o", out, "-q"),

@@ -54,7 +54,7 @@ def test_the_report_is_that_of_the_first_chips(example, workers):
     assert found.interrupted.wanted == 5000
     assert found.verdict is None
     assert found.headline.startswith("INTERRUPTED: KPP 1 %")
-    assert f"{count} of 5000 chips" in found.headline
+    assert f"{count} of 5,000 chips" in found.headline
     assert from_json(to_json(found), "report.json") == found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from converter_outputs import converter_outputs
 from numpy.typing import NDArray
 
 from nvaudit.mapping.quantize import dequantize
@@ -48,20 +49,13 @@ def quantised_file(session: Session, folder: Path) -> Path:
 def rounded_after(model: onnx.ModelProto, value: str) -> list[str]:
     """What leaves the converters that a value goes to."""
     found, front, seen = [], [value], set()
-    constants = {
-        node.output[0]: onnx.numpy_helper.to_array(node.attribute[0].t)
-        for node in model.graph.node
-        if node.op_type == "Constant"
-    }
-    # Bounds of this size are those of codes plus the constant by which converters round.
-    large = {name for name, array in constants.items() if array.size and np.abs(array).min() > 2**22}
+    converted = set(converter_outputs(model))
     while front:
         name = front.pop()
         seen.add(name)
         for node in model.graph.node:
             if name in node.input and not seen & set(node.output):
-                by_adding = node.op_type == "Clip" and node.input[-1] in large
-                if by_adding or node.op_type in ("Round", "Floor"):  # Floor(x + 0.5) before opset 11
+                if node.output[0] in converted:
                     found.append(node.output[0])
                 else:
                     front.extend(node.output)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from converter_outputs import converter_outputs
 
 from nvaudit.model import load_model
 from nvaudit.model.probe import expose
@@ -30,7 +31,7 @@ def _chip(session, folder, trial):
     """A chip as a file that also returns what leaves every ADC and DAC."""
     workload = session.workload
     proto = Path(workload.template.path).read_bytes()
-    rounded = [n.output[0] for n in onnx.ModelProto.FromString(proto).graph.node if n.op_type == "Round"]
+    rounded = converter_outputs(onnx.ModelProto.FromString(proto))
     shown = expose(proto, rounded)[0]
     fills = {}
     tensors = {tensor.key: tensor for tensor in workload.tensors}

@@ -364,13 +364,15 @@ def sample_seconds(workload: Workload) -> float:
     """Measure in this process what a sample of a chip takes, by a few of them: a second or two at most.
 
     Small batches take longer for each sample than those of the run; larger ones are tried while these are
-    quick.
+    quick. Samples that influence each other run as they do in the run, so many at a time: a graph may not run
+    on fewer.
     """
     engine, fixed = Engine(workload), workload.template.batch
     inputs = {name: file.open() for name, file in workload.inputs.items()}
     axes = {name: file.axis for name, file in workload.inputs.items()}
     # The first one is not timed: it makes the session, and touches its memory.
-    sizes = [fixed, fixed] if fixed else [1, 1, 8, 64]
+    whole = fixed or workload.together
+    sizes = [whole, whole] if whole else [1, 1, 8, 64]
     each = math.inf
 
     def batches() -> Iterator[dict[str, NDArray[Any]]]:

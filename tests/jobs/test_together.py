@@ -1,6 +1,7 @@
 """Commands on a set whose samples influence each other: frames of a stream, and nodes of a graph."""
 
 import json
+import math
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,10 @@ from quick import audit
 import nvaudit
 from nvaudit.errors import DataError
 from nvaudit.jobs.landscaping import landscape
+from nvaudit.perturb.montecarlo import sample_seconds
 from nvaudit.rng import stream
+from nvaudit.session import prepare
+from nvaudit.spec import make_spec
 
 F, H, N = TensorProto.FLOAT, 6, 90
 
@@ -164,6 +168,14 @@ def test_finished_models_of_a_comparison_are_not_run_again(tmp_path, model):
     assert len(kept) == 2
     assert nvaudit.compare([str(model), str(other)], **how).models == first.models
     assert {path: path.stat().st_mtime_ns for path in chips.glob("*/report.json")} == kept
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": N}])
+def test_samples_are_timed_together(graph_model, tmp_path, options):
+    """What several audits take is said by runs of all samples together: fewer nodes do not run."""
+    session = prepare(make_spec(graph_model, "rram", **options), tmp_path)
+    assert session.workload.together == N
+    assert 0 < sample_seconds(session.workload) < math.inf
 
 
 def test_weights_are_ranked_by_whole_runs(model):

@@ -12,7 +12,7 @@ from training_nets import CROSS_ENTROPY, PLACES, Net, blobs, place, recipe, scor
 
 from nvaudit.errors import OptionError
 from nvaudit.perturb.record import Identity, Input
-from nvaudit.retrain import correctnet
+from nvaudit.retrain import correctnet, score
 from nvaudit.retrain.checkpoint import CHECKPOINT_FILE, CheckpointFolder
 from nvaudit.retrain.feed import Batch, Feed, augmented, check_augment, split_rows
 from nvaudit.retrain.loop import TrainingPlan, run_epochs
@@ -54,6 +54,47 @@ def test_an_epoch_depends_on_its_number_alone(optimiser: str):
     assert equal(results[0], results[1])
     assert not equal(results[0], results[2])
     assert not equal(results[0], results[3])
+
+
+def test_an_epoch_is_cut_off_when_its_time_is_over():
+    """It makes one step at least, and says so only if steps were left."""
+    of = task()
+    trainer, steps = Trainer(of, recipe()), []
+    before = weights(of)
+    trainer.epoch(0, QUIET, lambda done, _: steps.append(done), until=0.0)
+    assert steps == [1]
+    assert trainer.was_cut
+    assert not equal(before, weights(of))
+    trainer.epoch(0, QUIET)
+    assert not trainer.was_cut
+    trainer = Trainer(task(), recipe(batch_size=240))
+    trainer.epoch(0, QUIET, until=0.0)
+    assert not trainer.was_cut
+
+
+def test_scores_end_when_their_time_is_over(monkeypatch: pytest.MonkeyPatch):
+    """The first chips are scored then, and another network can be scored on as many."""
+    monkeypatch.setattr(score, "_MOST", 4)
+    judge = scorer(task(), trials=20)
+    cut = judge.kpp(0, until=0.0)
+    assert judge.scored == 4
+    assert judge.kpp(0, judge.scored) == cut
+    assert (judge.values(0, until=0.0) == judge.values(0)[:4]).all()
+
+
+@pytest.mark.parametrize("interval", [None, SigmaInterval(0.0, 0.4)])
+def test_a_training_is_cut_off_inside_an_epoch(tmp_path: Path, interval: SigmaInterval | None):
+    """No epoch follows; the networks are scored all the same, and no checkpoint holds half an epoch."""
+    plan = TrainingPlan(lambda s: shaped_noise("rc", s, 2.0), 0.1, interval, 1, "best")
+    trainer = Trainer(task(), recipe())
+    trainer.deadline = 0.0
+    checkpoints = CheckpointFolder(tmp_path, identity())
+    state = run_epochs(trainer, plan, scorer(trainer.task), lambda *_: None, checkpoints)
+    assert trainer.was_cut
+    assert not state.whole
+    (row,) = state.history
+    assert len(row["kpp"]) == (1 if interval is None else 3)
+    assert checkpoints.load() is None
 
 
 def test_divergence_is_an_error():

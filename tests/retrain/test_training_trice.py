@@ -1,5 +1,6 @@
 """TRICE: the search to the letter of Algorithm 3, and what training does around it."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -60,12 +61,12 @@ def test_interval_only_shrinks(sides: list[Any], start: float, width: float):
 class FakeScorer:
     """Scores by a list instead of by chips, and remembers which network it was asked about."""
 
-    metric = TOP1
+    metric, trials, scored = TOP1, 20, 20
 
     def __init__(self, of: Any, script: dict[int, tuple[float, ...]]) -> None:
         self.of, self.script, self.seen = of, script, []
 
-    def kpp(self, epoch: int) -> float:
+    def kpp(self, epoch: int, trials: int | None = None, until: float = math.inf) -> float:
         asked = sum(1 for number, _ in self.seen if number == epoch)
         self.seen.append((epoch, self.of.network.weights["w1"].detach().clone()))
         return self.script[epoch][asked]

@@ -139,7 +139,7 @@ def test_what_cannot_race_says_so(example, many):
     assert run(example, many, metric="cross_entropy", exhaustive=True, trials=2).notes == ()
 
 
-def test_a_sweep_races_at_every_point(example, many):
+def test_points_of_a_sweep_race_where_it_pays(example, many):
     """Each point has races of its own, and its own count of images; where chips hardly differ none pay."""
     found = run(example, many, sigmas=(0.2, 0.4), percentiles=(5.0, 20.0))
     close, apart = (point.trials for point in found.sweep)

@@ -173,7 +173,7 @@ def test_finished_models_of_a_comparison_are_not_run_again(tmp_path, model):
 @pytest.mark.parametrize("options", [{}, {"batch_size": N}])
 def test_samples_are_timed_together(graph_model, tmp_path, options):
     """What several audits take is said by runs of all samples together: fewer nodes do not run."""
-    session = prepare(make_spec(graph_model, "rram", **options), tmp_path)
+    session = prepare(make_spec(model=str(graph_model), device="rram", **options), tmp_path)
     assert session.workload.together == N
     assert 0 < sample_seconds(session.workload) < math.inf
 

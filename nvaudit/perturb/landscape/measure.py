@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,44 +126,40 @@ def run_grid(
     LandscapeEnded
         If no pair could be made.
     """
-    axis = grid.axis()
-    total = grid.pairs * grid.points**2
-    losses = np.full((grid.pairs, grid.points**2), np.nan)
+    axis, stop, each_pair = grid.axis(), Stop() if stop is None else stop, grid.points**2
+    losses = np.full((grid.pairs, each_pair), np.nan)
     done = np.zeros(grid.pairs, int)
-    seconds: list[float] = []
-    images = 0
+    outcomes: list[Outcome] = []
 
     def submit(call: tuple[int, int]) -> Future[Outcome]:
-        pair, index = call
-        a, b = divmod(index, grid.points)
-        what = f"point {index} of direction pair {pair}"
+        pair, (a, b) = call[0], divmod(call[1], grid.points)
+        what = f"point {call[1]} of direction pair {pair}"
         return pool.submit(what, "point", metric, keep, pair, float(axis[a]), float(axis[b]))
 
     def known(call: tuple[int, int]) -> Outcome | None:
         return None if record is None else record.find(*call, task)
 
     def due(call: tuple[int, int]) -> bool:
-        if stop is None or done[:least].sum() < least * grid.points**2:
+        if done[:least].sum() < least * each_pair:
             return False
         # A pair that would not be whole in time is of no use, so it is not begun.
-        each = float(np.median(seconds)) / pool.width if seconds else 0.0
-        return stop.due((grid.points**2 - done[call[0]]) * each)
+        each = median([one.seconds for one in outcomes[-99:]] or [0.0]) / pool.width
+        return stop.due((each_pair - done[call[0]]) * each)
 
-    todo = deque(product(range(grid.pairs), range(grid.points**2)))
-    ending: Ending[tuple[int, int]] = Ending(due) if stop is None else Ending(due, drain_s=stop.drain_s)
+    todo, ending = deque(product(range(grid.pairs), range(each_pair))), Ending(due, drain_s=stop.drain_s)
     for (pair, index), outcome, recorded in completed(pool, todo, submit, known, ending):
         if record is not None and not recorded:
             record.add(pair, index, outcome, task)
         losses[pair, index] = outcome.value
         done[pair] += 1
-        seconds.append(outcome.seconds)
-        images += outcome.images
-        progress("loss landscape", len(seconds), total)
-    whole = int(np.cumprod(done == grid.points**2).sum())
+        outcomes.append(outcome)
+        progress("loss landscape", len(outcomes), grid.pairs * each_pair)
+    whole = int(np.cumprod(done == each_pair).sum())
     if not whole:
         raise LandscapeEnded
-    shape = (whole, grid.points, grid.points)
-    return LossTable(axis, losses[:whole].reshape(shape), images, float(np.median(seconds)))
+    table = losses[:whole].reshape(whole, grid.points, grid.points)
+    images, seconds = sum(one.images for one in outcomes), median(one.seconds for one in outcomes)
+    return LossTable(axis, table, images, seconds)
 
 
 def task_digest(metric: Metric, grid: LossGrid, images: int) -> int:
@@ -282,14 +279,10 @@ def measure(
                 moved = f"it moved the outputs by {probe.rebatch_error:.1e} of their range"
                 notes = (f"re-batching was undone: {moved}",)
                 continue
-            labels, kind = plane.base.labels, subject.dataset.label_kind
-            if kind in NO_NUMBERS:
-                labels, kind = None, "none"
+            kind = "none" if subject.dataset.label_kind in NO_NUMBERS else subject.dataset.label_kind
+            labels = None if kind == "none" or plane.base.labels is None else plane.base.labels.open()
             reading = subject.read(rebatch, probe)
-            loss = settle_loss(
-                spec.loss, probe.output, None if labels is None else labels.open(), kind, spec.class_axis,
-                reading,
-            )  # fmt: skip
+            loss = settle_loss(spec.loss, probe.output, labels, kind, spec.class_axis, reading)
             keep = _reference(pool, plane, loss, place)
             nominal: float = pool.submit("the unmodified model", "unmoved", loss.metric, keep).result()
             grid, images = LossGrid(spec.span, spec.grid, spec.pairs), plane.base.count

@@ -174,7 +174,8 @@ def _check_gate(spec: RunSpec) -> None:
         "--all-trials": spec.all_trials,
     }
     named = [name for name, there in given.items() if there]
-    if named and not spec.gated:
+    # Without a gate all chips are drawn anyway, as a report that is to be a baseline should have.
+    if not spec.gated and not {*named} <= {"--all-trials"}:
         raise OptionError(f"{named[0]} is for a gate; give one with --min-kpp")
     if (spec.max_drop is None) != (spec.baseline_report is None):
         both = ("--baseline", "--max-drop")[:: 1 if spec.max_drop is None else -1]

@@ -128,6 +128,15 @@ def test_refused(command, here):
     assert "make it once more, or with --exhaustive" in ran.err
 
 
+def test_the_first_baseline_has_all_chips(command, here):
+    """What a verdict advises, --all-trials, also makes the first baseline, of which nothing is demanded yet."""
+    ran = command("audit", "m.onnx", *FEW, "-n", 30, "--all-trials", "--no-roughness", "-o", "first.json")
+    assert ran.code == EXIT_OK
+    found = nvaudit.load("first.json")
+    assert len(found.trials.values) == 30
+    assert found.verdict is None
+
+
 def test_a_baseline_whose_chips_raced(command, here):
     """Chips that races stopped have limits, which decide; the exact values give the same verdicts."""
     with np.load("m.npz") as arrays:

@@ -153,7 +153,6 @@ def test_points_of_a_sweep_race_where_it_pays(example, many):
     ("options", "message"),
     [
         (("--max-trials", 5), "--max-trials is for a gate; give one with --min-kpp"),
-        (("--all-trials",), "--all-trials is for a gate; give one with --min-kpp"),
         (("--min-kpp", 0.5, "--exhaustive", "--max-trials", 5), "--max-trials and --exhaustive: choose one"),
         (("--min-kpp", 0.5, "--all-trials", "--max-trials", 5), "--all-trials and --max-trials: choose one"),
         (("--exhaustive", "--tolerance", 0.1), "--tolerance and --exhaustive: choose one"),

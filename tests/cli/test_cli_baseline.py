@@ -129,7 +129,7 @@ def test_refused(command, here):
 
 
 def test_the_first_baseline_has_all_chips(command, here):
-    """What a verdict advises, --all-trials, also makes the first baseline, of which nothing is demanded yet."""
+    """What a verdict advises, --all-trials, also makes the first baseline, with no gate yet."""
     ran = command("audit", "m.onnx", *FEW, "-n", 30, "--all-trials", "--no-roughness", "-o", "first.json")
     assert ran.code == EXIT_OK
     found = nvaudit.load("first.json")

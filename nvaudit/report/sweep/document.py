@@ -28,7 +28,14 @@ from nvaudit.report.document import (
 from nvaudit.report.parts import headlines_section, joint_notes_section, record_section, warnings
 from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
 from nvaudit.report.result import AuditReport
-from nvaudit.report.sweep.result import SweepAxis, SweepReport, SweptAudit, settings_text, value_words
+from nvaudit.report.sweep.result import (
+    SweepAxis,
+    SweepReport,
+    SweptAudit,
+    settings_text,
+    value_words,
+    worst_and_best,
+)
 from nvaudit.report.wording import (
     change_interval_text,
     count_text,
@@ -71,11 +78,10 @@ def sweep_document(report: SweepReport) -> Document:
 
 def _hero(report: SweepReport) -> Hero:
     first = report.ran[0][1]
-    info, better = first.metric_info, 1 if first.metric_info.higher_is_better else -1
-    order = sorted(report.ran, key=lambda one: better * one[1].kpp[0].value)
+    info, (worst, best) = first.metric_info, worst_and_best(report.ran)
     name = kpp_name(first.kpp[0].percentile)
     numbers = [KeyFigure("ideal", value_text(first.nominal, info.unit), "the unmodified model")]
-    for what, (audit, found) in (("best", order[-1]), ("worst", order[0])):
+    for what, (audit, found) in (("best", best), ("worst", worst)):
         kpp = found.kpp[0]
         note = f"{interval_text(kpp.low, kpp.high, info.unit)}, {audit.text}"
         numbers.append(

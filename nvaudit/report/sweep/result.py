@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -193,18 +193,28 @@ def _compared(audits: Sequence[SweptAudit]) -> Iterator[SweptAudit]:
         yield audit.model_copy(update={"to_first": difference})
 
 
+RanAudit: TypeAlias = tuple[SweptAudit, AuditReport]
+"""An audit of a sweep that was run, and its report."""
+
+
+def worst_and_best(ran: Sequence[RanAudit]) -> tuple[RanAudit, RanAudit]:
+    """Give the audits with the worst and the best first KPP, of equal ones the first."""
+    better = 1 if ran[0][1].metric_info.higher_is_better else -1
+
+    def value(one: RanAudit) -> float:
+        return better * one[1].kpp[0].value
+
+    return min(ran, key=value), max(ran, key=value)
+
+
 def _headline(
     axes: Sequence[SweepAxis], audits: Sequence[SweptAudit], verdict: Verdict | None, interrupted: bool
 ) -> str:
     ran = [(audit, audit.report) for audit in audits if audit.report is not None]
     info, metric = ran[0][1].metric_info, ran[0][1].metric
-    worst, best = (
-        choose(ran, key=lambda one: one[1].kpp[0].value if info.higher_is_better else -one[1].kpp[0].value)
-        for choose in (min, max)
-    )
     ends = " to ".join(
         f"{value_text(report.kpp[0].value, info.unit)} ({settings_text(audit.settings)})"
-        for audit, report in (worst, best)
+        for audit, report in worst_and_best(ran)
     )
     trials = {report.kpp[0].trials for _, report in ran}
     chips = f"{'up to ' if len(trials) > 1 else ''}{count_text(max(trials), 'chip')} each"

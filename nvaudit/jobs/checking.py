@@ -215,7 +215,7 @@ def run_check(
     progress: Progress = quiet,
     resume: Path | None = None,
     stop: Stop | None = None,
-    on_estimate: Callable[[str], None] = lambda text: None,
+    on_estimate: Callable[[str], None] | None = None,
 ) -> CheckReport:
     """Run a plan; as :func:`check`.
 
@@ -224,8 +224,8 @@ def run_check(
     stop : Stop, optional
         Ends the run early: the report then has the audits that are done, and the chips of the one that was
         running.
-    on_estimate : callable
-        Told in words how long it will take, before it begins.
+    on_estimate : callable, optional
+        Told in words how long it will take, before it begins; without it nothing is timed.
     """
     limit = TimeLimit.of_run(plan.options.total_minutes)
     stop = Stop() if stop is None else stop
@@ -235,7 +235,8 @@ def run_check(
     check_pool(plan.audits[0].spec.dask)
     with shared_by(several, events):
         check_inputs(several, progress)
-        on_estimate(estimate(several, limit.minutes, progress))
+        if on_estimate is not None:
+            on_estimate(estimate(several, limit.minutes, progress))
         ran = list(run_several(several, progress, resume, stop, limits))
     return check_report(
         tuple(

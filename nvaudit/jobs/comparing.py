@@ -116,14 +116,14 @@ def run_comparison(
     progress: Progress = quiet,
     resume: Path | None = None,
     reports: Path | None = None,
-    on_estimate: Callable[[str], None] = lambda text: None,
+    on_estimate: Callable[[str], None] | None = None,
 ) -> ComparisonReport:
     """Run a plan; as :func:`compare`.
 
     Parameters
     ----------
-    on_estimate : callable
-        Told in words how long it will take, before it begins.
+    on_estimate : callable, optional
+        Told in words how long it will take, before it begins; without it nothing is timed.
     """
     limit, events = TimeLimit.of_run(_minutes_of(plan)), list[str]()
     if reports is not None:
@@ -132,7 +132,7 @@ def run_comparison(
     entries = {name: Entry(plan.reports[name], None, plan.files[name]) for name in plan.reports}
     several = [OneOfSeveral(name, spec) for name, spec in plan.specs.items()]
     with shared_by(several, events):
-        if several:
+        if several and on_estimate is not None:
             on_estimate(estimate(several, limit.minutes, progress))
         for number, (name, spec) in enumerate(plan.specs.items(), 1):
             folder = None if resume is None else resume / _folder_name(name, spec)

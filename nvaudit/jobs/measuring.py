@@ -201,16 +201,17 @@ def fitting_samples(session: Session, left_s: float) -> tuple[int, str] | None:
             f"the first {count:,} of {data.count:,} samples: there was no time for one chip on all of "
             "them (--max-minutes); these chips are not kept"
         )
-    needed, room = audit_seconds(session, sample_s, _fewest_chips(spec)), 2 * DEFAULT_S
+    chips, room = _fewest_chips(spec), 2 * DEFAULT_S
+    needed = audit_seconds(session, sample_s, chips)
     if needed <= room:
         return None
     fewest = _FEWEST_UNLABELLED if data.label_kind == "none" else _FEWEST_LABELLED
-    passes = 3 + len(session.points) * _fewest_chips(spec) / max(spec.workers, 1)
+    passes = 3 + len(session.points) * chips / max(spec.workers, 1)
     count = max(fewest, 1 << int(math.log2(max(room / sample_s / passes, 1))))
     if count >= data.count:
         return None
     return count, (
-        f"the first {count:,} of {data.count:,} samples: {_fewest_chips(spec):,} chips on all of them would "
+        f"the first {count:,} of {data.count:,} samples: {chips:,} chips on all of them would "
         f"take about {duration_estimate(needed)}; --limit {data.count} asks for all"
     )
 

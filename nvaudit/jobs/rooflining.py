@@ -170,14 +170,14 @@ def run_roofline(
     plan: RooflinePlan,
     progress: Progress = quiet,
     resume: Path | None = None,
-    on_estimate: Callable[[str], None] = lambda text: None,
+    on_estimate: Callable[[str], None] | None = None,
 ) -> RooflineReport:
     """Run a plan; as :func:`roofline`.
 
     Parameters
     ----------
-    on_estimate : callable
-        Told in words how long it will take, before it begins.
+    on_estimate : callable, optional
+        Told in words how long it will take, before it begins; without it nothing is timed.
     """
     first = next(iter(plan.ideal.values()))
     limit, events = TimeLimit.of_run(first.max_minutes), list[str]()
@@ -193,7 +193,8 @@ def run_roofline(
     left_out, quickest = list[SkippedLevel](), math.inf
     several = [OneOfSeveral(f"{2**bits} levels, {what}", run) for bits, what, run in runs]
     with shared_by(several, events):
-        on_estimate(estimate(several, limit.minutes, progress))
+        if on_estimate is not None:
+            on_estimate(estimate(several, limit.minutes, progress))
         for done, (bits, what, run) in enumerate(runs):
             # A level that would be late with one chip is named instead; there is one at least.
             begun = {level for level, _ in reports}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from nvaudit.errors import NvauditError
 from nvaudit.jobs.auditing import run_audit
@@ -154,11 +155,10 @@ def estimate(audits: Sequence[OneOfSeveral], minutes: float | None, progress: Pr
             seconds[audit.name] = audit_seconds(
                 session, sample_seconds(session.workload), audit.spec.most_trials
             )
-    own = {key: [seconds[a.name] for a in timed if (a.spec.model, a.spec.data) == key] for key in of_model}
-    total = sum(
-        sum(own[audit.spec.model, audit.spec.data]) / len(own[audit.spec.model, audit.spec.data])
-        for audit in audits
-    )
+    each = {
+        key: fmean(seconds[a.name] for a in timed if (a.spec.model, a.spec.data) == key) for key in of_model
+    }
+    total = sum(each[audit.spec.model, audit.spec.data] for audit in audits)
     chips = max(audit.spec.most_trials for audit in audits)
     about = f"about {duration_estimate(total)}"
     if minutes is not None and total > 60 * minutes:

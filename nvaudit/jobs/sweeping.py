@@ -199,7 +199,7 @@ def run_sweep(
     progress: Progress = quiet,
     resume: Path | None = None,
     stop: Stop | None = None,
-    on_estimate: Callable[[str], None] = lambda text: None,
+    on_estimate: Callable[[str], None] | None = None,
 ) -> SweepReport:
     """Run a plan; as :func:`sweep`.
 
@@ -208,8 +208,8 @@ def run_sweep(
     stop : Stop, optional
         Ends the run early: the report then has the audits that are done, and the chips of the one that was
         running.
-    on_estimate : callable
-        Told in words how long it will take, before it begins.
+    on_estimate : callable, optional
+        Told in words how long it will take, before it begins; without it nothing is timed.
     """
     limit, stop = TimeLimit.of_run(plan.minutes), Stop() if stop is None else stop
     several = plan.several
@@ -217,7 +217,8 @@ def run_sweep(
     check_pool(several[0].spec.dask)
     with shared_by(several, events):
         check_inputs(several, progress)
-        on_estimate(_estimate(plan, progress))
+        if on_estimate is not None:
+            on_estimate(_estimate(plan, progress))
         ran = list(run_several(several, progress, resume, stop, SharedLimits(limit)))
     audits = [
         SweptAudit(

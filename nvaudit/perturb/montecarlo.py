@@ -267,7 +267,8 @@ class ChipRunner:
         )
 
     def _note(self, call: ChipRun, outcome: Outcome) -> None:
-        self._took.setdefault(call.task is None, deque(maxlen=_RECENT)).append(outcome.seconds)
+        took = outcome.seconds if outcome.rest is None else outcome.rest.seconds  # which holds the race's
+        self._took.setdefault(call.task is None, deque(maxlen=_RECENT)).append(took)
         self.undefined.append(outcome.undefined)
         self.images[call.point] = self.images.get(call.point, 0) + outcome.images
         self._begin(call)

@@ -29,9 +29,6 @@ GATHER_BYTES = 1 << 20
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Least probability in a logarithm."""
 
-GATHER_BYTES = 1 << 20
-"""Outputs are scored in pieces of about this size."""
-
 
 @dataclass(frozen=True)
 class Reading:

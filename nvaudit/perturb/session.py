@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -169,29 +170,31 @@ class TemplateSessions:
             return self._again(self.optimised, fills)
         session = open_session(proto, fills)
         if self._chips == OPTIMISED_AFTER:
-            found = self._optimise(proto, fills)
-            # The same operators on the same numbers give the same bits; a graph that does not is not used.
-            if found is not None and self._outputs(self._again(found, fills)) == self._outputs(session):
-                self.optimised = found
+            # What ONNX Runtime refuses of it, such as large numbers where weights are folded, is no fault of
+            # the chip, whose own session is there.
+            with suppress(ModelError):
+                self.optimised = self._optimise(proto, fills, session)
         return session
 
     @staticmethod
     def _again(optimised: OptimisedTemplate, fills: Mapping[str, NDArray[Any]]) -> Any:
         return open_session(optimised.message, optimised.fills(fills), optimised=True)
 
-    def _optimise(self, proto: bytes, fills: Mapping[str, NDArray[Any]]) -> OptimisedTemplate | None:
+    def _optimise(
+        self, proto: bytes, fills: Mapping[str, NDArray[Any]], session: Any
+    ) -> OptimisedTemplate | None:
         trials = trial_fills(self._slots)
         if trials is None:
             return None
         tried, file, written = (*trials, fills), self._folder / "optimised.onnx", []
         for values in tried:
-            try:
-                open_session(proto, values, save_to=file)
-            except ModelError:  # such as for what large numbers make of weights that are folded
-                return None
+            open_session(proto, values, save_to=file)
             written.append(file.read_bytes())
             file.unlink()
-        return read_optimised(self._slots, tried, written)
+        found = read_optimised(self._slots, tried, written)
+        # The same operators on the same numbers give the same bits; a graph that does not is not used.
+        same = found is not None and self._outputs(self._again(found, fills)) == self._outputs(session)
+        return found if same else None
 
 
 def ort_value(ort: Any, array: NDArray[Any], device: str = "cpu") -> Any:

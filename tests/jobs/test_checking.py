@@ -8,7 +8,7 @@ import nvaudit
 from nvaudit import session
 from nvaudit.errors import OptionError
 from nvaudit.jobs import several
-from nvaudit.jobs.checking import CheckOptions, check, plan_check
+from nvaudit.jobs.checking import CheckOptions, check, plan_check, run_check
 from nvaudit.perturb.stop import TimeLimit
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.check.result import CheckReport
@@ -117,6 +117,17 @@ def test_shared_work(example, monkeypatch):
     check([str(example)], ["rram", "fefet1"], [{"name": "a"}, {"name": "fewer", "limit": 30}], **FEW)
     assert len(loads) == 1
     assert asked.count("nominal") == 2
+
+
+def test_nothing_is_timed_that_nobody_is_told(example, monkeypatch):
+    """From Python no model is prepared for words that would be thrown away."""
+    timed, told = [], []
+    monkeypatch.setattr(several, "sample_seconds", lambda workload: timed.append(workload) or 0.01)
+    found = plan(example)
+    run_check(found)
+    assert not timed
+    run_check(found, on_estimate=told.append)
+    assert len(timed) == len(told) == 1
 
 
 def test_verdict_is_the_worst(example):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from nvaudit.perturb import engine as engine_module
 from nvaudit.perturb import scores as scores_module
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.difficulty import estimate_difficulty
-from nvaudit.perturb.engine import QUANTISED, Engine
+from nvaudit.perturb.engine import QUANTISED, Engine, Outcome
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import ChipRun, ChipRunner
 from nvaudit.perturb.race import Band, Edge, RaceTask
@@ -265,3 +266,20 @@ def test_a_race_that_stays_open_looks_at_every_sample_once(uneven, tmp_path, mon
     assert race.images + race.rest.images == LIMIT
     assert race.rest.value == whole.value
     assert engine.race(metric, None, 1, 3, task, finish=False).rest is None
+
+
+def test_a_race_that_went_on_tells_how_long_the_next_one_may_take():
+    """Its run on every sample is part of the call: by the race alone the next one would end too late."""
+
+    class AtOnce:
+        width = depth = 1
+
+        def submit(self, *call):
+            future = Future()
+            future.set_result(Outcome(0.5, 70, 1.0, None, 0, Outcome(0.5, 30, 4.0)))
+            return future
+
+    task = RaceTask("kpp", "", 0, (Band((Edge(0.5, 0.1),), ()),), 100)
+    runner = ChipRunner(AtOnce(), None, None, 1, 3)
+    assert {trial: value for trial, (_, value) in runner.races(0, [0, 1], task).items()} == {0: 0.5, 1: 0.5}
+    assert runner._typical_s(ChipRun(0, 2, task)) == 4.0

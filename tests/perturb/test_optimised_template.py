@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from nvaudit.errors import ModelError
 from nvaudit.model.layout import Layout
 from nvaudit.model.optimised import read_optimised, trial_fills
 from nvaudit.model.template import Slot
@@ -85,6 +86,23 @@ def test_chips_are_the_same_bit_for_bit(which, tmp_path, monkeypatch):
         if how.place is not None or how.factor is not None
     ]
     assert moved or which == "example"  # else nothing of the above was tried
+
+
+def test_a_template_that_is_refused_once_optimised_is_run_as_it_was_given(example, tmp_path, monkeypatch):
+    """Chips have their own sessions then, and the same bits."""
+    workload = prepare(make_spec(model=example, device="rram", limit=20), tmp_path).workload
+    _, wanted = outputs(workload, monkeypatch, 1000)
+    tried = []
+
+    def refused(template, fills):
+        tried.append(template)
+        raise ModelError("ONNX Runtime cannot load the model")
+
+    monkeypatch.setattr(session_module.TemplateSessions, "_again", staticmethod(refused))
+    engine, found = outputs(workload, monkeypatch, 2)
+    assert found == wanted
+    assert len(tried) == 1
+    assert engine._sessions.optimised is None
 
 
 def written(slots, made) -> bytes:

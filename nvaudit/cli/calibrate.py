@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nvaudit.jobs.chip_calibrating import Method
 
 
+_CHIP = CommandProduct("CHIP.onnx", "Where the corrected chip goes.", required=True)
+
+
 @click.command("calibrate", cls=OnceCommand)
 @click.argument("model", type=ModelPath())
 @click.option("--chip", type=FilePath(), required=True, metavar="FOLDER",
@@ -39,9 +42,7 @@ if TYPE_CHECKING:
     only={"limit", "output_name", "class_axis", "metric", "seed", "provider"},
     own={"output_name": {"was": ()}},
 )
-@output_options(
-    "calibrate", product=CommandProduct("CHIP.onnx", "Where the corrected chip goes.", required=True)
-)
+@output_options("calibrate", product=_CHIP)
 @quiet_option()
 def calibrate_command(
     model: Path,
@@ -59,7 +60,9 @@ def calibrate_command(
 
     inputs = {"the model": model, "the data": data, "the test data": test_data}
     check_product(out, inputs)
-    check_outputs(outputs, {name: Path(path) for name, path in inputs.items() if path}, product=out)
+    read = {name: Path(path) for name, path in inputs.items() if path}
+    _CHIP.check(out, read)
+    check_outputs(outputs, read, product=out)
     with ProgressDisplay(quiet) as progress:
         report = calibrate_chip(
             model, chip, out, data=data, test_data=test_data, method=method, progress=progress, **options

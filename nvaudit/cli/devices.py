@@ -114,11 +114,12 @@ def _levels(ctx: click.Context, param: click.Parameter, text: str | None) -> tup
         ) from None
 
 
+_PROFILE = CommandProduct("PROFILE.json", "Where the profile goes.", was=("--output",), required=True)
+
+
 @devices_group.command("fit")
 @click.argument("sources", nargs=-1, required=True, type=FilePath(), metavar="CSV | MAPPING MEASURED...")
-@output_options(
-    "fit", product=CommandProduct("PROFILE.json", "Where the profile goes.", was=("--output",), required=True)
-)
+@output_options("fit", product=_PROFILE)
 @click.option("--name", help="Name of the profile.  [default: that of the output file]")
 @click.option("--unit", type=click.Choice(["level", "full_scale", "us", "na", "s"]),
               help="Unit of the conductances in CSV.  [default: s or us, by their size; asked for where that "
@@ -161,7 +162,9 @@ def fit_command(
     """
     from nvaudit.device import dump_profile, fit_profile
 
-    check_product(out, {f"the measurements {path}": path for path in sources if path.is_file()})
+    read = {f"the measurements {path}": path for path in sources if path.is_file()}
+    check_product(out, read)
+    _PROFILE.check(out, read)
     if name is not None and not name.strip():
         raise OptionError("--name: got ''; give the profile a name, or leave it out")
     if data is not None and trials is None:

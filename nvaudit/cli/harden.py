@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,7 +68,8 @@ def harden_command(
     }
     chosen = {name: options[name] for name in given} | {"device": options["device"]}
     chosen["workers"] = default_workers() if workers is None else workers
-    _check_model_path(out, outputs)
+    if str(out) == "-":
+        raise OptionError("-o -: a model may be several files; name a file")
     if method == "remap":
         return _remap(chosen, out, outputs, resume, quiet)
     if wrong := set(chosen) & set(CalibrationOptions.model_fields):
@@ -84,15 +84,6 @@ def _flags(names: Iterable[str]) -> str:
     return ", ".join(options[name] for name in sorted(names))
 
 
-def _check_model_path(out: Path, outputs: Sequence[Output]) -> None:
-    """Refuse a model that cannot be a file of its own."""
-    if str(out) == "-":
-        raise OptionError("-o -: a model may be several files; name a file")
-    for output in outputs:
-        if not output.to_stdout and os.path.realpath(output.path) == os.path.realpath(out):
-            raise OptionError(f"-o and {output.option}: both are {out}; choose two paths")
-
-
 def _train(
     spec: HardenSpec,
     out: Path,
@@ -103,6 +94,7 @@ def _train(
     from nvaudit.jobs.hardening import run_hardening
     from nvaudit.session import input_files
 
+    _MODEL.check(out, input_files(spec))
     check_outputs(outputs, input_files(spec), product=out)
     with keeping("finished epochs", resume, parameters("max_minutes")) as kept:
         with ProgressDisplay(quiet, spec.max_minutes) as progress:
@@ -126,6 +118,7 @@ def _remap(
     if wrong := set(chosen) - set(map(RemapSpec.called, RemapSpec.model_fields)):
         raise OptionError(f"{_flags(wrong)}: for training; --method remap trains nothing: leave it out")
     spec = make_remap_spec(**chosen)
+    _MODEL.check(out, input_files(spec))
     check_outputs(outputs, input_files(spec), product=out)
     with keeping("finished chips", resume, parameters("max_minutes")) as kept:
         before = _stamp(out)

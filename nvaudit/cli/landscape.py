@@ -53,22 +53,19 @@ def landscape_command(
 
 def _with_surface(surface: Path | None, outputs: tuple[Output, ...]) -> list[Output]:
     """Put the surface among what is written; ``-o FILE.npz`` asked for it before -o was the report."""
-    from nvaudit.report.landscape.result import surface_npz
-
     wanted = []
     for output in outputs:
         if output.option == "-o" and output.path.suffix == ".npz":
             tell(f"nvaudit: -o {output.path}: the surface is now written by --surface, and -o is the report; "
                  "the old spelling goes with the next release")  # fmt: skip
-            output = Output("-o", "surface", output.path, surface_npz, suffixes=(".npz",))
+            output = _surface("-o", output.path)
         wanted.append(output)
     if str(surface) == "-":
         raise OptionError("--surface -: a surface is binary; name a file, and give -o - for the numbers")
-    return [
-        *(
-            []
-            if surface is None
-            else [Output("--surface", "surface", surface, surface_npz, suffixes=(".npz",))]
-        ),
-        *wanted,
-    ]
+    return wanted if surface is None else [_surface("--surface", surface), *wanted]
+
+
+def _surface(option: str, path: Path) -> Output:
+    from nvaudit.report.landscape.result import surface_npz
+
+    return Output(option, "surface", path, surface_npz, suffixes=(".npz",))

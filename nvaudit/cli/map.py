@@ -63,6 +63,7 @@ def map_command(
     if model is None or out is None:
         raise OptionError("MODEL: missing; name an .onnx file")
     spec = MapSpec.validated({"model": model, **options})
+    _FOLDER.check(out, input_files(spec))
     check_outputs(outputs, input_files(spec))
     check_folder(out, overwrite)
     with ProgressDisplay(quiet) as progress:

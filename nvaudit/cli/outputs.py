@@ -125,6 +125,16 @@ class CommandProduct:
     was: tuple[str, ...] = ()
     required: bool = False
 
+    def check(self, out: Path, inputs: Mapping[str, Path]) -> None:
+        """Refuse a place that is an input, or called as a file of another form.
+
+        Raises
+        ------
+        OptionError
+        """
+        _check_input("-o", out, inputs)
+        _check_suffix("-o", out, (Path(self.metavar).suffix,))
+
 
 @dataclass(frozen=True)
 class OldJson:
@@ -237,8 +247,6 @@ def output_options(
             given = {name: options.pop(name) for name in OUTPUT_PARAMETERS if name in options}
             if product is not None:
                 options["out"] = given.pop("out")
-                if not _is_read(options["out"], options):
-                    _check_suffix("-o", options["out"], (Path(product.metavar).suffix,))
             return command(*arguments, outputs=_wanted(given, old_json, kinds), **options)
 
         return declared(cast(Command, take))
@@ -329,7 +337,7 @@ def check_outputs(
             real = "-"
         else:
             real = os.path.realpath(output.path)
-            _check_input(output, inputs)
+            _check_input(output.option, output.path, inputs)
             if real in records:
                 raise OptionError(
                     f"{output.option} {output.path}: this is a file of --resume; choose another path"
@@ -345,24 +353,9 @@ def check_outputs(
         output.ready()
 
 
-def _is_read(out: Path | None, options: Mapping[str, Any]) -> bool:
-    """Whether a product would replace something that the command reads: it then refuses it by that name."""
-    model = options.get("model")
-    values = [
-        value if isinstance(value, tuple) else (value,) for name, value in options.items() if name != "out"
-    ]
-    paths = [Path(value) for group in values for value in group if isinstance(value, str | Path)]
-    paths += [Path(model).with_suffix(".npz")] if isinstance(model, str | Path) else []
-    for path in paths if out is not None else ():
-        with contextlib.suppress(OSError, ValueError):  # a value that is no path, or not there
-            if out is not None and out.samefile(path):
-                return True
-    return False
-
-
-def _check_suffix(option: str, path: Path | None, own: tuple[str, ...]) -> None:
+def _check_suffix(option: str, path: Path, own: tuple[str, ...]) -> None:
     """Refuse a file that is called as one of another form: most likely another option was meant."""
-    suffix = "" if path is None else path.suffix.lower()
+    suffix = path.suffix.lower()
     forms = {suffix: f"--{name}" for name, extra in EXTRAS.items() for suffix in extra.suffixes}
     forms[".json"] = "--report"
     if suffix in own or suffix not in (*forms, *_OTHER_SUFFIXES):
@@ -372,11 +365,11 @@ def _check_suffix(option: str, path: Path | None, own: tuple[str, ...]) -> None:
     raise OptionError(f"{option} {path}: it writes {what}; name one{meant}")
 
 
-def _check_input(output: Output, inputs: Mapping[str, Path]) -> None:
+def _check_input(option: str, output: Path, inputs: Mapping[str, Path]) -> None:
     for what, path in inputs.items():
         with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-            if output.path.samefile(path):
-                raise OptionError(f"{output.option} {output.path}: this is {what}; choose another path")
+            if output.samefile(path):
+                raise OptionError(f"{option} {output}: this is {what}; choose another path")
 
 
 def hand_out(

@@ -42,7 +42,7 @@ from nvaudit.report.deployment.fit import (
 from nvaudit.report.sections import InputHashes
 from nvaudit.report.wording import count_text
 from nvaudit.spec import RunSpec
-from nvaudit.stats.binomial import clopper_pearson
+from nvaudit.stats.among_chips import among_chips
 
 _LAWS = 12
 """Laws that a report lists."""
@@ -226,7 +226,6 @@ def _predict(
         labelled(progress, "with the new profile"),
     )
     values = np.array(predicted.trials.values, np.float64)
-    sign = 1.0 if predicted.metric_info.higher_is_better else -1.0
     placed = []
     for folder in measured:
         report = run_audit(
@@ -235,10 +234,7 @@ def _predict(
         )
         assert report.measured_chips is not None
         for chip in report.measured_chips.chips:
-            worse = int(np.count_nonzero(sign * values < sign * chip.value))
-            equal = int(np.count_nonzero(values == chip.value))
-            low = clopper_pearson(worse, trials, 0.95)[0]
-            high = clopper_pearson(worse + equal, trials, 0.95)[1]
+            found = among_chips(values, chip.value, predicted.metric_info.higher_is_better, 0.95)
             placed.append(
                 PredictedChip(
                     name=chip.name,
@@ -248,10 +244,10 @@ def _predict(
                     mean=float(values.mean()),
                     std=float(values.std(ddof=1)) if trials > 1 else 0.0,
                     trials=trials,
-                    percentile=100 * (worse + equal / 2) / trials,
-                    percentile_low=100 * low,
-                    percentile_high=100 * high,
-                    outside=high < 0.025 or low > 0.975,
+                    percentile=100 * found.share,
+                    percentile_low=100 * found.low,
+                    percentile_high=100 * found.high,
+                    outside=found.high < 0.025 or found.low > 0.975,
                 )
             )
     return tuple(placed)

@@ -48,7 +48,7 @@ from nvaudit.report.deployment.result import (
 )
 from nvaudit.session import Session
 from nvaudit.spec import RunSpec
-from nvaudit.stats.binomial import clopper_pearson
+from nvaudit.stats.among_chips import among_chips
 
 Doubles = NDArray[np.float64]
 
@@ -378,11 +378,7 @@ def _measured(
     metric: Metric,
     confidence: float,
 ) -> MeasuredChip:
-    values, n = simulated.low, len(simulated.low)
-    sign = 1.0 if metric.higher_is_better else -1.0
-    worse = int(np.count_nonzero(sign * values < sign * outcome.value))
-    equal = int(np.count_nonzero(values == outcome.value))
-    low, high = clopper_pearson(worse, n, confidence)[0], clopper_pearson(worse + equal, n, confidence)[1]
+    found = among_chips(simulated.low, outcome.value, metric.higher_is_better, confidence)
     tensors = []
     for tensor, errors, cost in zip(work.tensors, chip.tensors, costs, strict=True):
         crossbars = sum(one.tensor == tensor.key for one in chip.crossbars)
@@ -393,13 +389,13 @@ def _measured(
         time_s=chip.source.time_s,
         value=outcome.value,
         undefined=outcome.undefined,
-        worse=worse,
-        equal=equal,
-        simulated=n,
-        percentile=100 * (worse + equal / 2) / n,
-        percentile_low=100 * low,
-        percentile_high=100 * high,
-        outside=high < _HALF_PER_CENT or low > 1 - _HALF_PER_CENT,
+        worse=found.worse,
+        equal=found.equal,
+        simulated=len(simulated.low),
+        percentile=100 * found.share,
+        percentile_low=100 * found.low,
+        percentile_high=100 * found.high,
+        outside=found.high < _HALF_PER_CENT or found.low > 1 - _HALF_PER_CENT,
         missing=counts.missing,
         negative=counts.negative,
         beyond=counts.beyond,

@@ -9,9 +9,7 @@ from typing import Any
 
 from nvaudit.device import DeviceProfile, OperatingPoint
 from nvaudit.errors import DataError, ModelError, OptionError
-from nvaudit.mapping.manifest import (
-    Manifest,
-)
+from nvaudit.mapping.manifest import Manifest
 from nvaudit.mapping.places import Geometry
 from nvaudit.mapping.select import Decision, select
 from nvaudit.mapping.tiling import Crossbar
@@ -20,12 +18,7 @@ from nvaudit.perturb.crossbar import WeightOnCrossbars
 from nvaudit.perturb.prepare import map_tensor
 from nvaudit.perturb.settle_codes import find_mapping, notes_on_codes, settle_codes
 from nvaudit.perturb.workload import TensorFile
-from nvaudit.session import (
-    Session,
-    prepare,
-    settle_device,
-    settle_placement,
-)
+from nvaudit.session import Session, prepare, settle_device, settle_placement
 from nvaudit.spec import RunSpec
 
 

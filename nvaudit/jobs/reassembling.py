@@ -92,16 +92,6 @@ def spec_of(manifest: Manifest, where: Path, model: str | Path | None, **own: An
     return RunSpec.validated({**manifest.run, "model": path, **own})
 
 
-def check_same(on: OnCrossbars, manifest: Manifest, where: Path) -> None:
-    """Refuse a manifest of another model or device.
-
-    Raises
-    ------
-    DataError
-    """
-    check_hashes(manifest, where, on.loaded.digest, profile_digest(on.profile))
-
-
 def check_mapping(
     folder: Path,
     model: Path | None = None,
@@ -139,7 +129,7 @@ def check_mapping(
     spec = spec_of(manifest, folder, model, **options)
     with scratch_folder() as scratch, holding_inputs():
         on = settle_mapping(spec, scratch)
-        check_same(on, manifest, folder)
+        check_hashes(manifest, folder, on.loaded.digest, profile_digest(on.profile))
         tally = _Compared()
         if [weight.key for weight in on.weights] != [entry.name for entry in manifest.tensors]:
             raise DataError(f"{folder}: its manifest names other tensors; map the model anew")

@@ -260,3 +260,22 @@ def test_a_product_is_not_written_under_the_name_of_a_report(command, example, t
     ran = command("map", example, "-o", tmp_path / "map", "--svg", tmp_path / "f.svg")
     assert ran.code == EXIT_BAD_INPUT
     assert "--svg: this command has no figures; --html writes a page" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("harden", "-m", "remap"), "this is the data; choose another path"),
+        (("map",), "this is the data; choose another path"),
+        # What it is scored on is beside the model by default; the command names no data.
+        (("calibrate", "--chip", "chips"), "it writes a .onnx file; name one"),
+    ],
+)
+def test_a_product_does_not_replace_the_data(command, example, words, said):
+    """``-o MODEL.npz`` is refused before anything is read."""
+    data = example.with_suffix(".npz")
+    before = data.read_bytes()
+    ran = command(words[0], example, *words[1:], "-o", data)
+    assert ran.code == EXIT_BAD_INPUT
+    assert f"-o {data}: {said}" in ran.err
+    assert data.read_bytes() == before

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,8 +208,17 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         raise
 
 
-def check_folder(path: Path, overwrite: bool, option: str = "-o") -> None:
+def check_folder(
+    path: Path, overwrite: bool, written: Callable[[Path], Collection[str]], option: str = "-o"
+) -> None:
     """Find out before long work whether a folder can be written whole.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Whether a folder that is there may be replaced: one that holds nothing else than what was written.
+    written : callable
+        Of a folder: names in it of what an earlier run wrote.
 
     Raises
     ------
@@ -225,6 +234,16 @@ def check_folder(path: Path, overwrite: bool, option: str = "-o") -> None:
                 f"{option} {path}: there is a folder with files in it; choose another path, or replace it "
                 "with --overwrite"
             )
+        foreign = (
+            sorted({one.name for one in target.iterdir()} - {*written(target)}) if target.is_dir() else []
+        )
+        if foreign:
+            raise OptionError(
+                f"{option} {path}: --overwrite replaces what it wrote itself, and {foreign[0]!r} in this "
+                "folder is none of that; choose another path"
+            )
+        if target.is_dir() and Path.cwd().is_relative_to(target):
+            raise OptionError(f"{option} {path}: is the folder that this runs in; choose another path")
         probe = _temporary(target)
         probe.mkdir()
         probe.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import printing, say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product, check_there, write_text_atomic
+from nvaudit.mapping.chip_files import is_of_arrays
 from nvaudit.option_texts import read_whole
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
@@ -163,6 +165,12 @@ def fit_command(
     from nvaudit.device import dump_profile, fit_profile
 
     read = {f"the measurements {path}": path for path in sources if path.is_file()}
+    places = [out, *(output.path for output in outputs)]
+    read |= {
+        f"{place.name} of {folder}": place
+        for folder, place in product(sources, places)
+        if folder.is_dir() and place.is_file() and is_of_arrays(folder, place)
+    }
     check_product(out, read)
     _PROFILE.check(out, read)
     if name is not None and not name.strip():
@@ -191,7 +199,7 @@ def fit_command(
         if given or (only in ("window", "levels", "unit") and options[only] is not None):
             flag = "bits" if only == "weight_bits" else only
             raise OptionError(f"--{flag}: of arrays it is that of the mapping; leave it out")
-    check_outputs(outputs, {"the profile": out}, product=out)
+    check_outputs(outputs, {"the profile": out, **read}, product=out)
     from nvaudit.jobs.fitting import fit_chips
 
     with ProgressDisplay(quiet) as progress:

@@ -13,6 +13,7 @@ from nvaudit.cli.outputs import CommandProduct, Output, check_outputs, hand_out,
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_folder
+from nvaudit.mapping.manifest import names_written
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.options import OF_A_MAPPING, DataOptions
 from nvaudit.spec import RunSpec
@@ -41,7 +42,7 @@ _FOLDER = CommandProduct(
     },
 )
 @output_options("map", product=_FOLDER, gate=True)
-@click.option("--overwrite", is_flag=True, help="Replace a folder that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace a folder that `map` has written.")
 @quiet_option()
 def map_command(
     model: Path | None,
@@ -65,7 +66,7 @@ def map_command(
     spec = MapSpec.validated({"model": model, **options})
     _FOLDER.check(out, input_files(spec))
     check_outputs(outputs, input_files(spec))
-    check_folder(out, overwrite)
+    check_folder(out, overwrite, names_written)
     with ProgressDisplay(quiet) as progress:
         report = map_model(spec, out, progress)
     hand_out(report, outputs)

@@ -265,9 +265,9 @@ def _known_worst(chips: Chips, higher_is_better: bool) -> Floats:
 def _note(wrong: str | None, moved: bool, compared: Sequence[float]) -> str:
     advice = "use more moves (--rare-moves) or chips (--rare-chips)"
     if wrong is not None:
-        return f"no estimate: {wrong}; {advice}"
+        return f"{wrong}; {advice}"
     if moved:
-        return f"no estimate: runs with twice the moves give another probability; {advice}"
+        return f"runs with twice the moves give another probability; {advice}"
     at = " and ".join(f"{1 / probability:,.0f}" for probability in compared)
     sample = f"agrees with the sampled chips at 1 in {at}" if at else "too few sampled chips to compare with"
     return f"{sample}; the same at twice the moves; the interval is asymptotic in the number of runs"

@@ -10,6 +10,7 @@ from nvaudit.files import check_folder, check_product
 from nvaudit.jobs import chip_calibrating, deploying, describing, fitting, inspecting, planning, reassembling
 from nvaudit.jobs.chip_calibrating import Method
 from nvaudit.keywords import takes_options
+from nvaudit.mapping.manifest import names_written
 from nvaudit.mapping.spec import MapOptions
 from nvaudit.options import OF_A_MAPPING, DataOptions, DeviceOptions, MappingOptions
 from nvaudit.perturb.schedule import Progress, quiet
@@ -93,12 +94,12 @@ def map_model(
     out : str or Path
         The folder of the arrays; made whole or not at all.
     overwrite : bool
-        Replace a folder that is there.
+        Replace a folder that this has written.
     **options
         The options of `nvaudit map`.
     """
     spec = deploying.MapSpec.validated({"model": model, "device": device, "data": data, **options})
-    check_folder(Path(out), overwrite, "out")
+    check_folder(Path(out), overwrite, names_written, "out")
     return deploying.map_model(spec, Path(out), progress)
 
 

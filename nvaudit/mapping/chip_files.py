@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from nvaudit.errors import DataError
 from nvaudit.mapping.array_files import CONDUCTANCE, SUFFIXES, Arrays, find_arrays, read_arrays
 from nvaudit.mapping.conductance import DeviceArray
-from nvaudit.mapping.manifest import ARRAYS
+from nvaudit.mapping.manifest import ARRAYS, DIGITAL, MANIFEST
 from nvaudit.mapping.places import CrossbarPlace, Geometry
 from nvaudit.mapping.tiling import Crossbar
 
@@ -34,6 +34,13 @@ _WINDOWS = 1000.0
 """No device lies so many windows off its own."""
 
 Doubles = NDArray[np.float64]
+
+
+def is_of_arrays(folder: Path, place: Path) -> bool:
+    """Whether a file is one that a folder of a mapping or of chips is read from."""
+    place, folder = place.resolve(), folder.resolve()
+    names = place.relative_to(folder).parts if place.is_relative_to(folder) else ()
+    return bool(names) and (names[-1] in (MANIFEST, CHIP_FACTS) or ARRAYS in names or DIGITAL in names)
 
 
 @dataclass(frozen=True)

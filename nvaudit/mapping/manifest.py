@@ -241,6 +241,15 @@ def content_digest(manifest: Manifest) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def names_written(folder: Path) -> frozenset[str]:
+    """Give the names of what `nvaudit map` wrote into a folder; none where it holds no mapping."""
+    try:
+        chips = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["chips"]
+        return frozenset({MANIFEST, ARRAYS, DIGITAL, DIGITAL_PART, *chips})
+    except (OSError, ValueError, LookupError, TypeError):
+        return frozenset()
+
+
 def read_manifest(folder: Path, *, edited: bool = False) -> Manifest:
     """Read the manifest of a folder.
 

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import nvaudit
+from nvaudit.errors import OptionError
 from nvaudit.mapping.array_files import read_arrays, write_arrays
 from nvaudit.mapping.manifest import content_digest, manifest_text, read_manifest, schema_text
 from nvaudit.model import constants, load_model
@@ -249,6 +251,29 @@ def test_nothing_is_left_half_written(command, example, tmp_path, monkeypatch):
     assert command("map", example, "-o", tmp_path / "new", "-q").code == 3
     assert sorted(path.name for path in folder.rglob("*")) == before
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_only_a_mapping_is_replaced(command, example, tmp_path, monkeypatch):
+    """--overwrite takes a mapping away, never other files, or the folder that the command runs in."""
+    folder = tmp_path / "m"
+    for simulate in ((), ("--simulate", 1)):
+        for _ in range(2):
+            assert command("map", example, *simulate, "-o", folder, "--overwrite", "-q").code == 0
+    (folder / "notes.txt").write_text("mine")
+    ran = command("map", example, "-o", folder, "--overwrite", "-q")
+    assert (ran.code, "'notes.txt' in this folder is none of that" in ran.err) == (2, True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    assert command("map", example, "-o", tmp_path / "other", "--overwrite", "-q").code == 2
+    with pytest.raises(OptionError, match="thesis"):
+        nvaudit.map_model(example, out=tmp_path / "other", overwrite=True)
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+    (folder / "notes.txt").unlink()
+    monkeypatch.chdir(folder)
+    ran = command("map", example, "-o", ".", "--overwrite", "-q")
+    assert (ran.code, "the folder that this runs in" in ran.err) == (2, True)
+    assert (folder / "manifest.json").exists()
 
 
 @pytest.fixture

@@ -172,3 +172,18 @@ def test_what_cannot_be_fitted_is_refused(command, example, tmp_path):
     ran = command("devices", "fit", tmp_path / "m", tmp_path / "m", *out)
     assert (ran.code, "wrote to program by" in ran.err) == (2, True)
     assert not (tmp_path / "my.json").exists()
+
+
+@pytest.mark.parametrize("where", ["manifest.json", "chip-0/arrays/*/000000.npz"])
+def test_what_is_read_is_not_replaced(command, example, tmp_path, where):
+    """Neither the profile nor a report takes the place of a file of the arrays."""
+    for simulate in ((), ("--simulate", 2)):
+        folder = tmp_path / ("chips" if simulate else "m")
+        assert command("map", example, "-d", "fefet1", *simulate, "-o", folder, "-q").code == 0
+    (place, *_) = (tmp_path / "chips").glob(where)
+    before = place.read_bytes()
+    words = ("devices", "fit", tmp_path / "m", tmp_path / "chips", "-q")
+    for outputs in (("-o", place), ("-o", tmp_path / "my.json", "--report", place)):
+        ran = command(*words, *outputs)
+        assert (ran.code, f"this is {place.name} of {tmp_path / 'chips'}" in ran.err) == (2, True), ran.err
+    assert place.read_bytes() == before

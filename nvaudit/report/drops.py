@@ -59,7 +59,9 @@ def drop_result(
     needed = None
     if measured.verdict == "undecided":
         needed = "the drop is too close to what is allowed for more chips to settle"
-        if measured.needed is not None:
+        if measured.needed is None and None in ends:
+            needed = "more chips, in the baseline too; these are too few to say how many"
+        elif measured.needed is not None:
             needed = (
                 f"about {measured.needed:,} chips like these would decide it, in the baseline too "
                 f"(made with --all-trials --trials {measured.needed})"

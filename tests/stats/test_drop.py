@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nvaudit.report.drops import drop_result
 from nvaudit.stats.binomial import interval_ranks
 from nvaudit.stats.drop import FormerChips, decide_drop, drop_verdict, ranks_for_drop
 
@@ -164,3 +165,14 @@ def test_error_rates_at_the_limit(known):
     """A drop of exactly what is allowed is seldom decided, of 60 runs, though each block is looked at."""
     words, _ = rates(300, 0.01, 0.004, 0.95, 60, known)
     assert words["pass"] + words["fail"] <= 3
+
+
+def test_too_few_chips_do_not_make_a_drop_close():
+    """Where chips bound no drop more of them would; a drop near the limit is said to be near."""
+    few = np.concatenate([[0.1, 0.12], np.linspace(0.18, 0.9, 148)])
+    found = drop_result(FormerChips.exact(few), few, 0.01, 1, 0.95, "fraction", higher_is_better=True)
+    assert found.verdict == "undecided"
+    assert found.needed == "more chips, in the baseline too; these are too few to say how many"
+    many = chips(4000)
+    near = drop_result(FormerChips.exact(many), many - 0.01, 0.01, 1, 0.95, "fraction", higher_is_better=True)
+    assert near.needed == "the drop is too close to what is allowed for more chips to settle"

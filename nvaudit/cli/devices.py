@@ -26,7 +26,6 @@ from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import printing, say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
 from nvaudit.files import check_product, check_there, write_text_atomic
-from nvaudit.mapping.chip_files import is_of_arrays
 from nvaudit.option_texts import read_whole
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
@@ -163,6 +162,7 @@ def fit_command(
     is what `nvaudit map` wrote, each MEASURED a folder of chips that were read back.
     """
     from nvaudit.device import dump_profile, fit_profile
+    from nvaudit.mapping.chip_files import is_of_arrays
 
     read = {f"the measurements {path}": path for path in sources if path.is_file()}
     places = [out, *(output.path for output in outputs)]

@@ -224,9 +224,9 @@ def _why(report: ExploreReport, choice: DesignChoice | None) -> str:
     within = " within the budget" if report.budgets else ""
     if choice is None:
         if not report.effort.audited:
-            return (
-                "no point was reached in the time" if report.time_boxed else "no point lies within the budget"
-            )
+            if report.time_boxed is not None:
+                return "no point was run before the time was over; give more --max-minutes"
+            return "no point lies within the budget"
         wanted = "" if report.min_kpp is None else f" {name} {limit_text(report.min_kpp, unit)}"
         return f"no point{within} reaches{wanted}"
     if report.min_kpp is not None:
@@ -260,7 +260,7 @@ def _headline(report: ExploreReport) -> str:
     """Say what is recommended, in one line."""
     name, unit = kpp_name(report.percentile), report.metric_info.unit
     if report.recommended is None:
-        text = f"{report.why} of {report.effort.combinations:,}"
+        text = f"of {count_text(report.effort.combinations, 'point')}, {report.why}"
     else:
         point = report.point(report.recommended)
         assert point.kpp is not None
@@ -269,7 +269,7 @@ def _headline(report: ExploreReport) -> str:
             f"{value_text(point.kpp.value, unit)} {interval_text(point.kpp.low, point.kpp.high, unit)} on "
             f"{report.device_name}, the best choice of {report.effort.combinations:,}: {report.why}"
         )
-    if report.time_boxed is not None:
+    if report.time_boxed is not None and report.time_boxed.done:
         text += f" ({report.time_boxed.done} of {report.time_boxed.wanted} points within the time)"
     if report.label_free:
         text = f"LABEL-FREE (no labels: compared with the unperturbed model only): {text}"

@@ -99,11 +99,16 @@ class TimeBox(ReportPart):
     @property
     def text(self) -> str:
         """How far it came, and what more time would give."""
+        if not self.done:
+            return (
+                f"Time-boxed: none of {count_text(self.wanted, self.what)} was done within "
+                f"{self.minutes:g} min (--max-minutes); give it more time"
+            )
         text = (
             f"Time-boxed: {self.done:,} of {count_text(self.wanted, self.what)} were done within "
             f"{self.minutes:g} min (--max-minutes); the numbers are those of these"
         )
-        if self.whole_minutes is None or not 0 < self.done < self.wanted:
+        if self.whole_minutes is None or self.done >= self.wanted:
             return text
         text = f"{text}. All would take about {duration_estimate(60 * self.whole_minutes)}"
         if self.what not in ("chip", "direction pair"):  # of which a number is a mean or a percentile

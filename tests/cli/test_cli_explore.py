@@ -45,7 +45,7 @@ def test_no_point_is_enough(command, example):
     """Exit 1, and the reason stands first."""
     ran = command("explore", example, *SMALL, "--min-kpp", "1")
     assert ran.code == 1
-    assert ran.out.startswith("no point reaches KPP 20 % 100 % of 2")
+    assert ran.out.startswith("of 2 points, no point reaches KPP 20 % 100 %")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_wanted_kpp(example, found):
     assert report.point(best.number).gate.verdict in ("pass", "undecided")
     none = explored(example, min_kpp=0.999)
     assert none.recommended is None
-    assert none.headline.startswith("no point reaches KPP 20 % 99.9 %")
+    assert none.headline.startswith("of 4 points, no point reaches KPP 20 % 99.9 %")
     assert {p.status for p in none.points} == {"below"}
 
 
@@ -207,5 +207,5 @@ def test_no_time_at_all(example):
     """Nothing is recommended, and the report says why."""
     none = explored(example, max_minutes=1e-6)
     assert (none.front, none.recommended) == ((), None)
-    assert none.why == "no point was reached in the time"
+    assert none.why == "no point was run before the time was over; give more --max-minutes"
     assert {point.status for point in none.points} == {"not_reached"}

@@ -507,7 +507,19 @@ def _ended(session: Session, measurement: Measurement, stop: Stop) -> dict[str, 
         # Of few chips most of the time is the start of workers; of races, a chip on all samples is too much.
         pace = min(timing["chips"] / done, measurement.chip_seconds / max(1, session.spec.workers))
         whole = (timing["total"] + (wanted - done) * pace) / 60
-        return {"time_boxed": TimeBox(minutes=minutes, done=done, wanted=wanted, whole_minutes=whole)}
+        spec = session.spec
+        asked = {
+            "the rare chips": spec.rare, "the corrected chips": spec.calibrate_chips is not None,
+            "the attribution": spec.attribute, "the roughness": spec.roughness,
+        }  # fmt: skip
+        box = TimeBox(
+            minutes=minutes,
+            done=done,
+            wanted=wanted,
+            whole_minutes=whole,
+            uncounted=tuple(name for name, wanted_too in asked.items() if wanted_too),
+        )
+        return {"time_boxed": box}
     return {}
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from nvaudit.report.drops import DropResult
 from nvaudit.report.gates import GateResult
 from nvaudit.report.tails import TailResult
-from nvaudit.report.wording import count_text, duration_estimate, sigma_text
+from nvaudit.report.wording import count_text, duration_estimate, listed_text, sigma_text
 from nvaudit.stats.kpp import KppResult, YieldResult
 
 OLD_FIELDS = {"output": "output_name"}
@@ -95,6 +95,9 @@ class TimeBox(ReportPart):
     whole_minutes: float | None = Field(
         default=None, description="About what the whole run would have taken, by the pace of this one."
     )
+    uncounted: tuple[str, ...] = Field(
+        default=(), description="What was asked for as well, and is not in whole_minutes."
+    )
 
     @property
     def text(self) -> str:
@@ -111,6 +114,8 @@ class TimeBox(ReportPart):
         if self.whole_minutes is None or self.done >= self.wanted:
             return text
         text = f"{text}. All would take about {duration_estimate(60 * self.whole_minutes)}"
+        if self.uncounted:
+            text = f"{text} without {listed_text(self.uncounted)}"
         if self.what not in ("chip", "direction pair"):  # of which a number is a mean or a percentile
             return text
         # The error of a mean, and of a percentile whose rank is inside the sample, falls with the root of

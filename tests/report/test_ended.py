@@ -83,3 +83,14 @@ def test_a_time_box_is_marked():
     assert "Time-boxed: 40 of 5,000 chips" in text_of(report)
     assert "Time-boxed: 40 of 5,000 chips" in markdown_document(document_of(report))
     assert document_of(report).hero.lines[0].startswith("Time-boxed")
+
+
+def test_a_time_box_says_what_its_estimate_leaves_out():
+    """The pace of chips says nothing of rare chips; and where nothing is done there are no numbers."""
+    box = TimeBox(
+        minutes=1, done=25, wanted=100, whole_minutes=4, uncounted=("the rare chips", "the roughness")
+    )
+    assert "All would take about 4 min without the rare chips and the roughness, and make intervals" in box.text
+    assert TimeBox(minutes=1, done=0, wanted=4, what="point").text == (
+        "Time-boxed: none of 4 points was done within 1 min (--max-minutes); give it more time"
+    )

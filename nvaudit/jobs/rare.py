@@ -163,6 +163,8 @@ def find_rare(
         at = rare_value(found.runs, probability, CONFIDENCE)
         value, low, high = _metrics(at, metric, samples)
         note, given = _note(wrong, moved, compared), wrong is None and not moved
+        if given and low == high and value is not None and counts_errors(metric):
+            note += f"; its ends are equal: a chip is told to one sample in {samples:,}"
         results.append(
             RareChip(
                 probability=probability,
@@ -238,8 +240,7 @@ def _disagreement(
         _, low, high = _metrics(rare_value(found.runs, probability, CONFIDENCE), metric, samples)
         apart = (low is not None and low > max(ends)) or (high is not None and high < min(ends))
         if apart:
-            here = " to ".join(value_text(end, metric.unit) for end in sorted(ends))
-            there = " to ".join("?" if end is None else value_text(end, metric.unit) for end in (low, high))
+            here, there = (_range_text(pair, metric.unit) for pair in (sorted(ends), (low, high)))
             return f"at 1 chip in {1 / probability:,.0f} the sample gives {here}, splitting {there}", ()
     # A fault of its own that strikes few chips may lie where no move leads to: then the sample has chips
     # that are worse than the runs hold possible.
@@ -251,6 +252,11 @@ def _disagreement(
                 "which by splitting are far rarer"
             ), ()
     return None, tuple(compared)
+
+
+def _range_text(ends: Sequence[float | None], unit: str) -> str:
+    shown = ("?" if end is None else value_text(end, unit) for end in ends)
+    return " to ".join(dict.fromkeys(shown))
 
 
 def _known_worst(chips: Chips, higher_is_better: bool) -> Floats:

@@ -2,10 +2,12 @@
 
 The commands as functions, one for each that makes a report: :func:`audit` and :func:`sweep`,
 :func:`calibrate`, :func:`check`, :func:`compare`, :func:`estimate_cost`, :func:`explore`,
-:func:`fit_device`, :func:`harden` and :func:`remap`, :func:`inspect`, :func:`landscape`,
-:func:`list_devices`, :func:`list_technologies`, :func:`map_model` and :func:`check_mapping`, :func:`plan`,
-:func:`replay`, :func:`roofline`, :func:`show_device`, :func:`show_technology`, :func:`verify_plan`. They
-are loaded when first used, so that ``import nvaudit`` is light. :func:`load` reads a report of any of them.
+:func:`fit_device` and :func:`fit_table`, :func:`harden` and :func:`remap`, :func:`inspect`,
+:func:`landscape`, :func:`list_devices`, :func:`list_technologies`, :func:`map_model` and
+:func:`check_mapping`, :func:`plan`, :func:`replay`, :func:`roofline`, :func:`show_device`,
+:func:`show_technology`, :func:`verify_plan`. They are loaded when first used, so that ``import nvaudit``
+is light. :func:`load` reads a report of any of them. What is wrong with an input is raised as a
+:class:`NvauditError`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nvaudit._version import __version__
 
 if TYPE_CHECKING:
+    from nvaudit.errors import NvauditError
     from nvaudit.jobs.auditing import audit
     from nvaudit.jobs.checking import check
     from nvaudit.jobs.comparing import compare
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         calibrate,
         check_mapping,
         fit_device,
+        fit_table,
         inspect,
         list_devices,
         list_technologies,
@@ -56,6 +60,7 @@ __all__ = [
     "ExploreReport",
     "HardenReport",
     "LandscapeReport",
+    "NvauditError",
     "RemapReport",
     "RooflineReport",
     "SweepReport",
@@ -69,6 +74,7 @@ __all__ = [
     "estimate_cost",
     "explore",
     "fit_device",
+    "fit_table",
     "harden",
     "inspect",
     "landscape",
@@ -95,6 +101,7 @@ _HOME = {
     "estimate_cost": "nvaudit.jobs.costing",
     "explore": "nvaudit.jobs.exploring",
     "fit_device": "nvaudit.jobs.verbs",
+    "fit_table": "nvaudit.jobs.verbs",
     "harden": "nvaudit.jobs.hardening",
     "inspect": "nvaudit.jobs.verbs",
     "landscape": "nvaudit.jobs.landscaping",
@@ -110,6 +117,7 @@ _HOME = {
     "show_technology": "nvaudit.jobs.verbs",
     "sweep": "nvaudit.jobs.sweeping",
     "verify_plan": "nvaudit.jobs.verifying",
+    "NvauditError": "nvaudit.errors",
     "AuditReport": "nvaudit.report.result",
     "CheckReport": "nvaudit.report.check.result",
     "ComparisonReport": "nvaudit.report.comparison.result",

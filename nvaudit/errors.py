@@ -4,6 +4,13 @@ A message says what is wrong, where, what was found, and what to do about it. Th
 only the command line turns an error into text and an exit code.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 EXIT_OK = 0
 EXIT_GATE = 1
 EXIT_BAD_INPUT = 2
@@ -45,3 +52,36 @@ class EngineError(NvauditError, RuntimeError):
     """Our own failure: a worker that keeps dying, a full disk, no ONNX Runtime."""
 
     exit_code = EXIT_FAILURE
+
+
+_FAULTS = {"missing": "missing", "extra_forbidden": "unknown key"}
+"""In place of pydantic's words, which speak of fields and inputs, by its kinds."""
+
+
+def first_fault(error: ValidationError, whole: str = "the file") -> str:
+    """Describe the first thing that is wrong in a file: its key, what was found there, what is wrong.
+
+    Parameters
+    ----------
+    whole : str
+        In place of the key, where the fault is no single key's.
+    """
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    kind, found = first["type"], repr(first["input"])
+    key = ".".join(map(str, first["loc"])) or whole
+    got = f"got {found if len(found) <= 60 else found[:57] + '...'}: "
+    if kind in ("missing", "json_invalid") or isinstance(first["input"], dict):
+        got = ""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    words = first["msg"].removeprefix("Value error, ").replace("Input should", "it should", 1)
+    return f"{key}: {got}{_FAULTS.get(kind, words)}{more}"
+
+
+def why_unread(error: OSError | UnicodeDecodeError) -> str:
+    """Say why a file or folder cannot be read or used, in words for its user."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not text (byte {error.start} is not UTF-8)"
+    if isinstance(error, FileExistsError | NotADirectoryError):  # of a folder that was to be made
+        return "it is a file, or a part of its path is one"
+    return error.strerror or str(error)

@@ -153,6 +153,12 @@ def test_every_command_that_makes_a_report_is_a_function(example, tmp_path):
     report = nvaudit.calibrate(example, chips, tmp_path / "chip.onnx", samples=20, limit=60)
     assert report.kind == "calibrate"
     assert (tmp_path / "chip.onnx").is_file()
+    table = tmp_path / "table.csv"
+    table.write_text("level,mean,std\n0,2,0.1\n1,10,0.4\n2,20,0.5\n3,31,0.6\n")
+    shown = nvaudit.fit_table(table, tmp_path / "own.json", unit="us")
+    assert (shown.kind, shown.device_name, len(shown.levels)) == ("device", "own", 4)
+    with pytest.raises(nvaudit.NvauditError, match="this is the measurements"):
+        nvaudit.fit_table(table, table, unit="us")
 
 
 def test_options_of_another_command_are_refused(example):

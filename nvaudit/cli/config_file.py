@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nvaudit.errors import OptionError
+from nvaudit.errors import OptionError, why_unread
 
 OWN_FILE, PROJECT_FILE = "nvaudit.toml", "pyproject.toml"
 
@@ -108,9 +108,9 @@ def read_config(path: Path) -> ConfigFile:
 def _parsed(path: Path) -> Any:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionError(f"{path}: cannot be read: {error.strerror}; name a TOML file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path}: cannot be read: {why_unread(error)}; name a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
         raise OptionError(f"{path}: is no TOML: {error}") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from nvaudit.cli.outputs import (
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import printing, say, tell
 from nvaudit.errors import EXIT_GATE, EXIT_OK, OptionError
-from nvaudit.files import check_product, check_there, write_text_atomic
+from nvaudit.files import check_there
 from nvaudit.option_texts import read_whole
 from nvaudit.options import DeviceOptions, MappingOptions
 from nvaudit.report.jsontext import escape_hidden
@@ -161,28 +160,15 @@ def fit_command(
     CSV has columns level,mean,std or level,value, or one column of samples for each level (0,1,2,3). MAPPING
     is what `nvaudit map` wrote, each MEASURED a folder of chips that were read back.
     """
-    from nvaudit.device import dump_profile, fit_profile
-    from nvaudit.mapping.chip_files import is_of_arrays
+    from nvaudit.jobs.fitting import fit_chips, fit_table, read_by_fit
 
-    read = {f"the measurements {path}": path for path in sources if path.is_file()}
-    places = [out, *(output.path for output in outputs)]
-    read |= {
-        f"{place.name} of {folder}": place
-        for folder, place in product(sources, places)
-        if folder.is_dir() and place.is_file() and is_of_arrays(folder, place)
-    }
-    check_product(out, read)
+    read = read_by_fit(sources, [out, *(output.path for output in outputs)])
     _PROFILE.check(out, read)
-    if name is not None and not name.strip():
-        raise OptionError("--name: got ''; give the profile a name, or leave it out")
-    if data is not None and trials is None:
-        raise OptionError("--data: only with --trials, whose chips are run on it; leave it out")
     if len(sources) == 1 and not sources[0].is_dir():
-        if outputs or trials is not None:
-            raise OptionError(f"{outputs[0].option if outputs else '--trials'}: only of arrays; leave it out")
-        options["technology"] = options["technology"] or "measured device"
-        profile = fit_profile(sources[0], name or out.stem, **options)
-        write_text_atomic(out, dump_profile(profile))
+        if outputs or trials is not None or data is not None:
+            of_arrays = outputs[0].option if outputs else "--trials" if trials is not None else "--data"
+            raise OptionError(f"{of_arrays}: only of arrays; leave it out")
+        profile = fit_table(sources[0], out, name=name, **options)
         with printing():
             say(f"{out}: {profile.name}, {profile.source.fit}")
         return EXIT_OK
@@ -200,11 +186,9 @@ def fit_command(
             flag = "bits" if only == "weight_bits" else only
             raise OptionError(f"--{flag}: of arrays it is that of the mapping; leave it out")
     check_outputs(outputs, {"the profile": out, **read}, product=out)
-    from nvaudit.jobs.fitting import fit_chips
-
     with ProgressDisplay(quiet) as progress:
         report = fit_chips(
-            sources[0], sources[1:], out, name=name or out.stem, trials=trials, data=data,
+            sources[0], sources[1:], out, name=name, trials=trials, data=data,
             technology=options["technology"], citation=options["citation"], progress=progress,
         )  # fmt: skip
     hand_out(report, outputs)

@@ -26,7 +26,7 @@ from click.core import ParameterSource
 from nvaudit.cli.options import FilePath, stack
 from nvaudit.cli.outputs import OUTPUT_PARAMETERS
 from nvaudit.cli.say import tell
-from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError
+from nvaudit.errors import EXIT_INTERRUPTED, EngineError, KeptError, OptionError, why_unread
 from nvaudit.files import replacing
 from nvaudit.perturb.lock import LOCK_FILE, is_held, try_lock
 from nvaudit.perturb.scratch import OWNER_FILE
@@ -232,7 +232,7 @@ def _choose(
     except OSError as error:
         if cache is not None:
             raise OptionError(
-                f"--cache {cache}: cannot be used: {error.strerror}; name a folder that can be written"
+                f"--cache {cache}: cannot be used: {why_unread(error)}; name a folder that can be written"
             ) from error
         return Kept(None, False, what, f"{root} cannot be written: {error.strerror}")
     _tidy(root)

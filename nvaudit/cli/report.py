@@ -14,7 +14,7 @@ from rich.console import Console
 from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FilePath
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
-from nvaudit.errors import DataError, NvauditError, OptionError
+from nvaudit.errors import DataError, NvauditError, OptionError, why_unread
 from nvaudit.report.kinds import print_report, read_any, report_text
 
 if TYPE_CHECKING:
@@ -86,5 +86,4 @@ def _read(path: Path, wanted: str = "a report.json of nvaudit audit") -> tuple[s
     try:
         return sys.stdin.buffer.read().decode("utf-8"), name
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"{name}: cannot be read: {reason}; give {wanted}") from error
+        raise OptionError(f"{name}: cannot be read: {why_unread(error)}; give {wanted}") from error

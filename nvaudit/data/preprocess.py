@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
-from nvaudit.errors import DataError
+from nvaudit.errors import DataError, first_fault
 
 ImageLayout = Literal["NCHW", "NHWC"]
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -136,7 +136,7 @@ def _explain(path: Path, error: ValidationError) -> str:
         near = difflib.get_close_matches(place, Preprocess.model_fields, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         return f"{path}: {place}: unknown key; {hint}the keys are {_known()}"
-    return f"{path}: {place}: {first['msg']}; got {str(first['input'])[:80]!r}"
+    return f"{path}: {first_fault(error)}"
 
 
 def find_preprocess(paths: Sequence[Path]) -> Preprocess | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from nvaudit.device.load import parse_profile
 from nvaudit.device.profile import DeviceProfile
-from nvaudit.errors import ProfileError
+from nvaudit.errors import ProfileError, why_unread
 from nvaudit.options import Encoding
 from nvaudit.profile_file import MAX_BYTES
 
@@ -278,7 +278,8 @@ def _lines(content: bytes, where: str) -> list[tuple[int, list[str]]]:
                     "level,mean,std"
                 )
     except (UnicodeDecodeError, csv_format.Error) as error:
-        raise ProfileError(f"{where}: not CSV: {error}; save it as comma-separated UTF-8 text") from None
+        reason = why_unread(error) if isinstance(error, UnicodeDecodeError) else error
+        raise ProfileError(f"{where}: not CSV: {reason}; save it as comma-separated UTF-8 text") from None
     if not lines:
         raise ProfileError(f"{where}: empty; give the header {_HEADERS} and one row per level or sample")
     if delimiter != ",":  # then a comma is that of a decimal

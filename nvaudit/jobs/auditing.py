@@ -23,6 +23,7 @@ from nvaudit.jobs.measured import notes_on_chips, run_measured, with_manifest
 from nvaudit.jobs.measuring import (
     Measurement,
     fit_default_chips,
+    how_it_ended,
     measure_chips,
     sizes_are_free,
     with_time_for,
@@ -47,7 +48,7 @@ from nvaudit.report.crossbar import CrossbarInfo, partly_converted
 from nvaudit.report.device.result import describe_levels
 from nvaudit.report.groups import ZeroGroups
 from nvaudit.report.result import AuditReport, CalibratedChips, NotCorrected
-from nvaudit.report.sections import Interrupted, ReportPart, TensorDecision, TimeBox
+from nvaudit.report.sections import ReportPart, TensorDecision
 from nvaudit.report.summary import MeasuredAudit, Questions, measured_points, summarise
 from nvaudit.report.wording import count_text
 from nvaudit.session import Session, prepared, run_nominal, run_probe
@@ -455,7 +456,7 @@ def _report(
         mapped=coverage.share,
         **_about(session, worst),
         **landscape,
-        **_ended(session, measurement, stop),
+        **how_it_ended(session, measurement, stop),
         baseline=None if measurement.baseline is None else measurement.baseline.info,
         zero_groups=groups,
         attribution=None if detail is None else detail.costs(),
@@ -495,32 +496,6 @@ def _converter_notes(facts: Mapping[str, Any]) -> list[str]:
     """Say which weights have no converters."""
     partly = partly_converted(facts.get("crossbar"))
     return [] if partly is None else [partly]
-
-
-def _ended(session: Session, measurement: Measurement, stop: Stop) -> dict[str, Any]:
-    """Say that a run was ended early."""
-    minutes, timing = session.spec.max_minutes, session.timing
-    if stop.interrupted:
-        return {"interrupted": Interrupted(done=measurement.done, wanted=measurement.wanted)}
-    if measurement.ended and minutes is not None:
-        done, wanted = measurement.done, measurement.wanted
-        # Of few chips most of the time is the start of workers; of races, a chip on all samples is too much.
-        pace = min(timing["chips"] / done, measurement.chip_seconds / max(1, session.spec.workers))
-        whole = (timing["total"] + (wanted - done) * pace) / 60
-        spec = session.spec
-        asked = {
-            "the rare chips": spec.rare, "the corrected chips": spec.calibrate_chips is not None,
-            "the attribution": spec.attribute, "the roughness": spec.roughness,
-        }  # fmt: skip
-        box = TimeBox(
-            minutes=minutes,
-            done=done,
-            wanted=wanted,
-            whole_minutes=whole,
-            uncounted=tuple(name for name, wanted_too in asked.items() if wanted_too),
-        )
-        return {"time_boxed": box}
-    return {}
 
 
 def _missing_points(session: Session, measurement: Measurement) -> list[str]:

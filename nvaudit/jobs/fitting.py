@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nvaudit._version import __version__
-from nvaudit.device import dump_profile, load_profile, profile_digest
+from nvaudit.device import DeviceProfile, dump_profile, fit_profile, load_profile, profile_digest
 from nvaudit.device.fit_arrays import ArrayFit, fit_arrays
 from nvaudit.device.fit_samples import FEWEST, CrossbarSample, Estimated
 from nvaudit.device.fitted_profile import fitted_profile
 from nvaudit.device.load import parse_profile
-from nvaudit.errors import DataError
-from nvaudit.files import holding_inputs, write_text_atomic
+from nvaudit.errors import DataError, OptionError
+from nvaudit.files import check_product, holding_inputs, write_text_atomic
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.mapping.array_files import CONDUCTANCE, Arrays, find_arrays, read_arrays
 from nvaudit.mapping.chip_files import (
@@ -25,6 +26,7 @@ from nvaudit.mapping.chip_files import (
     at_target,
     check_conductances,
     find_chips,
+    is_of_arrays,
     readings_digest,
     refuse_same_chips,
     refuse_targets,
@@ -48,12 +50,52 @@ _LAWS = 12
 """Laws that a report lists."""
 
 
+def read_by_fit(sources: Sequence[Path], places: Iterable[Path]) -> dict[str, Path]:
+    """What a fit reads, by its name in words: tables, and what of ``places`` is a file of the arrays."""
+    tables = {f"the measurements {path}": path for path in sources if path.is_file()}
+    return tables | {
+        f"{place.name} of {folder}": place
+        for folder, place in product(sources, places)
+        if folder.is_dir() and place.is_file() and is_of_arrays(folder, place)
+    }
+
+
+def fit_table(csv: Path, out: Path, *, name: str | None = None, **options: Any) -> DeviceProfile:
+    """Make a profile from a table of levels, and write it.
+
+    Parameters
+    ----------
+    csv, **options
+        As of :func:`nvaudit.device.fit_profile`; None stands for its default.
+    out : Path
+        The profile.
+    name : str, optional
+        Of the profile; without it that of the file.
+
+    Raises
+    ------
+    NvauditError
+        If anything about the table is wrong, or the profile would be written over it.
+    """
+    check_product(out, read_by_fit([csv], [out]))
+    given = {option: value for option, value in options.items() if value is not None}
+    profile = fit_profile(csv, _named(name, out), **given)
+    write_text_atomic(out, dump_profile(profile))
+    return profile
+
+
+def _named(name: str | None, out: Path) -> str:
+    if name is not None and not name.strip():
+        raise OptionError("--name: got ''; give the profile a name, or leave it out")
+    return name or out.stem
+
+
 def fit_chips(
     mapping: Path,
     measured: Sequence[Path],
     out: Path,
     *,
-    name: str,
+    name: str | None = None,
     trials: int | None = None,
     data: str | None = None,
     technology: str | None = None,
@@ -70,6 +112,8 @@ def fit_chips(
         Folders of chips; those of a chip at several times have the same name, and a ``chip.json``.
     out : Path
         The profile.
+    name : str, optional
+        Of the profile; without it that of the file.
     trials : int, optional
         Chips that are simulated with the new profile, beside which the measured ones are placed.
     data : str, optional
@@ -81,6 +125,10 @@ def fit_chips(
         If anything about the input is wrong.
     """
     begin = time.perf_counter()
+    if data is not None and trials is None:
+        raise OptionError("--data: only with --trials, whose chips are run on it; leave it out")
+    name = _named(name, out)
+    check_product(out, read_by_fit([mapping, *measured], [out]))
     manifest, samples, left_out = _read_back(mapping, measured, progress)
     profile = manifest.device
     cell_bits = profile.get("cell_bits")

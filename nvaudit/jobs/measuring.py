@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.stop import DEFAULT_S, Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
+from nvaudit.report.sections import Interrupted, TimeBox
 from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import Session, prepare
 from nvaudit.sharing import shared
@@ -471,3 +473,29 @@ class _Lane:
             kpp_of_ranks(ordered, k, spec.confidence, True, shift_at(chips.ranges, k)).width
             for k in spec.percentiles
         )
+
+
+def how_it_ended(session: Session, measurement: Measurement, stop: Stop) -> dict[str, Any]:
+    """Say that an audit was ended early, if it was: fields of its report."""
+    minutes, timing = session.spec.max_minutes, session.timing
+    if stop.interrupted:
+        return {"interrupted": Interrupted(done=measurement.done, wanted=measurement.wanted)}
+    if measurement.ended and minutes is not None:
+        done, wanted = measurement.done, measurement.wanted
+        # Of few chips most of the time is the start of workers; of races, a chip on all samples is too much.
+        pace = min(timing["chips"] / done, measurement.chip_seconds / max(1, session.spec.workers))
+        whole = (timing["total"] + (wanted - done) * pace) / 60
+        spec = session.spec
+        asked = {
+            "the rare chips": spec.rare, "the corrected chips": spec.calibrate_chips is not None,
+            "the attribution": spec.attribute, "the roughness": spec.roughness,
+        }  # fmt: skip
+        box = TimeBox(
+            minutes=minutes,
+            done=done,
+            wanted=wanted,
+            whole_minutes=whole,
+            uncounted=tuple(name for name, wanted_too in asked.items() if wanted_too),
+        )
+        return {"time_boxed": box}
+    return {}

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nvaudit.device.fit import TableUnit
 from nvaudit.files import check_folder, check_product
 from nvaudit.jobs import chip_calibrating, deploying, describing, fitting, inspecting, planning, reassembling
 from nvaudit.jobs.chip_calibrating import Method
 from nvaudit.keywords import takes_options
 from nvaudit.mapping.manifest import names_written
 from nvaudit.mapping.spec import MapOptions
-from nvaudit.options import OF_A_MAPPING, DataOptions, DeviceOptions, MappingOptions
+from nvaudit.options import OF_A_MAPPING, DataOptions, DeviceOptions, Encoding, MappingOptions
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.report.deployment.calibration import CalibrateReport
 from nvaudit.report.deployment.fit import FitReport
@@ -207,10 +208,43 @@ def fit_device(
     """
     folders = [measured] if isinstance(measured, str | Path) else measured
     return fitting.fit_chips(
-        Path(mapping), [Path(folder) for folder in folders], Path(out), name=name or Path(out).stem,
+        Path(mapping), [Path(folder) for folder in folders], Path(out), name=name,
         trials=trials, data=None if data is None else str(data), technology=technology, citation=citation,
         progress=progress,
     )  # fmt: skip
+
+
+def fit_table(
+    csv: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    unit: TableUnit | None = None,
+    levels: Sequence[int] | None = None,
+    window: tuple[float, float] | None = None,
+    technology: str | None = None,
+    citation: str | None = None,
+    encoding: Encoding = "sign_magnitude",
+    weight_bits: int = 8,
+) -> DeviceReport:
+    """Make a device profile from a table of levels, and show it: `nvaudit devices fit` of a CSV file.
+
+    Parameters
+    ----------
+    csv : str or Path
+        The measured conductances of each level.
+    out : str or Path
+        The profile, a JSON file.
+    name : str, optional
+        Of the profile; without it that of the file.
+    unit, levels, window, technology, citation, encoding, weight_bits
+        As of :func:`nvaudit.device.fit_profile`.
+    """
+    fitting.fit_table(
+        Path(csv), Path(out), name=name, unit=unit, levels=levels, window=window, technology=technology,
+        citation=citation, encoding=encoding, weight_bits=weight_bits,
+    )  # fmt: skip
+    return show_device(out)
 
 
 @takes_options(RunSpec, only=_SHOWN)

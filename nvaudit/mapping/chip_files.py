@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nvaudit.errors import DataError
+from nvaudit.errors import DataError, first_fault
 from nvaudit.mapping.array_files import CONDUCTANCE, SUFFIXES, Arrays, find_arrays, read_arrays
 from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.manifest import ARRAYS, DIGITAL, MANIFEST
@@ -105,10 +105,8 @@ def _time(path: Path) -> float | None:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check it") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(
-            f"{path}: {key}: {first['msg']}; write seconds since programming, at most {_LONGEST:.0e}, and "
+            f"{path}: {first_fault(error)}; write seconds since programming, at most {_LONGEST:.0e}, and "
             'what else is to be known as a note: {"time_s": 3600, "note": "25 °C"}'
         ) from None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from nvaudit.errors import DataError
+from nvaudit.errors import DataError, first_fault
 from nvaudit.files import read_noted
 from nvaudit.options import Encoding
 
@@ -278,9 +278,7 @@ def read_manifest(folder: Path, *, edited: bool = False) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path}: {key}: {first['msg']}; make the mapping anew") from None
+        raise DataError(f"{path}: {first_fault(error)}; make the mapping anew") from None
     if not edited and content_digest(manifest) != manifest.sha256:
         raise DataError(
             f"{path}: was edited after it was written (its SHA-256 is of another content), and only "

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nvaudit.errors import OptionError
+from nvaudit.errors import OptionError, first_fault
 from nvaudit.files import read_noted, write_text_atomic
 from nvaudit.mapping.codes import MOST_VALUE, Code
 from nvaudit.options import Encoding
@@ -228,7 +228,4 @@ def read_mapping(path: Path) -> MappingFile:
     try:
         return MappingFile.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        got = f", got {first['input']!r:.60}" if first["type"] not in ("missing", "json_invalid") else ""
-        raise OptionError(f"--mapping: {path}: {key}: {first['msg']}{got}") from None
+        raise OptionError(f"--mapping: {path}: {first_fault(error)}") from None

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nvaudit.errors import KeptError
+from nvaudit.errors import KeptError, why_unread
 from nvaudit.files import writing
 
 LOCK_FILE = "lock"
@@ -38,7 +38,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         # another on a new one.
         handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        why = getattr(error, "strerror", None) or error
+        why = why_unread(error) if isinstance(error, OSError) else error
         raise KeptError(
             f"--resume {folder}: cannot be used: {why}; name a folder that can be written"
         ) from error

@@ -114,9 +114,14 @@ def load_metric(name: str) -> Any:
     """
     try:
         with prints_aside():
-            own = getattr(_module_of(name), name.rpartition(":")[2])
+            module = _module_of(name)
+            own = getattr(module, wanted := name.rpartition(":")[2], None)
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise OptionError(f"--metric {name}: cannot import it: {what_failed(error)}") from error
+    if own is None:
+        defined = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        there = f"it has {', '.join(defined[:8])}" if defined else "it has nothing that can be called"
+        raise OptionError(f"--metric {name}: there is no {wanted!r} in it; {there}")
     missing = [part for part in _PARTS if not callable(getattr(own, part, None))]
     if not missing or (len(missing) == len(_PARTS) and callable(own) and not isinstance(own, type)):
         return own

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nvaudit.errors import DataError, OptionError
+from nvaudit.errors import DataError, OptionError, why_unread
 from nvaudit.report.jsontext import short_repr
 from nvaudit.report.plots import paper_drawer
 from nvaudit.report.reading import keys_text, parsed, validated
@@ -350,8 +350,7 @@ def report_text(path: str | Path, wanted: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"{path}: cannot be read: {reason}; give {wanted}") from error
+        raise OptionError(f"{path}: cannot be read: {why_unread(error)}; give {wanted}") from error
 
 
 def junit_of(report: Header) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from nvaudit.errors import DataError
+from nvaudit.errors import DataError, first_fault
 from nvaudit.report.jsontext import read_json, short_repr
 
 Report = TypeVar("Report", bound=BaseModel)
@@ -69,22 +69,14 @@ def validated(model: type[Report], raw: RawReport, where: str, command: str) -> 
         # From text, for only there a list is a tuple and a number no string.
         return model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise DataError(f"{where}: {_first_problem(error)}; give a report.json of {command}") from error
+        fault = first_fault(error, "the report as a whole")
+        raise DataError(f"{where}: {fault}; give a report.json of {command}") from error
 
 
 def keys_text(raw: RawReport) -> str:
     """Name some of the keys of a JSON object, for a message."""
     keys = [short_repr(key) for key in list(raw)[:_MOST_KEYS] if key not in ("schema_version", "kind")]
     return f"{', '.join(keys) or 'no keys'}{', …' if len(raw) > _MOST_KEYS else ''}"
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the report as a whole"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    got = "" if first["type"] in ("missing", "value_error") else f"got {short_repr(first['input'])}: "
-    return f"{place}: {got}{first['msg']}{more}"
 
 
 def _as_today(raw: RawReport) -> RawReport:

@@ -184,9 +184,7 @@ def boxed_together(minutes: float | None, reports: Sequence[AuditReport]) -> Tim
         longer = None if box is None else box.whole_minutes
         whole += report.timing.get("total", 0.0) / 60 if longer is None else longer
     uncounted = dict.fromkeys(name for box in boxes if box is not None for name in box.uncounted)
-    return TimeBox(
-        minutes=minutes, done=done, wanted=wanted, whole_minutes=whole, uncounted=tuple(uncounted)
-    )
+    return TimeBox(minutes=minutes, done=done, wanted=wanted, whole_minutes=whole, uncounted=tuple(uncounted))
 
 
 def with_command(report: AuditReport, command: str | None) -> AuditReport:

@@ -311,7 +311,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="no such file"):
         fit_profile(tmp_path, "cells")
     (tmp_path / "bytes.csv").write_bytes(b"level,mean\xff")
-    with pytest.raises(ProfileError, match="not CSV: 'utf-8' codec can't decode byte 0xff"):
+    with pytest.raises(ProfileError, match="not CSV: it is not text"):
         fit_profile(tmp_path / "bytes.csv", "cells")
 
 

@@ -131,7 +131,7 @@ def test_labels_of_different_lengths_are_handed_over_as_lists(own):
     ("name", "message"),
     [
         ("text", "it is of type str and has no update and no compute"),
-        ("missing", "cannot import it: AttributeError"),
+        ("missing", "there is no 'missing' in it; it has Peak, spread"),
     ],
 )
 def test_what_is_no_metric_is_refused(own, name, message):

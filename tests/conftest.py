@@ -32,6 +32,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-goldens", action="store_true", help="Write tests/golden anew.")
 
 
+SLOW = Path(__file__).with_name("slow.txt")
+"""Cases that are marked slow, one to a line: a case cannot be marked by itself where a test has many."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow cases.
+
+    Raises
+    ------
+    pytest.UsageError
+        If one that stands in the list is not there any more.
+    """
+    listed = {line for line in SLOW.read_text(encoding="utf-8").splitlines() if not line.startswith("#")}
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker("slow")
+    whole = all("::" not in argument for argument in config.args)  # else a file is collected in part
+    read = {item.nodeid.partition("::")[0] for item in items}
+    gone = listed - {item.nodeid for item in items}
+    if stale := sorted(name for name in gone if whole and name.partition("::")[0] in read):
+        raise pytest.UsageError(f"{SLOW.name}: {stale[0]}: no such case; take it out")
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command left behind."""

@@ -54,7 +54,9 @@ def mean_and_spread(values: Doubles, confidence: float, shared: float = 0.0) -> 
     """Mean and standard deviation; the interval of the latter holds for any fourth moment."""
     n, mean, spread = len(values), float(values.mean()), float(values.std(ddof=1))
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * np.sqrt(spread**2 / n + shared)
-    fourth = float(np.mean((values - mean) ** 4)) / max(spread, 1e-300) ** 4
+    if spread == 0:  # a clip, or a resolution, that holds every device at one value
+        return Estimated(mean, mean - half, mean + half), Estimated(0.0, 0.0, 0.0)
+    fourth = float(np.mean(((values - mean) / spread) ** 4))
     # Var ln s = (κ − (n − 3)/(n − 1)) / 4n, κ the kurtosis; symmetric in the logarithm.
     error = float(ndtri((1 + confidence) / 2)) * np.sqrt(max(fourth - (n - 3) / (n - 1), 0.0) / (4 * n))
     return (

@@ -1,6 +1,7 @@
 """Intervals of a fit of arrays: how often they hold what devices were drawn with."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,13 @@ def test_intervals_of_bundled_profiles_hold(profile):
         assert share >= (0.92 if count > 400 else 34 / 40), what
         assert count < 400 or share <= 0.98, what
     assert found["off"] < 0.05
+
+
+def test_a_level_that_a_clip_holds_at_one_value():
+    """Its devices have no spread, which is a fact and no division by it."""
+    generator = np.random.default_rng(5)
+    samples = [replace(one, g=np.where(one.level == 0, 0.0, one.g)) for one in crossbars(generator, 1, 4, {})]
+    fit = fit_arrays(samples, 3, (0.0, 3.0), 4)
+    lowest, *others = fit.levels
+    assert (lowest.level, lowest.spread.value, lowest.spread.low, lowest.spread.high) == (0, 0, 0, 0)
+    assert all(one.spread.value == pytest.approx(1, abs=0.1) for one in others)

@@ -390,7 +390,8 @@ def conditions_text(report: AuditReport, sigma: str) -> str:
 def common_conditions(reports: Sequence[AuditReport]) -> str:
     """Say under which conditions all of some audits stand; what differs between them is left out.
 
-    The device, sigma, time, additions, converters, and the share on the array, as in a headline.
+    The device, sigma, time, additions, converters, and the share on the array, as a headline ends with them:
+    each after a semicolon, and nothing where nothing is common.
     """
     parts, shares = [], []
     for report in reports:
@@ -405,7 +406,8 @@ def common_conditions(reports: Sequence[AuditReport]) -> str:
         )
         shares.append(share_clause(report.mapped))
     common = [part for part in parts[0] if all(part in other for other in parts)]
-    return ", ".join(common) + (shares[0] if len(set(shares)) == 1 else "")
+    share = shares[0] if len(set(shares)) == 1 else ""
+    return (f"; {', '.join(common)}" if common else "") + share
 
 
 def _together_clause(measured: MeasuredAudit) -> str:

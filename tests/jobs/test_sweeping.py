@@ -161,11 +161,17 @@ def test_minutes_are_those_of_all(example, monkeypatch):
     assert "2 of 3 audits" in report.headline
 
 
+def test_a_headline_of_audits_that_share_nothing_has_no_gap(example):
+    """With other devices at other sigmas only the share on the array is common."""
+    report = sweep(example, ("rram", "fefet1"), sigma=[0.1, 0.2], **FEW)
+    assert "4 audits, 20 chips each; 100 % of the products on the array" in report.headline
+
+
 def test_headline_names_the_ends(example):
     """The headline says from which to which KPP, and where these are."""
     report = sweep(example, sigma=[0, 0.4], bits=[4, 7], **FEW)
     kpps = [audit.report.kpp[0].value for audit in report.audits]
     assert f"from {100 * min(kpps):.2f} %" in report.headline
     assert f"to {100 * max(kpps):.2f} %" in report.headline
-    assert "over σ and bits of a weight: 4 audits, 20 chips each" in report.headline
+    assert "over σ and bits of a weight: 4 audits, 20 chips each; on rram; 100 % of the" in report.headline
     assert math.isfinite(report.timing["total"])

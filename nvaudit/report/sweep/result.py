@@ -219,8 +219,8 @@ def _headline(
     trials = {report.kpp[0].trials for _, report in ran}
     chips = f"{'up to ' if len(trials) > 1 else ''}{count_text(max(trials), 'chip')} each"
     name, swept = kpp_name(ran[0][1].kpp[0].percentile), " and ".join(axis.words for axis in axes)
-    conditions = common_conditions([report for _, report in ran])
-    text = f"{name} {metric} from {ends}, over {swept}: {_counts(audits)}, {chips}; {conditions}"
+    shared = common_conditions([report for _, report in ran])
+    text = f"{name} {metric} from {ends}, over {swept}: {_counts(audits)}, {chips}{shared}"
     if interrupted:
         text = f"INTERRUPTED: {text}"
     elif verdict is not None:

@@ -43,7 +43,7 @@ def converters_text(options: Mapping[str, object] | None) -> str:
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
-_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 
 
 def si_text(value: float, unit: str, digits: int = 3) -> str:
@@ -60,6 +60,19 @@ def si_text(value: float, unit: str, digits: int = 3) -> str:
     if power not in _PREFIXES:
         return f"{value:.{digits}g} {unit}"
     return f"{value / 10.0**power:.{digits}g} {_PREFIXES[power]}{unit}"
+
+
+def si_scale(value: float, unit: str) -> tuple[float, str]:
+    """Give the factor and the unit of an axis on which a number is one to three digits before the point.
+
+    Examples
+    --------
+    >>> si_scale(4.5e-9, "J")
+    (1000000000.0, 'nJ')
+    """
+    power = 3 * math.floor(math.log10(value) / 3) if value > 0 else 0
+    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
+    return 10.0**-power, f"{_PREFIXES[power]}{unit}"
 
 
 def value_text(value: float, unit: str) -> str:

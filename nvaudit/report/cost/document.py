@@ -33,7 +33,7 @@ from nvaudit.report.document import (
 )
 from nvaudit.report.parts import model_row, record_section
 from nvaudit.report.plots import axis, colour, label, layout, plotly_graphs
-from nvaudit.report.wording import count_text, share_text, si_text
+from nvaudit.report.wording import count_text, share_text, si_scale, si_text
 
 _MODES = {
     "bit_serial": "bit after bit",
@@ -139,14 +139,16 @@ def band_text(info: CostInfo) -> str:
 
 def _numbers(info: CostInfo) -> list[KeyFigure]:
     totals = info.totals
+    rate = totals.inferences_per_s
+    each_second = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return [
         KeyFigure("energy", si_text(totals.energy_j, "J"), "of one inference", main=True),
-        KeyFigure("latency", si_text(totals.latency_s, "s"), f"{totals.inferences_per_s:,.4g} inferences/s"),
+        KeyFigure("latency", si_text(totals.latency_s, "s"), f"{each_second} inferences/s"),
         KeyFigure("energy · delay", si_text(totals.edp_js, "Js"), f"{si_text(totals.power_w, 'W')} in use"),
         KeyFigure("area", f"{1e6 * totals.area_m2:.3g} mm²", count_text(totals.crossbars, "crossbar")),
         KeyFigure(
-            "operations", f"{totals.tops:.3g} TOPS",
-            f"{totals.tops_per_w:.3g} TOPS/W, {totals.tops_per_mm2:.3g} TOPS/mm²",
+            "operations", si_text(1e12 * totals.tops, "OPS"),
+            f"{totals.tops_per_w:.3g} TOPS/W, {si_text(1e12 * totals.tops_per_mm2, 'OPS/mm²')}",
         ),
         KeyFigure("devices in use", share_text(totals.utilisation), "of those of the crossbars"),
     ]  # fmt: skip
@@ -281,22 +283,25 @@ def cost_figure(info: CostInfo) -> Any:
     go = plotly_graphs()
     names = list(info.layers)[:_MOST]
     places = list(range(len(names)))
+    scale, unit = si_scale(max((info.layers[name].energy_j for name in names), default=0.0), "J")
     figure = go.Figure()
     for role, (part, words) in zip(_ROLES, COMPONENT_NAMES.items(), strict=True):
         values = [
-            1e6 * info.layers[name].components[part].energy_j if part in info.layers[name].components else 0.0
+            scale * info.layers[name].components[part].energy_j
+            if part in info.layers[name].components
+            else 0.0
             for name in names
         ]
         if any(values):
             figure.add_bar(
                 x=values, y=places, orientation="h", name=words, marker={"color": colour(role)},
-                hovertemplate=f"{words}: %{{x:.4~g}} µJ<extra></extra>",
+                hovertemplate=f"{words}: %{{x:.4~g}} {unit}<extra></extra>",
             )  # fmt: skip
     figure.update_layout(
         **layout(
             barmode="stack",
             height=_REST + _ROW * len(names),
-            xaxis=axis("energy of an inference, µJ", nticks=7),
+            xaxis=axis(f"energy of an inference, {unit}", nticks=7),
             yaxis=axis(
                 "", tickvals=places, ticktext=[label(name, 32) for name in names],
                 range=[len(names) - 0.5, -0.5],

@@ -217,7 +217,7 @@ def _drawn_levels(levels: Sequence[FittedLevel]) -> Any:
         )  # fmt: skip
     figure.update_layout(
         **layout(
-            xaxis=axis("level"),
+            xaxis=axis("level", tick0=0, dtick=-(-len(levels) // 16)),
             yaxis=axis("measured less target, level spacings", nticks=7),
             showlegend=True,
             legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},

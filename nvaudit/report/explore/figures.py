@@ -7,10 +7,7 @@ from typing import Any
 
 from nvaudit.report.explore.result import COSTS, ExploredPoint, ExploreReport, cost_text
 from nvaudit.report.plots import axis, colour, label, layout, percent_axis, plotly_graphs
-from nvaudit.report.wording import interval_text, kpp_name, limit_text, value_text
-
-_STEPS = ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n"), (1e12, "p"), (1e15, "f"), (1e18, "a"))
-"""What a quantity is multiplied by for each prefix."""
+from nvaudit.report.wording import interval_text, kpp_name, limit_text, si_scale, value_text
 
 
 def front_figure(report: ExploreReport) -> Any:
@@ -46,8 +43,7 @@ def _scale(report: ExploreReport) -> tuple[float, str]:
     if report.against == "area":
         return 1e6, "mm²"
     least = min((point.costs(report.against) for point in report.points), default=1.0)
-    factor, prefix = next(((f, p) for f, p in _STEPS if f * least >= 1), _STEPS[-1])
-    return factor, f"{prefix}{COSTS[report.against][2]}"
+    return si_scale(least, COSTS[report.against][2])
 
 
 def _traces(report: ExploreReport) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtri
 
 from nvaudit.device.fit_samples import FEWEST, CrossbarSample, Estimated, mean_and_spread
@@ -153,6 +152,8 @@ def _reference_time(crossbars: Sequence[_OverTime], confidence: float) -> Estima
     best = int(np.argmin(sums))
     if best in (0, len(grid) - 1) or n * np.log(sums[[0, -1]].min() / sums[best]) < _TOLD:
         return None
+    from scipy.optimize import brentq, minimize_scalar  # takes a quarter of a second to load
+
     found = minimize_scalar(left, bounds=(grid[best - 1], grid[best + 1]), method="bounded",
                             options={"xatol": 1e-9})  # fmt: skip
     allowed = float(found.fun) * np.exp(float(ndtri((1 + confidence) / 2)) ** 2 / n)

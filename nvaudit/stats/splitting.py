@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
-from scipy.stats import t as student
+from scipy.special import betainc, stdtrit
 
 from nvaudit.arrays import Floats
 
@@ -96,7 +95,7 @@ def rare_value(runs: Sequence[SplitRun], probability: float, confidence: float =
     # 95.
     one, other = _skewed_t(tails, probability), _log_t(tails, probability)
     above, below = np.minimum(one, other), np.maximum(one, other)
-    limit = float(student.ppf(0.5 + confidence / 2, len(runs) - 1))
+    limit = float(stdtrit(len(runs) - 1, 0.5 + confidence / 2))
     # Both fall with t: as long as the tail is surely above the probability the score is too small to be it.
     return RareValue(
         _last(at, tails.mean(axis=0) >= probability),
@@ -113,7 +112,7 @@ def mean_of_runs(values: Floats, confidence: float = 0.95) -> RareValue:
     values : ndarray, float64, shape (run,)
     """
     mean, error = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
-    reach = float(student.ppf(0.5 + confidence / 2, len(values) - 1)) * error
+    reach = float(stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
     return RareValue(mean, mean - reach, mean + reach)
 
 
@@ -136,8 +135,8 @@ def surprise(runs: Sequence[SplitRun], score: float, worse: int, sampled: int) -
     # Where no state lies at the score, the runs bound its probability by that of three states (the rule of
     # three), and say nothing of what is rarer still.
     least = 3 * sum(float(run.weights()[-1]) / len(run.pools[-1]) for run in runs) / len(runs) ** 2
-    upper = min(1.0, max(least, float(tails.mean()) + float(student.ppf(0.975, len(tails) - 1)) * spread))
-    return float(binom.sf(worse - 1, sampled, upper))
+    upper = min(1.0, max(least, float(tails.mean()) + float(stdtrit(len(tails) - 1, 0.975)) * spread))
+    return float(betainc(worse, sampled - worse + 1, upper))
 
 
 def _skewed_t(tails: Floats, probability: float) -> Floats:
@@ -199,4 +198,4 @@ def moves_matter(
         part**2 / (len(runs) - 1) for part, runs in zip(parts, (one, other), strict=True)
     )
     distance = abs(float(one.mean() - other.mean())) / np.sqrt(sum(parts))
-    return bool(distance > student.ppf(1 - error / 2, freedom))
+    return bool(distance > stdtrit(freedom, 1 - error / 2))

@@ -23,3 +23,16 @@ def test_help_loads_nothing_heavy(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("job", ["auditing", "sweeping", "exploring", "remapping", "fitting"])
+def test_a_job_loads_what_it_always_needs(job):
+    """Each of its workers does too: half a second of `scipy.stats` would be paid in all of them."""
+    code = (
+        "import sys\n"
+        f"import nvaudit.jobs.{job}\n"
+        "late = ('scipy.stats', 'scipy.optimize', 'plotly', 'torch', 'pandas', 'matplotlib')\n"
+        "sys.exit(' '.join(name for name in late if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

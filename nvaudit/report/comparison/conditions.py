@@ -120,8 +120,19 @@ def option_notes(reports: Mapping[str, AuditReport]) -> Iterator[str]:
         values = {name: run.get(key) for name, run in runs.items()}
         if key in _OWN or len({repr(value) for value in values.values()}) == 1:
             continue
-        shown = ", ".join(f"{name} {short_repr(value)}" for name, value in values.items())
+        shown = ", ".join(f"{name} {_option_text(value)}" for name, value in values.items())
         yield f"the runs differ in {key.replace('_', ' ')}: {shown}"
+
+
+def _option_text(value: object) -> str:
+    """Show the value of an option as its user would say it."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
+        return " ".join(map(str, value))
+    return value if isinstance(value, str) and len(value) < 60 else short_repr(value)
 
 
 def chip_relation(first: AuditReport, second: AuditReport) -> Relation:

@@ -114,14 +114,18 @@ def _hero(report: ComparisonReport) -> Hero:
 
 
 def _models(report: ComparisonReport) -> Section:
-    reached, took = _metric_columns(report), list(_COST_COLUMNS)
     differing = tuple(report.models[0].conditions)
-    columns = ("model", "place", *differing, *reached, *took)
-    rows = tuple(_row(report, model) for model in report.models)
+    columns = ("model", "place", *differing, *_metric_columns(report))
     table = Table(
-        "models", f"The models by {_MEASURE_NAMES[report.rank_by]}, the best first.", columns, rows,
+        "models", f"The models by {_MEASURE_NAMES[report.rank_by]}, the best first.", columns,
+        tuple(_reached(report, model) for model in report.models),
         numeric=(1, *(i for i, name in enumerate(columns) if i > 1 and name not in (*_WORDS, *differing))),
         sortable=True,
+    )  # fmt: skip
+    takes = Table(
+        "takes", "What each model takes.", ("model", *_COST_COLUMNS),
+        tuple(_taken(model) for model in report.models),
+        numeric=tuple(i for i, name in enumerate(_COST_COLUMNS, 1) if name not in _WORDS), sortable=True,
     )  # fmt: skip
     figure = Figure(
         "kpp",
@@ -131,35 +135,45 @@ def _models(report: ComparisonReport) -> Section:
         legend="Bars: the intervals of the KPP.",
         sketch=partial(bar_lines, report),
     )
-    blocks: list[Block] = [figure, table]
+    blocks: list[Block] = [figure, table, takes]
     blocks += costs_table("costs", "model", [(short(model.name), model.cost) for model in report.models])
     if lines := tuple(f"{line}." for line in _bound_remarks(report)):
         blocks.append(Bullets(lines))
     return Section("models", "The models", tuple(blocks))
 
 
-def _row(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, ...]:
-    """Give a row of the table; numbers sort by what they are, not by how they look."""
-    texts = [*_metric_cells(report, model), *_cost_cells(model)]
-    rough = model.roughness
+def _reached(report: ComparisonReport, model: ComparedModel) -> tuple[str | Number, ...]:
+    """Give a row of what models reach; numbers sort by what they are, not by how they look."""
     values: dict[str, float | None] = {
         "ideal": model.nominal, "quantised": model.quantised,
         "converted": model.quantised, "mean": model.mean,
         kpp_name(report.percentile): model.kpp[0].value,
-        _COST_COLUMNS[0]: None if rough is None else rough.value, "weights": model.size.weights,
-        "devices": model.size.devices, "crossbars": model.size.crossbars,
-        "on the array": None if model.mapped is None else model.mapped.share, "seconds": model.seconds,
     }  # fmt: skip
     shares = iter(item.share for item in model.yields)
     place = Number(model.place, "-" if model.place is None else str(model.place))
     cells: list[str | Number] = [short(model.name), place]
     cells += model.conditions.values()
-    for name, text in zip([*_metric_columns(report), *_COST_COLUMNS], texts, strict=True):
+    for name, text in zip(_metric_columns(report), _metric_cells(report, model), strict=True):
         if name.startswith("yield "):
             cells.append(Number(next(shares), text))
         else:
             cells.append(Number(values[name], text) if name in values else text)
     return tuple(cells)
+
+
+def _taken(model: ComparedModel) -> tuple[str | Number, ...]:
+    """Give a row of what models take."""
+    rough, mapped = model.roughness, model.mapped
+    values: dict[str, float | None] = {
+        _COST_COLUMNS[0]: None if rough is None else rough.value, "weights": model.size.weights,
+        "devices": model.size.devices, "crossbars": model.size.crossbars,
+        "on the array": None if mapped is None else mapped.share, "seconds": model.seconds,
+    }  # fmt: skip
+    cells = zip(_COST_COLUMNS, _cost_cells(model), strict=True)
+    return (
+        short(model.name),
+        *(Number(values[name], text) if name in values else text for name, text in cells),
+    )
 
 
 def _differences(report: ComparisonReport) -> Section:

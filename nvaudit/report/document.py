@@ -24,6 +24,8 @@ _BAR = 8
 _NAME = 160
 _ONE_LINE, _ONE_OF_MANY = 30, 18
 _FEW_COLUMNS = 7
+_PAGE, _GAP, _SORTED_GAP = 118, 4, 6
+"""Characters across a page, and as many as the space between two columns takes."""
 
 
 Medium = Literal["terminal", "markdown", "page"]
@@ -148,8 +150,14 @@ class Table:
 
     @property
     def many(self) -> bool:
-        """Whether it has so many columns that they must stand close to fit a page."""
-        return len(self.columns) > _FEW_COLUMNS
+        """Whether it has so many columns, or such long ones, that they must stand close to fit a page."""
+        if len(self.columns) > _FEW_COLUMNS:
+            return True
+        longest = (
+            max(len(name), *(min(len(cell_text(row[i])), _ONE_LINE) for row in self.rows), 0)
+            for i, name in enumerate(self.columns)
+        )
+        return sum(longest) + (_SORTED_GAP if self.sortable else _GAP) * len(self.columns) > _PAGE
 
     def side(self, column: int) -> Literal["left", "right", "fold"]:
         """How a column of plain text is set: numbers to the right, what is long in several lines."""

@@ -18,7 +18,7 @@ from nvaudit.report.document import (
     limited,
     short,
 )
-from nvaudit.report.wording import count_text, duration_text
+from nvaudit.report.wording import count_text, si_text
 
 UNITS = {"us": "µS", "na": "nA", "level": "level spacings"}
 
@@ -46,7 +46,7 @@ def map_document(report: MapReport) -> Document:
                 KeyFigure("crossbars", f"{crossbars:,}", f"of {size}", main=True),
                 KeyFigure("devices", f"{devices:,}", f"of {count_text(weights, 'weight')}"),
                 KeyFigure("on disk", bytes_text(report.bytes), f"as {report.format}"),
-                KeyFigure("time", duration_text(report.timing.get("total", 0.0)), ""),
+                KeyFigure("took", si_text(report.timing.get("total", 0.0), "s"), ""),
             ),
         ),
         sections=(

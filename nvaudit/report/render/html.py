@@ -103,8 +103,8 @@ def _exact(text: str) -> Markup:
 
 
 def _breakable(text: str) -> Markup:
-    """Let a name break behind its joints."""
-    parts = re.split(r"(?<=[_./-])", str(_shown(text)))
+    """Let a name break behind its joints, and no number at its point or sign."""
+    parts = re.split(r"(?<=[_/:])|(?<=\w[.-])(?!\d)", str(_shown(text)))
     return Markup("<wbr>").join(parts)
 
 

@@ -193,7 +193,7 @@
     [...table.tHead.rows[0].cells].forEach((cell, column) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = cell.textContent;
+      button.append(...cell.cloneNode(true).childNodes);
       cell.replaceChildren(button);
       button.addEventListener("click", () => sort(table, column));
     });

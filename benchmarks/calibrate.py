@@ -24,7 +24,7 @@ from tables import lines
 from nvaudit.device import load_profile
 from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.calibrating import Calibrated, calibrate_chips
-from nvaudit.perturb.engine import Probe
+from nvaudit.perturb.outcome import Probe
 from nvaudit.perturb.schedule import quiet
 from nvaudit.perturb.stop import Stop
 from nvaudit.session import Session, prepared, run_nominal, run_probe

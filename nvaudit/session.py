@@ -49,8 +49,8 @@ from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
-from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.metrics import Metric, Reading, check_threshold, resolve_metric
+from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.own_metric import metric_digest
 from nvaudit.perturb.pools import WorkloadPool, open_pool
 from nvaudit.perturb.prepare import Placement, Request, build_workload, original_batch

@@ -32,11 +32,12 @@ from nvaudit.jobs.rare import RareEnded, check_rare, find_rare
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.tiling import Crossbar
-from nvaudit.perturb.engine import QUANTISED, Engine, Outcome, Probe
+from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.landscape.measure import LandscapeEnded
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.moments import device_facts
+from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.prepare import noisy_in_reading
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet

@@ -40,10 +40,11 @@ from nvaudit.jobs.costing import INPUT_BITS, design_point, settle_technology
 from nvaudit.jobs.measuring import RACE_CHIPS, RACE_SAMPLES, race_obstacle
 from nvaudit.jobs.remapped_points import RemappedPoints
 from nvaudit.keywords import takes_options
-from nvaudit.perturb.engine import Engine, Outcome, Probe
+from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import ChipRunner
+from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.pools import ManyWorkloads, WorkloadPool, check_pool, open_pool
 from nvaudit.perturb.racing import Scouting, scout
 from nvaudit.perturb.record import open_record

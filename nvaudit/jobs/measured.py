@@ -30,8 +30,8 @@ from nvaudit.mapping.manifest import MANIFEST, Manifest, crossbar_file, read_man
 from nvaudit.mapping.places import CrossbarPlace, Geometry
 from nvaudit.mapping.tiling import Crossbar
 from nvaudit.options import OF_A_MAPPING, DataOptions
-from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.read_back import check_devices
 from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.variant import Variant

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from nvaudit.perturb.engine import Probe
 from nvaudit.perturb.montecarlo import time_chips
+from nvaudit.perturb.outcome import Probe
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.report.plan.result import AuditPlan, Costs, PlannedAudit, make_plan
 from nvaudit.session import Session, prepared, run_nominal, run_probe

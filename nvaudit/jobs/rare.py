@@ -13,9 +13,9 @@ import numpy as np
 from nvaudit.arrays import Floats
 from nvaudit.errors import OptionError
 from nvaudit.perturb.badness import badness, counts_errors, margin_scale, metric_at
-from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
 from nvaudit.perturb.montecarlo import VariantRunner
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Ending, Progress, completed
 from nvaudit.perturb.splitting import Effort, Split, Walk, evaluations_needed, split

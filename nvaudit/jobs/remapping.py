@@ -30,9 +30,10 @@ from nvaudit.model.rescale.plan import Insert
 from nvaudit.model.rewrite import write_model
 from nvaudit.perturb.choose_codes import ChosenCodes, CodeRequest, choose_codes, code_request
 from nvaudit.perturb.crossbar import ConverterSpec
-from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.outcome import Probe
 from nvaudit.perturb.record import open_record
 from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import TimeLimit

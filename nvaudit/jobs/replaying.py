@@ -14,7 +14,8 @@ from nvaudit.keywords import takes_old
 from nvaudit.model import Template, filled_model, reseed_read_noise
 from nvaudit.model.draws import listed
 from nvaudit.model.layout import UNMOVED
-from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.outcome import Probe
 from nvaudit.perturb.scratch import scratch_folder
 from nvaudit.perturb.workload import GraphFile, Workload
 from nvaudit.report.result import AuditReport

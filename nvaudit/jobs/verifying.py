@@ -11,9 +11,10 @@ from typing import Any
 from nvaudit.coverage import count_coverage
 from nvaudit.files import check_product, write_bytes_atomic, writing
 from nvaudit.keywords import takes_old, takes_options
-from nvaudit.perturb.engine import QUANTISED, Outcome, Probe
+from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.lock import lock_folder
 from nvaudit.perturb.metrics import Metric, check_threshold
+from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.pools import check_pool
 from nvaudit.perturb.record import ChipRecord, open_record
 from nvaudit.perturb.schedule import Progress, quiet

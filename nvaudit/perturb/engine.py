@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights, TensorLaw
 from nvaudit.perturb.corpus import over_all
 from nvaudit.perturb.difficulty import Difficulty, load_difficulty, nominal_margin
 from nvaudit.perturb.metrics import Metric, check_row, not_numbers, over_set, reference_of, score
+from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.probe import InnerProbe
-from nvaudit.perturb.providers import Ran, ran_on
+from nvaudit.perturb.providers import ran_on
 from nvaudit.perturb.race import CertainRace, Race, RaceTask, SampleOrder
 from nvaudit.perturb.read_back import cells_on, weights_of
 from nvaudit.perturb.scores import gather_outputs, in_pieces, total_score, try_function
@@ -41,50 +41,6 @@ QUANTISED = -1
 
 PROBE_SAMPLES = 512
 """How many nominal outputs the reading of the outputs' shape and scale rests on."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one chip.
-
-    Attributes
-    ----------
-    value : float
-        Its metric over the set; of a race, an unbiased estimate of it.
-    images : int
-        Samples that it was run on.
-    gap : int or None
-        Of a race that was decided: between which bands the chip lies, 0 below the first.
-    undefined : int
-        Samples with an output that is not a number.
-    rest : Outcome or None
-        Of a race that was not decided: the chip on every sample, of which the race had not seen ``images``.
-    """
-
-    value: float
-    images: int
-    seconds: float
-    gap: int | None = None
-    undefined: int = 0
-    rest: Outcome | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The unmodified model's first outputs, what they ran on, and how far re-batching moves them.
-
-    Attributes
-    ----------
-    rebatch_error : float or None
-        None where the model is not re-batched.
-    rows : int
-        Rows of the output that belong to one sample where the model joins them, [N·T, C]; else 1.
-    """
-
-    output: NDArray[Any]
-    rebatch_error: float | None
-    ran: Ran
-    rows: int = 1
 
 
 class Engine:
@@ -198,19 +154,36 @@ class Engine:
         return self._finite(metric, total / self._w.count)
 
     def chip(
-        self, metric: Metric, keep: str | None, point: int, trial: ChipAddress, variant: Variant = WHOLE
+        self,
+        metric: Metric,
+        keep: str | None,
+        point: int,
+        trial: ChipAddress,
+        variant: Variant = WHOLE,
+        begun: Outcome | None = None,
     ) -> Outcome:
-        """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise."""
+        """Score chip ``trial`` at one operating point; ``QUANTISED`` is the chip without noise.
+
+        With ``begun``, a race for certain of the same chip, only on the samples that it had not seen.
+        """
+        if begun is not None:
+            return self.chip_scores(metric, keep, point, trial, begun)[0]
         begin = time.perf_counter()
         session = self._chip_session(point, trial, variant)
         value = self._score(session, self._w.template, metric, keep)
         return Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
 
     def chip_scores(
-        self, metric: Metric, keep: str | None, point: int, trial: ChipAddress
+        self, metric: Metric, keep: str | None, point: int, trial: ChipAddress, begun: Outcome | None = None
     ) -> tuple[Outcome, NDArray[np.float32]]:
         """Score chip ``trial`` as :meth:`chip` does, and give the score of every sample."""
         begin = time.perf_counter()
+        if begun is not None and begun.scores is not None:
+            known = begun.scores.copy()
+            session = self._chip_session(point, trial)
+            value, images, undefined = self._finish(session, self._over_set(metric), keep, known)
+            rest = Outcome(value, images, time.perf_counter() - begin, undefined=begun.undefined + undefined)
+            return rest, known.astype(np.float32)
         parts = list(self._scores(self._chip_session(point, trial), self._w.template, metric, keep))
         value = self._finite(metric, total_score(parts) / self._w.count)
         outcome = Outcome(value, self._w.count, time.perf_counter() - begin, undefined=self._undefined)
@@ -301,18 +274,33 @@ class Engine:
             if gap is None and race.hopeless(len(race.order)):
                 break
         seconds, rest = time.perf_counter() - begin, None
-        if gap is None and finish and task.kind != "certain":
-            others, missing = np.setdiff1d(np.arange(self._w.count), race.order[:seen]), undefined
-            for start, stop, outputs in gather_outputs(self._outputs(session, graph, len(others), others)):
-                check_row(metric, outputs)
-                missing += not_numbers(outputs)
-                chosen = others[start:stop]
-                known[chosen] = score(metric, outputs, _part(reference, chosen))
-            # Added up as those of a chip that did not race: the sum of fractions depends on their order.
-            pieces = in_pieces(known, outputs[:1].nbytes, graph.batch or self._w.batch)
-            value = self._finite(metric, total_score(pieces) / self._w.count)
-            rest = Outcome(value, len(others), time.perf_counter() - begin, undefined=missing)
+        if task.kind == "certain":
+            return Outcome(race.estimate, seen, seconds, gap, undefined, scores=known)
+        if gap is None and finish:
+            value, images, missing = self._finish(session, metric, keep, known)
+            rest = Outcome(value, images, time.perf_counter() - begin, undefined=undefined + missing)
         return Outcome(race.estimate, seen, seconds, gap, undefined, rest)
+
+    def _finish(
+        self, session: Any, metric: Metric, keep: str | None, known: NDArray[np.float64]
+    ) -> tuple[float, int, int]:
+        """Score a chip on the samples that are NaN in ``known``, and fill them in.
+
+        Returns
+        -------
+        float, int, int
+            The metric over the set, the samples that were run, and those whose outputs are no numbers.
+        """
+        graph, reference = self._w.template, self._reference(keep)
+        others, missing, width = np.flatnonzero(np.isnan(known)), 0, 1
+        for start, stop, outputs in gather_outputs(self._outputs(session, graph, len(others), others)):
+            check_row(metric, outputs)
+            missing += not_numbers(outputs)
+            chosen, width = others[start:stop], outputs[:1].nbytes
+            known[chosen] = score(metric, outputs, _part(reference, chosen))
+        # Added up as those of a chip that did not race: the sum of fractions depends on their order.
+        pieces = in_pieces(known, width, graph.batch or self._w.batch)
+        return self._finite(metric, total_score(pieces) / self._w.count), len(others), missing
 
     def _difficulty_of(self, task: RaceTask) -> Difficulty:
         if self._difficulty[0] != task.identity:

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.engine import QUANTISED, Engine, Outcome
+from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.race import RaceTask
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Ending, Progress, completed, in_order, quiet
 from nvaudit.perturb.session import feed_samples
 from nvaudit.perturb.stop import Stop
-from nvaudit.perturb.variant import Variant
+from nvaudit.perturb.variant import WHOLE, Variant
 from nvaudit.perturb.workers import Pool
 from nvaudit.perturb.workload import Workload
 from nvaudit.rng import ChipAddress, chip_name
@@ -92,6 +93,7 @@ class ChipRunner:
     _known: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     _scores: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
     _settled: set[tuple[int, int]] = field(default_factory=set)
+    _begun_chips: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     _raced: set[tuple[int, int]] = field(default_factory=set)
     _took: dict[bool, deque[float]] = field(default_factory=dict)
 
@@ -143,7 +145,11 @@ class ChipRunner:
         return {trial: (races[trial], values.get(trial)) for trial in trials if trial in races}
 
     def certain(self, point: int, trials: Sequence[int], task: RaceTask) -> dict[int, Outcome]:
-        """Race chips until they are below a value for certain; those that are not stay open."""
+        """Race chips until they are below a value for certain; those that are not stay open.
+
+        Run on every sample later, a chip goes on where its race ended, unless that was recalled from a
+        record, which does not have the scores.
+        """
         races: dict[int, Outcome] = {}
         self.run(
             [ChipRun(point, trial, task) for trial in trials],
@@ -161,8 +167,9 @@ class ChipRunner:
 
         def submit(call: ChipRun) -> Future[tuple[Outcome, NDArray[np.float32]]]:
             return self.pool.submit(
-                f"trial {call.trial}", "chip_scores", self.metric, self.keep, point, call.trial
-            )
+                f"trial {call.trial}", "chip_scores", self.metric, self.keep, point, call.trial,
+                self._begun_chips.get((point, call.trial)),
+            )  # fmt: skip
 
         def note(trial: int, pilot: tuple[Outcome, NDArray[np.float32]]) -> None:
             if (point, trial) not in self._scores:
@@ -216,6 +223,8 @@ class ChipRunner:
         for call, outcome, known in completed(self.pool, todo, self._submit, self._recall, self._ending):
             if outcome.rest is not None:
                 self._enter(ChipRun(call.point, call.trial), outcome.rest)
+            if outcome.scores is not None:
+                self._begun_chips[call.point, call.trial] = outcome
             if not known and self.record is not None:
                 self.record.add(call.point, call.trial, outcome, call.digest)
             # The run of a chip on every sample serves several questions and its cost is counted once.
@@ -260,7 +269,10 @@ class ChipRunner:
     def _submit(self, call: ChipRun) -> Future[Outcome]:
         what = f"trial {call.trial}"
         if call.task is None:
-            return self.pool.submit(what, "chip", self.metric, self.keep, call.point, call.trial)
+            begun = self._begun_chips.get((call.point, call.trial))
+            return self.pool.submit(
+                what, "chip", self.metric, self.keep, call.point, call.trial, WHOLE, begun
+            )
         finish = (call.point, call.trial) not in self._known
         return self.pool.submit(
             what, "race", self.metric, self.keep, call.point, call.trial, call.task, finish

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.engine import Engine, Outcome
+from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.watchdog import ended_with
 from nvaudit.perturb.workload import Workload
 

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from nvaudit.errors import EngineError, KeptError
 from nvaudit.files import write_bytes_atomic
-from nvaudit.perturb.engine import Outcome
+from nvaudit.perturb.outcome import Outcome
 
 RECORD_FILE = "chips.record"
 RECORD_VERSION = 2

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvaudit.perturb.engine import QUANTISED, Outcome
+from nvaudit.perturb.engine import QUANTISED
 from nvaudit.perturb.open_chips import OpenChips
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.workload import ArrayFile, GraphFile, Workload
 

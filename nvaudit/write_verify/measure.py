@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nvaudit.arrays import Floats
-from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.record import ChipRecord
 from nvaudit.perturb.schedule import Progress, completed
 from nvaudit.perturb.variant import WHOLE, Variant

@@ -16,7 +16,8 @@ from nvaudit.jobs.attributing import (
     plan_attribution,
     run_attribution,
 )
-from nvaudit.perturb.engine import Engine, Probe
+from nvaudit.perturb.engine import Engine
+from nvaudit.perturb.outcome import Probe
 from nvaudit.perturb.variant import Variant
 from nvaudit.perturb.workers import WorkerPool
 from nvaudit.report.attribution.result import AttributionDetail

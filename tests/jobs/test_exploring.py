@@ -49,6 +49,16 @@ def test_the_front_is_the_exhaustive_one(example, found):
     assert costs == sorted(costs)
 
 
+def test_no_inference_is_made_twice(example):
+    """A chip that was looked at goes on from there: a point takes at most every chip on every sample."""
+    axes = {**AXES, "adc_bits": (4, 5, 6)}
+    report = explored(example, axes=axes, trials=20, percentiles=(5.0,), min_kpp=0.5)
+    whole = explored(example, axes=axes, trials=20, percentiles=(5.0,), min_kpp=0.5, exhaustive=True)
+    assert len(report.front) > 1
+    assert all(point.images <= 20 * 40 for point in report.points)
+    assert [p.kpp for p in report.on_front] == [p.kpp for p in whole.on_front]
+
+
 def test_equal_chips_are_audited_once(example):
     """Of points that simulate the same chips only the cheapest is run; the others say which it is."""
     axes = {"crossbar": ((64, 64),), "cell_bits": (2,), "adc_bits": (3, 5), "copies": (4, 1, 2)}

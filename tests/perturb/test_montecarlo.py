@@ -14,9 +14,10 @@ from nvaudit.perturb import engine as engine_module
 from nvaudit.perturb import scores as scores_module
 from nvaudit.perturb.chip import TensorLaw
 from nvaudit.perturb.difficulty import estimate_difficulty
-from nvaudit.perturb.engine import QUANTISED, Engine, Outcome
+from nvaudit.perturb.engine import QUANTISED, Engine
 from nvaudit.perturb.metrics import resolve_metric
 from nvaudit.perturb.montecarlo import ChipRun, ChipRunner
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.race import Band, Edge, RaceTask
 from nvaudit.perturb.schedule import quiet
 from nvaudit.perturb.workers import WorkerPool

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nvaudit.perturb.difficulty import estimate_difficulty, load_difficulty
-from nvaudit.perturb.engine import Outcome
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.race import Race, SampleOrder
 from nvaudit.perturb.racing import RaceQuestion, Scouting, first_chips, pilot_count, run_races
 from nvaudit.report.chips import Chips, weighted_std

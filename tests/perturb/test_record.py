@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nvaudit.errors import EngineError, OptionError
-from nvaudit.perturb.engine import Outcome
 from nvaudit.perturb.lock import lock_folder
+from nvaudit.perturb.outcome import Outcome
 from nvaudit.perturb.record import RECORD_FILE, Identity, Input, open_record
 
 SIZE = 52

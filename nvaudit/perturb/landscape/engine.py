@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from nvaudit.errors import ModelError
 from nvaudit.model.template import Slot
 from nvaudit.perturb.chip import CACHE_BYTES, DrawnWeights
-from nvaudit.perturb.engine import Engine, Outcome, place
+from nvaudit.perturb.engine import Engine, place
 from nvaudit.perturb.landscape.directions import draw_direction
 from nvaudit.perturb.landscape.workload import Plane
 from nvaudit.perturb.metrics import Metric
+from nvaudit.perturb.outcome import Outcome
 
 Directions = tuple[NDArray[np.float32], NDArray[np.float32]]
 

@@ -22,11 +22,11 @@ from nvaudit.data import Dataset
 from nvaudit.data.spec import NO_NUMBERS
 from nvaudit.model import LoadedModel, Rebatch
 from nvaudit.perturb.apart import BATCH
-from nvaudit.perturb.engine import Outcome, Probe
 from nvaudit.perturb.landscape.loss import Loss, settle_loss
 from nvaudit.perturb.landscape.spec import LandscapeSpec
 from nvaudit.perturb.landscape.workload import Plane, PlaneRequest, build_plane
 from nvaudit.perturb.metrics import Metric, Reading
+from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.pools import open_pool
 from nvaudit.perturb.prepare import original_batch
 from nvaudit.perturb.providers import Ran

@@ -226,7 +226,7 @@ def _why(report: ExploreReport, choice: DesignChoice | None) -> str:
         if not report.effort.audited:
             if report.time_boxed is not None:
                 return "no point was run before the time was over; give more --max-minutes"
-            return "no point lies within the budget"
+            return f"no point lies within the budget; {_least(report)}"
         wanted = "" if report.min_kpp is None else f" {name} {limit_text(report.min_kpp, unit)}"
         return f"no point{within} reaches{wanted}"
     if report.min_kpp is not None:
@@ -242,6 +242,16 @@ def _why(report: ExploreReport, choice: DesignChoice | None) -> str:
         extreme = "largest" if report.metric_info.higher_is_better else "smallest"
         return f"its {name} is the {extreme} of all points{within}"
     return f"it {cheapest} of all points{within} that none is surely better than"
+
+
+def _least(report: ExploreReport) -> str:
+    """Say what the points take at least of what there is a budget for."""
+    priced = [point for point in report.points if point.cost is not None]
+    least = [min(priced, key=lambda point: point.costs(cost)) for cost in report.budgets]
+    parts = [
+        f"{COSTS[cost][1]} {cost_text(one, cost)}" for cost, one in zip(report.budgets, least, strict=True)
+    ]
+    return f"the least {' and '.join(parts)}"
 
 
 def _baseline(report: ExploreReport, numbers: PointNumbers, asked: Exploration) -> BaselineComparison | None:

@@ -413,7 +413,7 @@ class _Exploration:
         """Search for the front, and audit the baseline."""
         spec, sign = self.plan.base, 1.0 if self.metric.higher_is_better else -1.0
         percentile, exhaustive = spec.percentiles[0], spec.exhaustive
-        if self.order and self.margin is not None:
+        if len(self.order) > 1 and self.margin is not None:
             with suppress(SearchEnded):
                 self._scout(self.order[-1])
         rule = None if exhaustive else elimination_rule(percentile, spec.trials)

@@ -24,7 +24,7 @@ from nvaudit.report.document import (
 from nvaudit.report.header import Header
 from nvaudit.report.mapped import MappedShare, coverage_text, off_columns, off_rows, part_text, share_warning
 from nvaudit.report.sections import InputHashes, ModelInfo, TensorDecision, runtime_text
-from nvaudit.report.wording import LABEL_FREE_CHIPS, difference_text, value_text
+from nvaudit.report.wording import LABEL_FREE_CHIPS, difference_text, si_text, value_text
 
 
 def warnings(report: Header, mapped: MappedShare | None) -> tuple[str, ...]:
@@ -146,7 +146,10 @@ def model_row(model: ModelInfo) -> tuple[str, str]:
 
 def _time_rows(timing: Mapping[str, float]) -> list[tuple[str, str]]:
     """Name the seconds of each step; no row where none was measured."""
-    times = (f"{key.removesuffix('_s').replace('_', ' ')} {value:.4g} s" for key, value in timing.items())
+    times = []
+    for key, value in timing.items():
+        took = si_text(value, "s") if value < 1 else f"{value:.4g} s" if value < 1e4 else f"{value:,.0f} s"
+        times.append(f"{key.removesuffix('_s').replace('_', ' ')} {took}")
     return [("Time", ", ".join(times))] if timing else []
 
 

@@ -104,6 +104,8 @@ def _numbers(report: ExploreReport, chosen: ExploredPoint | None) -> list[KeyFig
             for cost in COSTS
         ]
     effort = report.effort
+    if not effort.images_exhaustive:
+        return numbers
     note = f"{effort.images_evaluated:,} of {effort.images_exhaustive:,} inferences"
     share = 100 * effort.share
     return [

@@ -39,7 +39,7 @@ from nvaudit.perturb.settle_codes import find_mapping, settle_codes
 from nvaudit.perturb.variant import spread_evenly
 from nvaudit.report.wording import count_text
 from nvaudit.retrain.feed import Feed, split_rows
-from nvaudit.retrain.spec import HardenSpec
+from nvaudit.retrain.spec import VAT_SIGMAS, HardenSpec
 from nvaudit.session import (
     check_converters,
     input_specs,
@@ -135,6 +135,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
         )
     codes, asked, audit, code_notes = _codes(spec, loaded, points, chosen)
     notes += code_notes
+    vat_points = _vat_points(spec, loaded, notes)
     wanted = input_specs(loaded, rebatch)
 
     def read(name: str | None, limit: int | None) -> Dataset:
@@ -168,7 +169,7 @@ def prepare_job(spec: HardenSpec, scratch: Path) -> HardenJob:
     train, val, test = _divide(spec, given, read, notes)
     return HardenJob(
         spec, loaded, rebatch, points[0], weights, output, train, val, test, tuple(notes),
-        _vat_points(spec, loaded), _splits(spec, loaded, weights, points[0], codes, scratch), codes, asked,
+        vat_points, _splits(spec, loaded, weights, points[0], codes, scratch), codes, asked,
         audit.digital_outliers,
     )  # fmt: skip
 
@@ -227,16 +228,25 @@ def _codes(
     return settle_codes(audit, points, decisions), asked, audit, notes
 
 
-def _vat_points(spec: HardenSpec, loaded: LoadedModel) -> tuple[OperatingPoint, ...]:
-    """The operating points that stability-vat trains at: the audited one at other spreads."""
+def _vat_points(spec: HardenSpec, loaded: LoadedModel, notes: list[str]) -> tuple[OperatingPoint, ...]:
+    """The operating points that stability-vat trains at: the audited one at other spreads.
+
+    Of the default spreads those outside the profile's range are left out, with a note.
+    """
     if spec.method != "stability-vat":
         return ()
     audit = spec.audit_spec(loaded.path, "", ())
-    try:
-        _, points = settle_device(audit.model_copy(update={"sigmas": spec.vat_sigmas}))
-    except ProfileError as error:
-        raise OptionError(f"--vat-sigmas: {error}") from None
-    return points
+    points: list[OperatingPoint] = []
+    beyond: list[ProfileError] = []
+    for sigma in spec.vat_sigmas:
+        try:
+            points += settle_device(audit.model_copy(update={"sigmas": (sigma,)}))[1]
+        except ProfileError as error:
+            beyond.append(error)
+    if beyond and (spec.vat_sigmas != VAT_SIGMAS or not points):
+        raise OptionError(f"--vat-sigmas: {beyond[0]}")
+    notes.extend(f"left out of the default --vat-sigmas: {error}" for error in beyond)
+    return tuple(points)
 
 
 def _splits(

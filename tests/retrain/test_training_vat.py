@@ -14,7 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 import nvaudit
-from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK
+from nvaudit.errors import EXIT_BAD_INPUT, EXIT_OK, OptionError
+from nvaudit.jobs.harden_job import prepare_job
 from nvaudit.mapping.quantize import quantize
 from nvaudit.report.hardening.result import CandidateInfo, TrainingInfo, rougher_but_better
 from nvaudit.report.sections import MetricInfo
@@ -286,3 +287,18 @@ def test_a_flat_network_that_learned_nothing_is_said(kpps, higher, said):
     assert len(notes) == (said is not None)
     assert said is None or said in notes[0]
     assert rougher_but_better(info.model_copy(update={"kept_by": "kpp"}), unit, 1.0) == []
+
+
+def test_default_spreads_outside_the_profile_are_left_out(example, data, tmp_path):
+    """With a note; where they are typed, they are refused, as is a default of which none is left."""
+    words = dict(zip(data[::2], data[1::2], strict=True))
+    files = {name: words[f"--{name.replace('_', '-')}"] for name in ("data", "val_data", "test_data")}
+    spec = make_harden_spec(model=example, device="fefet1", method="stability-vat", **files)
+    job = prepare_job(spec, tmp_path)
+    assert [point.sigma for point in job.vat_points] == [0.1, 0.2, 0.3, 0.4]
+    (note,) = (note for note in job.notes if "vat-sigmas" in note)
+    assert note.startswith(
+        "left out of the default --vat-sigmas: sigma: 0.5 is outside the valid range 0 … 0.4"
+    )
+    with pytest.raises(OptionError, match=r"0\.5 is outside the valid range"):
+        prepare_job(spec.model_copy(update={"vat_sigmas": (0.1, 0.5)}), tmp_path)

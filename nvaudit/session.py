@@ -112,8 +112,10 @@ class Session:
     def timed(self, what: str) -> Iterator[None]:
         """Add up the seconds of a phase."""
         begin = time.perf_counter()
-        yield
-        self.timing[what] = self.timing.get(what, 0.0) + time.perf_counter() - begin
+        try:
+            yield
+        finally:
+            self.timing[what] = self.timing.get(what, 0.0) + time.perf_counter() - begin
 
     def runtime(self) -> dict[str, Any] | None:
         """What a report says of what the samples ran on; None before anything ran."""

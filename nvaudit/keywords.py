@@ -19,19 +19,22 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from nvaudit.declare import Field, Options, fields_of
-from nvaudit.errors import OptionError
+from nvaudit.errors import NvauditError, OptionError
 from nvaudit.files import write_bytes_atomic
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
 Function = Callable[..., Result]
+
+_OBJECTS: dict[str, str] = {}
+"""Keywords of the objects that became files, by the path of these."""
 
 
 def takes_old(**old: str) -> Callable[[Callable[Args, Result]], Callable[Args, Result]]:
@@ -97,13 +100,12 @@ def takes_options(
             _as_files(taken.arguments)
             _as_files(taken.arguments.get("options", {}))
             wish = taken.arguments.get("progress")
-            if not isinstance(wish, bool):
-                return function(*taken.args, **taken.kwargs)
-            del taken.arguments["progress"]
-            if not wish:
-                return function(*taken.args, **taken.kwargs)
-            with shown_bar() as progress:
-                taken.arguments["progress"] = progress
+            with ExitStack() as stack:
+                stack.enter_context(_objects_named())
+                if isinstance(wish, bool):
+                    del taken.arguments["progress"]
+                    if wish:
+                        taken.arguments["progress"] = stack.enter_context(shown_bar())
                 return function(*taken.args, **taken.kwargs)
 
         call.__signature__ = _signature(own, offered)  # type: ignore[attr-defined]
@@ -209,33 +211,49 @@ def _model_file(model: Any) -> Any:
     """Write an ``onnx.ModelProto``; a path is given back."""
     if not hasattr(model, "SerializeToString"):
         return model
-    return _kept(
-        re.sub(r"\W+", "_", model.graph.name) or "model", ".onnx", model.SerializeToString(deterministic=True)
-    )
+    name = re.sub(r"\W+", "_", model.graph.name) or "model"
+    return _kept("model", name, ".onnx", model.SerializeToString(deterministic=True))
 
 
 def _data_file(data: Any) -> Any:
     """Write arrays: ``X``, ``(X, y)``, or several inputs by their names with labels as ``y``."""
-    arrays: Mapping[str, Any]
-    if isinstance(data, np.ndarray):
-        arrays = {"x": data}
-    elif isinstance(data, tuple) and len(data) == 2:
-        arrays = {"x": data[0], "y": data[1]}
-    elif isinstance(data, Mapping) and data and not any(isinstance(one, str | Path) for one in data.values()):
-        arrays = data
-    else:
+    if data is None or _of_paths(data):
         return data
+    arrays: Mapping[str, Any]
+    if isinstance(data, tuple) and len(data) == 2:
+        arrays = {"x": data[0], "y": data[1]}
+    elif isinstance(data, Mapping) and data and not any(map(_of_paths, data.values())):
+        arrays = data
+    elif not isinstance(data, Mapping) and hasattr(data, "__array__") and np.ndim(data):
+        arrays = {"x": data}
+    else:
+        kind = f"tuple of {len(data)}" if isinstance(data, tuple) else type(data).__name__
+        article = "an" if kind[0].lower() in "aeiou" else "a"
+        raise OptionError(f"data: {article} {kind}; give a path, X, (X, y), or arrays by name")
     buffer = io.BytesIO()
     made: dict[str, Any] = {}
     for name, array in arrays.items():
-        made |= _of_lengths(array) if name == "y" else {str(name): np.asarray(array)}
+        try:
+            made |= _of_lengths(array) if name == "y" else {str(name): np.asarray(array)}
+        except ValueError as error:
+            if isinstance(error, OptionError):
+                raise
+            raise OptionError(f"data: {name!r} is no array of numbers: {error}") from None
     for name, array in made.items():
         if array.dtype == object:
             raise OptionError(
                 f"data: {name!r} is no array of numbers: its rows differ in length or are objects"
             )
     np.savez(buffer, **made)
-    return _kept("data", ".npz", buffer.getvalue())
+    return _kept("data", "data", ".npz", buffer.getvalue())
+
+
+def _of_paths(data: Any) -> bool:
+    """Whether data are named by a path, or by several: of a sweep, or one for each model of a comparison."""
+    if isinstance(data, list | tuple | Mapping):
+        paths = data.values() if isinstance(data, Mapping) else data
+        return bool(data) and all(isinstance(one, str | Path) for one in paths)
+    return isinstance(data, str | Path)
 
 
 def _of_lengths(labels: Any) -> dict[str, Any]:
@@ -276,12 +294,27 @@ def _metric_name(metric: Callable[..., Any], elsewhere: bool) -> str:
     return f"{module}:{name}"
 
 
-def _kept(name: str, suffix: str, content: bytes) -> str:
+def _kept(keyword: str, name: str, suffix: str, content: bytes) -> str:
     """Write a file that stays as long as this process; the same content is the same file."""
     path = _folder() / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
     if not path.exists():
         write_bytes_atomic(path, content)
+    _OBJECTS[str(path)] = keyword
     return str(path)
+
+
+@contextmanager
+def _objects_named() -> Iterator[None]:
+    """Name objects in messages by their keywords: the user has made no such files."""
+    try:
+        yield
+    except NvauditError as error:
+        text = str(error)
+        for path, keyword in _OBJECTS.items():
+            text = text.replace(path, keyword)
+        if text != str(error):
+            error.args = (text,)
+        raise
 
 
 @functools.cache

@@ -49,7 +49,7 @@ from nvaudit.options import DeviceOptions
 from nvaudit.perturb.apart import BATCH, settle_cut
 from nvaudit.perturb.choose_codes import ChosenCodes
 from nvaudit.perturb.crossbar import ConverterSpec, CrossbarRun, put_on_crossbars
-from nvaudit.perturb.metrics import Metric, Reading, check_threshold, resolve_metric
+from nvaudit.perturb.metrics import Metric, Reading, check_drop, check_threshold, resolve_metric
 from nvaudit.perturb.outcome import Outcome, Probe
 from nvaudit.perturb.own_metric import metric_digest
 from nvaudit.perturb.pools import WorkloadPool, open_pool
@@ -112,8 +112,10 @@ class Session:
     def timed(self, what: str) -> Iterator[None]:
         """Add up the seconds of a phase."""
         begin = time.perf_counter()
-        yield
-        self.timing[what] = self.timing.get(what, 0.0) + time.perf_counter() - begin
+        try:
+            yield
+        finally:
+            self.timing[what] = self.timing.get(what, 0.0) + time.perf_counter() - begin
 
     def runtime(self) -> dict[str, Any] | None:
         """What a report says of what the samples ran on; None before anything ran."""
@@ -583,7 +585,7 @@ def check_converters(spec: RunSpec) -> None:
 
 
 def check_thresholds(spec: RunSpec, metric: Metric) -> None:
-    """Refuse a threshold that no value of the metric can be on either side of, such as 90 for 90 %.
+    """Refuse a gate that no value of the metric can miss or reach, such as 90 for 90 %.
 
     Raises
     ------
@@ -594,3 +596,5 @@ def check_thresholds(spec: RunSpec, metric: Metric) -> None:
     for option, values in (("--min-kpp", gate), ("--yield-at", spec.yield_at)):
         for value in values:
             check_threshold(option, value, metric)
+    if spec.max_drop is not None:
+        check_drop("--max-drop", spec.max_drop, metric)

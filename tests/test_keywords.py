@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import nvaudit
-from nvaudit.errors import OptionError
+from nvaudit.errors import DataError, ModelError, OptionError
 from nvaudit.report.kinds import KINDS
 
 VERBS = (
@@ -104,6 +104,52 @@ def test_rows_of_different_lengths_are_refused(example):
     """Before anything runs, with the name of the array."""
     with pytest.raises(OptionError, match="data: 'x' is no array of numbers"):
         nvaudit.audit(example, data=(np.array([[1], [1, 2]], dtype=object), [0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([np.zeros((2, 1, 8, 8)), np.zeros(2)], "a list"),
+        (5, "an int"),
+        (np.float32(5), "a float32"),
+        ((np.zeros(2),) * 3, "a tuple of 3"),
+        ({}, "a dict"),
+        ({"x": "d.npz", "y": np.zeros(2)}, "a dict"),
+    ],
+)
+def test_data_that_are_no_arrays_are_refused(example, data, said):
+    """With what was given and what may be, not with a piece of the numbers."""
+    with pytest.raises(OptionError) as caught:
+        nvaudit.audit(example, "fefet1", data)
+    assert str(caught.value) == f"data: {said}; give a path, X, (X, y), or arrays by name"
+
+
+def test_lists_that_are_no_array_are_refused(example):
+    """Inputs of different lengths are bad input."""
+    with pytest.raises(OptionError, match="data: 'x' is no array of numbers: "):
+        nvaudit.audit(example, data=([[1.0], [1.0, 2.0]], [0, 1]))
+
+
+def test_objects_are_named_by_their_keywords(example):
+    """Messages do not speak of files that nobody has made."""
+    with np.load(example.with_suffix(".npz")) as arrays:
+        x, y = arrays["image"], arrays["y"]
+    spoilt = x.copy()
+    spoilt[3] = np.nan
+    for data, said in (
+        ((x, y[:5]), "data: the arrays disagree on the number of samples: "),
+        (x[:0], "data: no samples: "),
+        ((spoilt, y), "data: input 'image': 64 of "),
+        ((x, y + 100), "data: labels y: label 109 is out of range"),
+        ({"other": x}, "data: no array for input 'image': found 'other'"),
+    ):
+        with pytest.raises(DataError) as caught:
+            nvaudit.audit(example, data=data, **FEW)
+        assert str(caught.value).startswith(said)
+    model = onnx.load(example)
+    model.graph.output[0].name = "elsewhere"
+    with pytest.raises(ModelError, match=r"^model: the graph: nothing produces its output 'elsewhere'"):
+        nvaudit.audit(model, data=(x, y), **FEW)
 
 
 def test_a_bar_shows_progress(example, capsys):

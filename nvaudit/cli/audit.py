@@ -107,7 +107,14 @@ def _finish(result: AuditReport, kept: Kept) -> int:
     """Give the exit code; say how a run that was ended early goes on."""
     early = result.interrupted
     if early is not None:
-        tell(f"nvaudit: interrupted after {early.done:,} of {early.wanted:,} chips; {kept.how_to_go_on()}")
+        from nvaudit.report.wording import count_text  # takes a moment
+
+        chips = f"{early.done:,} of {count_text(early.wanted, early.what)}"
+        if early.done == early.wanted:
+            chips = (
+                f"all {count_text(early.wanted, early.what)}, before what was asked for after them was done"
+            )
+        tell(f"nvaudit: interrupted after {chips}; {kept.how_to_go_on()}")
         return EXIT_INTERRUPTED
     kept.done_or_boxed(result.time_boxed)
     return EXIT_GATE if result.verdict in ("fail", "undecided") else EXIT_OK

@@ -28,7 +28,7 @@ from nvaudit.jobs.measuring import (
     sizes_are_free,
     with_time_for,
 )
-from nvaudit.jobs.rare import RareEnded, check_rare, find_rare
+from nvaudit.jobs.rare import RareEnded, check_rare, chips_needed, find_rare, unanswered
 from nvaudit.jobs.suggesting import find_remedy
 from nvaudit.keywords import takes_old, takes_options
 from nvaudit.mapping.tiling import Crossbar
@@ -226,12 +226,9 @@ def _measure(
             # What is asked about the chips afterwards has its share, or there would never be time for it.
             share = limit.share(0.5 if plan is not None else 1.0)
             measurement = measure_chips(pool, session, metric, keep, progress, record, stop, share, baseline)
-        rare: dict[str, Any] = {}
-        with _as_time_permits(
-            session, stop, measurement.ended, "rare chips were not estimated", bool(spec.rare)
-        ):
-            if spec.rare and not measurement.ended:
-                rare = _rare(session, pool, metric, keep, measurement, progress, record, stop, limit.share())
+        rare, measurement = _rare(
+            session, pool, metric, keep, measurement, progress, record, stop, limit.share()
+        )
         calibrated = None
         with _as_time_permits(
             session, stop, measurement.ended, "chips were not corrected", spec.calibrate_chips is not None
@@ -313,16 +310,29 @@ def _rare(
     record: ChipRecord | None,
     stop: Stop,
     minutes: float | None,
-) -> dict[str, Any]:
-    """Estimate rare chips: fields of the report, none if the run ended before."""
+) -> tuple[dict[str, Any], Measurement]:
+    """Estimate rare chips, if any are asked for: fields of the report, and how far it came if it ended."""
+    spec = session.spec
+    if not spec.rare:
+        return {}, measurement
+    ended = RareEnded(0, chips_needed(spec))
     try:
-        with session.timed("rare chips"), stop.waited_for(), stop.ending_in(minutes):
-            found = find_rare(session, pool, metric, keep, measurement.chips[0], progress, record, stop)
-    except RareEnded:
-        why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
-        session.notes.append(f"rare chips were not estimated: {why}; with --resume the run goes on")
-        return {}
-    return {"rare": found.chips, "rare_tail": found.tail, "rare_attribution": found.attribution}
+        if not measurement.ended:
+            with session.timed("rare chips"), stop.waited_for(), stop.ending_in(minutes):
+                found = find_rare(session, pool, metric, keep, measurement.chips[0], progress, record, stop)
+            fields = {"rare": found.chips, "rare_tail": found.tail, "rare_attribution": found.attribution}
+            return fields, measurement
+    except RareEnded as cut:
+        ended = cut
+    except KeyboardInterrupt:
+        if not stop.interrupted:  # nobody who handles signals has asked for a report
+            raise
+    why = "the run was interrupted" if stop.interrupted else "the time was over (--max-minutes)"
+    why = f"{why} after {ended}"
+    session.notes.append(f"rare chips were not estimated: {why}; with --resume the run goes on")
+    if not measurement.ended:
+        measurement = replace(measurement, rare_ended=(ended.done, ended.wanted))
+    return {"rare": unanswered(spec, ended.done, why)}, measurement
 
 
 @contextmanager

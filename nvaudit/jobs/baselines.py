@@ -12,8 +12,7 @@ from nvaudit.errors import OptionError
 from nvaudit.perturb.metrics import Metric
 from nvaudit.report.cases import points_of
 from nvaudit.report.check.result import CheckReport
-from nvaudit.report.comparison.conditions import point_conditions
-from nvaudit.report.jsontext import short_repr
+from nvaudit.report.comparison.conditions import differences, point_conditions
 from nvaudit.report.kinds import read_any, report_text
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import BaselineInfo, TrialSummary
@@ -155,6 +154,5 @@ def _differences(audit: AuditReport, session: Session, metric: Metric) -> Iterat
     missing = [f"{one.sigma:g}" for one in session.points if one.sigma not in sigmas]
     if missing:
         yield f"sigma: {', '.join(f'{sigma:g}' for sigma in sigmas)} there, {', '.join(missing)} here"
-    for key, value in mine.items():
-        if theirs[key] != value:
-            yield f"{key}: {short_repr(theirs[key])} there, {short_repr(value)} here"
+    for key, texts in differences(theirs, mine).items():
+        yield f"{key} differs" if texts is None else f"{key}: {texts[0]} there, {texts[1]} here"

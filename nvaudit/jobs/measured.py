@@ -46,6 +46,7 @@ from nvaudit.report.deployment.result import (
     TensorOnChip,
     WorstPlace,
 )
+from nvaudit.report.wording import count_text, listed_text
 from nvaudit.session import Session
 from nvaudit.spec import RunSpec
 from nvaudit.stats.among_chips import among_chips
@@ -56,6 +57,7 @@ IMAGES = 1000
 """Samples that the costs of tensors rest on, where no other number is given."""
 
 _WORST = 10
+_NAMED = 5
 _HALF_PER_CENT = 0.005
 
 
@@ -334,6 +336,14 @@ def run_measured(
     """
     spec = session.spec
     loaded = load_chips(session, progress)
+    drawn = _drawn_alike(spec, len(simulated.low))
+    own = [chip.source.name for chip in loaded if chip.source.name in drawn]
+    if own:
+        names = listed_text(own) if len(own) <= _NAMED else count_text(len(own), "chip")
+        session.notes.append(
+            f"{names}: simulated with --seed {spec.seed}, the one of this audit, whose simulated chips have "
+            "them too; each is left out of its own comparison, and another --seed draws other chips"
+        )
     work = replace(session.workload, chips=tuple(chip.devices for chip in loaded))
     images = min(session.dataset.count, spec.attribution_images or IMAGES)
     measured = []
@@ -342,10 +352,21 @@ def run_measured(
             progress("running chips that were read back", number, len(loaded))
             outcome: Outcome = pool.submit(chip.source.name, "chip", metric, keep, 0, number).result()
             costs = _costs(pool, work, metric, keep, number, images, progress)
-            measured.append(_measured(chip, outcome, costs, work, simulated, metric, spec.confidence))
+            place = drawn.get(chip.source.name)
+            others = simulated.low if place is None else np.delete(simulated.low, place)
+            measured.append(_measured(chip, outcome, costs, work, others, metric, spec.confidence))
     return MeasuredChips(
         source=str(spec.chip), confidence=spec.confidence, images=images, chips=tuple(measured)
     )
+
+
+def _drawn_alike(spec: RunSpec, trials: int) -> dict[str, int]:
+    """Chips of `nvaudit map --simulate` that the audit has drawn as well, by name: its trials."""
+    manifest = manifest_beside(Path(str(spec.chip)))
+    # Of a single simulated chip nothing would be left to compare with.
+    if manifest is None or manifest.seed != spec.seed or trials == 1:
+        return {}
+    return {name: trial for trial, name in enumerate(manifest.chips[:trials])}
 
 
 def _costs(
@@ -374,11 +395,11 @@ def _measured(
     outcome: Outcome,
     costs: list[float],
     work: Workload,
-    simulated: Chips,
+    simulated: Doubles,
     metric: Metric,
     confidence: float,
 ) -> MeasuredChip:
-    found = among_chips(simulated.low, outcome.value, metric.higher_is_better, confidence)
+    found = among_chips(simulated, outcome.value, metric.higher_is_better, confidence)
     tensors = []
     for tensor, errors, cost in zip(work.tensors, chip.tensors, costs, strict=True):
         crossbars = sum(one.tensor == tensor.key for one in chip.crossbars)
@@ -391,7 +412,7 @@ def _measured(
         undefined=outcome.undefined,
         worse=found.worse,
         equal=found.equal,
-        simulated=len(simulated.low),
+        simulated=len(simulated),
         percentile=100 * found.share,
         percentile_low=100 * found.low,
         percentile_high=100 * found.high,

@@ -24,7 +24,7 @@ from nvaudit.perturb.schedule import Progress
 from nvaudit.perturb.stop import DEFAULT_S, Stop
 from nvaudit.perturb.workers import Pool
 from nvaudit.report.chips import Chips, GateCount, shift_at, worst_first
-from nvaudit.report.sections import Interrupted, TimeBox
+from nvaudit.report.sections import RARE_CHIP, Interrupted, TimeBox
 from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import Session, prepare
 from nvaudit.sharing import shared
@@ -67,6 +67,8 @@ class Measurement:
         Whether the run was ended early.
     baseline : Baseline or None
         What they are compared with.
+    rare_ended : tuple of int or None
+        Rare chips that were evaluated, and that are wanted, where the run was ended among these.
     """
 
     chips: tuple[Chips, ...]
@@ -76,6 +78,7 @@ class Measurement:
     wanted: int
     ended: bool
     baseline: Baseline | None = None
+    rare_ended: tuple[int, int] | None = None
 
 
 def measure_chips(
@@ -478,8 +481,17 @@ class _Lane:
 def how_it_ended(session: Session, measurement: Measurement, stop: Stop) -> dict[str, Any]:
     """Say that an audit was ended early, if it was: fields of its report."""
     minutes, timing = session.spec.max_minutes, session.timing
+    if stop.interrupted and measurement.rare_ended is not None:
+        done, wanted = measurement.rare_ended
+        return {"interrupted": Interrupted(done=done, wanted=wanted, what=RARE_CHIP)}
     if stop.interrupted:
         return {"interrupted": Interrupted(done=measurement.done, wanted=measurement.wanted)}
+    if measurement.rare_ended is not None and minutes is not None:
+        done, wanted = measurement.rare_ended
+        longer = timing["rare chips"] / done * (wanted - done) if done else None
+        whole = None if longer is None else (timing["total"] + longer) / 60
+        box = TimeBox(minutes=minutes, done=done, wanted=wanted, what=RARE_CHIP, whole_minutes=whole)
+        return {"time_boxed": box}
     if measurement.ended and minutes is not None:
         done, wanted = measurement.done, measurement.wanted
         # Of few chips most of the time is the start of workers; of races, a chip on all samples is too much.

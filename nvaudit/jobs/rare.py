@@ -32,7 +32,8 @@ from nvaudit.report.rare import (
     RareTailPoint,
     rare_attribution,
 )
-from nvaudit.report.wording import value_text
+from nvaudit.report.sections import RARE_CHIP
+from nvaudit.report.wording import count_text, value_text
 from nvaudit.rng import ChipAddress, MovedChip, chip_name
 from nvaudit.session import Session
 from nvaudit.spec import RareOptions, RunSpec
@@ -53,7 +54,17 @@ _CURVE = 4
 
 
 class RareEnded(Exception):
-    """The run is to end before all moves are made; what is finished stays in the record."""
+    """The run is to end before all moves are made; what is finished stays in the record.
+
+    Attributes
+    ----------
+    done, wanted : int
+        Chips that are evaluated, and that the whole estimate would take.
+    """
+
+    def __init__(self, done: int, wanted: int) -> None:
+        super().__init__(f"{done:,} of {count_text(wanted, RARE_CHIP)}")
+        self.done, self.wanted = done, wanted
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class _Evaluation:
             self.done += 1
             self.progress("rare chips", min(self.done, self.total), self.total)
         if any(walk.chip is not None for walk in walks):
-            raise RareEnded
+            raise RareEnded(self.done, max(self.total, self.done + 1))
 
     def _submit(self, call: tuple[Walk, MovedChip]) -> Future[Outcome]:
         _, chip = call
@@ -122,6 +133,26 @@ class _Evaluation:
 
     def _recall(self, call: tuple[Walk, MovedChip]) -> Outcome | None:
         return None if self.record is None else self.record.find(0, 0, call[1].digest)
+
+
+def _effort(spec: RunSpec) -> Effort:
+    return Effort(spec.rare_runs, spec.rare_chips, spec.rare_moves)
+
+
+def chips_needed(spec: RunSpec) -> int:
+    """Chips that are evaluated for all probabilities together, at most about."""
+    return evaluations_needed(min(spec.rare), _effort(spec))
+
+
+def unanswered(spec: RunSpec, done: int, why: str) -> tuple[RareChip, ...]:
+    """Entries of a run that ended before there was an estimate; ``done``: chips that were evaluated."""
+    return tuple(
+        RareChip(
+            probability=probability, value=None, low=None, high=None, confidence=CONFIDENCE,
+            evaluations=done, runs=spec.rare_runs, note=why,
+        )
+        for probability in spec.rare
+    )  # fmt: skip
 
 
 def find_rare(
@@ -152,8 +183,7 @@ def find_rare(
         margins = pool.submit("the unmodified model", "margins", metric, keep).result()
         scale = margin_scale(margins)
     least = min(spec.rare)
-    effort = Effort(spec.rare_runs, spec.rare_chips, spec.rare_moves)
-    total = evaluations_needed(least, effort)
+    effort, total = _effort(spec), chips_needed(spec)
     evaluate = _Evaluation(pool, metric, keep, scale, total, progress, record, stop)
     found = split(evaluate, least, effort, spec.seed)
     wrong, compared = _disagreement(found, chips, metric, samples)

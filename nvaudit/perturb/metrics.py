@@ -455,5 +455,25 @@ def check_threshold(option: str, value: float, metric: Metric) -> None:
         Naming the option.
     """
     if metric.unit == "fraction" and not 0 <= value <= 1:
-        hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
-        raise OptionError(f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{hint}")
+        raise OptionError(
+            f"{option} {value:g}: {metric.name} is a fraction from 0 to 1{_percent_hint(value)}"
+        )
+
+
+def check_drop(option: str, value: float, metric: Metric) -> None:
+    """Refuse a drop that no metric can exceed, such as 3 for 3 %: a gate on it could not fail.
+
+    Raises
+    ------
+    OptionError
+        Naming the option.
+    """
+    if metric.unit == "fraction" and value >= 1:
+        raise OptionError(
+            f"{option} {value:g}: {metric.name} is a fraction from 0 to 1, which cannot drop by more"
+            f"{_percent_hint(value)}"
+        )
+
+
+def _percent_hint(value: float) -> str:
+    return f"; for {value:g} % write {value / 100:g}" if 1 <= value <= 100 else ""

@@ -144,8 +144,7 @@ def ended_text(report: AuditReport, command: bool = True) -> str | None:
     """Say of a run that was ended early how far it came and how it goes on; None of one that was not."""
     cut, boxed = report.interrupted, report.time_boxed
     if cut is not None:
-        text = f"{cut.done:,} of {count_text(cut.wanted, 'chip')} were done; the numbers are those of these"
-        return text if cut.command is None or not command else f"{text}. To go on: {cut.command}"
+        return cut.text if cut.command is None or not command else f"{cut.text}. To go on: {cut.command}"
     if boxed is not None:
         return boxed.text
     return None

@@ -34,11 +34,12 @@ class RareChip(_RarePart):
     """The metric that a share of the chips, far too small to be sampled, does not reach."""
 
     probability: float = Field(gt=0, lt=1)
-    value: float | None = Field(description="Null where the estimate is not to be trusted; note says why.")
+    value: float | None = Field(description="Null where none is to be trusted, or the run ended before; note "
+                               "says why.")  # fmt: skip
     low: float | None = Field(description="Of the interval; null where no chip was bad enough to bound it.")
     high: float | None
     confidence: float = Field(description="Two-sided, from the spread of the runs; asymptotic.")
-    evaluations: int = Field(ge=1, description="Chips that were evaluated for all probabilities together.")
+    evaluations: int = Field(ge=0, description="Chips that were evaluated for all probabilities together.")
     runs: int = Field(ge=2, description="Independent runs, each without bias.")
     note: str = Field(description="What the estimate was checked against, or why there is none.")
     chip: RareAddress | None = Field(default=None, description="A chip of about this metric, to be replayed.")

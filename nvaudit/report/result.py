@@ -23,6 +23,7 @@ from nvaudit.report.rare import RareAttribution, RareChip, RareTail
 from nvaudit.report.reading import parsed, validated
 from nvaudit.report.remedy import Remedy
 from nvaudit.report.sections import (
+    RARE_CHIP,
     BaselineInfo,
     DataInfo,
     Hashes,
@@ -179,8 +180,9 @@ def boxed_together(minutes: float | None, reports: Sequence[AuditReport]) -> Tim
         return None
     done, wanted, whole = 0, 0, 0.0
     for report, box in zip(reports, boxes, strict=True):
-        done += report.trials.count if box is None else box.done
-        wanted += report.trials.count if box is None else box.wanted
+        among_chips = None if box is None or box.what == RARE_CHIP else box
+        done += report.trials.count if among_chips is None else among_chips.done
+        wanted += report.trials.count if among_chips is None else among_chips.wanted
         longer = None if box is None else box.whole_minutes
         whole += report.timing.get("total", 0.0) / 60 if longer is None else longer
     uncounted = dict.fromkeys(name for box in boxes if box is not None for name in box.uncounted)

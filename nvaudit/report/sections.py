@@ -75,14 +75,31 @@ class RaceInfo(ReportPart):
     wrong_at_most: int = Field(default=0, ge=0, description="As wrong_at_least.")
 
 
+RARE_CHIP = "rare chip"
+"""What is counted of a run that was ended early among its rare chips: all others were done."""
+
+
 class Interrupted(ReportPart):
     """A run that was cut off: the report is of the chips that were done."""
 
     done: int = Field(ge=0, description="Chips, all points of a sweep together.")
     wanted: int = Field(ge=1, description="Chips that the whole run would have had.")
+    what: str = Field(
+        default="chip", description="What is counted: chip; rare chip where all ordinary ones were done."
+    )
     command: str | None = Field(
         default=None, description="Goes on where the run was cut off; null where no chips were kept."
     )
+
+    @property
+    def text(self) -> str:
+        """How far it came."""
+        done = f"{self.done:,} of {count_text(self.wanted, self.what)} were done"
+        if self.what == RARE_CHIP:
+            return f"{done}: there is no estimate of rare chips (--rare); the numbers are of all other chips"
+        if self.done == self.wanted:
+            return f"all {count_text(self.wanted, self.what)} were done; the notes say what is missing"
+        return f"{done}; the numbers are those of these"
 
 
 class TimeBox(ReportPart):
@@ -102,6 +119,9 @@ class TimeBox(ReportPart):
     @property
     def text(self) -> str:
         """How far it came, and what more time would give."""
+        of_these = "the numbers are those of these"
+        if self.what == RARE_CHIP:
+            of_these = "there is no estimate of rare chips (--rare), all else is of all chips"
         if not self.done:
             return (
                 f"Time-boxed: none of {count_text(self.wanted, self.what)} was done within "
@@ -109,7 +129,7 @@ class TimeBox(ReportPart):
             )
         text = (
             f"Time-boxed: {self.done:,} of {count_text(self.wanted, self.what)} were done within "
-            f"{self.minutes:g} min (--max-minutes); the numbers are those of these"
+            f"{self.minutes:g} min (--max-minutes); {of_these}"
         )
         if self.whole_minutes is None or self.done >= self.wanted:
             return text

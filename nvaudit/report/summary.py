@@ -15,6 +15,7 @@ from nvaudit.report.gates import GateResult, gate_result
 from nvaudit.report.mapped import MappedShare, joint_verdict, judge_share, share_clause
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import (
+    RARE_CHIP,
     DataInfo,
     Interrupted,
     MetricInfo,
@@ -26,7 +27,15 @@ from nvaudit.report.sections import (
     TrialSummary,
 )
 from nvaudit.report.tails import TailResult, tail_result
-from nvaudit.report.wording import count_text, duration_text, kpp_name, sigma_text, value_text
+from nvaudit.report.wording import (
+    count_text,
+    duration_text,
+    kpp_name,
+    listed_text,
+    odds,
+    sigma_text,
+    value_text,
+)
 from nvaudit.stats.anytime import sequential_gate
 from nvaudit.stats.binomial import standard_error
 from nvaudit.stats.drop import FormerChips
@@ -172,7 +181,14 @@ def summarise(
     )  # fmt: skip
     return AuditReport(
         headline=_headline(
-            measured, worst, verdict, label_free, rest["device"]["name"], where, interrupted or time_boxed
+            measured,
+            worst,
+            verdict,
+            label_free,
+            rest["device"]["name"],
+            where,
+            interrupted or time_boxed,
+            [one.probability for one in rest.get("rare", ()) if one.value is None],
         ),
         label_free=label_free,
         verdict=verdict if interrupted is None else None,
@@ -350,6 +366,7 @@ def _headline(
     device: str,
     where: Conditions,
     early: Interrupted | TimeBox | None,
+    no_estimate: Sequence[float],
 ) -> str:
     result = worst.kpp[0]
     text = (
@@ -357,6 +374,10 @@ def _headline(
         f"on {device}, {sigma_text(worst.sigma, worst.sigma_unit, where.level_of)}, "
         f"{_more_conditions(where)}{_chips_text(result.trials, early)}{_together_clause(measured)}"
     )
+    if early is not None and no_estimate:
+        text += f"; no estimate of {listed_text([odds(one) for one in no_estimate])}"
+        if early.what == RARE_CHIP:
+            text += f": {early.done:,} of {count_text(early.wanted, early.what)}"
     if isinstance(early, TimeBox):
         text += f" within {early.minutes:g} min"
     text += share_clause(where.mapped)
@@ -420,7 +441,7 @@ def _together_clause(measured: MeasuredAudit) -> str:
 
 def _chips_text(trials: int, early: Interrupted | TimeBox | None) -> str:
     """How many chips a KPP rests on, and of how many."""
-    if early is None:
+    if early is None or early.what == RARE_CHIP:
         return f"{trials} chip{'' if trials == 1 else 's'}"
     if trials == early.done:
         return f"{trials} of {count_text(early.wanted, 'chip')}"

@@ -367,3 +367,14 @@ def images_text(done: int, exhaustive: int) -> str:
         return f"{done:,} of {exhaustive:,} images evaluated ({100 * done / exhaustive:.3g} %)"
     more = 100 * (done / exhaustive - 1)
     return f"{done:,} images evaluated, {more:.2g} % more than every chip on every image"
+
+
+def odds(share: float) -> str:
+    """Say a share of the chips as odds.
+
+    Examples
+    --------
+    >>> odds(0.0001), odds(0.003)
+    ('1 chip in 10,000', '1 chip in 333')
+    """
+    return f"1 chip in {1 / share:,.0f}"

@@ -14,6 +14,8 @@ import nvaudit
 from nvaudit.errors import EXIT_BAD_INPUT, EXIT_GATE, EXIT_OK
 from nvaudit.report.jsontext import to_json
 
+RRAM = Path(__file__).parents[2] / "devices" / "rram.json"
+
 FEW = ("--limit", 100, "-k", 10, "-j", 0, "-q")
 
 
@@ -95,21 +97,69 @@ def test_beside_a_threshold(command, here):
     [
         (("--sigma", 0.2), "sigma: 0.1 there, 0.2 here"),
         (("--seed", 1), "seed: 0 there, 1 here"),
-        (("-d", "fefet1"), "device: "),
+        (("-d", "fefet1"), "of other conditions: device: rram there, fefet1 here; audit both under the same"),
+        (("-d", "renamed.json"), "of other conditions: device: rram there, mine here; audit both"),
+        (("-d", "noisier.json"), "of other conditions: device: noise differs; audit both under the same"),
+        (("-d", "wider.json"), "of other conditions: device: top_slice: window there, lowest here; audit"),
         (("--limit", 50), "samples: 100 there, 50 here"),
         (("--metric", "cross_entropy"), "metric: "),
-        (("--adc-bits", 6), "adc bits: None there, 6 here"),
+        (("--adc-bits", 6), "adc bits: none there, 6 here"),
         (("--data", "other.npz"), "data: "),
     ],
 )
 def test_other_conditions(command, here, more, said):
     """A report of other conditions is refused with each difference."""
+    _profile("renamed.json", name="mine", description="Measured by ourselves.")
+    profile = json.loads(RRAM.read_text(encoding="utf-8"))
+    noise = profile["noise"]
+    _profile("noisier.json", noise=[{**noise[0], "sigma": {"kind": "constant", "value": 1.1}}])
+    _profile("wider.json", top_slice="lowest", source={**profile["source"], "citation": "Another."})
     with np.load("m.npz") as arrays:
         np.savez("other.npz", **{name: value[::-1] for name, value in arrays.items()})
     ran = command("audit", "m.onnx", *FEW, "--baseline", "base.json", "--max-drop", 0.1, "-n", 20, *more)
     assert ran.code == EXIT_BAD_INPUT, ran.out
     assert "--baseline base.json: it is of other conditions: " in ran.err
     assert said in ran.err
+
+
+def _profile(path: str, **changes: object) -> None:
+    """Write the profile of rram with changes."""
+    Path(path).write_text(
+        json.dumps(json.loads(RRAM.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize("drop", ["3", "1", "100%"])
+def test_a_drop_that_no_metric_can_exceed(command, here, drop):
+    """A percentage where a fraction is meant makes no gate that cannot fail, in nvaudit.toml neither."""
+    gate = ("--baseline", "base.json", "--max-drop", drop)
+    ran = command("audit", "m.onnx", *FEW, *gate, "-n", 20)
+    assert ran.code == EXIT_BAD_INPUT, ran.out
+    value = 1 if drop == "100%" else int(drop)
+    said = (
+        f"--max-drop {value}: top1 is a fraction from 0 to 1, which cannot drop by more; for {value} % write "
+        f"{value / 100:g}"
+    )
+    assert said in " ".join(ran.err.split())
+    Path("nvaudit.toml").write_text(
+        f'limit = 100\nmax-drop = "{drop}"\nbaseline = "base.json"\n[check]\nmodels = ["m.onnx"]\n',
+        encoding="utf-8",
+    )
+    ran = command("check", "-j", 0, "-q")
+    assert ran.code == EXIT_BAD_INPUT, ran.out
+    assert said in " ".join(ran.err.split())
+
+
+def test_a_drop_in_percent(command, here):
+    """`--max-drop 5%` is 0.05, and a loss may rise by any number."""
+    gate = ("--baseline", "base.json", "--max-drop")
+    ran = command("audit", "m.onnx", *FEW, *gate, "5%", "-n", 200, "-o", "a.json")
+    assert ran.code == EXIT_OK, ran.out
+    assert json.loads(Path("a.json").read_text(encoding="utf-8"))["drops"][0]["max_drop"] == 0.05
+    more = ("--metric", "cross_entropy", "-n", 100)
+    assert command("audit", "m.onnx", *FEW, *more, "-o", "loss.json").code == EXIT_OK
+    ran = command("audit", "m.onnx", *FEW, *more, "--baseline", "loss.json", "--max-drop", 3)
+    assert ran.code != EXIT_BAD_INPUT, ran.err
 
 
 def test_refused(command, here):

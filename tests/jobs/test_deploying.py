@@ -85,9 +85,24 @@ def test_simulated_chips_come_back_as_the_audit_has_them(command, example, tmp_p
     # The cross-entropy is a real number: one bit of one weight would show.
     assert [chip["value"] for chip in measured] == found["trials"]["values"]
     assert len(set(found["trials"]["values"])) == 3
+    # Each is ranked among the others, not against itself.
+    assert {(chip["simulated"], chip["equal"]) for chip in measured} == {(2, 0)}
+    (note,) = (note for note in found["notes"] if "left out of its own comparison" in note)
+    assert note.startswith("chip-0, chip-1 and chip-2: simulated with --seed 7, the one of this audit")
     assert [chip["worse"] + 1 for chip in measured] == [
         1 + sum(other > chip["value"] for other in found["trials"]["values"]) for chip in measured
     ]
+
+
+def test_chips_of_another_seed_are_ranked_against_all(command, example, tmp_path):
+    """With a seed of its own the audit draws other chips, and none is left out."""
+    chips, report = tmp_path / "chips", tmp_path / "r.json"
+    assert command("map", example, "--simulate", 2, "--seed", 7, "-o", chips, "-q").code == 0
+    ran = command("audit", example, "--chip", chips, *AUDIT, "--seed", 8, "-q", "--report", report)
+    assert ran.code == 0, ran.err
+    found = json.loads(report.read_text())
+    assert {chip["simulated"] for chip in found["measured_chips"]["chips"]} == {found["trials"]["count"]}
+    assert not any("left out of its own comparison" in note for note in found["notes"])
 
 
 def test_formats_hold_the_same(command, example, tmp_path):

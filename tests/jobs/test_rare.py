@@ -15,11 +15,12 @@ from nvaudit.jobs.auditing import run_audit
 from nvaudit.jobs.replaying import replay
 from nvaudit.perturb.engine import Engine
 from nvaudit.perturb.schedule import quiet
-from nvaudit.perturb.stop import Stop
+from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.perturb.variant import WHOLE, Variant
 from nvaudit.report.kinds import document_of
 from nvaudit.report.render.markdown import markdown_document
-from nvaudit.report.result import AuditReport
+from nvaudit.report.result import AuditReport, boxed_together
+from nvaudit.report.sections import Interrupted
 from nvaudit.rng import MovedChip
 from nvaudit.session import Session, prepared, settle_metric
 from nvaudit.spec import make_spec
@@ -79,13 +80,75 @@ def test_a_run_that_was_cut_off_goes_on(small: AuditReport, tmp_path: Path) -> N
 
     spec = make_spec(model=EXAMPLE, sigmas=(0.3,), **{k: v for k, v in SMALL.items() if k != "sigma"})
     cut = run_audit(spec, interrupting, resume=tmp_path / "run", stop=stop)
-    assert cut.rare == ()
-    assert any("rare chips were not estimated: the run was interrupted" in note for note in cut.notes)
+    (missing,) = cut.rare
+    needed = cut.interrupted.wanted
+    done = missing.evaluations
+    assert 100 <= done < 110  # those that were under way
+    assert (missing.probability, missing.value) == (0.02, None)
+    assert missing.note == f"the run was interrupted after {done} of {needed:,} rare chips"
+    assert any(f"rare chips were not estimated: {missing.note}" in note for note in cut.notes)
+    assert cut.interrupted == Interrupted(done=done, wanted=needed, what="rare chip")
+    assert cut.headline.startswith("INTERRUPTED: KPP 1 % top1 ")
+    assert f", 100 chips; no estimate of 1 chip in 50: {done} of {needed:,} rare chips" in cut.headline
+    hero = document_of(cut).hero
+    assert hero.lines[0].startswith(
+        f"{done} of {needed:,} rare chips were done: there is no estimate of rare "
+    )
     size = (tmp_path / "run" / "chips.record").stat().st_size
     whole = run_audit(spec, resume=tmp_path / "run")
     assert whole.rare == small.rare
     evaluated = ((tmp_path / "run" / "chips.record").stat().st_size - size) // 52
     assert evaluated <= small.rare[0].evaluations - 100
+
+
+def test_a_time_that_is_over_before_the_estimate(
+    small: AuditReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The headline and an entry of the report say what has no answer and how far it came."""
+    monkeypatch.setattr(TimeLimit, "share", lambda limit, part=1.0: 60.0)
+    over = []
+
+    def late(what: str, done: int, total: int) -> None:
+        if what.startswith("rare chips") and done == 100:
+            over.append(done)
+
+    monkeypatch.setattr(Stop, "due", lambda stop, ahead_s=0.0: bool(over))
+    spec = make_spec(
+        model=EXAMPLE, sigmas=(0.3,), max_minutes=60, **{k: v for k, v in SMALL.items() if k != "sigma"}
+    )
+    cut = run_audit(spec, late, resume=tmp_path / "run")
+    (missing,) = cut.rare
+    assert missing.value is None
+    done = missing.evaluations
+    assert 100 <= done < 110
+    assert missing.note.startswith(f"the time was over (--max-minutes) after {done} of ")
+    assert f"; no estimate of 1 chip in 50: {done} of " in cut.headline
+    assert " rare chips within 60 min" in cut.headline
+    box = cut.time_boxed
+    assert (box.done, box.what) == (done, "rare chip")
+    assert "were done within 60 min (--max-minutes); there is no estimate of rare chips (--rare)" in box.text
+    assert boxed_together(60, [cut]).done == 100 == small.trials.count
+    monkeypatch.undo()
+    assert run_audit(spec, resume=tmp_path / "run").rare == small.rare
+
+
+def test_a_time_that_is_over_among_the_ordinary_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare chips that are not even begun have an entry too."""
+    over = []
+
+    def late(what: str, done: int, total: int) -> None:
+        if what.startswith("chips") and done >= 50:
+            over.append(done)
+
+    monkeypatch.setattr(Stop, "due", lambda stop, ahead_s=0.0: bool(over))
+    spec = make_spec(
+        model=EXAMPLE, sigmas=(0.3,), max_minutes=60, **{k: v for k, v in SMALL.items() if k != "sigma"}
+    )
+    cut = run_audit(spec, late)
+    assert cut.trials.count < 100
+    assert cut.rare[0].value is None
+    assert cut.rare[0].note.startswith("the time was over (--max-minutes) after 0 of ")
+    assert "of 100 chips; no estimate of 1 chip in 50 within 60 min" in cut.headline
 
 
 def test_workers_change_nothing(small: AuditReport) -> None:

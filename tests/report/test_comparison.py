@@ -277,6 +277,14 @@ def test_other_devices_and_operating_points_are_named(what):
     assert first != second
 
 
+def test_where_a_profile_comes_from_is_no_condition():
+    """Another citation or description makes no other chips, and is not named."""
+    first = audit(0.95, 1)
+    described = {**first.device, "description": "New words.", "source": {"citation": "Another paper."}}
+    made = compare_reports(entries(a=first, b=audit(0.9, 2, device=described)), version="1")
+    assert [model.conditions for model in made.models] == [{}, {}]
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_numbers_of_another_kind_are_refused(what):
     """Percentile and metric must be equal; the message names what is not."""

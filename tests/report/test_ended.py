@@ -75,6 +75,15 @@ def test_a_cut_off_report_has_no_verdict():
         AuditReport.model_validate(report.model_dump() | {"verdict": "pass"})
 
 
+def test_what_was_cut_off_is_named():
+    """Where all chips were done, it is not said that these are what is missing."""
+    assert Interrupted(done=40, wanted=40).text == "all 40 chips were done; the notes say what is missing"
+    assert Interrupted(done=32, wanted=484, what="rare chip").text == (
+        "32 of 484 rare chips were done: there is no estimate of rare chips (--rare); the numbers are of all "
+        "other chips"
+    )
+
+
 def test_a_time_box_is_marked():
     """The numbers are the answer, and what they are of is said."""
     content = full_report().model_dump() | {"time_boxed": TimeBox(minutes=1.5, done=40, wanted=5000)}

@@ -18,7 +18,6 @@ from nvaudit.report.audit.loss_figures import (
     waterfall_base,
     waterfall_figure,
 )
-from nvaudit.report.audit.rare import odds
 from nvaudit.report.document import (
     PAGE,
     Block,
@@ -45,6 +44,7 @@ from nvaudit.report.wording import (
     difference_text,
     interval_text,
     kpp_name,
+    odds,
     value_text,
 )
 from nvaudit.stats.kpp import kpp_index

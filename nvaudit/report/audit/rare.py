@@ -20,6 +20,7 @@ from nvaudit.report.wording import (
     count_text,
     interval_text,
     kpp_name,
+    odds,
     value_text,
 )
 
@@ -61,17 +62,6 @@ def tail_lines(result: TailResult, unit: str) -> list[str]:
         f"It holds if rarer chips follow the law of these: a fault that strikes less than about 1 chip in "
         f"{result.trials // 3:,} may have left no trace in this run.",
     ]
-
-
-def odds(share: float) -> str:
-    """Say a share of the chips as odds.
-
-    Examples
-    --------
-    >>> odds(0.0001), odds(0.003)
-    ('1 chip in 10,000', '1 chip in 333')
-    """
-    return f"1 chip in {1 / share:,.0f}"
 
 
 def _rare_blocks(report: AuditReport) -> Iterator[Block]:

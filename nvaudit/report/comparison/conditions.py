@@ -10,11 +10,13 @@ from pydantic import JsonValue
 
 from nvaudit.errors import OptionError
 from nvaudit.report.comparison.difference import Relation
-from nvaudit.report.jsontext import short_repr
 from nvaudit.report.result import AuditReport
 from nvaudit.report.wording import converters_text, duration_text, sigma_text
 
 ConditionValues: TypeAlias = Mapping[str, Any]
+
+_DESCRIBES = frozenset({"schema_version", "technology", "description", "source", "valid_range"})
+"""Keys of a profile that say where it comes from; chips do not depend on them."""
 
 # Options in which runs may differ without a word: what the models are, and how they are run.
 _OWN = frozenset({"model", "data", "workers", "dask", "output_name", "batch_size", "provider",
@@ -40,12 +42,38 @@ def point_conditions(
     """Give the part of it that is known before a run."""
     return {
         "device": device.get("name"),
-        **{f"device: {key}": value for key, value in device.items() if key != "name"},
+        **{f"device: {key}": value for key, value in _physics(device).items()},
         "sigma": sigma,
         "unit of sigma": unit,
         "time": time_s,
         "noise terms": list(terms),
     }
+
+
+def _physics(device: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What of a profile makes its chips what they are."""
+    return {key: value for key, value in device.items() if key not in _DESCRIBES and key != "name"}
+
+
+def differences(mine: ConditionValues, theirs: ConditionValues) -> dict[str, tuple[str, str] | None]:
+    """Give both values in words of every condition that differs, by its name; None where they are too long.
+
+    Where the devices are others, what their profiles say is not named too.
+    """
+    differing = {key: value for key, value in mine.items() if key in theirs and theirs[key] != value}
+    if "device" in differing:
+        differing = {key: value for key, value in differing.items() if key not in _of_device(mine)}
+    return {key: _both_texts(value, theirs[key]) for key, value in differing.items()}
+
+
+def _of_device(conditions: ConditionValues) -> set[str]:
+    """Conditions that follow from the device."""
+    return {key for key in conditions if key.startswith("device: ")} | {"unit of sigma", "noise terms"}
+
+
+def _both_texts(first: object, second: object) -> tuple[str, str] | None:
+    texts = _option_text(first), _option_text(second)
+    return None if texts[0] is None or texts[1] is None or texts[0] == texts[1] else (texts[0], texts[1])
 
 
 def check_same(first: str, mine: ConditionValues, second: str, other: ConditionValues) -> None:
@@ -63,12 +91,11 @@ def check_same(first: str, mine: ConditionValues, second: str, other: ConditionV
     OptionError
         Naming the first difference.
     """
-    for key, value in mine.items():
-        if key in other and other[key] != value:
-            raise OptionError(
-                f"{first} and {second} cannot be compared: {key}: {short_repr(value)} and "
-                f"{short_repr(other[key])}; audit both under the same conditions"
-            )
+    for key, texts in differences(mine, other).items():
+        what = f"{key} differs" if texts is None else f"{key}: {texts[0]} and {texts[1]}"
+        raise OptionError(
+            f"{first} and {second} cannot be compared: {what}; audit both under the same conditions"
+        )
 
 
 _MUST_AGREE = ("percentile", "confidence", "metric", "unit of the metric", "labels")
@@ -108,8 +135,8 @@ def _in_words(report: AuditReport) -> dict[str, str]:
         "noise terms": ", ".join(point.terms) or "none",
         "converters": converters_text(converters if run.get("adc_bits") is not None else None),
     }
-    plain = {key: value for key, value in report.device.items() if key != "name"}
-    return {**words, "profile": hashlib.sha256(repr(sorted(plain.items())).encode()).hexdigest()[:8]}
+    physics = sorted(_physics(report.device).items())
+    return {**words, "profile": hashlib.sha256(repr(physics).encode()).hexdigest()[:8]}
 
 
 def option_notes(reports: Mapping[str, AuditReport]) -> Iterator[str]:
@@ -120,19 +147,21 @@ def option_notes(reports: Mapping[str, AuditReport]) -> Iterator[str]:
         values = {name: run.get(key) for name, run in runs.items()}
         if key in _OWN or len({repr(value) for value in values.values()}) == 1:
             continue
-        shown = ", ".join(f"{name} {_option_text(value)}" for name, value in values.items())
-        yield f"the runs differ in {key.replace('_', ' ')}: {shown}"
+        texts = {name: _option_text(value) for name, value in values.items()}
+        shown = ", ".join(f"{name} {text}" for name, text in texts.items())
+        about = f": {shown}" if None not in texts.values() else ""
+        yield f"the runs differ in {key.replace('_', ' ')}{about}"
 
 
-def _option_text(value: object) -> str:
-    """Show the value of an option as its user would say it."""
+def _option_text(value: object) -> str | None:
+    """Show the value of an option as its user would say it; None where it is too long for a sentence."""
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list) and all(isinstance(one, str | int | float) for one in value):
-        return " ".join(map(str, value))
-    return value if isinstance(value, str) and len(value) < 60 else short_repr(value)
+        value = " ".join(map(str, value))
+    return str(value) if isinstance(value, str | int | float) and len(str(value)) < 60 else None
 
 
 def chip_relation(first: AuditReport, second: AuditReport) -> Relation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from click.core import ParameterSource
 
 from nvaudit.cli.config_file import ConfigFile
 from nvaudit.cli.configured import (
+    TABLE,
+    Given,
     device_text,
     file_of,
     options_by_key,
@@ -125,13 +128,35 @@ def plan_of_file(context: click.Context, options: Mapping[str, Any]) -> CheckPla
         for name, value in general.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    try:
-        return plan_check(
-            axes["models"], axes["devices"], axes["conditions"], axes["exceptions"],
-            general=general, forced=typed, options=own,
-        )  # fmt: skip
-    except OptionError as error:
-        raise OptionError(f"{file.where(*_PLACE)}: {error}") from None
+    plan = plan_check(
+        axes["models"], axes["devices"], axes["conditions"], axes["exceptions"],
+        general=general, forced=typed, options=own, where=lambda *place: f"{file.where(*_PLACE, *place)}: ",
+    )  # fmt: skip
+    _check_files(plan, axes, file, context.meta[TABLE][1])
+    return plan
+
+
+def _check_files(
+    plan: CheckPlan, axes: Mapping[str, Any], file: ConfigFile, given: Mapping[str, Given]
+) -> None:
+    """Refuse what the file names and is not there, with its line; what was typed is refused later."""
+    from nvaudit.session import FILE_FIELDS
+
+    for named in plan.audits:
+        for field in ("model", "data", *FILE_FIELDS):
+            path = getattr(named.spec, field, None)
+            if path is None or path == "-" or os.path.exists(path):
+                continue
+            key = AXIS_KEYS["models"] if field == "model" else field
+            places = [
+                file.where(*_PLACE, axis, number)
+                for axis, entries in axes.items()
+                for number, entry in enumerate(entries)
+                if entry.get(key) == path
+            ]
+            places += [given[field].where] if field in given and given[field].value == path else []
+            if places:
+                raise OptionError(f"{places[0]}: {path}: no such file; correct the path, or take it out")
 
 
 def _entries(context: click.Context, file: ConfigFile, axis: str, entries: Any) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ only the command line turns an error into text and an exit code.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ _FAULTS = {"missing": "missing", "extra_forbidden": "unknown key"}
 """In place of pydantic's words, which speak of fields and inputs, by its kinds."""
 
 
+def shown(value: object) -> str:
+    """Show a value of a JSON or TOML file as it stands there; a text alone in single quotes.
+
+    Examples
+    --------
+    >>> shown(True), shown(()), shown({"a": None}), shown("a")
+    ('true', '[]', '{"a": null}', "'a'")
+    """
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
 def first_fault(error: ValidationError, whole: str = "the file") -> str:
     """Describe the first thing that is wrong in a file: its key, what was found there, what is wrong.
 
@@ -68,7 +80,7 @@ def first_fault(error: ValidationError, whole: str = "the file") -> str:
     """
     faults = error.errors(include_url=False)
     first = faults[0]
-    kind, found = first["type"], repr(first["input"])
+    kind, found = first["type"], shown(first["input"])
     key = ".".join(map(str, first["loc"])) or whole
     got = f"got {found if len(found) <= 60 else found[:57] + '...'}: "
     if kind in ("missing", "json_invalid") or isinstance(first["input"], dict):

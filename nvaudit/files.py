@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nvaudit.errors import EngineError, InputChangedError, NvauditError, OptionError
 
@@ -485,6 +487,36 @@ def note_files(paths: Iterable[Path], copied: bool = False) -> str:
                 single.update(chunk)
         note_input(path, single.hexdigest(), before, copied)
     return total.hexdigest()
+
+
+def parse_json_once(text: str | bytes) -> Any:
+    """Parse a JSON file that a person may have written, in which no key may be given twice.
+
+    Raises
+    ------
+    ValueError
+        Saying what was found.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not valid JSON: {str(error)[:120]}") from error
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values, for ``object_pairs_hook``.
+
+    Raises
+    ------
+    ValueError
+        If a key is given twice: JSON leaves open which one holds.
+    """
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice if twice.isidentifier() else repr(twice)[:60]} is given twice; keep one")
+    return table
 
 
 def digest_file(path: Path) -> str:

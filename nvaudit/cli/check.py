@@ -29,7 +29,7 @@ from nvaudit.cli.options import FieldOption, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import tell
-from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError, shown
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _entries(context: click.Context, file: ConfigFile, axis: str, entries: Any) 
     """What stands on an axis, each with the fields of its options."""
     where = (*_PLACE, axis)
     if not isinstance(entries, list):
-        raise OptionError(f"{file.where(*where)}: {axis}: got {entries!r}; give a list")
+        raise OptionError(f"{file.where(*where)}: {axis}: got {shown(entries)}; give a list")
     return [_entry(context, file, (*where, place), entry) for place, entry in enumerate(entries)]
 
 
@@ -176,7 +176,7 @@ def _entry(
         entry = {names[0]: entry}
     if not isinstance(entry, dict):
         raise OptionError(
-            f"{file.where(*keys)}: {axis}: got {entry!r}; give a table with {' and '.join(names)}"
+            f"{file.where(*keys)}: {axis}: got {shown(entry)}; give a table with {' and '.join(names)}"
         )
     options = {
         key: option
@@ -200,7 +200,7 @@ def _name(file: ConfigFile, keys: tuple[str | int, ...], value: Any) -> Any:
     several = key in NAME_KEYS and isinstance(value, list)
     if not all(isinstance(item, bool if key == "skip" else str) for item in (value if several else [value])):
         wanted = "true or false" if key == "skip" else "a name"
-        raise OptionError(f"{file.where(*keys)}: {key}: got {value!r}; give {wanted}")
+        raise OptionError(f"{file.where(*keys)}: {key}: got {shown(value)}; give {wanted}")
     if key == "path":
         return file.resolve(value)
     return device_text(value, file) if key == "profile" else value

@@ -27,7 +27,7 @@ DEVICES = Path(__file__).parents[2] / "devices"
         ("[]", "got []; a profile is a JSON object"),
         ("null", "got None; a profile is a JSON object"),
         ('"' + "a" * 100 + '"', f"got '{'a' * 58}…; a profile is a JSON object"),
-        ('{"name": 1, "name": 2}', "the key 'name' occurs twice in one object; keep one"),
+        ('{"name": 1, "name": 2}', "name is given twice; keep one"),
         ('{"sigma": NaN}', "NaN is not JSON; write a finite number"),
         ('{"sigma": -Infinity}', "-Infinity is not JSON; write a finite number"),
         ('{"sigma": ' + "9" * 5000 + "}", "a number of 5000 digits; write at most 300"),

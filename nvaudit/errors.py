@@ -7,7 +7,7 @@ only the command line turns an error into text and an exit code.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -68,6 +68,22 @@ def shown(value: object) -> str:
     ('true', '[]', '{"a": null}', "'a'")
     """
     return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values, for ``object_pairs_hook``.
+
+    Raises
+    ------
+    ValueError
+        If a key is given twice: JSON leaves open which one holds.
+    """
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice if twice.isidentifier() else repr(twice)[:60]} is given twice; keep one")
+    return table
 
 
 def first_fault(error: ValidationError, whole: str = "the file") -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nvaudit.errors import EngineError, InputChangedError, NvauditError, OptionError
+from nvaudit.errors import EngineError, InputChangedError, NvauditError, OptionError, unique_keys
 
 _USER_ERRORS = {
     errno.ENOENT: "its folder does not exist; create it or choose another path",
@@ -501,22 +501,6 @@ def parse_json_once(text: str | bytes) -> Any:
         return json.loads(text, object_pairs_hook=unique_keys)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {str(error)[:120]}") from error
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its keys and values, for ``object_pairs_hook``.
-
-    Raises
-    ------
-    ValueError
-        If a key is given twice: JSON leaves open which one holds.
-    """
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice if twice.isidentifier() else repr(twice)[:60]} is given twice; keep one")
-    return table
 
 
 def digest_file(path: Path) -> str:

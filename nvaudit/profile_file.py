@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nvaudit.errors import ProfileError, shown
-from nvaudit.files import unique_keys
+from nvaudit.errors import ProfileError, shown, unique_keys
 
 SCHEMA_FILE = "schema.json"
 MAX_BYTES = 1 << 20

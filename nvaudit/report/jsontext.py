@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
-from nvaudit.files import unique_keys
+from nvaudit.errors import unique_keys
 
 _SCALARS = (str, int, float, bool, type(None))
 _LINE = 100

@@ -107,9 +107,9 @@ def test_floats_are_not_preprocessed_again(tmp_path, load):
         ('{"colour": "RGB", "scale": 0}', "scale: got 0: it should be greater than 0"),
         ('{"std": [1, 0]}', "std.1: got 0: it should be greater than 0"),
         ('{"mean": []}', "mean: got []: must not be empty"),
-        ('{"mean": [NaN]}', "mean.0: got nan: it should be a finite number"),
+        ('{"mean": [NaN]}', "mean.0: got NaN: it should be a finite number"),
         ('{"layout": "CHW"}', "layout: got 'CHW': it should be 'NCHW' or 'NHWC'"),
-        ('{"classes": ["a", "a"]}', "classes: got ['a', 'a']: names a class twice"),
+        ('{"classes": ["a", "a"]}', 'classes: got ["a", "a"]: names a class twice'),
         (
             "[1]",
             "expected a JSON object with keys layout, size, fit, pad, scale, mean, std, color, classes, got "

@@ -50,7 +50,7 @@ def test_options_replace_the_keys_of_a_file(tmp_path):
         ("a.toml", "adc_bit = 4", "adc_bit: there is no such option; did you mean adc_bits"),
         ("a.toml", 'adc_bits = "4:x"', "adc_bits: got '4:x'; use whole numbers from 2 to 16"),
         ("a.toml", "adc_bits = [4, 1]", "adc_bits: got 1; use whole numbers"),
-        ("a.toml", "adc_bits = []", r"adc_bits: got \[\]; give at least one value"),
+        ("a.toml", "adc_bits = []", "adc_bits: got []; give at least one value"),
         ("a.toml", "remap = true", 'remap: got true; use "no", "yes", one or several in a list'),
         (
             "a.toml",

@@ -25,7 +25,7 @@ DEVICES = Path(__file__).parents[2] / "devices"
         ("", "not JSON: Expecting value at line 1 column 1; correct it there"),
         ("[1", "not JSON: Expecting ',' delimiter at line 1 column 3; correct it there"),
         ("[]", "got []; a profile is a JSON object"),
-        ("null", "got None; a profile is a JSON object"),
+        ("null", "got null; a profile is a JSON object"),
         ('"' + "a" * 100 + '"', f"got '{'a' * 58}…; a profile is a JSON object"),
         ('{"name": 1, "name": 2}', "name is given twice; keep one"),
         ('{"sigma": NaN}', "NaN is not JSON; write a finite number"),

@@ -101,7 +101,7 @@ def change(**changes: object) -> str:
     ("text", "message"),
     [
         ("", "r.json: is no JSON; give "),
-        ("[1, 2", "r.json: is no JSON at line 1, column 7; give "),
+        ("[1, 2", "r.json: is no JSON at line 1, column 6; give "),
         ("[1, 2]", "r.json: schema_version: got None: this nvaudit reads version 1"),
         ("{}", "r.json: schema_version: got None"),
         ('{"schema_version": 2}', "r.json: schema_version: got 2: this nvaudit reads version 1"),

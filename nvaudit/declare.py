@@ -200,7 +200,10 @@ class Field:
         more = ",…|A:B" if self.kind is int else ",…"
         repeated = option.sweep is one_of_several or not option.metavar
         metavar = option.metavar if repeated else f"{option.metavar}{more}"
-        return replace(self, option=replace(option, read=option.sweep, metavar=metavar), many=True)
+        several = "several, such as 4,6,8 or 4:8" if self.kind is int else "several between commas"
+        wanted = f"{self.wanted}, or {'several, the option again for each' if repeated else several}"
+        option = replace(option, read=option.sweep, metavar=metavar)
+        return replace(self, option=option, wanted=wanted, many=True)
 
     def worded(self, **changes: Any) -> Field:
         """Give the field with another Option or default, for one command."""

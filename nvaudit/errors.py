@@ -6,7 +6,8 @@ only the command line turns an error into text and an exit code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -58,6 +59,33 @@ _FAULTS = {"missing": "missing", "extra_forbidden": "unknown key"}
 """In place of pydantic's words, which speak of fields and inputs, by its kinds."""
 
 
+def shown(value: object) -> str:
+    """Show a value of a JSON or TOML file as it stands there; a text alone in single quotes.
+
+    Examples
+    --------
+    >>> shown(True), shown(()), shown({"a": None}), shown("a")
+    ('true', '[]', '{"a": null}', "'a'")
+    """
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values, for ``object_pairs_hook``.
+
+    Raises
+    ------
+    ValueError
+        If a key is given twice: JSON leaves open which one holds.
+    """
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice if twice.isidentifier() else repr(twice)[:60]} is given twice; keep one")
+    return table
+
+
 def first_fault(error: ValidationError, whole: str = "the file") -> str:
     """Describe the first thing that is wrong in a file: its key, what was found there, what is wrong.
 
@@ -68,7 +96,7 @@ def first_fault(error: ValidationError, whole: str = "the file") -> str:
     """
     faults = error.errors(include_url=False)
     first = faults[0]
-    kind, found = first["type"], repr(first["input"])
+    kind, found = first["type"], shown(first["input"])
     key = ".".join(map(str, first["loc"])) or whole
     got = f"got {found if len(found) <= 60 else found[:57] + '...'}: "
     if kind in ("missing", "json_invalid") or isinstance(first["input"], dict):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -20,8 +21,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from nvaudit.errors import EngineError, InputChangedError, NvauditError, OptionError
+from nvaudit.errors import EngineError, InputChangedError, NvauditError, OptionError, unique_keys
 
 _USER_ERRORS = {
     errno.ENOENT: "its folder does not exist; create it or choose another path",
@@ -485,6 +487,20 @@ def note_files(paths: Iterable[Path], copied: bool = False) -> str:
                 single.update(chunk)
         note_input(path, single.hexdigest(), before, copied)
     return total.hexdigest()
+
+
+def parse_json_once(text: str | bytes) -> Any:
+    """Parse a JSON file that a person may have written, in which no key may be given twice.
+
+    Raises
+    ------
+    ValueError
+        Saying what was found.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not valid JSON: {str(error)[:120]}") from error
 
 
 def digest_file(path: Path) -> str:

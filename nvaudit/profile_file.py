@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nvaudit.errors import ProfileError
+from nvaudit.errors import ProfileError, shown, unique_keys
 
 SCHEMA_FILE = "schema.json"
 MAX_BYTES = 1 << 20
@@ -18,18 +18,9 @@ SHOWN = 60
 
 
 def short(value: object) -> str:
-    """`repr` of a value, cut to a length that fits a message."""
-    text = repr(value)
+    """Show a value of the file, cut to a length that fits a message."""
+    text = shown(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {short(key)} occurs twice in one object; keep one")
-        result[key] = value
-    return result
 
 
 def _no_constant(text: str) -> NoReturn:
@@ -65,7 +56,7 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     """
     try:
         data = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_bounded_int
+            text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_int=_bounded_int
         )
     except json.JSONDecodeError as error:
         raise ProfileError(

@@ -223,7 +223,7 @@ class Session:
         return str(Path(self.workload.folder) / "nominal.npy") if metric.against == "nominal" else None
 
 
-_READ = (
+FILE_FIELDS = (
     "labels",
     "alphabet",
     "mapping",
@@ -248,7 +248,7 @@ def input_files(spec: Any) -> dict[str, Path]:
         inputs["the device profile"] = Path(spec.device)
     if hasattr(spec, "mapping"):
         inputs["the mapping file"] = mapping_beside(model)
-    given = {name: getattr(spec, name, None) for name in _READ}
+    given = {name: getattr(spec, name, None) for name in FILE_FIELDS}
     return inputs | {spec.flag(name): Path(path) for name, path in given.items() if path is not None}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from click.core import ParameterSource
 
 from nvaudit.cli.config_file import ConfigFile
 from nvaudit.cli.configured import (
+    TABLE,
+    Given,
     device_text,
     file_of,
     options_by_key,
@@ -26,7 +29,7 @@ from nvaudit.cli.options import FieldOption, spec_options, watchdog_option
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.progress import ProgressDisplay, quiet_option
 from nvaudit.cli.say import tell
-from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError
+from nvaudit.errors import EXIT_GATE, EXIT_INTERRUPTED, EXIT_OK, OptionError, shown
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
 
 if TYPE_CHECKING:
@@ -125,20 +128,42 @@ def plan_of_file(context: click.Context, options: Mapping[str, Any]) -> CheckPla
         for name, value in general.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    try:
-        return plan_check(
-            axes["models"], axes["devices"], axes["conditions"], axes["exceptions"],
-            general=general, forced=typed, options=own,
-        )  # fmt: skip
-    except OptionError as error:
-        raise OptionError(f"{file.where(*_PLACE)}: {error}") from None
+    plan = plan_check(
+        axes["models"], axes["devices"], axes["conditions"], axes["exceptions"],
+        general=general, forced=typed, options=own, where=lambda *place: f"{file.where(*_PLACE, *place)}: ",
+    )  # fmt: skip
+    _check_files(plan, axes, file, context.meta[TABLE][1])
+    return plan
+
+
+def _check_files(
+    plan: CheckPlan, axes: Mapping[str, Any], file: ConfigFile, given: Mapping[str, Given]
+) -> None:
+    """Refuse what the file names and is not there, with its line; what was typed is refused later."""
+    from nvaudit.session import FILE_FIELDS
+
+    for named in plan.audits:
+        for field in ("model", "data", *FILE_FIELDS):
+            path = getattr(named.spec, field, None)
+            if path is None or path == "-" or os.path.exists(path):
+                continue
+            key = AXIS_KEYS["models"] if field == "model" else field
+            places = [
+                file.where(*_PLACE, axis, number)
+                for axis, entries in axes.items()
+                for number, entry in enumerate(entries)
+                if entry.get(key) == path
+            ]
+            places += [given[field].where] if field in given and given[field].value == path else []
+            if places:
+                raise OptionError(f"{places[0]}: {path}: no such file; correct the path, or take it out")
 
 
 def _entries(context: click.Context, file: ConfigFile, axis: str, entries: Any) -> list[dict[str, Any]]:
     """What stands on an axis, each with the fields of its options."""
     where = (*_PLACE, axis)
     if not isinstance(entries, list):
-        raise OptionError(f"{file.where(*where)}: {axis}: got {entries!r}; give a list")
+        raise OptionError(f"{file.where(*where)}: {axis}: got {shown(entries)}; give a list")
     return [_entry(context, file, (*where, place), entry) for place, entry in enumerate(entries)]
 
 
@@ -151,7 +176,7 @@ def _entry(
         entry = {names[0]: entry}
     if not isinstance(entry, dict):
         raise OptionError(
-            f"{file.where(*keys)}: {axis}: got {entry!r}; give a table with {' and '.join(names)}"
+            f"{file.where(*keys)}: {axis}: got {shown(entry)}; give a table with {' and '.join(names)}"
         )
     options = {
         key: option
@@ -175,7 +200,7 @@ def _name(file: ConfigFile, keys: tuple[str | int, ...], value: Any) -> Any:
     several = key in NAME_KEYS and isinstance(value, list)
     if not all(isinstance(item, bool if key == "skip" else str) for item in (value if several else [value])):
         wanted = "true or false" if key == "skip" else "a name"
-        raise OptionError(f"{file.where(*keys)}: {key}: got {value!r}; give {wanted}")
+        raise OptionError(f"{file.where(*keys)}: {key}: got {shown(value)}; give {wanted}")
     if key == "path":
         return file.resolve(value)
     return device_text(value, file) if key == "profile" else value

@@ -16,6 +16,7 @@ from nvaudit.cli.config_file import ConfigFile
 from nvaudit.cli.configured import (
     TABLE,
     VARIABLE,
+    Given,
     check_keys,
     chosen_file,
     configured_commands,
@@ -28,10 +29,11 @@ from nvaudit.cli.once import OnceCommand
 from nvaudit.cli.options import FieldOption, FilePath
 from nvaudit.cli.outputs import Output, check_outputs, hand_out, output_options
 from nvaudit.cli.say import echo_bytes
-from nvaudit.errors import EXIT_OK, OptionError
+from nvaudit.errors import EXIT_OK, NvauditError, OptionError
 from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions
 
 if TYPE_CHECKING:
+    from nvaudit.jobs.checking import CheckPlan
     from nvaudit.report.config.result import OptionValue
 
 
@@ -64,8 +66,10 @@ def config_command(
     values = tuple(
         value for words in chosen for value in _values(words, chosen[words], file, every=bool(command))
     )
-    audits = _audits(commands["check",], file) if file is not None and command in ((), ("check",)) else ()
-    report = config_report(__version__, None if file is None else str(file.path), values, audits)
+    plan = _plan(commands["check",], file) if file is not None and command in ((), ("check",)) else None
+    audits = () if plan is None else tuple(named.name.text for named in plan.audits)
+    skipped = () if plan is None else plan.skipped
+    report = config_report(__version__, None if file is None else str(file.path), values, audits, skipped)
     hand_out(report, outputs)
     return EXIT_OK
 
@@ -89,12 +93,29 @@ def _values(
         if variable and os.environ.get(variable):
             value, source = os.environ[variable], f"${variable}"
         elif name in given:
+            _check_there(option, given[name])
             value, source = _shown(given[name].value), given[name].where
         elif every:
             value, source = _default(option, context), "default"
         else:
             continue
         yield OptionValue(command=" ".join(words), option=key, value=value, source=source)
+
+
+def _check_there(option: click.Option, given: Given) -> None:
+    """Refuse a file or a profile that is not there, with its line: a command would say so later."""
+    from nvaudit.device import load_profile
+    from nvaudit.session import FILE_FIELDS
+
+    field = option.field.name if isinstance(option, FieldOption) else ""
+    for text in given.value if isinstance(given.value, list) else [given.value]:
+        if field == "device":
+            try:
+                load_profile(text)
+            except NvauditError as error:
+                raise type(error)(f"{given.where}: {error}") from None
+        elif field in ("data", *FILE_FIELDS) and text != "-" and not os.path.exists(text):
+            raise OptionError(f"{given.where}: {text}: no such file; correct the path, or take it out")
 
 
 def _shown(value: Any) -> str:
@@ -115,10 +136,10 @@ def _default(option: click.Option, context: click.Context) -> str:
     return "-" if value in (None, ()) or "UNSET" in str(value) else _shown(value)
 
 
-def _audits(command: click.Command, file: ConfigFile) -> tuple[str, ...]:
-    """Names of the audits; making them checks the matrix."""
+def _plan(command: click.Command, file: ConfigFile) -> CheckPlan | None:
+    """The audits of the file; making them checks the matrix."""
     if not table_at(file, ("check",)):
-        return ()
+        return None
     context = _context(("check",), command)
     given = defaults_of(command, context, file)
     context.default_map = {name: item.value for name, item in given.items()}
@@ -133,7 +154,7 @@ def _audits(command: click.Command, file: ConfigFile) -> tuple[str, ...]:
         for option in command.params
         if isinstance(option, FieldOption)
     }
-    return tuple(named.name.text for named in plan_of_file(context, {**read, "workers": 0}).audits)
+    return plan_of_file(context, {**read, "workers": 0})
 
 
 _HEAD = {

@@ -14,6 +14,7 @@ from nvaudit.data.labels import LabelRules
 from nvaudit.data.ragged import as_boxes, pad_rows
 from nvaudit.data.spec import LabelPlaces
 from nvaudit.errors import DataError
+from nvaudit.files import parse_json_once
 
 _TABLES = frozenset({".csv", ".tsv", ".txt"})
 _LINES = frozenset({".jsonl", ".ndjson"})
@@ -78,9 +79,9 @@ def _text(path: Path) -> str:
 
 def _parsed(path: Path, text: str, place: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: {place}not valid JSON: {str(error)[:120]}") from error
+        return parse_json_once(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {place}{error}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -6,7 +6,6 @@ Every key describes what the *model* takes, so that one file serves images and a
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from nvaudit.errors import DataError, first_fault
+from nvaudit.files import parse_json_once
 
 ImageLayout = Literal["NCHW", "NHWC"]
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -114,9 +114,9 @@ def read_preprocess(path: Path) -> Preprocess:
     if len(text) > MAX_JSON_BYTES:
         raise DataError(f"{path}: larger than 1 MiB, so it is not a preprocessing file")
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {str(error)[:200]}") from error
+        content = parse_json_once(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object with keys {_known()}, got {type(content).__name__}")
     try:

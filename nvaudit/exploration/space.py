@@ -5,23 +5,30 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nvaudit.declare import fields_of
 from nvaudit.device import DeviceProfile
-from nvaudit.errors import OptionError
+from nvaudit.errors import OptionError, shown
 from nvaudit.exploration.spec import MAX_POINTS, SpaceOptions
+from nvaudit.files import parse_json_once
 from nvaudit.spec import RunSpec
 
 MAX_BYTES = 1 << 20
 
+_READERS: Mapping[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": parse_json_once}
+
 _SIZES = ((64, 64), (128, 128), (256, 256))
 _ADC_BITS = (4, 5, 6, 7, 8)
 _ANALOG_BITS = (1, 2, 3, 4)
+
+_NONE = {"dac_bits": "ideal", "write_verify": "none"}
+"""Words for no value of an axis that may have none."""
 
 Settings = Mapping[str, Any]
 """One value of each axis, by its name, which is that of an option of an audit."""
@@ -68,7 +75,7 @@ def value_text(axis: str, value: Any) -> str:
     ('64x128', 'ideal')
     """
     if value is None:
-        return {"dac_bits": "ideal", "write_verify": "none"}.get(axis, "own")
+        return _NONE.get(axis, "own")
     if isinstance(value, str):
         return value
     if isinstance(value, float):
@@ -128,17 +135,16 @@ def read_space(path: Path) -> SpaceOptions:
     if len(data) > MAX_BYTES:
         raise OptionError(f"{where}: has {len(data):,} bytes; a space takes a few hundred")
     try:
-        read = {".toml": tomllib.loads, ".json": json.loads}[path.suffix.lower()]
-        raw = read(data.decode("utf-8"))
+        raw = _READERS[path.suffix.lower()](data.decode("utf-8"))
     except KeyError:
         raise OptionError(f"{where}: is neither .toml nor .json by its name; rename it") from None
     except (ValueError, RecursionError) as error:  # both readers' errors, and that of UTF-8, are ValueErrors
-        raise OptionError(f"{where}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        text = " ".join(str(error).split())[:200]
+        raise OptionError(f"{where}: {text if 'twice' in text else f'cannot be read: {text}'}") from None
     if not isinstance(raw, dict):
         raise OptionError(f"{where}: is a list or a value; give axes with their values")
     try:
-        values = {name: _value(name, item) for name, item in raw.items()}
-        return SpaceOptions.validated(values)
+        return SpaceOptions.validated({name: _value(name, item) for name, item in raw.items()})
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from None
 
@@ -148,13 +154,31 @@ def _value(name: str, value: object) -> object:
     fields = fields_of(SpaceOptions)
     if name not in fields:
         return value  # is refused with its name
-    items = value if isinstance(value, list) else [value]
+    if value == []:
+        raise OptionError(f"{name}: got []; give at least one value")
     read: list[object] = []
-    for item in items:
-        parsed = fields[name].parse(item) if isinstance(item, str) else (item,)
-        assert isinstance(parsed, tuple)  # as every axis reads a text
+    for item in value if isinstance(value, list) else [value]:
+        try:
+            parsed = fields[name].parse(item) if isinstance(item, str) else (item,)
+            assert isinstance(parsed, tuple)  # as every axis reads a text
+            SpaceOptions.validated({name: parsed})
+        except OptionError as error:
+            text = str(error).removeprefix(f"{fields[name].flag}: ")
+            if not text.startswith("got "):  # says more than what may be given
+                raise OptionError(f"{name}: {text}") from None
+            raise OptionError(f"{name}: got {shown(item)}; use {_in_file(name)}") from None
         read += parsed
     return tuple(read)
+
+
+def _in_file(axis: str) -> str:
+    """What may be given for an axis in a file, where several values are a list."""
+    field = fields_of(SpaceOptions)[axis]
+    if field.choices:
+        return f"{', '.join(map(json.dumps, field.choices))}, one or several in a list"
+    # The significances of a code stand between commas in a file too.
+    wanted = field.wanted if axis == "code" else re.sub(",? between commas", "", field.wanted)
+    return f"{wanted}, one or a list"
 
 
 def read_baseline(text: str, space: Space) -> Settings:
@@ -171,12 +195,21 @@ def read_baseline(text: str, space: Space) -> Settings:
         if not equals or name not in SpaceOptions.model_fields:
             known = ", ".join(SpaceOptions.model_fields)
             raise OptionError(f"--baseline: got {part.strip()!r}; write AXIS=VALUE with an axis of {known}")
-        read = fields_of(SpaceOptions)[name].parse(value)
-        values = getattr(SpaceOptions.validated({name: read}), name)
-        if len(values) != 1:
-            raise OptionError(f"--baseline: {name} has {len(values)} values; give one")
-        settings[name] = values[0]
+        try:
+            read = fields_of(SpaceOptions)[name].parse(value)
+            (settings[name],) = getattr(SpaceOptions.validated({name: read}), name)
+        except ValueError:  # an OptionError, which speaks of several values, or there are several
+            raise OptionError(f"--baseline: {name}: got {value!r}; give one value, {_one(name)}") from None
     return {name: settings[name] for name in SpaceOptions.model_fields if name in settings}
+
+
+def _one(axis: str) -> str:
+    """What may be given for one value of an axis."""
+    field = fields_of(SpaceOptions)[axis]
+    wanted = fields_of(RunSpec).get(axis, field).wanted
+    if field.choices:
+        wanted = f"one of {', '.join(field.choices)}"
+    return f"{wanted}{f', or {_NONE[axis]}' if axis in _NONE else ''}"
 
 
 def likeness(one: Settings, other: Settings, axes: Sequence[str]) -> int:

@@ -58,7 +58,7 @@ def settle_baseline(session: Session, metric: Metric) -> Baseline | None:
     path = session.spec.baseline_report
     if path is None:
         return None
-    _, report = read_any(report_text(path, _WANTED), path)
+    _, report = read_any(report_text(path, _WANTED), path, _WANTED)
     audit = _chosen(report, path, session, metric)
     values = {}
     for point in session.points:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from nvaudit._version import __version__
 from nvaudit.errors import NvauditError, OptionError
@@ -19,10 +21,14 @@ from nvaudit.perturb.schedule import Progress, quiet
 from nvaudit.perturb.stop import Stop, TimeLimit
 from nvaudit.report.check.result import AuditName, CheckReport, NamedAudit, check_report
 from nvaudit.session import settle_device
-from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers
+from nvaudit.spec import AXIS_KEYS, NAME_KEYS, CheckOptions, RunSpec, default_workers, flag
 
 AxisEntry = str | Path | Mapping[str, Any]
 """What stands on an axis: a path or a name, or a table with options of its own."""
+
+
+_Source: TypeAlias = tuple[tuple[str, int], Mapping[str, Any]]
+"""Options of an entry of an axis or of an exception, and where it stands."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,16 @@ class CheckPlan:
 
     Attributes
     ----------
-    audits : tuple of Cell
+    audits : tuple of MatrixAudit
         All models' audits together, in the order of the file.
+    skipped : tuple of str
+        Names of audits that an exception leaves out.
     left_out : tuple of str
-        Names of audits that an exception or ``--only`` leaves out.
+        Names of the others that ``--only`` leaves out.
     """
 
     audits: tuple[MatrixAudit, ...]
+    skipped: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     options: CheckOptions = field(default_factory=CheckOptions)
 
@@ -108,6 +117,7 @@ def plan_check(
     general: Mapping[str, Any],
     forced: Mapping[str, Any] | None = None,
     options: CheckOptions | None = None,
+    where: Callable[..., str] = lambda *place: "",
 ) -> CheckPlan:
     """Make the audits of a matrix.
 
@@ -119,77 +129,110 @@ def plan_check(
         Options of all audits that do not have their own.
     forced : mapping
         Options of all audits, whatever they have.
+    where : callable
+        Says where something stands, for the beginning of a message: of an axis, a place on it, and a key.
 
     Raises
     ------
-    OptionError
+    NvauditError
         If names are missing or given twice, an exception is for no audit, or the options of an audit make no
         sense together.
     """
     options = CheckOptions() if options is None else options
     axes = (
-        _axis("models", models),
-        _axis("devices", devices),
-        _axis("conditions", conditions or [{"name": ""}]),
+        _axis("models", models, where),
+        _axis("devices", devices, where),
+        _axis("conditions", conditions or [{"name": ""}], where),
     )
-    _check_exceptions(exceptions, axes)
+    _check_exceptions(exceptions, axes, where)
     only = options.only or ("*",)
-    audits, left_out = [], []
-    for model, of_model in axes[0].items():
-        for device, of_device in axes[1].items():
-            for condition, of_condition in axes[2].items():
-                name = AuditName(model=model, device=device, condition=condition)
-                wanted = {**general, **of_model, **of_device, **of_condition}
-                for exception in exceptions:
-                    if _is_for(exception, name):
-                        wanted |= {key: value for key, value in exception.items() if key not in NAME_KEYS}
-                if wanted.pop("skip", False) or not any(fnmatch.fnmatchcase(name.text, g) for g in only):
-                    left_out.append(name.text)
-                    continue
-                spec = _spec(name, {**wanted, **(forced or {})})
-                if options.total_minutes is not None and (spec.exhaustive or spec.all_trials):
-                    which = "--exhaustive" if spec.exhaustive else "--all-trials"
-                    raise OptionError(f"{name.text}: --total-minutes and {which}: choose one")
-                audits.append(MatrixAudit(name, spec))
-    if not audits:
-        raise OptionError(
-            f"no audit is left to run: all of {', '.join(left_out)} are left out; change --only or the "
-            "exceptions"
+    more = [
+        (
+            (
+                ("exceptions", number),
+                {key: value for key, value in exception.items() if key not in NAME_KEYS},
+            ),
+            exception,
         )
-    return CheckPlan(tuple(audits), tuple(left_out), options)
+        for number, exception in enumerate(exceptions)
+    ]
+    audits, skipped, left_out = [], [], []
+    for of_axes in itertools.product(*(axis.items() for axis in axes)):
+        name = AuditName(**{key: text for key, (text, _) in zip(NAME_KEYS, of_axes, strict=True)})
+        sources = [source for _, source in of_axes]
+        sources += [source for source, exception in more if _is_for(exception, name)]
+        wanted = dict(general)
+        for _, entry in sources:
+            wanted |= entry
+        if wanted.pop("skip", False):
+            skipped.append(name.text)
+        elif not any(fnmatch.fnmatchcase(name.text, pattern) for pattern in only):
+            left_out.append(name.text)
+        else:
+            try:
+                audits.append(MatrixAudit(name, _spec(options, {**wanted, **(forced or {})})))
+            except NvauditError as error:
+                place = _to_blame(str(error), sources)
+                raise type(error)(f"{where(*place)}{name.text}: {error}") from None
+    if not audits:
+        raise OptionError(where() + _none_left(skipped, left_out))
+    return CheckPlan(tuple(audits), tuple(skipped), tuple(left_out), options)
 
 
-def _axis(axis: str, entries: Sequence[AxisEntry]) -> dict[str, dict[str, Any]]:
-    """Options of every entry of an axis by its name; those of a model or a device name it too."""
-    key, by_name = AXIS_KEYS[axis], {}
+def _axis(axis: str, entries: Sequence[AxisEntry], where: Callable[..., str]) -> dict[str, _Source]:
+    """Place and options of every entry of an axis by its name; those of a model or a device name it too."""
+    key = AXIS_KEYS[axis]
+    by_name: dict[str, _Source] = {}
     if not entries:
-        raise OptionError(f"{axis}: there is none; list at least one")
+        raise OptionError(f"{where(axis)}{axis}: there is none; list at least one")
     tables = [dict(entry) if isinstance(entry, Mapping) else {key: str(entry)} for entry in entries]
-    for table in tables:
+    for number, table in enumerate(tables):
         if key not in table:
-            raise OptionError(f"{axis}: {table}: has no {key}; give one")
+            raise OptionError(f"{where(axis, number)}{axis}: {table}: has no {key}; give one")
     named = [str(table.get("name") or Path(str(table[key])).stem) for table in tables]
-    for table, name in zip(tables, named, strict=True):
+    for number, (table, name) in enumerate(zip(tables, named, strict=True)):
         what = str(table.pop(key))
         if named.count(name) > 1 and "name" not in table:
             name = what
         table.pop("name", None)
         if name in by_name:
-            raise OptionError(f"{axis}: {name!r} is given twice; give each a name of its own")
+            raise OptionError(
+                f"{where(axis, number)}{axis}: {name!r} is given twice; give each a name of its own"
+            )
         of_axis = {"models": {"model": what}, "devices": {"device": what}}.get(axis, {})
-        by_name[name] = {**of_axis, **table}
+        by_name[name] = ((axis, number), {**of_axis, **table})
     return by_name
 
 
-def _spec(name: AuditName, options: Mapping[str, Any]) -> RunSpec:
-    """The specification of an audit; what is wrong with it is said with its name."""
-    try:
-        spec = RunSpec.validated(options)
-        check_together(spec)
-        settle_device(spec)
-    except NvauditError as error:
-        raise type(error)(f"{name.text}: {error}") from None
+def _spec(of_check: CheckOptions, options: Mapping[str, Any]) -> RunSpec:
+    """The specification of an audit."""
+    spec = RunSpec.validated(options)
+    check_together(spec)
+    settle_device(spec)
+    if of_check.total_minutes is not None and (spec.exhaustive or spec.all_trials):
+        which = "--exhaustive" if spec.exhaustive else "--all-trials"
+        raise OptionError(f"--total-minutes and {which}: choose one")
     return spec
+
+
+def _to_blame(message: str, sources: Sequence[_Source]) -> tuple[str | int, ...]:
+    """Where the last option stands that a message speaks of; nowhere if it holds for all audits."""
+    spoken, first = set(re.findall(r"--[a-z-]+", message)), message.partition(":")[0]
+    for place, entry in reversed(sources):
+        for key, value in entry.items():
+            words = flag(key)
+            if words in spoken or words == f"--{first}" or (key == "device" and value in message):
+                return place
+    return ()
+
+
+def _none_left(skipped: Sequence[str], left_out: Sequence[str]) -> str:
+    parts = [
+        f"{', '.join(names)} by {what}"
+        for names, what in ((skipped, "skip = true"), (left_out, "--only"))
+        if names
+    ]
+    return f"no audit is left to run: left out are {'; '.join(parts)}; change that"
 
 
 def _is_for(exception: Mapping[str, Any], name: AuditName) -> bool:
@@ -200,13 +243,20 @@ def _several(value: Any) -> Sequence[str]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _check_exceptions(exceptions: Sequence[Mapping[str, Any]], axes: Sequence[Mapping[str, Any]]) -> None:
+def _check_exceptions(
+    exceptions: Sequence[Mapping[str, Any]],
+    axes: Sequence[Mapping[str, _Source]],
+    where: Callable[..., str],
+) -> None:
     """Refuse an exception for a name that no axis has: it would say nothing."""
-    for exception in exceptions:
+    for number, exception in enumerate(exceptions):
         for key, axis in zip(NAME_KEYS, axes, strict=True):
             for name in _several(exception.get(key, ())):
                 if name not in axis:
-                    raise OptionError(f"exceptions: {key} {name!r} is none of {', '.join(axis)}")
+                    known = ", ".join(axis)
+                    raise OptionError(
+                        f"{where('exceptions', number, key)}exceptions: {key} {name!r} is none of {known}"
+                    )
 
 
 @holding_inputs()
@@ -248,6 +298,7 @@ def run_check(
             )
             for audit, one in zip(plan.audits, ran, strict=True)
         ),
+        skipped=plan.skipped,
         left_out=plan.left_out,
         interrupted=stop.interrupted,
         nvaudit_version=__version__,

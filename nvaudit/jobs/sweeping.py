@@ -32,7 +32,7 @@ from nvaudit.report.sweep.result import (
 )
 from nvaudit.report.wording import count_text, duration_estimate
 from nvaudit.session import check_converters, settle_device
-from nvaudit.spec import RunSpec, axes_of, default_workers, flag
+from nvaudit.spec import SWEPT, RunSpec, axes_of, default_workers, flag
 from nvaudit.technology_options import check_technology
 
 MAX_AUDITS = 500
@@ -101,6 +101,10 @@ def sweep(
     NvauditError
         If anything about the input is wrong, no option has several values, or a combination makes no sense.
     """
+    for name in SWEPT:
+        value = device if name == "device" else options.get(name)
+        if isinstance(value, list | tuple) and not value:
+            raise OptionError(f"{name}: is an empty list; give at least one value, or leave it out")
     own = {"workers": default_workers(), "roughness": False, "suggest": False}
     plan = plan_sweep({**own, **options, "model": model, "device": device, "data": data})
     if plan is None:

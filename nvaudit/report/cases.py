@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from nvaudit.report.drops import DropResult, drop_lines, drop_numbers, drop_question
@@ -259,6 +259,13 @@ def checks(report: AuditReport) -> list[Check]:
     chip_checks += [_drop_check(case.drop, case, report) for case in cases if case.drop is not None]
     share = report.mapped_gate  # counted before any chip is drawn
     return chip_checks if share is None else [*chip_checks, share_check(share, report.mapped)]
+
+
+def timed_checks(report: AuditReport) -> list[Check]:
+    """As :func:`checks`, for a report of several audits: the time of this one is shared by its questions."""
+    asked = checks(report)
+    seconds = report.timing.get("total", sum(report.timing.values())) / len(asked)
+    return [replace(check, seconds=seconds) for check in asked]
 
 
 def _check(case: Case, report: AuditReport) -> Check:

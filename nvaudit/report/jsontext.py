@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
+from nvaudit.errors import unique_keys
+
 _SCALARS = (str, int, float, bool, type(None))
 _LINE = 100
 
@@ -43,7 +45,7 @@ def read_json(text: str) -> Any:
     """
     try:
         return json.loads(
-            text, parse_constant=_not_a_number, parse_float=_finite, object_pairs_hook=_unique_keys
+            text, parse_constant=_not_a_number, parse_float=_finite, object_pairs_hook=unique_keys
         )
     except RecursionError as error:
         raise ValueError("lists or objects are nested too deep") from error
@@ -114,15 +116,6 @@ def _finite(token: str) -> float:
     if math.isinf(value):
         raise ValueError(f"the number {token[:40]} is out of range")
     return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {short_repr(twice)} occurs twice")
-    return table
 
 
 def short_repr(value: object) -> str:

@@ -165,21 +165,24 @@ KINDS = (
 )  # fmt: skip
 
 
-def read_any(text: str, where: str) -> tuple[ReportKind, Header]:
+ANY_REPORT = "the JSON report of a command of nvaudit"
+
+
+def read_any(text: str, where: str, wanted: str = ANY_REPORT) -> tuple[ReportKind, Header]:
     """Read a report of whatever kind.
 
     Parameters
     ----------
     where : str
         File name, for messages.
+    wanted : str
+        What should be given instead, for messages.
 
     Raises
     ------
     DataError
         If the text is no report of this version; says where and what was found.
     """
-    known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
-    wanted = f"the JSON of one of these: {known}"
     raw = parsed(text, where, wanted)
     kind = next((kind for kind in KINDS if kind.name == raw.get("kind")), None)
     if kind is None:
@@ -336,7 +339,7 @@ def load(path: str | Path) -> Header:
     DataError
         If it is no report; says where and what was found.
     """
-    return read_any(report_text(path, "the JSON report of a command of nvaudit"), str(path))[1]
+    return read_any(report_text(path, ANY_REPORT), str(path))[1]
 
 
 def report_text(path: str | Path, wanted: str) -> str:

@@ -47,6 +47,9 @@ def parsed(text: str, where: str, wanted: str = "a report.json of nvaudit audit"
     """
     try:
         raw = read_json(text)
+    except json.JSONDecodeError as error:
+        place = f" at line {error.lineno}, column {error.colno}" if text[: error.pos].strip() else ""
+        raise DataError(f"{where}: is no JSON{place}; give {wanted}") from error
     except ValueError as error:
         raise DataError(f"{where}: not a report: {error}; give {wanted}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None

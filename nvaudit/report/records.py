@@ -102,6 +102,8 @@ class Check:
         What lists of test cases show where it does not hold; empty: the first line.
     subject : tuple of str
         What is asked, such as model and device, where that is not what the whole report is of.
+    seconds : float or None
+        That its answer took; None where only the time of the whole report is known.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Check:
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     message: str = ""
     subject: tuple[str, ...] = ()
+    seconds: float | None = None
 
 
 def share_check(gate: MappedGate, mapped: MappedShare | None) -> Check:

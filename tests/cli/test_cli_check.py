@@ -43,6 +43,19 @@ def matrix(example, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_times_and_reasons(command, matrix):
+    """A test case has the seconds of its audit, as the table; what is left out, the reason."""
+    with Path("nvaudit.toml").open("a", encoding="utf-8") as file:
+        file.write('[[check.exceptions]]\nmodel = "strict"\ncondition = "noisy"\nskip = true\n')
+    ran = command("check", "-j", 0, "-q", "-o", "c.json", "--junit", "j.xml", "--only", "* / fresh")
+    assert "Left out by skip = true: strict / rram / noisy." in ran.out
+    assert "Left out by --only: m / rram / noisy." in ran.out
+    report = CheckReport.model_validate_json(Path("c.json").read_text(encoding="utf-8"))
+    wanted = [audit.timing["total"] for audit in report.reports]
+    cases = ET.parse("j.xml").getroot().iter("testcase")
+    assert [float(case.attrib["time"]) for case in cases] == pytest.approx(wanted, abs=6e-4)
+
+
 def test_everything_of_a_matrix(command, matrix):
     """The table, JUnit, summary, page, CSV and JSON say the same; the exit code is that of a gate."""
     pytest.importorskip("plotly")
@@ -85,7 +98,7 @@ def test_passes(command, matrix):
     assert ran.code == EXIT_OK, ran.err
     assert ran.out.startswith("PASS: of 2 audits, 2 pass")
     assert "from nvaudit.toml: data, limit, trials" in ran.err
-    assert "Left out: m / rram / noisy; strict / rram / noisy." in " ".join(ran.out.split())
+    assert "Left out by --only: m / rram / noisy; strict / rram / noisy." in " ".join(ran.out.split())
 
 
 def test_undecided_is_no_pass(command, matrix):

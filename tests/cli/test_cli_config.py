@@ -141,6 +141,61 @@ def test_audits_are_shown(command, example, folder):
     found = json.loads(command("config", "--json").out)
     name = example.stem
     assert found["audits"] == [f"{name} / rram / fresh", f"{name} / pcm / fresh", f"{name} / pcm / old"]
+    assert found["skipped"] == [f"{name} / rram / old"]
+    assert f"Left out by skip = true: {name} / rram / old." in " ".join(command("config").out.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[check.exceptions]]\ndevice = "nosuch"\n', "line 6: exceptions: device 'nosuch' is none of rram"),
+        ('[[check.conditions]]\nname = "a"\n[[check.conditions]]\nname = "a"\n',
+         "line 7: conditions: 'a' is given twice"),
+        ('[[check.conditions]]\nname = "a"\ntime = "1h"\n', "line 5: m / rram / a: time: 3600 s: "),
+        ('[[check.conditions]]\nname = "a"\ndata = "gone.npz"\n', "line 5: gone.npz: no such file"),
+        ('[[check.conditions]]\nname = "a"\n[[check.conditions]]\nname = "b"\nlabels = "gone.csv"\n',
+         "line 7: gone.csv: no such file"),
+    ],
+)  # fmt: skip
+def test_lines_of_the_matrix(command, example, folder, text, said):
+    """What is wrong with an audit of the matrix is named with the line that makes it so."""
+    Path("nvaudit.toml").write_text(
+        f'[check]\nlimit = 20\nmodels = [{{path = "{example}", name = "m"}}]\ndevices = ["rram"]\n{text}',
+        encoding="utf-8",
+    )
+    ran = command("config")
+    assert ran.code == EXIT_BAD_INPUT
+    assert f"nvaudit.toml, {said}" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[check]\nmodels = ["gone.onnx"]\n', "line 2: gone.onnx: no such file"),
+        ('\n[check]\nmodels = ["M"]\ndevices = ["rram",\n"nosuch"]\n', "line 4: M / nosuch: device:"),
+        ('\ndata = "gone.npz"\n', "line 2: gone.npz: no such file"),
+        ('data = "gone.npz"\n[check]\nmodels = ["M"]\n', "line 1: gone.npz: no such file"),
+        ('[audit]\ndevice = ["rram", "nosuch"]\n', "line 2: device: 'nosuch' is not a bundled profile"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", ["config", "check"])
+def test_files_that_are_not_there(command, example, folder, asked, text, said):
+    """`nvaudit config` finds models, data and profiles missing, with the line, as `nvaudit check` does."""
+    (folder / "M").write_bytes(example.read_bytes())
+    Path("nvaudit.toml").write_text(text, encoding="utf-8")
+    ran = command(asked)
+    assert ran.code == EXIT_BAD_INPUT
+    if asked == "config" or "models" in text:
+        assert f"nvaudit.toml, {said}" in ran.err
+
+
+def test_options_of_the_file_are_counted(command, folder, monkeypatch):
+    """Each line counts once, however many commands take it; the environment is not the file."""
+    Path("nvaudit.toml").write_text("", encoding="utf-8")
+    monkeypatch.setenv("NVAUDIT_CACHE", "off")
+    assert command("config").out.startswith("nvaudit.toml: 0 options, 0 audits")
+    Path("nvaudit.toml").write_text("trials = 7\nseed = 3\n[audit]\ntrials = 9\n", encoding="utf-8")
+    assert command("config").out.startswith("nvaudit.toml: 3 options, 0 audits")
 
 
 def test_lines_of_long_values(folder):

@@ -74,6 +74,7 @@ def test_gate(command, example):
         (("--adc-bits", "8:4"), "--adc-bits: 8:4 runs backwards; write 4:8"),
         (("--adc-bits", "4:8:0"), "--adc-bits: 4:8:0 has no step"),
         (("--adc-bits", "4;8"), "--adc-bits: got '4;8'"),
+        (("--adc-bits", "4:"), "use a whole number from 2 to 16, or several, such as 4,6,8 or 4:8"),
         (
             ("-d", "rram,pcm"),
             "'rram,pcm' names several profiles; `nvaudit audit` takes them as --device rram --device pcm",

@@ -107,9 +107,9 @@ def test_floats_are_not_preprocessed_again(tmp_path, load):
         ('{"colour": "RGB", "scale": 0}', "scale: got 0: it should be greater than 0"),
         ('{"std": [1, 0]}', "std.1: got 0: it should be greater than 0"),
         ('{"mean": []}', "mean: got []: must not be empty"),
-        ('{"mean": [NaN]}', "mean.0: got nan: it should be a finite number"),
+        ('{"mean": [NaN]}', "mean.0: got NaN: it should be a finite number"),
         ('{"layout": "CHW"}', "layout: got 'CHW': it should be 'NCHW' or 'NHWC'"),
-        ('{"classes": ["a", "a"]}', "classes: got ['a', 'a']: names a class twice"),
+        ('{"classes": ["a", "a"]}', 'classes: got ["a", "a"]: names a class twice'),
         (
             "[1]",
             "expected a JSON object with keys layout, size, fit, pad, scale, mean, std, color, classes, got "
@@ -161,3 +161,11 @@ def test_a_preprocessing_that_does_not_fit_the_images_is_refused(tmp_path, load,
 def test_the_layout_is_told_by_the_channels(shape, layout):
     """Only a shape with exactly one candidate for the channel axis tells its layout."""
     assert guess_layout(shape) == layout
+
+
+def test_a_key_twice(tmp_path):
+    """Which of two values would hold is left open by JSON, so it is refused."""
+    path = tmp_path / "nvaudit.json"
+    path.write_text('{"scale": 1, "scale": 255}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"nvaudit\.json: scale is given twice; keep one"):
+        read_preprocess(path)

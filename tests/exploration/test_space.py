@@ -48,15 +48,27 @@ def test_options_replace_the_keys_of_a_file(tmp_path):
     ("name", "text", "wanted"),
     [
         ("a.toml", "adc_bit = 4", "adc_bit: there is no such option; did you mean adc_bits"),
-        ("a.toml", 'adc_bits = "4:x"', "--adc-bits: got '4:x'; use whole numbers from 2 to 16"),
-        ("a.toml", "adc_bits = [1]", "--adc-bits"),
-        ("a.toml", "adc_bits = []", "--adc-bits"),
+        ("a.toml", 'adc_bits = "4:x"', "adc_bits: got '4:x'; use whole numbers from 2 to 16"),
+        ("a.toml", "adc_bits = [4, 1]", "adc_bits: got 1; use whole numbers"),
+        ("a.toml", "adc_bits = []", "adc_bits: got []; give at least one value"),
+        ("a.toml", "remap = true", 'remap: got true; use "no", "yes", one or several in a list'),
+        (
+            "a.toml",
+            'write_verify = "x"',
+            "write_verify: got 'x'; use numbers, 0 or more, and none, one",
+        ),
+        ("a.json", '{"crossbar": null}', "crossbar: got null; use sizes such as"),
+        (
+            "a.json",
+            '{"crossbar": "64x64", "crossbar": "128x128"}',
+            "a.json: crossbar is given twice",
+        ),
         ("a.toml", "adc_bits = ", "cannot be read: Invalid value"),
         ("a.json", "[1]", "is a list or a value"),
         ("a.json", "{", "cannot be read"),
         ("a.yaml", "adc_bits: 4", "neither .toml nor .json"),
         ("a.toml", b"\xff", "cannot be read: 'utf-8'"),
-        ("a.toml", "[adc_bits]\nx = 1", "--adc-bits"),
+        ("a.toml", "[adc_bits]\nx = 1", 'adc_bits: got {"x": 1}; use whole numbers'),
     ],
 )
 def test_bad_files(tmp_path, name, text, wanted):
@@ -88,9 +100,15 @@ def test_baselines():
     assert read_baseline("crossbar=256x256, adc_bits=5", space) == {
         "crossbar": (256, 256), "cell_bits": 1, "adc_bits": 5, "code": "slices",
     }  # fmt: skip
-    for text, wanted in (("adc=5", "AXIS=VALUE"), ("adc_bits", "AXIS=VALUE"), ("adc_bits=4:5", "2 values")):
+    for text, wanted in (
+        ("adc=5", "AXIS=VALUE"),
+        ("adc_bits", "AXIS=VALUE"),
+        ("adc_bits=4:5", "give one value"),
+    ):
         with pytest.raises(OptionError, match=wanted):
             read_baseline(text, space)
+    with pytest.raises(OptionError, match=r"^--baseline: adc_bits: got 'foo'; give one value, a whole"):
+        read_baseline("crossbar=256x256,adc_bits=foo", space)
 
 
 def test_axes_are_options_of_an_audit():

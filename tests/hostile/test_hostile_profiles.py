@@ -25,9 +25,9 @@ DEVICES = Path(__file__).parents[2] / "devices"
         ("", "not JSON: Expecting value at line 1 column 1; correct it there"),
         ("[1", "not JSON: Expecting ',' delimiter at line 1 column 3; correct it there"),
         ("[]", "got []; a profile is a JSON object"),
-        ("null", "got None; a profile is a JSON object"),
+        ("null", "got null; a profile is a JSON object"),
         ('"' + "a" * 100 + '"', f"got '{'a' * 58}…; a profile is a JSON object"),
-        ('{"name": 1, "name": 2}', "the key 'name' occurs twice in one object; keep one"),
+        ('{"name": 1, "name": 2}', "name is given twice; keep one"),
         ('{"sigma": NaN}', "NaN is not JSON; write a finite number"),
         ('{"sigma": -Infinity}', "-Infinity is not JSON; write a finite number"),
         ('{"sigma": ' + "9" * 5000 + "}", "a number of 5000 digits; write at most 300"),
@@ -48,7 +48,7 @@ def test_text_that_is_no_profile(text: str, expected: str) -> None:
 def test_a_number_that_overflows_is_refused() -> None:
     """1e999 reads as infinity in JSON parsers; it is not a finite number."""
     text = (DEVICES / "pcm.json").read_text(encoding="utf-8").replace("1.965", "1e999")
-    with pytest.raises(ProfileError, match=r"noise\.0\.sigma\.coefficients\.1: inf is not a finite number"):
+    with pytest.raises(ProfileError, match=r"noise\.0\.sigma\.coefficients\.1: Infinity is not a finite number"):
         parse_profile(text, "evil.json")
 
 

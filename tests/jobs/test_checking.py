@@ -55,7 +55,7 @@ def test_whose_options_win(example):
 
 
 def test_left_out(example):
-    """An exception and --only leave audits out, and the plan names them."""
+    """An exception and --only leave audits out, and the plan names them, each with its reason."""
     found = plan(
         example,
         devices=["rram", "pcm", "fefet1"],
@@ -63,7 +63,8 @@ def test_left_out(example):
         options={"only": ("* / rram", "* / pcm")},
     )
     assert names(found) == [f"{example.stem} / rram"]
-    assert found.left_out == (f"{example.stem} / pcm", f"{example.stem} / fefet1")
+    assert found.skipped == (f"{example.stem} / pcm",)
+    assert found.left_out == (f"{example.stem} / fefet1",)
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,10 @@ def test_headline_names_the_ends(example):
     assert f"to {100 * max(kpps):.2f} %" in report.headline
     assert "over σ and bits of a weight: 4 audits, 20 chips each; on rram; 100 % of the" in report.headline
     assert math.isfinite(report.timing["total"])
+
+
+@pytest.mark.parametrize(("device", "more"), [([], {}), ("rram", {"adc_bits": []})])
+def test_empty_lists(example, device, more):
+    """A list without a value is refused by its name; it does not stand for the default."""
+    with pytest.raises(OptionError, match=rf"^{'adc_bits' if more else 'device'}: is an empty list"):
+        nvaudit.sweep(example, device, seed=[1, 2], **more)

@@ -11,6 +11,7 @@ from junitparser import Failure, JUnitXml
 from report_samples import accuracies, full_report, report
 
 from nvaudit.report.cases import case_name, cases_of
+from nvaudit.report.check.result import AuditName, NamedAudit, check_report
 from nvaudit.report.kinds import junit_of
 from nvaudit.report.result import AuditReport
 from nvaudit.report.sections import ModelInfo
@@ -74,6 +75,25 @@ AUDITS = {
         metric=HOSTILE,
     ),
 }
+
+
+def test_times_of_several_audits():
+    """Each audit's questions share its own seconds; they are not those of all audits by their number."""
+    audits = [report(accuracies(300)).model_copy(update={"timing": {"total": s}}) for s in (24.0, 2.5)]
+    audits.append(full_report().model_copy(update={"timing": {"total": 6.0}}))
+    named = [
+        NamedAudit(name=AuditName(model=str(i), device="d", condition=""), gated=True, report=audit)
+        for i, audit in enumerate(audits)
+    ]
+    named.append(named[0].model_copy(update={"report": None, "why_not": "no time"}))
+    matrix = check_report(named, interrupted=False, nvaudit_version="1", timing={"total": 44.0})
+    cases = ET.fromstring(junit_of(matrix)).iter("testcase")
+    seconds: dict[str, float] = {}
+    for case in cases:
+        seconds[case.attrib["classname"]] = seconds.get(case.attrib["classname"], 0) + float(
+            case.attrib["time"]
+        )
+    assert list(seconds.values()) == pytest.approx([24, 2.5, 6], abs=0.01)
 
 
 @pytest.mark.parametrize("audit", AUDITS.values(), ids=AUDITS.keys())

@@ -100,13 +100,13 @@ def change(**changes: object) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "r.json: not a report: "),
-        ("[1, 2", "r.json: not a report: "),
+        ("", "r.json: is no JSON; give "),
+        ("[1, 2", "r.json: is no JSON at line 1, column 6; give "),
         ("[1, 2]", "r.json: schema_version: got None: this nvaudit reads version 1"),
         ("{}", "r.json: schema_version: got None"),
         ('{"schema_version": 2}', "r.json: schema_version: got 2: this nvaudit reads version 1"),
         ('{"schema_version": true}', "r.json: schema_version: got True"),
-        ('{"schema_version": 1, "schema_version": 1}', "r.json: not a report: the key 'schema_v"),
+        ('{"schema_version": 1, "schema_version": 1}', "r.json: not a report: schema_version is given twice"),
         ('{"schema_version": 1}', r"r.json: nvaudit_version: missing \(and \d+ more\)"),
         ("[" * 100_000, "r.json: not a report: "),
         ('{"schema_version": ' + "1" * 5000 + "}", "r.json: not a report: "),

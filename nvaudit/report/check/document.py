@@ -163,8 +163,9 @@ def _audits(report: CheckReport) -> Iterator[Block]:
                      media=frozenset(("page",)))  # fmt: skip
     if rows:
         yield _table(rows)
-    if report.left_out:
-        yield Paragraph(f"Left out: {'; '.join(report.left_out)}.")
+    for names, why in ((report.skipped, "skip = true"), (report.left_out, "--only")):
+        if names:
+            yield Paragraph(f"Left out by {why}: {'; '.join(names)}.")
     yield from _not_run(report)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from nvaudit.report.cases import checks as audit_checks
 from nvaudit.report.cases import tables as audit_tables
+from nvaudit.report.cases import timed_checks
 from nvaudit.report.header import Header
 from nvaudit.report.records import Check, RecordValue, Tables, records_of
 from nvaudit.report.result import AuditReport
@@ -60,7 +60,10 @@ class CheckReport(Header):
         default=None, description="Goes on where the run was cut off, if anything was kept."
     )
     audits: tuple[NamedAudit, ...] = Field(min_length=1)
-    left_out: tuple[str, ...] = Field(default=(), description="Audits that the file or --only leaves out.")
+    skipped: tuple[str, ...] = Field(default=(), description="Audits that the file leaves out: skip = true.")
+    left_out: tuple[str, ...] = Field(
+        default=(), description="Audits that --only leaves out; in older reports those of the file too."
+    )
 
     @model_validator(mode="after")
     def _verdict_follows_from_audits(self) -> CheckReport:
@@ -143,9 +146,10 @@ def _checks(named: NamedAudit, report: CheckReport) -> Iterator[Check]:
     prefix = f"{named.name.text}: "
     if named.report is None:
         verdict: Any = "interrupted" if report.interrupted else "undecided" if named.gated else "skipped"
-        yield Check(f"{prefix}not run", verdict, (f"not run: {named.why_not}",), subject=subject)
+        why = (f"not run: {named.why_not}",)
+        yield Check(f"{prefix}not run", verdict, why, subject=subject, seconds=0.0)
         return
-    for check in audit_checks(named.report):
+    for check in timed_checks(named.report):
         lines = (
             (named.report.headline, *check.lines)
             if check.verdict is None

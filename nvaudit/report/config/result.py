@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nvaudit.report.document import Bullets, Document, Hero, Paragraph, Table
+from nvaudit.report.document import Block, Bullets, Document, Hero, Paragraph, Table
 from nvaudit.report.document import Section as Part
 from nvaudit.report.header import Header
 from nvaudit.report.records import Tables, flat, records_of
@@ -32,19 +32,31 @@ class ConfigReport(Header):
     audits: tuple[str, ...] = Field(
         description="Names of the audits of the matrix of the file, in their order."
     )
+    skipped: tuple[str, ...] = Field(default=(), description="Those of it that skip = true leaves out.")
 
 
 def config_report(
-    version: str, file: str | None, options: tuple[OptionValue, ...], audits: tuple[str, ...]
+    version: str,
+    file: str | None,
+    options: tuple[OptionValue, ...],
+    audits: tuple[str, ...],
+    skipped: tuple[str, ...] = (),
 ) -> ConfigReport:
     """Put a report together; the line that stands first is made here."""
-    ours = sum(option.source not in ("default", "") for option in options)
+    # A line at the top is for every command that has the option, and still one line of the file.
+    ours = len({(option.source, option.option) for option in options if _is_of(option.source, file)})
     headline = f"{file}: {count_text(ours, 'option')}, {count_text(len(audits), 'audit')} of `nvaudit check`"
     if file is None:
         headline = (
             "No configuration file: no nvaudit.toml, and no pyproject.toml with [tool.nvaudit], here or above"
         )
-    return ConfigReport(nvaudit_version=version, headline=headline, file=file, options=options, audits=audits)
+    return ConfigReport(
+        nvaudit_version=version, headline=headline, file=file, options=options, audits=audits, skipped=skipped
+    )
+
+
+def _is_of(source: str, file: str | None) -> bool:
+    return source == file or source.startswith(f"{file}, line ")
 
 
 def config_document(report: ConfigReport) -> Document:
@@ -60,7 +72,10 @@ def config_document(report: ConfigReport) -> Document:
                       ("option", "value", "from"), rows, all_rows=True)  # fmt: skip
         sections.append(Part(f"command-{command.replace(' ', '-')}", f"nvaudit {command}", (table,)))
     if report.audits:
-        sections.append(Part("matrix", "The audits of nvaudit check", (Bullets(report.audits),)))
+        blocks: tuple[Block, ...] = (Bullets(report.audits),)
+        if report.skipped:
+            blocks += (Paragraph(f"Left out by skip = true: {'; '.join(report.skipped)}."),)
+        sections.append(Part("matrix", "The audits of nvaudit check", blocks))
     if not sections:
         sections.append(Part("none", "Options", (Paragraph("Every option has its own default."),)))
     return Document(

@@ -58,7 +58,8 @@ def junit_text(
     for name, value in (*_header_properties(report), *facts, *numbers):
         ET.SubElement(properties, "property", {"name": clean(name), "value": clean(value)})
     for check in checks:
-        suite.append(_testcase(check, report, seconds / len(checks)))
+        own = seconds / len(checks) if check.seconds is None else check.seconds
+        suite.append(_testcase(check, report, own))
     ET.indent(top)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(top, encoding="unicode")
 

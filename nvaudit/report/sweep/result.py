@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from nvaudit.declare import fields_of
-from nvaudit.report.cases import checks as audit_checks
 from nvaudit.report.cases import tables as audit_tables
+from nvaudit.report.cases import timed_checks
 from nvaudit.report.comparison.build import audit_difference
 from nvaudit.report.comparison.difference import IntervalMethod, Relation
 from nvaudit.report.document import unit_words
@@ -273,10 +273,11 @@ def checks(report: SweepReport) -> list[Check]:
     for audit in report.audits:
         if audit.report is None:
             verdict: Any = "interrupted" if report.interrupted else "undecided" if audit.gated else "skipped"
-            found.append(Check(f"{audit.text}: not run", verdict, (f"not run: {audit.why_not}",)))
+            why = (f"not run: {audit.why_not}",)
+            found.append(Check(f"{audit.text}: not run", verdict, why, seconds=0.0))
             continue
         found += [
             replace(check, name=f"{audit.text}: {check.name}", lines=(*check.lines, audit.report.headline))
-            for check in audit_checks(audit.report)
+            for check in timed_checks(audit.report)
         ]
     return found

@@ -63,6 +63,9 @@ _PARITY_SAMPLES = 16
 _TRAINED = 0.6
 """Share of ``--max-minutes`` that training may take."""
 
+_FIRST_MEASURED = 0.1
+"""Share of that which the first measurement of a roughness may take; there are four at least."""
+
 
 @takes_old(output="out")
 @takes_options(HardenSpec)
@@ -137,8 +140,8 @@ def run_hardening(
         job = replace(job, notes=(*job.notes, *_held(executor)))
         audit_data = write_samples(job, executor, scratch / "samples.npz", job.test)
         timing = {"prepare": time.perf_counter() - begin}
-        judge = _judge(job, executor, scratch) if spec.method == "stability-vat" else None
         room = limit.share(_TRAINED)
+        judge = _judge(job, executor, scratch, room) if spec.method == "stability-vat" else None
         deadline = math.inf if room is None else time.perf_counter() + 60 * room
         training, scoring = _train(job, executor, version, folder, progress, judge, deadline)
         timing["training"] = time.perf_counter() - begin - timing["prepare"]
@@ -249,8 +252,12 @@ _LOSS = {"mse": "mse", "multilabel": "binary_cross_entropy"}
 """Losses of landscapes that take labels as a metric does."""
 
 
-def _judge(job: HardenJob, executor: Executor, scratch: Path) -> Judge:
-    """What measures the roughness of the network in training: as a file, on the validation samples."""
+def _judge(job: HardenJob, executor: Executor, scratch: Path, minutes: float | None) -> Judge:
+    """What measures the roughness of the network in training: as a file, on the validation samples.
+
+    Within ``minutes`` for the training, by as many pairs of directions as the first measurement had time for:
+    networks are compared along the same ones.
+    """
     data = write_samples(job, executor, scratch / "validation.npz", job.val)
     spec = make_landscape_spec(
         model=job.loaded.path, data=data, seed=job.spec.seed, output_name=job.output,
@@ -258,11 +265,16 @@ def _judge(job: HardenJob, executor: Executor, scratch: Path) -> Judge:
         loss=_LOSS.get(job.spec.metric or ""),
     )  # fmt: skip
 
+    if minutes is not None:
+        spec = spec.model_copy(update={"max_minutes": minutes * _FIRST_MEASURED})
+
     def judge() -> tuple[float, float | None]:
+        nonlocal spec
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             path = Path(folder) / "candidate.onnx"
             update_values(job.loaded, executor.values(), path)
             roughness = run_landscape(spec.model_copy(update={"model": str(path)}), quiet).roughness
+        spec = spec.model_copy(update={"pairs": roughness.pairs, "max_minutes": None})
         return roughness.value, roughness.spread
 
     return judge

@@ -206,7 +206,7 @@ class VatSearch:
 
     def _rough(self, name: str, *, grid: bool) -> tuple[float, float | None]:
         """Roughness of the network as it stands, or read what was measured before."""
-        checkpoints, task = self._own_folder(name), self.scorer.task
+        checkpoints, task = self._measured_folder(name), self.scorer.task
         kept = None if checkpoints is None else checkpoints.load(MEASURED_FILE)
         if kept is not None:
             return kept["roughness"], kept["spread"]
@@ -230,9 +230,13 @@ class VatSearch:
             return None
         return self.checkpoints.inner(name, "candidate", without=("--vat-sigmas", "--vat-keep"))
 
+    def _measured_folder(self, name: str) -> CheckpointFolder | None:
+        """Where what was measured is kept: not within a limit on time, where it is of fewer directions."""
+        return self._own_folder(name) if self.deadline == math.inf else None
+
     def _measured(self, name: str, sigma: float | None, loss: float | None) -> VatCandidate:
         """Settle the network as it would be written, and measure it, or read what was measured before."""
-        task, checkpoints = self.scorer.task, self._own_folder(name)
+        task, checkpoints = self.scorer.task, self._measured_folder(name)
         # Also where the numbers are read back: a candidate's snapshot is taken next, and must be the network
         # as measured.
         settle_ternary(task.network, task.where)

@@ -48,7 +48,9 @@ def test_text_that_is_no_profile(text: str, expected: str) -> None:
 def test_a_number_that_overflows_is_refused() -> None:
     """1e999 reads as infinity in JSON parsers; it is not a finite number."""
     text = (DEVICES / "pcm.json").read_text(encoding="utf-8").replace("1.965", "1e999")
-    with pytest.raises(ProfileError, match=r"noise\.0\.sigma\.coefficients\.1: Infinity is not a finite number"):
+    with pytest.raises(
+        ProfileError, match=r"noise\.0\.sigma\.coefficients\.1: Infinity is not a finite number"
+    ):
         parse_profile(text, "evil.json")
 
 

@@ -80,12 +80,9 @@ REBATCH_TOLERANCE = 1e-3
 def point_info(point: OperatingPoint) -> OperatingPointInfo:
     """What a report says of an operating point."""
     return OperatingPointInfo(
-        sigma=point.sigma,
-        sigma_unit=point.sigma_unit,
-        level_of=point.level_of,
-        time_s=point.time_s,
+        sigma=point.sigma, sigma_unit=point.sigma_unit, level_of=point.level_of, time_s=point.time_s,
         terms=tuple(term.name for term in point.terms),
-    )
+    )  # fmt: skip
 
 
 @dataclass

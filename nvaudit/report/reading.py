@@ -54,9 +54,8 @@ def parsed(text: str, where: str, wanted: str = "a report.json of nvaudit audit"
         raise DataError(f"{where}: not a report: {error}; give {wanted}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or version != 1 or isinstance(version, bool):
-        raise DataError(
-            f"{where}: schema_version: got {short_repr(version)}: this nvaudit reads version 1; give {wanted}"
-        )
+        got = "missing" if version is None else f"got {short_repr(version)}"
+        raise DataError(f"{where}: schema_version: {got}: this nvaudit reads version 1; give {wanted}")
     return _as_today(raw)
 
 

@@ -192,8 +192,8 @@ def test_a_report_from_standard_input(command, saved, monkeypatch):
     [
         (None, "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
-        (b"{}", "schema_version: got None"),
-        (b"[1", "not a report"),
+        (b"{}", "schema_version: missing"),
+        (b"[1", "is no JSON at line 1, column 3"),
     ],
 )
 def test_what_is_no_report(command, tmp_path, content, message):

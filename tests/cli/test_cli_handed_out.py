@@ -13,7 +13,6 @@ from nvaudit.cli import outputs
 from nvaudit.errors import EngineError
 from nvaudit.files import writing
 from nvaudit.perturb.lock import lock_folder
-from nvaudit.report.kinds import KINDS
 
 FEW = ("-n", "4", "-j", "0", "--limit", "8", "--no-roughness", "-q")
 FULL = Path("/dev/full")
@@ -130,18 +129,13 @@ def test_nothing_that_is_read_is_replaced(command, example, tmp_path):
 @pytest.mark.parametrize(
     "text", ["{}", "[]", '{"schema_version": 1, "a": 2}', '{"kind": "x", "schema_version": 1}']
 )
-def test_what_is_no_report_is_told_which_there_are(command, tmp_path, text):
-    """`nvaudit report` names every command whose report it reads."""
+def test_what_is_no_report_is_refused(command, tmp_path, text):
+    """`nvaudit report` says what to give."""
     path = tmp_path / "x.json"
     path.write_text(text, encoding="utf-8")
     ran = command("report", path)
     assert ran.code == 2
-    known = "; ".join(f"{kind.command} ({kind.name!r})" for kind in KINDS)
-    assert f"give the JSON of one of these: {known}" in ran.err
-    assert (
-        "nvaudit audit ('audit'); nvaudit check ('check'); nvaudit audit ('sweep'); nvaudit compare" in known
-    )
-    assert "nvaudit devices list ('devices')" in ran.err
+    assert ran.err.rstrip().endswith("give the JSON report of a command of nvaudit")
 
 
 def test_a_full_disk_is_named_with_its_path(tmp_path, monkeypatch):

@@ -213,7 +213,7 @@ def test_devices_validate_says_what_is_wrong(command, tmp_path, text, message):
         ),
         (("fit", "a.csv", "-o", "x.json", "--name", ""), "--name: got ''; give the profile a name"),
         (("fit", ".", ".", "-o", "x.json", "--name", " "), "--name: got ''; give the profile a name"),
-        (("fit", "a.csv", "-o", "x.json", "--data", "d.npz"), "--data: only with --trials"),
+        (("fit", "a.csv", "-o", "x.json", "--data", "d.npz"), "--data: only of arrays"),
         (("fit", ".", ".", "-o", "x.json", "--data", "d.npz"), "--data: only with --trials"),
         (
             ("fit", ".", ".", "-o", "x.json", "--encoding", "offset"),

@@ -68,7 +68,7 @@ CASES: list[tuple[str, Edit, str]] = [
     ("pcm", lambda d: d["noise"][3]["one_over_f"].update(t_read=1), "noise.3.one_over_f.t_read: unknown key; did you mean 't_read_s'?"),
     ("pcm", lambda d: d["noise"][0].update(unit="mu"), "noise.0.unit: got 'mu'; use one of sigma, level, full_scale, relative, us, na, weight_max"),
     ("pcm", lambda d: d["noise"][0]["sigma"]["coefficients"].append("x"), "noise.0.sigma.coefficients.3: got 'x'; write a number"),
-    ("pcm", lambda d: d["noise"][0]["sigma"]["coefficients"].append(True), "noise.0.sigma.coefficients.3: got True; write a number"),
+    ("pcm", lambda d: d["noise"][0]["sigma"]["coefficients"].append(True), "noise.0.sigma.coefficients.3: got true; write a number"),
     ("pcm", lambda d: d["noise"][0]["sigma"].update(coefficients=[]), "noise.0.sigma.coefficients: 0 entries; give at least 1"),
     ("pcm", lambda d: d["noise"][0]["sigma"].update(coefficients=[0] * 17), "noise.0.sigma.coefficients: more than 16 entries; give fewer"),
     ("pcm", lambda d: d["noise"][0]["sigma"].update(coefficients=[0.1, 1e13]), "noise.0.sigma.coefficients.1: 10000000000000.0 is too large; make it 1e+12 or less"),

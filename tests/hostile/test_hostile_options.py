@@ -73,7 +73,8 @@ UNREADABLE = [
     (("--scale", "none"), "--scale: got 'none'; use one of per_tensor, per_channel"),
     (
         ("--crossbar", "256"),
-        "--crossbar: got '256'; use rows and columns, whole numbers, 1 or more, such as 256x256",
+        "--crossbar: got '256'; use rows and columns, whole numbers, 1 or more, such as 256x256, or several "
+        "between commas",
     ),
     (("--time", "soon"), "--time 'soon' is not a time; write e.g. 90s, 5min, 12h, 1d, 2w, 10y"),
     (("--sigma", "0:1e9:1"), "--sigma '0:1e9:1' has more than 1000 points; take a larger step"),

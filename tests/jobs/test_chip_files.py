@@ -118,8 +118,8 @@ def test_measured_values_beside_the_levels_are_a_chip(command, example, tmp_path
 FACTS = {
     "too long": ('{"time_s": 1e300}', "time_s: got 1e+300: it should be less than or equal to 10000000000"),
     "negative": ('{"time_s": -1}', "time_s: got -1: it should be greater than or equal to 0"),
-    "infinite": ('{"time_s": Infinity}', "time_s: got inf: it should be a finite number"),
-    "a truth": ('{"time_s": true}', "time_s: got True: it should be a valid number"),
+    "infinite": ('{"time_s": Infinity}', "time_s: got Infinity: it should be a finite number"),
+    "a truth": ('{"time_s": true}', "time_s: got true: it should be a valid number"),
     "a word": ('{"time_s": "1h"}', "time_s: got '1h': it should be a valid number"),
     "another key": ('{"time": 60}', "time: got 60: unknown key"),
     "a list": ("[60]", "the file: got [60]: it should be an object"),

@@ -102,8 +102,8 @@ def change(**changes: object) -> str:
     [
         ("", "r.json: is no JSON; give "),
         ("[1, 2", "r.json: is no JSON at line 1, column 6; give "),
-        ("[1, 2]", "r.json: schema_version: got None: this nvaudit reads version 1"),
-        ("{}", "r.json: schema_version: got None"),
+        ("[1, 2]", "r.json: schema_version: missing: this nvaudit reads version 1"),
+        ("{}", "r.json: schema_version: missing"),
         ('{"schema_version": 2}', "r.json: schema_version: got 2: this nvaudit reads version 1"),
         ('{"schema_version": true}', "r.json: schema_version: got True"),
         ('{"schema_version": 1, "schema_version": 1}', "r.json: not a report: schema_version is given twice"),

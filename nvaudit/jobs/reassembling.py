@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import load_array
 from nvaudit.device import profile_digest
 from nvaudit.errors import DataError, NvauditError, OptionError
 from nvaudit.files import holding_inputs
@@ -340,7 +341,7 @@ def _digest_of(outliers: Outliers | None) -> str | None:
 
 def _numbers(path: Path) -> NDArray[Any]:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return load_array(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}; map the model anew") from None
 

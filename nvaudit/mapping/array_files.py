@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import load_arrays
 from nvaudit.errors import DataError, OptionError
 from nvaudit.mapping.spec import ArrayFormat
 
@@ -153,8 +154,7 @@ def read_arrays(path: Path, shape: tuple[int, int]) -> Arrays:
         if form == "npz":
             if path.is_file() and not zipfile.is_zipfile(path):  # numpy would advise to load it unsafely
                 raise ValueError("it is no .npz")
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+            return load_arrays(path)
         if form == "hdf5":
             with _library(form).File(path, "r") as file:
                 return {name: np.asarray(file[name]) for name in file}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import load_array
 from nvaudit.errors import ModelError, OptionError
 from nvaudit.files import writing
 from nvaudit.mapping.quantize import dequantize
@@ -344,7 +345,7 @@ class Engine:
         return self._settled[1] or metric
 
     def _reference(self, keep: str | None) -> NDArray[Any] | None:
-        return np.load(keep, mmap_mode="r") if keep is not None else self._labels
+        return load_array(keep, mmap_mode="r") if keep is not None else self._labels
 
     def _finite(self, metric: Metric, value: float) -> float:
         """The metric over a set, which must be a number."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvaudit.arrays import load_array
 from nvaudit.device import OperatingPoint
 from nvaudit.mapping.conductance import DeviceArray
 from nvaudit.mapping.outliers import Outliers
@@ -29,7 +30,7 @@ class ArrayFile:
 
     def open(self) -> NDArray[Any]:
         """Memory-map it (small arrays and 0-d ones are read)."""
-        array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        array = load_array(self.path, mmap_mode="r")
         array = array[()] if array.ndim == 0 else array
         if self.axis is None or self.count is None:
             return np.asarray(array)

@@ -18,8 +18,8 @@ Ids: TypeAlias = NDArray[np.int64]
 Rows: TypeAlias = NDArray[np.intp]
 
 _HEADERS = threading.Lock()
-# NumPy reads a header with `ast.literal_eval`, and CPython 3.11 counts the depth of syntax trees in one place
-# for all threads: two headers at a time end, rarely, in a SystemError.
+"""NumPy reads a header with `ast.literal_eval`, and CPython 3.11 counts the depth of syntax trees in one
+place for all threads: two headers at a time end, rarely, in a SystemError."""
 
 
 def load_array(path: str | Path, mmap_mode: Literal["r"] | None = None) -> Array:

@@ -70,6 +70,16 @@ def shown(value: object) -> str:
     return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+SHOWN = 60
+"""Characters of a wrong value in a message."""
+
+
+def short(value: object) -> str:
+    """Show a value of a file as :func:`shown`, cut to a length that fits a message."""
+    text = shown(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object of its keys and values, for ``object_pairs_hook``.
 
@@ -96,9 +106,8 @@ def first_fault(error: ValidationError, whole: str = "the file") -> str:
     """
     faults = error.errors(include_url=False)
     first = faults[0]
-    kind, found = first["type"], shown(first["input"])
-    key = ".".join(map(str, first["loc"])) or whole
-    got = f"got {found if len(found) <= 60 else found[:57] + '...'}: "
+    kind, key = first["type"], ".".join(map(str, first["loc"])) or whole
+    got = f"got {short(first['input'])}: "
     if kind in ("missing", "json_invalid") or isinstance(first["input"], dict):
         got = ""
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

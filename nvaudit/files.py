@@ -119,11 +119,21 @@ def check_product(path: Path, inputs: Mapping[str, str | Path | None], option: s
     OptionError, EngineError
         As :func:`check_writable`; also if the file is an input, under whatever name.
     """
+    check_input(path, inputs, option)
+    check_writable(path)
+
+
+def check_input(path: Path, inputs: Mapping[str, str | Path | None], option: str) -> None:
+    """Refuse to write over an input, under whatever name; as :func:`check_product`.
+
+    Raises
+    ------
+    OptionError
+    """
     for what, name in inputs.items():
         with contextlib.suppress(OSError):  # one of them is not there, or cannot be
             if name is not None and path.samefile(name):
                 raise OptionError(f"{option} {path}: this is {what}; choose another path")
-    check_writable(path)
 
 
 @contextlib.contextmanager

@@ -7,20 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nvaudit.errors import ProfileError, shown, unique_keys
+from nvaudit.errors import ProfileError, short, unique_keys
 
 SCHEMA_FILE = "schema.json"
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_DIGITS = 300
-SHOWN = 60
-"""Characters of a wrong value in a message."""
-
-
-def short(value: object) -> str:
-    """Show a value of the file, cut to a length that fits a message."""
-    text = shown(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _no_constant(text: str) -> NoReturn:

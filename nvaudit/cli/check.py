@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from nvaudit.cli.config_file import ConfigFile
 from nvaudit.cli.configured import (
     TABLE,
     Given,
+    check_named,
     device_text,
     file_of,
     options_by_key,
@@ -145,7 +145,7 @@ def _check_files(
     for named in plan.audits:
         for field in ("model", "data", *FILE_FIELDS):
             path = getattr(named.spec, field, None)
-            if path is None or path == "-" or os.path.exists(path):
+            if path is None:
                 continue
             key = AXIS_KEYS["models"] if field == "model" else field
             places = [
@@ -156,7 +156,7 @@ def _check_files(
             ]
             places += [given[field].where] if field in given and given[field].value == path else []
             if places:
-                raise OptionError(f"{places[0]}: {path}: no such file; correct the path, or take it out")
+                check_named(path, places[0])
 
 
 def _entries(context: click.Context, file: ConfigFile, axis: str, entries: Any) -> list[dict[str, Any]]:

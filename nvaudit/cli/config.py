@@ -18,6 +18,7 @@ from nvaudit.cli.configured import (
     VARIABLE,
     Given,
     check_keys,
+    check_named,
     chosen_file,
     configured_commands,
     defaults_of,
@@ -114,8 +115,8 @@ def _check_there(option: click.Option, given: Given) -> None:
                 load_profile(text)
             except NvauditError as error:
                 raise type(error)(f"{given.where}: {error}") from None
-        elif field in ("data", *FILE_FIELDS) and text != "-" and not os.path.exists(text):
-            raise OptionError(f"{given.where}: {text}: no such file; correct the path, or take it out")
+        elif field in ("data", *FILE_FIELDS):
+            check_named(text, given.where)
 
 
 def _shown(value: Any) -> str:

@@ -45,6 +45,17 @@ class Given:
     where: str
 
 
+def check_named(path: str, where: str) -> None:
+    """Refuse a file that the configuration names, with its line, and that is not there; - is standard input.
+
+    Raises
+    ------
+    OptionError
+    """
+    if path != "-" and not os.path.exists(path):
+        raise OptionError(f"{where}: {path}: no such file; correct the path, or take it out")
+
+
 class ConfigOption(click.Option):
     """``--config``, which every command has that takes options from the file."""
 

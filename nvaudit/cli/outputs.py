@@ -21,7 +21,7 @@ from rich.console import Console
 from nvaudit.cli.options import FilePath, RenamedOption, stack
 from nvaudit.cli.say import echo_bytes, printing, say, tell
 from nvaudit.errors import EngineError, NvauditError, OptionError
-from nvaudit.files import check_writable, encoded, write_bytes_atomic
+from nvaudit.files import check_input, check_writable, encoded, write_bytes_atomic
 from nvaudit.report.jsontext import to_json
 from nvaudit.report.kinds import KINDS, NoPartError, csv_of, document_of, junit_of, picture_of, print_report
 from nvaudit.report.plots import paper_drawer, plotly_graphs
@@ -132,7 +132,7 @@ class CommandProduct:
         ------
         OptionError
         """
-        _check_input("-o", out, inputs)
+        check_input(out, inputs, "-o")
         _check_suffix("-o", out, (Path(self.metavar).suffix,))
 
 
@@ -337,7 +337,7 @@ def check_outputs(
             real = "-"
         else:
             real = os.path.realpath(output.path)
-            _check_input(output.option, output.path, inputs)
+            check_input(output.path, inputs, output.option)
             if real in records:
                 raise OptionError(
                     f"{output.option} {output.path}: this is a file of --resume; choose another path"
@@ -363,13 +363,6 @@ def _check_suffix(option: str, path: Path, own: tuple[str, ...]) -> None:
     meant = f", or use {forms[suffix]}" if suffix in forms and forms[suffix] != option else ""
     what = f"a {own[0]} file" if own[0] else "a folder"
     raise OptionError(f"{option} {path}: it writes {what}; name one{meant}")
-
-
-def _check_input(option: str, output: Path, inputs: Mapping[str, Path]) -> None:
-    for what, path in inputs.items():
-        with contextlib.suppress(OSError):  # one of them is not there, or cannot be
-            if output.samefile(path):
-                raise OptionError(f"{option} {output}: this is {what}; choose another path")
 
 
 def hand_out(

@@ -9,8 +9,8 @@ from typing import Any
 
 from nvaudit.device.messages import checked_file
 from nvaudit.device.profile import DeviceProfile
-from nvaudit.errors import ProfileError
-from nvaudit.profile_file import bundled_names, named_text, short
+from nvaudit.errors import ProfileError, short
+from nvaudit.profile_file import bundled_names, named_text
 
 _SEE = "`nvaudit devices list`"
 

@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 from nvaudit.device.law import LAW_KINDS, LAW_TYPES
 from nvaudit.device.profile import DeviceProfile, SigmaKnob, Source, TimeKnob, Window
 from nvaudit.device.terms import SLUG, TERM_KINDS, TERM_TYPES, OneOverF, TableLevel
-from nvaudit.errors import ProfileError
-from nvaudit.profile_file import MAX_BYTES, SHOWN, parse_json, short
+from nvaudit.errors import SHOWN, ProfileError, short
+from nvaudit.profile_file import MAX_BYTES, parse_json
 
 MAX_REPORTED = 10
 _MODELS: dict[str, type[BaseModel]] = {

@@ -139,8 +139,7 @@ def read_space(path: Path) -> SpaceOptions:
     except KeyError:
         raise OptionError(f"{where}: is neither .toml nor .json by its name; rename it") from None
     except (ValueError, RecursionError) as error:  # both readers' errors, and that of UTF-8, are ValueErrors
-        text = " ".join(str(error).split())[:200]
-        raise OptionError(f"{where}: {text if 'twice' in text else f'cannot be read: {text}'}") from None
+        raise OptionError(f"{where}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(raw, dict):
         raise OptionError(f"{where}: is a list or a value; give axes with their values")
     try:

@@ -119,14 +119,14 @@ class TimeBox(ReportPart):
     @property
     def text(self) -> str:
         """How far it came, and what more time would give."""
-        of_these = "the numbers are those of these"
-        if self.what == RARE_CHIP:
-            of_these = "there is no estimate of rare chips (--rare), all else is of all chips"
         if not self.done:
             return (
                 f"Time-boxed: none of {count_text(self.wanted, self.what)} was done within "
                 f"{self.minutes:g} min (--max-minutes); give it more time"
             )
+        of_these = "the numbers are those of these"
+        if self.what == RARE_CHIP:
+            of_these = "there is no estimate of rare chips (--rare), all else is of all chips"
         text = (
             f"Time-boxed: {self.done:,} of {count_text(self.wanted, self.what)} were done within "
             f"{self.minutes:g} min (--max-minutes); {of_these}"

@@ -181,13 +181,7 @@ def summarise(
     )  # fmt: skip
     return AuditReport(
         headline=_headline(
-            measured,
-            worst,
-            verdict,
-            label_free,
-            rest["device"]["name"],
-            where,
-            interrupted or time_boxed,
+            measured, worst, verdict, label_free, rest["device"]["name"], where, interrupted or time_boxed,
             [one.probability for one in rest.get("rare", ()) if one.value is None],
         ),
         label_free=label_free,
@@ -211,7 +205,7 @@ def summarise(
         data=DataInfo(**data, standard_error=error),
         operating_point=OperatingPointInfo(**operating_point, sigma=worst.sigma, sigma_unit=worst.sigma_unit),
         **rest,
-    )
+    )  # fmt: skip
 
 
 def measured_points(measured: MeasuredAudit, questions: Questions) -> tuple[SweepPoint, ...]:

@@ -61,7 +61,7 @@ def test_options_replace_the_keys_of_a_file(tmp_path):
         (
             "a.json",
             '{"crossbar": "64x64", "crossbar": "128x128"}',
-            "a.json: crossbar is given twice",
+            "a.json: cannot be read: crossbar is given twice",
         ),
         ("a.toml", "adc_bits = ", "cannot be read: Invalid value"),
         ("a.json", "[1]", "is a list or a value"),
